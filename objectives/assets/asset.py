@@ -1,0 +1,37 @@
+"""What an asset is: a named, versioned folder of real weights or data that paretune makes ready by itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Protocol
+
+Say = Callable[[str], None]
+"""Shows one line of progress to a person."""
+
+
+class AssetError(Exception):
+    """An asset is missing, damaged or cannot be built; the message is one line for a person."""
+
+
+class Asset(Protocol):
+    """A folder that can be built from a pinned source; the same version gives the same content."""
+
+    @property
+    def name(self) -> str:
+        """What a person types, and a yaml names."""
+
+    @property
+    def version(self) -> str:
+        """Changes whenever the content would; part of the folder's name."""
+
+    @property
+    def needs_network(self) -> bool:
+        """Whether it must be fetched by hand; others are built on first use."""
+
+    def build(self, into: Path, say: Say) -> None:
+        """Fill the empty folder ``into``, check the result, and raise :class:`AssetError` if it is wrong.
+
+        Called at most once at a time. ``into.parent`` is scratch space of this build alone; everything in
+        it but ``into`` is thrown away afterwards, whatever happens.
+        """

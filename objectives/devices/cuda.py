@@ -1,0 +1,103 @@
+"""NVIDIA GPUs through torchao's kernels. Written from the documentation of torch and torchao; not run yet.
+
+int8 dynamic (W8A8) goes to ``_int_mm`` on tensor cores, int4 weight-only to tinygemm. Both are made for
+``torch.compile``; eager speed is what is measured here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from pydantic.dataclasses import dataclass as settings
+
+from objectives.errors import Unsupported
+from objectives.settings import FORBID, Natural
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from objectives.models import LoadedModel
+    from objectives.quantization.grid import Codes
+
+
+@settings(frozen=True, kw_only=True, config=FORBID)
+class Cuda:
+    """``index``: which GPU."""
+
+    index: Natural = 0
+    name: str = "cuda"
+
+    @property
+    def bits(self) -> frozenset[int]:
+        """See ``objectives.types.Device``."""
+        return frozenset({16, 8, 4})
+
+    def start(self) -> None:
+        """Check that the GPU is there, and make it current."""
+        import torch
+
+        if not torch.cuda.is_available():
+            raise Unsupported(f"device cuda: torch {torch.__version__} sees no GPU; use device=cpu")
+        if self.index >= torch.cuda.device_count():
+            raise Unsupported(f"device.index: {torch.cuda.device_count()} GPUs found, got index {self.index}")
+        torch.cuda.set_device(self.index)
+
+    def describe(self) -> dict[str, str]:
+        """Hardware, for the record."""
+        import torch
+
+        properties = torch.cuda.get_device_properties(self.index)
+        return {
+            "device": "cuda",
+            "device_name": properties.name,
+            "device_memory": str(properties.total_memory),
+            "compute_capability": f"{properties.major}.{properties.minor}",
+            "cuda": str(torch.version.cuda),
+        }
+
+    def pack(self, linear: nn.Linear, bits: int, codes: Codes | None) -> nn.Module:
+        """A linear that stores its weight in ``bits``, by torchao; 16 bits is torch's own."""
+        import torch
+        from torch import nn
+
+        linear = linear.to("cuda", torch.bfloat16)
+        if bits == 16:
+            return linear
+        if bits == 8 and (linear.in_features % 8 or linear.out_features % 8):
+            raise Unsupported(f"int8 on CUDA needs widths that are multiples of 8, got {linear}")
+        from torchao.quantization import Int4WeightOnlyConfig, Int8DynamicActivationInt8WeightConfig, quantize_
+
+        holder = nn.Sequential(linear)
+        if bits == 8:
+            quantize_(holder, Int8DynamicActivationInt8WeightConfig())
+        elif codes is not None:
+            group = linear.in_features // codes.scale.shape[1]
+            quantize_(holder, Int4WeightOnlyConfig(group_size=group, int4_packing_format="tile_packed_to_4d"))
+        else:
+            raise Unsupported(f"no CUDA kernel stores {bits} bits")
+        packed: nn.Module = holder[0]
+        return packed
+
+    def place_(self, model: LoadedModel) -> None:
+        """Move everything to the GPU."""
+        model.module.to("cuda")
+
+    def synchronize(self) -> None:
+        """Wait for the GPU."""
+        import torch
+
+        torch.cuda.synchronize()
+
+    def activation_peak(self, run: Callable[[], Any]) -> int:
+        """See ``objectives.types.Device``."""
+        import torch
+
+        run()
+        torch.cuda.synchronize()
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+        resting = torch.cuda.memory_allocated()
+        run()
+        torch.cuda.synchronize()
+        return torch.cuda.max_memory_allocated() - resting

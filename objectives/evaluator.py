@@ -1,0 +1,132 @@
+"""From a candidate to its measurement, in stages: compress -> weigh -> score -> time.
+
+Accuracy depends on the recipe, not on the batch size, so it is scored once per recipe; the last compressed
+model is kept, so that candidates which differ only in their workload skip straight to timing. The dense
+baseline stays loaded: every candidate is timed in turns with it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from functools import cached_property
+
+from objectives.calibration import Moments, collect_moments
+from objectives.errors import ModelError, Unsupported
+from objectives.measuring.interleaved import summarise
+from objectives.measuring.weighing import block_weights, weigh
+from objectives.models import LoadedModel
+from objectives.problem import Problem
+from objectives.types import Candidate, Failure, Measurement, Outcome, Pruner, Quantizer, Reason, Score
+
+
+Recipe = tuple[Pruner, Quantizer]
+
+
+class Evaluator:
+    """Measures candidates of one problem. Lives in one process and keeps what candidates share."""
+
+    def __init__(self, problem: Problem) -> None:
+        """Cheap; the model is loaded on first use. Raises ModelError or Unsupported when device or kinds clash."""
+        self.problem = problem
+        problem.device.start()
+        for kind, part in (("task", problem.task), ("workload", problem.baseline.workload)):
+            if part.head != problem.model.head:
+                raise ModelError(f"{kind} drives {part.head} models, model.head is {problem.model.head}")
+        self._scores: dict[Recipe, Score] = {}
+        self._latest: tuple[Recipe, LoadedModel] | None = None
+
+    def __call__(self, candidate: Candidate) -> Outcome:
+        """Measure one candidate. What cannot be measured comes back as a Failure, never as an exception."""
+        try:
+            return self._measure(candidate)
+        except Unsupported as error:
+            return Failure(Reason.UNSUPPORTED, str(error))
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+            self._latest = None
+            return Failure(Reason.OUT_OF_MEMORY, str(error).strip().splitlines()[0])
+
+    def prepare(self) -> Mapping[str, str]:
+        """Load the model; returns hardware, versions and the hash of the weights. Raises ModelError."""
+        import torch
+        import transformers
+
+        _ = self._source
+        return {
+            **self.problem.device.describe(),
+            "torch": torch.__version__,
+            "transformers": transformers.__version__,
+            "model_sha256": self.problem.model.weights_hash(),
+        }
+
+    @cached_property
+    def _source(self) -> LoadedModel:
+        """The checkpoint as loaded, never changed."""
+        return self.problem.model.load()
+
+    @cached_property
+    def _baseline(self) -> LoadedModel:
+        return self._compress(_recipe(self.problem.baseline), {})
+
+    @cached_property
+    def _moments(self) -> Moments:
+        return collect_moments(self._baseline, self.problem.task.calibration(self._baseline))
+
+    def _compress(self, recipe: Recipe, moments: Moments) -> LoadedModel:
+        pruner, quantizer = recipe
+        model = self._source.copy()
+        pruner.prune_(model, moments)
+        quantizer.quantize_(model, moments, self.problem.device)
+        return model
+
+    def compressed(self, candidate: Candidate) -> LoadedModel:
+        """The model of a candidate, ready to run; the latest one is kept."""
+        recipe = _recipe(candidate)
+        if recipe == _recipe(self.problem.baseline):
+            return self._baseline
+        if self._latest is None or self._latest[0] != recipe:
+            self._latest = None  # freed before the next one is built
+            self._latest = (recipe, self._compress(recipe, self._moments))
+        return self._latest[1]
+
+    def _measure(self, candidate: Candidate) -> Outcome:
+        model = self.compressed(candidate)
+        metrics = weigh(model, block_weights(self._source))
+        recipe = _recipe(candidate)
+        if recipe not in self._scores:
+            self._scores[recipe] = self.problem.task.evaluate(model)
+        score = self._scores[recipe]
+        metrics |= {"accuracy": score.accuracy, "accuracy_stderr": score.stderr, **score.extra}
+        samples = self._run(candidate, model, metrics)
+        wrong = [name for name, value in metrics.items() if not math.isfinite(value)]
+        if wrong:
+            return Failure(Reason.NOT_FINITE, f"{', '.join(wrong)} not finite")
+        return Measurement(metrics, {**samples, "accuracy": score.examples}, tuple(model.notes))
+
+    def _run(self, candidate: Candidate, model: LoadedModel, metrics: dict[str, float]) -> dict[str, tuple[float, ...]]:
+        """Time and weigh the running model; adds to ``metrics`` and returns the raw samples."""
+        problem = self.problem
+        reference = None
+        if candidate != problem.baseline:
+            reference = lambda: problem.baseline.workload.run(self._baseline, problem.device)  # noqa: E731
+        paired = problem.timing.time(lambda: candidate.workload.run(model, problem.device), reference)
+        peak = problem.device.activation_peak(lambda: candidate.workload.run(model, problem.device))
+        metrics |= summarise(paired.timing)
+        metrics["speedup"] = sorted(paired.ratios)[len(paired.ratios) // 2]
+        metrics["activation_peak"] = float(peak)
+        metrics["peak_memory"] = metrics["weight_bytes"] + peak
+        timing = paired.timing
+        return {"latency": timing.latency, "ttft": timing.ttft, "tpot": timing.tpot, "speedup": paired.ratios}
+
+
+def _recipe(candidate: Candidate) -> Recipe:
+    return candidate.pruning, candidate.quantization
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """CPU allocation failures are plain RuntimeErrors, CUDA's a subclass: both are told by their text."""
+    text = str(error).lower()
+    return isinstance(error, MemoryError) or "out of memory" in text or "can't allocate memory" in text
+

@@ -1,0 +1,58 @@
+"""Weighing a model: every byte that its weights occupy in memory, whatever tensor class holds them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from torch import Tensor, nn
+
+from objectives.models import LoadedModel
+
+
+def stored_bytes(modules: Iterable[nn.Module]) -> int:
+    """Bytes of all parameters and buffers; a tensor that several modules share counts once.
+
+    Subclass tensors (torchao) report the dtype they imitate, so their inner tensors are counted instead.
+    """
+    seen: dict[int, int] = {}
+    for module in modules:
+        for tensor in [*module.parameters(), *module.buffers()]:
+            for plain in _plain(tensor.data if isinstance(tensor, nn.Parameter) else tensor):
+                storage = plain.untyped_storage()
+                seen[storage.data_ptr()] = storage.nbytes()
+    return sum(seen.values())
+
+
+def _plain(tensor: Tensor) -> list[Tensor]:
+    if hasattr(tensor, "__tensor_flatten__"):
+        names, _ = tensor.__tensor_flatten__()
+        return [plain for name in names for plain in _plain(getattr(tensor, name))]
+    return [tensor]
+
+
+def block_weights(model: LoadedModel) -> int:
+    """Number of weights in the block linears, biases and norms left out."""
+    linears = [block.linear(path) for block in model.blocks() for path in block.family.block_linears]
+    return sum(linear.in_features * linear.out_features for linear in linears)
+
+
+def weigh(model: LoadedModel, dense_weights: int) -> dict[str, float]:
+    """Byte metrics of a compressed model; ``dense_weights``: :func:`block_weights` before pruning."""
+    blocks = list(model.blocks())
+    weights = block_weights(model)
+    linears = [block.linear(path) for block in blocks for path in block.family.block_linears]
+    biases = sum(stored_bytes([_Holder(linear.bias)]) for linear in linears if linear.bias is not None)
+    return {
+        "weight_bytes": float(stored_bytes([model.module])),
+        "block_bytes": float(stored_bytes(block.module for block in blocks)),
+        "effective_bits": 8.0 * (stored_bytes(linears) - biases) / weights,
+        "pruning_ratio": 1.0 - weights / dense_weights,
+    }
+
+
+class _Holder(nn.Module):
+    """A module around one tensor, so that it is counted like any other."""
+
+    def __init__(self, tensor: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("tensor", tensor)

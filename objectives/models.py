@@ -1,0 +1,190 @@
+"""Loading checkpoints, and refusing those that are not what they say.
+
+transformers loads a config with one layer too many with random weights and says nothing, takes a missing
+tokenizer for another one, and would unpickle a ``.bin``. Here every key must be there, weights come from
+safetensors only, remote code never runs, and the weights are hashed.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic.dataclasses import dataclass as settings
+
+from objectives.errors import ModelError
+from objectives.families import Block, Family, family_of
+from objectives.settings import FORBID, Name
+from objectives.types import Head
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+ASSET = "asset:"
+
+
+@dataclass
+class LoadedModel:
+    """A transformer with its tokenizer and the map of its blocks.
+
+    ``widths``: per block, the kept (KV groups, FFN channels) once pruned: the pruning manifest.
+    ``kept_inputs``: by (block name, path), the input channels a pruned consumer still reads. ``notes``: what was
+    not done as asked.
+    """
+
+    module: Any
+    tokenizer: Any
+    head: Head
+    widths: list[tuple[int, int]] | None = None
+    kept_inputs: dict[tuple[str, str], Tensor] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+    @cached_property
+    def family(self) -> Family:
+        """Where this architecture keeps its projections."""
+        return family_of(self.module.config.model_type)
+
+    @property
+    def head_dim(self) -> int:
+        """Channels per attention head."""
+        config = self.module.config
+        return int(getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads)
+
+    def blocks(self) -> Iterator[Block]:
+        """The transformer blocks, first to last."""
+        prefix = self.family.layers
+        layers: nn.ModuleList = self.module.base_model.get_submodule(prefix)
+        for index, layer in enumerate(layers):
+            yield Block(f"{prefix}.{index}", layer, self.family, self.head_dim)
+
+    def copy(self) -> LoadedModel:
+        """An independent copy, to be compressed."""
+        return LoadedModel(copy.deepcopy(self.module), self.tokenizer, self.head)
+
+
+@settings(frozen=True, kw_only=True, config=FORBID)
+class Checkpoint:
+    """Which model.
+
+    ``path``: a local folder, a Hugging Face hub id, or ``asset:<name>`` for one that ``paretune fetch`` brings.
+    ``head``: ``causal_lm`` (GPT type) or ``encoder`` (BERT type). ``revision``: pins a hub id.
+    """
+
+    path: Name
+    head: Head
+    revision: str | None = None
+
+    def folder(self) -> Path:
+        """The local folder with the files; downloads a hub id. Raises ModelError."""
+        if self.path.startswith(ASSET):
+            return _asset_folder(self.path.removeprefix(ASSET))
+        local = Path(self.path).expanduser()
+        if local.is_dir():
+            return local
+        if local.is_absolute() or self.path.startswith((".", "~")) or self.path.count("/") > 1:
+            raise ModelError(f"model.path: directory {self.path} not found (working directory {Path.cwd()})")
+        return _hub_folder(self.path, self.revision)
+
+    def load(self) -> LoadedModel:
+        """Load in bfloat16 on the CPU, every weight accounted for. Raises ModelError."""
+        import torch
+        import transformers
+
+        transformers.utils.logging.disable_progress_bar()
+        folder = self.folder()
+        _require_files(folder)
+        heads = {"causal_lm": transformers.AutoModelForCausalLM, "encoder": transformers.AutoModel}
+        try:
+            module, info = heads[self.head].from_pretrained(
+                folder,
+                dtype=torch.bfloat16,
+                use_safetensors=True,
+                trust_remote_code=False,
+                local_files_only=True,
+                output_loading_info=True,
+            )
+            tokenizer = transformers.AutoTokenizer.from_pretrained(
+                folder, trust_remote_code=False, local_files_only=True
+            )
+        except Exception as error:  # transformers raises many types, some without a file name
+            raise ModelError(f"model.path: cannot load {folder}: {_first_line(error)}") from error
+        _require_keys(folder, info)
+        model = LoadedModel(module.eval().requires_grad_(False), tokenizer, self.head)
+        _require_vocabulary(folder, model)
+        _ = model.family
+        return model
+
+    def weights_hash(self) -> str:
+        """SHA-256 over the safetensors files, in name order."""
+        digest = hashlib.sha256()
+        for file in sorted(self.folder().glob("*.safetensors")):
+            with file.open("rb") as stream:
+                while chunk := stream.read(1 << 22):
+                    digest.update(chunk)
+        return digest.hexdigest()
+
+
+def _asset_folder(name: str) -> Path:
+    from objectives import assets
+
+    try:
+        return assets.locate(name)
+    except assets.AssetError as error:
+        raise ModelError(f"model.path: {error}") from error
+
+
+def _hub_folder(hub_id: str, revision: str | None) -> Path:
+    """Download (or find in the hub's cache) the files a checkpoint needs."""
+    from huggingface_hub import snapshot_download
+
+    if os.environ.get("HF_HUB_OFFLINE", "") in {"", "0"}:
+        hint = "the hub could not be reached; set HF_HUB_OFFLINE=1 to use only its cache"
+    else:
+        hint = "HF_HUB_OFFLINE is set and the hub's cache does not hold it"
+    try:
+        return Path(
+            snapshot_download(
+                hub_id,
+                revision=revision,
+                allow_patterns=["*.json", "*.safetensors", "*.txt", "*.model"],
+                etag_timeout=5,
+            )
+        )
+    except Exception as error:
+        raise ModelError(f"model.path: {hub_id} is no local directory, and {hint}") from error
+
+
+def _require_files(folder: Path) -> None:
+    if not (folder / "config.json").is_file():
+        raise ModelError(f"model.path: {folder} has no config.json")
+    if not any(folder.glob("*.safetensors")):
+        raise ModelError(
+            f"model.path: {folder} has no *.safetensors; pickled weights are not loaded. "
+            "Convert with model.save_pretrained(folder) where you trust the file."
+        )
+    if not any((folder / name).is_file() for name in ("tokenizer.json", "vocab.txt", "tokenizer.model")):
+        raise ModelError(f"model.path: {folder} has no tokenizer (tokenizer.json, vocab.txt or tokenizer.model)")
+
+
+def _require_keys(folder: Path, info: dict[str, Any]) -> None:
+    for kind in ("missing_keys", "mismatched_keys"):
+        keys = sorted(str(key) for key in info.get(kind, ()))
+        if keys:
+            shown = ", ".join(keys[:3]) + (f" and {len(keys) - 3} more" if len(keys) > 3 else "")
+            raise ModelError(f"model.path: {folder} has {kind.replace('_', ' ')}: {shown}")
+
+
+def _require_vocabulary(folder: Path, model: LoadedModel) -> None:
+    tokens, rows = len(model.tokenizer), model.module.get_input_embeddings().weight.shape[0]
+    if tokens > rows:
+        raise ModelError(f"model.path: {folder}: the tokenizer has {tokens} tokens, the embedding {rows} rows")
+
+
+def _first_line(error: BaseException) -> str:
+    return f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else ''}"

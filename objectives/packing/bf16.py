@@ -1,0 +1,47 @@
+"""16 bits: W in bfloat16.
+
+On a CPU with native bf16 this is an ordinary linear. Elsewhere torch's bf16 GEMM falls back to a slow loop
+above one or two rows, so W is widened to fp32 slice by slice; the products are those of fp32.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import linear
+
+from objectives.packing.capability import cpu_kernels
+from objectives.packing.linear import PackedLinear
+
+
+class Bf16Linear(PackedLinear):
+    """``weight``: bf16 [out, in], possibly tied to an embedding."""
+
+    weight: nn.Parameter
+
+    def __init__(self, weight: nn.Parameter, bias: Tensor | None) -> None:
+        super().__init__(weight.shape[1], weight.shape[0], bias)
+        self.weight = weight
+        self.kernel_rows = sys.maxsize if cpu_kernels().bf16 else 2
+
+    @classmethod
+    def from_linear(cls, source: nn.Linear) -> Bf16Linear:
+        """Store ``source`` in 16 bits; a weight already in bf16 is shared, not copied."""
+        weight = source.weight
+        if weight.dtype != torch.bfloat16:
+            weight = nn.Parameter(weight.detach().to(torch.bfloat16), requires_grad=False)
+        return cls(weight, None if source.bias is None else source.bias.detach())
+
+    def kernel(self, rows: Tensor) -> Tensor:
+        """Multiply in bf16."""
+        return linear(rows.to(torch.bfloat16), self.weight).to(rows.dtype)
+
+    def unpack(self, start: int, stop: int, dtype: torch.dtype) -> Tensor:
+        """Widen a slice."""
+        return self.weight[start:stop].to(dtype)
+
+    def packed_tensors(self) -> list[Tensor]:
+        """The bf16 weight."""
+        return [self.weight]

@@ -1,0 +1,34 @@
+"""What this CPU's matrix kernels can do natively; everything else would run a reference loop.
+
+Measured on an AVX2-only CPU, 256x576x1536, two threads: fp32 3.3 ms, bf16 24 ms, ``_int_mm`` 116 ms.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+
+import torch
+
+
+@dataclass(frozen=True)
+class CpuKernels:
+    """Which operand types have a fast GEMM."""
+
+    bf16: bool
+    int8: bool
+
+    @property
+    def compute_dtype(self) -> torch.dtype:
+        """Type of the activations: bf16 where it is fast, else fp32."""
+        return torch.bfloat16 if self.bf16 else torch.float32
+
+
+@cache
+def cpu_kernels() -> CpuKernels:
+    """Read the CPU's flags once per process."""
+    flags = torch.cpu.get_capabilities()
+    return CpuKernels(
+        bf16=bool(flags.get("avx512_bf16") or flags.get("amx_bf16")),
+        int8=bool(flags.get("avx512_vnni") or flags.get("amx_int8")),
+    )

@@ -1,0 +1,135 @@
+"""4 bits, weight-only: two weights per byte, one bf16 scale and zero per group of input channels.
+
+aten's CPU kernel reads its own layout; decode uses it as it is. For many rows W is unpacked from that same
+layout, so nothing is stored twice. The layout (blocks of output rows, nibbles interleaved inside a block)
+is aten's private choice per instruction set: we learn it by packing a known pattern, and if this build
+packs in a way we do not know, the kernel simply serves every row count.
+
+A weight is ``(code - 8) * scale + zero``, code in 0..15.
+"""
+
+from __future__ import annotations
+
+import sys
+from functools import cache
+
+import torch
+from torch import Tensor
+
+from objectives.errors import Unsupported
+from objectives.packing.linear import PackedLinear
+
+GROUP_SIZES = (32, 64, 128, 256)
+
+
+def check_shape(out_features: int, in_features: int, group_size: int) -> None:
+    """Raise Unsupported where aten's kernel would refuse or read past the end."""
+    if group_size not in GROUP_SIZES:
+        raise Unsupported(f"int4 group size must be one of {GROUP_SIZES}, got {group_size}")
+    if in_features % group_size or out_features % 16:
+        raise Unsupported(
+            f"int4 needs in_features % {group_size} == 0 and out_features % 16 == 0, "
+            f"got {in_features} -> {out_features}"
+        )
+
+
+def pack(codes: Tensor) -> Tensor:
+    """Pack int32 ``codes`` [out, in] in 0..15 into aten's layout, uint8 [out, in / 2]."""
+    packed: Tensor = torch.ops.aten._convert_weight_to_int4pack_for_cpu(codes.to(torch.int32), 1)
+    return packed
+
+
+def _block_orders(block: int) -> list[Tensor]:
+    """Candidate layouts of a block of output rows: for nibble position p, the row it holds."""
+    half = block // 2
+    bytes_ = torch.arange(half)
+    if block == 64:  # AVX-512: byte d holds rows d, d+32; byte 16+d holds rows d+16, d+48
+        low = torch.where(bytes_ < 16, bytes_, bytes_ % 16 + 16)
+        return [torch.cat([low, low + 32])]
+    return [torch.cat([bytes_, bytes_ + half]), torch.cat([bytes_ * 2, bytes_ * 2 + 1])]
+
+
+@cache
+def block_layout(block: int) -> Tensor | None:
+    """Row held by each nibble of a full block (low nibbles first), or None when this build differs."""
+    pattern = torch.randint(0, 16, (block, 32), generator=torch.Generator().manual_seed(0))
+    packed = pack(pattern).reshape(1, 32, block // 2)
+    nibbles = torch.cat([packed & 15, packed >> 4], dim=2)[0].t()
+    for order in _block_orders(block):
+        if torch.equal(pattern[order].to(torch.uint8), nibbles):
+            return order
+    return None
+
+
+@cache
+def block_rows() -> int | None:
+    """How many output rows aten packs together on this CPU (64 with AVX-512, 32 with AVX2)."""
+    pattern = torch.randint(0, 16, (128, 32), generator=torch.Generator().manual_seed(1))
+    for block in (64, 32):
+        if block_layout(block) is None:
+            continue
+        if torch.equal(unpack_codes(pack(pattern), block).to(torch.int64), pattern.t()):
+            return block
+    return None
+
+
+def unpack_codes(packed: Tensor, block: int) -> Tensor:
+    """Codes, transposed: uint8 [in, out], of whole blocks packed by :func:`pack`."""
+    out_features, half_in = packed.shape
+    order = block_layout(block)
+    assert order is not None
+    blocks = packed.reshape(out_features // block, half_in * 2, block // 2)
+    nibbles = torch.cat([blocks & 15, blocks >> 4], dim=2)
+    if not torch.equal(order, torch.arange(block)):
+        nibbles = nibbles[:, :, torch.argsort(order)]
+    return nibbles.permute(1, 0, 2).reshape(half_in * 2, out_features)
+
+
+class Int4Linear(PackedLinear):
+    """``packed``: uint8 [out, in / 2]; ``scale_zero``: bf16 [in / group, out, 2]."""
+
+    packed: Tensor
+    scale_zero: Tensor
+
+    def __init__(self, packed: Tensor, scale_zero: Tensor, bias: Tensor | None) -> None:
+        super().__init__(packed.shape[1] * 2, packed.shape[0], bias)
+        self.register_buffer("packed", packed)
+        self.register_buffer("scale_zero", scale_zero)
+        self.group_size = self.in_features // scale_zero.shape[0]
+        self._block = block_rows()
+        whole_blocks = self._block is not None and self.out_features % self._block == 0
+        self.kernel_rows = 96 if whole_blocks else sys.maxsize
+
+    @classmethod
+    def from_codes(cls, codes: Tensor, scale: Tensor, zero: Tensor, bias: Tensor | None) -> Int4Linear:
+        """``codes`` int [out, in] in 0..15; ``scale``, ``zero`` [out, in / group]."""
+        check_shape(codes.shape[0], codes.shape[1], codes.shape[1] // scale.shape[1])
+        scale_zero = torch.stack([scale.t(), zero.t()], dim=2).to(torch.bfloat16).contiguous()
+        return cls(pack(codes), scale_zero, bias)
+
+    def kernel(self, rows: Tensor) -> Tensor:
+        """aten's kernel; it wants contiguous bf16 rows (fp32 rows would run a reference loop)."""
+        product: Tensor = torch.ops.aten._weight_int4pack_mm_for_cpu(
+            rows.to(torch.bfloat16).contiguous(), self.packed, self.group_size, self.scale_zero
+        )
+        return product.to(rows.dtype)
+
+    def _multiply_unpacked(self, rows: Tensor) -> Tensor:
+        return rows @ self._transposed(rows.dtype)
+
+    def _transposed(self, dtype: torch.dtype) -> Tensor:
+        """W^T [in, out] in ``dtype``."""
+        assert self._block is not None
+        codes = unpack_codes(self.packed, self._block).to(dtype)
+        groups = codes.view(-1, self.group_size, self.out_features)
+        scale, zero = self.scale_zero.to(dtype).unbind(dim=2)
+        groups.mul_(scale.unsqueeze(1)).add_((zero - 8 * scale).unsqueeze(1))
+        return codes
+
+    def unpack(self, start: int, stop: int, dtype: torch.dtype) -> Tensor:
+        """A slice of W; unpacks whole, for tests and tools."""
+        return self._transposed(dtype).t()[start:stop]
+
+    def packed_tensors(self) -> list[Tensor]:
+        """Codes, scales and zeros."""
+        return [self.packed, self.scale_zero]

@@ -1,0 +1,66 @@
+"""The one forward pass of all packed linears: a few rows take the kernel, many rows are unpacked and multiplied.
+
+Weight-only kernels read little memory, so they win at decode (one row per request) and lose up to 3x at
+prefill, where a plain GEMM on the unpacked weight wins. The row count at which to switch is the class's
+``kernel_rows``. Unpacking goes in slices of output rows that stay in cache, so that a large layer (a
+vocabulary head) does not need its unpacked copy in memory.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+SLICE_ELEMENTS = 1 << 20
+
+
+class PackedLinear(nn.Module):
+    """``y = x W^T + b`` with W ``[out_features, in_features]`` stored packed.
+
+    Subclasses give :meth:`kernel` (any number of rows, fast for few) and :meth:`unpack` (a slice of W).
+    """
+
+    in_features: int
+    out_features: int
+    bias: nn.Parameter | None
+    kernel_rows: int
+
+    def __init__(self, in_features: int, out_features: int, bias: Tensor | None) -> None:
+        super().__init__()
+        self.in_features = in_features
+        self.out_features = out_features
+        self.bias = None if bias is None else nn.Parameter(bias, requires_grad=False)
+
+    def kernel(self, rows: Tensor) -> Tensor:
+        """``rows`` [m, in] -> [m, out] without bias, on the packed weight."""
+        raise NotImplementedError
+
+    def unpack(self, start: int, stop: int, dtype: torch.dtype) -> Tensor:
+        """Rows ``start:stop`` of W as ``[stop - start, in]`` in ``dtype``."""
+        raise NotImplementedError
+
+    def packed_tensors(self) -> list[Tensor]:
+        """What the weight occupies in memory, scales included, bias excluded."""
+        raise NotImplementedError
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Apply to ``x`` [..., in]; the output has the dtype of ``x``."""
+        rows = x.reshape(-1, self.in_features)
+        y = self.kernel(rows) if rows.shape[0] <= self.kernel_rows else self._multiply_unpacked(rows)
+        if self.bias is not None:
+            y = y + self.bias.to(y.dtype)
+        return y.view(*x.shape[:-1], self.out_features)
+
+    def _multiply_unpacked(self, rows: Tensor) -> Tensor:
+        step = max(1, SLICE_ELEMENTS // self.in_features)
+        if step >= self.out_features:
+            return rows @ self.unpack(0, self.out_features, rows.dtype).t()
+        y = rows.new_empty(rows.shape[0], self.out_features)
+        for start in range(0, self.out_features, step):
+            stop = min(start + step, self.out_features)
+            y[:, start:stop] = rows @ self.unpack(start, stop, rows.dtype).t()
+        return y
+
+    def extra_repr(self) -> str:
+        """Shapes for ``print(model)``."""
+        return f"in_features={self.in_features}, out_features={self.out_features}, bias={self.bias is not None}"

@@ -1,0 +1,20 @@
+"""What a study holds fixed. Free of torch at import, so that it can be built and checked by the driver."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from objectives.measuring.interleaved import Interleaved
+from objectives.models import Checkpoint
+from objectives.types import Candidate, Device, Task
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Model, task, device, how to time, and the baseline that every candidate is compared with."""
+
+    model: Checkpoint
+    task: Task
+    device: Device
+    timing: Interleaved
+    baseline: Candidate

@@ -1,0 +1,1 @@
+"""Quantisation: block weights stored in fewer bits for real. One method, one file."""

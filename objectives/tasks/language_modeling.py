@@ -1,0 +1,119 @@
+"""Language modelling: how often the next token is the most likely one, and the perplexity beside it.
+
+Next-token accuracy over thousands of tokens is a score in [0, 1] with far less noise than a hundred
+multiple-choice questions. One example is one document: tokens of a document are not independent, so the
+standard error is taken over documents.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Literal, Protocol
+
+import numpy as np
+from pydantic import ConfigDict, InstanceOf
+from pydantic.dataclasses import dataclass as settings
+
+from objectives.errors import ModelError
+from objectives.settings import Count
+from objectives.types import Head, Score
+
+if TYPE_CHECKING:
+    import torch
+
+    from objectives.models import LoadedModel
+    from objectives.tasks.corpora import Document
+
+
+class Corpus(Protocol):
+    """Where the documents come from."""
+
+    def documents(self) -> Sequence[Document]:
+        """All documents, always in the same order."""
+
+
+@settings(frozen=True, kw_only=True, config=ConfigDict(extra="forbid", arbitrary_types_allowed=True))
+class LanguageModeling:
+    """Score the first ``tokens`` tokens of ``documents`` documents; shorter documents are left out.
+
+    The ``calibration_documents`` come from the front of the corpus, the scored ones from its end: disjoint.
+    ``metric``: ``next_token_accuracy``, or ``inverse_perplexity`` (1 / perplexity). ``corpus``: any object
+    with ``documents()``.
+    """
+
+    corpus: InstanceOf[object]
+    metric: Literal["next_token_accuracy", "inverse_perplexity"] = "next_token_accuracy"
+    documents: Count = 24
+    tokens: Count = 256
+    calibration_documents: Count = 24
+    batch_rows: Count = 4
+
+    @property
+    def head(self) -> Head:
+        """Scores decoders."""
+        return "causal_lm"
+
+    def calibration(self, model: LoadedModel) -> Sequence[torch.Tensor]:
+        """See ``objectives.types.Task``."""
+        return self._rows(model)[0].split(self.batch_rows)
+
+    def evaluate(self, model: LoadedModel) -> Score:
+        """See ``objectives.types.Task``; ``extra`` holds the perplexity."""
+        import torch
+
+        hits, losses = [], []
+        with torch.inference_mode():
+            for batch in self._rows(model)[1].split(self.batch_rows):
+                hit, loss = _next_token(model, batch)
+                hits.extend(hit)
+                losses.extend(loss)
+        perplexity = math.exp(min(float(np.mean(losses)), 700.0))
+        if self.metric == "next_token_accuracy":
+            return Score(float(np.mean(hits)), standard_error(hits), tuple(hits), {"perplexity": perplexity})
+        accuracy = 1.0 / perplexity
+        return Score(accuracy, accuracy * standard_error(losses), tuple(losses), {"perplexity": perplexity})
+
+    def _rows(self, model: LoadedModel) -> tuple[torch.Tensor, torch.Tensor]:
+        """Token ids [documents, tokens] for calibration and for scoring."""
+        import torch
+
+        documents = self.corpus.documents()  # type: ignore[attr-defined]
+        first = self._long_enough(model, iter(documents), self.calibration_documents)
+        last = self._long_enough(model, iter(reversed(documents)), self.documents)
+        seen = {index for index, _ in first}
+        if len(first) + len(last) < self.calibration_documents + self.documents or seen & {i for i, _ in last}:
+            raise ModelError(
+                f"task.documents: the corpus has too few documents of {self.tokens} tokens for "
+                f"{self.calibration_documents} calibration + {self.documents} scored ones"
+            )
+        return torch.tensor([ids for _, ids in first]), torch.tensor([ids for _, ids in last])
+
+    def _long_enough(
+        self, model: LoadedModel, documents: Iterator[Document], wanted: int
+    ) -> list[tuple[str, list[int]]]:
+        rows: list[tuple[str, list[int]]] = []
+        for document in documents:
+            ids = model.tokenizer(document.text, truncation=True, max_length=self.tokens)["input_ids"]
+            if len(ids) == self.tokens:
+                rows.append((document.id, ids))
+            if len(rows) == wanted:
+                break
+        return rows
+
+
+def _next_token(model: LoadedModel, ids: torch.Tensor) -> tuple[list[float], list[float]]:
+    """Share of hits and mean negative log-likelihood of each row of ``ids`` [rows, tokens]."""
+    from torch.nn.functional import cross_entropy
+
+    ids = ids.to(model.module.device)
+    logits = model.module(input_ids=ids, use_cache=False).logits[:, :-1].float()
+    target = ids[:, 1:]
+    hits = (logits.argmax(dim=-1) == target).float().mean(dim=1)
+    losses = cross_entropy(logits.transpose(1, 2), target, reduction="none").mean(dim=1)
+    return hits.tolist(), losses.tolist()
+
+
+def standard_error(values: Sequence[float]) -> float:
+    """Of the mean of independent values; 0 for a single one."""
+    return float(np.std(values, ddof=1) / math.sqrt(len(values))) if len(values) > 1 else 0.0

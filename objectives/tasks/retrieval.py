@@ -1,0 +1,105 @@
+"""Retrieval: does a summary find its own document among all of them?
+
+Texts become unit vectors (mean of the last hidden states, as all-MiniLM was trained), a summary's nearest
+document by cosine is looked up, and the score is accuracy@1. Pairs used for calibration are not queried,
+but their documents stay in the pool.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from pydantic import ConfigDict, InstanceOf
+from pydantic.dataclasses import dataclass as settings
+
+from objectives.errors import ModelError
+from objectives.settings import Count
+from objectives.tasks.language_modeling import standard_error
+from objectives.types import Head, Score
+
+if TYPE_CHECKING:
+    import torch
+
+    from objectives.models import LoadedModel
+    from objectives.tasks.corpora import Document
+
+
+@settings(frozen=True, kw_only=True, config=ConfigDict(extra="forbid", arbitrary_types_allowed=True))
+class Retrieval:
+    """Search the first ``pool`` pairs of ``corpus`` (any object with ``documents()`` that have summaries).
+
+    Texts are cut at ``tokens``. ``calibration_pairs`` pairs from the front calibrate.
+    """
+
+    corpus: InstanceOf[object]
+    pool: Count = 1000
+    tokens: Count = 128
+    calibration_pairs: Count = 64
+    batch_rows: Count = 32
+
+    @property
+    def head(self) -> Head:
+        """Scores encoders."""
+        return "encoder"
+
+    def calibration(self, model: LoadedModel) -> Sequence[torch.Tensor]:
+        """See ``objectives.types.Task``: documents and summaries, as both are embedded."""
+        pairs = self._pairs()[: self.calibration_pairs]
+        texts = [text for pair in pairs for text in (pair.text, pair.summary or "")]
+        return _same_length_batches(model, texts, self.tokens)
+
+    def evaluate(self, model: LoadedModel) -> Score:
+        """See ``objectives.types.Task``; an example is 1 when the summary found its document."""
+        pairs = self._pairs()
+        documents = self._embed(model, [pair.text for pair in pairs])
+        summaries = self._embed(model, [pair.summary or "" for pair in pairs[self.calibration_pairs :]])
+        found = (summaries @ documents.t()).argmax(dim=1).cpu().numpy()
+        hits = (found == np.arange(self.calibration_pairs, len(pairs))).astype(float)
+        return Score(float(hits.mean()), standard_error(hits.tolist()), tuple(hits.tolist()))
+
+    def _pairs(self) -> list[Document]:
+        documents: Sequence[Document] = self.corpus.documents()  # type: ignore[attr-defined]
+        pairs = [document for document in documents if document.summary][: self.pool]
+        if len(pairs) <= self.calibration_pairs:
+            raise ModelError(
+                f"task.calibration_pairs: the corpus has {len(pairs)} documents with a summary, "
+                f"{self.calibration_pairs} of them would calibrate and none be left to score"
+            )
+        return pairs
+
+    def _embed(self, model: LoadedModel, texts: Sequence[str]) -> torch.Tensor:
+        """Unit vectors [texts, hidden]. Sorted by length inside, so that little is padded."""
+        import torch
+
+        order = sorted(range(len(texts)), key=lambda index: len(texts[index]))
+        vectors: list[torch.Tensor] = [torch.empty(0)] * len(texts)
+        with torch.inference_mode():
+            for start in range(0, len(order), self.batch_rows):
+                rows = order[start : start + self.batch_rows]
+                for row, vector in zip(rows, embed(model, [texts[row] for row in rows], self.tokens)):
+                    vectors[row] = vector
+        return torch.stack(vectors)
+
+
+def embed(model: LoadedModel, texts: Sequence[str], tokens: int) -> torch.Tensor:
+    """Mean-pooled, normalised embeddings [texts, hidden], fp32."""
+    from torch.nn.functional import normalize
+
+    batch = model.tokenizer(list(texts), truncation=True, max_length=tokens, padding=True, return_tensors="pt")
+    batch = batch.to(model.module.device)
+    hidden = model.module(**batch).last_hidden_state.float()
+    mask = batch["attention_mask"].unsqueeze(2)
+    return normalize((hidden * mask).sum(dim=1) / mask.sum(dim=1), dim=1)
+
+
+def _same_length_batches(model: LoadedModel, texts: Sequence[str], tokens: int) -> list[torch.Tensor]:
+    """Token ids of ``texts``, batched with texts of exactly the same length: no padding enters a moment."""
+    import torch
+
+    by_length: dict[int, list[list[int]]] = {}
+    for text in texts:
+        ids = model.tokenizer(text, truncation=True, max_length=tokens)["input_ids"]
+        by_length.setdefault(len(ids), []).append(ids)
+    return [torch.tensor(rows) for _, rows in sorted(by_length.items())]

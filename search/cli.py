@@ -1,0 +1,69 @@
+"""The command ``paretune``. Each verb is one module below ``search.commands``, imported when it is called."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import sys
+from collections.abc import Sequence
+
+from search.build import nearest
+from search.errors import ConfigError, ParetuneError
+
+VERBS = {
+    "run": "run a study, or with -m a sweep of studies",
+    "report": "write a study's report again, also for another floor or other objectives",
+    "best": "print the recommended candidate of a study",
+    "export": "write a candidate of a study as a folder that loads anywhere",
+    "ui": "browse studies in MLflow's pages",
+    "fetch": "download models and data that the presets use",
+}
+
+HELP = """paretune - prune, quantise and batch a language model; get the measured Pareto front above an accuracy floor
+
+usage: paretune <command> [key=value ...]
+
+{verbs}
+
+examples:
+  paretune fetch                                        everything the presets need
+  paretune run experiment=quickstart                    the demo study
+  paretune run experiment=quickstart n_trials=48        go on with it
+  paretune run -m experiment=ci_tiny accuracy_floor.epsilon=0.9,0.99      two studies
+  paretune run model=causal_lm model.path=./my-model task=language_modeling accuracy_floor.epsilon=0.98
+  paretune report study=latest accuracy_floor.epsilon=0.9                 another floor, no new trials
+  paretune run --help                                   all settings and their choices
+
+exit codes: 0 a feasible front, 2 bad input, 3 nothing feasible, 130/143 interrupted"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point; returns the exit code. Errors for a person are one line on stderr."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if not arguments or arguments[0] in {"-h", "--help", "help"}:
+        print(HELP.format(verbs="\n".join(f"  {verb:8}{text}" for verb, text in VERBS.items())))
+        return 0
+    if arguments[0] == "--version":
+        from importlib.metadata import version
+
+        print(version("paretune"))
+        return 0
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
+    try:
+        return _call(arguments[0], arguments[1:])
+    except ParetuneError as error:
+        if "debug=true" in arguments:
+            raise
+        print(f"paretune: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("paretune: interrupted", file=sys.stderr)
+        return 130
+
+
+def _call(verb: str, arguments: list[str]) -> int:
+    if verb not in VERBS:
+        raise ConfigError(f"unknown command {verb!r}{nearest(verb, list(VERBS))}; known: {', '.join(VERBS)}")
+    module = importlib.import_module(f"search.commands.{verb}")
+    code: int = module.main(arguments)
+    return code

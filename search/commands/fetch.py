@@ -1,0 +1,19 @@
+"""``paretune fetch [name ...]``: models and data of the presets, into the cache. Without names: all of them."""
+
+from __future__ import annotations
+
+import sys
+
+from objectives import assets
+from search.errors import ConfigError
+
+
+def main(arguments: list[str]) -> int:
+    """Fetch what is not there yet."""
+    for name in arguments or assets.names():
+        try:
+            folder = assets.fetch(name, lambda line: print(line, file=sys.stderr, flush=True))
+        except assets.AssetError as error:
+            raise ConfigError(str(error), exit_code=1) from error
+        print(f"{name}: {folder}")
+    return 0

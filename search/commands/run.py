@@ -1,0 +1,95 @@
+"""``paretune run``: Hydra composes the configuration, one job runs one study, ``-m`` sweeps studies."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from search.errors import ConfigError, ParetuneError
+
+_PACKAGED = Path(__file__).resolve().parents[1] / "_conf"
+CONF = _PACKAGED if _PACKAGED.is_dir() else Path(__file__).resolve().parents[2] / "conf"
+"""Where the yaml files are: inside the wheel, or beside the sources."""
+
+_UNSWEPT = ("study_name", "n_trials", "executor", "tracker", "hydra", "debug", "home", "storage")
+
+
+def main(arguments: list[str]) -> int:
+    """Compose and run. In a single run returns the study's exit code; a multirun returns the first failing job's."""
+    codes: list[int] = []
+    job = hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(_Job(codes))
+    # Hydra would print its own errors, over several lines, and exit with 1; raised, they become one line here.
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    sys.argv = ["paretune run", *arguments]
+    try:
+        job()
+    except (HydraException, OmegaConfBaseException) as error:
+        if "debug=true" in arguments:
+            raise
+        raise ConfigError(_one_line(error)) from error
+    return max(codes, default=0)
+
+
+class _Job:
+    """One Hydra job. Importable, hence picklable by launchers that run jobs in other processes."""
+
+    __name__ = "run"
+
+    def __init__(self, codes: list[int]) -> None:
+        self.codes = codes
+
+    def __call__(self, composed: DictConfig) -> None:
+        swept = _swept() if HydraConfig.get().mode == RunMode.MULTIRUN else ""
+        code = run_job(plain(composed), swept)
+        self.codes.append(code)
+        if code and swept:
+            raise ParetuneError(f"study of job {swept} ended with exit code {code}", code)
+
+
+def plain(composed: DictConfig) -> dict[str, Any]:
+    """Resolved dicts and lists; a setting that must be given and was not is an error."""
+    try:
+        resolved = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
+    except OmegaConfBaseException as error:
+        raise ConfigError(_one_line(error)) from error
+    assert isinstance(resolved, dict)
+    return {str(key): value for key, value in resolved.items()}
+
+
+def run_job(resolved: dict[str, Any], swept: str) -> int:
+    """One study from its configuration to its report; returns the exit code."""
+    from search.config import build_config
+    from search.finish import finish
+    from search.progress import make_progress
+    from search.study import run_study
+
+    config = build_config(resolved, swept)
+    with make_progress(config) as progress:
+        result = run_study(config, progress)
+    return finish(result)
+
+
+def _swept() -> str:
+    """What tells this job of a multirun from its siblings, fit for a name."""
+    overrides = [text for text in HydraConfig.get().overrides.task if not text.lstrip("+~").startswith(_UNSWEPT)]
+    return re.sub(r"[^\w.,=\-]+", "_", ",".join(overrides)).strip("_") or "job"
+
+
+def _one_line(error: Exception) -> str:
+    """The gist of a Hydra or OmegaConf message, whose first lines say it and whose rest repeats the stack."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    shown = [line for line in lines if not line.startswith(("full_key", "object_type", "reference_type", "Config search"))]
+    cause = error.__cause__
+    if cause is not None and str(cause).splitlines():
+        shown.append(f"({str(cause).splitlines()[0].strip()})")
+    return " ".join(shown[:12])

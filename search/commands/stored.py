@@ -1,0 +1,96 @@
+"""Finding a stored study by ``study=<name>`` and reading it back with its configuration."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import optuna
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from search import store
+from search.build import nearest
+from search.config import StudyConfig, build_config
+from search.errors import ConfigError
+from search.front import ParetoFront, cut
+from search.records import TrialRecord
+
+RECUT = ("accuracy_floor", "objectives", "tradeoff")
+"""What may be changed afterwards, without a new trial."""
+
+
+@dataclass(frozen=True)
+class StoredStudy:
+    """A study as stored, cut anew; ``options``: the command's own keys."""
+
+    config: StudyConfig
+    records: tuple[TrialRecord, ...]
+    front: ParetoFront
+    machine: dict[str, str]
+    options: dict[str, str]
+
+
+def load(arguments: Sequence[str], options: Sequence[str] = ()) -> StoredStudy:
+    """From ``study=NAME [home=...] [storage=...] [accuracy_floor.epsilon=...]``; the latest study by default."""
+    given = pairs(arguments)
+    own = {name: given.pop(name) for name in options if name in given}
+    home = Path(given.pop("home", "mlruns")).expanduser().absolute()
+    url = given.pop("storage", f"sqlite:///{home}/studies.db")
+    if url.startswith("sqlite:///") and not Path(url.removeprefix("sqlite:///")).is_file():
+        raise ConfigError(f"storage: no studies at {url.removeprefix('sqlite:///')}; run one, or give home=<folder>")
+    storage = store.open_storage(url, home)
+    study = optuna.load_study(study_name=_name(storage, given.pop("study", "latest")), storage=storage)
+    stored = OmegaConf.create({**study.user_attrs[store.CONFIG], "home": str(home), "storage": url})
+    config = build_config(_override(stored, given))
+    config = _renamed(config, study.study_name)
+    records = store.records_of(study)
+    baseline = next((record for record in records if record.is_baseline and record.state == "complete"), None)
+    if baseline is None:
+        raise ConfigError(f"study: {study.study_name} has no measured baseline yet; run it again")
+    floor = config.floor.absolute(baseline.metrics["accuracy"])
+    front = cut(records, config.objectives, floor, config.tradeoff)
+    machine = study.user_attrs.get(store.MACHINE, {})
+    return StoredStudy(config, tuple(records), front, machine, own)
+
+
+def pairs(arguments: Sequence[str]) -> dict[str, str]:
+    """``key=value`` words as a dict. Raises ConfigError for any other word."""
+    wrong = [argument for argument in arguments if "=" not in argument]
+    if wrong:
+        raise ConfigError(f"expected key=value, got {wrong[0]!r}")
+    return dict(argument.partition("=")[::2] for argument in arguments)
+
+
+def _name(storage: optuna.storages.BaseStorage, asked: str) -> str:
+    summaries = [s for s in optuna.get_all_study_summaries(storage) if store.CONFIG in s.user_attrs]
+    names = [summary.study_name for summary in summaries]
+    if not names:
+        raise ConfigError("study: the storage holds no study of paretune")
+    if asked == "latest":
+        started = [s for s in summaries if s.datetime_start is not None] or summaries
+        return max(started, key=lambda s: (s.datetime_start is not None, s.datetime_start, s._study_id)).study_name
+    if asked not in names:
+        raise ConfigError(f"study: no study named {asked!r}{nearest(asked, names)}; known: {', '.join(names)}")
+    return asked
+
+
+def _override(stored: DictConfig, given: dict[str, str]) -> dict[str, Any]:
+    for key in given:
+        if key.partition(".")[0] not in RECUT:
+            raise ConfigError(f"{key}: cannot be changed after the trials; can be: study, home, storage, {', '.join(RECUT)}")
+    try:
+        merged = OmegaConf.merge(stored, OmegaConf.from_dotlist([f"{key}={value}" for key, value in given.items()]))
+        resolved = OmegaConf.to_container(merged, resolve=True)
+    except OmegaConfBaseException as error:
+        raise ConfigError(str(error).splitlines()[0]) from error
+    assert isinstance(resolved, dict)
+    return {str(key): value for key, value in resolved.items()}
+
+
+def _renamed(config: StudyConfig, name: str) -> StudyConfig:
+    from dataclasses import replace
+
+    return replace(config, name=name)

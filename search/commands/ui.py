@@ -1,0 +1,31 @@
+"""``paretune ui [home=mlruns] [port=5000]``: MLflow's pages on loopback, opened at the studies."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from search.commands.stored import pairs
+from search.errors import ConfigError
+
+
+def main(arguments: list[str]) -> int:
+    """Serve until stopped. Loopback only; without MLflow's job runners it starts in 10 s and 0.5 GB."""
+    given = pairs(arguments)
+    home = Path(given.pop("home", "mlruns")).expanduser().absolute()
+    port = given.pop("port", "5000")
+    if given:
+        raise ConfigError(f"{next(iter(given))}: unknown key; known: home, port")
+    if not port.isdigit() or not 0 < int(port) < 65536:
+        raise ConfigError(f"port: expected an integer in 1..65535, got {port!r}")
+    database = home / "mlflow.db"
+    if not database.is_file():
+        raise ConfigError(f"home: {database} does not exist; run a study first, or give home=<folder>")
+    print(f"http://127.0.0.1:{port}/#/experiments?workflowType=machine_learning  (Ctrl-C stops)", flush=True)
+    environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
+    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", port]
+    command += ["--backend-store-uri", f"sqlite:///{database}", "--default-artifact-root", (home / "artifacts").as_uri()]
+    command += ["--allowed-hosts", f"localhost:{port},127.0.0.1:{port},localhost,127.0.0.1"]
+    return subprocess.call(command, env=environment)

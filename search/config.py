@@ -1,0 +1,185 @@
+"""The composed configuration, checked and turned into the objects of a study, before any model loads."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import pydantic
+from optuna.samplers import BaseSampler
+from pydantic import ConfigDict, Field, ValidationError
+
+from objectives.measuring.interleaved import Interleaved
+from objectives.models import Checkpoint
+from objectives.problem import Problem
+from objectives.types import METRICS, Device, Task
+from search.build import ALLOWED, build, explain, nearest, target_of
+from search.errors import ConfigError
+from search.executors.protocol import Executor
+from search.floor import AccuracyFloor
+from search.space import PARTS, Space, build_space
+from search.tracking.protocol import Tracker
+from search.tradeoff import Tradeoff
+
+DEFINITION = ("model", "task", "accuracy_floor", *PARTS, "space", "objectives", "timing", "device")
+"""The keys that make two studies the same study."""
+
+_NAMED = (*DEFINITION, "sampler", "seed")
+"""The keys behind the hash in a default study name: a sweep over samplers or seeds makes several studies."""
+
+Text = Annotated[str, Field(strict=True, min_length=1)]
+
+
+@pydantic.dataclasses.dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
+class Scalars:
+    """The plain settings at the top of ``config.yaml``."""
+
+    project: Annotated[str, Field(strict=True, pattern=r"^[A-Za-z0-9][\w.\-]*$")]
+    study_name: Annotated[str, Field(strict=True, pattern=r"^[A-Za-z0-9][\w.,=\-]*$")] | None
+    objectives: Annotated[tuple[Text, ...], Field(min_length=1)]
+    n_trials: Annotated[int, Field(strict=True, ge=1)]
+    seed: Annotated[int, Field(strict=True, ge=0)]
+    home: Text
+    storage: Text
+    debug: Annotated[bool, Field(strict=True)]
+
+
+@dataclass(frozen=True)
+class StudyConfig:
+    """Everything a study needs. ``resolved``: the configuration as composed, for the record."""
+
+    name: str
+    project: str
+    objectives: tuple[str, ...]
+    n_trials: int
+    seed: int
+    home: Path
+    storage: str
+    model: Checkpoint
+    task: Task
+    floor: AccuracyFloor
+    space: Space
+    tradeoff: Tradeoff
+    sampler: Callable[[int], BaseSampler]
+    executor: Executor
+    tracker: Tracker
+    device: Device
+    timing: Interleaved
+    resolved: Mapping[str, Any]
+
+    @property
+    def problem(self) -> Problem:
+        """What the evaluator holds fixed."""
+        return Problem(self.model, self.task, self.device, self.timing, self.space.baseline_candidate())
+
+    @property
+    def definition(self) -> dict[str, Any]:
+        """What a stored study must agree with to be resumed."""
+        found = {key: self.resolved[key] for key in DEFINITION}
+        return {**found, "device": {"name": self.device.name, **found["device"]}}
+
+
+def build_config(resolved: Mapping[str, Any], swept: str = "") -> StudyConfig:
+    """Check ``resolved`` (plain dicts and lists) and build its objects. Raises ConfigError.
+
+    ``swept``: in a multirun, what tells this job from the others; appended to an explicit study name.
+    """
+    scalars = _scalars(resolved)
+    allowed = (*ALLOWED, *(f"{name.rstrip('.')}." for name in resolved.get("allow_targets") or ()))
+    parts = {key: build(resolved[key], key, allowed) for key in ("model", "task", "timing", "device", "tradeoff")}
+    parts |= {key: build(resolved[key], key, allowed) for key in ("accuracy_floor", "executor", "tracker")}
+    space = build_space(resolved["space"], {part: resolved[part] for part in PARTS}, allowed)
+    _check_kinds(parts["model"], parts["task"], space)
+    sampler = _sampler(resolved["sampler"], allowed)
+    sampler(0)
+    return StudyConfig(
+        name=_study_name(scalars, resolved, swept),
+        project=scalars.project,
+        objectives=scalars.objectives,
+        n_trials=scalars.n_trials,
+        seed=scalars.seed,
+        home=Path(scalars.home).expanduser().absolute(),
+        storage=_absolute_sqlite(scalars.storage),
+        floor=parts.pop("accuracy_floor"),
+        space=_drop_unsupported(space, parts["device"]),
+        sampler=sampler,
+        resolved=resolved,
+        **parts,
+    )
+
+
+def _scalars(resolved: Mapping[str, Any]) -> Scalars:
+    try:
+        scalars = Scalars(**{name: resolved.get(name) for name in Scalars.__dataclass_fields__})  # type: ignore[arg-type]
+    except ValidationError as error:
+        raise ConfigError(explain(error, Scalars, "")) from error
+    names = [metric_name(name) for name in scalars.objectives]
+    if len(set(names)) < len(names):
+        raise ConfigError(f"objectives: each may be named once, got {list(scalars.objectives)}")
+    return replace(scalars, objectives=tuple(names))
+
+
+def metric_name(name: str) -> str:
+    """The metric of that name (``latency_p95`` and ``latency.p95`` are the same). Raises ConfigError."""
+    by_column = {metric.column: metric.name for metric in METRICS.values()}
+    found = by_column.get(name.replace(".", "_"))
+    if found is None:
+        known = ", ".join(METRICS)
+        raise ConfigError(f"objectives: unknown metric {name!r}{nearest(name, list(METRICS))}; known: {known}")
+    return found
+
+
+def _check_kinds(model: Checkpoint, task: Task, space: Space) -> None:
+    workload = space.baseline_candidate().workload
+    for key, part in (("task", task), ("workload", workload)):
+        if part.head != model.head:
+            raise ConfigError(
+                f"{key}: {type(part).__name__} drives {part.head} models, but model.head is {model.head}"
+            )
+
+
+def _sampler(node: Mapping[str, Any], allowed: tuple[str, ...]) -> Callable[[int], BaseSampler]:
+    """A sampler by seed: a resumed study must not draw its first trials again."""
+    target_of(node, "sampler", allowed)
+
+    def make(seed: int) -> BaseSampler:
+        sampler = build({**node, "seed": node.get("seed", seed)}, "sampler", allowed)
+        if not isinstance(sampler, BaseSampler):
+            raise ConfigError(f"sampler._target_: expected an Optuna sampler, got {type(sampler).__name__}")
+        return sampler
+
+    return make
+
+
+def _drop_unsupported(space: Space, device: Device) -> Space:
+    """Remove bit widths that no kernel of the device stores; raises ConfigError when none is left."""
+    axes = []
+    for axis in space.axes:
+        if axis.path == "quantization.bits":
+            kept = tuple(bits for bits in axis.values if bits in device.bits)
+            if not kept:
+                raise ConfigError(
+                    f"space.quantization.bits: {device.name} stores {sorted(device.bits)}, got {list(axis.values)}"
+                )
+            axis = replace(axis, values=kept)
+        axes.append(axis)
+    return replace(space, axes=tuple(axes))
+
+
+def _study_name(scalars: Scalars, resolved: Mapping[str, Any], swept: str) -> str:
+    if scalars.study_name:
+        return f"{scalars.study_name}-{swept}" if swept else scalars.study_name
+    named = json.dumps({key: resolved[key] for key in _NAMED}, sort_keys=True)
+    return f"{scalars.project}-{hashlib.sha256(named.encode()).hexdigest()[:8]}"
+
+
+def _absolute_sqlite(url: str) -> str:
+    """A relative sqlite path becomes absolute, so that jobs which change directory agree on it."""
+    prefix = "sqlite:///"
+    if url.startswith(prefix) and not url.startswith(prefix + "/") and ":memory:" not in url:
+        return prefix + str(Path(url.removeprefix(prefix)).absolute())
+    return url

@@ -1,0 +1,65 @@
+"""The result in the terminal: baseline first, then the front, the recommended row with a star."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from rich.table import Table
+from rich.text import Text
+
+from search.formatting import Column, Row, columns, failures, rows_of
+from search.front import ParetoFront, frame, searched_columns
+from search.records import TrialRecord, Value
+
+_WIDE = ("latency_p50", "weight_bytes", "ttft", "tpot")
+
+
+def front_table(
+    records: Sequence[TrialRecord],
+    front: ParetoFront,
+    fixed: Mapping[str, Value] | None = None,
+    *,
+    rate: str = "tokens/s",
+    title: str = "",
+) -> Table:
+    """Table for ``rich``; ``fixed``: values of variables not searched, ``rate``: the unit of throughput.
+
+    Every cell is a ``Text``, so that square brackets in names are shown and not read as markup.
+    """
+    rows = rows_of(frame(records, front, fixed))
+    searched = tuple(searched_columns(records).values())
+    shown = [column for column in columns(rows, front.objectives, searched, rate) if _fits(column, front)]
+    table = Table(
+        title=Text(title) if title else None, caption=Text(_caption(rows, front)), header_style="bold"
+    )
+    table.add_column(Text(""))
+    table.add_column(Text("Trial"), justify="right")
+    for column in shown:
+        table.add_column(Text(column.title), justify="right")
+    by_number = {row["trial"]: row for row in rows}
+    baselines = [row for row in rows if row["is_baseline"] and row["state"] == "complete"][:1]
+    for row in baselines:
+        _add(table, shown, row, "base", "dim")
+    table.add_section()
+    for number in front.front:
+        recommended = number == front.recommended
+        _add(table, shown, by_number[number], "★" if recommended else "", "bold green" if recommended else "")
+    return table
+
+
+def _fits(column: Column, front: ParetoFront) -> bool:
+    return column.key not in _WIDE or column.key.replace("_p", ".p") in front.objectives
+
+
+def _add(table: Table, shown: Sequence[Column], row: Row, mark: str, style: str) -> None:
+    cells = [mark, str(row["trial"]), *(column.cell(row) for column in shown)]
+    table.add_row(*(Text(cell) for cell in cells), style=style or None)
+
+
+def _caption(rows: Sequence[Row], front: ParetoFront) -> str:
+    failed = failures(rows)
+    parts = [f"{len(front.front)} on the front, {len(front.feasible)} feasible of {len(rows)} trials"]
+    if failed:
+        reasons = ", ".join(f"{reason} {count}" for reason, count in failed.items())
+        parts.append(f"{sum(failed.values())} failed ({reasons})")
+    return "; ".join(parts)

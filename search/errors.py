@@ -1,0 +1,54 @@
+"""The exceptions of the searcher; every one carries a message for a person and an exit code.
+
+ParetuneError
+├── ConfigError      2   a key, type, range or name is wrong
+├── StudyConflict    2   the study of that name was made with another definition, or is running
+├── BaselineFailed   1   the unpruned 16-bit model itself could not be measured
+├── NothingFeasible  3   no trial meets the accuracy floor
+└── Interrupted    130   stopped by a signal (143 on SIGTERM)
+"""
+
+from __future__ import annotations
+
+
+class ParetuneError(Exception):
+    """Base of all errors shown to a user as one line."""
+
+    exit_code = 1
+
+    def __init__(self, message: str, exit_code: int | None = None) -> None:
+        super().__init__(message, exit_code)
+        self.message = message
+        if exit_code is not None:
+            self.exit_code = exit_code
+
+    def __str__(self) -> str:
+        return self.message
+
+
+class ConfigError(ParetuneError):
+    """A setting is wrong: the message names the key, the allowed values and what came."""
+
+    exit_code = 2
+
+
+class StudyConflict(ParetuneError):
+    """The store holds a study of this name that cannot be continued with this definition."""
+
+    exit_code = 2
+
+
+class BaselineFailed(ParetuneError):
+    """Without the baseline there is no floor and no speed-up."""
+
+
+class NothingFeasible(ParetuneError):
+    """The study ended, and no trial meets the floor."""
+
+    exit_code = 3
+
+
+class Interrupted(ParetuneError):
+    """A signal stopped the study; what was measured is stored and reported."""
+
+    exit_code = 130

@@ -1,0 +1,1 @@
+"""Executors: where a trial runs. One executor, one file."""

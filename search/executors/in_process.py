@@ -1,0 +1,69 @@
+"""Trials in the driver's own process: for debugging. A crash ends the study, a hang hangs it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
+from types import TracebackType
+from typing import Self, TypeVar
+
+from pydantic import ConfigDict
+from pydantic.dataclasses import dataclass
+
+from objectives.problem import Problem
+from objectives.types import Candidate, Failure, Outcome, Reason
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
+class InProcess:
+    """No settings."""
+
+    def start(self, problem: Problem) -> InProcessRunner:
+        """See ``search.executors.protocol.Executor``."""
+        return InProcessRunner(problem)
+
+
+class InProcessRunner:
+    """Answers at once, with completed futures."""
+
+    def __init__(self, problem: Problem) -> None:
+        self._problem = problem
+
+    def __enter__(self) -> Self:
+        """Load torch and build the evaluator."""
+        from objectives.evaluator import Evaluator
+
+        self._evaluator = Evaluator(self._problem)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Forget the models."""
+        del self._evaluator
+
+    def prepare(self) -> Future[Mapping[str, str]]:
+        """See ``Runner``."""
+        return _completed(self._evaluator.prepare)
+
+    def evaluate(self, candidate: Candidate) -> Future[Outcome]:
+        """See ``Runner``; an exception becomes a Failure, as in a worker."""
+
+        def measure() -> Outcome:
+            try:
+                return self._evaluator(candidate)
+            except Exception as error:
+                return Failure(Reason.ERROR, f"{type(error).__name__}: {error}")
+
+        return _completed(measure)
+
+
+def _completed(function: Callable[[], T]) -> Future[T]:
+    future: Future[T] = Future()
+    try:
+        future.set_result(function())
+    except Exception as error:
+        future.set_exception(error)
+    return future

@@ -1,0 +1,40 @@
+"""What the study asks of an executor.
+
+Life: the yaml's object is :class:`Executor`; ``start`` gives a :class:`Runner` for one problem, which is entered,
+asked to ``prepare`` once, then to ``evaluate`` candidates, and left.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from concurrent.futures import Future
+from types import TracebackType
+from typing import Protocol, Self
+
+from objectives.problem import Problem
+from objectives.types import Candidate, Outcome
+
+
+class Runner(Protocol):
+    """Evaluates candidates of one problem."""
+
+    def __enter__(self) -> Self:
+        """Acquire processes."""
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Release them, also in the middle of a trial."""
+
+    def prepare(self) -> Future[Mapping[str, str]]:
+        """Load the model; the result describes hardware, versions and weights. Fails with ObjectiveError."""
+
+    def evaluate(self, candidate: Candidate) -> Future[Outcome]:
+        """Start measuring. The future yields a Failure for whatever befalls the trial; it never raises for it."""
+
+
+class Executor(Protocol):
+    """Settings of a way to run trials."""
+
+    def start(self, problem: Problem) -> Runner:
+        """A runner for ``problem``."""

@@ -1,0 +1,142 @@
+"""Trials in one isolated process that lives for the whole study.
+
+Importing torch and loading the model is paid once; a segmentation fault, a kill or a hang costs one trial, and
+the next one gets a fresh process. The process starts by spawn with its environment set beforehand: malloc and
+OpenMP read theirs when they start.
+"""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import os
+import signal
+from collections.abc import Mapping
+from concurrent.futures import Future, TimeoutError
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from pebble import ProcessExpired, ProcessPool
+from pydantic import ConfigDict
+from pydantic.dataclasses import dataclass
+
+from objectives.problem import Problem
+from objectives.settings import Positive
+from objectives.types import Candidate, Failure, Outcome, Reason
+
+if TYPE_CHECKING:
+    from objectives.evaluator import Evaluator
+
+log = logging.getLogger(__name__)
+
+ENVIRONMENT: Mapping[str, str] = {
+    "MALLOC_ARENA_MAX": "1",  # one heap, so that freed memory can be given back and peaks repeat
+    "OMP_WAIT_POLICY": "PASSIVE",  # waiting threads sleep: spinning costs 20-56 % noise on a shared machine
+    "TOKENIZERS_PARALLELISM": "false",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "TRANSFORMERS_VERBOSITY": "error",
+}
+
+
+@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
+class Worker:
+    """``timeout``: seconds that one trial may take before its process is killed."""
+
+    timeout: Positive = 600.0
+
+    def start(self, problem: Problem) -> WorkerRunner:
+        """See ``search.executors.protocol.Executor``."""
+        return WorkerRunner(problem, self.timeout)
+
+
+class WorkerRunner:
+    """A pebble pool of one spawned process."""
+
+    def __init__(self, problem: Problem, timeout: float) -> None:
+        self._problem, self._timeout = problem, timeout
+
+    def __enter__(self) -> Self:
+        """Start the process."""
+        for name, value in ENVIRONMENT.items():
+            os.environ.setdefault(name, value)
+        # Inside a joblib worker the inherited start method is "loky", which a spawned child does not know.
+        multiprocessing.set_start_method("spawn", force=True)
+        self._pool = ProcessPool(
+            max_workers=1,
+            context=multiprocessing.get_context("spawn"),
+            initializer=_initialise,
+            initargs=(self._problem,),
+        )
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Let an idle process go; kill one that is still measuring."""
+        if kind is None:
+            self._pool.close()
+        else:
+            self._pool.stop()
+        self._pool.join()
+
+    def prepare(self) -> Future[Mapping[str, str]]:
+        """See ``Runner``."""
+        future: Future[Mapping[str, str]] = self._pool.schedule(_prepare, timeout=self._timeout)
+        return future
+
+    def evaluate(self, candidate: Candidate) -> Future[Outcome]:
+        """See ``Runner``."""
+        answer: Future[Outcome] = Future()
+        scheduled = self._pool.schedule(_evaluate, args=[candidate], timeout=self._timeout)
+        scheduled.add_done_callback(lambda done: answer.set_result(self._outcome(done)))
+        return answer
+
+    def _outcome(self, done: Future[Any]) -> Outcome:
+        try:
+            outcome: Outcome = done.result()
+            return outcome
+        except TimeoutError:
+            return Failure(Reason.TIMEOUT, f"no result within {self._timeout:g} s; the process was killed")
+        except ProcessExpired as error:
+            return Failure(Reason.CRASHED, f"the worker process died ({_exit_in_words(error.exitcode)})")
+        except Exception as error:
+            log.error("trial failed", exc_info=error)
+            return Failure(Reason.ERROR, f"{type(error).__name__}: {error}")
+
+
+def _exit_in_words(code: int) -> str:
+    """``killed by SIGKILL`` or ``exit code 3``."""
+    if code < 0:
+        return f"killed by {signal.Signals(-code).name}"
+    return f"exit code {code}"
+
+
+# Below: the worker's side.
+
+_problem: Problem | None = None
+_evaluator: Evaluator | None = None
+
+
+def _initialise(problem: Problem) -> None:
+    """Keep the problem; Ctrl-C is the driver's to handle."""
+    global _problem
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _problem = problem
+
+
+def _get_evaluator() -> Evaluator:
+    global _evaluator
+    if _evaluator is None:
+        from objectives.evaluator import Evaluator
+
+        assert _problem is not None
+        _evaluator = Evaluator(_problem)
+    return _evaluator
+
+
+def _prepare() -> Mapping[str, str]:
+    return _get_evaluator().prepare()
+
+
+def _evaluate(candidate: Candidate) -> Outcome:
+    return _get_evaluator()(candidate)

@@ -1,0 +1,110 @@
+"""From a finished study to what a person sees: report files, tracker summary, terminal table, exit code."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from rich.console import Console
+from rich.text import Text
+
+from search.config import StudyConfig
+from search.display import front_table
+from search.errors import NothingFeasible
+from search.formatting import rows_of, verdict
+from search.front import ParetoFront, frame, searched_columns
+from search.records import TrialRecord
+from search.report import StudyInfo, write_report
+from search.study import StudyResult
+
+
+def finish(result: StudyResult) -> int:
+    """Report, track and print ``result``; returns the exit code."""
+    config, front = result.config, result.front
+    info = study_info(config, result.records, front, result.machine, result.stop_reason)
+    folder = report_folder(config)
+    files = write_report(folder, info, result.records, front)
+    line = result.mirror.close(result.records, summary(result.records, front), tags(info, front, result.machine), files)
+    show(info, result.records, front, folder, line)
+    if result.interrupted is not None:
+        print(f"paretune: {result.interrupted}; the same command resumes", file=sys.stderr)
+        return result.interrupted.exit_code
+    return NothingFeasible.exit_code if not front.front else 0
+
+
+def report_folder(config: StudyConfig) -> Path:
+    """Where a study's report lies."""
+    return config.home / "reports" / config.name
+
+
+def study_info(
+    config: StudyConfig,
+    records: tuple[TrialRecord, ...],
+    front: ParetoFront,
+    machine: Mapping[str, str],
+    stop_reason: str,
+) -> StudyInfo:
+    """What the report says beside the trials."""
+    baseline = next((record.number for record in records if record.is_baseline and record.state == "complete"), None)
+    task = type(config.task).__name__
+    return StudyInfo(
+        name=config.name,
+        title=f"{config.model.path.removeprefix('asset:')} · {task}",
+        objectives=front.objectives,
+        floor=front.floor,
+        epsilon=config.floor.epsilon,
+        relative=config.floor.relative,
+        baseline=baseline,
+        model=config.model.path,
+        task=task,
+        device=machine.get("device_name", config.device.name),
+        stop_reason=stop_reason,
+        n_trials=config.n_trials,
+        space={axis.path: list(axis.values) for axis in config.space.axes},
+        fixed=config.space.fixed(),
+        settings={key: value for key, value in config.resolved.items() if key not in {"storage", "hydra"}},
+        hardware=machine,
+        rate="tokens/s" if config.model.head == "causal_lm" else "samples/s",
+    )
+
+
+def summary(records: tuple[TrialRecord, ...], front: ParetoFront) -> dict[str, float]:
+    """Metrics of the study's parent run."""
+    by_number = {record.number: record for record in records}
+    found = {
+        "n_trials": float(len(records)),
+        "n_measured": float(sum(r.state == "complete" and r.cached_from is None for r in records)),
+        "n_failed": float(sum(r.state == "failed" for r in records)),
+        "n_feasible": float(len(front.feasible)),
+        "n_front": float(len(front.front)),
+        "hypervolume": front.hypervolume,
+        "accuracy_floor": front.floor,
+    }
+    if front.recommended is not None:
+        best = by_number[front.recommended].metrics
+        found |= {f"recommended.{name}": best[name] for name in sorted(best)}
+    return found
+
+
+def tags(info: StudyInfo, front: ParetoFront, machine: Mapping[str, str]) -> dict[str, str]:
+    """Tags of the study's parent run."""
+    found = {f"machine.{name}": value for name, value in machine.items()}
+    found |= {"stop_reason": info.stop_reason, "model": info.model, "task": info.task}
+    found["front"] = ",".join(map(str, front.front))
+    found["recommended"] = "" if front.recommended is None else str(front.recommended)
+    return found
+
+
+def show(info: StudyInfo, records: tuple[TrialRecord, ...], front: ParetoFront, folder: Path, line: str) -> None:
+    """The result in the terminal."""
+    console = Console(width=None if sys.stdout.isatty() else 140)
+    console.print()
+    if front.front:
+        console.print(front_table(records, front, info.fixed, rate=info.rate, title=info.name))
+    rows = rows_of(frame(records, front, info.fixed))
+    searched = tuple(searched_columns(records).values())
+    console.print(Text(verdict(rows, front, searched, info.rate), style="bold"))
+    console.print(Text(f"report: {folder / 'report.html'}"), soft_wrap=True)
+    if line:
+        console.print(Text(f"{line}  (paretune ui shows it)"), soft_wrap=True)

@@ -1,0 +1,29 @@
+"""The accuracy floor eps: what a candidate must keep to be feasible."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import ConfigDict, Field
+from pydantic.dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
+class AccuracyFloor:
+    """``epsilon``: share of the measured baseline's accuracy when ``relative``, else an accuracy in [0, 1]."""
+
+    epsilon: Annotated[float, Field(strict=True, ge=0.0, le=2.0, allow_inf_nan=False)]
+    relative: Annotated[bool, Field(strict=True)] = True
+
+    def __post_init__(self) -> None:
+        """An absolute floor above 1 can only be a slip."""
+        if not self.relative and self.epsilon > 1.0:
+            raise ValueError(f"an absolute accuracy floor lies in [0, 1]; got {self.epsilon}")
+
+    def absolute(self, baseline_accuracy: float) -> float:
+        """The floor as an accuracy."""
+        return self.epsilon * baseline_accuracy if self.relative else self.epsilon
+
+    def __str__(self) -> str:
+        """In words, for tables."""
+        return f"{self.epsilon:.4g} x baseline" if self.relative else f"{self.epsilon:.4g}"

@@ -1,0 +1,217 @@
+"""Numbers for people: MiB, ms, percent and tokens/s. Everything else in the project is in base units.
+
+One table of columns serves the terminal, Markdown and HTML, so that the three never disagree.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from objectives.types import METRICS
+from search.front import ParetoFront
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Row = Mapping[str, Any]
+
+_HEADINGS = {
+    "throughput": "Throughput",
+    "latency.p50": "Latency p50",
+    "ttft": "TTFT",
+    "tpot": "TPOT",
+    "peak_memory": "Peak memory",
+    "weight_bytes": "Weights",
+    "accuracy": "Accuracy",
+    "perplexity": "Perplexity",
+    "speedup": "Speed",
+    "memory_ratio": "Memory",
+}
+_STEPS = {
+    "B": ((2.0**30, "GiB"), (2.0**20, "MiB"), (2.0**10, "KiB"), (1.0, "B")),
+    "s": ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs")),
+}
+_FRACTIONS = ("accuracy", "accuracy_stderr")
+
+
+@dataclass(frozen=True)
+class Scale:
+    """A prefix: a base value divided by ``size`` is in ``unit``."""
+
+    size: float
+    unit: str
+
+    def text(self, value: float) -> str:
+        """The scaled value with its unit."""
+        gap = "" if self.unit in ("", "×") else " "
+        return f"{number(value / self.size)}{gap}{self.unit}"
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of a table for people; ``key`` names the column of the frame."""
+
+    key: str
+    heading: str
+    scale: Scale
+    decimals: int | None = None
+
+    @property
+    def title(self) -> str:
+        """Heading with the unit."""
+        return f"{self.heading} [{self.scale.unit}]" if self.scale.unit not in ("", "×") else self.heading
+
+    def cell(self, row: Row) -> str:
+        """What stands in the cell, an en dash when there is nothing."""
+        value = row.get(self.key)
+        if value is None:
+            return "–"
+        if isinstance(value, bool | str) or self.key in ("bits", "batch_size"):
+            return str(value)
+        text = number(value / self.scale.size) if self.decimals is None else f"{value:.{self.decimals}f}"
+        return text + ("×" if self.scale.unit == "×" else "")
+
+
+def number(value: float, digits: int = 3) -> str:
+    """Three significant digits, thousands separated, no exponent where it can be read without."""
+    if value == 0 or not math.isfinite(value):
+        return "0" if value == 0 else str(value)
+    size = math.floor(math.log10(abs(value)))
+    if size < -4:
+        return f"{value:.{digits - 1}e}"
+    return f"{value:,.{max(0, digits - 1 - size)}f}"
+
+
+def percent(fraction: float) -> str:
+    """``0.2`` -> ``20 %``."""
+    return f"{round(100 * fraction, 1):g} %"
+
+
+def ratio(value: float) -> str:
+    """``2.1`` -> ``2.1×``; two digits after the point below one, where a hundredth matters."""
+    return f"{value:.1f}×" if value >= 1.05 else f"{value:.2f}×"
+
+
+def score(value: float) -> str:
+    """An accuracy in [0, 1]."""
+    return f"{value:.4f}"
+
+
+def scale_of(name: str, largest: float, rate: str) -> Scale:
+    """The unit in which the values of a metric read well when the largest is ``largest``."""
+    unit = METRICS[name].unit
+    if unit in _STEPS:
+        fitting = (step for step in _STEPS[unit] if largest >= step[0] * (4 if step[1] == "GiB" else 1))
+        return Scale(*next(fitting, _STEPS[unit][-1]))
+    if name in ("pruning_ratio", "sparsity"):
+        return Scale(0.01, "%")
+    if name in ("speedup", "memory_ratio"):
+        return Scale(1.0, "×")
+    return Scale(1.0, rate if unit == "1/s" else unit)
+
+
+def show(name: str, value: float, rate: str) -> str:
+    """A metric by itself: ``612 MiB``."""
+    return score(value) if name in _FRACTIONS else scale_of(name, abs(value), rate).text(value)
+
+
+def heading(name: str) -> str:
+    """A metric's name for people."""
+    plain = name.replace("_", " ").replace(".", " ")
+    return _HEADINGS.get(name, plain[:1].upper() + plain[1:])
+
+
+def rows_of(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """The rows of a frame, with None for everything that is missing."""
+    rows: list[dict[str, Any]] = table.astype(object).where(table.notna(), None).to_dict("records")  # type: ignore[assignment]
+    return rows
+
+
+def columns(
+    rows: Sequence[Row], objectives: Sequence[str], searched: Sequence[str], rate: str
+) -> list[Column]:
+    """Settings first, then every metric of interest that occurs in ``rows``."""
+    settings = [
+        Column("pruning_ratio", "Pruned", Scale(0.01, "%")),
+        Column("bits", "Bits", Scale(1.0, "")),
+        Column("batch_size", "Batch", Scale(1.0, "")),
+        *(Column(key, key.replace("_", " "), Scale(1.0, "")) for key in searched),
+    ]
+    metrics = []
+    for name in dict.fromkeys((*objectives, *_HEADINGS)):
+        key = METRICS[name].column
+        values = [abs(row[key]) for row in rows if row.get(key) is not None]
+        if values:
+            decimals = 4 if name in _FRACTIONS else None
+            metrics.append(Column(key, heading(name), scale_of(name, max(values), rate), decimals))
+    last = ("accuracy", "perplexity", "speedup", "memory_ratio")
+    return settings + sorted(metrics, key=lambda column: column.key in last)
+
+
+def label(row: Row, searched: Sequence[str] = ()) -> str:
+    """A candidate in a few words: ``20 % · 8 bit · b8``."""
+    share = row.get("nominal_pruning_ratio")
+    share = row.get("pruning_ratio") if share is None else share
+    parts = [
+        "" if share is None else percent(share),
+        "" if row.get("bits") is None else f"{row['bits']} bit",
+        "" if row.get("batch_size") is None else f"b{row['batch_size']}",
+        *("" if row.get(key) is None else str(row[key]) for key in searched),
+    ]
+    return " · ".join(part for part in parts if part) or f"trial {row['trial']}"
+
+
+def failures(rows: Sequence[Row]) -> dict[str, int]:
+    """Failed trials by reason, most frequent first."""
+    return dict(
+        Counter(str(row["reason"] or "error") for row in rows if row["state"] == "failed").most_common()
+    )
+
+
+def verdict(rows: Sequence[Row], front: ParetoFront, searched: Sequence[str], rate: str) -> str:
+    """The result in one sentence."""
+    by_number = {row["trial"]: row for row in rows}
+    if front.recommended is not None:
+        row = by_number[front.recommended]
+        name = "the baseline as it is, " if row["is_baseline"] else ""
+        gains = _gains(row, next((r for r in rows if r["is_baseline"]), None), front.objectives, rate)
+        return (
+            f"Recommended: {name}{_in_words(row, searched)}: {gains}, "
+            f"accuracy {score(row['accuracy'])} ≥ floor {score(front.floor)}."
+        )
+    if front.front:
+        return (
+            f"{len(front.front)} candidates are on the front; without a finite trade-off none is recommended."
+        )
+    if front.nearest_miss is not None and front.gap is not None:
+        row = by_number[front.nearest_miss]
+        return (
+            f"Nothing reaches the accuracy floor of {score(front.floor)}. The nearest miss is "
+            f"trial {row['trial']} ({label(row, searched)}) with accuracy {score(row['accuracy'])}, {score(front.gap)} below it."
+        )
+    reasons = ", ".join(f"{reason} {count}×" for reason, count in failures(rows).items())
+    return f"Nothing could be measured in full{f': {reasons}' if reasons else ''}."
+
+
+def _in_words(row: Row, searched: Sequence[str]) -> str:
+    words = label(row, searched).replace(" % ·", " % pruned ·").replace("· b", "· batch ")
+    return words.replace(" · ", ", ")
+
+
+def _gains(row: Row, baseline: Row | None, objectives: Sequence[str], rate: str) -> str:
+    parts = []
+    for name in objectives:
+        value, key = row[METRICS[name].column], METRICS[name].column
+        start = baseline.get(key) if baseline else None
+        if name in ("speedup", "throughput") and row.get("speedup") is not None:
+            parts.append(f"{ratio(row['speedup'])} the speed")
+        elif name in ("memory_ratio", "peak_memory") and row.get("memory_ratio") is not None:
+            parts.append(f"{ratio(row['memory_ratio'])} the memory")
+        elif name != "accuracy":
+            versus = f" ({ratio(value / start)} the baseline's)" if start else ""
+            parts.append(f"{heading(name).lower()} {show(name, value, rate)}{versus}")
+    return " at ".join(parts[:2]) + "".join(f", {part}" for part in parts[2:])

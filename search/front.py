@@ -1,0 +1,227 @@
+"""From records to the answer: which trials are feasible, which are on the front, which one is recommended.
+
+A trial is feasible when it was measured in full and its accuracy reaches the floor. The front is cut among
+those only, in the objectives as they were measured. Repeats of a cell carry the values of the trial they
+repeat; they are feasible like it, but only the measured one is a member of the front.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from objectives.types import METRICS
+from search.pareto import Floats, hypervolume, knee, non_dominated
+from search.records import TrialRecord, Value
+from search.tradeoff import MissingMetricError, Tradeoff
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+RATIO, BITS, BATCH = "pruning.ratio", "quantization.bits", "workload.batch_size"
+_MAIN = (RATIO, BITS, BATCH)
+_MEASURED = ("throughput", "latency.p50", "latency.p95", "ttft", "tpot", "peak_memory", "weight_bytes")
+_FIRST = ("trial", "state", "reason", "pruning_ratio", "bits", "batch_size")
+_LAST = ("is_baseline", "cached_from", "seconds", "started", "message", "notes")
+
+
+@dataclass(frozen=True)
+class ParetoFront:
+    """The front of the feasible trials above one accuracy floor; numbers are trial numbers.
+
+    ``front`` is sorted by the first objective, best first. ``recommended``: lowest trade-off on the front.
+    ``hypervolume``: volume that the front dominates, in objectives divided by the baseline's.
+    ``nearest_miss``: the most accurate trial below the floor, by ``gap``, when nothing is feasible.
+    ``tradeoffs``: the trade-off of every measured trial, so that another floor can be cut from a report.
+    """
+
+    objectives: tuple[str, ...]
+    floor: float
+    feasible: frozenset[int]
+    front: tuple[int, ...]
+    recommended: int | None
+    knee: int | None
+    hypervolume: float
+    nearest_miss: int | None
+    gap: float | None
+    tradeoffs: Mapping[int, float]
+
+
+def cut(
+    records: Sequence[TrialRecord], objectives: Sequence[str], floor: float, tradeoff: Tradeoff
+) -> ParetoFront:
+    """Cut the front of ``records`` at accuracy >= ``floor`` (absolute, in [0, 1]).
+
+    Without a measured baseline there are no trade-offs, hence no recommendation and no hypervolume. Raises
+    ``ValueError`` for an unknown objective, and for a trade-off over metrics that the baseline does not have.
+    """
+    _check(objectives, floor)
+    measured = [record for record in records if _complete(record, objectives)]
+    feasible = [record for record in measured if record.metrics["accuracy"] >= floor]
+    members = _members(feasible, objectives)
+    baseline = baseline_of(measured)
+    scores = _scores(measured, tradeoff, baseline)
+    finite = [record.number for record in members if math.isfinite(scores.get(record.number, math.inf))]
+    bend = knee(minimised(members, objectives))
+    miss = _nearest_miss(records, floor) if not feasible else None
+    return ParetoFront(
+        objectives=tuple(objectives),
+        floor=floor,
+        feasible=frozenset(record.number for record in feasible),
+        front=tuple(record.number for record in members),
+        recommended=min(finite, key=lambda number: (scores[number], number), default=None),
+        knee=None if bend is None else members[bend].number,
+        hypervolume=_relative_hypervolume(members, measured, objectives, baseline),
+        nearest_miss=None if miss is None else miss.number,
+        gap=None if miss is None else floor - miss.metrics["accuracy"],
+        tradeoffs=scores,
+    )
+
+
+def baseline_of(records: Sequence[TrialRecord]) -> TrialRecord | None:
+    """The measured baseline: the unpruned 16-bit model, or None when it is not there."""
+    return next((record for record in records if record.is_baseline and record.state == "complete"), None)
+
+
+def minimised(records: Sequence[TrialRecord], objectives: Sequence[str]) -> Floats:
+    """Objective values [records, objectives], with the sign turned where higher is better."""
+    signs = np.array([-1.0 if METRICS[name].higher_is_better else 1.0 for name in objectives])
+    values = [[record.metrics[name] for name in objectives] for record in records]
+    turned: Floats = np.array(values, dtype=np.float64).reshape(len(records), len(objectives)) * signs
+    return turned
+
+
+def _check(objectives: Sequence[str], floor: float) -> None:
+    unknown = [name for name in objectives if name not in METRICS]
+    if unknown or not objectives:
+        raise ValueError(f"objectives must be among {', '.join(METRICS)}; got {list(objectives)}")
+    if not math.isfinite(floor):
+        raise ValueError(f"the accuracy floor must be a finite number, got {floor}")
+
+
+def _complete(record: TrialRecord, objectives: Sequence[str]) -> bool:
+    values = (record.metrics.get(name, math.nan) for name in (*objectives, "accuracy"))
+    return record.state == "complete" and all(map(math.isfinite, values))
+
+
+def _members(feasible: Sequence[TrialRecord], objectives: Sequence[str]) -> list[TrialRecord]:
+    own = [record for record in feasible if record.cached_from is None]
+    values = minimised(own, objectives)
+    chosen = np.flatnonzero(non_dominated(values)).tolist()
+    chosen.sort(key=lambda index: (*values[index].tolist(), own[index].number))
+    return [own[index] for index in chosen]
+
+
+def _scores(
+    measured: Sequence[TrialRecord], tradeoff: Tradeoff, baseline: TrialRecord | None
+) -> dict[int, float]:
+    if baseline is None:
+        return {}
+    scores = {baseline.number: tradeoff(baseline.metrics, baseline.metrics)}
+    for record in measured:
+        # What even the baseline lacks is a wrong setting and raises above; what one trial lacks (tpot of a
+        # single output token) must not cost the report of all others.
+        try:
+            scores[record.number] = tradeoff(record.metrics, baseline.metrics)
+        except MissingMetricError:
+            scores[record.number] = math.inf
+    return scores
+
+
+def _nearest_miss(records: Sequence[TrialRecord], floor: float) -> TrialRecord | None:
+    below = [r for r in records if _complete(r, ()) and r.metrics["accuracy"] < floor]
+    return max(below, key=lambda r: (r.metrics["accuracy"], -r.number), default=None)
+
+
+def _relative_hypervolume(
+    members: Sequence[TrialRecord],
+    measured: Sequence[TrialRecord],
+    objectives: Sequence[str],
+    baseline: TrialRecord | None,
+) -> float:
+    """Divided by the baseline; the reference is 10 % worse than that, or the worst trial where it is worse."""
+    if baseline is None:
+        return 0.0
+    start = minimised([baseline], objectives)[0]
+    unit = np.where(start == 0, 1.0, np.abs(start))
+    worst = minimised(measured, objectives).max(axis=0) / unit
+    reference = np.maximum(start / unit + 0.1, worst)
+    return hypervolume(minimised(members, objectives) / unit, reference)
+
+
+def searched_columns(records: Sequence[TrialRecord]) -> dict[str, str]:
+    """Column of every searched variable beyond ratio, bits and batch size, by its dotted path."""
+    taken = {*_FIRST, *_LAST, "feasible", "on_front", "recommended", "nominal_pruning_ratio"}
+    taken.update(metric.column for metric in METRICS.values())
+    paths = dict.fromkeys(path for record in records for path in record.params if path not in _MAIN)
+    plain = {path: path.replace(".", "_") for path in paths}
+    return {path: f"param_{column}" if column in taken else column for path, column in plain.items()}
+
+
+def frame(
+    records: Sequence[TrialRecord], front: ParetoFront, fixed: Mapping[str, Value] | None = None
+) -> pd.DataFrame:
+    """One row per trial, base units; columns that do not apply are empty.
+
+    ``fixed``: values, by dotted path, of variables that were not searched. ``pruning_ratio`` is the realised
+    one, or the nominal one of a failed trial. ``speedup`` and ``memory_ratio`` are as measured (paired), or
+    plain quotients with the baseline where the measurement has none.
+    """
+    import pandas as pd  # here, so that importing this module stays cheap
+
+    baseline = baseline_of(records)
+    searched = searched_columns(records)
+    further = [name for name in METRICS if any(name in record.metrics for record in records)]
+    rows = [_row(record, front, {**(fixed or {}), **record.params}, baseline) for record in records]
+    for row, record in zip(rows, records):
+        row.update(
+            {
+                METRICS[name].column: record.metrics.get(name, row.get(METRICS[name].column))
+                for name in further
+            }
+        )
+        row.update({column: record.params.get(path) for path, column in searched.items()})
+    order = dict.fromkeys((
+        *_FIRST, *(METRICS[name].column for name in _MEASURED), "accuracy", "accuracy_stderr",
+        "feasible", "on_front", "recommended", "speedup", "memory_ratio",
+        *(METRICS[name].column for name in further), "nominal_pruning_ratio", *searched.values(), *_LAST,
+    ))  # fmt: skip
+    table = pd.DataFrame(rows, columns=list(order))
+    for column in ("bits", "batch_size", "cached_from"):
+        if all(row[column] is None or type(row[column]) is int for row in rows):
+            table[column] = table[column].astype("Int64")
+    return table
+
+
+def _row(
+    record: TrialRecord, front: ParetoFront, values: Mapping[str, Value], baseline: TrialRecord | None
+) -> dict[str, Value]:
+    start = baseline.metrics if baseline else {}
+    return {
+        "trial": record.number,
+        "state": record.state,
+        "reason": record.reason,
+        "pruning_ratio": values.get(RATIO),
+        "bits": values.get(BITS),
+        "batch_size": values.get(BATCH),
+        "feasible": record.number in front.feasible,
+        "on_front": record.number in front.front,
+        "recommended": record.number == front.recommended,
+        "speedup": _quotient(record.metrics, start, "throughput"),
+        "memory_ratio": _quotient(record.metrics, start, "peak_memory"),
+        "nominal_pruning_ratio": values.get(RATIO),
+        "is_baseline": record.is_baseline,
+        "cached_from": record.cached_from,
+        "seconds": record.seconds,
+        "started": record.started,
+        "message": record.message,
+        "notes": "; ".join(record.notes),
+    }
+
+
+def _quotient(metrics: Mapping[str, float], start: Mapping[str, float], name: str) -> float | None:
+    return metrics[name] / start[name] if name in metrics and start.get(name) else None

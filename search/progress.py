@@ -1,0 +1,118 @@
+"""What is shown while a study runs: a live bar in a terminal, one plain line per trial elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import Progress as RichProgress
+
+from search.config import StudyConfig
+from search.front import ParetoFront
+from search.records import TrialRecord
+from search.study import Progress
+
+
+@contextmanager
+def make_progress(config: StudyConfig) -> Iterator[Progress]:
+    """Live in a terminal, plain lines otherwise."""
+    if not sys.stderr.isatty():
+        yield PlainProgress(config)
+        return
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(bar_width=24), MofNCompleteColumn())
+    with RichProgress(*columns, TimeElapsedColumn(), console=Console(stderr=True)) as bar:
+        yield LiveProgress(config, bar)
+
+
+def status(records: Sequence[TrialRecord], front: ParetoFront, clock: Clock) -> str:
+    """Time left, size of the front, best feasible speed-up, failures."""
+    measured = {record.number: record for record in records}
+    speedups = [measured[number].metrics.get("speedup", 0.0) for number in front.feasible if number in measured]
+    failed = sum(record.state == "failed" for record in records)
+    parts = [f"front {len(front.front)}"]
+    if speedups:
+        parts.append(f"best feasible speed-up {max(speedups):.2f}x")
+    if failed:
+        parts.append(f"failed {failed}")
+    left = clock.left(len(records))
+    if left is not None:
+        parts.append(f"about {_duration(left)} left")
+    return ", ".join(parts)
+
+
+class Clock:
+    """Estimates the time left from the trials that this run measured; the first, with its set-up, is left out."""
+
+    def __init__(self, n_trials: int) -> None:
+        self.n_trials = n_trials
+        self.first: tuple[int, float] | None = None
+
+    def left(self, done: int) -> float | None:
+        """Seconds until ``n_trials``, or None while unknown."""
+        now = time.monotonic()
+        if self.first is None:
+            self.first = (done, now)
+            return None
+        trials, since = self.first
+        return (now - since) / max(1, done - trials) * max(0, self.n_trials - done) if done > trials else None
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"
+
+
+class PlainProgress:
+    """Lines on stderr, for logs."""
+
+    def __init__(self, config: StudyConfig) -> None:
+        self.config, self.clock = config, Clock(config.n_trials)
+        self._say(f"study {config.name}: {len(config.space)} cells, {config.n_trials} trials")
+
+    def stage(self, text: str) -> None:
+        """See ``search.study.Progress``; only the slow set-up steps are worth a line."""
+        if "=" not in text:
+            self._say(text)
+
+    def trial(self, records: Sequence[TrialRecord], front: ParetoFront) -> None:
+        """See ``search.study.Progress``."""
+        self._say(f"[{len(records)}/{self.config.n_trials}] {_last(records[-1])}; {status(records, front, self.clock)}")
+
+    @staticmethod
+    def _say(line: str) -> None:
+        print(line, file=sys.stderr, flush=True)
+
+
+class LiveProgress:
+    """A bar with what is going on."""
+
+    def __init__(self, config: StudyConfig, bar: RichProgress) -> None:
+        self.bar, self.clock = bar, Clock(config.n_trials)
+        self.name = escape(config.name)
+        self.row = bar.add_task(self.name, total=config.n_trials)
+
+    def stage(self, text: str) -> None:
+        """See ``search.study.Progress``."""
+        self.bar.update(self.row, description=f"{self.name}: {escape(text)}")
+
+    def trial(self, records: Sequence[TrialRecord], front: ParetoFront) -> None:
+        """See ``search.study.Progress``."""
+        self.bar.console.print(escape(_last(records[-1])), highlight=False)
+        text = f"{self.name}: {escape(status(records, front, self.clock))}"
+        self.bar.update(self.row, completed=len(records), description=text)
+
+
+def _last(record: TrialRecord) -> str:
+    cell = " ".join(f"{path.rpartition('.')[2]}={value}" for path, value in record.params.items())
+    if record.state == "failed":
+        return f"trial {record.number} {cell}: failed, {record.reason}: {record.message}"
+    metrics = record.metrics
+    known = f" (as trial {record.cached_from})" if record.cached_from is not None else f" in {record.seconds:.0f} s"
+    return (
+        f"trial {record.number} {cell}: accuracy {metrics['accuracy']:.3f}, speed-up {metrics['speedup']:.2f}x, "
+        f"memory {metrics['memory_ratio']:.2f}x{known}"
+    )

@@ -1,0 +1,34 @@
+"""One row per trial: what was tried, what came out. The study store is the truth, this is its readable form."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+Value = int | float | str | bool | None
+State = Literal["complete", "failed"]
+
+
+@dataclass(frozen=True)
+class TrialRecord:
+    """A finished trial.
+
+    ``params``: values of the searched variables by dotted path (``pruning.ratio``). ``metrics``: names of
+    ``objectives.types.METRICS`` in base units, empty when the trial failed. ``reason`` and ``message`` say why
+    it failed. ``cached_from``: number of the trial whose measurement answered this repeat of its cell.
+    ``seconds``: wall time of the trial; ``started``: ISO 8601, UTC.
+    """
+
+    number: int
+    uid: str
+    params: Mapping[str, Value]
+    state: State
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    reason: str = ""
+    message: str = ""
+    notes: tuple[str, ...] = ()
+    cached_from: int | None = None
+    is_baseline: bool = False
+    seconds: float = 0.0
+    started: str = ""

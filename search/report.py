@@ -1,0 +1,159 @@
+"""Writes what a study found: tables for programs (CSV, JSON) and for people (Markdown, HTML, PNG).
+
+Every file appears whole or not at all: it is written beside its place and then moved there, so that a report
+renewed while somebody reads it is never half a report.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from search.figure import draw
+from search.formatting import Row, columns, failures, rows_of, score, verdict
+from search.front import ParetoFront, frame, searched_columns
+from search.page import floor_rule, plain, render
+from search.records import TrialRecord, Value
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass(frozen=True)
+class StudyInfo:
+    """What a report says about the study besides its trials.
+
+    ``floor``: absolute accuracy floor; ``epsilon`` and ``relative`` say how it was asked for. ``baseline``:
+    its trial number. ``n_trials``: trials asked for. ``space``: values searched, by dotted path; ``fixed``:
+    values not searched. ``settings``: the whole config, for the details. ``hardware``: name -> text.
+    ``headline``: further facts under the headline, such as ``{"search cost": "18 % of the grid"}``.
+    ``rate``: the unit of throughput, ``tokens/s`` or ``samples/s``.
+    """
+
+    name: str
+    title: str
+    objectives: tuple[str, ...]
+    floor: float
+    epsilon: float
+    relative: bool
+    baseline: int | None
+    model: str
+    task: str
+    device: str
+    stop_reason: str
+    n_trials: int
+    space: Mapping[str, Sequence[Value]] = field(default_factory=dict)
+    fixed: Mapping[str, Value] = field(default_factory=dict)
+    settings: Mapping[str, object] = field(default_factory=dict)
+    hardware: Mapping[str, str] = field(default_factory=dict)
+    headline: Mapping[str, str] = field(default_factory=dict)
+    rate: str = "tokens/s"
+
+
+def write_report(
+    folder: Path, study: StudyInfo, records: Sequence[TrialRecord], front: ParetoFront
+) -> list[Path]:
+    """Write all files into ``folder``, replacing older ones, and return their paths."""
+    table = frame(records, front, study.fixed)
+    rows = rows_of(table)
+    searched = tuple(searched_columns(records).values())
+    members = table.set_index("trial", drop=False).loc[list(front.front)]
+    writers: Mapping[str, Callable[[], str | bytes]] = {
+        "pareto.csv": lambda: csv(members),
+        "trials.csv": lambda: csv(table),
+        "pareto.json": lambda: to_json(study, records, front),
+        "report.md": lambda: markdown(study, rows, front, searched),
+        "report.html": lambda: render(study, rows, front, searched),
+        "front.png": lambda: draw(rows, front, searched, study.title, study.rate),
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    return [_replace(folder / name, content()) for name, content in writers.items()]
+
+
+def csv(table: pd.DataFrame) -> str:
+    """CSV whose text cells no spreadsheet runs as a formula: they get a quote before ``= + - @``."""
+    safe = table.astype(object).map(_inert)
+    return safe.to_csv(index=False, lineterminator="\n")
+
+
+def to_json(study: StudyInfo, records: Sequence[TrialRecord], front: ParetoFront) -> str:
+    """The result for programs: base units, strict JSON."""
+    by_number = {record.number: record for record in records}
+    found = {
+        "study": asdict(study),
+        "objectives": front.objectives,
+        "floor": front.floor,
+        "front": [_point(by_number[number], front) for number in front.front],
+        "recommended": front.recommended,
+        "knee": front.knee,
+        "hypervolume": front.hypervolume,
+        "feasible": sorted(front.feasible),
+        "nearest_miss": front.nearest_miss,
+        "gap": front.gap,
+        "trials": len(records),
+    }
+    return json.dumps(plain(found), indent=2, allow_nan=False, ensure_ascii=False) + "\n"
+
+
+def markdown(study: StudyInfo, rows: Sequence[Row], front: ParetoFront, searched: Sequence[str]) -> str:
+    """The front as a table to paste into an issue or a README."""
+    shown = columns(rows, front.objectives, searched, study.rate)
+    by_number = {row["trial"]: row for row in rows}
+    baseline = next((row for row in rows if row["is_baseline"] and row["state"] == "complete"), None)
+    body = [("baseline", baseline)] if baseline else []
+    body += [("★" if n == front.recommended else "", by_number[n]) for n in front.front]
+    lines = [f"# {_cell(study.title)}", "", _cell(verdict(rows, front, searched, study.rate)), ""]
+    lines += [f"{_cell(study.model)}, {_cell(study.task)}, {_cell(study.device)}; {len(rows)} trials; "
+              f"accuracy floor {score(front.floor)} ({floor_rule(study)}).", ""]  # fmt: skip
+    lines += _line(["", "Trial", *(column.title for column in shown)])
+    lines += _line([":--", "--:", *("--:" for _ in shown)], escape=False)
+    for mark, row in body:
+        lines += _line([mark, str(row["trial"]), *(column.cell(row) for column in shown)])
+    failed = failures(rows)
+    if failed:
+        lines += ["", "## Failed trials", "", *_line(["Reason", "Trials"]), "| :-- | --: |"]
+        lines += [line for reason, count in failed.items() for line in _line([reason, str(count)])]
+    return "\n".join(lines) + "\n"
+
+
+def _point(record: TrialRecord, front: ParetoFront) -> dict[str, Any]:
+    return {
+        "trial": record.number,
+        "params": record.params,
+        "metrics": record.metrics,
+        "tradeoff": front.tradeoffs.get(record.number),
+        "notes": record.notes,
+    }
+
+
+def _line(cells: Sequence[str], escape: bool = True) -> list[str]:
+    return ["| " + " | ".join(_cell(cell) if escape else cell for cell in cells) + " |"]
+
+
+def _cell(text: str) -> str:
+    for character in "\\|<>`*_[]":
+        text = text.replace(character, f"\\{character}")
+    return " ".join(text.split())
+
+
+def _inert(value: object) -> object:
+    return f"'{value}" if isinstance(value, str) and value.startswith(tuple("=+-@\t\r")) else value
+
+
+def _replace(path: Path, content: str | bytes) -> Path:
+    data = content.encode() if isinstance(content, str) else content
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+        os.chmod(temporary, 0o644)  # mkstemp makes it private
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+    return path

@@ -1,0 +1,1 @@
+"""Samplers of our own; Optuna's are named by their yaml directly."""

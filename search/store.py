@@ -1,0 +1,168 @@
+"""The Optuna study as the store of record: opened safely, checked against its definition, read back as rows.
+
+Everything about a trial that Optuna has no place for is one JSON attribute, written before the trial is told, so
+that a driver killed in between loses nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import uuid
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import optuna
+from filelock import FileLock, Timeout
+from optuna.exceptions import ExperimentalWarning
+from optuna.samplers import BaseSampler
+from optuna.storages import RDBStorage
+from optuna.study import Study
+from optuna.trial import FrozenTrial, TrialState
+
+from objectives.types import METRICS, Reason
+from search.config import StudyConfig
+from search.errors import ConfigError, StudyConflict
+from search.records import TrialRecord
+from search.samplers.exhaustive import GRID
+
+optuna.logging.set_verbosity(optuna.logging.WARNING)
+
+RECORD, SAMPLES, DEFINITION, CONFIG, MACHINE, UID = "record", "samples", "definition", "config", "machine", "uid"
+
+
+def open_storage(url: str, home: Path) -> RDBStorage:
+    """Connect; the schema is created under a lock, as two fresh jobs would race on it. Raises ConfigError."""
+    options: dict[str, Any] = {"connect_args": {"timeout": 60}} if url.startswith("sqlite") else {}
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+        with FileLock(str(home / ".studies.lock")):
+            return RDBStorage(url, engine_kwargs=options)
+    except OSError as error:
+        raise ConfigError(f"home: cannot write to {home}: {error.strerror}") from error
+    except Exception as error:
+        raise ConfigError(f"storage: cannot open {redacted(url)}: {type(error).__name__}: {_first(error)}") from error
+
+
+def redacted(url: str) -> str:
+    """A storage URL without user and password."""
+    scheme, separator, rest = url.partition("://")
+    return f"{scheme}{separator}{rest.rpartition('@')[2]}"
+
+
+def _first(error: Exception) -> str:
+    return redacted(str(error).strip().splitlines()[0]) if str(error).strip() else ""
+
+
+@contextmanager
+def running(config: StudyConfig) -> Iterator[None]:
+    """Hold the study: a second process that would run the same one is refused."""
+    folder = config.home / "locks"
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(str(folder / f"{config.name}.lock"), timeout=0)
+    try:
+        with lock:
+            yield
+    except Timeout as error:
+        raise StudyConflict(f"study_name: {config.name} is being run by another process") from error
+
+
+def open_study(config: StudyConfig, sampler: Callable[[int], BaseSampler]) -> Study:
+    """Create the study, or load it after checking that it is the same one. Raises StudyConflict.
+
+    ``sampler``: by seed; a resumed study gets another seed, or it would draw its first trials again.
+    """
+    storage = open_storage(config.storage, config.home)
+    directions = ["maximize" if METRICS[name].higher_is_better else "minimize" for name in config.objectives]
+    known = {summary.study_name for summary in optuna.get_all_study_summaries(storage)}
+    if config.name in known:
+        study = optuna.load_study(study_name=config.name, storage=storage)
+        _require_same(study, config)
+        study.sampler = sampler(config.seed + len(study.get_trials(deepcopy=False)))
+        return study
+    study = optuna.create_study(
+        study_name=config.name, storage=storage, sampler=sampler(config.seed), directions=directions
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExperimentalWarning)  # names for the dashboard; nothing depends on them
+        study.set_metric_names(list(config.objectives))
+    study.set_user_attr(UID, str(uuid.uuid4()))
+    study.set_user_attr(DEFINITION, _plain(config.definition))
+    study.set_user_attr(CONFIG, _plain(config.resolved))
+    grid = {axis.parameter: _choices(axis) for axis in config.space.axes}
+    study.set_user_attr(GRID, grid)
+    return study
+
+
+def _choices(axis: Any) -> list[Any]:
+    return list(range(len(axis.values))) if axis.is_ordinal else list(axis.values)
+
+
+def _plain(value: Any) -> Any:
+    return json.loads(json.dumps(value))
+
+
+def _require_same(study: Study, config: StudyConfig) -> None:
+    stored, wanted = study.user_attrs.get(DEFINITION), _plain(config.definition)
+    if stored is None:
+        raise StudyConflict(f"study_name: {config.name} exists in the storage, but paretune did not make it")
+    changed = list(_differences(stored, wanted))
+    if changed:
+        raise StudyConflict(
+            f"study_name: {config.name} exists with another definition ({'; '.join(changed[:3])}). "
+            "Choose another study_name; another floor or objectives need no new trials: paretune report "
+            f"study={config.name} <key>=<value>"
+        )
+
+
+def _differences(stored: Any, wanted: Any, path: str = "") -> Iterator[str]:
+    if isinstance(stored, Mapping) and isinstance(wanted, Mapping):
+        for name in {**stored, **wanted}:
+            yield from _differences(stored.get(name), wanted.get(name), f"{path}.{name}" if path else name)
+    elif stored != wanted:
+        yield f"{path}: stored {stored!r}, now {wanted!r}"
+
+
+def save_record(study: Study, trial_number: int, record: TrialRecord, samples: Mapping[str, Any]) -> None:
+    """Attach what was measured to the trial, before it is told."""
+    storage, trial_id = study._storage, _trial_id(study, trial_number)
+    if samples:
+        storage.set_trial_user_attr(trial_id, SAMPLES, _plain(samples))
+    storage.set_trial_user_attr(trial_id, RECORD, _plain(asdict(record)))
+
+
+def _trial_id(study: Study, number: int) -> int:
+    return study._storage.get_trial_id_from_study_id_trial_number(study._study_id, number)
+
+
+def saved_record(trial: FrozenTrial) -> TrialRecord | None:
+    """The record attached to a trial, if it came that far."""
+    stored = trial.user_attrs.get(RECORD)
+    return None if stored is None else TrialRecord(**{**stored, "notes": tuple(stored["notes"])})
+
+
+def records_of(study: Study) -> list[TrialRecord]:
+    """All finished trials, by number."""
+    found = [saved_record(trial) for trial in study.get_trials(deepcopy=False) if trial.state.is_finished()]
+    return [record for record in found if record is not None]
+
+
+def orphans(study: Study) -> list[FrozenTrial]:
+    """Trials that a killed driver left running; the caller holds the study's lock, so nobody runs them."""
+    return study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+
+
+def interrupted_record(study: Study, trial: FrozenTrial) -> TrialRecord:
+    """The record of an orphan that was never measured."""
+    return TrialRecord(
+        number=trial.number,
+        uid=f"{study.user_attrs[UID]}:{trial.number}",
+        params={},
+        state="failed",
+        reason=Reason.INTERRUPTED.value,
+        message="the study was stopped during this trial",
+        started=trial.datetime_start.isoformat(timespec="seconds") if trial.datetime_start else "",
+    )

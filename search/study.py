@@ -1,0 +1,285 @@
+"""The study: ask, evaluate, tell, until the budget is spent or every cell is known.
+
+The baseline (unpruned, 16 bits, first batch size) is always the first trial: it sets a relative floor and is the
+reference of every gain. A cell that was measured before is answered from its record. A failed trial is data: those
+that would fail again (out of memory, too slow, unsupported) are told as pruned with a violated constraint, so that
+the sampler keeps away; a crash is told as failed.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Protocol
+
+from optuna.study import Study
+from optuna.trial import Trial, TrialState
+
+from objectives.errors import ObjectiveError
+from objectives.types import Failure, Measurement, Outcome, Reason
+from search import store
+from search.config import StudyConfig
+from search.errors import BaselineFailed, ConfigError, Interrupted
+from search.executors.protocol import Runner
+from search.front import ParetoFront, cut
+from search.records import TrialRecord
+from search.space import Cell
+from search.tracking.protocol import Mirror, StudyHeader
+
+REPEATABLE = (Reason.OUT_OF_MEMORY, Reason.TIMEOUT, Reason.UNSUPPORTED, Reason.NOT_FINITE)
+"""Failures that the same cell would meet again."""
+
+
+class Progress(Protocol):
+    """Shown while a study runs."""
+
+    def stage(self, text: str) -> None:
+        """What is going on now."""
+
+    def trial(self, records: Sequence[TrialRecord], front: ParetoFront | None) -> None:
+        """One more trial is finished."""
+
+
+@dataclass(frozen=True)
+class StudyResult:
+    """A study as it stands: rows, front, and why it stopped (``budget``, ``space_exhausted``, ``interrupted``)."""
+
+    config: StudyConfig
+    records: tuple[TrialRecord, ...]
+    front: ParetoFront
+    machine: Mapping[str, str]
+    stop_reason: str
+    mirror: Mirror
+    interrupted: Interrupted | None = None
+
+
+def run_study(config: StudyConfig, progress: Progress) -> StudyResult:
+    """Run or resume the study. Raises ConfigError, StudyConflict, BaselineFailed, or Interrupted before a baseline."""
+    with store.running(config), _sigterm_interrupts():
+        study = store.open_study(config, config.sampler)
+        loop = Loop(config, study, progress)
+        interrupted = None
+        try:
+            with config.executor.start(config.problem) as runner:
+                loop.open(runner)
+                stop_reason = loop.run(runner)
+        except (KeyboardInterrupt, Interrupted) as error:
+            interrupted = error if isinstance(error, Interrupted) else Interrupted("stopped by Ctrl-C")
+            stop_reason = "interrupted"
+            loop.abandon()
+            if loop.baseline is None:
+                raise interrupted from None
+        return StudyResult(
+            config, tuple(loop.records), loop.front(), loop.machine, stop_reason, loop.mirror, interrupted
+        )
+
+
+@contextmanager
+def _sigterm_interrupts() -> Iterator[None]:
+    """SIGTERM ends the study as Ctrl-C does, with exit code 143."""
+
+    def stop(_signal: int, _frame: object) -> None:
+        raise Interrupted("stopped by SIGTERM", 128 + signal.SIGTERM)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+class Loop:
+    """The state of a running study: what is known, and what is asked next."""
+
+    mirror: Mirror
+
+    def __init__(self, config: StudyConfig, study: Study, progress: Progress) -> None:
+        self.config, self.study, self.progress = config, study, progress
+        self.machine: Mapping[str, str] = {}
+        self._settle_orphans()
+        self.records = store.records_of(study)
+        self._running: Trial | None = None
+
+    @property
+    def baseline(self) -> TrialRecord | None:
+        """The measured baseline."""
+        return next((record for record in self.records if record.is_baseline and record.state == "complete"), None)
+
+    def front(self) -> ParetoFront:
+        """The front of what is measured so far; needs the baseline."""
+        assert self.baseline is not None
+        floor = self.config.floor.absolute(self.baseline.metrics["accuracy"])
+        return cut(self.records, self.config.objectives, floor, self.config.tradeoff)
+
+    def open(self, runner: Runner) -> None:
+        """Load the model in the worker while the tracker connects here."""
+        self.progress.stage("loading the model")
+        preparing = runner.prepare()
+        config = self.config
+        uid = self.study.user_attrs[store.UID]
+        self.mirror = config.tracker.open(StudyHeader(uid, config.name, config.project, config.home, config.resolved))
+        try:
+            self.machine = preparing.result()
+        except ObjectiveError as error:
+            raise ConfigError(str(error)) from error
+        self.study.set_user_attr(store.MACHINE, dict(self.machine))
+
+    def run(self, runner: Runner) -> str:
+        """Measure until a reason to stop; returns it."""
+        if self.baseline is None:
+            self.progress.stage("measuring the baseline")
+            self._measure_baseline(runner)
+        self._report()
+        while self._spent() < self.config.n_trials:
+            if self._known_cells() >= len(self.config.space):
+                return "space_exhausted"
+            trial = self.study.ask()
+            cell = self.config.space.suggest(trial)
+            self.progress.stage(", ".join(f"{path}={value}" for path, value in cell.items()))
+            self._trial(runner, trial, cell, is_baseline=False)
+            self._report()
+        return "budget"
+
+    def _report(self) -> None:
+        self.progress.trial(self.records, self.front())
+
+    def _spent(self) -> int:
+        """Trials that count towards ``n_trials``: an interrupted one taught nothing."""
+        return sum(record.reason != Reason.INTERRUPTED for record in self.records)
+
+    def _known_cells(self) -> int:
+        space = self.config.space
+        return len({_key(record.params) for record in self.records if _is_known(record) and record.params in space})
+
+    def _measure_baseline(self, runner: Runner) -> None:
+        """First trial; a crash is given one more chance."""
+        cell = self.config.space.baseline()
+        for _attempt in range(2):
+            trial = self._ask_for(cell)
+            record = self._trial(runner, trial, cell, is_baseline=True)
+            if record.state == "complete":
+                self._require_objectives(record)
+                return
+            if _is_known(record):
+                break
+        raise BaselineFailed(f"the baseline (unpruned, 16 bits) could not be measured: {record.reason}: {record.message}")
+
+    def _ask_for(self, cell: Cell) -> Trial:
+        """A trial of exactly ``cell``; outside the space it has no parameters, so no sampler learns from it."""
+        space = self.config.space
+        if cell not in space:
+            return self.study.ask()
+        if not self.study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
+            self.study.enqueue_trial(space.sampled(cell))
+        trial = self.study.ask()
+        space.suggest(trial)
+        return trial
+
+    def _require_objectives(self, baseline: TrialRecord) -> None:
+        for name in self.config.objectives:
+            if name not in baseline.metrics and name != "memory_ratio":
+                known = ", ".join(baseline.metrics)
+                raise ConfigError(f"objectives: {name} is not measured for this model and workload; measured: {known}")
+
+    def _trial(self, runner: Runner, trial: Trial, cell: Cell, is_baseline: bool) -> TrialRecord:
+        self._running = trial
+        started, clock = datetime.now(UTC).isoformat(timespec="seconds"), time.monotonic()
+        uid = f"{self.study.user_attrs[store.UID]}:{trial.number}"
+        blank = TrialRecord(trial.number, uid, dict(cell), "failed", is_baseline=is_baseline, started=started)
+        known = self._lookup(cell)
+        samples: Mapping[str, object] = {}
+        if known is not None:
+            record = _repeat(known, blank)
+        else:
+            outcome = self._evaluate(runner, cell, is_baseline)
+            record = self._filled(blank, outcome)
+            samples = outcome.samples if isinstance(outcome, Measurement) else {}
+        record = replace(record, seconds=time.monotonic() - clock)
+        store.save_record(self.study, trial.number, record, samples)
+        self.records.append(record)
+        self._tell(trial, record)
+        self._running = None
+        self.mirror.log(record)
+        return record
+
+    def _evaluate(self, runner: Runner, cell: Cell, is_baseline: bool) -> Outcome:
+        space = self.config.space
+        candidate = space.baseline_candidate() if is_baseline else space.candidate(cell)
+        return runner.evaluate(candidate).result()
+
+    def _lookup(self, cell: Cell) -> TrialRecord | None:
+        key = _key(cell)
+        return next((record for record in self.records if _key(record.params) == key and _is_known(record)), None)
+
+    def _filled(self, blank: TrialRecord, outcome: Outcome) -> TrialRecord:
+        if isinstance(outcome, Failure):
+            return replace(blank, reason=str(outcome.reason), message=outcome.message)
+        metrics = dict(outcome.metrics)
+        reference = self.baseline.metrics if self.baseline else metrics
+        metrics["memory_ratio"] = metrics["peak_memory"] / reference["peak_memory"]
+        return replace(blank, state="complete", metrics=metrics, notes=outcome.notes)
+
+    def _tell(self, trial: Trial, record: TrialRecord) -> None:
+        if record.state == "complete" and all(name in record.metrics for name in self.config.objectives):
+            trial.set_constraint("accuracy", self._violation(record))
+            self.study.tell(trial, [record.metrics[name] for name in self.config.objectives])
+        elif _is_known(record):
+            trial.set_constraint(record.reason or "unmeasured", 1.0)
+            self.study.tell(trial, state=TrialState.PRUNED)
+        else:
+            self.study.tell(trial, state=TrialState.FAIL)
+
+    def _violation(self, record: TrialRecord) -> float:
+        """How far below the floor, relative to it: <= 0 is feasible, and a sampler feels the severity."""
+        baseline = self.baseline or record
+        floor = self.config.floor.absolute(baseline.metrics["accuracy"])
+        return (floor - record.metrics["accuracy"]) / (floor or 1.0)
+
+    def abandon(self) -> None:
+        """Close the trial that a signal cut short."""
+        if self._running is not None:
+            self._settle_orphans()
+            self.records = store.records_of(self.study)
+
+    def _settle_orphans(self) -> None:
+        """Tell trials that were cut short: by their record when it was saved, else as interrupted."""
+        for frozen in store.orphans(self.study):
+            record = store.saved_record(frozen)
+            if record is None:
+                record = store.interrupted_record(self.study, frozen)
+                store.save_record(self.study, frozen.number, record, {})
+            values = [record.metrics.get(name) for name in self.config.objectives]
+            if record.state == "complete" and None not in values and frozen.constraints:
+                self.study.tell(frozen.number, values)
+            else:
+                self.study.tell(frozen.number, state=TrialState.FAIL)
+
+
+def _key(cell: Cell) -> tuple[tuple[str, object], ...]:
+    return tuple(sorted(cell.items()))
+
+
+def _is_known(record: TrialRecord) -> bool:
+    """Whether measuring the cell again would tell nothing new."""
+    return record.state == "complete" or record.reason in REPEATABLE
+
+
+def _repeat(known: TrialRecord, blank: TrialRecord) -> TrialRecord:
+    """The record of a cell that is known already."""
+    origin = known.number if known.cached_from is None else known.cached_from
+    return replace(
+        known,
+        number=blank.number,
+        uid=blank.uid,
+        started=blank.started,
+        is_baseline=False,
+        cached_from=origin,
+    )

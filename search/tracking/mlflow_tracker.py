@@ -1,0 +1,200 @@
+"""MLflow: one experiment per project, a parent run per study, a child run per trial.
+
+Runs are found again by uid tags before they are created, so replaying a study makes no ghosts. A trial costs one
+``log_batch``. Schema creation is guarded by a file lock: MLflow's migrations race when two jobs of a sweep
+start on a fresh database.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from filelock import FileLock
+from pydantic import ConfigDict
+from pydantic.dataclasses import dataclass
+
+from search.records import TrialRecord
+from search.tracking.protocol import StudyHeader
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+log = logging.getLogger(__name__)
+
+STUDY, TRIAL = "paretune.study_uid", "paretune.trial_uid"
+ENVIRONMENT = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "5",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+}
+
+
+@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
+class MlflowTracker:
+    """``uri``: tracking server or database; default ``sqlite:///<home>/mlflow.db`` with artifacts beside it."""
+
+    uri: str | None = None
+
+    def open(self, header: StudyHeader) -> GuardedMirror:
+        """See ``search.tracking.protocol.Tracker``."""
+        mirror = GuardedMirror(MlflowMirror(self.uri, header))
+        mirror.open()
+        return mirror
+
+
+class GuardedMirror:
+    """A tracker that fails costs one warning, not the study: ``close`` replays whatever is missing."""
+
+    def __init__(self, mirror: MlflowMirror) -> None:
+        self._mirror = mirror
+        self._failed = False
+
+    def open(self) -> None:
+        """Connect and find or create the study's run."""
+        self._guard(lambda: self._mirror.parent)
+
+    def log(self, record: TrialRecord) -> None:
+        """See ``search.tracking.protocol.Mirror``."""
+        self._guard(lambda: self._mirror.child(record))
+
+    def close(
+        self, records: Sequence[TrialRecord], summary: Mapping[str, float], tags: Mapping[str, str], files: Sequence[Path]
+    ) -> str:
+        """See ``search.tracking.protocol.Mirror``."""
+        return self._guard(lambda: self._mirror.finish(records, summary, tags, files)) or ""
+
+    def _guard(self, action: Callable[[], Any]) -> Any:
+        try:
+            return action()
+        except Exception as error:
+            if not self._failed:
+                kind = type(error).__name__
+                log.warning("MLflow: %s: %s (the study goes on; its store keeps everything)", kind, error)
+            self._failed = True
+            return None
+
+
+class MlflowMirror:
+    """The runs of one study."""
+
+    def __init__(self, uri: str | None, header: StudyHeader) -> None:
+        self.header = header
+        self.uri = uri or f"sqlite:///{header.home}/mlflow.db"
+        self.children: dict[str, str] = {}
+
+    @cached_property
+    def client(self) -> MlflowClient:
+        """Connected, schema in place."""
+        os.environ.update({name: os.environ.get(name, value) for name, value in ENVIRONMENT.items()})
+        self.header.home.mkdir(parents=True, exist_ok=True)
+        with FileLock(str(self.header.home / ".mlflow.lock")):
+            from mlflow import MlflowClient
+
+            logging.getLogger("mlflow").setLevel(logging.WARNING)  # its migrations log a page of INFO
+            client = MlflowClient(tracking_uri=self.uri)
+            client.search_experiments(max_results=1)
+            return client
+
+    @cached_property
+    def experiment(self) -> str:
+        """Id of the project's experiment."""
+        with FileLock(str(self.header.home / ".mlflow.lock")):
+            found = self.client.get_experiment_by_name(self.header.project)
+            if found is not None:
+                return str(found.experiment_id)
+            artifacts = None
+            if self.uri.startswith("sqlite:"):
+                artifacts = (self.header.home / "artifacts" / self.header.project).as_uri()
+            return str(self.client.create_experiment(self.header.project, artifact_location=artifacts))
+
+    @cached_property
+    def parent(self) -> str:
+        """Id of the study's run; its children are read, so that a resumed study adds only what is new."""
+        self.client  # noqa: B018 - connects and creates the schema
+        found = self._search(f"tags.`{STUDY}` = '{self.header.uid}'")
+        if found:
+            parent = str(found[0].info.run_id)
+            for run in self._search(f"tags.`mlflow.parentRunId` = '{parent}'"):
+                self.children[run.data.tags.get(TRIAL, "")] = run.info.run_id
+            self.client.update_run(parent, status="RUNNING")
+            return parent
+        tags = {STUDY: self.header.uid, "mlflow.runName": self.header.name}
+        parent = str(self.client.create_run(self.experiment, tags=tags).info.run_id)
+        self._batch(parent, params=flatten(self.header.resolved))
+        self.client.log_dict(parent, dict(self.header.resolved), "config.yaml")
+        return parent
+
+    def _search(self, query: str) -> list[Any]:
+        found, token = [], None
+        while True:
+            page = self.client.search_runs([self.experiment], query, max_results=1000, page_token=token)
+            found.extend(page)
+            token = page.token
+            if not token:
+                return found
+
+    def child(self, record: TrialRecord) -> None:
+        """One run for one trial, once."""
+        parent = self.parent
+        if record.uid in self.children:
+            return
+        tags = {
+            TRIAL: record.uid,
+            "mlflow.parentRunId": parent,
+            "mlflow.runName": f"trial {record.number}",
+            "state": record.state,
+            "is_baseline": str(record.is_baseline).lower(),
+        }
+        optional = {"reason": record.reason, "message": record.message, "notes": "; ".join(record.notes)}
+        optional["cached_from"] = "" if record.cached_from is None else str(record.cached_from)
+        tags |= {name: value[:5000] for name, value in optional.items() if value}
+        run = self.client.create_run(self.experiment, tags=tags).info.run_id
+        self._batch(run, params={**record.params, "trial": record.number}, metrics=record.metrics)
+        self.client.set_terminated(run, "FINISHED" if record.state == "complete" else "FAILED")
+        self.children[record.uid] = run
+
+    def _batch(
+        self, run: str, params: Mapping[str, Any] | None = None, metrics: Mapping[str, float] | None = None
+    ) -> None:
+        import time
+
+        from mlflow.entities import Metric, Param
+
+        now = int(time.time() * 1000)
+        self.client.log_batch(
+            run,
+            metrics=[Metric(name, value, now, 0) for name, value in (metrics or {}).items()],
+            params=[Param(name, str(value)[:6000]) for name, value in (params or {}).items()],
+        )
+
+    def finish(
+        self, records: Sequence[TrialRecord], summary: Mapping[str, float], tags: Mapping[str, str], files: Sequence[Path]
+    ) -> str:
+        """Everything that is missing, then the summary and the report on the parent."""
+        for record in records:
+            self.child(record)
+        self._batch(self.parent, metrics=summary)
+        for name, value in tags.items():
+            self.client.set_tag(self.parent, name, value)
+        for file in files:
+            self.client.log_artifact(self.parent, str(file), "report")
+        self.client.set_terminated(self.parent, "FINISHED")
+        return f"MLflow: {self.uri}, experiment {self.header.project}, run {self.header.name}"
+
+
+def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Leaves by dotted path; lists stay whole. Nothing that looks like a secret is kept."""
+    leaves: dict[str, Any] = {}
+    for name, value in tree.items():
+        path = f"{prefix}{name}"
+        if isinstance(value, Mapping):
+            leaves.update(flatten(value, path + "."))
+        elif not any(word in path.lower() for word in ("token", "password", "secret", "_key", "storage", "uri")):
+            leaves[path] = value
+    return leaves
+

@@ -1,0 +1,34 @@
+"""No tracking: the study store and the report are all there is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from pydantic import ConfigDict
+from pydantic.dataclasses import dataclass
+
+from search.records import TrialRecord
+from search.tracking.protocol import StudyHeader
+
+
+@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
+class Silent:
+    """No settings."""
+
+    def open(self, header: StudyHeader) -> SilentMirror:
+        """See ``search.tracking.protocol.Tracker``."""
+        return SilentMirror()
+
+
+class SilentMirror:
+    """Mirrors nothing."""
+
+    def log(self, record: TrialRecord) -> None:
+        """See ``search.tracking.protocol.Mirror``."""
+
+    def close(
+        self, records: Sequence[TrialRecord], summary: Mapping[str, float], tags: Mapping[str, str], files: Sequence[Path]
+    ) -> str:
+        """See ``search.tracking.protocol.Mirror``."""
+        return ""
