@@ -13,6 +13,7 @@ from search.front import ParetoFront
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.text import Annotation
 
 _FRONT, _FEASIBLE, _GREY, _STAR = "#0b6e8a", "#6fb3c6", "#9aa3ab", "#d9541e"
 _OFFSETS = (
@@ -65,6 +66,7 @@ def draw(rows: Sequence[Row], front: ParetoFront, searched: Sequence[str], title
         _scatter(axes, points, front)
         _dress(axes, points, names, title, front, rate)
         figure.draw_without_rendering()
+        figure.set_layout_engine("none")  # keep what the layout found: labels are placed by its pixels
         _label_front(axes, points, front, searched)
         buffer = io.BytesIO()
         figure.savefig(buffer, format="png")
@@ -110,6 +112,10 @@ def _dress(
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
     axes.margins(0.09)
+    across = [point["at"][0] for point in points]
+    if points and 0 < 8 * min(across) < max(across):  # the same rule as in the page
+        axes.set_xscale("log", base=2)
+        axes.xaxis.set_major_formatter("{x:g}")
     if points:
         axes.legend(frameon=False, fontsize=8, loc="best")
     else:
@@ -129,23 +135,24 @@ def _label_front(axes: Axes, points: Sequence[Row], front: ParetoFront, searched
     legend = axes.get_legend()
     boxes = [legend.get_window_extent(renderer)] if legend else []
     inside = axes.get_window_extent(renderer)
-    chosen = sorted((p for p in points if p["on_front"]), key=lambda p: not p["recommended"])
-    for point in chosen:
-        for dx, dy in _OFFSETS:
-            words = axes.annotate(
-                label(point, searched), point["at"], (dx, dy), textcoords="offset points", fontsize=7.5,
-                ha="left" if dx > 0 else "right" if dx < 0 else "center", color="#1d2a33", parse_math=False,
-            )  # fmt: skip
+    for point in sorted((p for p in points if p["on_front"]), key=lambda p: not p["recommended"]):
+        for offset in _OFFSETS:
+            words = _annotate(axes, label(point, searched), point["at"], offset)
             box = words.get_window_extent(renderer).padded(2)
-            free = not any(box.overlaps(other) for other in boxes)
-            free = free and not any(box.contains(*at) for at in taken)
-            if (
-                free
-                and inside.x0 < box.x0
-                and box.x1 < inside.x1
-                and inside.y0 < box.y0
-                and box.y1 < inside.y1
-            ):
+            touches = any(box.overlaps(b) for b in boxes) or any(box.contains(*at) for at in taken)
+            if not touches and inside.contains(*box.min) and inside.contains(*box.max):
                 boxes.append(box)
                 break
             words.remove()
+
+
+def _annotate(axes: Axes, text: str, at: tuple[float, float], offset: tuple[int, int]) -> Annotation:
+    from matplotlib.patheffects import withStroke
+
+    side = "left" if offset[0] > 0 else "right" if offset[0] < 0 else "center"
+    words = axes.annotate(
+        text, at, offset, textcoords="offset points", fontsize=7.5, ha=side, color="#1d2a33"
+    )
+    words.set_parse_math(False)
+    words.set_path_effects([withStroke(linewidth=2.5, foreground="white")])
+    return words

@@ -35,7 +35,7 @@ _STEPS = {
     "B": ((2.0**30, "GiB"), (2.0**20, "MiB"), (2.0**10, "KiB"), (1.0, "B")),
     "s": ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs")),
 }
-_FRACTIONS = ("accuracy", "accuracy_stderr")
+_DECIMALS = {"accuracy": 4, "accuracy_stderr": 4, "speedup": 2, "memory_ratio": 2}
 
 
 @dataclass(frozen=True)
@@ -61,9 +61,14 @@ class Column:
     decimals: int | None = None
 
     @property
+    def unit(self) -> str:
+        """What stands under the heading; a ratio carries its sign in the cell."""
+        return "vs baseline" if self.scale.unit == "×" else self.scale.unit
+
+    @property
     def title(self) -> str:
         """Heading with the unit."""
-        return f"{self.heading} [{self.scale.unit}]" if self.scale.unit not in ("", "×") else self.heading
+        return f"{self.heading} [{self.unit}]" if self.scale.unit not in ("", "×") else self.heading
 
     def cell(self, row: Row) -> str:
         """What stands in the cell, an en dash when there is nothing."""
@@ -72,7 +77,8 @@ class Column:
             return "–"
         if isinstance(value, bool | str) or self.key in ("bits", "batch_size"):
             return str(value)
-        text = number(value / self.scale.size) if self.decimals is None else f"{value:.{self.decimals}f}"
+        scaled = value / self.scale.size
+        text = number(scaled) if self.decimals is None else f"{scaled:.{self.decimals}f}"
         return text + ("×" if self.scale.unit == "×" else "")
 
 
@@ -116,7 +122,7 @@ def scale_of(name: str, largest: float, rate: str) -> Scale:
 
 def show(name: str, value: float, rate: str) -> str:
     """A metric by itself: ``612 MiB``."""
-    return score(value) if name in _FRACTIONS else scale_of(name, abs(value), rate).text(value)
+    return score(value) if _DECIMALS.get(name) == 4 else scale_of(name, abs(value), rate).text(value)
 
 
 def heading(name: str) -> str:
@@ -136,7 +142,7 @@ def columns(
 ) -> list[Column]:
     """Settings first, then every metric of interest that occurs in ``rows``."""
     settings = [
-        Column("pruning_ratio", "Pruned", Scale(0.01, "%")),
+        Column("pruning_ratio", "Pruned", Scale(0.01, "%"), 1),
         Column("bits", "Bits", Scale(1.0, "")),
         Column("batch_size", "Batch", Scale(1.0, "")),
         *(Column(key, key.replace("_", " "), Scale(1.0, "")) for key in searched),
@@ -146,23 +152,26 @@ def columns(
         key = METRICS[name].column
         values = [abs(row[key]) for row in rows if row.get(key) is not None]
         if values:
-            decimals = 4 if name in _FRACTIONS else None
-            metrics.append(Column(key, heading(name), scale_of(name, max(values), rate), decimals))
+            metrics.append(Column(key, heading(name), scale_of(name, max(values), rate), _DECIMALS.get(name)))
     last = ("accuracy", "perplexity", "speedup", "memory_ratio")
     return settings + sorted(metrics, key=lambda column: column.key in last)
 
 
 def label(row: Row, searched: Sequence[str] = ()) -> str:
     """A candidate in a few words: ``20 % · 8 bit · b8``."""
+    return " · ".join(_settings(row, searched, "{}", "b{}"))
+
+
+def _settings(row: Row, searched: Sequence[str], pruned: str, batch: str) -> list[str]:
     share = row.get("nominal_pruning_ratio")
     share = row.get("pruning_ratio") if share is None else share
-    parts = [
-        "" if share is None else percent(share),
-        "" if row.get("bits") is None else f"{row['bits']} bit",
-        "" if row.get("batch_size") is None else f"b{row['batch_size']}",
-        *("" if row.get(key) is None else str(row[key]) for key in searched),
+    values = [
+        (pruned, None if share is None else percent(share)),
+        ("{} bit", row.get("bits")),
+        (batch, row.get("batch_size")),
+        *(("{}", row.get(key)) for key in searched),
     ]
-    return " · ".join(part for part in parts if part) or f"trial {row['trial']}"
+    return [pattern.format(v) for pattern, v in values if v is not None] or [f"trial {row['trial']}"]
 
 
 def failures(rows: Sequence[Row]) -> dict[str, int]:
@@ -178,9 +187,10 @@ def verdict(rows: Sequence[Row], front: ParetoFront, searched: Sequence[str], ra
     if front.recommended is not None:
         row = by_number[front.recommended]
         name = "the baseline as it is, " if row["is_baseline"] else ""
+        words = ", ".join(_settings(row, searched, "{} pruned", "batch {}"))
         gains = _gains(row, next((r for r in rows if r["is_baseline"]), None), front.objectives, rate)
         return (
-            f"Recommended: {name}{_in_words(row, searched)}: {gains}, "
+            f"Recommended: {name}{words}: {gains}, "
             f"accuracy {score(row['accuracy'])} ≥ floor {score(front.floor)}."
         )
     if front.front:
@@ -191,15 +201,11 @@ def verdict(rows: Sequence[Row], front: ParetoFront, searched: Sequence[str], ra
         row = by_number[front.nearest_miss]
         return (
             f"Nothing reaches the accuracy floor of {score(front.floor)}. The nearest miss is "
-            f"trial {row['trial']} ({label(row, searched)}) with accuracy {score(row['accuracy'])}, {score(front.gap)} below it."
+            f"trial {row['trial']} ({label(row, searched)}) with accuracy {score(row['accuracy'])}, "
+            f"{score(front.gap)} below it."
         )
     reasons = ", ".join(f"{reason} {count}×" for reason, count in failures(rows).items())
     return f"Nothing could be measured in full{f': {reasons}' if reasons else ''}."
-
-
-def _in_words(row: Row, searched: Sequence[str]) -> str:
-    words = label(row, searched).replace(" % ·", " % pruned ·").replace("· b", "· batch ")
-    return words.replace(" · ", ", ")
 
 
 def _gains(row: Row, baseline: Row | None, objectives: Sequence[str], rate: str) -> str:

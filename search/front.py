@@ -143,7 +143,7 @@ def _relative_hypervolume(
     objectives: Sequence[str],
     baseline: TrialRecord | None,
 ) -> float:
-    """Divided by the baseline; the reference is 10 % worse than that, or the worst trial where it is worse."""
+    """Divided by the baseline; the reference is 10 % worse than that, or the worst trial if worse."""
     if baseline is None:
         return 0.0
     start = minimised([baseline], objectives)[0]

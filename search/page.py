@@ -1,8 +1,8 @@
 """The report as one HTML file that works offline and may be mailed around.
 
 Names of models and studies are other people's text. Jinja escapes them in the markup, ``embedded`` escapes
-them in the data, the script writes them with ``textContent``, and the policy allows no script but ours (by its
-hash), no network and no form: a name that is markup stays a name.
+them in the data, the script writes them with ``textContent``, and the policy allows no script but ours (by
+its hash), no network and no form: a name that is markup stays a name.
 """
 
 from __future__ import annotations
@@ -24,7 +24,6 @@ from search.formatting import (
     failures,
     heading,
     label,
-    number,
     percent,
     ratio,
     scale_of,
@@ -53,9 +52,9 @@ def render(study: StudyInfo, rows: Sequence[Row], front: ParetoFront, searched: 
             front=front,
             verdict=verdict(rows, front, searched, study.rate),
             tiles=_tiles(study, rows, front),
-            columns=shown,
+            headings=[("Trial", ""), ("Status", ""), *((c.heading, c.unit) for c in shown), ("Remark", "")],
             rows=[_table_row(row, shown) for row in rows],
-            on_front=[_table_row(row, shown) for row in _front_rows(rows, front)],
+            compared=[_table_row(row, shown) for row in _compared(rows, front)],
             failures=failures(rows),
             floor=score(front.floor),
             rule=floor_rule(study),
@@ -105,9 +104,11 @@ def _environment() -> Environment:
     )
 
 
-def _front_rows(rows: Sequence[Row], front: ParetoFront) -> list[Row]:
+def _compared(rows: Sequence[Row], front: ParetoFront) -> list[Row]:
+    """The baseline, then the front."""
     by_number = {row["trial"]: row for row in rows}
-    return [by_number[trial] for trial in front.front]
+    baseline = [row for row in rows if row["is_baseline"] and row["state"] == "complete"][:1]
+    return baseline + [by_number[trial] for trial in front.front if [by_number[trial]] != baseline]
 
 
 def _tiles(study: StudyInfo, rows: Sequence[Row], front: ParetoFront) -> list[tuple[str, str, str]]:
@@ -152,7 +153,7 @@ def _drawing(
     study: StudyInfo, rows: Sequence[Row], front: ParetoFront, searched: Sequence[str]
 ) -> dict[str, Any]:
     """What the script needs to draw the picture, and to cut the front at another floor."""
-    axes = [name for name in dict.fromkeys((*front.objectives, "accuracy"))]
+    axes = list(dict.fromkeys((*front.objectives, "accuracy")))
     keys = [METRICS[name].column for name in axes]
     drawn = [
         row for row in rows if row["cached_from"] is None and all(row.get(key) is not None for key in keys)

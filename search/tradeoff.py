@@ -155,9 +155,9 @@ _OPERATORS: Mapping[type[ast.AST], Callable[[float, float], float]] = {
 _FUNCTIONS: Mapping[str, tuple[Callable[..., float], int, int]] = {
     "log": (math.log, 1, 1),
     "sqrt": (math.sqrt, 1, 1),
-    "abs": (abs, 1, 1),
     "min": (min, 2, 9),
     "max": (max, 2, 9),
+    "abs": (abs, 1, 1),
 }
 
 
@@ -191,10 +191,12 @@ def _names(node: ast.expr) -> list[str]:
         case ast.UnaryOp(op=ast.USub(), operand=operand):
             return _names(operand)
         case ast.Call(func=ast.Name(id=name), args=arguments, keywords=[]) if name in _FUNCTIONS:
+            found = [dotted for argument in arguments for dotted in _names(argument)]
             _, fewest, most = _FUNCTIONS[name]
             if not fewest <= len(arguments) <= most:
-                raise ValueError(f"{name}() in the trade-off takes {fewest} to {most} values")
-            return [found for argument in arguments for found in _names(argument)]
+                wanted = "one value" if most == 1 else f"{fewest} to {most} values"
+                raise ValueError(f"{name}() in the trade-off takes {wanted}, got {len(arguments)}")
+            return found
         case ast.Name() | ast.Attribute() if dotted := _dotted(node):
             return [dotted]
     raise ValueError(

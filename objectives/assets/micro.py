@@ -1,6 +1,6 @@
 """A tiny GPT-type model (Llama architecture, 0.9 M parameters), trained here on Python's own help pages.
 
-It needs no download and builds in about half a minute of one core, and it has learned enough that pruning and
+It needs no download and builds in 40 to 60 seconds of one core, and it has learned enough that pruning and
 rounding visibly hurt, which no randomly initialised model shows. It reads :class:`PythonTopics` of the split
 ``train``, so that ``test`` is unseen text.
 """

@@ -63,7 +63,7 @@ def place(asset: Asset, say: Say) -> Path:
 
 def _build(asset: Asset, final: Path, say: Say) -> None:
     for leftover in final.parent.glob(f".{asset.name}.*.part"):
-        shutil.rmtree(leftover)
+        shutil.rmtree(leftover, ignore_errors=True)  # the pip of a killed build may still write there
     scratch = Path(tempfile.mkdtemp(prefix=f".{asset.name}.", suffix=".part", dir=final.parent))
     try:
         into = scratch / "asset"

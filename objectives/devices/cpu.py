@@ -101,7 +101,6 @@ class Cpu:
     def activation_peak(self, run: Callable[[], Any]) -> int:
         """See ``objectives.types.Device``."""
         with _mapped_malloc():
-            run()
             gc.collect()
             _trim()
             resting = _status_bytes("VmRSS")

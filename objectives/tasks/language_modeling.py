@@ -44,9 +44,9 @@ class LanguageModeling:
 
     corpus: InstanceOf[object]
     metric: Literal["next_token_accuracy", "inverse_perplexity"] = "next_token_accuracy"
-    documents: Count = 24
+    documents: Count = 16
     tokens: Count = 256
-    calibration_documents: Count = 24
+    calibration_documents: Count = 16
     batch_rows: Count = 4
 
     @property
@@ -104,13 +104,12 @@ class LanguageModeling:
 
 def _next_token(model: LoadedModel, ids: torch.Tensor) -> tuple[list[float], list[float]]:
     """Share of hits and mean negative log-likelihood of each row of ``ids`` [rows, tokens]."""
-    from torch.nn.functional import cross_entropy
-
     ids = ids.to(model.module.device)
-    logits = model.module(input_ids=ids, use_cache=False).logits[:, :-1].float()
+    logits = model.module(input_ids=ids, use_cache=False).logits[:, :-1]
     target = ids[:, 1:]
     hits = (logits.argmax(dim=-1) == target).float().mean(dim=1)
-    losses = cross_entropy(logits.transpose(1, 2), target, reduction="none").mean(dim=1)
+    likely = logits.gather(2, target.unsqueeze(2)).squeeze(2).float()
+    losses = (logits.float().logsumexp(dim=-1) - likely).mean(dim=1)
     return hits.tolist(), losses.tolist()
 
 

@@ -41,14 +41,14 @@
   }
 
   // A scale maps a value to pixels: linear with ticks at 1, 2, 5, or logarithmic with powers of two.
-  function scale(values, from, to, log) {
+  function scale(values, from, to, log, gap) {
     let low = Math.min(...values), high = Math.max(...values);
     if (log) [low, high] = [Math.log2(low), Math.log2(high)];
     const margin = (high - low || Math.abs(high) || 1) * 0.07;
     low -= margin;
     high += margin;
     const place = (v) => from + ((log ? Math.log2(v) : v) - low) / (high - low) * (to - from);
-    const rough = (high - low) / (Math.abs(to - from) / 90), power = 10 ** Math.floor(Math.log10(rough));
+    const rough = (high - low) / (Math.abs(to - from) / gap), power = 10 ** Math.floor(Math.log10(rough));
     const step = log ? Math.max(1, Math.round(rough)) : power * [1, 2, 5, 10].find((m) => m * power >= rough);
     const ticks = [];
     for (let k = Math.ceil(low / step); k * step <= high; k++) ticks.push(log ? 2 ** (k * step) : k * step);
@@ -120,8 +120,8 @@
     const value = (t, axis) => t.values[axis] / axes[axis].size;
     const xs = trials.map((t) => value(t, view.x)), ys = trials.map((t) => value(t, view.y));
     const svg = node("svg", { viewBox: `0 0 ${width} ${height}`, role: "group", "aria-label": `${axisTitle(axes[view.x])} against ${axisTitle(axes[view.y])}` });
-    const sx = scale(xs, pad.left, width - pad.right, view.log && Math.min(...xs) > 0);
-    const sy = scale(ys, height - pad.bottom, pad.top, false);
+    const sx = scale(xs, pad.left, width - pad.right, view.log && Math.min(...xs) > 0, 90);
+    const sy = scale(ys, height - pad.bottom, pad.top, false, 55);
     const at = (t) => [sx.place(value(t, view.x)), sy.place(value(t, view.y))];
     frame(svg, sx, sy, width);
     edge(svg, result.front, at);
@@ -154,10 +154,16 @@
       row.classList.toggle("on-front", member);
       row.classList.toggle("chosen", t === result.best);
     }
-    const body = $("front-table").tBodies[0];
-    body.replaceChildren(...result.front.map((t) => $("trials").querySelector(`tr[data-trial="${t.trial}"]`).cloneNode(true)));
-    if (!result.front.length) body.insertRow().insertCell().textContent = "No trial reaches this floor.";
-    if (!result.front.length) body.rows[0].cells[0].colSpan = $("trials").tHead.rows[0].cells.length;
+    const body = $("front-table").tBodies[0], base = trials.find((t) => t.baseline);
+    const compared = [...(base ? [base] : []), ...result.front.filter((t) => t !== base)];
+    const copy = (t) => $("trials").querySelector(`tr[data-trial="${t.trial}"]`).cloneNode(true);
+    body.replaceChildren(...compared.map(copy));
+    if (base) body.rows[0].classList.add("reference");
+    if (!result.front.length) {
+      const cell = body.insertRow().insertCell();
+      cell.textContent = "No trial reaches this floor.";
+      cell.colSpan = $("trials").tHead.rows[0].cells.length;
+    }
     $("front-count").textContent = `${result.front.length} trial${result.front.length === 1 ? "" : "s"}`;
   }
 

@@ -244,7 +244,7 @@ def test_the_row_order_of_llama_cpp_is_undone() -> None:
 def reference() -> LlamaForCausalLM:
     torch.manual_seed(0)
     config = LlamaConfig(
-        vocab_size=257,
+        vocab_size=258,
         hidden_size=64,
         intermediate_size=96,
         num_hidden_layers=2,
@@ -253,7 +253,11 @@ def reference() -> LlamaForCausalLM:
         tie_word_embeddings=True,
         rope_parameters={"rope_type": "default", "rope_theta": 5000.0},
     )
-    return LlamaForCausalLM(config).to(torch.bfloat16).eval()
+    model = LlamaForCausalLM(config)  # without dropout: the same in training mode
+    with torch.no_grad():  # not model.to(bfloat16), which would round the rotary frequencies too
+        for weight in model.parameters():
+            weight.copy_(weight.bfloat16())
+    return model
 
 
 def write_gguf(model: LlamaForCausalLM, path: Path, architecture: str = "llama") -> None:
@@ -269,9 +273,9 @@ def write_gguf(model: LlamaForCausalLM, path: Path, architecture: str = "llama")
     writer.add_layer_norm_rms_eps(1e-6)
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre("smollm")
-    writer.add_token_list(["<|end|>", *sorted(pre_tokenizers.ByteLevel.alphabet())])
-    writer.add_token_types([3] + [1] * 256)
-    writer.add_token_merges([])
+    writer.add_token_list(["<|end|>", *sorted(pre_tokenizers.ByteLevel.alphabet()), "ab"])
+    writer.add_token_types([3] + [1] * 257)
+    writer.add_token_merges(["a b"])
     for add in (
         writer.add_bos_token_id,
         writer.add_eos_token_id,
@@ -283,7 +287,7 @@ def write_gguf(model: LlamaForCausalLM, path: Path, architecture: str = "llama")
     for name, value in model.model.state_dict(prefix="model.").items():
         heads = {"q_proj": 4, "k_proj": 2}.get(name.split(".")[-2])
         rows = to_llama_cpp(value, heads) if heads else value
-        writer.add_tensor(names.get_name(name, (".weight",)), rows.float().numpy())
+        writer.add_tensor(names.get_name(name, (".weight",)) or name, rows.numpy())
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
@@ -297,7 +301,7 @@ def test_a_converted_gguf_answers_as_the_model_it_was_made_of(
     (tmp_path / "out").mkdir()
     convert(tmp_path / "tiny.gguf", tmp_path / "out")
     loaded: Any = AutoModelForCausalLM.from_pretrained(
-        tmp_path / "out", dtype=torch.bfloat16, use_safetensors=True, output_loading_info=True
+        tmp_path / "out", dtype=torch.float32, use_safetensors=True, output_loading_info=True
     )
     model, keys = loaded
     assert not any(keys.values())
@@ -305,7 +309,7 @@ def test_a_converted_gguf_answers_as_the_model_it_was_made_of(
     assert torch.equal(model(input_ids=ids).logits, reference(input_ids=ids).logits)
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "out")
     assert tokenizer.decode(tokenizer("a\n é<|end|>12").input_ids) == "a\n é<|end|>12"
-    assert tokenizer("<|end|>").input_ids == [0]
+    assert tokenizer("<|end|>ab").input_ids == [0, 257]
 
 
 def test_another_architecture_is_refused(reference: LlamaForCausalLM, tmp_path: Path) -> None:
@@ -326,25 +330,29 @@ def test_the_micro_model_is_the_same_at_every_build_and_leaves_torch_alone(tmp_p
         assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes()
 
 
-def held_out_accuracy(path: Path) -> float:
-    """Next-token accuracy on the first 64 tokens of each unseen topic."""
+def held_out_accuracy(path: Path) -> tuple[float, float]:
+    """Next-token accuracy on the first 64 tokens of each unseen topic, and of saying the commonest always."""
     model: Any = AutoModelForCausalLM.from_pretrained(path, dtype=torch.bfloat16, use_safetensors=True)
     tokenizer = AutoTokenizer.from_pretrained(path)
     texts = [page.text for page in PythonTopics(split="test").documents()]
     ids = torch.tensor([tokenizer(text).input_ids[:64] for text in texts])
     with torch.inference_mode():
         guesses = model.float()(input_ids=ids).logits[:, :-1].argmax(-1)
-    return float((guesses == ids[:, 1:]).float().mean())
+    asked = ids[:, 1:]
+    commonest = asked.flatten().bincount().max() / asked.numel()
+    return float((guesses == asked).float().mean()), float(commonest)
 
 
-def test_a_little_training_beats_chance(tmp_path: Path) -> None:
+def test_a_little_training_beats_always_guessing_the_commonest_token(tmp_path: Path) -> None:
     Micro(steps=40).build(tmp_path, lambda line: None)
-    assert held_out_accuracy(tmp_path) > 0.07
+    accuracy, commonest = held_out_accuracy(tmp_path)  # measured 0.132 and 0.053
+    assert accuracy > 1.5 * commonest
 
 
 @pytest.mark.slow
 def test_the_micro_model_predicts_unseen_text() -> None:
-    assert held_out_accuracy(assets.locate("micro")) > 0.22
+    accuracy, _ = held_out_accuracy(assets.locate("micro"))  # measured 0.442
+    assert accuracy > 0.35
 
 
 @pytest.mark.slow

@@ -1,0 +1,166 @@
+"""A compressed model as a folder, and back: safetensors, the original config, the tokenizer, ``paretune.json``.
+
+A config cannot say that layer 7 keeps two KV heads and 1408 FFN channels, or that a weight is packed int4. So the
+folder carries a manifest: per block the kept widths, per linear how it is stored. Loading builds the model from
+the original config without weights, shrinks and packs it to the manifest, and then takes every tensor strictly:
+nothing missing, nothing left over.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+import transformers
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from transformers.initialization import no_init_weights
+
+from objectives.devices.cpu import Cpu
+from objectives.errors import ModelError
+from objectives.families import Block
+from objectives.models import LoadedModel
+from objectives.packing.bf16 import Bf16Linear
+from objectives.packing.int4 import Int4Linear, block_rows
+from objectives.packing.int8 import Int8Linear
+from objectives.types import Head
+
+MANIFEST = "paretune.json"
+_STORED: Mapping[str, type[nn.Module]] = {"bf16": Bf16Linear, "int8": Int8Linear, "int4": Int4Linear}
+
+
+def save(model: LoadedModel, folder: Path, facts: Mapping[str, Any] | None = None) -> int:
+    """Write ``model`` (packed for the CPU) into the new ``folder``; returns the bytes of its weights on disk.
+
+    ``facts``: anything to keep in the manifest, such as the recipe and what was measured.
+    """
+    manifest = {
+        "format": 1,
+        "head": model.head,
+        "widths": model.widths,
+        "linears": {name: _describe(module) for name, module in _packed(model.module)},
+        "int4_block_rows": block_rows(),
+        "notes": model.notes,
+        **(facts or {}),
+    }
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as temporary:
+        part = Path(temporary) / "part"
+        part.mkdir()
+        model.module.config.save_pretrained(part)
+        model.tokenizer.save_pretrained(part)
+        save_file(_unique(model.module), part / "model.safetensors", metadata={"format": "pt"})
+        (part / "model.safetensors").chmod((part / "config.json").stat().st_mode)  # written as 0600
+        (part / MANIFEST).write_text(json.dumps(manifest, indent=1))
+        part.rename(folder)
+    return (folder / "model.safetensors").stat().st_size
+
+
+def load(folder: Path) -> LoadedModel:
+    """Load what :func:`save` wrote, ready to run on the CPU. Raises ModelError naming file and expectation."""
+    manifest = _manifest(folder)
+    model = _skeleton(folder, manifest)
+    for block, widths in zip(model.blocks(), manifest["widths"] or []):
+        _shrink_(block, *widths)
+    model.widths = manifest["widths"] and [tuple(pair) for pair in manifest["widths"]]
+    for name, description in manifest["linears"].items():
+        model.module.set_submodule(name, _empty(model.module.get_submodule(name), description))
+    Cpu().place_(model)
+    _fill_(model.module, folder / "model.safetensors")
+    model.notes.extend(manifest["notes"])
+    return model
+
+
+def _packed(module: nn.Module) -> list[tuple[str, nn.Module]]:
+    kinds = tuple(_STORED.values())
+    return [(name, child) for name, child in module.named_modules() if isinstance(child, kinds)]
+
+
+def _unique(module: nn.Module) -> dict[str, Tensor]:
+    """All persistent tensors; one that several modules share is written once."""
+    seen: set[int] = set()
+    tensors = {}
+    for name, tensor in module.state_dict().items():
+        if tensor.data_ptr() not in seen:
+            tensors[name] = tensor
+            seen.add(tensor.data_ptr())
+    return tensors
+
+
+def _describe(module: nn.Module) -> dict[str, Any]:
+    kind = next(name for name, cls in _STORED.items() if isinstance(module, cls))
+    return {"stored": kind, **({"group_size": module.group_size} if isinstance(module, Int4Linear) else {})}
+
+
+def _manifest(folder: Path) -> dict[str, Any]:
+    file = folder / MANIFEST
+    if not file.is_file():
+        raise ModelError(f"{file} not found: {folder} was not written by paretune export")
+    try:
+        manifest: dict[str, Any] = json.loads(file.read_text())
+    except ValueError as error:
+        raise ModelError(f"{file} is no valid JSON: {error}") from error
+    if manifest.get("format") != 1:
+        raise ModelError(f"{file}: format 1 expected, got {manifest.get('format')!r}")
+    if any(d["stored"] == "int4" for d in manifest["linears"].values()) and manifest["int4_block_rows"] != block_rows():
+        raise ModelError(f"{folder}: its int4 layout belongs to another CPU type; export it again on this one")
+    return manifest
+
+
+def _skeleton(folder: Path, manifest: Mapping[str, Any]) -> LoadedModel:
+    """The model of the original config, its tensors still empty."""
+    head: Head = manifest["head"]
+    config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True)
+    factory: Any = {"causal_lm": transformers.AutoModelForCausalLM, "encoder": transformers.AutoModel}[head]
+    with no_init_weights():
+        module = factory.from_config(config, dtype=torch.bfloat16)
+    module.tie_weights()
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    return LoadedModel(module.eval().requires_grad_(False), tokenizer, head)
+
+
+def _shrink_(block: Block, groups: int, channels: int) -> None:
+    """Give a block's linears the kept widths; their values come later."""
+    family = block.family
+    query, head_dim = groups * block.group_width, block.head_dim
+    outputs = {family.query: query, family.key: groups * head_dim, family.value: groups * head_dim}
+    outputs |= dict.fromkeys(family.ffn_in, channels)
+    inputs = {family.attention_out: query, family.ffn_out: channels}
+    for path in family.block_linears:
+        linear = block.linear(path)
+        shape = outputs.get(path, linear.out_features), inputs.get(path, linear.in_features)
+        shrunk = nn.Linear(shape[1], shape[0], linear.bias is not None, dtype=linear.weight.dtype)
+        block.module.set_submodule(path, shrunk.requires_grad_(False))
+
+
+def _empty(linear: nn.Module, description: Mapping[str, Any]) -> nn.Module:
+    """A packed linear of the right shapes, still to be filled; a tied bf16 weight stays tied."""
+    assert isinstance(linear, nn.Linear)
+    out, width, bias = linear.out_features, linear.in_features, linear.bias
+    stored = description["stored"]
+    if stored == "bf16":
+        return Bf16Linear.from_linear(linear)
+    if stored == "int8":
+        return Int8Linear(torch.empty(out, width, dtype=torch.int8), torch.empty(out), bias)
+    scale_zero = torch.empty(width // description["group_size"], out, 2, dtype=torch.bfloat16)
+    return Int4Linear(torch.empty(out, width // 2, dtype=torch.uint8), scale_zero, bias)
+
+
+def _fill_(module: nn.Module, file: Path) -> None:
+    """Copy every tensor of ``file`` into place: same names, same shapes, none missing, none left over."""
+    try:
+        stored = load_file(file)
+    except (SafetensorError, OSError) as error:
+        raise ModelError(f"{file}: not a readable safetensors file: {error}") from error
+    wanted = _unique(module)
+    wrong = sorted(wanted.keys() ^ stored.keys())
+    wrong += [name for name in wanted.keys() & stored.keys() if wanted[name].shape != stored[name].shape]
+    if wrong:
+        raise ModelError(f"{file}: does not match {MANIFEST}; first differing tensor: {wrong[0]}")
+    for name, tensor in wanted.items():
+        tensor.copy_(stored[name])

@@ -1,0 +1,50 @@
+"""``paretune export folder=winner [study=NAME] [trial=N] [objective=throughput]``: a candidate as a folder.
+
+The candidate is built again from its settings, so the study's checkpoint and calibration data must still be there.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from search.commands.best import choose
+from search.commands.stored import StoredStudy, load
+from search.errors import ConfigError, NothingFeasible
+from search.records import TrialRecord
+
+
+def main(arguments: list[str]) -> int:
+    """Write the recommended candidate, or trial N, where ``objectives.load`` finds it."""
+    study = load(arguments, options=("folder", "trial", "objective"))
+    folder = Path(study.options.get("folder", "winner"))
+    if folder.exists():
+        raise ConfigError(f"folder: {folder} exists already; give another folder=<new folder>")
+    record = _record(study)
+    candidate = study.config.space.candidate(record.params)
+
+    from objectives import checkpoint
+    from objectives.errors import ObjectiveError
+    from objectives.evaluator import Evaluator
+
+    try:
+        model = Evaluator(study.config.problem).compressed(candidate)
+        facts = {"study": study.config.name, "trial": record.number, "metrics": dict(record.metrics)}
+        facts["settings"] = {**study.config.space.fixed(), **record.params}
+        size = checkpoint.save(model, folder, facts)
+    except ObjectiveError as error:
+        raise ConfigError(str(error)) from error
+    print(f"{folder}: trial {record.number}, {size / 2**20:.1f} MiB of weights; load with objectives.load({str(folder)!r})")
+    return 0
+
+
+def _record(study: StoredStudy) -> TrialRecord:
+    """The trial asked for; by default the recommended one."""
+    asked = study.options.get("trial")
+    if asked is None:
+        if not study.front.front:
+            raise NothingFeasible("nothing feasible to export; name a trial=<number>")
+        return choose(study, study.options.get("objective"))
+    found = [record for record in study.records if str(record.number) == asked and record.state == "complete"]
+    if not found:
+        raise ConfigError(f"trial: no measured trial {asked} in {study.config.name}")
+    return found[0]

@@ -1,0 +1,159 @@
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import pytest
+
+from search.front import cut, frame
+from search.records import TrialRecord
+from search.tradeoff import Expression, WeightedLogRatio
+
+OBJECTIVES = ("throughput", "peak_memory")
+
+
+def trial(number: int, speed: float, memory: float, accuracy: float = 0.5, **more: object) -> TrialRecord:
+    metrics = {"throughput": speed, "peak_memory": memory, "accuracy": accuracy}
+    params = {"pruning.ratio": number / 10, "quantization.bits": 8, "workload.batch_size": 4}
+    made = TrialRecord(number, f"u{number}", params, "complete", metrics)
+    return replace(made, **more)  # type: ignore[arg-type]
+
+
+def failed(number: int, reason: str = "out_of_memory") -> TrialRecord:
+    params = {"pruning.ratio": 0.3, "quantization.bits": 4, "workload.batch_size": 64}
+    return TrialRecord(number, f"u{number}", params, "failed", reason=reason, message="no room")
+
+
+BASELINE = trial(0, 100, 400, is_baseline=True)
+
+
+def test_the_front_is_cut_among_the_feasible_and_sorted_best_first() -> None:
+    records = [
+        BASELINE,
+        trial(1, 120, 200),
+        trial(2, 300, 390),
+        trial(3, 90, 450),
+        trial(4, 900, 10, accuracy=0.4),
+    ]
+    front = cut(records, OBJECTIVES, 0.45, WeightedLogRatio())
+    assert front.front == (2, 1)
+    assert front.feasible == {0, 1, 2, 3}
+    assert front.recommended == 2
+    assert front.nearest_miss is None
+    assert front.gap is None
+
+
+def test_a_trial_exactly_at_the_floor_is_feasible() -> None:
+    assert cut([BASELINE], OBJECTIVES, 0.5, WeightedLogRatio()).front == (0,)
+
+
+def test_equal_points_are_both_on_the_front_and_the_first_is_recommended() -> None:
+    front = cut([BASELINE, trial(2, 200, 200), trial(1, 200, 200)], OBJECTIVES, 0.1, WeightedLogRatio())
+    assert front.front == (1, 2)
+    assert front.recommended == 1
+
+
+def test_a_repeat_is_feasible_but_only_the_measured_trial_is_on_the_front() -> None:
+    repeat = trial(2, 200, 200, cached_from=1)
+    front = cut([BASELINE, trial(1, 200, 200), repeat], OBJECTIVES, 0.1, WeightedLogRatio())
+    assert front.front == (1,)
+    assert 2 in front.feasible
+
+
+@pytest.mark.parametrize("accuracy", [None, math.nan, math.inf])
+def test_without_a_finite_accuracy_nothing_is_feasible(accuracy: float | None) -> None:
+    odd = trial(1, 200, 200)
+    metrics = {name: value for name, value in odd.metrics.items() if name != "accuracy"}
+    if accuracy is not None:
+        metrics["accuracy"] = accuracy
+    front = cut([BASELINE, replace(odd, metrics=metrics)], OBJECTIVES, 0.1, WeightedLogRatio())
+    assert front.feasible == {0}
+
+
+def test_a_trial_that_misses_an_objective_is_not_on_the_front() -> None:
+    partial = replace(trial(1, 200, 200), metrics={"throughput": 200.0, "accuracy": 0.5})
+    front = cut([BASELINE, partial, failed(2)], OBJECTIVES, 0.1, WeightedLogRatio())
+    assert front.front == (0,)
+    assert 1 not in front.feasible
+
+
+def test_when_nothing_is_feasible_the_nearest_miss_is_named() -> None:
+    records = [BASELINE, trial(1, 200, 200, accuracy=0.7), trial(2, 300, 100, accuracy=0.7), failed(3)]
+    front = cut(records, OBJECTIVES, 0.9, WeightedLogRatio())
+    assert front.front == ()
+    assert front.recommended is None
+    assert front.knee is None
+    assert front.hypervolume == 0.0
+    assert front.nearest_miss == 1
+    assert front.gap == pytest.approx(0.2)
+
+
+def test_no_trials_and_only_failed_trials_give_an_empty_front() -> None:
+    for records in ([], [failed(0), failed(1)]):
+        front = cut(records, OBJECTIVES, 0.5, WeightedLogRatio())
+        assert front.front == ()
+        assert front.nearest_miss is None
+
+
+def test_the_hypervolume_is_read_in_units_of_the_baseline() -> None:
+    # Reference: the baseline made 10 % worse, (-0.9, 1.1); the point lies at (-2, 0.5).
+    front = cut([BASELINE, trial(1, 200, 200)], OBJECTIVES, 0.1, WeightedLogRatio())
+    assert front.hypervolume == pytest.approx(1.1 * 0.6)
+
+
+def test_a_trial_without_the_tradeoffs_metric_is_not_recommended() -> None:
+    with_ttft = replace(BASELINE, metrics={**BASELINE.metrics, "ttft": 0.1})
+    front = cut([with_ttft, trial(1, 200, 200)], OBJECTIVES, 0.1, Expression(expression="ttft"))
+    assert front.front == (1,)
+    assert front.recommended is None
+    with pytest.raises(ValueError, match="the trade-off needs 'ttft'"):
+        cut([BASELINE, with_ttft], OBJECTIVES, 0.1, Expression(expression="ttft"))
+
+
+def test_without_a_baseline_there_is_a_front_and_no_recommendation() -> None:
+    front = cut([trial(1, 200, 200)], OBJECTIVES, 0.1, WeightedLogRatio())
+    assert front.front == (1,)
+    assert front.recommended is None
+
+
+def test_unknown_objectives_and_floors_are_refused() -> None:
+    with pytest.raises(ValueError, match="speeed"):
+        cut([BASELINE], ("speeed",), 0.1, WeightedLogRatio())
+    with pytest.raises(ValueError, match="floor"):
+        cut([BASELINE], OBJECTIVES, math.nan, WeightedLogRatio())
+
+
+def test_the_frame_has_the_promised_columns_first() -> None:
+    records = [BASELINE, trial(1, 200, 200), failed(2)]
+    table = frame(records, cut(records, OBJECTIVES, 0.1, WeightedLogRatio()))
+    assert list(table.columns[:20]) == [
+        "trial", "state", "reason", "pruning_ratio", "bits", "batch_size",
+        "throughput", "latency_p50", "latency_p95", "ttft", "tpot", "peak_memory",
+        "weight_bytes", "accuracy", "accuracy_stderr", "feasible", "on_front", "recommended",
+        "speedup", "memory_ratio",
+    ]  # fmt: skip
+    assert table.speedup.tolist()[:2] == [1.0, 2.0]
+    assert table.memory_ratio.tolist()[:2] == [1.0, 0.5]
+    assert table.pruning_ratio[2] == 0.3
+    assert table.on_front.tolist() == [False, True, False]
+
+
+def test_measured_gains_and_realised_ratio_win_over_computed_ones() -> None:
+    measured = trial(1, 200, 200)
+    measured = replace(measured, metrics={**measured.metrics, "speedup": 1.9, "pruning_ratio": 0.09})
+    records = [BASELINE, measured]
+    row = frame(records, cut(records, OBJECTIVES, 0.1, WeightedLogRatio())).iloc[1]
+    assert row.speedup == 1.9
+    assert row.pruning_ratio == 0.09
+    assert row.nominal_pruning_ratio == 0.1
+
+
+def test_fixed_variables_fill_their_columns_and_further_ones_get_their_own() -> None:
+    searched = replace(trial(1, 200, 200), params={"quantization.bits": 4, "runtime.name": "ort", "trial": 9})
+    front = cut([searched], OBJECTIVES, 0.1, WeightedLogRatio())
+    row = frame(
+        [searched], front, {"workload.batch_size": 16, "quantization.bits": 16, "pruning.ratio": 0.0}
+    ).iloc[0]
+    assert (row.bits, row.batch_size, row.pruning_ratio) == (4, 16, 0.0)
+    assert row.runtime_name == "ort"
+    assert (row.trial, row.param_trial) == (1, 9)

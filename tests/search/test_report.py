@@ -1,0 +1,230 @@
+from __future__ import annotations
+
+import json
+import math
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+from io import StringIO
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from rich.console import Console
+
+from search.display import front_table
+from search.formatting import number, show
+from search.front import ParetoFront, cut
+from search.pareto import non_dominated
+from search.records import TrialRecord
+from search.report import StudyInfo, write_report
+from search.tradeoff import WeightedLogRatio
+
+HOSTILE = "</script><img src=x onerror=alert(1)>|[b]{{7*7}}$x$\u2028&"
+FILES = ["pareto.csv", "trials.csv", "pareto.json", "report.md", "report.html", "front.png"]
+
+
+def records_of() -> list[TrialRecord]:
+    rng = np.random.default_rng(0)
+    made = []
+    for i in range(24):
+        params = {"pruning.ratio": i % 4 / 10, "quantization.bits": (16, 8, 4)[i % 3], "workload.batch_size": 1 + i,
+                  "runtime.name": HOSTILE}  # fmt: skip
+        metrics = {
+            "throughput": float(100 * rng.lognormal()), "peak_memory": float(3e8 * rng.lognormal()),
+            "accuracy": 0.5 + 0.1 * float(rng.random()), "perplexity": 20.0,
+            "latency.p50": 0.012, "latency.p95": float(rng.random()),
+        }  # fmt: skip
+        made.append(
+            TrialRecord(i, f"u{i}", params, "complete", metrics, notes=(HOSTILE,), is_baseline=i == 0)
+        )
+    made.append(
+        TrialRecord(24, "f", made[1].params, "failed", reason="timeout", message="=cmd|' /C calc'!A0")
+    )
+    made.append(replace(made[3], number=25, uid="r", cached_from=3, notes=()))
+    return made
+
+
+def study_of(front: ParetoFront) -> StudyInfo:
+    return StudyInfo(
+        name=HOSTILE, title=f"T {HOSTILE}", objectives=front.objectives, floor=front.floor,
+        epsilon=0.99, relative=True,
+        space={"pruning.ratio": [0, 0.1, 0.2, 0.3]}, settings={"a": math.nan, "b": {"c": HOSTILE}},
+        hardware={"CPU": HOSTILE}, headline={"search cost": "18 % of the grid"},
+    )  # fmt: skip
+
+
+def written(
+    folder: Path, floor: float = 0.55, objectives: tuple[str, ...] = ("throughput", "peak_memory")
+) -> tuple[list[Path], ParetoFront]:
+    front = cut(records_of(), objectives, floor, WeightedLogRatio())
+    return write_report(folder, study_of(front), records_of(), front), front
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, ParetoFront]:
+    folder = tmp_path_factory.mktemp("report")
+    return folder, written(folder)[1]
+
+
+class Tags(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[tuple[str, dict[str, str | None]]] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found.append((tag, dict(attrs)))
+
+
+@pytest.mark.parametrize("floor", [0.55, 2.0])
+@pytest.mark.parametrize(
+    "objectives",
+    [("throughput", "peak_memory"), ("throughput", "peak_memory", "latency.p95"), ("peak_memory",)],
+)
+def test_all_files_are_written_and_nothing_else(
+    tmp_path: Path, floor: float, objectives: tuple[str, ...]
+) -> None:
+    paths, _ = written(tmp_path / "new" / "report", floor, objectives)
+    assert [path.name for path in paths] == FILES
+    assert sorted(path.name for path in paths[0].parent.iterdir()) == sorted(FILES)
+    assert paths[-1].read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_report_written_again_replaces_the_old_one(tmp_path: Path) -> None:
+    written(tmp_path)
+    before = (tmp_path / "report.html").read_text()
+    written(tmp_path, floor=0.58)
+    assert (tmp_path / "report.html").read_text() != before
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(FILES)
+
+
+def test_a_study_without_a_measured_trial_still_has_a_report(tmp_path: Path) -> None:
+    records = [TrialRecord(0, "u", {}, "failed", reason="crashed", is_baseline=True)]
+    front = cut(records, ("throughput", "peak_memory"), 0.5, WeightedLogRatio())
+    write_report(tmp_path, study_of(front), records, front)
+    assert "Nothing could be measured in full: crashed 1×" in (tmp_path / "report.html").read_text()
+
+
+def test_the_csv_alone_gives_the_same_front_and_holds_the_floor(report: tuple[Path, ParetoFront]) -> None:
+    folder, front = report
+    table = pd.read_csv(folder / "trials.csv")
+    own = table[(table.state == "complete") & (table.accuracy >= front.floor) & table.cached_from.isna()]
+    mask = non_dominated(np.column_stack((-own.throughput, own.peak_memory)))
+    assert set(own.trial[mask]) == set(front.front) == set(table.trial[table.on_front])
+    members = pd.read_csv(folder / "pareto.csv")
+    assert tuple(members.trial) == front.front
+    assert (members.accuracy >= front.floor).all()
+    assert list(members.columns) == list(table.columns)
+
+
+def test_no_csv_cell_is_a_formula(report: tuple[Path, ParetoFront]) -> None:
+    folder, _ = report
+    table = pd.read_csv(folder / "trials.csv")
+    assert table.message[24].startswith("'=cmd")
+    assert table.throughput.dtype == float
+
+
+def test_json_is_strict_and_complete(report: tuple[Path, ParetoFront]) -> None:
+    folder, front = report
+
+    def refuse(constant: str) -> None:
+        raise AssertionError(constant)
+
+    found = json.loads((folder / "pareto.json").read_text(), parse_constant=refuse)
+    assert [point["trial"] for point in found["front"]] == list(front.front)
+    assert found["recommended"] == front.recommended
+    assert found["study"]["settings"]["a"] is None
+    assert found["front"][0]["params"]["runtime.name"] == HOSTILE
+
+
+def test_the_page_asks_the_network_for_nothing(report: tuple[Path, ParetoFront]) -> None:
+    folder, _ = report
+    page = (folder / "report.html").read_text()
+    assert set(re.findall(r"https?://[^\"'\s]*", page)) == {"http://www.w3.org/2000/svg"}
+    assert "default-src 'none'" in page
+    parser = Tags()
+    parser.feed(page)
+    assert not [
+        tag for tag, attributes in parser.found if {"src", "href", "srcset", "action"} & set(attributes)
+    ]
+
+
+def test_hostile_names_stay_text(report: tuple[Path, ParetoFront]) -> None:
+    folder, _ = report
+    page = (folder / "report.html").read_text()
+    parser = Tags()
+    parser.feed(page)
+    tags = [tag for tag, _ in parser.found]
+    assert tags.count("script") == 2
+    assert "img" not in tags
+    assert page.count("</script>") == 2
+    assert not [a for _, attributes in parser.found for a in attributes if a.startswith("on")]
+    data = re.search(r'<script type="application/json" id="data">(.*?)</script>', page, re.DOTALL)
+    assert data
+    assert not set("<>&\u2028") & set(data[1])
+    assert HOSTILE in json.loads(data[1])["trials"][0]["label"]
+
+
+def test_the_headline_says_what_to_take(report: tuple[Path, ParetoFront]) -> None:
+    folder, _ = report
+    for name in ("report.md", "report.html"):
+        assert re.search(
+            r"Recommended: .* pruned, \d+ bit, batch \d+.*accuracy 0\.\d+ ≥ floor 0\.5500",
+            (folder / name).read_text(),
+        )
+
+
+def test_when_nothing_is_feasible_the_report_says_how_far_off_it_is(tmp_path: Path) -> None:
+    _, front = written(tmp_path, floor=2.0)
+    assert front.gap is not None
+    for name in ("report.md", "report.html"):
+        text = (tmp_path / name).read_text()
+        assert "Nothing reaches the accuracy floor of 2.0000" in text
+        assert f"{front.gap:.4f} below it" in text
+
+
+def test_markdown_tables_keep_their_columns(report: tuple[Path, ParetoFront]) -> None:
+    folder, _ = report
+    lines = (folder / "report.md").read_text().splitlines()
+    table = [line for line in lines if line.startswith("| ")][:5]
+    assert len({len(re.findall(r"(?<!\\)\|", line)) for line in table}) == 1
+
+
+def test_the_terminal_table_shows_markup_as_text() -> None:
+    records = records_of()
+    front = cut(records, ("throughput", "peak_memory"), 0.55, WeightedLogRatio())
+    output = StringIO()
+    Console(file=output, width=400).print(front_table(records, front, title="[b]t[/b]"))
+    text = output.getvalue()
+    assert "[b]t[/b]" in text
+    assert "[b]{{7*7}}" in text
+    assert "★" in text
+    assert "1 failed (timeout 1)" in text
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "text"),
+    [
+        ("peak_memory", 612 * 2**20, "612 MiB"),
+        ("peak_memory", 9.5 * 2**30, "9.50 GiB"),
+        ("ttft", 0.0123, "12.3 ms"),
+        ("latency.p50", 2.5, "2.50 s"),
+        ("throughput", 12345.6, "12,346 tokens/s"),
+        ("pruning_ratio", 0.2, "20.0 %"),
+        ("accuracy", 0.35214, "0.3521"),
+        ("speedup", 2.1, "2.10×"),
+    ],
+)
+def test_numbers_read_well(name: str, value: float, text: str) -> None:
+    assert show(name, value, "tokens/s") == text
+
+
+def test_small_and_odd_numbers_read_too() -> None:
+    assert [number(x) for x in (0, 0.000012, -1.5, 999.9, math.inf)] == [
+        "0",
+        "1.20e-05",
+        "-1.50",
+        "1,000",
+        "inf",
+    ]
