@@ -2,6 +2,7 @@
 
 ObjectiveError
 ├── ModelError     a checkpoint is missing, incomplete, foreign or unsafe
+├── AssetError     a fetched model or data set is missing or damaged (objectives.assets)
 └── Unsupported    this candidate cannot be built or run here: the trial fails with that reason
 """
 

@@ -8,8 +8,9 @@ baseline stays loaded: every candidate is timed in turns with it.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 from objectives.calibration import Moments, collect_moments
 from objectives.errors import ModelError, Unsupported
@@ -19,6 +20,9 @@ from objectives.models import LoadedModel
 from objectives.problem import Problem
 from objectives.types import Candidate, Failure, Measurement, Outcome, Pruner, Quantizer, Reason, Score
 
+
+if TYPE_CHECKING:
+    import torch
 
 Recipe = tuple[Pruner, Quantizer]
 
@@ -53,7 +57,7 @@ class Evaluator:
         import torch
         import transformers
 
-        _ = self._source
+        _ = self._calibration  # loads model and data, so that what is missing is said before the first trial
         return {
             **self.problem.device.describe(),
             "torch": torch.__version__,
@@ -67,12 +71,16 @@ class Evaluator:
         return self.problem.model.load()
 
     @cached_property
+    def _calibration(self) -> Sequence[torch.Tensor]:
+        return self.problem.task.calibration(self._source)
+
+    @cached_property
     def _baseline(self) -> LoadedModel:
         return self._compress(_recipe(self.problem.baseline), {})
 
     @cached_property
     def _moments(self) -> Moments:
-        return collect_moments(self._baseline, self.problem.task.calibration(self._baseline))
+        return collect_moments(self._baseline, self._calibration)
 
     def _compress(self, recipe: Recipe, moments: Moments) -> LoadedModel:
         pruner, quantizer = recipe

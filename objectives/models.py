@@ -136,7 +136,7 @@ def _asset_folder(name: str) -> Path:
     try:
         return assets.locate(name)
     except assets.AssetError as error:
-        raise ModelError(f"model.path: {error}") from error
+        raise assets.AssetError(f"model.path: {error}") from error
 
 
 def _hub_folder(hub_id: str, revision: str | None) -> Path:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import pydantic
+from optuna.exceptions import ExperimentalWarning
 from optuna.samplers import BaseSampler
 from pydantic import ConfigDict, Field, ValidationError
 
@@ -21,6 +23,7 @@ from search.build import ALLOWED, build, explain, nearest, target_of
 from search.errors import ConfigError
 from search.executors.protocol import Executor
 from search.floor import AccuracyFloor
+from search.samplers.distinct import DistinctSampler
 from search.space import PARTS, Space, build_space
 from search.tracking.protocol import Tracker
 from search.tradeoff import Tradeoff
@@ -147,10 +150,12 @@ def _sampler(node: Mapping[str, Any], allowed: tuple[str, ...]) -> Callable[[int
     target_of(node, "sampler", allowed)
 
     def make(seed: int) -> BaseSampler:
-        sampler = build({**node, "seed": node.get("seed", seed)}, "sampler", allowed)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ExperimentalWarning)  # multivariate TPE and QMC; their results are ours
+            sampler = build({**node, "seed": node.get("seed", seed)}, "sampler", allowed)
         if not isinstance(sampler, BaseSampler):
             raise ConfigError(f"sampler._target_: expected an Optuna sampler, got {type(sampler).__name__}")
-        return sampler
+        return DistinctSampler(sampler, seed)
 
     return make
 

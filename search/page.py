@@ -165,6 +165,9 @@ def _drawing(
         "baselineAccuracy": baseline["accuracy"] if baseline else None,
         "objectives": len(front.objectives),
         "axes": [_axis(name, [row[METRICS[name].column] for row in drawn], study.rate) for name in axes],
+        "repeats": [
+            row["accuracy"] for row in rows if row["cached_from"] is not None and row["accuracy"] is not None
+        ],
         "trials": [
             {
                 "trial": row["trial"],

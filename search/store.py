@@ -27,7 +27,7 @@ from objectives.types import METRICS, Reason
 from search.config import StudyConfig
 from search.errors import ConfigError, StudyConflict
 from search.records import TrialRecord
-from search.samplers.exhaustive import GRID
+from search.samplers.distinct import GRID
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 

@@ -6,11 +6,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
+from objectives.errors import ObjectiveError
+
 Say = Callable[[str], None]
 """Shows one line of progress to a person."""
 
 
-class AssetError(Exception):
+class AssetError(ObjectiveError):
     """An asset is missing, damaged or cannot be built; the message is one line for a person."""
 
 

@@ -13,7 +13,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from search.errors import ConfigError, ParetuneError
 
@@ -60,6 +60,8 @@ def plain(composed: DictConfig) -> dict[str, Any]:
     """Resolved dicts and lists; a setting that must be given and was not is an error."""
     try:
         resolved = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
+    except MissingMandatoryValue as error:
+        raise ConfigError(f"{error.full_key}: required, got nothing; give {error.full_key}=<value>") from error
     except OmegaConfBaseException as error:
         raise ConfigError(_one_line(error)) from error
     assert isinstance(resolved, dict)

@@ -23,7 +23,8 @@
     front.sort(order);
     const ranked = front.filter((t) => t.tradeoff !== null);
     ranked.sort((a, b) => a.tradeoff - b.tradeoff || a.trial - b.trial);
-    return { feasible: new Set(feasible), front, members: new Set(front), best: ranked[0] };
+    const count = feasible.length + data.repeats.filter((accuracy) => accuracy >= floor).length;
+    return { count, feasible: new Set(feasible), front, members: new Set(front), best: ranked[0] };
   }
 
   function node(name, attributes, parent, text) {
@@ -47,11 +48,14 @@
     const margin = (high - low || Math.abs(high) || 1) * 0.07;
     low -= margin;
     high += margin;
-    const place = (v) => from + ((log ? Math.log2(v) : v) - low) / (high - low) * (to - from);
+    const first = low, span = high - low;
+    const place = (v) => from + ((log ? Math.log2(v) : v) - first) / span * (to - from);
+    const octaves = log && high - low >= 2;  // over a narrower range powers of two would leave the axis bare
+    if (log && !octaves) [low, high] = [2 ** low, 2 ** high];
     const rough = (high - low) / (Math.abs(to - from) / gap), power = 10 ** Math.floor(Math.log10(rough));
-    const step = log ? Math.max(1, Math.round(rough)) : power * [1, 2, 5, 10].find((m) => m * power >= rough);
+    const step = octaves ? Math.max(1, Math.round(rough)) : power * [1, 2, 5, 10].find((m) => m * power >= rough);
     const ticks = [];
-    for (let k = Math.ceil(low / step); k * step <= high; k++) ticks.push(log ? 2 ** (k * step) : k * step);
+    for (let k = Math.ceil(low / step); k * step <= high; k++) ticks.push(octaves ? 2 ** (k * step) : k * step);
     return { place, ticks };
   }
 
@@ -173,7 +177,7 @@
     $("floor-text").textContent = score(view.floor);
     slider.setAttribute("aria-valuetext", score(view.floor) + share);
     const best = result.best ? `recommended: trial ${result.best.trial}, ${result.best.label}.` : "nothing to recommend.";
-    $("what-if").textContent = `Floor ${score(view.floor)}${share}: ${result.feasible.size} feasible, ${result.front.length} on the front; ${best}`;
+    $("what-if").textContent = `Floor ${score(view.floor)}${share}: ${result.count} feasible, ${result.front.length} on the front; ${best}`;
     if (trials.length) drawPlot(result);
     drawTables(result);
   }

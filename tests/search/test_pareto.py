@@ -52,18 +52,14 @@ def test_the_order_of_points_does_not_matter(rows: Rows, random: Random) -> None
 
 
 def test_equal_points_are_all_kept() -> None:
-    assert non_dominated([[1, 2], [1, 2], [2, 2], [-0.0, 3], [0.0, 3]]).tolist() == [
-        True,
-        True,
-        False,
-        True,
-        True,
-    ]
+    rows: Rows = [[1, 2], [1, 2], [2, 2], [-0.0, 3], [0.0, 3]]
+    assert non_dominated(rows).tolist() == [True, True, False, True, True]
 
 
 def test_no_points_give_an_empty_mask() -> None:
     assert non_dominated(np.empty((0, 2))).shape == (0,)
-    assert non_dominated([]).shape == (0,)
+    nothing: list[float] = []
+    assert non_dominated(nothing).shape == (0,)
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])

@@ -17,7 +17,7 @@ from search.display import front_table
 from search.formatting import number, show
 from search.front import ParetoFront, cut
 from search.pareto import non_dominated
-from search.records import TrialRecord
+from search.records import TrialRecord, Value
 from search.report import StudyInfo, write_report
 from search.tradeoff import WeightedLogRatio
 
@@ -29,8 +29,8 @@ def records_of() -> list[TrialRecord]:
     rng = np.random.default_rng(0)
     made = []
     for i in range(24):
-        params = {"pruning.ratio": i % 4 / 10, "quantization.bits": (16, 8, 4)[i % 3], "workload.batch_size": 1 + i,
-                  "runtime.name": HOSTILE}  # fmt: skip
+        params: dict[str, Value] = {"pruning.ratio": i % 4 / 10, "quantization.bits": (16, 8, 4)[i % 3]}
+        params |= {"workload.batch_size": 1 + i, "runtime.name": HOSTILE}
         metrics = {
             "throughput": float(100 * rng.lognormal()), "peak_memory": float(3e8 * rng.lognormal()),
             "accuracy": 0.5 + 0.1 * float(rng.random()), "perplexity": 20.0,
@@ -49,7 +49,8 @@ def records_of() -> list[TrialRecord]:
 def study_of(front: ParetoFront) -> StudyInfo:
     return StudyInfo(
         name=HOSTILE, title=f"T {HOSTILE}", objectives=front.objectives, floor=front.floor,
-        epsilon=0.99, relative=True,
+        epsilon=0.99, relative=True, baseline=0, model=HOSTILE, task="toy", device="cpu",
+        stop_reason="budget", n_trials=26,
         space={"pruning.ratio": [0, 0.1, 0.2, 0.3]}, settings={"a": math.nan, "b": {"c": HOSTILE}},
         hardware={"CPU": HOSTILE}, headline={"search cost": "18 % of the grid"},
     )  # fmt: skip

@@ -1,0 +1,110 @@
+"""Any sampler, without repeats.
+
+On a grid of a hundred cells samplers propose what they already know: TPE 31 times in 60. A repeat costs nothing to
+answer, but it spends a trial of the budget. Here a proposal that is known is drawn again a few times, and then
+replaced by the nearest cell that is not: a step of local search around what the sampler believes is best. The
+sampler sees the cell that was really tried, so its model stays true.
+"""
+
+from __future__ import annotations
+
+import itertools
+import random
+from collections.abc import Sequence
+from typing import Any
+
+from optuna import Study
+from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
+from optuna.samplers import BaseSampler
+from optuna.trial import FrozenTrial, TrialState
+
+GRID = "grid"
+"""Study user attribute: for each parameter the list of what may be sampled."""
+
+DRAWS = 4
+
+
+def grid_distributions(study: Study) -> dict[str, BaseDistribution]:
+    """The distributions of all parameters of the study's grid."""
+    return {name: _distribution(values) for name, values in study.user_attrs[GRID].items()}
+
+
+def _distribution(values: Sequence[Any]) -> BaseDistribution:
+    if all(type(value) is int for value in values) and list(values) == list(range(len(values))):
+        return IntDistribution(0, len(values) - 1)
+    return CategoricalDistribution(values)
+
+
+class DistinctSampler(BaseSampler):
+    """Wraps ``inner``; cells of complete and pruned trials are not proposed again while others are left."""
+
+    def __init__(self, inner: BaseSampler, seed: int = 0) -> None:
+        self.inner = inner
+        self._seed = seed
+
+    def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
+        """The whole grid: a cell is chosen as one."""
+        return grid_distributions(study)
+
+    def sample_relative(
+        self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        """A cell that no complete or pruned trial holds, as the inner sampler would have it."""
+        taken = self._taken(study, search_space)
+        for _ in range(DRAWS):
+            drawn = self._draw(study, trial, search_space)
+            if tuple(drawn.values()) not in taken:
+                return drawn
+        return self._nearest(study, trial, drawn, taken)
+
+    def _draw(self, study: Study, trial: FrozenTrial, space: dict[str, BaseDistribution]) -> dict[str, Any]:
+        relative = self.inner.infer_relative_search_space(study, trial)
+        found = self.inner.sample_relative(study, trial, relative)
+        return {
+            name: found[name] if name in found else self.inner.sample_independent(study, trial, name, distribution)
+            for name, distribution in space.items()
+        }
+
+    @staticmethod
+    def _taken(study: Study, space: dict[str, BaseDistribution]) -> set[tuple[Any, ...]]:
+        known = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED))
+        return {tuple(trial.params.get(name) for name in space) for trial in known}
+
+    def _nearest(
+        self, study: Study, trial: FrozenTrial, drawn: dict[str, Any], taken: set[tuple[Any, ...]]
+    ) -> dict[str, Any]:
+        grid: dict[str, Sequence[Any]] = study.user_attrs[GRID]
+        free = [cell for cell in itertools.product(*grid.values()) if cell not in taken]
+        if not free:
+            return drawn
+        random.Random(f"{self._seed}:{trial.number}").shuffle(free)  # ties are broken at random
+        return dict(zip(grid, min(free, key=lambda cell: _distance(cell, tuple(drawn.values()), grid))))
+
+    def sample_independent(
+        self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
+    ) -> Any:
+        """For a parameter outside the grid."""
+        return self.inner.sample_independent(study, trial, param_name, param_distribution)
+
+    def before_trial(self, study: Study, trial: FrozenTrial) -> None:
+        """Passed on."""
+        self.inner.before_trial(study, trial)
+
+    def after_trial(
+        self, study: Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None
+    ) -> None:
+        """Passed on."""
+        self.inner.after_trial(study, trial, state, values)
+
+    def reseed_rng(self) -> None:
+        """Passed on."""
+        self.inner.reseed_rng()
+
+
+def _distance(one: Sequence[Any], other: Sequence[Any], grid: dict[str, Sequence[Any]]) -> float:
+    """Sum over the axes: share of the axis for ordinals, 0 or 1 for categories."""
+    total = 0.0
+    for a, b, values in zip(one, other, grid.values()):
+        ordinal = isinstance(_distribution(values), IntDistribution)
+        total += abs(a - b) / max(1, len(values) - 1) if ordinal else float(a != b)
+    return total

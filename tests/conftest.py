@@ -1,0 +1,111 @@
+"""Shared by all tests: where assets are built, and tiny random models of every family, made in process.
+
+torch is imported by the fixtures that need it, so that the tests of the searcher start fast.
+"""
+
+from __future__ import annotations
+
+import string
+from collections.abc import Callable, Iterator
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import settings
+
+if TYPE_CHECKING:
+    from objectives.models import LoadedModel
+
+settings.register_profile("paretune", max_examples=25, derandomize=True, database=None, deadline=None)
+settings.load_profile("paretune")
+
+VOCABULARY = 128
+_COMMON = {"vocab_size": VOCABULARY, "hidden_size": 64, "num_attention_heads": 4, "pad_token_id": 0}
+_GROUPED = {**_COMMON, "num_key_value_heads": 2, "bos_token_id": 0, "eos_token_id": 0}
+SIZES: dict[str, dict[str, Any]] = {
+    "llama": {**_GROUPED, "num_hidden_layers": 3, "intermediate_size": 128, "tie_word_embeddings": True},
+    "mistral": {**_GROUPED, "num_hidden_layers": 2, "intermediate_size": 128, "head_dim": 32},
+    "qwen2": {**_GROUPED, "num_hidden_layers": 2, "intermediate_size": 192, "tie_word_embeddings": True},
+    "bert": {**_COMMON, "num_hidden_layers": 2, "intermediate_size": 128, "max_position_embeddings": 128},
+}
+"""Per family: biases in qwen2 (q, k, v) and bert (all), attention wider than the model and an untied head in mistral."""
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _asset_cache(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[None]:
+    """Assets go to ``$PARETUNE_CACHE``, else to a folder of this session; slow tests read the user's cache."""
+    with pytest.MonkeyPatch.context() as patch:
+        import os
+
+        slow = any(item.get_closest_marker("slow") for item in request.session.items)
+        if not os.environ.get("PARETUNE_CACHE") and not slow:
+            patch.setenv("PARETUNE_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture(scope="session")
+def micro_folder(_asset_cache: None) -> Path:
+    """The trained micro model; built once (50 s) unless ``$PARETUNE_CACHE`` holds it."""
+    from objectives.assets import locate
+
+    return locate("micro")
+
+
+@pytest.fixture(scope="session")
+def tiny() -> Callable[[str], LoadedModel]:
+    """The random bf16 model of a family, by ``model_type``. Shared: copy it before changing it."""
+    return cache(_build)
+
+
+@pytest.fixture(scope="session")
+def tiny_folder(
+    tiny: Callable[[str], LoadedModel], tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[str], Path]:
+    """The same model as a folder in Hugging Face's format. Shared: copy it before changing it."""
+
+    @cache
+    def saved(family: str) -> Path:
+        folder = tmp_path_factory.mktemp(family)
+        tiny(family).module.save_pretrained(folder)
+        tiny(family).tokenizer.save_pretrained(folder)
+        return folder
+
+    return saved
+
+
+def _build(family: str) -> LoadedModel:
+    import torch
+    from transformers import AutoConfig, AutoModel, AutoModelForCausalLM
+    from transformers.utils.logging import disable_progress_bar
+
+    from objectives.models import LoadedModel
+
+    disable_progress_bar()
+    encoder = family == "bert"
+    config = AutoConfig.for_model(family, **SIZES[family])
+    module = (AutoModel if encoder else AutoModelForCausalLM).from_config(config)
+    generator = torch.Generator().manual_seed(1)
+    for name, weight in module.named_parameters():  # as initialised, biases are 0, norms 1, and blocks do little
+        spread = 0.15 if weight.dim() == 2 else 0.1
+        centre = 1.0 if "norm" in name.lower() and name.endswith("weight") else 0.0
+        values = torch.randn(weight.shape, generator=generator) * spread + centre
+        weight.data = values.to(torch.bfloat16)  # not module.to: it would round the rotary frequencies too
+    module.tie_weights()
+    return LoadedModel(module.eval().requires_grad_(False), _tokenizer(), "encoder" if encoder else "causal_lm")
+
+
+def _tokenizer() -> Any:
+    """One token per printable ASCII character."""
+    from tokenizers import Tokenizer, models
+    from transformers import PreTrainedTokenizerFast
+
+    tokens = ["<end>", "<unk>", *string.ascii_letters, *string.digits, *string.punctuation, " ", "\n"]
+    alphabet = Tokenizer(models.BPE({token: i for i, token in enumerate(tokens)}, [], unk_token="<unk>"))
+    return PreTrainedTokenizerFast(
+        tokenizer_object=alphabet,
+        clean_up_tokenization_spaces=False,
+        unk_token="<unk>",
+        pad_token="<end>",
+        eos_token="<end>",
+    )

@@ -1,0 +1,34 @@
+"""One thread, and calibration data for the tiny models."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import cache
+
+import pytest
+import torch
+
+from objectives.calibration import Moments, collect_moments
+from objectives.models import LoadedModel
+
+Tiny = Callable[[str], LoadedModel]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="session")
+def moments(tiny: Tiny) -> Callable[[str], Moments]:
+    """Moments of a tiny model over 8 x 32 random tokens. Shared: never changed."""
+
+    @cache
+    def collected(family: str) -> Moments:
+        ids = torch.randint(2, 128, (8, 32), generator=torch.Generator().manual_seed(2))
+        return collect_moments(tiny(family), [ids])
+
+    return collected

@@ -1,0 +1,103 @@
+"""Studies over a closed-form model: the whole search runs in milliseconds, as a mock transport serves a client."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hydra import compose, initialize_config_dir
+
+from objectives.types import Candidate, Measurement, Outcome
+from search.commands.run import CONF, plain
+from search.config import StudyConfig, build_config
+
+Answer = Callable[[Candidate], Outcome]
+
+
+def closed_form(candidate: Candidate) -> Measurement:
+    """Smooth surfaces: pruning and fewer bits are faster, smaller and worse; a larger batch is faster and larger."""
+    ratio, bits, batch = candidate.pruning.ratio, candidate.quantization.bits, candidate.workload.batch_size
+    throughput = 100.0 * batch**0.6 * (1 + ratio) * (16 / bits) ** 0.3
+    memory = 1e8 * (1 - 0.8 * ratio) * bits / 16 + 1e6 * batch
+    accuracy = 0.4 * (1 - 0.3 * ratio - {16: 0.0, 8: 0.01, 4: 0.06}[bits])
+    latency = batch / throughput
+    return Measurement(
+        {
+            "throughput": throughput,
+            "latency.p50": latency,
+            "latency.p95": latency * 1.1,
+            "peak_memory": memory,
+            "weight_bytes": memory * 0.9,
+            "accuracy": accuracy,
+            "accuracy_stderr": 0.004,
+            "speedup": throughput / 100.0,
+            "pruning_ratio": ratio,
+        },
+        {"latency": (latency, latency)},
+    )
+
+
+@dataclass
+class FakeExecutor:
+    """Answers from a function and remembers what it was asked."""
+
+    answer: Answer = closed_form
+
+    def __post_init__(self) -> None:
+        self.asked: list[Candidate] = []
+        self.left = 0
+
+    def start(self, _problem: object) -> FakeExecutor:
+        return self
+
+    def __enter__(self) -> FakeExecutor:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.left += 1
+
+    def prepare(self) -> Future[Mapping[str, str]]:
+        return done({"device": "fake"})
+
+    def evaluate(self, candidate: Candidate) -> Future[Outcome]:
+        self.asked.append(candidate)
+        return done(self.answer(candidate))
+
+
+def done(value: Any) -> Future[Any]:
+    future: Future[Any] = Future()
+    future.set_result(value)
+    return future
+
+
+class Quiet:
+    """Progress that keeps what it was shown."""
+
+    def __init__(self) -> None:
+        self.shown: list[int] = []
+
+    def stage(self, text: str) -> None:
+        pass
+
+    def trial(self, records: Any, front: Any) -> None:
+        self.shown.append(len(front.front))
+
+
+def composed(*overrides: str) -> dict[str, Any]:
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return plain(compose("config", overrides=list(overrides)))
+
+
+@pytest.fixture
+def make_config(tmp_path: Path) -> Callable[..., StudyConfig]:
+    """A validated study of the ci_tiny preset with a fake executor and no tracker."""
+
+    def make(*overrides: str, answer: Answer = closed_form) -> StudyConfig:
+        base = ("experiment=ci_tiny", "tracker=none", "device=cpu", f"home={tmp_path}/mlruns")
+        return replace(build_config(composed(*base, *overrides)), executor=FakeExecutor(answer))
+
+    return make

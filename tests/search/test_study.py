@@ -1,0 +1,224 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import optuna
+import pytest
+
+from objectives.types import Failure, Measurement, Reason
+from search import store
+from search.errors import BaselineFailed, ConfigError, Interrupted, StudyConflict
+from search.study import run_study
+from tests.search.conftest import FakeExecutor, Quiet, closed_form
+
+SAMPLERS = sorted(file.stem for file in (Path(__file__).parents[2] / "conf" / "sampler").glob("*.yaml"))
+
+
+def run(config):
+    return run_study(config, Quiet())
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_every_sampler_runs_a_study_to_its_budget(make_config, sampler) -> None:
+    result = run(make_config(f"sampler={sampler}", "n_trials=12"))
+    assert len(result.records) == 12
+    assert result.stop_reason == "budget"
+    assert result.records[0].is_baseline
+    assert result.records[0].params == {"pruning.ratio": 0.0, "quantization.bits": 16, "workload.batch_size": 1}
+    accuracies = {record.number: record.metrics["accuracy"] for record in result.records}
+    assert result.front.front
+    assert all(accuracies[number] >= result.front.floor for number in result.front.front)
+
+
+def test_the_exhaustive_sampler_finds_the_whole_front_and_stops_by_itself(make_config) -> None:
+    config = make_config("sampler=exhaustive", "n_trials=100")
+    result = run(config)
+    assert result.stop_reason == "space_exhausted"
+    assert len(result.records) == len(config.space) == 18
+    assert len({tuple(record.params.items()) for record in result.records}) == 18
+
+
+def test_a_repeated_cell_is_answered_from_its_record(make_config) -> None:
+    config = make_config("n_trials=10", "space.pruning=null", "space.quantization.bits=[16,8]")
+    config = replace(config, n_trials=4, sampler=lambda seed: optuna.samplers.RandomSampler(seed=3))
+    result = run(config)
+    repeats = [record for record in result.records if record.cached_from is not None]
+    assert repeats
+    assert len(config.executor.asked) == len(result.records) - len(repeats)
+    for record in repeats:
+        origin = result.records[record.cached_from]
+        assert origin.cached_from is None
+        assert (origin.metrics, origin.params) == (record.metrics, record.params)
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_no_sampler_spends_the_budget_on_a_known_cell(make_config, sampler) -> None:
+    result = run(make_config(f"sampler={sampler}", "n_trials=18"))
+    assert len({tuple(record.params.items()) for record in result.records}) == 18
+
+
+def test_n_trials_is_the_total_and_the_same_name_resumes(make_config) -> None:
+    first = run(make_config("n_trials=5", "sampler=exhaustive"))
+    config = make_config("n_trials=9", "sampler=exhaustive")
+    second = run(config)
+    assert first.config.name == config.name
+    assert [record.number for record in second.records] == list(range(9))
+    assert len(config.executor.asked) == 4
+    third = make_config("n_trials=9", "sampler=exhaustive")
+    assert len(run(third).records) == 9
+    assert third.executor.asked == []
+
+
+@pytest.mark.parametrize("sampler", ["random", "tpe", "nsga2"])
+def test_a_resumed_study_does_not_draw_its_first_trials_again(make_config, sampler) -> None:
+    space = "space.workload.batch_size=[1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16,17,18,19,20]"
+    first = run(make_config(f"sampler={sampler}", "n_trials=8", space)).records
+    second = run(make_config(f"sampler={sampler}", "n_trials=15", space)).records
+    drawn = [tuple(record.params.items()) for record in second]
+    assert drawn[1:8] != drawn[8:15]
+    assert [record.params for record in second[:8]] == [record.params for record in first]
+
+
+def test_a_failed_trial_is_a_row_with_its_reason_and_never_on_the_front(make_config) -> None:
+    def answer(candidate):
+        if candidate.workload.batch_size == 4:
+            return Failure(Reason.OUT_OF_MEMORY, "no room")
+        return Failure(Reason.CRASHED, "killed by SIGKILL") if candidate.pruning.ratio == 0.5 else closed_form(candidate)
+
+    result = run(make_config("sampler=exhaustive", "n_trials=18", answer=answer))
+    failed = [record for record in result.records if record.state == "failed"]
+    assert {record.reason for record in failed} == {"out_of_memory", "crashed"}
+    assert not {record.number for record in failed} & (set(result.front.front) | result.front.feasible)
+
+
+def test_failures_that_would_repeat_are_told_as_infeasible_and_crashes_as_failed(make_config) -> None:
+    def answer(candidate):
+        if candidate.quantization.bits == 4:
+            return Failure(Reason.OUT_OF_MEMORY, "no room")
+        return Failure(Reason.CRASHED, "died") if candidate.quantization.bits == 8 else closed_form(candidate)
+
+    config = make_config("sampler=exhaustive", "n_trials=18", answer=answer)
+    run(config)
+    study = optuna.load_study(study_name=config.name, storage=config.storage)
+    for trial in study.trials:
+        record = store.saved_record(trial)
+        if record.reason == "out_of_memory":
+            assert trial.state == optuna.trial.TrialState.PRUNED
+            assert trial.constraints == {"out_of_memory": 1.0}
+        elif record.reason == "crashed":
+            assert trial.state == optuna.trial.TrialState.FAIL
+        else:
+            assert trial.state == optuna.trial.TrialState.COMPLETE
+            assert (trial.constraints["accuracy"] <= 0) == (record.metrics["accuracy"] >= 0.9 * 0.4)
+
+
+def test_every_complete_trial_of_the_store_carries_its_constraint(make_config) -> None:
+    config = make_config("n_trials=10")
+    run(config)
+    study = optuna.load_study(study_name=config.name, storage=config.storage)
+    assert all("accuracy" in trial.constraints for trial in study.trials if trial.state.name == "COMPLETE")
+
+
+def test_a_baseline_that_crashes_once_is_tried_again(make_config) -> None:
+    outcomes = [Failure(Reason.CRASHED, "killed")]
+    config = make_config("n_trials=4", answer=lambda c: outcomes.pop() if outcomes else closed_form(c))
+    result = run(config)
+    assert [record.state for record in result.records][:2] == ["failed", "complete"]
+    assert result.records[1].is_baseline
+
+
+def test_a_baseline_that_cannot_be_measured_ends_the_study(make_config) -> None:
+    config = make_config(answer=lambda _: Failure(Reason.OUT_OF_MEMORY, "no room"))
+    with pytest.raises(BaselineFailed, match="no room"):
+        run(config)
+    assert len(config.executor.asked) == 1
+
+
+def test_an_objective_that_the_workload_does_not_measure_is_refused_after_the_baseline(make_config) -> None:
+    with pytest.raises(ConfigError, match="objectives: ttft is not measured"):
+        run(make_config("objectives=[ttft,peak_memory]"))
+
+
+def test_nothing_feasible_names_the_nearest_miss(make_config) -> None:
+    result = run(make_config("accuracy_floor.epsilon=1.5", "n_trials=6"))
+    assert result.front.front == ()
+    assert result.records[result.front.nearest_miss].metrics["accuracy"] == pytest.approx(0.4)
+    assert result.front.gap == pytest.approx(0.2)
+
+
+def test_an_explicit_name_with_another_definition_is_refused_with_the_difference(make_config) -> None:
+    run(make_config("study_name=mine", "n_trials=2"))
+    with pytest.raises(StudyConflict, match=r"accuracy_floor\.epsilon: stored 0\.9, now 0\.95"):
+        run(make_config("study_name=mine", "accuracy_floor.epsilon=0.95", "n_trials=2"))
+
+
+def test_the_default_name_changes_with_the_definition_only(make_config) -> None:
+    name = make_config().name
+    assert make_config("n_trials=3", "tradeoff=chebyshev").name == name
+    assert len({name, make_config("accuracy_floor.epsilon=0.95").name, make_config("seed=1").name}) == 3
+
+
+def test_a_study_that_runs_elsewhere_is_refused(make_config) -> None:
+    config = make_config("n_trials=2")
+    with store.running(config), pytest.raises(StudyConflict, match="being run by another process"):
+        run(config)
+
+
+def test_an_interrupted_trial_is_settled_reported_and_not_counted(make_config) -> None:
+    asked = []
+
+    def answer(candidate):
+        asked.append(candidate)
+        if len(asked) == 3:
+            raise KeyboardInterrupt
+        return closed_form(candidate)
+
+    result = run(make_config("n_trials=6", "sampler=exhaustive", answer=answer))
+    assert isinstance(result.interrupted, Interrupted)
+    assert [record.reason for record in result.records] == ["", "", "interrupted"]
+    resumed = run(make_config("n_trials=6", "sampler=exhaustive"))
+    assert sum(record.state == "complete" for record in resumed.records) == 6
+    assert len(resumed.records) == 7
+
+
+def test_a_trial_left_running_by_a_killed_driver_is_settled_at_the_next_start(make_config) -> None:
+    config = make_config("n_trials=3", "sampler=exhaustive")
+    run(config)
+    study = optuna.load_study(study_name=config.name, storage=config.storage)
+    study.ask()
+    run(make_config("n_trials=5", "sampler=exhaustive"))
+    states = [trial.state.name for trial in optuna.load_study(study_name=config.name, storage=config.storage).trials]
+    assert states == ["COMPLETE"] * 3 + ["FAIL"] + ["COMPLETE"] * 2
+
+
+def test_raw_samples_are_kept_with_the_trial(make_config) -> None:
+    config = make_config("n_trials=2")
+    run(config)
+    trial = optuna.load_study(study_name=config.name, storage=config.storage).trials[0]
+    assert len(trial.user_attrs[store.SAMPLES]["latency"]) == 2
+
+
+def test_ordinals_are_stored_exactly(make_config) -> None:
+    result = run(make_config("n_trials=18", "sampler=exhaustive"))
+    assert {record.params["pruning.ratio"] for record in result.records} == {0.0, 0.25, 0.5}
+
+
+def test_a_missing_metric_is_no_objective_value(make_config) -> None:
+    def answer(candidate):
+        metrics = dict(closed_form(candidate).metrics)
+        if candidate.quantization.bits == 4:
+            del metrics["throughput"]
+        return Measurement(metrics)
+
+    result = run(make_config("n_trials=18", "sampler=exhaustive", answer=answer))
+    members = {result.records[number].params["quantization.bits"] for number in result.front.front}
+    assert 4 not in members
+
+
+def test_the_executor_is_left_also_when_the_study_fails(make_config) -> None:
+    config = make_config(answer=lambda _: Failure(Reason.OUT_OF_MEMORY, "no room"))
+    assert isinstance(config.executor, FakeExecutor)
+    with pytest.raises(BaselineFailed):
+        run(config)
+    assert config.executor.left == 1

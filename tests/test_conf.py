@@ -1,0 +1,105 @@
+"""Every yaml composes and builds; every bad input ends in one line that names the key."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+
+from search.build import build
+from search.commands.run import CONF, plain
+from search.config import build_config
+from search.errors import ConfigError
+
+GIVEN = {"model/causal_lm": "model.path=x", "model/encoder": "model.path=x", "accuracy_floor/absolute": "accuracy_floor.epsilon=0.3"}
+YAMLS = sorted(str(file.relative_to(CONF).with_suffix("")) for file in Path(CONF).glob("*/*.yaml"))
+ENCODER = ("task=retrieval", "workload=encoding", "model=minilm_l6")
+
+
+def config_of(*overrides: str) -> object:
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return build_config(plain(compose("config", overrides=list(overrides))))
+
+
+def message(*overrides: str) -> str:
+    with pytest.raises(ConfigError) as caught:
+        config_of(*overrides)
+    assert caught.value.exit_code == 2
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("name", YAMLS)
+def test_every_yaml_composes_and_builds(name: str) -> None:
+    group, _, choice = name.partition("/")
+    overrides = [f"{group}={choice}", *([GIVEN[name]] if name in GIVEN else [])]
+    if group in {"model", "task", "workload"} and choice in {"encoder", "minilm_l6", "retrieval", "encoding"}:
+        overrides = [*(o for o in ENCODER if not o.startswith(group + "=")), *overrides]
+    config_of(*overrides)
+
+
+def test_all_groups_of_the_top_config_are_covered() -> None:
+    assert {name.partition("/")[0] for name in YAMLS} >= {
+        "model", "task", "pruning", "quantization", "workload", "space", "sampler", "executor", "tracker",
+        "device", "accuracy_floor", "tradeoff", "experiment",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("workload.batch_size=abc", ["workload.batch_size", "an integer >= 1", "'abc'"]),
+        ("workload.batch_size=0", ["workload.batch_size", "an integer >= 1", "got 0"]),
+        ("space.workload.batch_size=[1,0]", ["space.workload.batch_size", "an integer >= 1", "got 0"]),
+        ("space.workload.batch_size=[1,abc]", ["space.workload.batch_size", "'abc'"]),
+        ("space.pruning.ratio=[0,1.0]", ["space.pruning.ratio", ">= 0 and < 1", "got 1.0"]),
+        ("space.pruning.ratio=[0,0.1,0.1]", ["space.pruning.ratio", "differ"]),
+        ("space.pruning.ratio=[]", ["space.pruning.ratio", "list"]),
+        ("space.quantization.bits=[16,5]", ["space.quantization.bits", "16, 8, 4", "got 5"]),
+        ("+space.pruning.rato=[0.1]", ["space.pruning.rato", "did you mean ratio"]),
+        ("+space.prunning.ratio=[0.1]", ["space.prunning", "did you mean pruning"]),
+        ("accuracy_floor.epsilon=abc", ["accuracy_floor.epsilon", "a number", "'abc'"]),
+        ("accuracy_floor.epsilon=90", ["accuracy_floor.epsilon", "<= 2", "got 90"]),
+        ("accuracy_floor.epsilon=null", ["accuracy_floor.epsilon", "a number", "got None"]),
+        ("n_trials=0", ["n_trials", ">= 1", "got 0"]),
+        ("n_trials=ten", ["n_trials", "an integer", "'ten'"]),
+        ("objectives=[throughputt]", ["objectives", "did you mean throughput"]),
+        ("objectives=[]", ["objectives"]),
+        ("objectives=[throughput,throughput]", ["objectives", "once"]),
+        ("executor.timeout=-1", ["executor.timeout", "> 0", "got -1"]),
+        ("task=retrieval", ["task", "encoder", "causal_lm"]),
+        ("study_name=../evil", ["study_name", "../evil"]),
+        ("sampler._target_=os.system", ["sampler._target_", "objectives., search., optuna.samplers."]),
+        ("sampler._target_=optuna.samplers.Nope", ["sampler._target_", "Nope"]),
+        ("+sampler.speed=9", ["sampler", "speed"]),
+        ("model=causal_lm", ["model.path"]),
+        ("+pruning.rato=0.1", ["pruning.rato", "did you mean ratio"]),
+    ],
+)
+def test_a_bad_setting_is_named_with_what_is_allowed(override: str, words: list[str]) -> None:
+    text = message("experiment=ci_tiny", override)
+    assert [word for word in words if word not in text] == [], text
+
+
+def test_an_absolute_floor_above_one_is_refused() -> None:
+    assert "accuracy_floor" in message("accuracy_floor=absolute", "accuracy_floor.epsilon=1.5")
+
+
+def test_an_empty_space_is_refused() -> None:
+    assert "nothing to vary" in message("space.pruning=null", "space.quantization=null", "space.workload=null")
+
+
+def test_a_nested_target_outside_the_allowed_packages_is_refused() -> None:
+    node = {"_target_": "objectives.measuring.encoding.Encoding", "tokens": {"_target_": "pandas.read_pickle", "x": 1}}
+    with pytest.raises(ConfigError, match=r"workload\.tokens\._target_"):
+        build(node, "workload")
+
+
+def test_a_users_module_is_admitted_by_name() -> None:
+    assert build({"_target_": "fractions.Fraction", "numerator": 1}, "x", ("fractions.",)) == 1
+
+
+def test_metric_names_may_use_dots_or_underscores() -> None:
+    config = config_of("objectives=[latency_p95,peak_memory]")
+    assert config.objectives == ("latency.p95", "peak_memory")  # type: ignore[attr-defined]
