@@ -20,7 +20,6 @@ from objectives.models import LoadedModel
 from objectives.problem import Problem
 from objectives.types import Candidate, Failure, Measurement, Outcome, Pruner, Quantizer, Reason, Score
 
-
 if TYPE_CHECKING:
     import torch
 
@@ -137,4 +136,3 @@ def is_out_of_memory(error: BaseException) -> bool:
     """CPU allocation failures are plain RuntimeErrors, CUDA's a subclass: both are told by their text."""
     text = str(error).lower()
     return isinstance(error, MemoryError) or "out of memory" in text or "can't allocate memory" in text
-

@@ -96,7 +96,7 @@ class Checkpoint:
         import torch
         import transformers
 
-        transformers.utils.logging.disable_progress_bar()
+        transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
         folder = self.folder()
         _require_files(folder)
         heads = {"causal_lm": transformers.AutoModelForCausalLM, "encoder": transformers.AutoModel}

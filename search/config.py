@@ -140,9 +140,7 @@ def _check_kinds(model: Checkpoint, task: Task, space: Space) -> None:
     workload = space.baseline_candidate().workload
     for key, part in (("task", task), ("workload", workload)):
         if part.head != model.head:
-            raise ConfigError(
-                f"{key}: {type(part).__name__} drives {part.head} models, but model.head is {model.head}"
-            )
+            raise ConfigError(f"{key}: {type(part).__name__} drives {part.head} models, but model.head is {model.head}")
 
 
 def _sampler(node: Mapping[str, Any], allowed: tuple[str, ...]) -> Callable[[int], BaseSampler]:

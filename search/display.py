@@ -29,9 +29,7 @@ def front_table(
     rows = rows_of(frame(records, front, fixed))
     searched = tuple(searched_columns(records).values())
     shown = [column for column in columns(rows, front.objectives, searched, rate) if _fits(column, front)]
-    table = Table(
-        title=Text(title) if title else None, caption=Text(_caption(rows, front)), header_style="bold"
-    )
+    table = Table(title=Text(title) if title else None, caption=Text(_caption(rows, front)), header_style="bold")
     table.add_column(Text(""))
     table.add_column(Text("Trial"), justify="right")
     for column in shown:

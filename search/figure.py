@@ -75,9 +75,7 @@ def draw(rows: Sequence[Row], front: ParetoFront, searched: Sequence[str], title
 
 def _points(rows: Sequence[Row], names: Sequence[str], rate: str) -> list[dict[str, Any]]:
     keys = [METRICS[name].column for name in names]
-    measured = [
-        row for row in rows if all(row.get(key) is not None for key in keys) and row["cached_from"] is None
-    ]
+    measured = [row for row in rows if all(row.get(key) is not None for key in keys) and row["cached_from"] is None]
     sizes = [_scale(measured, name, rate)[0] for name in names]
     return [{**row, "at": tuple(row[key] / size for key, size in zip(keys, sizes))} for row in measured]
 
@@ -102,9 +100,7 @@ def _scatter(axes: Axes, points: Sequence[Row], front: ParetoFront) -> None:
         axes.step(x, y, where=side, color=_FRONT, linewidth=1.4, alpha=0.6, zorder=3)
 
 
-def _dress(
-    axes: Axes, points: Sequence[Row], names: Sequence[str], title: str, front: ParetoFront, rate: str
-) -> None:
+def _dress(axes: Axes, points: Sequence[Row], names: Sequence[str], title: str, front: ParetoFront, rate: str) -> None:
     axes.set_xlabel(_axis_title(points, names[0], rate))
     axes.set_ylabel(_axis_title(points, names[1], rate))
     axes.set_title(f"{title}: accuracy ≥ {score(front.floor)}", loc="left", weight="bold", parse_math=False)
@@ -150,9 +146,7 @@ def _annotate(axes: Axes, text: str, at: tuple[float, float], offset: tuple[int,
     from matplotlib.patheffects import withStroke
 
     side = "left" if offset[0] > 0 else "right" if offset[0] < 0 else "center"
-    words = axes.annotate(
-        text, at, offset, textcoords="offset points", fontsize=7.5, ha=side, color="#1d2a33"
-    )
+    words = axes.annotate(text, at, offset, textcoords="offset points", fontsize=7.5, ha=side, color="#1d2a33")
     words.set_parse_math(False)
     words.set_path_effects([withStroke(linewidth=2.5, foreground="white")])
     return words

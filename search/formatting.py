@@ -137,9 +137,7 @@ def rows_of(table: pd.DataFrame) -> list[dict[str, Any]]:
     return rows
 
 
-def columns(
-    rows: Sequence[Row], objectives: Sequence[str], searched: Sequence[str], rate: str
-) -> list[Column]:
+def columns(rows: Sequence[Row], objectives: Sequence[str], searched: Sequence[str], rate: str) -> list[Column]:
     """Settings first, then every metric of interest that occurs in ``rows``."""
     settings = [
         Column("pruning_ratio", "Pruned", Scale(0.01, "%"), 1),
@@ -176,9 +174,7 @@ def _settings(row: Row, searched: Sequence[str], pruned: str, batch: str) -> lis
 
 def failures(rows: Sequence[Row]) -> dict[str, int]:
     """Failed trials by reason, most frequent first."""
-    return dict(
-        Counter(str(row["reason"] or "error") for row in rows if row["state"] == "failed").most_common()
-    )
+    return dict(Counter(str(row["reason"] or "error") for row in rows if row["state"] == "failed").most_common())
 
 
 def verdict(rows: Sequence[Row], front: ParetoFront, searched: Sequence[str], rate: str) -> str:
@@ -189,14 +185,9 @@ def verdict(rows: Sequence[Row], front: ParetoFront, searched: Sequence[str], ra
         name = "the baseline as it is, " if row["is_baseline"] else ""
         words = ", ".join(_settings(row, searched, "{} pruned", "batch {}"))
         gains = _gains(row, next((r for r in rows if r["is_baseline"]), None), front.objectives, rate)
-        return (
-            f"Recommended: {name}{words}: {gains}, "
-            f"accuracy {score(row['accuracy'])} ≥ floor {score(front.floor)}."
-        )
+        return f"Recommended: {name}{words}: {gains}, accuracy {score(row['accuracy'])} ≥ floor {score(front.floor)}."
     if front.front:
-        return (
-            f"{len(front.front)} candidates are on the front; without a finite trade-off none is recommended."
-        )
+        return f"{len(front.front)} candidates are on the front; without a finite trade-off none is recommended."
     if front.nearest_miss is not None and front.gap is not None:
         row = by_number[front.nearest_miss]
         return (

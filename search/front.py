@@ -51,9 +51,7 @@ class ParetoFront:
     tradeoffs: Mapping[int, float]
 
 
-def cut(
-    records: Sequence[TrialRecord], objectives: Sequence[str], floor: float, tradeoff: Tradeoff
-) -> ParetoFront:
+def cut(records: Sequence[TrialRecord], objectives: Sequence[str], floor: float, tradeoff: Tradeoff) -> ParetoFront:
     """Cut the front of ``records`` at accuracy >= ``floor`` (absolute, in [0, 1]).
 
     Without a measured baseline there are no trade-offs, hence no recommendation and no hypervolume. Raises
@@ -116,9 +114,7 @@ def _members(feasible: Sequence[TrialRecord], objectives: Sequence[str]) -> list
     return [own[index] for index in chosen]
 
 
-def _scores(
-    measured: Sequence[TrialRecord], tradeoff: Tradeoff, baseline: TrialRecord | None
-) -> dict[int, float]:
+def _scores(measured: Sequence[TrialRecord], tradeoff: Tradeoff, baseline: TrialRecord | None) -> dict[int, float]:
     if baseline is None:
         return {}
     scores = {baseline.number: tradeoff(baseline.metrics, baseline.metrics)}
@@ -162,9 +158,7 @@ def searched_columns(records: Sequence[TrialRecord]) -> dict[str, str]:
     return {path: f"param_{column}" if column in taken else column for path, column in plain.items()}
 
 
-def frame(
-    records: Sequence[TrialRecord], front: ParetoFront, fixed: Mapping[str, Value] | None = None
-) -> pd.DataFrame:
+def frame(records: Sequence[TrialRecord], front: ParetoFront, fixed: Mapping[str, Value] | None = None) -> pd.DataFrame:
     """One row per trial, base units; columns that do not apply are empty.
 
     ``fixed``: values, by dotted path, of variables that were not searched. ``pruning_ratio`` is the realised
@@ -178,12 +172,7 @@ def frame(
     further = [name for name in METRICS if any(name in record.metrics for record in records)]
     rows = [_row(record, front, {**(fixed or {}), **record.params}, baseline) for record in records]
     for row, record in zip(rows, records):
-        row.update(
-            {
-                METRICS[name].column: record.metrics.get(name, row.get(METRICS[name].column))
-                for name in further
-            }
-        )
+        row.update({METRICS[name].column: record.metrics.get(name, row.get(METRICS[name].column)) for name in further})
         row.update({column: record.params.get(path) for path, column in searched.items()})
     order = dict.fromkeys((
         *_FIRST, *(METRICS[name].column for name in _MEASURED), "accuracy", "accuracy_stderr",

@@ -120,12 +120,8 @@ def _tiles(study: StudyInfo, rows: Sequence[Row], front: ParetoFront) -> list[tu
     if best and best["memory_ratio"] is not None:
         tiles.append(("peak memory", ratio(best["memory_ratio"]), "of the baseline's"))
     if best:
-        tiles.append(
-            ("accuracy", score(best["accuracy"]), f"floor {score(front.floor)}, {floor_rule(study)}")
-        )
-    tiles.append(
-        ("Pareto front", str(len(front.front)), f"of {len(front.feasible)} feasible, {len(rows)} trials")
-    )
+        tiles.append(("accuracy", score(best["accuracy"]), f"floor {score(front.floor)}, {floor_rule(study)}"))
+    tiles.append(("Pareto front", str(len(front.front)), f"of {len(front.feasible)} feasible, {len(rows)} trials"))
     return tiles + [(name, value, "") for name, value in study.headline.items()]
 
 
@@ -149,15 +145,11 @@ def _status(row: Row) -> str:
     return "recommended" if row["recommended"] else standing
 
 
-def _drawing(
-    study: StudyInfo, rows: Sequence[Row], front: ParetoFront, searched: Sequence[str]
-) -> dict[str, Any]:
+def _drawing(study: StudyInfo, rows: Sequence[Row], front: ParetoFront, searched: Sequence[str]) -> dict[str, Any]:
     """What the script needs to draw the picture, and to cut the front at another floor."""
     axes = list(dict.fromkeys((*front.objectives, "accuracy")))
     keys = [METRICS[name].column for name in axes]
-    drawn = [
-        row for row in rows if row["cached_from"] is None and all(row.get(key) is not None for key in keys)
-    ]
+    drawn = [row for row in rows if row["cached_from"] is None and all(row.get(key) is not None for key in keys)]
     shown = columns(rows, front.objectives, searched, study.rate)
     baseline = next((row for row in drawn if row["is_baseline"]), None)
     return {
@@ -165,9 +157,7 @@ def _drawing(
         "baselineAccuracy": baseline["accuracy"] if baseline else None,
         "objectives": len(front.objectives),
         "axes": [_axis(name, [row[METRICS[name].column] for row in drawn], study.rate) for name in axes],
-        "repeats": [
-            row["accuracy"] for row in rows if row["cached_from"] is not None and row["accuracy"] is not None
-        ],
+        "repeats": [row["accuracy"] for row in rows if row["cached_from"] is not None and row["accuracy"] is not None],
         "trials": [
             {
                 "trial": row["trial"],
@@ -176,9 +166,7 @@ def _drawing(
                 "accuracy": row["accuracy"],
                 "tradeoff": front.tradeoffs.get(row["trial"]),
                 "baseline": row["is_baseline"],
-                "details": [
-                    [column.title, column.cell(row)] for column in shown if row[column.key] is not None
-                ],
+                "details": [[column.title, column.cell(row)] for column in shown if row[column.key] is not None],
             }
             for row in drawn
         ],

@@ -24,7 +24,12 @@ def make_progress(config: StudyConfig) -> Iterator[Progress]:
     if not sys.stderr.isatty():
         yield PlainProgress(config)
         return
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(bar_width=24), MofNCompleteColumn())
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+    )
     with RichProgress(*columns, TimeElapsedColumn(), console=Console(stderr=True)) as bar:
         yield LiveProgress(config, bar)
 

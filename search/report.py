@@ -55,9 +55,7 @@ class StudyInfo:
     rate: str = "tokens/s"
 
 
-def write_report(
-    folder: Path, study: StudyInfo, records: Sequence[TrialRecord], front: ParetoFront
-) -> list[Path]:
+def write_report(folder: Path, study: StudyInfo, records: Sequence[TrialRecord], front: ParetoFront) -> list[Path]:
     """Write all files into ``folder``, replacing older ones, and return their paths."""
     table = frame(records, front, study.fixed)
     rows = rows_of(table)

@@ -52,7 +52,8 @@ class Axis:
 
     def value(self, sampled: Any) -> Value:
         """From what Optuna sampled to the value on the grid."""
-        return self.values[sampled] if self.is_ordinal else sampled
+        found: Value = self.values[sampled] if self.is_ordinal else sampled
+        return found
 
     def sampled(self, value: Value) -> Any:
         """The inverse of :meth:`value`."""
@@ -66,7 +67,9 @@ class Space:
     axes: tuple[Axis, ...]
     parts: Mapping[str, Any]
     allowed: Sequence[str] = ALLOWED
-    _built: dict[tuple[str, tuple[Value, ...]], Any] = field(default_factory=dict, compare=False, repr=False)
+    _built: dict[tuple[str, tuple[tuple[str, Value], ...]], Any] = field(
+        default_factory=dict, compare=False, repr=False
+    )
 
     def __len__(self) -> int:
         """Number of cells."""
@@ -113,12 +116,12 @@ class Space:
 
     def _part(self, part: str, cell: Cell) -> Any:
         mine = {path: value for path, value in cell.items() if path.startswith(part + ".")}
-        key = (part, tuple(mine.items()))  # type: ignore[assignment]
+        key = (part, tuple(mine.items()))
         if key not in self._built:
             node = dict(self.parts[part])
             node.update({path.removeprefix(part + "."): value for path, value in mine.items()})
-            self._built[key] = build(node, part, self.allowed)  # type: ignore[index]
-        return self._built[key]  # type: ignore[index]
+            self._built[key] = build(node, part, self.allowed)
+        return self._built[key]
 
     def fixed(self) -> dict[str, Value]:
         """Scalar settings of the candidate that are not searched, by dotted path."""

@@ -20,7 +20,7 @@ from filelock import FileLock, Timeout
 from optuna.exceptions import ExperimentalWarning
 from optuna.samplers import BaseSampler
 from optuna.storages import RDBStorage
-from optuna.study import Study
+from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from objectives.types import METRICS, Reason
@@ -31,7 +31,14 @@ from search.samplers.distinct import GRID
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
-RECORD, SAMPLES, DEFINITION, CONFIG, MACHINE, UID = "record", "samples", "definition", "config", "machine", "uid"
+RECORD, SAMPLES, DEFINITION, CONFIG, MACHINE, UID = (
+    "record",
+    "samples",
+    "definition",
+    "config",
+    "machine",
+    "uid",
+)
 
 
 def open_storage(url: str, home: Path) -> RDBStorage:
@@ -76,7 +83,8 @@ def open_study(config: StudyConfig, sampler: Callable[[int], BaseSampler]) -> St
     ``sampler``: by seed; a resumed study gets another seed, or it would draw its first trials again.
     """
     storage = open_storage(config.storage, config.home)
-    directions = ["maximize" if METRICS[name].higher_is_better else "minimize" for name in config.objectives]
+    up, down = StudyDirection.MAXIMIZE, StudyDirection.MINIMIZE
+    directions = [up if METRICS[name].higher_is_better else down for name in config.objectives]
     known = {summary.study_name for summary in optuna.get_all_study_summaries(storage)}
     if config.name in known:
         study = optuna.load_study(study_name=config.name, storage=storage)

@@ -41,7 +41,7 @@ class Progress(Protocol):
     def stage(self, text: str) -> None:
         """What is going on now."""
 
-    def trial(self, records: Sequence[TrialRecord], front: ParetoFront | None) -> None:
+    def trial(self, records: Sequence[TrialRecord], front: ParetoFront) -> None:
         """One more trial is finished."""
 
 
@@ -170,7 +170,9 @@ class Loop:
                 return
             if _is_known(record):
                 break
-        raise BaselineFailed(f"the baseline (unpruned, 16 bits) could not be measured: {record.reason}: {record.message}")
+        raise BaselineFailed(
+            f"the baseline (unpruned, 16 bits) could not be measured: {record.reason}: {record.message}"
+        )
 
     def _ask_for(self, cell: Cell) -> Trial:
         """A trial of exactly ``cell``; outside the space it has no parameters, so no sampler learns from it."""
@@ -256,8 +258,9 @@ class Loop:
             if record is None:
                 record = store.interrupted_record(self.study, frozen)
                 store.save_record(self.study, frozen.number, record, {})
-            values = [record.metrics.get(name) for name in self.config.objectives]
-            if record.state == "complete" and None not in values and frozen.constraints:
+            values = [record.metrics[name] for name in self.config.objectives if name in record.metrics]
+            measured = record.state == "complete" and len(values) == len(self.config.objectives)
+            if measured and frozen.constraints:
                 self.study.tell(frozen.number, values)
             else:
                 self.study.tell(frozen.number, state=TrialState.FAIL)

@@ -105,9 +105,7 @@ class Expression:
         tree, names = _parse(self.expression)
         scope = {}
         for name in names:
-            source, key = (
-                (baseline, name.removeprefix("baseline.")) if _of_baseline(name) else (metrics, name)
-            )
+            source, key = (baseline, name.removeprefix("baseline.")) if _of_baseline(name) else (metrics, name)
             scope[name] = _value(source, key, "the baseline" if _of_baseline(name) else "the measurement")
         try:
             return _or_infinity(_compute(tree, scope))
@@ -133,9 +131,7 @@ def _log_ratio(name: str, metrics: Mapping[str, float], baseline: Mapping[str, f
 def _value(metrics: Mapping[str, float], name: str, where: str) -> float:
     if name not in metrics:
         present = ", ".join(sorted(metrics)) or "nothing"
-        raise MissingMetricError(
-            f"the trade-off needs {name!r}, which {where} does not have; it has: {present}"
-        )
+        raise MissingMetricError(f"the trade-off needs {name!r}, which {where} does not have; it has: {present}")
     return float(metrics[name])
 
 

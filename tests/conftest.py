@@ -29,7 +29,7 @@ SIZES: dict[str, dict[str, Any]] = {
     "qwen2": {**_GROUPED, "num_hidden_layers": 2, "intermediate_size": 192, "tie_word_embeddings": True},
     "bert": {**_COMMON, "num_hidden_layers": 2, "intermediate_size": 128, "max_position_embeddings": 128},
 }
-"""Per family: biases in qwen2 (q, k, v) and bert (all), attention wider than the model and an untied head in mistral."""
+"""By family. qwen2 has biases at q, k, v; bert everywhere; mistral has wide attention and an untied head."""
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -59,9 +59,7 @@ def tiny() -> Callable[[str], LoadedModel]:
 
 
 @pytest.fixture(scope="session")
-def tiny_folder(
-    tiny: Callable[[str], LoadedModel], tmp_path_factory: pytest.TempPathFactory
-) -> Callable[[str], Path]:
+def tiny_folder(tiny: Callable[[str], LoadedModel], tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     """The same model as a folder in Hugging Face's format. Shared: copy it before changing it."""
 
     @cache
@@ -86,10 +84,9 @@ def _build(family: str) -> LoadedModel:
     config = AutoConfig.for_model(family, **SIZES[family])
     module = (AutoModel if encoder else AutoModelForCausalLM).from_config(config)
     generator = torch.Generator().manual_seed(1)
-    for name, weight in module.named_parameters():  # as initialised, biases are 0, norms 1, and blocks do little
-        spread = 0.15 if weight.dim() == 2 else 0.1
+    for name, weight in module.named_parameters():  # as initialised, biases are 0 and norms 1
         centre = 1.0 if "norm" in name.lower() and name.endswith("weight") else 0.0
-        values = torch.randn(weight.shape, generator=generator) * spread + centre
+        values = torch.randn(weight.shape, generator=generator) * 0.08 + centre
         weight.data = values.to(torch.bfloat16)  # not module.to: it would round the rotary frequencies too
     module.tie_weights()
     return LoadedModel(module.eval().requires_grad_(False), _tokenizer(), "encoder" if encoder else "causal_lm")

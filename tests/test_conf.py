@@ -12,7 +12,11 @@ from search.commands.run import CONF, plain
 from search.config import build_config
 from search.errors import ConfigError
 
-GIVEN = {"model/causal_lm": "model.path=x", "model/encoder": "model.path=x", "accuracy_floor/absolute": "accuracy_floor.epsilon=0.3"}
+GIVEN = {
+    "model/causal_lm": "model.path=x",
+    "model/encoder": "model.path=x",
+    "accuracy_floor/absolute": "accuracy_floor.epsilon=0.3",
+}
 YAMLS = sorted(str(file.relative_to(CONF).with_suffix("")) for file in Path(CONF).glob("*/*.yaml"))
 ENCODER = ("task=retrieval", "workload=encoding", "model=minilm_l6")
 
@@ -87,11 +91,16 @@ def test_an_absolute_floor_above_one_is_refused() -> None:
 
 
 def test_an_empty_space_is_refused() -> None:
-    assert "nothing to vary" in message("space.pruning=null", "space.quantization=null", "space.workload=null")
+    assert "nothing to vary" in message(
+        "space.pruning=null", "space.quantization=null", "space.workload=null"
+    )
 
 
 def test_a_nested_target_outside_the_allowed_packages_is_refused() -> None:
-    node = {"_target_": "objectives.measuring.encoding.Encoding", "tokens": {"_target_": "pandas.read_pickle", "x": 1}}
+    node = {
+        "_target_": "objectives.measuring.encoding.Encoding",
+        "tokens": {"_target_": "pandas.read_pickle", "x": 1},
+    }
     with pytest.raises(ConfigError, match=r"workload\.tokens\._target_"):
         build(node, "workload")
 

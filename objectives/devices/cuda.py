@@ -66,7 +66,11 @@ class Cuda:
             return linear
         if bits == 8 and (linear.in_features % 8 or linear.out_features % 8):
             raise Unsupported(f"int8 on CUDA needs widths that are multiples of 8, got {linear}")
-        from torchao.quantization import Int4WeightOnlyConfig, Int8DynamicActivationInt8WeightConfig, quantize_
+        from torchao.quantization import (
+            Int4WeightOnlyConfig,
+            Int8DynamicActivationInt8WeightConfig,
+            quantize_,
+        )
 
         holder = nn.Sequential(linear)
         if bits == 8:

@@ -8,6 +8,7 @@ ways, so they are never mixed. The number of new tokens is fixed: a candidate ga
 
 from __future__ import annotations
 
+from itertools import pairwise
 from time import perf_counter
 from typing import TYPE_CHECKING
 
@@ -50,7 +51,7 @@ class Generation:
                 cache, ids = output.past_key_values, output.logits[:, -1].argmax(dim=-1, keepdim=True)
                 device.synchronize()
                 stamps.append(perf_counter())
-        steps = [later - earlier for earlier, later in zip(stamps, stamps[1:])]
+        steps = [later - earlier for earlier, later in pairwise(stamps)]
         return Timing(
             latency=(stamps[-1] - stamps[0],),
             items=self.batch_size * self.new_tokens,

@@ -48,7 +48,8 @@ class Interleaved:
             candidate()
             if reference is not None:
                 reference()
-        timings, ratios = [], []
+        timings: list[Timing] = []
+        ratios: list[float] = []
         start = perf_counter()
         while not self._enough(ratios, perf_counter() - start):
             timing = candidate()
@@ -74,7 +75,7 @@ def half_width(ratios: Sequence[float]) -> float:
     values = np.asarray(ratios)
     median = float(np.median(values))
     sigma = 1.4826 * float(np.median(np.abs(values - median)))
-    return 1.96 * 1.2533 * sigma / np.sqrt(len(values)) / median
+    return float(1.96 * 1.2533 * sigma / np.sqrt(len(values)) / median)
 
 
 def merge(timings: Sequence[Timing]) -> Timing:

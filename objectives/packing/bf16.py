@@ -7,6 +7,7 @@ above one or two rows, so W is widened to fp32 slice by slice; the products are 
 from __future__ import annotations
 
 import sys
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -32,7 +33,7 @@ class Bf16Linear(PackedLinear):
         weight = source.weight
         if weight.dtype != torch.bfloat16:
             weight = nn.Parameter(weight.detach().to(torch.bfloat16), requires_grad=False)
-        return cls(weight, None if source.bias is None else source.bias.detach())
+        return cls(cast("nn.Parameter", weight), None if source.bias is None else source.bias.detach())
 
     def kernel(self, rows: Tensor) -> Tensor:
         """Multiply in bf16."""

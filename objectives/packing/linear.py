@@ -48,7 +48,7 @@ class PackedLinear(nn.Module):
         rows = x.reshape(-1, self.in_features)
         y = self.kernel(rows) if rows.shape[0] <= self.kernel_rows else self._multiply_unpacked(rows)
         if self.bias is not None:
-            y = y + self.bias.to(y.dtype)
+            y = y.add_(self.bias.to(y.dtype))
         return y.view(*x.shape[:-1], self.out_features)
 
     def _multiply_unpacked(self, rows: Tensor) -> Tensor:

@@ -127,7 +127,8 @@ class Structured:
         linear = block.linear(path)
         if len(kept) == linear.in_features:
             return
-        weight, bias = linear.weight[:, kept], linear.bias
+        weight: Tensor = linear.weight[:, kept]
+        bias: Tensor | None = linear.bias
         if self.reconstruction == "least_squares":
             moment = moments[block.name, path]
             weight, bias = reconstruction.reconstruct(linear.weight, linear.bias, moment, kept, self.ridge)
@@ -135,9 +136,7 @@ class Structured:
         model.kept_inputs[block.name, path] = kept
 
 
-def choose_split(
-    groups: Tensor, channels: Tensor, sizes: BlockSizes, budget: float, multiple: int
-) -> Split | None:
+def choose_split(groups: Tensor, channels: Tensor, sizes: BlockSizes, budget: float, multiple: int) -> Split | None:
     """The split of one block that removes about ``budget`` parameters at the least loss of output energy.
 
     ``groups`` [g], ``channels`` [c]: scores. At least one group and ``multiple`` channels stay; None when the

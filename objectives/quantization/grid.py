@@ -27,7 +27,8 @@ class Codes:
         out, width = self.values.shape
         groups = self.scale.shape[1]
         centred = self.values.view(out, groups, width // groups).float() - 2 ** (self.bits - 1)
-        return (centred * self.scale.unsqueeze(2) + self.zero.unsqueeze(2)).view(out, width)
+        restored: Tensor = centred * self.scale.unsqueeze(2) + self.zero.unsqueeze(2)
+        return restored.view(out, width)
 
 
 def min_max_grid(grouped: Tensor, bits: int, shrink: float = 1.0) -> tuple[Tensor, Tensor]:
@@ -45,7 +46,7 @@ def min_max_grid(grouped: Tensor, bits: int, shrink: float = 1.0) -> tuple[Tenso
 def codes_on_grid(grouped: Tensor, scale: Tensor, zero: Tensor, bits: int) -> Tensor:
     """Nearest code of every weight, as floats [out, groups, group]."""
     half = 2 ** (bits - 1)
-    codes = torch.round((grouped - zero.unsqueeze(2)) / scale.unsqueeze(2)) + half
+    codes: Tensor = torch.round((grouped - zero.unsqueeze(2)) / scale.unsqueeze(2)) + half
     return codes.clamp_(0, 2**bits - 1)
 
 

@@ -9,6 +9,7 @@ Grid search by shrinking the range: Shao et al., OmniQuant, https://arxiv.org/ab
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Literal
 
 from pydantic.dataclasses import dataclass as settings
@@ -53,8 +54,7 @@ class RoundToNearest:
                     moment = moment.select(kept)
                 codes = self._codes(linear, moment)
                 bits = self.bits if codes is not None or self.bits != 4 else 16
-                if bits != self.bits:
-                    model.notes.append(f"{block.name}.{path}: {linear.in_features} inputs fit no group, kept in 16 bits")
+                model.notes.extend(f"{block.name}.{path}: {what}" for what in self._not_as_asked(linear, codes))
                 block.module.set_submodule(path, device.pack(linear, bits, codes))
         device.place_(model)
 
@@ -64,9 +64,19 @@ class RoundToNearest:
 
         from objectives.quantization.grid import round_to_grid
 
-        sizes = [size for size in (self.group_size, 32) if linear.in_features % size == 0]
+        sizes = [size for size in (128, 64, 32) if size <= self.group_size and linear.in_features % size == 0]
         if self.bits != 4 or not sizes or linear.out_features % 16:
             return None
         importance = torch.ones(linear.in_features) if moment is None else moment.second.diagonal()
         shrinks = _CLIPPED if self.grid == "mse" else (1.0,)
         return round_to_grid(linear.weight, importance, self.bits, sizes[0], shrinks)
+
+    def _not_as_asked(self, linear: nn.Linear, codes: Codes | None) -> Iterator[str]:
+        """What to note with the trial about a 4-bit layer."""
+        if self.bits != 4:
+            return
+        inputs, outputs = linear.in_features, linear.out_features
+        if codes is None:
+            yield f"{inputs} inputs x {outputs} outputs fit no 4-bit kernel, kept in 16 bits"
+        elif (size := inputs // codes.scale.shape[1]) != self.group_size:
+            yield f"{inputs} inputs fit no group of {self.group_size}, groups of {size} instead"

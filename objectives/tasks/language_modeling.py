@@ -56,7 +56,7 @@ class LanguageModeling:
 
     def calibration(self, model: LoadedModel) -> Sequence[torch.Tensor]:
         """See ``objectives.types.Task``."""
-        return self._rows(model)[0].split(self.batch_rows)
+        return self._batches(self._rows(model)[0])
 
     def evaluate(self, model: LoadedModel) -> Score:
         """See ``objectives.types.Task``; ``extra`` holds the perplexity."""
@@ -64,7 +64,7 @@ class LanguageModeling:
 
         hits, losses = [], []
         with torch.inference_mode():
-            for batch in self._rows(model)[1].split(self.batch_rows):
+            for batch in self._batches(self._rows(model)[1]):
                 hit, loss = _next_token(model, batch)
                 hits.extend(hit)
                 losses.extend(loss)
@@ -73,6 +73,9 @@ class LanguageModeling:
             return Score(float(np.mean(hits)), standard_error(hits), tuple(hits), {"perplexity": perplexity})
         accuracy = 1.0 / perplexity
         return Score(accuracy, accuracy * standard_error(losses), tuple(losses), {"perplexity": perplexity})
+
+    def _batches(self, rows: torch.Tensor) -> list[torch.Tensor]:
+        return [rows[start : start + self.batch_rows] for start in range(0, len(rows), self.batch_rows)]
 
     def _rows(self, model: LoadedModel) -> tuple[torch.Tensor, torch.Tensor]:
         """Token ids [documents, tokens] for calibration and for scoring."""

@@ -15,8 +15,12 @@ def main(arguments: list[str]) -> int:
     """Print the recommended candidate (or the front's best in one metric) as JSON in base units."""
     study = load(arguments, options=("objective",))
     if not study.front.front:
-        gap = f"; nearest miss: trial {study.front.nearest_miss}, {study.front.gap:.4f} below" if study.front.gap else ""
-        raise NothingFeasible(f"no trial of {study.config.name} reaches the accuracy floor {study.front.floor:.4f}{gap}")
+        gap = (
+            f"; nearest miss: trial {study.front.nearest_miss}, {study.front.gap:.4f} below" if study.front.gap else ""
+        )
+        raise NothingFeasible(
+            f"no trial of {study.config.name} reaches the accuracy floor {study.front.floor:.4f}{gap}"
+        )
     chosen = choose(study, study.options.get("objective"))
     print(json.dumps({"study": study.config.name, "trial": chosen.number, **_settings(study, chosen)}, indent=2))
     return 0

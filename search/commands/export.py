@@ -33,7 +33,10 @@ def main(arguments: list[str]) -> int:
         size = checkpoint.save(model, folder, facts)
     except ObjectiveError as error:
         raise ConfigError(str(error)) from error
-    print(f"{folder}: trial {record.number}, {size / 2**20:.1f} MiB of weights; load with objectives.load({str(folder)!r})")
+    print(
+        f"{folder}: trial {record.number}, {size / 2**20:.1f} MiB of weights; "
+        f"load with objectives.load({str(folder)!r})"
+    )
     return 0
 
 

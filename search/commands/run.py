@@ -90,7 +90,9 @@ def _swept() -> str:
 def _one_line(error: Exception) -> str:
     """The gist of a Hydra or OmegaConf message, whose first lines say it and whose rest repeats the stack."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    shown = [line for line in lines if not line.startswith(("full_key", "object_type", "reference_type", "Config search"))]
+    shown = [
+        line for line in lines if not line.startswith(("full_key", "object_type", "reference_type", "Config search"))
+    ]
     cause = error.__cause__
     if cause is not None and str(cause).splitlines():
         shown.append(f"({str(cause).splitlines()[0].strip()})")

@@ -80,7 +80,9 @@ def _name(storage: optuna.storages.BaseStorage, asked: str) -> str:
 def _override(stored: DictConfig, given: dict[str, str]) -> dict[str, Any]:
     for key in given:
         if key.partition(".")[0] not in RECUT:
-            raise ConfigError(f"{key}: cannot be changed after the trials; can be: study, home, storage, {', '.join(RECUT)}")
+            raise ConfigError(
+                f"{key}: cannot be changed after the trials; can be: study, home, storage, {', '.join(RECUT)}"
+            )
     try:
         merged = OmegaConf.merge(stored, OmegaConf.from_dotlist([f"{key}={value}" for key, value in given.items()]))
         resolved = OmegaConf.to_container(merged, resolve=True)

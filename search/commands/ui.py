@@ -24,8 +24,17 @@ def main(arguments: list[str]) -> int:
     if not database.is_file():
         raise ConfigError(f"home: {database} does not exist; run a study first, or give home=<folder>")
     print(f"http://127.0.0.1:{port}/#/experiments?workflowType=machine_learning  (Ctrl-C stops)", flush=True)
-    environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
+    environment = {
+        **os.environ,
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+    }
     command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", port]
-    command += ["--backend-store-uri", f"sqlite:///{database}", "--default-artifact-root", (home / "artifacts").as_uri()]
+    command += [
+        "--backend-store-uri",
+        f"sqlite:///{database}",
+        "--default-artifact-root",
+        (home / "artifacts").as_uri(),
+    ]
     command += ["--allowed-hosts", f"localhost:{port},127.0.0.1:{port},localhost,127.0.0.1"]
     return subprocess.call(command, env=environment)

@@ -74,9 +74,9 @@ class WorkerRunner:
     ) -> None:
         """Let an idle process go; kill one that is still measuring."""
         if kind is None:
-            self._pool.close()
+            self._pool.close()  # type: ignore[no-untyped-call]
         else:
-            self._pool.stop()
+            self._pool.stop()  # type: ignore[no-untyped-call]
         self._pool.join()
 
     def prepare(self) -> Future[Mapping[str, str]]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import itertools
 import random
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from optuna import Study
@@ -78,7 +78,7 @@ class DistinctSampler(BaseSampler):
         if not free:
             return drawn
         random.Random(f"{self._seed}:{trial.number}").shuffle(free)  # ties are broken at random
-        return dict(zip(grid, min(free, key=lambda cell: _distance(cell, tuple(drawn.values()), grid))))
+        return dict(zip(grid, min(free, key=lambda cell: _distance(cell, drawn.values(), grid))))
 
     def sample_independent(
         self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
@@ -90,9 +90,7 @@ class DistinctSampler(BaseSampler):
         """Passed on."""
         self.inner.before_trial(study, trial)
 
-    def after_trial(
-        self, study: Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None
-    ) -> None:
+    def after_trial(self, study: Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None) -> None:
         """Passed on."""
         self.inner.after_trial(study, trial, state, values)
 
@@ -101,7 +99,7 @@ class DistinctSampler(BaseSampler):
         self.inner.reseed_rng()
 
 
-def _distance(one: Sequence[Any], other: Sequence[Any], grid: dict[str, Sequence[Any]]) -> float:
+def _distance(one: Iterable[Any], other: Iterable[Any], grid: dict[str, Sequence[Any]]) -> float:
     """Sum over the axes: share of the axis for ordinals, 0 or 1 for categories."""
     total = 0.0
     for a, b, values in zip(one, other, grid.values()):

@@ -63,7 +63,11 @@ class GuardedMirror:
         self._guard(lambda: self._mirror.child(record))
 
     def close(
-        self, records: Sequence[TrialRecord], summary: Mapping[str, float], tags: Mapping[str, str], files: Sequence[Path]
+        self,
+        records: Sequence[TrialRecord],
+        summary: Mapping[str, float],
+        tags: Mapping[str, str],
+        files: Sequence[Path],
     ) -> str:
         """See ``search.tracking.protocol.Mirror``."""
         return self._guard(lambda: self._mirror.finish(records, summary, tags, files)) or ""
@@ -130,7 +134,8 @@ class MlflowMirror:
         return parent
 
     def _search(self, query: str) -> list[Any]:
-        found, token = [], None
+        found: list[Any] = []
+        token = None
         while True:
             page = self.client.search_runs([self.experiment], query, max_results=1000, page_token=token)
             found.extend(page)
@@ -173,7 +178,11 @@ class MlflowMirror:
         )
 
     def finish(
-        self, records: Sequence[TrialRecord], summary: Mapping[str, float], tags: Mapping[str, str], files: Sequence[Path]
+        self,
+        records: Sequence[TrialRecord],
+        summary: Mapping[str, float],
+        tags: Mapping[str, str],
+        files: Sequence[Path],
     ) -> str:
         """Everything that is missing, then the summary and the report on the parent."""
         for record in records:
@@ -197,4 +206,3 @@ def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         elif not any(word in path.lower() for word in ("token", "password", "secret", "_key", "storage", "uri")):
             leaves[path] = value
     return leaves
-

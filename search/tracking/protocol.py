@@ -33,7 +33,11 @@ class Mirror(Protocol):
         """Mirror one finished trial."""
 
     def close(
-        self, records: Sequence[TrialRecord], summary: Mapping[str, float], tags: Mapping[str, str], files: Sequence[Path]
+        self,
+        records: Sequence[TrialRecord],
+        summary: Mapping[str, float],
+        tags: Mapping[str, str],
+        files: Sequence[Path],
     ) -> str:
         """Mirror what is missing, the study's summary metrics and its report; returns a line for the user."""
 

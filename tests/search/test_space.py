@@ -20,7 +20,11 @@ def test_the_quickstart_space_has_its_cells_once(space) -> None:
 def test_the_baseline_is_unpruned_16_bit_first_batch(space) -> None:
     assert space.baseline() == {"pruning.ratio": 0.0, "quantization.bits": 16, "workload.batch_size": 1}
     candidate = space.baseline_candidate()
-    assert (candidate.pruning.ratio, candidate.quantization.bits, candidate.workload.batch_size) == (0.0, 16, 1)
+    assert (candidate.pruning.ratio, candidate.quantization.bits, candidate.workload.batch_size) == (
+        0.0,
+        16,
+        1,
+    )
 
 
 def test_the_baseline_stays_neutral_when_the_space_leaves_it_out() -> None:
@@ -31,7 +35,11 @@ def test_the_baseline_stays_neutral_when_the_space_leaves_it_out() -> None:
         )
     )  # fmt: skip
     candidate = config.space.baseline_candidate()
-    assert (candidate.pruning.ratio, candidate.quantization.bits, candidate.workload.batch_size) == (0.0, 16, 4)
+    assert (candidate.pruning.ratio, candidate.quantization.bits, candidate.workload.batch_size) == (
+        0.0,
+        16,
+        4,
+    )
     assert config.space.baseline() not in config.space
 
 

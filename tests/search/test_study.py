@@ -25,7 +25,11 @@ def test_every_sampler_runs_a_study_to_its_budget(make_config, sampler) -> None:
     assert len(result.records) == 12
     assert result.stop_reason == "budget"
     assert result.records[0].is_baseline
-    assert result.records[0].params == {"pruning.ratio": 0.0, "quantization.bits": 16, "workload.batch_size": 1}
+    assert result.records[0].params == {
+        "pruning.ratio": 0.0,
+        "quantization.bits": 16,
+        "workload.batch_size": 1,
+    }
     accuracies = {record.number: record.metrics["accuracy"] for record in result.records}
     assert result.front.front
     assert all(accuracies[number] >= result.front.floor for number in result.front.front)
@@ -84,7 +88,11 @@ def test_a_failed_trial_is_a_row_with_its_reason_and_never_on_the_front(make_con
     def answer(candidate):
         if candidate.workload.batch_size == 4:
             return Failure(Reason.OUT_OF_MEMORY, "no room")
-        return Failure(Reason.CRASHED, "killed by SIGKILL") if candidate.pruning.ratio == 0.5 else closed_form(candidate)
+        return (
+            Failure(Reason.CRASHED, "killed by SIGKILL")
+            if candidate.pruning.ratio == 0.5
+            else closed_form(candidate)
+        )
 
     result = run(make_config("sampler=exhaustive", "n_trials=18", answer=answer))
     failed = [record for record in result.records if record.state == "failed"]
@@ -188,7 +196,9 @@ def test_a_trial_left_running_by_a_killed_driver_is_settled_at_the_next_start(ma
     study = optuna.load_study(study_name=config.name, storage=config.storage)
     study.ask()
     run(make_config("n_trials=5", "sampler=exhaustive"))
-    states = [trial.state.name for trial in optuna.load_study(study_name=config.name, storage=config.storage).trials]
+    states = [
+        trial.state.name for trial in optuna.load_study(study_name=config.name, storage=config.storage).trials
+    ]
     assert states == ["COMPLETE"] * 3 + ["FAIL"] + ["COMPLETE"] * 2
 
 

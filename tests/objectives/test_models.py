@@ -1,0 +1,217 @@
+"""A checkpoint is loaded whole or refused in one line that names it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from objectives.errors import ModelError, ObjectiveError, Unsupported
+from objectives.families import FAMILIES
+from objectives.models import Checkpoint, LoadedModel
+from tests.objectives.conftest import Tiny
+
+Folder = Callable[[str], Path]
+
+
+@pytest.fixture
+def copied(tiny_folder: Folder, tmp_path: Path) -> Folder:
+    """A copy of a tiny checkpoint, to be damaged."""
+    return lambda family: Path(shutil.copytree(tiny_folder(family), tmp_path / family))
+
+
+def load(folder: Path, family: str = "llama") -> LoadedModel:
+    return Checkpoint(path=str(folder), head="encoder" if family == "bert" else "causal_lm").load()
+
+
+def refusal(folder: Path, family: str = "llama", error: type[ObjectiveError] = ModelError) -> str:
+    with pytest.raises(error) as caught:
+        load(folder, family)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def edit_config(folder: Path, **changes: Any) -> None:
+    file = folder / "config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), **changes}))
+
+
+@pytest.mark.parametrize("family", sorted(FAMILIES))
+def test_a_checkpoint_is_loaded_as_it_was_saved(tiny: Tiny, tiny_folder: Folder, family: str) -> None:
+    model, source = load(tiny_folder(family), family), tiny(family)
+    stored, wanted = model.module.state_dict(), source.module.state_dict()
+    assert stored.keys() == wanted.keys()
+    assert all(torch.equal(stored[name], wanted[name]) for name in wanted)
+    assert {tensor.dtype for tensor in model.module.parameters()} == {torch.bfloat16}
+    assert not model.module.training
+    assert not any(tensor.requires_grad for tensor in model.module.parameters())
+    assert model.tokenizer("ab!").input_ids == source.tokenizer("ab!").input_ids
+    ids = torch.tensor([[5, 9, 70, 33]])
+    assert torch.equal(model.module(input_ids=ids)[0], source.module(input_ids=ids)[0])
+
+
+@pytest.mark.parametrize("family", sorted(FAMILIES))
+def test_blocks_are_read_off_the_config(tiny: Tiny, family: str) -> None:
+    model, config = tiny(family), tiny(family).module.config
+    blocks = list(model.blocks())
+    assert len(blocks) == config.num_hidden_layers
+    heads = getattr(config, "num_key_value_heads", config.num_attention_heads)
+    for index, block in enumerate(blocks):
+        assert block.name.endswith(f"layer.{index}" if family == "bert" else f"layers.{index}")
+        assert (block.groups, block.channels) == (heads, config.intermediate_size)
+        assert block.group_width == config.num_attention_heads // heads * model.head_dim
+        assert model.module.base_model.get_submodule(block.name) is block.module
+
+
+def test_a_copy_is_independent_and_keeps_tied_weights_tied(tiny: Tiny) -> None:
+    source = tiny("llama")
+    copy = source.copy()
+    assert copy.module.lm_head.weight is copy.module.get_input_embeddings().weight
+    before = source.module.lm_head.weight.clone()
+    copy.module.lm_head.weight.zero_()
+    assert torch.equal(source.module.lm_head.weight, before)
+
+
+@pytest.mark.parametrize("path", ["./nowhere", "/no/where", "a/b/c", "~/no/such/folder"])
+def test_a_missing_folder_is_named(path: str) -> None:
+    with pytest.raises(ModelError, match=r"^model\.path: directory .* not found \(working directory /") as caught:
+        Checkpoint(path=path, head="causal_lm").load()
+    assert path in str(caught.value)
+
+
+def test_a_hub_id_that_is_not_cached_is_no_local_directory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    import huggingface_hub
+
+    def offline(*_: object, **__: object) -> str:
+        raise OSError("offline")
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", offline)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(ModelError, match="who/what is no local directory, and HF_HUB_OFFLINE is set"):
+        Checkpoint(path="who/what", head="causal_lm").load()
+    monkeypatch.delenv("HF_HUB_OFFLINE")
+    with pytest.raises(ModelError, match=r"could not be reached; set HF_HUB_OFFLINE=1"):
+        Checkpoint(path="who/what", head="causal_lm").load()
+
+
+def test_a_folder_without_config_is_refused(tmp_path: Path) -> None:
+    assert refusal(tmp_path) == f"model.path: {tmp_path} has no config.json"
+
+
+def test_pickled_weights_are_not_loaded(copied: Folder) -> None:
+    folder = copied("llama")
+    torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
+    (folder / "model.safetensors").unlink()
+    assert f"{folder} has no *.safetensors; pickled weights are not loaded" in refusal(folder)
+
+
+def test_a_missing_tokenizer_is_refused(copied: Folder) -> None:
+    folder = copied("llama")
+    (folder / "tokenizer.json").unlink()
+    assert f"{folder} has no tokenizer" in refusal(folder)
+
+
+def test_a_garbled_tokenizer_is_refused(copied: Folder) -> None:
+    folder = copied("llama")
+    (folder / "tokenizer.json").write_text("{")
+    assert refusal(folder).startswith(f"model.path: cannot load {folder}: ")
+
+
+@pytest.mark.parametrize("family", ["llama", "bert"])
+def test_a_config_with_a_layer_too_many_is_refused(copied: Folder, family: str) -> None:
+    folder = copied(family)
+    layers = json.loads((folder / "config.json").read_text())["num_hidden_layers"]
+    edit_config(folder, num_hidden_layers=layers + 1)
+    message = refusal(folder, family)
+    assert f"{folder} has missing keys: " in message
+    assert f".{layers}." in message
+    assert " more" in message
+
+
+def test_a_config_of_another_width_is_refused(copied: Folder) -> None:
+    folder = copied("llama")
+    edit_config(folder, intermediate_size=96)
+    assert str(folder) in refusal(folder)
+
+
+def test_weights_without_a_tensor_are_refused(copied: Folder) -> None:
+    folder = copied("llama")
+    tensors = load_file(folder / "model.safetensors")
+    del tensors["model.layers.1.mlp.up_proj.weight"]
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    assert refusal(folder).endswith("has missing keys: model.layers.1.mlp.up_proj.weight")
+
+
+def test_an_encoder_is_not_loaded_as_a_decoder(tiny_folder: Folder) -> None:
+    with pytest.raises(ModelError, match="missing keys"):
+        Checkpoint(path=str(tiny_folder("bert")), head="causal_lm").load()
+
+
+@pytest.mark.parametrize("keep", [0, 4, 100, 0.5, 0.999])
+def test_truncated_weights_are_refused(copied: Folder, keep: float) -> None:
+    folder = copied("llama")
+    file = folder / "model.safetensors"
+    data = file.read_bytes()
+    file.write_bytes(data[: int(keep if keep >= 1 else keep * len(data))])
+    assert refusal(folder).startswith(f"model.path: cannot load {folder}: ")
+
+
+def test_a_config_that_is_no_json_is_refused(copied: Folder) -> None:
+    folder = copied("llama")
+    (folder / "config.json").write_text("{")
+    assert refusal(folder).startswith(f"model.path: cannot load {folder}: ")
+
+
+def test_a_tokenizer_larger_than_the_embedding_is_refused(copied: Folder, tiny: Tiny) -> None:
+    import copy
+
+    folder = copied("llama")
+    tokenizer = copy.deepcopy(tiny("llama").tokenizer)
+    tokenizer.add_tokens([f"<extra{i}>" for i in range(60)])
+    tokenizer.save_pretrained(folder)
+    tokens = len(tokenizer)
+    assert refusal(folder) == f"model.path: {folder}: the tokenizer has {tokens} tokens, the embedding 128 rows"
+
+
+def test_an_unknown_family_is_named_with_those_known(tmp_path: Path, tiny: Tiny) -> None:
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    config = GPT2Config(vocab_size=128, n_embd=32, n_layer=1, n_head=2, n_positions=32)
+    GPT2LMHeadModel(config).save_pretrained(tmp_path)
+    tiny("llama").tokenizer.save_pretrained(tmp_path)
+    assert "'gpt2' is not described yet; known: bert, llama" in refusal(tmp_path, error=Unsupported)
+
+
+def test_code_that_comes_with_a_checkpoint_never_runs(copied: Folder, tmp_path: Path) -> None:
+    folder = copied("llama")
+    (folder / "evil.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\nclass Model: pass\nclass Config: pass\n")
+    edit_config(folder, model_type="evil", auto_map={"AutoConfig": "evil.Config", "AutoModelForCausalLM": "evil.Model"})
+    assert refusal(folder).startswith(f"model.path: cannot load {folder}: ")
+    assert not (tmp_path / "ran").exists()
+
+
+def test_the_hash_is_that_of_the_weights(copied: Folder) -> None:
+    folder = copied("llama")
+    checkpoint = Checkpoint(path=str(folder), head="causal_lm")
+    before = checkpoint.weights_hash()
+    assert len(before) == 64
+    edit_config(folder, note="of no weight")
+    assert checkpoint.weights_hash() == before
+    data = bytearray((folder / "model.safetensors").read_bytes())
+    data[-1] ^= 1
+    (folder / "model.safetensors").write_bytes(data)
+    assert checkpoint.weights_hash() != before
+
+
+@pytest.mark.parametrize("fields", [{"path": ""}, {"path": "x", "head": "decoder"}, {"path": "x", "rev": 1}])
+def test_a_checkpoint_checks_its_settings(fields: dict[str, Any]) -> None:
+    import pydantic
+
+    with pytest.raises(pydantic.ValidationError):
+        Checkpoint(**{"head": "causal_lm", **fields})

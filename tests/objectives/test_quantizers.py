@@ -1,0 +1,273 @@
+"""What every quantiser of ``conf/quantization`` promises, at every bit width, on every family."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import cast
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from objectives.calibration import Moments
+from objectives.devices.cpu import Cpu
+from objectives.errors import Unsupported
+from objectives.families import FAMILIES
+from objectives.measuring.weighing import block_weights, stored_bytes, weigh
+from objectives.models import LoadedModel
+from objectives.packing.bf16 import Bf16Linear
+from objectives.packing.capability import cpu_kernels
+from objectives.packing.int4 import Int4Linear
+from objectives.packing.int8 import Int8Linear
+from objectives.packing.linear import PackedLinear
+from objectives.pruning.structured import Structured
+from objectives.quantization.grid import Codes, min_max_grid, round_to_grid
+from objectives.quantization.round_to_nearest import RoundToNearest
+from tests.objectives.conftest import Tiny
+from tests.objectives.recipes import built, choices
+
+PACKED = {16: Bf16Linear, 8: Int8Linear, 4: Int4Linear}
+Quantize = Callable[..., LoadedModel]
+each_quantizer = pytest.mark.parametrize("choice", choices("quantization"))
+each_family = pytest.mark.parametrize("family", sorted(FAMILIES))
+each_width = pytest.mark.parametrize("bits", [16, 8, 4])
+
+
+@pytest.fixture
+def quantize(tiny: Tiny, moments: Callable[[str], Moments]) -> Quantize:
+    def quantized(family: str, choice: str, **changes: object) -> LoadedModel:
+        model = tiny(family).copy()
+        built("quantization", choice, **changes).quantize_(model, moments(family), Cpu())
+        return model
+
+    return quantized
+
+
+def linears(model: LoadedModel) -> list[PackedLinear]:
+    paths = [(block, path) for block in model.blocks() for path in block.family.block_linears]
+    return [cast("PackedLinear", block.linear(path)) for block, path in paths]
+
+
+def outputs(model: LoadedModel, rows: int, tokens: int) -> Tensor:
+    ids = torch.randint(2, 128, (rows, tokens), generator=torch.Generator().manual_seed(3))
+    output = model.module(input_ids=ids)
+    return output.logits if model.head == "causal_lm" else output.last_hidden_state
+
+
+def error(found: Tensor, wanted: Tensor) -> float:
+    return ((found - wanted).norm() / wanted.norm()).item()
+
+
+@each_quantizer
+@each_family
+@each_width
+@pytest.mark.parametrize("shape", [(1, 1), (4, 32)], ids=["decode", "prefill"])
+def test_the_output_is_close_to_that_of_the_unpacked_model(
+    tiny: Tiny, quantize: Quantize, choice: str, family: str, bits: int, shape: tuple[int, int]
+) -> None:
+    unpacked = tiny(family).copy()
+    unpacked.module.float()
+    off = error(outputs(quantize(family, choice, bits=bits), *shape), outputs(unpacked, *shape))
+    assert off < {16: 0.01, 8: 0.03, 4: 0.25}[bits]
+    assert off > {16: -1.0, 8: 0.002, 4: 0.03}[bits]  # else nothing was rounded
+
+
+@each_quantizer
+@each_family
+@each_width
+def test_every_block_linear_is_packed_in_the_bits_asked(
+    quantize: Quantize, choice: str, family: str, bits: int
+) -> None:
+    model = quantize(family, choice, bits=bits)
+    assert {type(linear) for linear in linears(model)} == {PACKED[bits]}
+    assert model.notes == []
+
+
+@each_quantizer
+@each_family
+def test_effective_bits_count_scales_and_zeros(tiny: Tiny, quantize: Quantize, choice: str, family: str) -> None:
+    dense = block_weights(tiny(family))
+
+    def effective(**changes: object) -> float:
+        metrics = weigh(quantize(family, choice, **changes), dense)
+        assert metrics["pruning_ratio"] == 0
+        return metrics["effective_bits"]
+
+    channels = sum(linear.out_features for linear in linears(tiny(family)))
+    assert effective(bits=16) == 16
+    assert effective(bits=8) == pytest.approx(8 + 32 * channels / dense)
+    assert effective(bits=4, group_size=64) == 4.5
+    assert effective(bits=4, group_size=32) == 5.0
+
+
+@each_quantizer
+@each_family
+@each_width
+def test_all_but_the_blocks_stays_in_16_bits(quantize: Quantize, choice: str, family: str, bits: int) -> None:
+    module = quantize(family, choice, bits=bits).module
+    embedding = module.get_input_embeddings()
+    assert embedding.weight.dtype == torch.bfloat16
+    assert embedding(torch.tensor([1])).dtype == cpu_kernels().compute_dtype
+    head = module.get_output_embeddings()
+    if head is not None:
+        assert isinstance(head, Bf16Linear)
+        assert head.weight.dtype == torch.bfloat16
+        assert (head.weight is embedding.weight) == module.config.tie_word_embeddings
+    norms = [child for name, child in module.named_modules() if name.lower().endswith("norm")]
+    assert norms
+    assert {norm.weight.dtype for norm in norms} == {cpu_kernels().compute_dtype}
+
+
+@each_quantizer
+@each_family
+def test_fewer_bits_take_fewer_bytes(tiny: Tiny, quantize: Quantize, choice: str, family: str) -> None:
+    weights = block_weights(tiny(family))
+    size = {bits: stored_bytes(linears(quantize(family, choice, bits=bits))) for bits in (16, 8, 4)}
+    biases = size[16] - 2 * weights
+    assert size[8] - biases < 0.54 * 2 * weights  # narrow layers: a scale per 64 to 192 weights
+    assert size[4] - biases == 4.5 / 8 * weights
+
+
+@each_quantizer
+@each_family
+@each_width
+def test_the_same_settings_give_the_same_model(quantize: Quantize, choice: str, family: str, bits: int) -> None:
+    one, other = (quantize(family, choice, bits=bits) for _ in range(2))
+    left, right = one.module.state_dict(), other.module.state_dict()
+    assert all(torch.equal(left[name], right[name]) for name in left)
+
+
+@each_quantizer
+def test_a_layer_that_fits_no_group_stays_in_16_bits_and_is_noted(
+    tiny: Tiny, moments: Callable[[str], Moments], choice: str
+) -> None:
+    model = tiny("bert").copy()
+    Structured(ratio=0.22, multiple_of=16).prune_(model, moments("bert"))
+    built("quantization", choice, bits=4).quantize_(model, moments("bert"), Cpu())
+    odd = [linear.in_features for linear in linears(model) if linear.in_features % 32]
+    kept = [linear.in_features for linear in linears(model) if isinstance(linear, Bf16Linear)]
+    assert odd
+    assert kept == odd
+    notes = [note for note in model.notes if "16 bits" in note]
+    assert len(notes) == len(odd)
+    assert notes[0].startswith("encoder.layer.")
+    assert notes[0].endswith(f": {odd[0]} inputs x 64 outputs fit no 4-bit kernel, kept in 16 bits")
+
+
+@each_quantizer
+def test_a_smaller_group_than_asked_is_noted(quantize: Quantize, choice: str) -> None:
+    model = quantize("llama", choice, bits=4, group_size=128)  # the model is 64 wide, its FFN 128
+    assert all(linear.group_size == linear.in_features for linear in cast("list[Int4Linear]", linears(model)))
+    assert len(model.notes) == sum(linear.in_features == 64 for linear in linears(model))
+    assert model.notes[0] == "layers.0.self_attn.q_proj: 64 inputs fit no group of 128, groups of 64 instead"
+
+
+@each_quantizer
+@each_width
+def test_bits_that_the_device_does_not_store_are_refused(
+    tiny: Tiny, moments: Callable[[str], Moments], choice: str, bits: int
+) -> None:
+    @dataclass(frozen=True)
+    class Poor(Cpu):
+        name: str = "toy"
+
+        @property
+        def bits(self) -> frozenset[int]:
+            return frozenset({16, 8, 4}) - {bits}
+
+    allowed = sorted({16, 8, 4} - {bits})
+    with pytest.raises(Unsupported, match=rf"{bits} bits on toy: choose from \[{allowed[0]}, {allowed[1]}\]"):
+        built("quantization", choice, bits=bits).quantize_(tiny("llama").copy(), moments("llama"), Poor())
+
+
+def test_pruned_inputs_are_weighed_by_their_own_moments(tiny: Tiny, moments: Callable[[str], Moments]) -> None:
+    """A consumer that lost channels must be rounded for those it kept, not for the first ones."""
+    model = tiny("llama").copy()
+    Structured(ratio=0.5).prune_(model, moments("llama"))
+    sliced = {key: moments("llama")[key].select(kept) for key, kept in model.kept_inputs.items()}
+    twin = model.copy()
+    RoundToNearest(bits=4, group_size=32).quantize_(model, moments("llama"), Cpu())
+    RoundToNearest(bits=4, group_size=32).quantize_(twin, {**moments("llama"), **sliced}, Cpu())
+    left, right = model.module.state_dict(), twin.module.state_dict()
+    assert model.kept_inputs
+    assert all(torch.equal(left[name], right[name]) for name in left)
+
+
+def weighted_error(weight: Tensor, codes: Codes, importance: Tensor) -> Tensor:
+    """Per group [out, groups]."""
+    error = (codes.dequantize() - weight).square() * importance
+    return error.view(*codes.scale.shape, -1).sum(dim=2)
+
+
+outliers = st.sampled_from([1.0, 30.0])
+
+
+@given(st.integers(0, 10**6), st.integers(1, 5), st.sampled_from([4, 8]), outliers, st.booleans())
+def test_the_searched_grid_is_never_worse_than_the_full_range(
+    seed: int, out: int, bits: int, outlier: float, dead: bool
+) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    weight = torch.randn(out, 64, generator=generator)
+    weight[0, 5] *= outlier
+    importance = torch.rand(64, generator=generator) ** 3
+    if dead:
+        importance[:40] = 0
+    searched = round_to_grid(weight, importance, bits, 32, (1.0, 0.9, 0.8, 0.7))
+    full = round_to_grid(weight, importance, bits, 32, (1.0,))
+    best, reference = (weighted_error(weight, codes, importance) for codes in (searched, full))
+    assert (best <= reference * (1 + 1e-5) + 1e-12).all()
+
+
+def test_outliers_make_the_searched_grid_clearly_better() -> None:
+    weight = torch.randn(16, 64, generator=torch.Generator().manual_seed(0))
+    weight[:, 7] = 9.0
+    importance = torch.ones(64)
+    importance[7] = 1e-3
+    searched = weighted_error(weight, round_to_grid(weight, importance, 4, 64, (1.0, 0.8, 0.6)), importance)
+    full = weighted_error(weight, round_to_grid(weight, importance, 4, 64, (1.0,)), importance)
+    assert searched.sum() < 0.75 * full.sum()  # measured 0.70
+
+
+@given(st.integers(0, 10**6), st.sampled_from([4, 8]), st.integers(-6, 3), st.integers(-20, 20))
+def test_weights_that_lie_on_a_grid_are_kept_exactly(seed: int, bits: int, exponent: int, shift: int) -> None:
+    values = torch.randint(0, 2**bits, (3, 64), generator=torch.Generator().manual_seed(seed))
+    values[:, ::32], values[:, 1::32] = 0, 2**bits - 1  # each group of 32 uses the whole range
+    step = torch.full((3, 2), 2.0**exponent)
+    weight = Codes(values.int(), step, step * shift, bits).dequantize()
+    codes = round_to_grid(weight, torch.ones(64), bits, 32, (1.0, 0.9, 0.8))
+    assert torch.equal(codes.values, values.int())
+    assert torch.equal(codes.dequantize(), weight)
+
+
+@given(st.integers(0, 10**6), st.sampled_from([4, 8]), st.floats(1e-3, 1e3))
+def test_every_weight_inside_the_range_is_off_by_half_a_step_at_most(seed: int, bits: int, spread: float) -> None:
+    weight = torch.randn(4, 64, generator=torch.Generator().manual_seed(seed)) * spread
+    codes = round_to_grid(weight, torch.ones(64), bits, 32, (1.0,))
+    assert codes.values.min() >= 0
+    assert codes.values.max() <= 2**bits - 1
+    step = codes.scale.repeat_interleave(32, dim=1)
+    bound = {4: 0.56, 8: 1.6}[bits]  # 0.5, and the edges move as scale and zero are rounded to bf16
+    assert ((codes.dequantize() - weight).abs() <= bound * step).all()
+
+
+@pytest.mark.parametrize("value", [0.0, 0.25, -3.0])
+def test_a_constant_group_is_restored(value: float) -> None:
+    weight = torch.full((2, 32), value)
+    codes = round_to_grid(weight, torch.ones(32), 4, 32, (1.0, 0.9))
+    torch.testing.assert_close(codes.dequantize(), weight, rtol=1e-6, atol=1e-6)
+
+
+def test_scales_and_zeros_are_those_that_will_be_stored() -> None:
+    scale, zero = min_max_grid(torch.randn(4, 3, 32), 4)
+    assert torch.equal(scale, scale.bfloat16().float())
+    assert torch.equal(zero, zero.bfloat16().float())
+
+
+def test_linears_and_norms_are_found_wherever_they_are(quantize: Quantize) -> None:
+    """Nothing computes in plain bf16 on a CPU that has no kernel for it."""
+    for family in FAMILIES:
+        left = [m for m in quantize(family, "round_to_nearest", bits=8).module.modules() if type(m) is nn.Linear]
+        assert left == []
