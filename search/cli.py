@@ -67,3 +67,7 @@ def _call(verb: str, arguments: list[str]) -> int:
     module = importlib.import_module(f"search.commands.{verb}")
     code: int = module.main(arguments)
     return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,278 @@
+"""Scores are what their definition says, on examples that calibration never saw."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from objectives.errors import ModelError
+from objectives.models import Checkpoint, LoadedModel
+from objectives.tasks.corpora import Document
+from objectives.tasks.language_modeling import LanguageModeling, standard_error
+from objectives.tasks.retrieval import Retrieval, embed
+from tests.objectives.conftest import Tiny
+from tests.objectives.recipes import CONF
+
+
+@dataclass(frozen=True)
+class Shelf:
+    """A corpus at hand."""
+
+    held: tuple[Document, ...] = field(default=())
+
+    def documents(self) -> tuple[Document, ...]:
+        return self.held
+
+
+def text_of(seed: int, length: int) -> str:
+    letters = np.random.default_rng(seed).choice(list("abcdefghij klmno."), length)
+    return "".join(letters)
+
+
+def shelf(lengths: list[int], summaries: bool = False) -> Shelf:
+    return Shelf(
+        tuple(
+            Document(f"d{i}", text_of(i, length), text_of(1000 + i, 6) if summaries else None)
+            for i, length in enumerate(lengths)
+        )
+    )
+
+
+# ---- language modelling
+
+
+def modeling(corpus: Shelf, **settings: Any) -> LanguageModeling:
+    settings = {"documents": 5, "tokens": 12, "calibration_documents": 3, "batch_rows": 2, **settings}
+    return LanguageModeling(corpus=corpus, **settings)
+
+
+def rows_scored(model: LoadedModel, task: LanguageModeling) -> Tensor:
+    """Token ids that reached the model while it was scored."""
+    watched, seen = model.copy(), []
+    forward = watched.module.forward
+    watched.module.forward = lambda **kwargs: seen.append(kwargs["input_ids"]) or forward(**kwargs)
+    task.evaluate(watched)
+    return torch.cat(seen)
+
+
+def test_calibration_and_scored_rows_are_different_documents(tiny: Tiny) -> None:
+    corpus = shelf([20, 5, 20, 12, 11, 30, 20, 20, 4, 20, 20])  # 8 are long enough: just as many as asked for
+    task = modeling(corpus)
+    calibrating = torch.cat(list(task.calibration(tiny("llama"))))
+    scored = rows_scored(tiny("llama"), task)
+    assert calibrating.shape == (3, 12)
+    assert scored.shape == (5, 12)
+    long_enough = [document for document in corpus.held if len(document.text) >= 12]
+    wanted = tiny("llama").tokenizer([document.text[:12] for document in long_enough]).input_ids
+    assert calibrating.tolist() == wanted[:3]
+    assert sorted(scored.tolist()) == sorted(wanted[3:])
+
+
+def test_calibration_batches_are_rectangular_token_ids(tiny: Tiny) -> None:
+    batches = modeling(shelf([20] * 9), calibration_documents=4, batch_rows=3).calibration(tiny("llama"))
+    assert [tuple(batch.shape) for batch in batches] == [(3, 12), (1, 12)]
+    assert {batch.dtype for batch in batches} == {torch.int64}
+
+
+def naive_scores(model: LoadedModel, rows: Tensor) -> tuple[list[float], list[float]]:
+    """Per row, in plain Python over fp64 log-probabilities: share of hits, mean negative log-likelihood."""
+    hits, losses = [], []
+    for row in rows:
+        logits = model.module(input_ids=row[None]).logits[0].double()
+        chances = torch.log_softmax(logits, dim=-1)
+        asked = list(enumerate(row[1:].tolist()))
+        hits.append(sum(float(int(chances[at].argmax()) == token) for at, token in asked) / len(asked))
+        losses.append(-sum(chances[at, token].item() for at, token in asked) / len(asked))
+    return hits, losses
+
+
+@pytest.fixture
+def fp32(tiny: Tiny) -> LoadedModel:
+    model = tiny("llama").copy()
+    model.module.float()
+    return model
+
+
+def test_accuracy_and_perplexity_are_those_of_a_naive_computation(fp32: LoadedModel) -> None:
+    task = modeling(shelf([40] * 30), documents=20, tokens=32)
+    score = task.evaluate(fp32)
+    hits, losses = naive_scores(fp32, rows_scored(fp32, task))
+    assert sum(hits) > 0
+    assert score.examples == pytest.approx(hits)
+    assert score.accuracy == pytest.approx(np.mean(hits))
+    assert score.stderr == pytest.approx(np.std(hits, ddof=1) / math.sqrt(20))
+    assert score.extra == {"perplexity": pytest.approx(math.exp(np.mean(losses)), rel=1e-5)}
+
+
+def test_inverse_perplexity_is_one_over_the_perplexity(fp32: LoadedModel) -> None:
+    task = modeling(shelf([40] * 9), metric="inverse_perplexity")
+    score = task.evaluate(fp32)
+    _, losses = naive_scores(fp32, rows_scored(fp32, task))
+    assert 0 < score.accuracy < 1
+    assert score.accuracy == pytest.approx(math.exp(-np.mean(losses)), rel=1e-5)
+    assert score.accuracy * score.extra["perplexity"] == pytest.approx(1)
+    assert score.examples == pytest.approx(losses, rel=1e-5)
+    assert score.stderr == pytest.approx(score.accuracy * np.std(losses, ddof=1) / math.sqrt(5), rel=1e-4)
+
+
+@pytest.mark.parametrize("rows", [1, 3, 100])
+def test_the_score_does_not_depend_on_how_rows_are_batched(fp32: LoadedModel, rows: int) -> None:
+    one = modeling(shelf([40] * 9), batch_rows=rows).evaluate(fp32)
+    other = modeling(shelf([40] * 9), batch_rows=2).evaluate(fp32)
+    assert one.examples == pytest.approx(other.examples)
+    assert one.extra["perplexity"] == pytest.approx(other.extra["perplexity"], rel=1e-5)
+
+
+@pytest.mark.parametrize("count", [0, 4, 7])
+def test_too_few_documents_are_told(tiny: Tiny, count: int) -> None:
+    words = r"^task\.documents: the corpus has too few documents of 12 tokens for 3 calibration \+ 5 scored ones$"
+    task = modeling(shelf([20] * count + [11] * 9))
+    with pytest.raises(ModelError, match=words):
+        task.evaluate(tiny("llama"))
+    with pytest.raises(ModelError, match=words):
+        task.calibration(tiny("llama"))
+
+
+def test_a_model_that_went_mad_has_no_finite_perplexity(fp32: LoadedModel) -> None:
+    fp32.module.model.norm.weight.fill_(float("nan"))
+    assert not math.isfinite(modeling(shelf([40] * 9)).evaluate(fp32).extra["perplexity"])
+
+
+def test_a_hopeless_model_has_a_perplexity_that_is_still_a_number(fp32: LoadedModel) -> None:
+    fp32.module.model.norm.weight.mul_(1e5)
+    assert 1e100 < modeling(shelf([40] * 9)).evaluate(fp32).extra["perplexity"] < math.inf
+
+
+def test_the_micro_model_is_scored_on_text_it_was_not_trained_on(micro_folder: Path) -> None:
+    import yaml
+
+    from objectives.tasks.corpora import PythonTopics
+
+    fields = yaml.safe_load((CONF / "task" / "python_topics.yaml").read_text())
+    corpus = PythonTopics(split=fields.pop("corpus")["split"])
+    fields.pop("_target_")
+    score = LanguageModeling(corpus=corpus, **fields).evaluate(
+        Checkpoint(path=str(micro_folder), head="causal_lm").load()
+    )
+    assert len(score.examples) == 8
+    assert 0.35 < score.accuracy < 0.6
+    assert 0 < score.stderr < 0.05
+    assert 8 < score.extra["perplexity"] < 25
+
+
+@pytest.mark.parametrize(("values", "error"), [([0.3], 0.0), ([0.0, 1.0], 0.5), ([1.0, 1.0, 1.0], 0.0)])
+def test_the_standard_error_is_that_of_a_mean(values: list[float], error: float) -> None:
+    assert standard_error(values) == pytest.approx(error)
+
+
+# ---- retrieval
+
+
+@pytest.fixture
+def encoder(tiny: Tiny) -> LoadedModel:
+    model = tiny("bert").copy()
+    model.module.float()
+    return model
+
+
+def retrieval(corpus: Shelf, **settings: Any) -> Retrieval:
+    return Retrieval(corpus=corpus, **{"pool": 30, "tokens": 24, "calibration_pairs": 4, "batch_rows": 5, **settings})
+
+
+def test_an_embedding_is_the_normalised_mean_of_the_last_states(encoder: LoadedModel) -> None:
+    ids = torch.tensor([encoder.tokenizer("hello").input_ids])
+    mean = encoder.module(input_ids=ids).last_hidden_state[0].mean(dim=0)
+    torch.testing.assert_close(embed(encoder, ["hello"], 24)[0], mean / mean.norm())
+
+
+def test_padding_does_not_change_an_embedding(encoder: LoadedModel) -> None:
+    texts = ["a", "some words", "some more words, longer"]
+    together = embed(encoder, texts, 24)
+    alone = torch.cat([embed(encoder, [text], 24) for text in texts])
+    torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-5)
+
+
+def test_texts_are_cut_at_the_tokens_asked(encoder: LoadedModel) -> None:
+    torch.testing.assert_close(embed(encoder, ["abcdefgh"], 5), embed(encoder, ["abcde"], 24))
+
+
+def test_a_model_that_embeds_equal_texts_equally_finds_itself(encoder: LoadedModel) -> None:
+    corpus = Shelf(tuple(Document(str(i), text_of(i, 20), text_of(i, 20)) for i in range(30)))
+    score = retrieval(corpus).evaluate(encoder)
+    assert score.accuracy == 1.0
+    assert score.examples == (1.0,) * 26
+
+
+def test_a_summary_of_another_document_is_a_miss(encoder: LoadedModel) -> None:
+    """The summaries of d10 and d11 are exchanged: both miss, all others hit."""
+    swapped = {10: 11, 11: 10}
+    corpus = Shelf(tuple(Document(str(i), text_of(i, 20), text_of(swapped.get(i, i), 20)) for i in range(30)))
+    score = retrieval(corpus).evaluate(encoder)
+    assert [i + 4 for i, hit in enumerate(score.examples) if not hit] == [10, 11]
+    assert score.accuracy == pytest.approx(24 / 26)
+    assert score.stderr == pytest.approx(standard_error(list(score.examples)))
+
+
+@pytest.mark.parametrize("rows", [1, 7, 100])
+def test_the_hits_do_not_depend_on_how_texts_are_batched(encoder: LoadedModel, rows: int) -> None:
+    corpus = shelf([6 + i % 17 for i in range(30)], summaries=True)
+    assert retrieval(corpus, batch_rows=rows).evaluate(encoder).examples == retrieval(corpus).evaluate(encoder).examples
+
+
+def test_documents_of_calibration_stay_in_the_pool(encoder: LoadedModel) -> None:
+    """d5's summary is the text of d0, which calibrates: it must be found there, and so miss."""
+    corpus = Shelf(tuple(Document(str(i), text_of(i, 20), text_of(0 if i == 5 else i, 20)) for i in range(10)))
+    assert retrieval(corpus).evaluate(encoder).examples == (1.0, 0.0, 1.0, 1.0, 1.0, 1.0)
+
+
+def test_only_pairs_at_the_front_calibrate_without_padding(encoder: LoadedModel) -> None:
+    corpus = shelf([8, 30, 8, 40, 9, 9], summaries=True)
+    rows = [row for batch in retrieval(corpus).calibration(encoder) for row in batch.tolist()]
+    texts = [text for pair in corpus.held[:4] for text in (pair.text, pair.summary or "")]
+    assert sorted(rows) == sorted(encoder.tokenizer(text[:24]).input_ids for text in texts)
+
+
+def test_documents_without_a_summary_and_beyond_the_pool_are_left_out(encoder: LoadedModel) -> None:
+    pairs = shelf([8] * 9, summaries=True).held
+    corpus = Shelf((Document("x", "no summary"), *pairs[:3], Document("y", "empty", ""), *pairs[3:]))
+    assert len(retrieval(corpus, pool=6).evaluate(encoder).examples) == 2
+
+
+@pytest.mark.parametrize("count", [0, 3, 4])
+def test_too_few_pairs_are_told(encoder: LoadedModel, count: int) -> None:
+    with pytest.raises(ModelError, match=rf"^task\.calibration_pairs: the corpus has {count} documents with a summary"):
+        retrieval(shelf([8] * count, summaries=True)).evaluate(encoder)
+
+
+def test_a_task_says_which_head_it_scores() -> None:
+    assert modeling(Shelf()).head == "causal_lm"
+    assert retrieval(Shelf()).head == "encoder"
+
+
+def test_the_real_tokenizer_of_an_encoder_adds_its_marks(encoder: LoadedModel) -> None:
+    """Whatever the tokenizer returns besides the ids reaches the model."""
+    seen: list[set[str]] = []
+    batch: Callable[..., Any] = encoder.tokenizer
+
+    def spoken(*args: Any, **kwargs: Any) -> Any:
+        encoded = batch(*args, **kwargs)
+        encoded["token_type_ids"] = torch.zeros_like(encoded["input_ids"])
+        return encoded
+
+    def forward(**kwargs: Any) -> Any:
+        seen.append(set(kwargs))
+        return SimpleNamespace(last_hidden_state=torch.ones(*kwargs["input_ids"].shape, 4))
+
+    model: Any = SimpleNamespace(tokenizer=spoken, module=forward)
+    forward.device = torch.device("cpu")  # type: ignore[attr-defined]
+    embed(model, ["ab"], 8)
+    assert seen == [{"input_ids", "attention_mask", "token_type_ids"}]

@@ -1,0 +1,97 @@
+"""One contract for every yaml of conf/executor, then real faults for those that isolate."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from omegaconf import OmegaConf
+
+from objectives.devices.cpu import Cpu
+from objectives.errors import ModelError
+from objectives.measuring.interleaved import Interleaved
+from objectives.models import Checkpoint
+from objectives.problem import Problem
+from objectives.pruning.structured import Structured
+from objectives.quantization.round_to_nearest import RoundToNearest
+from objectives.types import Candidate, Failure, Measurement, Reason
+from search.build import build
+from search.commands.run import CONF
+from search.executors.worker import Worker
+from tests.search.fakes import FaultyWorkload, InstantTask
+
+EXECUTORS = sorted(Path(CONF).glob("executor/*.yaml"))
+
+
+def candidate(fault: str = "none", **recipe: float) -> Candidate:
+    return Candidate(Structured(**recipe), RoundToNearest(), FaultyWorkload(fault=fault))
+
+
+@pytest.fixture
+def problem(tiny_folder) -> Problem:
+    checkpoint = Checkpoint(path=str(tiny_folder("llama")), head="causal_lm")
+    timing = Interleaved(warmups=0, min_rounds=1, max_rounds=1)
+    return Problem(checkpoint, InstantTask(), Cpu(threads=1), timing, candidate())
+
+
+@pytest.fixture(params=EXECUTORS, ids=lambda file: file.stem)
+def executor(request):
+    return build(OmegaConf.to_container(OmegaConf.load(request.param)), "executor")
+
+
+def test_an_executor_describes_the_machine_and_measures(executor, problem) -> None:
+    with executor.start(problem) as runner:
+        facts = runner.prepare().result(timeout=120)
+        assert facts["device"] == "cpu"
+        assert len(facts["model_sha256"]) == 64
+        outcome = runner.evaluate(candidate()).result(timeout=120)
+    assert isinstance(outcome, Measurement)
+    assert outcome.metrics["accuracy"] == 0.5
+    assert outcome.samples["latency"] == (0.001,)
+
+
+def test_failures_come_back_as_values(executor, problem) -> None:
+    with executor.start(problem) as runner:
+        outcomes = {fault: runner.evaluate(candidate(fault)).result(120) for fault in ("raise", "no_memory", "unsupported")}
+        again = runner.evaluate(candidate()).result(timeout=120)
+    assert {fault: outcome.reason for fault, outcome in outcomes.items()} == {
+        "raise": Reason.ERROR,
+        "no_memory": Reason.OUT_OF_MEMORY,
+        "unsupported": Reason.UNSUPPORTED,
+    }
+    assert outcomes["raise"].message == "ValueError: a bug"
+    assert isinstance(again, Measurement)
+
+
+def test_a_model_that_cannot_be_loaded_is_an_error_of_the_study(executor, problem, tmp_path) -> None:
+    from dataclasses import replace
+
+    broken = replace(problem, model=Checkpoint(path=str(tmp_path), head="causal_lm"))
+    with executor.start(broken) as runner, pytest.raises(ModelError, match=r"config\.json"):
+        runner.prepare().result(timeout=120)
+
+
+def test_a_worker_survives_kills_faults_and_hangs_and_then_measures(problem) -> None:
+    with Worker(timeout=60).start(problem) as runner:
+        expected = {"kill": "SIGKILL", "segfault": "SIGSEGV", "exit": "exit code 3"}
+        for fault, words in expected.items():
+            outcome = runner.evaluate(candidate(fault)).result(timeout=120)
+            assert isinstance(outcome, Failure)
+            assert outcome.reason == Reason.CRASHED
+            assert words in outcome.message
+        assert isinstance(runner.evaluate(candidate()).result(timeout=120), Measurement)
+
+
+def test_a_hang_ends_at_the_time_limit_and_the_next_trial_runs(problem) -> None:
+    with Worker(timeout=20).start(problem) as runner:
+        assert isinstance(runner.evaluate(candidate()).result(timeout=120), Measurement)
+        outcome = runner.evaluate(candidate("hang")).result(timeout=120)
+        assert outcome.reason == Reason.TIMEOUT
+        assert "20 s" in outcome.message
+        assert isinstance(runner.evaluate(candidate()).result(timeout=120), Measurement)
+
+
+def test_a_worker_process_is_used_again(problem) -> None:
+    with Worker(timeout=60).start(problem) as runner:
+        pids = {runner.evaluate(candidate("pid")).result(120).samples["latency"][0] for _ in range(2)}
+    assert len(pids) == 1

@@ -1,0 +1,148 @@
+"""The command as a user calls it: real processes, real files, the micro model."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import psutil
+import pytest
+
+TINY = (
+    "experiment=ci_tiny", "n_trials=4", "tracker=none", "device=cpu", "device.threads=1", "timing.max_rounds=3",
+)  # fmt: skip
+
+
+def paretune(*arguments: str, cwd: Path, cache: Path) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PARETUNE_CACHE": str(cache), "COLUMNS": "160"}
+    command = [sys.executable, "-m", "search.cli", *arguments]
+    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=280)
+
+
+@pytest.fixture(scope="module")
+def cache(micro_folder: Path) -> Path:
+    return micro_folder.parent
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Path:
+    """A folder in which one real study ran."""
+    folder = tmp_path_factory.mktemp("study")
+    done = paretune("run", *TINY, cwd=folder, cache=cache)
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+def test_a_study_leaves_its_report_and_a_front_above_the_floor(finished: Path) -> None:
+    (report,) = (finished / "mlruns" / "reports").iterdir()
+    assert {file.name for file in report.iterdir()} == {
+        "pareto.csv", "trials.csv", "pareto.json", "report.md", "report.html", "front.png",
+    }  # fmt: skip
+    trials, front = pd.read_csv(report / "trials.csv"), pd.read_csv(report / "pareto.csv")
+    assert len(trials) == 4
+    floor = 0.9 * trials.loc[trials.is_baseline, "accuracy"].item()
+    assert (front.accuracy >= floor).all()
+    assert json.loads((report / "pareto.json").read_text())["floor"] == pytest.approx(floor)
+
+
+def test_the_same_command_again_measures_nothing_and_succeeds(finished: Path, cache: Path) -> None:
+    again = paretune("run", *TINY, cwd=finished, cache=cache)
+    assert again.returncode == 0
+    assert "[4/4]" in again.stderr
+    assert "[3/4]" not in again.stderr
+
+
+def test_another_floor_needs_no_new_trial(finished: Path, cache: Path) -> None:
+    strict = paretune("report", "accuracy_floor.epsilon=1.5", "folder=strict", cwd=finished, cache=cache)
+    assert strict.returncode == 3
+    assert "nearest miss" in strict.stdout
+    loose = paretune("report", "accuracy_floor.epsilon=0.1", "folder=loose", cwd=finished, cache=cache)
+    assert loose.returncode == 0
+    assert pd.read_csv(finished / "loose" / "trials.csv").feasible.all()
+
+
+def test_best_prints_settings_and_export_writes_a_folder_that_loads(finished: Path, cache: Path) -> None:
+    best = paretune("best", "objective=peak_memory", cwd=finished, cache=cache)
+    chosen = json.loads(best.stdout)
+    assert chosen["metrics"]["accuracy"] >= chosen["accuracy_floor"]
+    exported = paretune("export", "folder=winner", f"trial={chosen['trial']}", cwd=finished, cache=cache)
+    assert exported.returncode == 0, exported.stderr
+    code = "import objectives; m = objectives.load('winner'); print(m.module.config.model_type)"
+    loaded = subprocess.run([sys.executable, "-c", code], cwd=finished, capture_output=True, text=True, check=True)
+    assert loaded.stdout.strip() == "llama"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["run", "experiment=ci_tiny", "workload.batch_size=abc"], "workload.batch_size: expected an integer >= 1"),
+        (["run", "experiment=ci_tiny", "bathc=3"], "bathc"),
+        (["run", "model=nope"], "nope"),
+        (["run", "experiment=ci_tiny", "model.path=./nowhere"], "model.path: directory ./nowhere not found"),
+        (["rum"], "did you mean run"),
+        (["report", "study=nope"], "study"),
+        (["report", "n_trials=3"], "n_trials: cannot be changed"),
+    ],
+)
+def test_bad_input_ends_in_one_line_and_exit_code_2(
+    finished: Path, cache: Path, arguments: list[str], words: str
+) -> None:
+    done = paretune(*arguments, "tracker=none" if arguments[0] == "run" else "home=mlruns", cwd=finished, cache=cache)
+    shown = [line for line in done.stderr.splitlines() if line.startswith("paretune: ")]
+    assert done.returncode == 2, done.stderr
+    assert words in shown[0]
+    assert "Traceback" not in done.stderr
+
+
+def children_of(process: subprocess.Popen[str]) -> list[psutil.Process]:
+    found = psutil.Process(process.pid).children(recursive=True)
+    return [child for child in found if "spawn_main" in " ".join(child.cmdline())]
+
+
+def start(folder: Path, cache: Path, *overrides: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "search.cli", "run", *TINY, *overrides]
+    environment = {**os.environ, "PARETUNE_CACHE": str(cache)}
+    return subprocess.Popen(command, cwd=folder, env=environment, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+
+
+def wait_for(process: subprocess.Popen[str], words: str) -> list[str]:
+    lines = []
+    assert process.stderr is not None
+    for line in process.stderr:
+        lines.append(line)
+        if words in line:
+            return lines
+    raise AssertionError("".join(lines))
+
+
+def test_killing_the_worker_costs_one_trial_and_the_study_ends_normally(tmp_path: Path, cache: Path) -> None:
+    process = start(tmp_path, cache, "timing.min_rounds=50", "timing.max_rounds=50", "timing.max_seconds=60")
+    wait_for(process, "[1/4]")
+    time.sleep(0.3)
+    (worker,) = children_of(process)
+    worker.send_signal(signal.SIGKILL)
+    _, _ = process.communicate(timeout=280)
+    assert process.returncode == 0
+    (table,) = tmp_path.glob("mlruns/reports/*/trials.csv")
+    trials = pd.read_csv(table)
+    failed = trials[trials.state == "failed"]
+    assert len(trials) == 4
+    assert list(failed.reason) == ["crashed"]
+    assert failed.message.str.contains("SIGKILL").all()
+
+
+def test_sigterm_stops_with_143_a_report_and_no_process_left(tmp_path: Path, cache: Path) -> None:
+    process = start(tmp_path, cache, "timing.min_rounds=50", "timing.max_rounds=50", "timing.max_seconds=60")
+    wait_for(process, "[1/4]")
+    workers = children_of(process)
+    process.terminate()
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 143, errors
+    assert not any(worker.is_running() for worker in workers)
+    assert list(tmp_path.glob("mlruns/reports/*/report.html"))
