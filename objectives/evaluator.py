@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from functools import cached_property
+from statistics import median
 from typing import TYPE_CHECKING
 
 from objectives.calibration import Moments, collect_moments
@@ -49,7 +50,8 @@ class Evaluator:
             if not is_out_of_memory(error):
                 raise
             self._latest = None
-            return Failure(Reason.OUT_OF_MEMORY, str(error).strip().splitlines()[0])
+            lines = str(error).strip().splitlines()  # Python's own MemoryError says nothing
+            return Failure(Reason.OUT_OF_MEMORY, lines[0] if lines else "out of memory")
 
     def prepare(self) -> Mapping[str, str]:
         """Load the model; returns hardware, versions and the hash of the weights. Raises ModelError."""
@@ -121,7 +123,7 @@ class Evaluator:
         paired = problem.timing.time(lambda: candidate.workload.run(model, problem.device), reference)
         peak = problem.device.activation_peak(lambda: candidate.workload.run(model, problem.device))
         metrics |= summarise(paired.timing)
-        metrics["speedup"] = sorted(paired.ratios)[len(paired.ratios) // 2]
+        metrics["speedup"] = median(paired.ratios)
         metrics["activation_peak"] = float(peak)
         metrics["peak_memory"] = metrics["weight_bytes"] + peak
         timing = paired.timing

@@ -25,7 +25,8 @@ def finish(result: StudyResult) -> int:
     info = study_info(config, result.records, front, result.machine, result.stop_reason)
     folder = report_folder(config)
     files = write_report(folder, info, result.records, front)
-    line = result.mirror.close(result.records, summary(result.records, front), tags(info, front, result.machine), files)
+    noted = {**tags(info, front, result.machine), "mlflow.note.content": (folder / "report.md").read_text()}
+    line = result.mirror.close(result.records, summary(result.records, front), noted, files)
     show(info, result.records, front, folder, line)
     if result.interrupted is not None:
         print(f"paretune: {result.interrupted}; the same command resumes", file=sys.stderr)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 from search.commands.stored import pairs
@@ -20,6 +22,7 @@ def main(arguments: list[str]) -> int:
         raise ConfigError(f"{next(iter(given))}: unknown key; known: home, port")
     if not port.isdigit() or not 0 < int(port) < 65536:
         raise ConfigError(f"port: expected an integer in 1..65535, got {port!r}")
+    signal.signal(signal.SIGTERM, _interrupt)
     database = home / "mlflow.db"
     if not database.is_file():
         raise ConfigError(f"home: {database} does not exist; run a study first, or give home=<folder>")
@@ -37,4 +40,25 @@ def main(arguments: list[str]) -> int:
         (home / "artifacts").as_uri(),
     ]
     command += ["--allowed-hosts", f"localhost:{port},127.0.0.1:{port},localhost,127.0.0.1"]
-    return subprocess.call(command, env=environment)
+    process = subprocess.Popen(command, env=environment, start_new_session=True)
+    try:
+        return process.wait()
+    except KeyboardInterrupt:
+        return 130
+    finally:
+        _stop(process)
+
+
+def _interrupt(_signal: int, _frame: object) -> None:
+    raise KeyboardInterrupt
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    """End the server with all its workers: they share its session, and it does not end them itself."""
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGTERM)
+    try:
+        process.wait(timeout=10)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()

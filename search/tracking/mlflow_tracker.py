@@ -151,7 +151,7 @@ class MlflowMirror:
         tags = {
             TRIAL: record.uid,
             "mlflow.parentRunId": parent,
-            "mlflow.runName": f"trial {record.number}",
+            "mlflow.runName": _run_name(record),
             "state": record.state,
             "is_baseline": str(record.is_baseline).lower(),
         }
@@ -194,6 +194,12 @@ class MlflowMirror:
             self.client.log_artifact(self.parent, str(file), "report")
         self.client.set_terminated(self.parent, "FINISHED")
         return f"MLflow: {self.uri}, experiment {self.header.project}, run {self.header.name}"
+
+
+def _run_name(record: TrialRecord) -> str:
+    """``trial 7: ratio=0.1 bits=8 batch_size=4``."""
+    cell = " ".join(f"{path.rpartition('.')[2]}={value}" for path, value in record.params.items())
+    return f"trial {record.number}: {cell}" if cell else f"trial {record.number}"
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -258,8 +258,7 @@ def test_a_task_says_which_head_it_scores() -> None:
     assert retrieval(Shelf()).head == "encoder"
 
 
-def test_the_real_tokenizer_of_an_encoder_adds_its_marks(encoder: LoadedModel) -> None:
-    """Whatever the tokenizer returns besides the ids reaches the model."""
+def test_all_that_the_tokenizer_returns_reaches_the_model(encoder: LoadedModel) -> None:
     seen: list[set[str]] = []
     batch: Callable[..., Any] = encoder.tokenizer
 

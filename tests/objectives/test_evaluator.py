@@ -1,0 +1,295 @@
+"""An evaluator measures candidates, shares what they share, and gives failures as values."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from objectives import evaluator as module
+from objectives.devices.cpu import Cpu
+from objectives.errors import ModelError, Unsupported
+from objectives.evaluator import Evaluator, is_out_of_memory
+from objectives.measuring.encoding import Encoding
+from objectives.measuring.generation import Generation
+from objectives.measuring.interleaved import Interleaved
+from objectives.models import Checkpoint, LoadedModel
+from objectives.problem import Problem
+from objectives.pruning.structured import Structured
+from objectives.quantization.round_to_nearest import RoundToNearest
+from objectives.types import METRICS, Candidate, Failure, Head, Measurement, Reason, Score, Timing
+
+Folder = Callable[[str], Path]
+
+
+@dataclass
+class Toy:
+    """A task that logs what it is asked; ``act`` may raise or change the score."""
+
+    head: Head = "causal_lm"
+    act: Callable[[LoadedModel], float] = lambda _model: 0.5
+    scored: list[float] = field(default_factory=list)
+    calibrated: int = 0
+
+    def calibration(self, _model: LoadedModel) -> Sequence[torch.Tensor]:
+        self.calibrated += 1
+        return [torch.randint(2, 128, (4, 16), generator=torch.Generator().manual_seed(0))]
+
+    def evaluate(self, model: LoadedModel) -> Score:
+        self.scored.append(self.act(model))
+        return Score(self.scored[-1], 0.01, (0.0, 1.0), {"perplexity": 9.0})
+
+
+def candidate(ratio: float = 0.0, bits: Any = 16, batch: int = 1, workload: Any = None) -> Candidate:
+    generation = Generation(batch_size=batch, prompt_tokens=4, new_tokens=2)
+    return Candidate(Structured(ratio=ratio), RoundToNearest(bits=bits), workload or generation)
+
+
+QUICK = Interleaved(warmups=0, min_rounds=1, max_rounds=1)
+
+
+@pytest.fixture
+def toy() -> Toy:
+    return Toy()
+
+
+@pytest.fixture
+def problem(tiny_folder: Folder, toy: Toy) -> Problem:
+    checkpoint = Checkpoint(path=str(tiny_folder("llama")), head="causal_lm")
+    return Problem(checkpoint, toy, Cpu(threads=1), QUICK, candidate())
+
+
+@pytest.fixture
+def evaluate(problem: Problem) -> Evaluator:
+    return Evaluator(problem)
+
+
+def measured(outcome: object) -> Measurement:
+    assert isinstance(outcome, Measurement), outcome
+    return outcome
+
+
+def failed(outcome: object) -> Failure:
+    assert isinstance(outcome, Failure), outcome
+    return outcome
+
+
+def test_the_baseline_is_measured_against_itself(evaluate: Evaluator) -> None:
+    metrics = measured(evaluate(candidate())).metrics
+    assert (metrics["speedup"], metrics["pruning_ratio"], metrics["effective_bits"]) == (1.0, 0.0, 16.0)
+    assert metrics["accuracy"] == 0.5
+    assert metrics["perplexity"] == 9.0
+
+
+def test_every_metric_of_the_table_is_measured_and_no_other(evaluate: Evaluator) -> None:
+    for one in (candidate(), candidate(0.5, 4)):
+        metrics = measured(evaluate(one)).metrics
+        assert metrics.keys() == METRICS.keys() - {"memory_ratio"}  # which needs the baseline: the study adds it
+        assert all(isinstance(value, float) and math.isfinite(value) for value in metrics.values())
+        assert metrics["peak_memory"] == metrics["weight_bytes"] + metrics["activation_peak"]
+
+
+def test_raw_samples_and_notes_are_kept(evaluate: Evaluator) -> None:
+    outcome = measured(evaluate(candidate(0.6, 4, batch=3)))
+    assert {name: len(values) for name, values in outcome.samples.items()} == {
+        "latency": 1, "ttft": 1, "tpot": 1, "speedup": 1, "accuracy": 2,
+    }  # fmt: skip
+    assert any("32 inputs fit no group of 64" in note for note in outcome.notes)
+
+
+def test_metrics_of_decoders_are_absent_for_encoders(problem: Problem, tiny_folder: Folder) -> None:
+    encoder = Checkpoint(path=str(tiny_folder("bert")), head="encoder")
+    baseline = candidate(workload=Encoding(tokens=8))
+    evaluate = Evaluator(replace(problem, model=encoder, task=Toy("encoder"), baseline=baseline))
+    metrics = measured(evaluate(replace(baseline, pruning=Structured(ratio=0.4)))).metrics
+    assert METRICS.keys() - metrics.keys() == {"memory_ratio", "ttft", "tpot"}
+
+
+def test_compression_shows_in_the_bytes(evaluate: Evaluator) -> None:
+    dense, small = (measured(evaluate(one)).metrics for one in (candidate(), candidate(0.5, 4)))
+    assert small["pruning_ratio"] == pytest.approx(0.5, abs=0.03)
+    assert 4.5 <= small["effective_bits"] <= 5
+    quotient = small["effective_bits"] / 16 * (1 - small["pruning_ratio"])
+    norms = 3 * 2 * 64 * 4  # fp32 or bf16 by CPU
+    assert small["block_bytes"] - dense["block_bytes"] * quotient < norms
+    saved = dense["weight_bytes"] - small["weight_bytes"]
+    assert saved == dense["block_bytes"] - small["block_bytes"]
+
+
+def test_accuracy_is_scored_once_per_recipe_and_calibration_is_done_once(evaluate: Evaluator, toy: Toy) -> None:
+    toy.act = lambda _model: 0.5 + len(toy.scored) / 100
+    order = [(0.0, 16), (0.5, 16), (0.5, 16), (0.0, 8), (0.0, 16), (0.5, 16)]
+    found = [measured(evaluate(candidate(*recipe, batch=i + 1))).metrics["accuracy"] for i, recipe in enumerate(order)]
+    assert found == [0.5, 0.51, 0.51, 0.52, 0.5, 0.51]
+    assert len(toy.scored) == 3
+    assert toy.calibrated == 1
+
+
+def test_only_the_latest_compressed_model_and_the_baseline_are_kept(
+    evaluate: Evaluator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    built: list[tuple[float, int]] = []
+    prune_ = Structured.prune_
+
+    def watched(self: Structured, *args: Any) -> None:
+        built.append((self.ratio, 0))
+        prune_(self, *args)
+
+    monkeypatch.setattr(Structured, "prune_", watched)
+    for ratio, batch in ((0.5, 1), (0.5, 2), (0.0, 1), (0.5, 3), (0.25, 1), (0.5, 1)):
+        evaluate(candidate(ratio, batch=batch))
+    assert [ratio for ratio, _ in built] == [0.0, 0.5, 0.25, 0.5]  # the baseline gives the moments, so it is first
+
+
+def test_the_same_recipe_gives_the_same_model_whenever_it_is_asked_for(evaluate: Evaluator) -> None:
+    first = evaluate.compressed(candidate(0.5, 4)).module.state_dict()
+    evaluate.compressed(candidate(0.25, 8))
+    again = evaluate.compressed(candidate(0.5, 4)).module.state_dict()
+    assert all(torch.equal(first[name], again[name]) for name in first)
+
+
+@dataclass(frozen=True)
+class Scripted:
+    """A workload that logs the model it is given and answers with the next of its latencies."""
+
+    latencies: tuple[float, ...]
+    log: list[Any] = field(default_factory=list, compare=False)
+    batch_size: int = 1
+    head: Head = "causal_lm"
+
+    def run(self, model: LoadedModel, _device: object) -> Timing:
+        mine = [entry for entry in self.log if entry[0] is self]
+        self.log.append((self, model))
+        return Timing((self.latencies[len(mine) % len(self.latencies)],), items=1, ttft=(1.0,))
+
+
+@pytest.mark.parametrize(("rounds", "median"), [(3, 2.0), (4, 2.5)])
+def test_the_speedup_is_the_median_of_paired_ratios_with_the_baseline(
+    problem: Problem, rounds: int, median: float
+) -> None:
+    log: list[Any] = []
+    baseline, mine = Scripted((12.0,), log), Scripted((12.0, 6.0, 4.0, 3.0)[:rounds], log)
+    timing = Interleaved(warmups=0, min_rounds=rounds, max_rounds=rounds)
+    evaluate = Evaluator(replace(problem, timing=timing, baseline=candidate(workload=baseline)))
+    one = candidate(0.5, workload=mine)
+    outcome = measured(evaluate(one))
+    assert outcome.samples["speedup"] == (1.0, 2.0, 3.0, 4.0)[:rounds]
+    assert outcome.metrics["speedup"] == median
+    small, dense = evaluate.compressed(one), evaluate.compressed(candidate())
+    assert [entry[1] for entry in log[: 2 * rounds]] == [small, dense] * rounds
+    assert [entry[1] for entry in log[2 * rounds :]] == [small]  # the memory pass
+
+
+def test_the_baseline_at_another_batch_size_is_still_timed_beside_the_baseline(problem: Problem) -> None:
+    baseline, mine = Scripted((4.0,)), Scripted((2.0,), batch_size=2)
+    evaluate = Evaluator(replace(problem, baseline=candidate(workload=baseline)))
+    assert measured(evaluate(candidate(workload=mine))).metrics["speedup"] == 2.0
+
+
+def explode(error: BaseException) -> Callable[[LoadedModel], float]:
+    def act(_model: LoadedModel) -> float:
+        raise error
+
+    return act
+
+
+MEMORY = [
+    MemoryError(),
+    MemoryError("no room"),
+    RuntimeError("CUDA out of memory. Tried to allocate 2 GiB\nlong text"),
+    RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory: 8 bytes\nC++ frames"),
+]
+
+
+@pytest.mark.parametrize("error", MEMORY, ids=str)
+def test_running_out_of_memory_is_a_failure_in_one_line(evaluate: Evaluator, toy: Toy, error: Exception) -> None:
+    toy.act = explode(error)
+    failure = failed(evaluate(candidate(0.5)))
+    assert failure.reason is Reason.OUT_OF_MEMORY
+    assert failure.message
+    assert "\n" not in failure.message
+    toy.act = lambda _model: 0.25  # a failure is not remembered as a score, nor is the model kept
+    assert measured(evaluate(candidate(0.5))).metrics["accuracy"] == 0.25
+
+
+def test_real_allocations_that_fail_are_told_as_out_of_memory(evaluate: Evaluator, toy: Toy) -> None:
+    toy.act = lambda _model: float(torch.empty(1 << 50).sum())
+    assert failed(evaluate(candidate())).reason is Reason.OUT_OF_MEMORY
+    toy.act = lambda _model: float(len(bytearray(1 << 60)))
+    assert failed(evaluate(candidate())).reason is Reason.OUT_OF_MEMORY
+
+
+@pytest.mark.parametrize("error", [RuntimeError("shapes differ"), ValueError("x"), KeyError("k"), ModelError("data")])
+def test_other_exceptions_are_not_swallowed(evaluate: Evaluator, toy: Toy, error: Exception) -> None:
+    toy.act = explode(error)
+    with pytest.raises(type(error)) as caught:
+        evaluate(candidate())
+    assert caught.value is error
+    assert not is_out_of_memory(error)
+
+
+def test_what_cannot_be_built_is_unsupported_and_says_why(evaluate: Evaluator, toy: Toy) -> None:
+    failure = failed(evaluate(candidate(0.9)))
+    assert failure.reason is Reason.UNSUPPORTED
+    assert "pruning.ratio 0.9 cannot be met in layers.0" in failure.message
+    assert measured(evaluate(candidate(0.5)))
+    toy.act = explode(Unsupported("no kernel"))
+    assert failed(evaluate(candidate(0.25))) == Failure(Reason.UNSUPPORTED, "no kernel")
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_an_accuracy_that_is_no_number_is_a_failure_that_names_it(evaluate: Evaluator, toy: Toy, value: float) -> None:
+    toy.act = lambda _model: value
+    failure = failed(evaluate(candidate(0.5)))
+    assert failure.reason is Reason.NOT_FINITE
+    assert failure.message == "accuracy not finite"
+
+
+def test_task_and_workload_must_fit_the_head_of_the_model(problem: Problem, tiny_folder: Folder) -> None:
+    encoder = Checkpoint(path=str(tiny_folder("bert")), head="encoder")
+    with pytest.raises(ModelError, match=r"^task drives causal_lm models, model\.head is encoder$"):
+        Evaluator(replace(problem, model=encoder))
+    with pytest.raises(ModelError, match=r"^workload drives causal_lm models, model\.head is encoder$"):
+        Evaluator(replace(problem, model=encoder, task=Toy("encoder")))
+
+
+def test_an_evaluator_is_made_without_loading_anything(problem: Problem, toy: Toy) -> None:
+    evaluate = Evaluator(replace(problem, model=Checkpoint(path="/no/where", head="causal_lm")))
+    assert toy.calibrated == 0
+    with pytest.raises(ModelError, match="/no/where"):
+        evaluate.prepare()
+
+
+def test_preparing_says_what_runs_where(evaluate: Evaluator, problem: Problem) -> None:
+    facts = evaluate.prepare()
+    assert facts["device"] == "cpu"
+    assert facts["threads"] == "1"
+    assert facts["torch"] == torch.__version__
+    assert facts["model_sha256"] == problem.model.weights_hash()
+    assert all(isinstance(value, str) and value for value in facts.values())
+
+
+def test_the_source_is_never_changed(evaluate: Evaluator, problem: Problem) -> None:
+    for ratio, bits in ((0.5, 4), (0.25, 8), (0.0, 16)):
+        evaluate(candidate(ratio, bits))
+    fresh, held = problem.model.load().module.state_dict(), evaluate._source.module.state_dict()
+    assert all(torch.equal(held[name], fresh[name]) for name in fresh)
+
+
+def test_moments_are_those_of_the_baseline(evaluate: Evaluator, monkeypatch: pytest.MonkeyPatch) -> None:
+    walked: list[LoadedModel] = []
+    collect = module.collect_moments
+
+    def watched(model: LoadedModel, batches: Any) -> Any:
+        walked.append(model)
+        return collect(model, batches)
+
+    monkeypatch.setattr(module, "collect_moments", watched)
+    for ratio in (0.5, 0.25):
+        evaluate(candidate(ratio))
+    assert walked == [evaluate.compressed(candidate())]
