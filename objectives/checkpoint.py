@@ -64,14 +64,30 @@ def save(model: LoadedModel, folder: Path, facts: Mapping[str, Any] | None = Non
 def load(folder: Path) -> LoadedModel:
     """Load what :func:`save` wrote, ready to run on the CPU. Raises ModelError naming file and expectation."""
     manifest = _manifest(folder)
+    try:
+        model = _empty_model(folder, manifest)
+    except ModelError:
+        raise
+    except Exception as error:  # what was edited or lost shows anywhere
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise ModelError(f"{folder}: {MANIFEST}, config and tokenizer describe no model: {reason}") from error
+    _fill_(model.module, folder / "model.safetensors")
+    return model
+
+
+def _empty_model(folder: Path, manifest: Mapping[str, Any]) -> LoadedModel:
+    """The model that the manifest describes, its tensors still empty."""
+    packed_int4 = any(description["stored"] == "int4" for description in manifest["linears"].values())
+    if packed_int4 and manifest["int4_block_rows"] != block_rows():
+        raise ModelError(f"{folder}: its int4 layout belongs to another CPU type; export it again on this one")
     model = _skeleton(folder, manifest)
-    for block, widths in zip(model.blocks(), manifest["widths"] or []):
-        _shrink_(block, *widths)
-    model.widths = manifest["widths"] and [tuple(pair) for pair in manifest["widths"]]
+    if manifest["widths"] is not None:
+        for block, widths in zip(model.blocks(), manifest["widths"], strict=True):
+            _shrink_(block, *widths)
+        model.widths = [tuple(pair) for pair in manifest["widths"]]
     for name, description in manifest["linears"].items():
         model.module.set_submodule(name, _empty(model.module.get_submodule(name), description))
     Cpu().place_(model)
-    _fill_(model.module, folder / "model.safetensors")
     model.notes.extend(manifest["notes"])
     return model
 
@@ -105,10 +121,9 @@ def _manifest(folder: Path) -> dict[str, Any]:
         manifest: dict[str, Any] = json.loads(file.read_text())
     except ValueError as error:
         raise ModelError(f"{file} is no valid JSON: {error}") from error
-    if manifest.get("format") != 1:
-        raise ModelError(f"{file}: format 1 expected, got {manifest.get('format')!r}")
-    if any(d["stored"] == "int4" for d in manifest["linears"].values()) and manifest["int4_block_rows"] != block_rows():
-        raise ModelError(f"{folder}: its int4 layout belongs to another CPU type; export it again on this one")
+    if not isinstance(manifest, dict) or manifest.get("format") != 1:
+        found = manifest.get("format") if isinstance(manifest, dict) else manifest
+        raise ModelError(f"{file}: format 1 expected, got {found!r}")
     return manifest
 
 
@@ -147,20 +162,30 @@ def _empty(linear: nn.Module, description: Mapping[str, Any]) -> nn.Module:
         return Bf16Linear.from_linear(linear)
     if stored == "int8":
         return Int8Linear(torch.empty(out, width, dtype=torch.int8), torch.empty(out), bias)
+    if stored != "int4":
+        raise ValueError(f"stored: one of {', '.join(_STORED)} expected, got {stored!r}")
     scale_zero = torch.empty(width // description["group_size"], out, 2, dtype=torch.bfloat16)
     return Int4Linear(torch.empty(out, width // 2, dtype=torch.uint8), scale_zero, bias)
 
 
 def _fill_(module: nn.Module, file: Path) -> None:
-    """Copy every tensor of ``file`` into place: same names, same shapes, none missing, none left over."""
+    """Copy every tensor of ``file`` into place: same names, same shapes, none missing, none left over.
+
+    Floats may change their width: what is not packed follows the CPU that loads it.
+    """
     try:
         stored = load_file(file)
     except (SafetensorError, OSError) as error:
         raise ModelError(f"{file}: not a readable safetensors file: {error}") from error
     wanted = _unique(module)
     wrong = sorted(wanted.keys() ^ stored.keys())
-    wrong += [name for name in wanted.keys() & stored.keys() if wanted[name].shape != stored[name].shape]
+    wrong += sorted(name for name in wanted.keys() & stored.keys() if not _fits(stored[name], wanted[name]))
     if wrong:
         raise ModelError(f"{file}: does not match {MANIFEST}; first differing tensor: {wrong[0]}")
     for name, tensor in wanted.items():
         tensor.copy_(stored[name])
+
+
+def _fits(stored: Tensor, wanted: Tensor) -> bool:
+    floats = stored.is_floating_point() and wanted.is_floating_point()
+    return stored.shape == wanted.shape and (floats or stored.dtype == wanted.dtype)
