@@ -9,6 +9,8 @@ Symmetric rounding per token and channel follows Dettmers et al., LLM.int8(), ht
 
 from __future__ import annotations
 
+from functools import cache
+
 import torch
 from torch import Tensor
 
@@ -19,12 +21,19 @@ from objectives.packing.linear import PackedLinear
 def round_symmetric(values: Tensor) -> tuple[Tensor, Tensor]:
     """Round each row of ``values`` [n, k] to integers in [-127, 127].
 
-    Returns the integers (as fp32, [n, k]) and the scale of each row (fp32, [n, 1]); a row of zeros has scale 1.
+    Returns the integers (as fp32, [n, k]) and the scale of each row (fp32, [n, 1]); a row of zeros stays zero.
+    Few operations on purpose: at decode, launching them takes longer than computing them.
     """
     values = values.float()
-    scale = values.abs().amax(dim=1, keepdim=True) / 127.0
-    scale = torch.where(scale > 0, scale, torch.ones_like(scale))
-    return torch.round(values / scale), scale
+    largest = torch.linalg.vector_norm(values, ord=float("inf"), dim=1, keepdim=True)
+    scale = largest.div_(127.0).clamp_min_(1e-30)
+    return (values / scale).round_(), scale
+
+
+@cache
+def _ones(size: int) -> Tensor:
+    """Scales of one for aten's kernel: the output is scaled instead, in fp32."""
+    return torch.ones(size, dtype=torch.bfloat16)
 
 
 class Int8Linear(PackedLinear):
@@ -49,9 +58,9 @@ class Int8Linear(PackedLinear):
     def forward(self, x: Tensor) -> Tensor:
         """Round the activations per token, multiply the integers, scale back."""
         codes, token_scale = round_symmetric(x.reshape(-1, self.in_features))
-        y = self._multiply(codes).float() * token_scale * self.scale
+        y = self._multiply(codes).float().mul_(token_scale).mul_(self.scale)
         if self.bias is not None:
-            y = y + self.bias
+            y = y.add_(self.bias)
         return y.to(x.dtype).view(*x.shape[:-1], self.out_features)
 
     def _multiply(self, codes: Tensor) -> Tensor:
@@ -63,7 +72,7 @@ class Int8Linear(PackedLinear):
 
     def kernel(self, rows: Tensor) -> Tensor:
         """Few rows: read the weight as int8."""
-        ones = torch.ones(self.out_features, dtype=torch.bfloat16)
+        ones = _ones(self.out_features)
         product: Tensor = torch.ops.aten._weight_int8pack_mm(rows.to(torch.bfloat16), self.codes, ones)
         return product
 

@@ -164,9 +164,9 @@ def test_the_micro_model_is_scored_on_text_it_was_not_trained_on(micro_folder: P
         Checkpoint(path=str(micro_folder), head="causal_lm").load()
     )
     assert len(score.examples) == 8
-    assert 0.35 < score.accuracy < 0.6
+    assert 0.25 < score.accuracy < 0.6
     assert 0 < score.stderr < 0.05
-    assert 8 < score.extra["perplexity"] < 25
+    assert 8 < score.extra["perplexity"] < 30
 
 
 @pytest.mark.parametrize(("values", "error"), [([0.3], 0.0), ([0.0, 1.0], 0.5), ([1.0, 1.0, 1.0], 0.0)])
