@@ -43,7 +43,9 @@ def checks(study: StoredStudy, arguments: list[str]) -> Iterator[Line]:
     distinct = len(measured[["nominal_pruning_ratio", "bits", "batch_size"]].drop_duplicates())
     yield "at least 12 distinct cells measured", str(distinct), distinct >= 12
     yield "a front of at least 3 points", str(len(front)), len(front) >= 3
-    floor = study.config.floor.absolute(trials.loc[trials.is_baseline & (trials.state == "complete"), "accuracy"].item())
+    floor = study.config.floor.absolute(
+        trials.loc[trials.is_baseline & (trials.state == "complete"), "accuracy"].item()
+    )
     worst = front.accuracy.min()
     yield "every front point has accuracy >= floor", f"least {worst:.4f}, floor {floor:.4f}", bool(worst >= floor)
     seconds = f"{trials.seconds.sum():.0f} s in trials"

@@ -52,7 +52,7 @@ def medians(calls: dict[str, Callable[[], torch.Tensor]]) -> dict[str, float]:
     """Microseconds per call."""
     samples: dict[str, list[float]] = {name: [] for name in calls}
     with torch.inference_mode():
-        for name, call in calls.items():
+        for call in calls.values():
             call()
         for _ in range(ROUNDS):
             for name, call in calls.items():
@@ -64,7 +64,9 @@ def medians(calls: dict[str, Callable[[], torch.Tensor]]) -> dict[str, float]:
 
 def main() -> None:
     torch.set_num_threads(int(sys.argv[1]) if len(sys.argv) > 1 else 2)
-    print(f"torch {torch.__version__}, {torch.backends.cpu.get_cpu_capability()}, {torch.get_num_threads()} threads; us")
+    print(
+        f"torch {torch.__version__}, {torch.backends.cpu.get_cpu_capability()}, {torch.get_num_threads()} threads; us"
+    )
     for inputs, outputs in WIDTHS:
         for rows in ROWS:
             found = medians(columns(inputs, outputs, rows))

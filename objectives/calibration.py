@@ -50,8 +50,8 @@ class MomentSum:
         self.outer.addmm_(rows.t(), rows)
 
     def moment(self) -> Moment:
-        """The averages over everything taken."""
-        return Moment(self.sum / self.count, self.outer / self.count)
+        """The averages over everything taken, on the CPU, where models are compressed."""
+        return Moment((self.sum / self.count).cpu(), (self.outer / self.count).cpu())
 
 
 def collect_moments(model: LoadedModel, batches: Sequence[Tensor]) -> dict[tuple[str, str], Moment]:

@@ -48,7 +48,7 @@ def _metrics(*rows: Metric) -> Mapping[str, Metric]:
 
 
 METRICS: Mapping[str, Metric] = _metrics(
-    Metric("throughput", "1/s", True, "output tokens (decoder) or samples (encoder) per second, end to end"),
+    Metric("throughput", "1/s", True, "output tokens or samples per second: the baseline's, times the paired speed-up"),
     Metric("speedup", "", True, "throughput over the baseline's: median of interleaved paired ratios"),
     Metric("latency.mean", "s", False, "one whole request batch, mean"),
     Metric("latency.p50", "s", False, "one whole request batch, median"),

@@ -95,5 +95,9 @@ def _in_words(schema: Mapping[str, Any]) -> str:
     kinds = {"integer": "an integer", "number": "a number", "boolean": "true or false", "string": "a text"}
     kinds |= {"array": "a list", "object": "a mapping", "null": "null"}
     limits = {"minimum": ">=", "exclusiveMinimum": ">", "maximum": "<=", "exclusiveMaximum": "<"}
+    if "pattern" in schema:
+        return f"a text that matches {schema['pattern']}"
+    if schema.get("type") == "array" and schema.get("minItems"):
+        return f"a list of at least {schema['minItems']}"
     found = [f"{sign} {schema[limit]:g}" for limit, sign in limits.items() if limit in schema]
     return " ".join(part for part in (kinds.get(schema.get("type", ""), ""), " and ".join(found)) if part)

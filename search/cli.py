@@ -51,6 +51,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
     try:
         return _call(arguments[0], arguments[1:])
+    except BrokenPipeError:  # the reader left: ``paretune best | head``
+        sys.stdout = None
+        return 0
+    except OSError as error:
+        if "debug=true" in arguments:
+            raise
+        print(f"paretune: {error} (debug=true shows where)", file=sys.stderr)
+        return 2
     except ParetuneError as error:
         if "debug=true" in arguments:
             raise
@@ -65,6 +73,9 @@ def _call(verb: str, arguments: list[str]) -> int:
     if verb not in VERBS:
         raise ConfigError(f"unknown command {verb!r}{nearest(verb, list(VERBS))}; known: {', '.join(VERBS)}")
     module = importlib.import_module(f"search.commands.{verb}")
+    if verb != "run" and {"-h", "--help"} & set(arguments):
+        print(module.__doc__)
+        return 0
     code: int = module.main(arguments)
     return code
 

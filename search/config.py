@@ -34,6 +34,20 @@ DEFINITION = ("model", "task", "accuracy_floor", *PARTS, "space", "objectives", 
 _NAMED = (*DEFINITION, "sampler", "seed")
 """The keys behind the hash in a default study name: a sweep over samplers or seeds makes several studies."""
 
+_KINDS = {
+    "model": "load",
+    "task": "evaluate",
+    "timing": "time",
+    "device": "activation_peak",
+    "tradeoff": "__call__",
+    "accuracy_floor": "absolute",
+    "executor": "start",
+    "tracker": "open",
+}
+"""What the object of each key must be able to do."""
+
+_OTHERS = {*PARTS, "space", "sampler", "allow_targets", "hydra", "experiment"}
+
 Text = Annotated[str, Field(strict=True, min_length=1)]
 
 
@@ -91,10 +105,10 @@ def build_config(resolved: Mapping[str, Any], swept: str = "") -> StudyConfig:
 
     ``swept``: in a multirun, what tells this job from the others; appended to an explicit study name.
     """
+    _require_keys(resolved)
     scalars = _scalars(resolved)
-    allowed = (*ALLOWED, *(f"{name.rstrip('.')}." for name in resolved.get("allow_targets") or ()))
-    parts = {key: build(resolved[key], key, allowed) for key in ("model", "task", "timing", "device", "tradeoff")}
-    parts |= {key: build(resolved[key], key, allowed) for key in ("accuracy_floor", "executor", "tracker")}
+    allowed = (*ALLOWED, *_admitted(resolved.get("allow_targets") or []))
+    parts = {key: _part(resolved[key], key, allowed) for key in _KINDS}
     space = build_space(resolved["space"], {part: resolved[part] for part in PARTS}, allowed)
     _check_kinds(parts["model"], parts["task"], space)
     sampler = _sampler(resolved["sampler"], allowed)
@@ -113,6 +127,31 @@ def build_config(resolved: Mapping[str, Any], swept: str = "") -> StudyConfig:
         resolved=resolved,
         **parts,
     )
+
+
+def _require_keys(resolved: Mapping[str, Any]) -> None:
+    known = {*Scalars.__dataclass_fields__, *_KINDS, *_OTHERS}
+    for key in resolved:
+        if key not in known:
+            raise ConfigError(f"{key}: unknown setting{nearest(key, sorted(known))}; known: {', '.join(sorted(known))}")
+    for key in (*_KINDS, *PARTS, "sampler", "space"):
+        if not isinstance(resolved.get(key), Mapping):
+            raise ConfigError(f"{key}: required, one of the choices in conf/{key}/; got {resolved.get(key)!r}")
+
+
+def _admitted(names: Any) -> list[str]:
+    """Prefixes of the user's own modules."""
+    if not isinstance(names, list) or not all(isinstance(name, str) and name.strip(".") for name in names):
+        raise ConfigError(f"allow_targets: expected a list of module names, got {names!r}")
+    return [f"{name.rstrip('.')}." for name in names]
+
+
+def _part(node: Mapping[str, Any], key: str, allowed: tuple[str, ...]) -> Any:
+    """Build one part and check that it is of the kind its key asks for."""
+    part = build(node, key, allowed)
+    if not hasattr(part, _KINDS[key]):
+        raise ConfigError(f"{key}._target_: {node.get('_target_')!r} is no {key} (it has no {_KINDS[key]})")
+    return part
 
 
 def _scalars(resolved: Mapping[str, Any]) -> Scalars:

@@ -12,6 +12,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as RichProgress
 
+from objectives.types import Reason
 from search.config import StudyConfig
 from search.front import ParetoFront
 from search.records import TrialRecord
@@ -44,10 +45,15 @@ def status(records: Sequence[TrialRecord], front: ParetoFront, clock: Clock) -> 
         parts.append(f"best feasible speed-up {max(speedups):.2f}x")
     if failed:
         parts.append(f"failed {failed}")
-    left = clock.left(len(records))
+    left = clock.left(spent(records))
     if left is not None:
         parts.append(f"about {_duration(left)} left")
     return ", ".join(parts)
+
+
+def spent(records: Sequence[TrialRecord]) -> int:
+    """Trials that count towards ``n_trials``: an interrupted one taught nothing."""
+    return sum(record.reason != Reason.INTERRUPTED for record in records)
 
 
 class Clock:
@@ -85,7 +91,9 @@ class PlainProgress:
 
     def trial(self, records: Sequence[TrialRecord], front: ParetoFront) -> None:
         """See ``search.study.Progress``."""
-        self._say(f"[{len(records)}/{self.config.n_trials}] {_last(records[-1])}; {status(records, front, self.clock)}")
+        self._say(
+            f"[{spent(records)}/{self.config.n_trials}] {_last(records[-1])}; {status(records, front, self.clock)}"
+        )
 
     @staticmethod
     def _say(line: str) -> None:
@@ -108,7 +116,7 @@ class LiveProgress:
         """See ``search.study.Progress``."""
         self.bar.console.print(escape(_last(records[-1])), highlight=False)
         text = f"{self.name}: {escape(status(records, front, self.clock))}"
-        self.bar.update(self.row, completed=len(records), description=text)
+        self.bar.update(self.row, completed=spent(records), description=text)
 
 
 def _last(record: TrialRecord) -> str:

@@ -85,11 +85,18 @@ class Space:
 
     def __contains__(self, cell: object) -> bool:
         """Whether every value of ``cell`` is on its axis."""
-        return isinstance(cell, Mapping) and all(cell.get(axis.path) in axis.values for axis in self.axes)
+        if not isinstance(cell, Mapping) or set(cell) != {axis.path for axis in self.axes}:
+            return False
+        return all(cell[axis.path] in axis.values for axis in self.axes)
 
     def baseline(self) -> Cell:
-        """Unpruned, 16 bits, the first value of everything else: measured first in every study."""
-        return {axis.path: _NEUTRAL.get(axis.path, axis.first) for axis in self.axes}
+        """Unpruned, 16 bits, the first value of everything else: measured first in every study.
+
+        A ratio or bit width that the settings fix otherwise is named in the cell, which then lies outside the space.
+        """
+        fixed = self.fixed()
+        forced = {path: value for path, value in _NEUTRAL.items() if fixed.get(path, value) != value}
+        return {**forced, **{axis.path: _NEUTRAL.get(axis.path, axis.first) for axis in self.axes}}
 
     def suggest(self, trial: Trial) -> Cell:
         """Let Optuna choose a cell."""
@@ -111,8 +118,7 @@ class Space:
 
     def baseline_candidate(self) -> Candidate:
         """The candidate of the baseline; fixed settings other than ratio and bits stay as configured."""
-        neutral = {path: value for path, value in _NEUTRAL.items() if _has_field(self.parts, path, self.allowed)}
-        return Candidate(*(self._part(part, {**neutral, **self.baseline()}) for part in PARTS))
+        return self.candidate(self.baseline())
 
     def _part(self, part: str, cell: Cell) -> Any:
         mine = {path: value for path, value in cell.items() if path.startswith(part + ".")}
@@ -133,9 +139,13 @@ class Space:
 def build_space(tree: Mapping[str, Any], parts: Mapping[str, Any], allowed: Sequence[str] = ALLOWED) -> Space:
     """Check the ``space`` tree against the candidate's ``parts`` and build it. Raises ConfigError."""
     axes = []
+    if not isinstance(tree, Mapping):
+        raise ConfigError(f"space: expected a mapping with {', '.join(PARTS)}, got {tree!r}")
     for part, names in tree.items():
         if part not in PARTS:
             raise ConfigError(f"space.{part}: unknown part{nearest(part, PARTS)}; known: {', '.join(PARTS)}")
+        if names is not None and not isinstance(names, Mapping):
+            raise ConfigError(f"space.{part}: expected settings with lists of values, got {names!r}")
         for name, values in (names or {}).items():
             if values is not None:
                 axes.append(_axis(f"{part}.{name}", values, parts, allowed))

@@ -7,6 +7,7 @@ that a driver killed in between loses nothing.
 from __future__ import annotations
 
 import json
+import logging
 import uuid
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -29,6 +30,7 @@ from search.errors import ConfigError, StudyConflict
 from search.records import TrialRecord
 from search.samplers.distinct import GRID
 
+log = logging.getLogger(__name__)
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 RECORD, SAMPLES, DEFINITION, CONFIG, MACHINE, UID = (
@@ -88,21 +90,27 @@ def open_study(config: StudyConfig, sampler: Callable[[int], BaseSampler]) -> St
     known = {summary.study_name for summary in optuna.get_all_study_summaries(storage)}
     if config.name in known:
         study = optuna.load_study(study_name=config.name, storage=storage)
+        if DEFINITION not in study.user_attrs and not study.get_trials(deepcopy=False):
+            _define(study, config)  # its creator was killed half-way
         _require_same(study, config)
         study.sampler = sampler(config.seed + len(study.get_trials(deepcopy=False)))
         return study
     study = optuna.create_study(
         study_name=config.name, storage=storage, sampler=sampler(config.seed), directions=directions
     )
+    _define(study, config)
+    return study
+
+
+def _define(study: Study, config: StudyConfig) -> None:
+    """Store what the study is; the definition last, as it says that the rest is there."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)  # names for the dashboard; nothing depends on them
         study.set_metric_names(list(config.objectives))
     study.set_user_attr(UID, str(uuid.uuid4()))
-    study.set_user_attr(DEFINITION, _plain(config.definition))
     study.set_user_attr(CONFIG, _plain(config.resolved))
-    grid = {axis.parameter: _choices(axis) for axis in config.space.axes}
-    study.set_user_attr(GRID, grid)
-    return study
+    study.set_user_attr(GRID, {axis.parameter: _choices(axis) for axis in config.space.axes})
+    study.set_user_attr(DEFINITION, _plain(config.definition))
 
 
 def _choices(axis: Any) -> list[Any]:
@@ -132,6 +140,26 @@ def _differences(stored: Any, wanted: Any, path: str = "") -> Iterator[str]:
             yield from _differences(stored.get(name), wanted.get(name), f"{path}.{name}" if path else name)
     elif stored != wanted:
         yield f"{path}: stored {stored!r}, now {wanted!r}"
+
+
+def settle_machine(study: Study, machine: Mapping[str, str]) -> None:
+    """Note where the study runs. Other weights under the same path are refused; another machine is warned about."""
+    stored = study.user_attrs.get(MACHINE, {})
+    changed = {name for name in stored if stored[name] != machine.get(name)}
+    if "model_sha256" in changed:
+        raise StudyConflict(
+            f"model.path: the weights differ from those that study {study.study_name} was started with; "
+            "choose another study_name"
+        )
+    if changed:
+        log.warning("the study was started elsewhere (%s differ): timings may not compare", ", ".join(sorted(changed)))
+    study.set_user_attr(MACHINE, dict(machine))
+
+
+def discard_if_empty(study: Study) -> None:
+    """Forget a study that could not even start."""
+    if not study.get_trials(deepcopy=False):
+        optuna.delete_study(study_name=study.study_name, storage=study._storage)
 
 
 def save_record(study: Study, trial_number: int, record: TrialRecord, samples: Mapping[str, Any]) -> None:

@@ -68,6 +68,9 @@ def run_study(config: StudyConfig, progress: Progress) -> StudyResult:
             with config.executor.start(config.problem) as runner:
                 loop.open(runner)
                 stop_reason = loop.run(runner)
+        except (ConfigError, BaselineFailed):
+            store.discard_if_empty(study)
+            raise
         except (KeyboardInterrupt, Interrupted) as error:
             interrupted = error if isinstance(error, Interrupted) else Interrupted("stopped by Ctrl-C")
             stop_reason = "interrupted"
@@ -130,14 +133,18 @@ class Loop:
             self.machine = preparing.result()
         except ObjectiveError as error:
             raise ConfigError(str(error)) from error
-        self.study.set_user_attr(store.MACHINE, dict(self.machine))
+        except Exception as error:  # the worker timed out, was killed or met a bug while it loaded
+            raise BaselineFailed(f"loading the model: {type(error).__name__}: {error}") from error
+        store.settle_machine(self.study, self.machine)
 
     def run(self, runner: Runner) -> str:
         """Measure until a reason to stop; returns it."""
         if self.baseline is None:
             self.progress.stage("measuring the baseline")
             self._measure_baseline(runner)
-        self._report()
+            self._report()
+        else:
+            self.progress.stage(f"resuming after {self._spent()} trials")
         while self._spent() < self.config.n_trials:
             if self._known_cells() >= len(self.config.space):
                 return "space_exhausted"
@@ -227,6 +234,8 @@ class Loop:
         metrics = dict(outcome.metrics)
         reference = self.baseline.metrics if self.baseline else metrics
         metrics["memory_ratio"] = metrics["peak_memory"] / reference["peak_memory"]
+        # Free of drift: blocks minutes apart differ by more than candidates do, paired ratios do not.
+        metrics["throughput"] = reference["throughput"] * metrics["speedup"]
         return replace(blank, state="complete", metrics=metrics, notes=outcome.notes)
 
     def _tell(self, trial: Trial, record: TrialRecord) -> None:

@@ -54,8 +54,8 @@ def test_a_study_leaves_its_report_and_a_front_above_the_floor(finished: Path) -
 def test_the_same_command_again_measures_nothing_and_succeeds(finished: Path, cache: Path) -> None:
     again = paretune("run", *TINY, cwd=finished, cache=cache)
     assert again.returncode == 0
-    assert "[4/4]" in again.stderr
-    assert "[3/4]" not in again.stderr
+    assert "resuming after 4 trials" in again.stderr
+    assert "trial 3" not in again.stderr
 
 
 def test_another_floor_needs_no_new_trial(finished: Path, cache: Path) -> None:
@@ -85,6 +85,10 @@ def test_best_prints_settings_and_export_writes_a_folder_that_loads(finished: Pa
         (["run", "experiment=ci_tiny", "bathc=3"], "bathc"),
         (["run", "model=nope"], "nope"),
         (["run", "experiment=ci_tiny", "model.path=./nowhere"], "model.path: directory ./nowhere not found"),
+        (["run", "+n_trails=5"], "n_trails: unknown setting (did you mean n_trials?)"),
+        (["run", "model=5"], "model"),
+        (["run", "timing=null"], "timing: required"),
+        (["fetch", "nope"], "no asset is called 'nope'"),
         (["rum"], "did you mean run"),
         (["report", "study=nope"], "study"),
         (["report", "n_trials=3"], "n_trials: cannot be changed"),
@@ -93,8 +97,11 @@ def test_best_prints_settings_and_export_writes_a_folder_that_loads(finished: Pa
 def test_bad_input_ends_in_one_line_and_exit_code_2(
     finished: Path, cache: Path, arguments: list[str], words: str
 ) -> None:
-    done = paretune(*arguments, "tracker=none" if arguments[0] == "run" else "home=mlruns", cwd=finished, cache=cache)
+    extra = {"run": ["tracker=none"], "report": ["home=mlruns"]}.get(arguments[0], [])
+    done = paretune(*arguments, *extra, cwd=finished, cache=cache)
     shown = [line for line in done.stderr.splitlines() if line.startswith("paretune: ")]
+    assert len(shown) == 1, done.stderr
+    assert "Error executing" not in done.stderr
     assert done.returncode == 2, done.stderr
     assert words in shown[0]
     assert "Traceback" not in done.stderr
@@ -108,7 +115,9 @@ def children_of(process: subprocess.Popen[str]) -> list[psutil.Process]:
 def start(folder: Path, cache: Path, *overrides: str) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "search.cli", "run", *TINY, *overrides]
     environment = {**os.environ, "PARETUNE_CACHE": str(cache)}
-    return subprocess.Popen(command, cwd=folder, env=environment, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+    return subprocess.Popen(
+        command, cwd=folder, env=environment, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
+    )
 
 
 def wait_for(process: subprocess.Popen[str], words: str) -> list[str]:

@@ -86,14 +86,30 @@ def test_a_bad_setting_is_named_with_what_is_allowed(override: str, words: list[
     assert [word for word in words if word not in text] == [], text
 
 
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"space": {"pruning": "abc"}}, "space.pruning: expected settings"),
+        ({"allow_targets": 5}, "allow_targets: expected a list"),
+        ({"executor": None}, "executor: required"),
+        ({"sampler": None}, "sampler: required"),
+        ({"executor": {"_target_": "objectives.measuring.encoding.Encoding"}}, "is no executor"),
+        ({"foo": 1}, "foo: unknown setting"),
+    ],
+)
+def test_a_wrong_shape_is_named(change: dict[str, object], words: str) -> None:
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        resolved = plain(compose("config", overrides=["experiment=ci_tiny"]))
+    with pytest.raises(ConfigError, match=words):
+        build_config({**resolved, **change})
+
+
 def test_an_absolute_floor_above_one_is_refused() -> None:
     assert "accuracy_floor" in message("accuracy_floor=absolute", "accuracy_floor.epsilon=1.5")
 
 
 def test_an_empty_space_is_refused() -> None:
-    assert "nothing to vary" in message(
-        "space.pruning=null", "space.quantization=null", "space.workload=null"
-    )
+    assert "nothing to vary" in message("space.pruning=null", "space.quantization=null", "space.workload=null")
 
 
 def test_a_nested_target_outside_the_allowed_packages_is_refused() -> None:

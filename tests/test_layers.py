@@ -38,9 +38,7 @@ def test_a_package_imports_nothing_against_the_arrows(package: str) -> None:
 def fresh(code: str) -> set[str]:
     """Top-level packages loaded by ``code`` in a new interpreter."""
     script = f"import sys\n{code}\nprint(','.join(sorted({{m.partition('.')[0] for m in sys.modules}})))"
-    shown = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=ROOT
-    )
+    shown = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=ROOT)
     return set(shown.stdout.splitlines()[-1].split(","))
 
 

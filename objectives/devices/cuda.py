@@ -1,4 +1,7 @@
-"""NVIDIA GPUs through torchao's kernels. Written from the documentation of torch and torchao; not run yet.
+"""NVIDIA GPUs through torchao's kernels. Written from the documentation of torch and torchao; NOT RUN YET.
+
+Known to be open: torchao rounds int4 by itself (our clipped codes are not used) and its tiled layout pads the
+inputs to a multiple of 1024. Without torchao only 16 bits are offered.
 
 int8 dynamic (W8A8) goes to ``_int_mm`` on tensor cores, int4 weight-only to tinygemm. Both are made for
 ``torch.compile``; eager speed is what is measured here.
@@ -7,6 +10,7 @@ int8 dynamic (W8A8) goes to ``_int_mm`` on tensor cores, int4 weight-only to tin
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from pydantic.dataclasses import dataclass as settings
@@ -31,7 +35,7 @@ class Cuda:
     @property
     def bits(self) -> frozenset[int]:
         """See ``objectives.types.Device``."""
-        return frozenset({16, 8, 4})
+        return frozenset({16, 8, 4} if find_spec("torchao") else {16})
 
     def start(self) -> None:
         """Check that the GPU is there, and make it current."""

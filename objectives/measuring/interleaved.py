@@ -42,6 +42,11 @@ class Interleaved:
     max_seconds: Positive = 10.0
     precision: Positive = 0.02
 
+    def __post_init__(self) -> None:
+        """The least cannot be more than the most."""
+        if self.min_rounds > self.max_rounds:
+            raise ValueError(f"min_rounds must be <= max_rounds, got {self.min_rounds} and {self.max_rounds}")
+
     def time(self, candidate: Run, reference: Run | None) -> Paired:
         """Time ``candidate`` beside ``reference``; None when the candidate is the reference itself."""
         for _ in range(self.warmups):

@@ -1,8 +1,9 @@
 """8 bits, W8A8: int8 weights per output channel, activations rounded to int8 per token.
 
-Three kernels, one result. The integers are the same in all of them; only where they are multiplied differs:
+Three kernels for the same integers; only where they are multiplied differs:
 ``_int_mm`` on CPUs with int8 instructions, aten's int8-weight kernel for a few rows (it reads the integers as
 bf16, which holds every int8 exactly), and a fp32 GEMM on the integers elsewhere (exact below 2^24).
+The second returns bf16, so it differs from the others by rounding (about 2e-3 relative).
 
 Symmetric rounding per token and channel follows Dettmers et al., LLM.int8(), https://arxiv.org/abs/2208.07339.
 """

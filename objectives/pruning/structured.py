@@ -142,6 +142,7 @@ def choose_split(groups: Tensor, channels: Tensor, sizes: BlockSizes, budget: fl
     ``groups`` [g], ``channels`` [c]: scores. At least one group and ``multiple`` channels stay; None when the
     budget asks for more than that. Losses are compared per removed parameter, as rounding makes them differ.
     """
+    multiple = min(multiple, len(channels))
     group_loss = [0.0, *groups.sort().values.cumsum(0).tolist()]
     channel_loss = [0.0, *channels.sort().values.cumsum(0).tolist()]
     splits = []

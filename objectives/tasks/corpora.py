@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 import pydantic.dataclasses
 
@@ -29,6 +29,7 @@ class Document:
     summary: str | None = None
 
 
+@runtime_checkable
 class Corpus(Protocol):
     """A source of documents."""
 

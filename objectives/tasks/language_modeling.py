@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from pydantic import ConfigDict, InstanceOf
@@ -17,20 +17,13 @@ from pydantic.dataclasses import dataclass as settings
 
 from objectives.errors import ModelError
 from objectives.settings import Count
+from objectives.tasks.corpora import Corpus, Document
 from objectives.types import Head, Score
 
 if TYPE_CHECKING:
     import torch
 
     from objectives.models import LoadedModel
-    from objectives.tasks.corpora import Document
-
-
-class Corpus(Protocol):
-    """Where the documents come from."""
-
-    def documents(self) -> Sequence[Document]:
-        """All documents, always in the same order."""
 
 
 @settings(frozen=True, kw_only=True, config=ConfigDict(extra="forbid", arbitrary_types_allowed=True))
@@ -42,7 +35,7 @@ class LanguageModeling:
     with ``documents()``.
     """
 
-    corpus: InstanceOf[object]
+    corpus: InstanceOf[Corpus]
     metric: Literal["next_token_accuracy", "inverse_perplexity"] = "next_token_accuracy"
     documents: Count = 16
     tokens: Count = 256
@@ -81,7 +74,7 @@ class LanguageModeling:
         """Token ids [documents, tokens] for calibration and for scoring."""
         import torch
 
-        documents = self.corpus.documents()  # type: ignore[attr-defined]
+        documents = self.corpus.documents()
         first = self._long_enough(model, iter(documents), self.calibration_documents)
         last = self._long_enough(model, iter(reversed(documents)), self.documents)
         seen = {index for index, _ in first}

@@ -16,6 +16,7 @@ from pydantic.dataclasses import dataclass as settings
 
 from objectives.errors import ModelError
 from objectives.settings import Count
+from objectives.tasks.corpora import Corpus, Document
 from objectives.tasks.language_modeling import standard_error
 from objectives.types import Head, Score
 
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     import torch
 
     from objectives.models import LoadedModel
-    from objectives.tasks.corpora import Document
 
 
 @settings(frozen=True, kw_only=True, config=ConfigDict(extra="forbid", arbitrary_types_allowed=True))
@@ -33,7 +33,7 @@ class Retrieval:
     Texts are cut at ``tokens``. ``calibration_pairs`` pairs from the front calibrate.
     """
 
-    corpus: InstanceOf[object]
+    corpus: InstanceOf[Corpus]
     pool: Count = 1000
     tokens: Count = 128
     calibration_pairs: Count = 64
@@ -60,7 +60,7 @@ class Retrieval:
         return Score(float(hits.mean()), standard_error(hits.tolist()), tuple(hits.tolist()))
 
     def _pairs(self) -> list[Document]:
-        documents: Sequence[Document] = self.corpus.documents()  # type: ignore[attr-defined]
+        documents: Sequence[Document] = self.corpus.documents()
         pairs = [document for document in documents if document.summary][: self.pool]
         if len(pairs) <= self.calibration_pairs:
             raise ModelError(

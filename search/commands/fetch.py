@@ -5,11 +5,17 @@ from __future__ import annotations
 import sys
 
 from objectives import assets
+from search.build import nearest
 from search.errors import ConfigError
 
 
 def main(arguments: list[str]) -> int:
     """Fetch what is not there yet."""
+    for name in arguments:
+        if name not in assets.names():
+            raise ConfigError(
+                f"no asset is called {name!r}{nearest(name, assets.names())}; known: {', '.join(assets.names())}"
+            )
     for name in arguments or assets.names():
         try:
             folder = assets.fetch(name, lambda line: print(line, file=sys.stderr, flush=True))

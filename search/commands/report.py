@@ -1,4 +1,8 @@
-"""``paretune report study=NAME [accuracy_floor.epsilon=0.97] [objectives=[latency.p95,peak_memory]] [folder=...]``."""
+"""``paretune report [study=NAME] [accuracy_floor.epsilon=0.97] [objectives=[latency.p95,peak_memory]] [folder=...]``.
+
+Writes a study's report again, without a new trial. With another floor, objectives or trade-off it goes to
+``reports/<study>-recut``: the study's own report is left as it is.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +17,8 @@ from search.report import write_report
 def main(arguments: list[str]) -> int:
     """Cut the front of a stored study anew and write its report; measures nothing."""
     study = load(arguments, options=("folder",))
-    folder = Path(study.options.get("folder", report_folder(study.config)))
+    own = report_folder(study.config)
+    folder = Path(study.options.get("folder", own.with_name(own.name + "-recut") if study.recut else own))
     info = study_info(study.config, study.records, study.front, study.machine, "stored")
     write_report(folder, info, study.records, study.front)
     show(info, study.records, study.front, folder, "")

@@ -10,7 +10,6 @@ from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
@@ -25,19 +24,22 @@ _UNSWEPT = ("study_name", "n_trials", "executor", "tracker", "hydra", "debug", "
 
 
 def main(arguments: list[str]) -> int:
-    """Compose and run. In a single run returns the study's exit code; a multirun returns the first failing job's."""
-    codes: list[int] = []
-    job = hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(_Job(codes))
+    """Compose and run. Returns the study's exit code; of a multirun, that of the first job that failed."""
+    job = _Job()
     # Hydra would print its own errors, over several lines, and exit with 1; raised, they become one line here.
     os.environ["HYDRA_FULL_ERROR"] = "1"
     sys.argv = ["paretune run", *arguments]
     try:
-        job()
-    except (HydraException, OmegaConfBaseException) as error:
-        if "debug=true" in arguments:
+        hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(job)()
+    except ParetuneError:
+        raise
+    except Exception as error:
+        if "debug=true" in arguments or job.started:
             raise
-        raise ConfigError(_one_line(error)) from error
-    return max(codes, default=0)
+        raise ConfigError(f"{_one_line(error)} (given: {' '.join(arguments)})") from error
+    if job.error is not None:
+        raise job.error
+    return job.code
 
 
 class _Job:
@@ -45,15 +47,33 @@ class _Job:
 
     __name__ = "run"
 
-    def __init__(self, codes: list[int]) -> None:
-        self.codes = codes
+    def __init__(self) -> None:
+        self.started = False
+        self.code = 0
+        self.error: ParetuneError | None = None
 
     def __call__(self, composed: DictConfig) -> None:
-        swept = _swept() if HydraConfig.get().mode == RunMode.MULTIRUN else ""
+        """In a single run the outcome is kept, as Hydra would decorate it; in a multirun failing must be raised."""
+        self.started = True
+        if HydraConfig.get().mode == RunMode.MULTIRUN:
+            _run_one_of_many(composed, _swept())
+            return
+        try:
+            self.code = run_job(plain(composed), "")
+        except ParetuneError as error:
+            self.error = error
+
+
+def _run_one_of_many(composed: DictConfig, swept: str) -> None:
+    try:
         code = run_job(plain(composed), swept)
-        self.codes.append(code)
-        if code and swept:
-            raise ParetuneError(f"study of job {swept} ended with exit code {code}", code)
+    except ParetuneError as error:
+        print(f"paretune: job {swept}: {error}", file=sys.stderr)
+        raise ParetuneError(f"job {swept} failed: {error}", error.exit_code) from error
+    if code >= 128:  # a signal is meant for the whole sweep: no launcher goes on after SystemExit
+        raise SystemExit(code)
+    if code:
+        raise ParetuneError(f"job {swept} ended with exit code {code}", code)
 
 
 def plain(composed: DictConfig) -> dict[str, Any]:
@@ -91,7 +111,9 @@ def _one_line(error: Exception) -> str:
     """The gist of a Hydra or OmegaConf message, whose first lines say it and whose rest repeats the stack."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     shown = [
-        line for line in lines if not line.startswith(("full_key", "object_type", "reference_type", "Config search"))
+        line
+        for line in lines
+        if not line.startswith(("full_key", "object_type", "reference_type", "Config search", "provider="))
     ]
     cause = error.__cause__
     if cause is not None and str(cause).splitlines():

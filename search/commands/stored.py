@@ -9,7 +9,6 @@ from typing import Any
 
 import optuna
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
 from search import store
 from search.build import nearest
@@ -31,6 +30,7 @@ class StoredStudy:
     front: ParetoFront
     machine: dict[str, str]
     options: dict[str, str]
+    recut: bool
 
 
 def load(arguments: Sequence[str], options: Sequence[str] = ()) -> StoredStudy:
@@ -44,6 +44,7 @@ def load(arguments: Sequence[str], options: Sequence[str] = ()) -> StoredStudy:
     storage = store.open_storage(url, home)
     study = optuna.load_study(study_name=_name(storage, given.pop("study", "latest")), storage=storage)
     stored = OmegaConf.create({**study.user_attrs[store.CONFIG], "home": str(home), "storage": url})
+    recut = bool(given)
     config = build_config(_override(stored, given))
     config = _renamed(config, study.study_name)
     records = store.records_of(study)
@@ -53,7 +54,7 @@ def load(arguments: Sequence[str], options: Sequence[str] = ()) -> StoredStudy:
     floor = config.floor.absolute(baseline.metrics["accuracy"])
     front = cut(records, config.objectives, floor, config.tradeoff)
     machine = study.user_attrs.get(store.MACHINE, {})
-    return StoredStudy(config, tuple(records), front, machine, own)
+    return StoredStudy(config, tuple(records), front, machine, own, recut)
 
 
 def pairs(arguments: Sequence[str]) -> dict[str, str]:
@@ -86,8 +87,8 @@ def _override(stored: DictConfig, given: dict[str, str]) -> dict[str, Any]:
     try:
         merged = OmegaConf.merge(stored, OmegaConf.from_dotlist([f"{key}={value}" for key, value in given.items()]))
         resolved = OmegaConf.to_container(merged, resolve=True)
-    except OmegaConfBaseException as error:
-        raise ConfigError(str(error).splitlines()[0]) from error
+    except Exception as error:  # OmegaConf's errors and the yaml parser's
+        raise ConfigError(f"{' '.join(given)}: {str(error).splitlines()[0]}") from error
     assert isinstance(resolved, dict)
     return {str(key): value for key, value in resolved.items()}
 

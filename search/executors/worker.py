@@ -12,7 +12,8 @@ import multiprocessing
 import os
 import signal
 from collections.abc import Mapping
-from concurrent.futures import Future, TimeoutError
+from concurrent.futures import CancelledError, Future, TimeoutError
+from concurrent.futures.process import BrokenProcessPool
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -99,6 +100,8 @@ class WorkerRunner:
             return Failure(Reason.TIMEOUT, f"no result within {self._timeout:g} s; the process was killed")
         except ProcessExpired as error:
             return Failure(Reason.CRASHED, f"the worker process died ({_exit_in_words(error.exitcode)})")
+        except (CancelledError, BrokenProcessPool):
+            return Failure(Reason.INTERRUPTED, "the worker was stopped")
         except Exception as error:
             log.error("trial failed", exc_info=error)
             return Failure(Reason.ERROR, f"{type(error).__name__}: {error}")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 log = logging.getLogger(__name__)
+
+_SECRET = re.compile(r"(?i)(^|_)(token|password|secret|key|credentials?)$|^(storage|uri)$")
+"""Settings that are never shown: secrets, and URLs that may hold one."""
 
 STUDY, TRIAL = "paretune.study_uid", "paretune.trial_uid"
 ENVIRONMENT = {
@@ -55,8 +59,8 @@ class GuardedMirror:
         self._failed = False
 
     def open(self) -> None:
-        """Connect and find or create the study's run."""
-        self._guard(lambda: self._mirror.parent)
+        """Connect; the study's run is created with its first trial, so that a failed start leaves none behind."""
+        self._guard(lambda: self._mirror.experiment)
 
     def log(self, record: TrialRecord) -> None:
         """See ``search.tracking.protocol.Mirror``."""
@@ -107,24 +111,27 @@ class MlflowMirror:
     @cached_property
     def experiment(self) -> str:
         """Id of the project's experiment."""
+        client = self.client
         with FileLock(str(self.header.home / ".mlflow.lock")):
-            found = self.client.get_experiment_by_name(self.header.project)
+            found = client.get_experiment_by_name(self.header.project)
             if found is not None:
                 return str(found.experiment_id)
             artifacts = None
             if self.uri.startswith("sqlite:"):
                 artifacts = (self.header.home / "artifacts" / self.header.project).as_uri()
-            return str(self.client.create_experiment(self.header.project, artifact_location=artifacts))
+            return str(client.create_experiment(self.header.project, artifact_location=artifacts))
 
     @cached_property
     def parent(self) -> str:
         """Id of the study's run; its children are read, so that a resumed study adds only what is new."""
-        self.client  # noqa: B018 - connects and creates the schema
         found = self._search(f"tags.`{STUDY}` = '{self.header.uid}'")
         if found:
             parent = str(found[0].info.run_id)
             for run in self._search(f"tags.`mlflow.parentRunId` = '{parent}'"):
-                self.children[run.data.tags.get(TRIAL, "")] = run.info.run_id
+                if run.info.status == "RUNNING":  # its writer was killed half-way: written again
+                    self.client.delete_run(run.info.run_id)
+                else:
+                    self.children[run.data.tags.get(TRIAL, "")] = run.info.run_id
             self.client.update_run(parent, status="RUNNING")
             return parent
         tags = {STUDY: self.header.uid, "mlflow.runName": self.header.name}
@@ -192,7 +199,7 @@ class MlflowMirror:
             self.client.set_tag(self.parent, name, value)
         for file in files:
             self.client.log_artifact(self.parent, str(file), "report")
-        self.client.set_terminated(self.parent, "FINISHED")
+        self.client.set_terminated(self.parent, "KILLED" if tags.get("stop_reason") == "interrupted" else "FINISHED")
         return f"MLflow: {self.uri}, experiment {self.header.project}, run {self.header.name}"
 
 
@@ -209,6 +216,6 @@ def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         path = f"{prefix}{name}"
         if isinstance(value, Mapping):
             leaves.update(flatten(value, path + "."))
-        elif not any(word in path.lower() for word in ("token", "password", "secret", "_key", "storage", "uri")):
+        elif not _SECRET.search(name):
             leaves[path] = value
     return leaves

@@ -196,6 +196,29 @@ def test_pruned_inputs_are_weighed_by_their_own_moments(tiny: Tiny, moments: Cal
     assert all(torch.equal(left[name], right[name]) for name in left)
 
 
+@each_family
+def test_the_searched_grid_spares_the_inputs_that_calibration_saw_most(
+    tiny: Tiny, moments: Callable[[str], Moments], family: str
+) -> None:
+    """The error weighted by E[x^2] is that of the layer's output: moments must lower it, group by group."""
+    informed, blind = tiny(family).copy(), tiny(family).copy()
+    RoundToNearest(bits=4, group_size=32).quantize_(informed, moments(family), Cpu())
+    RoundToNearest(bits=4, group_size=32).quantize_(blind, {}, Cpu())
+    lower = 0.0
+    for block in tiny(family).blocks():
+        for path in block.family.block_linears:
+            weight = block.linear(path).weight.float()
+            importance = moments(family)[block.name, path].second.diagonal()
+            found = []
+            for model in (informed, blind):
+                packed = cast("Int4Linear", dict(model.module.base_model.named_modules())[f"{block.name}.{path}"])
+                restored = packed.unpack(0, packed.out_features, torch.float32)
+                found.append(((restored - weight).square() * importance).view(len(weight), -1, 32).sum(dim=2))
+            assert (found[0] <= found[1] * 1.001 + 1e-7).all()
+            lower += (found[1] - found[0]).sum().item()
+    assert lower > 1e-3
+
+
 def weighted_error(weight: Tensor, codes: Codes, importance: Tensor) -> Tensor:
     """Per group [out, groups]."""
     error = (codes.dequantize() - weight).square() * importance

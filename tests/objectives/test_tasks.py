@@ -10,6 +10,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import pydantic
 import pytest
 import torch
 from torch import Tensor
@@ -251,6 +252,12 @@ def test_documents_without_a_summary_and_beyond_the_pool_are_left_out(encoder: L
 def test_too_few_pairs_are_told(encoder: LoadedModel, count: int) -> None:
     with pytest.raises(ModelError, match=rf"^task\.calibration_pairs: the corpus has {count} documents with a summary"):
         retrieval(shelf([8] * count, summaries=True)).evaluate(encoder)
+
+
+@pytest.mark.parametrize("task", [LanguageModeling, Retrieval])
+def test_a_corpus_has_documents(task: type) -> None:
+    with pytest.raises(pydantic.ValidationError, match="corpus"):
+        task(corpus="XSum")
 
 
 def test_a_task_says_which_head_it_scores() -> None:

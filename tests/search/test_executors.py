@@ -52,7 +52,9 @@ def test_an_executor_describes_the_machine_and_measures(executor, problem) -> No
 
 def test_failures_come_back_as_values(executor, problem) -> None:
     with executor.start(problem) as runner:
-        outcomes = {fault: runner.evaluate(candidate(fault)).result(120) for fault in ("raise", "no_memory", "unsupported")}
+        outcomes = {
+            fault: runner.evaluate(candidate(fault)).result(120) for fault in ("raise", "no_memory", "unsupported")
+        }
         again = runner.evaluate(candidate()).result(timeout=120)
     assert {fault: outcome.reason for fault, outcome in outcomes.items()} == {
         "raise": Reason.ERROR,

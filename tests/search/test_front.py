@@ -151,9 +151,7 @@ def test_measured_gains_and_realised_ratio_win_over_computed_ones() -> None:
 def test_fixed_variables_fill_their_columns_and_further_ones_get_their_own() -> None:
     searched = replace(trial(1, 200, 200), params={"quantization.bits": 4, "runtime.name": "ort", "trial": 9})
     front = cut([searched], OBJECTIVES, 0.1, WeightedLogRatio())
-    row = frame(
-        [searched], front, {"workload.batch_size": 16, "quantization.bits": 16, "pruning.ratio": 0.0}
-    ).iloc[0]
+    row = frame([searched], front, {"workload.batch_size": 16, "quantization.bits": 16, "pruning.ratio": 0.0}).iloc[0]
     assert (row.bits, row.batch_size, row.pruning_ratio) == (4, 16, 0.0)
     assert row.runtime_name == "ort"
     assert (row.trial, row.param_trial) == (1, 9)

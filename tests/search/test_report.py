@@ -36,12 +36,8 @@ def records_of() -> list[TrialRecord]:
             "accuracy": 0.5 + 0.1 * float(rng.random()), "perplexity": 20.0,
             "latency.p50": 0.012, "latency.p95": float(rng.random()),
         }  # fmt: skip
-        made.append(
-            TrialRecord(i, f"u{i}", params, "complete", metrics, notes=(HOSTILE,), is_baseline=i == 0)
-        )
-    made.append(
-        TrialRecord(24, "f", made[1].params, "failed", reason="timeout", message="=cmd|' /C calc'!A0")
-    )
+        made.append(TrialRecord(i, f"u{i}", params, "complete", metrics, notes=(HOSTILE,), is_baseline=i == 0))
+    made.append(TrialRecord(24, "f", made[1].params, "failed", reason="timeout", message="=cmd|' /C calc'!A0"))
     made.append(replace(made[3], number=25, uid="r", cached_from=3, notes=()))
     return made
 
@@ -83,9 +79,7 @@ class Tags(HTMLParser):
     "objectives",
     [("throughput", "peak_memory"), ("throughput", "peak_memory", "latency.p95"), ("peak_memory",)],
 )
-def test_all_files_are_written_and_nothing_else(
-    tmp_path: Path, floor: float, objectives: tuple[str, ...]
-) -> None:
+def test_all_files_are_written_and_nothing_else(tmp_path: Path, floor: float, objectives: tuple[str, ...]) -> None:
     paths, _ = written(tmp_path / "new" / "report", floor, objectives)
     assert [path.name for path in paths] == FILES
     assert sorted(path.name for path in paths[0].parent.iterdir()) == sorted(FILES)
@@ -146,9 +140,7 @@ def test_the_page_asks_the_network_for_nothing(report: tuple[Path, ParetoFront])
     assert "default-src 'none'" in page
     parser = Tags()
     parser.feed(page)
-    assert not [
-        tag for tag, attributes in parser.found if {"src", "href", "srcset", "action"} & set(attributes)
-    ]
+    assert not [tag for tag, attributes in parser.found if {"src", "href", "srcset", "action"} & set(attributes)]
 
 
 def test_hostile_names_stay_text(report: tuple[Path, ParetoFront]) -> None:

@@ -10,7 +10,7 @@ from objectives.types import Failure, Measurement, Reason
 from search import store
 from search.errors import BaselineFailed, ConfigError, Interrupted, StudyConflict
 from search.study import run_study
-from tests.search.conftest import FakeExecutor, Quiet, closed_form
+from tests.search.conftest import FakeExecutor, Quiet, closed_form, done
 
 SAMPLERS = sorted(file.stem for file in (Path(__file__).parents[2] / "conf" / "sampler").glob("*.yaml"))
 
@@ -89,9 +89,7 @@ def test_a_failed_trial_is_a_row_with_its_reason_and_never_on_the_front(make_con
         if candidate.workload.batch_size == 4:
             return Failure(Reason.OUT_OF_MEMORY, "no room")
         return (
-            Failure(Reason.CRASHED, "killed by SIGKILL")
-            if candidate.pruning.ratio == 0.5
-            else closed_form(candidate)
+            Failure(Reason.CRASHED, "killed by SIGKILL") if candidate.pruning.ratio == 0.5 else closed_form(candidate)
         )
 
     result = run(make_config("sampler=exhaustive", "n_trials=18", answer=answer))
@@ -196,10 +194,62 @@ def test_a_trial_left_running_by_a_killed_driver_is_settled_at_the_next_start(ma
     study = optuna.load_study(study_name=config.name, storage=config.storage)
     study.ask()
     run(make_config("n_trials=5", "sampler=exhaustive"))
-    states = [
-        trial.state.name for trial in optuna.load_study(study_name=config.name, storage=config.storage).trials
-    ]
+    states = [trial.state.name for trial in optuna.load_study(study_name=config.name, storage=config.storage).trials]
     assert states == ["COMPLETE"] * 3 + ["FAIL"] + ["COMPLETE"] * 2
+
+
+@pytest.mark.parametrize(
+    ("fixed", "baseline"),
+    [
+        (("space.pruning=null", "pruning.ratio=0.5"), {"pruning.ratio": 0.0}),
+        (("space.quantization=null", "quantization.bits=4"), {"quantization.bits": 16}),
+    ],
+)
+def test_the_baseline_is_no_cell_of_a_space_that_fixes_another_recipe(make_config, fixed, baseline) -> None:
+    config = make_config(*fixed, "sampler=exhaustive", "n_trials=50", "accuracy_floor.epsilon=0.1")
+    result = run(config)
+    first, *others = result.records
+    assert first.params == {**config.space.baseline(), **baseline}
+    assert len(others) == len(config.space)
+    for record in result.records:
+        candidate = config.space.candidate(record.params)
+        assert record.metrics["accuracy"] == closed_form(candidate).metrics["accuracy"]
+
+
+def test_other_weights_under_the_same_path_are_refused(make_config) -> None:
+    config = make_config("n_trials=2")
+    run(config)
+    study = optuna.load_study(study_name=config.name, storage=config.storage)
+    study.set_user_attr(store.MACHINE, {"device": "fake", "model_sha256": "x"})
+    with pytest.raises(StudyConflict, match="weights differ"):
+        store.settle_machine(study, {"device": "fake", "model_sha256": "y"})
+
+
+def test_a_study_that_could_not_start_is_forgotten(make_config) -> None:
+    class Broken(FakeExecutor):
+        def prepare(self):
+            future = done({})
+            future.result = lambda: (_ for _ in ()).throw(TimeoutError("no worker"))
+            return future
+
+    config = replace(make_config(), executor=Broken())
+    with pytest.raises(BaselineFailed, match="loading the model: TimeoutError: no worker"):
+        run(config)
+    assert optuna.get_all_study_summaries(config.storage) == []
+
+
+def test_throughput_follows_the_paired_ratio_and_not_the_drift(make_config) -> None:
+    drift = iter(range(1, 100))
+
+    def answer(candidate):
+        metrics = dict(closed_form(candidate).metrics)
+        metrics["throughput"] *= next(drift)
+        return Measurement(metrics)
+
+    result = run(make_config("n_trials=10", answer=answer))
+    base = result.records[0].metrics["throughput"]
+    for record in result.records:
+        assert record.metrics["throughput"] == pytest.approx(base * record.metrics["speedup"])
 
 
 def test_raw_samples_are_kept_with_the_trial(make_config) -> None:
@@ -218,11 +268,14 @@ def test_a_missing_metric_is_no_objective_value(make_config) -> None:
     def answer(candidate):
         metrics = dict(closed_form(candidate).metrics)
         if candidate.quantization.bits == 4:
-            del metrics["throughput"]
+            del metrics["latency.p95"]
         return Measurement(metrics)
 
-    result = run(make_config("n_trials=18", "sampler=exhaustive", answer=answer))
+    result = run(
+        make_config("n_trials=18", "sampler=exhaustive", "objectives=[latency.p95,peak_memory]", answer=answer)
+    )
     members = {result.records[number].params["quantization.bits"] for number in result.front.front}
+    assert members
     assert 4 not in members
 
 

@@ -104,9 +104,7 @@ def test_a_missing_metric_is_named_with_those_that_are_there(f: Tradeoff) -> Non
         f(TRIAL, BASELINE)
 
 
-@pytest.mark.parametrize(
-    "weights", [{}, {"throughput": 0.0}, {"throughput": math.inf}, {"speed": 1.0}, {"ttft": -1}]
-)
+@pytest.mark.parametrize("weights", [{}, {"throughput": 0.0}, {"throughput": math.inf}, {"speed": 1.0}, {"ttft": -1}])
 @pytest.mark.parametrize("kind", [WeightedLogRatio, Chebyshev])
 def test_weights_are_checked_at_construction(kind: type, weights: dict[str, float]) -> None:
     with pytest.raises(ValueError, match="weights"):
