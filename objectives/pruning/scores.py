@@ -16,9 +16,9 @@ def activation_scores(weight: Tensor, second: Tensor, width: int = 1) -> Tensor:
 
     ``weight``: [out, k], ``second``: E[x x^T] as [k, k]; k a multiple of ``width``. Returns [k / width], fp32.
     """
-    gram = weight.float().t() @ weight.float()
     if width == 1:
-        return gram.diagonal() * second.diagonal()
+        return weight.float().square().sum(dim=0) * second.diagonal()
+    gram = weight.float().t() @ weight.float()
     sets = gram.shape[0] // width
     blocks = (gram * second).view(sets, width, sets, width)
     return blocks.diagonal(dim1=0, dim2=2).sum(dim=(0, 1))

@@ -14,7 +14,7 @@ def space():
 
 def test_the_quickstart_space_has_its_cells_once(space) -> None:
     cells = [tuple(cell.values()) for cell in space.cells()]
-    assert len(cells) == len(set(cells)) == len(space) == 48
+    assert len(cells) == len(set(cells)) == len(space) == 36
 
 
 def test_the_baseline_is_unpruned_16_bit_first_batch(space) -> None:
