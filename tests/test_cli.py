@@ -14,6 +14,8 @@ import pandas as pd
 import psutil
 import pytest
 
+from search.cli import main
+
 TINY = (
     "experiment=ci_tiny", "n_trials=4", "tracker=none", "device=cpu", "device.threads=1", "timing.max_rounds=3",
 )  # fmt: skip
@@ -95,16 +97,24 @@ def test_best_prints_settings_and_export_writes_a_folder_that_loads(finished: Pa
     ],
 )
 def test_bad_input_ends_in_one_line_and_exit_code_2(
-    finished: Path, cache: Path, arguments: list[str], words: str
+    finished: Path,
+    cache: Path,
+    arguments: list[str],
+    words: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
+    monkeypatch.chdir(finished)
+    monkeypatch.setenv("PARETUNE_CACHE", str(cache))
+    monkeypatch.setattr(sys, "argv", ["paretune"])
     extra = {"run": ["tracker=none"], "report": ["home=mlruns"]}.get(arguments[0], [])
-    done = paretune(*arguments, *extra, cwd=finished, cache=cache)
-    shown = [line for line in done.stderr.splitlines() if line.startswith("paretune: ")]
-    assert len(shown) == 1, done.stderr
-    assert "Error executing" not in done.stderr
-    assert done.returncode == 2, done.stderr
+    assert main([*arguments, *extra]) == 2
+    errors = capfd.readouterr().err
+    shown = [line for line in errors.splitlines() if line.startswith("paretune: ")]
+    assert len(shown) == 1, errors
     assert words in shown[0]
-    assert "Traceback" not in done.stderr
+    assert "Traceback" not in errors
+    assert "Error executing" not in errors
 
 
 def children_of(process: subprocess.Popen[str]) -> list[psutil.Process]:

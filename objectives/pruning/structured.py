@@ -147,9 +147,10 @@ def choose_split(groups: Tensor, channels: Tensor, sizes: BlockSizes, budget: fl
     channel_loss = [0.0, *channels.sort().values.cumsum(0).tolist()]
     splits = []
     for removed in range(len(groups)):
-        kept = len(channels) - (budget - removed * sizes.group) / sizes.channel
-        kept = round(kept / multiple) * multiple
-        if kept < multiple or kept > len(channels) + multiple / 2:
+        wanted = len(channels) - (budget - removed * sizes.group) / sizes.channel
+        rounded = round(wanted / multiple) * multiple
+        kept = min(rounded, len(channels), key=lambda width: abs(width - wanted))
+        if kept < multiple or wanted > len(channels) + multiple / 2:
             continue
         kept = min(kept, len(channels))
         split = Split(len(groups) - removed, kept, group_loss[removed] + channel_loss[len(channels) - kept])

@@ -56,7 +56,7 @@ def test_a_repeated_cell_is_answered_from_its_record(make_config) -> None:
         assert (origin.metrics, origin.params) == (record.metrics, record.params)
 
 
-@pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.parametrize("sampler", [name for name in SAMPLERS if name != "gp"])  # each question costs gp 0.5 s
 def test_no_sampler_spends_the_budget_on_a_known_cell(make_config, sampler) -> None:
     result = run(make_config(f"sampler={sampler}", "n_trials=18"))
     assert len({tuple(record.params.items()) for record in result.records}) == 18
