@@ -1,21 +1,32 @@
-"""One walk over the dense model, from which every ratio and bit width is computed.
+"""What calibration learns about the dense model, from which every ratio and bit width is computed.
 
-For each linear that something is decided about, the walk keeps the mean and the second moment of its input
-over all calibration tokens. Pruning scores, least-squares reconstruction and weighted rounding need nothing
-else, so a study calibrates once. Linears that read the same tensor (query, key and value) share one moment.
+One walk keeps, for each linear that something is decided about, the mean and the second moment of its input;
+scores, least-squares reconstruction and weighted rounding need nothing else. Methods that weigh layers against
+each other ask for gradients too: one backward pass over a part of the same rows. Both are gathered when first
+asked for, once per study.
+
+Every domain that the model will serve weighs the same, however many rows it has: moments of one domain alone
+make a reconstruction that loses twice as much in another.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import Tensor
 
-from objectives.models import LoadedModel
+if TYPE_CHECKING:
+    from objectives.models import LoadedModel
+
+Domains = Mapping[str, Sequence[Tensor]]
+"""Token batches (int64, [rows, tokens], no padding) by domain."""
+
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -29,9 +40,45 @@ class Moment:
         """The moment of the kept channels."""
         return Moment(self.mean[channels], self.second[channels][:, channels])
 
+    @property
+    def centred(self) -> Tensor:
+        """Covariance [k, k]: what a layer with a bias has to reproduce."""
+        return self.second - torch.outer(self.mean, self.mean)
+
 
 Moments = Mapping[tuple[str, str], Moment]
 """By (block name, path of the linear inside the block)."""
+
+
+class Statistics:
+    """Moments of ``model``'s block inputs over ``domains``, and whatever methods derive from them once.
+
+    Without domains there are no moments: enough for a recipe that changes nothing.
+    """
+
+    def __init__(self, model: LoadedModel, domains: Domains) -> None:
+        self.model = model
+        self.domains = domains
+        self._derived: dict[Hashable, Any] = {}
+
+    @cached_property
+    def moments(self) -> Moments:
+        """By (block, path); linears that read the same tensor share one."""
+        return collect_moments(self.model, self.domains)
+
+    @cached_property
+    def gradients(self) -> Mapping[tuple[str, str], Tensor]:
+        """E[g g^T] at the block linears' outputs: see :mod:`objectives.gradients`."""
+        from objectives.gradients import collect_gradients
+
+        return collect_gradients(self.model, self.domains)
+
+    def once(self, key: Hashable, make: Callable[[], _T]) -> _T:
+        """What ``make`` returned when it was first asked for under ``key``."""
+        if key not in self._derived:
+            self._derived[key] = make()
+        made: _T = self._derived[key]
+        return made
 
 
 class MomentSum:
@@ -54,17 +101,24 @@ class MomentSum:
         return Moment((self.sum / self.count).cpu(), (self.outer / self.count).cpu())
 
 
-def collect_moments(model: LoadedModel, batches: Sequence[Tensor]) -> dict[tuple[str, str], Moment]:
-    """Run ``batches`` (token ids [rows, tokens]) through ``model`` and keep all block inputs' moments."""
+def collect_moments(model: LoadedModel, domains: Domains) -> dict[tuple[str, str], Moment]:
+    """Run all batches through ``model``; a domain's moments are its averages, and domains are averaged equally."""
+    found = [_collect_domain(model, batches) for batches in domains.values() if batches]
+    moments: dict[tuple[str, str], Moment] = {}
+    for block, *paths in found[0] if found else ():
+        parts = [domain[block, *paths] for domain in found]
+        mean = torch.stack([part.mean for part in parts]).mean(dim=0)
+        moment = Moment(mean, sum((part.second for part in parts[1:]), parts[0].second) / len(parts))
+        moments.update({(block, path): moment for path in paths})
+    return moments
+
+
+def _collect_domain(model: LoadedModel, batches: Sequence[Tensor]) -> dict[tuple[str, ...], Moment]:
     sums: dict[tuple[str, ...], MomentSum] = {}
     with _watching(model, sums), torch.inference_mode():
         for batch in batches:
             model.module.base_model(input_ids=batch.to(model.module.device))
-    moments: dict[tuple[str, str], Moment] = {}
-    for (block, *paths), total in sums.items():
-        moment = total.moment()
-        moments.update({(block, path): moment for path in paths})
-    return moments
+    return {key: total.moment() for key, total in sums.items()}
 
 
 @contextmanager

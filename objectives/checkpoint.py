@@ -1,7 +1,7 @@
 """A compressed model as a folder, and back: safetensors, the original config, the tokenizer, ``paretune.json``.
 
 A config cannot say that layer 7 keeps two KV heads and 1408 FFN channels, or that a weight is packed int4. So the
-folder carries a manifest: per block the kept widths, per linear how it is stored. Loading builds the model from
+folder carries a manifest: per unit the kept width, per linear how it is stored. Loading builds the model from
 the original config without weights, shrinks and packs it to the manifest, and then takes every tensor strictly:
 nothing missing, nothing left over.
 """
@@ -23,7 +23,7 @@ from transformers.initialization import no_init_weights
 
 from objectives.devices.cpu import Cpu
 from objectives.errors import ModelError
-from objectives.families import Block
+from objectives.families import Block, Unit
 from objectives.models import LoadedModel
 from objectives.packing.bf16 import Bf16Linear
 from objectives.packing.int4 import Int4Linear, block_rows
@@ -40,9 +40,9 @@ def save(model: LoadedModel, folder: Path, facts: Mapping[str, Any] | None = Non
     ``facts``: anything to keep in the manifest, such as the recipe and what was measured.
     """
     manifest = {
-        "format": 1,
+        "format": 2,
         "head": model.head,
-        "widths": model.widths,
+        "widths": _nested(model.widths),
         "linears": {name: _describe(module) for name, module in _packed(model.module)},
         "int4_block_rows": block_rows(),
         "notes": model.notes,
@@ -81,10 +81,13 @@ def _empty_model(folder: Path, manifest: Mapping[str, Any]) -> LoadedModel:
     if packed_int4 and manifest["int4_block_rows"] != block_rows():
         raise ModelError(f"{folder}: its int4 layout belongs to another CPU type; export it again on this one")
     model = _skeleton(folder, manifest)
-    if manifest["widths"] is not None:
-        for block, widths in zip(model.blocks(), manifest["widths"], strict=True):
-            _shrink_(block, *widths)
-        model.widths = [tuple(pair) for pair in manifest["widths"]]
+    for name, widths in manifest["widths"].items():
+        block = model.block(name)
+        for unit in block.units:
+            if unit.consumer in widths:
+                model.widths[unit.key] = _shrink_(block, unit, widths.pop(unit.consumer))
+        if widths:
+            raise ModelError(f"{folder}: {MANIFEST} prunes {name}.{next(iter(widths))}, which is no unit of the model")
     for name, description in manifest["linears"].items():
         model.module.set_submodule(name, _empty(model.module.get_submodule(name), description))
     Cpu().place_(model)
@@ -121,9 +124,9 @@ def _manifest(folder: Path) -> dict[str, Any]:
         manifest: dict[str, Any] = json.loads(file.read_text())
     except ValueError as error:
         raise ModelError(f"{file} is no valid JSON: {error}") from error
-    if not isinstance(manifest, dict) or manifest.get("format") != 1:
+    if not isinstance(manifest, dict) or manifest.get("format") != 2:
         found = manifest.get("format") if isinstance(manifest, dict) else manifest
-        raise ModelError(f"{file}: format 1 expected, got {found!r}")
+        raise ModelError(f"{file}: format 2 expected, got {found!r}")
     return manifest
 
 
@@ -139,18 +142,28 @@ def _skeleton(folder: Path, manifest: Mapping[str, Any]) -> LoadedModel:
     return LoadedModel(module.eval().requires_grad_(False), tokenizer, head)
 
 
-def _shrink_(block: Block, groups: int, channels: int) -> None:
-    """Give a block's linears the kept widths; their values come later."""
-    family = block.family
-    query, head_dim = groups * block.group_width, block.head_dim
-    outputs = {family.query: query, family.key: groups * head_dim, family.value: groups * head_dim}
-    outputs |= dict.fromkeys(family.ffn_in, channels)
-    inputs = {family.attention_out: query, family.ffn_out: channels}
-    for path in family.block_linears:
-        linear = block.linear(path)
-        shape = outputs.get(path, linear.out_features), inputs.get(path, linear.in_features)
-        shrunk = nn.Linear(shape[1], shape[0], linear.bias is not None, dtype=linear.weight.dtype)
-        block.module.set_submodule(path, shrunk.requires_grad_(False))
+def _nested(widths: Mapping[tuple[str, str], int]) -> dict[str, dict[str, int]]:
+    """By block, then by consumer."""
+    nested: dict[str, dict[str, int]] = {}
+    for (block, consumer), kept in widths.items():
+        nested.setdefault(block, {})[consumer] = kept
+    return nested
+
+
+def _shrink_(block: Block, unit: Unit, kept: int) -> int:
+    """Give the linears of a unit ``kept`` sets; their values come later."""
+    if not 1 <= kept <= unit.count:
+        raise ValueError(f"widths: 1 to {unit.count} sets expected in {unit.block}.{unit.consumer}, got {kept}")
+    consumer = block.linear(unit.consumer)
+    block.module.set_submodule(unit.consumer, _like(consumer, kept * unit.width, consumer.out_features))
+    for path, rows in unit.producers:
+        producer = block.linear(path)
+        block.module.set_submodule(path, _like(producer, producer.in_features, kept * rows))
+    return kept
+
+
+def _like(linear: nn.Linear, inputs: int, outputs: int) -> nn.Linear:
+    return nn.Linear(inputs, outputs, linear.bias is not None, dtype=linear.weight.dtype).requires_grad_(False)
 
 
 def _empty(linear: nn.Module, description: Mapping[str, Any]) -> nn.Module:

@@ -8,21 +8,17 @@ baseline stays loaded: every candidate is timed in turns with it.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import cached_property
 from statistics import median
-from typing import TYPE_CHECKING
 
-from objectives.calibration import Moments, collect_moments
+from objectives.calibration import Domains, Statistics
 from objectives.errors import ModelError, Unsupported
 from objectives.measuring.interleaved import summarise
 from objectives.measuring.weighing import block_weights, weigh
 from objectives.models import LoadedModel
 from objectives.problem import Problem
 from objectives.types import Candidate, Failure, Measurement, Outcome, Pruner, Quantizer, Reason, Score
-
-if TYPE_CHECKING:
-    import torch
 
 Recipe = tuple[Pruner, Quantizer]
 
@@ -72,22 +68,22 @@ class Evaluator:
         return self.problem.model.load()
 
     @cached_property
-    def _calibration(self) -> Sequence[torch.Tensor]:
+    def _calibration(self) -> Domains:
         return self.problem.task.calibration(self._source)
 
     @cached_property
     def _baseline(self) -> LoadedModel:
-        return self._compress(_recipe(self.problem.baseline), {})
+        return self._compress(_recipe(self.problem.baseline), Statistics(self._source, {}))
 
     @cached_property
-    def _moments(self) -> Moments:
-        return collect_moments(self._baseline, self._calibration)
+    def _statistics(self) -> Statistics:
+        return Statistics(self._baseline, self._calibration)
 
-    def _compress(self, recipe: Recipe, moments: Moments) -> LoadedModel:
+    def _compress(self, recipe: Recipe, statistics: Statistics) -> LoadedModel:
         pruner, quantizer = recipe
         model = self._source.copy()
-        pruner.prune_(model, moments)
-        quantizer.quantize_(model, moments, self.problem.device)
+        pruner.prune_(model, statistics)
+        quantizer.quantize_(model, statistics, self.problem.device)
         return model
 
     def compressed(self, candidate: Candidate) -> LoadedModel:
@@ -97,7 +93,7 @@ class Evaluator:
             return self._baseline
         if self._latest is None or self._latest[0] != recipe:
             self._latest = None  # freed before the next one is built
-            self._latest = (recipe, self._compress(recipe, self._moments))
+            self._latest = (recipe, self._compress(recipe, self._statistics))
         return self._latest[1]
 
     def _measure(self, candidate: Candidate) -> Outcome:

@@ -2,13 +2,13 @@
 
 Pruning needs to know, for every block, which linears read the residual stream, which produce the channels
 that may go, and which consume them. That is all a family is. To add one, add a row: the paths are those of
-``model.named_modules()`` inside one block.
+``model.named_modules()`` inside one block. Pruners see only the :class:`Unit` of a block, whatever the family.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Literal, cast
 
 from objectives.errors import Unsupported
 
@@ -16,50 +16,57 @@ if TYPE_CHECKING:
     from torch import nn
 
 
+Kind = Literal["attention", "ffn"]
+
+
 @dataclass(frozen=True)
-class Family:
-    """Paths of one architecture, relative to ``base_model`` (``layers``) or to one block (the rest).
+class Attention:
+    """Paths inside a block. ``key`` and ``value`` may have fewer heads than ``query`` (grouped-query attention)."""
 
-    ``key`` and ``value`` may have fewer heads than ``query`` (grouped-query attention). ``ffn_in`` lists every
-    linear that writes the FFN channels: two for gated FFNs.
-    """
-
-    layers: str
     query: str
     key: str
     value: str
-    attention_out: str
-    ffn_in: tuple[str, ...]
-    ffn_out: str
+    out: str
+
+
+@dataclass(frozen=True)
+class Ffn:
+    """Paths inside a block. ``inputs``: every linear that writes the channels, two where the FFN is gated."""
+
+    inputs: tuple[str, ...]
+    out: str
+
+
+@dataclass(frozen=True)
+class Family:
+    """One architecture: where its blocks are (below ``base_model``), and what each of them holds, in forward order."""
+
+    layers: str
+    attention: Attention
+    ffn: Ffn
+
+    @property
+    def shared_inputs(self) -> tuple[tuple[str, ...], ...]:
+        """Linears of a block grouped by the tensor they read; the first stands for its group."""
+        attention = self.attention
+        reads = (attention.query, attention.key, attention.value)
+        return (reads, (attention.out,), self.ffn.inputs, (self.ffn.out,))
 
     @property
     def block_linears(self) -> tuple[str, ...]:
         """All linears of a block, in the order of the forward pass."""
-        return (self.query, self.key, self.value, self.attention_out, *self.ffn_in, self.ffn_out)
-
-    @property
-    def shared_inputs(self) -> tuple[tuple[str, ...], ...]:
-        """Linears grouped by the tensor they read; the first stands for its group."""
-        return ((self.query, self.key, self.value), (self.attention_out,), self.ffn_in, (self.ffn_out,))
+        return tuple(path for paths in self.shared_inputs for path in paths)
 
 
 _LLAMA = Family(
-    layers="layers",
-    query="self_attn.q_proj",
-    key="self_attn.k_proj",
-    value="self_attn.v_proj",
-    attention_out="self_attn.o_proj",
-    ffn_in=("mlp.gate_proj", "mlp.up_proj"),
-    ffn_out="mlp.down_proj",
+    "layers",
+    Attention("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj"),
+    Ffn(("mlp.gate_proj", "mlp.up_proj"), "mlp.down_proj"),
 )
 _BERT = Family(
-    layers="encoder.layer",
-    query="attention.self.query",
-    key="attention.self.key",
-    value="attention.self.value",
-    attention_out="attention.output.dense",
-    ffn_in=("intermediate.dense",),
-    ffn_out="output.dense",
+    "encoder.layer",
+    Attention("attention.self.query", "attention.self.key", "attention.self.value", "attention.output.dense"),
+    Ffn(("intermediate.dense",), "output.dense"),
 )
 
 FAMILIES = {"llama": _LLAMA, "mistral": _LLAMA, "qwen2": _LLAMA, "bert": _BERT}
@@ -78,6 +85,29 @@ def family_of(model_type: str) -> Family:
 
 
 @dataclass(frozen=True)
+class Unit:
+    """``count`` sets of channels of one block, any of which may be removed.
+
+    The linear at ``consumer`` reads ``width`` channels of each set; every one of ``producers``, (path, rows), writes a
+    set with that many of its output rows. A set of ``attention`` is a KV head with the query heads that read it.
+    """
+
+    kind: Kind
+    block: str
+    consumer: str
+    producers: tuple[tuple[str, int], ...]
+    width: int
+    count: int
+    parameters: int
+    """Weights of one set, biases left out."""
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """Name in the whole model: (block, consumer)."""
+        return self.block, self.consumer
+
+
+@dataclass(frozen=True)
 class Block:
     """One transformer block with its linears by role."""
 
@@ -91,16 +121,19 @@ class Block:
         return cast("nn.Linear", self.module.get_submodule(path))
 
     @property
-    def groups(self) -> int:
-        """Number of key/value heads: the unit in which attention is pruned."""
-        return self.linear(self.family.key).out_features // self.head_dim
+    def units(self) -> tuple[Unit, ...]:
+        """What can be pruned, as it is now."""
+        attention, ffn = self.family.attention, self.family.ffn
+        groups = self.linear(attention.key).out_features // self.head_dim
+        query = self.linear(attention.query).out_features // groups
+        written = ((attention.query, query), (attention.key, self.head_dim), (attention.value, self.head_dim))
+        return (
+            self._unit("attention", attention.out, written),
+            self._unit("ffn", ffn.out, tuple((path, 1) for path in ffn.inputs)),
+        )
 
-    @property
-    def group_width(self) -> int:
-        """Query channels per key/value head."""
-        return self.linear(self.family.query).out_features // self.groups
-
-    @property
-    def channels(self) -> int:
-        """Width of the FFN."""
-        return self.linear(self.family.ffn_out).in_features
+    def _unit(self, kind: Kind, consumer: str, producers: tuple[tuple[str, int], ...]) -> Unit:
+        width, count = producers[0][1], self.linear(producers[0][0]).out_features // producers[0][1]
+        parameters = sum(rows * self.linear(path).in_features for path, rows in producers)
+        parameters += width * self.linear(consumer).out_features
+        return Unit(kind, self.name, consumer, producers, width, count, parameters)

@@ -33,15 +33,14 @@ ASSET = "asset:"
 class LoadedModel:
     """A transformer with its tokenizer and the map of its blocks.
 
-    ``widths``: per block, the kept (KV groups, FFN channels) once pruned: the pruning manifest.
-    ``kept_inputs``: by (block name, path), the input channels a pruned consumer still reads. ``notes``: what was
-    not done as asked.
+    ``widths``: by (block, consumer), how many sets a pruned unit kept: the pruning manifest. ``kept_inputs``: by the
+    same key, the input channels that the consumer still reads. ``notes``: what was not done as asked.
     """
 
     module: Any
     tokenizer: Any
     head: Head
-    widths: list[tuple[int, int]] | None = None
+    widths: dict[tuple[str, str], int] = field(default_factory=dict)
     kept_inputs: dict[tuple[str, str], Tensor] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
@@ -62,6 +61,11 @@ class LoadedModel:
         layers: nn.ModuleList = self.module.base_model.get_submodule(prefix)
         for index, layer in enumerate(layers):
             yield Block(f"{prefix}.{index}", layer, self.family, self.head_dim)
+
+    def block(self, name: str) -> Block:
+        """The block of that name."""
+        module = self.module.base_model.get_submodule(name)
+        return Block(name, module, self.family, self.head_dim)
 
     def copy(self) -> LoadedModel:
         """An independent copy, to be compressed."""

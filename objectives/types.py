@@ -10,18 +10,19 @@ are in base units: seconds, bytes, tokens/s, fractions in [0, 1].
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
-    import torch
     from torch import nn
 
-    from objectives.calibration import Moments
+    from objectives.calibration import Domains, Statistics
+    from objectives.families import Unit
     from objectives.models import LoadedModel
+    from objectives.pruning.curve import Curve
     from objectives.quantization.grid import Codes
 
 Head = Literal["causal_lm", "encoder"]
@@ -143,12 +144,24 @@ class Pruner(Protocol):
     def ratio(self) -> float:
         """Share of block parameters to remove, in [0, 1)."""
 
-    def prune_(self, model: LoadedModel, moments: Moments) -> None:
+    def prune_(self, model: LoadedModel, statistics: Statistics) -> None:
         """Shrink ``model`` in place and note the kept widths in its manifest.
 
-        ``moments`` are those of the unpruned model. Called at most once on a fresh copy, before
+        ``statistics`` are those of the unpruned model. Called at most once on a fresh copy, before
         quantisation; with ``ratio`` 0 it does nothing. Raises ``Unsupported`` when the ratio cannot be met.
         """
+
+
+@runtime_checkable
+class Criterion(Protocol):
+    """What a set of channels is worth to a pruner. Immutable and hashable."""
+
+    @property
+    def allocation(self) -> str:
+        """``global`` where costs of different layers compare, else ``uniform``."""
+
+    def curve(self, unit: Unit, model: LoadedModel, statistics: Statistics, removed: tuple[int, ...]) -> Curve:
+        """The removal curve of one unit of the dense ``model``, at the numbers of ``removed`` sets, from 0 up."""
 
 
 class Quantizer(Protocol):
@@ -158,7 +171,7 @@ class Quantizer(Protocol):
     def bits(self) -> int:
         """Nominal bits per block weight."""
 
-    def quantize_(self, model: LoadedModel, moments: Moments, device: Device) -> None:
+    def quantize_(self, model: LoadedModel, statistics: Statistics, device: Device) -> None:
         """Replace the block linears of ``model`` in place by packed ones for ``device``.
 
         Called after pruning, exactly once, also at 16 bits. A layer whose shape the kernel refuses stays in
@@ -181,6 +194,7 @@ class Workload(Protocol):
         """Run one batch on ``model`` and time it, device synchronised before every stamp."""
 
 
+@runtime_checkable
 class Task(Protocol):
     """Data with a score."""
 
@@ -188,8 +202,8 @@ class Task(Protocol):
     def head(self) -> Head:
         """The kind of model it scores."""
 
-    def calibration(self, model: LoadedModel) -> Sequence[torch.Tensor]:
-        """Token batches (int64, [rows, tokens], no padding) that evaluation never sees."""
+    def calibration(self, model: LoadedModel) -> Domains:
+        """Token batches (int64, [rows, tokens], no padding) by domain, which evaluation never sees."""
 
     def evaluate(self, model: LoadedModel) -> Score:
         """Score ``model``; the examples and their order are the same at every call."""

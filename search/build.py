@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
+from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 
 from search.errors import ConfigError
 
@@ -76,12 +77,16 @@ def nearest(name: str, known: Sequence[str]) -> str:
     return f" (did you mean {match[0]}?)" if match else ""
 
 
+class _Schema(GenerateJsonSchema):
+    """Leaves out what has no JSON form, such as a field that holds an object: pydantic's own message serves there."""
+
+    def handle_invalid_for_json_schema(self, schema: Any, error_info: str) -> JsonSchemaValue:
+        return {}
+
+
 def _expected(target: Any, name: str) -> str:
     """What a field accepts, in words, from its JSON schema."""
-    try:
-        schema = TypeAdapter(target).json_schema()
-    except Exception:  # a field without a JSON form: pydantic's own message is used instead
-        return ""
+    schema = TypeAdapter(target).json_schema(schema_generator=_Schema)
     field = schema.get("properties", {}).get(name, {})
     words = [_in_words(option) for option in field.get("anyOf", [field])]
     return " or ".join(word for word in words if word)

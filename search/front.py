@@ -149,6 +149,11 @@ def _relative_hypervolume(
     return hypervolume(minimised(members, objectives) / unit, reference)
 
 
+def _column(metric: str) -> str:
+    """Of any measured quantity, those of single domains (``accuracy.news``) included."""
+    return metric.replace(".", "_")
+
+
 def searched_columns(records: Sequence[TrialRecord]) -> dict[str, str]:
     """Column of every searched variable beyond ratio, bits and batch size, by its dotted path."""
     taken = {*_FIRST, *_LAST, "feasible", "on_front", "recommended", "nominal_pruning_ratio"}
@@ -169,15 +174,16 @@ def frame(records: Sequence[TrialRecord], front: ParetoFront, fixed: Mapping[str
 
     baseline = baseline_of(records)
     searched = searched_columns(records)
-    further = [name for name in METRICS if any(name in record.metrics for record in records)]
+    found = dict.fromkeys(name for record in records for name in record.metrics)
+    further = [*(name for name in METRICS if name in found), *(name for name in found if name not in METRICS)]
     rows = [_row(record, front, {**(fixed or {}), **record.params}, baseline) for record in records]
     for row, record in zip(rows, records):
-        row.update({METRICS[name].column: record.metrics.get(name, row.get(METRICS[name].column)) for name in further})
+        row.update({_column(name): record.metrics.get(name, row.get(_column(name))) for name in further})
         row.update({column: record.params.get(path) for path, column in searched.items()})
     order = dict.fromkeys((
         *_FIRST, *(METRICS[name].column for name in _MEASURED), "accuracy", "accuracy_stderr",
         "feasible", "on_front", "recommended", "speedup", "memory_ratio",
-        *(METRICS[name].column for name in further), "nominal_pruning_ratio", *searched.values(), *_LAST,
+        *(_column(name) for name in further), "nominal_pruning_ratio", *searched.values(), *_LAST,
     ))  # fmt: skip
     table = pd.DataFrame(rows, columns=list(order))
     for column in ("bits", "batch_size", "cached_from"):

@@ -22,7 +22,9 @@ from search.records import Value
 
 Cell = Mapping[str, Value]
 PARTS = ("pruning", "quantization", "workload")
-_NEUTRAL: Mapping[str, Value] = {"pruning.ratio": 0.0, "quantization.bits": 16}
+_NEUTRAL: Mapping[str, Value] = {
+    "pruning.ratio": 0.0, "pruning.attention_ratio": 0.0, "pruning.ffn_ratio": 0.0, "quantization.bits": 16,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -95,7 +97,7 @@ class Space:
         A ratio or bit width that the settings fix otherwise is named in the cell, which then lies outside the space.
         """
         fixed = self.fixed()
-        forced = {path: value for path, value in _NEUTRAL.items() if fixed.get(path, value) != value}
+        forced = {path: value for path, value in _NEUTRAL.items() if fixed.get(path) not in (None, value)}
         return {**forced, **{axis.path: _NEUTRAL.get(axis.path, axis.first) for axis in self.axes}}
 
     def suggest(self, trial: Trial) -> Cell:

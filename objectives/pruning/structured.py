@@ -1,158 +1,132 @@
-"""Structured pruning inside each block: FFN channels and KV groups compete for the same share of parameters.
+"""Structured pruning by width: FFN channels and KV groups go, and their consumers take over what they can.
 
-For every possible number of KV groups the cheapest FFN channels that complete the block's share are found;
-the split with the least removed output energy wins. Widths stay multiples of ``multiple_of``, since odd widths
-cost what pruning gained (BERT fp32 at 30 %: 1.23x unrounded, 1.42x rounded). Every block loses the same share.
+A criterion gives every unit a removal curve; the allocation picks a point of each, so that the asked share of all
+block parameters goes at the least cost: over the whole model where the criterion's costs compare between layers,
+else block by block. Widths stay multiples of ``multiple_of``, since odd widths cost what pruning gained (BERT fp32 at
+30 %: 1.23x unrounded, 1.42x rounded).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import field
 from typing import TYPE_CHECKING, Literal
 
+from pydantic import ConfigDict, InstanceOf
 from pydantic.dataclasses import dataclass as settings
 
 from objectives.errors import Unsupported
-from objectives.settings import FORBID, Count, Positive, Ratio
+from objectives.pruning.criteria.kfac import KFac
+from objectives.settings import Count, Positive, Ratio
+from objectives.types import Criterion
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from objectives.calibration import Moments
-    from objectives.families import Block
+    from objectives.calibration import Statistics
     from objectives.models import LoadedModel
+    from objectives.pruning.curve import Curve
 
 
-@dataclass(frozen=True)
-class Split:
-    """How many KV groups and FFN channels a block keeps, and the output energy it loses."""
-
-    groups: int
-    channels: int
-    loss: float
-
-
-@dataclass(frozen=True)
-class BlockSizes:
-    """Weights of one KV group (with its query heads), of one FFN channel, and how many there are."""
-
-    group: int
-    channel: int
-    groups: int
-    channels: int
-
-    @classmethod
-    def of(cls, block: Block) -> BlockSizes:
-        """Read from the unpruned block."""
-        hidden = block.linear(block.family.ffn_out).out_features
-        group = 2 * (block.group_width + block.head_dim) * hidden
-        return cls(group, (len(block.family.ffn_in) + 1) * hidden, block.groups, block.channels)
-
-    @property
-    def parameters(self) -> int:
-        """Weights of the whole block."""
-        return self.group * self.groups + self.channel * self.channels
-
-    def kept(self, split: Split) -> int:
-        """Weights that remain."""
-        return self.group * split.groups + self.channel * split.channels
-
-
-@settings(frozen=True, kw_only=True, config=FORBID)
+@settings(frozen=True, kw_only=True, config=ConfigDict(extra="forbid", arbitrary_types_allowed=True))
 class Structured:
-    """Remove ``ratio`` of the block parameters.
+    """Remove ``ratio`` of the block parameters, from both kinds of unit or as the two other ratios say.
 
-    ``criterion``: ``activation`` (output energy) or ``magnitude`` (weight norms, the reference). ``ridge``:
-    strength of the pull towards the original weights in the reconstruction, relative to the activations'
-    power; ``reconstruction`` ``none`` only cuts. ``multiple_of``: FFN widths, in channels.
+    ``attention_ratio``, ``ffn_ratio``: shares of that kind's own parameters instead of one common budget; with one of
+    them given, ``ratio`` is for the other kind. ``criterion``: what a set is worth. ``allocation``: ``global`` or
+    ``uniform`` (the same share in every block); null leaves it to the criterion. ``reconstruction`` ``none`` only
+    cuts; ``ridge``: pull towards the original weights, relative to the activations' power. ``multiple_of``: FFN
+    widths, in channels.
     """
 
     ratio: Ratio = 0.0
-    criterion: Literal["activation", "magnitude"] = "activation"
+    attention_ratio: Ratio | None = None
+    ffn_ratio: Ratio | None = None
+    criterion: InstanceOf[Criterion] = field(default_factory=KFac)
+    allocation: Literal["global", "uniform"] | None = None
     reconstruction: Literal["least_squares", "none"] = "least_squares"
     ridge: Positive = 0.01
     multiple_of: Count = 32
 
-    def prune_(self, model: LoadedModel, moments: Moments) -> None:
+    def prune_(self, model: LoadedModel, statistics: Statistics) -> None:
         """See ``objectives.types.Pruner``."""
-        if self.ratio == 0:
+        if not (self.ratio or self.attention_ratio or self.ffn_ratio):
             return
-        model.widths = []
-        owed = 0.0  # parameters still to remove: rounding in one block is made good in the next
-        for block in model.blocks():
-            sizes = BlockSizes.of(block)
-            owed += self.ratio * sizes.parameters
-            split = self._prune_block_(model, block, sizes, owed, moments)
-            owed -= sizes.parameters - sizes.kept(split)
-            model.widths.append((split.groups, split.channels))
+        curves = statistics.once((self.criterion, self.multiple_of), lambda: self._curves(statistics))
+        for curve, step in self._allocated(curves):
+            if step:
+                self._cut_(model, curve, step, statistics)
 
-    def _prune_block_(
-        self, model: LoadedModel, block: Block, sizes: BlockSizes, budget: float, moments: Moments
-    ) -> Split:
-        from objectives.pruning import surgery
+    def predicted_loss(self, statistics: Statistics) -> float:
+        """What the curves say the removal costs, in the criterion's unit: nats per token for K-FAC."""
+        if not (self.ratio or self.attention_ratio or self.ffn_ratio):
+            return 0.0
+        curves = statistics.once((self.criterion, self.multiple_of), lambda: self._curves(statistics))
+        return sum(curve.losses[step] for curve, step in self._allocated(curves))
 
-        family = block.family
-        group_scores, channel_scores = self._scores(block, moments)
-        split = choose_split(group_scores, channel_scores, sizes, budget, self.multiple_of)
-        if split is None:
+    def _curves(self, statistics: Statistics) -> list[Curve]:
+        from objectives.pruning.curve import steps
+
+        model = statistics.model
+        return [
+            self.criterion.curve(unit, model, statistics, steps(unit, self.multiple_of))
+            for block in model.blocks()
+            for unit in block.units
+        ]
+
+    def _allocated(self, curves: Sequence[Curve]) -> list[tuple[Curve, int]]:
+        """The step taken on each curve."""
+        ratios = {"attention": self.attention_ratio, "ffn": self.ffn_ratio}
+        if self.attention_ratio is None and self.ffn_ratio is None:
+            return self._fill(curves, self.ratio)
+        taken = []
+        for kind, ratio in ratios.items():
+            own = [curve for curve in curves if curve.unit.kind == kind]
+            taken += self._fill(own, self.ratio if ratio is None else ratio)
+        return taken
+
+    def _fill(self, curves: Sequence[Curve], ratio: float) -> list[tuple[Curve, int]]:
+        if (self.allocation or self.criterion.allocation) == "global":
+            return self._choose(curves, ratio * _parameters(curves), "the model")
+        taken: list[tuple[Curve, int]] = []
+        owed = 0.0  # rounding in one block is made good in the next
+        for block in dict.fromkeys(curve.unit.block for curve in curves):
+            own = [curve for curve in curves if curve.unit.block == block]
+            owed += ratio * _parameters(own)
+            chosen = self._choose(own, owed, block)
+            owed -= sum(curve.gains[step] for curve, step in chosen)
+            taken += chosen
+        return taken
+
+    def _choose(self, curves: Sequence[Curve], budget: float, where: str) -> list[tuple[Curve, int]]:
+        from objectives.allocation import Options, cheapest
+
+        finest = min(curve.gains[-1] / max(len(curve.gains) - 1, 1) for curve in curves)
+        steps = cheapest([Options(curve.gains, curve.losses) for curve in curves], budget, finest / 2)
+        if steps is None:
             raise Unsupported(
-                f"pruning.ratio {self.ratio} cannot be met in {block.name}: "
-                f"one KV group and {self.multiple_of} FFN channels must stay"
+                f"pruning.ratio {self.ratio} cannot be met in {where}: "
+                f"one KV group and {self.multiple_of} FFN channels must stay in every block"
             )
-        groups = group_scores.topk(split.groups).indices.sort().values
-        channels = channel_scores.topk(split.channels).indices.sort().values
-        group_channels = surgery.group_channels(groups, block.group_width)
-        self._cut_consumer_(model, block, family.attention_out, group_channels, moments)
-        surgery.keep_groups_(block, groups)
-        self._cut_consumer_(model, block, family.ffn_out, channels, moments)
-        surgery.keep_channels_(block, channels)
-        return split
+        return list(zip(curves, steps))
 
-    def _scores(self, block: Block, moments: Moments) -> tuple[Tensor, Tensor]:
-        """Worth of each KV group and of each FFN channel."""
-        from objectives.pruning import scores
-
-        found = []
-        for path, width in ((block.family.attention_out, block.group_width), (block.family.ffn_out, 1)):
-            weight = block.linear(path).weight
-            if self.criterion == "activation":
-                found.append(scores.activation_scores(weight, moments[block.name, path].second, width))
-            else:
-                found.append(scores.magnitude_scores(weight, width))
-        return found[0], found[1]
-
-    def _cut_consumer_(self, model: LoadedModel, block: Block, path: str, kept: Tensor, moments: Moments) -> None:
+    def _cut_(self, model: LoadedModel, curve: Curve, step: int, statistics: Statistics) -> None:
         from objectives.pruning import reconstruction, surgery
 
-        linear = block.linear(path)
-        if len(kept) == linear.in_features:
-            return
-        weight: Tensor = linear.weight[:, kept]
+        unit, kept = curve.unit, curve.kept(step)
+        block = model.block(unit.block)
+        channels = surgery.channels_of(kept, unit.width)
+        linear = block.linear(unit.consumer)
+        weight: Tensor = linear.weight[:, channels]
         bias: Tensor | None = linear.bias
         if self.reconstruction == "least_squares":
-            moment = moments[block.name, path]
-            weight, bias = reconstruction.reconstruct(linear.weight, linear.bias, moment, kept, self.ridge)
+            moment = statistics.moments[unit.key]
+            weight, bias = reconstruction.reconstruct(linear.weight, bias, moment, channels, self.ridge)
         surgery.set_inputs_(linear, weight, bias)
-        model.kept_inputs[block.name, path] = kept
+        surgery.keep_sets_(block, unit, kept)
+        model.kept_inputs[unit.key] = channels
+        model.widths[unit.key] = len(kept)
 
 
-def choose_split(groups: Tensor, channels: Tensor, sizes: BlockSizes, budget: float, multiple: int) -> Split | None:
-    """The split of one block that removes about ``budget`` parameters at the least loss of output energy.
-
-    ``groups`` [g], ``channels`` [c]: scores. At least one group and ``multiple`` channels stay; None when the
-    budget asks for more than that. Losses are compared per removed parameter, as rounding makes them differ.
-    """
-    multiple = min(multiple, len(channels))
-    group_loss = [0.0, *groups.sort().values.cumsum(0).tolist()]
-    channel_loss = [0.0, *channels.sort().values.cumsum(0).tolist()]
-    splits = []
-    for removed in range(len(groups)):
-        wanted = len(channels) - (budget - removed * sizes.group) / sizes.channel
-        rounded = round(wanted / multiple) * multiple
-        kept = min(rounded, len(channels), key=lambda width: abs(width - wanted))
-        if kept < multiple or wanted > len(channels) + multiple / 2:
-            continue
-        kept = min(kept, len(channels))
-        split = Split(len(groups) - removed, kept, group_loss[removed] + channel_loss[len(channels) - kept])
-        splits.append((split.loss / max(sizes.parameters - sizes.kept(split), 1), split))
-    return min(splits, key=lambda pair: pair[0])[1] if splits else None
+def _parameters(curves: Sequence[Curve]) -> int:
+    return sum(curve.unit.parameters * curve.unit.count for curve in curves)

@@ -1,11 +1,11 @@
-"""Cutting: removes KV groups and FFN channels from a block by slicing its linears in place."""
+"""Cutting: removes sets of channels from a block by slicing its linears in place."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
 
-from objectives.families import Block
+from objectives.families import Block, Unit
 
 
 def keep_outputs_(linear: nn.Linear, rows: Tensor) -> None:
@@ -24,20 +24,12 @@ def set_inputs_(linear: nn.Linear, weight: Tensor, bias: Tensor | None) -> None:
     linear.in_features = weight.shape[1]
 
 
-def group_channels(groups: Tensor, width: int) -> Tensor:
-    """Channel indices of the given groups, each ``width`` channels wide."""
-    return (groups[:, None] * width + torch.arange(width)[None, :]).reshape(-1)
+def channels_of(sets: Tensor, width: int) -> Tensor:
+    """Channel indices of the given sets, each ``width`` channels wide."""
+    return (sets[:, None] * width + torch.arange(width)[None, :]).reshape(-1)
 
 
-def keep_groups_(block: Block, groups: Tensor) -> None:
-    """Keep these KV heads, with the query heads that read them. The consumer is left to the caller."""
-    family, width = block.family, block.group_width
-    keep_outputs_(block.linear(family.query), group_channels(groups, width))
-    for path in (family.key, family.value):
-        keep_outputs_(block.linear(path), group_channels(groups, block.head_dim))
-
-
-def keep_channels_(block: Block, channels: Tensor) -> None:
-    """Keep these FFN channels. The consumer is left to the caller."""
-    for path in block.family.ffn_in:
-        keep_outputs_(block.linear(path), channels)
+def keep_sets_(block: Block, unit: Unit, kept: Tensor) -> None:
+    """Let the producers of ``unit`` write only the sets ``kept``. The consumer is left to the caller."""
+    for path, rows in unit.producers:
+        keep_outputs_(block.linear(path), channels_of(kept, rows))

@@ -19,7 +19,7 @@ from objectives.settings import FORBID
 if TYPE_CHECKING:
     from torch import nn
 
-    from objectives.calibration import Moment, Moments
+    from objectives.calibration import Moment, Statistics
     from objectives.models import LoadedModel
     from objectives.quantization.grid import Codes
     from objectives.types import Device
@@ -39,7 +39,7 @@ class RoundToNearest:
     group_size: Literal[32, 64, 128] = 64
     grid: Literal["mse", "min_max"] = "mse"
 
-    def quantize_(self, model: LoadedModel, moments: Moments, device: Device) -> None:
+    def quantize_(self, model: LoadedModel, statistics: Statistics, device: Device) -> None:
         """See ``objectives.types.Quantizer``."""
         from objectives.errors import Unsupported
 
@@ -48,7 +48,7 @@ class RoundToNearest:
         for block in model.blocks():
             for path in block.family.block_linears:
                 linear = block.linear(path)
-                moment = moments.get((block.name, path))
+                moment = statistics.moments.get((block.name, path)) if self.bits < 8 else None
                 kept = model.kept_inputs.get((block.name, path))
                 if moment is not None and kept is not None:
                     moment = moment.select(kept)

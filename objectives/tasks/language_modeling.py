@@ -23,6 +23,7 @@ from objectives.types import Head, Score
 if TYPE_CHECKING:
     import torch
 
+    from objectives.calibration import Domains
     from objectives.models import LoadedModel
 
 
@@ -47,9 +48,9 @@ class LanguageModeling:
         """Scores decoders."""
         return "causal_lm"
 
-    def calibration(self, model: LoadedModel) -> Sequence[torch.Tensor]:
+    def calibration(self, model: LoadedModel) -> Domains:
         """See ``objectives.types.Task``."""
-        return self._batches(self._rows(model)[0])
+        return {"task": self._batches(self._rows(model)[0])}
 
     def evaluate(self, model: LoadedModel) -> Score:
         """See ``objectives.types.Task``; ``extra`` holds the perplexity."""

@@ -23,6 +23,7 @@ from objectives.types import Head, Score
 if TYPE_CHECKING:
     import torch
 
+    from objectives.calibration import Domains
     from objectives.models import LoadedModel
 
 
@@ -44,11 +45,11 @@ class Retrieval:
         """Scores encoders."""
         return "encoder"
 
-    def calibration(self, model: LoadedModel) -> Sequence[torch.Tensor]:
+    def calibration(self, model: LoadedModel) -> Domains:
         """See ``objectives.types.Task``: documents and summaries, as both are embedded."""
         pairs = self._pairs()[: self.calibration_pairs]
         texts = [text for pair in pairs for text in (pair.text, pair.summary or "")]
-        return _same_length_batches(model, texts, self.tokens)
+        return {"task": _same_length_batches(model, texts, self.tokens)}
 
     def evaluate(self, model: LoadedModel) -> Score:
         """See ``objectives.types.Task``; an example is 1 when the summary found its document."""

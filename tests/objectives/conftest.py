@@ -8,7 +8,7 @@ from functools import cache
 import pytest
 import torch
 
-from objectives.calibration import Moments, collect_moments
+from objectives.calibration import Statistics
 from objectives.models import LoadedModel
 
 Tiny = Callable[[str], LoadedModel]
@@ -23,12 +23,12 @@ def _one_thread() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def moments(tiny: Tiny) -> Callable[[str], Moments]:
-    """Moments of a tiny model over 8 x 32 random tokens. Shared: never changed."""
+def statistics(tiny: Tiny) -> Callable[[str], Statistics]:
+    """Of a tiny model over 8 x 32 random tokens. Shared: never changed."""
 
     @cache
-    def collected(family: str) -> Moments:
+    def collected(family: str) -> Statistics:
         ids = torch.randint(2, 128, (8, 32), generator=torch.Generator().manual_seed(2))
-        return collect_moments(tiny(family), [ids])
+        return Statistics(tiny(family), {"random": [ids]})
 
     return collected

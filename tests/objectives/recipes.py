@@ -18,5 +18,11 @@ def choices(group: str) -> list[str]:
 
 def built(group: str, choice: str, **changes: object) -> Any:
     """What the yaml's ``_target_`` makes of its fields, some of them changed."""
-    fields = {**yaml.safe_load((CONF / group / f"{choice}.yaml").read_text()), **changes}
-    return resolve_name(fields.pop("_target_"))(**fields)
+    return _made({**yaml.safe_load((CONF / group / f"{choice}.yaml").read_text()), **changes})
+
+
+def _made(node: Any) -> Any:
+    if not isinstance(node, dict):
+        return node
+    fields = {name: _made(value) for name, value in node.items()}
+    return resolve_name(fields.pop("_target_"))(**fields) if "_target_" in fields else fields

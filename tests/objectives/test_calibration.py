@@ -37,7 +37,7 @@ def inputs_seen(model: LoadedModel, batches: list[Tensor]) -> dict[tuple[str, st
 
 @pytest.mark.parametrize("family", sorted(FAMILIES))
 def test_moments_are_the_averages_of_what_each_linear_saw(tiny: Tiny, family: str) -> None:
-    moments = collect_moments(tiny(family), token_batches())
+    moments = collect_moments(tiny(family), {"one": token_batches()})
     seen = inputs_seen(tiny(family).copy(), token_batches())
     assert moments.keys() == seen.keys()
     for key, rows in seen.items():
@@ -48,7 +48,7 @@ def test_moments_are_the_averages_of_what_each_linear_saw(tiny: Tiny, family: st
 
 @pytest.mark.parametrize("family", sorted(FAMILIES))
 def test_linears_that_read_one_tensor_share_one_moment(tiny: Tiny, family: str) -> None:
-    moments = collect_moments(tiny(family), token_batches())
+    moments = collect_moments(tiny(family), {"one": token_batches()})
     for block in tiny(family).blocks():
         for paths in block.family.shared_inputs:
             assert len({id(moments[block.name, path]) for path in paths}) == 1
@@ -59,8 +59,8 @@ def test_calibration_leaves_the_model_as_it_was_even_after_an_error(tiny: Tiny) 
     before = {name: tensor.clone() for name, tensor in model.module.state_dict().items()}
     good, bad = torch.tensor([[3, 4]]), torch.tensor([[3, 999]])
     with pytest.raises(IndexError):
-        collect_moments(model, [good, bad])
-    collect_moments(model, [good])
+        collect_moments(model, {"one": [good, bad]})
+    collect_moments(model, {"one": [good]})
     assert not [name for name, module in model.module.named_modules() if module._forward_pre_hooks]
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.module.state_dict().items())
 
@@ -71,3 +71,13 @@ def test_the_moment_of_kept_channels_is_that_of_the_kept_inputs() -> None:
     selected = Moment(rows.mean(dim=0), rows.t() @ rows / 50).select(kept)
     torch.testing.assert_close(selected.mean, rows[:, kept].mean(dim=0))
     torch.testing.assert_close(selected.second, rows[:, kept].t() @ rows[:, kept] / 50)
+
+
+def test_domains_weigh_the_same_however_many_rows_they_have(tiny: Tiny) -> None:
+    few, many = token_batches()[:1], token_batches() * 3
+    both = collect_moments(tiny("llama"), {"few": few, "many": many})
+    apart = [collect_moments(tiny("llama"), {"it": batches}) for batches in (few, many)]
+    for key, moment in both.items():
+        torch.testing.assert_close(moment.second, (apart[0][key].second + apart[1][key].second) / 2)
+        torch.testing.assert_close(moment.mean, (apart[0][key].mean + apart[1][key].mean) / 2)
+    assert not torch.allclose(both["layers.0", "mlp.down_proj"].second, apart[1]["layers.0", "mlp.down_proj"].second)

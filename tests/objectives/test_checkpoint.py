@@ -16,7 +16,7 @@ from torch import Tensor
 
 import objectives
 from objectives import checkpoint
-from objectives.calibration import Moments
+from objectives.calibration import Statistics
 from objectives.checkpoint import MANIFEST, load, save
 from objectives.devices.cpu import Cpu
 from objectives.errors import ModelError
@@ -31,11 +31,11 @@ Compress = Callable[..., LoadedModel]
 
 
 @pytest.fixture
-def compress(tiny: Tiny, moments: Callable[[str], Moments]) -> Compress:
+def compress(tiny: Tiny, statistics: Callable[[str], Statistics]) -> Compress:
     def compressed(family: str = "llama", ratio: float = 0.0, bits: Any = 16) -> LoadedModel:
         model = tiny(family).copy()
-        Structured(ratio=ratio).prune_(model, moments(family))
-        RoundToNearest(bits=bits).quantize_(model, moments(family), Cpu())
+        Structured(ratio=ratio).prune_(model, statistics(family))
+        RoundToNearest(bits=bits).quantize_(model, statistics(family), Cpu())
         return model
 
     return compressed
@@ -110,7 +110,9 @@ def test_the_manifest_keeps_widths_storage_and_the_facts_given(compress: Compres
     save(model, tmp_path / "deep" / "small", {"recipe": {"bits": 8}})
     manifest = json.loads((tmp_path / "deep" / "small" / MANIFEST).read_text())
     assert manifest["recipe"] == {"bits": 8}
-    assert manifest["widths"] == [list(pair) for pair in model.widths or []]
+    assert {
+        (block, path): kept for block, own in manifest["widths"].items() for path, kept in own.items()
+    } == model.widths
     assert manifest["linears"]["lm_head"] == {"stored": "bf16"}
     assert manifest["linears"]["model.layers.0.mlp.up_proj"] == {"stored": "int8"}
 
@@ -137,7 +139,7 @@ def test_4_bits_take_a_quarter_of_the_disk_where_blocks_dominate(tiny: Tiny, tmp
     blocks, files = {}, {}
     for bits in (16, 8, 4):
         model = dense.copy()
-        RoundToNearest(bits=bits).quantize_(model, {}, Cpu())
+        RoundToNearest(bits=bits).quantize_(model, Statistics(model, {}), Cpu())
         files[bits] = save(model, tmp_path / str(bits))
         stored = load_file(tmp_path / str(bits) / WEIGHTS)
         blocks[bits] = sum(tensor.nbytes for name, tensor in stored.items() if ".layers." in name)
@@ -197,7 +199,7 @@ def test_a_folder_that_is_not_whole_is_refused(folder: Path, missing: str) -> No
     assert str(folder) in refusal(folder)
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "3", '"x"', "{}", '{"format": 2}', '{"format": "1"}'])
+@pytest.mark.parametrize("text", ["", "{", "[]", "3", '"x"', "{}", '{"format": 3}', '{"format": "1"}'])
 def test_a_manifest_of_another_format_is_refused(folder: Path, text: str) -> None:
     (folder / MANIFEST).write_text(text)
     assert refusal(folder).startswith(str(folder / MANIFEST))
@@ -217,13 +219,15 @@ EDITS: dict[str, Callable[[dict[str, Any]], object]] = {
     "no notes": lambda m: m.pop("notes"),
     "another head": lambda m: m.update(head="decoder"),
     "the other head": lambda m: m.update(head="encoder"),
-    "widths of text": lambda m: m.update(widths=["wide", "wide", "wide"]),
-    "widths too many": lambda m: m["widths"].append([1, 32]),
-    "widths too few": lambda m: m["widths"].pop(),
-    "unpruned": lambda m: m.update(widths=None),
-    "one width more": lambda m: m["widths"][0].append(3),
-    "a wider block": lambda m: m["widths"].__setitem__(0, [2, 128]),
-    "a negative width": lambda m: m["widths"].__setitem__(0, [-1, 128]),
+    "widths as a list": lambda m: m.update(widths=[[1, 32]]),
+    "a block too many": lambda m: m["widths"].update({"layers.9": {"mlp.down_proj": 32}}),
+    "a block less": lambda m: m["widths"].pop("layers.1"),
+    "unpruned": lambda m: m.update(widths={}),
+    "no such unit": lambda m: m["widths"]["layers.0"].update({"mlp.up_proj": 3}),
+    "a wider block": lambda m: m["widths"]["layers.1"].update({"mlp.down_proj": 128}),
+    "wider than the model": lambda m: m["widths"]["layers.1"].update({"mlp.down_proj": 160}),
+    "a negative width": lambda m: m["widths"]["layers.1"].update({"mlp.down_proj": -1}),
+    "a width of text": lambda m: m["widths"]["layers.1"].update({"mlp.down_proj": "wide"}),
     "a linear less": lambda m: m["linears"].pop(UP),
     "a linear that is not there": lambda m: m["linears"].update({"model.layers.9.mlp.up_proj": {"stored": "int8"}}),
     "a linear that is none": lambda m: m["linears"].update({"model.norm": {"stored": "int8"}}),

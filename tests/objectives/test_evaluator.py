@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 import torch
 
-from objectives import evaluator as module
+from objectives import calibration
+from objectives.calibration import Domains
 from objectives.devices.cpu import Cpu
 from objectives.errors import ModelError, Unsupported
 from objectives.evaluator import Evaluator, is_out_of_memory
@@ -36,9 +37,9 @@ class Toy:
     scored: list[float] = field(default_factory=list)
     calibrated: int = 0
 
-    def calibration(self, _model: LoadedModel) -> Sequence[torch.Tensor]:
+    def calibration(self, _model: LoadedModel) -> Domains:
         self.calibrated += 1
-        return [torch.randint(2, 128, (4, 16), generator=torch.Generator().manual_seed(0))]
+        return {"toy": [torch.randint(2, 128, (4, 16), generator=torch.Generator().manual_seed(0))]}
 
     def evaluate(self, model: LoadedModel) -> Score:
         self.scored.append(self.act(model))
@@ -236,7 +237,7 @@ def test_other_exceptions_are_not_swallowed(evaluate: Evaluator, toy: Toy, error
 def test_what_cannot_be_built_is_unsupported_and_says_why(evaluate: Evaluator, toy: Toy) -> None:
     failure = failed(evaluate(candidate(0.9)))
     assert failure.reason is Reason.UNSUPPORTED
-    assert "pruning.ratio 0.9 cannot be met in layers.0" in failure.message
+    assert "pruning.ratio 0.9 cannot be met in the model" in failure.message
     assert measured(evaluate(candidate(0.5)))
     toy.act = explode(Unsupported("no kernel"))
     assert failed(evaluate(candidate(0.25))) == Failure(Reason.UNSUPPORTED, "no kernel")
@@ -281,15 +282,17 @@ def test_the_source_is_never_changed(evaluate: Evaluator, problem: Problem) -> N
     assert all(torch.equal(held[name], fresh[name]) for name in fresh)
 
 
-def test_moments_are_those_of_the_baseline(evaluate: Evaluator, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_statistics_are_those_of_the_baseline_gathered_once(
+    evaluate: Evaluator, monkeypatch: pytest.MonkeyPatch
+) -> None:
     walked: list[LoadedModel] = []
-    collect = module.collect_moments
+    collect = calibration.collect_moments
 
-    def watched(model: LoadedModel, batches: Any) -> Any:
+    def watched(model: LoadedModel, domains: Any) -> Any:
         walked.append(model)
-        return collect(model, batches)
+        return collect(model, domains)
 
-    monkeypatch.setattr(module, "collect_moments", watched)
+    monkeypatch.setattr(calibration, "collect_moments", watched)
     for ratio in (0.5, 0.25):
         evaluate(candidate(ratio))
     assert walked == [evaluate.compressed(candidate())]

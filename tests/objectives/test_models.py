@@ -64,8 +64,15 @@ def test_blocks_are_read_off_the_config(tiny: Tiny, family: str) -> None:
     heads = getattr(config, "num_key_value_heads", config.num_attention_heads)
     for index, block in enumerate(blocks):
         assert block.name.endswith(f"layer.{index}" if family == "bert" else f"layers.{index}")
-        assert (block.groups, block.channels) == (heads, config.intermediate_size)
-        assert block.group_width == config.num_attention_heads // heads * model.head_dim
+        attention, ffn = block.units
+        assert (attention.kind, attention.count, ffn.kind, ffn.count) == (
+            "attention",
+            heads,
+            "ffn",
+            config.intermediate_size,
+        )
+        assert attention.width == config.num_attention_heads // heads * model.head_dim
+        assert model.block(block.name).module is block.module
         assert model.module.base_model.get_submodule(block.name) is block.module
 
 

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from objectives.calibration import Moments
+from objectives.calibration import Statistics
 from objectives.devices.cpu import Cpu
 from objectives.errors import Unsupported
 from objectives.families import FAMILIES
@@ -37,10 +37,10 @@ each_width = pytest.mark.parametrize("bits", [16, 8, 4])
 
 
 @pytest.fixture
-def quantize(tiny: Tiny, moments: Callable[[str], Moments]) -> Quantize:
+def quantize(tiny: Tiny, statistics: Callable[[str], Statistics]) -> Quantize:
     def quantized(family: str, choice: str, **changes: object) -> LoadedModel:
         model = tiny(family).copy()
-        built("quantization", choice, **changes).quantize_(model, moments(family), Cpu())
+        built("quantization", choice, **changes).quantize_(model, statistics(family), Cpu())
         return model
 
     return quantized
@@ -142,11 +142,11 @@ def test_the_same_settings_give_the_same_model(quantize: Quantize, choice: str, 
 
 @each_quantizer
 def test_a_layer_that_fits_no_group_stays_in_16_bits_and_is_noted(
-    tiny: Tiny, moments: Callable[[str], Moments], choice: str
+    tiny: Tiny, statistics: Callable[[str], Statistics], choice: str
 ) -> None:
     model = tiny("bert").copy()
-    Structured(ratio=0.22, multiple_of=16).prune_(model, moments("bert"))
-    built("quantization", choice, bits=4).quantize_(model, moments("bert"), Cpu())
+    Structured(ratio=0.22, multiple_of=16).prune_(model, statistics("bert"))
+    built("quantization", choice, bits=4).quantize_(model, statistics("bert"), Cpu())
     odd = [linear.in_features for linear in linears(model) if linear.in_features % 32]
     kept = [linear.in_features for linear in linears(model) if isinstance(linear, Bf16Linear)]
     assert odd
@@ -168,7 +168,7 @@ def test_a_smaller_group_than_asked_is_noted(quantize: Quantize, choice: str) ->
 @each_quantizer
 @each_width
 def test_bits_that_the_device_does_not_store_are_refused(
-    tiny: Tiny, moments: Callable[[str], Moments], choice: str, bits: int
+    tiny: Tiny, statistics: Callable[[str], Statistics], choice: str, bits: int
 ) -> None:
     @dataclass(frozen=True)
     class Poor(Cpu):
@@ -180,17 +180,19 @@ def test_bits_that_the_device_does_not_store_are_refused(
 
     allowed = sorted({16, 8, 4} - {bits})
     with pytest.raises(Unsupported, match=rf"{bits} bits on toy: choose from \[{allowed[0]}, {allowed[1]}\]"):
-        built("quantization", choice, bits=bits).quantize_(tiny("llama").copy(), moments("llama"), Poor())
+        built("quantization", choice, bits=bits).quantize_(tiny("llama").copy(), statistics("llama"), Poor())
 
 
-def test_pruned_inputs_are_weighed_by_their_own_moments(tiny: Tiny, moments: Callable[[str], Moments]) -> None:
+def test_pruned_inputs_are_weighed_by_their_own_moments(tiny: Tiny, statistics: Callable[[str], Statistics]) -> None:
     """A consumer that lost channels must be rounded for those it kept, not for the first ones."""
     model = tiny("llama").copy()
-    Structured(ratio=0.5).prune_(model, moments("llama"))
-    sliced = {key: moments("llama")[key].select(kept) for key, kept in model.kept_inputs.items()}
+    Structured(ratio=0.5).prune_(model, statistics("llama"))
+    moments = statistics("llama").moments
+    own = Statistics(model, {})
+    own.moments = {**moments, **{key: moments[key].select(kept) for key, kept in model.kept_inputs.items()}}
     twin = model.copy()
-    RoundToNearest(bits=4, group_size=32).quantize_(model, moments("llama"), Cpu())
-    RoundToNearest(bits=4, group_size=32).quantize_(twin, {**moments("llama"), **sliced}, Cpu())
+    RoundToNearest(bits=4, group_size=32).quantize_(model, statistics("llama"), Cpu())
+    RoundToNearest(bits=4, group_size=32).quantize_(twin, own, Cpu())
     left, right = model.module.state_dict(), twin.module.state_dict()
     assert model.kept_inputs
     assert all(torch.equal(left[name], right[name]) for name in left)
@@ -198,17 +200,17 @@ def test_pruned_inputs_are_weighed_by_their_own_moments(tiny: Tiny, moments: Cal
 
 @each_family
 def test_the_searched_grid_spares_the_inputs_that_calibration_saw_most(
-    tiny: Tiny, moments: Callable[[str], Moments], family: str
+    tiny: Tiny, statistics: Callable[[str], Statistics], family: str
 ) -> None:
     """The error weighted by E[x^2] is that of the layer's output: moments must lower it, group by group."""
     informed, blind = tiny(family).copy(), tiny(family).copy()
-    RoundToNearest(bits=4, group_size=32).quantize_(informed, moments(family), Cpu())
-    RoundToNearest(bits=4, group_size=32).quantize_(blind, {}, Cpu())
+    RoundToNearest(bits=4, group_size=32).quantize_(informed, statistics(family), Cpu())
+    RoundToNearest(bits=4, group_size=32).quantize_(blind, Statistics(blind, {}), Cpu())
     lower = 0.0
     for block in tiny(family).blocks():
         for path in block.family.block_linears:
             weight = block.linear(path).weight.float()
-            importance = moments(family)[block.name, path].second.diagonal()
+            importance = statistics(family).moments[block.name, path].second.diagonal()
             found = []
             for model in (informed, blind):
                 packed = cast("Int4Linear", dict(model.module.base_model.named_modules())[f"{block.name}.{path}"])

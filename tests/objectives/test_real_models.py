@@ -10,11 +10,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from objectives.calibration import collect_moments
+from objectives.calibration import Statistics
 from objectives.checkpoint import load, save
 from objectives.devices.cpu import Cpu
 from objectives.measuring.weighing import block_weights, weigh
 from objectives.models import Checkpoint, LoadedModel
+from objectives.pruning.criteria.magnitude import Magnitude
 from objectives.pruning.structured import Structured
 from objectives.quantization.round_to_nearest import RoundToNearest
 from objectives.tasks.corpora import XSum
@@ -29,12 +30,12 @@ DENSE = Structured()
 
 def compressor(checkpoint: Checkpoint, task: Task) -> Compress:
     source = checkpoint.load()
-    moments = collect_moments(source, task.calibration(source))
+    statistics = Statistics(source, task.calibration(source))
 
     def compress(pruner: Structured, bits: int) -> LoadedModel:
         model = source.copy()
-        pruner.prune_(model, moments)
-        RoundToNearest(bits=bits).quantize_(model, moments, Cpu())  # type: ignore[arg-type]
+        pruner.prune_(model, statistics)
+        RoundToNearest(bits=bits).quantize_(model, statistics, Cpu())  # type: ignore[arg-type]
         return model
 
     return compress
@@ -75,7 +76,7 @@ def test_smollm2_loses_no_more_nats_than_measured(
 
 def test_smollm2_cut_by_magnitude_is_destroyed(smol: Compress, smol_loss: float) -> None:
     """Why the criterion looks at activations: by weight norm alone the perplexity goes to 85,000."""
-    pruner = Structured(ratio=0.1, multiple_of=64, criterion="magnitude", reconstruction="none")
+    pruner = Structured(ratio=0.1, multiple_of=64, criterion=Magnitude(), reconstruction="none")
     assert log(NEWS.evaluate(smol(pruner, 16)).extra["perplexity"]) > smol_loss + 4
 
 
@@ -131,7 +132,7 @@ def dense_vectors(minilm: Compress) -> Tensor:
         (Structured(ratio=0.1), 16, 0.98, 0.995),
         (Structured(ratio=0.2), 16, 0.96, 0.985),
         (Structured(ratio=0.2), 4, 0.91, 0.96),
-        (Structured(ratio=0.2, criterion="magnitude", reconstruction="none"), 16, 0.5, 0.85),
+        (Structured(ratio=0.2, criterion=Magnitude(), reconstruction="none"), 16, 0.5, 0.85),
     ],
 )
 def test_minilm_keeps_the_direction_of_its_embeddings(

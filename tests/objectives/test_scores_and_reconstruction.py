@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from objectives.calibration import Moment
+from objectives.pruning.criteria.activation import activation_scores
+from objectives.pruning.criteria.magnitude import magnitude_scores
 from objectives.pruning.reconstruction import reconstruct
-from objectives.pruning.scores import activation_scores, magnitude_scores
 
 seeds = st.integers(0, 10**6)
 

@@ -68,7 +68,7 @@ def rows_scored(model: LoadedModel, task: LanguageModeling) -> Tensor:
 def test_calibration_and_scored_rows_are_different_documents(tiny: Tiny) -> None:
     corpus = shelf([20, 5, 20, 12, 11, 30, 20, 20, 4, 20, 20])  # 8 are long enough: just as many as asked for
     task = modeling(corpus)
-    calibrating = torch.cat(list(task.calibration(tiny("llama"))))
+    calibrating = torch.cat(list(task.calibration(tiny("llama"))["task"]))
     scored = rows_scored(tiny("llama"), task)
     assert calibrating.shape == (3, 12)
     assert scored.shape == (5, 12)
@@ -79,7 +79,7 @@ def test_calibration_and_scored_rows_are_different_documents(tiny: Tiny) -> None
 
 
 def test_calibration_batches_are_rectangular_token_ids(tiny: Tiny) -> None:
-    batches = modeling(shelf([20] * 9), calibration_documents=4, batch_rows=3).calibration(tiny("llama"))
+    batches = modeling(shelf([20] * 9), calibration_documents=4, batch_rows=3).calibration(tiny("llama"))["task"]
     assert [tuple(batch.shape) for batch in batches] == [(3, 12), (1, 12)]
     assert {batch.dtype for batch in batches} == {torch.int64}
 
@@ -237,7 +237,7 @@ def test_documents_of_calibration_stay_in_the_pool(encoder: LoadedModel) -> None
 
 def test_only_pairs_at_the_front_calibrate_without_padding(encoder: LoadedModel) -> None:
     corpus = shelf([8, 30, 8, 40, 9, 9], summaries=True)
-    rows = [row for batch in retrieval(corpus).calibration(encoder) for row in batch.tolist()]
+    rows = [row for batch in retrieval(corpus).calibration(encoder)["task"] for row in batch.tolist()]
     texts = [text for pair in corpus.held[:4] for text in (pair.text, pair.summary or "")]
     assert sorted(rows) == sorted(encoder.tokenizer(text[:24]).input_ids for text in texts)
 

@@ -23,10 +23,10 @@ class InstantTask:
     def head(self) -> Head:
         return "causal_lm"
 
-    def calibration(self, model: Any) -> list[Any]:
+    def calibration(self, model: Any) -> dict[str, list[Any]]:
         import torch
 
-        return [torch.arange(32).view(2, 16)]
+        return {"any": [torch.arange(32).view(2, 16)]}
 
     def evaluate(self, model: Any) -> Score:
         return Score(0.5, 0.01, (0.0, 1.0))

@@ -45,10 +45,10 @@ def test_the_baseline_stays_neutral_when_the_space_leaves_it_out() -> None:
 
 def test_any_field_of_the_candidate_can_be_searched() -> None:
     space = build_config(
-        composed("experiment=ci_tiny", "device=cpu", "+space.pruning.criterion=[activation,magnitude]")
+        composed("experiment=ci_tiny", "device=cpu", "+space.pruning.reconstruction=[least_squares,none]")
     ).space
     assert len(space) == 36
-    assert {space.candidate(cell).pruning.criterion for cell in space.cells()} == {"activation", "magnitude"}
+    assert {space.candidate(cell).pruning.reconstruction for cell in space.cells()} == {"least_squares", "none"}
 
 
 def test_a_sampled_cell_lies_on_the_grid_and_maps_back(space) -> None:

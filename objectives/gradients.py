@@ -1,0 +1,130 @@
+"""How much the model's output minds an error at each block linear, from one backward pass.
+
+With g the gradient of the summed log-loss at a linear's output, a small error d there costs about d^T E[g g^T] d / 2
+nats per token: the Fisher approximation of the curvature, with the second moment of the inputs the K-FAC of Martens
+& Grosse, https://arxiv.org/abs/1503.05671. Labels are drawn from the model itself, as the Fisher matrix asks.
+An encoder has no log-loss: there the error is that of its mean-pooled, normalised embedding, and g is the
+gradient of a random projection of it, whose E[g g^T] is the Gauss-Newton matrix of the squared distance.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy, normalize
+
+from objectives.calibration import Domains, MomentSum
+
+if TYPE_CHECKING:
+    from objectives.models import LoadedModel
+    from objectives.types import Head
+
+TOKENS = 4096
+"""Of each domain: the curvature needs fewer rows than the moments."""
+
+
+def collect_gradients(model: LoadedModel, domains: Domains, tokens: int = TOKENS) -> dict[tuple[str, str], Tensor]:
+    """E[g g^T] [out, out], fp32, of every consumer's output, by (block, path); its diagonal [out] of the others.
+
+    Uses the first ``tokens`` tokens of each domain; domains weigh the same. Deterministic.
+    """
+    found = [_collect_domain(model, _first(batches, tokens)) for batches in domains.values() if batches]
+    keys = found[0] if found else ()
+    return {key: sum((domain[key] for domain in found[1:]), found[0][key]) / len(found) for key in keys}
+
+
+def _first(batches: Sequence[Tensor], tokens: int) -> Sequence[Tensor]:
+    taken, seen = [], 0
+    for batch in batches:
+        if seen >= tokens:
+            break
+        taken.append(batch)
+        seen += batch.numel()
+    return taken
+
+
+def _collect_domain(model: LoadedModel, batches: Sequence[Tensor]) -> dict[tuple[str, str], Tensor]:
+    sums: dict[tuple[str, str], _Full | _Diagonal] = {}
+    generator = torch.Generator().manual_seed(0)
+    with _watching(model, sums), torch.inference_mode(False), torch.enable_grad():
+        for batch in batches:
+            _SIGNALS[model.head](model, batch.to(model.module.device), generator).backward()  # type: ignore[no-untyped-call]
+    return {key: total.average() for key, total in sums.items()}
+
+
+def _sampled_log_loss(model: LoadedModel, ids: Tensor, generator: torch.Generator) -> Tensor:
+    logits = model.module(input_ids=ids, use_cache=False).logits.float().flatten(0, 1)
+    drawn = torch.multinomial(logits.detach().softmax(dim=-1).cpu(), 1, generator=generator)
+    return cross_entropy(logits, drawn.squeeze(1).to(logits.device), reduction="sum")
+
+
+def _projected_embedding(model: LoadedModel, ids: Tensor, generator: torch.Generator) -> Tensor:
+    pooled = normalize(model.module(input_ids=ids).last_hidden_state.float().mean(dim=1), dim=1)
+    return (pooled * torch.randn(pooled.shape, generator=generator).to(pooled.device)).sum()
+
+
+_SIGNALS: dict[Head, Callable[[LoadedModel, Tensor, torch.Generator], Tensor]] = {
+    "causal_lm": _sampled_log_loss,
+    "encoder": _projected_embedding,
+}
+
+
+class _Full:
+    """E[g g^T]."""
+
+    def __init__(self, channels: int, device: torch.device) -> None:
+        self.sum = MomentSum(channels, device)
+
+    def take(self, gradient: Tensor) -> None:
+        self.sum.take(gradient)
+
+    def average(self) -> Tensor:
+        return self.sum.moment().second
+
+
+class _Diagonal:
+    """The diagonal of E[g g^T]."""
+
+    def __init__(self, channels: int, device: torch.device) -> None:
+        self.count, self.sum = 0, torch.zeros(channels, device=device)
+
+    def take(self, gradient: Tensor) -> None:
+        rows = gradient.reshape(-1, gradient.shape[-1]).float()
+        self.count += rows.shape[0]
+        self.sum += rows.square().sum(dim=0)
+
+    def average(self) -> Tensor:
+        return (self.sum / self.count).cpu()
+
+
+@contextmanager
+def _watching(model: LoadedModel, sums: dict[tuple[str, str], _Full | _Diagonal]) -> Iterator[None]:
+    def watch(key: tuple[str, str], kind: type[_Full | _Diagonal]) -> Callable[..., None]:
+        def take(gradient: Tensor) -> None:  # a tensor hook that returned something would replace the gradient
+            if key not in sums:
+                sums[key] = kind(gradient.shape[-1], gradient.device)
+            sums[key].take(gradient.detach())
+
+        def hook(_module: object, _inputs: object, output: Tensor) -> None:
+            output.register_hook(take)  # type: ignore[no-untyped-call]
+
+        return hook
+
+    def begin(_module: object, _inputs: object, output: Tensor) -> Tensor:
+        return output.detach().requires_grad_()
+
+    handles = [model.module.get_input_embeddings().register_forward_hook(begin)]
+    for block in model.blocks():
+        consumers = {unit.consumer for unit in block.units}
+        for path in block.family.block_linears:
+            kind = _Full if path in consumers else _Diagonal
+            handles.append(block.linear(path).register_forward_hook(watch((block.name, path), kind)))
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()

@@ -1,0 +1,1 @@
+"""What a set of channels is worth. One criterion, one file."""
