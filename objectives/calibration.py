@@ -135,7 +135,7 @@ def _watching(model: LoadedModel, sums: dict[tuple[str, ...], MomentSum]) -> Ite
     handles = [
         block.module.get_submodule(paths[0]).register_forward_pre_hook(watch((block.name, *paths)))
         for block in model.blocks()
-        for paths in block.family.shared_inputs
+        for paths in block.stack.shared_inputs
     ]
     try:
         yield

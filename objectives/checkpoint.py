@@ -24,10 +24,11 @@ from transformers.initialization import no_init_weights
 from objectives.devices.cpu import Cpu
 from objectives.errors import ModelError
 from objectives.families import Block, Unit
-from objectives.models import LoadedModel
+from objectives.models import LoadedModel, auto_class
 from objectives.packing.bf16 import Bf16Linear
 from objectives.packing.int4 import Int4Linear, block_rows
 from objectives.packing.int8 import Int8Linear
+from objectives.pruning import surgery
 from objectives.types import Head
 
 MANIFEST = "paretune.json"
@@ -134,9 +135,8 @@ def _skeleton(folder: Path, manifest: Mapping[str, Any]) -> LoadedModel:
     """The model of the original config, its tensors still empty."""
     head: Head = manifest["head"]
     config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True)
-    factory: Any = {"causal_lm": transformers.AutoModelForCausalLM, "encoder": transformers.AutoModel}[head]
     with no_init_weights():
-        module = factory.from_config(config, dtype=torch.bfloat16)
+        module = auto_class(head).from_config(config, dtype=torch.bfloat16)
     module.tie_weights()
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
     return LoadedModel(module.eval().requires_grad_(False), tokenizer, head)
@@ -156,9 +156,10 @@ def _shrink_(block: Block, unit: Unit, kept: int) -> int:
         raise ValueError(f"widths: 1 to {unit.count} sets expected in {unit.block}.{unit.consumer}, got {kept}")
     consumer = block.linear(unit.consumer)
     block.module.set_submodule(unit.consumer, _like(consumer, kept * unit.width, consumer.out_features))
-    for path, rows in unit.producers:
+    for path, rows in surgery.kept_rows(unit, torch.arange(kept)).items():
         producer = block.linear(path)
-        block.module.set_submodule(path, _like(producer, producer.in_features, kept * rows))
+        block.module.set_submodule(path, _like(producer, producer.in_features, len(rows)))
+    surgery.count_sets_(block, unit, kept)
     return kept
 
 

@@ -3,12 +3,16 @@
 Pruning needs to know, for every block, which linears read the residual stream, which produce the channels
 that may go, and which consume them. That is all a family is. To add one, add a row: the paths are those of
 ``model.named_modules()`` inside one block. Pruners see only the :class:`Unit` of a block, whatever the family.
+
+Some architectures keep more than weights: attributes that count heads, one linear for query, key and value. That
+is data too. What fits no description stays unpruned: the position bias of T5 is made by the self-attention of the
+first block for all others, so that every block needs the same heads there; its cross-attention and FFN are free.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, cast
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from objectives.errors import Unsupported
 
@@ -21,55 +25,145 @@ Kind = Literal["attention", "ffn"]
 
 @dataclass(frozen=True)
 class Attention:
-    """Paths inside a block. ``key`` and ``value`` may have fewer heads than ``query`` (grouped-query attention)."""
+    """Paths inside a block. ``key`` and ``value`` may have fewer heads than ``query`` (grouped-query attention).
+
+    Equal paths are one linear that writes its parts one after the other, all of one size. ``cross``: key and value
+    read the encoder's output. ``heads``, ``channels``: attributes that hold the number of query heads, and of their
+    channels. ``prunable``: whether blocks may differ in their heads.
+    """
 
     query: str
     key: str
     value: str
     out: str
+    cross: bool = False
+    heads: tuple[str, ...] = ()
+    channels: tuple[str, ...] = ()
+    prunable: bool = True
+
+    @property
+    def reads(self) -> tuple[str, str, str]:
+        """The paths of query, key and value."""
+        return self.query, self.key, self.value
+
+    @property
+    def shared_inputs(self) -> tuple[tuple[str, ...], ...]:
+        """See :attr:`Stack.shared_inputs`."""
+        reads = (self.reads[:1], self.reads[1:]) if self.cross else (self.reads,)
+        return (*(tuple(dict.fromkeys(paths)) for paths in reads), (self.out,))
 
 
 @dataclass(frozen=True)
 class Ffn:
-    """Paths inside a block. ``inputs``: every linear that writes the channels, two where the FFN is gated."""
+    """Paths inside a block. ``inputs``: every linear that writes the channels, two where the FFN is gated.
+
+    Where models of one family differ in that, ``inputs`` lists all, and those that are there count.
+    """
 
     inputs: tuple[str, ...]
     out: str
 
 
 @dataclass(frozen=True)
-class Family:
-    """One architecture: where its blocks are (below ``base_model``), and what each of them holds, in forward order."""
+class Stack:
+    """Blocks built alike: where they are (below ``base_model``), and what each of them holds, in forward order.
+
+    ``heads``: the config's field for the number of heads, which gives the head's width where the config does not.
+    ``constants``: attributes of every block that are set when a model is loaded.
+    """
 
     layers: str
-    attention: Attention
+    attentions: tuple[Attention, ...]
     ffn: Ffn
+    heads: str = "num_attention_heads"
+    constants: tuple[tuple[str, int], ...] = ()
 
     @property
     def shared_inputs(self) -> tuple[tuple[str, ...], ...]:
         """Linears of a block grouped by the tensor they read; the first stands for its group."""
-        attention = self.attention
-        reads = (attention.query, attention.key, attention.value)
-        return (reads, (attention.out,), self.ffn.inputs, (self.ffn.out,))
+        attentions = tuple(paths for attention in self.attentions for paths in attention.shared_inputs)
+        return (*attentions, self.ffn.inputs, (self.ffn.out,))
 
     @property
     def block_linears(self) -> tuple[str, ...]:
         """All linears of a block, in the order of the forward pass."""
         return tuple(path for paths in self.shared_inputs for path in paths)
 
+    def head_dim(self, config: Any) -> int:
+        """Channels per attention head."""
+        return int(getattr(config, "head_dim", None) or config.hidden_size // getattr(config, self.heads))
+
+    def found_in(self, base_model: nn.Module) -> Stack:
+        """This stack with the FFN inputs that the model has. Raises Unsupported where the model has no such stack."""
+        try:
+            first = base_model.get_submodule(f"{self.layers}.0")
+        except AttributeError:
+            raise Unsupported(
+                f"model.head: loaded like this, {type(base_model).__name__} has no {self.layers}"
+            ) from None
+        there = {name for name, _ in first.named_modules()}
+        return replace(self, ffn=replace(self.ffn, inputs=tuple(path for path in self.ffn.inputs if path in there)))
+
+
+@dataclass(frozen=True)
+class Family:
+    """One architecture: its stacks, an encoder's before the decoder's that reads it."""
+
+    stacks: tuple[Stack, ...]
+
+    def found_in(self, base_model: nn.Module) -> Family:
+        """As ``base_model`` is built. Raises Unsupported where a stack is missing."""
+        return Family(tuple(stack.found_in(base_model) for stack in self.stacks))
+
+
+def _attention(where: str, query: str, key: str, value: str, out: str, **data: Any) -> Attention:
+    """Linears below one path."""
+    return Attention(f"{where}.{query}", f"{where}.{key}", f"{where}.{value}", f"{where}.{out}", **data)
+
 
 _LLAMA = Family(
-    "layers",
-    Attention("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj"),
-    Ffn(("mlp.gate_proj", "mlp.up_proj"), "mlp.down_proj"),
+    (
+        Stack(
+            "layers",
+            (_attention("self_attn", "q_proj", "k_proj", "v_proj", "o_proj"),),
+            Ffn(("mlp.gate_proj", "mlp.up_proj"), "mlp.down_proj"),
+        ),
+    )
 )
 _BERT = Family(
-    "encoder.layer",
-    Attention("attention.self.query", "attention.self.key", "attention.self.value", "attention.output.dense"),
-    Ffn(("intermediate.dense",), "output.dense"),
+    (
+        Stack(
+            "encoder.layer",
+            (_attention("attention", "self.query", "self.key", "self.value", "output.dense"),),
+            Ffn(("intermediate.dense",), "output.dense"),
+        ),
+    )
+)
+_DISTILBERT = Family(
+    (
+        Stack(
+            "transformer.layer",
+            (_attention("attention", "q_lin", "k_lin", "v_lin", "out_lin"),),
+            Ffn(("ffn.lin1",), "ffn.lin2"),
+        ),
+    )
 )
 
-FAMILIES = {"llama": _LLAMA, "mistral": _LLAMA, "qwen2": _LLAMA, "bert": _BERT}
+
+def _fairseq(where: str, **data: Any) -> Attention:
+    """As Meta's fairseq names things, from which OPT, BART and Marian come."""
+    counts = {"heads": (f"{where}.num_heads",), "channels": (f"{where}.embed_dim",)}
+    return _attention(where, "q_proj", "k_proj", "v_proj", "out_proj", **counts, **data)
+
+
+_OPT = Family((Stack("decoder.layers", (_fairseq("self_attn"),), Ffn(("fc1",), "fc2")),))
+
+FAMILIES = {
+    **dict.fromkeys(("gemma", "gemma2", "gemma3_text", "llama", "mistral", "qwen2", "qwen3"), _LLAMA),
+    **dict.fromkeys(("bert", "electra", "roberta"), _BERT),
+    "distilbert": _DISTILBERT,
+    "opt": _OPT,
+}
 """By ``config.model_type``."""
 
 
@@ -89,7 +183,8 @@ class Unit:
     """``count`` sets of channels of one block, any of which may be removed.
 
     The linear at ``consumer`` reads ``width`` channels of each set; every one of ``producers``, (path, rows), writes a
-    set with that many of its output rows. A set of ``attention`` is a KV head with the query heads that read it.
+    set with that many of its output rows. A path that comes several times is one linear whose parts follow each other,
+    ``count`` times ``rows`` each. A set of ``attention`` is a KV head with the query heads that read it.
     """
 
     kind: Kind
@@ -100,6 +195,8 @@ class Unit:
     count: int
     parameters: int
     """Weights of one set, biases left out."""
+    attributes: tuple[tuple[str, int], ...] = ()
+    """Attributes of the block that count something, with what one set adds to them."""
 
     @property
     def key(self) -> tuple[str, str]:
@@ -113,27 +210,55 @@ class Block:
 
     name: str
     module: nn.Module
-    family: Family
+    stack: Stack
     head_dim: int
+
+    @property
+    def family(self) -> Stack:
+        """What the block holds."""
+        return self.stack
 
     def linear(self, path: str) -> nn.Linear:
         """The linear at ``path``; packed linears have the same ``in_features`` and ``out_features``."""
         return cast("nn.Linear", self.module.get_submodule(path))
 
+    def set_attribute_(self, path: str, value: int) -> None:
+        """Set a plain attribute of the block or of a module inside it."""
+        owner, _, name = path.rpartition(".")
+        setattr(self.module.get_submodule(owner), name, value)
+
+    @property
+    def parameters(self) -> int:
+        """Weights of all linears as they are now, biases left out; also of those that no unit holds."""
+        linears = [self.linear(path) for path in self.stack.block_linears]
+        return sum(linear.in_features * linear.out_features for linear in linears)
+
     @property
     def units(self) -> tuple[Unit, ...]:
         """What can be pruned, as it is now."""
-        attention, ffn = self.family.attention, self.family.ffn
-        groups = self.linear(attention.key).out_features // self.head_dim
-        query = self.linear(attention.query).out_features // groups
-        written = ((attention.query, query), (attention.key, self.head_dim), (attention.value, self.head_dim))
-        return (
-            self._unit("attention", attention.out, written),
-            self._unit("ffn", ffn.out, tuple((path, 1) for path in ffn.inputs)),
+        ffn = self.stack.ffn
+        attentions = tuple(self._groups(attention) for attention in self.stack.attentions if attention.prunable)
+        return (*attentions, self._unit("ffn", ffn.out, tuple((path, 1) for path in ffn.inputs)))
+
+    def _groups(self, attention: Attention) -> Unit:
+        query, key, _ = (self.linear(path).out_features // attention.reads.count(path) for path in attention.reads)
+        rows = query // (key // self.head_dim)
+        written = tuple(zip(attention.reads, (rows, self.head_dim, self.head_dim), strict=True))
+        heads = tuple((path, rows // self.head_dim) for path in attention.heads)
+        return self._unit(
+            "attention", attention.out, written, heads + tuple((path, rows) for path in attention.channels)
         )
 
-    def _unit(self, kind: Kind, consumer: str, producers: tuple[tuple[str, int], ...]) -> Unit:
-        width, count = producers[0][1], self.linear(producers[0][0]).out_features // producers[0][1]
+    def _unit(
+        self,
+        kind: Kind,
+        consumer: str,
+        producers: tuple[tuple[str, int], ...],
+        attributes: tuple[tuple[str, int], ...] = (),
+    ) -> Unit:
+        width = producers[0][1]
+        reader = self.linear(consumer)
         parameters = sum(rows * self.linear(path).in_features for path, rows in producers)
-        parameters += width * self.linear(consumer).out_features
-        return Unit(kind, self.name, consumer, producers, width, count, parameters)
+        parameters += width * reader.out_features
+        count = reader.in_features // width
+        return Unit(kind, self.name, consumer, producers, width, count, parameters, attributes)

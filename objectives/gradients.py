@@ -120,7 +120,7 @@ def _watching(model: LoadedModel, sums: dict[tuple[str, str], _Full | _Diagonal]
     handles = [model.module.get_input_embeddings().register_forward_hook(begin)]
     for block in model.blocks():
         consumers = {unit.consumer for unit in block.units}
-        for path in block.family.block_linears:
+        for path in block.stack.block_linears:
             kind = _Full if path in consumers else _Diagonal
             handles.append(block.linear(path).register_forward_hook(watch((block.name, path), kind)))
     try:

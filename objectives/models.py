@@ -47,29 +47,40 @@ class LoadedModel:
     @cached_property
     def family(self) -> Family:
         """Where this architecture keeps its projections."""
-        return family_of(self.module.config.model_type)
+        return family_of(self.module.config.model_type).found_in(self.module.base_model)
 
     @property
     def head_dim(self) -> int:
-        """Channels per attention head."""
-        config = self.module.config
-        return int(getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads)
+        """Channels per attention head, of the first stack."""
+        return self.family.stacks[0].head_dim(self.module.config)
 
     def blocks(self) -> Iterator[Block]:
-        """The transformer blocks, first to last."""
-        prefix = self.family.layers
-        layers: nn.ModuleList = self.module.base_model.get_submodule(prefix)
-        for index, layer in enumerate(layers):
-            yield Block(f"{prefix}.{index}", layer, self.family, self.head_dim)
+        """The transformer blocks, first to last; an encoder's before those of its decoder."""
+        for stack in self.family.stacks:
+            layers: nn.ModuleList = self.module.base_model.get_submodule(stack.layers)
+            for index in range(len(layers)):
+                yield self.block(f"{stack.layers}.{index}")
 
     def block(self, name: str) -> Block:
         """The block of that name."""
-        module = self.module.base_model.get_submodule(name)
-        return Block(name, module, self.family, self.head_dim)
+        stack = {stack.layers: stack for stack in self.family.stacks}[name.rpartition(".")[0]]
+        return Block(name, self.module.base_model.get_submodule(name), stack, stack.head_dim(self.module.config))
+
+    def inputs(self, ids: Tensor) -> dict[str, Tensor]:
+        """The arguments of a forward pass over the token batch ``ids`` [rows, tokens]."""
+        return {"input_ids": ids}
 
     def copy(self) -> LoadedModel:
         """An independent copy, to be compressed."""
         return LoadedModel(copy.deepcopy(self.module), self.tokenizer, self.head)
+
+
+def auto_class(head: Head) -> Any:
+    """The class of transformers that builds models with this head."""
+    import transformers
+
+    classes = {"causal_lm": transformers.AutoModelForCausalLM, "encoder": transformers.AutoModel}
+    return classes[head]
 
 
 @settings(frozen=True, kw_only=True, config=FORBID)
@@ -103,9 +114,8 @@ class Checkpoint:
         transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
         folder = self.folder()
         _require_files(folder)
-        heads = {"causal_lm": transformers.AutoModelForCausalLM, "encoder": transformers.AutoModel}
         try:
-            module, info = heads[self.head].from_pretrained(
+            module, info = auto_class(self.head).from_pretrained(
                 folder,
                 dtype=torch.bfloat16,
                 use_safetensors=True,

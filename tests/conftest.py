@@ -22,14 +22,27 @@ settings.load_profile("paretune")
 
 VOCABULARY = 128
 _COMMON = {"vocab_size": VOCABULARY, "hidden_size": 64, "num_attention_heads": 4, "pad_token_id": 0}
-_GROUPED = {**_COMMON, "num_key_value_heads": 2, "bos_token_id": 0, "eos_token_id": 0}
+_ENDS = {"bos_token_id": 0, "eos_token_id": 0}
+_GROUPED = {**_COMMON, **_ENDS, "num_key_value_heads": 2}
+_PLAIN = {"num_hidden_layers": 2, "intermediate_size": 128, "max_position_embeddings": 128}
 SIZES: dict[str, dict[str, Any]] = {
     "llama": {**_GROUPED, "num_hidden_layers": 3, "intermediate_size": 128, "tie_word_embeddings": True},
     "mistral": {**_GROUPED, "num_hidden_layers": 2, "intermediate_size": 128, "head_dim": 32},
     "qwen2": {**_GROUPED, "num_hidden_layers": 2, "intermediate_size": 192, "tie_word_embeddings": True},
-    "bert": {**_COMMON, "num_hidden_layers": 2, "intermediate_size": 128, "max_position_embeddings": 128},
+    "bert": {**_COMMON, **_PLAIN},
+    "electra": {**_COMMON, **_PLAIN, "embedding_size": 32},
+    "roberta": {**_COMMON, **_PLAIN},
+    "distilbert": {**_COMMON, "num_hidden_layers": 2, "hidden_dim": 128, "max_position_embeddings": 128},
+    "qwen3": {**_GROUPED, "num_hidden_layers": 2, "intermediate_size": 128, "head_dim": 32},
+    "gemma": {**_GROUPED, "num_hidden_layers": 2, "intermediate_size": 128, "head_dim": 16},
+    "gemma2": {**_GROUPED, "num_hidden_layers": 2, "intermediate_size": 128, "head_dim": 16, "sliding_window": 8},
+    "gemma3_text": {**_GROUPED, "num_hidden_layers": 2, "intermediate_size": 128, "head_dim": 16},
+    "opt": {**_COMMON, **_ENDS, "num_hidden_layers": 2, "ffn_dim": 128, "max_position_embeddings": 128},
 }
 """By family. qwen2 has biases at q, k, v; bert everywhere; mistral has wide attention and an untied head."""
+
+HEADS = dict.fromkeys(("bert", "distilbert", "electra", "roberta"), "encoder")
+"""Of the families that are no decoders."""
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -76,22 +89,21 @@ def tiny_folder(tiny: Callable[[str], LoadedModel], tmp_path_factory: pytest.Tem
 
 def _build(family: str) -> LoadedModel:
     import torch
-    from transformers import AutoConfig, AutoModel, AutoModelForCausalLM
+    from transformers import AutoConfig
     from transformers.utils.logging import disable_progress_bar
 
-    from objectives.models import LoadedModel
+    from objectives.models import LoadedModel, auto_class
 
     disable_progress_bar()
-    encoder = family == "bert"
-    config = AutoConfig.for_model(family, **SIZES[family])
-    module = (AutoModel if encoder else AutoModelForCausalLM).from_config(config)
+    head = HEADS.get(family, "causal_lm")
+    module = auto_class(head).from_config(AutoConfig.for_model(family, **SIZES[family]))
     generator = torch.Generator().manual_seed(1)
-    for name, weight in module.named_parameters():  # as initialised, biases are 0 and norms 1
-        centre = 1.0 if "norm" in name.lower() and name.endswith("weight") else 0.0
+    for weight in module.parameters():
+        centre = weight.mean() if weight.min() == weight.max() else 0.0  # as initialised, biases are 0 and norms 1
         values = torch.randn(weight.shape, generator=generator) * 0.08 + centre
         weight.data = values.to(torch.bfloat16)  # not module.to: it would round the rotary frequencies too
     module.tie_weights()
-    return LoadedModel(module.eval().requires_grad_(False), _tokenizer(), "encoder" if encoder else "causal_lm")
+    return LoadedModel(module.eval().requires_grad_(False), _tokenizer(), head)
 
 
 def _tokenizer() -> Any:

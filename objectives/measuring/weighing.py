@@ -32,15 +32,14 @@ def _plain(tensor: Tensor) -> list[Tensor]:
 
 def block_weights(model: LoadedModel) -> int:
     """Number of weights in the block linears, biases and norms left out."""
-    linears = [block.linear(path) for block in model.blocks() for path in block.family.block_linears]
-    return sum(linear.in_features * linear.out_features for linear in linears)
+    return sum(block.parameters for block in model.blocks())
 
 
 def weigh(model: LoadedModel, dense_weights: int) -> dict[str, float]:
     """Byte metrics of a compressed model; ``dense_weights``: :func:`block_weights` before pruning."""
     blocks = list(model.blocks())
     weights = block_weights(model)
-    linears = [block.linear(path) for block in blocks for path in block.family.block_linears]
+    linears = [block.linear(path) for block in blocks for path in block.stack.block_linears]
     biases = sum(stored_bytes([_Holder(linear.bias)]) for linear in linears if linear.bias is not None)
     return {
         "weight_bytes": float(stored_bytes([model.module])),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter, defaultdict
+
 import torch
 from torch import Tensor, nn
 
@@ -29,7 +31,23 @@ def channels_of(sets: Tensor, width: int) -> Tensor:
     return (sets[:, None] * width + torch.arange(width)[None, :]).reshape(-1)
 
 
+def kept_rows(unit: Unit, kept: Tensor) -> dict[str, Tensor]:
+    """By producer, the output rows of the sets ``kept``: of each of its parts, where it has several."""
+    rows, start = defaultdict(list), Counter[str]()
+    for path, width in unit.producers:
+        rows[path].append(channels_of(kept, width) + start[path])
+        start[path] += width * unit.count
+    return {path: torch.cat(parts) for path, parts in rows.items()}
+
+
 def keep_sets_(block: Block, unit: Unit, kept: Tensor) -> None:
     """Let the producers of ``unit`` write only the sets ``kept``. The consumer is left to the caller."""
-    for path, rows in unit.producers:
-        keep_outputs_(block.linear(path), channels_of(kept, rows))
+    for path, rows in kept_rows(unit, kept).items():
+        keep_outputs_(block.linear(path), rows)
+    count_sets_(block, unit, len(kept))
+
+
+def count_sets_(block: Block, unit: Unit, kept: int) -> None:
+    """Correct the attributes of the block that count something of this unit."""
+    for path, each in unit.attributes:
+        block.set_attribute_(path, each * kept)

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from objectives.calibration import Moment, collect_moments
-from objectives.families import FAMILIES
 from objectives.models import LoadedModel
 from tests.objectives.conftest import Tiny
+from tests.objectives.families import answer, each_family
 
 
 def token_batches() -> list[Tensor]:
@@ -24,18 +24,18 @@ def inputs_seen(model: LoadedModel, batches: list[Tensor]) -> dict[tuple[str, st
     """Rows [n, k], fp64, that reached each block linear, seen from outside."""
     seen: dict[tuple[str, str], list[Tensor]] = defaultdict(list)
     for block in model.blocks():
-        for path in block.family.block_linears:
+        for path in block.stack.block_linears:
 
             def record(_m: nn.Module, args: Any, _y: Any, key: tuple[str, str] = (block.name, path)) -> None:
                 seen[key].append(args[0].reshape(-1, args[0].shape[-1]).double())
 
             block.linear(path).register_forward_hook(record)
     for batch in batches:
-        model.module(input_ids=batch)
+        answer(model, batch)
     return {key: torch.cat(parts) for key, parts in seen.items()}
 
 
-@pytest.mark.parametrize("family", sorted(FAMILIES))
+@each_family
 def test_moments_are_the_averages_of_what_each_linear_saw(tiny: Tiny, family: str) -> None:
     moments = collect_moments(tiny(family), {"one": token_batches()})
     seen = inputs_seen(tiny(family).copy(), token_batches())
@@ -46,11 +46,11 @@ def test_moments_are_the_averages_of_what_each_linear_saw(tiny: Tiny, family: st
         torch.testing.assert_close(moments[key].second.double(), rows.t() @ rows / len(rows), rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("family", sorted(FAMILIES))
+@each_family
 def test_linears_that_read_one_tensor_share_one_moment(tiny: Tiny, family: str) -> None:
     moments = collect_moments(tiny(family), {"one": token_batches()})
     for block in tiny(family).blocks():
-        for paths in block.family.shared_inputs:
+        for paths in block.stack.shared_inputs:
             assert len({id(moments[block.name, path]) for path in paths}) == 1
 
 

@@ -20,11 +20,11 @@ from objectives.calibration import Statistics
 from objectives.checkpoint import MANIFEST, load, save
 from objectives.devices.cpu import Cpu
 from objectives.errors import ModelError
-from objectives.families import FAMILIES
 from objectives.models import LoadedModel
 from objectives.pruning.structured import Structured
 from objectives.quantization.round_to_nearest import RoundToNearest
 from tests.objectives.conftest import Tiny
+from tests.objectives.families import answer, each_family
 
 WEIGHTS = "model.safetensors"
 Compress = Callable[..., LoadedModel]
@@ -54,7 +54,7 @@ def outputs(model: LoadedModel) -> list[Tensor]:
     with torch.inference_mode():
         first = model.module(input_ids=ids[:, :-1])
         if model.head == "encoder":
-            return [first.last_hidden_state, model.module(input_ids=ids[:, :1]).last_hidden_state]
+            return [first.last_hidden_state, answer(model, ids[:, :1])]
         last = model.module(input_ids=ids[:, -1:], past_key_values=first.past_key_values)
         return [first.logits, last.logits]
 
@@ -63,7 +63,7 @@ def same(left: list[Tensor], right: list[Tensor]) -> bool:
     return all(torch.equal(one, other) for one, other in zip(left, right, strict=True))
 
 
-@pytest.mark.parametrize("family", sorted(FAMILIES))
+@each_family
 @pytest.mark.parametrize("ratio", [0.0, 0.5])
 @pytest.mark.parametrize("bits", [16, 8, 4])
 def test_a_loaded_model_answers_bit_by_bit_as_the_saved_one(

@@ -13,11 +13,14 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from objectives.errors import ModelError, ObjectiveError, Unsupported
-from objectives.families import FAMILIES
 from objectives.models import Checkpoint, LoadedModel
+from tests.conftest import HEADS, SIZES
 from tests.objectives.conftest import Tiny
+from tests.objectives.families import answer, each_family
 
 Folder = Callable[[str], Path]
+FFN_FIELDS = {"intermediate_size", "hidden_dim", "ffn_dim"}
+"""What the configs of the families call the width of their FFN."""
 
 
 @pytest.fixture
@@ -27,7 +30,7 @@ def copied(tiny_folder: Folder, tmp_path: Path) -> Folder:
 
 
 def load(folder: Path, family: str = "llama") -> LoadedModel:
-    return Checkpoint(path=str(folder), head="encoder" if family == "bert" else "causal_lm").load()
+    return Checkpoint(path=str(folder), head=HEADS.get(family, "causal_lm")).load()
 
 
 def refusal(folder: Path, family: str = "llama", error: type[ObjectiveError] = ModelError) -> str:
@@ -42,7 +45,7 @@ def edit_config(folder: Path, **changes: Any) -> None:
     file.write_text(json.dumps({**json.loads(file.read_text()), **changes}))
 
 
-@pytest.mark.parametrize("family", sorted(FAMILIES))
+@each_family
 def test_a_checkpoint_is_loaded_as_it_was_saved(tiny: Tiny, tiny_folder: Folder, family: str) -> None:
     model, source = load(tiny_folder(family), family), tiny(family)
     stored, wanted = model.module.state_dict(), source.module.state_dict()
@@ -53,27 +56,33 @@ def test_a_checkpoint_is_loaded_as_it_was_saved(tiny: Tiny, tiny_folder: Folder,
     assert not any(tensor.requires_grad for tensor in model.module.parameters())
     assert model.tokenizer("ab!").input_ids == source.tokenizer("ab!").input_ids
     ids = torch.tensor([[5, 9, 70, 33]])
-    assert torch.equal(model.module(input_ids=ids)[0], source.module(input_ids=ids)[0])
+    assert torch.equal(answer(model, ids), answer(source, ids))
 
 
-@pytest.mark.parametrize("family", sorted(FAMILIES))
+@each_family
 def test_blocks_are_read_off_the_config(tiny: Tiny, family: str) -> None:
     model, config = tiny(family), tiny(family).module.config
     blocks = list(model.blocks())
-    assert len(blocks) == config.num_hidden_layers
+    assert len({block.name for block in blocks}) == len(blocks) == len(model.family.stacks) * config.num_hidden_layers
     heads = getattr(config, "num_key_value_heads", config.num_attention_heads)
+    (width,) = (SIZES[family][field] for field in FFN_FIELDS & SIZES[family].keys())
     for index, block in enumerate(blocks):
-        assert block.name.endswith(f"layer.{index}" if family == "bert" else f"layers.{index}")
-        attention, ffn = block.units
-        assert (attention.kind, attention.count, ffn.kind, ffn.count) == (
-            "attention",
-            heads,
-            "ffn",
-            config.intermediate_size,
-        )
-        assert attention.width == config.num_attention_heads // heads * model.head_dim
+        assert block.name.endswith(f".{index % config.num_hidden_layers}")
+        *attentions, ffn = block.units
+        assert (ffn.kind, ffn.count) == ("ffn", width)
+        for attention in attentions:
+            assert (attention.kind, attention.count) == ("attention", heads)
+            assert attention.width == config.num_attention_heads // heads * model.head_dim
         assert model.block(block.name).module is block.module
         assert model.module.base_model.get_submodule(block.name) is block.module
+
+
+@each_family
+def test_every_linear_of_a_block_is_described(tiny: Tiny, family: str) -> None:
+    for block in tiny(family).blocks():
+        linears = [name for name, module in block.module.named_modules() if isinstance(module, torch.nn.Linear)]
+        assert sorted(block.stack.block_linears) == sorted(linears)
+        assert block.parameters == sum(block.linear(path).weight.numel() for path in linears)
 
 
 def test_a_copy_is_independent_and_keeps_tied_weights_tied(tiny: Tiny) -> None:
@@ -187,12 +196,11 @@ def test_a_tokenizer_larger_than_the_embedding_is_refused(copied: Folder, tiny: 
 
 
 def test_an_unknown_family_is_named_with_those_known(tmp_path: Path, tiny: Tiny) -> None:
-    from transformers import GPT2Config, GPT2LMHeadModel
+    from transformers import BloomConfig, BloomForCausalLM
 
-    config = GPT2Config(vocab_size=128, n_embd=32, n_layer=1, n_head=2, n_positions=32)
-    GPT2LMHeadModel(config).save_pretrained(tmp_path)
+    BloomForCausalLM(BloomConfig(vocab_size=128, hidden_size=32, n_layer=1, n_head=2)).save_pretrained(tmp_path)
     tiny("llama").tokenizer.save_pretrained(tmp_path)
-    assert "'gpt2' is not described yet; known: bert, llama" in refusal(tmp_path, error=Unsupported)
+    assert "'bloom' is not described yet; known: bert, " in refusal(tmp_path, error=Unsupported)
 
 
 def test_code_that_comes_with_a_checkpoint_never_runs(copied: Folder, tmp_path: Path) -> None:

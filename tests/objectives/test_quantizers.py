@@ -27,12 +27,13 @@ from objectives.pruning.structured import Structured
 from objectives.quantization.grid import Codes, min_max_grid, round_to_grid
 from objectives.quantization.round_to_nearest import RoundToNearest
 from tests.objectives.conftest import Tiny
+from tests.objectives.families import answer, each_family, pairs
 from tests.objectives.recipes import built, choices
 
 PACKED = {16: Bf16Linear, 8: Int8Linear, 4: Int4Linear}
 Quantize = Callable[..., LoadedModel]
 each_quantizer = pytest.mark.parametrize("choice", choices("quantization"))
-each_family = pytest.mark.parametrize("family", sorted(FAMILIES))
+each_pair = pytest.mark.parametrize(("choice", "family"), pairs("quantization"))
 each_width = pytest.mark.parametrize("bits", [16, 8, 4])
 
 
@@ -47,22 +48,20 @@ def quantize(tiny: Tiny, statistics: Callable[[str], Statistics]) -> Quantize:
 
 
 def linears(model: LoadedModel) -> list[PackedLinear]:
-    paths = [(block, path) for block in model.blocks() for path in block.family.block_linears]
+    paths = [(block, path) for block in model.blocks() for path in block.stack.block_linears]
     return [cast("PackedLinear", block.linear(path)) for block, path in paths]
 
 
 def outputs(model: LoadedModel, rows: int, tokens: int) -> Tensor:
     ids = torch.randint(2, 128, (rows, tokens), generator=torch.Generator().manual_seed(3))
-    output = model.module(input_ids=ids)
-    return output.logits if model.head == "causal_lm" else output.last_hidden_state
+    return answer(model, ids)
 
 
 def error(found: Tensor, wanted: Tensor) -> float:
     return ((found - wanted).norm() / wanted.norm()).item()
 
 
-@each_quantizer
-@each_family
+@each_pair
 @each_width
 @pytest.mark.parametrize("shape", [(1, 1), (4, 32)], ids=["decode", "prefill"])
 def test_the_output_is_close_to_that_of_the_unpacked_model(
@@ -71,12 +70,11 @@ def test_the_output_is_close_to_that_of_the_unpacked_model(
     unpacked = tiny(family).copy()
     unpacked.module.float()
     off = error(outputs(quantize(family, choice, bits=bits), *shape), outputs(unpacked, *shape))
-    assert off < {16: 0.01, 8: 0.03, 4: 0.25}[bits]
+    assert off < {16: 0.01, 8: 0.03, 4: 0.3}[bits]
     assert off > {16: -1.0, 8: 0.002, 4: 0.03}[bits]  # else nothing was rounded
 
 
-@each_quantizer
-@each_family
+@each_pair
 @each_width
 def test_every_block_linear_is_packed_in_the_bits_asked(
     quantize: Quantize, choice: str, family: str, bits: int
@@ -86,8 +84,7 @@ def test_every_block_linear_is_packed_in_the_bits_asked(
     assert model.notes == []
 
 
-@each_quantizer
-@each_family
+@each_pair
 def test_effective_bits_count_scales_and_zeros(tiny: Tiny, quantize: Quantize, choice: str, family: str) -> None:
     dense = block_weights(tiny(family))
 
@@ -103,8 +100,7 @@ def test_effective_bits_count_scales_and_zeros(tiny: Tiny, quantize: Quantize, c
     assert effective(bits=4, group_size=32) == 5.0
 
 
-@each_quantizer
-@each_family
+@each_pair
 @each_width
 def test_all_but_the_blocks_stays_in_16_bits(quantize: Quantize, choice: str, family: str, bits: int) -> None:
     module = quantize(family, choice, bits=bits).module
@@ -116,13 +112,12 @@ def test_all_but_the_blocks_stays_in_16_bits(quantize: Quantize, choice: str, fa
         assert isinstance(head, Bf16Linear)
         assert head.weight.dtype == torch.bfloat16
         assert (head.weight is embedding.weight) == module.config.tie_word_embeddings
-    norms = [child for name, child in module.named_modules() if name.lower().endswith("norm")]
+    norms = [child for child in module.modules() if type(child).__name__.endswith("Norm")]
     assert norms
     assert {norm.weight.dtype for norm in norms} == {cpu_kernels().compute_dtype}
 
 
-@each_quantizer
-@each_family
+@each_pair
 def test_fewer_bits_take_fewer_bytes(tiny: Tiny, quantize: Quantize, choice: str, family: str) -> None:
     weights = block_weights(tiny(family))
     size = {bits: stored_bytes(linears(quantize(family, choice, bits=bits))) for bits in (16, 8, 4)}
@@ -131,8 +126,7 @@ def test_fewer_bits_take_fewer_bytes(tiny: Tiny, quantize: Quantize, choice: str
     assert size[4] - biases == 4.5 / 8 * weights
 
 
-@each_quantizer
-@each_family
+@each_pair
 @each_width
 def test_the_same_settings_give_the_same_model(quantize: Quantize, choice: str, family: str, bits: int) -> None:
     one, other = (quantize(family, choice, bits=bits) for _ in range(2))
@@ -208,7 +202,7 @@ def test_the_searched_grid_spares_the_inputs_that_calibration_saw_most(
     RoundToNearest(bits=4, group_size=32).quantize_(blind, Statistics(blind, {}), Cpu())
     lower = 0.0
     for block in tiny(family).blocks():
-        for path in block.family.block_linears:
+        for path in block.stack.block_linears:
             weight = block.linear(path).weight.float()
             importance = statistics(family).moments[block.name, path].second.diagonal()
             found = []

@@ -1,0 +1,34 @@
+"""On which families a contract is tried, and how a model of any of them is asked."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from objectives.families import FAMILIES
+from objectives.models import LoadedModel
+from tests.conftest import HEADS
+from tests.objectives.recipes import choices
+
+CORE = ("bert", "llama", "mistral", "qwen2")
+"""Tried in every combination; the others, which differ from them by data alone, in a few."""
+OTHERS = tuple(sorted(FAMILIES.keys() - set(CORE)))
+DECODERS = tuple(sorted(FAMILIES.keys() - HEADS.keys()))
+MAIN = {"pruning": "structured", "quantization": "round_to_nearest"}
+"""The member of a group that is tried on all families."""
+
+each_family = pytest.mark.parametrize("family", sorted(FAMILIES))
+
+
+def pairs(group: str) -> list[tuple[str, str]]:
+    """(choice, family): all members of a group on the core families, the main one on the others."""
+    everything = [(choice, family) for choice in choices(group) for family in CORE]
+    return everything + [(MAIN[group], family) for family in OTHERS]
+
+
+def answer(model: LoadedModel, ids: Tensor) -> Tensor:
+    """Logits of a model that has them, else the last hidden states."""
+    with torch.inference_mode():
+        output = model.module(**model.inputs(ids))
+    return output.last_hidden_state if model.head == "encoder" else output.logits
