@@ -25,10 +25,11 @@ class Options:
     losses: Sequence[float]
 
 
-def cheapest(layers: Sequence[Options], target: float, tolerance: float) -> list[int] | None:
-    """Index of the option taken of each layer: total gain within ``tolerance`` of ``target``, least loss per gain.
+def cheapest(layers: Sequence[Options], target: float, tolerance: float | None = None) -> list[int] | None:
+    """Index of the option taken of each layer; None when the target is out of reach.
 
-    Where no sum lies that close, the nearest one above is taken; None when the target is out of reach.
+    The total gain is at least ``target``, at the least loss. With ``tolerance`` it is within that of ``target``, at
+    the least loss per gain; where no sum lies that close, it is the nearest above.
     """
     unit = _unit(layers)
     scaled = [[round(gain / unit) for gain in layer.gains] for layer in layers]
@@ -70,8 +71,11 @@ def _table(layers: Sequence[Options], scaled: list[list[int]], size: int) -> tup
     return best, taken
 
 
-def _best_sum(losses: np.ndarray, unit: int, target: float, tolerance: float) -> int | None:
+def _best_sum(losses: np.ndarray, unit: int, target: float, tolerance: float | None) -> int | None:
     sums = np.flatnonzero(np.isfinite(losses))
+    if tolerance is None:
+        enough = sums[sums * unit >= target * (1 - 1e-9)]
+        return int(enough[losses[enough].argmin()]) if len(enough) else None
     close = sums[np.abs(sums * unit - target) <= tolerance * (1 + 1e-9)]
     if len(close):  # per gain, since the sums differ by rounding
         return int(min(close, key=lambda total: losses[total] / max(total, 1)))

@@ -104,6 +104,10 @@ class Evaluator:
             self._scores[recipe] = self.problem.task.evaluate(model)
         score = self._scores[recipe]
         metrics |= {"accuracy": score.accuracy, "accuracy_stderr": score.stderr, **score.extra}
+        if not math.isnan(model.predicted_loss):
+            metrics["predicted_loss"] = model.predicted_loss
+        if model.simulated:  # rounded but not stored so: its speed and bytes would be those of 16 bits
+            return Measurement(_without_bytes(metrics), {"accuracy": score.examples}, ("simulated", *model.notes))
         samples = self._run(candidate, model, metrics)
         wrong = [name for name, value in metrics.items() if not math.isfinite(value)]
         if wrong:
@@ -124,6 +128,10 @@ class Evaluator:
         metrics["peak_memory"] = metrics["weight_bytes"] + peak
         timing = paired.timing
         return {"latency": timing.latency, "ttft": timing.ttft, "tpot": timing.tpot, "speedup": paired.ratios}
+
+
+def _without_bytes(metrics: Mapping[str, float]) -> dict[str, float]:
+    return {name: value for name, value in metrics.items() if not name.endswith(("_bytes", "effective_bits"))}
 
 
 def _recipe(candidate: Candidate) -> Recipe:

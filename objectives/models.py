@@ -34,7 +34,9 @@ class LoadedModel:
     """A transformer with its tokenizer and the map of its blocks.
 
     ``widths``: by (block, consumer), how many sets a pruned unit kept: the pruning manifest. ``kept_inputs``: by the
-    same key, the input channels that the consumer still reads. ``notes``: what was not done as asked.
+    same key, the input channels that the consumer still reads; ``kept_outputs``: by (block, producer), the rows that it
+    still writes. ``predicted_loss``: what the methods expect to have cost, nats per token; NaN where one cannot tell.
+    ``simulated``: some weights are only rounded, stored in no fewer bits. ``notes``: what was not done as asked.
     """
 
     module: Any
@@ -42,6 +44,9 @@ class LoadedModel:
     head: Head
     widths: dict[tuple[str, str], int] = field(default_factory=dict)
     kept_inputs: dict[tuple[str, str], Tensor] = field(default_factory=dict)
+    kept_outputs: dict[tuple[str, str], Tensor] = field(default_factory=dict)
+    predicted_loss: float = 0.0
+    simulated: bool = False
     notes: list[str] = field(default_factory=list)
 
     @cached_property

@@ -17,9 +17,9 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
-    from objectives.calibration import Domains, Statistics
+    from objectives.calibration import Domains, Moment, Statistics
     from objectives.families import Unit
     from objectives.models import LoadedModel
     from objectives.pruning.curve import Curve
@@ -67,6 +67,7 @@ METRICS: Mapping[str, Metric] = _metrics(
     Metric("pruning_ratio", "", True, "realised share of block parameters removed"),
     Metric("accuracy", "", True, "the task's score in [0, 1]"),
     Metric("accuracy_stderr", "", False, "standard error of the accuracy"),
+    Metric("predicted_loss", "nat", False, "log-loss per token that the methods expect to have cost, before any run"),
     Metric("perplexity", "", False, "exp of the mean negative log-likelihood per token"),
 )
 """Every metric that an objective, a table or MLflow may name."""
@@ -177,6 +178,18 @@ class Quantizer(Protocol):
         Called after pruning, exactly once, also at 16 bits. A layer whose shape the kernel refuses stays in
         16 bits and is named in ``model.notes``.
         """
+
+
+@runtime_checkable
+class Rounding(Protocol):
+    """How one weight becomes codes of fewer than 8 bits. Immutable and hashable."""
+
+    @property
+    def group_size(self) -> int:
+        """Input channels per scale, where the width allows it."""
+
+    def round(self, weight: Tensor, moment: Moment, bits: int, group_size: int) -> Codes:
+        """Codes of ``weight`` [out, in]; ``moment``: of its inputs."""
 
 
 class Workload(Protocol):

@@ -8,6 +8,7 @@ else block by block. Widths stay multiples of ``multiple_of``, since odd widths 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import field
 from typing import TYPE_CHECKING, Literal
@@ -53,16 +54,12 @@ class Structured:
         if not (self.ratio or self.attention_ratio or self.ffn_ratio):
             return
         curves = statistics.once((self.criterion, self.multiple_of), lambda: self._curves(statistics))
-        for curve, step in self._allocated(curves):
+        allocated = self._allocated(curves)
+        for curve, step in allocated:
             if step:
                 self._cut_(model, curve, step, statistics)
-
-    def predicted_loss(self, statistics: Statistics) -> float:
-        """What the curves say the removal costs, in the criterion's unit: nats per token for K-FAC."""
-        if not (self.ratio or self.attention_ratio or self.ffn_ratio):
-            return 0.0
-        curves = statistics.once((self.criterion, self.multiple_of), lambda: self._curves(statistics))
-        return sum(curve.losses[step] for curve, step in self._allocated(curves))
+        in_nats = self.criterion.allocation == "global"
+        model.predicted_loss += sum(curve.losses[step] for curve, step in allocated) if in_nats else math.nan
 
     def _curves(self, statistics: Statistics) -> list[Curve]:
         from objectives.pruning.curve import steps
@@ -125,6 +122,8 @@ class Structured:
         surgery.set_inputs_(linear, weight, bias)
         surgery.keep_sets_(block, unit, kept)
         model.kept_inputs[unit.key] = channels
+        for path, rows in surgery.kept_rows(unit, kept).items():
+            model.kept_outputs[unit.block, path] = rows
         model.widths[unit.key] = len(kept)
 
 

@@ -24,6 +24,22 @@ def problems(draw: st.DrawFn) -> list[Options]:
     return layers
 
 
+@given(problems(), st.floats(0, 200))
+def test_without_tolerance_the_loss_is_least_among_all_that_gain_enough(layers: list[Options], target: float) -> None:
+    found = cheapest(layers, target)
+    enough = [
+        sum(layer.losses[i] for layer, i in zip(layers, choice))
+        for choice in itertools.product(*(range(len(layer.gains)) for layer in layers))
+        if sum(layer.gains[i] for layer, i in zip(layers, choice)) >= target
+    ]
+    least = min(enough, default=math.inf)
+    if found is None:
+        assert math.isinf(least)
+        return
+    assert sum(layer.gains[i] for layer, i in zip(layers, found)) >= target * (1 - 1e-9)
+    assert sum(layer.losses[i] for layer, i in zip(layers, found)) == pytest.approx(least)
+
+
 @settings(max_examples=300)
 @given(problems(), st.floats(0, 200), st.floats(0, 20))
 def test_the_choice_is_the_best_of_all_choices(layers: list[Options], target: float, tolerance: float) -> None:

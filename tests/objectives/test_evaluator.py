@@ -88,11 +88,19 @@ def test_the_baseline_is_measured_against_itself(evaluate: Evaluator) -> None:
 
 
 def test_every_metric_of_the_table_is_measured_and_no_other(evaluate: Evaluator) -> None:
-    for one in (candidate(), candidate(0.5, 4)):
+    for one, absent in ((candidate(), set()), (candidate(0.5, 4), {"predicted_loss"})):  # plain rounding predicts none
         metrics = measured(evaluate(one)).metrics
-        assert metrics.keys() == METRICS.keys() - {"memory_ratio"}  # which needs the baseline: the study adds it
+        assert metrics.keys() == METRICS.keys() - {"memory_ratio"} - absent  # the study adds it, from the baseline
         assert all(isinstance(value, float) and math.isfinite(value) for value in metrics.values())
         assert metrics["peak_memory"] == metrics["weight_bytes"] + metrics["activation_peak"]
+
+
+def test_a_simulated_width_has_an_accuracy_but_neither_speed_nor_bytes(evaluate: Evaluator) -> None:
+    rounded = replace(candidate(), quantization=RoundToNearest(bits=3, simulate=True))
+    outcome = measured(evaluate(rounded))
+    assert outcome.metrics.keys() == {"accuracy", "accuracy_stderr", "perplexity", "pruning_ratio"}
+    assert outcome.samples.keys() == {"accuracy"}
+    assert outcome.notes[0] == "simulated"
 
 
 def test_raw_samples_and_notes_are_kept(evaluate: Evaluator) -> None:

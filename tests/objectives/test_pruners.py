@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import isnan
 from operator import attrgetter
 
 import pytest
@@ -14,7 +15,6 @@ from objectives.errors import Unsupported
 from objectives.measuring.weighing import block_weights, weigh
 from objectives.models import LoadedModel
 from objectives.pruning.curve import steps
-from objectives.pruning.structured import Structured
 from tests.objectives.conftest import Tiny
 from tests.objectives.families import CORE, DECODERS, answer, pairs
 from tests.objectives.recipes import built, choices
@@ -199,11 +199,11 @@ def test_the_two_kinds_can_be_pruned_apart(tiny: Tiny, prune: Prune, choice: str
     assert heads.widths.keys() == {u.key for b in heads.blocks() for u in b.units if u.kind == "attention"}
 
 
-def test_the_predicted_loss_grows_with_the_ratio_and_is_free_of_the_order_asked(
-    statistics: Callable[[str], Statistics],
-) -> None:
-    losses = [Structured(ratio=ratio).predicted_loss(statistics("llama")) for ratio in (0.6, 0.1, 0.3, 0.0)]
-    assert losses[3] == 0 < losses[1] < losses[2] < losses[0]
+def test_the_predicted_loss_grows_with_the_ratio(prune: Prune) -> None:
+    losses = [prune("llama", "structured", ratio).predicted_loss for ratio in (0.6, 0.1, 0.3)]
+    assert 0 < losses[1] < losses[2] < losses[0]
+    assert prune("llama", "structured", 0.0).predicted_loss == 0
+    assert isnan(prune("llama", "magnitude", 0.3).predicted_loss)  # weight norms predict nothing
 
 
 def test_a_model_of_another_family_is_named_with_those_known() -> None:

@@ -1,0 +1,111 @@
+"""GPTQ: weights are rounded one input channel at a time, and those not yet rounded make up for the error so far.
+
+With H = E[x x^T], rounding channel q by d is compensated optimally by -d [H^-1]_q,: / [H^-1]_qq on the channels still
+open; all steps are read off one Cholesky factor of H^-1. Channels with the largest activations go first, while most
+others can still compensate; the groups' grids are fixed before (static groups), clipped to the least error weighted
+by diag(H). Clipping is worth as much as the compensation (SmolLM2-135M, 4 bits: log-perplexity gap 0.138 without,
+0.077 with).
+
+Frantar et al., GPTQ, https://arxiv.org/abs/2210.17323. Computed in fp32 on the CPU whatever the device, so the codes
+are the same everywhere.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from pydantic.dataclasses import dataclass as settings
+
+from objectives.settings import FORBID, Positive
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from objectives.calibration import Moment, Statistics
+    from objectives.models import LoadedModel
+    from objectives.quantization.grid import Codes
+    from objectives.types import Device
+
+_AT_ONCE = 32  # channels between two updates of all that is still open
+
+
+@settings(frozen=True, kw_only=True, config=FORBID)
+class Gptq:
+    """Store block weights in ``bits``; only below 8 bits does the rounding matter enough to be compensated.
+
+    ``group_size``, ``grid``: as for round to nearest. ``order``: ``activation`` (largest first) or ``natural``.
+    ``damping``: added to the diagonal of H, relative to its mean. ``simulate``: as for round to nearest.
+    ``predict``: say what the rounding is expected to cost, which needs gradients.
+    """
+
+    bits: Literal[16, 8, 4, 3, 2] = 16
+    group_size: Literal[32, 64, 128] = 64
+    grid: Literal["mse", "min_max"] = "mse"
+    order: Literal["activation", "natural"] = "activation"
+    damping: Positive = 0.01
+    simulate: bool = False
+    predict: bool = True
+
+    def quantize_(self, model: LoadedModel, statistics: Statistics, device: Device) -> None:
+        """See ``objectives.types.Quantizer``."""
+        from objectives.quantization.layers import store_
+
+        store_(model, statistics, device, self.bits, self, simulate=self.simulate, predict=self.predict)
+
+    def round(self, weight: Tensor, moment: Moment, bits: int, group_size: int) -> Codes:
+        """Codes of ``weight`` [out, in]."""
+        from objectives.quantization.grid import SHRINKS, Codes, grid_of
+
+        power = moment.second.diagonal()
+        scale, zero = grid_of(weight, power, bits, group_size, SHRINKS[self.grid])
+        order = power.argsort(descending=True, stable=True) if self.order == "activation" else None
+        values = compensated(weight, moment.second, scale, zero, bits, self.damping, order)
+        return Codes(values, scale, zero, bits)
+
+
+def compensated(
+    weight: Tensor, second: Tensor, scale: Tensor, zero: Tensor, bits: int, damping: float, order: Tensor | None = None
+) -> Tensor:
+    """Codes int32 [out, in] of ``weight`` on the grid ``scale``, ``zero`` [out, groups].
+
+    ``second``: H [in, in]; ``order``: input channels, first rounded first; None for their natural order.
+    """
+    import torch
+
+    inputs = weight.shape[1]
+    order = torch.arange(inputs) if order is None else order
+    group = order // (inputs // scale.shape[1])
+    factor = _inverse_factor(second[order][:, order], damping)
+    # Channels as rows: every step then works on contiguous memory.
+    open_ = weight.float().t()[order].contiguous()
+    scales, zeros = scale.t()[group].contiguous(), zero.t()[group].contiguous()
+    codes = torch.empty_like(open_)
+    lowest, highest = -(2 ** (bits - 1)), 2 ** (bits - 1) - 1
+    for start in range(0, inputs, _AT_ONCE):
+        stop = min(start + _AT_ONCE, inputs)
+        errors = torch.empty(stop - start, weight.shape[0])
+        for channel in range(start, stop):
+            step = torch.sub(open_[channel], zeros[channel], out=codes[channel]).div_(scales[channel])
+            step.round_().clamp_(lowest, highest)
+            error = errors[channel - start]
+            torch.addcmul(zeros[channel], step, scales[channel], out=error).neg_().add_(open_[channel])
+            error.div_(factor[channel, channel])
+            if channel + 1 < stop:
+                open_[channel + 1 : stop].addr_(factor[channel, channel + 1 : stop], error, alpha=-1)
+        open_[stop:].addmm_(factor[start:stop, stop:].t(), errors, alpha=-1)
+    values = torch.empty(weight.shape, dtype=torch.int32)
+    values[:, order] = codes.sub_(lowest).to(torch.int32).t()
+    return values
+
+
+def _inverse_factor(second: Tensor, damping: float) -> Tensor:
+    """Upper U with U^T U = H^-1, without forming the inverse: H = R R^T with R upper, from the Cholesky factor of H
+    with its channels reversed, gives U = R^-1.
+    """
+    import torch
+
+    eye = torch.eye(len(second))
+    damped = second + damping * second.diagonal().mean().clamp_min(1e-12) * eye
+    reversed_ = torch.linalg.cholesky(damped.flip(0, 1)).flip(0, 1)
+    factor: Tensor = torch.linalg.solve_triangular(reversed_, eye, upper=True)
+    return factor

@@ -1,0 +1,140 @@
+"""The walk that all quantisers share: every block linear is rounded by a method, packed by the device, and noted.
+
+Linears that read the same tensor (query, key and value; gate and up) are rounded as one tall matrix, since their
+inputs, hence the curvature of their errors, are the same.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from objectives.calibration import Moment, Statistics
+from objectives.errors import Unsupported
+from objectives.families import Block
+from objectives.models import LoadedModel
+from objectives.quantization.grid import Codes
+from objectives.types import Device, Rounding
+
+GROUP_SIZES = (128, 64, 32)
+
+
+@dataclass(frozen=True)
+class Layer:
+    """Linears of one block that read the same tensor; they share their bits."""
+
+    block: Block
+    paths: tuple[str, ...]
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """Name in the whole model: (block, first path)."""
+        return self.block.name, self.paths[0]
+
+    @property
+    def linears(self) -> list[nn.Linear]:
+        """In the order of the paths."""
+        return [self.block.linear(path) for path in self.paths]
+
+    @property
+    def weight(self) -> Tensor:
+        """All rows, fp32 [out of all, in]."""
+        return torch.cat([linear.weight.float() for linear in self.linears])
+
+    @property
+    def parameters(self) -> int:
+        """Weights, biases left out."""
+        return sum(linear.weight.numel() for linear in self.linears)
+
+
+def layers_of(model: LoadedModel) -> Iterator[Layer]:
+    """All block linears, grouped by what they read."""
+    for block in model.blocks():
+        for paths in block.family.shared_inputs:
+            yield Layer(block, paths)
+
+
+def moment_of(model: LoadedModel, statistics: Statistics, layer: Layer) -> Moment:
+    """Of the layer's inputs that pruning left; unit power where calibration saw nothing."""
+    width = layer.linears[0].in_features
+    moment = statistics.moments.get(layer.key)
+    if moment is None:
+        return Moment(torch.zeros(width), torch.eye(width))
+    kept = model.kept_inputs.get(layer.key)
+    return moment if kept is None else moment.select(kept)
+
+
+def group_size_for(layer: Layer, wanted: int) -> int | None:
+    """The largest group of at most ``wanted`` inputs that divides the width; None where no kernel takes the shape."""
+    linears = layer.linears
+    if any(linear.out_features % 16 for linear in linears):
+        return None
+    return next((size for size in GROUP_SIZES if size <= wanted and linears[0].in_features % size == 0), None)
+
+
+def codes_of(model: LoadedModel, statistics: Statistics, layer: Layer, bits: int, rounding: Rounding) -> Codes | None:
+    """A layer rounded to fewer than 8 bits; None where no kernel takes its shape."""
+    size = group_size_for(layer, rounding.group_size)
+    if size is None:
+        return None
+    return rounding.round(layer.weight, moment_of(model, statistics, layer), bits, size)
+
+
+def store_(
+    model: LoadedModel,
+    statistics: Statistics,
+    device: Device,
+    bits: int | Mapping[tuple[str, str], int],
+    rounding: Rounding,
+    simulate: bool = False,
+    predict: bool = False,
+) -> None:
+    """Replace all block linears by packed ones. ``bits``: for all layers, or by :attr:`Layer.key`.
+
+    A layer that fits no kernel below 8 bits stays in 16; that, and a smaller group than asked for, is noted. Raises
+    Unsupported for a width that no kernel of the device stores; with ``simulate`` such a layer is rounded, but stored
+    in 16 bits, and the model is marked. ``predict``: add what the rounding is expected to cost to the model's
+    prediction, which needs gradients.
+    """
+    for layer in list(layers_of(model)):
+        width = bits if isinstance(bits, int) else bits[layer.key]
+        if width not in device.bits and not (simulate and width < 8):
+            raise Unsupported(f"{width} bits on {device.name}: choose from {sorted(device.bits)}")
+        codes = codes_of(model, statistics, layer, width, rounding) if width < 8 else None
+        if width < 16 and (codes is not None or width == 8):
+            model.predicted_loss += _predicted(model, statistics, layer, codes) if predict else math.nan
+        start = 0
+        for path, linear in zip(layer.paths, layer.linears):
+            own = None if codes is None else codes.rows(slice(start, start := start + linear.out_features))
+            layer.block.module.set_submodule(path, _packed(model, linear, width, own, device))
+            model.notes.extend(_notes(f"{layer.block.name}.{path}", linear, width, own, rounding.group_size))
+    device.place_(model)
+
+
+def _predicted(model: LoadedModel, statistics: Statistics, layer: Layer, codes: Codes | None) -> float:
+    from objectives.quantization.sensitivity import error_of, sensitivity_of
+
+    return sensitivity_of(model, statistics, layer, error_of(layer, codes))
+
+
+def _packed(model: LoadedModel, linear: nn.Linear, bits: int, codes: Codes | None, device: Device) -> nn.Module:
+    if bits < 8 and codes is None:
+        return device.pack(linear, 16, None)
+    if codes is not None and bits not in device.bits:
+        linear.weight = nn.Parameter(codes.dequantize().to(linear.weight.dtype), requires_grad=False)
+        model.simulated = True
+        return device.pack(linear, 16, None)
+    return device.pack(linear, bits, codes)
+
+
+def _notes(name: str, linear: nn.Linear, bits: int, codes: Codes | None, wanted: int) -> Iterator[str]:
+    """What was not done as asked."""
+    inputs, outputs = linear.in_features, linear.out_features
+    if bits < 8 and codes is None:
+        yield f"{name}: {inputs} inputs x {outputs} outputs fit no {bits}-bit kernel, kept in 16 bits"
+    elif codes is not None and (size := inputs // codes.scale.shape[1]) != wanted:
+        yield f"{name}: {inputs} inputs fit no group of {wanted}, groups of {size} instead"

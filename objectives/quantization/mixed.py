@@ -1,0 +1,73 @@
+"""Mixed precision: every layer gets the bits it needs, under a budget of average bits.
+
+Each layer is rounded once in every width and its error weighed by what the model minds (`sensitivity`); the
+assignment of least predicted loss within the budget is an exact knapsack. So ``bits`` may be 5.0: between 4 and 8
+there is a width for every need. Linears that read the same tensor share a width.
+
+As in Dong et al., HAWQ-V2, https://arxiv.org/abs/1911.03852, with the K-FAC curvature in place of a Hessian trace.
+"""
+
+from __future__ import annotations
+
+from dataclasses import field
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from pydantic import ConfigDict, Field, InstanceOf
+from pydantic.dataclasses import dataclass as settings
+
+from objectives.errors import Unsupported
+from objectives.quantization.gptq import Gptq
+from objectives.types import Rounding
+
+if TYPE_CHECKING:
+    from objectives.allocation import Options
+    from objectives.calibration import Statistics
+    from objectives.models import LoadedModel
+    from objectives.quantization.layers import Layer
+    from objectives.types import Device
+
+Width = Literal[16, 8, 4, 3, 2]
+
+
+@settings(frozen=True, kw_only=True, config=ConfigDict(extra="forbid", arbitrary_types_allowed=True))
+class Mixed:
+    """Store block weights in ``bits`` on average, each layer in one of ``widths`` (or 16).
+
+    ``rounding``: how a width below 8 is rounded. ``simulate``: also widths that no kernel stores, accuracy only.
+    """
+
+    bits: Annotated[float, Field(strict=True, ge=2, le=16)] = 16.0
+    widths: tuple[Width, ...] = (8, 4)
+    rounding: InstanceOf[Rounding] = field(default_factory=Gptq)
+    simulate: bool = False
+
+    def quantize_(self, model: LoadedModel, statistics: Statistics, device: Device) -> None:
+        """See ``objectives.types.Quantizer``."""
+        from objectives.quantization.layers import store_
+
+        bits = self._assigned(model, statistics)
+        store_(model, statistics, device, bits, self.rounding, simulate=self.simulate, predict=True)
+
+    def _assigned(self, model: LoadedModel, statistics: Statistics) -> dict[tuple[str, str], int]:
+        """Bits by layer."""
+        from objectives.allocation import cheapest
+        from objectives.quantization.layers import layers_of
+
+        layers = list(layers_of(model))
+        if self.bits >= 16:
+            return {layer.key: 16 for layer in layers}
+        total = sum(layer.parameters for layer in layers)
+        widths: list[int] = sorted({16, *self.widths}, reverse=True)
+        options = [self._options(model, statistics, layer, widths) for layer in layers]
+        chosen = cheapest(options, (16 - self.bits) * total)
+        if chosen is None:
+            raise Unsupported(f"quantization.bits: an average of {self.bits} cannot be met with widths {self.widths}")
+        return {layer.key: widths[index] for layer, index in zip(layers, chosen)}
+
+    def _options(self, model: LoadedModel, statistics: Statistics, layer: Layer, widths: list[int]) -> Options:
+        """Bits saved by each width, and the loss it is predicted to cost."""
+        from objectives.allocation import Options
+        from objectives.quantization.sensitivity import rounded_loss
+
+        losses = [rounded_loss(model, statistics, layer, width, self.rounding) for width in widths]
+        return Options([(16 - width) * layer.parameters for width in widths], losses)

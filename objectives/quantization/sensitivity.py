@@ -1,0 +1,63 @@
+"""What a rounding error of one layer costs the model, before the model is run.
+
+With D the error of the weight, H the second moment of the inputs and G that of the gradients at the outputs, the loss
+grows by about 1/2 tr(G D H D^T); with G's diagonal alone this is a sum over output channels. The unit is nats per token
+for decoders, as for the removal curves of pruning, so the two add up to one prediction.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+from objectives.calibration import Statistics
+from objectives.packing.int8 import round_symmetric
+from objectives.quantization.layers import Layer, codes_of, moment_of
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from objectives.models import LoadedModel
+    from objectives.quantization.grid import Codes
+    from objectives.types import Rounding
+
+
+def sensitivity(error: Tensor, second: Tensor, power: Tensor) -> float:
+    """Predicted loss of the weight error ``error`` [out, in]; ``second`` [in, in]; ``power``: diag(G), [out]."""
+    return 0.5 * float((power * ((error @ second) * error).sum(dim=1)).sum())
+
+
+def output_power(model: LoadedModel, statistics: Statistics, layer: Layer) -> Tensor:
+    """diag(G) of the outputs that pruning left of a layer [out of all its linears]."""
+    parts = []
+    for path in layer.paths:
+        key = layer.block.name, path
+        gradient, kept = statistics.gradients[key], model.kept_outputs.get(key)
+        power = gradient.diagonal() if gradient.dim() == 2 else gradient
+        parts.append(power if kept is None else power[kept])
+    return torch.cat(parts)
+
+
+def error_of(layer: Layer, codes: Codes | None) -> Tensor:
+    """What rounding changed of a layer's weight [out, in]; without codes, rounded to int8 per output channel."""
+    weight = layer.weight
+    if codes is not None:
+        return codes.dequantize() - weight
+    values, scale = round_symmetric(weight)
+    return values.mul_(scale).sub_(weight)
+
+
+def sensitivity_of(model: LoadedModel, statistics: Statistics, layer: Layer, error: Tensor) -> float:
+    """Predicted loss of an error of one layer."""
+    return sensitivity(error, moment_of(model, statistics, layer).second, output_power(model, statistics, layer))
+
+
+def rounded_loss(model: LoadedModel, statistics: Statistics, layer: Layer, bits: int, rounding: Rounding) -> float:
+    """Predicted loss of storing a layer in ``bits``; infinite where no kernel takes its shape."""
+    if bits == 16:
+        return 0.0
+    codes = codes_of(model, statistics, layer, bits, rounding) if bits < 8 else None
+    if bits < 8 and codes is None:
+        return float("inf")
+    return sensitivity_of(model, statistics, layer, error_of(layer, codes))
