@@ -21,6 +21,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers.initialization import no_init_weights
 
+from objectives.canonical import canonicalize_
 from objectives.devices.cpu import Cpu
 from objectives.errors import ModelError
 from objectives.families import Block, Unit
@@ -139,7 +140,7 @@ def _skeleton(folder: Path, manifest: Mapping[str, Any]) -> LoadedModel:
         module = auto_class(head).from_config(config, dtype=torch.bfloat16)
     module.tie_weights()
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    return LoadedModel(module.eval().requires_grad_(False), tokenizer, head)
+    return canonicalize_(LoadedModel(module.eval().requires_grad_(False), tokenizer, head))
 
 
 def _nested(widths: Mapping[tuple[str, str], int]) -> dict[str, dict[str, int]]:

@@ -158,10 +158,28 @@ def _fairseq(where: str, **data: Any) -> Attention:
 
 _OPT = Family((Stack("decoder.layers", (_fairseq("self_attn"),), Ffn(("fc1",), "fc2")),))
 
+_GPT2 = Family(
+    (
+        Stack(
+            "h",
+            (
+                Attention(
+                    *("attn.c_attn",) * 3,
+                    "attn.c_proj",
+                    heads=("attn.num_heads",),
+                    channels=("attn.embed_dim", "attn.split_size"),
+                ),
+            ),
+            Ffn(("mlp.c_fc",), "mlp.c_proj"),
+        ),
+    )
+)
+
 FAMILIES = {
     **dict.fromkeys(("gemma", "gemma2", "gemma3_text", "llama", "mistral", "qwen2", "qwen3"), _LLAMA),
     **dict.fromkeys(("bert", "electra", "roberta"), _BERT),
     "distilbert": _DISTILBERT,
+    "gpt2": _GPT2,
     "opt": _OPT,
 }
 """By ``config.model_type``."""

@@ -116,6 +116,8 @@ class Checkpoint:
         import torch
         import transformers
 
+        from objectives.canonical import canonicalize_
+
         transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
         folder = self.folder()
         _require_files(folder)
@@ -136,8 +138,7 @@ class Checkpoint:
         _require_keys(folder, info)
         model = LoadedModel(module.eval().requires_grad_(False), tokenizer, self.head)
         _require_vocabulary(folder, model)
-        _ = model.family
-        return model
+        return canonicalize_(model)
 
     def weights_hash(self) -> str:
         """SHA-256 over the safetensors files, in name order."""

@@ -16,6 +16,7 @@ from hypothesis import settings
 
 if TYPE_CHECKING:
     from objectives.models import LoadedModel
+    from objectives.types import Head
 
 settings.register_profile("paretune", max_examples=25, derandomize=True, database=None, deadline=None)
 settings.load_profile("paretune")
@@ -37,12 +38,18 @@ SIZES: dict[str, dict[str, Any]] = {
     "gemma": {**_GROUPED, "num_hidden_layers": 2, "intermediate_size": 128, "head_dim": 16},
     "gemma2": {**_GROUPED, "num_hidden_layers": 2, "intermediate_size": 128, "head_dim": 16, "sliding_window": 8},
     "gemma3_text": {**_GROUPED, "num_hidden_layers": 2, "intermediate_size": 128, "head_dim": 16},
+    "gpt2": {**_COMMON, **_ENDS, "num_hidden_layers": 2, "n_inner": 128, "n_positions": 128},
     "opt": {**_COMMON, **_ENDS, "num_hidden_layers": 2, "ffn_dim": 128, "max_position_embeddings": 128},
 }
 """By family. qwen2 has biases at q, k, v; bert everywhere; mistral has wide attention and an untied head."""
 
-HEADS = dict.fromkeys(("bert", "distilbert", "electra", "roberta"), "encoder")
+HEADS: dict[str, Head] = dict.fromkeys(("bert", "distilbert", "electra", "roberta"), "encoder")
 """Of the families that are no decoders."""
+
+
+def head_of(family: str) -> Head:
+    """What its models are loaded with."""
+    return HEADS.get(family, "causal_lm")
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -80,7 +87,7 @@ def tiny_folder(tiny: Callable[[str], LoadedModel], tmp_path_factory: pytest.Tem
     @cache
     def saved(family: str) -> Path:
         folder = tmp_path_factory.mktemp(family)
-        tiny(family).module.save_pretrained(folder)
+        _transformer(family).save_pretrained(folder)
         tiny(family).tokenizer.save_pretrained(folder)
         return folder
 
@@ -88,22 +95,29 @@ def tiny_folder(tiny: Callable[[str], LoadedModel], tmp_path_factory: pytest.Tem
 
 
 def _build(family: str) -> LoadedModel:
+    from objectives.canonical import canonicalize_
+    from objectives.models import LoadedModel
+
+    return canonicalize_(LoadedModel(_transformer(family), _tokenizer(), head_of(family)))
+
+
+def _transformer(family: str) -> Any:
+    """As transformers builds and saves it."""
     import torch
     from transformers import AutoConfig
     from transformers.utils.logging import disable_progress_bar
 
-    from objectives.models import LoadedModel, auto_class
+    from objectives.models import auto_class
 
     disable_progress_bar()
-    head = HEADS.get(family, "causal_lm")
-    module = auto_class(head).from_config(AutoConfig.for_model(family, **SIZES[family]))
+    module = auto_class(head_of(family)).from_config(AutoConfig.for_model(family, **SIZES[family]))
     generator = torch.Generator().manual_seed(1)
     for weight in module.parameters():
         centre = weight.mean() if weight.min() == weight.max() else 0.0  # as initialised, biases are 0 and norms 1
         values = torch.randn(weight.shape, generator=generator) * 0.08 + centre
         weight.data = values.to(torch.bfloat16)  # not module.to: it would round the rotary frequencies too
     module.tie_weights()
-    return LoadedModel(module.eval().requires_grad_(False), _tokenizer(), head)
+    return module.eval().requires_grad_(False)
 
 
 def _tokenizer() -> Any:

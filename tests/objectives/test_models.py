@@ -14,12 +14,12 @@ from safetensors.torch import load_file, save_file
 
 from objectives.errors import ModelError, ObjectiveError, Unsupported
 from objectives.models import Checkpoint, LoadedModel
-from tests.conftest import HEADS, SIZES
+from tests.conftest import SIZES, head_of
 from tests.objectives.conftest import Tiny
 from tests.objectives.families import answer, each_family
 
 Folder = Callable[[str], Path]
-FFN_FIELDS = {"intermediate_size", "hidden_dim", "ffn_dim"}
+FFN_FIELDS = {"intermediate_size", "hidden_dim", "ffn_dim", "n_inner"}
 """What the configs of the families call the width of their FFN."""
 
 
@@ -30,7 +30,7 @@ def copied(tiny_folder: Folder, tmp_path: Path) -> Folder:
 
 
 def load(folder: Path, family: str = "llama") -> LoadedModel:
-    return Checkpoint(path=str(folder), head=HEADS.get(family, "causal_lm")).load()
+    return Checkpoint(path=str(folder), head=head_of(family)).load()
 
 
 def refusal(folder: Path, family: str = "llama", error: type[ObjectiveError] = ModelError) -> str:
