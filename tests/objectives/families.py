@@ -15,7 +15,7 @@ CORE = ("bert", "llama", "mistral", "qwen2")
 """Tried in every combination; the others, which differ from them by data alone, in a few."""
 OTHERS = tuple(sorted(FAMILIES.keys() - set(CORE)))
 DECODERS = tuple(sorted(FAMILIES.keys() - HEADS.keys()))
-MAIN = {"pruning": "structured", "quantization": "round_to_nearest"}
+MAIN = {"pruning": "structured", "quantization": "gptq"}
 """The member of a group that is tried on all families."""
 
 each_family = pytest.mark.parametrize("family", sorted(FAMILIES))
