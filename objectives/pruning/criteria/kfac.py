@@ -57,24 +57,36 @@ def removal(
     """
     import torch
 
-    eye = torch.eye(len(second))
-    inverse = torch.linalg.inv(second.double() + damping * second.diagonal().mean().clamp_min(1e-12) * eye).float()
+    damping = damping * float(second.diagonal().mean().clamp_min(1e-12))
+    damped = second.diagonal_scatter(second.diagonal() + damping)
+    inverse = torch.cholesky_inverse(torch.linalg.cholesky(damped))  # fp32: damped, its condition is about 1e3
     felt = _root(gradient) @ weight.float()  # its Gram matrix is W^T G W
     alive = torch.arange(len(second) // width)
+    gone = torch.zeros(len(alive), dtype=torch.bool)  # of those still in the matrices
     order: list[Tensor] = []
-    losses, gone = [0.0], 0
+    losses, count = [0.0], 0
     for target in removed[1:]:
         loss = losses[-1]
-        while gone < target:
-            count = target - gone if width == 1 else 1
-            picked = _costs(felt, inverse, width).topk(count, largest=False).indices
-            channels = (picked[:, None] * width + torch.arange(width)).reshape(-1)
-            felt, inverse, cost = _remove(felt, inverse, channels)
+        while count < target:
+            costs = _costs(felt, inverse, width).masked_fill_(gone, float("inf"))
+            picked = costs.topk(target - count if width == 1 else 1, largest=False).indices
+            loss += _remove_(felt, inverse, _channels(picked, width))
             order.append(alive[picked])
-            alive = alive[_others(len(alive), picked)]
-            loss, gone = loss + cost, gone + count
+            gone[picked] = True
+            count += len(picked)
+            if width > 1 or gone.float().mean() > 0.2:  # copying the matrices costs more than a step
+                rest = (~gone).nonzero().squeeze(1)
+                channels = _channels(rest, width)
+                felt, inverse = felt[:, channels], inverse[channels][:, channels]
+                alive, gone = alive[rest], gone[rest]
         losses.append(loss)
     return torch.cat(order) if order else alive[:0], losses
+
+
+def _channels(sets: Tensor, width: int) -> Tensor:
+    import torch
+
+    return (sets[:, None] * width + torch.arange(width)).reshape(-1)
 
 
 def _root(gradient: Tensor) -> Tensor:
@@ -106,22 +118,13 @@ def _trace(inverse: Tensor, felt: Tensor) -> Tensor:
     return whitened.square().sum()
 
 
-def _remove(felt: Tensor, inverse: Tensor, channels: Tensor) -> tuple[Tensor, Tensor, float]:
-    """What remains once ``channels`` are gone and the others compensate, and the loss this costs."""
+def _remove_(felt: Tensor, inverse: Tensor, channels: Tensor) -> float:
+    """Take ``channels`` out, the others compensating; their rows and columns become zero. Returns the loss."""
     import torch
 
-    rest = _others(len(inverse), channels)
     columns, lost = inverse[channels][:, channels], felt[:, channels]
     factor = torch.linalg.cholesky(columns.double())
-    across = torch.cholesky_solve(inverse[channels][:, rest].double(), factor).float()
-    cost = 0.5 * _trace(columns, lost).item()
-    inverse = inverse[rest][:, rest] - inverse[rest][:, channels] @ across
-    return felt[:, rest] - lost @ across, inverse, cost
-
-
-def _others(count: int, picked: Tensor) -> Tensor:
-    import torch
-
-    stays = torch.ones(count, dtype=torch.bool)
-    stays[picked] = False
-    return stays.nonzero().squeeze(1)
+    across = torch.cholesky_solve(inverse[channels].double(), factor).float()
+    inverse.addmm_(inverse[:, channels], across, alpha=-1)
+    felt.addmm_(lost, across, alpha=-1)
+    return 0.5 * float(_trace(columns, lost))
