@@ -108,18 +108,18 @@ class Rotated:
 
 
 class Decoder:
-    """SmolLM2 with its domains; ``size`` 1 is the full form."""
+    """SmolLM2 with its domains; ``size``: share of the rows that are scored. Calibration is never cut short."""
 
     def __init__(self, seed: int, size: float) -> None:
         def task(corpus: Corpus, tokens: int, documents: int, calibration: int) -> LanguageModeling:
-            rows = {"documents": round(documents * size), "calibration_documents": round(calibration * size)}
-            return LanguageModeling(corpus=corpus, tokens=tokens, **rows)
+            rows = round(documents * size)
+            return LanguageModeling(corpus=corpus, tokens=tokens, documents=rows, calibration_documents=calibration)
 
         self.served = {
             "news": task(Rotated(XSum(), 97 * seed), 256, 24, 48),
             "encyclopedia": task(Rotated(BoolQPassages(), 97 * seed), 128, 48, 96),
         }
-        self.unseen = {"python": task(PythonTopics(split="test"), 256, 8, 2)}
+        self.unseen = {"python": task(PythonTopics(split="test"), 256, 8, 1)}
         self.source = Checkpoint(path="asset:smollm2-135m", head="causal_lm").load()
 
     @cached_property
@@ -138,10 +138,8 @@ class Decoder:
 class Encoder:
     """MiniLM on summaries and documents of XSum."""
 
-    def __init__(self, seed: int, size: float) -> None:
-        self.task = Retrieval(
-            corpus=Rotated(XSum(), 97 * seed), pool=round(400 * size), tokens=96, calibration_pairs=96
-        )
+    def __init__(self, seed: int, _size: float) -> None:
+        self.task = Retrieval(corpus=Rotated(XSum(), 97 * seed), pool=400, tokens=96, calibration_pairs=96)
         self.source = Checkpoint(path="asset:minilm-l6", head="encoder").load()
         self.texts = [document.text for document in XSum().documents()[-100:]]
 
