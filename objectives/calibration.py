@@ -117,7 +117,7 @@ def _collect_domain(model: LoadedModel, batches: Sequence[Tensor]) -> dict[tuple
     sums: dict[tuple[str, ...], MomentSum] = {}
     with _watching(model, sums), torch.inference_mode():
         for batch in batches:
-            model.module.base_model(input_ids=batch.to(model.module.device))
+            model.module.base_model(**model.inputs(batch.to(model.module.device)))
     return {key: total.moment() for key, total in sums.items()}
 
 

@@ -175,12 +175,46 @@ _GPT2 = Family(
     )
 )
 
+_BART = Family(
+    (
+        Stack("encoder.layers", (_fairseq("self_attn"),), Ffn(("fc1",), "fc2"), heads="encoder_attention_heads"),
+        Stack(
+            "decoder.layers",
+            (_fairseq("self_attn"), _fairseq("encoder_attn", cross=True)),
+            Ffn(("fc1",), "fc2"),
+            heads="decoder_attention_heads",
+        ),
+    )
+)
+
+
+def _t5_ffn(where: str) -> Ffn:
+    """``wi`` in the first T5; ``wi_0`` and ``wi_1``, a gated FFN, since T5 1.1."""
+    return Ffn((f"{where}.wi", f"{where}.wi_0", f"{where}.wi_1"), f"{where}.wo")
+
+
+_T5_SELF = _attention("layer.0.SelfAttention", "q", "k", "v", "o", prunable=False)
+_T5 = Family(
+    (
+        Stack("encoder.block", (_T5_SELF,), _t5_ffn("layer.1.DenseReluDense")),
+        Stack(
+            "decoder.block",
+            (_T5_SELF, _attention("layer.1.EncDecAttention", "q", "k", "v", "o", cross=True)),
+            _t5_ffn("layer.2.DenseReluDense"),
+            # The first block makes the position bias of all cross-attentions, which is zero: for one head it fits any.
+            constants=(("layer.1.EncDecAttention.n_heads", 1),),
+        ),
+    )
+)
+
 FAMILIES = {
     **dict.fromkeys(("gemma", "gemma2", "gemma3_text", "llama", "mistral", "qwen2", "qwen3"), _LLAMA),
+    **dict.fromkeys(("bart", "marian"), _BART),
     **dict.fromkeys(("bert", "electra", "roberta"), _BERT),
     "distilbert": _DISTILBERT,
     "gpt2": _GPT2,
     "opt": _OPT,
+    "t5": _T5,
 }
 """By ``config.model_type``."""
 
@@ -230,11 +264,6 @@ class Block:
     module: nn.Module
     stack: Stack
     head_dim: int
-
-    @property
-    def family(self) -> Stack:
-        """What the block holds."""
-        return self.stack
 
     def linear(self, path: str) -> nn.Linear:
         """The linear at ``path``; packed linears have the same ``in_features`` and ``out_features``."""

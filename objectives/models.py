@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 ASSET = "asset:"
+_TOKENIZERS = ("tokenizer.json", "vocab.txt", "tokenizer.model", "vocab.json", "spiece.model", "source.spm")
 
 
 @dataclass
@@ -72,8 +73,13 @@ class LoadedModel:
         return Block(name, self.module.base_model.get_submodule(name), stack, stack.head_dim(self.module.config))
 
     def inputs(self, ids: Tensor) -> dict[str, Tensor]:
-        """The arguments of a forward pass over the token batch ``ids`` [rows, tokens]."""
-        return {"input_ids": ids}
+        """The arguments of a forward pass over the token batch ``ids`` [rows, tokens].
+
+        An encoder-decoder reads the batch and is made to write the same: its decoder gets it one step later.
+        """
+        if self.head != "seq2seq":
+            return {"input_ids": ids}
+        return {"input_ids": ids, "decoder_input_ids": self.module.prepare_decoder_input_ids_from_labels(labels=ids)}
 
     def copy(self) -> LoadedModel:
         """An independent copy, to be compressed."""
@@ -84,7 +90,11 @@ def auto_class(head: Head) -> Any:
     """The class of transformers that builds models with this head."""
     import transformers
 
-    classes = {"causal_lm": transformers.AutoModelForCausalLM, "encoder": transformers.AutoModel}
+    classes = {
+        "causal_lm": transformers.AutoModelForCausalLM,
+        "encoder": transformers.AutoModel,
+        "seq2seq": transformers.AutoModelForSeq2SeqLM,
+    }
     return classes[head]
 
 
@@ -93,7 +103,7 @@ class Checkpoint:
     """Which model.
 
     ``path``: a local folder, a Hugging Face hub id, or ``asset:<name>`` for one that ``paretune fetch`` brings.
-    ``head``: ``causal_lm`` (GPT type) or ``encoder`` (BERT type). ``revision``: pins a hub id.
+    ``head``: ``causal_lm`` (GPT type), ``encoder`` (BERT type) or ``seq2seq`` (T5 type). ``revision``: pins a hub id.
     """
 
     path: Name
@@ -172,7 +182,7 @@ def _hub_folder(hub_id: str, revision: str | None) -> Path:
             snapshot_download(
                 hub_id,
                 revision=revision,
-                allow_patterns=["*.json", "*.safetensors", "*.txt", "*.model"],
+                allow_patterns=["*.json", "*.safetensors", "*.txt", "*.model", "*.spm"],
                 etag_timeout=5,
             )
         )
@@ -188,8 +198,8 @@ def _require_files(folder: Path) -> None:
             f"model.path: {folder} has no *.safetensors; pickled weights are not loaded. "
             "Convert with model.save_pretrained(folder) where you trust the file."
         )
-    if not any((folder / name).is_file() for name in ("tokenizer.json", "vocab.txt", "tokenizer.model")):
-        raise ModelError(f"model.path: {folder} has no tokenizer (tokenizer.json, vocab.txt or tokenizer.model)")
+    if not any((folder / name).is_file() for name in _TOKENIZERS):
+        raise ModelError(f"model.path: {folder} has no tokenizer (any of {', '.join(_TOKENIZERS)})")
 
 
 def _require_keys(folder: Path, info: dict[str, Any]) -> None:

@@ -25,8 +25,9 @@ if TYPE_CHECKING:
     from objectives.pruning.curve import Curve
     from objectives.quantization.grid import Codes
 
-Head = Literal["causal_lm", "encoder"]
-"""What sits on the transformer: a next-token head (GPT type) or the bare encoder (BERT type)."""
+Head = Literal["causal_lm", "encoder", "seq2seq"]
+"""What sits on the transformer: a next-token head (GPT type), the bare encoder (BERT type), or a next-token head on a
+decoder that reads an encoder (T5 type)."""
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,16 @@ _COMMON = {"vocab_size": VOCABULARY, "hidden_size": 64, "num_attention_heads": 4
 _ENDS = {"bos_token_id": 0, "eos_token_id": 0}
 _GROUPED = {**_COMMON, **_ENDS, "num_key_value_heads": 2}
 _PLAIN = {"num_hidden_layers": 2, "intermediate_size": 128, "max_position_embeddings": 128}
+_BOTH: dict[str, Any] = {
+    **_ENDS,
+    **{f"{stack}_layers": 2 for stack in ("encoder", "decoder")},
+    **{f"{stack}_ffn_dim": 128 for stack in ("encoder", "decoder")},
+    "encoder_attention_heads": 4,
+    "decoder_attention_heads": 4,
+    "max_position_embeddings": 128,
+    "decoder_start_token_id": 0,
+    "forced_eos_token_id": None,
+}
 SIZES: dict[str, dict[str, Any]] = {
     "llama": {**_GROUPED, "num_hidden_layers": 3, "intermediate_size": 128, "tie_word_embeddings": True},
     "mistral": {**_GROUPED, "num_hidden_layers": 2, "intermediate_size": 128, "head_dim": 32},
@@ -40,10 +50,25 @@ SIZES: dict[str, dict[str, Any]] = {
     "gemma3_text": {**_GROUPED, "num_hidden_layers": 2, "intermediate_size": 128, "head_dim": 16},
     "gpt2": {**_COMMON, **_ENDS, "num_hidden_layers": 2, "n_inner": 128, "n_positions": 128},
     "opt": {**_COMMON, **_ENDS, "num_hidden_layers": 2, "ffn_dim": 128, "max_position_embeddings": 128},
+    "bart": {**_COMMON, **_BOTH, "scale_embedding": True},
+    "marian": {**_COMMON, **_BOTH, "scale_embedding": True},
+    "t5": {
+        **_COMMON,
+        **_ENDS,
+        "num_layers": 2,
+        "num_decoder_layers": 2,
+        "num_attention_heads": 8,
+        "d_kv": 8,
+        "d_ff": 192,
+        "decoder_start_token_id": 0,
+    },
 }
 """By family. qwen2 has biases at q, k, v; bert everywhere; mistral has wide attention and an untied head."""
 
-HEADS: dict[str, Head] = dict.fromkeys(("bert", "distilbert", "electra", "roberta"), "encoder")
+HEADS: dict[str, Head] = {
+    **dict.fromkeys(("bert", "distilbert", "electra", "roberta"), "encoder"),
+    **dict.fromkeys(("bart", "marian", "t5"), "seq2seq"),
+}
 """Of the families that are no decoders."""
 
 
@@ -112,10 +137,12 @@ def _transformer(family: str) -> Any:
     disable_progress_bar()
     module = auto_class(head_of(family)).from_config(AutoConfig.for_model(family, **SIZES[family]))
     generator = torch.Generator().manual_seed(1)
-    for weight in module.parameters():
-        centre = weight.mean() if weight.min() == weight.max() else 0.0  # as initialised, biases are 0 and norms 1
-        values = torch.randn(weight.shape, generator=generator) * 0.08 + centre
-        weight.data = values.to(torch.bfloat16)  # not module.to: it would round the rotary frequencies too
+    for tensor in {id(tensor): tensor for tensor in module.state_dict(keep_vars=True).values()}.values():
+        centre = tensor.mean() if tensor.min() == tensor.max() else 0.0  # as initialised, biases are 0 and norms 1
+        values = torch.randn(tensor.shape, generator=generator) * 0.08 + centre
+        if isinstance(tensor, torch.nn.Parameter) and not tensor.requires_grad:
+            values = tensor.data  # a table of positions: computed, not learned
+        tensor.data = values.to(torch.bfloat16)  # not module.to: it would round the rotary frequencies too
     module.tie_weights()
     return module.eval().requires_grad_(False)
 

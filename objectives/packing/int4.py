@@ -90,6 +90,7 @@ class Int4Linear(PackedLinear):
 
     packed: Tensor
     scale_zero: Tensor
+    weight = None  # as in Int8Linear
 
     def __init__(self, packed: Tensor, scale_zero: Tensor, bias: Tensor | None) -> None:
         super().__init__(packed.shape[1] * 2, packed.shape[0], bias)

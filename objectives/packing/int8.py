@@ -42,6 +42,7 @@ class Int8Linear(PackedLinear):
 
     codes: Tensor
     scale: Tensor
+    weight = None  # T5 asks for the dtype of its FFN's weight, where that is a tensor
 
     def __init__(self, codes: Tensor, scale: Tensor, bias: Tensor | None) -> None:
         super().__init__(codes.shape[1], codes.shape[0], bias)

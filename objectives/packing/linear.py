@@ -11,6 +11,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from objectives.packing.capability import cpu_kernels
+
 SLICE_ELEMENTS = 1 << 20
 
 
@@ -46,20 +48,27 @@ class PackedLinear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Apply to ``x`` [..., in]; the output has the dtype of ``x``."""
         rows = x.reshape(-1, self.in_features)
+        if not cpu_kernels().bf16:  # T5 casts what its FFN's last linear reads to the dtype of that one's weight
+            rows = rows.float()
         y = self.kernel(rows) if rows.shape[0] <= self.kernel_rows else self._multiply_unpacked(rows)
         if self.bias is not None:
             y = y.add_(self.bias.to(y.dtype))
-        return y.view(*x.shape[:-1], self.out_features)
+        return y.to(x.dtype).view(*x.shape[:-1], self.out_features)
 
     def _multiply_unpacked(self, rows: Tensor) -> Tensor:
         step = max(1, SLICE_ELEMENTS // self.in_features)
         if step >= self.out_features:
             return rows @ self.unpack(0, self.out_features, rows.dtype).t()
+        starts = range(0, self.out_features, step)
+        if rows.requires_grad:  # filling slices would make autograd copy all of the output for each of them
+            return torch.cat([rows @ self._part(start, step, rows.dtype).t() for start in starts], dim=1)
         y = rows.new_empty(rows.shape[0], self.out_features)
-        for start in range(0, self.out_features, step):
-            stop = min(start + step, self.out_features)
-            y[:, start:stop] = rows @ self.unpack(start, stop, rows.dtype).t()
+        for start in starts:
+            y[:, start : start + step] = rows @ self._part(start, step, rows.dtype).t()
         return y
+
+    def _part(self, start: int, step: int, dtype: torch.dtype) -> Tensor:
+        return self.unpack(start, min(start + step, self.out_features), dtype)
 
     def extra_repr(self) -> str:
         """Shapes for ``print(model)``."""

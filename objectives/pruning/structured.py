@@ -9,7 +9,8 @@ else block by block. Widths stay multiples of ``multiple_of``, since odd widths 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import field
 from typing import TYPE_CHECKING, Literal
 
@@ -33,11 +34,13 @@ if TYPE_CHECKING:
 class Structured:
     """Remove ``ratio`` of the block parameters, from both kinds of unit or as the two other ratios say.
 
-    ``attention_ratio``, ``ffn_ratio``: shares of that kind's own parameters instead of one common budget; with one of
+    ``attention_ratio``, ``ffn_ratio``: shares of what that kind's units hold instead of one common budget; with one of
     them given, ``ratio`` is for the other kind. ``criterion``: what a set is worth. ``allocation``: ``global`` or
     ``uniform`` (the same share in every block); null leaves it to the criterion. ``reconstruction`` ``none`` only
     cuts; ``ridge``: pull towards the original weights, relative to the activations' power. ``multiple_of``: FFN
     widths, in channels.
+
+    Weights that no unit holds (the self-attention of T5) count in ``ratio``, not in the two others.
     """
 
     ratio: Ratio = 0.0
@@ -54,7 +57,7 @@ class Structured:
         if not (self.ratio or self.attention_ratio or self.ffn_ratio):
             return
         curves = statistics.once((self.criterion, self.multiple_of), lambda: self._curves(statistics))
-        allocated = self._allocated(curves)
+        allocated = self._allocated(curves, {block.name: block.parameters for block in statistics.model.blocks()})
         for curve, step in allocated:
             if step:
                 self._cut_(model, curve, step, statistics)
@@ -71,25 +74,25 @@ class Structured:
             for unit in block.units
         ]
 
-    def _allocated(self, curves: Sequence[Curve]) -> list[tuple[Curve, int]]:
-        """The step taken on each curve."""
+    def _allocated(self, curves: Sequence[Curve], weights: Mapping[str, int]) -> list[tuple[Curve, int]]:
+        """The step taken on each curve. ``weights``: by block, also those that no unit holds."""
         ratios = {"attention": self.attention_ratio, "ffn": self.ffn_ratio}
         if self.attention_ratio is None and self.ffn_ratio is None:
-            return self._fill(curves, self.ratio)
+            return self._fill(curves, self.ratio, weights)
         taken = []
         for kind, ratio in ratios.items():
             own = [curve for curve in curves if curve.unit.kind == kind]
-            taken += self._fill(own, self.ratio if ratio is None else ratio)
+            taken += self._fill(own, self.ratio if ratio is None else ratio, _weights(own))
         return taken
 
-    def _fill(self, curves: Sequence[Curve], ratio: float) -> list[tuple[Curve, int]]:
+    def _fill(self, curves: Sequence[Curve], ratio: float, weights: Mapping[str, int]) -> list[tuple[Curve, int]]:
         if (self.allocation or self.criterion.allocation) == "global":
-            return self._choose(curves, ratio * _parameters(curves), "the model")
+            return self._choose(curves, ratio * sum(weights.values()), "the model")
         taken: list[tuple[Curve, int]] = []
         owed = 0.0  # rounding in one block is made good in the next
         for block in dict.fromkeys(curve.unit.block for curve in curves):
             own = [curve for curve in curves if curve.unit.block == block]
-            owed += ratio * _parameters(own)
+            owed += ratio * weights[block]
             chosen = self._choose(own, owed, block)
             owed -= sum(curve.gains[step] for curve, step in chosen)
             taken += chosen
@@ -127,5 +130,9 @@ class Structured:
         model.widths[unit.key] = len(kept)
 
 
-def _parameters(curves: Sequence[Curve]) -> int:
-    return sum(curve.unit.parameters * curve.unit.count for curve in curves)
+def _weights(curves: Sequence[Curve]) -> dict[str, int]:
+    """By block, those that the units of ``curves`` hold."""
+    weights = Counter[str]()
+    for curve in curves:
+        weights[curve.unit.block] += curve.unit.parameters * curve.unit.count
+    return weights

@@ -54,7 +54,7 @@ class Layer:
 def layers_of(model: LoadedModel) -> Iterator[Layer]:
     """All block linears, grouped by what they read."""
     for block in model.blocks():
-        for paths in block.family.shared_inputs:
+        for paths in block.stack.shared_inputs:
             yield Layer(block, paths)
 
 

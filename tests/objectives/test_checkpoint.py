@@ -52,10 +52,10 @@ def outputs(model: LoadedModel) -> list[Tensor]:
     """At prefill and, for decoders, at decode: both kernels of every linear."""
     ids = torch.arange(2, 122).view(1, -1)
     with torch.inference_mode():
-        first = model.module(input_ids=ids[:, :-1])
         if model.head == "encoder":
-            return [first.last_hidden_state, answer(model, ids[:, :1])]
-        last = model.module(input_ids=ids[:, -1:], past_key_values=first.past_key_values)
+            return [answer(model, ids[:, :-1]), answer(model, ids[:, :1])]
+        first = model.module(**model.inputs(ids[:, :-1]))
+        last = model.module(**model.inputs(ids[:, -1:]), past_key_values=first.past_key_values)
         return [first.logits, last.logits]
 
 

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import Tensor
 
 from objectives.calibration import Statistics
 from objectives.gradients import collect_gradients
+from objectives.models import LoadedModel
 from objectives.pruning.criteria.kfac import removal
 from tests.objectives.conftest import Tiny
+from tests.objectives.families import answer, each_family
 
 
 def problem(seed: int = 0, out: int = 6, width: int = 12) -> tuple[Tensor, Tensor, Tensor]:
@@ -65,21 +69,34 @@ def test_a_twin_becomes_dear_once_the_other_is_gone() -> None:
     assert losses[1] < 1e-3 * losses[3]
 
 
-@pytest.mark.parametrize("family", ["llama", "bert"])
+@each_family
+def test_every_linear_of_every_stack_gets_a_gradient(statistics: Callable[[str], Statistics], family: str) -> None:
+    found = statistics(family)
+    assert found.gradients.keys() == found.moments.keys()
+    for block in found.model.blocks():
+        consumers = {unit.consumer for unit in block.units}
+        for path in block.stack.block_linears:
+            outputs, gradient = block.linear(path).out_features, found.gradients[block.name, path]
+            assert gradient.shape == ((outputs, outputs) if path in consumers else (outputs,))
+            assert gradient.abs().sum() > 0
+
+
+@pytest.mark.parametrize("family", ["llama", "bert", "marian"])
 def test_gradients_predict_what_a_small_error_costs(tiny: Tiny, family: str) -> None:
     """Fisher against the true curvature: KL of the outputs when noise is added at one linear's output."""
     model = tiny(family).copy()
     model.module.float()
     ids = torch.randint(2, 128, (16, 24), generator=torch.Generator().manual_seed(7))
-    block = next(iter(model.blocks()))
-    for unit in block.units:
+    for unit in (unit for stack in model.family.stacks for unit in model.block(f"{stack.layers}.0").units):
         gradient = collect_gradients(model, {"random": [ids] * 8}, tokens=10**6)[unit.key]
         noise = 1e-3 * torch.randn(len(gradient), generator=torch.Generator().manual_seed(8))
         predicted = 0.5 * (noise @ gradient @ noise).item()
-        assert cost(model, block.linear(unit.consumer), noise, ids) == pytest.approx(predicted, rel=0.35)
+        assert cost(model, model.block(unit.block).linear(unit.consumer), noise, ids) == pytest.approx(
+            predicted, rel=0.35
+        )
 
 
-def cost(model: object, linear: torch.nn.Linear, noise: Tensor, ids: Tensor) -> float:
+def cost(model: LoadedModel, linear: torch.nn.Linear, noise: Tensor, ids: Tensor) -> float:
     """Per token: KL to the undisturbed outputs, or half the squared distance of the pooled embeddings."""
     clean = outputs(model, ids)
     signs = torch.randint(0, 2, (*ids.shape, 1), generator=torch.Generator().manual_seed(9)) * 2 - 1
@@ -93,12 +110,11 @@ def cost(model: object, linear: torch.nn.Linear, noise: Tensor, ids: Tensor) -> 
     return (clean.exp() * (clean - disturbed)).sum().item() / ids.numel()
 
 
-def outputs(model: object, ids: Tensor) -> Tensor:
-    with torch.inference_mode():
-        output = model.module(input_ids=ids)
+def outputs(model: LoadedModel, ids: Tensor) -> Tensor:
+    found = answer(model, ids).double()
     if model.head == "encoder":
-        return torch.nn.functional.normalize(output.last_hidden_state.double().mean(dim=1), dim=1)
-    return output.logits.double().log_softmax(dim=-1)
+        return torch.nn.functional.normalize(found.mean(dim=1), dim=1)
+    return found.log_softmax(dim=-1)
 
 
 def test_gradients_leave_no_hook_and_give_the_same_twice(tiny: Tiny) -> None:

@@ -13,14 +13,18 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from objectives.calibration import Statistics
 from objectives.devices.cpu import Cpu
+from objectives.families import FAMILIES
 from objectives.measuring import interleaved
 from objectives.measuring.encoding import Encoding
 from objectives.measuring.generation import Generation
 from objectives.measuring.interleaved import Interleaved, half_width, merge, summarise
 from objectives.measuring.weighing import block_weights, stored_bytes, weigh
 from objectives.models import LoadedModel
+from objectives.quantization.round_to_nearest import RoundToNearest
 from objectives.types import METRICS, Timing
+from tests.conftest import head_of
 from tests.objectives.conftest import Tiny
 
 MB = 2**20
@@ -171,6 +175,17 @@ def test_generation_continues_its_own_prompts_from_the_cache(tiny: Tiny) -> None
     whole = tiny("llama").module(input_ids=torch.cat(ids[:4], dim=1)).logits
     assert torch.equal(torch.cat(ids[1:4], dim=1), whole[:, 6:9].argmax(dim=-1))
     assert not torch.equal(ids[0][0], ids[0][1])
+
+
+@pytest.mark.parametrize("family", [family for family in sorted(FAMILIES) if head_of(family) != "seq2seq"])
+def test_a_workload_drives_every_family_of_its_head(
+    tiny: Tiny, statistics: Callable[[str], Statistics], family: str
+) -> None:
+    model = tiny(family).copy()
+    RoundToNearest(bits=8).quantize_(model, statistics(family), Cpu())
+    workloads = (Encoding(batch_size=2, tokens=9), Generation(batch_size=2, prompt_tokens=9, new_tokens=3))
+    (workload,) = (workload for workload in workloads if workload.head == model.head)
+    assert workload.run(model, Cpu()).latency[0] > 0
 
 
 def test_encoding_times_one_pass_over_the_batch() -> None:

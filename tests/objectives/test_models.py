@@ -19,7 +19,7 @@ from tests.objectives.conftest import Tiny
 from tests.objectives.families import answer, each_family
 
 Folder = Callable[[str], Path]
-FFN_FIELDS = {"intermediate_size", "hidden_dim", "ffn_dim", "n_inner"}
+FFN_FIELDS = {"intermediate_size", "hidden_dim", "ffn_dim", "n_inner", "d_ff", "decoder_ffn_dim"}
 """What the configs of the families call the width of their FFN."""
 
 
@@ -200,7 +200,7 @@ def test_an_unknown_family_is_named_with_those_known(tmp_path: Path, tiny: Tiny)
 
     BloomForCausalLM(BloomConfig(vocab_size=128, hidden_size=32, n_layer=1, n_head=2)).save_pretrained(tmp_path)
     tiny("llama").tokenizer.save_pretrained(tmp_path)
-    assert "'bloom' is not described yet; known: bert, " in refusal(tmp_path, error=Unsupported)
+    assert "'bloom' is not described yet; known: bart, bert, " in refusal(tmp_path, error=Unsupported)
 
 
 def test_code_that_comes_with_a_checkpoint_never_runs(copied: Folder, tmp_path: Path) -> None:

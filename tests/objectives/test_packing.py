@@ -82,7 +82,7 @@ def make(request: pytest.FixtureRequest) -> Maker:
 @pytest.fixture(params=[False, True], ids=["without_native", "with_native"])
 def kernels(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
     """A CPU without, and one with, native bf16 and int8 matrix instructions."""
-    for module in (bf16, int8):
+    for module in (bf16, int8, linear):
         monkeypatch.setattr(module, "cpu_kernels", lambda: CpuKernels(bf16=request.param, int8=request.param))
     return bool(request.param)
 
@@ -262,6 +262,19 @@ def test_unpacking_in_slices_changes_nothing(make: Maker, out: int, monkeypatch:
     if not isinstance(made.linear, Int4Linear):  # which unpacks whole: its layout interleaves rows
         assert seen[:2] == [(0, 7), (7, 14)]
         assert seen[-1] == (out // 7 * 7, out)
+
+
+def test_rows_in_bf16_are_multiplied_in_fp32_where_bf16_is_slow(kernels: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+
+    def watched(self: Bf16Linear, rows: Tensor) -> Tensor:
+        seen.append(rows.dtype)
+        return rows @ self.weight.to(rows.dtype).t()
+
+    for name in ("kernel", "_multiply_unpacked"):
+        monkeypatch.setattr(Bf16Linear, name, watched)
+    assert make_bf16(64, 64).linear(random(9, 64).bfloat16()).dtype == torch.bfloat16
+    assert seen == [torch.bfloat16 if kernels else torch.float32]
 
 
 @pytest.mark.parametrize(("start", "stop"), [(0, 64), (5, 23), (60, 64)])

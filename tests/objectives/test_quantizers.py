@@ -317,7 +317,7 @@ def test_mixed_precision_keeps_to_its_budget_of_average_bits(quantize: Quantize,
 def test_linears_that_read_the_same_tensor_share_their_bits(quantize: Quantize) -> None:
     model = quantize("llama", "mixed", bits=5.5)
     for block in model.blocks():
-        for paths in block.family.shared_inputs:
+        for paths in block.stack.shared_inputs:
             assert len({type(block.linear(path)) for path in paths}) == 1
 
 
