@@ -19,6 +19,7 @@ MAIN = {"pruning": "structured", "quantization": "gptq"}
 """The member of a group that is tried on all families."""
 
 each_family = pytest.mark.parametrize("family", sorted(FAMILIES))
+each_core_family = pytest.mark.parametrize("family", CORE)
 
 
 def pairs(group: str) -> list[tuple[str, str]]:

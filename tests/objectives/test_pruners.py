@@ -16,7 +16,7 @@ from objectives.measuring.weighing import block_weights, weigh
 from objectives.models import LoadedModel
 from objectives.pruning.curve import steps
 from tests.objectives.conftest import Tiny
-from tests.objectives.families import CORE, DECODERS, answer, pairs
+from tests.objectives.families import CORE, DECODERS, answer, each_core_family, pairs
 from tests.objectives.recipes import built, choices
 
 RATIOS, FEW = (0.1, 0.25, 0.5, 0.6), (0.25, 0.5)
@@ -56,7 +56,8 @@ def same_tensors(one: LoadedModel, other: LoadedModel) -> bool:
     return left.keys() == right.keys() and all(torch.equal(left[name], right[name]) for name in left)
 
 
-@each_pair
+@each_pruner
+@each_core_family
 def test_ratio_zero_changes_nothing(tiny: Tiny, prune: Prune, choice: str, family: str) -> None:
     model = prune(family, choice, 0.0)
     assert same_tensors(model, tiny(family))
@@ -158,12 +159,14 @@ def test_attributes_count_what_is_left(prune: Prune, choice: str, family: str) -
                 assert attrgetter(path)(block.module) == each * unit.count
 
 
-@each_pair
+@each_pruner
+@each_core_family
 def test_the_same_settings_give_the_same_model(prune: Prune, choice: str, family: str) -> None:
     assert same_tensors(prune(family, choice, 0.5), prune(family, choice, 0.5))
 
 
-@each_pair
+@each_pruner
+@each_core_family
 def test_neither_the_source_nor_its_moments_are_touched(
     tiny: Tiny, statistics: Callable[[str], Statistics], choice: str, family: str
 ) -> None:

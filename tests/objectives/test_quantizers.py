@@ -30,7 +30,7 @@ from objectives.quantization.layers import layers_of
 from objectives.quantization.round_to_nearest import RoundToNearest
 from objectives.quantization.sensitivity import rounded_loss
 from tests.objectives.conftest import Tiny
-from tests.objectives.families import answer, each_family, pairs
+from tests.objectives.families import answer, each_core_family, pairs
 from tests.objectives.recipes import built, choices
 
 PACKED = {16: Bf16Linear, 8: Int8Linear, 4: Int4Linear}
@@ -39,9 +39,6 @@ each_quantizer = pytest.mark.parametrize("choice", choices("quantization"))
 each_pair = pytest.mark.parametrize(("choice", "family"), pairs("quantization"))
 UNIFORM = [name for name in choices("quantization") if name != "mixed"]
 each_uniform = pytest.mark.parametrize("choice", UNIFORM)
-each_uniform_pair = pytest.mark.parametrize(
-    ("choice", "family"), [pair for pair in pairs("quantization") if pair[0] in UNIFORM]
-)
 each_width = pytest.mark.parametrize("bits", [16, 8, 4])
 
 
@@ -92,7 +89,8 @@ def test_every_block_linear_is_packed_in_the_bits_asked(
     assert model.notes == []
 
 
-@each_uniform_pair
+@each_uniform
+@each_core_family
 def test_effective_bits_count_scales_and_zeros(tiny: Tiny, quantize: Quantize, choice: str, family: str) -> None:
     dense = block_weights(tiny(family))
 
@@ -125,7 +123,8 @@ def test_all_but_the_blocks_stays_in_16_bits(quantize: Quantize, choice: str, fa
     assert {norm.weight.dtype for norm in norms} == {cpu_kernels().compute_dtype}
 
 
-@each_pair
+@each_quantizer
+@each_core_family
 def test_fewer_bits_take_fewer_bytes(tiny: Tiny, quantize: Quantize, choice: str, family: str) -> None:
     weights = block_weights(tiny(family))
     size = {bits: stored_bytes(linears(quantize(family, choice, bits=bits))) for bits in (16, 8, 4)}
@@ -134,7 +133,8 @@ def test_fewer_bits_take_fewer_bytes(tiny: Tiny, quantize: Quantize, choice: str
     assert size[4] - biases == 4.5 / 8 * weights
 
 
-@each_pair
+@each_quantizer
+@each_core_family
 @each_width
 def test_the_same_settings_give_the_same_model(quantize: Quantize, choice: str, family: str, bits: int) -> None:
     one, other = (quantize(family, choice, bits=bits) for _ in range(2))
@@ -200,7 +200,7 @@ def test_pruned_inputs_are_weighed_by_their_own_moments(tiny: Tiny, statistics: 
     assert all(torch.equal(left[name], right[name]) for name in left)
 
 
-@each_family
+@each_core_family
 def test_the_searched_grid_spares_the_inputs_that_calibration_saw_most(
     tiny: Tiny, statistics: Callable[[str], Statistics], family: str
 ) -> None:
