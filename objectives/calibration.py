@@ -107,10 +107,25 @@ def collect_moments(model: LoadedModel, domains: Domains) -> dict[tuple[str, str
     moments: dict[tuple[str, str], Moment] = {}
     for block, *paths in found[0] if found else ():
         parts = [domain[block, *paths] for domain in found]
-        mean = torch.stack([part.mean for part in parts]).mean(dim=0)
-        moment = Moment(mean, sum((part.second for part in parts[1:]), parts[0].second) / len(parts))
+        moment = Moment(mean([part.mean for part in parts]), mean([part.second for part in parts]))
         moments.update({(block, path): moment for path in paths})
     return moments
+
+
+def sample(domains: Domains, tokens: int) -> list[Tensor]:
+    """One batch per domain, of its first rows: about ``tokens`` tokens in all, one row of each at least."""
+    found = []
+    for batches in domains.values():
+        if batches:
+            length = batches[0].shape[1]
+            rows = [row for batch in batches for row in batch if len(row) == length]
+            found.append(torch.stack(rows[: max(1, tokens // (len(domains) * length))]))
+    return found
+
+
+def mean(parts: Sequence[Tensor]) -> Tensor:
+    """Of several domains, with equal weight; ``parts`` all have one shape."""
+    return sum(parts[1:], parts[0]) / len(parts)
 
 
 def _collect_domain(model: LoadedModel, batches: Sequence[Tensor]) -> dict[tuple[str, ...], Moment]:

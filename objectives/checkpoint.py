@@ -21,10 +21,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers.initialization import no_init_weights
 
+from objectives.blocks import Block, Unit
 from objectives.canonical import canonicalize_
 from objectives.devices.cpu import Cpu
 from objectives.errors import ModelError
-from objectives.families import Block, Unit
 from objectives.models import LoadedModel, auto_class
 from objectives.packing.bf16 import Bf16Linear
 from objectives.packing.int4 import Int4Linear, block_rows
@@ -42,8 +42,9 @@ def save(model: LoadedModel, folder: Path, facts: Mapping[str, Any] | None = Non
     ``facts``: anything to keep in the manifest, such as the recipe and what was measured.
     """
     manifest = {
-        "format": 2,
+        "format": 3,
         "head": model.head,
+        "layers": model.layers,
         "widths": _nested(model.widths),
         "linears": {name: _describe(module) for name, module in _packed(model.module)},
         "int4_block_rows": block_rows(),
@@ -83,6 +84,7 @@ def _empty_model(folder: Path, manifest: Mapping[str, Any]) -> LoadedModel:
     if packed_int4 and manifest["int4_block_rows"] != block_rows():
         raise ModelError(f"{folder}: its int4 layout belongs to another CPU type; export it again on this one")
     model = _skeleton(folder, manifest)
+    model.layers.update(_layers(folder, manifest, model))
     for name, widths in manifest["widths"].items():
         block = model.block(name)
         for unit in block.units:
@@ -126,9 +128,9 @@ def _manifest(folder: Path) -> dict[str, Any]:
         manifest: dict[str, Any] = json.loads(file.read_text())
     except ValueError as error:
         raise ModelError(f"{file} is no valid JSON: {error}") from error
-    if not isinstance(manifest, dict) or manifest.get("format") != 2:
+    if not isinstance(manifest, dict) or manifest.get("format") != 3:
         found = manifest.get("format") if isinstance(manifest, dict) else manifest
-        raise ModelError(f"{file}: format 2 expected, got {found!r}")
+        raise ModelError(f"{file}: format 3 expected, got {found!r}")
     return manifest
 
 
@@ -149,6 +151,16 @@ def _nested(widths: Mapping[tuple[str, str], int]) -> dict[str, dict[str, int]]:
     for (block, consumer), kept in widths.items():
         nested.setdefault(block, {})[consumer] = kept
     return nested
+
+
+def _layers(folder: Path, manifest: Mapping[str, Any], model: LoadedModel) -> dict[str, tuple[int, ...]]:
+    """By stack, which blocks of the dense model are left; the config already says how many."""
+    layers = {path: tuple(indices) for path, indices in manifest["layers"].items()}
+    there = {stack.layers: len(model.layers_of(stack)) for stack in model.family.stacks}
+    for path, indices in layers.items():
+        if there.get(path) != len(indices):
+            raise ModelError(f"{folder}: {MANIFEST} has {len(indices)} {path}, config.json {there.get(path)}")
+    return layers
 
 
 def _shrink_(block: Block, unit: Unit, kept: int) -> int:

@@ -1,7 +1,7 @@
 """From a candidate to its measurement, in stages: compress -> weigh -> score -> time.
 
-Accuracy depends on the recipe, not on the batch size, so it is scored once per recipe; the last compressed
-model is kept, so that candidates which differ only in their workload skip straight to timing. The dense
+Accuracy depends on the recipe, not on the batch size, so it is scored once per recipe; the latest compressed
+models are kept, so that candidates which differ only in their workload skip straight to timing. The dense
 baseline stays loaded: every candidate is timed in turns with it.
 """
 
@@ -15,12 +15,15 @@ from statistics import median
 from objectives.calibration import Domains, Statistics
 from objectives.errors import ModelError, Unsupported
 from objectives.measuring.interleaved import summarise
-from objectives.measuring.weighing import block_weights, weigh
+from objectives.measuring.weighing import block_weights, stored_bytes, weigh
 from objectives.models import LoadedModel
 from objectives.problem import Problem
 from objectives.types import Candidate, Failure, Measurement, Outcome, Pruner, Quantizer, Reason, Score
 
 Recipe = tuple[Pruner, Quantizer]
+
+KEPT_BYTES = 1 << 30
+"""Weights of compressed models that stay in memory beside the one in use."""
 
 
 class Evaluator:
@@ -34,7 +37,7 @@ class Evaluator:
             if part.head != problem.model.head:
                 raise ModelError(f"{kind} drives {part.head} models, model.head is {problem.model.head}")
         self._scores: dict[Recipe, Score] = {}
-        self._latest: tuple[Recipe, LoadedModel] | None = None
+        self._built: dict[Recipe, LoadedModel] = {}
 
     def __call__(self, candidate: Candidate) -> Outcome:
         """Measure one candidate. What cannot be measured comes back as a Failure, never as an exception."""
@@ -45,7 +48,7 @@ class Evaluator:
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise
-            self._latest = None
+            self._built.clear()
             lines = str(error).strip().splitlines()  # Python's own MemoryError says nothing
             return Failure(Reason.OUT_OF_MEMORY, lines[0] if lines else "out of memory")
 
@@ -87,14 +90,23 @@ class Evaluator:
         return model
 
     def compressed(self, candidate: Candidate) -> LoadedModel:
-        """The model of a candidate, ready to run; the latest one is kept."""
+        """The model of a candidate, ready to run; the latest ones are kept."""
         recipe = _recipe(candidate)
         if recipe == _recipe(self.problem.baseline):
             return self._baseline
-        if self._latest is None or self._latest[0] != recipe:
-            self._latest = None  # freed before the next one is built
-            self._latest = (recipe, self._compress(recipe, self._statistics))
-        return self._latest[1]
+        model = self._built.pop(recipe, None)
+        if model is None:
+            self._make_room()
+            model = self._compress(recipe, self._statistics)
+        self._built[recipe] = model  # last: the order is that of use
+        return model
+
+    def _make_room(self) -> None:
+        """Let go of the models that were not used for longest, before the next one is built."""
+        sizes = {recipe: stored_bytes([model.module]) for recipe, model in self._built.items()}
+        for recipe in list(sizes):
+            if sum(sizes.values()) > KEPT_BYTES:
+                del self._built[recipe], sizes[recipe]
 
     def _measure(self, candidate: Candidate) -> Outcome:
         model = self.compressed(candidate)

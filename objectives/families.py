@@ -2,25 +2,24 @@
 
 Pruning needs to know, for every block, which linears read the residual stream, which produce the channels
 that may go, and which consume them. That is all a family is. To add one, add a row: the paths are those of
-``model.named_modules()`` inside one block. Pruners see only the :class:`Unit` of a block, whatever the family.
+``model.named_modules()`` inside one block. Pruners see only the units of a block
+(:mod:`objectives.blocks`), whatever the family.
 
 Some architectures keep more than weights: attributes that count heads, one linear for query, key and value. That
 is data too. What fits no description stays unpruned: the position bias of T5 is made by the self-attention of the
-first block for all others, so that every block needs the same heads there; its cross-attention and FFN are free.
+first block for all others, so that this block stays and all need the same heads there; cross-attention and FFN are
+free.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any
 
 from objectives.errors import Unsupported
 
 if TYPE_CHECKING:
     from torch import nn
-
-
-Kind = Literal["attention", "ffn"]
 
 
 @dataclass(frozen=True)
@@ -69,13 +68,16 @@ class Stack:
     """Blocks built alike: where they are (below ``base_model``), and what each of them holds, in forward order.
 
     ``heads``: the config's field for the number of heads, which gives the head's width where the config does not.
-    ``constants``: attributes of every block that are set when a model is loaded.
+    ``depth``: its field for the number of blocks. ``fixed``: blocks that others need. ``constants``: attributes of
+    every block that are set when a model is loaded.
     """
 
     layers: str
     attentions: tuple[Attention, ...]
     ffn: Ffn
     heads: str = "num_attention_heads"
+    depth: str = "num_hidden_layers"
+    fixed: tuple[int, ...] = ()
     constants: tuple[tuple[str, int], ...] = ()
 
     @property
@@ -177,12 +179,19 @@ _GPT2 = Family(
 
 _BART = Family(
     (
-        Stack("encoder.layers", (_fairseq("self_attn"),), Ffn(("fc1",), "fc2"), heads="encoder_attention_heads"),
+        Stack(
+            "encoder.layers",
+            (_fairseq("self_attn"),),
+            Ffn(("fc1",), "fc2"),
+            heads="encoder_attention_heads",
+            depth="encoder_layers",
+        ),
         Stack(
             "decoder.layers",
             (_fairseq("self_attn"), _fairseq("encoder_attn", cross=True)),
             Ffn(("fc1",), "fc2"),
             heads="decoder_attention_heads",
+            depth="decoder_layers",
         ),
     )
 )
@@ -196,11 +205,13 @@ def _t5_ffn(where: str) -> Ffn:
 _T5_SELF = _attention("layer.0.SelfAttention", "q", "k", "v", "o", prunable=False)
 _T5 = Family(
     (
-        Stack("encoder.block", (_T5_SELF,), _t5_ffn("layer.1.DenseReluDense")),
+        Stack("encoder.block", (_T5_SELF,), _t5_ffn("layer.1.DenseReluDense"), depth="num_layers", fixed=(0,)),
         Stack(
             "decoder.block",
             (_T5_SELF, _attention("layer.1.EncDecAttention", "q", "k", "v", "o", cross=True)),
             _t5_ffn("layer.2.DenseReluDense"),
+            depth="num_decoder_layers",
+            fixed=(0,),
             # The first block makes the position bias of all cross-attentions, which is zero: for one head it fits any.
             constants=(("layer.1.EncDecAttention.n_heads", 1),),
         ),
@@ -228,84 +239,3 @@ def family_of(model_type: str) -> Family:
             "Add a row to objectives/families.py to describe it."
         )
     return FAMILIES[model_type]
-
-
-@dataclass(frozen=True)
-class Unit:
-    """``count`` sets of channels of one block, any of which may be removed.
-
-    The linear at ``consumer`` reads ``width`` channels of each set; every one of ``producers``, (path, rows), writes a
-    set with that many of its output rows. A path that comes several times is one linear whose parts follow each other,
-    ``count`` times ``rows`` each. A set of ``attention`` is a KV head with the query heads that read it.
-    """
-
-    kind: Kind
-    block: str
-    consumer: str
-    producers: tuple[tuple[str, int], ...]
-    width: int
-    count: int
-    parameters: int
-    """Weights of one set, biases left out."""
-    attributes: tuple[tuple[str, int], ...] = ()
-    """Attributes of the block that count something, with what one set adds to them."""
-
-    @property
-    def key(self) -> tuple[str, str]:
-        """Name in the whole model: (block, consumer)."""
-        return self.block, self.consumer
-
-
-@dataclass(frozen=True)
-class Block:
-    """One transformer block with its linears by role."""
-
-    name: str
-    module: nn.Module
-    stack: Stack
-    head_dim: int
-
-    def linear(self, path: str) -> nn.Linear:
-        """The linear at ``path``; packed linears have the same ``in_features`` and ``out_features``."""
-        return cast("nn.Linear", self.module.get_submodule(path))
-
-    def set_attribute_(self, path: str, value: int) -> None:
-        """Set a plain attribute of the block or of a module inside it."""
-        owner, _, name = path.rpartition(".")
-        setattr(self.module.get_submodule(owner), name, value)
-
-    @property
-    def parameters(self) -> int:
-        """Weights of all linears as they are now, biases left out; also of those that no unit holds."""
-        linears = [self.linear(path) for path in self.stack.block_linears]
-        return sum(linear.in_features * linear.out_features for linear in linears)
-
-    @property
-    def units(self) -> tuple[Unit, ...]:
-        """What can be pruned, as it is now."""
-        ffn = self.stack.ffn
-        attentions = tuple(self._groups(attention) for attention in self.stack.attentions if attention.prunable)
-        return (*attentions, self._unit("ffn", ffn.out, tuple((path, 1) for path in ffn.inputs)))
-
-    def _groups(self, attention: Attention) -> Unit:
-        query, key, _ = (self.linear(path).out_features // attention.reads.count(path) for path in attention.reads)
-        rows = query // (key // self.head_dim)
-        written = tuple(zip(attention.reads, (rows, self.head_dim, self.head_dim), strict=True))
-        heads = tuple((path, rows // self.head_dim) for path in attention.heads)
-        return self._unit(
-            "attention", attention.out, written, heads + tuple((path, rows) for path in attention.channels)
-        )
-
-    def _unit(
-        self,
-        kind: Kind,
-        consumer: str,
-        producers: tuple[tuple[str, int], ...],
-        attributes: tuple[tuple[str, int], ...] = (),
-    ) -> Unit:
-        width = producers[0][1]
-        reader = self.linear(consumer)
-        parameters = sum(rows * self.linear(path).in_features for path, rows in producers)
-        parameters += width * reader.out_features
-        count = reader.in_features // width
-        return Unit(kind, self.name, consumer, producers, width, count, parameters, attributes)

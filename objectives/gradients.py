@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy, normalize
 
-from objectives.calibration import Domains, MomentSum
+from objectives.calibration import Domains, MomentSum, mean
 
 if TYPE_CHECKING:
     from objectives.models import LoadedModel
@@ -33,8 +33,7 @@ def collect_gradients(model: LoadedModel, domains: Domains, tokens: int = TOKENS
     Uses the first ``tokens`` tokens of each domain; domains weigh the same. Deterministic.
     """
     found = [_collect_domain(model, _first(batches, tokens)) for batches in domains.values() if batches]
-    keys = found[0] if found else ()
-    return {key: sum((domain[key] for domain in found[1:]), found[0][key]) / len(found) for key in keys}
+    return {key: mean([domain[key] for domain in found]) for key in (found[0] if found else ())}
 
 
 def _first(batches: Sequence[Tensor], tokens: int) -> Sequence[Tensor]:
@@ -80,17 +79,11 @@ _SIGNALS: dict[Head, Callable[[LoadedModel, Tensor, torch.Generator], Tensor]] =
 }
 
 
-class _Full:
+class _Full(MomentSum):
     """E[g g^T]."""
 
-    def __init__(self, channels: int, device: torch.device) -> None:
-        self.sum = MomentSum(channels, device)
-
-    def take(self, gradient: Tensor) -> None:
-        self.sum.take(gradient)
-
     def average(self) -> Tensor:
-        return self.sum.moment().second
+        return self.moment().second
 
 
 class _Diagonal:

@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic.dataclasses import dataclass as settings
 
+from objectives.blocks import Block
 from objectives.errors import ModelError
-from objectives.families import Block, Family, family_of
+from objectives.families import Family, Stack, family_of
 from objectives.settings import FORBID, Name
 from objectives.types import Head
 
@@ -32,17 +33,19 @@ _TOKENIZERS = ("tokenizer.json", "vocab.txt", "tokenizer.model", "vocab.json", "
 
 @dataclass
 class LoadedModel:
-    """A transformer with its tokenizer and the map of its blocks.
+    """A transformer with its tokenizer and the map of its blocks, which keep the names of the dense model.
 
-    ``widths``: by (block, consumer), how many sets a pruned unit kept: the pruning manifest. ``kept_inputs``: by the
-    same key, the input channels that the consumer still reads; ``kept_outputs``: by (block, producer), the rows that it
-    still writes. ``predicted_loss``: what the methods expect to have cost, nats per token; NaN where one cannot tell.
+    ``layers``: by stack, which of the dense model's blocks are left, where some are gone. ``widths``: by (block,
+    consumer), how many sets a pruned unit kept; both are the pruning manifest. ``kept_inputs``: by the same key, the
+    input channels that the consumer still reads; ``kept_outputs``: by (block, producer), the rows that it still writes.
+    ``predicted_loss``: what the methods expect to have cost, nats per token; NaN where one cannot tell.
     ``simulated``: some weights are only rounded, stored in no fewer bits. ``notes``: what was not done as asked.
     """
 
     module: Any
     tokenizer: Any
     head: Head
+    layers: dict[str, tuple[int, ...]] = field(default_factory=dict)
     widths: dict[tuple[str, str], int] = field(default_factory=dict)
     kept_inputs: dict[tuple[str, str], Tensor] = field(default_factory=dict)
     kept_outputs: dict[tuple[str, str], Tensor] = field(default_factory=dict)
@@ -63,14 +66,20 @@ class LoadedModel:
     def blocks(self) -> Iterator[Block]:
         """The transformer blocks, first to last; an encoder's before those of its decoder."""
         for stack in self.family.stacks:
-            layers: nn.ModuleList = self.module.base_model.get_submodule(stack.layers)
-            for index in range(len(layers)):
+            for index in self.layers_of(stack):
                 yield self.block(f"{stack.layers}.{index}")
 
+    def layers_of(self, stack: Stack) -> tuple[int, ...]:
+        """Which blocks of the dense model a stack has."""
+        layers: nn.ModuleList = self.module.base_model.get_submodule(stack.layers)
+        return self.layers.get(stack.layers, tuple(range(len(layers))))
+
     def block(self, name: str) -> Block:
-        """The block of that name."""
-        stack = {stack.layers: stack for stack in self.family.stacks}[name.rpartition(".")[0]]
-        return Block(name, self.module.base_model.get_submodule(name), stack, stack.head_dim(self.module.config))
+        """The block of that name in the dense model."""
+        path, _, index = name.rpartition(".")
+        stack = {stack.layers: stack for stack in self.family.stacks}[path]
+        module = self.module.base_model.get_submodule(f"{path}.{self.layers_of(stack).index(int(index))}")
+        return Block(name, module, stack, stack.head_dim(self.module.config))
 
     def inputs(self, ids: Tensor) -> dict[str, Tensor]:
         """The arguments of a forward pass over the token batch ``ids`` [rows, tokens].
@@ -84,6 +93,13 @@ class LoadedModel:
     def copy(self) -> LoadedModel:
         """An independent copy, to be compressed."""
         return LoadedModel(copy.deepcopy(self.module), self.tokenizer, self.head)
+
+    def sharing(self) -> LoadedModel:
+        """A copy whose modules are its own but whose tensors are shared: blocks may be taken out of it."""
+        tensors = (*self.module.parameters(), *self.module.buffers())
+        return LoadedModel(
+            copy.deepcopy(self.module, {id(tensor): tensor for tensor in tensors}), self.tokenizer, self.head
+        )
 
 
 def auto_class(head: Head) -> Any:

@@ -16,5 +16,6 @@ FORBID = ConfigDict(extra="forbid")
 Count = Annotated[int, Field(strict=True, ge=1)]
 Natural = Annotated[int, Field(strict=True, ge=0)]
 Ratio = Annotated[float, Field(strict=True, ge=0.0, lt=1.0)]
+Share = Annotated[float, Field(strict=True, ge=0.0, le=1.0)]
 Positive = Annotated[float, Field(strict=True, gt=0.0, allow_inf_nan=False)]
 Name = Annotated[str, Field(strict=True, min_length=1)]

@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from objectives.blocks import Unit
     from objectives.calibration import Domains, Moment, Statistics
-    from objectives.families import Unit
     from objectives.models import LoadedModel
     from objectives.pruning.curve import Curve
     from objectives.quantization.grid import Codes
@@ -159,7 +159,7 @@ class Criterion(Protocol):
     """What a set of channels is worth to a pruner. Immutable and hashable."""
 
     @property
-    def allocation(self) -> str:
+    def allocation(self) -> Literal["global", "uniform"]:
         """``global`` where costs of different layers compare, else ``uniform``."""
 
     def curve(self, unit: Unit, model: LoadedModel, statistics: Statistics, removed: tuple[int, ...]) -> Curve:

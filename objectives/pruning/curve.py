@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from objectives.families import Unit
+from objectives.blocks import Unit
 
 
 @dataclass(frozen=True)

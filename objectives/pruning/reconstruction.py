@@ -24,9 +24,7 @@ def reconstruct(
     and the bias takes the means; without one it is to the raw second moment.
     """
     full = weight.float()
-    second = moment.second
-    if bias is not None:
-        second = second - torch.outer(moment.mean, moment.mean)
+    second = moment.second if bias is None else moment.centred
     inner = second[kept][:, kept]
     damping = ridge * inner.diagonal().mean().clamp_min(1e-12)
     inner = inner + damping * torch.eye(len(kept), device=inner.device)

@@ -1,9 +1,9 @@
-"""Structured pruning by width: FFN channels and KV groups go, and their consumers take over what they can.
+"""Structured pruning: FFN channels and KV groups go, and their consumers take over what they can.
 
 A criterion gives every unit a removal curve; the allocation picks a point of each, so that the asked share of all
 block parameters goes at the least cost: over the whole model where the criterion's costs compare between layers,
-else block by block. Widths stay multiples of ``multiple_of``, since odd widths cost what pruning gained (BERT fp32 at
-30 %: 1.23x unrounded, 1.42x rounded).
+else block by block. Whole blocks may go first. Widths stay multiples of ``multiple_of``, since odd widths cost what
+pruning gained (BERT fp32 at 30 %: 1.23x unrounded, 1.42x rounded).
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import ConfigDict, InstanceOf
@@ -19,7 +19,8 @@ from pydantic.dataclasses import dataclass as settings
 
 from objectives.errors import Unsupported
 from objectives.pruning.criteria.kfac import KFac
-from objectives.settings import Count, Positive, Ratio
+from objectives.pruning.depth import Depth
+from objectives.settings import Count, Positive, Ratio, Share
 from objectives.types import Criterion
 
 if TYPE_CHECKING:
@@ -35,10 +36,11 @@ class Structured:
     """Remove ``ratio`` of the block parameters, from both kinds of unit or as the two other ratios say.
 
     ``attention_ratio``, ``ffn_ratio``: shares of what that kind's units hold instead of one common budget; with one of
-    them given, ``ratio`` is for the other kind. ``criterion``: what a set is worth. ``allocation``: ``global`` or
-    ``uniform`` (the same share in every block); null leaves it to the criterion. ``reconstruction`` ``none`` only
-    cuts; ``ridge``: pull towards the original weights, relative to the activations' power. ``multiple_of``: FFN
-    widths, in channels.
+    them given, ``ratio`` is for the other kind. ``depth_share``: how much of ``ratio`` goes first, as whole blocks;
+    shares of a kind are then of what is left. ``depth``: how those blocks are found. ``criterion``: what a set is
+    worth. ``allocation``: ``global`` or ``uniform`` (the same share in every block); null leaves it to the criterion.
+    ``reconstruction`` ``none`` only cuts; ``ridge``: pull towards the original weights, relative to the activations'
+    power. ``multiple_of``: FFN widths, in channels.
 
     Weights that no unit holds (the self-attention of T5) count in ``ratio``, not in the two others.
     """
@@ -46,6 +48,8 @@ class Structured:
     ratio: Ratio = 0.0
     attention_ratio: Ratio | None = None
     ffn_ratio: Ratio | None = None
+    depth_share: Share = 0.0
+    depth: InstanceOf[Depth] = field(default_factory=Depth)
     criterion: InstanceOf[Criterion] = field(default_factory=KFac)
     allocation: Literal["global", "uniform"] | None = None
     reconstruction: Literal["least_squares", "none"] = "least_squares"
@@ -56,8 +60,12 @@ class Structured:
         """See ``objectives.types.Pruner``."""
         if not (self.ratio or self.attention_ratio or self.ffn_ratio):
             return
+        dense = sum(block.parameters for block in model.blocks())
+        replace(self.depth, ratio=self.ratio * self.depth_share).prune_(model, statistics)
+        weights = {block.name: block.parameters for block in model.blocks()}
+        ratio = max(0.0, 1 - (1 - self.ratio) * dense / sum(weights.values()))  # of what the whole blocks left
         curves = statistics.once((self.criterion, self.multiple_of), lambda: self._curves(statistics))
-        allocated = self._allocated(curves, {block.name: block.parameters for block in statistics.model.blocks()})
+        allocated = self._allocated([curve for curve in curves if curve.unit.block in weights], ratio, weights)
         for curve, step in allocated:
             if step:
                 self._cut_(model, curve, step, statistics)
@@ -74,41 +82,43 @@ class Structured:
             for unit in block.units
         ]
 
-    def _allocated(self, curves: Sequence[Curve], weights: Mapping[str, int]) -> list[tuple[Curve, int]]:
+    def _allocated(self, curves: Sequence[Curve], ratio: float, weights: Mapping[str, int]) -> list[tuple[Curve, int]]:
         """The step taken on each curve. ``weights``: by block, also those that no unit holds."""
         ratios = {"attention": self.attention_ratio, "ffn": self.ffn_ratio}
         if self.attention_ratio is None and self.ffn_ratio is None:
-            return self._fill(curves, self.ratio, weights)
+            return self._fill(curves, _Share("ratio", ratio), weights)
         taken = []
-        for kind, ratio in ratios.items():
+        for kind, asked in ratios.items():
             own = [curve for curve in curves if curve.unit.kind == kind]
-            taken += self._fill(own, self.ratio if ratio is None else ratio, _weights(own))
+            share = _Share("ratio", ratio) if asked is None else _Share(f"{kind}_ratio", asked)
+            taken += self._fill(own, share, _weights(own))
         return taken
 
-    def _fill(self, curves: Sequence[Curve], ratio: float, weights: Mapping[str, int]) -> list[tuple[Curve, int]]:
+    def _fill(self, curves: Sequence[Curve], share: _Share, weights: Mapping[str, int]) -> list[tuple[Curve, int]]:
         if (self.allocation or self.criterion.allocation) == "global":
-            return self._choose(curves, ratio * sum(weights.values()), "the model")
+            return self._choose(curves, share, share.ratio * sum(weights.values()), "the model")
         taken: list[tuple[Curve, int]] = []
         owed = 0.0  # rounding in one block is made good in the next
         for block in dict.fromkeys(curve.unit.block for curve in curves):
             own = [curve for curve in curves if curve.unit.block == block]
-            owed += ratio * weights[block]
-            chosen = self._choose(own, owed, block)
+            owed += share.ratio * weights[block]
+            chosen = self._choose(own, share, owed, block)
             owed -= sum(curve.gains[step] for curve, step in chosen)
             taken += chosen
         return taken
 
-    def _choose(self, curves: Sequence[Curve], budget: float, where: str) -> list[tuple[Curve, int]]:
+    def _choose(self, curves: Sequence[Curve], share: _Share, budget: float, where: str) -> list[tuple[Curve, int]]:
         from objectives.allocation import Options, cheapest
 
-        finest = min(curve.gains[-1] / max(len(curve.gains) - 1, 1) for curve in curves)
-        steps = cheapest([Options(curve.gains, curve.losses) for curve in curves], budget, finest / 2)
+        movable = [curve for curve in curves if len(curve.gains) > 1]  # not a single KV group, as in Gemma
+        finest = min((curve.gains[-1] / (len(curve.gains) - 1) for curve in movable), default=0.0)
+        steps = cheapest([Options(curve.gains, curve.losses) for curve in movable], budget, finest / 2)
         if steps is None:
             raise Unsupported(
-                f"pruning.ratio {self.ratio} cannot be met in {where}: "
+                f"pruning.{share.key} {getattr(self, share.key)} cannot be met in {where}: "
                 f"one KV group and {self.multiple_of} FFN channels must stay in every block"
             )
-        return list(zip(curves, steps))
+        return list(zip(movable, steps))
 
     def _cut_(self, model: LoadedModel, curve: Curve, step: int, statistics: Statistics) -> None:
         from objectives.pruning import reconstruction, surgery
@@ -128,6 +138,14 @@ class Structured:
         for path, rows in surgery.kept_rows(unit, kept).items():
             model.kept_outputs[unit.block, path] = rows
         model.widths[unit.key] = len(kept)
+
+
+@dataclass(frozen=True)
+class _Share:
+    """What share of some units is to go, and the setting that asks for it."""
+
+    key: str
+    ratio: float
 
 
 def _weights(curves: Sequence[Curve]) -> dict[str, int]:

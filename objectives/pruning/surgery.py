@@ -1,13 +1,35 @@
-"""Cutting: removes sets of channels from a block by slicing its linears in place."""
+"""Cutting in place: takes blocks out of a stack, and sets of channels out of a block by slicing its linears."""
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
-from objectives.families import Block, Unit
+from objectives.blocks import Block, Unit
+from objectives.families import Stack
+from objectives.models import LoadedModel
+
+
+def keep_layers_(model: LoadedModel, stack: Stack, kept: Sequence[int]) -> None:
+    """Let a stack have only the blocks ``kept``, ascending indices of the dense model."""
+    base, config = model.module.base_model, model.module.config
+    positions = [model.layers_of(stack).index(index) for index in kept]
+    blocks = base.get_submodule(stack.layers)
+    own = getattr(base.get_submodule(stack.layers.rpartition(".")[0]), "config", config)
+    base.set_submodule(stack.layers, nn.ModuleList([blocks[position] for position in positions]))
+    for position, block in enumerate(base.get_submodule(stack.layers)):
+        for module in block.modules():
+            if hasattr(module, "layer_idx"):
+                module.layer_idx = position  # its place in the KV cache
+    model.layers[stack.layers] = tuple(kept)
+    setattr(config, stack.depth, len(kept))
+    if own is not config:  # T5's stacks have configs of their own
+        own.num_hidden_layers = len(kept)
+    if getattr(config, "layer_types", None):
+        config.layer_types = [config.layer_types[position] for position in positions]
 
 
 def keep_outputs_(linear: nn.Linear, rows: Tensor) -> None:

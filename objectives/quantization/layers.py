@@ -6,6 +6,7 @@ inputs, hence the curvature of their errors, are the same.
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -13,9 +14,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from objectives.blocks import Block
 from objectives.calibration import Moment, Statistics
 from objectives.errors import Unsupported
-from objectives.families import Block
 from objectives.models import LoadedModel
 from objectives.quantization.grid import Codes
 from objectives.types import Device, Rounding
@@ -44,6 +45,13 @@ class Layer:
     def weight(self) -> Tensor:
         """All rows, fp32 [out of all, in]."""
         return torch.cat([linear.weight.float() for linear in self.linears])
+
+    def digest(self) -> bytes:
+        """Of the weights as they are now: pruned differently, they differ."""
+        digest = hashlib.blake2b(digest_size=16)
+        for linear in self.linears:
+            digest.update(linear.weight.detach().contiguous().view(torch.uint8).numpy().tobytes())
+        return digest.digest()
 
     @property
     def parameters(self) -> int:

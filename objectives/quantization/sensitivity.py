@@ -54,9 +54,17 @@ def sensitivity_of(model: LoadedModel, statistics: Statistics, layer: Layer, err
 
 
 def rounded_loss(model: LoadedModel, statistics: Statistics, layer: Layer, bits: int, rounding: Rounding) -> float:
-    """Predicted loss of storing a layer in ``bits``; infinite where no kernel takes its shape."""
+    """Predicted loss of storing a layer in ``bits``; infinite where no kernel takes its shape.
+
+    Computed once per study for the same weights.
+    """
     if bits == 16:
         return 0.0
+    key = (rounded_loss, rounding, bits, layer.key, layer.digest())
+    return statistics.once(key, lambda: _rounded_loss(model, statistics, layer, bits, rounding))
+
+
+def _rounded_loss(model: LoadedModel, statistics: Statistics, layer: Layer, bits: int, rounding: Rounding) -> float:
     codes = codes_of(model, statistics, layer, bits, rounding) if bits < 8 else None
     if bits < 8 and codes is None:
         return float("inf")

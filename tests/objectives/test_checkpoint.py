@@ -199,7 +199,7 @@ def test_a_folder_that_is_not_whole_is_refused(folder: Path, missing: str) -> No
     assert str(folder) in refusal(folder)
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "3", '"x"', "{}", '{"format": 3}', '{"format": "1"}'])
+@pytest.mark.parametrize("text", ["", "{", "[]", "3", '"x"', "{}", '{"format": 2}', '{"format": "1"}'])
 def test_a_manifest_of_another_format_is_refused(folder: Path, text: str) -> None:
     (folder / MANIFEST).write_text(text)
     assert refusal(folder).startswith(str(folder / MANIFEST))

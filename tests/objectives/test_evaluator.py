@@ -139,8 +139,9 @@ def test_accuracy_is_scored_once_per_recipe_and_calibration_is_done_once(evaluat
     assert toy.calibrated == 1
 
 
-def test_only_the_latest_compressed_model_and_the_baseline_are_kept(
-    evaluate: Evaluator, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("kept", "expected"), [(0, [0.0, 0.5, 0.25, 0.5]), (1 << 30, [0.0, 0.5, 0.25])])
+def test_compressed_models_are_kept_within_a_budget(
+    evaluate: Evaluator, monkeypatch: pytest.MonkeyPatch, kept: int, expected: list[float]
 ) -> None:
     built: list[tuple[float, int]] = []
     prune_ = Structured.prune_
@@ -150,9 +151,10 @@ def test_only_the_latest_compressed_model_and_the_baseline_are_kept(
         prune_(self, *args)
 
     monkeypatch.setattr(Structured, "prune_", watched)
+    monkeypatch.setattr("objectives.evaluator.KEPT_BYTES", kept)
     for ratio, batch in ((0.5, 1), (0.5, 2), (0.0, 1), (0.5, 3), (0.25, 1), (0.5, 1)):
         evaluate(candidate(ratio, batch=batch))
-    assert [ratio for ratio, _ in built] == [0.0, 0.5, 0.25, 0.5]  # the baseline gives the moments, so it is first
+    assert [ratio for ratio, _ in built] == expected  # the baseline gives the moments, so it is first
 
 
 def test_the_same_recipe_gives_the_same_model_whenever_it_is_asked_for(evaluate: Evaluator) -> None:

@@ -11,7 +11,8 @@ from torch import Tensor
 from objectives.calibration import Statistics
 from objectives.gradients import collect_gradients
 from objectives.models import LoadedModel
-from objectives.pruning.criteria.kfac import removal
+from objectives.pruning.criteria.kfac import root
+from objectives.pruning.removal import removal
 from tests.objectives.conftest import Tiny
 from tests.objectives.families import answer, each_family
 
@@ -39,7 +40,7 @@ def least_loss(weight: Tensor, second: Tensor, gradient: Tensor, kept: Tensor) -
 def test_losses_are_those_of_the_best_reconstruction(seed: int, width: int) -> None:
     weight, second, gradient = problem(seed)
     sets = 12 // width
-    order, losses = removal(weight, second, gradient, width, tuple(range(sets)), damping=1e-9)
+    order, losses = removal(root(gradient) @ weight, second, width, tuple(range(sets)), damping=1e-9)
     assert sorted(order.tolist()) == sorted(set(order.tolist()))
     for count in range(sets):
         gone = {int(each) * width + i for each in order[:count] for i in range(width)}
@@ -50,7 +51,7 @@ def test_losses_are_those_of_the_best_reconstruction(seed: int, width: int) -> N
 @pytest.mark.parametrize("width", [1, 3])
 def test_the_first_set_to_go_is_the_cheapest(width: int) -> None:
     weight, second, gradient = problem(5)
-    order, _ = removal(weight, second, gradient, width, (0, 1), damping=1e-9)
+    order, _ = removal(root(gradient) @ weight, second, width, (0, 1), damping=1e-9)
 
     def without(gone: int) -> Tensor:
         return torch.tensor([channel for channel in range(12) if channel // width != gone])
@@ -64,7 +65,7 @@ def test_a_twin_becomes_dear_once_the_other_is_gone() -> None:
     weight, second, gradient = problem(6)
     second = torch.eye(12)
     second[0, 1] = second[1, 0] = 0.9999
-    order, losses = removal(weight, second, gradient, 1, (0, 1, 2, 3), damping=1e-9)
+    order, losses = removal(root(gradient) @ weight, second, 1, (0, 1, 2, 3), damping=1e-9)
     assert len({0, 1} & set(order[:2].tolist())) == 1
     assert losses[1] < 1e-3 * losses[3]
 

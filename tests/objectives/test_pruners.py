@@ -1,4 +1,4 @@
-"""What every pruner of ``conf/pruning`` promises, on every family."""
+"""What every pruner of ``conf/pruning`` promises, on every family; whole blocks are tried in ``test_depth``."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from operator import attrgetter
 
 import pytest
 import torch
+import transformers
 from torch import Tensor
 
 from objectives.calibration import Statistics
@@ -15,12 +16,13 @@ from objectives.errors import Unsupported
 from objectives.measuring.weighing import block_weights, weigh
 from objectives.models import LoadedModel
 from objectives.pruning.curve import steps
+from objectives.pruning.structured import Structured
 from tests.objectives.conftest import Tiny
 from tests.objectives.families import CORE, DECODERS, answer, each_core_family, pairs
 from tests.objectives.recipes import built, choices
 
 RATIOS, FEW = (0.1, 0.25, 0.5, 0.6), (0.25, 0.5)
-PAIRS = pairs("pruning")
+PAIRS = [pair for pair in pairs("pruning") if pair[0] != "depth"]
 Prune = Callable[..., LoadedModel]
 each_pruner = pytest.mark.parametrize("choice", choices("pruning"))
 each_pair = pytest.mark.parametrize(("choice", "family"), PAIRS)
@@ -208,6 +210,21 @@ def test_the_predicted_loss_grows_with_the_ratio(prune: Prune) -> None:
     assert 0 < losses[1] < losses[2] < losses[0]
     assert prune("llama", "structured", 0.0).predicted_loss == 0
     assert isnan(prune("llama", "magnitude", 0.3).predicted_loss)  # weight norms predict nothing
+
+
+def test_a_single_kv_group_stays_and_the_rest_gives_what_is_asked() -> None:
+    """Multi-query attention, as in Gemma: there is nothing to choose between."""
+    config = transformers.LlamaConfig(
+        vocab_size=128, hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=1,
+    )  # fmt: skip
+    source = LoadedModel(transformers.LlamaForCausalLM(config).eval().requires_grad_(False), None, "causal_lm")
+    model = source.copy()
+    Structured(ratio=0.25).prune_(model, Statistics(source, {"random": [ids_of(8, 32)]}))
+    assert model.widths.keys() <= {(f"layers.{index}", "mlp.down_proj") for index in range(2)}
+    assert weigh(model, block_weights(source))["pruning_ratio"] == pytest.approx(0.25, abs=0.06)
+    with pytest.raises(Unsupported, match=r"pruning\.attention_ratio 0\.5 cannot be met in the model: one KV"):
+        Structured(attention_ratio=0.5).prune_(source.copy(), Statistics(source, {"random": [ids_of(8, 32)]}))
 
 
 def test_a_model_of_another_family_is_named_with_those_known() -> None:

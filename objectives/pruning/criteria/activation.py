@@ -7,7 +7,7 @@ al., FLAP, https://arxiv.org/abs/2312.11983, per structure.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from pydantic.dataclasses import dataclass as settings
 
@@ -16,8 +16,8 @@ from objectives.settings import FORBID
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from objectives.blocks import Unit
     from objectives.calibration import Statistics
-    from objectives.families import Unit
     from objectives.models import LoadedModel
     from objectives.pruning.curve import Curve
 
@@ -27,7 +27,7 @@ class Activation:
     """Mean square of a set's part of the consumer's output."""
 
     @property
-    def allocation(self) -> str:
+    def allocation(self) -> Literal["global", "uniform"]:
         """In squares of the residual stream: comparable inside a block, not between depths."""
         return "uniform"
 

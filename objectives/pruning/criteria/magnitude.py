@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from pydantic.dataclasses import dataclass as settings
 
@@ -11,8 +11,8 @@ from objectives.settings import FORBID
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from objectives.blocks import Unit
     from objectives.calibration import Statistics
-    from objectives.families import Unit
     from objectives.models import LoadedModel
     from objectives.pruning.curve import Curve
 
@@ -22,7 +22,7 @@ class Magnitude:
     """Squared norm of what the consumer multiplies a set with."""
 
     @property
-    def allocation(self) -> str:
+    def allocation(self) -> Literal["global", "uniform"]:
         """Weight norms of different layers do not compare."""
         return "uniform"
 

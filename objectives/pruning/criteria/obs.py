@@ -1,0 +1,41 @@
+"""Optimal brain surgeon: the error a set leaves in the consumer's output once the others have taken over what they can.
+
+What K-FAC is without gradients: every output weighs the same. See :mod:`objectives.pruning.removal`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from pydantic.dataclasses import dataclass as settings
+
+from objectives.settings import FORBID, Positive
+
+if TYPE_CHECKING:
+    from objectives.blocks import Unit
+    from objectives.calibration import Statistics
+    from objectives.models import LoadedModel
+    from objectives.pruning.curve import Curve
+
+
+@settings(frozen=True, kw_only=True, config=FORBID)
+class Obs:
+    """``damping``: added to the diagonal of H, relative to its mean."""
+
+    damping: Positive = 0.01
+
+    @property
+    def allocation(self) -> Literal["global", "uniform"]:
+        """In squares of the residual stream: comparable inside a block, not between depths."""
+        return "uniform"
+
+    def curve(self, unit: Unit, model: LoadedModel, statistics: Statistics, removed: tuple[int, ...]) -> Curve:
+        """See ``objectives.types.Criterion``."""
+        from objectives.pruning.curve import Curve
+        from objectives.pruning.removal import removal
+
+        linear = model.block(unit.block).linear(unit.consumer)
+        moment = statistics.moments[unit.key]
+        second = moment.second if linear.bias is None else moment.centred
+        order, losses = removal(linear.weight.float(), second, unit.width, removed, self.damping)
+        return Curve(unit, order, removed, tuple(losses))

@@ -1,0 +1,114 @@
+"""Depth pruning: whole blocks go, in the order in which trial shows them to matter least.
+
+A block is scored by running the model without it and comparing its answer with the dense model's; the cheapest goes,
+and the next ones are scored anew without it. Removing a block saves time at every shape, decoding included, but what
+it did is lost at once: at the same number of parameters, width pruning keeps far more accuracy.
+
+Greedy removal as in Song et al., SLEB, https://arxiv.org/abs/2402.09025, scored by divergence from the dense model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from typing import TYPE_CHECKING
+
+from pydantic.dataclasses import dataclass as settings
+
+from objectives.errors import Unsupported
+from objectives.settings import FORBID, Count, Ratio
+
+if TYPE_CHECKING:
+    from objectives.calibration import Statistics
+    from objectives.models import LoadedModel
+
+
+@settings(frozen=True, kw_only=True, config=FORBID)
+class Depth:
+    """Remove whole blocks: the number that holds the share nearest to ``ratio`` of the block parameters.
+
+    ``tokens``: of calibration text on which a removal is tried. ``candidates``: how many blocks, cheapest so far
+    first, are tried again at every step; the first step tries all.
+    """
+
+    ratio: Ratio = 0.0
+    tokens: Count = 1024
+    candidates: Count = 5
+
+    def prune_(self, model: LoadedModel, statistics: Statistics) -> None:
+        """See ``objectives.types.Pruner``."""
+        if not self.ratio:
+            return
+        key = (Depth, self.tokens, self.candidates)
+        removal = statistics.once(key, lambda: TrialRemoval(statistics, self.tokens, self.candidates))
+        gone = removal.nearest(self.ratio)
+        _remove_(model, gone)
+        model.predicted_loss += removal.damage(len(gone))
+
+
+class TrialRemoval:
+    """The order in which the blocks of a dense model go, found as far as it is asked for."""
+
+    def __init__(self, statistics: Statistics, tokens: int, candidates: int) -> None:
+        from objectives.calibration import sample
+        from objectives.divergence import divergence_from
+
+        self._model = statistics.model
+        self._candidates = candidates
+        self._divergence: Callable[[LoadedModel], float] = divergence_from(
+            self._model, sample(statistics.domains, tokens)
+        )
+        self._parameters = {block.name: block.parameters for block in self._model.blocks()}
+        fixed = {f"{stack.layers}.{index}" for stack in self._model.family.stacks for index in stack.fixed}
+        self._last = dict.fromkeys(self._parameters.keys() - fixed, 0.0)
+        """What each removable block cost when it was last tried."""
+        self._gone: list[tuple[str, float]] = []
+
+    def nearest(self, ratio: float) -> list[str]:
+        """The blocks to remove. Raises Unsupported where the stacks are too short."""
+        wanted = ratio * sum(self._parameters.values())
+        smallest = min(self._parameters.values())
+        removed, count = 0, 0
+        while wanted - removed > smallest / 2:
+            if count == len(self._gone):
+                self._remove_next(ratio)
+            step = self._parameters[self._gone[count][0]]
+            if wanted - removed < step / 2:
+                break
+            removed, count = removed + step, count + 1
+        return [name for name, _ in self._gone[:count]]
+
+    def damage(self, count: int) -> float:
+        """Divergence of the model without the first ``count`` blocks, nats per token."""
+        return self._gone[count - 1][1] if count else 0.0
+
+    def _remove_next(self, ratio: float) -> None:
+        gone = {name for name, _ in self._gone}
+        open_ = [name for name in self._parameters if self._may_go(name, gone)]
+        if not open_:
+            raise Unsupported(f"pruning: {ratio} of the parameters cannot go as whole blocks: one must stay in a stack")
+        if gone:
+            open_ = sorted(open_, key=self._last.__getitem__)[: self._candidates]
+        for name in open_:
+            self._last[name] = self._divergence(self._without({*gone, name}))
+        cheapest = min(open_, key=self._last.__getitem__)
+        self._gone.append((cheapest, self._last[cheapest]))
+
+    def _may_go(self, name: str, gone: set[str]) -> bool:
+        stack = name.rpartition(".")[0]
+        left = [other for other in self._parameters if other.rpartition(".")[0] == stack and other not in gone]
+        return name in self._last and name in left and len(left) > 1
+
+    def _without(self, gone: set[str]) -> LoadedModel:
+        model = self._model.sharing()
+        _remove_(model, gone)
+        return model
+
+
+def _remove_(model: LoadedModel, gone: Collection[str]) -> None:
+    from objectives.pruning.surgery import keep_layers_
+
+    for stack in model.family.stacks:
+        there = model.layers_of(stack)
+        kept = [index for index in there if f"{stack.layers}.{index}" not in gone]
+        if len(kept) < len(there):
+            keep_layers_(model, stack, kept)
