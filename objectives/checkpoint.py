@@ -28,12 +28,17 @@ from objectives.errors import ModelError
 from objectives.models import LoadedModel, auto_class
 from objectives.packing.bf16 import Bf16Linear
 from objectives.packing.int4 import Int4Linear, block_rows
-from objectives.packing.int8 import Int8Linear
+from objectives.packing.int8 import Int8Linear, Int8WeightLinear
 from objectives.pruning import surgery
 from objectives.types import Head
 
 MANIFEST = "paretune.json"
-_STORED: Mapping[str, type[nn.Module]] = {"bf16": Bf16Linear, "int8": Int8Linear, "int4": Int4Linear}
+_STORED: Mapping[str, type[nn.Module]] = {
+    "bf16": Bf16Linear,
+    "int8": Int8Linear,
+    "int8_weight_only": Int8WeightLinear,
+    "int4": Int4Linear,
+}
 
 
 def save(model: LoadedModel, folder: Path, facts: Mapping[str, Any] | None = None) -> int:
@@ -116,7 +121,7 @@ def _unique(module: nn.Module) -> dict[str, Tensor]:
 
 
 def _describe(module: nn.Module) -> dict[str, Any]:
-    kind = next(name for name, cls in _STORED.items() if isinstance(module, cls))
+    kind = next(name for name, cls in _STORED.items() if type(module) is cls)
     return {"stored": kind, **({"group_size": module.group_size} if isinstance(module, Int4Linear) else {})}
 
 
@@ -187,8 +192,9 @@ def _empty(linear: nn.Module, description: Mapping[str, Any]) -> nn.Module:
     stored = description["stored"]
     if stored == "bf16":
         return Bf16Linear.from_linear(linear)
-    if stored == "int8":
-        return Int8Linear(torch.empty(out, width, dtype=torch.int8), torch.empty(out), bias)
+    if stored in {"int8", "int8_weight_only"}:
+        kind = Int8Linear if stored == "int8" else Int8WeightLinear
+        return kind(torch.empty(out, width, dtype=torch.int8), torch.empty(out), bias)
     if stored != "int4":
         raise ValueError(f"stored: one of {', '.join(_STORED)} expected, got {stored!r}")
     scale_zero = torch.empty(width // description["group_size"], out, 2, dtype=torch.bfloat16)

@@ -18,9 +18,9 @@ from objectives.measuring.interleaved import summarise
 from objectives.measuring.weighing import block_weights, stored_bytes, weigh
 from objectives.models import LoadedModel
 from objectives.problem import Problem
-from objectives.types import Candidate, Failure, Measurement, Outcome, Pruner, Quantizer, Reason, Score
+from objectives.types import Candidate, Failure, Measurement, Outcome, Pruner, Quantizer, Reason, Recovery, Score
 
-Recipe = tuple[Pruner, Quantizer]
+Recipe = tuple[Pruner, Recovery, Quantizer]
 
 KEPT_BYTES = 1 << 30
 """Weights of compressed models that stay in memory beside the one in use."""
@@ -83,9 +83,10 @@ class Evaluator:
         return Statistics(self._baseline, self._calibration)
 
     def _compress(self, recipe: Recipe, statistics: Statistics) -> LoadedModel:
-        pruner, quantizer = recipe
+        pruner, recovery, quantizer = recipe
         model = self._source.copy()
         pruner.prune_(model, statistics)
+        recovery.recover_(model, statistics)
         quantizer.quantize_(model, statistics, self.problem.device)
         return model
 
@@ -147,7 +148,7 @@ def _without_bytes(metrics: Mapping[str, float]) -> dict[str, float]:
 
 
 def _recipe(candidate: Candidate) -> Recipe:
-    return candidate.pruning, candidate.quantization
+    return candidate.pruning, candidate.recovery, candidate.quantization
 
 
 def is_out_of_memory(error: BaseException) -> bool:

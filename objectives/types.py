@@ -16,6 +16,8 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 
+from objectives.recovery.off import Off
+
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
@@ -72,6 +74,10 @@ METRICS: Mapping[str, Metric] = _metrics(
     Metric("perplexity", "", False, "exp of the mean negative log-likelihood per token"),
 )
 """Every metric that an objective, a table or MLflow may name."""
+
+
+Scheme = Literal["w8a8", "weight_only"]
+"""What 8 bits means: activations rounded to int8 too, or only weights. Below 8 bits only weights are rounded."""
 
 
 class Reason(StrEnum):
@@ -166,6 +172,16 @@ class Criterion(Protocol):
         """The removal curve of one unit of the dense ``model``, at the numbers of ``removed`` sets, from 0 up."""
 
 
+class Recovery(Protocol):
+    """Wins back accuracy that pruning lost. Immutable."""
+
+    def recover_(self, model: LoadedModel, statistics: Statistics) -> None:
+        """Change the weights of the pruned ``model`` in place, not their shapes; an unpruned one stays as it is.
+
+        ``statistics`` hold the dense model and the calibration rows. Called once, before quantisation.
+        """
+
+
 class Quantizer(Protocol):
     """Stores the weights of the blocks in fewer bits. Immutable."""
 
@@ -236,7 +252,7 @@ class Device(Protocol):
     def describe(self) -> Mapping[str, str]:
         """Hardware facts for the record."""
 
-    def pack(self, linear: nn.Linear, bits: int, codes: Codes | None) -> nn.Module:
+    def pack(self, linear: nn.Linear, bits: int, codes: Codes | None, scheme: Scheme) -> nn.Module:
         """A linear that stores its weight in ``bits``; ``codes`` are its rounded weights below 8 bits."""
 
     def place_(self, model: LoadedModel) -> None:
@@ -260,3 +276,4 @@ class Candidate:
     pruning: Pruner
     quantization: Quantizer
     workload: Workload
+    recovery: Recovery = field(default_factory=Off)

@@ -21,9 +21,10 @@ from search.errors import ConfigError
 from search.records import Value
 
 Cell = Mapping[str, Value]
-PARTS = ("pruning", "quantization", "workload")
+PARTS = ("pruning", "quantization", "workload", "recovery")
 _NEUTRAL: Mapping[str, Value] = {
     "pruning.ratio": 0.0, "pruning.attention_ratio": 0.0, "pruning.ffn_ratio": 0.0, "quantization.bits": 16,
+    "recovery.seconds": 0.0,
 }  # fmt: skip
 
 
@@ -64,7 +65,7 @@ class Axis:
 
 @dataclass(frozen=True)
 class Space:
-    """Axes over a base configuration ``parts`` (the yaml nodes of pruning, quantization and workload)."""
+    """Axes over a base configuration ``parts`` (the yaml nodes of :data:`PARTS`)."""
 
     axes: tuple[Axis, ...]
     parts: Mapping[str, Any]

@@ -46,7 +46,7 @@ def test_every_yaml_composes_and_builds(name: str) -> None:
 def test_all_groups_of_the_top_config_are_covered() -> None:
     assert {name.partition("/")[0] for name in YAMLS} >= {
         "model", "task", "pruning", "quantization", "workload", "space", "sampler", "executor", "tracker",
-        "device", "accuracy_floor", "tradeoff", "experiment",
+        "device", "accuracy_floor", "tradeoff", "experiment", "recovery",
     }  # fmt: skip
 
 

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from objectives.models import LoadedModel
     from objectives.quantization.grid import Codes
+    from objectives.types import Scheme
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 _MAPPED, _HEAP = 64 * 1024, 32 * 1024 * 1024
@@ -62,17 +63,18 @@ class Cpu:
             "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         }
 
-    def pack(self, linear: nn.Linear, bits: int, codes: Codes | None) -> nn.Module:
-        """A linear that stores its weight in ``bits``; ``codes`` for 4 bits."""
+    def pack(self, linear: nn.Linear, bits: int, codes: Codes | None, scheme: Scheme) -> nn.Module:
+        """See ``objectives.types.Device``."""
         from objectives.packing.bf16 import Bf16Linear
         from objectives.packing.int4 import Int4Linear
-        from objectives.packing.int8 import Int8Linear
+        from objectives.packing.int8 import Int8Linear, Int8WeightLinear
 
         bias = None if linear.bias is None else linear.bias.detach()
         if bits == 16:
             return Bf16Linear.from_linear(linear)
         if bits == 8:
-            return Int8Linear.from_weight(linear.weight.detach(), bias)
+            kind = Int8Linear if scheme == "w8a8" else Int8WeightLinear
+            return kind.from_weight(linear.weight.detach(), bias)
         if bits == 4 and codes is not None:
             return Int4Linear.from_codes(codes.values, codes.scale, codes.zero, bias)
         raise Unsupported(f"no CPU kernel stores {bits} bits")

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from objectives.models import LoadedModel
     from objectives.quantization.grid import Codes
+    from objectives.types import Scheme
 
 
 @settings(frozen=True, kw_only=True, config=FORBID)
@@ -60,7 +61,7 @@ class Cuda:
             "cuda": str(torch.version.cuda),
         }
 
-    def pack(self, linear: nn.Linear, bits: int, codes: Codes | None) -> nn.Module:
+    def pack(self, linear: nn.Linear, bits: int, codes: Codes | None, scheme: Scheme) -> nn.Module:
         """A linear that stores its weight in ``bits``, by torchao; 16 bits is torch's own."""
         import torch
         from torch import nn
@@ -68,17 +69,19 @@ class Cuda:
         linear = linear.to("cuda", torch.bfloat16)
         if bits == 16:
             return linear
-        if bits == 8 and (linear.in_features % 8 or linear.out_features % 8):
+        if bits == 8 and scheme == "w8a8" and (linear.in_features % 8 or linear.out_features % 8):
             raise Unsupported(f"int8 on CUDA needs widths that are multiples of 8, got {linear}")
         from torchao.quantization import (
             Int4WeightOnlyConfig,
             Int8DynamicActivationInt8WeightConfig,
+            Int8WeightOnlyConfig,
             quantize_,
         )
 
         holder = nn.Sequential(linear)
         if bits == 8:
-            quantize_(holder, Int8DynamicActivationInt8WeightConfig())
+            w8a8 = scheme == "w8a8"
+            quantize_(holder, Int8DynamicActivationInt8WeightConfig() if w8a8 else Int8WeightOnlyConfig())
         elif codes is not None:
             group = linear.in_features // codes.scale.shape[1]
             quantize_(holder, Int4WeightOnlyConfig(group_size=group, int4_packing_format="tile_packed_to_4d"))

@@ -1,6 +1,6 @@
-"""8 bits, W8A8: int8 weights per output channel, activations rounded to int8 per token.
+"""8 bits: int8 weights per output channel; W8A8 rounds the activations to int8 per token too, weight-only does not.
 
-Three kernels for the same integers; only where they are multiplied differs:
+W8A8 has three kernels for the same integers; only where they are multiplied differs:
 ``_int_mm`` on CPUs with int8 instructions, aten's int8-weight kernel for a few rows (it reads the integers as
 bf16, which holds every int8 exactly), and a fp32 GEMM on the integers elsewhere (exact below 2^24).
 The second returns bf16, so it differs from the others by rounding (about 2e-3 relative).
@@ -11,6 +11,7 @@ Symmetric rounding per token and channel follows Dettmers et al., LLM.int8(), ht
 from __future__ import annotations
 
 from functools import cache
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -52,7 +53,7 @@ class Int8Linear(PackedLinear):
         self.kernel_rows = 8 if self.in_features % 32 == 0 else 0
 
     @classmethod
-    def from_weight(cls, weight: Tensor, bias: Tensor | None) -> Int8Linear:
+    def from_weight(cls, weight: Tensor, bias: Tensor | None) -> Self:
         """Round ``weight`` [out, in] to the nearest int8 per output channel."""
         codes, scale = round_symmetric(weight)
         return cls(codes.to(torch.int8), scale.squeeze(1), bias)
@@ -85,3 +86,17 @@ class Int8Linear(PackedLinear):
     def packed_tensors(self) -> list[Tensor]:
         """Codes and scales."""
         return [self.codes, self.scale]
+
+
+class Int8WeightLinear(Int8Linear):
+    """Weight-only: the same integers, activations as they are. A few rows read int8, many a widened slice."""
+
+    forward = PackedLinear.forward
+
+    def kernel(self, rows: Tensor) -> Tensor:
+        """Few rows: read the weight as int8; they are rounded to bf16."""
+        return super().kernel(rows).float().mul_(self.scale).to(rows.dtype)
+
+    def unpack(self, start: int, stop: int, dtype: torch.dtype) -> Tensor:
+        """Widen a slice."""
+        return super().unpack(start, stop, dtype).mul_(self.scale[start:stop, None])

@@ -34,7 +34,7 @@ class Gptq:
     """Store block weights in ``bits``; only below 8 bits does the rounding matter enough to be compensated.
 
     ``group_size``, ``grid``: as for round to nearest. ``order``: ``activation`` (largest first) or ``natural``.
-    ``damping``: added to the diagonal of H, relative to its mean. ``simulate``: as for round to nearest.
+    ``damping``: added to the diagonal of H, relative to its mean. ``scheme``, ``simulate``: as for round to nearest.
     ``predict``: say what the rounding is expected to cost, which needs gradients.
     """
 
@@ -43,6 +43,7 @@ class Gptq:
     grid: Literal["mse", "min_max"] = "mse"
     order: Literal["activation", "natural"] = "activation"
     damping: Positive = 0.01
+    scheme: Literal["w8a8", "weight_only"] = "w8a8"
     simulate: bool = False
     predict: bool = True
 
@@ -50,7 +51,9 @@ class Gptq:
         """See ``objectives.types.Quantizer``."""
         from objectives.quantization.layers import store_
 
-        store_(model, statistics, device, self.bits, self, simulate=self.simulate, predict=self.predict)
+        store_(
+            model, statistics, device, self.bits, self, scheme=self.scheme, simulate=self.simulate, predict=self.predict
+        )
 
     def round(self, weight: Tensor, moment: Moment, bits: int, group_size: int) -> Codes:
         """Codes of ``weight`` [out, in]."""
@@ -75,7 +78,7 @@ def compensated(
     inputs = weight.shape[1]
     order = torch.arange(inputs) if order is None else order
     group = order // (inputs // scale.shape[1])
-    factor = _inverse_factor(second[order][:, order], damping)
+    factor = inverse_factor(second[order][:, order], damping)
     # Channels as rows: every step then works on contiguous memory.
     open_ = weight.float().t()[order].contiguous()
     scales, zeros = scale.t()[group].contiguous(), zero.t()[group].contiguous()
@@ -98,7 +101,7 @@ def compensated(
     return values
 
 
-def _inverse_factor(second: Tensor, damping: float) -> Tensor:
+def inverse_factor(second: Tensor, damping: float) -> Tensor:
     """Upper U with U^T U = H^-1, without forming the inverse: H = R R^T with R upper, from the Cholesky factor of H
     with its channels reversed, gives U = R^-1.
     """

@@ -1,79 +1,20 @@
-"""The walk that all quantisers share: every block linear is rounded by a method, packed by the device, and noted.
-
-Linears that read the same tensor (query, key and value; gate and up) are rounded as one tall matrix, since their
-inputs, hence the curvature of their errors, are the same.
-"""
+"""The walk that all quantisers share: every block linear is rounded by a method, packed by the device, and noted."""
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
-from objectives.blocks import Block
-from objectives.calibration import Moment, Statistics
+from objectives.calibration import Statistics
 from objectives.errors import Unsupported
+from objectives.layers import Layer, layers_of, moment_of
 from objectives.models import LoadedModel
 from objectives.quantization.grid import Codes
-from objectives.types import Device, Rounding
+from objectives.types import Device, Rounding, Scheme
 
 GROUP_SIZES = (128, 64, 32)
-
-
-@dataclass(frozen=True)
-class Layer:
-    """Linears of one block that read the same tensor; they share their bits."""
-
-    block: Block
-    paths: tuple[str, ...]
-
-    @property
-    def key(self) -> tuple[str, str]:
-        """Name in the whole model: (block, first path)."""
-        return self.block.name, self.paths[0]
-
-    @property
-    def linears(self) -> list[nn.Linear]:
-        """In the order of the paths."""
-        return [self.block.linear(path) for path in self.paths]
-
-    @property
-    def weight(self) -> Tensor:
-        """All rows, fp32 [out of all, in]."""
-        return torch.cat([linear.weight.float() for linear in self.linears])
-
-    def digest(self) -> bytes:
-        """Of the weights as they are now: pruned differently, they differ."""
-        digest = hashlib.blake2b(digest_size=16)
-        for linear in self.linears:
-            digest.update(linear.weight.detach().contiguous().view(torch.uint8).numpy().tobytes())
-        return digest.digest()
-
-    @property
-    def parameters(self) -> int:
-        """Weights, biases left out."""
-        return sum(linear.weight.numel() for linear in self.linears)
-
-
-def layers_of(model: LoadedModel) -> Iterator[Layer]:
-    """All block linears, grouped by what they read."""
-    for block in model.blocks():
-        for paths in block.stack.shared_inputs:
-            yield Layer(block, paths)
-
-
-def moment_of(model: LoadedModel, statistics: Statistics, layer: Layer) -> Moment:
-    """Of the layer's inputs that pruning left; unit power where calibration saw nothing."""
-    width = layer.linears[0].in_features
-    moment = statistics.moments.get(layer.key)
-    if moment is None:
-        return Moment(torch.zeros(width), torch.eye(width))
-    kept = model.kept_inputs.get(layer.key)
-    return moment if kept is None else moment.select(kept)
 
 
 def group_size_for(layer: Layer, wanted: int) -> int | None:
@@ -98,6 +39,7 @@ def store_(
     device: Device,
     bits: int | Mapping[tuple[str, str], int],
     rounding: Rounding,
+    scheme: Scheme = "w8a8",
     simulate: bool = False,
     predict: bool = False,
 ) -> None:
@@ -105,8 +47,8 @@ def store_(
 
     A layer that fits no kernel below 8 bits stays in 16; that, and a smaller group than asked for, is noted. Raises
     Unsupported for a width that no kernel of the device stores; with ``simulate`` such a layer is rounded, but stored
-    in 16 bits, and the model is marked. ``predict``: add what the rounding is expected to cost to the model's
-    prediction, which needs gradients.
+    in 16 bits, and the model is marked. ``scheme``: what 8 bits means. ``predict``: add what the rounding is expected
+    to cost to the model's prediction, which needs gradients.
     """
     for layer in list(layers_of(model)):
         width = bits if isinstance(bits, int) else bits[layer.key]
@@ -118,7 +60,7 @@ def store_(
         start = 0
         for path, linear in zip(layer.paths, layer.linears):
             own = None if codes is None else codes.rows(slice(start, start := start + linear.out_features))
-            layer.block.module.set_submodule(path, _packed(model, linear, width, own, device))
+            layer.block.module.set_submodule(path, _packed(model, linear, width, own, device, scheme))
             model.notes.extend(_notes(f"{layer.block.name}.{path}", linear, width, own, rounding.group_size))
     device.place_(model)
 
@@ -129,14 +71,16 @@ def _predicted(model: LoadedModel, statistics: Statistics, layer: Layer, codes: 
     return sensitivity_of(model, statistics, layer, error_of(layer, codes))
 
 
-def _packed(model: LoadedModel, linear: nn.Linear, bits: int, codes: Codes | None, device: Device) -> nn.Module:
+def _packed(
+    model: LoadedModel, linear: nn.Linear, bits: int, codes: Codes | None, device: Device, scheme: Scheme
+) -> nn.Module:
     if bits < 8 and codes is None:
-        return device.pack(linear, 16, None)
+        return device.pack(linear, 16, None, scheme)
     if codes is not None and bits not in device.bits:
         linear.weight = nn.Parameter(codes.dequantize().to(linear.weight.dtype), requires_grad=False)
         model.simulated = True
-        return device.pack(linear, 16, None)
-    return device.pack(linear, bits, codes)
+        return device.pack(linear, 16, None, scheme)
+    return device.pack(linear, bits, codes, scheme)
 
 
 def _notes(name: str, linear: nn.Linear, bits: int, codes: Codes | None, wanted: int) -> Iterator[str]:

@@ -22,8 +22,8 @@ from objectives.types import Rounding
 if TYPE_CHECKING:
     from objectives.allocation import Options
     from objectives.calibration import Statistics
+    from objectives.layers import Layer
     from objectives.models import LoadedModel
-    from objectives.quantization.layers import Layer
     from objectives.types import Device
 
 Width = Literal[16, 8, 4, 3, 2]
@@ -33,12 +33,14 @@ Width = Literal[16, 8, 4, 3, 2]
 class Mixed:
     """Store block weights in ``bits`` on average, each layer in one of ``widths`` (or 16).
 
-    ``rounding``: how a width below 8 is rounded. ``simulate``: also widths that no kernel stores, accuracy only.
+    ``rounding``: how a width below 8 is rounded. ``scheme``: what 8 bits means. ``simulate``:
+    also widths that no kernel stores, accuracy only.
     """
 
     bits: Annotated[float, Field(strict=True, ge=2, le=16)] = 16.0
     widths: tuple[Width, ...] = (8, 4)
     rounding: InstanceOf[Rounding] = field(default_factory=Gptq)
+    scheme: Literal["w8a8", "weight_only"] = "w8a8"
     simulate: bool = False
 
     def quantize_(self, model: LoadedModel, statistics: Statistics, device: Device) -> None:
@@ -46,12 +48,12 @@ class Mixed:
         from objectives.quantization.layers import store_
 
         bits = self._assigned(model, statistics)
-        store_(model, statistics, device, bits, self.rounding, simulate=self.simulate, predict=True)
+        store_(model, statistics, device, bits, self.rounding, scheme=self.scheme, simulate=self.simulate, predict=True)
 
     def _assigned(self, model: LoadedModel, statistics: Statistics) -> dict[tuple[str, str], int]:
         """Bits by layer."""
         from objectives.allocation import cheapest
-        from objectives.quantization.layers import layers_of
+        from objectives.layers import layers_of
 
         layers = list(layers_of(model))
         if self.bits >= 16:

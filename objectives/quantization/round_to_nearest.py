@@ -29,20 +29,21 @@ class RoundToNearest:
     """Store block weights in ``bits``.
 
     ``group_size``: input channels per scale, at 4 bits. ``grid``: ``mse`` clips the range to the least output
-    error; ``min_max`` covers every weight. ``simulate``: also round to 3 and 2 bits, which no kernel here stores: such
-    a trial has an accuracy, but neither speed nor memory.
+    error; ``min_max`` covers every weight. ``scheme``: whether 8 bits round activations too. ``simulate``: also round
+    to 3 and 2 bits, which no kernel here stores: such a trial has an accuracy, but neither speed nor memory.
     """
 
     bits: Literal[16, 8, 4, 3, 2] = 16
     group_size: Literal[32, 64, 128] = 64
     grid: Literal["mse", "min_max"] = "mse"
+    scheme: Literal["w8a8", "weight_only"] = "w8a8"
     simulate: bool = False
 
     def quantize_(self, model: LoadedModel, statistics: Statistics, device: Device) -> None:
         """See ``objectives.types.Quantizer``."""
         from objectives.quantization.layers import store_
 
-        store_(model, statistics, device, self.bits, self, simulate=self.simulate)
+        store_(model, statistics, device, self.bits, self, scheme=self.scheme, simulate=self.simulate)
 
     def round(self, weight: Tensor, moment: Moment, bits: int, group_size: int) -> Codes:
         """Codes of ``weight`` [out, in]; the error is weighted by E[x^2] of each input."""

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 import torch
 
 from objectives.calibration import Statistics
+from objectives.layers import Layer, moment_of
 from objectives.packing.int8 import round_symmetric
-from objectives.quantization.layers import Layer, codes_of, moment_of
+from objectives.quantization.layers import codes_of
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -22,6 +22,7 @@ from objectives.checkpoint import MANIFEST, load, save
 from objectives.devices.cpu import Cpu
 from objectives.errors import ModelError
 from objectives.models import LoadedModel
+from objectives.packing.int8 import Int8WeightLinear
 from objectives.pruning.structured import Structured
 from objectives.quantization.round_to_nearest import RoundToNearest
 from tests.objectives.conftest import Tiny
@@ -62,6 +63,17 @@ def outputs(model: LoadedModel) -> list[Tensor]:
 
 def same(left: list[Tensor], right: list[Tensor]) -> bool:
     return all(torch.equal(one, other) for one, other in zip(left, right, strict=True))
+
+
+def test_8_bit_weights_alone_come_back_as_such(
+    tiny: Tiny, statistics: Callable[[str], Statistics], tmp_path: Path
+) -> None:
+    model = tiny("llama").copy()
+    RoundToNearest(bits=8, scheme="weight_only").quantize_(model, statistics("llama"), Cpu())
+    save(model, tmp_path / "small")
+    loaded = load(tmp_path / "small")
+    assert type(next(loaded.blocks()).linear("mlp.up_proj")) is Int8WeightLinear
+    assert same(outputs(loaded), outputs(model))
 
 
 @pytest.mark.parametrize(("family", "ratio"), [*product(CORE, [0.0, 0.5]), *product(OTHERS, [0.5])])

@@ -21,7 +21,7 @@ from objectives.packing import bf16, int4, int8, linear
 from objectives.packing.bf16 import Bf16Linear
 from objectives.packing.capability import CpuKernels, cpu_kernels
 from objectives.packing.int4 import Int4Linear, block_rows, check_shape, pack, unpack_codes
-from objectives.packing.int8 import Int8Linear, round_symmetric
+from objectives.packing.int8 import Int8Linear, Int8WeightLinear, round_symmetric
 from objectives.packing.linear import PackedLinear
 from objectives.quantization.grid import Codes
 
@@ -61,6 +61,11 @@ def make_int8(out: int, width: int, bias: bool = False) -> Made:
     return Made(Int8Linear.from_weight(weight, shift), (weight / scale).round() * scale, shift, rounds=True)
 
 
+def make_int8_weight_only(out: int, width: int, bias: bool = False) -> Made:
+    made = make_int8(out, width, bias)
+    return Made(Int8WeightLinear(made.linear.codes, made.linear.scale, made.linear.bias), made.weight, made.bias)
+
+
 def make_int4(out: int, width: int, bias: bool = False, group: int = 32) -> Made:
     values = torch.randint(0, 16, (out, width), generator=torch.Generator().manual_seed(2))
     scale = (0.1 + random(out, width // group).abs()).bfloat16().float()
@@ -70,7 +75,7 @@ def make_int4(out: int, width: int, bias: bool = False, group: int = 32) -> Made
     return Made(Int4Linear.from_codes(values, scale, zero, shift), (values - 8) * spread[0] + spread[1], shift)
 
 
-MAKERS = {"bf16": make_bf16, "int8": make_int8, "int4": make_int4}
+MAKERS = {"bf16": make_bf16, "int8": make_int8, "int8_weight_only": make_int8_weight_only, "int4": make_int4}
 Maker = Callable[..., Made]
 
 
@@ -121,7 +126,7 @@ def test_many_rows_are_multiplied_in_full_precision(make: Maker, monkeypatch: py
 def test_both_paths_agree(make: Maker) -> None:
     packed = make(96, 128).linear
     rows = random(5, 128)
-    if isinstance(packed, Int8Linear):
+    if type(packed) is Int8Linear:
         rows = round_symmetric(rows)[0]
     assert error(packed.kernel(rows), packed._multiply_unpacked(rows).double()) < 0.005
 
@@ -281,7 +286,7 @@ def test_rows_in_bf16_are_multiplied_in_fp32_where_bf16_is_slow(kernels: bool, m
 def test_a_slice_of_the_weight_is_the_weight_it_stands_for(make: Maker, start: int, stop: int) -> None:
     made = make(64, 64)
     found = made.linear.unpack(start, stop, torch.float32).double()
-    if isinstance(made.linear, Int8Linear):
+    if type(made.linear) is Int8Linear:
         found = found * made.linear.scale[start:stop, None]
     torch.testing.assert_close(found, made.weight[start:stop], rtol=1e-5, atol=1e-5)
 

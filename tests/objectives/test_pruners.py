@@ -1,4 +1,8 @@
-"""What every pruner of ``conf/pruning`` promises, on every family; whole blocks are tried in ``test_depth``."""
+"""What every pruner of ``conf/pruning`` promises, on every family.
+
+What concerns widths is asked of those that prune widths; whole blocks are tried in ``test_depth``, masks in
+``test_masks``.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +26,8 @@ from tests.objectives.families import CORE, DECODERS, answer, each_core_family, 
 from tests.objectives.recipes import built, choices
 
 RATIOS, FEW = (0.1, 0.25, 0.5, 0.6), (0.25, 0.5)
-PAIRS = [pair for pair in pairs("pruning") if pair[0] != "depth"]
+BY_WIDTH = [choice for choice in choices("pruning") if hasattr(built("pruning", choice), "criterion")]
+PAIRS = [pair for pair in pairs("pruning") if pair[0] in BY_WIDTH]
 Prune = Callable[..., LoadedModel]
 each_pruner = pytest.mark.parametrize("choice", choices("pruning"))
 each_pair = pytest.mark.parametrize(("choice", "family"), PAIRS)

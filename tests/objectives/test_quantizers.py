@@ -17,6 +17,7 @@ from objectives.calibration import Statistics
 from objectives.devices.cpu import Cpu
 from objectives.errors import Unsupported
 from objectives.families import FAMILIES
+from objectives.layers import layers_of
 from objectives.measuring.weighing import block_weights, stored_bytes, weigh
 from objectives.models import LoadedModel
 from objectives.packing.bf16 import Bf16Linear
@@ -26,7 +27,6 @@ from objectives.packing.int8 import Int8Linear
 from objectives.packing.linear import PackedLinear
 from objectives.pruning.structured import Structured
 from objectives.quantization.grid import Codes, min_max_grid, round_to_grid
-from objectives.quantization.layers import layers_of
 from objectives.quantization.round_to_nearest import RoundToNearest
 from objectives.quantization.sensitivity import rounded_loss
 from tests.objectives.conftest import Tiny

@@ -1,0 +1,1 @@
+"""What is done between pruning and rounding to win back accuracy: one method per file."""

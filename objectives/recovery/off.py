@@ -1,0 +1,21 @@
+"""No recovery: the model stays as pruning left it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pydantic.dataclasses import dataclass as settings
+
+from objectives.settings import FORBID
+
+if TYPE_CHECKING:
+    from objectives.calibration import Statistics
+    from objectives.models import LoadedModel
+
+
+@settings(frozen=True, kw_only=True, config=FORBID)
+class Off:
+    """Do nothing."""
+
+    def recover_(self, model: LoadedModel, statistics: Statistics) -> None:
+        """See ``objectives.types.Recovery``."""
