@@ -42,7 +42,7 @@ class Distillation:
     steps: Count | None = None
     rank: Count = 16
     rate: Positive = 1e-3
-    tokens: Count = 1024
+    tokens: Count = 512
 
     def recover_(self, model: LoadedModel, statistics: Statistics) -> None:
         """See ``objectives.types.Recovery``."""
