@@ -119,13 +119,16 @@ class Evaluator:
         metrics |= {"accuracy": score.accuracy, "accuracy_stderr": score.stderr, **score.extra}
         if not math.isnan(model.predicted_loss):
             metrics["predicted_loss"] = model.predicted_loss
+        samples: dict[str, tuple[float, ...]] = {}
+        notes = tuple(model.notes)
         if model.simulated:  # rounded but not stored so: its speed and bytes would be those of 16 bits
-            return Measurement(_without_bytes(metrics), {"accuracy": score.examples}, ("simulated", *model.notes))
-        samples = self._run(candidate, model, metrics)
+            metrics, notes = _without_bytes(metrics), ("simulated", *notes)
+        else:
+            samples = self._run(candidate, model, metrics)
         wrong = [name for name, value in metrics.items() if not math.isfinite(value)]
         if wrong:
             return Failure(Reason.NOT_FINITE, f"{', '.join(wrong)} not finite")
-        return Measurement(metrics, {**samples, "accuracy": score.examples}, tuple(model.notes))
+        return Measurement(metrics, {**samples, "accuracy": score.examples}, notes)
 
     def _run(self, candidate: Candidate, model: LoadedModel, metrics: dict[str, float]) -> dict[str, tuple[float, ...]]:
         """Time and weigh the running model; adds to ``metrics`` and returns the raw samples."""

@@ -12,6 +12,21 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from objectives.blocks import Unit
+from objectives.calibration import Statistics
+from objectives.models import LoadedModel
+from objectives.pruning.curve import Curve
+
+
+def removal_curve(
+    unit: Unit, model: LoadedModel, statistics: Statistics, felt: Tensor, removed: tuple[int, ...], damping: float
+) -> Curve:
+    """The curve of one unit of the dense ``model``; the other arguments are those of :func:`removal`."""
+    moment = statistics.moments[unit.key]
+    second = moment.second if model.block(unit.block).linear(unit.consumer).bias is None else moment.centred
+    order, losses = removal(felt, second, unit.width, removed, damping)
+    return Curve(unit, order, removed, tuple(losses))
+
 
 def removal(
     felt: Tensor, second: Tensor, width: int, removed: tuple[int, ...], damping: float

@@ -37,16 +37,11 @@ class KFac:
 
     def curve(self, unit: Unit, model: LoadedModel, statistics: Statistics, removed: tuple[int, ...]) -> Curve:
         """See ``objectives.types.Criterion``."""
-        from objectives.pruning.curve import Curve
-        from objectives.pruning.removal import removal
+        from objectives.pruning.removal import removal_curve
 
-        linear = model.block(unit.block).linear(unit.consumer)
-        moment = statistics.moments[unit.key]
-        second = moment.second if linear.bias is None else moment.centred
-        gradient = statistics.gradients[unit.key]
-        felt = root(gradient) @ linear.weight.float()  # its Gram matrix is W^T G W
-        order, losses = removal(felt, second, unit.width, removed, self.damping)
-        return Curve(unit, order, removed, tuple(losses))
+        weight = model.block(unit.block).linear(unit.consumer).weight.float()
+        felt = root(statistics.gradients[unit.key]) @ weight  # its Gram matrix is W^T G W
+        return removal_curve(unit, model, statistics, felt, removed, self.damping)
 
 
 def root(gradient: Tensor) -> Tensor:

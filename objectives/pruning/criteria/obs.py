@@ -31,11 +31,7 @@ class Obs:
 
     def curve(self, unit: Unit, model: LoadedModel, statistics: Statistics, removed: tuple[int, ...]) -> Curve:
         """See ``objectives.types.Criterion``."""
-        from objectives.pruning.curve import Curve
-        from objectives.pruning.removal import removal
+        from objectives.pruning.removal import removal_curve
 
-        linear = model.block(unit.block).linear(unit.consumer)
-        moment = statistics.moments[unit.key]
-        second = moment.second if linear.bias is None else moment.centred
-        order, losses = removal(linear.weight.float(), second, unit.width, removed, self.damping)
-        return Curve(unit, order, removed, tuple(losses))
+        weight = model.block(unit.block).linear(unit.consumer).weight.float()
+        return removal_curve(unit, model, statistics, weight, removed, self.damping)
