@@ -29,6 +29,7 @@ from objectives.models import LoadedModel, auto_class
 from objectives.packing.bf16 import Bf16Linear
 from objectives.packing.int4 import Int4Linear, block_rows
 from objectives.packing.int8 import Int8Linear, Int8WeightLinear
+from objectives.packing.linear import PackedLinear
 from objectives.pruning import surgery
 from objectives.types import Head
 
@@ -80,6 +81,9 @@ def load(folder: Path) -> LoadedModel:
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
         raise ModelError(f"{folder}: {MANIFEST}, config and tokenizer describe no model: {reason}") from error
     _fill_(model.module, folder / "model.safetensors")
+    for module in model.module.modules():
+        if isinstance(module, PackedLinear):
+            module.settle_()
     return model
 
 

@@ -74,7 +74,7 @@ class Cpu:
             return Bf16Linear.from_linear(linear)
         if bits == 8:
             kind = Int8Linear if scheme == "w8a8" else Int8WeightLinear
-            return kind.from_weight(linear.weight.detach(), bias)
+            return kind.from_weight(linear.weight.detach(), bias).settle_()
         if bits == 4 and codes is not None:
             return Int4Linear.from_codes(codes.values, codes.scale, codes.zero, bias)
         raise Unsupported(f"no CPU kernel stores {bits} bits")

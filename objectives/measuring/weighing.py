@@ -12,10 +12,13 @@ from objectives.models import LoadedModel
 def stored_bytes(modules: Iterable[nn.Module]) -> int:
     """Bytes of all parameters and buffers; a tensor that several modules share counts once.
 
-    Subclass tensors (torchao) report the dtype they imitate, so their inner tensors are counted instead.
+    Subclass tensors (torchao) report the dtype they imitate, so their inner tensors are counted instead; what a kernel
+    keeps outside of tensors, packed linears tell.
     """
     seen: dict[int, int] = {}
     for module in modules:
+        for part in module.modules():
+            seen[id(part)] = getattr(part, "hidden_bytes", 0)
         for tensor in [*module.parameters(), *module.buffers()]:
             for plain in _plain(tensor.data if isinstance(tensor, nn.Parameter) else tensor):
                 storage = plain.untyped_storage()

@@ -42,7 +42,3 @@ class Bf16Linear(PackedLinear):
     def unpack(self, start: int, stop: int, dtype: torch.dtype) -> Tensor:
         """Widen a slice."""
         return self.weight[start:stop].to(dtype)
-
-    def packed_tensors(self) -> list[Tensor]:
-        """The bf16 weight."""
-        return [self.weight]

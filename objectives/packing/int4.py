@@ -99,7 +99,7 @@ class Int4Linear(PackedLinear):
         self.group_size = self.in_features // scale_zero.shape[0]
         self._block = block_rows()
         whole_blocks = self._block is not None and self.out_features % self._block == 0
-        self.kernel_rows = 96 if whole_blocks else sys.maxsize
+        self.kernel_rows = 48 if whole_blocks else sys.maxsize
 
     @classmethod
     def from_codes(cls, codes: Tensor, scale: Tensor, zero: Tensor, bias: Tensor | None) -> Int4Linear:
@@ -123,14 +123,10 @@ class Int4Linear(PackedLinear):
         assert self._block is not None
         codes = unpack_codes(self.packed, self._block).to(dtype)
         groups = codes.view(-1, self.group_size, self.out_features)
-        scale, zero = self.scale_zero.to(dtype).unbind(dim=2)
+        scale, zero = self.scale_zero.to(dtype).permute(2, 0, 1).contiguous()
         groups.mul_(scale.unsqueeze(1)).add_((zero - 8 * scale).unsqueeze(1))
         return codes
 
     def unpack(self, start: int, stop: int, dtype: torch.dtype) -> Tensor:
         """A slice of W; unpacks whole, for tests and tools."""
         return self._transposed(dtype).t()[start:stop]
-
-    def packed_tensors(self) -> list[Tensor]:
-        """Codes, scales and zeros."""
-        return [self.packed, self.scale_zero]

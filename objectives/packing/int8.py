@@ -1,35 +1,58 @@
 """8 bits: int8 weights per output channel; W8A8 rounds the activations to int8 per token too, weight-only does not.
 
-W8A8 has three kernels for the same integers; only where they are multiplied differs:
-``_int_mm`` on CPUs with int8 instructions, aten's int8-weight kernel for a few rows (it reads the integers as
-bf16, which holds every int8 exactly), and a fp32 GEMM on the integers elsewhere (exact below 2^24).
-The second returns bf16, so it differs from the others by rounding (about 2e-3 relative).
+W8A8 multiplies integers: by fbgemm where torch has it (any x86), by ``_int_mm`` on other CPUs with int8 instructions,
+by a fp32 GEMM elsewhere. fbgemm keeps the weight in its own layout, outside of tensors and in whole blocks of 512
+inputs, hence :meth:`Int8Linear.settle_`; inputs that fill no block stay in a tensor. Without VNNI it adds two products
+in 16 bits, which saturate at 255 * 129: the scale of a channel is therefore chosen so that no two neighbours add up to
+more than 128. That makes it a third coarser than the largest weight alone would ask for, costs little (docs/log.md),
+and the integers are the same on every CPU.
 
 Symmetric rounding per token and channel follows Dettmers et al., LLM.int8(), https://arxiv.org/abs/2208.07339.
 """
 
 from __future__ import annotations
 
+import warnings
 from functools import cache
-from typing import Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from objectives.packing.capability import cpu_kernels
 from objectives.packing.linear import PackedLinear
+
+_PRODUCT = "linear_with_input_q_dq_qweight_dq_output_fp32"
+_BLOCK_INPUTS = 512
+_WORTH_A_CALL = 1 << 18
+_FEW = 8
+_CENTRE = 128
+"""fbgemm's activations are unsigned."""
 
 
 def round_symmetric(values: Tensor) -> tuple[Tensor, Tensor]:
     """Round each row of ``values`` [n, k] to integers in [-127, 127].
 
     Returns the integers (as fp32, [n, k]) and the scale of each row (fp32, [n, 1]); a row of zeros stays zero.
-    Few operations on purpose: at decode, launching them takes longer than computing them.
     """
     values = values.float()
-    largest = torch.linalg.vector_norm(values, ord=float("inf"), dim=1, keepdim=True)
-    scale = largest.div_(127.0).clamp_min_(1e-30)
+    scale = _row_scale(values)
     return (values / scale).round_(), scale
+
+
+def round_in_pairs(weight: Tensor) -> tuple[Tensor, Tensor]:
+    """As :func:`round_symmetric`, and neighbours (0 and 1, 2 and 3, ...) of one sign add up to at most 128."""
+    weight = weight.float()
+    pairs = pad(weight, (0, weight.shape[1] % 2)).view(weight.shape[0], -1, 2)
+    above, below = pairs.clamp_min(0).sum(dim=2), pairs.clamp_max(0).sum(dim=2)
+    largest = torch.maximum(above, -below).amax(dim=1, keepdim=True)
+    scale = largest.div_(127.0).clamp_min_(1e-30)  # rounding two numbers adds one at most
+    return (weight / scale).round_(), scale
+
+
+def _row_scale(values: Tensor) -> Tensor:
+    return values.abs().amax(dim=1, keepdim=True).div_(127.0).clamp_min_(1e-30)
 
 
 @cache
@@ -38,8 +61,14 @@ def _ones(size: int) -> Tensor:
     return torch.ones(size, dtype=torch.bfloat16)
 
 
-class Int8Linear(PackedLinear):
-    """``codes``: int8 [out, in]; ``scale``: fp32 [out]."""
+def _int8_weight_product(rows: Tensor, codes: Tensor) -> Tensor:
+    """``rows`` in bf16 (it holds every int8 exactly) times the integers, bf16; fast for a few rows."""
+    product: Tensor = torch.ops.aten._weight_int8pack_mm(rows.to(torch.bfloat16), codes, _ones(codes.shape[0]))
+    return product
+
+
+class Int8WeightLinear(PackedLinear):
+    """Weight-only. ``codes``: int8 [out, in]; ``scale``: fp32 [out]. A few rows read int8, many a widened slice."""
 
     codes: Tensor
     scale: Tensor
@@ -50,7 +79,7 @@ class Int8Linear(PackedLinear):
         self.register_buffer("codes", codes.contiguous())
         self.register_buffer("scale", scale)
         # aten's kernel reads past the end where in_features is no multiple of 32 (it crashed the process).
-        self.kernel_rows = 8 if self.in_features % 32 == 0 else 0
+        self.kernel_rows = _FEW if self.in_features % 32 == 0 else 0
 
     @classmethod
     def from_weight(cls, weight: Tensor, bias: Tensor | None) -> Self:
@@ -58,45 +87,123 @@ class Int8Linear(PackedLinear):
         codes, scale = round_symmetric(weight)
         return cls(codes.to(torch.int8), scale.squeeze(1), bias)
 
+    def kernel(self, rows: Tensor) -> Tensor:
+        """Few rows: read the weight as int8; they are rounded to bf16."""
+        return _int8_weight_product(rows, self.codes).float().mul_(self.scale).to(rows.dtype)
+
+    def unpack(self, start: int, stop: int, dtype: torch.dtype) -> Tensor:
+        """Widen a slice."""
+        return self.codes[start:stop].to(dtype).mul_(self.scale[start:stop, None])
+
+
+class Int8Linear(PackedLinear):
+    """W8A8. ``scale``: fp32 [out]; the integers: see :func:`round_in_pairs`."""
+
+    scale: Tensor
+    _open: Tensor
+    """Integers [out, last inputs] that fbgemm does not hold."""
+    weight = None
+
+    def __init__(self, codes: Tensor, scale: Tensor, bias: Tensor | None) -> None:
+        super().__init__(codes.shape[1], codes.shape[0], bias)
+        self._fbgemm: Any = None
+        self.register_buffer("_open", codes.contiguous(), persistent=False)
+        self.register_buffer("scale", scale)
+
+    @classmethod
+    def from_weight(cls, weight: Tensor, bias: Tensor | None) -> Self:
+        """Round ``weight`` [out, in] to the nearest int8 per output channel."""
+        codes, scale = round_in_pairs(weight)
+        return cls(codes.to(torch.int8), scale.squeeze(1), bias)
+
+    @property
+    def codes(self) -> Tensor:
+        """The integers, int8 [out, in]."""
+        if self._fbgemm is None:
+            return self._open
+        held: Tensor = torch.ops.quantized.linear_unpack(self._fbgemm)[0].int_repr()
+        return torch.cat([held, self._open], dim=1)
+
+    def settle_(self) -> Self:
+        """Move the weight into the layout that this CPU multiplies fastest; returns self."""
+        held = _inputs_for_fbgemm(self.in_features, self.out_features)
+        if self._fbgemm is None and held and _fbgemm_is_exact():
+            self._fbgemm = _prepacked(self._open[:, :held], self.scale)
+            self._open = self._open[:, held:].clone()
+            padded = -(-held // _BLOCK_INPUTS) * _BLOCK_INPUTS * -(-self.out_features // 16) * 16
+            self.hidden_bytes = padded + 12 * self.out_features  # a scale, a sum and a zero per channel
+        return self
+
     def forward(self, x: Tensor) -> Tensor:
         """Round the activations per token, multiply the integers, scale back."""
-        codes, token_scale = round_symmetric(x.reshape(-1, self.in_features))
-        y = self._multiply(codes).float().mul_(token_scale).mul_(self.scale)
+        codes, scale = round_symmetric(x.reshape(-1, self.in_features))
+        y = self._multiply(codes).mul_(scale)
         if self.bias is not None:
             y = y.add_(self.bias)
         return y.to(x.dtype).view(*x.shape[:-1], self.out_features)
 
     def _multiply(self, codes: Tensor) -> Tensor:
-        if cpu_kernels().int8:
-            return torch._int_mm(codes.to(torch.int8), self.codes.t())
-        if codes.shape[0] <= self.kernel_rows:
-            return self.kernel(codes)
-        return self._multiply_unpacked(codes)
+        """``codes`` [m, in] times the scaled weight, fp32 [m, out]."""
+        if self._fbgemm is None:
+            return self._multiply_open(codes)
+        held = self.in_features - self._open.shape[1]
+        y = _fbgemm_product(codes[:, :held], self._fbgemm)
+        return y.add_(self._multiply_open(codes[:, held:])) if held < self.in_features else y
 
-    def kernel(self, rows: Tensor) -> Tensor:
-        """Few rows: read the weight as int8."""
-        ones = _ones(self.out_features)
-        product: Tensor = torch.ops.aten._weight_int8pack_mm(rows.to(torch.bfloat16), self.codes, ones)
-        return product
-
-    def unpack(self, start: int, stop: int, dtype: torch.dtype) -> Tensor:
-        """The integers of a slice, unscaled: the output is scaled instead."""
-        return self.codes[start:stop].to(dtype)
-
-    def packed_tensors(self) -> list[Tensor]:
-        """Codes and scales."""
-        return [self.codes, self.scale]
-
-
-class Int8WeightLinear(Int8Linear):
-    """Weight-only: the same integers, activations as they are. A few rows read int8, many a widened slice."""
-
-    forward = PackedLinear.forward
-
-    def kernel(self, rows: Tensor) -> Tensor:
-        """Few rows: read the weight as int8; they are rounded to bf16."""
-        return super().kernel(rows).float().mul_(self.scale).to(rows.dtype)
+    def _multiply_open(self, codes: Tensor) -> Tensor:
+        if self._fbgemm is None and cpu_kernels().int8:
+            return torch._int_mm(codes.to(torch.int8), self._open.t()).float().mul_(self.scale)
+        if codes.shape[0] <= _FEW and codes.shape[1] % 32 == 0:
+            return _int8_weight_product(codes, self._open).float().mul_(self.scale)
+        if self._fbgemm is None:
+            return self._multiply_unpacked(codes)
+        return codes @ self._open.float().mul_(self.scale[:, None]).t()
 
     def unpack(self, start: int, stop: int, dtype: torch.dtype) -> Tensor:
         """Widen a slice."""
-        return super().unpack(start, stop, dtype).mul_(self.scale[start:stop, None])
+        return self.codes[start:stop].to(dtype).mul_(self.scale[start:stop, None])
+
+    def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        destination[prefix + "codes"] = self.codes
+
+
+def _inputs_for_fbgemm(inputs: int, outputs: int) -> int:
+    """How many of the first inputs it shall hold: it fills up its last block with zeros, by a tenth at most.
+
+    None of a small weight: there a call costs more than the multiplication.
+    """
+    if inputs * outputs < _WORTH_A_CALL:
+        return 0
+    return inputs if -inputs % _BLOCK_INPUTS <= inputs // 10 else inputs // _BLOCK_INPUTS * _BLOCK_INPUTS
+
+
+def _prepacked(codes: Tensor, scale: Tensor) -> Any:
+    zeros = torch.zeros(len(scale), dtype=torch.int64)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # torch means to drop these; without them we take another path
+        weight = torch._make_per_channel_quantized_tensor(codes, scale.double(), zeros, 0)
+    engine = torch.backends.quantized.engine
+    torch.backends.quantized.engine = "fbgemm"
+    try:
+        return torch.ops.quantized.linear_prepack(weight, None)
+    finally:
+        torch.backends.quantized.engine = engine
+
+
+def _fbgemm_product(rows: Tensor, packed: Any) -> Tensor:
+    product: Tensor = getattr(torch.ops.quantized, _PRODUCT)(rows, 1.0, _CENTRE, packed)
+    return product
+
+
+@cache
+def _fbgemm_is_exact() -> bool:
+    """Whether fbgemm is there and multiplies integers without losing any, tried where 16-bit sums are largest."""
+    if "fbgemm" not in torch.backends.quantized.supported_engines or not hasattr(torch.ops.quantized, _PRODUCT):
+        return False
+    generator = torch.Generator().manual_seed(0)
+    codes, _ = round_in_pairs(torch.randn(64, 96, generator=generator))
+    rows = torch.randint(-127, 128, (32, 96), generator=generator).float()
+    rows[0], rows[1] = 127, -127
+    found = _fbgemm_product(rows, _prepacked(codes.to(torch.int8), torch.ones(64)))
+    return torch.equal(found, rows @ codes.t())

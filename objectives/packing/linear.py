@@ -8,6 +8,8 @@ vocabulary head) does not need its unpacked copy in memory.
 
 from __future__ import annotations
 
+from typing import Self
+
 import torch
 from torch import Tensor, nn
 
@@ -26,6 +28,8 @@ class PackedLinear(nn.Module):
     out_features: int
     bias: nn.Parameter | None
     kernel_rows: int
+    hidden_bytes: int = 0
+    """Of the weight, what a kernel keeps outside of tensors."""
 
     def __init__(self, in_features: int, out_features: int, bias: Tensor | None) -> None:
         super().__init__()
@@ -37,18 +41,18 @@ class PackedLinear(nn.Module):
         """``rows`` [m, in] -> [m, out] without bias, on the packed weight."""
         raise NotImplementedError
 
+    def settle_(self) -> Self:
+        """Prepare for the kernel of this CPU, once the values are in place; returns self."""
+        return self
+
     def unpack(self, start: int, stop: int, dtype: torch.dtype) -> Tensor:
         """Rows ``start:stop`` of W as ``[stop - start, in]`` in ``dtype``."""
-        raise NotImplementedError
-
-    def packed_tensors(self) -> list[Tensor]:
-        """What the weight occupies in memory, scales included, bias excluded."""
         raise NotImplementedError
 
     def forward(self, x: Tensor) -> Tensor:
         """Apply to ``x`` [..., in]; the output has the dtype of ``x``."""
         rows = x.reshape(-1, self.in_features)
-        if not cpu_kernels().bf16:  # T5 casts what its FFN's last linear reads to the dtype of that one's weight
+        if rows.dtype != torch.float32 and not cpu_kernels().bf16:  # T5 casts what its FFN's last linear reads
             rows = rows.float()
         y = self.kernel(rows) if rows.shape[0] <= self.kernel_rows else self._multiply_unpacked(rows)
         if self.bias is not None:

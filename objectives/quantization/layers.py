@@ -56,7 +56,7 @@ def store_(
             raise Unsupported(f"{width} bits on {device.name}: choose from {sorted(device.bits)}")
         codes = codes_of(model, statistics, layer, width, rounding) if width < 8 else None
         if width < 16 and (codes is not None or width == 8):
-            model.predicted_loss += _predicted(model, statistics, layer, codes) if predict else math.nan
+            model.predicted_loss += _predicted(model, statistics, layer, codes, scheme) if predict else math.nan
         start = 0
         for path, linear in zip(layer.paths, layer.linears):
             own = None if codes is None else codes.rows(slice(start, start := start + linear.out_features))
@@ -65,10 +65,10 @@ def store_(
     device.place_(model)
 
 
-def _predicted(model: LoadedModel, statistics: Statistics, layer: Layer, codes: Codes | None) -> float:
+def _predicted(model: LoadedModel, statistics: Statistics, layer: Layer, codes: Codes | None, scheme: Scheme) -> float:
     from objectives.quantization.sensitivity import error_of, sensitivity_of
 
-    return sensitivity_of(model, statistics, layer, error_of(layer, codes))
+    return sensitivity_of(model, statistics, layer, error_of(layer, codes, scheme))
 
 
 def _packed(

@@ -71,5 +71,5 @@ class Mixed:
         from objectives.allocation import Options
         from objectives.quantization.sensitivity import rounded_loss
 
-        losses = [rounded_loss(model, statistics, layer, width, self.rounding) for width in widths]
+        losses = [rounded_loss(model, statistics, layer, width, self.rounding, self.scheme) for width in widths]
         return Options([(16 - width) * layer.parameters for width in widths], losses)

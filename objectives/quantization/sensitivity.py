@@ -13,7 +13,7 @@ import torch
 
 from objectives.calibration import Statistics
 from objectives.layers import Layer, moment_of
-from objectives.packing.int8 import round_symmetric
+from objectives.packing.int8 import round_in_pairs, round_symmetric
 from objectives.quantization.layers import codes_of
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from objectives.models import LoadedModel
     from objectives.quantization.grid import Codes
-    from objectives.types import Rounding
+    from objectives.types import Rounding, Scheme
 
 
 def sensitivity(error: Tensor, second: Tensor, power: Tensor) -> float:
@@ -40,12 +40,12 @@ def output_power(model: LoadedModel, statistics: Statistics, layer: Layer) -> Te
     return torch.cat(parts)
 
 
-def error_of(layer: Layer, codes: Codes | None) -> Tensor:
-    """What rounding changed of a layer's weight [out, in]; without codes, rounded to int8 per output channel."""
+def error_of(layer: Layer, codes: Codes | None, scheme: Scheme) -> Tensor:
+    """What rounding changed of a layer's weight [out, in]; without codes, rounded to int8 as ``scheme`` does."""
     weight = layer.weight
     if codes is not None:
         return codes.dequantize() - weight
-    values, scale = round_symmetric(weight)
+    values, scale = (round_in_pairs if scheme == "w8a8" else round_symmetric)(weight)
     return values.mul_(scale).sub_(weight)
 
 
@@ -54,19 +54,23 @@ def sensitivity_of(model: LoadedModel, statistics: Statistics, layer: Layer, err
     return sensitivity(error, moment_of(model, statistics, layer).second, output_power(model, statistics, layer))
 
 
-def rounded_loss(model: LoadedModel, statistics: Statistics, layer: Layer, bits: int, rounding: Rounding) -> float:
+def rounded_loss(
+    model: LoadedModel, statistics: Statistics, layer: Layer, bits: int, rounding: Rounding, scheme: Scheme
+) -> float:
     """Predicted loss of storing a layer in ``bits``; infinite where no kernel takes its shape.
 
     Computed once per study for the same weights.
     """
     if bits == 16:
         return 0.0
-    key = (rounded_loss, rounding, bits, layer.key, layer.digest())
-    return statistics.once(key, lambda: _rounded_loss(model, statistics, layer, bits, rounding))
+    key = (rounded_loss, rounding, bits, scheme, layer.key, layer.digest())
+    return statistics.once(key, lambda: _rounded_loss(model, statistics, layer, bits, rounding, scheme))
 
 
-def _rounded_loss(model: LoadedModel, statistics: Statistics, layer: Layer, bits: int, rounding: Rounding) -> float:
+def _rounded_loss(
+    model: LoadedModel, statistics: Statistics, layer: Layer, bits: int, rounding: Rounding, scheme: Scheme
+) -> float:
     codes = codes_of(model, statistics, layer, bits, rounding) if bits < 8 else None
     if bits < 8 and codes is None:
         return float("inf")
-    return sensitivity_of(model, statistics, layer, error_of(layer, codes))
+    return sensitivity_of(model, statistics, layer, error_of(layer, codes, scheme))

@@ -75,7 +75,7 @@ def test_the_output_is_close_to_that_of_the_unpacked_model(
     unpacked = tiny(family).copy()
     unpacked.module.float()
     off = error(outputs(quantize(family, choice, bits=bits), *shape), outputs(unpacked, *shape))
-    assert off < {16: 0.01, 8: 0.03, 4: 0.3}[bits]
+    assert off < {16: 0.01, 8: 0.035, 4: 0.3}[bits]
     assert off > {16: -1.0, 8: 0.002, 4: 0.02}[bits]  # else nothing was rounded
 
 
@@ -333,7 +333,7 @@ def test_the_assignment_is_the_best_of_all_within_the_budget(
     model, mixed = tiny("llama"), built("quantization", "mixed", bits=6.0, widths=[8, 4])
     layers = list(layers_of(model))
     loss = {
-        (layer.key, bits): rounded_loss(model, statistics("llama"), layer, bits, mixed.rounding)
+        (layer.key, bits): rounded_loss(model, statistics("llama"), layer, bits, mixed.rounding, mixed.scheme)
         for layer in layers
         for bits in (8, 4)
     }
