@@ -27,6 +27,7 @@ from objectives.devices.cpu import Cpu
 from objectives.errors import ModelError
 from objectives.models import LoadedModel, auto_class
 from objectives.packing.bf16 import Bf16Linear
+from objectives.packing.embedding import Int8Embedding, replace_
 from objectives.packing.int4 import Int4Linear, block_rows
 from objectives.packing.int8 import Int8Linear, Int8WeightLinear
 from objectives.packing.linear import PackedLinear
@@ -39,6 +40,7 @@ _STORED: Mapping[str, type[nn.Module]] = {
     "int8": Int8Linear,
     "int8_weight_only": Int8WeightLinear,
     "int4": Int4Linear,
+    "int8_embedding": Int8Embedding,
 }
 
 
@@ -48,11 +50,11 @@ def save(model: LoadedModel, folder: Path, facts: Mapping[str, Any] | None = Non
     ``facts``: anything to keep in the manifest, such as the recipe and what was measured.
     """
     manifest = {
-        "format": 3,
+        "format": 4,
         "head": model.head,
         "layers": model.layers,
         "widths": _nested(model.widths),
-        "linears": {name: _describe(module) for name, module in _packed(model.module)},
+        "linears": {name: _describe(module, model) for name, module in _packed(model.module)},
         "int4_block_rows": block_rows(),
         "notes": model.notes,
         **(facts or {}),
@@ -102,7 +104,7 @@ def _empty_model(folder: Path, manifest: Mapping[str, Any]) -> LoadedModel:
         if widths:
             raise ModelError(f"{folder}: {MANIFEST} prunes {name}.{next(iter(widths))}, which is no unit of the model")
     for name, description in manifest["linears"].items():
-        model.module.set_submodule(name, _empty(model.module.get_submodule(name), description))
+        replace_(model.module, name, _empty(model, model.module.get_submodule(name), description))
     Cpu().place_(model)
     model.notes.extend(manifest["notes"])
     return model
@@ -124,9 +126,21 @@ def _unique(module: nn.Module) -> dict[str, Tensor]:
     return tensors
 
 
-def _describe(module: nn.Module) -> dict[str, Any]:
-    kind = next(name for name, cls in _STORED.items() if type(module) is cls)
-    return {"stored": kind, **({"group_size": module.group_size} if isinstance(module, Int4Linear) else {})}
+def _describe(module: nn.Module, model: LoadedModel) -> dict[str, Any]:
+    description: dict[str, Any] = {"stored": next(name for name, cls in _STORED.items() if type(module) is cls)}
+    if isinstance(module, Int4Linear):
+        description |= {"group_size": module.group_size, "scaled_inputs": module.inputs is not None}
+    if isinstance(module, Int8Embedding):
+        description["factor"] = module.factor
+    first = _embedding(model)
+    if first is not None and module is not first and getattr(module, "codes", None) is first.codes:
+        description["tied"] = True
+    return description
+
+
+def _embedding(model: LoadedModel) -> Int8Embedding | None:
+    """The packed embedding, of several that share their tensors the first."""
+    return next((part for part in model.module.modules() if isinstance(part, Int8Embedding)), None)
 
 
 def _manifest(folder: Path) -> dict[str, Any]:
@@ -137,9 +151,9 @@ def _manifest(folder: Path) -> dict[str, Any]:
         manifest: dict[str, Any] = json.loads(file.read_text())
     except ValueError as error:
         raise ModelError(f"{file} is no valid JSON: {error}") from error
-    if not isinstance(manifest, dict) or manifest.get("format") != 3:
+    if not isinstance(manifest, dict) or manifest.get("format") != 4:
         found = manifest.get("format") if isinstance(manifest, dict) else manifest
-        raise ModelError(f"{file}: format 3 expected, got {found!r}")
+        raise ModelError(f"{file}: format 4 expected, got {found!r}")
     return manifest
 
 
@@ -189,11 +203,19 @@ def _like(linear: nn.Linear, inputs: int, outputs: int) -> nn.Linear:
     return nn.Linear(inputs, outputs, linear.bias is not None, dtype=linear.weight.dtype).requires_grad_(False)
 
 
-def _empty(linear: nn.Module, description: Mapping[str, Any]) -> nn.Module:
-    """A packed linear of the right shapes, still to be filled; a tied bf16 weight stays tied."""
-    assert isinstance(linear, nn.Linear)
-    out, width, bias = linear.out_features, linear.in_features, linear.bias
+def _empty(model: LoadedModel, linear: nn.Module, description: Mapping[str, Any]) -> nn.Module:
+    """A packed linear of the right shapes, still to be filled; a tied weight stays tied."""
     stored = description["stored"]
+    first = _embedding(model) if description.get("tied") else None
+    if stored == "int8_embedding":
+        assert isinstance(linear, nn.Embedding)
+        shape = linear.weight.shape
+        codes = torch.empty(shape, dtype=torch.int8) if first is None else first.codes
+        return Int8Embedding(codes, torch.empty(shape[0]) if first is None else first.scale, description["factor"])
+    assert isinstance(linear, nn.Linear)
+    if first is not None:
+        return Int8WeightLinear(first.codes, first.scale, linear.bias)
+    out, width, bias = linear.out_features, linear.in_features, linear.bias
     if stored == "bf16":
         return Bf16Linear.from_linear(linear)
     if stored in {"int8", "int8_weight_only"}:
@@ -202,7 +224,8 @@ def _empty(linear: nn.Module, description: Mapping[str, Any]) -> nn.Module:
     if stored != "int4":
         raise ValueError(f"stored: one of {', '.join(_STORED)} expected, got {stored!r}")
     scale_zero = torch.empty(width // description["group_size"], out, 2, dtype=torch.bfloat16)
-    return Int4Linear(torch.empty(out, width // 2, dtype=torch.uint8), scale_zero, bias)
+    inputs = torch.empty(width, dtype=torch.bfloat16) if description["scaled_inputs"] else None
+    return Int4Linear(torch.empty(out, width // 2, dtype=torch.uint8), scale_zero, bias, inputs)
 
 
 def _fill_(module: nn.Module, file: Path) -> None:

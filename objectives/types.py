@@ -255,6 +255,9 @@ class Device(Protocol):
     def pack(self, linear: nn.Linear, bits: int, codes: Codes | None, scheme: Scheme) -> nn.Module:
         """A linear that stores its weight in ``bits``; ``codes`` are its rounded weights below 8 bits."""
 
+    def pack_embeddings_(self, model: LoadedModel, bits: int) -> None:
+        """Store the token embedding and the head in ``bits``, one of 8; raises Unsupported."""
+
     def place_(self, model: LoadedModel) -> None:
         """Make all that is not packed run here, in 16-bit storage."""
 

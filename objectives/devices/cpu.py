@@ -76,8 +76,16 @@ class Cpu:
             kind = Int8Linear if scheme == "w8a8" else Int8WeightLinear
             return kind.from_weight(linear.weight.detach(), bias).settle_()
         if bits == 4 and codes is not None:
-            return Int4Linear.from_codes(codes.values, codes.scale, codes.zero, bias)
+            return Int4Linear.from_codes(codes.values, codes.scale, codes.zero, bias, codes.inputs)
         raise Unsupported(f"no CPU kernel stores {bits} bits")
+
+    def pack_embeddings_(self, model: LoadedModel, bits: int) -> None:
+        """See ``objectives.types.Device``."""
+        from objectives.packing.embedding import pack_embeddings_
+
+        if bits != 8:
+            raise Unsupported(f"embeddings: 16 or 8 bits on a CPU, got {bits}")
+        pack_embeddings_(model)
 
     def place_(self, model: LoadedModel) -> None:
         """Make everything that is not yet packed run in the CPU's compute dtype; weights stay in bf16."""

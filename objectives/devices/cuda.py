@@ -82,6 +82,8 @@ class Cuda:
         if bits == 8:
             w8a8 = scheme == "w8a8"
             quantize_(holder, Int8DynamicActivationInt8WeightConfig() if w8a8 else Int8WeightOnlyConfig())
+        elif codes is not None and codes.inputs is not None:
+            raise Unsupported("quantization: no CUDA kernel here scales its inputs, as awq asks; use gptq")
         elif codes is not None:
             group = linear.in_features // codes.scale.shape[1]
             quantize_(holder, Int4WeightOnlyConfig(group_size=group, int4_packing_format="tile_packed_to_4d"))
@@ -89,6 +91,10 @@ class Cuda:
             raise Unsupported(f"no CUDA kernel stores {bits} bits")
         packed: nn.Module = holder[0]
         return packed
+
+    def pack_embeddings_(self, model: LoadedModel, bits: int) -> None:
+        """See ``objectives.types.Device``."""
+        raise Unsupported(f"embeddings: 16 bits on CUDA, got {bits}")
 
     def place_(self, model: LoadedModel) -> None:
         """Move everything to the GPU."""

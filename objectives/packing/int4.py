@@ -86,27 +86,38 @@ def unpack_codes(packed: Tensor, block: int) -> Tensor:
 
 
 class Int4Linear(PackedLinear):
-    """``packed``: uint8 [out, in / 2]; ``scale_zero``: bf16 [in / group, out, 2]."""
+    """``packed``: uint8 [out, in / 2]; ``scale_zero``: bf16 [in / group, out, 2]; ``inputs``: bf16 [in] or None.
+
+    ``inputs`` multiplies x first.
+    """
 
     packed: Tensor
     scale_zero: Tensor
+    inputs: Tensor | None
     weight = None  # as in Int8Linear
 
-    def __init__(self, packed: Tensor, scale_zero: Tensor, bias: Tensor | None) -> None:
+    def __init__(self, packed: Tensor, scale_zero: Tensor, bias: Tensor | None, inputs: Tensor | None = None) -> None:
         super().__init__(packed.shape[1] * 2, packed.shape[0], bias)
         self.register_buffer("packed", packed)
         self.register_buffer("scale_zero", scale_zero)
+        self.register_buffer("inputs", inputs)
         self.group_size = self.in_features // scale_zero.shape[0]
         self._block = block_rows()
         whole_blocks = self._block is not None and self.out_features % self._block == 0
         self.kernel_rows = 48 if whole_blocks else sys.maxsize
 
     @classmethod
-    def from_codes(cls, codes: Tensor, scale: Tensor, zero: Tensor, bias: Tensor | None) -> Int4Linear:
-        """``codes`` int [out, in] in 0..15; ``scale``, ``zero`` [out, in / group]."""
+    def from_codes(
+        cls, codes: Tensor, scale: Tensor, zero: Tensor, bias: Tensor | None, inputs: Tensor | None = None
+    ) -> Int4Linear:
+        """``codes`` int [out, in] in 0..15; ``scale``, ``zero`` [out, in / group]; ``inputs`` [in]."""
         check_shape(codes.shape[0], codes.shape[1], codes.shape[1] // scale.shape[1])
         scale_zero = torch.stack([scale.t(), zero.t()], dim=2).to(torch.bfloat16).contiguous()
-        return cls(pack(codes), scale_zero, bias)
+        return cls(pack(codes), scale_zero, bias, None if inputs is None else inputs.to(torch.bfloat16))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Apply to ``x`` [..., in]."""
+        return super().forward(x if self.inputs is None else x * self.inputs.to(x.dtype))
 
     def kernel(self, rows: Tensor) -> Tensor:
         """aten's kernel; it wants contiguous bf16 rows (fp32 rows would run a reference loop)."""
@@ -129,4 +140,5 @@ class Int4Linear(PackedLinear):
 
     def unpack(self, start: int, stop: int, dtype: torch.dtype) -> Tensor:
         """A slice of W; unpacks whole, for tests and tools."""
-        return self._transposed(dtype).t()[start:stop]
+        weight = self._transposed(dtype).t()[start:stop]
+        return weight if self.inputs is None else weight * self.inputs.to(dtype)

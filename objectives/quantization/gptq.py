@@ -34,8 +34,8 @@ class Gptq:
     """Store block weights in ``bits``; only below 8 bits does the rounding matter enough to be compensated.
 
     ``group_size``, ``grid``: as for round to nearest. ``order``: ``activation`` (largest first) or ``natural``.
-    ``damping``: added to the diagonal of H, relative to its mean. ``scheme``, ``simulate``: as for round to nearest.
-    ``predict``: say what the rounding is expected to cost, which needs gradients.
+    ``damping``: added to the diagonal of H, relative to its mean. ``scheme``, ``embeddings``, ``simulate``: as for
+    round to nearest. ``predict``: say what the rounding is expected to cost, which needs gradients.
     """
 
     bits: Literal[16, 8, 4, 3, 2] = 16
@@ -44,6 +44,7 @@ class Gptq:
     order: Literal["activation", "natural"] = "activation"
     damping: Positive = 0.01
     scheme: Literal["w8a8", "weight_only"] = "w8a8"
+    embeddings: Literal[16, 8] = 16
     simulate: bool = False
     predict: bool = True
 
@@ -52,8 +53,9 @@ class Gptq:
         from objectives.quantization.layers import store_
 
         store_(
-            model, statistics, device, self.bits, self, scheme=self.scheme, simulate=self.simulate, predict=self.predict
-        )
+            model, statistics, device, self.bits, self, scheme=self.scheme, simulate=self.simulate,
+            predict=self.predict, embeddings=self.embeddings,
+        )  # fmt: skip
 
     def round(self, weight: Tensor, moment: Moment, bits: int, group_size: int) -> Codes:
         """Codes of ``weight`` [out, in]."""

@@ -42,14 +42,18 @@ def store_(
     scheme: Scheme = "w8a8",
     simulate: bool = False,
     predict: bool = False,
+    embeddings: int = 16,
 ) -> None:
     """Replace all block linears by packed ones. ``bits``: for all layers, or by :attr:`Layer.key`.
 
     A layer that fits no kernel below 8 bits stays in 16; that, and a smaller group than asked for, is noted. Raises
     Unsupported for a width that no kernel of the device stores; with ``simulate`` such a layer is rounded, but stored
     in 16 bits, and the model is marked. ``scheme``: what 8 bits means. ``predict``: add what the rounding is expected
-    to cost to the model's prediction, which needs gradients.
+    to cost to the model's prediction, which needs gradients. ``embeddings``: bits of the embedding and the head, which
+    the prediction leaves out.
     """
+    if embeddings != 16:
+        device.pack_embeddings_(model, embeddings)
     for layer in list(layers_of(model)):
         width = bits if isinstance(bits, int) else bits[layer.key]
         if width not in device.bits and not (simulate and width < 8):

@@ -33,7 +33,8 @@ Width = Literal[16, 8, 4, 3, 2]
 class Mixed:
     """Store block weights in ``bits`` on average, each layer in one of ``widths`` (or 16).
 
-    ``rounding``: how a width below 8 is rounded. ``scheme``: what 8 bits means. ``simulate``:
+    ``rounding``: how a width below 8 is rounded. ``scheme``: what 8 bits means. ``embeddings``: bits of the
+    token embedding and the head. ``simulate``:
     also widths that no kernel stores, accuracy only.
     """
 
@@ -41,6 +42,7 @@ class Mixed:
     widths: tuple[Width, ...] = (8, 4)
     rounding: InstanceOf[Rounding] = field(default_factory=Gptq)
     scheme: Literal["w8a8", "weight_only"] = "w8a8"
+    embeddings: Literal[16, 8] = 16
     simulate: bool = False
 
     def quantize_(self, model: LoadedModel, statistics: Statistics, device: Device) -> None:
@@ -48,7 +50,10 @@ class Mixed:
         from objectives.quantization.layers import store_
 
         bits = self._assigned(model, statistics)
-        store_(model, statistics, device, bits, self.rounding, scheme=self.scheme, simulate=self.simulate, predict=True)
+        store_(
+            model, statistics, device, bits, self.rounding, scheme=self.scheme, simulate=self.simulate,
+            predict=True, embeddings=self.embeddings,
+        )  # fmt: skip
 
     def _assigned(self, model: LoadedModel, statistics: Statistics) -> dict[tuple[str, str], int]:
         """Bits by layer."""

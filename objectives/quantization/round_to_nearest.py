@@ -2,7 +2,7 @@
 
 8 bits is W8A8: int8 per output channel, activations rounded per token when the layer runs. 4 bits is weight-only
 with a scale and zero per group of input channels. A layer whose width no group divides falls back to a smaller
-group, then to 16 bits; both are noted with the trial. Embeddings, heads and norms stay in 16 bits.
+group, then to 16 bits; both are noted with the trial. Embeddings and heads have bits of their own; norms keep 16.
 
 Grid search by shrinking the range: Shao et al., OmniQuant, https://arxiv.org/abs/2308.13137 (learned there).
 """
@@ -29,7 +29,8 @@ class RoundToNearest:
     """Store block weights in ``bits``.
 
     ``group_size``: input channels per scale, at 4 bits. ``grid``: ``mse`` clips the range to the least output
-    error; ``min_max`` covers every weight. ``scheme``: whether 8 bits round activations too. ``simulate``: also round
+    error; ``min_max`` covers every weight. ``scheme``: whether 8 bits round activations too. ``embeddings``: bits of
+    the token embedding and the head. ``simulate``: also round
     to 3 and 2 bits, which no kernel here stores: such a trial has an accuracy, but neither speed nor memory.
     """
 
@@ -37,13 +38,17 @@ class RoundToNearest:
     group_size: Literal[32, 64, 128] = 64
     grid: Literal["mse", "min_max"] = "mse"
     scheme: Literal["w8a8", "weight_only"] = "w8a8"
+    embeddings: Literal[16, 8] = 16
     simulate: bool = False
 
     def quantize_(self, model: LoadedModel, statistics: Statistics, device: Device) -> None:
         """See ``objectives.types.Quantizer``."""
         from objectives.quantization.layers import store_
 
-        store_(model, statistics, device, self.bits, self, scheme=self.scheme, simulate=self.simulate)
+        store_(
+            model, statistics, device, self.bits, self, scheme=self.scheme, simulate=self.simulate,
+            embeddings=self.embeddings,
+        )  # fmt: skip
 
     def round(self, weight: Tensor, moment: Moment, bits: int, group_size: int) -> Codes:
         """Codes of ``weight`` [out, in]; the error is weighted by E[x^2] of each input."""

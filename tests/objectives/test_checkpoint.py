@@ -21,6 +21,7 @@ from objectives.calibration import Statistics
 from objectives.checkpoint import MANIFEST, load, save
 from objectives.devices.cpu import Cpu
 from objectives.errors import ModelError
+from objectives.measuring.weighing import stored_bytes
 from objectives.models import LoadedModel
 from objectives.packing.int8 import Int8WeightLinear
 from objectives.pruning.structured import Structured
@@ -74,6 +75,27 @@ def test_8_bit_weights_alone_come_back_as_such(
     loaded = load(tmp_path / "small")
     assert type(next(loaded.blocks()).linear("mlp.up_proj")) is Int8WeightLinear
     assert same(outputs(loaded), outputs(model))
+
+
+@pytest.mark.parametrize("family", [*CORE, *OTHERS])
+def test_8_bit_embeddings_make_the_model_smaller_and_come_back(
+    tiny: Tiny, statistics: Callable[[str], Statistics], tmp_path: Path, family: str
+) -> None:
+    models = {}
+    for embeddings in (16, 8):
+        models[embeddings] = tiny(family).copy()
+        RoundToNearest(bits=4, embeddings=embeddings).quantize_(models[embeddings], statistics(family), Cpu())
+    wide, narrow = models[16], models[8]
+    table = wide.module.get_input_embeddings().weight
+    head = wide.module.get_output_embeddings()
+    copies = 2 if head is not None and head.weight is not table else 1
+    saved = stored_bytes([wide.module]) - stored_bytes([narrow.module])
+    assert 0 <= saved - copies * (table.nbytes - table.numel() - 4 * len(table)) <= 4  # Gemma: its factor as a tensor
+    for one, other in zip(outputs(wide), outputs(narrow), strict=True):
+        assert 0 < (one - other).norm() / one.norm() < 0.05
+    bytes_ = save(narrow, tmp_path / "small")
+    assert bytes_ < save(wide, tmp_path / "wide")
+    assert same(outputs(load(tmp_path / "small")), outputs(narrow))
 
 
 @pytest.mark.parametrize(("family", "ratio"), [*product(CORE, [0.0, 0.5]), *product(OTHERS, [0.5])])

@@ -1,0 +1,71 @@
+"""Activation-aware scaling: input channels that carry much are stored finer.
+
+Before rounding, every input channel of W is multiplied by s = rms(x)^alpha, and x is divided by it at run time, so that
+large activations meet small relative errors; alpha is searched per layer for the least output error tr(D H D^T). The
+division stays in the packed linear instead of being folded into the norm or linear before, where post-norm encoders
+and grouped queries have no place for it: one multiplication per input.
+
+Lin et al., AWQ, https://arxiv.org/abs/2306.00978.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from pydantic.dataclasses import dataclass as settings
+
+from objectives.settings import FORBID
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from objectives.calibration import Moment, Statistics
+    from objectives.models import LoadedModel
+    from objectives.quantization.grid import Codes
+    from objectives.types import Device
+
+ALPHAS = tuple(step / 10 for step in range(11))
+
+
+@settings(frozen=True, kw_only=True, config=FORBID)
+class Awq:
+    """Store block weights in ``bits``; all settings as for round to nearest."""
+
+    bits: Literal[16, 8, 4, 3, 2] = 16
+    group_size: Literal[32, 64, 128] = 64
+    grid: Literal["mse", "min_max"] = "mse"
+    scheme: Literal["w8a8", "weight_only"] = "w8a8"
+    embeddings: Literal[16, 8] = 16
+    simulate: bool = False
+
+    def quantize_(self, model: LoadedModel, statistics: Statistics, device: Device) -> None:
+        """See ``objectives.types.Quantizer``."""
+        from objectives.quantization.layers import store_
+
+        store_(
+            model, statistics, device, self.bits, self, scheme=self.scheme, simulate=self.simulate,
+            embeddings=self.embeddings,
+        )  # fmt: skip
+
+    def round(self, weight: Tensor, moment: Moment, bits: int, group_size: int) -> Codes:
+        """Codes of ``weight`` [out, in], with the best of :data:`ALPHAS`."""
+        power = moment.second.diagonal().clamp_min(1e-12)
+        found = (self._rounded(weight, power, alpha, bits, group_size) for alpha in ALPHAS)
+        return min(found, key=lambda codes: _output_error(codes.dequantize() - weight, moment.second))
+
+    def _rounded(self, weight: Tensor, power: Tensor, alpha: float, bits: int, group_size: int) -> Codes:
+        from dataclasses import replace
+
+        import torch
+
+        from objectives.quantization.grid import SHRINKS, round_to_grid
+
+        scale = power.pow(alpha / 2)
+        scale = scale / (scale.max() * scale.min()).sqrt()
+        inputs = (1 / scale).to(torch.bfloat16).float()  # as they will be stored
+        codes = round_to_grid(weight / inputs, power * inputs.square(), bits, group_size, SHRINKS[self.grid])
+        return codes if alpha == 0 else replace(codes, inputs=inputs)
+
+
+def _output_error(error: Tensor, second: Tensor) -> float:
+    return float(((error @ second) * error).sum())
