@@ -81,6 +81,24 @@ class Statistics:
         return made
 
 
+class Recollected(Statistics):
+    """``dense`` statistics with the moments of a model that was pruned, over the first ``tokens`` tokens per domain."""
+
+    def __init__(self, dense: Statistics, pruned: LoadedModel, tokens: int) -> None:
+        super().__init__(dense.model, {name: first(batches, tokens) for name, batches in dense.domains.items()})
+        self._dense, self._pruned = dense, pruned
+
+    @cached_property
+    def moments(self) -> Moments:
+        """By (block, path), of the channels that are left."""
+        return collect_moments(self._pruned, self.domains)
+
+    @property
+    def gradients(self) -> Mapping[tuple[str, str], Tensor]:
+        """Of the dense model."""
+        return self._dense.gradients
+
+
 class MomentSum:
     """Accumulates a :class:`Moment`: take batches, then solve."""
 
@@ -121,6 +139,17 @@ def sample(domains: Domains, tokens: int) -> list[Tensor]:
             rows = [row for batch in batches for row in batch if len(row) == length]
             found.append(torch.stack(rows[: max(1, tokens // (len(domains) * length))]))
     return found
+
+
+def first(batches: Sequence[Tensor], tokens: int) -> Sequence[Tensor]:
+    """The first batches, until they hold ``tokens`` tokens."""
+    taken, seen = [], 0
+    for batch in batches:
+        if seen >= tokens:
+            break
+        taken.append(batch)
+        seen += batch.numel()
+    return taken
 
 
 def mean(parts: Sequence[Tensor]) -> Tensor:

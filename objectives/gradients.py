@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy, normalize
 
-from objectives.calibration import Domains, MomentSum, mean
+from objectives.calibration import Domains, MomentSum, first, mean
 
 if TYPE_CHECKING:
     from objectives.models import LoadedModel
@@ -32,18 +32,8 @@ def collect_gradients(model: LoadedModel, domains: Domains, tokens: int = TOKENS
 
     Uses the first ``tokens`` tokens of each domain; domains weigh the same. Deterministic.
     """
-    found = [_collect_domain(model, _first(batches, tokens)) for batches in domains.values() if batches]
+    found = [_collect_domain(model, first(batches, tokens)) for batches in domains.values() if batches]
     return {key: mean([domain[key] for domain in found]) for key in (found[0] if found else ())}
-
-
-def _first(batches: Sequence[Tensor], tokens: int) -> Sequence[Tensor]:
-    taken, seen = [], 0
-    for batch in batches:
-        if seen >= tokens:
-            break
-        taken.append(batch)
-        seen += batch.numel()
-    return taken
 
 
 def _collect_domain(model: LoadedModel, batches: Sequence[Tensor]) -> dict[tuple[str, str], Tensor]:

@@ -61,10 +61,10 @@ def layers_of(model: LoadedModel) -> Iterator[Layer]:
 
 
 def moment_of(model: LoadedModel, statistics: Statistics, layer: Layer) -> Moment:
-    """Of the layer's inputs that pruning left; unit power where calibration saw nothing."""
+    """Of the layer's inputs that pruning left, in whichever model it was taken; unit power without calibration."""
     width = layer.linears[0].in_features
     moment = statistics.moments.get(layer.key)
     if moment is None:
         return Moment(torch.zeros(width), torch.eye(width))
     kept = model.kept_inputs.get(layer.key)
-    return moment if kept is None else moment.select(kept)
+    return moment if kept is None or len(moment.mean) == width else moment.select(kept)

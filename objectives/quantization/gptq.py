@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic.dataclasses import dataclass as settings
 
-from objectives.settings import FORBID, Positive
+from objectives.settings import FORBID, Natural, Positive
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -35,7 +35,9 @@ class Gptq:
 
     ``group_size``, ``grid``: as for round to nearest. ``order``: ``activation`` (largest first) or ``natural``.
     ``damping``: added to the diagonal of H, relative to its mean. ``scheme``, ``embeddings``, ``simulate``: as for
-    round to nearest. ``predict``: say what the rounding is expected to cost, which needs gradients.
+    round to nearest. ``recollect``: tokens of each domain that the pruned model runs for moments of its own; 0
+    takes those of the dense model, which cost nothing. ``predict``: say what the rounding is expected to cost, which
+    needs gradients.
     """
 
     bits: Literal[16, 8, 4, 3, 2] = 16
@@ -43,6 +45,7 @@ class Gptq:
     grid: Literal["mse", "min_max"] = "mse"
     order: Literal["activation", "natural"] = "activation"
     damping: Positive = 0.01
+    recollect: Natural = 0
     scheme: Literal["w8a8", "weight_only"] = "w8a8"
     embeddings: Literal[16, 8] = 16
     simulate: bool = False
@@ -50,8 +53,10 @@ class Gptq:
 
     def quantize_(self, model: LoadedModel, statistics: Statistics, device: Device) -> None:
         """See ``objectives.types.Quantizer``."""
-        from objectives.quantization.layers import store_
+        from objectives.quantization.layers import recollected, store_
 
+        if self.recollect and self.bits < 8 and (model.widths or model.layers):
+            statistics = recollected(model, statistics, device, self.recollect)
         store_(
             model, statistics, device, self.bits, self, scheme=self.scheme, simulate=self.simulate,
             predict=self.predict, embeddings=self.embeddings,

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 
 from torch import nn
 
-from objectives.calibration import Statistics
+from objectives.calibration import Recollected, Statistics
 from objectives.errors import Unsupported
 from objectives.layers import Layer, layers_of, moment_of
 from objectives.models import LoadedModel
@@ -31,6 +33,13 @@ def codes_of(model: LoadedModel, statistics: Statistics, layer: Layer, bits: int
     if size is None:
         return None
     return rounding.round(layer.weight, moment_of(model, statistics, layer), bits, size)
+
+
+def recollected(model: LoadedModel, statistics: Statistics, device: Device, tokens: int) -> Statistics:
+    """Statistics with moments of ``model`` as pruning left it, from ``tokens`` tokens per domain."""
+    running = replace(model, module=copy.deepcopy(model.module))
+    device.place_(running)
+    return Recollected(statistics, running, tokens)
 
 
 def store_(

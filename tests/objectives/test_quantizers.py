@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
+import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import cast
 
 import pytest
@@ -17,7 +19,7 @@ from objectives.calibration import Moment, Statistics
 from objectives.devices.cpu import Cpu
 from objectives.errors import Unsupported
 from objectives.families import FAMILIES
-from objectives.layers import layers_of
+from objectives.layers import layers_of, moment_of
 from objectives.measuring.weighing import block_weights, stored_bytes, weigh
 from objectives.models import LoadedModel
 from objectives.packing.bf16 import Bf16Linear
@@ -27,6 +29,7 @@ from objectives.packing.int8 import Int8Linear
 from objectives.packing.linear import PackedLinear
 from objectives.pruning.structured import Structured
 from objectives.quantization.grid import Codes, min_max_grid, round_to_grid
+from objectives.quantization.layers import recollected
 from objectives.quantization.round_to_nearest import RoundToNearest
 from objectives.quantization.sensitivity import rounded_loss
 from tests.objectives.conftest import Tiny
@@ -380,6 +383,27 @@ def test_awq_stores_channels_that_carry_much_finer() -> None:
     for rows in (1, 200):
         wanted = x[:rows] @ codes.dequantize().t()
         assert ((packed(x[:rows]) - wanted).norm() / wanted.norm()).item() < 0.02  # bf16 rows
+
+
+@pytest.mark.parametrize(("ratio", "depth_share"), [(0.3, 0.0), (0.5, 0.7)])
+def test_moments_may_be_taken_again_from_the_pruned_model(
+    tiny: Tiny, statistics: Callable[[str], Statistics], ratio: float, depth_share: float
+) -> None:
+    stats = statistics("llama")
+    pruned = tiny("llama").copy()
+    Structured(ratio=ratio, depth_share=depth_share).prune_(pruned, stats)
+    again = recollected(pruned, stats, Cpu(), 10**6)
+    for layer in layers_of(pruned):
+        moment = moment_of(pruned, again, layer)
+        assert len(moment.mean) == layer.linears[0].in_features
+    assert again.gradients is stats.gradients
+    codes = {}
+    for tokens in (0, 64):
+        model = replace(pruned, module=copy.deepcopy(pruned.module))
+        built("quantization", "gptq", bits=4, recollect=tokens).quantize_(model, stats, Cpu())
+        codes[tokens] = next(model.blocks()).linear("mlp.down_proj").packed
+        assert math.isfinite(model.predicted_loss)
+    assert not torch.equal(codes[0], codes[64])
 
 
 def test_awq_scales_nothing_where_all_channels_carry_the_same() -> None:
