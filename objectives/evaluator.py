@@ -52,6 +52,16 @@ class Evaluator:
             lines = str(error).strip().splitlines()  # Python's own MemoryError says nothing
             return Failure(Reason.OUT_OF_MEMORY, lines[0] if lines else "out of memory")
 
+    def predict(self, candidate: Candidate) -> float:
+        """Log-loss per token that a candidate is expected to cost, from statistics that are gathered once.
+
+        Nothing is built or run. Pruning and rounding are taken apart and added. NaN where a method cannot tell.
+        Raises Unsupported for a candidate that cannot be built.
+        """
+        if candidate.recovery.trains and candidate.pruning.ratio:
+            return math.nan
+        return candidate.pruning.predict(self._statistics) + candidate.quantization.predict(self._statistics)
+
     def prepare(self) -> Mapping[str, str]:
         """Load the model; returns hardware, versions and the hash of the weights. Raises ModelError."""
         import torch

@@ -159,6 +159,9 @@ class Pruner(Protocol):
         quantisation; with ``ratio`` 0 it does nothing. Raises ``Unsupported`` when the ratio cannot be met.
         """
 
+    def predict(self, statistics: Statistics) -> float:
+        """Nats per token that ``prune_`` is expected to cost, without doing it; NaN where one cannot tell."""
+
 
 @runtime_checkable
 class Criterion(Protocol):
@@ -181,6 +184,10 @@ class Recovery(Protocol):
         ``statistics`` hold the dense model and the calibration rows. Called once, before quantisation.
         """
 
+    @property
+    def trains(self) -> bool:
+        """Whether it changes anything, which makes predictions void."""
+
 
 class Quantizer(Protocol):
     """Stores the weights of the blocks in fewer bits. Immutable."""
@@ -195,6 +202,9 @@ class Quantizer(Protocol):
         Called after pruning, exactly once, also at 16 bits. A layer whose shape the kernel refuses stays in
         16 bits and is named in ``model.notes``.
         """
+
+    def predict(self, statistics: Statistics) -> float:
+        """Nats per token that storing the dense model so is expected to cost."""
 
 
 @runtime_checkable

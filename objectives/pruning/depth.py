@@ -36,13 +36,22 @@ class Depth:
 
     def prune_(self, model: LoadedModel, statistics: Statistics) -> None:
         """See ``objectives.types.Pruner``."""
+        gone, damage = self.removed(statistics)
+        _remove_(model, gone)
+        model.predicted_loss += damage
+
+    def predict(self, statistics: Statistics) -> float:
+        """See ``objectives.types.Pruner``: what was measured when the last of these blocks was tried."""
+        return self.removed(statistics)[1]
+
+    def removed(self, statistics: Statistics) -> tuple[list[str], float]:
+        """The blocks that go, and the divergence of the model without them, nats per token."""
         if not self.ratio:
-            return
+            return [], 0.0
         key = (Depth, self.tokens, self.candidates)
         removal = statistics.once(key, lambda: TrialRemoval(statistics, self.tokens, self.candidates))
         gone = removal.nearest(self.ratio)
-        _remove_(model, gone)
-        model.predicted_loss += removal.damage(len(gone))
+        return gone, removal.damage(len(gone))
 
 
 class TrialRemoval:

@@ -43,6 +43,10 @@ class SparseGpt:
         if self.ratio:
             mask_(model, statistics, self.ratio, self.pattern, self._masked)
 
+    def predict(self, statistics: Statistics) -> float:
+        """See ``objectives.types.Pruner``."""
+        return float("nan") if self.ratio else 0.0
+
     def _masked(self, weight: Tensor, moment: Moment) -> Tensor:
         return masked(weight, moment.second, self.ratio, self.pattern, self.damping)
 

@@ -60,17 +60,36 @@ class Structured:
         """See ``objectives.types.Pruner``."""
         if not (self.ratio or self.attention_ratio or self.ffn_ratio):
             return
-        dense = sum(block.parameters for block in model.blocks())
-        replace(self.depth, ratio=self.ratio * self.depth_share).prune_(model, statistics)
-        weights = {block.name: block.parameters for block in model.blocks()}
-        ratio = max(0.0, 1 - (1 - self.ratio) * dense / sum(weights.values()))  # of what the whole blocks left
-        curves = statistics.once((self.criterion, self.multiple_of), lambda: self._curves(statistics))
-        allocated = self._allocated([curve for curve in curves if curve.unit.block in weights], ratio, weights)
+        depth = self._depth
+        depth.prune_(model, statistics)
+        allocated = self._plan(statistics, depth)
         for curve, step in allocated:
             if step:
                 self._cut_(model, curve, step, statistics)
+        model.predicted_loss += self._loss(allocated)
+
+    def predict(self, statistics: Statistics) -> float:
+        """See ``objectives.types.Pruner``: the curves' losses at the steps that would be taken."""
+        if not (self.ratio or self.attention_ratio or self.ffn_ratio):
+            return 0.0
+        return self._depth.predict(statistics) + self._loss(self._plan(statistics, self._depth))
+
+    @property
+    def _depth(self) -> Depth:
+        return replace(self.depth, ratio=self.ratio * self.depth_share)
+
+    def _plan(self, statistics: Statistics, depth: Depth) -> list[tuple[Curve, int]]:
+        """The step taken on the curve of every unit that ``depth`` leaves."""
+        gone, _ = depth.removed(statistics)
+        dense = {block.name: block.parameters for block in statistics.model.blocks()}
+        weights = {name: count for name, count in dense.items() if name not in gone}
+        ratio = max(0.0, 1 - (1 - self.ratio) * sum(dense.values()) / sum(weights.values()))  # of what the blocks left
+        curves = statistics.once((self.criterion, self.multiple_of), lambda: self._curves(statistics))
+        return self._allocated([curve for curve in curves if curve.unit.block in weights], ratio, weights)
+
+    def _loss(self, allocated: Sequence[tuple[Curve, int]]) -> float:
         in_nats = self.criterion.allocation == "global"
-        model.predicted_loss += sum(curve.losses[step] for curve, step in allocated) if in_nats else math.nan
+        return sum(curve.losses[step] for curve, step in allocated) if in_nats else math.nan
 
     def _curves(self, statistics: Statistics) -> list[Curve]:
         from objectives.pruning.curve import steps

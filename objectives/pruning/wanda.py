@@ -32,6 +32,10 @@ class Wanda:
         if self.ratio:
             mask_(model, statistics, self.ratio, self.pattern, self._masked)
 
+    def predict(self, statistics: Statistics) -> float:
+        """See ``objectives.types.Pruner``."""
+        return float("nan") if self.ratio else 0.0
+
     def _masked(self, weight: Tensor, moment: Moment) -> Tensor:
         from objectives.pruning.masking import lowest
 

@@ -47,6 +47,12 @@ class Awq:
             embeddings=self.embeddings,
         )  # fmt: skip
 
+    def predict(self, statistics: Statistics) -> float:
+        """See ``objectives.types.Quantizer``."""
+        from objectives.quantization.sensitivity import predicted_loss
+
+        return predicted_loss(statistics, self.bits, self, self.scheme)
+
     def round(self, weight: Tensor, moment: Moment, bits: int, group_size: int) -> Codes:
         """Codes of ``weight`` [out, in], with the best of :data:`ALPHAS`."""
         power = moment.second.diagonal().clamp_min(1e-12)

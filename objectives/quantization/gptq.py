@@ -36,7 +36,7 @@ class Gptq:
     ``group_size``, ``grid``: as for round to nearest. ``order``: ``activation`` (largest first) or ``natural``.
     ``damping``: added to the diagonal of H, relative to its mean. ``scheme``, ``embeddings``, ``simulate``: as for
     round to nearest. ``recollect``: tokens of each domain that the pruned model runs for moments of its own; 0
-    takes those of the dense model, which cost nothing. ``predict``: say what the rounding is expected to cost, which
+    takes those of the dense model, which cost nothing. ``predicts``: say what the rounding is expected to cost, which
     needs gradients.
     """
 
@@ -49,7 +49,7 @@ class Gptq:
     scheme: Literal["w8a8", "weight_only"] = "w8a8"
     embeddings: Literal[16, 8] = 16
     simulate: bool = False
-    predict: bool = True
+    predicts: bool = True
 
     def quantize_(self, model: LoadedModel, statistics: Statistics, device: Device) -> None:
         """See ``objectives.types.Quantizer``."""
@@ -59,8 +59,14 @@ class Gptq:
             statistics = recollected(model, statistics, device, self.recollect)
         store_(
             model, statistics, device, self.bits, self, scheme=self.scheme, simulate=self.simulate,
-            predict=self.predict, embeddings=self.embeddings,
+            predict=self.predicts, embeddings=self.embeddings,
         )  # fmt: skip
+
+    def predict(self, statistics: Statistics) -> float:
+        """See ``objectives.types.Quantizer``."""
+        from objectives.quantization.sensitivity import predicted_loss
+
+        return predicted_loss(statistics, self.bits, self, self.scheme)
 
     def round(self, weight: Tensor, moment: Moment, bits: int, group_size: int) -> Codes:
         """Codes of ``weight`` [out, in]."""

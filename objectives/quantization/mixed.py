@@ -55,6 +55,12 @@ class Mixed:
             predict=True, embeddings=self.embeddings,
         )  # fmt: skip
 
+    def predict(self, statistics: Statistics) -> float:
+        """See ``objectives.types.Quantizer``."""
+        from objectives.quantization.sensitivity import predicted_loss
+
+        return predicted_loss(statistics, self._assigned(statistics.model, statistics), self.rounding, self.scheme)
+
     def _assigned(self, model: LoadedModel, statistics: Statistics) -> dict[tuple[str, str], int]:
         """Bits by layer."""
         from objectives.allocation import cheapest

@@ -50,6 +50,12 @@ class RoundToNearest:
             embeddings=self.embeddings,
         )  # fmt: skip
 
+    def predict(self, statistics: Statistics) -> float:
+        """See ``objectives.types.Quantizer``."""
+        from objectives.quantization.sensitivity import predicted_loss
+
+        return predicted_loss(statistics, self.bits, self, self.scheme)
+
     def round(self, weight: Tensor, moment: Moment, bits: int, group_size: int) -> Codes:
         """Codes of ``weight`` [out, in]; the error is weighted by E[x^2] of each input."""
         from objectives.quantization.grid import SHRINKS, round_to_grid

@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING
 import torch
 
 from objectives.calibration import Statistics
-from objectives.layers import Layer, moment_of
+from objectives.layers import Layer, layers_of, moment_of
 from objectives.packing.int8 import round_in_pairs, round_symmetric
 from objectives.quantization.layers import codes_of
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from torch import Tensor
 
     from objectives.models import LoadedModel
@@ -74,3 +76,15 @@ def _rounded_loss(
     if bits < 8 and codes is None:
         return float("inf")
     return sensitivity_of(model, statistics, layer, error_of(layer, codes, scheme))
+
+
+def predicted_loss(
+    statistics: Statistics, bits: int | Mapping[tuple[str, str], int], rounding: Rounding, scheme: Scheme
+) -> float:
+    """Of storing all layers of the dense model in ``bits``; a layer that no kernel takes stays in 16."""
+    model = statistics.model
+    losses = [
+        rounded_loss(model, statistics, layer, bits if isinstance(bits, int) else bits[layer.key], rounding, scheme)
+        for layer in layers_of(model)
+    ]
+    return sum(loss for loss in losses if loss != float("inf"))

@@ -44,11 +44,16 @@ class Distillation:
     rate: Positive = 1e-3
     tokens: Count = 512
 
+    @property
+    def trains(self) -> bool:
+        """See ``objectives.types.Recovery``."""
+        return bool(self.seconds or self.steps)
+
     def recover_(self, model: LoadedModel, statistics: Statistics) -> None:
         """See ``objectives.types.Recovery``."""
         import torch
 
-        if not (self.seconds or self.steps) or not (model.widths or model.layers):
+        if not self.trains or not (model.widths or model.layers):
             return
         with torch.inference_mode(False), torch.enable_grad(), _in_fp32(model.module):
             self._train_(model, statistics)

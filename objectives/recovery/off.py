@@ -17,5 +17,7 @@ if TYPE_CHECKING:
 class Off:
     """Do nothing."""
 
+    trains = False
+
     def recover_(self, model: LoadedModel, statistics: Statistics) -> None:
         """See ``objectives.types.Recovery``."""

@@ -59,6 +59,10 @@ class InProcessRunner:
 
         return _completed(measure)
 
+    def predict(self, candidate: Candidate) -> Future[float]:
+        """See ``Runner``."""
+        return _completed(lambda: self._evaluator.predict(candidate))
+
 
 def _completed(function: Callable[[], T]) -> Future[T]:
     future: Future[T] = Future()

@@ -32,6 +32,9 @@ class Runner(Protocol):
     def evaluate(self, candidate: Candidate) -> Future[Outcome]:
         """Start measuring. The future yields a Failure for whatever befalls the trial; it never raises for it."""
 
+    def predict(self, candidate: Candidate) -> Future[float]:
+        """The log-loss per token that a candidate is expected to cost, NaN where unknown; nothing is built."""
+
 
 class Executor(Protocol):
     """Settings of a way to run trials."""

@@ -92,6 +92,11 @@ class WorkerRunner:
         scheduled.add_done_callback(lambda done: answer.set_result(self._outcome(done)))
         return answer
 
+    def predict(self, candidate: Candidate) -> Future[float]:
+        """See ``Runner``."""
+        future: Future[float] = self._pool.schedule(_predict, args=[candidate], timeout=self._timeout)
+        return future
+
     def _outcome(self, done: Future[Any]) -> Outcome:
         try:
             outcome: Outcome = done.result()
@@ -143,3 +148,7 @@ def _prepare() -> Mapping[str, str]:
 
 def _evaluate(candidate: Candidate) -> Outcome:
     return _get_evaluator()(candidate)
+
+
+def _predict(candidate: Candidate) -> float:
+    return _get_evaluator().predict(candidate)

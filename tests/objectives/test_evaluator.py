@@ -21,8 +21,14 @@ from objectives.measuring.generation import Generation
 from objectives.measuring.interleaved import Interleaved
 from objectives.models import Checkpoint, LoadedModel
 from objectives.problem import Problem
+from objectives.pruning.criteria.magnitude import Magnitude
+from objectives.pruning.depth import Depth
 from objectives.pruning.structured import Structured
+from objectives.pruning.wanda import Wanda
+from objectives.quantization.gptq import Gptq
+from objectives.quantization.mixed import Mixed
 from objectives.quantization.round_to_nearest import RoundToNearest
+from objectives.recovery.distillation import Distillation
 from objectives.types import METRICS, Candidate, Failure, Head, Measurement, Reason, Score, Timing
 
 Folder = Callable[[str], Path]
@@ -101,6 +107,48 @@ def test_a_simulated_width_has_an_accuracy_but_neither_speed_nor_bytes(evaluate:
     assert outcome.metrics.keys() == {"accuracy", "accuracy_stderr", "perplexity", "pruning_ratio"}
     assert outcome.samples.keys() == {"accuracy"}
     assert outcome.notes[0] == "simulated"
+
+
+def test_a_simulated_trial_whose_accuracy_is_no_number_fails_too(evaluate: Evaluator, toy: Toy) -> None:
+    toy.act = lambda _model: math.nan
+    rounded = replace(candidate(), quantization=RoundToNearest(bits=3, simulate=True))
+    assert failed(evaluate(rounded)).reason == Reason.NOT_FINITE
+
+
+@pytest.mark.parametrize(
+    ("pruning", "bits"),
+    [
+        (Structured(ratio=0.3), 16),
+        (Structured(ratio=0.5, depth_share=0.6), 16),
+        (Depth(ratio=0.5), 16),
+        (Structured(), 4),
+        (Structured(), 8),
+    ],
+)
+def test_what_is_predicted_beforehand_is_what_building_finds(evaluate: Evaluator, pruning: Any, bits: Any) -> None:
+    chosen = replace(candidate(), pruning=pruning, quantization=Gptq(bits=bits))
+    predicted = evaluate.predict(chosen)
+    assert not evaluate._built
+    assert predicted == pytest.approx(measured(evaluate(chosen)).metrics["predicted_loss"], rel=1e-4)
+    assert predicted > 0
+
+
+def test_predictions_add_up_and_know_what_they_cannot_tell(evaluate: Evaluator) -> None:
+    def predicted(**parts: Any) -> float:
+        return evaluate.predict(replace(candidate(), **parts))
+
+    pruned, rounded = Structured(ratio=0.4), Gptq(bits=4)
+    assert predicted() == 0
+    both = predicted(pruning=pruned, quantization=rounded)
+    assert both == pytest.approx(predicted(pruning=pruned) + predicted(quantization=rounded))
+    assert predicted(pruning=Structured(ratio=0.6)) > predicted(pruning=pruned)
+    assert len({predicted(quantization=Mixed(bits=bits)) for bits in (16.0, 8.0, 6.0, 5.0, 4.6)}) + 1 > 4
+    for blind in (Wanda(ratio=0.5), Structured(ratio=0.4, criterion=Magnitude())):
+        assert math.isnan(predicted(pruning=blind))
+    assert math.isnan(predicted(pruning=pruned, recovery=Distillation(steps=1)))
+    assert predicted(recovery=Distillation(steps=1)) == 0  # nothing was pruned, so nothing is trained
+    with pytest.raises(Unsupported, match="cannot be met"):
+        predicted(pruning=Structured(ratio=0.99))
 
 
 def test_raw_samples_and_notes_are_kept(evaluate: Evaluator) -> None:

@@ -45,6 +45,7 @@ def test_an_executor_describes_the_machine_and_measures(executor, problem) -> No
         assert facts["device"] == "cpu"
         assert len(facts["model_sha256"]) == 64
         outcome = runner.evaluate(candidate()).result(timeout=120)
+        assert runner.predict(candidate()).result(timeout=120) == 0
     assert isinstance(outcome, Measurement)
     assert outcome.metrics["accuracy"] == 0.5
     assert outcome.samples["latency"] == (0.001,)
