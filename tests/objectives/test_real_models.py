@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
 from math import log
 from pathlib import Path
@@ -11,13 +13,13 @@ import torch
 from torch import Tensor
 
 from objectives.calibration import Statistics
-from objectives.checkpoint import load, save
+from objectives.checkpoint import save
 from objectives.devices.cpu import Cpu
 from objectives.measuring.weighing import block_weights, weigh
 from objectives.models import Checkpoint, LoadedModel
 from objectives.pruning.criteria.magnitude import Magnitude
 from objectives.pruning.structured import Structured
-from objectives.quantization.round_to_nearest import RoundToNearest
+from objectives.quantization.gptq import Gptq
 from objectives.tasks.corpora import XSum
 from objectives.tasks.language_modeling import LanguageModeling
 from objectives.tasks.retrieval import Retrieval, embed
@@ -30,15 +32,47 @@ DENSE = Structured()
 
 def compressor(checkpoint: Checkpoint, task: Task) -> Compress:
     source = checkpoint.load()
-    statistics = Statistics(source, task.calibration(source))
+    running = source.copy()
+    Gptq().quantize_(running, Statistics(source, {}), Cpu())
+    statistics = Statistics(running, task.calibration(source))
 
     def compress(pruner: Structured, bits: int) -> LoadedModel:
         model = source.copy()
         pruner.prune_(model, statistics)
-        RoundToNearest(bits=bits).quantize_(model, statistics, Cpu())  # type: ignore[arg-type]
+        Gptq(bits=bits, predicts=False).quantize_(model, statistics, Cpu())  # type: ignore[arg-type]
         return model
 
     return compress
+
+
+def in_a_fresh_process(folder: Path, answer: str, text: str) -> Tensor:
+    """What ``answer``, a function of this module, makes of ``text`` with the model that ``folder`` holds."""
+    code = (
+        "import sys, torch, objectives\n"
+        "from tests.objectives import test_real_models as here\n"
+        "torch.set_num_threads(int(sys.argv[4]))\n"
+        "torch.save(getattr(here, sys.argv[2])(objectives.load(sys.argv[1]), sys.argv[3]), sys.argv[1] + '.out')\n"
+    )
+    command = [sys.executable, "-c", code, str(folder), answer, text, str(torch.get_num_threads())]
+    subprocess.run(command, cwd=Path(__file__).parents[2], check=True)
+    found: Tensor = torch.load(f"{folder}.out")
+    return found
+
+
+@torch.inference_mode()
+def logits(model: LoadedModel, text: str) -> Tensor:
+    return model.module(input_ids=torch.tensor([model.tokenizer(text).input_ids])).logits
+
+
+@torch.inference_mode()
+def continuation(model: LoadedModel, text: str) -> Tensor:
+    ids = torch.tensor([model.tokenizer(text).input_ids])
+    return model.module.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=8, do_sample=False)
+
+
+@torch.inference_mode()
+def embedding(model: LoadedModel, text: str) -> Tensor:
+    return embed(model, [text], 128)
 
 
 # ---- SmolLM2-135M-Instruct: GPT type
@@ -80,13 +114,15 @@ def test_smollm2_cut_by_magnitude_is_destroyed(smol: Compress, smol_loss: float)
     assert log(NEWS.evaluate(smol(pruner, 16)).extra["perplexity"]) > smol_loss + 4
 
 
-def test_smollm2_comes_back_from_disk_bit_by_bit(smol: Compress, tmp_path: Path) -> None:
-    model = smol(Structured(ratio=0.1, multiple_of=64), 4)
+@pytest.mark.parametrize(("ratio", "bits"), [(0.25, 16), (0.1, 8), (0.1, 4)])
+def test_smollm2_comes_back_in_a_fresh_process_bit_by_bit(
+    smol: Compress, tmp_path: Path, ratio: float, bits: int
+) -> None:
+    model = smol(Structured(ratio=ratio, multiple_of=64), bits)
     save(model, tmp_path / "small")
-    ids = torch.tensor([model.tokenizer("The capital of France is").input_ids])
-    with torch.inference_mode():
-        wanted, found = (one.module(input_ids=ids).logits for one in (model, load(tmp_path / "small")))
-    assert torch.equal(wanted, found)
+    text = "The capital of France is"
+    for answer in (logits, continuation):
+        assert torch.equal(in_a_fresh_process(tmp_path / "small", answer.__name__, text), answer(model, text))
 
 
 @pytest.mark.parametrize("bits", [16, 8])
@@ -146,3 +182,13 @@ def test_minilm_still_finds_its_documents(minilm: Compress) -> None:
     dense, small = (PAIRS.evaluate(minilm(pruner, 8)).accuracy for pruner in (DENSE, Structured(ratio=0.2)))
     assert dense > 0.85
     assert small > dense - 0.05
+
+
+@pytest.mark.parametrize(("ratio", "bits"), [(0.3, 16), (0.2, 8), (0.2, 4)])
+def test_minilm_comes_back_in_a_fresh_process_bit_by_bit(
+    minilm: Compress, tmp_path: Path, ratio: float, bits: int
+) -> None:
+    model = minilm(Structured(ratio=ratio), bits)
+    save(model, tmp_path / "small")
+    found = in_a_fresh_process(tmp_path / "small", "embedding", "a night train crosses the border")
+    assert torch.equal(found, embedding(model, "a night train crosses the border"))
