@@ -52,6 +52,7 @@ def store_(
     simulate: bool = False,
     predict: bool = False,
     embeddings: int = 16,
+    rounded: Mapping[tuple[tuple[str, str], int], Codes] | None = None,
 ) -> None:
     """Replace all block linears by packed ones. ``bits``: for all layers, or by :attr:`Layer.key`.
 
@@ -59,7 +60,7 @@ def store_(
     Unsupported for a width that no kernel of the device stores; with ``simulate`` such a layer is rounded, but stored
     in 16 bits, and the model is marked. ``scheme``: what 8 bits means. ``predict``: add what the rounding is expected
     to cost to the model's prediction, which needs gradients. ``embeddings``: bits of the embedding and the head, which
-    the prediction leaves out.
+    the prediction leaves out. ``rounded``: codes that are known already, by (:attr:`Layer.key`, bits).
     """
     if embeddings != 16:
         device.pack_embeddings_(model, embeddings)
@@ -67,7 +68,9 @@ def store_(
         width = bits if isinstance(bits, int) else bits[layer.key]
         if width not in device.bits and not (simulate and width < 8):
             raise Unsupported(f"{width} bits on {device.name}: choose from {sorted(device.bits)}")
-        codes = codes_of(model, statistics, layer, width, rounding) if width < 8 else None
+        codes = (rounded or {}).get((layer.key, width))
+        if codes is None and width < 8:
+            codes = codes_of(model, statistics, layer, width, rounding)
         if width < 16 and (codes is not None or width == 8):
             model.predicted_loss += _predicted(model, statistics, layer, codes, scheme) if predict else math.nan
         start = 0

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from objectives.calibration import Statistics
     from objectives.layers import Layer
     from objectives.models import LoadedModel
+    from objectives.quantization.sensitivity import Rounded
     from objectives.types import Device
 
 Width = Literal[16, 8, 4, 3, 2]
@@ -49,20 +50,21 @@ class Mixed:
         """See ``objectives.types.Quantizer``."""
         from objectives.quantization.layers import store_
 
-        bits = self._assigned(model, statistics)
+        rounded: Rounded = {}
+        bits = self._assigned(model, statistics, rounded)
         store_(
             model, statistics, device, bits, self.rounding, scheme=self.scheme, simulate=self.simulate,
-            predict=True, embeddings=self.embeddings,
+            predict=True, embeddings=self.embeddings, rounded=rounded,
         )  # fmt: skip
 
     def predict(self, statistics: Statistics) -> float:
         """See ``objectives.types.Quantizer``."""
         from objectives.quantization.sensitivity import predicted_loss
 
-        return predicted_loss(statistics, self._assigned(statistics.model, statistics), self.rounding, self.scheme)
+        return predicted_loss(statistics, self._assigned(statistics.model, statistics, {}), self.rounding, self.scheme)
 
-    def _assigned(self, model: LoadedModel, statistics: Statistics) -> dict[tuple[str, str], int]:
-        """Bits by layer."""
+    def _assigned(self, model: LoadedModel, statistics: Statistics, rounded: Rounded) -> dict[tuple[str, str], int]:
+        """Bits by layer; the codes made on the way are left in ``rounded``."""
         from objectives.allocation import cheapest
         from objectives.layers import layers_of
 
@@ -71,16 +73,20 @@ class Mixed:
             return {layer.key: 16 for layer in layers}
         total = sum(layer.parameters for layer in layers)
         widths: list[int] = sorted({16, *self.widths}, reverse=True)
-        options = [self._options(model, statistics, layer, widths) for layer in layers]
+        options = [self._options(model, statistics, layer, widths, rounded) for layer in layers]
         chosen = cheapest(options, (16 - self.bits) * total)
         if chosen is None:
             raise Unsupported(f"quantization.bits: an average of {self.bits} cannot be met with widths {self.widths}")
         return {layer.key: widths[index] for layer, index in zip(layers, chosen)}
 
-    def _options(self, model: LoadedModel, statistics: Statistics, layer: Layer, widths: list[int]) -> Options:
+    def _options(
+        self, model: LoadedModel, statistics: Statistics, layer: Layer, widths: list[int], rounded: Rounded
+    ) -> Options:
         """Bits saved by each width, and the loss it is predicted to cost."""
         from objectives.allocation import Options
         from objectives.quantization.sensitivity import rounded_loss
 
-        losses = [rounded_loss(model, statistics, layer, width, self.rounding, self.scheme) for width in widths]
+        losses = [
+            rounded_loss(model, statistics, layer, width, self.rounding, self.scheme, rounded) for width in widths
+        ]
         return Options([(16 - width) * layer.parameters for width in widths], losses)

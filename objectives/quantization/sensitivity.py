@@ -7,6 +7,7 @@ for decoders, as for the removal curves of pruning, so the two add up to one pre
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -56,26 +57,35 @@ def sensitivity_of(model: LoadedModel, statistics: Statistics, layer: Layer, err
     return sensitivity(error, moment_of(model, statistics, layer).second, output_power(model, statistics, layer))
 
 
+Rounded = dict[tuple[tuple[str, str], int], "Codes"]
+"""Codes by (:attr:`Layer.key`, bits)."""
+
+
 def rounded_loss(
-    model: LoadedModel, statistics: Statistics, layer: Layer, bits: int, rounding: Rounding, scheme: Scheme
+    model: LoadedModel,
+    statistics: Statistics,
+    layer: Layer,
+    bits: int,
+    rounding: Rounding,
+    scheme: Scheme,
+    rounded: Rounded | None = None,
 ) -> float:
     """Predicted loss of storing a layer in ``bits``; infinite where no kernel takes its shape.
 
-    Computed once per study for the same weights.
+    Computed once per study for the same weights; the codes that this takes are left in ``rounded``.
     """
+
+    def loss() -> float:
+        codes = codes_of(model, statistics, layer, bits, rounding) if bits < 8 else None
+        if bits < 8 and codes is None:
+            return float("inf")
+        if codes is not None and rounded is not None:
+            rounded[layer.key, bits] = replace(codes, values=codes.values.to(torch.uint8))
+        return sensitivity_of(model, statistics, layer, error_of(layer, codes, scheme))
+
     if bits == 16:
         return 0.0
-    key = (rounded_loss, rounding, bits, scheme, layer.key, layer.digest())
-    return statistics.once(key, lambda: _rounded_loss(model, statistics, layer, bits, rounding, scheme))
-
-
-def _rounded_loss(
-    model: LoadedModel, statistics: Statistics, layer: Layer, bits: int, rounding: Rounding, scheme: Scheme
-) -> float:
-    codes = codes_of(model, statistics, layer, bits, rounding) if bits < 8 else None
-    if bits < 8 and codes is None:
-        return float("inf")
-    return sensitivity_of(model, statistics, layer, error_of(layer, codes, scheme))
+    return statistics.once((rounded_loss, rounding, bits, scheme, layer.key, layer.digest()), loss)
 
 
 def predicted_loss(
