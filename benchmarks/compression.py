@@ -123,6 +123,7 @@ def dense(source: LoadedModel) -> LoadedModel:
 
 Rows = dict[str, list[dict[str, float]]]
 """By cell, one row per seed."""
+DOMAINS = ("news", "encyclopedia", "python")
 State = dict[str, Any]
 """The JSON file: rows of ``decoder`` and ``encoder``, ``speed`` by model, ``wrong`` turns, seconds of ``once``."""
 
@@ -158,6 +159,7 @@ def measure(bench: Decoder | Encoder, seed: int, cells: Sequence[Cell], found: R
         cell.recovery.recover_(model, bench.statistics)
         cell.quantizer.quantize_(model, bench.statistics, Cpu())
         row = {"seconds": time.perf_counter() - began, "predicted": model.predicted_loss, **bench.measure(model)}
+        row["seed"] = seed
         found.setdefault(cell.name, []).append(row)
         print(f"seed {seed} {cell.name}: " + ", ".join(f"{key} {value:.4f}" for key, value in row.items()), flush=True)
 
@@ -192,8 +194,18 @@ def timed(bench: Decoder, short: bool) -> State:
 
 
 def means(found: Rows) -> Results:
-    """Over the seeds."""
-    return {name: {key: mean(row[key] for row in rows) for key in rows[0]} for name, rows in found.items()}
+    """Over the seeds; log-perplexities as the mean dense one plus the mean gap to the dense model of the same seed."""
+    dense = {row["seed"]: row for row in found["dense"]}
+
+    def value(row: Mapping[str, float], key: str) -> float:
+        if key not in DOMAINS:
+            return row[key]
+        return row[key] - dense[row["seed"]][key] + mean(own[key] for own in dense.values())
+
+    return {
+        name: {key: mean(value(row, key) for row in rows) for key in rows[0] if key != "seed"}
+        for name, rows in found.items()
+    }
 
 
 def lines_of(state: State) -> list[Line]:
@@ -245,9 +257,8 @@ def table(found: Results) -> str:
 def gaps(found: Results) -> Results:
     """Instead of log-perplexities the differences to the dense model's, and those over what was predicted."""
     dense = found["dense"]
-    domains = ("news", "encyclopedia", "python")
     return {
-        name: {**row, **({} if name == "dense" else {domain: row[domain] - dense[domain] for domain in domains})}
+        name: {**row, **({} if name == "dense" else {domain: row[domain] - dense[domain] for domain in DOMAINS})}
         for name, row in found.items()
     }
 
