@@ -33,7 +33,8 @@ class Peer:
 
     @property
     def installed(self) -> bool:
-        return find_spec(self.package) is not None
+        whole, _, _ = self.package.partition(".")  # find_spec raises where the parent of a package is missing
+        return find_spec(whole) is not None and find_spec(self.package) is not None
 
     def prune_(self, model: LoadedModel, statistics: Statistics) -> None:
         self.change(model, statistics)

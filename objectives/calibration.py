@@ -11,6 +11,7 @@ make a reconstruction that loses twice as much in another.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -131,11 +132,14 @@ def collect_moments(model: LoadedModel, domains: Domains) -> dict[tuple[str, str
 
 
 def sample(domains: Domains, tokens: int) -> list[Tensor]:
-    """One batch per domain, of its first rows: about ``tokens`` tokens in all, one row of each at least."""
+    """One batch per domain, of rows as long as most: about ``tokens`` tokens in all, one row of each at least."""
     found = []
     for batches in domains.values():
         if batches:
-            length = batches[0].shape[1]
+            lengths = Counter[int]()
+            for batch in batches:
+                lengths[batch.shape[1]] += batch.numel()
+            length = lengths.most_common(1)[0][0]
             rows = [row for batch in batches for row in batch if len(row) == length]
             found.append(torch.stack(rows[: max(1, tokens // (len(domains) * length))]))
     return found

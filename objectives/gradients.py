@@ -23,25 +23,36 @@ if TYPE_CHECKING:
     from objectives.models import LoadedModel
     from objectives.types import Head
 
-TOKENS = 4096
-"""Of each domain: the curvature needs fewer rows than the moments."""
+TOKENS: dict[Head, int] = {"causal_lm": 4096, "encoder": 16384, "seq2seq": 4096}
+"""Of each domain: the curvature needs fewer rows than the moments. Encoders answer per text, so they need more."""
 
 
-def collect_gradients(model: LoadedModel, domains: Domains, tokens: int = TOKENS) -> dict[tuple[str, str], Tensor]:
+def collect_gradients(model: LoadedModel, domains: Domains) -> dict[tuple[str, str], Tensor]:
     """E[g g^T] [out, out], fp32, of every consumer's output, by (block, path); its diagonal [out] of the others.
 
-    Uses the first ``tokens`` tokens of each domain; domains weigh the same. Deterministic.
+    Uses the first :data:`TOKENS` tokens of each domain; domains weigh the same. Deterministic.
     """
-    found = [_collect_domain(model, first(batches, tokens)) for batches in domains.values() if batches]
+    found = [_collect_domain(model, rows_of(model, batches)) for batches in domains.values() if batches]
     return {key: mean([domain[key] for domain in found]) for key in (found[0] if found else ())}
+
+
+def rows_of(model: LoadedModel, batches: Sequence[Tensor]) -> Sequence[Tensor]:
+    """The batches of one domain that gradients are taken of."""
+    return first(batches, TOKENS[model.head])
+
+
+def backpropagate(model: LoadedModel, batches: Sequence[Tensor]) -> None:
+    """Run ``batches`` forward and back from the answers' random projections; hooks on the blocks see the gradients."""
+    generator = torch.Generator().manual_seed(0)
+    with _from_the_first_block(model), torch.inference_mode(False), torch.enable_grad():
+        for batch in batches:
+            _SIGNALS[model.head](model, batch.to(model.module.device), generator).backward()  # type: ignore[no-untyped-call]
 
 
 def _collect_domain(model: LoadedModel, batches: Sequence[Tensor]) -> dict[tuple[str, str], Tensor]:
     sums: dict[tuple[str, str], _Full | _Diagonal] = {}
-    generator = torch.Generator().manual_seed(0)
-    with _watching(model, sums), torch.inference_mode(False), torch.enable_grad():
-        for batch in batches:
-            _SIGNALS[model.head](model, batch.to(model.module.device), generator).backward()  # type: ignore[no-untyped-call]
+    with _watching(model, sums):
+        backpropagate(model, batches)
     return {key: total.average() for key, total in sums.items()}
 
 
@@ -104,16 +115,28 @@ def _watching(model: LoadedModel, sums: dict[tuple[str, str], _Full | _Diagonal]
 
         return hook
 
-    def begin(_module: object, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
-        return (inputs[0].detach().requires_grad_(), *inputs[1:])
-
-    first = [model.block(f"{stack.layers}.0").module for stack in model.family.stacks]
-    handles = [module.register_forward_pre_hook(begin) for module in first]
+    handles = []
     for block in model.blocks():
         consumers = {unit.consumer for unit in block.units}
         for path in block.stack.block_linears:
             kind = _Full if path in consumers else _Diagonal
             handles.append(block.linear(path).register_forward_hook(watch((block.name, path), kind)))
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@contextmanager
+def _from_the_first_block(model: LoadedModel) -> Iterator[None]:
+    """Autograd begins there: no weight asks for a gradient."""
+
+    def begin(_module: object, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+        return (inputs[0].detach().requires_grad_(), *inputs[1:])
+
+    blocks = [model.block(f"{stack.layers}.0").module for stack in model.family.stacks]
+    handles = [module.register_forward_pre_hook(begin) for module in blocks]
     try:
         yield
     finally:

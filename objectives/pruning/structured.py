@@ -92,14 +92,16 @@ class Structured:
         return sum(curve.losses[step] for curve, step in allocated) if in_nats else math.nan
 
     def _curves(self, statistics: Statistics) -> list[Curve]:
+        from objectives.pruning.coherent import coherent
         from objectives.pruning.curve import steps
 
         model = statistics.model
-        return [
+        curves = [
             self.criterion.curve(unit, model, statistics, steps(unit, self.multiple_of))
             for block in model.blocks()
             for unit in block.units
         ]
+        return coherent(curves, statistics) if self.criterion.allocation == "global" else curves
 
     def _allocated(self, curves: Sequence[Curve], ratio: float, weights: Mapping[str, int]) -> list[tuple[Curve, int]]:
         """The step taken on each curve. ``weights``: by block, also those that no unit holds."""

@@ -72,7 +72,9 @@ def store_(
         if codes is None and width < 8:
             codes = codes_of(model, statistics, layer, width, rounding)
         if width < 16 and (codes is not None or width == 8):
-            model.predicted_loss += _predicted(model, statistics, layer, codes, scheme) if predict else math.nan
+            model.predicted_loss += (
+                _predicted(model, statistics, layer, codes, scheme, rounding) if predict else math.nan
+            )
         start = 0
         for path, linear in zip(layer.paths, layer.linears):
             own = None if codes is None else codes.rows(slice(start, start := start + linear.out_features))
@@ -81,10 +83,12 @@ def store_(
     device.place_(model)
 
 
-def _predicted(model: LoadedModel, statistics: Statistics, layer: Layer, codes: Codes | None, scheme: Scheme) -> float:
+def _predicted(
+    model: LoadedModel, statistics: Statistics, layer: Layer, codes: Codes | None, scheme: Scheme, rounding: Rounding
+) -> float:
     from objectives.quantization.sensitivity import error_of, sensitivity_of
 
-    return sensitivity_of(model, statistics, layer, error_of(layer, codes, scheme))
+    return sensitivity_of(model, statistics, layer, error_of(layer, codes, scheme), rounding)
 
 
 def _packed(

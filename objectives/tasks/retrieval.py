@@ -7,6 +7,7 @@ but their documents stay in the pool.
 
 from __future__ import annotations
 
+import random
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -49,7 +50,7 @@ class Retrieval:
         """See ``objectives.types.Task``: documents and summaries, as both are embedded."""
         pairs = self._pairs()[: self.calibration_pairs]
         texts = [text for pair in pairs for text in (pair.text, pair.summary or "")]
-        return {"task": _same_length_batches(model, texts, self.tokens)}
+        return {"task": _same_length_batches(model, texts, self.tokens, self.batch_rows)}
 
     def evaluate(self, model: LoadedModel) -> Score:
         """See ``objectives.types.Task``; an example is 1 when the summary found its document."""
@@ -95,12 +96,21 @@ def embed(model: LoadedModel, texts: Sequence[str], tokens: int) -> torch.Tensor
     return normalize((hidden * mask).sum(dim=1) / mask.sum(dim=1), dim=1)
 
 
-def _same_length_batches(model: LoadedModel, texts: Sequence[str], tokens: int) -> list[torch.Tensor]:
-    """Token ids of ``texts``, batched with texts of exactly the same length: no padding enters a moment."""
+def _same_length_batches(model: LoadedModel, texts: Sequence[str], tokens: int, rows: int) -> list[torch.Tensor]:
+    """Token ids of ``texts``, batched with texts of exactly the same length: no padding enters a moment.
+
+    Shuffled, so that the first batches hold long and short texts alike. Deterministic.
+    """
     import torch
 
     by_length: dict[int, list[list[int]]] = {}
     for text in texts:
         ids = model.tokenizer(text, truncation=True, max_length=tokens)["input_ids"]
         by_length.setdefault(len(ids), []).append(ids)
-    return [torch.tensor(rows) for _, rows in sorted(by_length.items())]
+    batches = [
+        torch.tensor(same[start : start + rows])
+        for _, same in sorted(by_length.items())
+        for start in range(0, len(same), rows)
+    ]
+    random.Random(0).shuffle(batches)
+    return batches

@@ -164,7 +164,7 @@ def dense_vectors(minilm: Compress) -> Tensor:
     ("pruner", "bits", "low", "high"),
     [
         (DENSE, 8, 0.994, 0.9999),
-        (DENSE, 4, 0.94, 0.98),
+        (DENSE, 4, 0.98, 0.992),
         (Structured(ratio=0.1), 16, 0.98, 0.995),
         (Structured(ratio=0.2), 16, 0.96, 0.985),
         (Structured(ratio=0.2), 4, 0.91, 0.96),
