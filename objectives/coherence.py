@@ -14,7 +14,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-import torch
 from torch import Tensor
 
 from objectives.gradients import backpropagate, rows_of
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class Error:
-    """What changes of a linear's output for inputs x: ``weight`` x + ``bias``; [out, in], [out]. Sums up what it costs."""
+    """A change of a linear's output for inputs x: ``weight`` x + ``bias``, [out, in] and [out]. Sums up what it costs."""
 
     weight: Tensor
     bias: Tensor | None = None

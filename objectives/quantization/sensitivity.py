@@ -79,7 +79,9 @@ def _coherence(statistics: Statistics, rounding: Rounding) -> Mapping[tuple[str,
     parts = {
         (layer.block.name, path): Error(part)
         for layer in layers
-        for path, part in zip(layer.paths, errors[layer.key].split([linear.out_features for linear in layer.linears]))
+        for path, part in zip(
+            layer.paths, torch.split(errors[layer.key], [linear.out_features for linear in layer.linears])
+        )
     }
     costs = error_costs(model, statistics.domains, parts)
     found = {}
