@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class Error:
-    """A change of a linear's output for inputs x: ``weight`` x + ``bias``, [out, in] and [out]. Sums up what it costs."""
+    """A change of a linear's output for inputs x: ``weight`` x + ``bias``, [out, in] and [out]. Sums up its cost."""
 
     weight: Tensor
     bias: Tensor | None = None
