@@ -29,6 +29,7 @@ from typing import Any
 import peers
 import speeds
 import torch
+from equal_speed import at_equal_speed
 from promises import Line, Results, decoder_lines, encoder_lines, speed_lines
 from recipes import DECODER, ENCODER, FAST, PEERS, Cell
 
@@ -176,9 +177,8 @@ def installed(cells: Sequence[Cell]) -> list[Cell]:
 def timed(bench: Decoder, short: bool) -> State:
     """Speed-ups over 16 bits, one thread, of the models of ``FAST`` or of those that lines are about."""
     widths = ("dense", "8 bit", "4 bit, clipped")
-    half = Cell("prune 0.5", Structured(ratio=0.5), Gptq())
     models = {}
-    for cell in (*(cell for cell in DECODER if cell.name in (widths if short else FAST)), half):
+    for cell in (cell for cell in DECODER if cell.name in ((*widths, "prune 0.5") if short else FAST)):
         models[cell.name] = bench.source.copy()
         cell.pruner.prune_(models[cell.name], bench.statistics)
         cell.quantizer.quantize_(models[cell.name], bench.statistics, Cpu())
@@ -279,6 +279,9 @@ def text_of(state: State, lines: Sequence[Line]) -> str:
         "## SmolLM2-135M: gap of the log-perplexity, nats per token (first row: the dense model's own)",
         table(gaps(means(state["decoder"]))),
         "## SmolLM2-135M: speed-up over 16 bits, one thread", table(state["speed"]),
+        "## Width and depth at equal speed-up, one thread: gaps, and width's share of depth's",
+        "Width's gap lies between the measured ratios on either side of depth's speed-up.",
+        table(at_equal_speed(means(state["decoder"]), state["speed"])),
         "## MiniLM-L6", table(means(state["encoder"])),
         "## Computed once for all recipes", f"| | seconds |\n|---|--:|\n{once}",
     ]  # fmt: skip

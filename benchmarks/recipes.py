@@ -52,7 +52,7 @@ DECODER = [
     *(Cell(f"prune {ratio}, distilled", Structured(ratio=ratio), BF16, recovery=MINUTE) for ratio in (0.1, 0.25)),
     *(
         Cell(f"prune {ratio}", Structured(ratio=ratio), BF16, ratio in {0.05, 0.1, 0.25})
-        for ratio in (0.05, *DEPTHS, 0.25)
+        for ratio in (0.05, *DEPTHS, 0.25, 0.5)
     ),
     *(Cell(f"depth {ratio}", Depth(ratio=ratio), BF16) for ratio in DEPTHS),
     Cell("prune 0.4, half of it as blocks", Structured(ratio=0.4, depth_share=0.5), BF16),
@@ -87,8 +87,12 @@ PEERS = [
     Cell("4 bit, NNCF with AWQ and scale estimation", WHOLE, peers.nncf(awq=True, scale_estimation=True)),
 ]
 """Measured with the first seed only, and only what is installed: pip install -c constraints.txt -e .[peers]"""
-FAST = ("dense", *(f"{kind} {ratio}" for kind in ("prune", "depth") for ratio in DEPTHS), "8 bit", "4 bit, clipped")
-"""Whose speed is measured as well, besides half of the weights pruned."""
+FAST = (
+    "dense",
+    *(f"{kind} {ratio}" for kind in ("prune", "depth") for ratio in DEPTHS),
+    *("prune 0.5", "8 bit", "4 bit, clipped"),
+)
+"""Whose speed is measured as well."""
 ENCODER = [
     Cell("dense", WHOLE, BF16, short=True),
     Cell("prune 0.3", Structured(ratio=0.3), BF16, short=True),
