@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 
 from promises import Results
 from recipes import DEPTHS
@@ -37,7 +38,7 @@ def _points(kind: str, ratios: Sequence[float], found: Results, speed: Results, 
 
 def _at(speed: float, points: Sequence[tuple[float, float]]) -> float:
     """The gap at ``speed``, linear between the slowest ratio that is as fast and the one before it."""
-    for (slower, less), (faster, more) in zip(points, points[1:]):
+    for (slower, less), (faster, more) in pairwise(points):
         if slower < speed <= faster:
             return less + (more - less) * (speed - slower) / (faster - slower)
     return math.nan
