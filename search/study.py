@@ -71,8 +71,8 @@ def run_study(config: StudyConfig, progress: Progress) -> StudyResult:
         except (ConfigError, BaselineFailed):
             store.discard_if_empty(study)
             raise
-        except (KeyboardInterrupt, Interrupted) as error:
-            interrupted = error if isinstance(error, Interrupted) else Interrupted("stopped by Ctrl-C")
+        except KeyboardInterrupt as error:
+            interrupted = _interrupted(error)
             stop_reason = "interrupted"
             loop.abandon()
             if loop.baseline is None:
@@ -82,12 +82,22 @@ def run_study(config: StudyConfig, progress: Progress) -> StudyResult:
         )
 
 
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM. No Exception: it may come in the midst of a library that wraps those (SQLAlchemy does)."""
+
+
+def _interrupted(error: KeyboardInterrupt) -> Interrupted:
+    if isinstance(error, _Terminated):
+        return Interrupted("stopped by SIGTERM", 128 + signal.SIGTERM)
+    return Interrupted("stopped by Ctrl-C")
+
+
 @contextmanager
 def _sigterm_interrupts() -> Iterator[None]:
     """SIGTERM ends the study as Ctrl-C does, with exit code 143."""
 
     def stop(_signal: int, _frame: object) -> None:
-        raise Interrupted("stopped by SIGTERM", 128 + signal.SIGTERM)
+        raise _Terminated
 
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -95,6 +105,8 @@ def _sigterm_interrupts() -> Iterator[None]:
     before = signal.signal(signal.SIGTERM, stop)
     try:
         yield
+    except _Terminated as error:  # before there was a study
+        raise _interrupted(error) from None
     finally:
         signal.signal(signal.SIGTERM, before)
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import signal
 from dataclasses import replace
 from pathlib import Path
 
@@ -186,6 +187,21 @@ def test_an_interrupted_trial_is_settled_reported_and_not_counted(make_config) -
     resumed = run(make_config("n_trials=6", "sampler=exhaustive"))
     assert sum(record.state == "complete" for record in resumed.records) == 6
     assert len(resumed.records) == 7
+
+
+def test_sigterm_passes_through_code_that_wraps_every_exception(make_config) -> None:
+    """As SQLAlchemy does while a statement runs."""
+
+    def answer(candidate):
+        try:
+            signal.raise_signal(signal.SIGTERM)
+        except Exception as error:
+            raise RuntimeError("wrapped") from error
+        return closed_form(candidate)
+
+    with pytest.raises(Interrupted) as caught:
+        run(make_config("n_trials=2", answer=answer))
+    assert caught.value.exit_code == 143
 
 
 def test_a_trial_left_running_by_a_killed_driver_is_settled_at_the_next_start(make_config) -> None:
