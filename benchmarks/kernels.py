@@ -15,6 +15,7 @@ from collections.abc import Callable
 import torch
 
 from objectives.packing.bf16 import Bf16Linear
+from objectives.packing.capability import cpu_kernels
 from objectives.packing.int4 import Int4Linear
 from objectives.packing.int8 import Int8Linear
 from objectives.quantization.grid import round_to_grid
@@ -27,15 +28,16 @@ ROUNDS = 21
 def columns(inputs: int, outputs: int, rows: int) -> dict[str, Callable[[], torch.Tensor]]:
     """One call per column, all on the same weight."""
     linear = torch.nn.Linear(inputs, outputs, bias=False).requires_grad_(False)
-    x, x_bf16 = torch.randn(rows, inputs), torch.randn(rows, inputs).bfloat16()
+    wide, narrow = torch.randn(rows, inputs), torch.randn(rows, inputs).bfloat16()
+    x = wide.to(cpu_kernels().compute_dtype)
     integers = torch.randint(-127, 128, (rows, inputs), dtype=torch.int8)
     codes = round_to_grid(linear.weight, torch.ones(inputs), 4, 64, (1.0,))
-    int8 = Int8Linear.from_weight(linear.weight, None)
+    int8 = Int8Linear.from_weight(linear.weight, None).settle_()
     int4 = Int4Linear.from_codes(codes.values, codes.scale, codes.zero, None)
     bf16 = Bf16Linear.from_linear(linear)
     calls: dict[str, Callable[[], torch.Tensor]] = {
-        "fp32": lambda: linear(x),
-        "torch bf16": lambda: torch.nn.functional.linear(x_bf16, bf16.weight),
+        "fp32": lambda: linear(wide),
+        "torch bf16": lambda: torch.nn.functional.linear(narrow, bf16.weight),
         "_int_mm": lambda: torch._int_mm(integers, int8.codes.t()),
         "16 bit": lambda: bf16(x),
         "8 bit": lambda: int8(x),

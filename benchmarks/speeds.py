@@ -15,6 +15,7 @@ from statistics import median
 import torch
 
 from objectives.models import LoadedModel
+from objectives.packing.capability import cpu_kernels
 from objectives.packing.int4 import Int4Linear
 from objectives.packing.linear import PackedLinear
 
@@ -65,7 +66,8 @@ def layers(models: Mapping[str, LoadedModel], rows: int) -> dict[str, float]:
 
     def call(model: LoadedModel) -> Callable[[], object]:
         linears = [block.linear(path) for block in model.blocks() for path in block.stack.block_linears]
-        inputs = {size: torch.randn(rows, size) for size in {linear.in_features for linear in linears}}
+        dtype = cpu_kernels().compute_dtype
+        inputs = {size: torch.randn(rows, size, dtype=dtype) for size in {linear.in_features for linear in linears}}
         return lambda: [linear(inputs[linear.in_features]) for linear in linears]
 
     return speed_ups({name: call(model) for name, model in models.items()})
@@ -82,7 +84,7 @@ def wrong_turns(model: LoadedModel, counts: tuple[int, ...]) -> list[str]:
                 shapes[linear.in_features, linear.out_features] = linear
     for (inputs, outputs), linear in shapes.items():
         for rows in counts:
-            x = torch.randn(rows, inputs)
+            x = torch.randn(rows, inputs, dtype=cpu_kernels().compute_dtype)
             paths = {"kernel": partial(linear.kernel, x), "unpacked": partial(linear._multiply_unpacked, x)}
             taken = "kernel" if rows <= linear.kernel_rows else "unpacked"
             other = "unpacked" if taken == "kernel" else "kernel"

@@ -28,7 +28,7 @@ from objectives.errors import ModelError
 from objectives.models import LoadedModel, auto_class
 from objectives.packing.bf16 import Bf16Linear
 from objectives.packing.embedding import Int8Embedding, replace_
-from objectives.packing.int4 import Int4Linear, block_rows
+from objectives.packing.int4 import Int4Linear
 from objectives.packing.int8 import Int8Linear, Int8WeightLinear
 from objectives.packing.linear import PackedLinear
 from objectives.pruning import surgery
@@ -50,12 +50,11 @@ def save(model: LoadedModel, folder: Path, facts: Mapping[str, Any] | None = Non
     ``facts``: anything to keep in the manifest, such as the recipe and what was measured.
     """
     manifest = {
-        "format": 4,
+        "format": 5,
         "head": model.head,
         "layers": model.layers,
         "widths": _nested(model.widths),
         "linears": {name: _describe(module, model) for name, module in _packed(model.module)},
-        "int4_block_rows": block_rows(),
         "notes": model.notes,
         **(facts or {}),
     }
@@ -91,9 +90,6 @@ def load(folder: Path) -> LoadedModel:
 
 def _empty_model(folder: Path, manifest: Mapping[str, Any]) -> LoadedModel:
     """The model that the manifest describes, its tensors still empty."""
-    packed_int4 = any(description["stored"] == "int4" for description in manifest["linears"].values())
-    if packed_int4 and manifest["int4_block_rows"] != block_rows():
-        raise ModelError(f"{folder}: its int4 layout belongs to another CPU type; export it again on this one")
     model = _skeleton(folder, manifest)
     model.layers.update(_layers(folder, manifest, model))
     for name, widths in manifest["widths"].items():
@@ -151,9 +147,9 @@ def _manifest(folder: Path) -> dict[str, Any]:
         manifest: dict[str, Any] = json.loads(file.read_text())
     except ValueError as error:
         raise ModelError(f"{file} is no valid JSON: {error}") from error
-    if not isinstance(manifest, dict) or manifest.get("format") != 4:
+    if not isinstance(manifest, dict) or manifest.get("format") != 5:
         found = manifest.get("format") if isinstance(manifest, dict) else manifest
-        raise ModelError(f"{file}: format 4 expected, got {found!r}")
+        raise ModelError(f"{file}: format 5 expected, got {found!r}")
     return manifest
 
 

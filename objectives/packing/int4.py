@@ -3,7 +3,8 @@
 aten's CPU kernel reads its own layout; decode uses it as it is. For many rows W is unpacked from that same
 layout, so nothing is stored twice. The layout (blocks of output rows, nibbles interleaved inside a block)
 is aten's private choice per instruction set: we learn it by packing a known pattern, and if this build
-packs in a way we do not know, the kernel simply serves every row count.
+packs in a way we do not know, the kernel simply serves every row count. Files hold a plain layout instead, which
+every CPU can settle into its own: :meth:`Int4Linear.settle_`.
 
 A weight is ``(code - 8) * scale + zero``, code in 0..15.
 """
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 import sys
 from functools import cache
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -43,15 +45,16 @@ def _block_orders(block: int) -> list[Tensor]:
     """Candidate layouts of a block of output rows: for nibble position p, the row it holds."""
     half = block // 2
     bytes_ = torch.arange(half)
+    orders = [torch.cat([bytes_, bytes_ + half]), torch.cat([bytes_ * 2, bytes_ * 2 + 1])]
     if block == 64:  # AVX-512: byte d holds rows d, d+32; byte 16+d holds rows d+16, d+48
         low = torch.where(bytes_ < 16, bytes_, bytes_ % 16 + 16)
-        return [torch.cat([low, low + 32])]
-    return [torch.cat([bytes_, bytes_ + half]), torch.cat([bytes_ * 2, bytes_ * 2 + 1])]
+        orders.insert(0, torch.cat([low, low + 32]))
+    return orders
 
 
 @cache
 def block_layout(block: int) -> Tensor | None:
-    """Row held by each nibble of a full block (low nibbles first), or None when this build differs."""
+    """Row held by each nibble of a block packed alone (low nibbles first), or None when this build differs."""
     pattern = torch.randint(0, 16, (block, 32), generator=torch.Generator().manual_seed(0))
     packed = pack(pattern).reshape(1, 32, block // 2)
     nibbles = torch.cat([packed & 15, packed >> 4], dim=2)[0].t()
@@ -63,10 +66,13 @@ def block_layout(block: int) -> Tensor | None:
 
 @cache
 def block_rows() -> int | None:
-    """How many output rows aten packs together on this CPU (64 with AVX-512, 32 with AVX2)."""
-    pattern = torch.randint(0, 16, (128, 32), generator=torch.Generator().manual_seed(1))
+    """How many output rows aten packs together on this CPU (64 with AVX-512, 32 with AVX2).
+
+    Rows that fill no block are packed as a smaller one.
+    """
+    pattern = torch.randint(0, 16, (128 + 16, 32), generator=torch.Generator().manual_seed(1))
     for block in (64, 32):
-        if block_layout(block) is None:
+        if any(block_layout(rows) is None for rows in range(16, block + 1, 16)):
             continue
         if torch.equal(unpack_codes(pack(pattern), block).to(torch.int64), pattern.t()):
             return block
@@ -74,7 +80,15 @@ def block_rows() -> int | None:
 
 
 def unpack_codes(packed: Tensor, block: int) -> Tensor:
-    """Codes, transposed: uint8 [in, out], of whole blocks packed by :func:`pack`."""
+    """Codes, transposed: uint8 [in, out], of rows packed by :func:`pack` in blocks of ``block``."""
+    whole = packed.shape[0] - packed.shape[0] % block
+    parts = [_unpack_blocks(packed[:whole], block)] if whole else []
+    if whole < packed.shape[0]:
+        parts.append(_unpack_blocks(packed[whole:], packed.shape[0] - whole))
+    return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
+
+
+def _unpack_blocks(packed: Tensor, block: int) -> Tensor:
     out_features, half_in = packed.shape
     order = block_layout(block)
     assert order is not None
@@ -85,10 +99,21 @@ def unpack_codes(packed: Tensor, block: int) -> Tensor:
     return nibbles.permute(1, 0, 2).reshape(half_in * 2, out_features)
 
 
+def pairs(codes: Tensor) -> Tensor:
+    """The layout of files, uint8 [out, in / 2]: byte j of a row holds ``codes`` [out, in] 2j (low nibble), 2j + 1."""
+    codes = codes.to(torch.uint8)
+    return (codes[:, ::2] | codes[:, 1::2] << 4).contiguous()
+
+
+def from_pairs(packed: Tensor) -> Tensor:
+    """Codes, uint8 [out, in], that :func:`pairs` packed."""
+    return torch.stack([packed & 15, packed >> 4], dim=2).flatten(1)
+
+
 class Int4Linear(PackedLinear):
     """``packed``: uint8 [out, in / 2]; ``scale_zero``: bf16 [in / group, out, 2]; ``inputs``: bf16 [in] or None.
 
-    ``inputs`` multiplies x first.
+    ``inputs`` multiplies x first. ``packed`` comes as :func:`pairs` and is moved to aten's layout by :meth:`settle_`.
     """
 
     packed: Tensor
@@ -98,13 +123,13 @@ class Int4Linear(PackedLinear):
 
     def __init__(self, packed: Tensor, scale_zero: Tensor, bias: Tensor | None, inputs: Tensor | None = None) -> None:
         super().__init__(packed.shape[1] * 2, packed.shape[0], bias)
-        self.register_buffer("packed", packed)
+        self.register_buffer("packed", packed, persistent=False)
         self.register_buffer("scale_zero", scale_zero)
         self.register_buffer("inputs", inputs)
         self.group_size = self.in_features // scale_zero.shape[0]
+        self.settled = False
         self._block = block_rows()
-        whole_blocks = self._block is not None and self.out_features % self._block == 0
-        self.kernel_rows = 48 if whole_blocks else sys.maxsize
+        self.kernel_rows = sys.maxsize if self._block is None else 48
 
     @classmethod
     def from_codes(
@@ -113,7 +138,27 @@ class Int4Linear(PackedLinear):
         """``codes`` int [out, in] in 0..15; ``scale``, ``zero`` [out, in / group]; ``inputs`` [in]."""
         check_shape(codes.shape[0], codes.shape[1], codes.shape[1] // scale.shape[1])
         scale_zero = torch.stack([scale.t(), zero.t()], dim=2).to(torch.bfloat16).contiguous()
-        return cls(pack(codes), scale_zero, bias, None if inputs is None else inputs.to(torch.bfloat16))
+        return cls(pairs(codes), scale_zero, bias, None if inputs is None else inputs.to(torch.bfloat16)).settle_()
+
+    def settle_(self) -> Self:
+        """Move the codes into the layout that aten reads on this CPU; returns self."""
+        if not self.settled:
+            self.packed = pack(from_pairs(self.packed))
+            self.settled = True
+        return self
+
+    @property
+    def codes(self) -> Tensor:
+        """As :func:`pairs`, uint8 [out, in / 2]."""
+        if not self.settled:
+            return self.packed
+        if self._block is not None:
+            return pairs(unpack_codes(self.packed, self._block).t())
+        ones = torch.ones_like(self.scale_zero)
+        ones[..., 1] = 8  # (code - 8) * 1 + 8: the kernel multiplies the codes themselves
+        product = torch.ops.aten._weight_int4pack_mm_for_cpu
+        each = torch.eye(self.in_features, dtype=torch.bfloat16)
+        return pairs(product(each, self.packed, self.group_size, ones).t())
 
     def forward(self, x: Tensor) -> Tensor:
         """Apply to ``x`` [..., in]."""
@@ -130,15 +175,19 @@ class Int4Linear(PackedLinear):
         return rows @ self._transposed(rows.dtype)
 
     def _transposed(self, dtype: torch.dtype) -> Tensor:
-        """W^T [in, out] in ``dtype``."""
+        """W^T [in, out] in ``dtype``; computed in fp32, which a CPU is faster at than at narrower types."""
         assert self._block is not None
-        codes = unpack_codes(self.packed, self._block).to(dtype)
+        codes = unpack_codes(self.packed, self._block).float()
         groups = codes.view(-1, self.group_size, self.out_features)
-        scale, zero = self.scale_zero.to(dtype).permute(2, 0, 1).contiguous()
-        groups.mul_(scale.unsqueeze(1)).add_((zero - 8 * scale).unsqueeze(1))
-        return codes
+        scale, zero = self.scale_zero.float().permute(2, 0, 1).contiguous().unsqueeze(2)
+        torch.addcmul(zero - 8 * scale, groups, scale, out=groups)
+        return codes.to(dtype)
 
     def unpack(self, start: int, stop: int, dtype: torch.dtype) -> Tensor:
         """A slice of W; unpacks whole, for tests and tools."""
         weight = self._transposed(dtype).t()[start:stop]
         return weight if self.inputs is None else weight * self.inputs.to(dtype)
+
+    def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        destination[prefix + "codes"] = self.codes

@@ -1,11 +1,11 @@
 """8 bits: int8 weights per output channel; W8A8 rounds the activations to int8 per token too, weight-only does not.
 
-W8A8 multiplies integers: by fbgemm where torch has it (any x86), by ``_int_mm`` on other CPUs with int8 instructions,
-by a fp32 GEMM elsewhere. fbgemm keeps the weight in its own layout, outside of tensors and in whole blocks of 512
-inputs, hence :meth:`Int8Linear.settle_`; inputs that fill no block stay in a tensor. Without VNNI it adds two products
-in 16 bits, which saturate at 255 * 129: the scale of a channel is therefore chosen so that no two neighbours add up to
-more than 128. That makes it a third coarser than the largest weight alone would ask for, costs little (docs/log.md),
-and the integers are the same on every CPU.
+W8A8 multiplies integers: by ``_int_mm`` on CPUs with int8 instructions, by fbgemm on others where torch has it, by
+a fp32 GEMM elsewhere. fbgemm keeps the weight in its own layout, outside of tensors and in whole blocks of 512 inputs,
+hence :meth:`Int8Linear.settle_`; inputs that fill no block stay in a tensor. Without VNNI it adds two products in 16
+bits, which saturate at 255 * 129: the scale of a channel is therefore chosen so that no two neighbours add up to more
+than 128. That makes it a third coarser than the largest weight alone would ask for, costs little (docs/log.md), and
+the integers are the same on every CPU.
 
 Symmetric rounding per token and channel follows Dettmers et al., LLM.int8(), https://arxiv.org/abs/2208.07339.
 """
@@ -127,7 +127,7 @@ class Int8Linear(PackedLinear):
     def settle_(self) -> Self:
         """Move the weight into the layout that this CPU multiplies fastest; returns self."""
         held = _inputs_for_fbgemm(self.in_features, self.out_features)
-        if self._fbgemm is None and held and _fbgemm_is_exact():
+        if self._fbgemm is None and held and not cpu_kernels().int8 and _fbgemm_is_exact():
             self._fbgemm = _prepacked(self._open[:, :held], self.scale)
             self._open = self._open[:, held:].clone()
             padded = -(-held // _BLOCK_INPUTS) * _BLOCK_INPUTS * -(-self.out_features // 16) * 16
@@ -151,7 +151,7 @@ class Int8Linear(PackedLinear):
         return y.add_(self._multiply_open(codes[:, held:])) if held < self.in_features else y
 
     def _multiply_open(self, codes: Tensor) -> Tensor:
-        if self._fbgemm is None and cpu_kernels().int8:
+        if cpu_kernels().int8 and self._fbgemm is None:
             return torch._int_mm(codes.to(torch.int8), self._open.t()).float().mul_(self.scale)
         if codes.shape[0] <= _FEW and codes.shape[1] % 32 == 0:
             return _int8_weight_product(codes, self._open).float().mul_(self.scale)

@@ -24,6 +24,7 @@ from objectives.errors import ModelError
 from objectives.families import FAMILIES
 from objectives.measuring.weighing import stored_bytes
 from objectives.models import LoadedModel
+from objectives.packing.int4 import Int4Linear, block_rows, unpack_codes
 from objectives.packing.int8 import Int8WeightLinear
 from objectives.pruning.structured import Structured
 from objectives.quantization.round_to_nearest import RoundToNearest
@@ -227,11 +228,11 @@ def test_missing_weights_are_refused(folder: Path) -> None:
 @pytest.mark.parametrize("change", ["less", "more", "shape", "dtype"])
 def test_weights_that_do_not_match_the_manifest_are_refused(folder: Path, change: str) -> None:
     tensors = load_file(folder / WEIGHTS)
-    name = "model.layers.1.mlp.up_proj.packed"
+    name = "model.layers.1.mlp.up_proj.codes"
     if change == "less":
         del tensors[name]
     elif change == "more":
-        tensors[name := "model.layers.7.mlp.up_proj.packed"] = torch.zeros(1)
+        tensors[name := "model.layers.7.mlp.up_proj.codes"] = torch.zeros(1)
     elif change == "shape":
         tensors[name] = tensors[name][:-1].contiguous()
     else:
@@ -300,15 +301,16 @@ def test_an_edited_manifest_is_refused(folder: Path, edit: Callable[[dict[str, A
     assert MANIFEST in refusal(folder)
 
 
-def test_int4_of_another_cpu_type_is_refused(folder: Path) -> None:
-    edited(folder, lambda m: m.update(int4_block_rows=16))
-    assert refusal(folder) == f"{folder}: its int4 layout belongs to another CPU type; export it again on this one"
-
-
-def test_8_bits_of_another_cpu_type_are_not(compress: Compress, tmp_path: Path) -> None:
-    save(compress(bits=8), tmp_path / "small")
-    edited(tmp_path / "small", lambda m: m.update(int4_block_rows=16))
-    assert load(tmp_path / "small")
+def test_files_hold_4_bits_in_a_layout_of_no_cpu(compress: Compress, tmp_path: Path) -> None:
+    model = compress(bits=4)
+    save(model, tmp_path / "small")
+    tensors = load_file(tmp_path / "small" / "model.safetensors")
+    for name, module in model.module.named_modules():
+        if isinstance(module, Int4Linear):
+            codes = unpack_codes(module.packed, block_rows() or 0).t()
+            stored = tensors[f"{name}.codes"]
+            assert torch.equal(stored & 15, codes[:, ::2])
+            assert torch.equal(stored >> 4, codes[:, 1::2])
 
 
 # ---- saving

@@ -78,7 +78,7 @@ def test_the_output_is_close_to_that_of_the_unpacked_model(
     unpacked = tiny(family).copy()
     unpacked.module.float()
     off = error(outputs(quantize(family, choice, bits=bits), *shape), outputs(unpacked, *shape))
-    assert off < {16: 0.01, 8: 0.035, 4: 0.3}[bits]
+    assert off < {16: 0.02, 8: 0.035, 4: 0.3}[bits]  # activations are in bf16 where the CPU multiplies that fast
     assert off > {16: -1.0, 8: 0.002, 4: 0.02}[bits]  # else nothing was rounded
 
 
@@ -401,9 +401,9 @@ def test_moments_may_be_taken_again_from_the_pruned_model(
     for tokens in (0, 64):
         model = replace(pruned, module=copy.deepcopy(pruned.module))
         built("quantization", "gptq", bits=4, recollect=tokens).quantize_(model, stats, Cpu())
-        codes[tokens] = next(model.blocks()).linear("mlp.down_proj").packed
+        codes[tokens] = [block.linear("mlp.down_proj").packed for block in model.blocks()]
         assert math.isfinite(model.predicted_loss)
-    assert not torch.equal(codes[0], codes[64])
+    assert not all(torch.equal(dense, own) for dense, own in zip(codes[0], codes[64], strict=True))
 
 
 def test_awq_scales_nothing_where_all_channels_carry_the_same() -> None:
