@@ -25,7 +25,11 @@ class Bf16Linear(PackedLinear):
     def __init__(self, weight: nn.Parameter, bias: Tensor | None) -> None:
         super().__init__(weight.shape[1], weight.shape[0], bias)
         self.weight = weight
-        self.kernel_rows = sys.maxsize if cpu_kernels().bf16 else 2
+
+    @property
+    def kernel_rows(self) -> int:
+        """All where bf16 is native; else as many as the slow loop is fast for."""
+        return sys.maxsize if cpu_kernels().bf16 else 2
 
     @classmethod
     def from_linear(cls, source: nn.Linear) -> Bf16Linear:

@@ -129,7 +129,6 @@ class Int4Linear(PackedLinear):
         self.group_size = self.in_features // scale_zero.shape[0]
         self.settled = False
         self._block = block_rows()
-        self.kernel_rows = sys.maxsize if self._block is None else 48
 
     @classmethod
     def from_codes(
@@ -139,6 +138,16 @@ class Int4Linear(PackedLinear):
         check_shape(codes.shape[0], codes.shape[1], codes.shape[1] // scale.shape[1])
         scale_zero = torch.stack([scale.t(), zero.t()], dim=2).to(torch.bfloat16).contiguous()
         return cls(pairs(codes), scale_zero, bias, None if inputs is None else inputs.to(torch.bfloat16)).settle_()
+
+    @property
+    def kernel_rows(self) -> int:
+        """Where aten's kernel, as slow for every row, has cost as much as unpacking W once and a GEMM.
+
+        Unpacking gains less from threads, and has a fixed cost (crossings at one and two threads: docs/log.md).
+        """
+        if self._block is None:
+            return sys.maxsize
+        return 32 + 16 * min(torch.get_num_threads(), 4) + (1 << 22) // (self.in_features * self.out_features)
 
     def settle_(self) -> Self:
         """Move the codes into the layout that aten reads on this CPU; returns self."""
@@ -171,22 +180,22 @@ class Int4Linear(PackedLinear):
         )
         return product.to(rows.dtype)
 
-    def _multiply_unpacked(self, rows: Tensor) -> Tensor:
-        return rows @ self._transposed(rows.dtype)
-
-    def _transposed(self, dtype: torch.dtype) -> Tensor:
-        """W^T [in, out] in ``dtype``; computed in fp32, which a CPU is faster at than at narrower types."""
-        assert self._block is not None
-        codes = unpack_codes(self.packed, self._block).float()
-        groups = codes.view(-1, self.group_size, self.out_features)
-        scale, zero = self.scale_zero.float().permute(2, 0, 1).contiguous().unsqueeze(2)
-        torch.addcmul(zero - 8 * scale, groups, scale, out=groups)
-        return codes.to(dtype)
-
     def unpack(self, start: int, stop: int, dtype: torch.dtype) -> Tensor:
-        """A slice of W; unpacks whole, for tests and tools."""
-        weight = self._transposed(dtype).t()[start:stop]
-        return weight if self.inputs is None else weight * self.inputs.to(dtype)
+        """A slice of W, ``inputs`` included."""
+        whole = self._stored(0, self.out_features, dtype)[start:stop]
+        return whole if self.inputs is None else whole * self.inputs.to(dtype)
+
+    def _slice(self, start: int, stop: int, dtype: torch.dtype) -> Tensor:
+        return self._stored(start, stop, dtype)  # the rows were multiplied by ``inputs`` before
+
+    def _stored(self, start: int, stop: int, dtype: torch.dtype) -> Tensor:
+        """A slice of whole blocks; computed in fp32, which CPUs are faster at than at narrower types."""
+        assert self._block is not None
+        codes = unpack_codes(self.packed[start:stop], self._block).float()
+        groups = codes.view(-1, self.group_size, codes.shape[1])
+        scale, zero = self.scale_zero[:, start:stop].float().permute(2, 0, 1).contiguous().unsqueeze(2)
+        torch.addcmul(zero - 8 * scale, groups, scale, out=groups)
+        return codes.to(dtype).t()
 
     def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
         super()._save_to_state_dict(destination, prefix, keep_vars)

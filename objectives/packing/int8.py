@@ -78,8 +78,11 @@ class Int8WeightLinear(PackedLinear):
         super().__init__(codes.shape[1], codes.shape[0], bias)
         self.register_buffer("codes", codes.contiguous())
         self.register_buffer("scale", scale)
-        # aten's kernel reads past the end where in_features is no multiple of 32 (it crashed the process).
-        self.kernel_rows = _FEW if self.in_features % 32 == 0 else 0
+
+    @property
+    def kernel_rows(self) -> int:
+        """aten's kernel reads past the end where in_features is no multiple of 32: it crashed the process."""
+        return _FEW if self.in_features % 32 == 0 else 0
 
     @classmethod
     def from_weight(cls, weight: Tensor, bias: Tensor | None) -> Self:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from objectives.packing.capability import cpu_kernels
 
 SLICE_ELEMENTS = 1 << 20
+SLICE_ROWS = 64
 
 
 class PackedLinear(nn.Module):
@@ -27,7 +28,6 @@ class PackedLinear(nn.Module):
     in_features: int
     out_features: int
     bias: nn.Parameter | None
-    kernel_rows: int
     hidden_bytes: int = 0
     """Of the weight, what a kernel keeps outside of tensors."""
 
@@ -36,6 +36,11 @@ class PackedLinear(nn.Module):
         self.in_features = in_features
         self.out_features = out_features
         self.bias = None if bias is None else nn.Parameter(bias, requires_grad=False)
+
+    @property
+    def kernel_rows(self) -> int:
+        """The largest row count that goes to :meth:`kernel`."""
+        raise NotImplementedError
 
     def kernel(self, rows: Tensor) -> Tensor:
         """``rows`` [m, in] -> [m, out] without bias, on the packed weight."""
@@ -60,19 +65,22 @@ class PackedLinear(nn.Module):
         return y.to(x.dtype).view(*x.shape[:-1], self.out_features)
 
     def _multiply_unpacked(self, rows: Tensor) -> Tensor:
-        step = max(1, SLICE_ELEMENTS // self.in_features)
+        step = max(1, SLICE_ELEMENTS // self.in_features // SLICE_ROWS) * SLICE_ROWS
         if step >= self.out_features:
-            return rows @ self.unpack(0, self.out_features, rows.dtype).t()
+            return rows @ self._slice(0, self.out_features, rows.dtype).t()
         starts = range(0, self.out_features, step)
+        stops = (min(start + step, self.out_features) for start in starts)
         if rows.requires_grad:  # filling slices would make autograd copy all of the output for each of them
-            return torch.cat([rows @ self._part(start, step, rows.dtype).t() for start in starts], dim=1)
+            parts = [rows @ self._slice(start, stop, rows.dtype).t() for start, stop in zip(starts, stops)]
+            return torch.cat(parts, dim=1)
         y = rows.new_empty(rows.shape[0], self.out_features)
-        for start in starts:
-            y[:, start : start + step] = rows @ self._part(start, step, rows.dtype).t()
+        for start, stop in zip(starts, stops):
+            y[:, start:stop] = rows @ self._slice(start, stop, rows.dtype).t()
         return y
 
-    def _part(self, start: int, step: int, dtype: torch.dtype) -> Tensor:
-        return self.unpack(start, min(start + step, self.out_features), dtype)
+    def _slice(self, start: int, stop: int, dtype: torch.dtype) -> Tensor:
+        """What :meth:`_multiply_unpacked` multiplies by; ``start`` is a multiple of ``SLICE_ROWS``."""
+        return self.unpack(start, stop, dtype)
 
     def extra_repr(self) -> str:
         """Shapes for ``print(model)``."""
