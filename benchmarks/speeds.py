@@ -19,7 +19,7 @@ from objectives.packing.capability import cpu_kernels
 from objectives.packing.int4 import Int4Linear
 from objectives.packing.linear import PackedLinear
 
-ROUNDS = 9
+ROUNDS = 15
 DENSE = "dense"
 
 
