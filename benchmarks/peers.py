@@ -56,7 +56,7 @@ def torch_pruning(ratio: float, importance: str) -> Peer:
         ffn = sum(unit.parameters * unit.count for _, unit in units)
         free = {block.linear(path) for block, unit in units for path, _ in unit.producers}
         kept = [part for part in module.modules() if isinstance(part, nn.Linear | nn.Embedding) and part not in free]
-        ids = sample(statistics.domains, 2048)
+        ids = [batch for part in sample(statistics.domains, 8192) for batch in part.split(8)]
         with torch.inference_mode(False), torch.enable_grad():
             if importance == "taylor":
                 for rows in ids:
@@ -132,7 +132,7 @@ def nncf(**settings: Any) -> Peer:
     def change(model: LoadedModel, statistics: Statistics) -> None:
         import nncf as library
 
-        rows = [batch for batches in statistics.domains.values() for batch in batches[:6]]
+        rows = [batch for batches in statistics.domains.values() for batch in batches]
         with torch.inference_mode(False):
             model.module = library.compress_weights(
                 model.module.float(), mode=library.CompressWeightsMode.INT4_ASYM, group_size=64, ratio=1.0,

@@ -21,6 +21,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import torch
 from torch import Tensor
 
+from objectives.errors import Unsupported
+
 if TYPE_CHECKING:
     from objectives.models import LoadedModel
 
@@ -74,6 +76,11 @@ class Statistics:
 
         return collect_gradients(self.model, self.domains)
 
+    @property
+    def dense(self) -> Statistics:
+        """Those of the dense model."""
+        return self
+
     def once(self, key: Hashable, make: Callable[[], _T]) -> _T:
         """What ``make`` returned when it was first asked for under ``key``."""
         if key not in self._derived:
@@ -93,6 +100,11 @@ class Recollected(Statistics):
     def moments(self) -> Moments:
         """By (block, path), of the channels that are left."""
         return collect_moments(self._pruned, self.domains)
+
+    @property
+    def dense(self) -> Statistics:
+        """Those it was made from."""
+        return self._dense
 
     @property
     def gradients(self) -> Mapping[tuple[str, str], Tensor]:
@@ -123,6 +135,8 @@ class MomentSum:
 def collect_moments(model: LoadedModel, domains: Domains) -> dict[tuple[str, str], Moment]:
     """Run all batches through ``model``; a domain's moments are its averages, and domains are averaged equally."""
     found = [_collect_domain(model, batches) for batches in domains.values() if batches]
+    if domains and not found:
+        raise Unsupported("calibration: at least one row expected, the task gave none")
     moments: dict[tuple[str, str], Moment] = {}
     for block, *paths in found[0] if found else ():
         parts = [domain[block, *paths] for domain in found]

@@ -8,8 +8,10 @@ nothing missing, nothing left over.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
+from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -35,6 +37,7 @@ from objectives.pruning import surgery
 from objectives.types import Head
 
 MANIFEST = "paretune.json"
+_HASHED = ("model.safetensors", "config.json")
 _STORED: Mapping[str, type[nn.Module]] = {
     "bf16": Bf16Linear,
     "int8": Int8Linear,
@@ -51,6 +54,7 @@ def save(model: LoadedModel, folder: Path, facts: Mapping[str, Any] | None = Non
     """
     manifest = {
         "format": 5,
+        "versions": {name: version(name) for name in ("paretune", "torch", "transformers")},
         "head": model.head,
         "layers": model.layers,
         "widths": _nested(model.widths),
@@ -63,9 +67,12 @@ def save(model: LoadedModel, folder: Path, facts: Mapping[str, Any] | None = Non
         part = Path(temporary) / "part"
         part.mkdir()
         model.module.config.save_pretrained(part)
+        if model.module.can_generate():
+            model.module.generation_config.save_pretrained(part)
         model.tokenizer.save_pretrained(part)
         save_file(_unique(model.module), part / "model.safetensors", metadata={"format": "pt"})
         (part / "model.safetensors").chmod((part / "config.json").stat().st_mode)  # written as 0600
+        manifest["sha256"] = {name: _sha256(part / name) for name in _HASHED}
         (part / MANIFEST).write_text(json.dumps(manifest, indent=1))
         part.rename(folder)
     return (folder / "model.safetensors").stat().st_size
@@ -74,6 +81,7 @@ def save(model: LoadedModel, folder: Path, facts: Mapping[str, Any] | None = Non
 def load(folder: Path) -> LoadedModel:
     """Load what :func:`save` wrote, ready to run on the CPU. Raises ModelError naming file and expectation."""
     manifest = _manifest(folder)
+    _check_hash(folder / "config.json", manifest)
     try:
         model = _empty_model(folder, manifest)
     except ModelError:
@@ -82,6 +90,7 @@ def load(folder: Path) -> LoadedModel:
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
         raise ModelError(f"{folder}: {MANIFEST}, config and tokenizer describe no model: {reason}") from error
     _fill_(model.module, folder / "model.safetensors")
+    _check_hash(folder / "model.safetensors", manifest)  # last: what differs in shape or name is said in these terms
     for module in model.module.modules():
         if isinstance(module, PackedLinear):
             module.settle_()
@@ -153,6 +162,20 @@ def _manifest(folder: Path) -> dict[str, Any]:
     return manifest
 
 
+def _sha256(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _check_hash(file: Path, manifest: Mapping[str, Any]) -> None:
+    """Raises ModelError for a file that was changed; what is missing is said where it is read."""
+    wanted = manifest.get("sha256")
+    if not isinstance(wanted, dict) or file.name not in wanted:
+        raise ModelError(f"{file.parent}: {MANIFEST} has no sha256 of {file.name}")
+    if file.is_file() and (found := _sha256(file)) != wanted[file.name]:
+        raise ModelError(f"{file}: changed since it was written: sha256 {wanted[file.name]} expected, got {found}")
+
+
 def _skeleton(folder: Path, manifest: Mapping[str, Any]) -> LoadedModel:
     """The model of the original config, its tensors still empty."""
     head: Head = manifest["head"]
@@ -160,6 +183,8 @@ def _skeleton(folder: Path, manifest: Mapping[str, Any]) -> LoadedModel:
     with no_init_weights():
         module = auto_class(head).from_config(config, dtype=torch.bfloat16)
     module.tie_weights()
+    if module.can_generate() and (folder / "generation_config.json").is_file():
+        module.generation_config = transformers.GenerationConfig.from_pretrained(folder, local_files_only=True)
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
     return canonicalize_(LoadedModel(module.eval().requires_grad_(False), tokenizer, head))
 

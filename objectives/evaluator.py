@@ -12,6 +12,8 @@ from collections.abc import Mapping
 from functools import cached_property
 from statistics import median
 
+import torch
+
 from objectives.calibration import Domains, Statistics
 from objectives.errors import ModelError, Unsupported
 from objectives.measuring.interleaved import summarise
@@ -45,6 +47,9 @@ class Evaluator:
             return self._measure(candidate)
         except Unsupported as error:
             return Failure(Reason.UNSUPPORTED, str(error))
+        except torch.linalg.LinAlgError as error:  # type: ignore[attr-defined]
+            text = "a matrix of this recipe has no inverse: more calibration rows, damping or ridge would give it one"
+            return Failure(Reason.UNSUPPORTED, f"{text} ({str(error).splitlines()[0]})")
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise
@@ -58,13 +63,12 @@ class Evaluator:
         Nothing is built or run. Pruning and rounding are taken apart and added. NaN where a method cannot tell.
         Raises Unsupported for a candidate that cannot be built.
         """
-        if candidate.recovery.trains and candidate.pruning.ratio:
+        if candidate.recovery.trains and candidate.pruning != self.problem.baseline.pruning:
             return math.nan
         return candidate.pruning.predict(self._statistics) + candidate.quantization.predict(self._statistics)
 
     def prepare(self) -> Mapping[str, str]:
         """Load the model; returns hardware, versions and the hash of the weights. Raises ModelError."""
-        import torch
         import transformers
 
         _ = self._calibration  # loads model and data, so that what is missing is said before the first trial
@@ -112,6 +116,13 @@ class Evaluator:
         self._built[recipe] = model  # last: the order is that of use
         return model
 
+    def score(self, candidate: Candidate) -> Score:
+        """Of a candidate's model, whatever its workload; found once."""
+        recipe = _recipe(candidate)
+        if recipe not in self._scores:
+            self._scores[recipe] = self.problem.task.evaluate(self.compressed(candidate))
+        return self._scores[recipe]
+
     def _make_room(self) -> None:
         """Let go of the models that were not used for longest, before the next one is built."""
         sizes = {recipe: stored_bytes([model.module]) for recipe, model in self._built.items()}
@@ -122,10 +133,7 @@ class Evaluator:
     def _measure(self, candidate: Candidate) -> Outcome:
         model = self.compressed(candidate)
         metrics = weigh(model, block_weights(self._source))
-        recipe = _recipe(candidate)
-        if recipe not in self._scores:
-            self._scores[recipe] = self.problem.task.evaluate(model)
-        score = self._scores[recipe]
+        score = self.score(candidate)
         metrics |= {"accuracy": score.accuracy, "accuracy_stderr": score.stderr, **score.extra}
         if not math.isnan(model.predicted_loss):
             metrics["predicted_loss"] = model.predicted_loss

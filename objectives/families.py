@@ -68,8 +68,8 @@ class Stack:
     """Blocks built alike: where they are (below ``base_model``), and what each of them holds, in forward order.
 
     ``heads``: the config's field for the number of heads, which gives the head's width where the config does not.
-    ``depth``: its field for the number of blocks. ``fixed``: blocks that others need. ``constants``: attributes of
-    every block that are set when a model is loaded.
+    ``depth``: its field for the number of blocks. ``fixed``: blocks that others need. ``covers``: a stack that must not
+    have more blocks than this one. ``constants``: attributes of every block that are set when a model is loaded.
     """
 
     layers: str
@@ -78,6 +78,7 @@ class Stack:
     heads: str = "num_attention_heads"
     depth: str = "num_hidden_layers"
     fixed: tuple[int, ...] = ()
+    covers: str = ""
     constants: tuple[tuple[str, int], ...] = ()
 
     @property
@@ -205,7 +206,14 @@ def _t5_ffn(where: str) -> Ffn:
 _T5_SELF = _attention("layer.0.SelfAttention", "q", "k", "v", "o", prunable=False)
 _T5 = Family(
     (
-        Stack("encoder.block", (_T5_SELF,), _t5_ffn("layer.1.DenseReluDense"), depth="num_layers", fixed=(0,)),
+        Stack(
+            "encoder.block",
+            (_T5_SELF,),
+            _t5_ffn("layer.1.DenseReluDense"),
+            depth="num_layers",
+            fixed=(0,),
+            covers="decoder.block",  # transformers makes the decoder's cache as long as the encoder
+        ),
         Stack(
             "decoder.block",
             (_T5_SELF, _attention("layer.1.EncDecAttention", "q", "k", "v", "o", cross=True)),

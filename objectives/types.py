@@ -193,8 +193,12 @@ class Quantizer(Protocol):
     """Stores the weights of the blocks in fewer bits. Immutable."""
 
     @property
-    def bits(self) -> int:
-        """Nominal bits per block weight."""
+    def bits(self) -> float:
+        """Nominal bits per block weight, of some on average."""
+
+    @property
+    def stored(self) -> frozenset[int]:
+        """Widths that the device has to store; none where what it cannot store is simulated."""
 
     def quantize_(self, model: LoadedModel, statistics: Statistics, device: Device) -> None:
         """Replace the block linears of ``model`` in place by packed ones for ``device``.

@@ -122,7 +122,7 @@ def build_config(resolved: Mapping[str, Any], swept: str = "") -> StudyConfig:
         home=Path(scalars.home).expanduser().absolute(),
         storage=_absolute_sqlite(scalars.storage),
         floor=parts.pop("accuracy_floor"),
-        space=_drop_unsupported(space, parts["device"]),
+        space=_check_widths(space, parts["device"]),
         sampler=sampler,
         resolved=resolved,
         **parts,
@@ -197,19 +197,18 @@ def _sampler(node: Mapping[str, Any], allowed: tuple[str, ...]) -> Callable[[int
     return make
 
 
-def _drop_unsupported(space: Space, device: Device) -> Space:
-    """Remove bit widths that no kernel of the device stores; raises ConfigError when none is left."""
-    axes = []
+def _check_widths(space: Space, device: Device) -> Space:
+    """Raises ConfigError for bits that no kernel of the device stores and that nothing asks to simulate."""
     for axis in space.axes:
         if axis.path == "quantization.bits":
-            kept = tuple(bits for bits in axis.values if bits in device.bits)
-            if not kept:
-                raise ConfigError(
-                    f"space.quantization.bits: {device.name} stores {sorted(device.bits)}, got {list(axis.values)}"
-                )
-            axis = replace(axis, values=kept)
-        axes.append(axis)
-    return replace(space, axes=tuple(axes))
+            for bits in axis.values:
+                quantizer = space.candidate({**space.baseline(), axis.path: bits}).quantization
+                if not quantizer.stored <= device.bits:
+                    raise ConfigError(
+                        f"space.quantization.bits: {device.name} stores {sorted(device.bits)}, got {bits}; "
+                        "quantization.simulate=true measures the accuracy of other widths"
+                    )
+    return space
 
 
 def _study_name(scalars: Scalars, resolved: Mapping[str, Any], swept: str) -> str:

@@ -161,8 +161,7 @@ def label(row: Row, searched: Sequence[str] = ()) -> str:
 
 
 def _settings(row: Row, searched: Sequence[str], pruned: str, batch: str) -> list[str]:
-    share = row.get("nominal_pruning_ratio")
-    share = row.get("pruning_ratio") if share is None else share
+    share = row.get("nominal_pruning_ratio") or row.get("pruning_ratio")  # a kind's own ratio leaves the first at 0
     values = [
         (pruned, None if share is None else percent(share)),
         ("{} bit", row.get("bits")),

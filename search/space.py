@@ -24,7 +24,7 @@ Cell = Mapping[str, Value]
 PARTS = ("pruning", "quantization", "workload", "recovery")
 _NEUTRAL: Mapping[str, Value] = {
     "pruning.ratio": 0.0, "pruning.attention_ratio": 0.0, "pruning.ffn_ratio": 0.0, "quantization.bits": 16,
-    "recovery.seconds": 0.0,
+    "recovery.seconds": 0.0, "quantization.embeddings": 16,
 }  # fmt: skip
 
 

@@ -245,9 +245,10 @@ class Loop:
             return replace(blank, reason=str(outcome.reason), message=outcome.message)
         metrics = dict(outcome.metrics)
         reference = self.baseline.metrics if self.baseline else metrics
-        metrics["memory_ratio"] = metrics["peak_memory"] / reference["peak_memory"]
-        # Free of drift: blocks minutes apart differ by more than candidates do, paired ratios do not.
-        metrics["throughput"] = reference["throughput"] * metrics["speedup"]
+        if "speedup" in metrics:  # a simulated trial has neither speed nor bytes
+            metrics["memory_ratio"] = metrics["peak_memory"] / reference["peak_memory"]
+            # Free of drift: blocks minutes apart differ by more than candidates do, paired ratios do not.
+            metrics["throughput"] = reference["throughput"] * metrics["speedup"]
         return replace(blank, state="complete", metrics=metrics, notes=outcome.notes)
 
     def _tell(self, trial: Trial, record: TrialRecord) -> None:

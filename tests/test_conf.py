@@ -40,6 +40,8 @@ def test_every_yaml_composes_and_builds(name: str) -> None:
     overrides = [f"{group}={choice}", *([GIVEN[name]] if name in GIVEN else [])]
     if group in {"model", "task", "workload"} and choice in {"encoder", "minilm_l6", "retrieval", "encoding"}:
         overrides = [*(o for o in ENCODER if not o.startswith(group + "=")), *overrides]
+    if name == "device/cuda":  # without torchao it stores nothing else
+        overrides.append("space.quantization.bits=[16]")
     config_of(*overrides)
 
 
@@ -128,3 +130,34 @@ def test_a_users_module_is_admitted_by_name() -> None:
 def test_metric_names_may_use_dots_or_underscores() -> None:
     config = config_of("objectives=[latency_p95,peak_memory]")
     assert config.objectives == ("latency.p95", "peak_memory")  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ("quantization=mixed", "space.quantization.bits=[16,5.0,4.5]"),
+        ("quantization.simulate=true", "space.quantization.bits=[16,3,2]"),
+        (
+            "quantization=mixed",
+            "quantization.simulate=true",
+            "quantization.widths=[4,3]",
+            "space.quantization.bits=[3.5]",
+        ),
+    ],
+)
+def test_budgets_and_simulated_widths_can_be_searched(overrides: tuple[str, ...]) -> None:
+    axis = next(axis for axis in config_of(*overrides).space.axes if axis.path == "quantization.bits")
+    assert axis.values == tuple(sorted(float(text) for text in overrides[-1].split("[")[1].rstrip("]").split(",")))
+
+
+def test_a_width_that_is_not_stored_is_refused_not_left_out() -> None:
+    said = message("space.quantization.bits=[16,3]")
+    assert said.startswith("space.quantization.bits: cpu stores [4, 8, 16], got 3; quantization.simulate=true")
+    assert "got 5.0" in message("quantization=mixed", "quantization.widths=[4,3]", "space.quantization.bits=[5.0]")
+
+
+def test_embeddings_in_8_bits_do_not_change_the_baseline() -> None:
+    config = config_of("quantization.embeddings=8")
+    assert config.space.baseline_candidate().quantization.embeddings == 16  # type: ignore[attr-defined]
+    first = config.space.candidate({axis.path: axis.first for axis in config.space.axes})
+    assert first.quantization.embeddings == 8  # type: ignore[attr-defined]

@@ -9,6 +9,7 @@ Greedy removal as in Song et al., SLEB, https://arxiv.org/abs/2402.09025, scored
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING
 
@@ -103,9 +104,12 @@ class TrialRemoval:
         self._gone.append((cheapest, self._last[cheapest]))
 
     def _may_go(self, name: str, gone: set[str]) -> bool:
-        stack = name.rpartition(".")[0]
-        left = [other for other in self._parameters if other.rpartition(".")[0] == stack and other not in gone]
-        return name in self._last and name in left and len(left) > 1
+        if name not in self._last or name in gone:
+            return False
+        left = Counter(other.rpartition(".")[0] for other in self._parameters if other not in gone)
+        path = name.rpartition(".")[0]
+        covered = next(stack.covers for stack in self._model.family.stacks if stack.layers == path)
+        return left[path] > max(1, left[covered])
 
     def _without(self, gone: set[str]) -> LoadedModel:
         model = self._model.sharing()

@@ -37,6 +37,12 @@ class Awq:
     scheme: Literal["w8a8", "weight_only"] = "w8a8"
     embeddings: Literal[16, 8] = 16
     simulate: bool = False
+    predicts: bool = True
+
+    @property
+    def stored(self) -> frozenset[int]:
+        """See ``objectives.types.Quantizer``."""
+        return frozenset() if self.simulate else frozenset({self.bits})
 
     def quantize_(self, model: LoadedModel, statistics: Statistics, device: Device) -> None:
         """See ``objectives.types.Quantizer``."""
@@ -44,7 +50,7 @@ class Awq:
 
         store_(
             model, statistics, device, self.bits, self, scheme=self.scheme, simulate=self.simulate,
-            embeddings=self.embeddings,
+            predict=self.predicts, embeddings=self.embeddings,
         )  # fmt: skip
 
     def predict(self, statistics: Statistics) -> float:

@@ -51,6 +51,11 @@ class Gptq:
     simulate: bool = False
     predicts: bool = True
 
+    @property
+    def stored(self) -> frozenset[int]:
+        """See ``objectives.types.Quantizer``."""
+        return frozenset() if self.simulate else frozenset({self.bits})
+
     def quantize_(self, model: LoadedModel, statistics: Statistics, device: Device) -> None:
         """See ``objectives.types.Quantizer``."""
         from objectives.quantization.layers import recollected, store_

@@ -59,9 +59,10 @@ def store_(
     A layer that fits no kernel below 8 bits stays in 16; that, and a smaller group than asked for, is noted. Raises
     Unsupported for a width that no kernel of the device stores; with ``simulate`` such a layer is rounded, but stored
     in 16 bits, and the model is marked. ``scheme``: what 8 bits means. ``predict``: add what the rounding is expected
-    to cost to the model's prediction, which needs gradients. ``embeddings``: bits of the embedding and the head, which
-    the prediction leaves out. ``rounded``: codes that are known already, by (:attr:`Layer.key`, bits).
+    to cost to the model's prediction, which needs calibration and gradients. ``embeddings``: bits of the embedding and
+    the head, which the prediction leaves out. ``rounded``: codes that are known already, by (:attr:`Layer.key`, bits).
     """
+    predict = predict and bool(statistics.domains)
     if embeddings != 16:
         device.pack_embeddings_(model, embeddings)
     for layer in list(layers_of(model)):

@@ -34,17 +34,35 @@ Width = Literal[16, 8, 4, 3, 2]
 class Mixed:
     """Store block weights in ``bits`` on average, each layer in one of ``widths`` (or 16).
 
-    ``rounding``: how a width below 8 is rounded. ``scheme``: what 8 bits means. ``embeddings``: bits of the
-    token embedding and the head. ``simulate``:
-    also widths that no kernel stores, accuracy only.
+    ``budget``: what the average counts: ``codes`` alone, or all that is ``stored``, scales and zeros too, so that a
+    budget in bytes is 8 * bytes / block weights. ``rounding``: how a width below 8 is rounded; what this class sets
+    itself must be left as it is there. ``scheme``: what 8 bits means. ``embeddings``: bits of the token embedding and
+    the head. ``simulate``: also widths that no kernel stores, accuracy only.
     """
 
     bits: Annotated[float, Field(strict=True, ge=2, le=16)] = 16.0
-    widths: tuple[Width, ...] = (8, 4)
+    widths: Annotated[tuple[Width, ...], Field(min_length=1)] = (8, 4)
+    budget: Literal["codes", "stored"] = "codes"
     rounding: InstanceOf[Rounding] = field(default_factory=Gptq)
     scheme: Literal["w8a8", "weight_only"] = "w8a8"
     embeddings: Literal[16, 8] = 16
     simulate: bool = False
+
+    def __post_init__(self) -> None:
+        """Two places for one setting would contradict each other."""
+        for name in ("bits", "scheme", "embeddings", "simulate", "recollect"):
+            default = getattr(type(self.rounding), name, None)
+            if getattr(self.rounding, name, default) != default:
+                raise ValueError(
+                    f"rounding.{name}: set {name} beside it, not inside"
+                    if name != "recollect"
+                    else ("rounding.recollect: 0 expected, mixed precision weighs layers by the dense model's moments")
+                )
+
+    @property
+    def stored(self) -> frozenset[int]:
+        """See ``objectives.types.Quantizer``."""
+        return frozenset() if self.simulate else frozenset({16, *(self.widths if self.bits < 16 else ())})
 
     def quantize_(self, model: LoadedModel, statistics: Statistics, device: Device) -> None:
         """See ``objectives.types.Quantizer``."""
@@ -89,4 +107,16 @@ class Mixed:
         losses = [
             rounded_loss(model, statistics, layer, width, self.rounding, self.scheme, rounded) for width in widths
         ]
-        return Options([(16 - width) * layer.parameters for width in widths], losses)
+        return Options([16 * layer.parameters - self._cost(layer, width) for width in widths], losses)
+
+    def _cost(self, layer: Layer, width: int) -> int:
+        """Bits that a layer takes: codes, and with ``budget`` stored what its kernel keeps beside them."""
+        from objectives.quantization.layers import group_size_for
+
+        codes = width * layer.parameters
+        if self.budget == "codes" or width == 16:
+            return codes
+        if width == 8:
+            return codes + 32 * sum(linear.out_features for linear in layer.linears)
+        size = group_size_for(layer, self.rounding.group_size)
+        return codes if size is None else codes + 32 * layer.parameters // size

@@ -30,8 +30,9 @@ class RoundToNearest:
 
     ``group_size``: input channels per scale, at 4 bits. ``grid``: ``mse`` clips the range to the least output
     error; ``min_max`` covers every weight. ``scheme``: whether 8 bits round activations too. ``embeddings``: bits of
-    the token embedding and the head. ``simulate``: also round
-    to 3 and 2 bits, which no kernel here stores: such a trial has an accuracy, but neither speed nor memory.
+    the token embedding and the head. ``simulate``: also round to 3 and 2 bits, which no kernel here stores: such a
+    trial has an accuracy, but neither speed nor memory. ``predicts``: say what the rounding is expected to cost, which
+    needs gradients.
     """
 
     bits: Literal[16, 8, 4, 3, 2] = 16
@@ -40,6 +41,12 @@ class RoundToNearest:
     scheme: Literal["w8a8", "weight_only"] = "w8a8"
     embeddings: Literal[16, 8] = 16
     simulate: bool = False
+    predicts: bool = True
+
+    @property
+    def stored(self) -> frozenset[int]:
+        """See ``objectives.types.Quantizer``."""
+        return frozenset() if self.simulate else frozenset({self.bits})
 
     def quantize_(self, model: LoadedModel, statistics: Statistics, device: Device) -> None:
         """See ``objectives.types.Quantizer``."""
@@ -47,7 +54,7 @@ class RoundToNearest:
 
         store_(
             model, statistics, device, self.bits, self, scheme=self.scheme, simulate=self.simulate,
-            embeddings=self.embeddings,
+            predict=self.predicts, embeddings=self.embeddings,
         )  # fmt: skip
 
     def predict(self, statistics: Statistics) -> float:

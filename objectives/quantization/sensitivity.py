@@ -65,7 +65,8 @@ def coherence(statistics: Statistics, rounding: Rounding) -> Mapping[tuple[str, 
     """By :attr:`Layer.key`, how much more rounding costs than tokens' independent errors would: see
     :mod:`objectives.coherence`. Measured on the dense model in 4 bits; empty for models that answer per token.
     """
-    return statistics.once((coherence, rounding), lambda: _coherence(statistics, rounding))
+    dense = statistics.dense
+    return dense.once((coherence, rounding), lambda: _coherence(dense, rounding))
 
 
 def _coherence(statistics: Statistics, rounding: Rounding) -> Mapping[tuple[str, str], float]:

@@ -54,6 +54,8 @@ class Distillation:
         import torch
 
         if not self.trains or not (model.widths or model.layers):
+            if self.trains and model.simulated:
+                model.notes.append("recovery: a masked model is not trained, corrections would fill its zeros")
             return
         with torch.inference_mode(False), torch.enable_grad(), _in_fp32(model.module):
             self._train_(model, statistics)

@@ -1,11 +1,13 @@
 """``paretune export folder=winner [study=NAME] [trial=N] [objective=throughput]``: a candidate as a folder.
 
-The candidate is built again from its settings, so the study's checkpoint and calibration data must still be there.
+The candidate is built again from its settings, so the study's checkpoint and calibration data must still be there. One
+that recovery trained by the clock comes out a little different: its accuracy is measured again.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from search.commands.best import choose
 from search.commands.stored import StoredStudy, load
@@ -27,9 +29,11 @@ def main(arguments: list[str]) -> int:
     from objectives.evaluator import Evaluator
 
     try:
-        model = Evaluator(study.config.problem).compressed(candidate)
-        facts = {"study": study.config.name, "trial": record.number, "metrics": dict(record.metrics)}
-        facts["settings"] = {**study.config.space.fixed(), **record.params}
+        evaluator = Evaluator(study.config.problem)
+        model = evaluator.compressed(candidate)
+        facts = _facts(study, record)
+        if candidate.recovery.trains:  # another minute of training gives other weights: these are what is measured
+            facts["metrics"] |= {"accuracy": evaluator.score(candidate).accuracy}
         size = checkpoint.save(model, folder, facts)
     except ObjectiveError as error:
         raise ConfigError(str(error)) from error
@@ -38,6 +42,19 @@ def main(arguments: list[str]) -> int:
         f"load with objectives.load({str(folder)!r})"
     )
     return 0
+
+
+def _facts(study: StoredStudy, record: TrialRecord) -> dict[str, Any]:
+    """What the manifest keeps beside the model: where it comes from, how it was made, what was measured."""
+    config = study.config
+    return {
+        "study": config.name,
+        "trial": record.number,
+        "model": config.resolved["model"],
+        "methods": {part: config.resolved[part] for part in ("pruning", "recovery", "quantization")},
+        "settings": {**config.space.fixed(), **record.params},
+        "metrics": dict(record.metrics),
+    }
 
 
 def _record(study: StoredStudy) -> TrialRecord:

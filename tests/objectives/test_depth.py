@@ -152,3 +152,20 @@ def test_it_comes_back_from_disk(
     manifest.write_text(manifest.read_text().replace('"layers": {', '"layers": {"nowhere": [1],', 1))
     with pytest.raises(ModelError, match=r"paretune\.json has 1 nowhere, config\.json None"):
         load(tmp_path / "winner")
+
+
+@pytest.mark.parametrize("ratio", [0.15, 0.3, 0.45, 0.6])
+def test_t5_still_writes_when_it_lost_blocks(ratio: float) -> None:
+    config = transformers.T5Config(
+        vocab_size=128, d_model=32, d_kv=16, num_heads=2, d_ff=64, num_layers=4, num_decoder_layers=4,
+        decoder_start_token_id=0,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    module = transformers.T5ForConditionalGeneration(config).eval().requires_grad_(False)
+    dense = LoadedModel(module, None, "seq2seq")
+    model = dense.copy()
+    Depth(ratio=ratio).prune_(model, Statistics(dense, {"one": [ids_of(4, 16)]}))
+    left = [len(model.layers_of(stack)) for stack in model.family.stacks]
+    assert sum(left) < 8
+    assert left[0] >= left[1]
+    assert model.module.generate(ids_of(), max_new_tokens=3).shape == (2, 4)

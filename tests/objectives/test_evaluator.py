@@ -94,9 +94,9 @@ def test_the_baseline_is_measured_against_itself(evaluate: Evaluator) -> None:
 
 
 def test_every_metric_of_the_table_is_measured_and_no_other(evaluate: Evaluator) -> None:
-    for one, absent in ((candidate(), set()), (candidate(0.5, 4), {"predicted_loss"})):  # plain rounding predicts none
+    for one in (candidate(), candidate(0.5, 4)):
         metrics = measured(evaluate(one)).metrics
-        assert metrics.keys() == METRICS.keys() - {"memory_ratio"} - absent  # the study adds it, from the baseline
+        assert metrics.keys() == METRICS.keys() - {"memory_ratio"}  # the study adds it, from the baseline
         assert all(isinstance(value, float) and math.isfinite(value) for value in metrics.values())
         assert metrics["peak_memory"] == metrics["weight_bytes"] + metrics["activation_peak"]
 
@@ -104,7 +104,9 @@ def test_every_metric_of_the_table_is_measured_and_no_other(evaluate: Evaluator)
 def test_a_simulated_width_has_an_accuracy_but_neither_speed_nor_bytes(evaluate: Evaluator) -> None:
     rounded = replace(candidate(), quantization=RoundToNearest(bits=3, simulate=True))
     outcome = measured(evaluate(rounded))
-    assert outcome.metrics.keys() == {"accuracy", "accuracy_stderr", "perplexity", "pruning_ratio"}
+    assert outcome.metrics.keys() == {
+        "accuracy", "accuracy_stderr", "perplexity", "pruning_ratio", "predicted_loss",
+    }  # fmt: skip
     assert outcome.samples.keys() == {"accuracy"}
     assert outcome.notes[0] == "simulated"
 
@@ -354,3 +356,14 @@ def test_statistics_are_those_of_the_baseline_gathered_once(
     for ratio in (0.5, 0.25):
         evaluate(candidate(ratio))
     assert walked == [evaluate.compressed(candidate())]
+
+
+def test_recovery_makes_a_prediction_void_whatever_was_pruned(evaluate: Evaluator) -> None:
+    chosen = replace(candidate(), pruning=Structured(ffn_ratio=0.3), recovery=Distillation(steps=1))
+    assert math.isnan(evaluate.predict(chosen))
+
+
+def test_a_singular_system_is_a_failure_that_says_what_helps(evaluate: Evaluator) -> None:
+    outcome = failed(evaluate(replace(candidate(), quantization=Gptq(bits=4, damping=1e-30))))
+    assert outcome.reason == Reason.UNSUPPORTED
+    assert "damping" in outcome.message

@@ -398,3 +398,9 @@ def test_the_compute_dtype_follows_the_bf16_kernels() -> None:
     assert CpuKernels(bf16=True, int8=False).compute_dtype == torch.bfloat16
     assert CpuKernels(bf16=False, int8=True).compute_dtype == torch.float32
     assert cpu_kernels() is cpu_kernels()
+
+
+def test_one_input_is_multiplied_right(kernels: bool) -> None:
+    for make in (make_int8, make_int8_settled, make_int8_weight_only):
+        made, x = make(32, 1), random(40, 1)
+        assert error(made.linear(x), made.naive(x)) < 0.005

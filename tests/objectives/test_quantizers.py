@@ -28,8 +28,10 @@ from objectives.packing.int4 import Int4Linear
 from objectives.packing.int8 import Int8Linear
 from objectives.packing.linear import PackedLinear
 from objectives.pruning.structured import Structured
+from objectives.quantization.gptq import Gptq
 from objectives.quantization.grid import Codes, min_max_grid, round_to_grid
 from objectives.quantization.layers import recollected
+from objectives.quantization.mixed import Mixed
 from objectives.quantization.round_to_nearest import RoundToNearest
 from objectives.quantization.sensitivity import rounded_loss
 from tests.objectives.conftest import Tiny
@@ -423,3 +425,33 @@ def test_widths_without_a_kernel_are_refused_or_marked(quantize: Quantize, choic
     assert {type(linear) for linear in linears(model)} == {Bf16Linear}
     groups = model.block("layers.0").linear("mlp.down_proj").weight.float().view(64, 2, 64)
     assert all(len(group.unique()) <= 8 for row in groups for group in row)
+
+
+@pytest.mark.parametrize("family", ["bert", "electra"])
+def test_an_encoder_s_moments_may_be_taken_again_too(
+    tiny: Tiny, statistics: Callable[[str], Statistics], family: str
+) -> None:
+    model = tiny(family).copy()
+    Structured(ratio=0.4).prune_(model, statistics(family))
+    built("quantization", "gptq", bits=4, recollect=64).quantize_(model, statistics(family), Cpu())
+    assert math.isfinite(model.predicted_loss)
+
+
+@pytest.mark.parametrize("budget", [4.6, 5.5, 7.0])
+def test_a_budget_of_stored_bits_counts_scales(quantize: Quantize, budget: float) -> None:
+    model = quantize("llama", "mixed", bits=budget, budget="stored")
+    found = weigh(model, sum(block.parameters for block in model.blocks()))["effective_bits"]
+    assert budget - 1.0 <= found <= budget
+
+
+@pytest.mark.parametrize(("name", "value"), [("bits", 4), ("scheme", "weight_only"), ("recollect", 9)])
+def test_mixed_refuses_settings_in_the_wrong_place(name: str, value: object) -> None:
+    with pytest.raises(ValueError, match=rf"rounding\.{name}"):
+        Mixed(rounding=Gptq(**{name: value}))  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="widths"):
+        Mixed(widths=())
+
+
+def test_without_calibration_rows_it_is_said_so(tiny: Tiny) -> None:
+    with pytest.raises(Unsupported, match="at least one row"):
+        _ = Statistics(tiny("llama"), {"none": []}).moments

@@ -109,3 +109,10 @@ def test_domains_take_turns_and_every_row_comes_once_per_pass() -> None:
     assert [int(batch[0, 0]) >= 100 for batch in taken] == [False, True] * 3
     assert sorted(torch.cat(taken[::2]).flatten().tolist()) == list(range(10))
     assert sorted(torch.cat(taken[1::2][:2]).flatten().tolist()) == list(range(100, 108))
+
+
+def test_that_a_masked_model_is_not_trained_is_noted(tiny: Tiny, statistics: Collected) -> None:
+    model = tiny("llama").copy()
+    built("pruning", "wanda", ratio=0.5).prune_(model, statistics("llama"))
+    Distillation(steps=2).recover_(model, statistics("llama"))
+    assert "masked" in model.notes[0]

@@ -301,3 +301,19 @@ def test_the_executor_is_left_also_when_the_study_fails(make_config) -> None:
     with pytest.raises(BaselineFailed):
         run(config)
     assert config.executor.left == 1
+
+
+def test_a_simulated_trial_has_an_accuracy_and_no_place_on_the_front(make_config) -> None:
+    def simulated(candidate) -> Measurement:
+        outcome = closed_form(candidate)
+        if candidate.quantization.bits == 16:
+            return outcome
+        kept = {name: value for name, value in outcome.metrics.items() if name.startswith("accuracy")}
+        return Measurement(kept, {}, ("simulated",))
+
+    result = run(make_config("sampler=exhaustive", "n_trials=100", answer=simulated))
+    assert {record.state for record in result.records} == {"complete"}
+    without = {r.number for r in result.records if "peak_memory" not in r.metrics}
+    assert len(without) > len(result.records) / 2
+    assert result.front.front
+    assert not without & set(result.front.front)
