@@ -76,7 +76,7 @@ class Column:
         if value is None:
             return "–"
         if isinstance(value, bool | str) or self.key in ("bits", "batch_size"):
-            return str(value)
+            return f"{value:g}" if isinstance(value, float) else str(value)
         scaled = value / self.scale.size
         text = number(scaled) if self.decimals is None else f"{scaled:.{self.decimals}f}"
         return text + ("×" if self.scale.unit == "×" else "")
@@ -164,7 +164,7 @@ def _settings(row: Row, searched: Sequence[str], pruned: str, batch: str) -> lis
     share = row.get("nominal_pruning_ratio") or row.get("pruning_ratio")  # a kind's own ratio leaves the first at 0
     values = [
         (pruned, None if share is None else percent(share)),
-        ("{} bit", row.get("bits")),
+        ("{:g} bit", row.get("bits")),
         (batch, row.get("batch_size")),
         *(("{}", row.get(key)) for key in searched),
     ]

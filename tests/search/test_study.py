@@ -10,6 +10,7 @@ import pytest
 from objectives.types import Failure, Measurement, Reason
 from search import store
 from search.errors import BaselineFailed, ConfigError, Interrupted, StudyConflict
+from search.progress import _last
 from search.study import run_study
 from tests.search.conftest import FakeExecutor, Quiet, closed_form, done
 
@@ -317,3 +318,5 @@ def test_a_simulated_trial_has_an_accuracy_and_no_place_on_the_front(make_config
     assert len(without) > len(result.records) / 2
     assert result.front.front
     assert not without & set(result.front.front)
+    told = [_last(record) for record in result.records]
+    assert sum("simulated" in line for line in told) == len(without)
