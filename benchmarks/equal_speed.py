@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
-from promises import Results
+from promises import Line, Results
 from recipes import DEPTHS
 
 Point = tuple[float, dict[str, float]]
@@ -25,6 +25,17 @@ def at_equal_speed(found: Results, speed: Results) -> dict[str, dict[str, float]
                 row |= {f"{domain}: depth": gap, f"{domain}: width": own, f"{domain}: share": own / gap}
             rows[f"depth {ratio}, {column}"] = row
     return rows
+
+
+def equal_speed_lines(found: Results, speed: Results) -> Iterator[Line]:
+    """Whether width's gap is half of depth's at most, at every speed-up of depth."""
+    rows = at_equal_speed(found, speed)
+    for column in ("prefill 1x256", "decode"):
+        for domain in ("news", "encyclopedia"):
+            shares = [row[f"{domain}: share"] for name, row in rows.items() if name.endswith(column)]
+            asked = f"{domain}: as fast as depth 10, 20, 30, 40 % at {column}, gap <= half of depth's"
+            text = " ".join("-" if math.isnan(share) else f"{share:.2f}" for share in shares)
+            yield asked, text, all(share <= 0.5 for share in shares)
 
 
 def _points(kind: str, ratios: Sequence[float], found: Results, speed: Results, column: str) -> Iterator[Point]:

@@ -10,7 +10,9 @@ from objectives.pruning.criteria.activation import Activation
 from objectives.pruning.criteria.magnitude import Magnitude
 from objectives.pruning.criteria.obs import Obs
 from objectives.pruning.depth import Depth
+from objectives.pruning.sparsegpt import SparseGpt
 from objectives.pruning.structured import Structured
+from objectives.pruning.wanda import Wanda
 from objectives.quantization.awq import Awq
 from objectives.quantization.gptq import Gptq
 from objectives.quantization.mixed import Mixed
@@ -60,7 +62,13 @@ DECODER = [
     *(Cell(f"activation, cut only {ratio}", _reference(ratio), BF16, ratio == 0.25) for ratio in (0.1, 0.25)),
     Cell("activation + least squares 0.25", Structured(ratio=0.25, criterion=Activation()), BF16),
     Cell("magnitude 0.1", Structured(ratio=0.1, criterion=Magnitude(), reconstruction="none"), BF16),
+    *(
+        Cell(f"{name} {pattern}", mask(ratio=0.5, pattern=pattern), BF16)  # type: ignore[arg-type]
+        for name, mask in (("Wanda", Wanda), ("SparseGPT", SparseGpt))
+        for pattern in ("unstructured", "2:4")
+    ),
     Cell("8 bit", WHOLE, Gptq(bits=8)),
+    Cell("8 bit, weights alone", WHOLE, Gptq(bits=8, scheme="weight_only")),
     Cell("4 bit, min-max", WHOLE, MIN_MAX, short=True),
     Cell("4 bit, clipped", WHOLE, RoundToNearest(bits=4), short=True),
     Cell("4 bit, GPTQ", WHOLE, Gptq(bits=4), short=True),
@@ -90,7 +98,7 @@ PEERS = [
 FAST = (
     "dense",
     *(f"{kind} {ratio}" for kind in ("prune", "depth") for ratio in DEPTHS),
-    *("prune 0.5", "8 bit", "4 bit, clipped"),
+    *("prune 0.5", "8 bit", "8 bit, weights alone", "4 bit, clipped"),
 )
 """Whose speed is measured as well."""
 ENCODER = [

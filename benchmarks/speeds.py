@@ -17,6 +17,7 @@ import torch
 from objectives.models import LoadedModel
 from objectives.packing.capability import cpu_kernels
 from objectives.packing.int4 import Int4Linear
+from objectives.packing.int8 import Int8WeightLinear
 from objectives.packing.linear import PackedLinear
 
 ROUNDS = 15
@@ -73,22 +74,25 @@ def layers(models: Mapping[str, LoadedModel], rows: int) -> dict[str, float]:
     return speed_ups({name: call(model) for name, model in models.items()})
 
 
-def wrong_turns(model: LoadedModel, counts: tuple[int, ...]) -> list[str]:
-    """Shapes and row counts where int4's other path would have been faster by more than a tenth: the noise here."""
-    found = []
-    shapes = {}
+def wrong_turns(dense: LoadedModel, model: LoadedModel, counts: tuple[int, ...]) -> list[str]:
+    """Shapes and row counts where a packed linear is slower than 0.97 of 16 bits and its other path would be faster.
+
+    Faster by more than a tenth: that is the noise here.
+    """
+    found, shapes = [], {}
     for block in model.blocks():
         for path in block.stack.block_linears:
             linear: PackedLinear = block.linear(path)  # type: ignore[assignment]
-            if isinstance(linear, Int4Linear):
-                shapes[linear.in_features, linear.out_features] = linear
-    for (inputs, outputs), linear in shapes.items():
+            if isinstance(linear, Int4Linear | Int8WeightLinear):
+                shapes[linear.in_features, linear.out_features] = linear, dense.block(block.name).linear(path)
+    for (inputs, outputs), (linear, half) in shapes.items():
         for rows in counts:
             x = torch.randn(rows, inputs, dtype=cpu_kernels().compute_dtype)
             paths = {"kernel": partial(linear.kernel, x), "unpacked": partial(linear._multiply_unpacked, x)}
-            taken = "kernel" if rows <= linear.kernel_rows else "unpacked"
-            other = "unpacked" if taken == "kernel" else "kernel"
-            ratio = speed_ups({DENSE: paths[taken], other: paths[other]}, rounds=31)[other]
-            if ratio > 1.1:
-                found.append(f"{inputs}->{outputs} x{rows}: {other} {ratio:.2f}x")
+            taken, other = ("kernel", "unpacked") if rows <= linear.kernel_rows else ("unpacked", "kernel")
+            calls = {DENSE: partial(half, x), "taken": paths[taken], "other": paths[other]}
+            ratios = speed_ups(calls, rounds=31)
+            if ratios["taken"] < 0.97 and ratios["other"] > 1.1 * ratios["taken"]:
+                gains = f"{ratios['other'] / ratios['taken']:.2f}x"
+                found.append(f"{type(linear).__name__} {inputs}->{outputs} x{rows}: {other} {gains}")
     return found
