@@ -147,7 +147,8 @@ class Int4Linear(PackedLinear):
         """
         if self._block is None:
             return sys.maxsize
-        return 32 + 16 * min(torch.get_num_threads(), 4) + (1 << 22) // (self.in_features * self.out_features)
+        fixed = (6 if self._block == 64 else 2) << 20
+        return 32 + 16 * min(torch.get_num_threads(), 4) + fixed // (self.in_features * self.out_features)
 
     def settle_(self) -> Self:
         """Move the codes into the layout that aten reads on this CPU; returns self."""

@@ -84,7 +84,8 @@ class Int8WeightLinear(PackedLinear):
         """aten's kernel reads past the end where in_features is no multiple of 32: it crashed the process."""
         if self.in_features % 32:
             return 0
-        return 20 if cpu_kernels().bf16 else _FEW  # where widening W once and a GEMM cost as much
+        # Where widening W once and a GEMM cost as much; to widen a small one is mostly the cost of the calls.
+        return 20 + (1 << 20) // (self.in_features * self.out_features) if cpu_kernels().bf16 else _FEW
 
     @classmethod
     def from_weight(cls, weight: Tensor, bias: Tensor | None) -> Self:
