@@ -320,7 +320,7 @@ def main() -> int:
         print(f"{'ok    ' if holds else 'BROKEN'} | {asked} | {measured}")
     if arguments.check:
         everything = lines_of(json.loads(OUT.with_suffix(".json").read_text()))
-        for asked in {asked for asked, *_ in everything} - {asked for asked, *_ in lines}:
+        for asked in sorted({asked for asked, *_ in everything} - {asked for asked, *_ in lines}):
             print(f"not in the short form | {asked}")
     else:
         OUT.with_suffix(".md").write_text(text_of(state, lines))

@@ -39,7 +39,8 @@ class LoadedModel:
     consumer), how many sets a pruned unit kept; both are the pruning manifest. ``kept_inputs``: by the same key, the
     input channels that the consumer still reads; ``kept_outputs``: by (block, producer), the rows that it still writes.
     ``predicted_loss``: what the methods expect to have cost, nats per token; NaN where one cannot tell.
-    ``simulated``: some weights are only rounded, stored in no fewer bits. ``notes``: what was not done as asked.
+    ``pattern``: where masks left zeros, ``2:4`` or ``unstructured``. ``simulated``: some weights are only rounded or
+    masked, and stored in no fewer bits. ``notes``: what was not done as asked.
     """
 
     module: Any
@@ -51,6 +52,7 @@ class LoadedModel:
     kept_outputs: dict[tuple[str, str], Tensor] = field(default_factory=dict)
     predicted_loss: float = 0.0
     simulated: bool = False
+    pattern: str = ""
     notes: list[str] = field(default_factory=list)
 
     @cached_property

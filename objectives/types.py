@@ -76,8 +76,9 @@ METRICS: Mapping[str, Metric] = _metrics(
 """Every metric that an objective, a table or MLflow may name."""
 
 
-Scheme = Literal["w8a8", "weight_only"]
-"""What 8 bits means: activations rounded to int8 too, or only weights. Below 8 bits only weights are rounded."""
+Scheme = Literal["w8a8", "weight_only", "fp8"]
+"""What 8 bits means: int8 weights and activations, int8 weights alone, or both in float8_e4m3fn (GPUs of compute
+capability 8.9). Below 8 bits only weights are rounded."""
 
 
 class Reason(StrEnum):
@@ -268,6 +269,13 @@ class Device(Protocol):
 
     def pack(self, linear: nn.Linear, bits: int, codes: Codes | None, scheme: Scheme) -> nn.Module:
         """A linear that stores its weight in ``bits``; ``codes`` are its rounded weights below 8 bits."""
+
+    @property
+    def sparse(self) -> bool:
+        """Whether :meth:`pack_sparse` stores and multiplies half of the weights."""
+
+    def pack_sparse(self, linear: nn.Linear) -> nn.Module:
+        """A 16-bit linear of whose every four weights two are zero; raises Unsupported for a shape without kernel."""
 
     def pack_embeddings_(self, model: LoadedModel, bits: int) -> None:
         """Store the token embedding and the head in ``bits``, one of 8; raises Unsupported."""

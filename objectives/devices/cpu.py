@@ -72,12 +72,23 @@ class Cpu:
         bias = None if linear.bias is None else linear.bias.detach()
         if bits == 16:
             return Bf16Linear.from_linear(linear)
+        if bits == 8 and scheme == "fp8":
+            raise Unsupported("quantization.scheme: no CPU kernel multiplies fp8, choose w8a8 or weight_only")
         if bits == 8:
             kind = Int8Linear if scheme == "w8a8" else Int8WeightLinear
             return kind.from_weight(linear.weight.detach(), bias).settle_()
         if bits == 4 and codes is not None:
             return Int4Linear.from_codes(codes.values, codes.scale, codes.zero, bias, codes.inputs)
         raise Unsupported(f"no CPU kernel stores {bits} bits")
+
+    @property
+    def sparse(self) -> bool:
+        """See ``objectives.types.Device``: a dense kernel multiplies zeros like other numbers."""
+        return False
+
+    def pack_sparse(self, linear: nn.Linear) -> nn.Module:
+        """See ``objectives.types.Device``."""
+        raise Unsupported(f"no CPU kernel stores two of every four weights: {linear}")
 
     def pack_embeddings_(self, model: LoadedModel, bits: int) -> None:
         """See ``objectives.types.Device``."""

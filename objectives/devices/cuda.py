@@ -79,7 +79,9 @@ class Cuda:
         )
 
         holder = nn.Sequential(linear)
-        if bits == 8:
+        if bits == 8 and scheme == "fp8":
+            self._to_fp8_(holder)
+        elif bits == 8:
             w8a8 = scheme == "w8a8"
             quantize_(holder, Int8DynamicActivationInt8WeightConfig() if w8a8 else Int8WeightOnlyConfig())
         elif codes is not None and codes.inputs is not None:
@@ -91,6 +93,35 @@ class Cuda:
             raise Unsupported(f"no CUDA kernel stores {bits} bits")
         packed: nn.Module = holder[0]
         return packed
+
+    @staticmethod
+    def _to_fp8_(holder: nn.Sequential) -> None:
+        import torch
+
+        if torch.cuda.get_device_capability() < (8, 9):
+            raise Unsupported("quantization.scheme: fp8 needs compute capability 8.9, choose w8a8")
+        from torchao.quantization import Float8DynamicActivationFloat8WeightConfig, PerRow, quantize_
+
+        quantize_(holder, Float8DynamicActivationFloat8WeightConfig(granularity=PerRow()))
+
+    @property
+    def sparse(self) -> bool:
+        """See ``objectives.types.Device``: tensor cores skip two zeros of four since compute capability 8.0."""
+        import torch
+
+        return torch.cuda.is_available() and torch.cuda.get_device_capability(self.index) >= (8, 0)
+
+    def pack_sparse(self, linear: nn.Linear) -> nn.Module:
+        """See ``objectives.types.Device``; by cuSPARSELt or CUTLASS, which take rows in 32s and inputs in 64s."""
+        import torch
+        from torch import nn
+        from torch.sparse import to_sparse_semi_structured
+
+        if linear.out_features % 32 or linear.in_features % 64:
+            raise Unsupported(f"2:4 on CUDA needs outputs in 32s and inputs in 64s, got {linear}")
+        linear = linear.to("cuda", torch.bfloat16)
+        linear.weight = nn.Parameter(to_sparse_semi_structured(linear.weight.detach()), requires_grad=False)
+        return linear
 
     def pack_embeddings_(self, model: LoadedModel, bits: int) -> None:
         """See ``objectives.types.Device``."""

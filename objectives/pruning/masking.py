@@ -35,7 +35,7 @@ def mask_(
         rows = [linear.out_features for linear in layer.linears]
         for linear, part in zip(layer.linears, torch.split(weight, rows)):
             linear.weight = nn.Parameter(part.to(linear.weight.dtype), requires_grad=False)
-    model.simulated = True
+    model.simulated, model.pattern = True, pattern  # a device that stores 2:4 makes it real
     model.predicted_loss = float("nan")
 
 

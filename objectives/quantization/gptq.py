@@ -46,7 +46,7 @@ class Gptq:
     order: Literal["activation", "natural"] = "activation"
     damping: Positive = 0.01
     recollect: Natural = 0
-    scheme: Literal["w8a8", "weight_only"] = "w8a8"
+    scheme: Literal["w8a8", "weight_only", "fp8"] = "w8a8"
     embeddings: Literal[16, 8] = 16
     simulate: bool = False
     predicts: bool = True

@@ -63,6 +63,7 @@ def store_(
     the head, which the prediction leaves out. ``rounded``: codes that are known already, by (:attr:`Layer.key`, bits).
     """
     predict = predict and bool(statistics.domains)
+    sparse = model.pattern == "2:4" and bits == 16 and device.sparse
     if embeddings != 16:
         device.pack_embeddings_(model, embeddings)
     for layer in list(layers_of(model)):
@@ -79,7 +80,9 @@ def store_(
         start = 0
         for path, linear in zip(layer.paths, layer.linears):
             own = None if codes is None else codes.rows(slice(start, start := start + linear.out_features))
-            layer.block.module.set_submodule(path, _packed(model, linear, width, own, device, scheme))
+            packed = _thinned(model, f"{layer.block.name}.{path}", linear, device) if sparse else None
+            packed = packed or _packed(model, linear, width, own, device, scheme)
+            layer.block.module.set_submodule(path, packed)
             model.notes.extend(_notes(f"{layer.block.name}.{path}", linear, width, own, rounding.group_size))
     device.place_(model)
 
@@ -90,6 +93,17 @@ def _predicted(
     from objectives.quantization.sensitivity import error_of, sensitivity_of
 
     return sensitivity_of(model, statistics, layer, error_of(layer, codes, scheme), rounding)
+
+
+def _thinned(model: LoadedModel, name: str, linear: nn.Linear, device: Device) -> nn.Module | None:
+    """A masked linear in a sparse kernel's form; None, noted, where its shape has none. With one the mask is real."""
+    try:
+        packed = device.pack_sparse(linear)
+    except Unsupported as error:
+        model.notes.append(f"{name}: {error}, its zeros are multiplied")
+        return None
+    model.simulated = False
+    return packed
 
 
 def _packed(

@@ -44,7 +44,7 @@ class Mixed:
     widths: Annotated[tuple[Width, ...], Field(min_length=1)] = (8, 4)
     budget: Literal["codes", "stored"] = "codes"
     rounding: InstanceOf[Rounding] = field(default_factory=Gptq)
-    scheme: Literal["w8a8", "weight_only"] = "w8a8"
+    scheme: Literal["w8a8", "weight_only", "fp8"] = "w8a8"
     embeddings: Literal[16, 8] = 16
     simulate: bool = False
 

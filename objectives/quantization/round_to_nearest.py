@@ -38,7 +38,7 @@ class RoundToNearest:
     bits: Literal[16, 8, 4, 3, 2] = 16
     group_size: Literal[32, 64, 128] = 64
     grid: Literal["mse", "min_max"] = "mse"
-    scheme: Literal["w8a8", "weight_only"] = "w8a8"
+    scheme: Literal["w8a8", "weight_only", "fp8"] = "w8a8"
     embeddings: Literal[16, 8] = 16
     simulate: bool = False
     predicts: bool = True

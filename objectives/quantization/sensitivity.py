@@ -45,10 +45,13 @@ def output_power(model: LoadedModel, statistics: Statistics, layer: Layer) -> Te
 
 
 def error_of(layer: Layer, codes: Codes | None, scheme: Scheme) -> Tensor:
-    """What rounding changed of a layer's weight [out, in]; without codes, rounded to int8 as ``scheme`` does."""
+    """What rounding changed of a layer's weight [out, in]; without codes, rounded to 8 bits as ``scheme`` does."""
     weight = layer.weight
     if codes is not None:
         return codes.dequantize() - weight
+    if scheme == "fp8":
+        scale = weight.abs().amax(dim=1, keepdim=True).clamp_min(1e-30) / torch.finfo(torch.float8_e4m3fn).max
+        return (weight / scale).to(torch.float8_e4m3fn).float().mul_(scale).sub_(weight)
     values, scale = (round_in_pairs if scheme == "w8a8" else round_symmetric)(weight)
     return values.mul_(scale).sub_(weight)
 

@@ -6,11 +6,13 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from objectives.calibration import Moment, Statistics
+from objectives.devices.cpu import Cpu
 from objectives.errors import Unsupported
 from objectives.models import LoadedModel
+from objectives.packing.bf16 import Bf16Linear
 from objectives.pruning.masking import Pattern
 from objectives.pruning.sparsegpt import SparseGpt, masked
 from objectives.pruning.wanda import Wanda
@@ -99,3 +101,29 @@ def test_two_of_four_are_half(tiny: Tiny, statistics: Collected, choice: str) ->
 def test_two_of_four_need_fours() -> None:
     with pytest.raises(Unsupported, match=r"2:4 needs a multiple of 4 inputs, got 6"):
         Wanda(ratio=0.5, pattern="2:4")._masked(torch.ones(2, 6), Moment(torch.zeros(6), torch.eye(6)))
+
+
+class Sparse(Cpu):
+    """A CPU that pretends to store two of four weights, but not of layers with 32 outputs."""
+
+    @property
+    def sparse(self) -> bool:
+        return True
+
+    def pack_sparse(self, linear: nn.Linear) -> nn.Module:
+        if linear.out_features == 32:
+            raise Unsupported("no kernel")
+        return Bf16Linear.from_linear(linear)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "bits", "real"), [("2:4", 16, True), ("2:4", 4, False), ("unstructured", 16, False)]
+)
+def test_a_device_with_a_sparse_kernel_makes_two_of_four_real(
+    tiny: Tiny, statistics: Callable[[str], Statistics], pattern: str, bits: int, real: bool
+) -> None:
+    model = tiny("llama").copy()
+    built("pruning", "wanda", ratio=0.5, pattern=pattern).prune_(model, statistics("llama"))
+    built("quantization", "gptq", bits=bits).quantize_(model, statistics("llama"), Sparse())
+    assert model.simulated is not real
+    assert any("its zeros are multiplied" in note for note in model.notes) is real
