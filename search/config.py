@@ -111,6 +111,7 @@ def build_config(resolved: Mapping[str, Any], swept: str = "") -> StudyConfig:
     parts = {key: _part(resolved[key], key, allowed) for key in _KINDS}
     space = build_space(resolved["space"], {part: resolved[part] for part in PARTS}, allowed)
     _check_kinds(parts["model"], parts["task"], space)
+    _check_widths(space, parts["device"])
     sampler = _sampler(resolved["sampler"], allowed)
     sampler(0)
     return StudyConfig(
@@ -122,7 +123,7 @@ def build_config(resolved: Mapping[str, Any], swept: str = "") -> StudyConfig:
         home=Path(scalars.home).expanduser().absolute(),
         storage=_absolute_sqlite(scalars.storage),
         floor=parts.pop("accuracy_floor"),
-        space=_check_widths(space, parts["device"]),
+        space=space,
         sampler=sampler,
         resolved=resolved,
         **parts,
@@ -197,7 +198,7 @@ def _sampler(node: Mapping[str, Any], allowed: tuple[str, ...]) -> Callable[[int
     return make
 
 
-def _check_widths(space: Space, device: Device) -> Space:
+def _check_widths(space: Space, device: Device) -> None:
     """Raises ConfigError for bits that no kernel of the device stores and that nothing asks to simulate."""
     for axis in space.axes:
         if axis.path == "quantization.bits":
@@ -208,7 +209,6 @@ def _check_widths(space: Space, device: Device) -> Space:
                         f"space.quantization.bits: {device.name} stores {sorted(device.bits)}, got {bits}; "
                         "quantization.simulate=true measures the accuracy of other widths"
                     )
-    return space
 
 
 def _study_name(scalars: Scalars, resolved: Mapping[str, Any], swept: str) -> str:

@@ -53,11 +53,8 @@ class Mixed:
         for name in ("bits", "scheme", "embeddings", "simulate", "recollect"):
             default = getattr(type(self.rounding), name, None)
             if getattr(self.rounding, name, default) != default:
-                raise ValueError(
-                    f"rounding.{name}: set {name} beside it, not inside"
-                    if name != "recollect"
-                    else ("rounding.recollect: 0 expected, mixed precision weighs layers by the dense model's moments")
-                )
+                given = getattr(self.rounding, name)
+                raise ValueError(f"rounding.{name}: {default!r} expected, mixed precision has its own; got {given!r}")
 
     @property
     def stored(self) -> frozenset[int]:

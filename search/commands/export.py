@@ -33,7 +33,8 @@ def main(arguments: list[str]) -> int:
         model = evaluator.compressed(candidate)
         facts = _facts(study, record)
         if candidate.recovery.trains:  # another minute of training gives other weights: these are what is measured
-            facts["metrics"] |= {"accuracy": evaluator.score(candidate).accuracy}
+            score = evaluator.score(candidate)
+            facts["metrics"] |= {"accuracy": score.accuracy, "accuracy_stderr": score.stderr, **score.extra}
         size = checkpoint.save(model, folder, facts)
     except ObjectiveError as error:
         raise ConfigError(str(error)) from error
