@@ -81,6 +81,11 @@ class Statistics:
         """Those of the dense model."""
         return self
 
+    @property
+    def shapes(self) -> Statistics:
+        """Nothing but the model: enough to store a sketch of it."""
+        return Statistics(self.model, {})
+
     def once(self, key: Hashable, make: Callable[[], _T]) -> _T:
         """What ``make`` returned when it was first asked for under ``key``."""
         if key not in self._derived:

@@ -23,7 +23,6 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers.initialization import no_init_weights
 
-from objectives.blocks import Block, Unit
 from objectives.canonical import canonicalize_
 from objectives.devices.cpu import Cpu
 from objectives.errors import ModelError
@@ -78,6 +77,11 @@ def save(model: LoadedModel, folder: Path, facts: Mapping[str, Any] | None = Non
     return (folder / "model.safetensors").stat().st_size
 
 
+def disk_bytes(model: LoadedModel) -> int:
+    """Bytes of the tensors that :func:`save` would write."""
+    return sum(tensor.nbytes for tensor in _unique(model.module).values())
+
+
 def load(folder: Path) -> LoadedModel:
     """Load what :func:`save` wrote, ready to run on the CPU. Raises ModelError naming file and expectation."""
     manifest = _manifest(folder)
@@ -105,7 +109,7 @@ def _empty_model(folder: Path, manifest: Mapping[str, Any]) -> LoadedModel:
         block = model.block(name)
         for unit in block.units:
             if unit.consumer in widths:
-                model.widths[unit.key] = _shrink_(block, unit, widths.pop(unit.consumer))
+                model.widths[unit.key] = surgery.shrink_(block, unit, widths.pop(unit.consumer))
         if widths:
             raise ModelError(f"{folder}: {MANIFEST} prunes {name}.{next(iter(widths))}, which is no unit of the model")
     for name, description in manifest["linears"].items():
@@ -205,23 +209,6 @@ def _layers(folder: Path, manifest: Mapping[str, Any], model: LoadedModel) -> di
         if there.get(path) != len(indices):
             raise ModelError(f"{folder}: {MANIFEST} has {len(indices)} {path}, config.json {there.get(path)}")
     return layers
-
-
-def _shrink_(block: Block, unit: Unit, kept: int) -> int:
-    """Give the linears of a unit ``kept`` sets; their values come later."""
-    if not 1 <= kept <= unit.count:
-        raise ValueError(f"widths: 1 to {unit.count} sets expected in {unit.block}.{unit.consumer}, got {kept}")
-    consumer = block.linear(unit.consumer)
-    block.module.set_submodule(unit.consumer, _like(consumer, kept * unit.width, consumer.out_features))
-    for path, rows in surgery.kept_rows(unit, torch.arange(kept)).items():
-        producer = block.linear(path)
-        block.module.set_submodule(path, _like(producer, producer.in_features, len(rows)))
-    surgery.count_sets_(block, unit, kept)
-    return kept
-
-
-def _like(linear: nn.Linear, inputs: int, outputs: int) -> nn.Linear:
-    return nn.Linear(inputs, outputs, linear.bias is not None, dtype=linear.weight.dtype).requires_grad_(False)
 
 
 def _empty(model: LoadedModel, linear: nn.Module, description: Mapping[str, Any]) -> nn.Module:

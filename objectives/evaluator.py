@@ -8,19 +8,37 @@ baseline stays loaded: every candidate is timed in turns with it.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from functools import cached_property
-from statistics import median
 
 import torch
 
 from objectives.calibration import Domains, Statistics
+from objectives.checkpoint import disk_bytes
 from objectives.errors import ModelError, Unsupported
-from objectives.measuring.interleaved import summarise
+from objectives.measuring.bench import Bench, Ran
+from objectives.measuring.fingerprint import digest, fingerprint
+from objectives.measuring.footprint import Footprint, footprint, skeleton_of, sketch
+from objectives.measuring.ledger import gains, promises, verdict
+from objectives.measuring.roofline import Peaks, peaks
 from objectives.measuring.weighing import block_weights, stored_bytes, weigh
 from objectives.models import LoadedModel
 from objectives.problem import Problem
-from objectives.types import Candidate, Failure, Measurement, Outcome, Pruner, Quantizer, Reason, Recovery, Score
+from objectives.tasks.paired import paired_difference
+from objectives.types import (
+    Candidate,
+    Failure,
+    Measurement,
+    Outcome,
+    Pruner,
+    Quantizer,
+    Reason,
+    Recovery,
+    Score,
+    Workload,
+)
 
 Recipe = tuple[Pruner, Recovery, Quantizer]
 
@@ -40,6 +58,8 @@ class Evaluator:
                 raise ModelError(f"{kind} drives {part.head} models, model.head is {problem.model.head}")
         self._scores: dict[Recipe, Score] = {}
         self._built: dict[Recipe, LoadedModel] = {}
+        self._dense: dict[Workload, Mapping[str, float]] = {}
+        self._footprints: dict[tuple[Recipe, Workload], Footprint] = {}
 
     def __call__(self, candidate: Candidate) -> Outcome:
         """Measure one candidate. What cannot be measured comes back as a Failure, never as an exception."""
@@ -57,27 +77,32 @@ class Evaluator:
             lines = str(error).strip().splitlines()  # Python's own MemoryError says nothing
             return Failure(Reason.OUT_OF_MEMORY, lines[0] if lines else "out of memory")
 
-    def predict(self, candidate: Candidate) -> float:
-        """Log-loss per token that a candidate is expected to cost, from statistics that are gathered once.
+    def predict(self, candidate: Candidate) -> Mapping[str, float]:
+        """What is known of a candidate before it is built or run, from statistics that are gathered once.
 
-        Nothing is built or run. Pruning and rounding are taken apart and added. NaN where a method cannot tell.
-        Raises Unsupported for a candidate that cannot be built.
+        ``predicted_loss``: log-loss per token that it is expected to cost, pruning and rounding taken apart and added;
+        ``predicted_peak``: bytes of its weights and of a run. What one cannot tell is absent. Raises Unsupported for a
+        candidate that cannot be built.
         """
-        if candidate.recovery.trains and candidate.pruning != self.problem.baseline.pruning:
-            return math.nan
-        return candidate.pruning.predict(self._statistics) + candidate.quantization.predict(self._statistics)
+        found = {}
+        if not candidate.recovery.trains or candidate.pruning == self.problem.baseline.pruning:
+            statistics = self._statistics
+            found["predicted_loss"] = candidate.pruning.predict(statistics) + candidate.quantization.predict(statistics)
+        shapes = self._shapes(candidate)
+        if shapes is not None:
+            found["predicted_peak"] = float(shapes.peak)
+        return {name: value for name, value in found.items() if not math.isnan(value)}
+
+    def confirm(self, candidates: Sequence[Candidate]) -> list[Measurement]:
+        """Time ``candidates`` once more, against each other and the baseline in shared rounds; speed only."""
+        models = [self.compressed(candidate) for candidate in candidates]  # all are kept alive here
+        runs = [(candidate.workload, model) for candidate, model in zip(candidates, models)]
+        return [Measurement(ran.metrics, ran.samples, ran.notes, ran.facts) for ran in self._bench.confirm(runs)]
 
     def prepare(self) -> Mapping[str, str]:
         """Load the model; returns hardware, versions and the hash of the weights. Raises ModelError."""
-        import transformers
-
         _ = self._calibration  # loads model and data, so that what is missing is said before the first trial
-        return {
-            **self.problem.device.describe(),
-            "torch": torch.__version__,
-            "transformers": transformers.__version__,
-            "model_sha256": self.problem.model.weights_hash(),
-        }
+        return {**fingerprint(self.problem.device), "model_sha256": self.problem.model.weights_hash()}
 
     @cached_property
     def _source(self) -> LoadedModel:
@@ -91,6 +116,19 @@ class Evaluator:
     @cached_property
     def _baseline(self) -> LoadedModel:
         return self._compress(_recipe(self.problem.baseline), Statistics(self._source, {}))
+
+    @cached_property
+    def _skeleton(self) -> LoadedModel:
+        return skeleton_of(self._source)
+
+    @cached_property
+    def _peaks(self) -> Peaks:
+        return peaks(self.problem.device, digest(fingerprint(self.problem.device)))
+
+    @cached_property
+    def _bench(self) -> Bench:
+        problem = self.problem
+        return Bench(problem.device, problem.timing, self._baseline, problem.baseline.workload, self._peaks)
 
     @cached_property
     def _statistics(self) -> Statistics:
@@ -131,37 +169,113 @@ class Evaluator:
                 del self._built[recipe], sizes[recipe]
 
     def _measure(self, candidate: Candidate) -> Outcome:
-        model = self.compressed(candidate)
-        metrics = weigh(model, block_weights(self._source))
-        score = self.score(candidate)
-        metrics |= {"accuracy": score.accuracy, "accuracy_stderr": score.stderr, **score.extra}
-        if not math.isnan(model.predicted_loss):
-            metrics["predicted_loss"] = model.predicted_loss
-        samples: dict[str, tuple[float, ...]] = {}
-        notes = tuple(model.notes)
-        if model.simulated:  # rounded but not stored so: its speed and bytes would be those of 16 bits
-            metrics, notes = _without_bytes(metrics), ("simulated", *notes)
-        else:
-            samples = self._run(candidate, model, metrics)
+        shapes = self._shapes(candidate)
+        reference = self._reference(candidate, shapes)
+        with self._parked(reference == "sentinel"):
+            model = self.compressed(candidate)
+            metrics = weigh(model, block_weights(self._source))
+            score = self.score(candidate)
+            metrics |= self._accuracy(score)
+            if not math.isnan(model.predicted_loss):
+                metrics["predicted_loss"] = model.predicted_loss
+            if model.simulated:  # rounded but not stored so: its speed and bytes would be those of 16 bits
+                metrics, ran = _without_bytes(metrics), Ran({}, notes=("simulated",))
+            else:
+                ran = self._run(candidate, model, reference, shapes, metrics)
+        metrics |= ran.metrics
         wrong = [name for name, value in metrics.items() if not math.isfinite(value)]
         if wrong:
             return Failure(Reason.NOT_FINITE, f"{', '.join(wrong)} not finite")
-        return Measurement(metrics, {**samples, "accuracy": score.examples}, notes)
+        samples = {**ran.samples, "accuracy": score.examples}
+        return Measurement(metrics, samples, (*ran.notes, *model.notes), ran.facts, score.ids)
 
-    def _run(self, candidate: Candidate, model: LoadedModel, metrics: dict[str, float]) -> dict[str, tuple[float, ...]]:
-        """Time and weigh the running model; adds to ``metrics`` and returns the raw samples."""
-        problem = self.problem
-        reference = None
-        if candidate != problem.baseline:
-            reference = lambda: problem.baseline.workload.run(self._baseline, problem.device)  # noqa: E731
-        paired = problem.timing.time(lambda: candidate.workload.run(model, problem.device), reference)
-        peak = problem.device.activation_peak(lambda: candidate.workload.run(model, problem.device))
-        metrics |= summarise(paired.timing)
-        metrics["speedup"] = median(paired.ratios)
-        metrics["activation_peak"] = float(peak)
-        metrics["peak_memory"] = metrics["weight_bytes"] + peak
-        timing = paired.timing
-        return {"latency": timing.latency, "ttft": timing.ttft, "tpot": timing.tpot, "speedup": paired.ratios}
+    def _accuracy(self, score: Score) -> dict[str, float]:
+        """With what is known of its difference to the baseline, example by example."""
+        found = {"accuracy": score.accuracy, "accuracy_stderr": score.stderr, **score.extra}
+        difference = paired_difference(score, self.score(self.problem.baseline))
+        if difference is not None:
+            found["accuracy_difference"] = difference.value
+            found["accuracy_difference.low"], found["accuracy_difference.high"] = difference.low, difference.high
+        return found
+
+    def _run(
+        self,
+        candidate: Candidate,
+        model: LoadedModel,
+        reference: str | None,
+        shapes: Footprint | None,
+        weights: Mapping[str, float],
+    ) -> Ran:
+        """Time and weigh the running model; ``weights``: its byte metrics."""
+        ran = self._bench.run(candidate.workload, model, reference, shapes)
+        metrics = {**weights, **ran.metrics, "disk_bytes": float(disk_bytes(model))}
+        metrics["peak_memory"] = metrics["weight_bytes"] + metrics["activation_peak"]
+        if shapes is not None:
+            metrics["predicted_peak"] = float(shapes.peak)
+        workload = candidate.workload
+        if _recipe(candidate) == _recipe(self.problem.baseline):
+            self._dense[workload] = metrics
+        dense = self._dense_metrics(workload)
+        metrics |= gains(metrics, dense)
+        facts = dict(ran.facts)
+        if shapes is not None:
+            dense_shapes = self._shapes(replace(self.problem.baseline, workload=workload))
+            assert dense_shapes is not None  # the same code runs on both
+            metrics |= promises(shapes, dense_shapes, workload, self._peaks)
+        if metrics is not dense and _recipe(candidate) != _recipe(self.problem.baseline):
+            facts |= verdict(metrics, dense, model, max(workload.tokens_read, workload.batch_size))
+        return replace(ran, metrics=metrics, facts=facts)
+
+    def _dense_metrics(self, workload: Workload) -> Mapping[str, float]:
+        """Of the dense model at the same workload, measured once."""
+        if workload not in self._dense:
+            dense = replace(self.problem.baseline, workload=workload)
+            reference = None if dense == self.problem.baseline else "baseline"
+            self._run(dense, self._baseline, reference, None, weigh(self._baseline, block_weights(self._source)))
+        return self._dense[workload]
+
+    def _shapes(self, candidate: Candidate) -> Footprint | None:
+        """What a candidate will need, before it is built. None where only its accuracy will be measured."""
+        key = (_recipe(candidate), candidate.workload)
+        if not candidate.quantization.stored:
+            return None
+        if key not in self._footprints:
+            model = sketch(self._skeleton, candidate, self._statistics, self.problem.device)
+            self._footprints[key] = footprint(model, candidate.workload)
+        return self._footprints[key]
+
+    def _reference(self, candidate: Candidate, shapes: Footprint | None) -> str | None:
+        """What a candidate is timed beside. Raises MemoryError where it cannot fit."""
+        if candidate == self.problem.baseline:
+            return None
+        asked = self.problem.timing.reference
+        there = _recipe(candidate) in self._built
+        needed = 0 if shapes is None else shapes.peak - (shapes.weights if there else 0)
+        free = self.problem.device.free_memory()
+        if needed <= free:
+            return "baseline" if asked == "auto" else asked
+        if asked == "baseline" or needed > free + self._parkable():
+            raise MemoryError(
+                f"out of memory by prediction: {needed / 2**20:,.0f} MiB needed, {free / 2**20:,.0f} MiB free"
+            )
+        return "sentinel"
+
+    def _parkable(self) -> int:
+        """Bytes that the baseline takes from the device's own memory."""
+        return 0 if self.problem.device.name == "cpu" else stored_bytes([self._baseline.module])
+
+    @contextmanager
+    def _parked(self, away: bool) -> Iterator[None]:
+        """Keep the baseline out of the device's memory meanwhile."""
+        away = away and bool(self._parkable())
+        home = self._baseline.module.device
+        if away:
+            self._baseline.module.to("cpu")
+        try:
+            yield
+        finally:
+            if away:
+                self._baseline.module.to(home)
 
 
 def _without_bytes(metrics: Mapping[str, float]) -> dict[str, float]:

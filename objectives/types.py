@@ -10,10 +10,9 @@ are in base units: seconds, bytes, tokens/s, fractions in [0, 1].
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 
 from objectives.recovery.off import Off
@@ -30,50 +29,6 @@ if TYPE_CHECKING:
 Head = Literal["causal_lm", "encoder", "seq2seq"]
 """What sits on the transformer: a next-token head (GPT type), the bare encoder (BERT type), or a next-token head on a
 decoder that reads an encoder (T5 type)."""
-
-
-@dataclass(frozen=True)
-class Metric:
-    """A measured quantity: its base unit, which way is better, and what it says."""
-
-    name: str
-    unit: str
-    higher_is_better: bool
-    meaning: str
-
-    @property
-    def column(self) -> str:
-        """Name in tables: dots become underscores (``latency.p95`` -> ``latency_p95``)."""
-        return self.name.replace(".", "_")
-
-
-def _metrics(*rows: Metric) -> Mapping[str, Metric]:
-    return MappingProxyType({row.name: row for row in rows})
-
-
-METRICS: Mapping[str, Metric] = _metrics(
-    Metric("throughput", "1/s", True, "output tokens or samples per second: the baseline's, times the paired speed-up"),
-    Metric("speedup", "", True, "throughput over the baseline's: median of interleaved paired ratios"),
-    Metric("latency.mean", "s", False, "one whole request batch, mean"),
-    Metric("latency.p50", "s", False, "one whole request batch, median"),
-    Metric("latency.p90", "s", False, "one whole request batch, 90th percentile"),
-    Metric("latency.p95", "s", False, "one whole request batch, 95th percentile"),
-    Metric("latency.p99", "s", False, "one whole request batch, 99th percentile"),
-    Metric("ttft", "s", False, "time to first token: prefill of the prompts, median"),
-    Metric("tpot", "s", False, "time per output token after the first, median"),
-    Metric("peak_memory", "B", False, "weights plus activation peak (CPU), allocator peak (CUDA)"),
-    Metric("activation_peak", "B", False, "memory a request batch adds to the resting model, KV cache included"),
-    Metric("weight_bytes", "B", False, "all weights as stored in memory, scales and zero points counted"),
-    Metric("block_bytes", "B", False, "weights of the transformer blocks as stored in memory"),
-    Metric("memory_ratio", "", False, "peak memory over the baseline's"),
-    Metric("effective_bits", "bit", False, "stored bits per block weight, scales and zero points counted"),
-    Metric("pruning_ratio", "", True, "realised share of block parameters removed"),
-    Metric("accuracy", "", True, "the task's score in [0, 1]"),
-    Metric("accuracy_stderr", "", False, "standard error of the accuracy"),
-    Metric("predicted_loss", "nat", False, "log-loss per token that the methods expect to have cost, before any run"),
-    Metric("perplexity", "", False, "exp of the mean negative log-likelihood per token"),
-)
-"""Every metric that an objective, a table or MLflow may name."""
 
 
 Scheme = Literal["w8a8", "weight_only", "fp8"]
@@ -97,14 +52,17 @@ class Reason(StrEnum):
 class Measurement:
     """What was measured of one candidate.
 
-    ``metrics`` maps names of :data:`METRICS` to finite floats in base units; a metric that does not apply
-    (``ttft`` of an encoder) is absent, never zero. ``samples`` keeps raw timings in seconds, warm-up
-    excluded, and the per-example scores; ``notes`` says what was not done as asked (a layer kept in 16 bits).
+    ``metrics`` maps names of :data:`objectives.metrics.METRICS` and ``CONDITIONS`` to finite floats in base units; one
+    that does not apply (``ttft`` of an encoder) is absent, never zero. ``samples`` keeps raw timings in seconds, warm-up
+    excluded, and the per-example scores, whose names are ``ids``; ``notes`` says what was not done as asked (a layer
+    kept in 16 bits). ``facts``: texts by name, such as why sampling ``stopped``.
     """
 
     metrics: Mapping[str, float]
     samples: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    facts: Mapping[str, str] = field(default_factory=dict)
+    ids: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -123,27 +81,78 @@ class Score:
     """Accuracy of a model on a task.
 
     ``accuracy`` in [0, 1] with its standard error; ``examples``: one score per example, in a fixed order, so
-    that two models can be compared in pairs; ``extra``: further metrics by name, such as perplexity.
+    that two models can be compared in pairs; ``extra``: further metrics by name, such as perplexity. ``ids``: names of
+    the examples. ``strata``: how many of them each domain has, in order, where there are several. ``link``: how the
+    mean example of a domain becomes its accuracy: as it is, or exp(-mean); the accuracy is the mean over domains.
     """
 
     accuracy: float
     stderr: float
     examples: tuple[float, ...]
     extra: Mapping[str, float] = field(default_factory=dict)
+    ids: tuple[str, ...] = ()
+    strata: tuple[int, ...] = ()
+    link: Literal["mean", "exp_minus_mean"] = "mean"
+
+
+Phase = Literal["encode", "prefill", "decode"]
+"""Parts of a run that react differently to bits and batch size: an encoder reading, a decoder reading all prompts at
+once, a decoder writing one token per request."""
 
 
 @dataclass(frozen=True)
 class Timing:
     """Raw timings of repeated runs of one workload, in seconds, warm-up excluded.
 
-    ``latency``: one entry per run; ``ttft``: one per run; ``tpot``: one per decode step. The last two are
-    empty for encoders. ``items``: output tokens or samples that one run yields.
+    ``latency``, ``cpu``: one entry per run, by the wall clock and in CPU time of all threads. ``encode``, ``ttft``: one
+    per run; ``tpot``: one per decode step; empty where they do not apply. ``items``: output tokens or samples that one
+    run yields.
     """
 
     latency: tuple[float, ...]
     items: int
+    encode: tuple[float, ...] = ()
     ttft: tuple[float, ...] = ()
     tpot: tuple[float, ...] = ()
+    cpu: tuple[float, ...] = ()
+
+
+class Watch(Protocol):
+    """Told by a workload where its phases end; what it does then, is its own business: timing, weighing, tracing.
+
+    Life: ``start`` when inputs are ready, then ``lap`` at the end of every phase.
+    """
+
+    def start(self, laps: int) -> None:
+        """The first of ``laps`` phases begins."""
+
+    def lap(self, phase: Phase, held: object = None) -> None:
+        """A phase is over and the next begins. ``held``: what stays alive between phases, a KV cache."""
+
+
+class Stopwatch(Watch, Protocol):
+    """A watch that tells the time."""
+
+    def timing(self, items: int) -> Timing:
+        """Of the one run since ``start``."""
+
+
+@dataclass(frozen=True)
+class Memory:
+    """What one run adds to the resting model, in bytes.
+
+    ``peaks``: the most that was allocated in each phase; ``cache``: keys and values at the end; ``extra``: further
+    metrics by name.
+    """
+
+    peaks: Mapping[Phase, int]
+    cache: int = 0
+    extra: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def peak(self) -> int:
+        """Of all phases."""
+        return max(self.peaks.values())
 
 
 class Pruner(Protocol):
@@ -159,6 +168,9 @@ class Pruner(Protocol):
         ``statistics`` are those of the unpruned model. Called at most once on a fresh copy, before
         quantisation; with ``ratio`` 0 it does nothing. Raises ``Unsupported`` when the ratio cannot be met.
         """
+
+    def sketch_(self, model: LoadedModel, statistics: Statistics) -> None:
+        """As ``prune_``, on a copy of the dense model whose tensors are fake: only shapes change."""
 
     def predict(self, statistics: Statistics) -> float:
         """Nats per token that ``prune_`` is expected to cost, without doing it; NaN where one cannot tell."""
@@ -208,6 +220,9 @@ class Quantizer(Protocol):
         16 bits and is named in ``model.notes``.
         """
 
+    def sketch_(self, model: LoadedModel, statistics: Statistics, device: Device) -> None:
+        """As ``quantize_``, on a model whose tensors are fake: only shapes and types change."""
+
     def predict(self, statistics: Statistics) -> float:
         """Nats per token that storing the dense model so is expected to cost."""
 
@@ -235,8 +250,19 @@ class Workload(Protocol):
     def head(self) -> Head:
         """The kind of model it can drive."""
 
-    def run(self, model: LoadedModel, device: Device) -> Timing:
-        """Run one batch on ``model`` and time it, device synchronised before every stamp."""
+    @property
+    def items(self) -> int:
+        """Output tokens or samples of one run."""
+
+    @property
+    def tokens_read(self) -> int:
+        """Prompt or source tokens of one run."""
+
+    def excerpts(self) -> Mapping[Phase, Workload]:
+        """By phase, a shorter run whose last lap of that phase is as large as any of this one's."""
+
+    def run(self, model: LoadedModel, watch: Watch) -> None:
+        """Run one batch on ``model``, telling ``watch`` where its phases end."""
 
 
 @runtime_checkable
@@ -287,11 +313,17 @@ class Device(Protocol):
     def bits(self) -> frozenset[int]:
         """Bit widths that some kernel here really stores."""
 
-    def synchronize(self) -> None:
-        """Wait until all queued work is done."""
+    def stopwatch(self) -> Stopwatch:
+        """A watch for one run; the device is waited for before every stamp, or stamps the time itself."""
 
-    def activation_peak(self, run: Callable[[], object]) -> int:
-        """Bytes that calling ``run()`` adds, at its peak, to what is allocated before."""
+    def memory(self, model: LoadedModel, workload: Workload) -> Memory:
+        """What running ``workload`` adds to what is allocated before, from the excerpts of its phases."""
+
+    def free_memory(self) -> int:
+        """Bytes that could still be allocated."""
+
+    def conditions(self) -> Mapping[str, float]:
+        """What goes on here now: some of :data:`objectives.metrics.CONDITIONS`."""
 
 
 @dataclass(frozen=True)

@@ -16,9 +16,10 @@ from optuna.samplers import BaseSampler
 from pydantic import ConfigDict, Field, ValidationError
 
 from objectives.measuring.interleaved import Interleaved
+from objectives.metrics import METRICS
 from objectives.models import Checkpoint
 from objectives.problem import Problem
-from objectives.types import METRICS, Device, Task
+from objectives.types import Device, Task
 from search.build import ALLOWED, build, explain, nearest, target_of
 from search.errors import ConfigError
 from search.executors.protocol import Executor
@@ -38,7 +39,7 @@ _KINDS = {
     "model": "load",
     "task": "evaluate",
     "timing": "time",
-    "device": "activation_peak",
+    "device": "memory",
     "tradeoff": "__call__",
     "accuracy_floor": "absolute",
     "executor": "start",
@@ -62,6 +63,7 @@ class Scalars:
     seed: Annotated[int, Field(strict=True, ge=0)]
     home: Text
     storage: Text
+    confirm: Annotated[bool, Field(strict=True)]
     debug: Annotated[bool, Field(strict=True)]
 
 
@@ -73,6 +75,7 @@ class StudyConfig:
     project: str
     objectives: tuple[str, ...]
     n_trials: int
+    confirm: bool
     seed: int
     home: Path
     storage: str
@@ -112,6 +115,7 @@ def build_config(resolved: Mapping[str, Any], swept: str = "") -> StudyConfig:
     space = build_space(resolved["space"], {part: resolved[part] for part in PARTS}, allowed)
     _check_kinds(parts["model"], parts["task"], space)
     _check_widths(space, parts["device"])
+    _check_clock(parts["timing"], parts["device"])
     sampler = _sampler(resolved["sampler"], allowed)
     sampler(0)
     return StudyConfig(
@@ -119,6 +123,7 @@ def build_config(resolved: Mapping[str, Any], swept: str = "") -> StudyConfig:
         project=scalars.project,
         objectives=scalars.objectives,
         n_trials=scalars.n_trials,
+        confirm=scalars.confirm,
         seed=scalars.seed,
         home=Path(scalars.home).expanduser().absolute(),
         storage=_absolute_sqlite(scalars.storage),
@@ -209,6 +214,12 @@ def _check_widths(space: Space, device: Device) -> None:
                         f"space.quantization.bits: {device.name} stores {sorted(device.bits)}, got {bits}; "
                         "quantization.simulate=true measures the accuracy of other widths"
                     )
+
+
+def _check_clock(timing: Interleaved, device: Device) -> None:
+    """CPU time adds up over threads, so it says nothing about the speed of several."""
+    if timing.clock == "cpu" and getattr(device, "threads", None) != 1:
+        raise ConfigError(f"timing.clock: cpu needs device=cpu device.threads=1, got {device}; choose wall")
 
 
 def _study_name(scalars: Scalars, resolved: Mapping[str, Any], swept: str) -> str:

@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
-from objectives.types import METRICS
+from objectives.metrics import METRICS
 from search.formatting import Row, heading, label, scale_of, score
 from search.front import ParetoFront
 

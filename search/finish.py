@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.text import Text
 
 from search.config import StudyConfig
+from search.confirmation import Confirmation
 from search.display import front_table
 from search.errors import NothingFeasible
 from search.formatting import rows_of, verdict
@@ -22,7 +23,7 @@ from search.study import StudyResult
 def finish(result: StudyResult) -> int:
     """Report, track and print ``result``; returns the exit code."""
     config, front = result.config, result.front
-    info = study_info(config, result.records, front, result.machine, result.stop_reason)
+    info = study_info(config, result.records, front, result.machine, result.stop_reason, result.confirmation)
     folder = report_folder(config)
     files = write_report(folder, info, result.records, front)
     noted = {**tags(info, front, result.machine), "mlflow.note.content": (folder / "report.md").read_text()}
@@ -45,6 +46,7 @@ def study_info(
     front: ParetoFront,
     machine: Mapping[str, str],
     stop_reason: str,
+    confirmation: Confirmation,
 ) -> StudyInfo:
     """What the report says beside the trials."""
     baseline = next((record.number for record in records if record.is_baseline and record.state == "complete"), None)
@@ -66,6 +68,8 @@ def study_info(
         fixed=config.space.fixed(),
         settings={key: value for key, value in config.resolved.items() if key not in {"storage", "hydra"}},
         hardware=machine,
+        dropped=confirmation.dropped,
+        unconfirmed=confirmation.failed,
         rate="tokens/s" if config.model.head == "causal_lm" else "samples/s",
     )
 
@@ -79,6 +83,7 @@ def summary(records: tuple[TrialRecord, ...], front: ParetoFront) -> dict[str, f
         "n_failed": float(sum(r.state == "failed" for r in records)),
         "n_feasible": float(len(front.feasible)),
         "n_front": float(len(front.front)),
+        "n_confirmed": float(sum(r.confirmed for r in records)),
         "hypervolume": front.hypervolume,
         "accuracy_floor": front.floor,
     }
@@ -94,6 +99,7 @@ def tags(info: StudyInfo, front: ParetoFront, machine: Mapping[str, str]) -> dic
     found |= {"stop_reason": info.stop_reason, "model": info.model, "task": info.task}
     found["front"] = ",".join(map(str, front.front))
     found["recommended"] = "" if front.recommended is None else str(front.recommended)
+    found["dropped"] = ",".join(map(str, info.dropped))
     return found
 
 

@@ -11,11 +11,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from objectives.types import METRICS
+from objectives.metrics import METRICS
 from search.front import ParetoFront
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from search.report import StudyInfo
 
 Row = Mapping[str, Any]
 
@@ -53,12 +55,13 @@ class Scale:
 
 @dataclass(frozen=True)
 class Column:
-    """A column of a table for people; ``key`` names the column of the frame."""
+    """A column of a table for people; ``key`` names the column of the frame, ``error`` that of its relative error."""
 
     key: str
     heading: str
     scale: Scale
     decimals: int | None = None
+    error: str = ""
 
     @property
     def unit(self) -> str:
@@ -79,7 +82,8 @@ class Column:
             return f"{value:g}" if isinstance(value, float) else str(value)
         scaled = value / self.scale.size
         text = number(scaled) if self.decimals is None else f"{scaled:.{self.decimals}f}"
-        return text + ("×" if self.scale.unit == "×" else "")
+        error = row.get(self.error) if not row.get("is_baseline") else None
+        return text + ("×" if self.scale.unit == "×" else "") + (f" ±{error:.1%}" if error else "")
 
 
 def number(value: float, digits: int = 3) -> str:
@@ -150,7 +154,8 @@ def columns(rows: Sequence[Row], objectives: Sequence[str], searched: Sequence[s
         key = METRICS[name].column
         values = [abs(row[key]) for row in rows if row.get(key) is not None]
         if values:
-            metrics.append(Column(key, heading(name), scale_of(name, max(values), rate), _DECIMALS.get(name)))
+            error = "speedup_error" if name == "speedup" else ""
+            metrics.append(Column(key, heading(name), scale_of(name, max(values), rate), _DECIMALS.get(name), error))
     last = ("accuracy", "perplexity", "speedup", "memory_ratio")
     return settings + sorted(metrics, key=lambda column: column.key in last)
 
@@ -174,6 +179,43 @@ def _settings(row: Row, searched: Sequence[str], pruned: str, batch: str) -> lis
 def failures(rows: Sequence[Row]) -> dict[str, int]:
     """Failed trials by reason, most frequent first."""
     return dict(Counter(str(row["reason"] or "error") for row in rows if row["state"] == "failed").most_common())
+
+
+def confirmation(study: StudyInfo, rows: Sequence[Row]) -> list[str]:
+    """Whether the front's speeds were confirmed, and how many trials that cost their place."""
+    if study.unconfirmed:
+        return [f"The front was not confirmed: {study.unconfirmed}."]
+    count = sum(bool(row["confirmed"]) for row in rows)
+    if not count:
+        return []
+    dropped = f"; {len(study.dropped)} no longer belonged and left it:" if study.dropped else "; all kept their place."
+    return [f"Confirmed: {count} trials of the front were timed again in shared rounds{dropped}"]
+
+
+_LEDGER = (
+    ("Weights", "weight_ratio"), ("Operations", "flops_ratio"), ("Speed promised", "promised_speedup"),
+    ("delivered", "compression_speedup"), ("Memory", "compression_memory_ratio"),
+)  # fmt: skip
+
+
+def ledger(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
+    """Headings and cells of what compression promised and delivered; trials that compress nothing are left out."""
+    limits = [
+        (f"{phase.capitalize()}, share of limit", f"roofline_{phase}")
+        for phase in ("encode", "prefill", "decode")
+        if any(row.get(f"roofline_{phase}") is not None for row in rows)
+    ]
+    body = [
+        [
+            f"{row['trial']}: {label(row)}",
+            *("–" if row.get(key) is None else f"{row[key]:.2f}×" for _, key in _LEDGER),
+            *("–" if row.get(key) is None else f"{row[key]:.0%}" for _, key in limits),
+            row.get("no_realised_gain") or "–",
+        ]
+        for row in rows
+        if row.get("realised_gain")
+    ]
+    return ["Trial", *(name for name, _ in (*_LEDGER, *limits)), "Not gained"], body
 
 
 def verdict(rows: Sequence[Row], front: ParetoFront, searched: Sequence[str], rate: str) -> str:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from objectives.types import METRICS
+from objectives.metrics import METRICS
 from search.pareto import Floats, hypervolume, knee, non_dominated
 from search.records import TrialRecord, Value
 from search.tradeoff import MissingMetricError, Tradeoff
@@ -26,7 +26,8 @@ RATIO, BITS, BATCH = "pruning.ratio", "quantization.bits", "workload.batch_size"
 _MAIN = (RATIO, BITS, BATCH)
 _MEASURED = ("throughput", "latency.p50", "latency.p95", "ttft", "tpot", "peak_memory", "weight_bytes")
 _FIRST = ("trial", "state", "reason", "pruning_ratio", "bits", "batch_size")
-_LAST = ("is_baseline", "cached_from", "seconds", "started", "message", "notes")
+_FACTS = ("realised_gain", "no_realised_gain", "stopped", "reference", "clock")
+_LAST = ("is_baseline", "cached_from", "confirmed", "seconds", "started", *_FACTS, "message", "notes")
 
 
 @dataclass(frozen=True)
@@ -211,6 +212,8 @@ def _row(
         "nominal_pruning_ratio": values.get(RATIO),
         "is_baseline": record.is_baseline,
         "cached_from": record.cached_from,
+        "confirmed": record.confirmed,
+        **{name: record.facts.get(name) for name in _FACTS},
         "seconds": record.seconds,
         "started": record.started,
         "message": record.message,

@@ -16,14 +16,16 @@ from functools import cache
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
-from objectives.types import METRICS
+from objectives.metrics import METRICS
 from search.formatting import (
     Column,
     Row,
     columns,
+    confirmation,
     failures,
     heading,
     label,
+    ledger,
     percent,
     ratio,
     scale_of,
@@ -56,6 +58,8 @@ def render(study: StudyInfo, rows: Sequence[Row], front: ParetoFront, searched: 
             rows=[_table_row(row, shown) for row in rows],
             compared=[_table_row(row, shown) for row in _compared(rows, front)],
             failures=failures(rows),
+            confirmation=confirmation(study, rows),
+            ledger=ledger([row for row in rows if row["trial"] in front.front]),
             floor=score(front.floor),
             rule=floor_rule(study),
             settings=json.dumps(plain(study.settings), indent=2, ensure_ascii=False),
@@ -130,7 +134,7 @@ def _table_row(row: Row, shown: Sequence[Column]) -> dict[str, Any]:
         "trial": row["trial"],
         "cells": [(column.cell(row), "" if row[column.key] is None else row[column.key]) for column in shown],
         "status": _status(row),
-        "remark": "; ".join(text for text in (row["message"], row["notes"]) if text),
+        "remark": "; ".join(text for text in (row["message"], row["no_realised_gain"], row["notes"]) if text),
         "failed": row["state"] == "failed",
         "baseline": row["is_baseline"],
     }

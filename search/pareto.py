@@ -1,4 +1,4 @@
-"""The mathematics of Pareto fronts: domination, hypervolume, knee. Pure numpy, any number of objectives.
+"""The mathematics of Pareto fronts: domination, hypervolume, knee, coverage. Pure numpy, any number of objectives.
 
 Everything is minimised: the caller turns the sign of what is to be maximised. One point dominates another
 when it is nowhere worse and somewhere better, so equal points never dominate each other and stay together.
@@ -60,6 +60,32 @@ def knee(values: npt.ArrayLike) -> int | None:
     distance = (1 - _unit_scaled(points).sum(axis=1)) / math.sqrt(points.shape[1])
     best = int(distance.argmax())
     return best if distance[best] > 1e-9 else None
+
+
+def epsilon_indicator(points: npt.ArrayLike, reference: npt.ArrayLike) -> float:
+    """How far ``points`` fall short of ``reference``: 0 where they cover it, 0.1 where a tenth is missing.
+
+    The smallest epsilon >= 0 such that for every reference point some point is at least as good in every objective
+    within a factor 1 + epsilon: the multiplicative epsilon-indicator of Zitzler, Thiele, Laumanns, Fonseca and
+    da Fonseca 2003 (https://doi.org/10.1109/TEVC.2003.810758) less one, cut at 0. Both [points, objectives],
+    minimised; an objective is positive throughout, or negative throughout where the caller turned its sign. No
+    reference is covered by anything; no points cover nothing (infinity). Raises ``ValueError`` on NaN, infinity,
+    unequal widths and objectives of no single sign.
+    """
+    wanted = _checked(reference)
+    if len(wanted) == 0:
+        return 0.0
+    found = _checked(points, objectives=wanted.shape[1])
+    both = np.concatenate((found, wanted))
+    positive = (both > 0).all(axis=0)
+    if not (positive | (both < 0).all(axis=0)).all():
+        raise ValueError("every objective must be positive throughout, or negative throughout")
+    if len(found) == 0:
+        return math.inf
+    ours, theirs = found[:, None, :], wanted[None, :, :]
+    # A turned objective is better the larger its size, so its factor is the inverse.
+    factors = np.where(positive, ours / theirs, theirs / ours)
+    return max(0.0, float(factors.max(axis=2).min(axis=0).max()) - 1)
 
 
 def _checked(values: npt.ArrayLike, objectives: int | None = None) -> Floats:

@@ -15,9 +15,10 @@ class TrialRecord:
     """A finished trial.
 
     ``params``: values of the searched variables by dotted path (``pruning.ratio``). ``metrics``: names of
-    ``objectives.types.METRICS`` in base units, empty when the trial failed. ``reason`` and ``message`` say why
+    ``objectives.metrics.METRICS`` in base units, empty when the trial failed. ``reason`` and ``message`` say why
     it failed. ``cached_from``: number of the trial whose measurement answered this repeat of its cell.
-    ``seconds``: wall time of the trial; ``started``: ISO 8601, UTC.
+    ``seconds``: wall time of the trial; ``started``: ISO 8601, UTC. ``facts``: texts by name, such as why sampling
+    stopped. ``confirmed``: its speed was measured again, against the rest of the front.
     """
 
     number: int
@@ -32,3 +33,5 @@ class TrialRecord:
     is_baseline: bool = False
     seconds: float = 0.0
     started: str = ""
+    facts: Mapping[str, str] = field(default_factory=dict)
+    confirmed: bool = False

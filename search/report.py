@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from search.figure import draw
-from search.formatting import Row, columns, failures, rows_of, score, verdict
+from search.formatting import Row, columns, confirmation, failures, ledger, rows_of, score, verdict
 from search.front import ParetoFront, frame, searched_columns
 from search.page import floor_rule, plain, render
 from search.records import TrialRecord, Value
@@ -32,6 +32,7 @@ class StudyInfo:
     its trial number. ``n_trials``: trials asked for. ``space``: values searched, by dotted path; ``fixed``:
     values not searched. ``settings``: the whole config, for the details. ``hardware``: name -> text.
     ``headline``: further facts under the headline, such as ``{"search cost": "18 % of the grid"}``.
+    ``dropped``: trials that left the front when it was confirmed, and why; ``unconfirmed``: why it could not be.
     ``rate``: the unit of throughput, ``tokens/s`` or ``samples/s``.
     """
 
@@ -52,6 +53,8 @@ class StudyInfo:
     settings: Mapping[str, object] = field(default_factory=dict)
     hardware: Mapping[str, str] = field(default_factory=dict)
     headline: Mapping[str, str] = field(default_factory=dict)
+    dropped: Mapping[int, str] = field(default_factory=dict)
+    unconfirmed: str = ""
     rate: str = "tokens/s"
 
 
@@ -112,11 +115,32 @@ def markdown(study: StudyInfo, rows: Sequence[Row], front: ParetoFront, searched
     lines += _line([":--", "--:", *("--:" for _ in shown)], escape=False)
     for mark, row in body:
         lines += _line([mark, str(row["trial"]), *(column.cell(row) for column in shown)])
+    lines += ["", *_confirmed(study, rows)]
+    lines += _ledger(rows, front)
     failed = failures(rows)
     if failed:
         lines += ["", "## Failed trials", "", *_line(["Reason", "Trials"]), "| :-- | --: |"]
         lines += [line for reason, count in failed.items() for line in _line([reason, str(count)])]
     return "\n".join(lines) + "\n"
+
+
+def _confirmed(study: StudyInfo, rows: Sequence[Row]) -> list[str]:
+    """How far the front can be relied on."""
+    lines = [_cell(text) for text in confirmation(study, rows)]
+    return [*lines, *(f"- {_cell(f'trial {number}: {why}')}" for number, why in study.dropped.items())]
+
+
+def _ledger(rows: Sequence[Row], front: ParetoFront) -> list[str]:
+    """Promised and delivered, of the members of the front."""
+    headings, body = ledger([row for row in rows if row["trial"] in front.front])
+    if not body:
+        return []
+    return [
+        "", "## Promised and delivered", "",
+        "Against the dense model at the same batch size; promised is what bytes and operations allow.", "",
+        *_line(headings), *_line([":--", *("--:" for _ in headings[2:]), ":--"], escape=False),
+        *(line for row in body for line in _line(row)),
+    ]  # fmt: skip
 
 
 def _point(record: TrialRecord, front: ParetoFront) -> dict[str, Any]:

@@ -24,8 +24,11 @@ from optuna.storages import RDBStorage
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from objectives.types import METRICS, Reason
+from objectives.measuring.fingerprint import HARDWARE, unlike
+from objectives.metrics import METRICS
+from objectives.types import Reason
 from search.config import StudyConfig
+from search.confirmation import Confirmation
 from search.errors import ConfigError, StudyConflict
 from search.records import TrialRecord
 from search.samplers.distinct import GRID
@@ -33,13 +36,14 @@ from search.samplers.distinct import GRID
 log = logging.getLogger(__name__)
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
-RECORD, SAMPLES, DEFINITION, CONFIG, MACHINE, UID = (
+RECORD, SAMPLES, DEFINITION, CONFIG, MACHINE, UID, CONFIRMATION = (
     "record",
     "samples",
     "definition",
     "config",
     "machine",
     "uid",
+    "confirmation",
 )
 
 
@@ -143,17 +147,28 @@ def _differences(stored: Any, wanted: Any, path: str = "") -> Iterator[str]:
 
 
 def settle_machine(study: Study, machine: Mapping[str, str]) -> None:
-    """Note where the study runs. Other weights under the same path are refused; another machine is warned about."""
+    """Note where the study runs. Other weights under the same path are refused; other hardware and versions are told.
+
+    A fact that the store does not hold is no difference: an earlier version did not note it. Raises StudyConflict.
+    """
     stored = study.user_attrs.get(MACHINE, {})
-    changed = {name for name in stored if stored[name] != machine.get(name)}
+    changed = {name: (old, machine.get(name, "-")) for name, old in stored.items() if old != machine.get(name)}
     if "model_sha256" in changed:
         raise StudyConflict(
             f"model.path: the weights differ from those that study {study.study_name} was started with; "
             "choose another study_name"
         )
-    if changed:
-        log.warning("the study was started elsewhere (%s differ): timings may not compare", ", ".join(sorted(changed)))
+    hardware = {name: pair for name, pair in unlike(stored, machine).items() if name in stored}
+    if hardware:
+        log.warning("the study was started on other hardware, timings may not compare: %s", _told(hardware))
+    versions = {name: pair for name, pair in changed.items() if name not in (*HARDWARE, "git_revision")}
+    if versions:
+        log.warning("the study was started with other versions, results may differ: %s", _told(versions))
     study.set_user_attr(MACHINE, dict(machine))
+
+
+def _told(changed: Mapping[str, tuple[str, str]]) -> str:
+    return ", ".join(f"{name} {old} -> {new}" for name, (old, new) in changed.items())
 
 
 def discard_if_empty(study: Study) -> None:
@@ -184,6 +199,20 @@ def records_of(study: Study) -> list[TrialRecord]:
     """All finished trials, by number."""
     found = [saved_record(trial) for trial in study.get_trials(deepcopy=False) if trial.state.is_finished()]
     return [record for record in found if record is not None]
+
+
+def save_confirmation(study: Study, confirmation: Confirmation) -> None:
+    """Keep what confirming the front gave."""
+    study.set_user_attr(CONFIRMATION, _plain(asdict(confirmation)))
+
+
+def confirmation_of(study: Study) -> Confirmation:
+    """What confirming the front gave when the study ran last; an attempt that failed is forgotten."""
+    stored = study.user_attrs.get(CONFIRMATION, {})
+    members, dropped = (
+        {int(number): value for number, value in stored.get(name, {}).items()} for name in ("members", "dropped")
+    )
+    return Confirmation(members, dropped)
 
 
 def orphans(study: Study) -> list[FrozenTrial]:

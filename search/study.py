@@ -8,6 +8,7 @@ the sampler keeps away; a crash is told as failed.
 
 from __future__ import annotations
 
+import logging
 import signal
 import threading
 import time
@@ -24,12 +25,15 @@ from objectives.errors import ObjectiveError
 from objectives.types import Failure, Measurement, Outcome, Reason
 from search import store
 from search.config import StudyConfig
+from search.confirmation import Confirmation, confirm_front, confirmed, is_timed
 from search.errors import BaselineFailed, ConfigError, Interrupted
 from search.executors.protocol import Runner
 from search.front import ParetoFront, cut
 from search.records import TrialRecord
 from search.space import Cell
 from search.tracking.protocol import Mirror, StudyHeader
+
+log = logging.getLogger(__name__)
 
 REPEATABLE = (Reason.OUT_OF_MEMORY, Reason.TIMEOUT, Reason.UNSUPPORTED, Reason.NOT_FINITE)
 """Failures that the same cell would meet again."""
@@ -55,6 +59,7 @@ class StudyResult:
     machine: Mapping[str, str]
     stop_reason: str
     mirror: Mirror
+    confirmation: Confirmation
     interrupted: Interrupted | None = None
 
 
@@ -68,6 +73,7 @@ def run_study(config: StudyConfig, progress: Progress) -> StudyResult:
             with config.executor.start(config.problem) as runner:
                 loop.open(runner)
                 stop_reason = loop.run(runner)
+                loop.confirm(runner)
         except (ConfigError, BaselineFailed):
             store.discard_if_empty(study)
             raise
@@ -78,8 +84,9 @@ def run_study(config: StudyConfig, progress: Progress) -> StudyResult:
             if loop.baseline is None:
                 raise interrupted from None
         return StudyResult(
-            config, tuple(loop.records), loop.front(), loop.machine, stop_reason, loop.mirror, interrupted
-        )
+            config, tuple(loop.confirmed), loop.front(), loop.machine, stop_reason, loop.mirror, loop.confirmation,
+            interrupted,
+        )  # fmt: skip
 
 
 class _Terminated(KeyboardInterrupt):
@@ -121,6 +128,7 @@ class Loop:
         self.machine: Mapping[str, str] = {}
         self._settle_orphans()
         self.records = store.records_of(study)
+        self.confirmation = store.confirmation_of(study)
         self._running: Trial | None = None
 
     @property
@@ -130,9 +138,33 @@ class Loop:
 
     def front(self) -> ParetoFront:
         """The front of what is measured so far; needs the baseline."""
+        return self._cut(self.confirmed)
+
+    @property
+    def confirmed(self) -> list[TrialRecord]:
+        """The records, with the speeds that were confirmed."""
+        return confirmed(self.records, self.confirmation)
+
+    def _cut(self, records: Sequence[TrialRecord]) -> ParetoFront:
         assert self.baseline is not None
         floor = self.config.floor.absolute(self.baseline.metrics["accuracy"])
-        return cut(self.records, self.config.objectives, floor, self.config.tradeoff)
+        return cut(records, self.config.objectives, floor, self.config.tradeoff)
+
+    def confirm(self, runner: Runner) -> None:
+        """Time the members of the front again, against each other; what fails there costs a warning."""
+        if not self.config.confirm or not is_timed(self.config.objectives):
+            return
+        self.progress.stage("confirming the front")
+
+        def measure(records: Sequence[TrialRecord]) -> Sequence[Measurement]:
+            return runner.confirm([self.config.space.candidate(record.params) for record in records]).result()
+
+        try:
+            self.confirmation = confirm_front(self.records, self._cut, measure, self.confirmation)
+        except Exception as error:  # the worker was killed, ran out of time or memory
+            log.warning("the front was not confirmed: %s: %s", type(error).__name__, error)
+            self.confirmation = replace(self.confirmation, failed=f"{type(error).__name__}: {error}")
+        store.save_confirmation(self.study, self.confirmation)
 
     def open(self, runner: Runner) -> None:
         """Load the model in the worker while the tracker connects here."""
@@ -222,7 +254,8 @@ class Loop:
         else:
             outcome = self._evaluate(runner, cell, is_baseline)
             record = self._filled(blank, outcome)
-            samples = outcome.samples if isinstance(outcome, Measurement) else {}
+            if isinstance(outcome, Measurement):
+                samples = {**outcome.samples, "ids": outcome.ids}
         record = replace(record, seconds=time.monotonic() - clock)
         store.save_record(self.study, trial.number, record, samples)
         self.records.append(record)
@@ -249,7 +282,7 @@ class Loop:
             metrics["memory_ratio"] = metrics["peak_memory"] / reference["peak_memory"]
             # Free of drift: blocks minutes apart differ by more than candidates do, paired ratios do not.
             metrics["throughput"] = reference["throughput"] * metrics["speedup"]
-        return replace(blank, state="complete", metrics=metrics, notes=outcome.notes)
+        return replace(blank, state="complete", metrics=metrics, notes=outcome.notes, facts=outcome.facts)
 
     def _tell(self, trial: Trial, record: TrialRecord) -> None:
         if record.state == "complete" and all(name in record.metrics for name in self.config.objectives):

@@ -17,7 +17,7 @@ from typing import Annotated, Protocol
 from pydantic import ConfigDict, Field, field_validator
 from pydantic.dataclasses import dataclass
 
-from objectives.types import METRICS
+from objectives.metrics import METRICS
 
 _STRICT = ConfigDict(extra="forbid")
 _LONGEST = 300

@@ -1,9 +1,9 @@
-"""The CPU: packed linears of our own, and peak memory from the kernel's own counter.
+"""The CPU: packed linears of our own, and two counts of peak memory.
 
-Peak memory is the process's high-water mark (``VmHWM``), reset by writing 5 to ``/proc/self/clear_refs``. With
-glibc's defaults that is 36-123 % too high, because freed blocks stay in the heap; for the memory pass malloc is
-told to map and unmap every block of 64 KiB and more, and the mark then repeats to 0.1 MiB. The setting is
-undone for timing, which would otherwise pay for page faults.
+What torch's allocator hands out is counted exactly (:mod:`objectives.measuring.allocations`). Beside it stands the
+process's high-water mark (``VmHWM``), reset by writing 5 to ``/proc/self/clear_refs``. With glibc's defaults that is
+36-123 % too high, because freed blocks stay in the heap; for its pass malloc is told to map and unmap every block of
+64 KiB and more. The setting is undone for timing, which would otherwise pay for page faults.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import gc
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,13 +21,14 @@ from pydantic.dataclasses import dataclass as settings
 
 from objectives.errors import Unsupported
 from objectives.settings import FORBID, Count
+from objectives.types import Memory, Phase
 
 if TYPE_CHECKING:
     from torch import nn
 
     from objectives.models import LoadedModel
     from objectives.quantization.grid import Codes
-    from objectives.types import Scheme
+    from objectives.types import Scheme, Stopwatch, Workload
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 _MAPPED, _HEAP = 64 * 1024, 32 * 1024 * 1024
@@ -116,18 +118,66 @@ class Cpu:
                 for parameter in module.parameters(recurse=False):
                     parameter.data = parameter.data.to(dtype)
 
-    def synchronize(self) -> None:
-        """Nothing is queued on a CPU."""
+    def stopwatch(self) -> Stopwatch:
+        """See ``objectives.types.Device``; nothing is queued on a CPU."""
+        from objectives.measuring.stopwatch import WallStopwatch
 
-    def activation_peak(self, run: Callable[[], Any]) -> int:
+        return WallStopwatch()
+
+    def memory(self, model: LoadedModel, workload: Workload) -> Memory:
         """See ``objectives.types.Device``."""
-        with _mapped_malloc():
-            gc.collect()
-            _trim()
-            resting = _status_bytes("VmRSS")
-            Path("/proc/self/clear_refs").write_text("5")
-            run()
-            return max(0, _status_bytes("VmHWM") - resting)
+        from objectives.measuring.allocations import Allocations
+        from objectives.measuring.stopwatch import Unwatched
+
+        peaks: dict[Phase, int] = {}
+        resident = 0
+        for phase, excerpt in workload.excerpts().items():
+            resident = max(resident, _resident_peak(partial(excerpt.run, model, Unwatched())))
+            watch = Allocations()
+            excerpt.run(model, watch)
+            peaks[phase] = watch.peaks[phase]
+        return Memory(peaks, watch.cache, {"resident_peak": float(resident)})
+
+    def free_memory(self) -> int:
+        """See ``objectives.types.Device``: of the machine, or what the process's limits leave of it."""
+        import resource
+
+        import psutil
+
+        free = int(psutil.virtual_memory().available)
+        limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+        if limit != resource.RLIM_INFINITY:
+            free = min(free, limit - _status_bytes("VmSize"))
+        return max(0, min([free, *_cgroup_free()]))
+
+    def conditions(self) -> dict[str, float]:
+        """See ``objectives.types.Device``."""
+        return {"load": os.getloadavg()[0]}
+
+
+def _cgroup_free(root: Path = Path("/sys/fs/cgroup")) -> list[int]:
+    """What a container's limit leaves, of cgroups version 2 and 1; nothing where there is no limit."""
+    found = []
+    for limit, used in (
+        ("memory.max", "memory.current"),
+        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
+    ):
+        try:
+            found.append(int((root / limit).read_text()) - int((root / used).read_text()))
+        except (OSError, ValueError):  # no such file, or "max"
+            continue
+    return found
+
+
+def _resident_peak(run: Callable[[], Any]) -> int:
+    """Bytes by which the process's resident set grows while ``run()`` runs."""
+    with _mapped_malloc():
+        gc.collect()
+        _trim()
+        resting = _status_bytes("VmRSS")
+        Path("/proc/self/clear_refs").write_text("5")
+        run()
+        return max(0, _status_bytes("VmHWM") - resting)
 
 
 @contextmanager

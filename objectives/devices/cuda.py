@@ -9,21 +9,24 @@ int8 dynamic (W8A8) goes to ``_int_mm`` on tensor cores, int4 weight-only to tin
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
 from importlib.util import find_spec
+from itertools import pairwise
+from time import process_time
 from typing import TYPE_CHECKING, Any
 
 from pydantic.dataclasses import dataclass as settings
 
 from objectives.errors import Unsupported
 from objectives.settings import FORBID, Natural
+from objectives.types import Memory, Phase, Timing
 
 if TYPE_CHECKING:
     from torch import nn
 
     from objectives.models import LoadedModel
     from objectives.quantization.grid import Codes
-    from objectives.types import Scheme
+    from objectives.types import Scheme, Stopwatch, Workload
 
 
 @settings(frozen=True, kw_only=True, config=FORBID)
@@ -131,21 +134,104 @@ class Cuda:
         """Move everything to the GPU."""
         model.module.to("cuda")
 
-    def synchronize(self) -> None:
-        """Wait for the GPU."""
-        import torch
+    def stopwatch(self) -> Stopwatch:
+        """See ``objectives.types.Device``."""
+        return EventStopwatch()
 
-        torch.cuda.synchronize()
-
-    def activation_peak(self, run: Callable[[], Any]) -> int:
+    def memory(self, model: LoadedModel, workload: Workload) -> Memory:
         """See ``objectives.types.Device``."""
         import torch
 
-        run()
+        from objectives.devices.nvidia import process_memory
+        from objectives.measuring.stopwatch import Unwatched
+
+        peaks: dict[Phase, int] = {}
+        reserved = 0
+        for phase, excerpt in workload.excerpts().items():
+            excerpt.run(model, Unwatched())  # what libraries allocate at first use is theirs
+            torch.cuda.synchronize()
+            torch.cuda.empty_cache()
+            watch = AllocatorPeaks()
+            excerpt.run(model, watch)
+            peaks[phase], reserved = watch.peaks[phase], max(reserved, watch.reserved)
+        process = process_memory(self.index)
+        extra = {} if process is None else {"process_memory": float(process)}
+        return Memory(peaks, watch.cache, {"reserved_peak": float(reserved), **extra})
+
+    def free_memory(self) -> int:
+        """See ``objectives.types.Device``: what the driver has left, and what the caching allocator holds unused."""
+        import torch
+
+        free, _ = torch.cuda.mem_get_info(self.index)
+        return int(free + torch.cuda.memory_reserved(self.index) - torch.cuda.memory_allocated(self.index))
+
+    def conditions(self) -> dict[str, float]:
+        """See ``objectives.types.Device``."""
+        from objectives.devices.nvidia import conditions
+
+        return {"load": os.getloadavg()[0], **conditions(self.index)}
+
+
+class EventStopwatch:
+    """Times phases on the GPU's own clock, between events in its stream; nothing is waited for before the end."""
+
+    def start(self, laps: int) -> None:
+        """See ``objectives.types.Watch``."""
+        import torch
+
         torch.cuda.synchronize()
-        torch.cuda.empty_cache()
+        self._phases: list[Phase] = []
+        self._began = process_time()
+        self._events = [self._stamp()]
+
+    @staticmethod
+    def _stamp() -> Any:
+        import torch
+
+        make: Any = torch.cuda.Event  # has no types
+        event = make(enable_timing=True)
+        event.record()
+        return event
+
+    def lap(self, phase: Phase, held: object = None) -> None:
+        """See ``objectives.types.Watch``."""
+        self._events.append(self._stamp())
+        self._phases.append(phase)
+
+    def timing(self, items: int) -> Timing:
+        """See ``objectives.types.Stopwatch``."""
+        from objectives.measuring.stopwatch import timing_of
+
+        self._events[-1].synchronize()
+        cpu = process_time() - self._began
+        laps = [earlier.elapsed_time(later) / 1e3 for earlier, later in pairwise(self._events)]
+        return timing_of(self._phases, laps, cpu, items)
+
+
+class AllocatorPeaks:
+    """What the caching allocator handed out, phase by phase, and the most it took from the driver (``reserved``)."""
+
+    def __init__(self) -> None:
+        self.peaks: dict[Phase, int] = {}
+        self.reserved = self.cache = 0
+
+    def start(self, laps: int) -> None:
+        """See ``objectives.types.Watch``."""
+        import torch
+
+        torch.cuda.synchronize()
         torch.cuda.reset_peak_memory_stats()
-        resting = torch.cuda.memory_allocated()
-        run()
+        self._resting = torch.cuda.memory_allocated()
+
+    def lap(self, phase: Phase, held: object = None) -> None:
+        """See ``objectives.types.Watch``."""
+        import torch
+
+        from objectives.measuring.allocations import cache_bytes
+
         torch.cuda.synchronize()
-        return torch.cuda.max_memory_allocated() - resting
+        peak = torch.cuda.max_memory_allocated() - self._resting
+        self.peaks[phase] = max(peak, self.peaks.get(phase, 0))
+        self.reserved = max(self.reserved, torch.cuda.max_memory_reserved())
+        self.cache = cache_bytes(held)
+        torch.cuda.reset_peak_memory_stats()

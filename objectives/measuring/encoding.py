@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from time import perf_counter
 from typing import TYPE_CHECKING
 
 from pydantic.dataclasses import dataclass as settings
 
 from objectives.settings import FORBID, Count
-from objectives.types import Device, Head, Timing
+from objectives.types import Head, Phase, Watch
 
 if TYPE_CHECKING:
     from objectives.models import LoadedModel
@@ -26,17 +25,28 @@ class Encoding:
         """Drives encoders."""
         return "encoder"
 
-    def run(self, model: LoadedModel, device: Device) -> Timing:
+    @property
+    def items(self) -> int:
+        """See ``objectives.types.Workload``: texts."""
+        return self.batch_size
+
+    @property
+    def tokens_read(self) -> int:
+        """See ``objectives.types.Workload``."""
+        return self.batch_size * self.tokens
+
+    def excerpts(self) -> dict[Phase, Encoding]:
+        """See ``objectives.types.Workload``."""
+        return {"encode": self}
+
+    def run(self, model: LoadedModel, watch: Watch) -> None:
         """See ``objectives.types.Workload``."""
         import torch
 
-        module = model.module
-        generator = torch.Generator().manual_seed(0)
-        ids = torch.randint(0, module.config.vocab_size, (self.batch_size, self.tokens), generator=generator)
-        ids = ids.to(module.device)
+        from objectives.measuring.prompts import prompts
+
         with torch.inference_mode():
-            device.synchronize()
-            start = perf_counter()
-            module(input_ids=ids)
-            device.synchronize()
-            return Timing(latency=(perf_counter() - start,), items=self.batch_size)
+            ids = prompts(model, self.batch_size, self.tokens)
+            watch.start(laps=1)
+            model.module(input_ids=ids)
+            watch.lap("encode")

@@ -8,18 +8,15 @@ ways, so they are never mixed. The number of new tokens is fixed: a candidate ga
 
 from __future__ import annotations
 
-from itertools import pairwise
-from time import perf_counter
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from pydantic.dataclasses import dataclass as settings
 
 from objectives.settings import FORBID, Count
-from objectives.types import Device, Head, Timing
+from objectives.types import Head, Phase, Watch
 
 if TYPE_CHECKING:
-    import torch
-
     from objectives.models import LoadedModel
 
 
@@ -36,32 +33,35 @@ class Generation:
         """Drives decoders."""
         return "causal_lm"
 
-    def run(self, model: LoadedModel, device: Device) -> Timing:
+    @property
+    def items(self) -> int:
+        """See ``objectives.types.Workload``: output tokens."""
+        return self.batch_size * self.new_tokens
+
+    @property
+    def tokens_read(self) -> int:
+        """See ``objectives.types.Workload``."""
+        return self.batch_size * self.prompt_tokens
+
+    def excerpts(self) -> dict[Phase, Generation]:
+        """See ``objectives.types.Workload``; the last step has the longest cache."""
+        found: dict[Phase, Generation] = {"prefill": replace(self, new_tokens=1)}
+        if self.new_tokens > 1:
+            found["decode"] = replace(self, prompt_tokens=self.prompt_tokens + self.new_tokens - 2, new_tokens=2)
+        return found
+
+    def run(self, model: LoadedModel, watch: Watch) -> None:
         """See ``objectives.types.Workload``; latency runs from the prompts to the last token."""
         import torch
 
-        module = model.module
-        ids = self._prompts(module.config.vocab_size).to(module.device)
-        cache, stamps = None, []
+        from objectives.measuring.prompts import prompts
+
+        cache = None
         with torch.inference_mode():
-            device.synchronize()
-            stamps.append(perf_counter())
-            for _ in range(self.new_tokens):
-                output = module(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
+            prompt = ids = prompts(model, self.batch_size, self.prompt_tokens)
+            watch.start(laps=self.new_tokens)
+            for step in range(self.new_tokens):
+                output = model.module(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
                 cache, ids = output.past_key_values, output.logits[:, -1].argmax(dim=-1, keepdim=True)
-                device.synchronize()
-                stamps.append(perf_counter())
-        steps = [later - earlier for earlier, later in pairwise(stamps)]
-        return Timing(
-            latency=(stamps[-1] - stamps[0],),
-            items=self.batch_size * self.new_tokens,
-            ttft=(steps[0],),
-            tpot=tuple(steps[1:]),
-        )
-
-    def _prompts(self, vocabulary: int) -> torch.Tensor:
-        """The same pseudo-random tokens for every candidate; content does not change the work."""
-        import torch
-
-        generator = torch.Generator().manual_seed(0)
-        return torch.randint(0, vocabulary, (self.batch_size, self.prompt_tokens), generator=generator)
+                watch.lap("decode" if step else "prefill", cache)
+            del prompt  # kept so far: it was there before the run

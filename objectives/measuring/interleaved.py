@@ -1,106 +1,194 @@
-"""Timing a candidate and the baseline in turns, in one process.
+"""Timing several runs in turns, in one process.
 
-Whatever disturbs the machine disturbs both, so the ratio of two neighbouring runs is far steadier than the
-ratio of two separate blocks (coefficient of variation 3.7 % against 8-25 % on a busy two-core machine). Rounds
-go on until the 95 % interval of the median ratio is narrow enough, or the budget is spent.
+Whatever disturbs the machine disturbs neighbours alike, so the ratio of two neighbouring runs is far steadier than the
+ratio of two separate blocks (coefficient of variation 1-3 % against 8-25 % on a busy two-core machine). The order is
+turned round from round to round, so that a machine that slows down steadily favours nobody. Rounds go on until the
+95 % interval of every median ratio is narrow enough, or the budget is spent.
+
+A round in which our threads waited for a processor is put aside and repeated. When that happens too often the machine
+is busy for good: then all rounds count, and the result says that it was contended.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from statistics import median
 from time import perf_counter
+from typing import Annotated, Literal
 
 import numpy as np
+from pydantic import Field
 from pydantic.dataclasses import dataclass as settings
 
-from objectives.settings import FORBID, Count, Natural, Positive
-from objectives.types import Timing
+from objectives.measuring.estimate import FEWEST, Estimate, estimate
+from objectives.measuring.strain import Strain, read_strain
+from objectives.settings import FORBID, Count, Natural, Positive, Share
+from objectives.types import Timing, Workload
 
 Run = Callable[[], Timing]
+Stopped = Literal["precision", "rounds", "seconds"]
+"""The interval was narrow enough, or one of the two budgets was spent."""
+
+_LOOKS = 1.15
+"""How many times more rounds before the interval is looked at again: every look is a chance to stop too early."""
+_SHORTEST, _MOST_REPEATS = 0.01, 32
 
 
 @dataclass(frozen=True)
-class Paired:
-    """Timings of the candidate over all rounds, and its throughput over the reference's, one ratio a round."""
+class Round:
+    """One turn of every run, and what else went on."""
 
-    timing: Timing
-    ratios: tuple[float, ...]
+    timings: tuple[Timing, ...]
+    strain: Strain
+
+
+@dataclass(frozen=True)
+class Sampled:
+    """What came out. ``timings``: of every run, over the rounds that count; ``ratios``: by run, its throughput over
+    the first one's, a ratio a round (1 for the first itself); ``estimates`` of them, of the first: of its latency.
+    ``conditions``: some of :data:`objectives.metrics.CONDITIONS`; ``contended``: strained rounds had to be counted.
+    """
+
+    timings: tuple[Timing, ...]
+    ratios: tuple[tuple[float, ...], ...]
+    estimates: tuple[Estimate, ...]
+    stopped: Stopped
+    conditions: Mapping[str, float]
+    contended: bool
 
 
 @settings(frozen=True, kw_only=True, config=FORBID)
 class Interleaved:
-    """``warmups`` rounds are thrown away; then ``min_rounds`` to ``max_rounds``.
+    """``warmups`` rounds are thrown away; then ``min_rounds`` to ``max_rounds``, or ``max_seconds``.
 
-    It stops early once the half-width of the ratio's interval is below ``precision`` (relative), and late runs
-    stop at ``max_seconds`` as soon as ``min_rounds`` are done.
+    It stops early once half of each ratio's interval is below ``precision`` (relative), for which six rounds are the
+    least. ``clock``: ``wall``, or ``cpu``: CPU time, which other work disturbs less, for one thread. A round whose
+    threads waited for more than ``strain`` of their time is repeated, up to ``retries`` times. ``reference``: what
+    candidates are timed beside; ``auto`` is the baseline unless memory cannot hold both.
     """
 
     warmups: Natural = 1
-    min_rounds: Count = 5
-    max_rounds: Count = 15
+    min_rounds: Count = 6
+    max_rounds: Count = 200
     max_seconds: Positive = 10.0
     precision: Positive = 0.02
+    clock: Literal["wall", "cpu"] = "wall"
+    reference: Literal["auto", "baseline", "sentinel"] = "auto"
+    retries: Natural = 10
+    strain: Annotated[Share, Field(gt=0.0)] = 0.1
 
     def __post_init__(self) -> None:
         """The least cannot be more than the most."""
         if self.min_rounds > self.max_rounds:
             raise ValueError(f"min_rounds must be <= max_rounds, got {self.min_rounds} and {self.max_rounds}")
 
-    def time(self, candidate: Run, reference: Run | None) -> Paired:
-        """Time ``candidate`` beside ``reference``; None when the candidate is the reference itself."""
-        for _ in range(self.warmups):
-            candidate()
-            if reference is not None:
-                reference()
-        timings: list[Timing] = []
-        ratios: list[float] = []
-        start = perf_counter()
-        while not self._enough(ratios, perf_counter() - start):
-            timing = candidate()
-            timings.append(timing)
-            ratios.append(1.0 if reference is None else _rate(timing) / _rate(reference()))
-        return Paired(merge(timings), tuple(ratios))
+    def for_many(self, runs: int) -> Interleaved:
+        """The same for ``runs`` candidates at once, with as much time as they would get one by one."""
+        return replace(self, max_seconds=self.max_seconds * runs)
 
-    def _enough(self, ratios: Sequence[float], seconds: float) -> bool:
-        rounds = len(ratios)
-        if rounds < self.min_rounds:
-            return False
-        if rounds >= self.max_rounds or seconds >= self.max_seconds:
-            return True
-        return len(set(ratios)) > 1 and half_width(ratios) <= self.precision
+    def time(self, runs: Sequence[Run]) -> Sampled:
+        """Time ``runs`` in turns; the first is what the others are compared with."""
+        began = perf_counter()
+        repeats = self._warm_up(runs)
+        start, look = perf_counter(), self.min_rounds
+        calm: list[Round] = []
+        strained: list[Round] = []
+        stopped: Stopped | None = None
+        while stopped is None:
+            done = self._round(runs, repeats, len(calm) + len(strained))
+            (strained if done.strain.wait > self.strain else calm).append(done)
+            counted = self._counted(calm, strained)
+            if len(counted) >= look or perf_counter() - start >= self.max_seconds:
+                stopped = self._stop(counted, len(calm) + len(strained), perf_counter() - start)
+                look = max(len(counted) + 1, int(look * _LOOKS))
+        return self._sampled(calm, strained, stopped, perf_counter() - began)
 
+    def _warm_up(self, runs: Sequence[Run]) -> list[int]:
+        """How often each run is repeated in its turn: short ones more often, or they would decide the noise."""
+        last = [[run() for run in runs] for _ in range(self.warmups)][-1:]
+        if not last:
+            return [1] * len(runs)
+        seconds = [timing.latency[0] for timing in last[0]]
+        turn = max(_SHORTEST, float(np.mean(seconds)))
+        return [max(1, min(_MOST_REPEATS, round(turn / max(own, 1e-9)))) for own in seconds]
 
-def _rate(timing: Timing) -> float:
-    return timing.items / timing.latency[0]
+    @staticmethod
+    def _round(runs: Sequence[Run], repeats: Sequence[int], index: int) -> Round:
+        order = range(len(runs)) if index % 2 == 0 else reversed(range(len(runs)))
+        before = read_strain()
+        found = {which: merge([runs[which]() for _ in range(repeats[which])]) for which in order}
+        return Round(tuple(found[which] for which in range(len(runs))), read_strain().since(before))
 
+    def _counted(self, calm: list[Round], strained: list[Round]) -> list[Round]:
+        """The calm rounds; all of them when too many had to be repeated."""
+        return calm if len(strained) <= self.retries else [*calm, *strained]
 
-def half_width(ratios: Sequence[float]) -> float:
-    """Half the 95 % interval of the median, relative to it: 1.96 * 1.2533 * robust sigma / sqrt(n)."""
-    values = np.asarray(ratios)
-    median = float(np.median(values))
-    sigma = 1.4826 * float(np.median(np.abs(values - median)))
-    return float(1.96 * 1.2533 * sigma / np.sqrt(len(values)) / median)
+    def _stop(self, counted: Sequence[Round], done: int, seconds: float) -> Stopped | None:
+        if len(counted) >= max(FEWEST, self.min_rounds) and self._error(counted) <= self.precision:
+            return "precision"
+        if len(counted) >= self.max_rounds or done >= self.max_rounds + self.retries:
+            return "rounds"
+        enough = len(counted) >= self.min_rounds or seconds >= 1.5 * self.max_seconds
+        return "seconds" if seconds >= self.max_seconds and enough and done >= self.min_rounds else None
+
+    def _error(self, counted: Sequence[Round]) -> float:
+        estimates = self._estimates(counted)
+        return max(each.error for each in estimates[1:] or estimates)
+
+    def _estimates(self, counted: Sequence[Round]) -> list[Estimate]:
+        own = estimate([self._seconds(each.timings[0]) for each in counted])
+        return [own, *(estimate(ratios) for ratios in self._ratios(counted)[1:])]
+
+    def _ratios(self, counted: Sequence[Round]) -> list[tuple[float, ...]]:
+        rates = np.array([[timing.items / self._seconds(timing) for timing in each.timings] for each in counted])
+        return [tuple(column) for column in (rates / rates[:, :1]).T.tolist()]
+
+    def _seconds(self, timing: Timing) -> float:
+        """Of one run, the mean over its turn."""
+        return float(np.mean(timing.cpu if self.clock == "cpu" else timing.latency))
+
+    def _sampled(self, calm: list[Round], strained: list[Round], stopped: Stopped, seconds: float) -> Sampled:
+        contended = len(strained) > self.retries or (bool(strained) and len(calm) < self.min_rounds)
+        counted = [*calm, *strained] if contended else calm
+        runs = range(len(counted[0].timings))
+        timings = tuple(merge([each.timings[run] for each in counted]) for run in runs)
+        strain = sum((each.strain for each in counted), Strain())
+        wall = sum(sum(timing.latency) for timing in timings)
+        conditions = {
+            "rounds": float(len(counted)),
+            "rounds_strained": float(len(strained)),
+            "timing_seconds": seconds,
+            "wait": strain.wait,
+            "steal": strain.steal,
+            "cpu_per_wall": sum(sum(timing.cpu) for timing in timings) / wall,
+        }
+        ratios = tuple(self._ratios(counted))
+        return Sampled(timings, ratios, tuple(self._estimates(counted)), stopped, conditions, contended)
 
 
 def merge(timings: Sequence[Timing]) -> Timing:
     """All samples of repeated runs of one workload."""
-    return Timing(
-        latency=tuple(value for timing in timings for value in timing.latency),
-        items=timings[0].items,
-        ttft=tuple(value for timing in timings for value in timing.ttft),
-        tpot=tuple(value for timing in timings for value in timing.tpot),
-    )
+
+    def all_of(name: str) -> tuple[float, ...]:
+        return tuple(value for timing in timings for value in getattr(timing, name))
+
+    return Timing(all_of("latency"), timings[0].items, all_of("encode"), all_of("ttft"), all_of("tpot"), all_of("cpu"))
 
 
-def summarise(timing: Timing) -> dict[str, float]:
-    """Metrics of :data:`objectives.types.METRICS` from raw timings; those that do not apply are absent."""
+def summarise(timing: Timing, workload: Workload) -> dict[str, float]:
+    """Metrics of :data:`objectives.metrics.METRICS` from raw timings; those that do not apply are absent."""
     latency = np.asarray(timing.latency)
     metrics = {f"latency.p{q}": float(np.percentile(latency, q)) for q in (50, 90, 95, 99)}
-    metrics["latency.mean"] = float(latency.mean())
+    metrics |= {"latency.mean": float(latency.mean()), "latency.stdev": float(latency.std())}
     metrics["throughput"] = timing.items / metrics["latency.p50"]
     if timing.ttft:
-        metrics["ttft"] = float(np.median(timing.ttft))
+        metrics["ttft"] = median(timing.ttft)
+        metrics["per_token"] = metrics["latency.p50"] * workload.batch_size / timing.items
+        metrics["prefill_throughput"] = workload.tokens_read / metrics["ttft"]
+        if timing.encode:
+            metrics["encode"] = median(timing.encode)
     if timing.tpot:
-        metrics["tpot"] = float(np.median(timing.tpot))
+        metrics["tpot"] = median(timing.tpot)
+        metrics["decode_throughput"] = workload.batch_size / metrics["tpot"]
     return metrics

@@ -22,7 +22,7 @@ def stored_bytes(modules: Iterable[nn.Module]) -> int:
         for tensor in [*module.parameters(), *module.buffers()]:
             for plain in _plain(tensor.data if isinstance(tensor, nn.Parameter) else tensor):
                 storage = plain.untyped_storage()
-                seen[storage.data_ptr()] = storage.nbytes()
+                seen[storage._cdata] = storage.nbytes()
     return sum(seen.values())
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensor
 
 from objectives.packing.capability import cpu_kernels
 from objectives.packing.int8 import Int8WeightLinear, round_symmetric
@@ -63,6 +64,8 @@ def _sharing(part: nn.Module, codes: Tensor, scale: Tensor) -> nn.Module:
 
 def _factor(embedding: nn.Embedding) -> float:
     """What ``embedding`` multiplies its vectors by; subclasses do, BART's and Gemma 3's for example."""
+    if isinstance(embedding.weight.data, FakeTensor):
+        return 1.0
     row = int(embedding.weight.float().norm(dim=1).argmax())
     vector = embedding.weight[row].float()
     return float(embedding(torch.tensor([row]))[0].float() @ vector / (vector @ vector))

@@ -12,12 +12,14 @@ Symmetric rounding per token and channel follows Dettmers et al., LLM.int8(), ht
 
 from __future__ import annotations
 
+import sys
 import warnings
 from functools import cache
 from typing import Any, Self
 
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensor
 from torch.nn.functional import pad
 
 from objectives.packing.capability import cpu_kernels
@@ -123,6 +125,11 @@ class Int8Linear(PackedLinear):
         return cls(codes.to(torch.int8), scale.squeeze(1), bias)
 
     @property
+    def kernel_rows(self) -> int:
+        """All where integers are multiplied; elsewhere a few rows read int8 and many a widened slice."""
+        return sys.maxsize if cpu_kernels().int8 or self._fbgemm is not None else _FEW
+
+    @property
     def codes(self) -> Tensor:
         """The integers, int8 [out, in]."""
         if self._fbgemm is None:
@@ -134,7 +141,7 @@ class Int8Linear(PackedLinear):
         """Move the weight into the layout that this CPU multiplies fastest; returns self."""
         held = _inputs_for_fbgemm(self.in_features, self.out_features)
         if self._fbgemm is None and held and not cpu_kernels().int8 and _fbgemm_is_exact():
-            self._fbgemm = _prepacked(self._open[:, :held], self.scale)
+            self._fbgemm = _prepacked(self._open[:, :held], self.scale)  # of a fake weight, its outputs
             self._open = self._open[:, held:].clone()
             padded = -(-held // _BLOCK_INPUTS) * _BLOCK_INPUTS * -(-self.out_features // 16) * 16
             self.hidden_bytes = padded + 12 * self.out_features  # a scale, a sum and a zero per channel
@@ -185,6 +192,8 @@ def _inputs_for_fbgemm(inputs: int, outputs: int) -> int:
 
 
 def _prepacked(codes: Tensor, scale: Tensor) -> Any:
+    if isinstance(codes, FakeTensor):
+        return len(scale)
     zeros = torch.zeros(len(scale), dtype=torch.int64)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # torch means to drop these; without them we take another path
@@ -198,6 +207,8 @@ def _prepacked(codes: Tensor, scale: Tensor) -> Any:
 
 
 def _fbgemm_product(rows: Tensor, packed: Any) -> Tensor:
+    if isinstance(packed, int):
+        return rows.new_empty(len(rows), packed)
     product: Tensor = getattr(torch.ops.quantized, _PRODUCT)(rows, 1.0, _CENTRE, packed)
     return product
 

@@ -41,6 +41,10 @@ class Depth:
         _remove_(model, gone)
         model.predicted_loss += damage
 
+    def sketch_(self, model: LoadedModel, statistics: Statistics) -> None:
+        """See ``objectives.types.Pruner``."""
+        _remove_(model, self.removed(statistics)[0])
+
     def predict(self, statistics: Statistics) -> float:
         """See ``objectives.types.Pruner``: what was measured when the last of these blocks was tried."""
         return self.removed(statistics)[1]

@@ -68,6 +68,17 @@ class Structured:
                 self._cut_(model, curve, step, statistics)
         model.predicted_loss += self._loss(allocated)
 
+    def sketch_(self, model: LoadedModel, statistics: Statistics) -> None:
+        """See ``objectives.types.Pruner``."""
+        from objectives.pruning.surgery import shrink_
+
+        if not (self.ratio or self.attention_ratio or self.ffn_ratio):
+            return
+        self._depth.sketch_(model, statistics)
+        for curve, step in self._plan(statistics, self._depth):
+            if step:
+                shrink_(model.block(curve.unit.block), curve.unit, len(curve.kept(step)))
+
     def predict(self, statistics: Statistics) -> float:
         """See ``objectives.types.Pruner``: the curves' losses at the steps that would be taken."""
         if not (self.ratio or self.attention_ratio or self.ffn_ratio):

@@ -73,3 +73,25 @@ def count_sets_(block: Block, unit: Unit, kept: int) -> None:
     """Correct the attributes of the block that count something of this unit."""
     for path, each in unit.attributes:
         block.set_attribute_(path, each * kept)
+
+
+def shrink_(block: Block, unit: Unit, kept: int) -> int:
+    """Give the linears of a unit ``kept`` sets, without values; returns their number."""
+    if not 1 <= kept <= unit.count:
+        raise ValueError(f"widths: 1 to {unit.count} sets expected in {unit.block}.{unit.consumer}, got {kept}")
+    consumer = block.linear(unit.consumer)
+    block.module.set_submodule(unit.consumer, _like(consumer, kept * unit.width, consumer.out_features))
+    for path, rows in kept_rows(unit, torch.arange(kept)).items():
+        producer = block.linear(path)
+        block.module.set_submodule(path, _like(producer, producer.in_features, len(rows)))
+    count_sets_(block, unit, kept)
+    return kept
+
+
+def _like(linear: nn.Linear, inputs: int, outputs: int) -> nn.Linear:
+    """A linear of other shape; where the tensors of ``linear`` are fake, so are those of the new one."""
+    made = nn.Linear(inputs, outputs, bias=False, device="meta")
+    made.weight = nn.Parameter(linear.weight.new_empty(outputs, inputs), requires_grad=False)
+    if linear.bias is not None:
+        made.bias = nn.Parameter(linear.bias.new_empty(outputs), requires_grad=False)
+    return made

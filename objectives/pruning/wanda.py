@@ -32,6 +32,9 @@ class Wanda:
         if self.ratio:
             mask_(model, statistics, self.ratio, self.pattern, self._masked)
 
+    def sketch_(self, model: LoadedModel, statistics: Statistics) -> None:
+        """See ``objectives.types.Pruner``: a mask changes no shape."""
+
     def predict(self, statistics: Statistics) -> float:
         """See ``objectives.types.Pruner``."""
         return float("nan") if self.ratio else 0.0

@@ -67,6 +67,13 @@ class Gptq:
             predict=self.predicts, embeddings=self.embeddings,
         )  # fmt: skip
 
+    def sketch_(self, model: LoadedModel, statistics: Statistics, device: Device) -> None:
+        """See ``objectives.types.Quantizer``."""
+        from objectives.quantization.layers import Sketch, store_
+
+        sketch = Sketch(self.group_size)
+        store_(model, statistics.shapes, device, self.bits, sketch, scheme=self.scheme, embeddings=self.embeddings)
+
     def predict(self, statistics: Statistics) -> float:
         """See ``objectives.types.Quantizer``."""
         from objectives.quantization.sensitivity import predicted_loss

@@ -5,11 +5,12 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
-from objectives.calibration import Recollected, Statistics
+from objectives.calibration import Moment, Recollected, Statistics
 from objectives.errors import Unsupported
 from objectives.layers import Layer, layers_of, moment_of
 from objectives.models import LoadedModel
@@ -17,6 +18,21 @@ from objectives.quantization.grid import Codes
 from objectives.types import Device, Rounding, Scheme
 
 GROUP_SIZES = (128, 64, 32)
+
+
+@dataclass(frozen=True)
+class Sketch:
+    """A rounding for models without values: codes of the right shapes."""
+
+    group_size: int
+    scales_inputs: bool = False
+
+    def round(self, weight: Tensor, moment: Moment, bits: int, group_size: int) -> Codes:
+        """See ``objectives.types.Rounding``."""
+        outputs, inputs = weight.shape
+        scale = weight.new_empty(outputs, inputs // group_size)
+        values = weight.new_empty(outputs, inputs, dtype=torch.int32)
+        return Codes(values, scale, scale, bits, weight.new_empty(inputs) if self.scales_inputs else None)
 
 
 def group_size_for(layer: Layer, wanted: int) -> int | None:

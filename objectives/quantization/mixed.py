@@ -72,6 +72,14 @@ class Mixed:
             predict=True, embeddings=self.embeddings, rounded=rounded,
         )  # fmt: skip
 
+    def sketch_(self, model: LoadedModel, statistics: Statistics, device: Device) -> None:
+        """See ``objectives.types.Quantizer``: bits as the dense model would get them."""
+        from objectives.quantization.layers import Sketch, store_
+
+        bits = self._assigned(statistics.model, statistics, {})
+        sketch = Sketch(self.rounding.group_size)
+        store_(model, statistics.shapes, device, bits, sketch, scheme=self.scheme, embeddings=self.embeddings)
+
     def predict(self, statistics: Statistics) -> float:
         """See ``objectives.types.Quantizer``."""
         from objectives.quantization.sensitivity import predicted_loss

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import ConfigDict, Field, InstanceOf
 from pydantic.dataclasses import dataclass as settings
 
 from objectives.errors import ModelError
+from objectives.tasks.language_modeling import unique
 from objectives.types import Head, Score, Task
 
 if TYPE_CHECKING:
@@ -45,7 +46,10 @@ class Domains:
         }
 
     def evaluate(self, model: LoadedModel) -> Score:
-        """See ``objectives.types.Task``; ``extra`` holds ``accuracy.<domain>`` and what else a domain reports."""
+        """See ``objectives.types.Task``; ``extra`` holds ``accuracy.<domain>`` and what else a domain reports.
+
+        Raises ModelError when the served domains' examples cannot be compared as one score.
+        """
         served = {name: task.evaluate(model) for name, task in self.served.items()}
         unseen = {name: task.evaluate(model) for name, task in self.unseen.items()}
         accuracy = sum(score.accuracy for score in served.values()) / len(served)
@@ -54,7 +58,37 @@ class Domains:
         for name, score in {**served, **unseen}.items():
             extra[f"accuracy.{name}"] = score.accuracy
             extra |= {f"{key}.{name}": value for key, value in score.extra.items()}
-        return Score(accuracy, stderr, tuple(hit for score in served.values() for hit in score.examples), extra)
+        examples = tuple(hit for score in served.values() for hit in score.examples)
+        return Score(accuracy, stderr, examples, extra, _ids(served), _strata(served), _link(served))
+
+
+def _ids(scores: Mapping[str, Score]) -> tuple[str, ...]:
+    """``<domain>:<id>`` of all examples; those of a task that names none are numbered."""
+    return unique(
+        f"{domain}:{name}"
+        for domain, score in scores.items()
+        for name in (score.ids or map(str, range(len(score.examples))))
+    )
+
+
+def _strata(scores: Mapping[str, Score]) -> tuple[int, ...]:
+    """Examples of every domain; a served task that has domains itself brings its own.
+
+    Raises ModelError when the innermost domains would then not weigh the same, as they do in :class:`Score`.
+    """
+    inner = {name: score.strata or (len(score.examples),) for name, score in scores.items()}
+    numbers = {name: len(strata) for name, strata in inner.items()}
+    if len(set(numbers.values())) > 1:
+        raise ModelError(f"task.served: its domains hold unlike numbers of domains, so weights would differ: {numbers}")
+    return tuple(examples for strata in inner.values() for examples in strata)
+
+
+def _link(scores: Mapping[str, Score]) -> Literal["mean", "exp_minus_mean"]:
+    """How examples become an accuracy; raises ModelError when the domains differ in it."""
+    links = {name: score.link for name, score in scores.items()}
+    if len(set(links.values())) > 1:
+        raise ModelError(f"task.served: its domains turn examples into an accuracy in different ways: {links}")
+    return next(iter(links.values()))
 
 
 def _mean_extra(scores: Mapping[str, Score]) -> dict[str, float]:

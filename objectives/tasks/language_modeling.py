@@ -8,7 +8,8 @@ standard error is taken over documents.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain, count
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -56,23 +57,26 @@ class LanguageModeling:
         """See ``objectives.types.Task``; ``extra`` holds the perplexity."""
         import torch
 
+        _, rows, ids = self._rows(model)
         hits, losses = [], []
         with torch.inference_mode():
-            for batch in self._batches(self._rows(model)[1]):
+            for batch in self._batches(rows):
                 hit, loss = _next_token(model, batch)
                 hits.extend(hit)
                 losses.extend(loss)
         perplexity = math.exp(min(float(np.mean(losses)), 700.0))
+        extra = {"perplexity": perplexity}
         if self.metric == "next_token_accuracy":
-            return Score(float(np.mean(hits)), standard_error(hits), tuple(hits), {"perplexity": perplexity})
+            return Score(float(np.mean(hits)), standard_error(hits), tuple(hits), extra, ids)
         accuracy = 1.0 / perplexity
-        return Score(accuracy, accuracy * standard_error(losses), tuple(losses), {"perplexity": perplexity})
+        error = accuracy * standard_error(losses)
+        return Score(accuracy, error, tuple(losses), extra, ids, link="exp_minus_mean")
 
     def _batches(self, rows: torch.Tensor) -> list[torch.Tensor]:
         return [rows[start : start + self.batch_rows] for start in range(0, len(rows), self.batch_rows)]
 
-    def _rows(self, model: LoadedModel) -> tuple[torch.Tensor, torch.Tensor]:
-        """Token ids [documents, tokens] for calibration and for scoring."""
+    def _rows(self, model: LoadedModel) -> tuple[torch.Tensor, torch.Tensor, tuple[str, ...]]:
+        """Token ids [documents, tokens] for calibration and for scoring, and the names of the scored documents."""
         import torch
 
         documents = self.corpus.documents()
@@ -84,7 +88,8 @@ class LanguageModeling:
                 f"task.documents: the corpus has too few documents of {self.tokens} tokens for "
                 f"{self.calibration_documents} calibration + {self.documents} scored ones"
             )
-        return torch.tensor([ids for _, ids in first]), torch.tensor([ids for _, ids in last])
+        names = unique(name for name, _ in last)
+        return torch.tensor([ids for _, ids in first]), torch.tensor([ids for _, ids in last]), names
 
     def _long_enough(
         self, model: LoadedModel, documents: Iterator[Document], wanted: int
@@ -113,3 +118,12 @@ def _next_token(model: LoadedModel, ids: torch.Tensor) -> tuple[list[float], lis
 def standard_error(values: Sequence[float]) -> float:
     """Of the mean of independent values; 0 for a single one."""
     return float(np.std(values, ddof=1) / math.sqrt(len(values))) if len(values) > 1 else 0.0
+
+
+def unique(names: Iterable[str]) -> tuple[str, ...]:
+    """``names`` in their order, a repeated one numbered from 2 (``a``, ``a#2``); what follows changes no name."""
+    given: dict[str, None] = {}
+    for name in names:
+        copies = (f"{name}#{number}" for number in count(2))
+        given[next(free for free in chain([name], copies) if free not in given)] = None
+    return tuple(given)

@@ -18,7 +18,7 @@ from pydantic.dataclasses import dataclass as settings
 from objectives.errors import ModelError
 from objectives.settings import Count
 from objectives.tasks.corpora import Corpus, Document
-from objectives.tasks.language_modeling import standard_error
+from objectives.tasks.language_modeling import standard_error, unique
 from objectives.types import Head, Score
 
 if TYPE_CHECKING:
@@ -56,10 +56,12 @@ class Retrieval:
         """See ``objectives.types.Task``; an example is 1 when the summary found its document."""
         pairs = self._pairs()
         documents = self._embed(model, [pair.text for pair in pairs])
-        summaries = self._embed(model, [pair.summary or "" for pair in pairs[self.calibration_pairs :]])
+        queried = pairs[self.calibration_pairs :]
+        summaries = self._embed(model, [pair.summary or "" for pair in queried])
         found = (summaries @ documents.t()).argmax(dim=1).cpu().numpy()
         hits = (found == np.arange(self.calibration_pairs, len(pairs))).astype(float)
-        return Score(float(hits.mean()), standard_error(hits.tolist()), tuple(hits.tolist()))
+        ids = unique(pair.id for pair in queried)
+        return Score(float(hits.mean()), standard_error(hits.tolist()), tuple(hits.tolist()), ids=ids)
 
     def _pairs(self) -> list[Document]:
         documents: Sequence[Document] = self.corpus.documents()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from objectives.types import METRICS
+from objectives.metrics import METRICS
 from search.commands.stored import StoredStudy, load
 from search.config import metric_name
 from search.errors import NothingFeasible

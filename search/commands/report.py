@@ -19,7 +19,7 @@ def main(arguments: list[str]) -> int:
     study = load(arguments, options=("folder",))
     own = report_folder(study.config)
     folder = Path(study.options.get("folder", own.with_name(own.name + "-recut") if study.recut else own))
-    info = study_info(study.config, study.records, study.front, study.machine, "stored")
+    info = study_info(study.config, study.records, study.front, study.machine, "stored", study.confirmation)
     write_report(folder, info, study.records, study.front)
     show(info, study.records, study.front, folder, "")
     return 0 if study.front.front else NothingFeasible.exit_code

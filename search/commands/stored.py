@@ -13,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from search import store
 from search.build import nearest
 from search.config import StudyConfig, build_config
+from search.confirmation import Confirmation, confirmed
 from search.errors import ConfigError
 from search.front import ParetoFront, cut
 from search.records import TrialRecord
@@ -31,6 +32,7 @@ class StoredStudy:
     machine: dict[str, str]
     options: dict[str, str]
     recut: bool
+    confirmation: Confirmation
 
 
 def load(arguments: Sequence[str], options: Sequence[str] = ()) -> StoredStudy:
@@ -52,9 +54,11 @@ def load(arguments: Sequence[str], options: Sequence[str] = ()) -> StoredStudy:
     if baseline is None:
         raise ConfigError(f"study: {study.study_name} has no measured baseline yet; run it again")
     floor = config.floor.absolute(baseline.metrics["accuracy"])
+    confirmation = store.confirmation_of(study)
+    records = confirmed(records, confirmation)
     front = cut(records, config.objectives, floor, config.tradeoff)
     machine = study.user_attrs.get(store.MACHINE, {})
-    return StoredStudy(config, tuple(records), front, machine, own, recut)
+    return StoredStudy(config, tuple(records), front, machine, own, recut, confirmation)
 
 
 def pairs(arguments: Sequence[str]) -> dict[str, str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from types import TracebackType
 from typing import Self, TypeVar
@@ -11,7 +11,7 @@ from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass
 
 from objectives.problem import Problem
-from objectives.types import Candidate, Failure, Outcome, Reason
+from objectives.types import Candidate, Failure, Measurement, Outcome, Reason
 
 T = TypeVar("T")
 
@@ -59,9 +59,13 @@ class InProcessRunner:
 
         return _completed(measure)
 
-    def predict(self, candidate: Candidate) -> Future[float]:
+    def predict(self, candidate: Candidate) -> Future[Mapping[str, float]]:
         """See ``Runner``."""
         return _completed(lambda: self._evaluator.predict(candidate))
+
+    def confirm(self, candidates: Sequence[Candidate]) -> Future[list[Measurement]]:
+        """See ``Runner``."""
+        return _completed(lambda: self._evaluator.confirm(candidates))
 
 
 def _completed(function: Callable[[], T]) -> Future[T]:

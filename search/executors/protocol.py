@@ -6,13 +6,13 @@ asked to ``prepare`` once, then to ``evaluate`` candidates, and left.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from types import TracebackType
 from typing import Protocol, Self
 
 from objectives.problem import Problem
-from objectives.types import Candidate, Outcome
+from objectives.types import Candidate, Measurement, Outcome
 
 
 class Runner(Protocol):
@@ -32,8 +32,11 @@ class Runner(Protocol):
     def evaluate(self, candidate: Candidate) -> Future[Outcome]:
         """Start measuring. The future yields a Failure for whatever befalls the trial; it never raises for it."""
 
-    def predict(self, candidate: Candidate) -> Future[float]:
-        """The log-loss per token that a candidate is expected to cost, NaN where unknown; nothing is built."""
+    def predict(self, candidate: Candidate) -> Future[Mapping[str, float]]:
+        """``predicted_loss`` and ``predicted_peak`` of a candidate, where they are known; nothing is built."""
+
+    def confirm(self, candidates: Sequence[Candidate]) -> Future[list[Measurement]]:
+        """Time measured candidates again, against each other. The future raises for whatever befalls it."""
 
 
 class Executor(Protocol):

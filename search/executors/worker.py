@@ -11,7 +11,7 @@ import logging
 import multiprocessing
 import os
 import signal
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import CancelledError, Future, TimeoutError
 from concurrent.futures.process import BrokenProcessPool
 from types import TracebackType
@@ -23,7 +23,7 @@ from pydantic.dataclasses import dataclass
 
 from objectives.problem import Problem
 from objectives.settings import Positive
-from objectives.types import Candidate, Failure, Outcome, Reason
+from objectives.types import Candidate, Failure, Measurement, Outcome, Reason
 
 if TYPE_CHECKING:
     from objectives.evaluator import Evaluator
@@ -36,6 +36,7 @@ ENVIRONMENT: Mapping[str, str] = {
     "TOKENIZERS_PARALLELISM": "false",
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "TRANSFORMERS_VERBOSITY": "error",
+    "KINETO_LOG_LEVEL": "99",  # torch's profiler, which counts allocations, would report every start
 }
 
 
@@ -92,9 +93,15 @@ class WorkerRunner:
         scheduled.add_done_callback(lambda done: answer.set_result(self._outcome(done)))
         return answer
 
-    def predict(self, candidate: Candidate) -> Future[float]:
+    def predict(self, candidate: Candidate) -> Future[Mapping[str, float]]:
         """See ``Runner``."""
-        future: Future[float] = self._pool.schedule(_predict, args=[candidate], timeout=self._timeout)
+        future: Future[Mapping[str, float]] = self._pool.schedule(_predict, args=[candidate], timeout=self._timeout)
+        return future
+
+    def confirm(self, candidates: Sequence[Candidate]) -> Future[list[Measurement]]:
+        """See ``Runner``."""
+        timeout = self._timeout * max(1, len(candidates))  # they may all have to be built again
+        future: Future[list[Measurement]] = self._pool.schedule(_confirm, args=[list(candidates)], timeout=timeout)
         return future
 
     def _outcome(self, done: Future[Any]) -> Outcome:
@@ -150,5 +157,9 @@ def _evaluate(candidate: Candidate) -> Outcome:
     return _get_evaluator()(candidate)
 
 
-def _predict(candidate: Candidate) -> float:
+def _predict(candidate: Candidate) -> Mapping[str, float]:
     return _get_evaluator().predict(candidate)
+
+
+def _confirm(candidates: list[Candidate]) -> list[Measurement]:
+    return _get_evaluator().confirm(candidates)

@@ -164,14 +164,24 @@ class MlflowMirror:
         }
         optional = {"reason": record.reason, "message": record.message, "notes": "; ".join(record.notes)}
         optional["cached_from"] = "" if record.cached_from is None else str(record.cached_from)
-        tags |= {name: value[:5000] for name, value in optional.items() if value}
+        tags |= {name: value[:5000] for name, value in {**optional, **record.facts}.items() if value}
         run = self.client.create_run(self.experiment, tags=tags).info.run_id
         self._batch(run, params={**record.params, "trial": record.number}, metrics=record.metrics)
         self.client.set_terminated(run, "FINISHED" if record.state == "complete" else "FAILED")
         self.children[record.uid] = run
 
+    def _confirm(self, record: TrialRecord) -> None:
+        """The confirmed speed becomes the latest value of each metric; the trial's own stays in its history."""
+        run = self.children[record.uid]
+        self._batch(run, metrics=record.metrics, step=1)
+        self.client.set_tag(run, "confirmed", "true")
+
     def _batch(
-        self, run: str, params: Mapping[str, Any] | None = None, metrics: Mapping[str, float] | None = None
+        self,
+        run: str,
+        params: Mapping[str, Any] | None = None,
+        metrics: Mapping[str, float] | None = None,
+        step: int = 0,
     ) -> None:
         import time
 
@@ -180,7 +190,7 @@ class MlflowMirror:
         now = int(time.time() * 1000)
         self.client.log_batch(
             run,
-            metrics=[Metric(name, value, now, 0) for name, value in (metrics or {}).items()],
+            metrics=[Metric(name, value, now, step) for name, value in (metrics or {}).items()],
             params=[Param(name, str(value)[:6000]) for name, value in (params or {}).items()],
         )
 
@@ -194,6 +204,8 @@ class MlflowMirror:
         """Everything that is missing, then the summary and the report on the parent."""
         for record in records:
             self.child(record)
+            if record.confirmed:
+                self._confirm(record)
         self._batch(self.parent, metrics=summary)
         for name, value in tags.items():
             self.client.set_tag(self.parent, name, value)

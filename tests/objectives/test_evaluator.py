@@ -19,6 +19,7 @@ from objectives.evaluator import Evaluator, is_out_of_memory
 from objectives.measuring.encoding import Encoding
 from objectives.measuring.generation import Generation
 from objectives.measuring.interleaved import Interleaved
+from objectives.metrics import METRICS
 from objectives.models import Checkpoint, LoadedModel
 from objectives.problem import Problem
 from objectives.pruning.criteria.magnitude import Magnitude
@@ -29,7 +30,7 @@ from objectives.quantization.gptq import Gptq
 from objectives.quantization.mixed import Mixed
 from objectives.quantization.round_to_nearest import RoundToNearest
 from objectives.recovery.distillation import Distillation
-from objectives.types import METRICS, Candidate, Failure, Head, Measurement, Reason, Score, Timing
+from objectives.types import Candidate, Failure, Head, Measurement, Reason, Score, Timing
 
 Folder = Callable[[str], Path]
 

@@ -21,9 +21,10 @@ from objectives.measuring.encoding import Encoding
 from objectives.measuring.generation import Generation
 from objectives.measuring.interleaved import Interleaved, half_width, merge, summarise
 from objectives.measuring.weighing import block_weights, stored_bytes, weigh
+from objectives.metrics import METRICS
 from objectives.models import LoadedModel
 from objectives.quantization.round_to_nearest import RoundToNearest
-from objectives.types import METRICS, Timing
+from objectives.types import Timing
 from tests.conftest import head_of
 from tests.objectives.conftest import Tiny
 

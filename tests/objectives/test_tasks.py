@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pydantic
@@ -18,8 +18,10 @@ from torch import Tensor
 from objectives.errors import ModelError
 from objectives.models import Checkpoint, LoadedModel
 from objectives.tasks.corpora import Document
-from objectives.tasks.language_modeling import LanguageModeling, standard_error
+from objectives.tasks.domains import Domains
+from objectives.tasks.language_modeling import LanguageModeling, standard_error, unique
 from objectives.tasks.retrieval import Retrieval, embed
+from objectives.types import Score
 from tests.objectives.conftest import Tiny
 from tests.objectives.recipes import CONF
 
@@ -282,3 +284,120 @@ def test_all_that_the_tokenizer_returns_reaches_the_model(encoder: LoadedModel) 
     forward.device = torch.device("cpu")  # type: ignore[attr-defined]
     embed(model, ["ab"], 8)
     assert seen == [{"input_ids", "attention_mask", "token_type_ids"}]
+
+
+# ---- names of the examples
+
+
+def renamed(corpus: Shelf, name: str) -> Shelf:
+    """All documents under one name."""
+    return Shelf(tuple(Document(name, document.text, document.summary) for document in corpus.held))
+
+
+def test_a_scored_text_is_named_by_its_document_from_the_end_of_the_corpus(fp32: LoadedModel) -> None:
+    score = modeling(shelf([40] * 7 + [3, 40, 40]), metric="inverse_perplexity").evaluate(fp32)
+    assert score.ids == ("d9", "d8", "d6", "d5", "d4")  # d7 is too short
+    rows = fp32.tokenizer([text_of(i, 40)[:12] for i in (9, 8, 6, 5, 4)], return_tensors="pt")["input_ids"]
+    assert score.examples == pytest.approx(naive_scores(fp32, rows)[1], rel=1e-5)
+
+
+def test_a_query_is_named_by_its_pair(encoder: LoadedModel) -> None:
+    pairs = shelf([8] * 7, summaries=True).held
+    corpus = Shelf((*pairs[:5], Document("x", "no summary"), *pairs[5:]))
+    assert retrieval(corpus).evaluate(encoder).ids == ("d4", "d5", "d6")
+
+
+def test_examples_of_one_name_are_told_apart(fp32: LoadedModel, encoder: LoadedModel) -> None:
+    texts = Shelf((*shelf([40] * 4).held, *renamed(shelf([40] * 5), "same").held))
+    pairs = renamed(shelf([8] * 7, summaries=True), "same")
+    assert modeling(texts).evaluate(fp32).ids == ("same", "same#2", "same#3", "same#4", "same#5")
+    assert retrieval(pairs).evaluate(encoder).ids == ("same", "same#2", "same#3")
+
+
+def test_a_number_that_is_another_name_already_is_not_given_twice() -> None:
+    assert unique(["a", "a", "a#2", "b", "a"]) == ("a", "a#2", "a#2#2", "b", "a#3")
+
+
+@pytest.mark.parametrize("metric", ["next_token_accuracy", "inverse_perplexity"])
+def test_names_are_the_same_at_every_call_and_for_every_model(tiny: Tiny, fp32: LoadedModel, metric: str) -> None:
+    task = modeling(shelf([40] * 9), metric=metric)
+    names = task.evaluate(fp32).ids
+    assert names == task.evaluate(fp32).ids == task.evaluate(tiny("opt")).ids
+    assert len(set(names)) == len(task.evaluate(fp32).examples)
+
+
+def served(**settings: Any) -> dict[str, LanguageModeling]:
+    """Two domains of unlike size, whose corpora use the same names."""
+    settings = {"metric": "inverse_perplexity", **settings}
+    return {
+        "short": modeling(shelf([100] * 9), documents=2, **settings),
+        "long": modeling(shelf([100] * 9), documents=4, **settings),
+    }
+
+
+def test_a_domain_stands_before_the_names_of_its_examples(fp32: LoadedModel) -> None:
+    task = Domains(served=served(), unseen={"other": modeling(shelf([40] * 9))})
+    score = task.evaluate(fp32)
+    assert score.ids == ("short:d8", "short:d7", "long:d8", "long:d7", "long:d6", "long:d5")
+    assert score.ids == task.evaluate(fp32).ids
+    assert score.examples == tuple(hit for part in served().values() for hit in part.evaluate(fp32).examples)
+    assert score.strata == (2, 4)
+
+
+@dataclass(frozen=True)
+class Told:
+    """A task whose examples are known."""
+
+    examples: tuple[float, ...]
+    link: Literal["mean", "exp_minus_mean"] = "mean"
+    head: Literal["causal_lm"] = "causal_lm"
+
+    def calibration(self, _model: LoadedModel) -> dict[str, list[Tensor]]:
+        return {}
+
+    def evaluate(self, _model: LoadedModel) -> Score:
+        mean = float(np.mean(self.examples))
+        return Score(mean if self.link == "mean" else math.exp(-mean), 0.1, self.examples, link=self.link)
+
+
+@pytest.mark.parametrize("link", ["mean", "exp_minus_mean"])
+def test_the_accuracy_of_domains_is_the_mean_over_their_strata(fp32: LoadedModel, link: Any) -> None:
+    one, other = Told((0.2, 0.4), link), Told((0.5, 0.9, 0.9, 0.9), link)
+    flat = Domains(served={"one": one, "other": other})
+    for task in (flat, Domains(served={"a": flat}), Domains(served={"a": flat, "b": flat})):
+        score = task.evaluate(fp32)
+        means = [np.mean(part) for part in np.split(np.array(score.examples), np.cumsum(score.strata)[:-1])]
+        assert score.accuracy == pytest.approx(np.mean(means if link == "mean" else np.exp(-np.array(means))))
+        assert score.link == link
+
+
+def test_domains_within_domains_bring_their_own_strata(fp32: LoadedModel) -> None:
+    score = Domains(served={"a": Domains(served=served()), "b": Domains(served=served())}).evaluate(fp32)
+    assert score.strata == (2, 4, 2, 4)
+    assert score.ids[:3] == ("a:short:d8", "a:short:d7", "a:long:d8")
+    assert len(set(score.ids)) == 12
+
+
+def test_nested_domains_that_would_weigh_differently_are_refused(fp32: LoadedModel) -> None:
+    task = Domains(served={"a": Domains(served=served()), "b": served()["long"]})
+    with pytest.raises(ModelError, match=r"^task\.served: .* weights would differ: \{'a': 2, 'b': 1\}$"):
+        task.evaluate(fp32)
+
+
+def test_domains_of_unlike_metrics_are_refused(fp32: LoadedModel) -> None:
+    tasks = {"a": modeling(shelf([40] * 9)), "b": modeling(shelf([40] * 9), metric="inverse_perplexity")}
+    words = r"^task\.served: .* in different ways: \{'a': 'mean', 'b': 'exp_minus_mean'\}$"
+    with pytest.raises(ModelError, match=words):
+        Domains(served=tasks).evaluate(fp32)
+    unlike = Domains(served={"a": tasks["a"]}, unseen={"b": tasks["b"]}).evaluate(fp32)
+    assert unlike.link == "mean"
+
+
+def test_examples_without_a_name_are_numbered(fp32: LoadedModel) -> None:
+    score = Domains(served={"a": Told((0.2, 0.4)), "b": Told((0.5,))}).evaluate(fp32)
+    assert score.ids == ("a:0", "a:1", "b:0")
+
+
+def test_domains_whose_names_run_together_still_name_every_example_once(fp32: LoadedModel) -> None:
+    nested = Domains(served={"b": Told((0.2,))})
+    assert Domains(served={"a": nested, "a:b": Told((0.4,))}).evaluate(fp32).ids == ("a:b:0", "a:b:0#2")

@@ -35,6 +35,7 @@ def closed_form(candidate: Candidate) -> Measurement:
             "accuracy": accuracy,
             "accuracy_stderr": 0.004,
             "speedup": throughput / 100.0,
+            "speedup.error": 0.01,
             "pruning_ratio": ratio,
         },
         {"latency": (latency, latency)},
@@ -49,6 +50,7 @@ class FakeExecutor:
 
     def __post_init__(self) -> None:
         self.asked: list[Candidate] = []
+        self.confirmed: list[Candidate] = []
         self.left = 0
 
     def start(self, _problem: object) -> FakeExecutor:
@@ -66,6 +68,10 @@ class FakeExecutor:
     def evaluate(self, candidate: Candidate) -> Future[Outcome]:
         self.asked.append(candidate)
         return done(self.answer(candidate))
+
+    def confirm(self, candidates: Any) -> Future[list[Measurement]]:
+        self.confirmed.extend(candidates)
+        return done([self.answer(candidate) for candidate in candidates])
 
 
 def done(value: Any) -> Future[Any]:

@@ -1,0 +1,181 @@
+"""Running a model that is ready to run: how fast beside the baseline, how large, how near to what the device allows.
+
+The baseline takes turns with every model, so it is the sentinel of every trial: its latency over the first one
+measured here is the drift. Where memory cannot hold both, a small fixed workload takes its place, and the baseline's
+own ratio to it is measured once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from statistics import median
+from time import perf_counter
+
+from objectives.measuring.energy import EnergyMeter, find_meter
+from objectives.measuring.estimate import Estimate
+from objectives.measuring.footprint import Footprint
+from objectives.measuring.interleaved import Interleaved, Sampled, summarise
+from objectives.measuring.roofline import Peaks, limit
+from objectives.measuring.sentinel import Sentinel
+from objectives.models import LoadedModel
+from objectives.types import Device, Phase, Timing, Workload
+
+ENERGY_SECONDS = 1.0
+"""How long a model runs for its energy: counters of GPUs are renewed ten times a second."""
+
+DRIFTED = 1.25
+"""How much slower or faster than at first the reference may be without a remark."""
+
+
+@dataclass(frozen=True)
+class Ran:
+    """What came out of one model and workload: see :class:`objectives.types.Measurement`."""
+
+    metrics: Mapping[str, float]
+    samples: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    facts: Mapping[str, str] = field(default_factory=dict)
+
+
+class Bench:
+    """Of one device. ``baseline``: what every model is compared with, and ``workload``: how that runs."""
+
+    def __init__(
+        self, device: Device, timing: Interleaved, baseline: LoadedModel, workload: Workload, peaks: Peaks
+    ) -> None:
+        self._device, self._timing, self._peaks = device, timing, peaks
+        self._references: dict[str, Callable[[], Timing]] = {
+            "baseline": self.timed(workload, baseline),
+            "sentinel": self.timed(Sentinel(device.name), baseline),
+        }
+        self._first: dict[str, float] = {}
+        self._baseline_over_sentinel: float | None = None
+        self._meter: EnergyMeter | None = find_meter(device.name, getattr(device, "index", 0))
+
+    def timed(self, workload: Workload, model: LoadedModel) -> Callable[[], Timing]:
+        """A run of ``workload`` that tells how long it took."""
+
+        def run() -> Timing:
+            watch = self._device.stopwatch()
+            workload.run(model, watch)
+            return watch.timing(workload.items)
+
+        return run
+
+    def run(self, workload: Workload, model: LoadedModel, reference: str | None, shapes: Footprint | None) -> Ran:
+        """Measure ``model``. ``reference``: ``baseline``, ``sentinel``, or None for the baseline itself.
+
+        ``shapes``: what was predicted.
+        """
+        run = self.timed(workload, model)
+        sampled = self._timing.time([run] if reference is None else [self._references[reference], run])
+        timing = sampled.timings[-1]
+        metrics = {**summarise(timing, workload), **self._speed(sampled, reference), **sampled.conditions}
+        metrics |= self._device.conditions()
+        metrics |= self._drift(sampled.timings[0], reference or "baseline")
+        metrics |= self._memory(workload, model)
+        metrics |= self._shares(timing, shapes) | self._energy(run, workload)
+        samples = {name: getattr(timing, name) for name in ("latency", "cpu", "encode", "ttft", "tpot")}
+        return Ran(
+            metrics,
+            {**{name: values for name, values in samples.items() if values}, "speedup": sampled.ratios[-1]},
+            tuple(self._notes(metrics, sampled)),
+            {"stopped": sampled.stopped, "reference": reference or "itself", "clock": self._timing.clock},
+        )
+
+    def confirm(self, runs: Sequence[tuple[Workload, LoadedModel]]) -> list[Ran]:
+        """Measure several models against each other and the baseline, in shared rounds; speed only."""
+        timing = self._timing.for_many(len(runs))
+        sampled = timing.time([self._references["baseline"], *(self.timed(*run) for run in runs)])
+        found = []
+        for (workload, _), own, ratios, speed in zip(
+            runs, sampled.timings[1:], sampled.ratios[1:], sampled.estimates[1:]
+        ):
+            metrics = {**summarise(own, workload), **_interval(speed), **sampled.conditions}
+            metrics["reference_latency"] = median(sampled.timings[0].latency)
+            found.append(Ran(metrics, {"latency": own.latency, "speedup": ratios}, (), {"stopped": sampled.stopped}))
+        return found
+
+    def _speed(self, sampled: Sampled, reference: str | None) -> dict[str, float]:
+        found = sampled.estimates[-1]
+        if reference is None:  # what is known of its latency is all there is to know
+            return {"speedup": 1.0, "speedup.low": 1.0, "speedup.high": 1.0, "speedup.error": found.error}
+        if reference == "sentinel":
+            by = self._of_baseline()
+            found = Estimate(found.value / by, found.low / by, found.high / by)
+        return _interval(found)
+
+    def _of_baseline(self) -> float:
+        """The baseline's throughput over the sentinel's."""
+        if self._baseline_over_sentinel is None:
+            sampled = self._timing.time([self._references["sentinel"], self._references["baseline"]])
+            self._baseline_over_sentinel = sampled.estimates[1].value
+        return self._baseline_over_sentinel
+
+    def _drift(self, timing: Timing, name: str) -> dict[str, float]:
+        latency = median(timing.latency)
+        return {"reference_latency": latency, "drift": latency / self._first.setdefault(name, latency)}
+
+    def _memory(self, workload: Workload, model: LoadedModel) -> dict[str, float]:
+        memory = self._device.memory(model, workload)
+        peaks = {f"activation_peak.{phase}": float(peak) for phase, peak in memory.peaks.items()}
+        found = {"activation_peak": float(memory.peak), **(peaks if len(peaks) > 1 else {}), **memory.extra}
+        return {**found, "cache_bytes": float(memory.cache)} if memory.cache else found
+
+    def _shares(self, timing: Timing, shapes: Footprint | None) -> dict[str, float]:
+        """Of the device's limit, phase by phase."""
+        if shapes is None:
+            return {}
+        seconds = phase_seconds(timing)
+        return {
+            f"roofline.{phase}": limit(work, self._peaks)[0] / seconds[phase] for phase, work in shapes.work.items()
+        }
+
+    def _energy(self, run: Callable[[], Timing], workload: Workload) -> dict[str, float]:
+        """Joules per item, where a counter moves."""
+        if self._meter is None:
+            return {}
+        start, began, count = self._meter.read(), perf_counter(), 0
+        while perf_counter() - began < ENERGY_SECONDS:
+            run()
+            count += 1
+        joules = self._meter.since(start)
+        if joules is None or not self._meter.meaningful(joules, perf_counter() - began):
+            return {}
+        return {"energy": joules / (count * workload.items)}
+
+    def _notes(self, metrics: Mapping[str, float], sampled: Sampled) -> list[str]:
+        notes = []
+        if sampled.contended:
+            notes.append(f"contended: threads waited {metrics['wait']:.0%} of the time, in too many rounds")
+        if sampled.stopped != "precision":
+            notes.append(f"speed known to {metrics['speedup.error']:.1%} only: {sampled.stopped} spent")
+        if not 1 / DRIFTED < metrics["drift"] < DRIFTED:
+            notes.append(f"drifted: the reference takes {metrics['drift']:.2f}x as long as at first, ratios hold")
+        if metrics.get("throttled"):
+            notes.append("the GPU lowered its clocks for heat or power")
+        if metrics.get("other_processes"):
+            notes.append(f"{metrics['other_processes']:.0f} other processes computed on the GPU")
+        return notes
+
+
+def _interval(speed: Estimate) -> dict[str, float]:
+    return {
+        "speedup": speed.value,
+        "speedup.low": speed.low,
+        "speedup.high": speed.high,
+        "speedup.error": speed.error,
+    }
+
+
+def phase_seconds(timing: Timing) -> dict[Phase, float]:
+    """Median seconds of one lap of each phase."""
+    found: dict[Phase, float] = {}
+    if timing.encode:
+        found["encode"] = median(timing.encode)
+    if timing.ttft:
+        found["prefill"] = median(timing.ttft) - found.get("encode", 0.0)
+    if timing.tpot:
+        found["decode"] = median(timing.tpot)
+    return found

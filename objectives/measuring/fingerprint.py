@@ -1,0 +1,155 @@
+"""What a measurement depends on besides its candidate: hardware, driver, libraries, threads, revision of the source.
+
+Noted as text by the process that measures, kept with the study. Two machines are alike when :data:`HARDWARE`
+agrees: only then do timings of two studies compare. Versions and the revision are for the record.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import subprocess
+import tomllib
+from collections.abc import Iterator, Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
+
+import psutil
+
+from objectives.devices.nvidia import driver_version
+
+if TYPE_CHECKING:
+    from objectives.types import Device
+
+HARDWARE: tuple[str, ...] = (
+    "device", "device_name", "cores", "threads", "memory", "cpu_capability", "device_memory", "compute_capability",
+    "driver", "omp_wait_policy",
+)  # fmt: skip
+"""The facts that make two machines comparable."""
+
+PACKAGES = ("torch", "transformers", "numpy", "safetensors", "tokenizers", "paretune")
+MEMORY_TOLERANCE = 0.05
+"""Kernels and firmware keep a little for themselves, so equal machines report unequal bytes."""
+
+_SOURCES = ("objectives", "search", "conf")
+_GIT_SECONDS = 2.0
+_GIT_ELSEWHERE = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE")  # set in hooks, where they name another repository
+
+
+def fingerprint(device: Device) -> dict[str, str]:
+    """Everything that is known about where and with what ``device`` measures; what is unknown is absent, never empty.
+
+    ``memory`` and ``device_memory`` in bytes. ``device`` has to be started, as its threads are among the facts.
+    """
+    found = {
+        **device.describe(),
+        "memory": str(_memory()),
+        "driver": driver_version() if device.name == "cuda" else None,
+        "kernel": platform.release(),
+        "machine": platform.machine(),
+        "python": platform.python_version(),
+        **{name: _version(name) for name in PACKAGES},
+        "omp_wait_policy": os.environ.get("OMP_WAIT_POLICY") or "default",
+        "git_revision": _revision(Path(__file__).resolve().parents[2]),
+    }
+    return {name: value for name, value in found.items() if value}
+
+
+def unlike(first: Mapping[str, str], second: Mapping[str, str]) -> dict[str, tuple[str, str]]:
+    """Hardware facts that differ, by name, with both texts; "-" where one is absent. Memory may differ by 5 %."""
+    pairs = {name: (first.get(name, "-"), second.get(name, "-")) for name in HARDWARE}
+    return {
+        name: pair for name, pair in pairs.items() if pair[0] != pair[1] and not (name == "memory" and _close(*pair))
+    }
+
+
+def digest(facts: Mapping[str, str]) -> str:
+    """12 hex digits over hardware and torch: the key of what is measured once per machine.
+
+    Memory counts with two significant digits, so that another kernel does not make another machine.
+    """
+    kept = {name: facts[name] for name in (*HARDWARE, "torch") if name in facts}
+    if kept.get("memory", "").isdecimal():
+        kept["memory"] = f"{int(kept['memory']):.1e}"
+    return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def _close(first: str, second: str) -> bool:
+    if not (first.isdecimal() and second.isdecimal()):
+        return False
+    low, high = sorted((int(first), int(second)))
+    return high - low <= MEMORY_TOLERANCE * high
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _memory(root: Path = Path("/")) -> int:
+    """Bytes that this process may use: the machine's, or the lowest limit of its control groups."""
+    return min([psutil.virtual_memory().total, *_limits(root)])
+
+
+def _limits(root: Path) -> Iterator[int]:
+    """Memory limits in bytes of this process's control group and of all above it, versions 1 and 2."""
+    for file in _limit_files(root):
+        try:
+            text = file.read_text().strip()
+        except OSError:  # a container shows only its own part of the tree
+            continue
+        if text.isdecimal():
+            yield int(text)
+
+
+def _limit_files(root: Path) -> Iterator[Path]:
+    try:
+        lines = (root / "proc/self/cgroup").read_text().splitlines()
+    except OSError:
+        return
+    tree = root / "sys/fs/cgroup"
+    for line in lines:
+        _, controllers, group = line.split(":", 2)
+        base, name = (tree, "memory.max") if not controllers else (tree / "memory", "memory.limit_in_bytes")
+        if controllers in ("", "memory"):
+            path = PurePosixPath(group)
+            yield from (base / part.relative_to("/") / name for part in (path, *path.parents))
+
+
+def _revision(root: Path) -> str | None:
+    """Short hash of the checkout ``root``, with ``+changes`` where its code or settings differ; None elsewhere."""
+    if _project(root) != "paretune":
+        return None
+    command = ("git", "--no-optional-locks", "-C", str(root), "status", "--porcelain=v2", "--branch", "--", *_SOURCES)
+    # The ceiling keeps git from taking a repository around an installed package for the package's own.
+    environment = {name: value for name, value in os.environ.items() if name not in _GIT_ELSEWHERE}
+    environment["GIT_CEILING_DIRECTORIES"] = str(root.parent)
+    try:
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=_GIT_SECONDS, check=True, env=environment
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return _read_status(done.stdout.splitlines())
+
+
+def _read_status(lines: list[str]) -> str | None:
+    commits = [line.split()[2] for line in lines if line.startswith("# branch.oid ")]
+    if not commits or commits[0] == "(initial)":
+        return None
+    changed = any(not line.startswith("#") for line in lines)
+    return commits[0][:10] + ("+changes" if changed else "")
+
+
+def _project(root: Path) -> str | None:
+    """Name in ``root``'s pyproject.toml."""
+    try:
+        name = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]["name"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return name if isinstance(name, str) else None

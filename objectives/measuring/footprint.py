@@ -1,0 +1,86 @@
+"""What a run will need, from shapes alone: peak bytes, operations, bytes read. Nothing is computed.
+
+The model's modules are copied with fake tensors (shape and dtype, no storage) and the workload runs on them as on real
+ones, seen by a :class:`~objectives.measuring.trace.Trace`. So the model that is predicted is the model that will run,
+whatever its family, widths and kernels; what a kernel allocates inside itself is not seen.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+
+from objectives.calibration import Statistics
+from objectives.measuring.roofline import Work
+from objectives.measuring.trace import Forward, Trace, tracing
+from objectives.measuring.weighing import stored_bytes
+from objectives.models import LoadedModel
+from objectives.types import Candidate, Device, Phase, Workload
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """``weights``: bytes of the resting model; ``peaks``: what each phase adds at its peak, ``cache``: keys and values
+    at the end, both in bytes; ``work``: of the largest lap of each phase.
+    """
+
+    weights: int
+    peaks: Mapping[Phase, int]
+    cache: int
+    work: Mapping[Phase, Work]
+
+    @property
+    def peak(self) -> int:
+        """Bytes of the whole run."""
+        return self.weights + max(self.peaks.values())
+
+
+def footprint(model: LoadedModel, workload: Workload, weights: int | None = None) -> Footprint:
+    """Of running ``workload`` on ``model``, whose tensors may be real or fake. ``weights``: its bytes, where known."""
+    weights = stored_bytes([model.module]) if weights is None else weights
+    skeleton = model if is_skeleton(model) else skeleton_of(model)
+    peaks: dict[Phase, int] = {}
+    work: dict[Phase, Work] = {}
+    cache = 0
+    known: dict[Hashable, Forward] = {}
+    for phase, excerpt in workload.excerpts().items():
+        trace = Trace(skeleton.module)
+        with tracing(skeleton.module, trace, known):
+            excerpt.run(skeleton, trace)
+        peaks[phase], cache = trace.peaks[phase], trace.cache
+        work[phase] = Work(float(trace.read[phase]), dict(trace.operations[phase]))
+    return Footprint(weights, peaks, cache, work)
+
+
+def sketch(dense: LoadedModel, candidate: Candidate, statistics: Statistics, device: Device) -> LoadedModel:
+    """The model of ``candidate``, from the skeleton of the dense one: its shapes, and how it is stored."""
+    model = dense.sharing()
+    candidate.pruning.sketch_(model, statistics)
+    candidate.quantization.sketch_(model, statistics, device)
+    return model
+
+
+def is_skeleton(model: LoadedModel) -> bool:
+    """Whether its tensors are fake."""
+    return any(isinstance(tensor.data, FakeTensor) for tensor in model.module.parameters())
+
+
+def skeleton_of(model: LoadedModel) -> LoadedModel:
+    """A copy whose tensors have shapes and no storage."""
+    fake_mode: Any = FakeTensorMode  # has no types
+    mode = fake_mode(allow_non_fake_inputs=True)
+    memo: dict[int, Any] = {}
+    for tensor in (*model.module.parameters(), *model.module.buffers()):
+        fake = mode.from_tensor(tensor.detach())
+        memo[id(tensor)] = nn.Parameter(fake, requires_grad=False) if isinstance(tensor, nn.Parameter) else fake
+    for part in model.module.modules():
+        hidden = getattr(part, "_fbgemm", None)
+        if hidden is not None:
+            memo[id(hidden)] = part.out_features
+    module = copy.deepcopy(model.module, memo)
+    return LoadedModel(module, model.tokenizer, model.head, layers=dict(model.layers))

@@ -1,0 +1,100 @@
+"""What compression promised, and what it delivered: beside the dense model at the same batch size.
+
+"I quantised it, and it is no faster and no smaller" is the field's loudest complaint. So every trial carries both
+sides, and where the promise was not kept, the reason as far as it can be read off the model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from torch import nn
+
+from objectives.blocks import Block
+from objectives.measuring.footprint import Footprint
+from objectives.measuring.roofline import Peaks, limit
+from objectives.models import LoadedModel
+from objectives.packing.linear import PackedLinear
+from objectives.types import Workload
+
+LAUNCH_BOUND = 0.15
+"""Below this share of the device's limit a run is made of calls rather than of work."""
+SMALLER = 0.99
+ALIGNED = 32
+"""Output channels that kernels take at once."""
+
+
+def gains(ran: Mapping[str, float], dense: Mapping[str, float]) -> dict[str, float]:
+    """Realised ratios over the dense model's at the same workload; both arguments are metrics."""
+    return {
+        "compression_speedup": ran["speedup"] / dense["speedup"],
+        "compression_memory_ratio": ran["peak_memory"] / dense["peak_memory"],
+        "weight_ratio": ran["weight_bytes"] / dense["weight_bytes"],
+    }
+
+
+def promises(shapes: Footprint, dense: Footprint, workload: Workload, peaks: Peaks) -> dict[str, float]:
+    """What bytes and operations allow: the ratio of the least seconds that both need."""
+    own, full = _operations(shapes, workload), _operations(dense, workload)
+    promised = least_seconds(dense, workload, peaks) / least_seconds(shapes, workload, peaks)
+    return {"promised_speedup": promised, "flops": own, "flops_ratio": own / full}
+
+
+def _laps(workload: Workload, phase: str) -> int:
+    return workload.items // workload.batch_size - 1 if phase == "decode" else 1
+
+
+def least_seconds(shapes: Footprint, workload: Workload, peaks: Peaks) -> float:
+    """Of a whole run, at the device's peaks."""
+    return sum(limit(work, peaks)[0] * _laps(workload, phase) for phase, work in shapes.work.items())
+
+
+def _operations(shapes: Footprint, workload: Workload) -> float:
+    return sum(sum(work.operations.values()) * _laps(workload, phase) for phase, work in shapes.work.items())
+
+
+def verdict(metrics: Mapping[str, float], dense: Mapping[str, float], model: LoadedModel, rows: int) -> dict[str, str]:
+    """``realised_gain``: ``speed``, ``memory``, both or ``none``; ``no_realised_gain``: why there is none in what.
+
+    ``rows``: of the largest product of the run. A gain in speed counts when its interval lies above 1.
+    """
+    error = metrics["speedup.error"] + dense["speedup.error"]
+    faster = metrics["compression_speedup"] * (1 - error) > 1
+    smaller = metrics["compression_memory_ratio"] < SMALLER
+    found = {"realised_gain": ", ".join(word for word, is_so in (("speed", faster), ("memory", smaller)) if is_so)}
+    missing = []
+    if not faster:
+        missing.append(f"no faster than dense ({metrics['compression_speedup']:.2f}x): {_slow(metrics, model, rows)}")
+    if not smaller:
+        missing.append(f"no smaller than dense ({metrics['compression_memory_ratio']:.2f}x): {_large(metrics)}")
+    found["realised_gain"] = found["realised_gain"] or "none"
+    return {**found, "no_realised_gain": "; ".join(missing)} if missing else found
+
+
+def _slow(metrics: Mapping[str, float], model: LoadedModel, rows: int) -> str:
+    """The likeliest reason for which a compressed model is not faster."""
+    linears: list[nn.Module] = [block.linear(path) for block in model.blocks() for path in block.stack.block_linears]
+    unpacked = [each for each in linears if isinstance(each, PackedLinear) and rows > each.kernel_rows]
+    if len(unpacked) > len(linears) / 2:
+        return f"dequantised path, {rows} rows are more than the low-bit kernels are fast for"
+    if any(note.endswith("kept in 16 bits") for note in model.notes):
+        return "layers whose shape fits no kernel stay in 16 bits"
+    uneven = [name for block in model.blocks() for name in _uneven(block)]
+    if uneven:
+        return f"unaligned widths, {len(uneven)} linears are no multiple of {ALIGNED} ({uneven[0]})"
+    share = max((value for name, value in metrics.items() if name.startswith("roofline.")), default=1.0)
+    if share < LAUNCH_BOUND:
+        return f"launch-bound, calls take longer than their work ({share:.0%} of the device's limit)"
+    return f"within the noise of {metrics['speedup.error']:.1%}" if metrics["compression_speedup"] > 1 else "kernels"
+
+
+def _uneven(block: Block) -> list[str]:
+    linears = {path: block.linear(path) for path in block.stack.block_linears}
+    return [f"{block.name}.{path}" for path, linear in linears.items() if linear.out_features % ALIGNED]
+
+
+def _large(metrics: Mapping[str, float]) -> str:
+    if metrics["weight_ratio"] < SMALLER:
+        share = metrics["activation_peak"] / metrics["peak_memory"]
+        return f"weights shrank to {metrics['weight_ratio']:.2f}x, but activations are {share:.0%} of the peak"
+    return "its weights take as much"

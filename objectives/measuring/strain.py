@@ -1,0 +1,66 @@
+"""What else wanted the processor while something was timed.
+
+Linux counts, for every thread, how long it stood ready and waited for a processor (``schedstat``), and for the machine
+how long its host ran others (``steal``). A round during which our threads waited is no sample of our speed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Strain:
+    """Seconds since the process or the machine started; zero where the system does not count.
+
+    ``ran``, ``waited``: of all our threads; ``stolen``, ``passed``: of all processors, in ticks.
+    """
+
+    ran: float = 0.0
+    waited: float = 0.0
+    stolen: float = 0.0
+    passed: float = 0.0
+
+    def since(self, earlier: Strain) -> Strain:
+        """What was added."""
+        return Strain(*(getattr(self, name) - getattr(earlier, name) for name in self.__dataclass_fields__))
+
+    def __add__(self, other: Strain) -> Strain:
+        """Of two stretches of time."""
+        return Strain(*(getattr(self, name) + getattr(other, name) for name in self.__dataclass_fields__))
+
+    @property
+    def wait(self) -> float:
+        """Share of the time in which our threads wanted to run and did not."""
+        return _share(self.waited, self.ran + self.waited)
+
+    @property
+    def steal(self) -> float:
+        """Share of the machine's time that its host took."""
+        return _share(self.stolen, self.passed)
+
+
+def read_strain(proc: Path = Path("/proc")) -> Strain:
+    """The counters now."""
+    ran = waited = 0.0
+    for file in proc.glob("self/task/*/schedstat"):
+        try:
+            fields = file.read_text().split()
+        except OSError:  # the thread ended
+            continue
+        ran, waited = ran + int(fields[0]) / 1e9, waited + int(fields[1]) / 1e9
+    return Strain(ran, waited, *_ticks(proc / "stat"))
+
+
+def _ticks(file: Path) -> tuple[float, float]:
+    """Stolen and all, of the line that sums up the processors: user nice system idle iowait irq softirq steal ..."""
+    try:
+        ticks = [float(field) for field in file.read_text().partition("\n")[0].split()[1:9]]
+    except OSError:
+        return 0.0, 0.0
+    return (ticks[7], sum(ticks)) if len(ticks) == 8 else (0.0, 0.0)
+
+
+def _share(part: float, whole: float) -> float:
+    return max(0.0, part) / whole if whole > 0 else 0.0

@@ -1,0 +1,100 @@
+"""Every quantity that a trial may report: its name, its base unit, and which way is better."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A measured quantity: its base unit, which way is better, and what it says."""
+
+    name: str
+    unit: str
+    higher_is_better: bool
+    meaning: str
+
+    @property
+    def column(self) -> str:
+        """Name in tables: dots become underscores (``latency.p95`` -> ``latency_p95``)."""
+        return self.name.replace(".", "_")
+
+
+def _metrics(*rows: Metric) -> Mapping[str, Metric]:
+    return MappingProxyType({row.name: row for row in rows})
+
+
+METRICS: Mapping[str, Metric] = _metrics(
+    Metric("throughput", "1/s", True, "output tokens or samples per second: the baseline's, times the paired speed-up"),
+    Metric("speedup", "", True, "throughput over the baseline's: median of interleaved paired ratios"),
+    Metric("latency.mean", "s", False, "one whole request batch, mean"),
+    Metric("latency.p50", "s", False, "one whole request batch, median"),
+    Metric("latency.p90", "s", False, "one whole request batch, 90th percentile"),
+    Metric("latency.p95", "s", False, "one whole request batch, 95th percentile"),
+    Metric("latency.p99", "s", False, "one whole request batch, 99th percentile"),
+    Metric("latency.stdev", "s", False, "one whole request batch, standard deviation"),
+    Metric("encode", "s", False, "the encoder of an encoder-decoder reading the sources, median"),
+    Metric("ttft", "s", False, "time to first token: reading the prompts, median"),
+    Metric("tpot", "s", False, "time per output token after the first, median"),
+    Metric("per_token", "s", False, "latency of a request batch over the tokens of one request, first included"),
+    Metric("prefill_throughput", "1/s", True, "prompt tokens read per second until the first token"),
+    Metric("decode_throughput", "1/s", True, "output tokens per second after the first"),
+    Metric("peak_memory", "B", False, "weights plus activation peak, as torch's allocator counts them"),
+    Metric("activation_peak", "B", False, "memory a request batch adds to the resting model, KV cache included"),
+    Metric("activation_peak.encode", "B", False, "the same while sources are encoded"),
+    Metric("activation_peak.prefill", "B", False, "the same while prompts are read"),
+    Metric("activation_peak.decode", "B", False, "the same while tokens are written"),
+    Metric("cache_bytes", "B", False, "keys and values that a request batch holds at its end"),
+    Metric("resident_peak", "B", False, "what the kernel saw a request batch add to the process; depends on the heap"),
+    Metric("reserved_peak", "B", False, "CUDA: peak that the caching allocator took from the driver"),
+    Metric("process_memory", "B", False, "CUDA: what the driver charges to the process, context included"),
+    Metric("predicted_peak", "B", False, "peak memory predicted from shapes before the run"),
+    Metric("weight_bytes", "B", False, "all weights as stored in memory, scales and zero points counted"),
+    Metric("disk_bytes", "B", False, "weights of the exported folder"),
+    Metric("block_bytes", "B", False, "weights of the transformer blocks as stored in memory"),
+    Metric("memory_ratio", "", False, "peak memory over the baseline's"),
+    Metric("compression_speedup", "", True, "speed-up over the dense model at the same batch size"),
+    Metric("compression_memory_ratio", "", False, "peak memory over the dense model's at the same batch size"),
+    Metric("promised_speedup", "", True, "compression_speedup that bytes and FLOPs allow at the device's peaks"),
+    Metric("weight_ratio", "", False, "weight bytes over the dense model's"),
+    Metric("flops", "", False, "floating-point and integer operations of one request batch"),
+    Metric("flops_ratio", "", False, "operations over the dense model's at the same batch size"),
+    Metric("roofline.encode", "", True, "share of the device's bandwidth or compute limit, sources being encoded"),
+    Metric("roofline.prefill", "", True, "share of the device's bandwidth or compute limit, prompts being read"),
+    Metric("roofline.decode", "", True, "share of the device's bandwidth or compute limit, tokens being written"),
+    Metric("energy", "J", False, "energy per output token or sample, where the device counts it"),
+    Metric("effective_bits", "bit", False, "stored bits per block weight, scales and zero points counted"),
+    Metric("pruning_ratio", "", True, "realised share of block parameters removed"),
+    Metric("accuracy", "", True, "the task's score in [0, 1]"),
+    Metric("accuracy_stderr", "", False, "standard error of the accuracy"),
+    Metric("accuracy_difference", "", True, "accuracy minus the baseline's, on the same examples"),
+    Metric("accuracy_difference.low", "", True, "lower end of its 95 % interval, examples compared in pairs"),
+    Metric("accuracy_difference.high", "", True, "upper end of its 95 % interval, examples compared in pairs"),
+    Metric("predicted_loss", "nat", False, "log-loss per token that the methods expect to have cost, before any run"),
+    Metric("perplexity", "", False, "exp of the mean negative log-likelihood per token"),
+)
+"""Every metric that an objective, a table or MLflow may name."""
+
+
+CONDITIONS: Mapping[str, Metric] = _metrics(
+    Metric("speedup.low", "", True, "lower end of the speed-up's interval, 95 % where there are six rounds"),
+    Metric("speedup.high", "", True, "upper end of that interval"),
+    Metric("speedup.error", "", False, "half of that interval over the speed-up"),
+    Metric("speedup.trial", "", True, "speed-up that the trial itself measured, where another measurement confirmed it"),
+    Metric("rounds", "", True, "timed rounds that count"),
+    Metric("rounds_strained", "", False, "rounds put aside because something else took the processor"),
+    Metric("timing_seconds", "s", False, "spent on timing, warm-up included"),
+    Metric("reference_latency", "s", False, "median latency of what the trial was timed beside"),
+    Metric("drift", "", False, "that latency over the first one measured in this process"),
+    Metric("wait", "", False, "share of the timed seconds that our threads waited for a processor"),
+    Metric("steal", "", False, "share of the machine's time that its host took"),
+    Metric("cpu_per_wall", "", True, "CPU seconds over wall seconds of the timed runs"),
+    Metric("load", "", False, "one-minute load average of the machine"),
+    Metric("temperature", "C", False, "of the GPU"),
+    Metric("sm_clock", "Hz", True, "of the GPU's multiprocessors"),
+    Metric("throttled", "", False, "1 when the GPU lowered its clocks for heat or power"),
+    Metric("other_processes", "", False, "other processes that compute on the GPU"),
+)
+"""What went on while a trial was measured: shown and kept, no objective."""

@@ -1,0 +1,109 @@
+"""What a candidate's accuracy gained or lost against the baseline, example by example.
+
+Models that read the same texts fail on the same hard ones. The difference within an example varies far less than the
+examples do, so the same texts tell two models apart that separate error bars would not (Miller 2024, "Adding Error
+Bars to Evals", https://arxiv.org/abs/2411.00640). Free of torch.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from objectives.types import Score
+
+Values = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Accuracy of a candidate minus the baseline's, and its 95 % confidence interval; fractions in [-1, 1].
+
+    The interval is of the t type and not cut at -1 and 1.
+    """
+
+    value: float
+    low: float
+    high: float
+
+
+def paired_difference(candidate: Score, baseline: Score) -> Difference | None:
+    """The difference ``candidate`` - ``baseline``; every domain weighs the same, however many examples it has.
+
+    Variance by the delta method: in a domain, the accuracies' difference g(mean c) - g(mean b) varies as the mean of
+    g'(mean c) c_i - g'(mean b) b_i. Degrees of freedom as of Welch 1947 (https://doi.org/10.1093/biomet/34.1-2.28).
+    Examples that all differ by the same, as those of two equal models, have an interval of width 0: the data show no
+    spread, which on few examples does not prove that there is none. For the same reason the interval of hits (0 or 1)
+    holds the truth less often than it says where only a few examples differ.
+
+    None where there is no variance to be had: a domain of one example, or a score that is not finite.
+    Raises ValueError when the scores are not of the same examples.
+    """
+    _check_comparable(candidate, baseline)
+    domains = list(zip(_domains(candidate), _domains(baseline)))
+    if not all(len(ours) > 1 and np.isfinite((ours, theirs)).all() for ours, theirs in domains):
+        return None
+    value = math.fsum(_gain(*pair, candidate.link) for pair in domains) / len(domains)
+    variances = [_variance(*pair, candidate.link) for pair in domains]
+    half = _quantile(variances, [len(ours) for ours, _ in domains]) * math.sqrt(sum(variances)) / len(domains)
+    return Difference(value, value - half, value + half)
+
+
+def _check_comparable(candidate: Score, baseline: Score) -> None:
+    ours, theirs = len(candidate.examples), len(baseline.examples)
+    if ours != theirs:
+        raise ValueError(f"lengths differ: the candidate has {ours} examples, the baseline {theirs}")
+    if candidate.ids != baseline.ids:
+        raise ValueError(f"ids differ: {_first_unlike(candidate.ids, baseline.ids)}")
+    if (candidate.strata, candidate.link) != (baseline.strata, baseline.link):
+        raise ValueError(
+            f"strata or link differ: the candidate has {candidate.strata}, {candidate.link}, "
+            f"the baseline {baseline.strata}, {baseline.link}"
+        )
+    if candidate.strata and sum(candidate.strata) != ours:
+        raise ValueError(f"strata {candidate.strata} are of {sum(candidate.strata)} examples, the score has {ours}")
+
+
+def _first_unlike(ours: Sequence[str], theirs: Sequence[str]) -> str:
+    for place, (our, their) in enumerate(zip(ours, theirs)):
+        if our != their:
+            return f"example {place} is {our!r} of the candidate, {their!r} of the baseline"
+    return f"the candidate names {len(ours)} examples, the baseline {len(theirs)}"
+
+
+def _domains(score: Score) -> list[Values]:
+    """Examples of each domain."""
+    return np.split(np.asarray(score.examples, dtype=np.float64), np.cumsum(score.strata)[:-1].astype(int))
+
+
+def _accuracy(mean: float, link: str) -> float:
+    """g: the accuracy of a domain whose mean example is ``mean``."""
+    return mean if link == "mean" else math.exp(-mean)
+
+
+def _slope(mean: float, link: str) -> float:
+    """g' at ``mean``."""
+    return 1.0 if link == "mean" else -math.exp(-mean)
+
+
+def _gain(ours: Values, theirs: Values, link: str) -> float:
+    return _accuracy(float(ours.mean()), link) - _accuracy(float(theirs.mean()), link)
+
+
+def _variance(ours: Values, theirs: Values, link: str) -> float:
+    """Of the gain, estimated from the spread of the examples' own gains."""
+    gains = _slope(float(ours.mean()), link) * ours - _slope(float(theirs.mean()), link) * theirs
+    return float(gains.var(ddof=1)) / len(gains)
+
+
+def _quantile(variances: Sequence[float], sizes: Sequence[int]) -> float:
+    """97.5 % of Student's t, at the degrees of freedom of a sum of means with ``variances`` of ``sizes`` values."""
+    from scipy.special import stdtrit
+
+    spread = sum(variance**2 / (size - 1) for variance, size in zip(variances, sizes))
+    # Without any spread the interval has no width, whatever it is multiplied by.
+    return float(stdtrit(sum(variances) ** 2 / spread, 0.975)) if spread else 0.0

@@ -1,0 +1,163 @@
+"""``paretune compare study=A with=B [home=mlruns] [with_home=...] [across_hardware=true] [json=true]``.
+
+Sets two stored studies of the same weights and task side by side; measures nothing. Study B may lie in another home.
+``accuracy_floor``, ``objectives`` and ``tradeoff`` are set for both. Unlike hardware is refused unless asked for.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from search.commands.stored import StoredStudy, load, pairs
+from search.comparison import Cell, Comparison, Side, compare
+from search.config import DEFINITION
+from search.errors import ConfigError
+from search.formatting import heading, label, number, percent
+from search.front import BATCH, BITS, RATIO
+from search.space import _NEUTRAL
+
+OPTIONS = ("with", "with_home", "across_hardware", "json")
+
+
+def main(arguments: list[str]) -> int:
+    """Print the comparison as a table, or as strict JSON in base units where infinity is null."""
+    given = pairs(arguments)
+    options = {name: given.pop(name) for name in OPTIONS if name in given}
+    across, as_json = (_switch(options, name) for name in ("across_hardware", "json"))
+    first, second = _load(given, options)
+    _require_comparable(first, second)
+    found = compare(_side(first), _side(second))
+    if found.hardware and not across:
+        raise ConfigError(
+            f"across_hardware: {found.studies[0]} and {found.studies[1]} ran on unlike hardware "
+            f"({_against(found.hardware)}); across_hardware=true compares all the same"
+        )
+    settings = _settings(first, second)
+    if as_json:
+        print(json.dumps(_plain({**asdict(found), "settings": settings}), indent=2, allow_nan=False))
+    else:
+        Console(width=None if sys.stdout.isatty() else 140).print(table(found, settings))
+    return 0
+
+
+def table(found: Comparison, settings: list[str]) -> Table:
+    """For ``rich``, one quantity a line; ``settings``: keys of the definition that differ."""
+    a, b = found.studies
+    shown = Table(
+        title=Text(f"A {a} · B {b}"), caption=Text(_caption(found)), header_style="bold", caption_justify="left"
+    )
+    shown.add_column(Text("A and B"))
+    shown.add_column(Text("Result"))
+    for name, text in _lines(found, settings):
+        shown.add_row(Text(name), Text(text))
+    return shown
+
+
+def _lines(found: Comparison, settings: list[str]) -> Iterator[tuple[str, str]]:
+    cells, fronts = found.cells, found.fronts
+    yield "Cells in both", f"{len(cells.common)} (A has {cells.measured[0]}, B {cells.measured[1]})"
+    for name, ratios in cells.ratios.items():
+        yield f"{heading(name)}, B/A", f"{number(ratios.median)}× median, {number(ratios.worst)}× worst"
+    order = "–" if cells.order is None else f"{cells.order:.2f} Kendall's tau-b"
+    yield f"Same order of {heading(found.objectives[0]).lower()}", order
+    for side, name in enumerate("AB"):
+        only = "; ".join(_label(cell) for cell in fronts.only[side]) or "–"
+        yield f"Only on {name}'s front of {fronts.sizes[side]}", only
+    yield "B covers A's front within", _within(fronts.coverage[0])
+    yield "A covers B's front within", _within(fronts.coverage[1])
+    if settings:
+        yield "Other settings in B", ", ".join(settings)
+
+
+def _caption(found: Comparison) -> str:
+    if not found.hardware:
+        return ""
+    return f"across unlike hardware ({_against(found.hardware)}): ratios compare machines too"
+
+
+def _label(cell: Cell) -> str:
+    main = {"pruning_ratio": cell.get(RATIO), "bits": cell.get(BITS), "batch_size": cell.get(BATCH)}
+    others = [path for path in cell if path not in (RATIO, BITS, BATCH)]
+    return label({**cell, **main, "trial": "–"}, others)
+
+
+def _within(epsilon: float) -> str:
+    return percent(epsilon) if math.isfinite(epsilon) else "no factor: its front is empty"
+
+
+def _against(unlike: Mapping[str, tuple[str, str]]) -> str:
+    return ", ".join(f"{name} {first} against {second}" for name, (first, second) in unlike.items())
+
+
+def _switch(options: Mapping[str, str], name: str) -> bool:
+    text = options.get(name, "false")
+    if text not in ("true", "false"):
+        raise ConfigError(f"{name}: true or false, got {text!r}")
+    return text == "true"
+
+
+def _load(given: Mapping[str, str], options: Mapping[str, str]) -> tuple[StoredStudy, StoredStudy]:
+    """Both studies; ``given`` is for both but for name and home."""
+    if not options.get("with"):
+        raise ConfigError("with: the name of the study to compare with, got none")
+    first = load(_words(given))
+    other = {**given, "study": options["with"]}
+    if "with_home" in options:
+        other = {**other, "home": options["with_home"]}
+        other.pop("storage", None)
+    try:
+        return first, load(_words(other))
+    except ConfigError as error:
+        raise ConfigError(f"with: {error}") from error
+
+
+def _words(given: Mapping[str, str]) -> list[str]:
+    return [f"{name}={value}" for name, value in given.items()]
+
+
+def _require_comparable(first: StoredStudy, second: StoredStudy) -> None:
+    """The same model and task, or nothing compares. Raises ConfigError."""
+    weights = [study.machine.get("model_sha256", "-") for study in (first, second)]
+    if weights[0] != weights[1]:
+        names = f"{first.config.model.path} ({weights[0][:12]}) against {second.config.model.path} ({weights[1][:12]})"
+        raise ConfigError(f"model.path: only studies of the same weights compare, got {names}")
+    if first.config.task != second.config.task:
+        different = dict(_unequal(first.config.resolved["task"], second.config.resolved["task"], "task"))
+        raise ConfigError(f"task: only studies of the same task compare, got {_against(different)}")
+
+
+def _unequal(first: Any, second: Any, path: str) -> Iterator[tuple[str, tuple[str, str]]]:
+    """Settings that differ, by dotted path."""
+    if isinstance(first, Mapping) and isinstance(second, Mapping):
+        for name in {**first, **second}:
+            yield from _unequal(first.get(name, "-"), second.get(name, "-"), f"{path}.{name}")
+    elif first != second:
+        yield path, (str(first), str(second))
+
+
+def _settings(first: StoredStudy, second: StoredStudy) -> list[str]:
+    return [key for key in DEFINITION if first.config.definition[key] != second.config.definition[key]]
+
+
+def _side(study: StoredStudy) -> Side:
+    # A method without a setting does what its neutral value does: no recovery is recovery for 0 seconds.
+    fixed = {**_NEUTRAL, **study.config.space.fixed()}
+    return Side(study.config.name, study.records, study.front, fixed, study.machine)
+
+
+def _plain(value: Any) -> Any:
+    """For JSON, which has no infinity."""
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
