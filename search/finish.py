@@ -13,7 +13,7 @@ from search.config import StudyConfig
 from search.confirmation import Confirmation
 from search.display import front_table
 from search.errors import NothingFeasible
-from search.formatting import rows_of, verdict
+from search.formatting import confirmation, rows_of, verdict
 from search.front import ParetoFront, frame, searched_columns
 from search.records import TrialRecord
 from search.report import StudyInfo, write_report
@@ -112,6 +112,8 @@ def show(info: StudyInfo, records: tuple[TrialRecord, ...], front: ParetoFront, 
     rows = rows_of(frame(records, front, info.fixed))
     searched = tuple(searched_columns(records).values())
     console.print(Text(verdict(rows, front, searched, info.rate), style="bold"))
+    for text in (*confirmation(info, rows), *(f"- trial {number}: {why}" for number, why in info.dropped.items())):
+        console.print(Text(text))
     console.print(Text(f"report: {folder / 'report.html'}"), soft_wrap=True)
     if line:
         console.print(Text(f"{line}  (paretune ui shows it)"), soft_wrap=True)
