@@ -172,7 +172,7 @@ def twice(short: bool) -> State:
     with tempfile.TemporaryDirectory() as home:
         for name in ("first", "second"):
             command = [
-                sys.executable, "-m", "search", "run", "experiment=minilm_retrieval", "sampler=exhaustive",
+                sys.executable, "-m", "search.cli", "run", "experiment=minilm_retrieval", "sampler=exhaustive",
                 "~sampler.n_startup_trials", f"n_trials={cells}", "task.pool=300", f"home={home}",
                 f"study_name={name}", f"space.workload.batch_size={batches}", "tracker=none", *space,
             ]  # fmt: skip
@@ -181,7 +181,7 @@ def twice(short: bool) -> State:
                 raise RuntimeError(done.stderr[-2000:])
             print(f"study {name}: done", flush=True)
         command = [
-            sys.executable, "-m", "search", "compare", "study=first", "with=second", f"home={home}", "json=true",
+            sys.executable, "-m", "search.cli", "compare", "study=first", "with=second", f"home={home}", "json=true",
         ]  # fmt: skip
         done = subprocess.run(command, capture_output=True, text=True, check=True)
     return dict(json.loads(done.stdout))

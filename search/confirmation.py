@@ -13,6 +13,7 @@ from objectives.metrics import METRICS
 from objectives.types import Measurement
 from search.front import ParetoFront, baseline_of, minimised
 from search.records import TrialRecord
+from search.scale import on_one_scale
 
 PASSES = 3
 """A member that loses its place may bring in one that was never confirmed, which is then measured too."""
@@ -64,7 +65,7 @@ def _is_open(record: TrialRecord, members: Mapping[int, object]) -> bool:
 
 
 def confirmed(records: Sequence[TrialRecord], confirmation: Confirmation) -> list[TrialRecord]:
-    """The records, those of confirmed trials with the speed that was confirmed."""
+    """The records on one scale of time, those of confirmed trials with the speed that was confirmed."""
     baseline = baseline_of(records)
     if baseline is None:
         return list(records)
@@ -73,7 +74,7 @@ def confirmed(records: Sequence[TrialRecord], confirmation: Confirmation) -> lis
         source = record.number if record.cached_from is None else record.cached_from
         metrics = confirmation.members.get(source)
         found.append(record if metrics is None else _confirmed(record, metrics, baseline))
-    return found
+    return on_one_scale(found)
 
 
 def _confirmed(record: TrialRecord, metrics: Mapping[str, float], baseline: TrialRecord) -> TrialRecord:
@@ -83,7 +84,8 @@ def _confirmed(record: TrialRecord, metrics: Mapping[str, float], baseline: Tria
     timed["throughput"] = baseline.metrics["throughput"] * now
     if "compression_speedup" in record.metrics:
         timed["compression_speedup"] = record.metrics["compression_speedup"] * now / before
-    return replace(record, metrics={**record.metrics, **timed}, confirmed=record.cached_from is None)
+    facts = {**record.facts, "reference": "baseline"} if record.facts else record.facts
+    return replace(record, metrics={**record.metrics, **timed}, facts=facts, confirmed=record.cached_from is None)
 
 
 def _why(number: int, records: Sequence[TrialRecord], front: ParetoFront) -> str:

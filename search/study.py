@@ -280,7 +280,8 @@ class Loop:
         reference = self.baseline.metrics if self.baseline else metrics
         if "speedup" in metrics:  # a simulated trial has neither speed nor bytes
             metrics["memory_ratio"] = metrics["peak_memory"] / reference["peak_memory"]
-            # Free of drift: blocks minutes apart differ by more than candidates do, paired ratios do not.
+            # Free of drift: blocks minutes apart differ by more than candidates do, paired ratios do not. The scale is
+            # that of the baseline's first seconds until the study ends: see search.scale.
             metrics["throughput"] = reference["throughput"] * metrics["speedup"]
         return replace(blank, state="complete", metrics=metrics, notes=outcome.notes, facts=outcome.facts)
 

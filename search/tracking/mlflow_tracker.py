@@ -20,6 +20,7 @@ from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass
 
 from search.records import TrialRecord
+from search.scale import changed
 from search.tracking.protocol import StudyHeader
 
 if TYPE_CHECKING:
@@ -170,11 +171,14 @@ class MlflowMirror:
         self.client.set_terminated(run, "FINISHED" if record.state == "complete" else "FAILED")
         self.children[record.uid] = run
 
-    def _confirm(self, record: TrialRecord) -> None:
-        """The confirmed speed becomes the latest value of each metric; the trial's own stays in its history."""
+    def _settle(self, record: TrialRecord) -> None:
+        """What the study made of a trial becomes the latest value of a metric; its own stays in the history."""
         run = self.children[record.uid]
-        self._batch(run, metrics=record.metrics, step=1)
-        self.client.set_tag(run, "confirmed", "true")
+        new = changed(self.client.get_run(run).data.metrics, record.metrics)
+        if new:
+            self._batch(run, metrics=new, step=1)
+        if record.confirmed:
+            self.client.set_tag(run, "confirmed", "true")
 
     def _batch(
         self,
@@ -204,8 +208,7 @@ class MlflowMirror:
         """Everything that is missing, then the summary and the report on the parent."""
         for record in records:
             self.child(record)
-            if record.confirmed:
-                self._confirm(record)
+            self._settle(record)
         self._batch(self.parent, metrics=summary)
         for name, value in tags.items():
             self.client.set_tag(self.parent, name, value)

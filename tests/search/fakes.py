@@ -5,19 +5,18 @@ from __future__ import annotations
 import ctypes
 import os
 import signal
-import sys
 import time
 from typing import Any, Literal
 
 from pydantic.dataclasses import dataclass
 
 from objectives.errors import Unsupported
-from objectives.types import Head, Score, Timing
+from objectives.types import Head, Phase, Score, Watch
 
 
 @dataclass(frozen=True, kw_only=True)
 class InstantTask:
-    """Scores at once."""
+    """Scores at once; its first example is the process that scored."""
 
     @property
     def head(self) -> Head:
@@ -29,24 +28,42 @@ class InstantTask:
         return {"any": [torch.arange(32).view(2, 16)]}
 
     def evaluate(self, model: Any) -> Score:
-        return Score(0.5, 0.01, (0.0, 1.0))
+        return Score(0.5, 0.01, (float(os.getpid()), 1.0))
 
 
-Fault = Literal["none", "kill", "segfault", "exit", "raise", "hang", "no_memory", "unsupported", "pid"]
+Fault = Literal["none", "kill", "segfault", "exit", "raise", "hang", "no_memory", "unsupported"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class FaultyWorkload:
-    """Runs in no time, or meets ``fault``."""
+    """Reads two tokens, or meets ``fault`` when it is timed: a prediction runs it as well, on shapes."""
 
     fault: Fault = "none"
     batch_size: int = 1
+    items: int = 1
+    tokens_read: int = 2
 
     @property
     def head(self) -> Head:
         return "causal_lm"
 
-    def run(self, model: Any, device: Any) -> Timing:
+    def excerpts(self) -> dict[Phase, FaultyWorkload]:
+        return {"prefill": self}
+
+    def run(self, model: Any, watch: Watch) -> None:
+        import torch
+
+        from objectives.measuring.stopwatch import WallStopwatch
+
+        if isinstance(watch, WallStopwatch):
+            self._meet()
+        with torch.inference_mode():
+            ids = torch.ones(1, self.tokens_read, dtype=torch.long)
+            watch.start(1)
+            model.module(input_ids=ids)
+            watch.lap("prefill")
+
+    def _meet(self) -> None:
         if self.fault == "kill":
             os.kill(os.getpid(), signal.SIGKILL)
         if self.fault == "segfault":
@@ -61,7 +78,3 @@ class FaultyWorkload:
             raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 99 bytes")
         if self.fault == "unsupported":
             raise Unsupported("no kernel")
-        if self.fault == "pid":
-            sys.stderr.flush()
-            return Timing((float(os.getpid()),), 1)
-        return Timing((0.001,), 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -30,7 +31,7 @@ def candidate(fault: str = "none", **recipe: float) -> Candidate:
 @pytest.fixture
 def problem(tiny_folder) -> Problem:
     checkpoint = Checkpoint(path=str(tiny_folder("llama")), head="causal_lm")
-    timing = Interleaved(warmups=0, min_rounds=1, max_rounds=1)
+    timing = Interleaved(warmups=0, min_rounds=1, max_rounds=1, strain=1.0)
     return Problem(checkpoint, InstantTask(), Cpu(threads=1), timing, candidate())
 
 
@@ -45,10 +46,15 @@ def test_an_executor_describes_the_machine_and_measures(executor, problem) -> No
         assert facts["device"] == "cpu"
         assert len(facts["model_sha256"]) == 64
         outcome = runner.evaluate(candidate()).result(timeout=120)
-        assert runner.predict(candidate()).result(timeout=120) == 0
+        predicted = runner.predict(candidate()).result(timeout=120)
+        confirmed = runner.confirm([candidate(), candidate(ratio=0.5)]).result(timeout=120)
+    assert predicted.keys() == {"predicted_loss", "predicted_peak"}
+    assert predicted["predicted_loss"] == 0
+    assert [len(one.samples["speedup"]) for one in confirmed] == [1, 1]
     assert isinstance(outcome, Measurement)
     assert outcome.metrics["accuracy"] == 0.5
-    assert outcome.samples["latency"] == (0.001,)
+    assert len(outcome.samples["latency"]) == 1
+    assert outcome.metrics["predicted_peak"] == predicted["predicted_peak"]
 
 
 def test_failures_come_back_as_values(executor, problem) -> None:
@@ -96,5 +102,6 @@ def test_a_hang_ends_at_the_time_limit_and_the_next_trial_runs(problem) -> None:
 
 def test_a_worker_process_is_used_again(problem) -> None:
     with Worker(timeout=60).start(problem) as runner:
-        pids = {runner.evaluate(candidate("pid")).result(120).samples["latency"][0] for _ in range(2)}
+        pids = {runner.evaluate(candidate(ratio=ratio)).result(120).samples["accuracy"][0] for ratio in (0.0, 0.5)}
     assert len(pids) == 1
+    assert pids != {os.getpid()}

@@ -1,0 +1,43 @@
+"""Times of all trials on one scale: that of the baseline over the whole study.
+
+A machine is faster in one minute than in another, by more than candidates differ. Every trial ran in turns with the
+baseline, so what the baseline took then, over what it took in the middle of all trials, says how fast the machine was;
+times are corrected by that factor. Throughput is the baseline's times the paired speed-up. Raw samples stay as they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from statistics import median
+
+from objectives.metrics import METRICS
+from search.front import baseline_of
+from search.records import TrialRecord
+
+
+def on_one_scale(records: Sequence[TrialRecord]) -> list[TrialRecord]:
+    """The records with times as they would be at the baseline's median pace."""
+    baseline = baseline_of(records)
+    if baseline is None or "reference_latency" not in baseline.metrics:
+        return list(records)
+    beside = [record for record in records if record.facts.get("reference") in ("itself", "baseline")]
+    pace = median(record.metrics["reference_latency"] for record in beside)
+    items = baseline.metrics["throughput"] * baseline.metrics["latency.p50"]
+    return [_scaled(record, pace, items / pace) if record in beside else record for record in records]
+
+
+def _scaled(record: TrialRecord, pace: float, throughput: float) -> TrialRecord:
+    factor = pace / record.metrics["reference_latency"]
+    metrics = {name: _value(name, value, factor) for name, value in record.metrics.items()}
+    return replace(record, metrics={**metrics, "throughput": throughput * record.metrics["speedup"]})
+
+
+def _value(name: str, value: float, factor: float) -> float:
+    unit = METRICS[name].unit if name in METRICS else ""
+    return value * factor if unit == "s" else value / factor if unit == "1/s" else value
+
+
+def changed(before: Mapping[str, float], after: Mapping[str, float]) -> dict[str, float]:
+    """Metrics of ``after`` that are new or differ."""
+    return {name: value for name, value in after.items() if before.get(name) != value}

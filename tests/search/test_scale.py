@@ -1,0 +1,57 @@
+"""Times of trials that ran when the machine was slow or fast are brought to one pace."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from search.records import TrialRecord
+from search.scale import changed, on_one_scale
+
+
+def trial(number: int, speedup: float, pace: float, **more: Any) -> TrialRecord:
+    """A run of 8 tokens that takes 1 s on a calm baseline, on a machine ``pace`` times as slow."""
+    latency = pace / speedup
+    metrics = {
+        "speedup": speedup, "throughput": 8 * speedup, "latency.p50": latency, "ttft": latency / 4,
+        "decode_throughput": 10 / latency, "reference_latency": pace, "peak_memory": 7.0, "drift": pace,
+    }  # fmt: skip
+    facts = {"reference": "baseline" if number else "itself"}
+    return replace(TrialRecord(number, f"u{number}", {}, "complete", metrics, facts=facts), **more)
+
+
+def test_a_slow_minute_does_not_make_a_candidate_slow() -> None:
+    calm, slow, base = trial(1, 2.0, 1.0), trial(2, 2.0, 3.0), trial(0, 1.0, 1.0, is_baseline=True)
+    one, two = on_one_scale([base, calm, slow])[1:]
+    for name in ("throughput", "latency.p50", "ttft", "decode_throughput"):
+        assert one.metrics[name] == pytest.approx(two.metrics[name]), name
+    assert one.metrics == pytest.approx(dict(calm.metrics))
+    assert two.metrics["drift"] == 3.0
+    assert two.metrics["peak_memory"] == 7.0
+
+
+def test_a_baseline_that_was_measured_in_a_bad_moment_does_not_set_the_scale() -> None:
+    base = trial(0, 1.0, 5.0, is_baseline=True)
+    base = replace(base, metrics={**base.metrics, "throughput": 8 / 5})
+    scaled = on_one_scale([base, trial(1, 2.0, 1.0), trial(2, 4.0, 1.0)])
+    assert [record.metrics["throughput"] for record in scaled] == pytest.approx([8.0, 16.0, 32.0])
+    assert scaled[0].metrics["latency.p50"] == pytest.approx(1.0)
+
+
+def test_throughput_and_latency_agree_on_one_scale() -> None:
+    scaled = on_one_scale([trial(0, 1.0, 1.0, is_baseline=True), trial(1, 2.0, 1.3), trial(2, 3.0, 0.8)])
+    for record in scaled:
+        assert record.metrics["throughput"] == pytest.approx(8 / record.metrics["latency.p50"])
+
+
+def test_what_was_timed_beside_a_sentinel_or_failed_stays_as_it_is() -> None:
+    base = trial(0, 1.0, 1.0, is_baseline=True)
+    other = trial(1, 2.0, 9.0, facts={"reference": "sentinel"})
+    failed = TrialRecord(2, "u2", {}, "failed", reason="timeout")
+    assert on_one_scale([base, other, failed]) == [base, other, failed]
+
+
+def test_only_new_values_count_as_changed() -> None:
+    assert changed({"a": 1.0, "b": 2.0}, {"a": 1.0, "b": 3.0, "c": 4.0}) == {"b": 3.0, "c": 4.0}
