@@ -52,7 +52,7 @@ Line = tuple[str, str, bool]
 State = dict[str, Any]
 MINILM = Checkpoint(path="asset:minilm-l6", head="encoder")
 SMOLLM2 = Checkpoint(path="asset:smollm2-135m", head="causal_lm")
-QUICK = Interleaved(min_rounds=1, max_rounds=2, max_seconds=0.1, warmups=0)
+QUICK = Interleaved(min_rounds=1, max_rounds=2, min_seconds=0.0, max_seconds=0.1, patience=0.0, warmups=0)
 """For trials of which only the memory is asked."""
 
 

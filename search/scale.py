@@ -1,8 +1,8 @@
 """Times of all trials on one scale: that of the baseline over the whole study.
 
 A machine is faster in one minute than in another, by more than candidates differ. Every trial ran in turns with the
-baseline, so what the baseline took then, over what it took in the middle of all trials, says how fast the machine was;
-times are corrected by that factor. Throughput is the baseline's times the paired speed-up. Raw samples stay as they are.
+baseline, so what the baseline took then, over what it took in the middle of all trials, says how fast the machine was:
+times are corrected by that factor. Throughput is the baseline's times the paired speed-up. Raw samples stay.
 """
 
 from __future__ import annotations

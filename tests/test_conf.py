@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from hydra import compose, initialize_config_dir
 
+from objectives.types import Head
 from search.build import build
 from search.commands.run import CONF, plain
 from search.config import build_config
@@ -15,10 +17,25 @@ from search.errors import ConfigError
 GIVEN = {
     "model/causal_lm": "model.path=x",
     "model/encoder": "model.path=x",
+    "model/seq2seq": "model.path=x",
     "accuracy_floor/absolute": "accuracy_floor.epsilon=0.3",
 }
 YAMLS = sorted(str(file.relative_to(CONF).with_suffix("")) for file in Path(CONF).glob("*/*.yaml"))
 ENCODER = ("task=retrieval", "workload=encoding", "model=minilm_l6")
+SEQ2SEQ = (
+    "workload=translation", "model=seq2seq", "model.path=x",
+    "~task", "+task={_target_: tests.test_conf.Rendering}", "allow_targets=[tests.]",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Rendering:
+    """Stands in for a task of encoder-decoders, of which there is none."""
+
+    head: Head = "seq2seq"
+
+    def evaluate(self, _model: object) -> None:
+        """Nothing to score."""
 
 
 def config_of(*overrides: str) -> object:
@@ -40,6 +57,8 @@ def test_every_yaml_composes_and_builds(name: str) -> None:
     overrides = [f"{group}={choice}", *([GIVEN[name]] if name in GIVEN else [])]
     if group in {"model", "task", "workload"} and choice in {"encoder", "minilm_l6", "retrieval", "encoding"}:
         overrides = [*(o for o in ENCODER if not o.startswith(group + "=")), *overrides]
+    if group in {"model", "workload"} and choice in {"seq2seq", "translation"}:
+        overrides = [*(o for o in SEQ2SEQ if not o.startswith(group)), *overrides]
     if name == "device/cuda":  # without torchao it stores nothing else
         overrides.append("space.quantization.bits=[16]")
     config_of(*overrides)

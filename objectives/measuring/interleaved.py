@@ -5,8 +5,9 @@ ratio of two separate blocks (coefficient of variation 1-3 % against 8-25 % on a
 turned round from round to round, so that a machine that slows down steadily favours nobody. Rounds go on until the
 95 % interval of every median ratio is narrow enough, or the budget is spent.
 
-A round in which our threads waited for a processor is put aside and repeated. When that happens too often the machine
-is busy for good: then all rounds count, and the result says that it was contended.
+A round in which our threads waited for a processor is put aside and repeated. When hardly any other comes the machine
+is busy for good: then all rounds count, and the result says that it was contended. How a machine is now is not how it
+is in a second, so no result comes from less than one.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from pydantic.dataclasses import dataclass as settings
 
 from objectives.measuring.estimate import FEWEST, Estimate, estimate
 from objectives.measuring.strain import Strain, read_strain
-from objectives.settings import FORBID, Count, Natural, Positive, Share
+from objectives.settings import FORBID, Count, Natural, NonNegative, Positive, Share
 from objectives.types import Timing, Workload
 
 Run = Callable[[], Timing]
@@ -41,6 +42,11 @@ class Round:
 
     timings: tuple[Timing, ...]
     strain: Strain
+
+    @property
+    def seconds(self) -> float:
+        """That the runs took."""
+        return sum(sum(timing.latency) for timing in self.timings)
 
 
 @dataclass(frozen=True)
@@ -62,21 +68,23 @@ class Sampled:
 class Interleaved:
     """``warmups`` rounds are thrown away; then ``min_rounds`` to ``max_rounds``, or ``max_seconds``.
 
-    It stops early once half of each ratio's interval is below ``precision`` (relative), for which six rounds are the
-    least. ``clock``: ``wall``, or ``cpu``: CPU time, which other work disturbs less, for one thread. A round whose
-    threads waited for more than ``strain`` of their time is repeated, up to ``retries`` times. ``reference``: what
-    candidates are timed beside; ``auto`` is the baseline unless memory cannot hold both.
+    It stops early once half of each ratio's interval is below ``precision`` (relative), for which six rounds and
+    ``min_seconds`` are the least. ``clock``: ``wall``, or ``cpu``: CPU time, which other work disturbs less, for one
+    thread. A round whose threads waited for more than ``strain`` of their time is repeated; after ``patience`` seconds
+    of them without ``min_rounds`` others, all count. ``reference``: what candidates are timed beside; ``auto`` is the
+    baseline unless memory cannot hold both.
     """
 
     warmups: Natural = 1
     min_rounds: Count = 6
     max_rounds: Count = 200
+    min_seconds: NonNegative = 1.0
     max_seconds: Positive = 10.0
     precision: Positive = 0.02
     clock: Literal["wall", "cpu"] = "wall"
     reference: Literal["auto", "baseline", "sentinel"] = "auto"
-    retries: Natural = 10
-    strain: Annotated[Share, Field(gt=0.0)] = 0.1
+    patience: NonNegative = 3.0
+    strain: Annotated[Share, Field(gt=0.0)] = 0.05
 
     def __post_init__(self) -> None:
         """The least cannot be more than the most."""
@@ -100,8 +108,8 @@ class Interleaved:
             (strained if done.strain.wait > self.strain else calm).append(done)
             counted = self._counted(calm, strained)
             if len(counted) >= look or perf_counter() - start >= self.max_seconds:
-                stopped = self._stop(counted, len(calm) + len(strained), perf_counter() - start)
-                look = max(len(counted) + 1, int(look * _LOOKS))
+                stopped = self._stop(counted, perf_counter() - start)
+                look = min(max(len(counted) + 1, int(look * _LOOKS)), self.max_rounds)
         return self._sampled(calm, strained, stopped, perf_counter() - began)
 
     def _warm_up(self, runs: Sequence[Run]) -> list[int]:
@@ -121,16 +129,18 @@ class Interleaved:
         return Round(tuple(found[which] for which in range(len(runs))), read_strain().since(before))
 
     def _counted(self, calm: list[Round], strained: list[Round]) -> list[Round]:
-        """The calm rounds; all of them when too many had to be repeated."""
-        return calm if len(strained) <= self.retries else [*calm, *strained]
+        """The calm rounds; all of them when those do not come."""
+        waited = sum(each.seconds for each in strained)
+        return calm if len(calm) >= self.min_rounds or waited <= self.patience else [*calm, *strained]
 
-    def _stop(self, counted: Sequence[Round], done: int, seconds: float) -> Stopped | None:
-        if len(counted) >= max(FEWEST, self.min_rounds) and self._error(counted) <= self.precision:
+    def _stop(self, counted: Sequence[Round], seconds: float) -> Stopped | None:
+        enough = len(counted) >= max(FEWEST, self.min_rounds) and seconds >= self.min_seconds
+        if enough and self._error(counted) <= self.precision:
             return "precision"
-        if len(counted) >= self.max_rounds or done >= self.max_rounds + self.retries:
+        if len(counted) >= self.max_rounds:
             return "rounds"
-        enough = len(counted) >= self.min_rounds or seconds >= 1.5 * self.max_seconds
-        return "seconds" if seconds >= self.max_seconds and enough and done >= self.min_rounds else None
+        late = seconds >= self.max_seconds + self.patience  # calm rounds did not come, and strained ones are few
+        return "seconds" if late or (seconds >= self.max_seconds and len(counted) >= self.min_rounds) else None
 
     def _error(self, counted: Sequence[Round]) -> float:
         estimates = self._estimates(counted)
@@ -149,7 +159,7 @@ class Interleaved:
         return float(np.mean(timing.cpu if self.clock == "cpu" else timing.latency))
 
     def _sampled(self, calm: list[Round], strained: list[Round], stopped: Stopped, seconds: float) -> Sampled:
-        contended = len(strained) > self.retries or (bool(strained) and len(calm) < self.min_rounds)
+        contended = len(calm) < self.min_rounds
         counted = [*calm, *strained] if contended else calm
         runs = range(len(counted[0].timings))
         timings = tuple(merge([each.timings[run] for each in counted]) for run in runs)

@@ -14,6 +14,7 @@ from objectives.blocks import Block
 from objectives.measuring.footprint import Footprint
 from objectives.measuring.roofline import Peaks, limit
 from objectives.models import LoadedModel
+from objectives.packing.bf16 import Bf16Linear
 from objectives.packing.linear import PackedLinear
 from objectives.types import Workload
 
@@ -74,7 +75,8 @@ def verdict(metrics: Mapping[str, float], dense: Mapping[str, float], model: Loa
 def _slow(metrics: Mapping[str, float], model: LoadedModel, rows: int) -> str:
     """The likeliest reason for which a compressed model is not faster."""
     linears: list[nn.Module] = [block.linear(path) for block in model.blocks() for path in block.stack.block_linears]
-    unpacked = [each for each in linears if isinstance(each, PackedLinear) and rows > each.kernel_rows]
+    low = [each for each in linears if isinstance(each, PackedLinear) and not isinstance(each, Bf16Linear)]
+    unpacked = [each for each in low if rows > each.kernel_rows]
     if len(unpacked) > len(linears) / 2:
         return f"dequantised path, {rows} rows are more than the low-bit kernels are fast for"
     if any(note.endswith("kept in 16 bits") for note in model.notes):

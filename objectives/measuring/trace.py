@@ -104,7 +104,7 @@ class Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
             return func(*args, **kwargs)
         if _is_composite(func):
             with self:
-                return func.decompose(*args, **kwargs)
+                return func._op_dk(_COMPOSITE, *args, **kwargs)
         output = func(*args, **kwargs)
         for tensor in tree_leaves(output):
             if isinstance(tensor, Tensor):
@@ -157,14 +157,14 @@ def _forward(linear: PackedLinear, trace: Trace, known: dict[Hashable, Forward],
 
 @cache
 def _is_composite(func: Any) -> bool:
-    """Whether an operator is made of others."""
-    key = DispatchKey.CompositeImplicitAutograd
+    """Whether an operator runs as others; not as torch's Python says, where an idle dropout would make a copy."""
     if func.namespace != "aten" or func in _WHOLE:
         return False
-    return key in func.py_kernels or torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), key)
+    return torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), _COMPOSITE)
 
 
 _ATEN = torch.ops.aten
+_COMPOSITE = DispatchKey.CompositeImplicitAutograd
 _WHOLE = (_ATEN.linear.default, _ATEN.matmul.default)
 """Their parts would make copies that the kernels do not make."""
 

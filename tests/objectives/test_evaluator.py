@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,14 @@ from objectives.calibration import Domains
 from objectives.devices.cpu import Cpu
 from objectives.errors import ModelError, Unsupported
 from objectives.evaluator import Evaluator, is_out_of_memory
+from objectives.measuring.bench import Bench
 from objectives.measuring.encoding import Encoding
 from objectives.measuring.generation import Generation
 from objectives.measuring.interleaved import Interleaved
-from objectives.metrics import METRICS
+from objectives.measuring.roofline import Peaks
+from objectives.measuring.sentinel import Sentinel
+from objectives.measuring.stopwatch import WallStopwatch
+from objectives.metrics import CONDITIONS, METRICS
 from objectives.models import Checkpoint, LoadedModel
 from objectives.problem import Problem
 from objectives.pruning.criteria.magnitude import Magnitude
@@ -30,7 +35,9 @@ from objectives.quantization.gptq import Gptq
 from objectives.quantization.mixed import Mixed
 from objectives.quantization.round_to_nearest import RoundToNearest
 from objectives.recovery.distillation import Distillation
-from objectives.types import Candidate, Failure, Head, Measurement, Reason, Score, Timing
+from objectives.types import Candidate, Failure, Head, Measurement, Phase, Reason, Score, Watch
+
+pytestmark = pytest.mark.usefixtures("quick_collections")
 
 Folder = Callable[[str], Path]
 
@@ -42,6 +49,7 @@ class Toy:
     head: Head = "causal_lm"
     act: Callable[[LoadedModel], float] = lambda _model: 0.5
     scored: list[float] = field(default_factory=list)
+    extra: dict[str, float] = field(default_factory=lambda: {"perplexity": 9.0})
     calibrated: int = 0
 
     def calibration(self, _model: LoadedModel) -> Domains:
@@ -50,7 +58,8 @@ class Toy:
 
     def evaluate(self, model: LoadedModel) -> Score:
         self.scored.append(self.act(model))
-        return Score(self.scored[-1], 0.01, (0.0, 1.0), {"perplexity": 9.0})
+        found = self.scored[-1]
+        return Score(found, 0.01, (found - 0.25, found + 0.25), self.extra, ids=("first", "second"))
 
 
 def candidate(ratio: float = 0.0, bits: Any = 16, batch: int = 1, workload: Any = None) -> Candidate:
@@ -58,7 +67,14 @@ def candidate(ratio: float = 0.0, bits: Any = 16, batch: int = 1, workload: Any 
     return Candidate(Structured(ratio=ratio), RoundToNearest(bits=bits), workload or generation)
 
 
-QUICK = Interleaved(warmups=0, min_rounds=1, max_rounds=1)
+QUICK = Interleaved(warmups=0, min_rounds=1, max_rounds=1, strain=1.0)
+"""No round is repeated, however busy the machine is."""
+
+
+@pytest.fixture(autouse=True)
+def _peaks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a device that nobody measured."""
+    monkeypatch.setattr("objectives.evaluator.peaks", lambda _device, _key: Peaks(1e10, {"float32": 1e11}))
 
 
 @pytest.fixture
@@ -94,22 +110,41 @@ def test_the_baseline_is_measured_against_itself(evaluate: Evaluator) -> None:
     assert metrics["perplexity"] == 9.0
 
 
-def test_every_metric_of_the_table_is_measured_and_no_other(evaluate: Evaluator) -> None:
+KNOWN = METRICS.keys() | CONDITIONS.keys()
+ELSEWHERE = {"memory_ratio", "speedup.trial", "energy", "reserved_peak", "process_memory"}
+"""Added by the study, or counted by some machines only."""
+OF_ENCODERS = {"encode", "activation_peak.encode", "roofline.encode"}
+OF_GPUS = {"temperature", "sm_clock", "throttled", "other_processes"}
+
+
+def test_every_metric_of_the_tables_is_measured_and_no_other(evaluate: Evaluator) -> None:
     for one in (candidate(), candidate(0.5, 4)):
         metrics = measured(evaluate(one)).metrics
-        assert metrics.keys() == METRICS.keys() - {"memory_ratio"}  # the study adds it, from the baseline
+        assert metrics.keys() - {"energy"} == KNOWN - ELSEWHERE - OF_ENCODERS - OF_GPUS
         assert all(isinstance(value, float) and math.isfinite(value) for value in metrics.values())
         assert metrics["peak_memory"] == metrics["weight_bytes"] + metrics["activation_peak"]
+        assert metrics["predicted_peak"] == pytest.approx(metrics["peak_memory"], rel=0.05, abs=64 * 1024)
+
+
+def test_the_metrics_of_each_domain_come_under_their_own_names(evaluate: Evaluator, toy: Toy) -> None:
+    """The one kind of name that no table can hold."""
+    toy.extra = {"accuracy.english": 0.4, "accuracy.french": 0.6, "perplexity.english": 3.0}
+    names = measured(evaluate(candidate())).metrics.keys()
+    assert names > toy.extra.keys()
+    assert all(name in KNOWN or name.startswith(("accuracy.", "perplexity.")) for name in names)
 
 
 def test_a_simulated_width_has_an_accuracy_but_neither_speed_nor_bytes(evaluate: Evaluator) -> None:
     rounded = replace(candidate(), quantization=RoundToNearest(bits=3, simulate=True))
     outcome = measured(evaluate(rounded))
     assert outcome.metrics.keys() == {
-        "accuracy", "accuracy_stderr", "perplexity", "pruning_ratio", "predicted_loss",
+        "accuracy", "accuracy_stderr", "accuracy_difference", "accuracy_difference.low", "accuracy_difference.high",
+        "perplexity", "pruning_ratio", "predicted_loss",
     }  # fmt: skip
     assert outcome.samples.keys() == {"accuracy"}
     assert outcome.notes[0] == "simulated"
+    assert outcome.facts == {}
+    assert "predicted_peak" not in evaluate.predict(rounded)
 
 
 def test_a_simulated_trial_whose_accuracy_is_no_number_fails_too(evaluate: Evaluator, toy: Toy) -> None:
@@ -132,13 +167,16 @@ def test_what_is_predicted_beforehand_is_what_building_finds(evaluate: Evaluator
     chosen = replace(candidate(), pruning=pruning, quantization=Gptq(bits=bits))
     predicted = evaluate.predict(chosen)
     assert not evaluate._built
-    assert predicted == pytest.approx(measured(evaluate(chosen)).metrics["predicted_loss"], rel=1e-4)
-    assert predicted > 0
+    metrics = measured(evaluate(chosen)).metrics
+    assert predicted["predicted_loss"] == pytest.approx(metrics["predicted_loss"], rel=1e-4)
+    assert predicted["predicted_loss"] > 0
+    assert predicted["predicted_peak"] == metrics["predicted_peak"]
+    assert predicted["predicted_peak"] == pytest.approx(metrics["peak_memory"], rel=0.05, abs=64 * 1024)
 
 
 def test_predictions_add_up_and_know_what_they_cannot_tell(evaluate: Evaluator) -> None:
     def predicted(**parts: Any) -> float:
-        return evaluate.predict(replace(candidate(), **parts))
+        return evaluate.predict(replace(candidate(), **parts)).get("predicted_loss", math.nan)
 
     pruned, rounded = Structured(ratio=0.4), Gptq(bits=4)
     assert predicted() == 0
@@ -157,9 +195,10 @@ def test_predictions_add_up_and_know_what_they_cannot_tell(evaluate: Evaluator) 
 def test_raw_samples_and_notes_are_kept(evaluate: Evaluator) -> None:
     outcome = measured(evaluate(candidate(0.6, 4, batch=3)))
     assert {name: len(values) for name, values in outcome.samples.items()} == {
-        "latency": 1, "ttft": 1, "tpot": 1, "speedup": 1, "accuracy": 2,
+        "latency": 1, "cpu": 1, "ttft": 1, "tpot": 1, "speedup": 1, "accuracy": 2,
     }  # fmt: skip
     assert any("32 inputs fit no group of 64" in note for note in outcome.notes)
+    assert outcome.ids == ("first", "second")
 
 
 def test_metrics_of_decoders_are_absent_for_encoders(problem: Problem, tiny_folder: Folder) -> None:
@@ -167,7 +206,10 @@ def test_metrics_of_decoders_are_absent_for_encoders(problem: Problem, tiny_fold
     baseline = candidate(workload=Encoding(tokens=8))
     evaluate = Evaluator(replace(problem, model=encoder, task=Toy("encoder"), baseline=baseline))
     metrics = measured(evaluate(replace(baseline, pruning=Structured(ratio=0.4)))).metrics
-    assert METRICS.keys() - metrics.keys() == {"memory_ratio", "ttft", "tpot"}
+    assert KNOWN - metrics.keys() - {"energy"} == (ELSEWHERE - {"energy"}) | OF_GPUS | {
+        "encode", "activation_peak.encode", "activation_peak.prefill", "activation_peak.decode", "cache_bytes",
+        "roofline.prefill", "roofline.decode", "ttft", "tpot", "per_token", "prefill_throughput", "decode_throughput",
+    }  # fmt: skip
 
 
 def test_compression_shows_in_the_bytes(evaluate: Evaluator) -> None:
@@ -215,42 +257,212 @@ def test_the_same_recipe_gives_the_same_model_whenever_it_is_asked_for(evaluate:
     assert all(torch.equal(first[name], again[name]) for name in first)
 
 
+class Clock:
+    """Stands still but for scripted runs."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.log: list[tuple[Any, LoadedModel | None]] = []
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    for module in ("stopwatch", "interleaved"):
+        monkeypatch.setattr(f"objectives.measuring.{module}.perf_counter", lambda: clock.now)
+    return clock
+
+
 @dataclass(frozen=True)
 class Scripted:
-    """A workload that logs the model it is given and answers with the next of its latencies."""
+    """A workload that logs the model it is timed on and takes the next of its latencies."""
 
+    clock: Clock = field(compare=False)
     latencies: tuple[float, ...]
-    log: list[Any] = field(default_factory=list, compare=False)
     batch_size: int = 1
     head: Head = "causal_lm"
+    items: int = 1
+    tokens_read: int = 1
 
-    def run(self, model: LoadedModel, _device: object) -> Timing:
-        mine = [entry for entry in self.log if entry[0] is self]
-        self.log.append((self, model))
-        return Timing((self.latencies[len(mine) % len(self.latencies)],), items=1, ttft=(1.0,))
+    def excerpts(self) -> dict[Phase, Scripted]:
+        return {"prefill": self}
+
+    def run(self, model: LoadedModel, watch: Watch) -> None:
+        watch.start(1)
+        with torch.inference_mode():
+            model.module(input_ids=torch.ones(1, 2, dtype=torch.long))
+        if isinstance(watch, WallStopwatch):
+            mine = sum(workload is self for workload, _ in self.clock.log)
+            self.clock.log.append((self, model))
+            self.clock.now += self.latencies[mine % len(self.latencies)]
+        watch.lap("prefill")
+
+
+def scripted(problem: Problem, ticking: Clock, *latencies: float, **timing: Any) -> Evaluator:
+    """An evaluator whose baseline takes so many seconds."""
+    changes = replace(QUICK, **timing)
+    return Evaluator(replace(problem, timing=changes, baseline=candidate(workload=Scripted(ticking, latencies))))
 
 
 @pytest.mark.parametrize(("rounds", "median"), [(3, 2.0), (4, 2.5)])
 def test_the_speedup_is_the_median_of_paired_ratios_with_the_baseline(
-    problem: Problem, rounds: int, median: float
+    problem: Problem, clock: Clock, rounds: int, median: float
 ) -> None:
-    log: list[Any] = []
-    baseline, mine = Scripted((12.0,), log), Scripted((12.0, 6.0, 4.0, 3.0)[:rounds], log)
-    timing = Interleaved(warmups=0, min_rounds=rounds, max_rounds=rounds)
-    evaluate = Evaluator(replace(problem, timing=timing, baseline=candidate(workload=baseline)))
+    evaluate = scripted(problem, clock, 12.0, min_rounds=rounds, max_rounds=rounds)
+    mine = Scripted(clock, (12.0, 6.0, 4.0, 3.0)[:rounds])
     one = candidate(0.5, workload=mine)
     outcome = measured(evaluate(one))
     assert outcome.samples["speedup"] == (1.0, 2.0, 3.0, 4.0)[:rounds]
     assert outcome.metrics["speedup"] == median
     small, dense = evaluate.compressed(one), evaluate.compressed(candidate())
-    assert [entry[1] for entry in log[: 2 * rounds]] == [small, dense] * rounds
-    assert [entry[1] for entry in log[2 * rounds :]] == [small]  # the memory pass
+    turns = [[dense, small], [small, dense]] * 2
+    assert [model for _, model in clock.log[: 2 * rounds]] == list(chain(*turns[:rounds]))
 
 
-def test_the_baseline_at_another_batch_size_is_still_timed_beside_the_baseline(problem: Problem) -> None:
-    baseline, mine = Scripted((4.0,)), Scripted((2.0,), batch_size=2)
-    evaluate = Evaluator(replace(problem, baseline=candidate(workload=baseline)))
-    assert measured(evaluate(candidate(workload=mine))).metrics["speedup"] == 2.0
+def test_the_baseline_at_another_batch_size_is_still_timed_beside_the_baseline(problem: Problem, clock: Clock) -> None:
+    evaluate = scripted(problem, clock, 4.0)
+    mine = Scripted(clock, (2.0,), batch_size=2)
+    metrics = measured(evaluate(candidate(workload=mine))).metrics
+    assert metrics["speedup"] == 2.0
+    assert metrics["compression_speedup"] == 1.0
+
+
+# ---- what it is timed beside
+
+
+def test_facts_say_how_it_was_timed(problem: Problem, clock: Clock) -> None:
+    evaluate = scripted(problem, clock, 4.0, clock="cpu")
+    baseline = evaluate.problem.baseline
+    assert measured(evaluate(baseline)).facts == {"stopped": "rounds", "reference": "itself", "clock": "cpu"}
+    evaluate = scripted(problem, clock, 4.0, min_rounds=6, max_rounds=6)
+    own, of_dense = (2.0,) * 6, (6.0,) * 6
+    facts = measured(evaluate(candidate(0.5, 8, workload=Scripted(clock, own + of_dense)))).facts
+    assert facts == {"stopped": "precision", "reference": "baseline", "clock": "wall", "realised_gain": "speed, memory"}
+    own, of_dense = (5.0,) * 6, (4.0,) * 6
+    facts = measured(evaluate(candidate(0.5, 8, workload=Scripted(clock, own + of_dense)))).facts
+    assert facts["realised_gain"] == "memory"
+    assert facts["no_realised_gain"].startswith("no faster than dense (0.80x)")
+
+
+@pytest.mark.parametrize("reference", ["auto", "baseline", "sentinel"])
+def test_the_sentinel_gives_the_same_speedup_as_the_baseline(
+    problem: Problem, clock: Clock, monkeypatch: pytest.MonkeyPatch, reference: str
+) -> None:
+    """Each against its own neighbour; the stand-in takes 2 s, the baseline 12, the candidate 3."""
+    stand_in = Scripted(clock, (2.0,))
+    monkeypatch.setattr(Sentinel, "run", lambda _self, model, watch: stand_in.run(model, watch))
+    evaluate = scripted(problem, clock, 12.0, reference=reference, min_rounds=6, max_rounds=6)
+    outcome = measured(evaluate(candidate(0.5, workload=Scripted(clock, (3.0,)))))
+    assert outcome.metrics["speedup"] == pytest.approx(4.0)
+    assert outcome.metrics["speedup.low"] == pytest.approx(4.0)
+    assert outcome.facts["reference"] == ("sentinel" if reference == "sentinel" else "baseline")
+    assert outcome.metrics["reference_latency"] == (2.0 if reference == "sentinel" else 12.0)
+
+
+def test_the_real_sentinel_agrees_with_the_baseline_roughly(problem: Problem) -> None:
+    timing = replace(QUICK, warmups=1, min_rounds=7, max_rounds=7)
+    speedups = []
+    for reference in ("baseline", "sentinel"):
+        evaluate = Evaluator(replace(problem, timing=replace(timing, reference=reference)))
+        speedups.append(measured(evaluate(candidate(0.5, batch=4))).metrics["speedup"])
+    assert 0.5 < speedups[1] / speedups[0] < 2.0
+
+
+def test_the_drift_is_the_latency_of_the_reference_over_its_first(problem: Problem, clock: Clock) -> None:
+    evaluate = scripted(problem, clock, 4.0, 5.0)
+    mine = Scripted(clock, (1.0,))
+    first, second = (measured(evaluate(candidate(ratio, workload=mine))).metrics for ratio in (0.5, 0.25))
+    assert (first["drift"], first["reference_latency"]) == (1.0, 4.0)
+    assert second["drift"] in (1.0, 1.25)
+    assert second["drift"] == second["reference_latency"] / 4.0
+
+
+def test_the_dense_model_is_measured_once_per_workload(evaluate: Evaluator, monkeypatch: pytest.MonkeyPatch) -> None:
+    ran: list[tuple[Any, bool]] = []
+    run = Bench.run
+
+    def watched(self: Bench, workload: Any, model: LoadedModel, *rest: Any) -> Any:
+        ran.append((workload.batch_size, model is evaluate.compressed(candidate())))
+        return run(self, workload, model, *rest)
+
+    monkeypatch.setattr(Bench, "run", watched)
+    for ratio, batch in ((0.5, 1), (0.25, 1), (0.5, 2), (0.25, 2), (0.0, 2), (0.0, 1)):
+        evaluate(candidate(ratio, batch=batch))
+    of_dense = [batch for batch, dense in ran if dense]
+    assert of_dense == [1, 2, 2, 1]  # when first needed, and when asked for
+    assert len(ran) == 4 + 4
+
+
+def test_the_gain_is_over_the_dense_model_at_the_same_batch_size(problem: Problem, clock: Clock) -> None:
+    evaluate = scripted(problem, clock, 12.0)
+    larger = Scripted(clock, (6.0, 2.0), batch_size=4)  # the candidate is timed first, then the dense model
+    metrics = measured(evaluate(candidate(0.5, 8, workload=larger))).metrics
+    assert metrics["speedup"] == 2.0
+    assert metrics["compression_speedup"] == pytest.approx(2.0 / 6.0)
+    assert metrics["weight_ratio"] < 1
+
+
+def test_candidates_are_confirmed_in_shared_rounds(problem: Problem, clock: Clock) -> None:
+    evaluate = scripted(problem, clock, 12.0, min_rounds=2, max_rounds=2)
+    members = [candidate(ratio, workload=Scripted(clock, (seconds,))) for ratio, seconds in ((0.5, 3.0), (0.25, 6.0))]
+    found = evaluate.confirm(members)
+    assert [one.metrics["speedup"] for one in found] == [4.0, 2.0]
+    assert [one.samples["speedup"] for one in found] == [(4.0, 4.0), (2.0, 2.0)]
+    assert all(one.facts["stopped"] == "rounds" for one in found)
+    assert all(one.metrics.keys() <= KNOWN for one in found)
+    assert not any("accuracy" in one.metrics for one in found)
+    models = [evaluate.compressed(one) for one in (candidate(), *members)]
+    assert [model for _, model in clock.log] == [*models, *reversed(models)]
+
+
+# ---- memory
+
+
+def test_what_cannot_fit_is_refused_before_anything_is_built(
+    evaluate: Evaluator, toy: Toy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    huge = candidate(0.5, 8, workload=Generation(batch_size=4096, prompt_tokens=64, new_tokens=2))
+    needed = evaluate.predict(huge)["predicted_peak"]
+    built: list[object] = []
+    monkeypatch.setattr(Structured, "prune_", lambda *_: built.append("pruned"))
+    monkeypatch.setattr(Cpu, "free_memory", lambda _self: 5 * 2**20)
+    failure = failed(evaluate(huge))
+    assert failure.reason is Reason.OUT_OF_MEMORY
+    assert failure.message == f"out of memory by prediction: {needed / 2**20:,.0f} MiB needed, 5 MiB free"
+    assert needed > 100 * 2**20
+    assert built == toy.scored == []
+    monkeypatch.setattr(Cpu, "free_memory", lambda _self: int(needed) + 1)
+    assert evaluate._reference(huge, evaluate._shapes(huge)) == "baseline"
+
+
+def test_weights_that_are_there_already_are_not_needed_twice(
+    evaluate: Evaluator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = candidate(0.5, 8)
+    shapes = evaluate._shapes(one)
+    assert shapes is not None
+    monkeypatch.setattr(Cpu, "free_memory", lambda _self: shapes.peak - shapes.weights)
+    assert failed(evaluate(one)).reason is Reason.OUT_OF_MEMORY
+    evaluate.compressed(one)
+    assert measured(evaluate(one))
+
+
+# ---- accuracy
+
+
+def test_the_difference_to_the_baseline_is_exactly_zero_for_the_baseline(evaluate: Evaluator, toy: Toy) -> None:
+    toy.act = lambda _model: 0.5 - len(toy.scored) / 8
+    same = measured(evaluate(candidate())).metrics
+    assert [same[f"accuracy_difference{end}"] for end in ("", ".low", ".high")] == [0.0, 0.0, 0.0]
+    other = measured(evaluate(candidate(0.5))).metrics
+    assert other["accuracy_difference"] == -0.125
+    assert other["accuracy_difference.low"] <= -0.125 <= other["accuracy_difference.high"]
+    assert len(toy.scored) == 2
+
+
+def test_the_baseline_is_scored_though_nobody_asked_for_it(evaluate: Evaluator, toy: Toy) -> None:
+    measured(evaluate(candidate(0.5)))
+    assert len(toy.scored) == 2
 
 
 def explode(error: BaseException) -> Callable[[LoadedModel], float]:
@@ -361,7 +573,7 @@ def test_statistics_are_those_of_the_baseline_gathered_once(
 
 def test_recovery_makes_a_prediction_void_whatever_was_pruned(evaluate: Evaluator) -> None:
     chosen = replace(candidate(), pruning=Structured(ffn_ratio=0.3), recovery=Distillation(steps=1))
-    assert math.isnan(evaluate.predict(chosen))
+    assert evaluate.predict(chosen).keys() == {"predicted_peak"}
 
 
 def test_a_singular_system_is_a_failure_that_says_what_helps(evaluate: Evaluator) -> None:
