@@ -82,7 +82,9 @@ CONDITIONS: Mapping[str, Metric] = _metrics(
     Metric("speedup.low", "", True, "lower end of the speed-up's interval, 95 % where there are six rounds"),
     Metric("speedup.high", "", True, "upper end of that interval"),
     Metric("speedup.error", "", False, "half of that interval over the speed-up"),
-    Metric("speedup.trial", "", True, "speed-up that the trial itself measured, where another measurement confirmed it"),
+    Metric(
+        "speedup.trial", "", True, "speed-up that the trial itself measured, where another measurement confirmed it"
+    ),
     Metric("rounds", "", True, "timed rounds that count"),
     Metric("rounds_strained", "", False, "rounds put aside because something else took the processor"),
     Metric("timing_seconds", "s", False, "spent on timing, warm-up included"),

@@ -108,7 +108,7 @@ class Interleaved:
             (strained if done.strain.wait > self.strain else calm).append(done)
             counted = self._counted(calm, strained)
             if len(counted) >= look or perf_counter() - start >= self.max_seconds:
-                stopped = self._stop(counted, perf_counter() - start)
+                stopped = self._stop(counted, len(calm) + len(strained), perf_counter() - start)
                 look = min(max(len(counted) + 1, int(look * _LOOKS)), self.max_rounds)
         return self._sampled(calm, strained, stopped, perf_counter() - began)
 
@@ -133,14 +133,15 @@ class Interleaved:
         waited = sum(each.seconds for each in strained)
         return calm if len(calm) >= self.min_rounds or waited <= self.patience else [*calm, *strained]
 
-    def _stop(self, counted: Sequence[Round], seconds: float) -> Stopped | None:
+    def _stop(self, counted: Sequence[Round], done: int, seconds: float) -> Stopped | None:
         enough = len(counted) >= max(FEWEST, self.min_rounds) and seconds >= self.min_seconds
         if enough and self._error(counted) <= self.precision:
             return "precision"
         if len(counted) >= self.max_rounds:
             return "rounds"
-        late = seconds >= self.max_seconds + self.patience  # calm rounds did not come, and strained ones are few
-        return "seconds" if late or (seconds >= self.max_seconds and len(counted) >= self.min_rounds) else None
+        if seconds < self.max_seconds + self.patience:
+            done = len(counted)  # later on strained rounds do as well: calm ones did not come
+        return "seconds" if seconds >= self.max_seconds and done >= self.min_rounds else None
 
     def _error(self, counted: Sequence[Round]) -> float:
         estimates = self._estimates(counted)
@@ -159,7 +160,7 @@ class Interleaved:
         return float(np.mean(timing.cpu if self.clock == "cpu" else timing.latency))
 
     def _sampled(self, calm: list[Round], strained: list[Round], stopped: Stopped, seconds: float) -> Sampled:
-        contended = len(calm) < self.min_rounds
+        contended = bool(strained) and len(calm) < self.min_rounds
         counted = [*calm, *strained] if contended else calm
         runs = range(len(counted[0].timings))
         timings = tuple(merge([each.timings[run] for each in counted]) for run in runs)

@@ -69,6 +69,7 @@ ON_THIS_CPU = [
 ON_ANY_CPU = [
     *((family, "dense", storing) for family in CORE for storing in STORING),
     *((family, "shallow", "8 bits") for family in OTHERS),
+    ("t5", "shallow", "16 bits"),  # at whose peak an idle dropout would count, if it were taken for a copy
 ]
 PLAIN = CpuKernels(bf16=False, int8=False)
 

@@ -181,6 +181,11 @@ def test_the_most_rounds_are_never_exceeded(clock: Clock, most: int) -> None:
     assert len(sampled.ratios[1]) == most
 
 
+def test_slow_runs_are_neither_cut_short_nor_called_contended(clock: Clock) -> None:
+    sampled = timed(clock, (24.0,), min_rounds=3, max_rounds=9, max_seconds=10.0, patience=3.0)
+    assert (sampled.stopped, len(sampled.ratios[1]), sampled.contended) == ("seconds", 3, False)
+
+
 def test_the_interval_is_looked_at_ever_more_rarely(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every look is a chance to stop too early."""
     looks: list[int] = []
