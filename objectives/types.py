@@ -53,9 +53,9 @@ class Measurement:
     """What was measured of one candidate.
 
     ``metrics`` maps names of :data:`objectives.metrics.METRICS` and ``CONDITIONS`` to finite floats in base units; one
-    that does not apply (``ttft`` of an encoder) is absent, never zero. ``samples`` keeps raw timings in seconds, warm-up
-    excluded, and the per-example scores, whose names are ``ids``; ``notes`` says what was not done as asked (a layer
-    kept in 16 bits). ``facts``: texts by name, such as why sampling ``stopped``.
+    that does not apply (``ttft`` of an encoder) is absent, never zero. ``samples`` keeps raw timings in seconds,
+    warm-up excluded, and the per-example scores, whose names are ``ids``; ``notes`` says what was not done as asked (a
+    layer kept in 16 bits). ``facts``: texts by name, such as why sampling ``stopped``.
     """
 
     metrics: Mapping[str, float]

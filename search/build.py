@@ -67,7 +67,8 @@ def explain(error: ValidationError, target: Any, key: str) -> str:
     if first["type"] in {"missing", "missing_argument", "missing_keyword_only_argument"}:
         return f"{where}: required, {_expected(target, name)}, got nothing"
     if first["type"] in {"value_error", "assertion_error"}:
-        return f"{where}: {first['ctx']['error']}, got {first['input']!r}"
+        given = f", got {first['input']!r}" if first["loc"] else ""  # what is wrong with several says so itself
+        return f"{where}: {first['ctx']['error']}{given}"
     return f"{where}: expected {_expected(target, name) or first['msg']}, got {first['input']!r}"
 
 

@@ -17,7 +17,7 @@ import pytest
 from search.cli import main
 
 TINY = (
-    "experiment=ci_tiny", "n_trials=4", "tracker=none", "device=cpu", "device.threads=1", "timing.max_rounds=3",
+    "experiment=ci_tiny", "n_trials=4", "tracker=none", "device=cpu", "device.threads=1", "timing.min_rounds=3",
 )  # fmt: skip
 
 

@@ -35,6 +35,7 @@ MEMORY_TOLERANCE = 0.05
 """Kernels and firmware keep a little for themselves, so equal machines report unequal bytes."""
 
 _SOURCES = ("objectives", "search", "conf")
+_WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
 _GIT_SECONDS = 2.0
 _GIT_ELSEWHERE = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE")  # set in hooks, where they name another repository
 
@@ -44,15 +45,16 @@ def fingerprint(device: Device) -> dict[str, str]:
 
     ``memory`` and ``device_memory`` in bytes. ``device`` has to be started, as its threads are among the facts.
     """
+    described = device.describe()
     found = {
-        **device.describe(),
+        **described,
         "memory": str(_memory()),
-        "driver": driver_version() if device.name == "cuda" else None,
+        "driver": driver_version() if described.get("device") == "cuda" else None,
         "kernel": platform.release(),
         "machine": platform.machine(),
         "python": platform.python_version(),
         **{name: _version(name) for name in PACKAGES},
-        "omp_wait_policy": os.environ.get("OMP_WAIT_POLICY") or "default",
+        "omp_wait_policy": " ".join(filter(None, map(os.environ.get, _WAITING))) or "default",
         "git_revision": _revision(Path(__file__).resolve().parents[2]),
     }
     return {name: value for name, value in found.items() if value}

@@ -33,6 +33,7 @@ log = logging.getLogger(__name__)
 ENVIRONMENT: Mapping[str, str] = {
     "MALLOC_ARENA_MAX": "1",  # one heap, so that freed memory can be given back and peaks repeat
     "OMP_WAIT_POLICY": "PASSIVE",  # waiting threads sleep: spinning costs 20-56 % noise on a shared machine
+    "GOMP_SPINCOUNT": "5000",  # but not at once: to be woken takes longer than a small product (docs/log.md)
     "TOKENIZERS_PARALLELISM": "false",
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "TRANSFORMERS_VERBOSITY": "error",

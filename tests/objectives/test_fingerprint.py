@@ -27,13 +27,16 @@ class Chip:
         return {"device": "cpu", "device_name": "Chip", "cores": "4", "threads": "2", "cpu_capability": "AVX2"}
 
 
-def of_chip() -> dict[str, str]:
+def of_chip(kind: str = "cpu") -> dict[str, str]:
     device: Any = Chip()
+    described = {**device.describe(), "device": kind}
+    device.describe = lambda: described
     return fingerprint(device)
 
 
 def test_all_facts_are_text_and_none_is_empty(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    monkeypatch.delenv("GOMP_SPINCOUNT", raising=False)
     facts = of_chip()
     assert all(isinstance(value, str) and value for value in facts.values())
     assert facts["device_name"] == "Chip"
@@ -46,7 +49,8 @@ def test_all_facts_are_text_and_none_is_empty(monkeypatch: pytest.MonkeyPatch) -
 
 def test_the_wait_policy_of_the_process_is_noted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMP_WAIT_POLICY", "PASSIVE")
-    assert of_chip()["omp_wait_policy"] == "PASSIVE"
+    monkeypatch.setenv("GOMP_SPINCOUNT", "5000")
+    assert of_chip()["omp_wait_policy"] == "PASSIVE 5000"
 
 
 def test_a_missing_package_is_absent(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -111,12 +115,13 @@ def test_the_driver_is_noted_where_it_is_loaded(monkeypatch: pytest.MonkeyPatch,
     library: Any = ModuleType("pynvml")
     library.NVMLError, library.nvmlInit, library.nvmlSystemGetDriverVersion = NvmlError, start, lambda: "580.1"
     monkeypatch.setitem(sys.modules, "pynvml", library)
-    assert of_chip().get("driver") == ("580.1" if loaded else None)
+    assert of_chip("cuda").get("driver") == ("580.1" if loaded else None)
+    assert "driver" not in of_chip()  # a driver does not change what a CPU measures
 
 
 def test_the_driver_is_absent_without_its_library(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pynvml", None)
-    assert "driver" not in of_chip()
+    assert "driver" not in of_chip("cuda")
 
 
 def git(folder: Path, *words: str) -> str:
