@@ -7,6 +7,7 @@ baseline stays loaded: every candidate is timed in turns with it.
 
 from __future__ import annotations
 
+import gc
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -20,7 +21,7 @@ from objectives.checkpoint import disk_bytes
 from objectives.errors import ModelError, Unsupported
 from objectives.measuring.bench import Bench, Ran
 from objectives.measuring.fingerprint import digest, fingerprint
-from objectives.measuring.footprint import Footprint, footprint, skeleton_of, sketch
+from objectives.measuring.footprint import FAKE_ERRORS, Footprint, footprint, skeleton_of, sketch
 from objectives.measuring.ledger import gains, promises, verdict
 from objectives.measuring.roofline import Peaks, peaks
 from objectives.measuring.weighing import block_weights, stored_bytes, weigh
@@ -59,7 +60,7 @@ class Evaluator:
         self._scores: dict[Recipe, Score] = {}
         self._built: dict[Recipe, LoadedModel] = {}
         self._dense: dict[Workload, Mapping[str, float]] = {}
-        self._footprints: dict[tuple[Recipe, Workload], Footprint] = {}
+        self._footprints: dict[tuple[Recipe, Workload], Footprint | None] = {}
 
     def __call__(self, candidate: Candidate) -> Outcome:
         """Measure one candidate. What cannot be measured comes back as a Failure, never as an exception."""
@@ -215,33 +216,42 @@ class Evaluator:
         workload = candidate.workload
         if _recipe(candidate) == _recipe(self.problem.baseline):
             self._dense[workload] = metrics
-        dense = self._dense_metrics(workload)
-        metrics |= gains(metrics, dense)
         facts = dict(ran.facts)
-        if shapes is not None:
-            dense_shapes = self._shapes(replace(self.problem.baseline, workload=workload))
-            assert dense_shapes is not None  # the same code runs on both
+        dense_shapes = self._shapes(replace(self.problem.baseline, workload=workload))
+        if shapes is not None and dense_shapes is not None:
             metrics |= promises(shapes, dense_shapes, workload, self._peaks)
-        if metrics is not dense and _recipe(candidate) != _recipe(self.problem.baseline):
-            facts |= verdict(metrics, dense, model, max(workload.tokens_read, workload.batch_size))
+        dense = self._dense_metrics(workload, dense_shapes)
+        if dense is not None:
+            metrics |= gains(metrics, dense)
+            if _recipe(candidate) != _recipe(self.problem.baseline):
+                facts |= verdict(metrics, dense, model, max(workload.tokens_read, workload.batch_size))
         return replace(ran, metrics=metrics, facts=facts)
 
-    def _dense_metrics(self, workload: Workload) -> Mapping[str, float]:
-        """Of the dense model at the same workload, measured once."""
+    def _dense_metrics(self, workload: Workload, shapes: Footprint | None) -> Mapping[str, float] | None:
+        """Of the dense model at the same workload, measured once; None where it does not fit, as many a compressed one
+        does.
+        """
         if workload not in self._dense:
+            if shapes is not None and shapes.peak - shapes.weights > self.problem.device.free_memory():
+                return None
             dense = replace(self.problem.baseline, workload=workload)
             reference = None if dense == self.problem.baseline else "baseline"
             self._run(dense, self._baseline, reference, None, weigh(self._baseline, block_weights(self._source)))
         return self._dense[workload]
 
     def _shapes(self, candidate: Candidate) -> Footprint | None:
-        """What a candidate will need, before it is built. None where only its accuracy will be measured."""
+        """What a candidate will need, before it is built. None where only its accuracy will be measured, or where its
+        code needs values.
+        """
         key = (_recipe(candidate), candidate.workload)
         if not candidate.quantization.stored:
             return None
         if key not in self._footprints:
             model = sketch(self._skeleton, candidate, self._statistics, self.problem.device)
-            self._footprints[key] = footprint(model, candidate.workload)
+            try:
+                self._footprints[key] = footprint(model, candidate.workload)
+            except FAKE_ERRORS:  # its code looks at values: it can be measured all the same
+                self._footprints[key] = None
         return self._footprints[key]
 
     def _reference(self, candidate: Candidate, shapes: Footprint | None) -> str | None:
@@ -252,6 +262,10 @@ class Evaluator:
         there = _recipe(candidate) in self._built
         needed = 0 if shapes is None else shapes.peak - (shapes.weights if there else 0)
         free = self.problem.device.free_memory()
+        if needed > free and self._built and not there:  # of what we hold ourselves
+            self._built.clear()
+            gc.collect()
+            free = self.problem.device.free_memory()
         if needed <= free:
             return "baseline" if asked == "auto" else asked
         if asked == "baseline" or needed > free + self._parkable():

@@ -84,8 +84,24 @@ def _confirmed(record: TrialRecord, metrics: Mapping[str, float], baseline: Tria
     timed["throughput"] = baseline.metrics["throughput"] * now
     if "compression_speedup" in record.metrics:
         timed["compression_speedup"] = record.metrics["compression_speedup"] * now / before
-    facts = {**record.facts, "reference": "baseline"} if record.facts else record.facts
-    return replace(record, metrics={**record.metrics, **timed}, facts=facts, confirmed=record.cached_from is None)
+    merged = {**record.metrics, **timed}
+    facts = {**_judged(record.facts, merged), "reference": "baseline"} if record.facts else record.facts
+    return replace(record, metrics=merged, facts=facts, confirmed=record.cached_from is None)
+
+
+def _judged(facts: Mapping[str, str], metrics: Mapping[str, float]) -> dict[str, str]:
+    """The ledger's verdict on speed, where what was confirmed says the opposite of the trial."""
+    gained = [word for word in facts.get("realised_gain", "").split(", ") if word not in ("", "none")]
+    speed = metrics.get("compression_speedup", 0.0)
+    faster = speed * (1 - metrics.get("speedup.error", 0.0)) > 1
+    if not facts.get("realised_gain") or faster == ("speed" in gained):
+        return dict(facts)
+    gained = [*(["speed"] if faster else []), *(word for word in gained if word != "speed")]
+    reasons = [why for why in facts.get("no_realised_gain", "").split("; ") if why and "faster" not in why]
+    if not faster:
+        reasons.insert(0, f"no faster than dense ({speed:.2f}x) when it was confirmed")
+    found = {**facts, "realised_gain": ", ".join(gained) or "none", "no_realised_gain": "; ".join(reasons)}
+    return {name: text for name, text in found.items() if text}
 
 
 def _why(number: int, records: Sequence[TrialRecord], front: ParetoFront) -> str:

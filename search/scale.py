@@ -21,14 +21,19 @@ def on_one_scale(records: Sequence[TrialRecord]) -> list[TrialRecord]:
     baseline = baseline_of(records)
     if baseline is None or "reference_latency" not in baseline.metrics:
         return list(records)
-    beside = [record for record in records if record.facts.get("reference") in ("itself", "baseline")]
-    pace = median(record.metrics["reference_latency"] for record in beside)
+    own = [record for record in records if _beside_baseline(record) and record.cached_from is None]
+    pace = median(record.metrics["reference_latency"] for record in own)
     items = baseline.metrics["throughput"] * baseline.metrics["latency.p50"]
-    return [_scaled(record, pace, items / pace) if record in beside else record for record in records]
+    return [_scaled(record, pace, items / pace) if "speedup" in record.metrics else record for record in records]
+
+
+def _beside_baseline(record: TrialRecord) -> bool:
+    return record.facts.get("reference") in ("itself", "baseline")
 
 
 def _scaled(record: TrialRecord, pace: float, throughput: float) -> TrialRecord:
-    factor = pace / record.metrics["reference_latency"]
+    """What ran beside a sentinel says nothing about the baseline's pace: its times stay as they are."""
+    factor = pace / record.metrics["reference_latency"] if _beside_baseline(record) else 1.0
     metrics = {name: _value(name, value, factor) for name, value in record.metrics.items()}
     return replace(record, metrics={**metrics, "throughput": throughput * record.metrics["speedup"]})
 

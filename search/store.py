@@ -207,12 +207,12 @@ def save_confirmation(study: Study, confirmation: Confirmation) -> None:
 
 
 def confirmation_of(study: Study) -> Confirmation:
-    """What confirming the front gave when the study ran last; an attempt that failed is forgotten."""
+    """What confirming the front gave when the study ran last."""
     stored = study.user_attrs.get(CONFIRMATION, {})
     members, dropped = (
         {int(number): value for number, value in stored.get(name, {}).items()} for name in ("members", "dropped")
     )
-    return Confirmation(members, dropped)
+    return Confirmation(members, dropped, stored.get("failed", ""))
 
 
 def orphans(study: Study) -> list[FrozenTrial]:

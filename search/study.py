@@ -159,6 +159,7 @@ class Loop:
         def measure(records: Sequence[TrialRecord]) -> Sequence[Measurement]:
             return runner.confirm([self.config.space.candidate(record.params) for record in records]).result()
 
+        self.confirmation = replace(self.confirmation, failed="")
         try:
             self.confirmation = confirm_front(self.records, self._cut, measure, self.confirmation)
         except Exception as error:  # the worker was killed, ran out of time or memory

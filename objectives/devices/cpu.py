@@ -136,7 +136,7 @@ class Cpu:
             watch = Allocations()
             excerpt.run(model, watch)
             peaks[phase] = watch.peaks[phase]
-        return Memory(peaks, watch.cache, {"resident_peak": float(resident)})
+        return Memory(peaks, watch.cache, {"resident_peak": float(resident)} if resident else {})
 
     def free_memory(self) -> int:
         """See ``objectives.types.Device``: of the machine, or what the process's limits leave of it."""
@@ -163,19 +163,29 @@ def _cgroup_free(root: Path = Path("/sys/fs/cgroup")) -> list[int]:
         ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
     ):
         try:
-            found.append(int((root / limit).read_text()) - int((root / used).read_text()))
+            free = int((root / limit).read_text()) - int((root / used).read_text())
+            found.append(free + _file_cache((root / limit).with_name("memory.stat")))
         except (OSError, ValueError):  # no such file, or "max"
             continue
     return found
 
 
+def _file_cache(stat: Path) -> int:
+    """Bytes of files that a control group holds in memory and gives back when asked."""
+    fields = dict(line.split()[:2] for line in stat.read_text().splitlines())
+    return sum(int(fields.get(name, 0)) for name in ("active_file", "inactive_file"))
+
+
 def _resident_peak(run: Callable[[], Any]) -> int:
-    """Bytes by which the process's resident set grows while ``run()`` runs."""
+    """Bytes by which the process's resident set grows while ``run()`` runs; 0 where the kernel does not let one ask."""
     with _mapped_malloc():
         gc.collect()
         _trim()
         resting = _status_bytes("VmRSS")
-        Path("/proc/self/clear_refs").write_text("5")
+        try:
+            Path("/proc/self/clear_refs").write_text("5")
+        except OSError:
+            return 0
         run()
         return max(0, _status_bytes("VmHWM") - resting)
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
+from torch._subclasses import fake_tensor
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
 from objectives.calibration import Statistics
@@ -21,6 +22,14 @@ from objectives.measuring.trace import Forward, Trace, tracing
 from objectives.measuring.weighing import stored_bytes
 from objectives.models import LoadedModel
 from objectives.types import Candidate, Device, Phase, Workload
+
+FAKE_ERRORS = (
+    fake_tensor.DataDependentOutputException,
+    fake_tensor.DynamicOutputShapeException,
+    fake_tensor.UnsupportedFakeTensorException,
+    fake_tensor.UnsupportedOperatorException,
+)
+"""What torch raises where shapes alone do not say what comes next."""
 
 
 @dataclass(frozen=True)

@@ -93,7 +93,7 @@ class Interleaved:
 
     def for_many(self, runs: int) -> Interleaved:
         """The same for ``runs`` candidates at once, with as much time as they would get one by one."""
-        return replace(self, max_seconds=self.max_seconds * runs)
+        return replace(self, max_seconds=self.max_seconds * runs, patience=self.patience * runs)
 
     def time(self, runs: Sequence[Run]) -> Sampled:
         """Time ``runs`` in turns; the first is what the others are compared with."""
@@ -102,11 +102,14 @@ class Interleaved:
         start, look = perf_counter(), self.min_rounds
         calm: list[Round] = []
         strained: list[Round] = []
+        counted: list[Round] = []
         stopped: Stopped | None = None
         while stopped is None:
             done = self._round(runs, repeats, len(calm) + len(strained))
             (strained if done.strain.wait > self.strain else calm).append(done)
-            counted = self._counted(calm, strained)
+            before, counted = len(counted), self._counted(calm, strained)
+            if len(counted) < before:  # enough calm rounds at last: what was looked at counts no more
+                look = self.min_rounds
             if len(counted) >= look or perf_counter() - start >= self.max_seconds:
                 stopped = self._stop(counted, len(calm) + len(strained), perf_counter() - start)
                 look = min(max(len(counted) + 1, int(look * _LOOKS)), self.max_rounds)

@@ -206,7 +206,7 @@ def test_the_interval_is_looked_at_ever_more_rarely(clock: Clock, monkeypatch: p
 
 
 def test_many_runs_get_the_time_that_each_would_get_alone() -> None:
-    assert Interleaved(max_seconds=4.0).for_many(3) == Interleaved(max_seconds=12.0)
+    assert Interleaved(max_seconds=4.0, patience=2.0).for_many(3) == Interleaved(max_seconds=12.0, patience=6.0)
 
 
 def test_the_least_rounds_cannot_be_more_than_the_most() -> None:

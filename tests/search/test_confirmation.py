@@ -102,6 +102,19 @@ def test_a_confirmed_record_carries_the_new_speed_and_what_its_trial_said() -> N
     assert [record.confirmed for record in new] == [False, True, False]
 
 
+def test_the_ledger_follows_what_was_confirmed() -> None:
+    facts = {"realised_gain": "speed, memory", "reference": "baseline"}
+    slow = Confirmation({1: {"speedup": 1.8, "speedup.error": 0.01}})
+    (_, now) = confirmed([BASELINE, trial(1, 2.2, 200, facts=facts)], slow)  # 1.1 times dense, then 0.9
+    assert now.facts["realised_gain"] == "memory"
+    assert now.facts["no_realised_gain"] == "no faster than dense (0.90x) when it was confirmed"
+    facts = {"realised_gain": "none", "no_realised_gain": "no faster than dense (0.98x): kernels; no smaller: weights"}
+    fast = Confirmation({1: {"speedup": 2.4, "speedup.error": 0.01}})
+    (_, now) = confirmed([BASELINE, trial(1, 1.96, 200, facts=facts)], fast)
+    assert now.facts["realised_gain"] == "speed"
+    assert now.facts["no_realised_gain"] == "no smaller: weights"
+
+
 @pytest.mark.parametrize(
     ("objectives", "timed"),
     [
@@ -178,7 +191,11 @@ def test_a_failed_confirmation_costs_a_warning_and_is_said_in_the_report(make_co
     assert in_words(info, rows_of(frame(result.records, result.front))) == [
         "The front was not confirmed: RuntimeError: the worker died."
     ]
-    assert store.confirmation_of(store.open_study(result.config, result.config.sampler)).failed == ""
+    stored = load([f"study={result.config.name}", f"home={result.config.home}"])
+    assert stored.confirmation.failed == "RuntimeError: the worker died"
+    mended = exhaustive(make_config, Honest())
+    assert run_study(mended, Quiet()).confirmation.failed == ""
+    assert store.confirmation_of(store.open_study(mended, mended.sampler)).failed == ""
 
 
 def test_the_report_names_who_was_dropped_and_what_was_promised(make_config: Any, tmp_path: Any) -> None:

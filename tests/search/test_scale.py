@@ -46,11 +46,20 @@ def test_throughput_and_latency_agree_on_one_scale() -> None:
         assert record.metrics["throughput"] == pytest.approx(8 / record.metrics["latency.p50"])
 
 
-def test_what_was_timed_beside_a_sentinel_or_failed_stays_as_it_is() -> None:
-    base = trial(0, 1.0, 1.0, is_baseline=True)
+def test_what_was_timed_beside_a_sentinel_keeps_its_times_and_gets_the_scale_of_throughput() -> None:
+    base = trial(0, 1.0, 5.0, is_baseline=True)
+    base = replace(base, metrics={**base.metrics, "throughput": 8 / 5})
     other = trial(1, 2.0, 9.0, facts={"reference": "sentinel"})
-    failed = TrialRecord(2, "u2", {}, "failed", reason="timeout")
-    assert on_one_scale([base, other, failed]) == [base, other, failed]
+    failed = TrialRecord(4, "u4", {}, "failed", reason="timeout")
+    scaled = on_one_scale([base, other, trial(2, 1.0, 1.0), trial(3, 1.0, 1.0), failed])
+    assert scaled[1].metrics == {**other.metrics, "throughput": 16.0}
+    assert scaled[4] is failed
+
+
+def test_repeats_of_a_cell_have_no_vote_on_the_pace() -> None:
+    records = [trial(0, 1.0, 1.0, is_baseline=True), trial(1, 2.0, 3.0)]
+    records += [trial(number, 2.0, 3.0, cached_from=1) for number in range(2, 9)]
+    assert on_one_scale(records)[0].metrics["latency.p50"] == pytest.approx(2.0)
 
 
 def test_only_new_values_count_as_changed() -> None:
