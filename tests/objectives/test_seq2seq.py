@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -107,7 +108,7 @@ def test_a_packed_model_generates_after_loading(tiny: Tiny, statistics: Collecte
 
 
 def test_a_stack_that_is_not_there_is_named(tiny: Tiny) -> None:
-    half = LoadedModel(BartForCausalLM(tiny("bart").module.config), None, "causal_lm")
+    half = LoadedModel(BartForCausalLM(copy.deepcopy(tiny("bart").module.config)), None, "causal_lm")
     with pytest.raises(Unsupported, match=r"^model\.head: loaded like this, BartDecoderWrapper has no encoder\.layers"):
         list(half.blocks())
 
