@@ -281,13 +281,13 @@ def text_of(state: State, lines: Sequence[Line]) -> str:
     parts = [
         "# Measuring: how far the figures can be trusted",
         *(__doc__ or "").strip().split("\n\n")[:1],
-        f"{machine['device_name']}, {machine['cores']} cores, torch {machine['torch']}, OMP_WAIT_POLICY=PASSIVE, "
+        f"{machine['device_name']}, {machine['cores']} cores, torch {machine['torch']}, OMP_WAIT_POLICY=PASSIVE with 5000 spins, "
         "machine shared. Written by `python benchmarks/measuring.py`; every sample is in measuring.json. "
         "**CUDA: not run.**",
         "## Promises", f"| asked | measured | holds |\n|---|---|---|\n{promised}",
         "## Speed-up of MiniLM-L6, 30 % pruned, batch 1 x 128, while another process keeps one core busy",
-        "Seconds: what one answer took; to +-2 %: what it would take until 95 % of answers are within 2 %, at least "
-        "the scheme's own schedule.",
+        "Seconds: what one answer took; to +-2 %: what it would take until 95 % of answers are within 2 %; of "
+        "optimum-benchmark's scheme at least its own schedule.",
         f"| | speed-up | variation | range | seconds | to +-2 % |\n|---|--:|--:|--:|--:|--:|\n{schemes}",
         "## Peak memory: predicted from shapes, and measured",
         "Resident: the kernel's high-water mark of the same cell in the last trial over that in the first.",
