@@ -281,7 +281,8 @@ def text_of(state: State, lines: Sequence[Line]) -> str:
     parts = [
         "# Measuring: how far the figures can be trusted",
         *(__doc__ or "").strip().split("\n\n")[:1],
-        f"{machine['device_name']}, {machine['cores']} cores, torch {machine['torch']}, OMP_WAIT_POLICY=PASSIVE with 5000 spins, "
+        f"{machine['device_name']}, {machine['cores']} cores, torch {machine['torch']}, "
+        "OMP_WAIT_POLICY=PASSIVE with 5000 spins, "
         "machine shared. Written by `python benchmarks/measuring.py`; every sample is in measuring.json. "
         "**CUDA: not run.**",
         "## Promises", f"| asked | measured | holds |\n|---|---|---|\n{promised}",
