@@ -13,11 +13,13 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from statistics import mean, median, stdev
+from typing import Literal
 
 import torch
 from torch.utils.benchmark import Timer
 
 from objectives.measuring.interleaved import Interleaved
+from objectives.measuring.pace import Pace
 from objectives.types import Timing
 
 Run = Callable[[], Timing]
@@ -48,13 +50,14 @@ def busy_core() -> Iterator[None]:
         other.wait()
 
 
-def ours(clock: str) -> Callable[[Run, Run], Answer]:
-    """Interleaved pairs until the interval of the median ratio is narrow."""
+def ours(clock: Literal["wall", "cpu"], fixed: Run) -> Callable[[Run, Run], Answer]:
+    """Interleaved pairs until the interval of the median ratio is narrow; ``fixed`` tells the machine's pace."""
+    timing = Interleaved(clock=clock, precision=PRECISION, max_rounds=2000, max_seconds=30.0)
+    pace = Pace(fixed, timing.seconds)
 
     def answer(dense: Run, model: Run) -> Answer:
-        timing = Interleaved(clock=clock, precision=PRECISION, max_rounds=2000, max_seconds=30.0)
         began = time.perf_counter()
-        sampled = timing.time([dense, model])
+        sampled = timing.time([dense, model], pace)
         seconds = time.perf_counter() - began
         found = sampled.estimates[1]
         return Answer(found.value, seconds, seconds * max(1.0, (found.error / PRECISION) ** 2))
@@ -109,14 +112,13 @@ def _needed(samples: Sequence[Sequence[float]], seconds: float) -> float:
     return seconds * (error / PRECISION) ** 2
 
 
-SCHEMES: dict[str, Callable[[Run, Run], Answer]] = {
-    "interleaved, wall": ours("wall"),
+RIVALS: dict[str, Callable[[Run, Run], Answer]] = {
     "blocks, median": blocks(median),
     "blocks, min": blocks(min),
     "torch.utils.benchmark": torch_timer,
     "optimum-benchmark's scheme": optimum,
 }
-"""On any number of threads; CPU time (``ours("cpu")``) on one."""
+"""What others do, on any number of threads."""
 
 
 def variation(values: Sequence[float]) -> float:

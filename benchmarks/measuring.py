@@ -37,7 +37,9 @@ from objectives.measuring.encoding import Encoding
 from objectives.measuring.fingerprint import fingerprint
 from objectives.measuring.generation import Generation
 from objectives.measuring.interleaved import Interleaved
+from objectives.measuring.pace import Pace
 from objectives.measuring.roofline import Peaks
+from objectives.measuring.sentinel import Sentinel
 from objectives.models import Checkpoint
 from objectives.problem import Problem
 from objectives.pruning.criteria.activation import Activation
@@ -85,7 +87,10 @@ def busy(repeats: int, rivals: int) -> State:
         dense, model = (ev.compressed(candidate(ratio, 16, Encoding())) for ratio in (0.0, 0.3))
         bench = Bench(Cpu(threads=threads), QUICK, dense, Encoding(), Peaks(1.0, {"float32": 1.0}))
         runs = bench.timed(Encoding(), dense), bench.timed(Encoding(), model)
-        schemes = {**estimators.SCHEMES, **({"interleaved, CPU time": estimators.ours("cpu")} if threads == 1 else {})}
+        fixed = bench.timed(Sentinel("cpu", size=512), dense)
+        schemes = {"interleaved, wall": estimators.ours("wall", fixed), **estimators.RIVALS}
+        if threads == 1:
+            schemes["interleaved, CPU time"] = estimators.ours("cpu", fixed)
         with estimators.busy_core():
             for index in range(repeats):
                 for name, scheme in schemes.items():
@@ -213,13 +218,14 @@ def same(pairs: int) -> State:
     recipes = [candidate(0.2, 16, Encoding()), candidate(0.2, 8, Encoding(batch_size=4)), candidate(0.0, 4, Encoding())]
     timing = Interleaved()
     bench = Bench(Cpu(), timing, dense, Encoding(), Peaks(1.0, {"float32": 1.0}))
+    pace = Pace(bench.timed(Sentinel("cpu", size=512), dense), timing.seconds)
     quotients, seconds = [], []
     for index in range(pairs):
         own = recipes[index % len(recipes)]
         found = []
         for _ in range(2):
             model = ev._compress((own.pruning, own.recovery, own.quantization), ev._statistics)
-            sampled = timing.time([bench.timed(Encoding(), dense), bench.timed(own.workload, model)])
+            sampled = timing.time([bench.timed(Encoding(), dense), bench.timed(own.workload, model)], pace)
             found.append(sampled.estimates[1].value)
             seconds.append(sampled.conditions["timing_seconds"])
         quotients.append(found[0] / found[1])

@@ -19,7 +19,7 @@ import torch
 from objectives.calibration import Domains, Statistics
 from objectives.checkpoint import disk_bytes
 from objectives.errors import ModelError, Unsupported
-from objectives.measuring.bench import Bench, Ran
+from objectives.measuring.bench import Bench, Ran, Reference
 from objectives.measuring.fingerprint import digest, fingerprint
 from objectives.measuring.footprint import FAKE_ERRORS, Footprint, footprint, skeleton_of, sketch
 from objectives.measuring.ledger import gains, promises, verdict
@@ -95,10 +95,37 @@ class Evaluator:
         return {name: value for name, value in found.items() if not math.isnan(value)}
 
     def confirm(self, candidates: Sequence[Candidate]) -> list[Measurement]:
-        """Time ``candidates`` once more, against each other and the baseline in shared rounds; speed only."""
-        models = [self.compressed(candidate) for candidate in candidates]  # all are kept alive here
-        runs = [(candidate.workload, model) for candidate, model in zip(candidates, models)]
-        return [Measurement(ran.metrics, ran.samples, ran.notes, ran.facts) for ran in self._bench.confirm(runs)]
+        """Time ``candidates`` once more, in as many shared rounds with the baseline as memory allows; speed only.
+
+        Raises MemoryError where one cannot fit by itself, Unsupported where one cannot be built.
+        """
+        found: dict[int, Ran] = {}
+        waiting = list(enumerate(candidates))
+        while waiting:
+            group, reference = self._together([candidate for _, candidate in waiting])
+            own, waiting = waiting[:group], waiting[group:]
+            if reference == "sentinel":
+                self._bench.link()
+            with self._parked(reference == "sentinel"):
+                runs = [(candidate.workload, self.compressed(candidate)) for _, candidate in own]
+                found |= dict(zip((index for index, _ in own), self._bench.confirm(runs, reference)))
+        return [Measurement(ran.metrics, ran.samples, ran.notes, ran.facts) for _, ran in sorted(found.items())]
+
+    def _together(self, candidates: Sequence[Candidate]) -> tuple[int, Reference]:
+        """How many of the first fit into memory at once, by prediction, and beside what."""
+        reference = self._reference(candidates[0], self._shapes(candidates[0])) or "baseline"
+        if reference == "sentinel" and self._parkable():
+            return 1, reference
+        free, weights, run = self.problem.device.free_memory(), dict[Recipe, int](), 0
+        for count, candidate in enumerate(candidates):
+            shapes = self._shapes(candidate)
+            if shapes is None:
+                continue
+            weights[_recipe(candidate)] = 0 if _recipe(candidate) in self._built else shapes.weights
+            run = max(run, shapes.peak - shapes.weights)
+            if count and sum(weights.values()) + run > free:
+                return count, reference
+        return len(candidates), reference
 
     def prepare(self) -> Mapping[str, str]:
         """Load the model; returns hardware, versions and the hash of the weights. Raises ModelError."""
@@ -172,6 +199,9 @@ class Evaluator:
     def _measure(self, candidate: Candidate) -> Outcome:
         shapes = self._shapes(candidate)
         reference = self._reference(candidate, shapes)
+        if reference == "sentinel":  # what the baseline has to say, while it is where it runs
+            self._bench.link()
+            self.score(self.problem.baseline)
         with self._parked(reference == "sentinel"):
             model = self.compressed(candidate)
             metrics = weigh(model, block_weights(self._source))
@@ -203,7 +233,7 @@ class Evaluator:
         self,
         candidate: Candidate,
         model: LoadedModel,
-        reference: str | None,
+        reference: Reference | None,
         shapes: Footprint | None,
         weights: Mapping[str, float],
     ) -> Ran:
@@ -220,7 +250,8 @@ class Evaluator:
         dense_shapes = self._shapes(replace(self.problem.baseline, workload=workload))
         if shapes is not None and dense_shapes is not None:
             metrics |= promises(shapes, dense_shapes, workload, self._peaks)
-        dense = self._dense_metrics(workload, dense_shapes)
+        parked = reference == "sentinel" and bool(self._parkable())
+        dense = self._dense.get(workload) if parked else self._dense_metrics(workload, dense_shapes)
         if dense is not None:
             metrics |= gains(metrics, dense)
             if _recipe(candidate) != _recipe(self.problem.baseline):
@@ -235,7 +266,7 @@ class Evaluator:
             if shapes is not None and shapes.peak - shapes.weights > self.problem.device.free_memory():
                 return None
             dense = replace(self.problem.baseline, workload=workload)
-            reference = None if dense == self.problem.baseline else "baseline"
+            reference: Reference | None = None if dense == self.problem.baseline else "baseline"
             self._run(dense, self._baseline, reference, None, weigh(self._baseline, block_weights(self._source)))
         return self._dense[workload]
 
@@ -254,7 +285,7 @@ class Evaluator:
                 self._footprints[key] = None
         return self._footprints[key]
 
-    def _reference(self, candidate: Candidate, shapes: Footprint | None) -> str | None:
+    def _reference(self, candidate: Candidate, shapes: Footprint | None) -> Reference | None:
         """What a candidate is timed beside. Raises MemoryError where it cannot fit."""
         if candidate == self.problem.baseline:
             return None

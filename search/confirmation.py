@@ -1,11 +1,13 @@
-"""Confirming the front: its members are timed again, against each other, and who no longer belongs is dropped.
+"""Timing again at the end: contended trials each by itself, the front's members against each other.
 
-Trials are minutes apart, and the fastest of many noisy figures is too good on average. So at the end all members run in
-shared rounds with the baseline; their speed is then what those rounds say. Memory repeats to the byte and is left.
+A trial during which the machine never came to rest gets another chance. Then all members of the front run in shared
+rounds with the baseline, for trials are minutes apart, and the fastest of many noisy figures is too good on average:
+their speed is what those rounds say, and who no longer belongs is dropped. Memory repeats to the byte and is left.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -15,18 +17,41 @@ from search.front import ParetoFront, baseline_of, minimised
 from search.records import TrialRecord
 from search.scale import on_one_scale
 
-PASSES = 3
-"""A member that loses its place may bring in one that was never confirmed, which is then measured too."""
+PASSES = 2
+"""A member that loses its place may bring in one that was never confirmed: then all are measured together again."""
+
+AGAIN_SHARE = 0.25
+"""Of the seconds that the trials took, at most so much goes into timing contended ones again."""
+
+_REMARKS = ("contended", "speed known", "drifted")
+"""How notes begin that speak of a timing: those of the trial give way to those of the later one."""
+
+Measure = Callable[[Sequence[TrialRecord]], Sequence[Measurement]]
+"""Times the trials given, in shared rounds. Raises Unmeasured."""
+
+
+class Unmeasured(Exception):
+    """The worker was killed, ran out of time or memory, or met a bug."""
+
+
+@dataclass(frozen=True)
+class Retimed:
+    """A later timing of a trial: see :class:`objectives.types.Measurement`."""
+
+    metrics: Mapping[str, float]
+    notes: tuple[str, ...] = ()
+    facts: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Confirmation:
-    """``members``: confirmed metrics by trial number; ``dropped``: by number, why a trial left the front.
+    """``members``: by trial number, what was confirmed; ``again``: the same of contended trials that were calm later.
 
-    ``failed``: why nothing could be confirmed, where that is so.
+    ``dropped``: by number, why a trial left the front; ``failed``: why timing again ended early, where it did.
     """
 
-    members: Mapping[int, Mapping[str, float]] = field(default_factory=dict)
+    members: Mapping[int, Retimed] = field(default_factory=dict)
+    again: Mapping[int, Retimed] = field(default_factory=dict)
     dropped: Mapping[int, str] = field(default_factory=dict)
     failed: str = ""
 
@@ -36,57 +61,86 @@ def is_timed(objectives: Sequence[str]) -> bool:
     return any(METRICS[name].unit in ("s", "1/s") or name.endswith("speedup") for name in objectives)
 
 
+def time_again(records: Sequence[TrialRecord], measure: Measure, known: Confirmation) -> Confirmation:
+    """Give contended trials another chance, within a share of what all trials took; ``known`` and what came of it."""
+    again, failed = dict(known.again), known.failed
+    ends = time.monotonic() + AGAIN_SHARE * sum(record.seconds for record in records)
+    for record in records:
+        if not record.metrics.get("contended") or not _is_open(record, again):
+            continue
+        if time.monotonic() > ends:
+            break
+        try:
+            (found,) = measure([record])
+        except Unmeasured as error:
+            failed = str(error)
+            break
+        if not found.metrics.get("contended"):
+            again[record.number] = Retimed(found.metrics, found.notes, found.facts)
+    return replace(known, again=again, failed=failed)
+
+
 def confirm_front(
     records: Sequence[TrialRecord],
     cut: Callable[[Sequence[TrialRecord]], ParetoFront],
-    measure: Callable[[Sequence[TrialRecord]], Sequence[Measurement]],
+    measure: Measure,
     known: Confirmation,
 ) -> Confirmation:
-    """Measure the members of the front that ``known`` has not, until all are confirmed.
+    """Measure the members of the front against each other until all are confirmed; ``known`` and what came of it.
 
-    ``cut``: the front of records; ``measure``: times the trials given, in shared rounds.
+    ``cut``: the front of records.
     """
-    members = dict(known.members)
+    members, failed = dict(known.members), known.failed
     before = set(cut(confirmed(records, known)).front)
     for _ in range(PASSES):
-        front = cut(confirmed(records, Confirmation(members))).front
-        fresh = [record for record in records if record.number in front and _is_open(record, members)]
-        if not fresh:
+        front = cut(confirmed(records, replace(known, members=members))).front
+        own = [record for record in records if record.number in front and not record.is_baseline]
+        if all(record.number in members or record.cached_from is not None for record in own):
             break
-        members |= {record.number: dict(found.metrics) for record, found in zip(fresh, measure(fresh), strict=True)}
-    now = confirmed(records, Confirmation(members))
+        try:
+            found = measure(own)
+        except Unmeasured as error:
+            failed = str(error)
+            break
+        timed = (Retimed(each.metrics, each.notes, each.facts) for each in found)
+        members |= dict(zip((record.number for record in own), timed, strict=True))
+    now = confirmed(records, replace(known, members=members))
     after = cut(now)
-    left = sorted(before - set(after.front))
-    return Confirmation(members, {**known.dropped, **{number: _why(number, now, after) for number in left}})
+    gone = {number: _why(number, now, after) for number in sorted(before - set(after.front))}
+    dropped = {number: why for number, why in {**known.dropped, **gone}.items() if number not in after.front}
+    return replace(known, members=members, dropped=dropped, failed=failed)
 
 
-def _is_open(record: TrialRecord, members: Mapping[int, object]) -> bool:
-    return record.number not in members and not record.is_baseline
+def _is_open(record: TrialRecord, known: Mapping[int, object]) -> bool:
+    return record.number not in known and record.cached_from is None and not record.is_baseline
 
 
 def confirmed(records: Sequence[TrialRecord], confirmation: Confirmation) -> list[TrialRecord]:
-    """The records on one scale of time, those of confirmed trials with the speed that was confirmed."""
+    """The records on one scale of time, with the latest speed of trials that were timed again."""
     baseline = baseline_of(records)
     if baseline is None:
         return list(records)
     found = []
     for record in records:
         source = record.number if record.cached_from is None else record.cached_from
-        metrics = confirmation.members.get(source)
-        found.append(record if metrics is None else _confirmed(record, metrics, baseline))
+        member = confirmation.members.get(source)
+        later = member or confirmation.again.get(source)
+        now = record if later is None else _retimed(record, later, baseline)
+        found.append(replace(now, confirmed=member is not None and record.cached_from is None))
     return on_one_scale(found)
 
 
-def _confirmed(record: TrialRecord, metrics: Mapping[str, float], baseline: TrialRecord) -> TrialRecord:
-    before, now = record.metrics["speedup"], metrics["speedup"]
-    timed = {name: value for name, value in metrics.items() if name in record.metrics}
+def _retimed(record: TrialRecord, later: Retimed, baseline: TrialRecord) -> TrialRecord:
+    before, now = record.metrics["speedup"], later.metrics["speedup"]
+    timed = {name: value for name, value in later.metrics.items() if name in record.metrics}
     timed["speedup.trial"] = before
     timed["throughput"] = baseline.metrics["throughput"] * now
     if "compression_speedup" in record.metrics:
         timed["compression_speedup"] = record.metrics["compression_speedup"] * now / before
     merged = {**record.metrics, **timed}
-    facts = {**_judged(record.facts, merged), "reference": "baseline"} if record.facts else record.facts
-    return replace(record, metrics=merged, facts=facts, confirmed=record.cached_from is None)
+    facts = {**_judged(record.facts, merged), **later.facts} if record.facts else record.facts
+    notes = (*later.notes, *(note for note in record.notes if not note.startswith(_REMARKS)))
+    return replace(record, metrics=merged, facts=facts, notes=notes)
 
 
 def _judged(facts: Mapping[str, str], metrics: Mapping[str, float]) -> dict[str, str]:

@@ -182,14 +182,14 @@ def failures(rows: Sequence[Row]) -> dict[str, int]:
 
 
 def confirmation(study: StudyInfo, rows: Sequence[Row]) -> list[str]:
-    """Whether the front's speeds were confirmed, and how many trials that cost their place."""
-    if study.unconfirmed:
-        return [f"The front was not confirmed: {study.unconfirmed}."]
-    count = sum(bool(row["confirmed"]) for row in rows)
+    """How many of the front's members were confirmed, and how many trials that cost their place."""
+    members = [row for row in rows if row["on_front"] and not row["is_baseline"]]
+    count = sum(bool(row["confirmed"]) for row in members)
+    found = [f"Not all was timed again: {study.unconfirmed}."] if study.unconfirmed else []
     if not count:
-        return []
-    dropped = f"; {len(study.dropped)} no longer belonged and left it:" if study.dropped else "; all kept their place."
-    return [f"Confirmed: {count} trials of the front were timed again in shared rounds{dropped}"]
+        return found
+    left = f"; {len(study.dropped)} no longer belonged and left it:" if study.dropped else "."
+    return [*found, f"Confirmed: {count} of the front's {len(members)} members, timed again in shared rounds{left}"]
 
 
 _LEDGER = (

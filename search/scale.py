@@ -1,28 +1,32 @@
 """Times of all trials on one scale: that of the baseline over the whole study.
 
 A machine is faster in one minute than in another, by more than candidates differ. Every trial ran in turns with the
-baseline, so what the baseline took then, over what it took in the middle of all trials, says how fast the machine was:
-times are corrected by that factor. Throughput is the baseline's times the paired speed-up. Raw samples stay.
+baseline, so what the baseline took then, over what it took in the calmer trials, says how fast the machine was: times
+are corrected by that factor. Throughput is the baseline's times the paired speed-up. Raw samples stay.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from statistics import median
+
+import numpy as np
 
 from objectives.metrics import METRICS
 from search.front import baseline_of
 from search.records import TrialRecord
 
+CALM = 0.25
+"""The quantile of the baseline's latencies that counts as its own: what disturbs a machine only adds to it."""
+
 
 def on_one_scale(records: Sequence[TrialRecord]) -> list[TrialRecord]:
-    """The records with times as they would be at the baseline's median pace."""
+    """The records with times as they would be at the baseline's pace in calm trials."""
     baseline = baseline_of(records)
     if baseline is None or "reference_latency" not in baseline.metrics:
         return list(records)
     own = [record for record in records if _beside_baseline(record) and record.cached_from is None]
-    pace = median(record.metrics["reference_latency"] for record in own)
+    pace = float(np.quantile([record.metrics["reference_latency"] for record in own], CALM))
     items = baseline.metrics["throughput"] * baseline.metrics["latency.p50"]
     return [_scaled(record, pace, items / pace) if "speedup" in record.metrics else record for record in records]
 

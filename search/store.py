@@ -26,9 +26,9 @@ from optuna.trial import FrozenTrial, TrialState
 
 from objectives.measuring.fingerprint import HARDWARE, unlike
 from objectives.metrics import METRICS
-from objectives.types import Reason
+from objectives.types import Measurement, Reason
 from search.config import StudyConfig
-from search.confirmation import Confirmation
+from search.confirmation import Confirmation, Retimed
 from search.errors import ConfigError, StudyConflict
 from search.records import TrialRecord
 from search.samplers.distinct import GRID
@@ -201,18 +201,32 @@ def records_of(study: Study) -> list[TrialRecord]:
     return [record for record in found if record is not None]
 
 
+def save_samples(study: Study, timed: Mapping[int, Measurement]) -> None:
+    """Keep the raw samples of trials that were timed again, by number; a finished trial takes no more attributes."""
+    for number, measurement in timed.items():
+        study.set_user_attr(f"{SAMPLES}.{number}", _plain(measurement.samples))
+
+
 def save_confirmation(study: Study, confirmation: Confirmation) -> None:
-    """Keep what confirming the front gave."""
+    """Keep what timing again gave."""
     study.set_user_attr(CONFIRMATION, _plain(asdict(confirmation)))
 
 
 def confirmation_of(study: Study) -> Confirmation:
-    """What confirming the front gave when the study ran last."""
+    """What timing again gave when the study ran last."""
     stored = study.user_attrs.get(CONFIRMATION, {})
-    members, dropped = (
-        {int(number): value for number, value in stored.get(name, {}).items()} for name in ("members", "dropped")
+    members, again = (
+        {int(number): _retimed(value) for number, value in stored.get(name, {}).items()}
+        for name in ("members", "again")
     )
-    return Confirmation(members, dropped, stored.get("failed", ""))
+    dropped = {int(number): why for number, why in stored.get("dropped", {}).items()}
+    return Confirmation(members, again, dropped, stored.get("failed", ""))
+
+
+def _retimed(stored: Mapping[str, Any]) -> Retimed:
+    if "metrics" not in stored:  # of an earlier version, which kept metrics alone
+        return Retimed(stored)
+    return Retimed(stored["metrics"], tuple(stored["notes"]), stored["facts"])
 
 
 def orphans(study: Study) -> list[FrozenTrial]:

@@ -25,7 +25,7 @@ from objectives.errors import ObjectiveError
 from objectives.types import Failure, Measurement, Outcome, Reason
 from search import store
 from search.config import StudyConfig
-from search.confirmation import Confirmation, confirm_front, confirmed, is_timed
+from search.confirmation import Confirmation, Unmeasured, confirm_front, confirmed, is_timed, time_again
 from search.errors import BaselineFailed, ConfigError, Interrupted
 from search.executors.protocol import Runner
 from search.front import ParetoFront, cut
@@ -151,20 +151,25 @@ class Loop:
         return cut(records, self.config.objectives, floor, self.config.tradeoff)
 
     def confirm(self, runner: Runner) -> None:
-        """Time the members of the front again, against each other; what fails there costs a warning."""
+        """Time contended trials again, then the members of the front against each other; a failure costs a warning."""
         if not self.config.confirm or not is_timed(self.config.objectives):
             return
-        self.progress.stage("confirming the front")
 
         def measure(records: Sequence[TrialRecord]) -> Sequence[Measurement]:
-            return runner.confirm([self.config.space.candidate(record.params) for record in records]).result()
+            candidates = [self.config.space.candidate(record.params) for record in records]
+            try:
+                found = runner.confirm(candidates).result()
+            except Exception as error:  # of the worker, whatever it is: the driver's own are not caught
+                raise Unmeasured(f"{type(error).__name__}: {error}") from error
+            store.save_samples(self.study, {record.number: each for record, each in zip(records, found, strict=True)})
+            return found
 
-        self.confirmation = replace(self.confirmation, failed="")
-        try:
-            self.confirmation = confirm_front(self.records, self._cut, measure, self.confirmation)
-        except Exception as error:  # the worker was killed, ran out of time or memory
-            log.warning("the front was not confirmed: %s: %s", type(error).__name__, error)
-            self.confirmation = replace(self.confirmation, failed=f"{type(error).__name__}: {error}")
+        self.progress.stage("timing contended trials again")
+        self.confirmation = time_again(self.records, measure, replace(self.confirmation, failed=""))
+        self.progress.stage("confirming the front")
+        self.confirmation = confirm_front(self.records, self._cut, measure, self.confirmation)
+        if self.confirmation.failed:
+            log.warning("not all was timed again: %s", self.confirmation.failed)
         store.save_confirmation(self.study, self.confirmation)
 
     def open(self, runner: Runner) -> None:

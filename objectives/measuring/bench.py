@@ -11,15 +11,20 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import median
 from time import perf_counter
+from typing import Literal
 
 from objectives.measuring.energy import EnergyMeter, find_meter
 from objectives.measuring.estimate import Estimate
 from objectives.measuring.footprint import Footprint
 from objectives.measuring.interleaved import Interleaved, Sampled, summarise
+from objectives.measuring.pace import Pace
 from objectives.measuring.roofline import Peaks, limit
 from objectives.measuring.sentinel import Sentinel
 from objectives.models import LoadedModel
 from objectives.types import Device, Phase, Timing, Workload
+
+Reference = Literal["baseline", "sentinel"]
+"""What a candidate takes turns with."""
 
 ENERGY_SECONDS = 1.0
 """How long a model runs for its energy: counters of GPUs are renewed ten times a second."""
@@ -45,12 +50,13 @@ class Bench:
         self, device: Device, timing: Interleaved, baseline: LoadedModel, workload: Workload, peaks: Peaks
     ) -> None:
         self._device, self._timing, self._peaks = device, timing, peaks
-        self._references: dict[str, Callable[[], Timing]] = {
+        self._references: dict[Reference, Callable[[], Timing]] = {
             "baseline": self.timed(workload, baseline),
             "sentinel": self.timed(Sentinel(device.name), baseline),
         }
+        self._pace = Pace(self.timed(Sentinel(device.name, size=512), baseline), timing.seconds)
         self._first: dict[str, float] = {}
-        self._baseline_over_sentinel: float | None = None
+        self._baseline_over_sentinel: Estimate | None = None
         self._meter: EnergyMeter | None = find_meter(device.name, getattr(device, "index", 0))
 
     def timed(self, workload: Workload, model: LoadedModel) -> Callable[[], Timing]:
@@ -63,55 +69,58 @@ class Bench:
 
         return run
 
-    def run(self, workload: Workload, model: LoadedModel, reference: str | None, shapes: Footprint | None) -> Ran:
-        """Measure ``model``. ``reference``: ``baseline``, ``sentinel``, or None for the baseline itself.
-
-        ``shapes``: what was predicted.
-        """
+    def run(self, workload: Workload, model: LoadedModel, reference: Reference | None, shapes: Footprint | None) -> Ran:
+        """Measure ``model``; without ``reference`` it is the baseline itself. ``shapes``: what was predicted."""
         run = self.timed(workload, model)
-        sampled = self._timing.time([run] if reference is None else [self._references[reference], run])
-        timing = sampled.timings[-1]
-        metrics = {**summarise(timing, workload), **self._speed(sampled, reference), **sampled.conditions}
-        metrics |= self._device.conditions()
-        metrics |= self._drift(sampled.timings[0], reference or "baseline")
+        sampled = self._timing.time([run] if reference is None else [self._references[reference], run], self._pace)
+        metrics = self._speeds(workload, sampled, 0 if reference is None else 1, reference)
         metrics |= self._memory(workload, model)
-        metrics |= self._shares(timing, shapes) | self._energy(run, workload)
-        samples = {name: getattr(timing, name) for name in ("latency", "cpu", "encode", "ttft", "tpot")}
-        return Ran(
-            metrics,
-            {**{name: values for name, values in samples.items() if values}, "speedup": sampled.ratios[-1]},
-            tuple(self._notes(metrics, sampled)),
-            {"stopped": sampled.stopped, "reference": reference or "itself", "clock": self._timing.clock},
-        )
+        metrics |= self._shares(sampled.timings[-1], shapes) | self._energy(run, workload)
+        return self._ran(sampled, -1, reference, metrics)
 
-    def confirm(self, runs: Sequence[tuple[Workload, LoadedModel]]) -> list[Ran]:
-        """Measure several models against each other and the baseline, in shared rounds; speed only."""
+    def confirm(self, runs: Sequence[tuple[Workload, LoadedModel]], reference: Reference) -> list[Ran]:
+        """Time several models against each other and ``reference``, in shared rounds; speed only."""
         timing = self._timing.for_many(len(runs))
-        sampled = timing.time([self._references["baseline"], *(self.timed(*run) for run in runs)])
+        sampled = timing.time([self._references[reference], *(self.timed(*run) for run in runs)], self._pace)
         found = []
-        for (workload, _), own, ratios, speed in zip(
-            runs, sampled.timings[1:], sampled.ratios[1:], sampled.estimates[1:]
-        ):
-            metrics = {**summarise(own, workload), **_interval(speed), **sampled.conditions}
-            metrics["reference_latency"] = median(sampled.timings[0].latency)
-            found.append(Ran(metrics, {"latency": own.latency, "speedup": ratios}, (), {"stopped": sampled.stopped}))
+        for place, (workload, _) in enumerate(runs, start=1):
+            metrics = self._speeds(workload, sampled, place, reference)
+            found.append(self._ran(sampled, place, reference, metrics))
         return found
 
-    def _speed(self, sampled: Sampled, reference: str | None) -> dict[str, float]:
-        found = sampled.estimates[-1]
+    def link(self) -> Estimate:
+        """The baseline's throughput over the sentinel's, measured once; the baseline must be where it runs."""
+        if self._baseline_over_sentinel is None:
+            sampled = self._timing.time([self._references["sentinel"], self._references["baseline"]], self._pace)
+            self._baseline_over_sentinel = sampled.estimates[1]
+        return self._baseline_over_sentinel
+
+    def _speeds(
+        self, workload: Workload, sampled: Sampled, place: int, reference: Reference | None
+    ) -> dict[str, float]:
+        """Of the run at ``place``, and under which conditions."""
+        metrics = {**summarise(sampled.timings[place], workload), **self._speed(sampled.estimates[place], reference)}
+        metrics |= {**sampled.conditions, **self._device.conditions()}
+        return metrics | self._drift(sampled.timings[0], reference or "baseline")
+
+    def _speed(self, found: Estimate, reference: Reference | None) -> dict[str, float]:
         if reference is None:  # what is known of its latency is all there is to know
             return {"speedup": 1.0, "speedup.low": 1.0, "speedup.high": 1.0, "speedup.error": found.error}
         if reference == "sentinel":
-            by = self._of_baseline()
-            found = Estimate(found.value / by, found.low / by, found.high / by)
-        return _interval(found)
+            found = found.over(self.link())
+        return {
+            "speedup": found.value, "speedup.low": found.low, "speedup.high": found.high, "speedup.error": found.error,
+        }  # fmt: skip
 
-    def _of_baseline(self) -> float:
-        """The baseline's throughput over the sentinel's."""
-        if self._baseline_over_sentinel is None:
-            sampled = self._timing.time([self._references["sentinel"], self._references["baseline"]])
-            self._baseline_over_sentinel = sampled.estimates[1].value
-        return self._baseline_over_sentinel
+    def _ran(self, sampled: Sampled, place: int, reference: Reference | None, metrics: Mapping[str, float]) -> Ran:
+        timing = sampled.timings[place]
+        samples = {name: getattr(timing, name) for name in ("latency", "cpu", "encode", "ttft", "tpot")}
+        return Ran(
+            metrics,
+            {**{name: values for name, values in samples.items() if values}, "speedup": sampled.ratios[place]},
+            tuple(self._notes(metrics, sampled)),
+            {"stopped": sampled.stopped, "reference": reference or "itself", "clock": self._timing.clock},
+        )
 
     def _drift(self, timing: Timing, name: str) -> dict[str, float]:
         latency = median(timing.latency)
@@ -148,7 +157,10 @@ class Bench:
     def _notes(self, metrics: Mapping[str, float], sampled: Sampled) -> list[str]:
         notes = []
         if sampled.contended:
-            notes.append(f"contended: threads waited {metrics['wait']:.0%} of the time, in too many rounds")
+            notes.append(
+                f"contended: threads waited {metrics['wait']:.0%} of the time, a fixed product took "
+                f"{metrics['slowdown']:.2f}x as long as at best"
+            )
         if sampled.stopped != "precision":
             notes.append(f"speed known to {metrics['speedup.error']:.1%} only: {sampled.stopped} spent")
         if not 1 / DRIFTED < metrics["drift"] < DRIFTED:
@@ -158,15 +170,6 @@ class Bench:
         if metrics.get("other_processes"):
             notes.append(f"{metrics['other_processes']:.0f} other processes computed on the GPU")
         return notes
-
-
-def _interval(speed: Estimate) -> dict[str, float]:
-    return {
-        "speedup": speed.value,
-        "speedup.low": speed.low,
-        "speedup.high": speed.high,
-        "speedup.error": speed.error,
-    }
 
 
 def phase_seconds(timing: Timing) -> dict[Phase, float]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
+from math import hypot
 from statistics import median
 
 LEVEL = 0.95
@@ -30,6 +31,13 @@ class Estimate:
     def error(self) -> float:
         """Half of the interval, relative to the median."""
         return (self.high - self.low) / 2 / abs(self.value)
+
+    def over(self, other: Estimate) -> Estimate:
+        """The quotient of two independent, positive estimates: their relative errors add up in squares."""
+        value = self.value / other.value
+        below = hypot(1 - self.low / self.value, other.high / other.value - 1)
+        above = hypot(self.high / self.value - 1, 1 - other.low / other.value)
+        return Estimate(value, value * max(0.0, 1 - below), value * (1 + above))
 
 
 def estimate(samples: Sequence[float]) -> Estimate:

@@ -5,9 +5,9 @@ ratio of two separate blocks (coefficient of variation 1-3 % against 8-25 % on a
 turned round from round to round, so that a machine that slows down steadily favours nobody. Rounds go on until the
 95 % interval of every median ratio is narrow enough, or the budget is spent.
 
-A round in which our threads waited for a processor is put aside and repeated. When hardly any other comes the machine
-is busy for good: then all rounds count, and the result says that it was contended. How a machine is now is not how it
-is in a second, so no result comes from less than one.
+A round in which our threads waited for a processor, or the machine was slower than it can be (:mod:`.pace`), is put
+aside and repeated. When hardly any other comes the machine is busy for good: then all rounds count, and the result says
+that it was contended. How a machine is now is not how it is in a second, so no result comes from less than two.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass as settings
 
 from objectives.measuring.estimate import FEWEST, Estimate, estimate
+from objectives.measuring.pace import Pace
 from objectives.measuring.strain import Strain, read_strain
 from objectives.settings import FORBID, Count, Natural, NonNegative, Positive, Share
 from objectives.types import Timing, Workload
@@ -34,14 +35,17 @@ Stopped = Literal["precision", "rounds", "seconds"]
 _LOOKS = 1.15
 """How many times more rounds before the interval is looked at again: every look is a chance to stop too early."""
 _SHORTEST, _MOST_REPEATS = 0.01, 32
+_OVERTIME = 3.0
+"""Times the budget, after which even the least number of rounds is not waited for."""
 
 
 @dataclass(frozen=True)
 class Round:
-    """One turn of every run, and what else went on."""
+    """One turn of every run, and what else went on. ``level``: seconds of the pace's probe meanwhile."""
 
     timings: tuple[Timing, ...]
     strain: Strain
+    level: float = 1.0
 
     @property
     def seconds(self) -> float:
@@ -70,21 +74,24 @@ class Interleaved:
 
     It stops early once half of each ratio's interval is below ``precision`` (relative), for which six rounds and
     ``min_seconds`` are the least. ``clock``: ``wall``, or ``cpu``: CPU time, which other work disturbs less, for one
-    thread. A round whose threads waited for more than ``strain`` of their time is repeated; after ``patience`` seconds
-    of them without ``min_rounds`` others, all count. ``reference``: what candidates are timed beside; ``auto`` is the
-    baseline unless memory cannot hold both.
+    thread. A round is repeated whose threads waited for more than ``strain`` of their time (by the wall clock), or
+    during which the machine was slower by ``slowdown`` than at its best of the last minutes; after ``patience`` seconds
+    of such rounds without ``min_rounds`` others, all count. Where ``min_rounds`` take more than three times
+    ``max_seconds``, fewer do. ``reference``: what candidates are timed beside; ``auto`` is the baseline unless memory
+    cannot hold both.
     """
 
-    warmups: Natural = 1
+    warmups: Natural = 2
     min_rounds: Count = 6
     max_rounds: Count = 200
-    min_seconds: NonNegative = 1.0
+    min_seconds: NonNegative = 2.0
     max_seconds: Positive = 10.0
     precision: Positive = 0.02
     clock: Literal["wall", "cpu"] = "wall"
     reference: Literal["auto", "baseline", "sentinel"] = "auto"
-    patience: NonNegative = 3.0
+    patience: NonNegative = 6.0
     strain: Annotated[Share, Field(gt=0.0)] = 0.05
+    slowdown: Positive = 0.1
 
     def __post_init__(self) -> None:
         """The least cannot be more than the most."""
@@ -92,91 +99,115 @@ class Interleaved:
             raise ValueError(f"min_rounds must be <= max_rounds, got {self.min_rounds} and {self.max_rounds}")
 
     def for_many(self, runs: int) -> Interleaved:
-        """The same for ``runs`` candidates at once, with as much time as they would get one by one."""
-        return replace(self, max_seconds=self.max_seconds * runs, patience=self.patience * runs)
+        """The same for ``runs`` candidates at once: as many rounds as one gets, in which the reference runs once."""
+        share = (1 + runs) / 2
+        return replace(
+            self, **{name: getattr(self, name) * share for name in ("min_seconds", "max_seconds", "patience")}
+        )
 
-    def time(self, runs: Sequence[Run]) -> Sampled:
+    def time(self, runs: Sequence[Run], pace: Pace | None = None) -> Sampled:
         """Time ``runs`` in turns; the first is what the others are compared with."""
         began = perf_counter()
         repeats = self._warm_up(runs)
         start, look = perf_counter(), self.min_rounds
-        calm: list[Round] = []
-        strained: list[Round] = []
-        counted: list[Round] = []
+        rounds: list[Round] = []
+        counted: Sequence[Round] = []
         stopped: Stopped | None = None
         while stopped is None:
-            done = self._round(runs, repeats, len(calm) + len(strained))
-            (strained if done.strain.wait > self.strain else calm).append(done)
-            before, counted = len(counted), self._counted(calm, strained)
+            rounds.append(self._round(runs, repeats, len(rounds), pace))
+            before, counted = len(counted), self._counted(rounds, pace)
             if len(counted) < before:  # enough calm rounds at last: what was looked at counts no more
                 look = self.min_rounds
             if len(counted) >= look or perf_counter() - start >= self.max_seconds:
-                stopped = self._stop(counted, len(calm) + len(strained), perf_counter() - start)
+                stopped = self._stop(counted, len(rounds), perf_counter() - start)
                 look = min(max(len(counted) + 1, int(look * _LOOKS)), self.max_rounds)
-        return self._sampled(calm, strained, stopped, perf_counter() - began)
+        return self._sampled(rounds, pace, stopped, perf_counter() - began)
 
     def _warm_up(self, runs: Sequence[Run]) -> list[int]:
         """How often each run is repeated in its turn: short ones more often, or they would decide the noise."""
-        last = [[run() for run in runs] for _ in range(self.warmups)][-1:]
+        began, last = perf_counter(), list[Timing]()
+        for done in range(self.warmups):
+            if done and perf_counter() - began > self.max_seconds:  # one is enough of runs that take that long
+                break
+            last = [run() for run in runs]
         if not last:
             return [1] * len(runs)
-        seconds = [timing.latency[0] for timing in last[0]]
+        seconds = [timing.latency[0] for timing in last]
         turn = max(_SHORTEST, float(np.mean(seconds)))
         return [max(1, min(_MOST_REPEATS, round(turn / max(own, 1e-9)))) for own in seconds]
 
     @staticmethod
-    def _round(runs: Sequence[Run], repeats: Sequence[int], index: int) -> Round:
+    def _round(runs: Sequence[Run], repeats: Sequence[int], index: int, pace: Pace | None) -> Round:
         order = range(len(runs)) if index % 2 == 0 else reversed(range(len(runs)))
-        before = read_strain()
-        found = {which: merge([runs[which]() for _ in range(repeats[which])]) for which in order}
-        return Round(tuple(found[which] for which in range(len(runs))), read_strain().since(before))
+        began, before = perf_counter(), read_strain()
+        found = {}
+        for which in order:
+            if pace is not None:
+                pace.probe()
+            found[which] = merge([runs[which]() for _ in range(repeats[which])])
+        if pace is not None:
+            pace.probe()
+        level = 1.0 if pace is None else pace.level(began)
+        return Round(tuple(found[which] for which in range(len(runs))), read_strain().since(before), level)
 
-    def _counted(self, calm: list[Round], strained: list[Round]) -> list[Round]:
+    def _counted(self, rounds: Sequence[Round], pace: Pace | None) -> Sequence[Round]:
         """The calm rounds; all of them when those do not come."""
-        waited = sum(each.seconds for each in strained)
-        return calm if len(calm) >= self.min_rounds or waited <= self.patience else [*calm, *strained]
+        calm = self._calm(rounds, pace)
+        waited = sum(each.seconds for each in rounds) - sum(each.seconds for each in calm)
+        return calm if len(calm) >= self.min_rounds or waited <= self.patience else rounds
+
+    def _calm(self, rounds: Sequence[Round], pace: Pace | None) -> Sequence[Round]:
+        slow = (1.0 if pace is None else pace.best) * (1 + self.slowdown)
+        wait = 1.0 if self.clock == "cpu" else self.strain  # CPU time passes for nobody who waits
+        return [each for each in rounds if each.strain.wait <= wait and each.level <= slow]
 
     def _stop(self, counted: Sequence[Round], done: int, seconds: float) -> Stopped | None:
-        enough = len(counted) >= max(FEWEST, self.min_rounds) and seconds >= self.min_seconds
+        timed = sum(each.seconds for each in counted)
+        enough = len(counted) >= max(FEWEST, self.min_rounds) and timed >= self.min_seconds
         if enough and self._error(counted) <= self.precision:
             return "precision"
         if len(counted) >= self.max_rounds:
             return "rounds"
         if seconds < self.max_seconds + self.patience:
             done = len(counted)  # later on strained rounds do as well: calm ones did not come
-        return "seconds" if seconds >= self.max_seconds and done >= self.min_rounds else None
+        late = seconds >= self.max_seconds and done >= self.min_rounds
+        return "seconds" if late or seconds >= _OVERTIME * self.max_seconds + self.patience else None
 
     def _error(self, counted: Sequence[Round]) -> float:
         estimates = self._estimates(counted)
         return max(each.error for each in estimates[1:] or estimates)
 
     def _estimates(self, counted: Sequence[Round]) -> list[Estimate]:
-        own = estimate([self._seconds(each.timings[0]) for each in counted])
+        own = estimate([self.seconds(each.timings[0]) for each in counted])
         return [own, *(estimate(ratios) for ratios in self._ratios(counted)[1:])]
 
     def _ratios(self, counted: Sequence[Round]) -> list[tuple[float, ...]]:
-        rates = np.array([[timing.items / self._seconds(timing) for timing in each.timings] for each in counted])
+        rates = np.array([[timing.items / self.seconds(timing) for timing in each.timings] for each in counted])
         return [tuple(column) for column in (rates / rates[:, :1]).T.tolist()]
 
-    def _seconds(self, timing: Timing) -> float:
-        """Of one run, the mean over its turn."""
+    def seconds(self, timing: Timing) -> float:
+        """Of one run, the mean over its turn, by the clock."""
         return float(np.mean(timing.cpu if self.clock == "cpu" else timing.latency))
 
-    def _sampled(self, calm: list[Round], strained: list[Round], stopped: Stopped, seconds: float) -> Sampled:
-        contended = bool(strained) and len(calm) < self.min_rounds
-        counted = [*calm, *strained] if contended else calm
+    def _sampled(self, rounds: Sequence[Round], pace: Pace | None, stopped: Stopped, seconds: float) -> Sampled:
+        calm = self._calm(rounds, pace)
+        contended = len(calm) < min(self.min_rounds, len(rounds))
+        counted = rounds if contended else calm
         runs = range(len(counted[0].timings))
         timings = tuple(merge([each.timings[run] for each in counted]) for run in runs)
         strain = sum((each.strain for each in counted), Strain())
         wall = sum(sum(timing.latency) for timing in timings)
         conditions = {
             "rounds": float(len(counted)),
-            "rounds_strained": float(len(strained)),
+            "rounds_strained": float(len(rounds) - len(calm)),
+            "contended": float(contended),
             "timing_seconds": seconds,
             "wait": strain.wait,
             "steal": strain.steal,
             "cpu_per_wall": sum(sum(timing.cpu) for timing in timings) / wall,
         }
+        if pace is not None:
+            conditions["slowdown"] = median(each.level for each in counted) / pace.best
         ratios = tuple(self._ratios(counted))
         return Sampled(timings, ratios, tuple(self._estimates(counted)), stopped, conditions, contended)
 

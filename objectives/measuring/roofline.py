@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Literal
 from uuid import uuid4
 
 from objectives.assets.store import cache_dir
+from objectives.measuring.strain import read_strain
 
 if TYPE_CHECKING:
     import torch
@@ -38,6 +39,9 @@ log = logging.getLogger(__name__)
 
 Shape = tuple[int, int, int]
 """Rows, inputs and outputs of a matrix product."""
+
+BUSY = 0.05
+"""Share of the time that our threads waited, or that the host took, above which a peak is no peak."""
 
 _ROW = 8192
 _MIB = 2**20
@@ -92,7 +96,8 @@ def peaks(device: Device, key: str) -> Peaks:
     """The peaks of ``device``, probed once per ``key`` and number of torch's threads.
 
     ``key`` names the hardware and libraries, and becomes part of a file name in the cache folder. A file that cannot be
-    read is made anew. Processes that race probe both, and either one's file is whole.
+    read is made anew. Processes that race probe both, and either one's file is whole. What was probed while other work
+    took processors is used and not kept.
     """
     import torch
 
@@ -100,7 +105,12 @@ def peaks(device: Device, key: str) -> Peaks:
     slot = f"{device.name}, {torch.get_num_threads()} threads"
     found = _stored(path).get(slot)
     if found is None:
+        before = read_strain()
         found = probe(device.name)
+        strain = read_strain().since(before)
+        if max(strain.wait, strain.steal) > BUSY:
+            log.warning("the device's peaks were probed on a busy machine: shares of its limit may be too high")
+            return found
         _store(path, {**_stored(path), slot: found})
     return found
 

@@ -1,4 +1,5 @@
-"""A small fixed workload that stands in for the baseline where memory cannot hold it beside a candidate.
+"""A small fixed workload: it stands in for the baseline where memory cannot hold that beside a candidate, and tells the
+machine's pace.
 
 It computes and it reads, as models do, so that what slows the machine down slows it too.
 """
@@ -15,24 +16,26 @@ if TYPE_CHECKING:
 
     from objectives.models import LoadedModel
 
-_SIZE, _ROWS, _TIMES = 2048, 64, 4
+_ROWS = 64
 
 
 class Sentinel:
-    """Products of [64, 2048] with a matrix of 16 MiB, in fp32: larger than most caches, small beside any model."""
+    """``times`` products of [64, size] with [size, size] in fp32. 2048 is 16 MiB: larger than most caches, small beside
+    any model; 512 stays in a core's own cache.
+    """
 
     batch_size = items = 1
     tokens_read = _ROWS
     head: Head = "encoder"
 
-    def __init__(self, device: str) -> None:
-        self._device = device
+    def __init__(self, device: str, size: int = 2048, times: int = 4) -> None:
+        self._device, self._size, self._times = device, size, times
 
     @cached_property
     def _matrix(self) -> Tensor:
         import torch
 
-        return torch.randn(_SIZE, _SIZE, generator=torch.Generator().manual_seed(0)).to(self._device)
+        return torch.randn(self._size, self._size, generator=torch.Generator().manual_seed(0)).to(self._device)
 
     def excerpts(self) -> dict[Phase, Sentinel]:
         """See ``objectives.types.Workload``."""
@@ -42,6 +45,6 @@ class Sentinel:
         """See ``objectives.types.Workload``; ``model`` is not touched."""
         rows = self._matrix[:_ROWS]
         watch.start(laps=1)
-        for _ in range(_TIMES):
+        for _ in range(self._times):
             rows @ self._matrix
         watch.lap("encode")

@@ -6,6 +6,7 @@ Writes a study's report again, without a new trial. With another floor, objectiv
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from search.commands.stored import load
@@ -19,7 +20,8 @@ def main(arguments: list[str]) -> int:
     study = load(arguments, options=("folder",))
     own = report_folder(study.config)
     folder = Path(study.options.get("folder", own.with_name(own.name + "-recut") if study.recut else own))
-    info = study_info(study.config, study.records, study.front, study.machine, "stored", study.confirmation)
+    confirmation = replace(study.confirmation, dropped={}) if study.recut else study.confirmation  # of another front
+    info = study_info(study.config, study.records, study.front, study.machine, "stored", confirmation)
     write_report(folder, info, study.records, study.front)
     show(info, study.records, study.front, folder, "")
     return 0 if study.front.front else NothingFeasible.exit_code

@@ -87,6 +87,14 @@ def test_equal_samples_have_an_interval_of_no_width() -> None:
     assert estimate([4.0] * 9).error == 0
 
 
+def test_a_quotient_is_as_uncertain_as_both_of_its_parts() -> None:
+    exact, three, four = Estimate(2.0, 2.0, 2.0), Estimate(6.0, 5.82, 6.18), Estimate(6.0, 5.76, 6.24)
+    assert three.over(exact) == Estimate(3.0, pytest.approx(2.91), pytest.approx(3.09))
+    assert three.over(four).value == 1.0
+    assert three.over(four).error == pytest.approx(0.05)  # 3 and 4 % in squares
+    assert Estimate(1.0, 0.0, 3.0).over(four).low == 0.0
+
+
 def test_the_error_is_half_of_the_interval_relative_to_the_median() -> None:
     assert Estimate(4.0, 3.0, 4.5).error == pytest.approx(0.75 / 4)
     assert Estimate(-4.0, -4.5, -3.0).error == pytest.approx(0.75 / 4)

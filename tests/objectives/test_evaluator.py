@@ -67,7 +67,7 @@ def candidate(ratio: float = 0.0, bits: Any = 16, batch: int = 1, workload: Any 
     return Candidate(Structured(ratio=ratio), RoundToNearest(bits=bits), workload or generation)
 
 
-QUICK = Interleaved(warmups=0, min_rounds=1, max_rounds=1, strain=1.0)
+QUICK = Interleaved(warmups=0, min_rounds=1, max_rounds=1, strain=1.0, slowdown=1e9)
 """No round is repeated, however busy the machine is."""
 
 
@@ -308,7 +308,7 @@ def scripted(problem: Problem, ticking: Clock, *latencies: float, **timing: Any)
 def test_the_speedup_is_the_median_of_paired_ratios_with_the_baseline(
     problem: Problem, clock: Clock, rounds: int, median: float
 ) -> None:
-    evaluate = scripted(problem, clock, 12.0, min_rounds=rounds, max_rounds=rounds)
+    evaluate = scripted(problem, clock, 12.0, min_rounds=rounds, max_rounds=rounds, max_seconds=100.0)
     mine = Scripted(clock, (12.0, 6.0, 4.0, 3.0)[:rounds])
     one = candidate(0.5, workload=mine)
     outcome = measured(evaluate(one))
@@ -413,6 +413,69 @@ def test_candidates_are_confirmed_in_shared_rounds(problem: Problem, clock: Cloc
     assert not any("accuracy" in one.metrics for one in found)
     models = [evaluate.compressed(one) for one in (candidate(), *members)]
     assert [model for _, model in clock.log] == [*models, *reversed(models)]
+
+
+def test_members_that_do_not_fit_together_are_confirmed_in_groups(
+    problem: Problem, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    evaluate = scripted(problem, clock, 12.0)
+    members = [candidate(ratio, workload=Scripted(clock, (3.0,))) for ratio in (0.5, 0.25, 0.125)]
+    shapes = [evaluate._shapes(one) for one in members]
+    assert all(shapes)
+    two = sum(one.weights for one in shapes[:2]) + max(one.peak - one.weights for one in shapes[:2])  # type: ignore
+    monkeypatch.setattr(Cpu, "free_memory", lambda _self: two)
+    assert evaluate._together(members) == (2, "baseline")
+    groups: list[int] = []
+    confirm = Bench.confirm
+
+    def watched(self: Bench, runs: Any, reference: Any) -> Any:
+        groups.append(len(runs))
+        return confirm(self, runs, reference)
+
+    monkeypatch.setattr(Bench, "confirm", watched)
+    assert [one.metrics["speedup"] for one in evaluate.confirm(members)] == [4.0] * 3
+    assert groups == [2, 1]
+    monkeypatch.setattr(Cpu, "free_memory", lambda _self: 1000)
+    with pytest.raises(MemoryError, match="by prediction"):
+        Evaluator(evaluate.problem).confirm(members)
+
+
+def test_what_was_timed_beside_a_sentinel_is_confirmed_beside_it(
+    problem: Problem, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stand_in = Scripted(clock, (2.0,))
+    monkeypatch.setattr(Sentinel, "run", lambda _self, model, watch: stand_in.run(model, watch))
+    evaluate = scripted(problem, clock, 12.0, reference="sentinel", min_rounds=6, max_rounds=6)
+    (found,) = evaluate.confirm([candidate(0.5, workload=Scripted(clock, (3.0,)))])
+    assert found.metrics["speedup"] == pytest.approx(4.0)
+    assert found.facts["reference"] == "sentinel"
+
+
+def test_the_baseline_says_what_it_has_to_say_before_it_makes_room(
+    problem: Problem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A card that holds the candidate, or the baseline, but not both; here both lie in the same memory."""
+    evaluate = Evaluator(problem)
+    events: list[str] = []
+    monkeypatch.setattr(Evaluator, "_reference", lambda *_: "sentinel")
+    monkeypatch.setattr(Evaluator, "_parkable", lambda _self: 1)
+    link, score, to = Bench.link, Evaluator.score, type(evaluate.compressed(candidate()).module).to
+
+    def watch(name: str, call: Any) -> Any:
+        def watched(*arguments: Any) -> Any:
+            events.append(name)
+            return call(*arguments)
+
+        return watched
+
+    monkeypatch.setattr(Bench, "link", watch("link", link))
+    monkeypatch.setattr(Evaluator, "score", watch("score", score))
+    monkeypatch.setattr(type(evaluate._baseline.module), "to", watch("park", to))
+    outcome = measured(evaluate(candidate(0.5)))
+    assert outcome.facts["reference"] == "sentinel"
+    assert events[:2] == ["link", "score"]  # of the baseline, where it runs
+    assert events.index("park") == 2
+    assert "compression_speedup" not in outcome.metrics  # the dense model cannot be timed while it is away
 
 
 # ---- memory

@@ -182,8 +182,27 @@ def test_the_most_rounds_are_never_exceeded(clock: Clock, most: int) -> None:
 
 
 def test_slow_runs_are_neither_cut_short_nor_called_contended(clock: Clock) -> None:
-    sampled = timed(clock, (24.0,), min_rounds=3, max_rounds=9, max_seconds=10.0, patience=3.0)
+    sampled = timed(clock, (9.0,), min_rounds=3, max_rounds=9, max_seconds=10.0, patience=3.0)
     assert (sampled.stopped, len(sampled.ratios[1]), sampled.contended) == ("seconds", 3, False)
+
+
+def test_the_least_rounds_are_waited_for_three_budgets_and_no_longer(clock: Clock) -> None:
+    """Six rounds of 41 s would meet the worker's time limit, and so would the dense model's."""
+    sampled = timed(clock, (40.0,), min_rounds=6, max_rounds=9, max_seconds=10.0, patience=3.0)
+    assert (sampled.stopped, len(sampled.ratios[1]), sampled.contended) == ("seconds", 1, False)
+    assert sampled.estimates[1].value == pytest.approx(6 / 40 / 2)
+
+
+def test_runs_that_take_longer_than_the_budget_are_warmed_up_once(clock: Clock) -> None:
+    sampled = timed(clock, (40.0,), warmups=5, max_rounds=3, max_seconds=10.0)
+    assert clock.log[:2] == ["reference", "candidate"]
+    assert clock.log.count("candidate") == 1 + len(sampled.ratios[1])
+
+
+def test_repeats_are_those_of_the_last_warm_up(clock: Clock) -> None:
+    """The first pays for what is made once."""
+    timed(clock, (10.0, *[1.0] * 20), reference=(1.0,), warmups=2, max_rounds=3)
+    assert clock.log.count("reference") == 2 + 3
 
 
 def test_the_interval_is_looked_at_ever_more_rarely(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -205,8 +224,10 @@ def test_the_interval_is_looked_at_ever_more_rarely(clock: Clock, monkeypatch: p
     assert len(looks) < 30
 
 
-def test_many_runs_get_the_time_that_each_would_get_alone() -> None:
-    assert Interleaved(max_seconds=4.0, patience=2.0).for_many(3) == Interleaved(max_seconds=12.0, patience=6.0)
+def test_many_runs_get_as_many_rounds_as_one_would() -> None:
+    one = Interleaved(min_seconds=1.0, max_seconds=4.0, patience=2.0)
+    assert one.for_many(3) == Interleaved(min_seconds=2.0, max_seconds=8.0, patience=4.0)
+    assert one.for_many(1) == one
 
 
 def test_the_least_rounds_cannot_be_more_than_the_most() -> None:
@@ -232,6 +253,89 @@ def test_cpu_seconds_over_wall_seconds_are_told(clock: Clock) -> None:
     runs = [clock.run("reference", (1.0,), cpu=1.0), clock.run("candidate", (3.0,), cpu=2.0)]
     sampled = Interleaved(**SETTINGS).time(runs)
     assert sampled.conditions["cpu_per_wall"] == pytest.approx((1 + 6) / 4)
+
+
+def test_threads_that_wait_use_no_cpu_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock(monkeypatch, waits=(0.9,) * 100)
+    runs = [clock.run("reference", (1.0,)), clock.run("candidate", (1.0,))]
+    sampled = Interleaved(**{**SETTINGS, "max_rounds": 6, "clock": "cpu"}).time(runs)
+    assert (sampled.conditions["rounds_strained"], sampled.contended) == (0, False)
+
+
+# ---- pace
+
+
+class Levels:
+    """A pace that takes each of ``levels`` in turn, one a round; the best is 1."""
+
+    best = 1.0
+
+    def __init__(self, levels: Sequence[float]) -> None:
+        self._levels = iter(levels)
+        self.probes = 0
+
+    def probe(self) -> None:
+        self.probes += 1
+
+    def level(self, _since: float) -> float:
+        return next(self._levels)
+
+
+def paced(clock: Clock, candidate: Sequence[float], levels: Sequence[float], **settings: Any) -> Sampled:
+    runs = [clock.run("reference", (1.0,), 2), clock.run("candidate", candidate, 6)]
+    return Interleaved(**{**SETTINGS, **settings}).time(runs, Levels(levels))  # type: ignore[arg-type]
+
+
+def test_a_round_on_a_slow_machine_is_put_aside_and_repeated(clock: Clock) -> None:
+    levels = (1.0, 1.2, 1.0, 1.11, 1.1, 0.9, 1.0, 1.0)
+    sampled = paced(clock, (1.0, 50.0, 1.0, 60.0, 1.0, 1.0, 1.0, 1.0), levels, min_rounds=6, max_rounds=6)
+    assert set(sampled.timings[1].latency) == {1.0}
+    assert (sampled.conditions["rounds"], sampled.conditions["rounds_strained"]) == (6, 2)
+    assert (sampled.conditions["slowdown"], sampled.conditions["contended"]) == (1.0, 0.0)
+
+
+def test_a_machine_that_stays_slow_is_measured_and_called_contended(clock: Clock) -> None:
+    sampled = paced(clock, NOISY, [1.5] * 1000, min_rounds=6, max_rounds=9, patience=4.0)
+    assert sampled.contended
+    assert (sampled.conditions["rounds"], sampled.conditions["slowdown"], sampled.conditions["contended"]) == (
+        9,
+        1.5,
+        1,
+    )
+
+
+def test_how_slow_a_machine_may_be_is_a_setting(clock: Clock) -> None:
+    sampled = paced(clock, (1.0,), [1.3] * 6, min_rounds=6, max_rounds=6, slowdown=0.4)
+    assert sampled.conditions["rounds_strained"] == 0
+
+
+def test_a_better_best_turns_earlier_rounds_into_slow_ones(clock: Clock) -> None:
+    pace = Levels([1.0] * 1000)
+    runs = [clock.run("reference", (1.0,)), clock.run("candidate", [9.0] * 4 + [1.0] * 100)]
+    pace._levels = iter([1.3] * 4 + [1.0] * 100)  # the first four rounds were all there was to compare with
+    pace.best = 1.3
+
+    def level(_since: float) -> float:
+        found = next(pace._levels)
+        pace.best = min(pace.best, found)
+        return found
+
+    pace.level = level  # type: ignore[method-assign]
+    sampled = Interleaved(**{**SETTINGS, "min_rounds": 6}).time(runs, pace)  # type: ignore[arg-type]
+    assert set(sampled.timings[1].latency) == {1.0}
+
+
+def test_the_pace_is_probed_before_every_run_and_after_the_last(clock: Clock) -> None:
+    pace = Levels([1.0] * 3)
+    Interleaved(**{**SETTINGS, "max_rounds": 3}).time([clock.run("a", NOISY), clock.run("b", NOISY)], pace)  # type: ignore[arg-type]
+    assert pace.probes == 3 * 3
+
+
+def test_the_least_seconds_are_of_calm_rounds(clock: Clock) -> None:
+    sampled = paced(clock, STEADY, [2.0] * 10 + [1.0] * 1000, min_rounds=6, max_rounds=200, min_seconds=12.0)
+    assert sampled.stopped == "precision"
+    assert sampled.conditions["rounds_strained"] == 10
+    assert 12.0 <= sum(sum(timing.latency) for timing in sampled.timings) <= 15.0
 
 
 # ---- strain

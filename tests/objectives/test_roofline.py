@@ -14,6 +14,7 @@ import torch
 
 from objectives.measuring import roofline
 from objectives.measuring.roofline import Effort, Peaks, Work, limit, peaks, probe
+from objectives.measuring.strain import Strain
 from objectives.packing.capability import cpu_kernels
 from objectives.types import Device
 
@@ -61,6 +62,7 @@ def probes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     asked: list[str] = []
     monkeypatch.setenv("PARETUNE_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(roofline, "probe", lambda device_type: asked.append(device_type) or PEAKS)
+    monkeypatch.setattr(roofline, "read_strain", Strain)  # whatever else runs beside the tests
     return asked
 
 
@@ -72,6 +74,20 @@ def test_a_device_is_probed_once_per_key(probes: list[str]) -> None:
     assert peaks(CPU, "key") == peaks(CPU, "key") == PEAKS
     assert probes == ["cpu"]
     peaks(CPU, "other")
+    assert probes == ["cpu", "cpu"]
+
+
+@pytest.mark.parametrize("busy", [Strain(ran=1.0, waited=1.0), Strain(stolen=1.0, passed=10.0)])
+def test_peaks_of_a_busy_machine_are_used_and_not_kept(
+    probes: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, busy: Strain
+) -> None:
+    reads = iter([Strain(), busy, Strain(), Strain()])
+    monkeypatch.setattr(roofline, "read_strain", lambda: next(reads))
+    assert peaks(CPU, "key") == PEAKS
+    assert "busy machine" in caplog.text
+    assert not cached(tmp_path).exists()
+    assert peaks(CPU, "key") == PEAKS
+    assert cached(tmp_path).exists()
     assert probes == ["cpu", "cpu"]
 
 
