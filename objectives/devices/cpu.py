@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic.dataclasses import dataclass as settings
 
+from objectives.devices.control_groups import memory_free
 from objectives.errors import Unsupported
 from objectives.settings import FORBID, Count
 from objectives.types import Memory, Phase
@@ -148,32 +149,11 @@ class Cpu:
         limit, _ = resource.getrlimit(resource.RLIMIT_AS)
         if limit != resource.RLIM_INFINITY:
             free = min(free, limit - _status_bytes("VmSize"))
-        return max(0, min([free, *_cgroup_free()]))
+        return max(0, min([free, *memory_free()]))
 
     def conditions(self) -> dict[str, float]:
         """See ``objectives.types.Device``."""
         return {"load": os.getloadavg()[0]}
-
-
-def _cgroup_free(root: Path = Path("/sys/fs/cgroup")) -> list[int]:
-    """What a container's limit leaves, of cgroups version 2 and 1; nothing where there is no limit."""
-    found = []
-    for limit, used in (
-        ("memory.max", "memory.current"),
-        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
-    ):
-        try:
-            free = int((root / limit).read_text()) - int((root / used).read_text())
-            found.append(free + _file_cache((root / limit).with_name("memory.stat")))
-        except (OSError, ValueError):  # no such file, or "max"
-            continue
-    return found
-
-
-def _file_cache(stat: Path) -> int:
-    """Bytes of files that a control group holds in memory and gives back when asked."""
-    fields = dict(line.split()[:2] for line in stat.read_text().splitlines())
-    return sum(int(fields.get(name, 0)) for name in ("active_file", "inactive_file"))
 
 
 def _resident_peak(run: Callable[[], Any]) -> int:

@@ -161,7 +161,7 @@ class Bench:
                 f"contended: threads waited {metrics['wait']:.0%} of the time, a fixed product took "
                 f"{metrics['slowdown']:.2f}x as long as at best"
             )
-        if sampled.stopped != "precision":
+        if metrics["speedup.error"] > self._timing.precision:
             notes.append(f"speed known to {metrics['speedup.error']:.1%} only: {sampled.stopped} spent")
         if not 1 / DRIFTED < metrics["drift"] < DRIFTED:
             notes.append(f"drifted: the reference takes {metrics['drift']:.2f}x as long as at first, ratios hold")

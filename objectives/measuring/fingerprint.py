@@ -12,13 +12,14 @@ import os
 import platform
 import subprocess
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import psutil
 
+from objectives.devices.control_groups import memory_limits
 from objectives.devices.nvidia import driver_version
 
 if TYPE_CHECKING:
@@ -95,32 +96,7 @@ def _version(package: str) -> str | None:
 
 def _memory(root: Path = Path("/")) -> int:
     """Bytes that this process may use: the machine's, or the lowest limit of its control groups."""
-    return min([psutil.virtual_memory().total, *_limits(root)])
-
-
-def _limits(root: Path) -> Iterator[int]:
-    """Memory limits in bytes of this process's control group and of all above it, versions 1 and 2."""
-    for file in _limit_files(root):
-        try:
-            text = file.read_text().strip()
-        except OSError:  # a container shows only its own part of the tree
-            continue
-        if text.isdecimal():
-            yield int(text)
-
-
-def _limit_files(root: Path) -> Iterator[Path]:
-    try:
-        lines = (root / "proc/self/cgroup").read_text().splitlines()
-    except OSError:
-        return
-    tree = root / "sys/fs/cgroup"
-    for line in lines:
-        _, controllers, group = line.split(":", 2)
-        base, name = (tree, "memory.max") if not controllers else (tree / "memory", "memory.limit_in_bytes")
-        if controllers in ("", "memory"):
-            path = PurePosixPath(group)
-            yield from (base / part.relative_to("/") / name for part in (path, *path.parents))
+    return min([psutil.virtual_memory().total, *memory_limits(root)])
 
 
 def _revision(root: Path) -> str | None:

@@ -99,11 +99,9 @@ class Interleaved:
             raise ValueError(f"min_rounds must be <= max_rounds, got {self.min_rounds} and {self.max_rounds}")
 
     def for_many(self, runs: int) -> Interleaved:
-        """The same for ``runs`` candidates at once: as many rounds as one gets, in which the reference runs once."""
-        share = (1 + runs) / 2
-        return replace(
-            self, **{name: getattr(self, name) * share for name in ("min_seconds", "max_seconds", "patience")}
-        )
+        """The same for ``runs`` candidates at once, twice as precise, in the time that they would get one by one."""
+        seconds = {name: getattr(self, name) * runs for name in ("min_seconds", "max_seconds", "patience")}
+        return replace(self, **seconds, precision=self.precision / 2)
 
     def time(self, runs: Sequence[Run], pace: Pace | None = None) -> Sampled:
         """Time ``runs`` in turns; the first is what the others are compared with."""
@@ -207,7 +205,8 @@ class Interleaved:
             "cpu_per_wall": sum(sum(timing.cpu) for timing in timings) / wall,
         }
         if pace is not None:
-            conditions["slowdown"] = median(each.level for each in counted) / pace.best
+            conditions["probe"] = median(each.level for each in counted)
+            conditions["slowdown"] = conditions["probe"] / pace.best
         ratios = tuple(self._ratios(counted))
         return Sampled(timings, ratios, tuple(self._estimates(counted)), stopped, conditions, contended)
 

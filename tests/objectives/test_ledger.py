@@ -160,7 +160,8 @@ def test_a_run_far_below_the_limit_of_the_device_is_made_of_calls(make: Make) ->
 
 
 def test_what_nothing_explains_is_left_to_the_kernels(make: Make) -> None:
-    assert reason(make(), speedup=1.5) == "no faster than dense (0.75x): kernels"
+    found = reason(make(), speedup=1.5)
+    assert found.startswith("no faster than dense (0.75x): its kernels take as long as the dense ones at ")
 
 
 def test_activations_that_outweigh_the_weights_are_named(make: Make) -> None:

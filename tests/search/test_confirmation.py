@@ -227,6 +227,7 @@ def test_the_ledger_follows_what_was_confirmed() -> None:
     [
         (("throughput", "peak_memory"), True), (("tpot",), True), (("speedup",), True), (("latency.p95",), True),
         (("weight_bytes", "accuracy"), False), (("memory_ratio",), False),
+        (("promised_speedup",), False),
     ],
 )  # fmt: skip
 def test_only_speeds_need_confirming(objectives: tuple[str, ...], timed: bool) -> None:

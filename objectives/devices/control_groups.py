@@ -1,0 +1,65 @@
+"""What a container may use: the memory limits of this process's control group and of all above it.
+
+Versions 1 and 2 of Linux's control groups; a container shows only its own part of the tree, as its root.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+
+_LIMIT, _USED, _CACHE = 0, 1, 2
+_NAMES = {
+    "": ("memory.max", "memory.current", "memory.stat"),
+    "memory": ("memory.limit_in_bytes", "memory.usage_in_bytes", "memory.stat"),
+}
+"""By what version 1 calls the controller; version 2 calls it nothing."""
+
+
+def memory_limits(root: Path = Path("/")) -> Iterator[int]:
+    """Bytes; nothing where there is no limit."""
+    for files in _groups(root):
+        limit = _number(files[_LIMIT])
+        if limit is not None:
+            yield limit
+
+
+def memory_free(root: Path = Path("/")) -> Iterator[int]:
+    """Bytes that each limit leaves; files that are only kept in memory can be given back, and count as free."""
+    for files in _groups(root):
+        limit, used = _number(files[_LIMIT]), _number(files[_USED])
+        if limit is not None and used is not None:
+            yield limit - used + _file_cache(files[_CACHE])
+
+
+def _groups(root: Path) -> Iterator[tuple[Path, Path, Path]]:
+    """Files of every group that limits this process."""
+    try:
+        lines = (root / "proc/self/cgroup").read_text().splitlines()
+    except OSError:
+        return
+    tree = root / "sys/fs/cgroup"
+    for line in lines:
+        _, controllers, group = line.split(":", 2)
+        if controllers in _NAMES:
+            path = PurePosixPath(group)
+            for part in (path, *path.parents):
+                folder = tree / controllers / part.relative_to("/")
+                limit, used, stat = (folder / name for name in _NAMES[controllers])
+                yield limit, used, stat
+
+
+def _number(file: Path) -> int | None:
+    try:
+        text = file.read_text().strip()
+    except OSError:
+        return None
+    return int(text) if text.isdecimal() else None  # "max" is none
+
+
+def _file_cache(stat: Path) -> int:
+    try:
+        fields = dict(line.split()[:2] for line in stat.read_text().splitlines())
+    except (OSError, ValueError):
+        return 0
+    return sum(int(fields.get(name, 0)) for name in ("active_file", "inactive_file"))
