@@ -82,7 +82,7 @@ def _slow(metrics: Mapping[str, float], model: LoadedModel, rows: int) -> str:
     if any(note.endswith("kept in 16 bits") for note in model.notes):
         return "layers whose shape fits no kernel stay in 16 bits"
     uneven = [name for block in model.blocks() for name in _uneven(block)]
-    if len(uneven) > len(linears) / 4:
+    if len(uneven) > len(linears) / 10:  # one of many explains nothing
         return f"unaligned widths, {len(uneven)} linears are no multiple of {ALIGNED} ({uneven[0]})"
     share = max((value for name, value in metrics.items() if name.startswith("roofline.")), default=1.0)
     if share < LAUNCH_BOUND:

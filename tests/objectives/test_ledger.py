@@ -151,6 +151,13 @@ def test_widths_that_are_no_multiple_of_what_kernels_take_are_counted_and_named(
     assert "unaligned" not in reason(make(16, multiple_of=32, ratio=0.5), speedup=1.5)
 
 
+def test_one_odd_width_among_many_explains_nothing(make: Make) -> None:
+    model = make(16)
+    odd = next(iter(model.blocks())).linear("mlp.gate_proj")
+    odd.out_features -= 1  # type: ignore[operator]
+    assert "unaligned" not in reason(model, speedup=1.5)
+
+
 def test_a_run_far_below_the_limit_of_the_device_is_made_of_calls(make: Make) -> None:
     low = {"roofline.prefill": 0.05, "roofline.decode": 0.11}
     assert "launch-bound, calls take longer than their work (11% of the device's limit)" in reason(
