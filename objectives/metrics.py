@@ -82,6 +82,7 @@ CONDITIONS: Mapping[str, Metric] = _metrics(
     Metric("speedup.low", "", True, "lower end of the speed-up's interval, 95 % where there are six rounds"),
     Metric("speedup.high", "", True, "upper end of that interval"),
     Metric("speedup.error", "", False, "half of that interval over the speed-up"),
+    Metric("compression_speedup.error", "", False, "error of both speed-ups that compression_speedup compares"),
     Metric(
         "speedup.trial", "", True, "speed-up that the trial itself measured, where another measurement confirmed it"
     ),

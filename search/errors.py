@@ -42,6 +42,10 @@ class BaselineFailed(ParetuneError):
     """Without the baseline there is no floor and no speed-up."""
 
 
+class Unmeasured(ParetuneError):
+    """What was to be timed again was not: the worker was killed, ran out of time or memory, or met a bug."""
+
+
 class NothingFeasible(ParetuneError):
     """The study ended, and no trial meets the floor."""
 

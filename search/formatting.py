@@ -186,8 +186,14 @@ def confirmation(study: StudyInfo, rows: Sequence[Row]) -> list[str]:
     members = [row for row in rows if row["on_front"] and not row["is_baseline"]]
     count = sum(bool(row["confirmed"]) for row in members)
     found = [f"Not all was timed again: {study.unconfirmed}."] if study.unconfirmed else []
+    busy = sum(bool(row.get("contended")) for row in members)
+    if busy:
+        found.append(
+            f"{busy} of the front's {len(members)} members were timed on a busy machine: take their speed with care."
+        )
     if not count:
-        return found
+        unsure = members and any(row.get("speedup_error") for row in members)
+        return [*found, "Not confirmed: speeds are those of single trials."] if unsure else found
     left = f"; {len(study.dropped)} no longer belonged and left it:" if study.dropped else "."
     return [*found, f"Confirmed: {count} of the front's {len(members)} members, timed again in shared rounds{left}"]
 

@@ -43,6 +43,8 @@ def _scaled(record: TrialRecord, pace: float, throughput: float) -> TrialRecord:
 
 
 def _value(name: str, value: float, factor: float) -> float:
+    if name.startswith("roofline."):
+        return value / factor
     unit = METRICS[name].unit if name in METRICS else ""
     return value * factor if unit == "s" else value / factor if unit == "1/s" else value
 

@@ -26,7 +26,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from objectives.measuring.fingerprint import HARDWARE, unlike
 from objectives.metrics import METRICS
-from objectives.types import Measurement, Reason
+from objectives.types import Reason
 from search.config import StudyConfig
 from search.confirmation import Confirmation, Retimed
 from search.errors import ConfigError, StudyConflict
@@ -201,15 +201,15 @@ def records_of(study: Study) -> list[TrialRecord]:
     return [record for record in found if record is not None]
 
 
-def save_samples(study: Study, timed: Mapping[int, Measurement]) -> None:
-    """Keep the raw samples of trials that were timed again, by number; a finished trial takes no more attributes."""
-    for number, measurement in timed.items():
-        study.set_user_attr(f"{SAMPLES}.{number}", _plain(measurement.samples))
-
-
 def save_confirmation(study: Study, confirmation: Confirmation) -> None:
-    """Keep what timing again gave."""
-    study.set_user_attr(CONFIRMATION, _plain(asdict(confirmation)))
+    """Keep what timing again gave; raw samples by trial, as a finished trial takes no more attributes."""
+    stored = _plain(asdict(confirmation))
+    for kind in ("again", "members"):  # a member's figures are the latest
+        for number, retimed in stored[kind].items():
+            samples = retimed.pop("samples")
+            if samples:  # taken in this run
+                study.set_user_attr(f"{SAMPLES}.{number}", samples)
+    study.set_user_attr(CONFIRMATION, stored)
 
 
 def confirmation_of(study: Study) -> Confirmation:

@@ -22,10 +22,10 @@ from optuna.study import Study
 from optuna.trial import Trial, TrialState
 
 from objectives.errors import ObjectiveError
-from objectives.types import Failure, Measurement, Outcome, Reason
+from objectives.types import Candidate, Failure, Measurement, Outcome, Reason
 from search import store
 from search.config import StudyConfig
-from search.confirmation import Confirmation, Unmeasured, confirm_front, confirmed, is_timed, time_again
+from search.confirmation import Confirmation, confirm_front, confirmed, is_timed, time_again
 from search.errors import BaselineFailed, ConfigError, Interrupted
 from search.executors.protocol import Runner
 from search.front import ParetoFront, cut
@@ -156,21 +156,25 @@ class Loop:
             return
 
         def measure(records: Sequence[TrialRecord]) -> Sequence[Measurement]:
-            candidates = [self.config.space.candidate(record.params) for record in records]
-            try:
-                found = runner.confirm(candidates).result()
-            except Exception as error:  # of the worker, whatever it is: the driver's own are not caught
-                raise Unmeasured(f"{type(error).__name__}: {error}") from error
-            store.save_samples(self.study, {record.number: each for record, each in zip(records, found, strict=True)})
-            return found
+            return runner.confirm([self._candidate(record) for record in records]).result()
 
-        self.progress.stage("timing contended trials again")
-        self.confirmation = time_again(self.records, measure, replace(self.confirmation, failed=""))
-        self.progress.stage("confirming the front")
-        self.confirmation = confirm_front(self.records, self._cut, measure, self.confirmation)
+        self.confirmation = replace(self.confirmation, failed="")
+        try:
+            self.progress.stage("timing contended trials again")
+            self.confirmation = time_again(self.records, measure, self.confirmation)
+            self.progress.stage("confirming the front")
+            self.confirmation = confirm_front(self.records, self._cut, measure, self.confirmation)
+        except KeyboardInterrupt:
+            self.confirmation = replace(self.confirmation, failed="interrupted")
+            raise
+        finally:
+            store.save_confirmation(self.study, self.confirmation)
         if self.confirmation.failed:
             log.warning("not all was timed again: %s", self.confirmation.failed)
-        store.save_confirmation(self.study, self.confirmation)
+
+    def _candidate(self, record: TrialRecord) -> Candidate:
+        space = self.config.space
+        return space.baseline_candidate() if record.is_baseline else space.candidate(record.params)
 
     def open(self, runner: Runner) -> None:
         """Load the model in the worker while the tracker connects here."""

@@ -101,6 +101,8 @@ class Bench:
         """Of the run at ``place``, and under which conditions."""
         metrics = {**summarise(sampled.timings[place], workload), **self._speed(sampled.estimates[place], reference)}
         metrics |= {**sampled.conditions, **self._device.conditions()}
+        if metrics.get("throttled") or metrics.get("other_processes"):
+            metrics["contended"] = 1.0
         return metrics | self._drift(sampled.timings[0], reference or "baseline")
 
     def _speed(self, found: Estimate, reference: Reference | None) -> dict[str, float]:
@@ -161,6 +163,8 @@ class Bench:
                 f"contended: threads waited {metrics['wait']:.0%} of the time, a fixed product took "
                 f"{metrics['slowdown']:.2f}x as long as at best"
             )
+        if self._timing.clock == "cpu" and metrics["wait"] > self._timing.strain:
+            notes.append(f"threads waited {metrics['wait']:.0%} of the time: latencies are by the wall clock")
         if metrics["speedup.error"] > self._timing.precision:
             notes.append(f"speed known to {metrics['speedup.error']:.1%} only: {sampled.stopped} spent")
         if not 1 / DRIFTED < metrics["drift"] < DRIFTED:

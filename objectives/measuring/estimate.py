@@ -3,7 +3,7 @@
 The interval lies between two order statistics: that a sample falls below the median is a coin toss, whatever the
 noise looks like. Between neighbouring order statistics it is interpolated, so that its level is 95 % at every size
 (Hettmansperger & Sheather 1986, https://doi.org/10.1016/0167-7152(86)90021-0). Below six samples even the whole range
-has less than that; it is given all the same.
+has less than that, so the noise is taken as normal there (Student's interval); of a single sample nothing is known.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
-from math import hypot
-from statistics import median
+from math import hypot, pi, sqrt
+from statistics import median, stdev
 
 LEVEL = 0.95
 FEWEST = 6
@@ -43,6 +43,8 @@ class Estimate:
 def estimate(samples: Sequence[float]) -> Estimate:
     """The median of at least one sample and its 95 % interval."""
     ordered = sorted(samples)
+    if len(ordered) < FEWEST:
+        return _of_few(ordered)
     rank, weight = _rank(len(ordered))
 
     def between(first: int, second: int) -> float:
@@ -50,6 +52,17 @@ def estimate(samples: Sequence[float]) -> Estimate:
 
     inner = min(rank + 1, len(ordered) - 1)
     return Estimate(median(ordered), between(rank, inner), between(-1 - rank, -1 - inner))
+
+
+def _of_few(samples: Sequence[float]) -> Estimate:
+    """Student's interval around the median, which is less certain than the mean by a factor of sqrt(pi / 2)."""
+    from scipy.special import stdtrit
+
+    value, count = median(samples), len(samples)
+    if count == 1:
+        return Estimate(value, 0.0, 2 * value)
+    half = float(stdtrit(count - 1, (1 + LEVEL) / 2)) * stdev(samples) * sqrt(pi / 2 / count)
+    return Estimate(value, max(0.0, value - half), value + half)
 
 
 @cache
@@ -60,8 +73,6 @@ def _rank(count: int) -> tuple[int, float]:
     def level(rank: int) -> float:
         return 1 - 2 * float(bdtr(rank, count, 0.5))
 
-    if count < FEWEST:
-        return 0, 0.0
     rank = max(rank for rank in range(count // 2) if level(rank) >= LEVEL)
     share = (level(rank) - LEVEL) / (level(rank) - level(rank + 1))
     nth = rank + 1

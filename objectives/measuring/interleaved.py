@@ -35,6 +35,8 @@ Stopped = Literal["precision", "rounds", "seconds"]
 _LOOKS = 1.15
 """How many times more rounds before the interval is looked at again: every look is a chance to stop too early."""
 _SHORTEST, _MOST_REPEATS = 0.01, 32
+_TICK = 1e-9
+"""Seconds: what takes less is not told apart."""
 _OVERTIME = 3.0
 """Times the budget, after which even the least number of rounds is not waited for."""
 
@@ -185,7 +187,7 @@ class Interleaved:
 
     def seconds(self, timing: Timing) -> float:
         """Of one run, the mean over its turn, by the clock."""
-        return float(np.mean(timing.cpu if self.clock == "cpu" else timing.latency))
+        return max(_TICK, float(np.mean(timing.cpu if self.clock == "cpu" else timing.latency)))
 
     def _sampled(self, rounds: Sequence[Round], pace: Pace | None, stopped: Stopped, seconds: float) -> Sampled:
         calm = self._calm(rounds, pace)
@@ -202,7 +204,7 @@ class Interleaved:
             "timing_seconds": seconds,
             "wait": strain.wait,
             "steal": strain.steal,
-            "cpu_per_wall": sum(sum(timing.cpu) for timing in timings) / wall,
+            "cpu_per_wall": sum(sum(timing.cpu) for timing in timings) / max(wall, _TICK),
         }
         if pace is not None:
             conditions["probe"] = median(each.level for each in counted)

@@ -29,6 +29,7 @@ def gains(ran: Mapping[str, float], dense: Mapping[str, float]) -> dict[str, flo
     """Realised ratios over the dense model's at the same workload; both arguments are metrics."""
     return {
         "compression_speedup": ran["speedup"] / dense["speedup"],
+        "compression_speedup.error": ran["speedup.error"] + dense["speedup.error"],
         "compression_memory_ratio": ran["peak_memory"] / dense["peak_memory"],
         "weight_ratio": ran["weight_bytes"] / dense["weight_bytes"],
     }
@@ -54,13 +55,12 @@ def _operations(shapes: Footprint, workload: Workload) -> float:
     return sum(sum(work.operations.values()) * _laps(workload, phase) for phase, work in shapes.work.items())
 
 
-def verdict(metrics: Mapping[str, float], dense: Mapping[str, float], model: LoadedModel, rows: int) -> dict[str, str]:
+def verdict(metrics: Mapping[str, float], model: LoadedModel, rows: int) -> dict[str, str]:
     """``realised_gain``: ``speed``, ``memory``, both or ``none``; ``no_realised_gain``: why there is none in what.
 
     ``rows``: of the largest product of the run. A gain in speed counts when its interval lies above 1.
     """
-    error = metrics["speedup.error"] + dense["speedup.error"]
-    faster = metrics["compression_speedup"] * (1 - error) > 1
+    faster = metrics["compression_speedup"] * (1 - metrics["compression_speedup.error"]) > 1
     smaller = metrics["compression_memory_ratio"] < SMALLER
     found = {"realised_gain": ", ".join(word for word, is_so in (("speed", faster), ("memory", smaller)) if is_so)}
     missing = []
@@ -88,7 +88,7 @@ def _slow(metrics: Mapping[str, float], model: LoadedModel, rows: int) -> str:
     if share < LAUNCH_BOUND:
         return f"launch-bound, calls take longer than their work ({share:.0%} of the device's limit)"
     if metrics["compression_speedup"] > 1:
-        return f"within the noise of {metrics['speedup.error']:.1%}"
+        return f"within the noise of {metrics['compression_speedup.error']:.1%}"
     return f"its kernels take as long as the dense ones at {rows} rows"
 
 

@@ -12,6 +12,7 @@ from pydantic.dataclasses import dataclass
 
 from objectives.problem import Problem
 from objectives.types import Candidate, Failure, Measurement, Outcome, Reason
+from search.errors import Unmeasured
 
 T = TypeVar("T")
 
@@ -65,7 +66,14 @@ class InProcessRunner:
 
     def confirm(self, candidates: Sequence[Candidate]) -> Future[list[Measurement]]:
         """See ``Runner``."""
-        return _completed(lambda: self._evaluator.confirm(candidates))
+
+        def confirm() -> list[Measurement]:
+            try:
+                return self._evaluator.confirm(candidates)
+            except Exception as error:
+                raise Unmeasured(f"{type(error).__name__}: {error}") from error
+
+        return _completed(confirm)
 
 
 def _completed(function: Callable[[], T]) -> Future[T]:

@@ -36,7 +36,7 @@ class Runner(Protocol):
         """``predicted_loss`` and ``predicted_peak`` of a candidate, where they are known; nothing is built."""
 
     def confirm(self, candidates: Sequence[Candidate]) -> Future[list[Measurement]]:
-        """Time measured candidates again, against each other. The future raises for whatever befalls it."""
+        """Time measured candidates again, against each other. The future raises Unmeasured for whatever befalls it."""
 
 
 class Executor(Protocol):

@@ -24,6 +24,7 @@ from pydantic.dataclasses import dataclass
 from objectives.problem import Problem
 from objectives.settings import Positive
 from objectives.types import Candidate, Failure, Measurement, Outcome, Reason
+from search.errors import Unmeasured
 
 if TYPE_CHECKING:
     from objectives.evaluator import Evaluator
@@ -102,22 +103,35 @@ class WorkerRunner:
     def confirm(self, candidates: Sequence[Candidate]) -> Future[list[Measurement]]:
         """See ``Runner``."""
         timeout = self._timeout * max(1, len(candidates))  # they may all have to be built again
-        future: Future[list[Measurement]] = self._pool.schedule(_confirm, args=[list(candidates)], timeout=timeout)
-        return future
+        answer: Future[list[Measurement]] = Future()
+        scheduled = self._pool.schedule(_confirm, args=[list(candidates)], timeout=timeout)
+
+        def settle(done: Future[list[Measurement]]) -> None:
+            error = CancelledError() if done.cancelled() else done.exception()
+            if error is None:
+                answer.set_result(done.result())
+            else:
+                answer.set_exception(Unmeasured(_failure(error, timeout).message))
+
+        scheduled.add_done_callback(settle)
+        return answer
 
     def _outcome(self, done: Future[Any]) -> Outcome:
-        try:
-            outcome: Outcome = done.result()
-            return outcome
-        except TimeoutError:
-            return Failure(Reason.TIMEOUT, f"no result within {self._timeout:g} s; the process was killed")
-        except ProcessExpired as error:
-            return Failure(Reason.CRASHED, f"the worker process died ({_exit_in_words(error.exitcode)})")
-        except (CancelledError, BrokenProcessPool):
-            return Failure(Reason.INTERRUPTED, "the worker was stopped")
-        except Exception as error:
-            log.error("trial failed", exc_info=error)
-            return Failure(Reason.ERROR, f"{type(error).__name__}: {error}")
+        error = CancelledError() if done.cancelled() else done.exception()
+        outcome: Outcome = done.result() if error is None else _failure(error, self._timeout)
+        return outcome
+
+
+def _failure(error: BaseException, timeout: float) -> Failure:
+    """What befell a task of the worker, in words."""
+    if isinstance(error, TimeoutError):
+        return Failure(Reason.TIMEOUT, f"no result within {timeout:g} s; the process was killed")
+    if isinstance(error, ProcessExpired):
+        return Failure(Reason.CRASHED, f"the worker process died ({_exit_in_words(error.exitcode)})")
+    if isinstance(error, (CancelledError, BrokenProcessPool)):
+        return Failure(Reason.INTERRUPTED, "the worker was stopped")
+    log.error("the worker failed", exc_info=error)
+    return Failure(Reason.ERROR, f"{type(error).__name__}: {error}")
 
 
 def _exit_in_words(code: int) -> str:

@@ -178,7 +178,12 @@ class MlflowMirror:
         if new:
             self._batch(run, metrics=new, step=1)
         if "speedup.trial" in record.metrics:  # timed again: what was said of the first timing no longer holds
-            told = {"notes": "; ".join(record.notes), **record.facts, "confirmed": str(record.confirmed).lower()}
+            told = {
+                "no_realised_gain": "",
+                "notes": "; ".join(record.notes),
+                **record.facts,
+                "confirmed": str(record.confirmed).lower(),
+            }
             for name, value in told.items():
                 self.client.set_tag(run, name, value[:5000])
 

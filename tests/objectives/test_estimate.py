@@ -48,12 +48,19 @@ def test_the_interval_of_many_samples_is_that_of_the_bootstrap() -> None:
     assert 0.9 < np.median(quotients) < 1.15
 
 
-@pytest.mark.parametrize("count", range(1, FEWEST))
-def test_below_six_samples_the_interval_is_their_range(count: int) -> None:
-    samples = [3.0, 1.0, 2.0, 5.0, 4.0][:count]
-    found = estimate(samples)
-    assert (found.low, found.high) == (min(samples), max(samples))
-    assert found.value == np.median(samples)
+@pytest.mark.parametrize("count", range(2, FEWEST))
+def test_below_six_samples_the_interval_is_students_and_holds_the_truth(count: int) -> None:
+    rows = np.random.default_rng(count).normal(10.0, 1.0, (4000, count))
+    found = [estimate(list(row)) for row in rows]
+    held = np.mean([each.low <= 10.0 <= each.high for each in found])
+    assert 0.94 <= held <= 0.99
+    assert all(each.value == np.median(row) for each, row in zip(found, rows))
+
+
+def test_of_a_single_sample_nothing_is_known() -> None:
+    assert estimate([3.0]) == Estimate(3.0, 0.0, 6.0)
+    assert estimate([3.0]).error == 1.0
+    assert estimate([1.0, 9.0]).low == 0.0
 
 
 def test_six_samples_give_nearly_their_range_and_more_give_less() -> None:

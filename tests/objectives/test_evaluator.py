@@ -16,7 +16,7 @@ from objectives import calibration
 from objectives.calibration import Domains
 from objectives.devices.cpu import Cpu
 from objectives.errors import ModelError, Unsupported
-from objectives.evaluator import Evaluator, is_out_of_memory
+from objectives.evaluator import DENSE_TRIES, Evaluator, is_out_of_memory
 from objectives.measuring.bench import Bench
 from objectives.measuring.encoding import Encoding
 from objectives.measuring.generation import Generation
@@ -643,3 +643,24 @@ def test_a_singular_system_is_a_failure_that_says_what_helps(evaluate: Evaluator
     outcome = failed(evaluate(replace(candidate(), quantization=Gptq(bits=4, damping=1e-30))))
     assert outcome.reason == Reason.UNSUPPORTED
     assert "damping" in outcome.message
+
+
+def test_the_dense_model_is_timed_again_while_the_machine_is_busy(
+    evaluate: Evaluator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every gain at a batch size hangs on it."""
+    run = Bench.run
+    dense: list[int] = []
+
+    def busy(self: Bench, workload: Any, model: LoadedModel, *rest: Any) -> Any:
+        found = run(self, workload, model, *rest)
+        if model is evaluate._baseline:
+            dense.append(workload.batch_size)
+            return replace(found, metrics={**found.metrics, "contended": 1.0})
+        return found
+
+    monkeypatch.setattr(Bench, "run", busy)
+    for ratio in (0.5, 0.25, 0.125, 0.375, 0.0625):
+        outcome = measured(evaluate(candidate(ratio, batch=2)))
+        assert "the dense model at this batch size was timed on a busy machine" in outcome.notes
+    assert dense == [2] * DENSE_TRIES
