@@ -262,7 +262,7 @@ class Evaluator:
         dense = self._dense.get(workload) if there else self._dense_metrics(workload, dense_shapes)
         if dense is not None:
             metrics |= gains(metrics, dense)
-            if dense["contended"]:
+            if dense["contended"] and not is_dense:
                 notes.append("the dense model at this batch size was timed on a busy machine")
             if not is_dense:
                 facts |= verdict(metrics, model, max(workload.tokens_read, workload.batch_size))
