@@ -104,7 +104,7 @@ def confirm_front(
     for _ in range(PASSES):
         front = cut(confirmed(records, replace(known, members=members))).front
         own = [record for record in records if record.number in front and not record.is_baseline]
-        if all(record.number in members or record.cached_from is not None for record in own):
+        if all(record.number in members for record in own):
             break
         try:
             found = _calm(own, measure)
