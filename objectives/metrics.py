@@ -96,6 +96,7 @@ CONDITIONS: Mapping[str, Metric] = _metrics(
     Metric("probe", "s", False, "what a small fixed product took meanwhile: the machine's pace"),
     Metric("slowdown", "", False, "that over what it took at the machine's best, of the last minutes"),
     Metric("steal", "", False, "share of the machine's time that its host took"),
+    Metric("page_faults", "1/s", False, "pages per timed second that the kernel had to bring or clear for us"),
     Metric("cpu_per_wall", "", True, "CPU seconds over wall seconds of the timed runs"),
     Metric("load", "", False, "one-minute load average of the machine"),
     Metric("temperature", "C", False, "of the GPU"),

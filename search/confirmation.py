@@ -136,14 +136,14 @@ def confirmed(records: Sequence[TrialRecord], confirmation: Confirmation) -> lis
     baseline = baseline_of(records)
     if baseline is None:
         return list(records)
-    found = []
+    trials, found = [], []
     for record in records:
         source = record.number if record.cached_from is None else record.cached_from
-        member = confirmation.members.get(source)
-        later = member or confirmation.again.get(source)
-        now = record if later is None else _retimed(record, later, baseline)
+        member, again = confirmation.members.get(source), confirmation.again.get(source)
+        trials.append(_retimed(record, again, baseline) if again else record)
+        now = _retimed(record, member, baseline) if member else trials[-1]
         found.append(replace(now, confirmed=member is not None and record.cached_from is None))
-    return on_one_scale(found)
+    return on_one_scale(found, trials)
 
 
 def _retimed(record: TrialRecord, later: Retimed, baseline: TrialRecord) -> TrialRecord:

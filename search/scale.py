@@ -20,12 +20,16 @@ CALM = 0.25
 """The quantile of the baseline's latencies that counts as its own: what disturbs a machine only adds to it."""
 
 
-def on_one_scale(records: Sequence[TrialRecord]) -> list[TrialRecord]:
-    """The records with times as they would be at the baseline's pace in calm trials."""
+def on_one_scale(records: Sequence[TrialRecord], trials: Sequence[TrialRecord] | None = None) -> list[TrialRecord]:
+    """The records with times as they would be at the baseline's pace in calm trials.
+
+    ``trials``: the same as each was timed by itself, where members of a front were timed again in shared rounds: these
+    saw the machine once, and would vote once each.
+    """
     baseline = baseline_of(records)
     if baseline is None or "reference_latency" not in baseline.metrics:
         return list(records)
-    own = [record for record in records if _beside_baseline(record) and record.cached_from is None]
+    own = [record for record in trials or records if _beside_baseline(record) and record.cached_from is None]
     pace = float(np.quantile([record.metrics["reference_latency"] for record in own], CALM))
     items = baseline.metrics["throughput"] * baseline.metrics["latency.p50"]
     return [_scaled(record, pace, items / pace) if "speedup" in record.metrics else record for record in records]

@@ -2,23 +2,21 @@
 
 What torch's allocator hands out is counted exactly (:mod:`objectives.measuring.allocations`). Beside it stands the
 process's high-water mark (``VmHWM``), reset by writing 5 to ``/proc/self/clear_refs``. With glibc's defaults that is
-36-123 % too high, because freed blocks stay in the heap; for its pass malloc is told to map and unmap every block of
-64 KiB and more. The setting is undone for timing, which would otherwise pay for page faults.
+36-123 % too high, because freed blocks stay in the heap; for its pass they are given back (:mod:`.heap`).
 """
 
 from __future__ import annotations
 
-import ctypes
 import gc
 import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic.dataclasses import dataclass as settings
 
+from objectives.devices import heap
 from objectives.devices.control_groups import memory_free
 from objectives.errors import Unsupported
 from objectives.settings import FORBID, Count
@@ -30,9 +28,6 @@ if TYPE_CHECKING:
     from objectives.models import LoadedModel
     from objectives.quantization.grid import Codes
     from objectives.types import Scheme, Stopwatch, Workload
-
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
-_MAPPED, _HEAP = 64 * 1024, 32 * 1024 * 1024
 
 
 @settings(frozen=True, kw_only=True, config=FORBID)
@@ -52,6 +47,7 @@ class Cpu:
         import torch
 
         torch.set_num_threads(self.threads or len(os.sched_getaffinity(0)))
+        heap.keep_freed()
 
     def describe(self) -> dict[str, str]:
         """Hardware and threads, for the record."""
@@ -145,6 +141,7 @@ class Cpu:
 
         import psutil
 
+        heap.trim()  # what was freed is kept, and would not count
         free = int(psutil.virtual_memory().available)
         limit, _ = resource.getrlimit(resource.RLIMIT_AS)
         if limit != resource.RLIM_INFINITY:
@@ -158,9 +155,9 @@ class Cpu:
 
 def _resident_peak(run: Callable[[], Any]) -> int:
     """Bytes by which the process's resident set grows while ``run()`` runs; 0 where the kernel does not let one ask."""
-    with _mapped_malloc():
+    with heap.give_back():
         gc.collect()
-        _trim()
+        heap.trim()
         resting = _status_bytes("VmRSS")
         try:
             Path("/proc/self/clear_refs").write_text("5")
@@ -168,22 +165,6 @@ def _resident_peak(run: Callable[[], Any]) -> int:
             return 0
         run()
         return max(0, _status_bytes("VmHWM") - resting)
-
-
-@contextmanager
-def _mapped_malloc() -> Iterator[None]:
-    libc = ctypes.CDLL(None)
-    libc.mallopt(_M_MMAP_THRESHOLD, _MAPPED)
-    libc.mallopt(_M_TRIM_THRESHOLD, 0)
-    try:
-        yield
-    finally:
-        libc.mallopt(_M_MMAP_THRESHOLD, _HEAP)
-        libc.mallopt(_M_TRIM_THRESHOLD, 2 * _HEAP)
-
-
-def _trim() -> None:
-    ctypes.CDLL(None).malloc_trim(0)
 
 
 def _status_bytes(key: str) -> int:

@@ -204,6 +204,7 @@ class Interleaved:
             "timing_seconds": seconds,
             "wait": strain.wait,
             "steal": strain.steal,
+            "page_faults": strain.faults / max(wall, _TICK),
             "cpu_per_wall": sum(sum(timing.cpu) for timing in timings) / max(wall, _TICK),
         }
         if pace is not None:

@@ -6,6 +6,7 @@ how long its host ran others (``steal``). A round during which our threads waite
 
 from __future__ import annotations
 
+import resource
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,13 +15,15 @@ from pathlib import Path
 class Strain:
     """Seconds since the process or the machine started; zero where the system does not count.
 
-    ``ran``, ``waited``: of all our threads; ``stolen``, ``passed``: of all processors, in ticks.
+    ``ran``, ``waited``: of all our threads; ``stolen``, ``passed``: of all processors, in ticks. ``faults``: pages that
+    the kernel had to bring or clear for us.
     """
 
     ran: float = 0.0
     waited: float = 0.0
     stolen: float = 0.0
     passed: float = 0.0
+    faults: float = 0.0
 
     def since(self, earlier: Strain) -> Strain:
         """What was added."""
@@ -50,7 +53,8 @@ def read_strain(proc: Path = Path("/proc")) -> Strain:
         except OSError:  # the thread ended
             continue
         ran, waited = ran + int(fields[0]) / 1e9, waited + int(fields[1]) / 1e9
-    return Strain(ran, waited, *_ticks(proc / "stat"))
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    return Strain(ran, waited, *_ticks(proc / "stat"), float(usage.ru_minflt + usage.ru_majflt))
 
 
 def _ticks(file: Path) -> tuple[float, float]:

@@ -62,5 +62,13 @@ def test_repeats_of_a_cell_have_no_vote_on_the_pace() -> None:
     assert on_one_scale(records)[0].metrics["latency.p50"] == pytest.approx(1.5)
 
 
+def test_shared_rounds_have_no_vote_where_trials_were_timed_by_themselves() -> None:
+    trials = [trial(0, 1.0, 1.0, is_baseline=True), *(trial(number, 2.0, 1.0) for number in range(1, 9))]
+    shared = [trials[0], *(trial(number, 2.0, 3.0) for number in range(1, 9))]
+    scaled = on_one_scale(shared, trials)
+    assert scaled[0].metrics["latency.p50"] == pytest.approx(1.0)
+    assert [record.metrics["throughput"] for record in scaled[1:]] == pytest.approx([16.0] * 8)
+
+
 def test_only_new_values_count_as_changed() -> None:
     assert changed({"a": 1.0, "b": 2.0}, {"a": 1.0, "b": 3.0, "c": 4.0}) == {"b": 3.0, "c": 4.0}
