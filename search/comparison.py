@@ -15,7 +15,7 @@ from statistics import median
 from objectives.measuring.fingerprint import unlike
 from objectives.metrics import METRICS
 from search.errors import ConfigError
-from search.front import ParetoFront, minimised
+from search.front import ParetoFront, baseline_of, minimised
 from search.pareto import epsilon_indicator
 from search.records import TrialRecord, Value
 
@@ -63,12 +63,14 @@ class Fronts:
     """``sizes``: members of each front; ``only``: cells that are on this front and not on the other.
 
     ``coverage``: the factor, less one, by which B's front falls short of A's, and the reverse: 0 where it is nowhere
-    worse, infinite where there is no front to cover the other (:func:`search.pareto.epsilon_indicator`).
+    worse, infinite where there is no front to cover the other (:func:`search.pareto.epsilon_indicator`). ``gains``: the
+    same in multiples of each study's own baseline, whatever the machine's pace was; None without both baselines.
     """
 
     sizes: tuple[int, int]
     only: tuple[tuple[Cell, ...], tuple[Cell, ...]]
     coverage: tuple[float, float]
+    gains: tuple[float, float] | None
 
 
 @dataclass(frozen=True)
@@ -127,7 +129,21 @@ def _compare_fronts(first: Side, second: Side, paths: Sequence[str], objectives:
             tuple(_cell(second, record, paths) for key, record in others.items() if key not in cells),
         ),
         coverage=(epsilon_indicator(against, values), epsilon_indicator(values, against)),
+        gains=_compare_gains(first, second, objectives),
     )
+
+
+def _compare_gains(first: Side, second: Side, objectives: Sequence[str]) -> tuple[float, float] | None:
+    """Coverage in multiples of each side's baseline."""
+    gains = []
+    for side in (first, second):
+        baseline = baseline_of(side.records)
+        if baseline is None or not all(baseline.metrics.get(name, 0.0) > 0 for name in objectives):
+            return None
+        start = [baseline.metrics[name] for name in objectives]
+        gains.append(minimised(_members(side), objectives) / start)
+    mine, theirs = gains
+    return epsilon_indicator(theirs, mine), epsilon_indicator(mine, theirs)
 
 
 def _measured(side: Side, objectives: Sequence[str]) -> list[TrialRecord]:

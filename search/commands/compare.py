@@ -74,6 +74,8 @@ def _lines(found: Comparison, settings: list[str]) -> Iterator[tuple[str, str]]:
         yield f"Only on {name}'s front of {fronts.sizes[side]}", only
     yield "B covers A's front within", _within(fronts.coverage[0])
     yield "A covers B's front within", _within(fronts.coverage[1])
+    if fronts.gains is not None:
+        yield "Both, by gains over each baseline", f"{_within(fronts.gains[0])} and {_within(fronts.gains[1])}"
     if settings:
         yield "Other settings in B", ", ".join(settings)
 

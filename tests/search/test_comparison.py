@@ -180,6 +180,20 @@ def test_coverage_says_what_each_front_lacks_of_the_other() -> None:
     assert compare(second, first).fronts.coverage == pytest.approx((0.1, 0.2))
 
 
+def test_gains_over_each_baseline_leave_out_that_one_machine_was_faster() -> None:
+    def study(name: str, pace: float, gain: float) -> Side:
+        start = replace(bits(0, 16, 100 * pace, 10), is_baseline=True)
+        return side(name, start, bits(1, 8, 200 * pace * gain, 10))
+
+    fronts = compare(study("a", 1.0, 1.0), study("b", 1.25, 1.0)).fronts
+    assert fronts.coverage == pytest.approx((0, 0.25))
+    assert fronts.gains == pytest.approx((0, 0))
+    fronts = compare(study("a", 1.0, 1.0), study("b", 1.25, 0.8)).fronts
+    assert fronts.coverage == pytest.approx((0, 0))
+    assert fronts.gains == pytest.approx((0.25, 0))
+    assert compare(A, A).fronts.gains is None  # no baseline
+
+
 def test_a_study_without_a_front_covers_nothing() -> None:
     empty = Side("b", A.records, cut(A.records, OBJECTIVES, 0.9, lambda *_: 1.0))
     assert compare(A, empty).fronts.coverage == (math.inf, 0)
@@ -265,6 +279,7 @@ def test_two_stored_studies_are_compared_in_a_table(stored, call) -> None:
     assert lines["Peak memory, B/A"] == "1.00× median, 1.00× worst"
     assert lines["B covers A's front within"] == "0 %"
     assert lines["A covers B's front within"] == "25 %"
+    assert lines["Both, by gains over each baseline"] == "0 % and 25 %"
     assert "Other settings in B" not in lines
     assert "unlike hardware" not in out
 

@@ -1,0 +1,52 @@
+"""What malloc does with freed memory, seen in the page faults of using it again."""
+
+from __future__ import annotations
+
+import ctypes
+import resource
+from types import SimpleNamespace
+
+import pytest
+
+from objectives.devices import heap
+
+PAGES = 20 * 1024 * 1024 // resource.getpagesize()
+
+
+def faults() -> int:
+    """Of a block of 20 MiB that is written, freed, and had again."""
+
+    def use() -> None:
+        b"x" * (PAGES * resource.getpagesize())
+
+    use()
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    use()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallopt"), reason="no glibc")
+def test_freed_memory_is_had_again_without_page_faults_unless_it_was_given_back() -> None:
+    heap.keep_freed()
+    assert faults() < PAGES // 100
+    with heap.give_back():
+        assert faults() >= PAGES
+    assert faults() < PAGES // 100
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "malloc_trim"), reason="no glibc")
+def test_what_is_kept_can_be_given_back_by_hand() -> None:
+    heap.keep_freed()
+    faults()
+    heap.trim()
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    b"x" * (PAGES * resource.getpagesize())
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before >= PAGES // 2
+
+
+def test_a_libc_without_such_settings_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("objectives.devices.heap.ctypes.CDLL", lambda _name: SimpleNamespace())
+    heap.keep_freed()
+    heap.trim()
+    with heap.give_back():
+        pass
