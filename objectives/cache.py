@@ -1,0 +1,155 @@
+"""Results of stages, kept under a folder that many processes and studies share.
+
+An entry is a file (or, for a compressed model, a folder) named by the content that it was made from
+(:mod:`objectives.content`), so it is right or not there: nothing ever has to be declared stale. It appears whole, by
+being renamed into its place. A file begins with the hash of the rest; one that is torn all the same is removed, and
+made again. When all is larger than allowed, what was not used for longest goes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+from pydantic.dataclasses import dataclass as settings
+
+from objectives.settings import FORBID, Name, Positive
+
+log = logging.getLogger(__name__)
+
+_LOCK = ".lock"
+_UNFINISHED = ".part-"
+_ABANDONED = 24 * 3600.0
+"""Seconds after which nobody writes to an unfinished entry any more."""
+
+
+@settings(frozen=True, kw_only=True, config=FORBID)
+class Cache:
+    """``folder``: where; ``max_bytes``: of all entries together."""
+
+    folder: Name
+    max_bytes: Positive = 4e9
+
+    def get(self, stage: str, key: str) -> dict[str, Any] | None:
+        """What :meth:`put` stored, or None."""
+        path = self._path(stage, key)
+        try:
+            head, _, body = path.read_bytes().partition(b"\n")
+        except OSError:
+            return None
+        if head.decode(errors="replace") != hashlib.sha256(body).hexdigest():
+            log.warning("the cache's entry %s is damaged and will be made again", path)
+            self.drop(stage, key)
+            return None
+        self._touch(path)
+        found: dict[str, Any] = json.loads(body)
+        return found
+
+    def put(self, stage: str, key: str, value: Mapping[str, Any]) -> None:
+        """Store ``value``, which JSON holds exactly; a cache that cannot be written to costs a warning."""
+        body = json.dumps(value, allow_nan=False).encode()
+
+        def write(part: Path) -> None:
+            part.write_bytes(hashlib.sha256(body).hexdigest().encode() + b"\n" + body)
+
+        self._place(stage, key, write)
+
+    def folder_of(self, stage: str, key: str) -> Path | None:
+        """The folder that :meth:`put_folder` stored, or None."""
+        path = self._path(stage, key)
+        if not path.is_dir():
+            return None
+        self._touch(path)
+        return path
+
+    def put_folder(self, stage: str, key: str, write: Callable[[Path], object]) -> None:
+        """Store what ``write`` makes at the path that it is given."""
+        self._place(stage, key, write)
+
+    def drop(self, stage: str, key: str) -> None:
+        """Forget an entry."""
+        _remove(self._path(stage, key))
+
+    def _path(self, stage: str, key: str) -> Path:
+        return Path(self.folder) / stage / key
+
+    @staticmethod
+    def _touch(path: Path) -> None:
+        with suppress(OSError):  # gone, or not ours: it counts as old then
+            os.utime(path)
+
+    def _place(self, stage: str, key: str, write: Callable[[Path], object]) -> None:
+        final = self._path(stage, key)
+        try:
+            final.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(
+                dir=final.parent, prefix=_UNFINISHED, ignore_cleanup_errors=True
+            ) as scratch:
+                part = Path(scratch) / "entry"
+                write(part)
+                if part.is_dir() and final.exists():
+                    return  # another process was faster; equal names, equal content
+                os.replace(part, final)
+            self._shrink()
+        except OSError as error:
+            if not (final.is_dir() and any(final.iterdir())):
+                log.warning("cannot write to the cache %s: %s", self.folder, error)
+
+    def _shrink(self) -> None:
+        """Let go of what was not used for longest, one process at a time."""
+        try:
+            with FileLock(str(Path(self.folder) / _LOCK), timeout=0):
+                entries = sorted(self._entries(), key=lambda entry: entry.used)
+                total = sum(entry.size for entry in entries)
+                for entry in entries[:-1]:  # the newest stays, however large
+                    if total <= self.max_bytes:
+                        break
+                    _remove(entry.path)
+                    total -= entry.size
+        except Timeout:
+            pass
+
+    def _entries(self) -> Iterator[_Entry]:
+        for path in Path(self.folder).glob("*/*"):
+            with suppress(OSError):  # another process removed it
+                used = path.stat().st_mtime
+                if path.name.startswith(_UNFINISHED):
+                    if used < time.time() - _ABANDONED:
+                        shutil.rmtree(path, ignore_errors=True)
+                    continue
+                yield _Entry(path, _size(path), used)
+
+
+@dataclass(frozen=True)
+class _Entry:
+    path: Path
+    size: int
+    used: float
+
+
+def _size(path: Path) -> int:
+    if path.is_dir():
+        return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+    return path.stat().st_size
+
+
+def _remove(path: Path) -> None:
+    """A folder is stepped aside first: half of one must never be found under its name."""
+    with suppress(OSError):
+        if path.is_dir():
+            aside = Path(tempfile.mkdtemp(prefix=_UNFINISHED, dir=path.parent))
+            os.replace(path, aside / "entry")
+            shutil.rmtree(aside, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)

@@ -1,0 +1,86 @@
+"""Names for results by what they were made from: settings, data, weights, code. Equal content, equal name.
+
+What cannot be described, an object that is no dataclass, has no name, and its results are not kept.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
+from enum import Enum
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from objectives.tasks.corpora import Corpus
+
+_PACKAGE = Path(__file__).resolve().parent
+
+
+class Indescribable(Exception):
+    """Something has no content that we know of; the message names its type."""
+
+
+def digest(*parts: Any) -> str:
+    """64 hex digits over ``parts``. Raises Indescribable."""
+    text = json.dumps([_described(part) for part in parts], sort_keys=True, ensure_ascii=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _described(value: Any) -> Any:
+    if value is None or isinstance(value, (bool, int, str)):
+        return value
+    if isinstance(value, float):
+        return value.hex()
+    if isinstance(value, Enum):
+        return [type(value).__qualname__, value.name]
+    if isinstance(value, Mapping):
+        return {str(key): _described(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_described(item) for item in value]
+    if isinstance(value, (set, frozenset)):
+        return sorted(json.dumps(_described(item), sort_keys=True) for item in value)
+    if isinstance(value, Path):
+        return str(value)
+    if is_dataclass(value) and not isinstance(value, type):
+        return _object(value)
+    raise Indescribable(type(value).__qualname__)
+
+
+def _object(value: Any) -> Any:
+    """Class, the source of a user's own, settings; the texts of a corpus, as the same settings may read other files."""
+    kind = type(value)
+    found = {field.name: _described(getattr(value, field.name)) for field in fields(value) if field.compare}
+    texts = _texts(value) if isinstance(value, Corpus) else None
+    return [f"{kind.__module__}.{kind.__qualname__}", _source(kind), found, texts]
+
+
+def _texts(corpus: Corpus) -> str:
+    found = hashlib.sha256()
+    for document in corpus.documents():
+        for text in (document.id, document.text, document.summary or ""):
+            found.update(f"{len(text)}:".encode() + text.encode(errors="surrogatepass"))
+    return found.hexdigest()
+
+
+@cache
+def _source(kind: type) -> str | None:
+    """Of a class that is not ours: the hash of its file. Ours are in :func:`code`."""
+    if kind.__module__.startswith("objectives."):
+        return None
+    try:
+        return hashlib.sha256(Path(inspect.getfile(kind)).read_bytes()).hexdigest()
+    except (TypeError, OSError) as error:
+        raise Indescribable(kind.__qualname__) from error
+
+
+@cache
+def code() -> str:
+    """The hash of this package's sources: results of another version are other results."""
+    found = hashlib.sha256()
+    for file in sorted(_PACKAGE.rglob("*.py")):
+        found.update(file.relative_to(_PACKAGE).as_posix().encode() + file.read_bytes())
+    return found.hexdigest()

@@ -1,0 +1,84 @@
+"""Does a mean reach a threshold? Decided from as few examples as that takes, with a bounded share of wrong answers.
+
+The examples are a finite set, drawn in random order without replacement. A gambler bets, before every example, that the
+mean reaches the threshold (or that it does not); were it otherwise, no strategy could be expected to win. Capital that
+has grown to 1 / error is therefore evidence at that error, whenever one looks: Ville's inequality needs no fixed number
+of looks. After n of N examples the rest must average (N threshold - sum) / (N - n): that is what bets are made against,
+and where no rest can have that mean, the answer is certain.
+
+Waudby-Smith and Ramdas 2024, "Estimating means of bounded random variables by betting",
+https://doi.org/10.1093/jrsssb/qkad009. Free of torch.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+Values = NDArray[np.float64]
+Decision = Literal["reached", "missed", "open"]
+
+_STAKES = np.geomspace(0.01, 0.9, 16)
+"""Shares of the largest bet that cannot ruin; the capital is spread over all, as nobody knows the best beforehand."""
+_ROUNDING = 1e-9
+
+
+class Race:
+    """``threshold``: of the mean over ``total`` examples, each in [``low``, ``high``]; ``error``: of either answer.
+
+    The probability that ``missed`` is said of a mean that reaches the threshold is at most ``error``, and so is that of
+    the other mistake. The examples must come in an order that was drawn at random.
+    """
+
+    def __init__(self, threshold: float, total: int, low: float, high: float, error: float) -> None:
+        if not (low < high and 0 < error < 1 and total > 0):
+            raise ValueError(f"need low < high, 0 < error < 1, total > 0; got {low}, {high}, {error}, {total}")
+        self.threshold, self.total, self.low, self.high, self.error = threshold, total, low, high, error
+        self.seen, self.sum = 0, 0.0
+        self._for = np.zeros_like(_STAKES)
+        self._against = np.zeros_like(_STAKES)
+        self.decision: Decision = "open"
+        self._settle()
+
+    def see(self, examples: Iterable[float]) -> Decision:
+        """Look at further examples, in their order; those after the decision change nothing."""
+        for example in examples:
+            if self.decision != "open":
+                break
+            if not self.low - _ROUNDING <= example <= self.high + _ROUNDING:
+                raise ValueError(f"an example is {example}, outside [{self.low}, {self.high}]")
+            rest = self._rest()
+            self._for += np.log1p(_STAKES * (example - rest) / (rest - self.low))
+            self._against += np.log1p(_STAKES * (rest - example) / max(self.high - rest, _ROUNDING))
+            self.seen, self.sum = self.seen + 1, self.sum + example
+            self._settle()
+        return self.decision
+
+    @property
+    def certain(self) -> bool:
+        """Whether no rest can change the answer."""
+        return self._bound() != "open"
+
+    def _rest(self) -> float:
+        """What the examples not yet seen must average for the mean to be the threshold."""
+        return (self.total * self.threshold - self.sum) / (self.total - self.seen)
+
+    def _bound(self) -> Decision:
+        left, needed = self.total - self.seen, self.total * self.threshold - self.sum
+        slack = _ROUNDING * self.total
+        if left * self.low >= needed - slack:
+            return "reached"
+        return "missed" if left * self.high < needed - slack else "open"
+
+    def _settle(self) -> None:
+        self.decision = self._bound()
+        if self.decision == "open":
+            wanted = math.log(len(_STAKES) / self.error)
+            if np.logaddexp.reduce(self._for) >= wanted:
+                self.decision = "reached"
+            elif np.logaddexp.reduce(self._against) >= wanted:
+                self.decision = "missed"

@@ -1,0 +1,110 @@
+"""The search space as arrays: cells, the recipe of each, and coordinates in which neighbours are alike.
+
+A *recipe* is a cell without its workload: cells of one recipe share the compressed model and its accuracy.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from search.space import Axis, Cell
+
+Floats = NDArray[np.float64]
+Indices = NDArray[np.intp]
+
+LOG_FROM = 4.0
+"""An axis of positive numbers whose largest is so many times its smallest counts in doublings."""
+
+BOTH = ("quantization.bits", "quantization.embeddings")
+
+
+@dataclass(frozen=True)
+class Grid:
+    """All cells of ``axes``, last axis fastest."""
+
+    axes: tuple[Axis, ...]
+
+    def __len__(self) -> int:
+        """Number of cells."""
+        return math.prod(len(axis.values) for axis in self.axes)
+
+    @cached_property
+    def places(self) -> Indices:
+        """[cells, axes]: which value of each axis a cell has."""
+        sizes = [len(axis.values) for axis in self.axes]
+        return np.stack(np.unravel_index(np.arange(len(self)), sizes), axis=1) if sizes else np.zeros((1, 0), np.intp)
+
+    @cached_property
+    def coordinates(self) -> Floats:
+        """[cells, dimensions] in [0, 1]: one dimension for an axis of numbers, one for every value of a category.
+
+        Bit widths have both: what they do to a kernel has no order, and next to none for accuracy (fewer is worse, but
+        not evenly so).
+        """
+        columns = [np.zeros((len(self), 0))]
+        columns += [_coordinates(axis)[self.places[:, place]] for place, axis in enumerate(self.axes)]
+        return np.concatenate(columns, axis=1)
+
+    @cached_property
+    def recipes(self) -> Indices:
+        """[cells]: the number of each cell's recipe."""
+        own = [place for place, axis in enumerate(self.axes) if is_of_recipe(axis)]
+        sizes = [len(self.axes[place].values) for place in own]
+        return (
+            np.ravel_multi_index(tuple(self.places[:, own].T), sizes).astype(np.intp)
+            if own
+            else np.zeros(len(self), np.intp)
+        )
+
+    @cached_property
+    def recipe_coordinates(self) -> Floats:
+        """[recipes, dimensions]: of what a recipe is made of."""
+        columns = [np.zeros((len(self), 0))]
+        columns += [
+            _coordinates(axis)[self.places[:, place]] for place, axis in enumerate(self.axes) if is_of_recipe(axis)
+        ]
+        _, first = np.unique(self.recipes, return_index=True)
+        return np.concatenate(columns, axis=1)[first]
+
+    def index(self, cell: Cell) -> int | None:
+        """The number of ``cell``; None where it is not in the grid."""
+        try:
+            places = [axis.values.index(cell[axis.path]) for axis in self.axes]
+        except (KeyError, ValueError):
+            return None
+        if len(cell) != len(self.axes):
+            return None
+        return int(np.ravel_multi_index(places, [len(axis.values) for axis in self.axes])) if places else 0
+
+    def cell(self, index: int) -> Cell:
+        """The cell of that number."""
+        return {axis.path: axis.values[place] for axis, place in zip(self.axes, self.places[index])}
+
+
+def is_of_recipe(axis: Axis) -> bool:
+    """Whether the model changes with it, and not only how it is run."""
+    return not axis.path.startswith("workload.")
+
+
+def _coordinates(axis: Axis) -> Floats:
+    """[values, dimensions] of an axis."""
+    categories = np.eye(len(axis.values)) / math.sqrt(2.0)  # any two a distance of one apart
+    if not axis.is_ordinal:
+        return categories
+    values = np.array(axis.values, dtype=np.float64)
+    if len(values) > 1 and values.min() > 0 and values.max() >= LOG_FROM * values.min():
+        values = np.log2(values)
+    span = values.max() - values.min()
+    ordered: Floats = ((values - values.min()) / (span or 1.0))[:, None]
+    return np.concatenate([ordered, categories], axis=1) if axis.path in BOTH and len(values) > 2 else ordered
+
+
+def names(cells: Sequence[Cell]) -> list[str]:
+    """For messages: ``ratio=0.1 bits=8``."""
+    return [" ".join(f"{path.rpartition('.')[2]}={value}" for path, value in cell.items()) for cell in cells]

@@ -1,0 +1,144 @@
+"""A guess at what was not measured: a Gaussian process over the grid's coordinates.
+
+The covariance is a sum of one smooth function per dimension, which carry over from one bit width to the next, and one
+smooth function of all together, for what they do only in company. What no smooth function explains is a cell's own
+quirk: it counts in the guess of every other cell, and not as noise, since a measured cell keeps its value.
+
+Rasmussen and Williams 2006, "Gaussian Processes for Machine Learning", chapters 2 and 5
+(https://gaussianprocess.org/gpml); additive covariances: Duvenaud et al. 2011, https://arxiv.org/abs/1112.4394.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.linalg import cho_solve, cholesky
+from scipy.optimize import minimize
+
+Floats = NDArray[np.float64]
+
+_JITTER = 1e-8
+_LINEAR = 4.0
+"""Variance of the slope over a whole axis, before a measurement: next to no opinion."""
+_LEVEL = 25.0
+
+
+@dataclass(frozen=True)
+class Prior:
+    """What is believed of a quantity before it is measured, in its own units; scales are medians of log-normals.
+
+    ``amplitude``: of the smooth functions; ``quirk``: standard deviation of what is a cell's own.
+    """
+
+    amplitude: float
+    quirk: float
+
+
+@dataclass(frozen=True)
+class Guess:
+    """``mean``, ``deviation`` [cells]: of the value that each cell would have."""
+
+    mean: Floats
+    deviation: Floats
+
+
+class Surrogate:
+    """Of one quantity: ``values`` [n] at ``points`` [n, dimensions] in [0, 1]."""
+
+    def __init__(self, points: Floats, values: Floats, prior: Prior, start: Floats | None = None) -> None:
+        """``start``: ``scales`` of an earlier fit, to begin from."""
+        self._points, self._prior = points, prior
+        self._level = float(values.mean())
+        self._values = values - self._level
+        self._squares = _squares(points, points)
+        self.scales = self._fit(start)
+        factor, self._weights = self._solve(self.scales)
+        self._factor = factor
+        self.inflation = self._inflation()
+
+    def guess(self, points: Floats) -> Guess:
+        """Of cells that were not measured."""
+        across = self._covariance(self.scales, _squares(self._points, points), self._points @ points.T)
+        mean = self._level + across.T @ self._weights
+        explained = np.einsum("ij,ij->j", across, cho_solve((self._factor, True), across))
+        own = _LEVEL + _LINEAR * (points**2).sum(axis=1) + self._smooth_variance()
+        variance = np.maximum(own - explained, 0.0) + self._quirk(self.scales) ** 2
+        return Guess(mean, self.inflation * np.sqrt(variance))
+
+    # ---- covariance. ``scales``: log lengths [dimensions], log amplitude of the sums, of the product, log quirk
+
+    def _covariance(self, scales: Floats, squares: Floats, products: Floats) -> Floats:
+        lengths, alone, together = np.exp(-2 * scales[:-3]), np.exp(2 * scales[-3]), np.exp(2 * scales[-2])
+        scaled = squares * lengths[:, None, None]
+        summed: Floats = np.exp(-0.5 * scaled).sum(axis=0) * alone
+        summed += together * np.exp(-0.5 * scaled.sum(axis=0)) + _LINEAR * products + _LEVEL
+        return summed
+
+    def _smooth_variance(self) -> float:
+        alone, together = np.exp(2 * self.scales[-3]), np.exp(2 * self.scales[-2])
+        return float(len(self.scales[:-3]) * alone + together)
+
+    @staticmethod
+    def _quirk(scales: Floats) -> float:
+        return math.exp(scales[-1])
+
+    def _noisy(self, scales: Floats) -> Floats:
+        found = self._covariance(scales, self._squares, self._points @ self._points.T)
+        found[np.diag_indices_from(found)] += self._quirk(scales) ** 2 + _JITTER
+        return found
+
+    def _solve(self, scales: Floats) -> tuple[Floats, Floats]:
+        factor = cholesky(self._noisy(scales), lower=True)
+        return factor, cho_solve((factor, True), self._values)
+
+    # ---- fit
+
+    def _fit(self, start: Floats | None) -> Floats:
+        dimensions = self._points.shape[1]
+        amplitude, quirk = math.log(self._prior.amplitude), math.log(self._prior.quirk)
+        centre = np.array([math.log(0.5)] * dimensions + [amplitude, amplitude, quirk])
+        spread = np.array([0.7] * dimensions + [1.0, 1.0, 1.0])
+        bounds = [(math.log(0.05), math.log(5.0))] * dimensions + [(amplitude - 4, amplitude + 3)] * 2
+        bounds.append((quirk - 3, quirk + 4))
+        first = centre if start is None else start
+        found = minimize(
+            self._loss, first, args=(centre, spread), jac=True, method="L-BFGS-B", bounds=bounds,
+            options={"maxiter": 60 if start is None else 15},
+        )  # fmt: skip
+        return np.asarray(found.x, dtype=np.float64)
+
+    def _loss(self, scales: Floats, centre: Floats, spread: Floats) -> tuple[float, Floats]:
+        """Negative log posterior of the scales, and its gradient."""
+        factor, weights = self._solve(scales)
+        away = (scales - centre) / spread
+        loss = 0.5 * self._values @ weights + np.log(np.diag(factor)).sum() + 0.5 * away @ away
+        inverse = cho_solve((factor, True), np.eye(len(weights)))
+        sensitivity = 0.5 * (inverse - np.outer(weights, weights))
+        gradient = np.array([(sensitivity * change).sum() for change in self._changes(scales)])
+        return float(loss), gradient + away / spread
+
+    def _changes(self, scales: Floats) -> list[Floats]:
+        """Of the covariance with each of the scales."""
+        lengths, alone, together = np.exp(-2 * scales[:-3]), np.exp(2 * scales[-3]), np.exp(2 * scales[-2])
+        scaled = self._squares * lengths[:, None, None]
+        each = np.exp(-0.5 * scaled)
+        product = together * np.exp(-0.5 * scaled.sum(axis=0))
+        found = [own * (alone * part + product) for own, part in zip(scaled, each)]
+        return [*found, 2 * alone * each.sum(axis=0), 2 * product, 2 * self._quirk(scales) ** 2 * np.eye(len(product))]
+
+    def _inflation(self) -> float:
+        """How much too narrow the guesses of measured cells are, each from all others; never below 1."""
+        if len(self._values) < 4:
+            return 1.0
+        inverse = cho_solve((self._factor, True), np.eye(len(self._values)))
+        errors = self._weights / np.sqrt(np.diag(inverse))
+        return max(1.0, float(np.sqrt((errors**2).mean())))
+
+
+def _squares(one: Floats, other: Floats) -> Floats:
+    """[dimensions, n, m]: squared distances along every dimension."""
+    found: Floats = (one.T[:, :, None] - other.T[:, None, :]) ** 2
+    return found
