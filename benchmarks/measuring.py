@@ -192,7 +192,7 @@ def twice(short: bool) -> State:
                 sys.executable, "-m", "search.cli", "run", "experiment=minilm_retrieval", "sampler=exhaustive",
                 "~sampler.n_startup_trials", f"n_trials={cells}", "task.pool=300", f"timing.max_seconds={seconds}",
                 f"home={home}",
-                f"study_name={name}", f"space.workload.batch_size={batches}", "tracker=none", *space,
+                f"study_name={name}", f"space.workload.batch_size={batches}", "tracker=none", "cache=null", *space,
             ]  # fmt: skip
             done = subprocess.run(command, capture_output=True, text=True, check=False)
             if done.returncode not in (0, 3):
@@ -231,7 +231,7 @@ def same(pairs: int) -> State:
         own = recipes[index % len(recipes)]
         found = []
         for _ in range(2):
-            model = ev._compress((own.pruning, own.recovery, own.quantization), ev._statistics)
+            model = ev.recipes.compress((own.pruning, own.recovery, own.quantization))
             sampled = timing.time([bench.timed(Encoding(), dense), bench.timed(own.workload, model)], pace)
             found.append(sampled.estimates[1].value)
             seconds.append(sampled.conditions["timing_seconds"])

@@ -55,7 +55,7 @@ def _object(value: Any) -> Any:
     kind = type(value)
     found = {field.name: _described(getattr(value, field.name)) for field in fields(value) if field.compare}
     texts = _texts(value) if isinstance(value, Corpus) else None
-    return [f"{kind.__module__}.{kind.__qualname__}", _source(kind), found, texts]
+    return [f"{kind.__module__}.{kind.__qualname__}", _source(kind.__module__, _file(kind)), found, texts]
 
 
 def _texts(corpus: Corpus) -> str:
@@ -66,15 +66,17 @@ def _texts(corpus: Corpus) -> str:
     return found.hexdigest()
 
 
-@cache
-def _source(kind: type) -> str | None:
-    """Of a class that is not ours: the hash of its file. Ours are in :func:`code`."""
-    if kind.__module__.startswith("objectives."):
-        return None
+def _file(kind: type) -> str:
     try:
-        return hashlib.sha256(Path(inspect.getfile(kind)).read_bytes()).hexdigest()
+        return inspect.getfile(kind)
     except (TypeError, OSError) as error:
         raise Indescribable(kind.__qualname__) from error
+
+
+@cache
+def _source(module: str, file: str) -> str | None:
+    """Of a class that is not ours: the hash of its file. Ours are in :func:`code`."""
+    return None if module.startswith("objectives.") else hashlib.sha256(Path(file).read_bytes()).hexdigest()
 
 
 @cache

@@ -1,53 +1,44 @@
 """From a candidate to its measurement, in stages: compress -> weigh -> score -> time.
 
-Accuracy depends on the recipe, not on the batch size, so it is scored once per recipe; the latest compressed
-models are kept, so that candidates which differ only in their workload skip straight to timing. The dense
-baseline stays loaded: every candidate is timed in turns with it.
+What a model is (its bytes, its accuracy) depends on the recipe, not on the batch size: both are found once per recipe.
+With a cache, what a stage found is kept by its content, and a candidate that is known in full is not even built. With a
+gate, accuracy is scored as far as the floor asks for, and what misses it may go untimed.
 """
 
 from __future__ import annotations
 
-import gc
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from functools import cached_property
+from typing import Any
 
 import torch
 
-from objectives.calibration import Domains, Statistics
-from objectives.checkpoint import disk_bytes
 from objectives.errors import ModelError, Unsupported
-from objectives.measuring.bench import Bench, Ran, Reference
-from objectives.measuring.fingerprint import digest, fingerprint
-from objectives.measuring.footprint import FAKE_ERRORS, Footprint, footprint, skeleton_of, sketch
-from objectives.measuring.ledger import gains, promises, verdict
-from objectives.measuring.roofline import Peaks, peaks
-from objectives.measuring.weighing import block_weights, stored_bytes, weigh
+from objectives.measuring.bench import Ran
+from objectives.measuring.fingerprint import fingerprint
+from objectives.measuring.weighing import block_weights, weigh
 from objectives.models import LoadedModel
 from objectives.problem import Problem
+from objectives.recipes import Recipe, Recipes, recipe_of
+from objectives.running import Running
+from objectives.scoring import Scored, Scorer
 from objectives.tasks.paired import paired_difference
-from objectives.types import (
-    Candidate,
-    Failure,
-    Measurement,
-    Outcome,
-    Pruner,
-    Quantizer,
-    Reason,
-    Recovery,
-    Score,
-    Workload,
-)
+from objectives.types import Candidate, Failure, Gate, Measurement, Outcome, Reason, Score
+from objectives.verdict import judge
 
-Recipe = tuple[Pruner, Recovery, Quantizer]
+_VOLATILE = ("git_revision", "kernel", "python", "paretune")
+"""Facts of the fingerprint that change no timing, or that the content of the code says better."""
 
-DENSE_TRIES = 3
-"""How often the dense model is timed at one workload while the machine is busy: all gains there hang on it."""
 
-KEPT_BYTES = 1 << 30
-"""Weights of compressed models that stay in memory beside the one in use."""
+@dataclass(frozen=True)
+class Weighed:
+    """What a model is, apart from its speed and accuracy."""
+
+    metrics: Mapping[str, float]
+    notes: tuple[str, ...]
+    simulated: bool
 
 
 class Evaluator:
@@ -60,16 +51,18 @@ class Evaluator:
         for kind, part in (("task", problem.task), ("workload", problem.baseline.workload)):
             if part.head != problem.model.head:
                 raise ModelError(f"{kind} drives {part.head} models, model.head is {problem.model.head}")
-        self._scores: dict[Recipe, Score] = {}
-        self._built: dict[Recipe, LoadedModel] = {}
-        self._dense: dict[Workload, Mapping[str, float]] = {}
-        self._dense_tries: dict[Workload, int] = {}
-        self._footprints: dict[tuple[Recipe, Workload], Footprint | None] = {}
+        self.recipes = Recipes(problem)
+        self.running = Running(self.recipes)
+        self._scorer = Scorer(self.recipes)
+        self._weighed: dict[Recipe, Weighed] = {}
 
-    def __call__(self, candidate: Candidate) -> Outcome:
-        """Measure one candidate. What cannot be measured comes back as a Failure, never as an exception."""
+    def __call__(self, candidate: Candidate, gate: Gate | None = None) -> Outcome:
+        """Measure one candidate. What cannot be measured comes back as a Failure, never as an exception.
+
+        ``gate``: the accuracy floor, where the accuracy need not be known any better than whether it is kept.
+        """
         try:
-            return self._measure(candidate)
+            return self._measure(candidate, gate)
         except Unsupported as error:
             return Failure(Reason.UNSUPPORTED, str(error))
         except torch.linalg.LinAlgError as error:  # type: ignore[attr-defined]
@@ -78,7 +71,7 @@ class Evaluator:
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise
-            self._built.clear()
+            self.recipes.built.clear()
             lines = str(error).strip().splitlines()  # Python's own MemoryError says nothing
             return Failure(Reason.OUT_OF_MEMORY, lines[0] if lines else "out of memory")
 
@@ -91,258 +84,141 @@ class Evaluator:
         """
         found = {}
         if not candidate.recovery.trains or candidate.pruning == self.problem.baseline.pruning:
-            statistics = self._statistics
+            statistics = self.recipes.statistics
             found["predicted_loss"] = candidate.pruning.predict(statistics) + candidate.quantization.predict(statistics)
-        shapes = self._shapes(candidate)
+        shapes = self.recipes.shapes(candidate)
         if shapes is not None:
             found["predicted_peak"] = float(shapes.peak)
         return {name: value for name, value in found.items() if not math.isnan(value)}
 
     def confirm(self, candidates: Sequence[Candidate]) -> list[Measurement]:
-        """Time ``candidates`` once more, in as many shared rounds with the baseline as memory allows; speed only.
+        """Time ``candidates`` once more, against each other; speed only.
 
         Raises MemoryError where one cannot fit by itself, Unsupported where one cannot be built.
         """
-        found: dict[int, Ran] = {}
-        waiting = list(enumerate(candidates))
-        while waiting:
-            group, reference = self._together([candidate for _, candidate in waiting])
-            own, waiting = waiting[:group], waiting[group:]
-            if reference == "sentinel":
-                self._bench.link()
-            with self._parked(reference == "sentinel"):
-                runs = [(candidate.workload, self.compressed(candidate)) for _, candidate in own]
-                found |= dict(zip((index for index, _ in own), self._bench.confirm(runs, reference)))
-        return [Measurement(ran.metrics, ran.samples, ran.notes, ran.facts) for _, ran in sorted(found.items())]
-
-    def _together(self, candidates: Sequence[Candidate]) -> tuple[int, Reference]:
-        """How many of the first fit into memory at once, by prediction, and beside what."""
-        reference = self._reference(candidates[0], self._shapes(candidates[0])) or "baseline"
-        if reference == "sentinel" and self._parkable():
-            return 1, reference
-        free, weights, run = self.problem.device.free_memory(), dict[Recipe, int](), 0
-        for count, candidate in enumerate(candidates):
-            shapes = self._shapes(candidate)
-            if shapes is None:
-                continue
-            weights[_recipe(candidate)] = 0 if _recipe(candidate) in self._built else shapes.weights
-            run = max(run, shapes.peak - shapes.weights)
-            if count and sum(weights.values()) + run > free:
-                return count, reference
-        return len(candidates), reference
+        return [Measurement(ran.metrics, ran.samples, ran.notes, ran.facts) for ran in self.running.confirm(candidates)]
 
     def prepare(self) -> Mapping[str, str]:
         """Load the model; returns hardware, versions and the hash of the weights. Raises ModelError."""
-        _ = self._calibration  # loads model and data, so that what is missing is said before the first trial
+        self.recipes.prepare()
         return {**fingerprint(self.problem.device), "model_sha256": self.problem.model.weights_hash()}
-
-    @cached_property
-    def _source(self) -> LoadedModel:
-        """The checkpoint as loaded, never changed."""
-        return self.problem.model.load()
-
-    @cached_property
-    def _calibration(self) -> Domains:
-        return self.problem.task.calibration(self._source)
-
-    @cached_property
-    def _baseline(self) -> LoadedModel:
-        return self._compress(_recipe(self.problem.baseline), Statistics(self._source, {}))
-
-    @cached_property
-    def _skeleton(self) -> LoadedModel:
-        return skeleton_of(self._source)
-
-    @cached_property
-    def _peaks(self) -> Peaks:
-        return peaks(self.problem.device, digest(fingerprint(self.problem.device)))
-
-    @cached_property
-    def _bench(self) -> Bench:
-        problem = self.problem
-        return Bench(problem.device, problem.timing, self._baseline, problem.baseline.workload, self._peaks)
-
-    @cached_property
-    def _statistics(self) -> Statistics:
-        return Statistics(self._baseline, self._calibration)
-
-    def _compress(self, recipe: Recipe, statistics: Statistics) -> LoadedModel:
-        pruner, recovery, quantizer = recipe
-        model = self._source.copy()
-        pruner.prune_(model, statistics)
-        recovery.recover_(model, statistics)
-        quantizer.quantize_(model, statistics, self.problem.device)
-        return model
 
     def compressed(self, candidate: Candidate) -> LoadedModel:
         """The model of a candidate, ready to run; the latest ones are kept."""
-        recipe = _recipe(candidate)
-        if recipe == _recipe(self.problem.baseline):
-            return self._baseline
-        model = self._built.pop(recipe, None)
-        if model is None:
-            self._make_room()
-            model = self._compress(recipe, self._statistics)
-        self._built[recipe] = model  # last: the order is that of use
-        return model
+        return self.recipes.model(candidate)
 
     def score(self, candidate: Candidate) -> Score:
-        """Of a candidate's model, whatever its workload; found once."""
-        recipe = _recipe(candidate)
-        if recipe not in self._scores:
-            self._scores[recipe] = self.problem.task.evaluate(self.compressed(candidate))
-        return self._scores[recipe]
+        """Of a candidate's model, whatever its workload, on all examples; found once."""
+        return self._scorer.score(candidate).score
 
-    def _make_room(self) -> None:
-        """Let go of the models that were not used for longest, before the next one is built."""
-        sizes = {recipe: stored_bytes([model.module]) for recipe, model in self._built.items()}
-        for recipe in list(sizes):
-            if sum(sizes.values()) > KEPT_BYTES:
-                del self._built[recipe], sizes[recipe]
-
-    def _measure(self, candidate: Candidate) -> Outcome:
-        shapes = self._shapes(candidate)
-        reference = self._reference(candidate, shapes)
+    def _measure(self, candidate: Candidate, gate: Gate | None) -> Outcome:
+        known = self._known_run(candidate)
+        shapes = self.recipes.shapes(candidate) if known is None else None
+        reference = self.running.reference(candidate, shapes) if known is None else None
         if reference == "sentinel":  # what the baseline has to say, while it is where it runs
-            self._bench.link()
+            self.running.link()
             self.score(self.problem.baseline)
-        with self._parked(reference == "sentinel"):
-            model = self.compressed(candidate)
-            metrics = weigh(model, block_weights(self._source))
-            score = self.score(candidate)
-            metrics |= self._accuracy(score)
-            if not math.isnan(model.predicted_loss):
-                metrics["predicted_loss"] = model.predicted_loss
-            if model.simulated:  # rounded but not stored so: its speed and bytes would be those of 16 bits
-                metrics, ran = _without_bytes(metrics), Ran({}, notes=("simulated",))
+        with self.running.parked(reference == "sentinel"):
+            weighed = self._weigh(candidate)
+            scored = self._scorer.score(candidate, gate)
+            metrics, facts = self._accuracy(scored, gate)
+            missed = gate is not None and gate.skip and facts.get("verdict") == "missed"
+            if weighed.simulated:  # rounded but not stored so: its speed and bytes would be those of 16 bits
+                ran = Ran({}, notes=("simulated",))
+            elif missed:
+                ran = Ran({}, notes=("not timed: its accuracy misses the floor",))
             else:
-                ran = self._run(candidate, model, reference, shapes, metrics)
-        metrics |= ran.metrics
+                ran = known or self._run(candidate, reference, shapes, weighed)
+        metrics = {**weighed.metrics, **metrics, **ran.metrics, **self._stages(candidate, scored, known)}
         wrong = [name for name, value in metrics.items() if not math.isfinite(value)]
         if wrong:
             return Failure(Reason.NOT_FINITE, f"{', '.join(wrong)} not finite")
-        samples = {**ran.samples, "accuracy": score.examples}
-        return Measurement(metrics, samples, (*ran.notes, *model.notes), ran.facts, score.ids)
+        samples = {**ran.samples, "accuracy": scored.score.examples}
+        return Measurement(metrics, samples, (*ran.notes, *weighed.notes), {**ran.facts, **facts}, scored.score.ids)
 
-    def _accuracy(self, score: Score) -> dict[str, float]:
-        """With what is known of its difference to the baseline, example by example."""
-        found = {"accuracy": score.accuracy, "accuracy_stderr": score.stderr, **score.extra}
-        difference = paired_difference(score, self.score(self.problem.baseline))
-        if difference is not None:
-            found["accuracy_difference"] = difference.value
-            found["accuracy_difference.low"], found["accuracy_difference.high"] = difference.low, difference.high
+    def _accuracy(self, scored: Scored, gate: Gate | None) -> tuple[dict[str, float], dict[str, str]]:
+        """What is known of it, of its difference to the baseline, and of the floor."""
+        baseline, score = self._scorer.baseline(), self._scorer.estimated(scored.score)
+        found = {"accuracy": score.accuracy, "accuracy_stderr": score.stderr}
+        found["examples"] = float(len(score.examples))
+        if score.total is None:
+            found |= score.extra
+            difference = paired_difference(score, baseline)
+            if difference is not None:
+                found["accuracy_difference"] = difference.value
+                found["accuracy_difference.low"], found["accuracy_difference.high"] = difference.low, difference.high
+        if gate is None:
+            return found, {}
+        judged = judge(scored.score, baseline, gate.floor(baseline.accuracy), gate.error)
+        if math.isfinite(judged.low):
+            found["accuracy_interval.low"], found["accuracy_interval.high"] = judged.low, judged.high
+        return found, {"verdict": judged.decision, "verdict_by": judged.method}
+
+    def _stages(self, candidate: Candidate, scored: Scored, known: Ran | None) -> dict[str, float]:
+        """Seconds that each stage took now, and that earlier work spared."""
+        compress = self.recipes.seconds.pop(recipe_of(candidate), 0.0)
+        saved = scored.saved + (known.metrics["timing_seconds"] if known is not None else 0.0)
+        return {"compress_seconds": compress, "score_seconds": scored.seconds, "saved_seconds": saved}
+
+    # ---- weighing
+
+    def _weigh(self, candidate: Candidate) -> Weighed:
+        recipe = recipe_of(candidate)
+        if recipe not in self._weighed:
+            self._weighed[recipe] = self._kept_weights(candidate) or self._new_weights(candidate)
+        return self._weighed[recipe]
+
+    def _kept_weights(self, candidate: Candidate) -> Weighed | None:
+        found = self._get("weigh", self.recipes.name(candidate, "weigh"))
+        return None if found is None else Weighed(**{**found, "notes": tuple(found["notes"])})
+
+    def _new_weights(self, candidate: Candidate) -> Weighed:
+        model = self.recipes.model(candidate)
+        metrics = weigh(model, block_weights(self.recipes.source))
+        if model.simulated:
+            metrics = {
+                name: value for name, value in metrics.items() if not name.endswith(("_bytes", "effective_bits"))
+            }
+        if not math.isnan(model.predicted_loss):
+            metrics["predicted_loss"] = model.predicted_loss
+        found = Weighed(metrics, tuple(model.notes), model.simulated)
+        self._put("weigh", self.recipes.name(candidate, "weigh"), asdict(found))
         return found
 
-    def _run(
-        self,
-        candidate: Candidate,
-        model: LoadedModel,
-        reference: Reference | None,
-        shapes: Footprint | None,
-        weights: Mapping[str, float],
-    ) -> Ran:
-        """Time and weigh the running model; ``weights``: its byte metrics."""
-        ran = self._bench.run(candidate.workload, model, reference, shapes)
-        metrics = {**weights, **ran.metrics, "disk_bytes": float(disk_bytes(model))}
-        metrics["peak_memory"] = metrics["weight_bytes"] + metrics["activation_peak"]
-        if shapes is not None:
-            metrics["predicted_peak"] = float(shapes.peak)
-        workload = candidate.workload
-        facts, notes = dict(ran.facts), list(ran.notes)
-        is_dense = _recipe(candidate) == _recipe(self.problem.baseline)
-        if is_dense:
-            known = self._dense.get(workload)
-            if known is None or known["contended"] >= metrics["contended"]:  # the baseline is 1 by definition
-                self._dense[workload] = {**metrics, "speedup.error": 0.0} if reference is None else metrics
-        dense_shapes = self._shapes(replace(self.problem.baseline, workload=workload))
-        if shapes is not None and dense_shapes is not None:
-            metrics |= promises(shapes, dense_shapes, workload, self._peaks)
-        parked = reference == "sentinel" and bool(self._parkable())
-        there = is_dense or parked
-        dense = self._dense.get(workload) if there else self._dense_metrics(workload, dense_shapes)
-        if dense is not None:
-            metrics |= gains(metrics, dense)
-            if dense["contended"] and not is_dense:
-                notes.append("the dense model at this batch size was timed on a busy machine")
-            if not is_dense:
-                facts |= verdict(metrics, model, max(workload.tokens_read, workload.batch_size))
-        return replace(ran, metrics=metrics, facts=facts, notes=tuple(notes))
+    # ---- timing
 
-    def _dense_metrics(self, workload: Workload, shapes: Footprint | None) -> Mapping[str, float] | None:
-        """Of the dense model at the same workload, measured up to ``DENSE_TRIES`` times until the machine is calm.
-
-        None where it does not fit, as many a compressed one does.
-        """
-        known = self._dense.get(workload)
-        tries = self._dense_tries.get(workload, 0)
-        if known is None or (known["contended"] and tries < DENSE_TRIES):
-            self._dense_tries[workload] = tries + 1
-            if shapes is not None and shapes.peak - shapes.weights > self.problem.device.free_memory():
-                return known
-            dense = replace(self.problem.baseline, workload=workload)
-            reference: Reference | None = None if dense == self.problem.baseline else "baseline"
-            self._run(dense, self._baseline, reference, None, weigh(self._baseline, block_weights(self._source)))
-        return self._dense[workload]
-
-    def _shapes(self, candidate: Candidate) -> Footprint | None:
-        """What a candidate will need, before it is built. None where only its accuracy will be measured, or where its
-        code needs values.
-        """
-        key = (_recipe(candidate), candidate.workload)
-        if not candidate.quantization.stored:
+    def _known_run(self, candidate: Candidate) -> Ran | None:
+        """As it was timed earlier, on a machine like this one, while that was calm."""
+        found = self._get("time", self._run_name(candidate))
+        if found is None:
             return None
-        if key not in self._footprints:
-            model = sketch(self._skeleton, candidate, self._statistics, self.problem.device)
-            try:
-                self._footprints[key] = footprint(model, candidate.workload)
-            except FAKE_ERRORS:  # its code looks at values: it can be measured all the same
-                self._footprints[key] = None
-        return self._footprints[key]
+        samples = {name: tuple(values) for name, values in found["samples"].items()}
+        return Ran(found["metrics"], samples, tuple(found["notes"]), found["facts"])
 
-    def _reference(self, candidate: Candidate, shapes: Footprint | None) -> Reference | None:
-        """What a candidate is timed beside. Raises MemoryError where it cannot fit."""
-        if candidate == self.problem.baseline:
-            return None
-        asked = self.problem.timing.reference
-        there = _recipe(candidate) in self._built
-        needed = 0 if shapes is None else shapes.peak - (shapes.weights if there else 0)
-        free = self.problem.device.free_memory()
-        if needed > free and self._built and not there:  # of what we hold ourselves
-            self._built.clear()
-            gc.collect()
-            free = self.problem.device.free_memory()
-        if needed <= free:
-            return "baseline" if asked == "auto" else asked
-        if asked == "baseline" or needed > free + self._parkable():
-            raise MemoryError(
-                f"out of memory by prediction: {needed / 2**20:,.0f} MiB needed, {free / 2**20:,.0f} MiB free"
-            )
-        return "sentinel"
+    def _run(self, candidate: Candidate, reference: Any, shapes: Any, weighed: Weighed) -> Ran:
+        ran = self.running.run(candidate, reference, shapes, weighed.metrics)
+        if not ran.metrics.get("contended") and all(map(math.isfinite, ran.metrics.values())):
+            self._put("time", self._run_name(candidate), asdict(ran))
+        return ran
 
-    def _parkable(self) -> int:
-        """Bytes that the baseline takes from the device's own memory."""
-        return 0 if self.problem.device.name == "cpu" else stored_bytes([self._baseline.module])
+    def _run_name(self, candidate: Candidate) -> str | None:
+        start = self.problem.baseline.workload
+        return self.recipes.name(candidate, "time", candidate.workload, start, self.problem.timing, self._machine)
 
-    @contextmanager
-    def _parked(self, away: bool) -> Iterator[None]:
-        """Keep the baseline out of the device's memory meanwhile."""
-        away = away and bool(self._parkable())
-        home = self._baseline.module.device
-        if away:
-            self._baseline.module.to("cpu")
-        try:
-            yield
-        finally:
-            if away:
-                self._baseline.module.to(home)
+    @cached_property
+    def _machine(self) -> Mapping[str, str]:
+        found = fingerprint(self.problem.device)
+        return {name: fact for name, fact in found.items() if name not in _VOLATILE}
 
+    # ---- the cache
 
-def _without_bytes(metrics: Mapping[str, float]) -> dict[str, float]:
-    return {name: value for name, value in metrics.items() if not name.endswith(("_bytes", "effective_bits"))}
+    def _get(self, stage: str, name: str | None) -> dict[str, Any] | None:
+        cache = self.problem.cache
+        return None if cache is None or name is None else cache.get(stage, name)
 
-
-def _recipe(candidate: Candidate) -> Recipe:
-    return candidate.pruning, candidate.recovery, candidate.quantization
+    def _put(self, stage: str, name: str | None, value: Mapping[str, Any]) -> None:
+        if self.problem.cache is not None and name is not None:
+            self.problem.cache.put(stage, name, value)
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -86,6 +86,15 @@ CONDITIONS: Mapping[str, Metric] = _metrics(
     Metric(
         "speedup.trial", "", True, "speed-up that the trial itself measured, where another measurement confirmed it"
     ),
+    Metric("floor", "", True, "accuracy floor that the verdict speaks of"),
+    Metric("examples", "", True, "examples that were scored"),
+    Metric(
+        "accuracy_interval.low", "", True, "lower end of what the accuracy on all examples may be, whenever looked at"
+    ),
+    Metric("accuracy_interval.high", "", True, "upper end of that"),
+    Metric("compress_seconds", "s", False, "that the model took to make, or to load from the cache"),
+    Metric("score_seconds", "s", False, "that scoring took now"),
+    Metric("saved_seconds", "s", True, "of scoring and timing that earlier work spared"),
     Metric("rounds", "", True, "timed rounds that count"),
     Metric("rounds_strained", "", False, "rounds put aside because something slowed the machine"),
     Metric("contended", "", False, "1 when strained rounds had to be counted, as hardly any other came"),

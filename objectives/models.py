@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -170,12 +170,20 @@ class Checkpoint:
 
     def weights_hash(self) -> str:
         """SHA-256 over the safetensors files, in name order."""
-        digest = hashlib.sha256()
-        for file in sorted(self.folder().glob("*.safetensors")):
-            with file.open("rb") as stream:
-                while chunk := stream.read(1 << 22):
-                    digest.update(chunk)
-        return digest.hexdigest()
+        return _hashed(sorted(self.folder().glob("*.safetensors")))
+
+    def content_hash(self) -> str:
+        """SHA-256 over weights, config and tokenizer: over all files of the folder."""
+        return _hashed(sorted(path for path in self.folder().iterdir() if path.is_file()))
+
+
+def _hashed(files: Sequence[Path]) -> str:
+    digest = hashlib.sha256()
+    for file in files:
+        with file.open("rb") as stream:
+            while chunk := stream.read(1 << 22):
+                digest.update(chunk)
+    return digest.hexdigest()
 
 
 def _asset_folder(name: str) -> Path:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from objectives.cache import Cache
 from objectives.measuring.interleaved import Interleaved
 from objectives.models import Checkpoint
 from objectives.types import Candidate, Device, Task
@@ -11,10 +12,11 @@ from objectives.types import Candidate, Device, Task
 
 @dataclass(frozen=True)
 class Problem:
-    """Model, task, device, how to time, and the baseline that every candidate is compared with."""
+    """Model, task, device, how to time, the baseline that every candidate is compared with, and what keeps results."""
 
     model: Checkpoint
     task: Task
     device: Device
     timing: Interleaved
     baseline: Candidate
+    cache: Cache | None = None

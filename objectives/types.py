@@ -10,7 +10,7 @@ are in base units: seconds, bytes, tokens/s, fractions in [0, 1].
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
@@ -84,6 +84,7 @@ class Score:
     that two models can be compared in pairs; ``extra``: further metrics by name, such as perplexity. ``ids``: names of
     the examples. ``strata``: how many of them each domain has, in order, where there are several. ``link``: how the
     mean example of a domain becomes its accuracy: as it is, or exp(-mean); the accuracy is the mean over domains.
+    ``total``: of all examples, where only some were scored; then ``ids`` names these, and ``accuracy`` is an estimate.
     """
 
     accuracy: float
@@ -93,6 +94,26 @@ class Score:
     ids: tuple[str, ...] = ()
     strata: tuple[int, ...] = ()
     link: Literal["mean", "exp_minus_mean"] = "mean"
+    total: int | None = None
+
+
+@dataclass(frozen=True)
+class Gate:
+    """The accuracy floor, as whoever measures needs it: examples are scored until the floor is known to be kept or
+    missed.
+
+    ``epsilon``: the floor, a share of the baseline's accuracy where ``relative``. ``error``: the chance of a wrong
+    answer that one recipe may have. ``skip``: a candidate that misses the floor is not timed.
+    """
+
+    epsilon: float
+    relative: bool
+    error: float
+    skip: bool = False
+
+    def floor(self, baseline_accuracy: float) -> float:
+        """The lowest accuracy allowed, in [0, 1]."""
+        return self.epsilon * baseline_accuracy if self.relative else self.epsilon
 
 
 Phase = Literal["encode", "prefill", "decode"]
@@ -278,6 +299,17 @@ class Task(Protocol):
 
     def evaluate(self, model: LoadedModel) -> Score:
         """Score ``model``; the examples and their order are the same at every call."""
+
+
+@runtime_checkable
+class Divisible(Task, Protocol):
+    """A task that can score some of its examples, each by itself."""
+
+    def parts(self, model: LoadedModel, order: Sequence[int]) -> Iterator[Score]:
+        """Scores of a few examples at a time, numbered as in ``evaluate``, in this order; one may stop early.
+
+        All of them together, in any order, are what ``evaluate`` gives.
+        """
 
 
 class Device(Protocol):

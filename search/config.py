@@ -15,6 +15,7 @@ from optuna.exceptions import ExperimentalWarning
 from optuna.samplers import BaseSampler
 from pydantic import ConfigDict, Field, ValidationError
 
+from objectives.cache import Cache
 from objectives.measuring.interleaved import Interleaved
 from objectives.metrics import METRICS
 from objectives.models import Checkpoint
@@ -25,6 +26,7 @@ from search.errors import ConfigError
 from search.executors.protocol import Executor
 from search.floor import AccuracyFloor
 from search.samplers.distinct import DistinctSampler
+from search.samplers.frontier import Informed
 from search.space import PARTS, Space, build_space
 from search.tracking.protocol import Tracker
 from search.tradeoff import Tradeoff
@@ -47,7 +49,7 @@ _KINDS = {
 }
 """What the object of each key must be able to do."""
 
-_OTHERS = {*PARTS, "space", "sampler", "allow_targets", "hydra", "experiment"}
+_OTHERS = {*PARTS, "space", "sampler", "cache", "allow_targets", "hydra", "experiment"}
 
 Text = Annotated[str, Field(strict=True, min_length=1)]
 
@@ -89,12 +91,14 @@ class StudyConfig:
     tracker: Tracker
     device: Device
     timing: Interleaved
+    cache: Cache | None
     resolved: Mapping[str, Any]
 
     @property
     def problem(self) -> Problem:
         """What the evaluator holds fixed."""
-        return Problem(self.model, self.task, self.device, self.timing, self.space.baseline_candidate())
+        baseline = self.space.baseline_candidate()
+        return Problem(self.model, self.task, self.device, self.timing, baseline, self.cache)
 
     @property
     def definition(self) -> dict[str, Any]:
@@ -130,6 +134,7 @@ def build_config(resolved: Mapping[str, Any], swept: str = "") -> StudyConfig:
         floor=parts.pop("accuracy_floor"),
         space=space,
         sampler=sampler,
+        cache=_cache(resolved.get("cache"), allowed),
         resolved=resolved,
         **parts,
     )
@@ -198,7 +203,7 @@ def _sampler(node: Mapping[str, Any], allowed: tuple[str, ...]) -> Callable[[int
             sampler = build({**node, "seed": node.get("seed", seed)}, "sampler", allowed)
         if not isinstance(sampler, BaseSampler):
             raise ConfigError(f"sampler._target_: expected an Optuna sampler, got {type(sampler).__name__}")
-        return DistinctSampler(sampler, seed)
+        return sampler if isinstance(sampler, Informed) else DistinctSampler(sampler, seed)
 
     return make
 
@@ -220,6 +225,18 @@ def _check_clock(timing: Interleaved, device: Device) -> None:
     """CPU time adds up over threads, so it says nothing about the speed of several."""
     if timing.clock == "cpu" and getattr(device, "threads", None) != 1:
         raise ConfigError(f"timing.clock: cpu needs device=cpu device.threads=1, got {device}; choose wall")
+
+
+def _cache(node: Any, allowed: tuple[str, ...]) -> Cache | None:
+    """Null for none."""
+    if node is None:
+        return None
+    if not isinstance(node, Mapping):
+        raise ConfigError(f"cache: null, or a mapping that names _target_; got {node!r}")
+    built = build(node, "cache", allowed)
+    if not isinstance(built, Cache):
+        raise ConfigError(f"cache._target_: {node.get('_target_')!r} is no cache")
+    return replace(built, folder=str(Path(built.folder).expanduser().absolute()))
 
 
 def _study_name(scalars: Scalars, resolved: Mapping[str, Any], swept: str) -> str:

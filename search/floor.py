@@ -10,10 +10,15 @@ from pydantic.dataclasses import dataclass
 
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
 class AccuracyFloor:
-    """``epsilon``: share of the measured baseline's accuracy when ``relative``, else an accuracy in [0, 1]."""
+    """``epsilon``: share of the measured baseline's accuracy when ``relative``, else an accuracy in [0, 1].
+
+    ``error``: the chance that a study takes some recipe for feasible that is not, or the reverse: examples are scored
+    until the floor is decided at that error, spread over all recipes. 0 scores every example.
+    """
 
     epsilon: Annotated[float, Field(strict=True, ge=0.0, le=2.0, allow_inf_nan=False)]
     relative: Annotated[bool, Field(strict=True)] = True
+    error: Annotated[float, Field(strict=True, ge=0.0, lt=0.5, allow_inf_nan=False)] = 0.05
 
     def __post_init__(self) -> None:
         """An absolute floor above 1 can only be a slip."""

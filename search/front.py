@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from objectives.metrics import METRICS
+from search.feasible import is_feasible
 from search.pareto import Floats, hypervolume, knee, non_dominated
 from search.records import TrialRecord, Value
 from search.tradeoff import MissingMetricError, Tradeoff
@@ -60,7 +61,7 @@ def cut(records: Sequence[TrialRecord], objectives: Sequence[str], floor: float,
     """
     _check(objectives, floor)
     measured = [record for record in records if _complete(record, objectives)]
-    feasible = [record for record in measured if record.metrics["accuracy"] >= floor]
+    feasible = [record for record in measured if is_feasible(record, floor)]
     members = _members(feasible, objectives)
     baseline = baseline_of(measured)
     scores = _scores(measured, tradeoff, baseline)
@@ -130,7 +131,7 @@ def _scores(measured: Sequence[TrialRecord], tradeoff: Tradeoff, baseline: Trial
 
 
 def _nearest_miss(records: Sequence[TrialRecord], floor: float) -> TrialRecord | None:
-    below = [r for r in records if _complete(r, ()) and r.metrics["accuracy"] < floor]
+    below = [r for r in records if _complete(r, ()) and not is_feasible(r, floor)]
     return max(below, key=lambda r: (r.metrics["accuracy"], -r.number), default=None)
 
 

@@ -9,6 +9,7 @@ the sampler keeps away; a crash is told as failed.
 from __future__ import annotations
 
 import logging
+import math
 import signal
 import threading
 import time
@@ -22,21 +23,23 @@ from optuna.study import Study
 from optuna.trial import Trial, TrialState
 
 from objectives.errors import ObjectiveError
-from objectives.types import Candidate, Failure, Measurement, Outcome, Reason
+from objectives.types import Candidate, Failure, Gate, Measurement, Outcome, Reason
 from search import store
 from search.config import StudyConfig
 from search.confirmation import Confirmation, confirm_front, confirmed, is_timed, time_again
 from search.errors import BaselineFailed, ConfigError, Interrupted
 from search.executors.protocol import Runner
+from search.feasible import is_feasible
 from search.front import ParetoFront, cut
+from search.frontier.evidence import FINAL, known_of
+from search.frontier.grid import Grid, is_of_recipe
+from search.frontier.outlook import Known
 from search.records import TrialRecord
+from search.samplers.frontier import Informed
 from search.space import Cell
 from search.tracking.protocol import Mirror, StudyHeader
 
 log = logging.getLogger(__name__)
-
-REPEATABLE = (Reason.OUT_OF_MEMORY, Reason.TIMEOUT, Reason.UNSUPPORTED, Reason.NOT_FINITE)
-"""Failures that the same cell would meet again."""
 
 
 class Progress(Protocol):
@@ -147,8 +150,7 @@ class Loop:
 
     def _cut(self, records: Sequence[TrialRecord]) -> ParetoFront:
         assert self.baseline is not None
-        floor = self.config.floor.absolute(self.baseline.metrics["accuracy"])
-        return cut(records, self.config.objectives, floor, self.config.tradeoff)
+        return cut(records, self.config.objectives, self._floor(), self.config.tradeoff)
 
     def confirm(self, runner: Runner) -> None:
         """Time contended trials again, then the members of the front against each other; a failure costs a warning."""
@@ -199,15 +201,38 @@ class Loop:
             self._report()
         else:
             self.progress.stage(f"resuming after {self._spent()} trials")
+        sampler = self.study.sampler
+        if isinstance(sampler, Informed):
+            sampler.inform(Grid(self.config.space.axes), self._evidence)
         while self._spent() < self.config.n_trials:
             if self._known_cells() >= len(self.config.space):
                 return "space_exhausted"
+            if isinstance(sampler, Informed) and sampler.finished():
+                return "complete"
             trial = self.study.ask()
             cell = self.config.space.suggest(trial)
             self.progress.stage(", ".join(f"{path}={value}" for path, value in cell.items()))
             self._trial(runner, trial, cell, is_baseline=False)
             self._report()
         return "budget"
+
+    def _evidence(self) -> Known:
+        """What the trials so far say of the grid."""
+        return known_of(Grid(self.config.space.axes), self.records, self.config.objectives, self._floor())
+
+    def _floor(self) -> float:
+        assert self.baseline is not None
+        return self.config.floor.absolute(self.baseline.metrics["accuracy"])
+
+    @property
+    def _gate(self) -> Gate | None:
+        """How far accuracy has to be known; None where it is an objective itself."""
+        floor, axes = self.config.floor, self.config.space.axes
+        if not floor.error or any(name.startswith("accuracy") for name in self.config.objectives):
+            return None
+        recipes = math.prod(len(axis.values) for axis in axes if is_of_recipe(axis))
+        skip = isinstance(self.study.sampler, Informed)
+        return Gate(floor.epsilon, floor.relative, floor.error / recipes, skip)
 
     def _report(self) -> None:
         self.progress.trial(self.records, self.front())
@@ -266,6 +291,8 @@ class Loop:
             record = self._filled(blank, outcome)
             if isinstance(outcome, Measurement):
                 samples = {**outcome.samples, "ids": outcome.ids}
+                if "verdict" in record.facts and self.baseline is not None:
+                    record = replace(record, metrics={**record.metrics, "floor": self._floor()})
         record = replace(record, seconds=time.monotonic() - clock)
         store.save_record(self.study, trial.number, record, samples)
         self.records.append(record)
@@ -277,7 +304,7 @@ class Loop:
     def _evaluate(self, runner: Runner, cell: Cell, is_baseline: bool) -> Outcome:
         space = self.config.space
         candidate = space.baseline_candidate() if is_baseline else space.candidate(cell)
-        return runner.evaluate(candidate).result()
+        return runner.evaluate(candidate, None if is_baseline else self._gate).result()
 
     def _lookup(self, cell: Cell) -> TrialRecord | None:
         key = _key(cell)
@@ -299,6 +326,9 @@ class Loop:
         if record.state == "complete" and all(name in record.metrics for name in self.config.objectives):
             trial.set_constraint("accuracy", self._violation(record))
             self.study.tell(trial, [record.metrics[name] for name in self.config.objectives])
+        elif record.facts.get("verdict") == "missed":
+            trial.set_constraint("accuracy", self._violation(record))
+            self.study.tell(trial, state=TrialState.PRUNED)
         elif _is_known(record):
             trial.set_constraint(record.reason or "unmeasured", 1.0)
             self.study.tell(trial, state=TrialState.PRUNED)
@@ -309,7 +339,9 @@ class Loop:
         """How far below the floor, relative to it: <= 0 is feasible, and a sampler feels the severity."""
         baseline = self.baseline or record
         floor = self.config.floor.absolute(baseline.metrics["accuracy"])
-        return (floor - record.metrics["accuracy"]) / (floor or 1.0)
+        violation = (floor - record.metrics["accuracy"]) / (floor or 1.0)
+        # A race may decide while the estimate is still on the other side.
+        return min(violation, 0.0) if is_feasible(record, floor) else max(violation, 1e-6)
 
     def abandon(self) -> None:
         """Close the trial that a signal cut short."""
@@ -338,7 +370,7 @@ def _key(cell: Cell) -> tuple[tuple[str, object], ...]:
 
 def _is_known(record: TrialRecord) -> bool:
     """Whether measuring the cell again would tell nothing new."""
-    return record.state == "complete" or record.reason in REPEATABLE
+    return record.state == "complete" or record.reason in FINAL
 
 
 def _repeat(known: TrialRecord, blank: TrialRecord) -> TrialRecord:

@@ -15,7 +15,7 @@ from pydantic import ConfigDict, Field, InstanceOf
 from pydantic.dataclasses import dataclass as settings
 
 from objectives.errors import ModelError
-from objectives.tasks.language_modeling import unique
+from objectives.tasks.parts import unique
 from objectives.types import Head, Score, Task
 
 if TYPE_CHECKING:

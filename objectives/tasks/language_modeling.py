@@ -8,8 +8,8 @@ standard error is taken over documents.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
-from itertools import chain, count
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -19,6 +19,7 @@ from pydantic.dataclasses import dataclass as settings
 from objectives.errors import ModelError
 from objectives.settings import Count
 from objectives.tasks.corpora import Corpus, Document
+from objectives.tasks.parts import batches, merged, unique
 from objectives.types import Head, Score
 
 if TYPE_CHECKING:
@@ -55,22 +56,22 @@ class LanguageModeling:
 
     def evaluate(self, model: LoadedModel) -> Score:
         """See ``objectives.types.Task``; ``extra`` holds the perplexity."""
+        return merged(list(self.parts(model, range(self.documents))))
+
+    def parts(self, model: LoadedModel, order: Sequence[int]) -> Iterator[Score]:
+        """See ``objectives.types.Divisible``."""
         import torch
 
         _, rows, ids = self._rows(model)
-        hits, losses = [], []
-        with torch.inference_mode():
-            for batch in self._batches(rows):
-                hit, loss = _next_token(model, batch)
-                hits.extend(hit)
-                losses.extend(loss)
-        perplexity = math.exp(min(float(np.mean(losses)), 700.0))
-        extra = {"perplexity": perplexity}
-        if self.metric == "next_token_accuracy":
-            return Score(float(np.mean(hits)), standard_error(hits), tuple(hits), extra, ids)
-        accuracy = 1.0 / perplexity
-        error = accuracy * standard_error(losses)
-        return Score(accuracy, error, tuple(losses), extra, ids, link="exp_minus_mean")
+        for chosen in batches(order, self.batch_rows):
+            with torch.inference_mode():
+                hits, losses = _next_token(model, rows[list(chosen)])
+            extra = {"perplexity": math.exp(min(float(np.mean(losses)), 700.0))}
+            if self.metric == "next_token_accuracy":
+                score = Score(float(np.mean(hits)), 0.0, tuple(hits), extra)
+            else:
+                score = Score(1.0 / extra["perplexity"], 0.0, tuple(losses), extra, link="exp_minus_mean")
+            yield replace(score, ids=tuple(ids[index] for index in chosen))
 
     def _batches(self, rows: torch.Tensor) -> list[torch.Tensor]:
         return [rows[start : start + self.batch_rows] for start in range(0, len(rows), self.batch_rows)]
@@ -113,17 +114,3 @@ def _next_token(model: LoadedModel, ids: torch.Tensor) -> tuple[list[float], lis
     likely = logits.gather(2, target.unsqueeze(2)).squeeze(2).float()
     losses = (logits.float().logsumexp(dim=-1) - likely).mean(dim=1)
     return hits.tolist(), losses.tolist()
-
-
-def standard_error(values: Sequence[float]) -> float:
-    """Of the mean of independent values; 0 for a single one."""
-    return float(np.std(values, ddof=1) / math.sqrt(len(values))) if len(values) > 1 else 0.0
-
-
-def unique(names: Iterable[str]) -> tuple[str, ...]:
-    """``names`` in their order, a repeated one numbered from 2 (``a``, ``a#2``); what follows changes no name."""
-    given: dict[str, None] = {}
-    for name in names:
-        copies = (f"{name}#{number}" for number in count(2))
-        given[next(free for free in chain([name], copies) if free not in given)] = None
-    return tuple(given)

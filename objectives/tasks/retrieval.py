@@ -1,15 +1,15 @@
-"""Retrieval: does a summary find its own document among all of them?
+"""Retrieval: does a summary find its own document among all of them, or a document its summary?
 
-Texts become unit vectors (mean of the last hidden states, as all-MiniLM was trained), a summary's nearest
-document by cosine is looked up, and the score is accuracy@1. Pairs used for calibration are not queried,
-but their documents stay in the pool.
+Texts become unit vectors (mean of the last hidden states, as all-MiniLM was trained), a query's nearest
+text by cosine is looked up, and the score is accuracy@1. Pairs used for calibration are not queried,
+but stay among what can be found.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from pydantic import ConfigDict, InstanceOf
@@ -18,7 +18,7 @@ from pydantic.dataclasses import dataclass as settings
 from objectives.errors import ModelError
 from objectives.settings import Count
 from objectives.tasks.corpora import Corpus, Document
-from objectives.tasks.language_modeling import standard_error, unique
+from objectives.tasks.parts import batches, merged, unique
 from objectives.types import Head, Score
 
 if TYPE_CHECKING:
@@ -28,14 +28,20 @@ if TYPE_CHECKING:
     from objectives.models import LoadedModel
 
 
+_QUERIES = 128
+"""At a time: enough to sort them by length."""
+
+
 @settings(frozen=True, kw_only=True, config=ConfigDict(extra="forbid", arbitrary_types_allowed=True))
 class Retrieval:
     """Search the first ``pool`` pairs of ``corpus`` (any object with ``documents()`` that have summaries).
 
-    Texts are cut at ``tokens``. ``calibration_pairs`` pairs from the front calibrate.
+    ``query``: which half of a pair looks for the other. Texts are cut at ``tokens``. ``calibration_pairs`` pairs from
+    the front calibrate.
     """
 
     corpus: InstanceOf[Corpus]
+    query: Literal["summary", "document"] = "summary"
     pool: Count = 1000
     tokens: Count = 128
     calibration_pairs: Count = 64
@@ -53,15 +59,22 @@ class Retrieval:
         return {"task": _same_length_batches(model, texts, self.tokens, self.batch_rows)}
 
     def evaluate(self, model: LoadedModel) -> Score:
-        """See ``objectives.types.Task``; an example is 1 when the summary found its document."""
+        """See ``objectives.types.Task``; an example is 1 when the query found its partner."""
+        return merged(list(self.parts(model, range(len(self._pairs()) - self.calibration_pairs))))
+
+    def parts(self, model: LoadedModel, order: Sequence[int]) -> Iterator[Score]:
+        """See ``objectives.types.Divisible``: all that may be found is embedded first, then queries as they come."""
         pairs = self._pairs()
-        documents = self._embed(model, [pair.text for pair in pairs])
-        queried = pairs[self.calibration_pairs :]
-        summaries = self._embed(model, [pair.summary or "" for pair in queried])
-        found = (summaries @ documents.t()).argmax(dim=1).cpu().numpy()
-        hits = (found == np.arange(self.calibration_pairs, len(pairs))).astype(float)
-        ids = unique(pair.id for pair in queried)
-        return Score(float(hits.mean()), standard_error(hits.tolist()), tuple(hits.tolist()), ids=ids)
+        queries, answers = [pair.summary or "" for pair in pairs], [pair.text for pair in pairs]
+        if self.query == "document":
+            queries, answers = answers, queries
+        found_among = self._embed(model, answers)
+        ids = unique(pair.id for pair in pairs[self.calibration_pairs :])
+        for chosen in batches(order, _QUERIES):
+            places = [self.calibration_pairs + index for index in chosen]
+            nearest = (self._embed(model, [queries[place] for place in places]) @ found_among.t()).argmax(dim=1)
+            hits = [float(found == place) for found, place in zip(nearest.tolist(), places)]
+            yield Score(float(np.mean(hits)), 0.0, tuple(hits), ids=tuple(ids[index] for index in chosen))
 
     def _pairs(self) -> list[Document]:
         documents: Sequence[Document] = self.corpus.documents()

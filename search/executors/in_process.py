@@ -11,7 +11,7 @@ from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass
 
 from objectives.problem import Problem
-from objectives.types import Candidate, Failure, Measurement, Outcome, Reason
+from objectives.types import Candidate, Failure, Gate, Measurement, Outcome, Reason
 from search.errors import Unmeasured
 
 T = TypeVar("T")
@@ -49,12 +49,12 @@ class InProcessRunner:
         """See ``Runner``."""
         return _completed(self._evaluator.prepare)
 
-    def evaluate(self, candidate: Candidate) -> Future[Outcome]:
+    def evaluate(self, candidate: Candidate, gate: Gate | None = None) -> Future[Outcome]:
         """See ``Runner``; an exception becomes a Failure, as in a worker."""
 
         def measure() -> Outcome:
             try:
-                return self._evaluator(candidate)
+                return self._evaluator(candidate, gate)
             except Exception as error:
                 return Failure(Reason.ERROR, f"{type(error).__name__}: {error}")
 

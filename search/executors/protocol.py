@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import Protocol, Self
 
 from objectives.problem import Problem
-from objectives.types import Candidate, Measurement, Outcome
+from objectives.types import Candidate, Gate, Measurement, Outcome
 
 
 class Runner(Protocol):
@@ -29,8 +29,11 @@ class Runner(Protocol):
     def prepare(self) -> Future[Mapping[str, str]]:
         """Load the model; the result describes hardware, versions and weights. Fails with ObjectiveError."""
 
-    def evaluate(self, candidate: Candidate) -> Future[Outcome]:
-        """Start measuring. The future yields a Failure for whatever befalls the trial; it never raises for it."""
+    def evaluate(self, candidate: Candidate, gate: Gate | None = None) -> Future[Outcome]:
+        """Start measuring; ``gate``: see ``objectives.evaluator``.
+
+        The future yields a Failure for whatever befalls the trial; it never raises for it.
+        """
 
     def predict(self, candidate: Candidate) -> Future[Mapping[str, float]]:
         """``predicted_loss`` and ``predicted_peak`` of a candidate, where they are known; nothing is built."""

@@ -23,7 +23,7 @@ from pydantic.dataclasses import dataclass
 
 from objectives.problem import Problem
 from objectives.settings import Positive
-from objectives.types import Candidate, Failure, Measurement, Outcome, Reason
+from objectives.types import Candidate, Failure, Gate, Measurement, Outcome, Reason
 from search.errors import Unmeasured
 
 if TYPE_CHECKING:
@@ -88,10 +88,10 @@ class WorkerRunner:
         future: Future[Mapping[str, str]] = self._pool.schedule(_prepare, timeout=self._timeout)
         return future
 
-    def evaluate(self, candidate: Candidate) -> Future[Outcome]:
+    def evaluate(self, candidate: Candidate, gate: Gate | None = None) -> Future[Outcome]:
         """See ``Runner``."""
         answer: Future[Outcome] = Future()
-        scheduled = self._pool.schedule(_evaluate, args=[candidate], timeout=self._timeout)
+        scheduled = self._pool.schedule(_evaluate, args=[candidate, gate], timeout=self._timeout)
         scheduled.add_done_callback(lambda done: answer.set_result(self._outcome(done)))
         return answer
 
@@ -168,8 +168,8 @@ def _prepare() -> Mapping[str, str]:
     return _get_evaluator().prepare()
 
 
-def _evaluate(candidate: Candidate) -> Outcome:
-    return _get_evaluator()(candidate)
+def _evaluate(candidate: Candidate, gate: Gate | None) -> Outcome:
+    return _get_evaluator()(candidate, gate)
 
 
 def _predict(candidate: Candidate) -> Mapping[str, float]:

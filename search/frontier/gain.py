@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import norm, qmc
+from scipy.special import ndtr, ndtri
+from scipy.stats import qmc
 
 Floats = NDArray[np.float64]
 
@@ -29,7 +30,7 @@ def gain(points: Floats, front: Floats) -> Floats:
 
 def expected_gain(mean: Floats, deviation: Floats, front: Floats) -> Floats:
     """[cells]: over independent normal objectives of ``mean`` and ``deviation`` [cells, objectives]."""
-    draws = norm.ppf(qmc.Sobol(mean.shape[1], scramble=True, rng=0).random(_DRAWS))
+    draws = ndtri(qmc.Sobol(mean.shape[1], scramble=True, rng=0).random(_DRAWS))
     chunks = range(0, len(mean), _CHUNK)
     found = [
         gain(mean[start : start + _CHUNK, None] + deviation[start : start + _CHUNK, None] * draws, front).mean(axis=1)
@@ -48,6 +49,6 @@ def chance_of_gain(mean: Floats, deviation: Floats, front: Floats, resolution: f
         return np.ones(len(mean))
     best = np.ones(len(mean))
     for member in front:
-        beats = norm.cdf((member - resolution - mean) / np.maximum(deviation, 1e-12)).sum(axis=1)
+        beats = ndtr((member - resolution - mean) / np.maximum(deviation, 1e-12)).sum(axis=1)
         np.minimum(best, beats, out=best)
     return best

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import norm
+from scipy.special import ndtr
 
 from search.frontier.gain import chance_of_gain, expected_gain
 from search.frontier.grid import Floats, Grid, Indices, is_of_recipe
@@ -54,8 +54,7 @@ class Known:
     @property
     def measured(self) -> Flags:
         """[cells]: whether all objectives are known."""
-        found: Flags = np.isfinite(self.values).all(axis=1)
-        return found
+        return np.asarray(np.isfinite(self.values).all(axis=1), dtype=np.bool_)
 
     @property
     def front(self) -> Indices:
@@ -118,7 +117,7 @@ class Forecaster:
             mean, deviation = guess.mean.copy(), guess.deviation.copy()
             mean[scored] = known.gaps[scored]
             deviation[scored] = np.maximum(known.gap_errors[scored], 1e-9)
-            chance[unknown] = norm.cdf(mean / deviation)[unknown]
+            chance[unknown] = ndtr(mean / deviation)[unknown]
             ceiling = self._ceiling(known)
             chance[unknown] = np.minimum(chance, ceiling)[unknown]
         return chance
@@ -127,9 +126,9 @@ class Forecaster:
         """[recipes]: the chance that each is feasible although a milder one is not."""
         found = np.ones(len(known.gaps))
         harder = milder_than(known.grid)
-        for recipe in np.flatnonzero(known.verdicts == -1):
+        for recipe in np.flatnonzero(known.verdicts == -1).tolist():
             short = -(known.gaps[recipe] + 2 * known.gap_errors[recipe])
-            found[harder[recipe]] = np.minimum(found[harder[recipe]], norm.cdf(-max(short, 0.0) / self.tolerance))
+            found[harder[recipe]] = np.minimum(found[harder[recipe]], ndtr(-max(short, 0.0) / self.tolerance))
         return found
 
     def _guess(self, known: Known, place: int) -> Guess:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg import cho_solve, cholesky
+from scipy.linalg import cho_solve
 from scipy.optimize import minimize
 
 Floats = NDArray[np.float64]
@@ -63,7 +63,7 @@ class Surrogate:
         """Of cells that were not measured."""
         across = self._covariance(self.scales, _squares(self._points, points), self._points @ points.T)
         mean = self._level + across.T @ self._weights
-        explained = np.einsum("ij,ij->j", across, cho_solve((self._factor, True), across))
+        explained = (across * _solved(self._factor, across)).sum(axis=0)
         own = _LEVEL + _LINEAR * (points**2).sum(axis=1) + self._smooth_variance()
         variance = np.maximum(own - explained, 0.0) + self._quirk(self.scales) ** 2
         return Guess(mean, self.inflation * np.sqrt(variance))
@@ -91,8 +91,8 @@ class Surrogate:
         return found
 
     def _solve(self, scales: Floats) -> tuple[Floats, Floats]:
-        factor = cholesky(self._noisy(scales), lower=True)
-        return factor, cho_solve((factor, True), self._values)
+        factor: Floats = np.asarray(np.linalg.cholesky(self._noisy(scales)), dtype=np.float64)
+        return factor, _solved(factor, self._values)
 
     # ---- fit
 
@@ -104,7 +104,7 @@ class Surrogate:
         bounds = [(math.log(0.05), math.log(5.0))] * dimensions + [(amplitude - 4, amplitude + 3)] * 2
         bounds.append((quirk - 3, quirk + 4))
         first = centre if start is None else start
-        found = minimize(
+        found = minimize(  # type: ignore[no-untyped-call]
             self._loss, first, args=(centre, spread), jac=True, method="L-BFGS-B", bounds=bounds,
             options={"maxiter": 60 if start is None else 15},
         )  # fmt: skip
@@ -115,7 +115,7 @@ class Surrogate:
         factor, weights = self._solve(scales)
         away = (scales - centre) / spread
         loss = 0.5 * self._values @ weights + np.log(np.diag(factor)).sum() + 0.5 * away @ away
-        inverse = cho_solve((factor, True), np.eye(len(weights)))
+        inverse = _solved(factor, np.eye(len(weights)))
         sensitivity = 0.5 * (inverse - np.outer(weights, weights))
         gradient = np.array([(sensitivity * change).sum() for change in self._changes(scales)])
         return float(loss), gradient + away / spread
@@ -133,7 +133,7 @@ class Surrogate:
         """How much too narrow the guesses of measured cells are, each from all others; never below 1."""
         if len(self._values) < 4:
             return 1.0
-        inverse = cho_solve((self._factor, True), np.eye(len(self._values)))
+        inverse = _solved(self._factor, np.eye(len(self._values)))
         errors = self._weights / np.sqrt(np.diag(inverse))
         return max(1.0, float(np.sqrt((errors**2).mean())))
 
@@ -141,4 +141,10 @@ class Surrogate:
 def _squares(one: Floats, other: Floats) -> Floats:
     """[dimensions, n, m]: squared distances along every dimension."""
     found: Floats = (one.T[:, :, None] - other.T[:, None, :]) ** 2
+    return found
+
+
+def _solved(factor: Floats, right: Floats) -> Floats:
+    """x of L L^T x = ``right``, ``factor`` being L."""
+    found: Floats = cho_solve((factor, True), right, check_finite=False)  # type: ignore[no-untyped-call]
     return found

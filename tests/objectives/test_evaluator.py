@@ -16,7 +16,7 @@ from objectives import calibration
 from objectives.calibration import Domains
 from objectives.devices.cpu import Cpu
 from objectives.errors import ModelError, Unsupported
-from objectives.evaluator import DENSE_TRIES, Evaluator, is_out_of_memory
+from objectives.evaluator import Evaluator, is_out_of_memory
 from objectives.measuring.bench import Bench
 from objectives.measuring.encoding import Encoding
 from objectives.measuring.generation import Generation
@@ -35,6 +35,7 @@ from objectives.quantization.gptq import Gptq
 from objectives.quantization.mixed import Mixed
 from objectives.quantization.round_to_nearest import RoundToNearest
 from objectives.recovery.distillation import Distillation
+from objectives.running import DENSE_TRIES
 from objectives.types import Candidate, Failure, Head, Measurement, Phase, Reason, Score, Watch
 
 pytestmark = pytest.mark.usefixtures("quick_collections")
@@ -74,7 +75,7 @@ QUICK = Interleaved(warmups=0, min_rounds=1, max_rounds=1, strain=1.0, slowdown=
 @pytest.fixture(autouse=True)
 def _peaks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of a device that nobody measured."""
-    monkeypatch.setattr("objectives.evaluator.peaks", lambda _device, _key: Peaks(1e10, {"float32": 1e11}))
+    monkeypatch.setattr("objectives.running.peaks", lambda _device, _key: Peaks(1e10, {"float32": 1e11}))
 
 
 @pytest.fixture
@@ -166,7 +167,7 @@ def test_a_simulated_trial_whose_accuracy_is_no_number_fails_too(evaluate: Evalu
 def test_what_is_predicted_beforehand_is_what_building_finds(evaluate: Evaluator, pruning: Any, bits: Any) -> None:
     chosen = replace(candidate(), pruning=pruning, quantization=Gptq(bits=bits))
     predicted = evaluate.predict(chosen)
-    assert not evaluate._built
+    assert not evaluate.recipes.built
     metrics = measured(evaluate(chosen)).metrics
     assert predicted["predicted_loss"] == pytest.approx(metrics["predicted_loss"], rel=1e-4)
     assert predicted["predicted_loss"] > 0
@@ -244,7 +245,7 @@ def test_compressed_models_are_kept_within_a_budget(
         prune_(self, *args)
 
     monkeypatch.setattr(Structured, "prune_", watched)
-    monkeypatch.setattr("objectives.evaluator.KEPT_BYTES", kept)
+    monkeypatch.setattr("objectives.recipes.KEPT_BYTES", kept)
     for ratio, batch in ((0.5, 1), (0.5, 2), (0.0, 1), (0.5, 3), (0.25, 1), (0.5, 1)):
         evaluate(candidate(ratio, batch=batch))
     assert [ratio for ratio, _ in built] == expected  # the baseline gives the moments, so it is first
@@ -420,7 +421,7 @@ def test_members_that_do_not_fit_together_are_confirmed_in_groups(
 ) -> None:
     evaluate = scripted(problem, clock, 12.0)
     members = [candidate(ratio, workload=Scripted(clock, (3.0,))) for ratio in (0.5, 0.25, 0.125)]
-    shapes = [shape for shape in map(evaluate._shapes, members) if shape is not None]
+    shapes = [shape for shape in map(evaluate.recipes.shapes, members) if shape is not None]
     assert len(shapes) == 3
     two = sum(one.weights for one in shapes[:2]) + max(one.peak - one.weights for one in shapes[:2])
     monkeypatch.setattr(Cpu, "free_memory", lambda _self: two)
@@ -470,7 +471,7 @@ def test_the_baseline_says_what_it_has_to_say_before_it_makes_room(
 
     monkeypatch.setattr(Bench, "link", watch("link", link))
     monkeypatch.setattr(Evaluator, "score", watch("score", score))
-    monkeypatch.setattr(type(evaluate._baseline.module), "to", watch("park", to))
+    monkeypatch.setattr(type(evaluate.recipes.baseline.module), "to", watch("park", to))
     outcome = measured(evaluate(candidate(0.5)))
     assert outcome.facts["reference"] == "sentinel"
     assert events[:2] == ["link", "score"]  # of the baseline, where it runs
@@ -495,14 +496,14 @@ def test_what_cannot_fit_is_refused_before_anything_is_built(
     assert needed > 100 * 2**20
     assert built == toy.scored == []
     monkeypatch.setattr(Cpu, "free_memory", lambda _self: int(needed) + 1)
-    assert evaluate._reference(huge, evaluate._shapes(huge)) == "baseline"
+    assert evaluate.running.reference(huge, evaluate.recipes.shapes(huge)) == "baseline"
 
 
 def test_weights_that_are_there_already_are_not_needed_twice(
     evaluate: Evaluator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one = candidate(0.5, 8)
-    shapes = evaluate._shapes(one)
+    shapes = evaluate.recipes.shapes(one)
     assert shapes is not None
     monkeypatch.setattr(Cpu, "free_memory", lambda _self: shapes.peak - shapes.weights)
     assert failed(evaluate(one)).reason is Reason.OUT_OF_MEMORY
@@ -614,7 +615,7 @@ def test_preparing_says_what_runs_where(evaluate: Evaluator, problem: Problem) -
 def test_the_source_is_never_changed(evaluate: Evaluator, problem: Problem) -> None:
     for ratio, bits in ((0.5, 4), (0.25, 8), (0.0, 16)):
         evaluate(candidate(ratio, bits))
-    fresh, held = problem.model.load().module.state_dict(), evaluate._source.module.state_dict()
+    fresh, held = problem.model.load().module.state_dict(), evaluate.recipes.source.module.state_dict()
     assert all(torch.equal(held[name], fresh[name]) for name in fresh)
 
 
@@ -654,7 +655,7 @@ def test_the_dense_model_is_timed_again_while_the_machine_is_busy(
 
     def busy(self: Bench, workload: Any, model: LoadedModel, *rest: Any) -> Any:
         found = run(self, workload, model, *rest)
-        if model is evaluate._baseline:
+        if model is evaluate.recipes.baseline:
             dense.append(workload.batch_size)
             return replace(found, metrics={**found.metrics, "contended": 1.0})
         return found

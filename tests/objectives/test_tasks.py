@@ -19,7 +19,8 @@ from objectives.errors import ModelError
 from objectives.models import Checkpoint, LoadedModel
 from objectives.tasks.corpora import Document
 from objectives.tasks.domains import Domains
-from objectives.tasks.language_modeling import LanguageModeling, standard_error, unique
+from objectives.tasks.language_modeling import LanguageModeling
+from objectives.tasks.parts import standard_error, unique
 from objectives.tasks.retrieval import Retrieval, embed
 from objectives.types import Score
 from tests.objectives.conftest import Tiny

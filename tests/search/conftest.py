@@ -65,7 +65,7 @@ class FakeExecutor:
     def prepare(self) -> Future[Mapping[str, str]]:
         return done({"device": "fake"})
 
-    def evaluate(self, candidate: Candidate) -> Future[Outcome]:
+    def evaluate(self, candidate: Candidate, gate: Any = None) -> Future[Outcome]:
         self.asked.append(candidate)
         return done(self.answer(candidate))
 
