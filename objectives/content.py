@@ -54,7 +54,7 @@ def _object(value: Any) -> Any:
     """Class, the source of a user's own, settings; the texts of a corpus, as the same settings may read other files."""
     kind = type(value)
     found = {field.name: _described(getattr(value, field.name)) for field in fields(value) if field.compare}
-    texts = _texts(value) if isinstance(value, Corpus) else None
+    texts = _texts(value) if isinstance(value, Corpus) and callable(value.documents) else None
     return [f"{kind.__module__}.{kind.__qualname__}", _source(kind.__module__, _file(kind)), found, texts]
 
 

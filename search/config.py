@@ -28,6 +28,7 @@ from search.floor import AccuracyFloor
 from search.samplers.distinct import DistinctSampler
 from search.samplers.frontier import Informed
 from search.space import PARTS, Space, build_space
+from search.stopping import Limits
 from search.tracking.protocol import Tracker
 from search.tradeoff import Tradeoff
 
@@ -62,6 +63,8 @@ class Scalars:
     study_name: Annotated[str, Field(strict=True, pattern=r"^[A-Za-z0-9][\w.,=\-]*$")] | None
     objectives: Annotated[tuple[Text, ...], Field(min_length=1)]
     n_trials: Annotated[int, Field(strict=True, ge=1)]
+    max_seconds: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None
+    patience: Annotated[int, Field(strict=True, ge=1)] | None
     seed: Annotated[int, Field(strict=True, ge=0)]
     home: Text
     storage: Text
@@ -76,7 +79,7 @@ class StudyConfig:
     name: str
     project: str
     objectives: tuple[str, ...]
-    n_trials: int
+    limits: Limits
     confirm: bool
     seed: int
     home: Path
@@ -126,7 +129,7 @@ def build_config(resolved: Mapping[str, Any], swept: str = "") -> StudyConfig:
         name=_study_name(scalars, resolved, swept),
         project=scalars.project,
         objectives=scalars.objectives,
-        n_trials=scalars.n_trials,
+        limits=Limits(scalars.n_trials, scalars.max_seconds, scalars.patience),
         confirm=scalars.confirm,
         seed=scalars.seed,
         home=Path(scalars.home).expanduser().absolute(),

@@ -63,7 +63,7 @@ def study_info(
         task=task,
         device=machine.get("device_name", config.device.name),
         stop_reason=stop_reason,
-        n_trials=config.n_trials,
+        n_trials=config.limits.n_trials,
         space={axis.path: list(axis.values) for axis in config.space.axes},
         fixed=config.space.fixed(),
         settings={key: value for key, value in config.resolved.items() if key not in {"storage", "hydra"}},

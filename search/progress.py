@@ -81,8 +81,8 @@ class PlainProgress:
     """Lines on stderr, for logs."""
 
     def __init__(self, config: StudyConfig) -> None:
-        self.config, self.clock = config, Clock(config.n_trials)
-        self._say(f"study {config.name}: {len(config.space)} cells, {config.n_trials} trials")
+        self.config, self.clock = config, Clock(config.limits.n_trials)
+        self._say(f"study {config.name}: {len(config.space)} cells, {config.limits.n_trials} trials")
 
     def stage(self, text: str) -> None:
         """See ``search.study.Progress``; only the slow set-up steps are worth a line."""
@@ -92,7 +92,7 @@ class PlainProgress:
     def trial(self, records: Sequence[TrialRecord], front: ParetoFront) -> None:
         """See ``search.study.Progress``."""
         self._say(
-            f"[{spent(records)}/{self.config.n_trials}] {_last(records[-1])}; {status(records, front, self.clock)}"
+            f"[{spent(records)}/{self.config.limits.n_trials}] {_last(records[-1])}; {status(records, front, self.clock)}"
         )
 
     @staticmethod
@@ -104,9 +104,9 @@ class LiveProgress:
     """A bar with what is going on."""
 
     def __init__(self, config: StudyConfig, bar: RichProgress) -> None:
-        self.bar, self.clock = bar, Clock(config.n_trials)
+        self.bar, self.clock = bar, Clock(config.limits.n_trials)
         self.name = escape(config.name)
-        self.row = bar.add_task(self.name, total=config.n_trials)
+        self.row = bar.add_task(self.name, total=config.limits.n_trials)
 
     def stage(self, text: str) -> None:
         """See ``search.study.Progress``."""

@@ -36,7 +36,7 @@ from search.samplers.distinct import GRID
 log = logging.getLogger(__name__)
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
-RECORD, SAMPLES, DEFINITION, CONFIG, MACHINE, UID, CONFIRMATION = (
+RECORD, SAMPLES, DEFINITION, CONFIG, MACHINE, UID, CONFIRMATION, STOP = (
     "record",
     "samples",
     "definition",
@@ -44,6 +44,7 @@ RECORD, SAMPLES, DEFINITION, CONFIG, MACHINE, UID, CONFIRMATION = (
     "machine",
     "uid",
     "confirmation",
+    "stop_reason",
 )
 
 
@@ -144,6 +145,11 @@ def _differences(stored: Any, wanted: Any, path: str = "") -> Iterator[str]:
             yield from _differences(stored.get(name), wanted.get(name), f"{path}.{name}" if path else name)
     elif stored != wanted:
         yield f"{path}: stored {stored!r}, now {wanted!r}"
+
+
+def save_stop(study: Study, reason: str) -> None:
+    """Note why the study stopped last."""
+    study.set_user_attr(STOP, str(reason))
 
 
 def settle_machine(study: Study, machine: Mapping[str, str]) -> None:

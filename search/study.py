@@ -10,20 +10,19 @@ from __future__ import annotations
 
 import logging
 import math
-import signal
-import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import cached_property
 from typing import Protocol
 
+from optuna.samplers import BaseSampler
 from optuna.study import Study
 from optuna.trial import Trial, TrialState
 
 from objectives.errors import ObjectiveError
-from objectives.types import Candidate, Failure, Gate, Measurement, Outcome, Reason
+from objectives.types import Candidate, Failure, Gate, Measurement, Outcome
 from search import store
 from search.config import StudyConfig
 from search.confirmation import Confirmation, confirm_front, confirmed, is_timed, time_again
@@ -36,7 +35,9 @@ from search.frontier.grid import Grid, is_of_recipe
 from search.frontier.outlook import Known
 from search.records import TrialRecord
 from search.samplers.frontier import Informed
+from search.signals import interrupted, sigterm_interrupts
 from search.space import Cell
+from search.stopping import GROWTH, StopReason
 from search.tracking.protocol import Mirror, StudyHeader
 
 log = logging.getLogger(__name__)
@@ -54,13 +55,13 @@ class Progress(Protocol):
 
 @dataclass(frozen=True)
 class StudyResult:
-    """A study as it stands: rows, front, and why it stopped (``budget``, ``space_exhausted``, ``interrupted``)."""
+    """A study as it stands: rows, front, and why it stopped."""
 
     config: StudyConfig
     records: tuple[TrialRecord, ...]
     front: ParetoFront
     machine: Mapping[str, str]
-    stop_reason: str
+    stop_reason: StopReason
     mirror: Mirror
     confirmation: Confirmation
     interrupted: Interrupted | None = None
@@ -68,10 +69,10 @@ class StudyResult:
 
 def run_study(config: StudyConfig, progress: Progress) -> StudyResult:
     """Run or resume the study. Raises ConfigError, StudyConflict, BaselineFailed, or Interrupted before a baseline."""
-    with store.running(config), _sigterm_interrupts():
+    with store.running(config), sigterm_interrupts():
         study = store.open_study(config, config.sampler)
         loop = Loop(config, study, progress)
-        interrupted = None
+        stopped = None
         try:
             with config.executor.start(config.problem) as runner:
                 loop.open(runner)
@@ -81,44 +82,16 @@ def run_study(config: StudyConfig, progress: Progress) -> StudyResult:
             store.discard_if_empty(study)
             raise
         except KeyboardInterrupt as error:
-            interrupted = _interrupted(error)
-            stop_reason = "interrupted"
+            stopped = interrupted(error)
+            stop_reason = StopReason.INTERRUPTED
             loop.abandon()
             if loop.baseline is None:
-                raise interrupted from None
+                raise stopped from None
+        store.save_stop(study, stop_reason)
         return StudyResult(
             config, tuple(loop.confirmed), loop.front(), loop.machine, stop_reason, loop.mirror, loop.confirmation,
-            interrupted,
+            stopped,
         )  # fmt: skip
-
-
-class _Terminated(KeyboardInterrupt):
-    """SIGTERM. No Exception: it may come in the midst of a library that wraps those (SQLAlchemy does)."""
-
-
-def _interrupted(error: KeyboardInterrupt) -> Interrupted:
-    if isinstance(error, _Terminated):
-        return Interrupted("stopped by SIGTERM", 128 + signal.SIGTERM)
-    return Interrupted("stopped by Ctrl-C")
-
-
-@contextmanager
-def _sigterm_interrupts() -> Iterator[None]:
-    """SIGTERM ends the study as Ctrl-C does, with exit code 143."""
-
-    def stop(_signal: int, _frame: object) -> None:
-        raise _Terminated
-
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    except _Terminated as error:  # before there was a study
-        raise _interrupted(error) from None
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 class Loop:
@@ -133,6 +106,7 @@ class Loop:
         self.records = store.records_of(study)
         self.confirmation = store.confirmation_of(study)
         self._running: Trial | None = None
+        self._hypervolume, self._grown = 0.0, len(self.records)
 
     @property
     def baseline(self) -> TrialRecord | None:
@@ -193,32 +167,41 @@ class Loop:
             raise BaselineFailed(f"loading the model: {type(error).__name__}: {error}") from error
         store.settle_machine(self.study, self.machine)
 
-    def run(self, runner: Runner) -> str:
+    def run(self, runner: Runner) -> StopReason:
         """Measure until a reason to stop; returns it."""
         if self.baseline is None:
             self.progress.stage("measuring the baseline")
             self._measure_baseline(runner)
             self._report()
         else:
-            self.progress.stage(f"resuming after {self._spent()} trials")
+            self.progress.stage(f"resuming after {len(self.records)} trials")
         sampler = self.study.sampler
         if isinstance(sampler, Informed):
-            sampler.inform(Grid(self.config.space.axes), self._evidence)
-        while self._spent() < self.config.n_trials:
-            if self._known_cells() >= len(self.config.space):
-                return "space_exhausted"
-            if isinstance(sampler, Informed) and sampler.finished():
-                return "complete"
+            sampler.inform(self._grid, self._evidence)
+        while (reason := self._reached(sampler)) is None:
             trial = self.study.ask()
             cell = self.config.space.suggest(trial)
             self.progress.stage(", ".join(f"{path}={value}" for path, value in cell.items()))
             self._trial(runner, trial, cell, is_baseline=False)
             self._report()
-        return "budget"
+        return reason
+
+    def _reached(self, sampler: BaseSampler) -> StopReason | None:
+        """Why to stop now."""
+        if self._known_cells() >= len(self.config.space):
+            return StopReason.COMPLETE
+        limit = self.config.limits.reached(self.records, self._grown)
+        if limit is None and isinstance(sampler, Informed) and sampler.finished():
+            return StopReason.COMPLETE
+        return limit
+
+    @cached_property
+    def _grid(self) -> Grid:
+        return Grid(self.config.space.axes)
 
     def _evidence(self) -> Known:
         """What the trials so far say of the grid."""
-        return known_of(Grid(self.config.space.axes), self.records, self.config.objectives, self._floor())
+        return known_of(self._grid, self.records, self.config.objectives, self._floor())
 
     def _floor(self) -> float:
         assert self.baseline is not None
@@ -235,11 +218,10 @@ class Loop:
         return Gate(floor.epsilon, floor.relative, floor.error / recipes, skip)
 
     def _report(self) -> None:
-        self.progress.trial(self.records, self.front())
-
-    def _spent(self) -> int:
-        """Trials that count towards ``n_trials``: an interrupted one taught nothing."""
-        return sum(record.reason != Reason.INTERRUPTED for record in self.records)
+        front = self.front()
+        if front.hypervolume > self._hypervolume * (1 + GROWTH):
+            self._hypervolume, self._grown = front.hypervolume, len(self.records)
+        self.progress.trial(self.records, front)
 
     def _known_cells(self) -> int:
         space = self.config.space

@@ -240,7 +240,7 @@ def test_shares_of_the_limit_follow_the_seconds() -> None:
 class Busy(FakeExecutor):
     """A machine that is busy during every other trial and calm at the end."""
 
-    def evaluate(self, candidate: Any) -> Future[Any]:
+    def evaluate(self, candidate: Any, gate: Any = None) -> Future[Any]:
         found = closed_form(candidate)
         busy = float(len(self.asked) % 2)
         self.asked.append(candidate)

@@ -11,10 +11,12 @@ from objectives.types import Failure, Measurement, Reason
 from search import store
 from search.errors import BaselineFailed, ConfigError, Interrupted, StudyConflict
 from search.progress import _last
+from search.stopping import Limits, StopReason
 from search.study import run_study
 from tests.search.conftest import FakeExecutor, Quiet, closed_form, done
 
 SAMPLERS = sorted(file.stem for file in (Path(__file__).parents[2] / "conf" / "sampler").glob("*.yaml"))
+STOPS_BY_ITSELF = "frontier"
 
 
 def run(config):
@@ -23,9 +25,10 @@ def run(config):
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_every_sampler_runs_a_study_to_its_budget(make_config, sampler) -> None:
-    result = run(make_config(f"sampler={sampler}", "n_trials=12"))
-    assert len(result.records) == 12
-    assert result.stop_reason == "budget"
+    budget = 6 if sampler == STOPS_BY_ITSELF else 12
+    result = run(make_config(f"sampler={sampler}", f"n_trials={budget}"))
+    assert len(result.records) == budget
+    assert result.stop_reason is StopReason.BUDGET
     assert result.records[0].is_baseline
     assert result.records[0].params == {
         "pruning.ratio": 0.0,
@@ -37,17 +40,28 @@ def test_every_sampler_runs_a_study_to_its_budget(make_config, sampler) -> None:
     assert all(accuracies[number] >= result.front.floor for number in result.front.front)
 
 
+def test_the_frontier_sampler_finds_the_exhaustive_front_in_fewer_trials_and_stops_by_itself(make_config) -> None:
+    whole = run(make_config("sampler=exhaustive", "n_trials=100", "study_name=whole"))
+    found = run(make_config("sampler=frontier", "n_trials=100", "study_name=found"))
+    fronts = [
+        {tuple(result.records[number].params.items()) for number in result.front.front} for result in (whole, found)
+    ]
+    assert fronts[0] == fronts[1]
+    assert found.stop_reason is StopReason.COMPLETE
+    assert len(found.records) < len(whole.records) == 18
+
+
 def test_the_exhaustive_sampler_finds_the_whole_front_and_stops_by_itself(make_config) -> None:
     config = make_config("sampler=exhaustive", "n_trials=100")
     result = run(config)
-    assert result.stop_reason == "space_exhausted"
+    assert result.stop_reason is StopReason.COMPLETE
     assert len(result.records) == len(config.space) == 18
     assert len({tuple(record.params.items()) for record in result.records}) == 18
 
 
 def test_a_repeated_cell_is_answered_from_its_record(make_config) -> None:
     config = make_config("n_trials=10", "space.pruning=null", "space.quantization.bits=[16,8]")
-    config = replace(config, n_trials=4, sampler=lambda seed: optuna.samplers.RandomSampler(seed=3))
+    config = replace(config, limits=Limits(4), sampler=lambda seed: optuna.samplers.RandomSampler(seed=3))
     result = run(config)
     repeats = [record for record in result.records if record.cached_from is not None]
     assert repeats
@@ -58,7 +72,9 @@ def test_a_repeated_cell_is_answered_from_its_record(make_config) -> None:
         assert (origin.metrics, origin.params) == (record.metrics, record.params)
 
 
-@pytest.mark.parametrize("sampler", [name for name in SAMPLERS if name != "gp"])  # each question costs gp 0.5 s
+@pytest.mark.parametrize(
+    "sampler", [name for name in SAMPLERS if name not in ("gp", STOPS_BY_ITSELF)]
+)  # each question costs gp 0.5 s
 def test_no_sampler_spends_the_budget_on_a_known_cell(make_config, sampler) -> None:
     result = run(make_config(f"sampler={sampler}", "n_trials=18"))
     assert len({tuple(record.params.items()) for record in result.records}) == 18

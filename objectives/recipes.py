@@ -1,0 +1,189 @@
+"""The models of a problem: the source, the dense baseline, and those compressed by a recipe.
+
+Each is made once. The latest compressed ones stay in memory, so that candidates that differ only in their workload
+share one; what took long to make stays on disk as well, where the problem has a cache.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import time
+from functools import cached_property
+from importlib.metadata import version
+from pathlib import Path
+
+from objectives import checkpoint
+from objectives.calibration import Domains, Statistics
+from objectives.content import Indescribable, code, digest
+from objectives.errors import ModelError
+from objectives.measuring.footprint import FAKE_ERRORS, Footprint, footprint, skeleton_of, sketch
+from objectives.measuring.weighing import stored_bytes
+from objectives.models import LoadedModel
+from objectives.problem import Problem
+from objectives.types import Candidate, Pruner, Quantizer, Recovery, Workload
+
+log = logging.getLogger(__name__)
+
+Recipe = tuple[Pruner, Recovery, Quantizer]
+
+KEPT_BYTES = 1 << 30
+"""Weights of compressed models that stay in memory beside the one in use."""
+
+WORTH_KEEPING = 1.0
+"""Seconds: what is made faster is made again instead of being kept on disk."""
+
+
+def recipe_of(candidate: Candidate) -> Recipe:
+    """What makes the model of ``candidate``."""
+    return candidate.pruning, candidate.recovery, candidate.quantization
+
+
+class Recipes:
+    """Of one problem."""
+
+    def __init__(self, problem: Problem) -> None:
+        self.problem = problem
+        self.built: dict[Recipe, LoadedModel] = {}
+        self.seconds: dict[Recipe, float] = {}
+        """That each model took to make or to load, in this process."""
+        self._footprints: dict[tuple[Recipe, Workload], Footprint | None] = {}
+
+    @cached_property
+    def source(self) -> LoadedModel:
+        """The checkpoint as loaded, never changed."""
+        return self.problem.model.load()
+
+    @cached_property
+    def calibration(self) -> Domains:
+        """Token batches by domain."""
+        return self.problem.task.calibration(self.source)
+
+    @cached_property
+    def baseline(self) -> LoadedModel:
+        """The dense model, ready to run."""
+        return self.compress(recipe_of(self.problem.baseline), Statistics(self.source, {}))
+
+    @cached_property
+    def statistics(self) -> Statistics:
+        """Of the baseline."""
+        return Statistics(self.baseline, self.calibration)
+
+    @cached_property
+    def _skeleton(self) -> LoadedModel:
+        return skeleton_of(self.source)
+
+    def is_dense(self, candidate: Candidate) -> bool:
+        """Whether its model is the baseline's."""
+        return recipe_of(candidate) == recipe_of(self.problem.baseline)
+
+    def compress(self, recipe: Recipe, statistics: Statistics | None = None) -> LoadedModel:
+        """Make a model anew."""
+        pruner, recovery, quantizer = recipe
+        statistics = statistics or self.statistics
+        model = self.source.copy()
+        pruner.prune_(model, statistics)
+        recovery.recover_(model, statistics)
+        quantizer.quantize_(model, statistics, self.problem.device)
+        return model
+
+    def model(self, candidate: Candidate) -> LoadedModel:
+        """The model of a candidate, ready to run; the latest ones are kept."""
+        recipe = recipe_of(candidate)
+        if recipe == recipe_of(self.problem.baseline):
+            return self.baseline
+        model = self.built.pop(recipe, None)
+        if model is None:
+            self._make_room()
+            began = time.perf_counter()
+            model = self._stored(recipe) or self._made(recipe)
+            self.seconds[recipe] = time.perf_counter() - began
+        self.built[recipe] = model  # last: the order is that of use
+        return model
+
+    def name(self, candidate: Candidate, *more: object) -> str | None:
+        """What tells the candidate's model from all others, and ``more``; None where something cannot be described, or
+        nothing is kept.
+        """
+        if self.problem.cache is None:
+            return None
+        try:
+            return digest(self._circumstances, recipe_of(candidate), *more)
+        except Indescribable:
+            return None
+
+    @cached_property
+    def _circumstances(self) -> list[object]:
+        """What all models of the problem depend on besides their recipe."""
+        device = self.problem.device.describe()
+        numerics = [device.get(name) for name in ("device", "device_name", "cpu_capability", "compute_capability")]
+        versions = [version(name) for name in ("torch", "transformers")]
+        held = hashlib.sha256()
+        for domain, batches in self.calibration.items():
+            held.update(json.dumps([domain, [list(batch.shape) for batch in batches]]).encode())
+            for batch in batches:
+                held.update(batch.numpy().tobytes())
+        baseline = recipe_of(self.problem.baseline)
+        return [code(), versions, numerics, self.problem.model.content_hash(), held.hexdigest(), baseline]
+
+    def _stored(self, recipe: Recipe) -> LoadedModel | None:
+        """The model as it was made earlier."""
+        cache, name = self.problem.cache, self._stored_name(recipe)
+        folder = None if cache is None or name is None else cache.folder_of("compress", name)
+        if cache is None or name is None or folder is None:
+            return None
+        try:
+            model = checkpoint.load(folder)
+            model.predicted_loss = json.loads((folder / checkpoint.MANIFEST).read_text())["predicted_loss"]
+        except (ModelError, OSError) as error:
+            log.warning("the cache's model %s is damaged and will be made again: %s", folder, error)
+            cache.drop("compress", name)
+            return None
+        return model
+
+    def _made(self, recipe: Recipe) -> LoadedModel:
+        statistics = self.statistics  # gathered once, for all
+        began = time.perf_counter()
+        model = self.compress(recipe, statistics)
+        worth = time.perf_counter() - began >= WORTH_KEEPING
+        cache, name = self.problem.cache, self._stored_name(recipe)
+        if cache is not None and name is not None and worth and not model.simulated:
+
+            def write(folder: Path) -> None:
+                checkpoint.save(model, folder, {"predicted_loss": model.predicted_loss})
+
+            cache.put_folder("compress", name, write)
+        return model
+
+    def _stored_name(self, recipe: Recipe) -> str | None:
+        """None on GPUs, whose models are not written yet."""
+        if self.problem.device.name != "cpu":
+            return None
+        return self.name(Candidate(recipe[0], recipe[2], self.problem.baseline.workload, recipe[1]))
+
+    def _make_room(self) -> None:
+        """Let go of the models that were not used for longest, before the next one is built."""
+        sizes = {recipe: stored_bytes([model.module]) for recipe, model in self.built.items()}
+        for recipe in list(sizes):
+            if sum(sizes.values()) > KEPT_BYTES:
+                del self.built[recipe], sizes[recipe]
+
+    def shapes(self, candidate: Candidate) -> Footprint | None:
+        """What a candidate will need, before it is built. None where only its accuracy will be measured, or where its
+        code needs values.
+        """
+        key = (recipe_of(candidate), candidate.workload)
+        if not candidate.quantization.stored:
+            return None
+        if key not in self._footprints:
+            model = sketch(self._skeleton, candidate, self.statistics, self.problem.device)
+            try:
+                self._footprints[key] = footprint(model, candidate.workload)
+            except FAKE_ERRORS:  # its code looks at values: it can be measured all the same
+                self._footprints[key] = None
+        return self._footprints[key]
+
+    def prepare(self) -> None:
+        """Load model and data, so that what is missing is said before the first trial."""
+        _ = self.calibration

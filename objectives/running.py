@@ -1,0 +1,184 @@
+"""Running models beside the baseline: what fits, beside what it is timed, and what compression gained.
+
+The dense baseline stays loaded and takes turns with every candidate. Where memory cannot hold both, it is parked, and a
+small fixed workload takes its place (:mod:`objectives.measuring.bench`).
+"""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import cached_property
+
+from objectives.checkpoint import disk_bytes
+from objectives.measuring.bench import Bench, Ran, Reference
+from objectives.measuring.fingerprint import digest, fingerprint
+from objectives.measuring.footprint import Footprint
+from objectives.measuring.ledger import gains, promises, verdict
+from objectives.measuring.roofline import Peaks, peaks
+from objectives.measuring.weighing import block_weights, stored_bytes, weigh
+from objectives.models import LoadedModel
+from objectives.recipes import Recipe, Recipes, recipe_of
+from objectives.types import Candidate, Workload
+
+DENSE_TRIES = 3
+"""How often the dense model is timed at one workload while the machine is busy: all gains there hang on it."""
+
+
+class Running:
+    """Of one problem's recipes."""
+
+    def __init__(self, recipes: Recipes) -> None:
+        self._recipes, self._problem = recipes, recipes.problem
+        self._dense: dict[Workload, Mapping[str, float]] = {}
+        self._dense_tries: dict[Workload, int] = {}
+
+    @cached_property
+    def _peaks(self) -> Peaks:
+        return peaks(self._problem.device, digest(fingerprint(self._problem.device)))
+
+    @cached_property
+    def _bench(self) -> Bench:
+        problem, baseline = self._problem, self._recipes.baseline
+        return Bench(problem.device, problem.timing, baseline, problem.baseline.workload, self._peaks)
+
+    def confirm(self, candidates: Sequence[Candidate]) -> list[Ran]:
+        """Time ``candidates`` in as many shared rounds with the baseline as memory allows; speed only.
+
+        Raises MemoryError where one cannot fit by itself.
+        """
+        found: dict[int, Ran] = {}
+        waiting = list(enumerate(candidates))
+        while waiting:
+            group, reference = self._together([candidate for _, candidate in waiting])
+            own, waiting = waiting[:group], waiting[group:]
+            if reference == "sentinel":
+                self._bench.link()
+            with self.parked(reference == "sentinel"):
+                runs = [(candidate.workload, self._recipes.model(candidate)) for _, candidate in own]
+                found |= dict(zip((index for index, _ in own), self._bench.confirm(runs, reference)))
+        return [ran for _, ran in sorted(found.items())]
+
+    def _together(self, candidates: Sequence[Candidate]) -> tuple[int, Reference]:
+        """How many of the first fit into memory at once, by prediction, and beside what."""
+        reference = self.reference(candidates[0], self._recipes.shapes(candidates[0])) or "baseline"
+        if reference == "sentinel" and self._parkable():
+            return 1, reference
+        free, weights, run = self._problem.device.free_memory(), dict[Recipe, int](), 0
+        for count, candidate in enumerate(candidates):
+            shapes = self._recipes.shapes(candidate)
+            if shapes is None:
+                continue
+            recipe = recipe_of(candidate)
+            weights[recipe] = 0 if recipe in self._recipes.built else shapes.weights
+            run = max(run, shapes.peak - shapes.weights)
+            if count and sum(weights.values()) + run > free:
+                return count, reference
+        return len(candidates), reference
+
+    def link(self) -> None:
+        """What the baseline has to say beside the sentinel, while it is where it runs."""
+        self._bench.link()
+
+    def run(
+        self, candidate: Candidate, reference: Reference | None, shapes: Footprint | None, weights: Mapping[str, float]
+    ) -> Ran:
+        """Time and weigh the running model; ``weights``: its byte metrics."""
+        model = self._recipes.model(candidate)
+        ran = self._ran(candidate.workload, model, reference, shapes, weights)
+        metrics, workload = dict(ran.metrics), candidate.workload
+        facts, notes = dict(ran.facts), list(ran.notes)
+        is_dense = self._recipes.is_dense(candidate)
+        if is_dense:
+            self._note_dense(workload, metrics, reference)
+        dense_shapes = self._recipes.shapes(replace(self._problem.baseline, workload=workload))
+        if shapes is not None and dense_shapes is not None:
+            metrics |= promises(shapes, dense_shapes, workload, self._peaks)
+        parked = reference == "sentinel" and bool(self._parkable())
+        there = is_dense or parked
+        dense = self._dense.get(workload) if there else self._dense_metrics(workload, dense_shapes)
+        if dense is not None:
+            metrics |= gains(metrics, dense)
+            if dense["contended"] and not is_dense:
+                notes.append("the dense model at this batch size was timed on a busy machine")
+            if not is_dense:
+                facts |= verdict(metrics, model, max(workload.tokens_read, workload.batch_size))
+        return replace(ran, metrics=metrics, facts=facts, notes=tuple(notes))
+
+    def _ran(
+        self,
+        workload: Workload,
+        model: LoadedModel,
+        reference: Reference | None,
+        shapes: Footprint | None,
+        weights: Mapping[str, float],
+    ) -> Ran:
+        ran = self._bench.run(workload, model, reference, shapes)
+        metrics = {**weights, **ran.metrics, "disk_bytes": float(disk_bytes(model))}
+        metrics["peak_memory"] = metrics["weight_bytes"] + metrics["activation_peak"]
+        if shapes is not None:
+            metrics["predicted_peak"] = float(shapes.peak)
+        return replace(ran, metrics=metrics)
+
+    def _note_dense(self, workload: Workload, metrics: Mapping[str, float], reference: Reference | None) -> None:
+        known = self._dense.get(workload)
+        if known is None or known["contended"] >= metrics["contended"]:  # the baseline is 1 by definition
+            self._dense[workload] = {**metrics, "speedup.error": 0.0} if reference is None else metrics
+
+    def _dense_metrics(self, workload: Workload, shapes: Footprint | None) -> Mapping[str, float] | None:
+        """Of the dense model at the same workload, measured up to ``DENSE_TRIES`` times until the machine is calm.
+
+        None where it does not fit, as many a compressed one does.
+        """
+        known = self._dense.get(workload)
+        tries = self._dense_tries.get(workload, 0)
+        if known is None or (known["contended"] and tries < DENSE_TRIES):
+            self._dense_tries[workload] = tries + 1
+            if shapes is not None and shapes.peak - shapes.weights > self._problem.device.free_memory():
+                return known
+            dense = replace(self._problem.baseline, workload=workload)
+            reference: Reference | None = None if dense == self._problem.baseline else "baseline"
+            weights = weigh(self._recipes.baseline, block_weights(self._recipes.source))
+            ran = self._ran(workload, self._recipes.baseline, reference, None, weights)
+            self._note_dense(workload, ran.metrics, reference)
+        return self._dense[workload]
+
+    def reference(self, candidate: Candidate, shapes: Footprint | None) -> Reference | None:
+        """What a candidate is timed beside. Raises MemoryError where it cannot fit."""
+        if candidate == self._problem.baseline:
+            return None
+        asked = self._problem.timing.reference
+        there = recipe_of(candidate) in self._recipes.built
+        needed = 0 if shapes is None else shapes.peak - (shapes.weights if there else 0)
+        free = self._problem.device.free_memory()
+        if needed > free and self._recipes.built and not there:  # of what we hold ourselves
+            self._recipes.built.clear()
+            gc.collect()
+            free = self._problem.device.free_memory()
+        if needed <= free:
+            return "baseline" if asked == "auto" else asked
+        if asked == "baseline" or needed > free + self._parkable():
+            raise MemoryError(
+                f"out of memory by prediction: {needed / 2**20:,.0f} MiB needed, {free / 2**20:,.0f} MiB free"
+            )
+        return "sentinel"
+
+    def _parkable(self) -> int:
+        """Bytes that the baseline takes from the device's own memory."""
+        return 0 if self._problem.device.name == "cpu" else stored_bytes([self._recipes.baseline.module])
+
+    @contextmanager
+    def parked(self, away: bool) -> Iterator[None]:
+        """Keep the baseline out of the device's memory meanwhile."""
+        away = away and bool(self._parkable())
+        module = self._recipes.baseline.module
+        home = module.device
+        if away:
+            module.to("cpu")
+        try:
+            yield
+        finally:
+            if away:
+                module.to(home)

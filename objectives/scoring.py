@@ -1,0 +1,128 @@
+"""Accuracy of recipes: each scored once, as far as it has to be known, and never again.
+
+The baseline is scored in full. A candidate that only has to keep a floor is scored example by example, in one random
+order for all, until that is decided (:mod:`objectives.racing`); a later question goes on where the last one stopped.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from objectives.racing import Contest
+from objectives.recipes import Recipe, Recipes, recipe_of
+from objectives.tasks.parts import merged
+from objectives.types import Candidate, Divisible, Gate, Score
+from objectives.verdict import contest, estimated, gains, judge
+
+
+@dataclass(frozen=True)
+class Scored:
+    """``score``: of the examples seen; ``seconds``: that scoring took now; ``saved``: that it took when it was kept."""
+
+    score: Score
+    seconds: float
+    saved: float
+
+
+class Scorer:
+    """Of one problem's recipes."""
+
+    def __init__(self, recipes: Recipes) -> None:
+        self._recipes, self._problem = recipes, recipes.problem
+        self._scores: dict[Recipe, Score] = {}
+        self._spent: dict[Recipe, float] = {}
+
+    def score(self, candidate: Candidate, gate: Gate | None = None) -> Scored:
+        """Of a candidate's model: all examples, or with ``gate`` as many as decide about its floor."""
+        recipe = recipe_of(candidate)
+        known, saved = self._known(candidate)
+        began = time.perf_counter()
+        gate = None if self._recipes.is_dense(candidate) else gate
+        score = self._extended(candidate, known, gate)
+        seconds = 0.0 if score is known else time.perf_counter() - began
+        self._scores[recipe] = score
+        if score is not known:
+            self._spent[recipe] = saved + seconds
+            self._keep(candidate, score)
+        return Scored(score, seconds, saved)
+
+    def baseline(self) -> Score:
+        """Of the dense model."""
+        return self.score(self._problem.baseline).score
+
+    def estimated(self, score: Score) -> Score:
+        """With the accuracy that its examples, in pairs with the baseline's, make likely."""
+        return estimated(score, self.baseline()) if score.total is not None else score
+
+    def _extended(self, candidate: Candidate, known: Score | None, gate: Gate | None) -> Score:
+        if known is not None and (known.total is None or self._is_enough(known, gate)):
+            return known
+        task = self._problem.task
+        if gate is not None and isinstance(task, Divisible):
+            race = contest(self.baseline(), *self._asked(gate))
+            if race is not None:
+                return self._raced(task, candidate, known, race)
+        return task.evaluate(self._recipes.model(candidate))
+
+    def _asked(self, gate: Gate) -> tuple[float, float]:
+        return gate.floor(self.baseline().accuracy), gate.error
+
+    def _is_enough(self, known: Score, gate: Gate | None) -> bool:
+        return gate is not None and judge(known, self.baseline(), *self._asked(gate)).decision != "open"
+
+    def _raced(self, task: Divisible, candidate: Candidate, known: Score | None, race: Contest) -> Score:
+        """Score on, in the common order, until the race is decided."""
+        baseline = self.baseline()
+        order = list(range(len(baseline.examples)))
+        random.Random(0).shuffle(order)
+        parts = []
+        if known is not None:
+            parts.append(known)
+            race.see(gains(known, baseline))
+        for part in task.parts(self._recipes.model(candidate), order[0 if known is None else len(known.examples) :]):
+            parts.append(part)
+            if race.see(gains(part, baseline)) != "open":
+                break
+        return _in_all(parts, baseline)
+
+    # ---- the cache
+
+    def _known(self, candidate: Candidate) -> tuple[Score | None, float]:
+        """What is known already, and the seconds that it took."""
+        recipe = recipe_of(candidate)
+        if recipe in self._scores:
+            return self._scores[recipe], self._spent.get(recipe, 0.0)
+        cache, name = self._problem.cache, self._name(candidate)
+        found = None if cache is None or name is None else cache.get("score", name)
+        if found is None:
+            return None, 0.0
+        self._spent[recipe] = found["seconds"]
+        return _score_of(found["score"]), found["seconds"]
+
+    def _keep(self, candidate: Candidate, score: Score) -> None:
+        cache, name = self._problem.cache, self._name(candidate)
+        if cache is not None and name is not None:
+            cache.put("score", name, {"score": asdict(score), "seconds": self._spent[recipe_of(candidate)]})
+
+    def _name(self, candidate: Candidate) -> str | None:
+        return self._recipes.name(candidate, "score", self._problem.task)
+
+
+def _in_all(parts: list[Score], baseline: Score) -> Score:
+    """Parts as one score; that of all examples in the baseline's order, as if it had been made at once."""
+    score = merged(parts)
+    total = len(baseline.examples)
+    if len(score.examples) < total:
+        return replace(score, total=total)
+    by_id = dict(zip(score.ids, score.examples))
+    examples = tuple(by_id[name] for name in baseline.ids)
+    return replace(score, examples=examples, ids=baseline.ids, total=None)
+
+
+def _score_of(stored: Mapping[str, Any]) -> Score:
+    lists = {name: tuple(stored[name]) for name in ("examples", "ids", "strata")}
+    return Score(**{**stored, **lists})

@@ -1,0 +1,56 @@
+"""Scores of some examples, and the score of all from them. Free of torch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from itertools import chain, count
+
+import numpy as np
+
+from objectives.types import Score
+
+
+def merged(parts: Sequence[Score]) -> Score:
+    """The score of all examples of ``parts`` of one domain, in their order; raises ValueError without any.
+
+    ``extra`` holds geometric means over examples: perplexities multiply.
+    """
+    if not parts:
+        raise ValueError("no examples were scored")
+    examples = tuple(chain.from_iterable(part.examples for part in parts))
+    mean, error = float(np.mean(examples)), standard_error(examples)
+    if parts[0].link == "exp_minus_mean":
+        mean = math.exp(max(-mean, -700.0))
+        error *= mean
+    ids = tuple(chain.from_iterable(part.ids for part in parts))
+    return replace(parts[0], accuracy=mean, stderr=error, examples=examples, ids=ids, extra=_extra(parts))
+
+
+def _extra(parts: Sequence[Score]) -> dict[str, float]:
+    weights = [len(part.examples) for part in parts]
+    return {
+        name: math.exp(float(np.average([math.log(part.extra[name]) for part in parts], weights=weights)))
+        for name in parts[0].extra
+    }
+
+
+def batches(order: Sequence[int], size: int) -> Iterator[Sequence[int]]:
+    """``order`` in pieces of ``size``, the last one shorter."""
+    for start in range(0, len(order), size):
+        yield order[start : start + size]
+
+
+def standard_error(values: Sequence[float]) -> float:
+    """Of the mean of independent values; 0 for a single one."""
+    return float(np.std(values, ddof=1) / math.sqrt(len(values))) if len(values) > 1 else 0.0
+
+
+def unique(names: Iterable[str]) -> tuple[str, ...]:
+    """``names`` in their order, a repeated one numbered from 2 (``a``, ``a#2``); what follows changes no name."""
+    given: dict[str, None] = {}
+    for name in names:
+        copies = (f"{name}#{number}" for number in count(2))
+        given[next(free for free in chain([name], copies) if free not in given)] = None
+    return tuple(given)

@@ -1,0 +1,55 @@
+"""Whether a trial keeps an accuracy floor, and how sure that is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from objectives.types import Score
+from objectives.verdict import judge
+from search.records import TrialRecord
+
+Certainty = Literal["certain", "likely", "undecided"]
+
+
+@dataclass(frozen=True)
+class Decision:
+    """``decision``: ``reached``, ``missed`` or ``open``; ``exact``: all examples were scored."""
+
+    decision: str
+    exact: bool
+
+    @property
+    def certainty(self) -> Certainty:
+        """``certain``: decided, by all examples or at the error that the study allows; ``likely``: by the estimate."""
+        return "certain" if self.decision != "open" else "undecided"
+
+
+def decision_of(record: TrialRecord, floor: float) -> Decision:
+    """Of a complete record. Of another floor than it was judged by, only a score of all examples decides."""
+    verdict = record.facts.get("verdict")
+    by = record.facts.get("verdict_by", "exact")
+    if verdict is not None and by != "exact" and record.metrics.get("floor") == floor:
+        return Decision(verdict, False)
+    if verdict is not None and by != "exact":
+        return Decision("open", False)
+    return Decision("reached" if record.metrics["accuracy"] >= floor else "missed", True)
+
+
+def is_feasible(record: TrialRecord, floor: float) -> bool:
+    """Whether it keeps the floor; one that is not decided, by the estimate."""
+    found = decision_of(record, floor).decision
+    return found == "reached" or (found == "open" and record.metrics["accuracy"] >= floor)
+
+
+def judged_again(record: TrialRecord, samples: Any, baseline: Score, floor: float, error: float) -> TrialRecord:
+    """The record with a verdict for ``floor``, from the examples that are stored; as it is without any."""
+    if record.facts.get("verdict_by", "exact") == "exact" or not samples:
+        return record
+    score = Score(
+        record.metrics["accuracy"], record.metrics["accuracy_stderr"], tuple(samples["accuracy"]), {},
+        tuple(samples["ids"]), link=baseline.link, total=len(baseline.examples),
+    )  # fmt: skip
+    found = judge(score, baseline, floor, error)
+    facts = {**record.facts, "verdict": found.decision, "verdict_by": found.method}
+    return replace(record, facts=facts, metrics={**record.metrics, "floor": floor})

@@ -1,0 +1,88 @@
+"""The search of our own, as a sampler of Optuna: the cell that is worth most per second, until none is worth anything.
+
+It needs to see what Optuna's trials do not show (stages, examples, what failed and why), so the study informs it before
+it asks (:class:`Informed`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol, runtime_checkable
+
+from optuna import Study
+from optuna.distributions import BaseDistribution
+from optuna.samplers import BaseSampler
+from optuna.trial import FrozenTrial
+
+from search.errors import ConfigError
+from search.frontier.grid import Grid
+from search.frontier.outlook import Forecaster, Known, Outlook
+from search.samplers.distinct import grid_distributions
+
+MOST_CELLS = 20_000
+"""Larger grids are not enumerated."""
+
+
+@runtime_checkable
+class Informed(Protocol):
+    """A sampler that is told what the study knows, and may say that it is over."""
+
+    def inform(self, grid: Grid, look: Callable[[], Known]) -> None:
+        """Before the first question. ``look``: what is known now."""
+
+    def finished(self) -> bool:
+        """Whether nothing is left that is worth a trial."""
+
+
+class FrontierSampler(BaseSampler):
+    """``error``: the chance that the front lacks a cell, which is accepted; ``resolution``: relative, by how much a
+    cell has to improve the front to be missed; ``tolerance``: how much accuracy may rise, where it should fall.
+    """
+
+    def __init__(
+        self, error: float = 0.05, resolution: float = 0.01, tolerance: float = 0.005, seed: int | None = None
+    ) -> None:
+        for name, value in (("error", error), ("resolution", resolution), ("tolerance", tolerance)):
+            if not 0 < value < 1:
+                raise ValueError(f"{name} must lie in (0, 1), got {value}")
+        self.error, self.seed = error, seed
+        self._forecaster = Forecaster(tolerance, resolution)
+        self._grid: Grid | None = None
+        self._look: Callable[[], Known] | None = None
+
+    def inform(self, grid: Grid, look: Callable[[], Known]) -> None:
+        """See :class:`Informed`."""
+        if len(grid) > MOST_CELLS:
+            raise ConfigError(
+                f"sampler: frontier enumerates at most {MOST_CELLS:,} cells, the space has {len(grid):,}; "
+                "choose another, as sampler=tpe"
+            )
+        self._grid, self._look = grid, look
+
+    def outlook(self) -> Outlook:
+        """What the rest may be worth."""
+        assert self._look is not None
+        return self._forecaster.look(self._look())
+
+    def finished(self) -> bool:
+        """See :class:`Informed`."""
+        self._next = self.outlook()
+        return self._next.open <= self.error or not self._next.worth.max() > 0
+
+    def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
+        """The whole grid: a cell is chosen as one."""
+        return grid_distributions(study)
+
+    def sample_relative(
+        self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        """The cell that is worth most."""
+        assert self._grid is not None
+        cell = self._grid.cell(int(self._next.worth.argmax()))
+        return {axis.parameter: axis.sampled(cell[axis.path]) for axis in self._grid.axes}
+
+    def sample_independent(
+        self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
+    ) -> Any:
+        """Never needed: the grid holds every parameter."""
+        raise KeyError(f"{param_name} is not in the study's grid")
