@@ -91,9 +91,8 @@ class PlainProgress:
 
     def trial(self, records: Sequence[TrialRecord], front: ParetoFront) -> None:
         """See ``search.study.Progress``."""
-        self._say(
-            f"[{spent(records)}/{self.config.limits.n_trials}] {_last(records[-1])}; {status(records, front, self.clock)}"
-        )
+        done = f"[{spent(records)}/{self.config.limits.n_trials}]"
+        self._say(f"{done} {_last(records[-1])}; {status(records, front, self.clock)}")
 
     @staticmethod
     def _say(line: str) -> None:

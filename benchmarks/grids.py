@@ -1,0 +1,160 @@
+"""Exhaustive grids of real models, recorded once: what every cell gave, example by example, and how long each stage took.
+
+    python benchmarks/grids.py minilm smollm2
+
+writes docs/benchmarks/grid_<name>.json.gz, from which benchmarks/search.py replays any search. Cells of a recipe are
+visited together, so every model is made and scored once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import itertools
+import json
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from objectives.devices.cpu import Cpu
+from objectives.evaluator import Evaluator
+from objectives.measuring.encoding import Encoding
+from objectives.measuring.fingerprint import fingerprint
+from objectives.measuring.generation import Generation
+from objectives.measuring.interleaved import Interleaved
+from objectives.models import Checkpoint
+from objectives.problem import Problem
+from objectives.pruning.structured import Structured
+from objectives.quantization.mixed import Mixed
+from objectives.tasks.corpora import XSum
+from objectives.tasks.language_modeling import LanguageModeling
+from objectives.tasks.retrieval import Retrieval
+from objectives.types import Candidate, Measurement, Task, Workload
+
+OUT = Path(__file__).parents[1] / "docs" / "benchmarks"
+KEPT = ("throughput", "speedup", "peak_memory", "weight_bytes", "latency.p50", "latency.p95", "accuracy", "contended")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What is recorded: a model, a task, and the values of the three axes."""
+
+    model: Checkpoint
+    task: Task
+    workload: Workload
+    ratios: tuple[float, ...]
+    bits: tuple[float, ...]
+    batches: tuple[int, ...]
+    timing: Interleaved = Interleaved(max_seconds=6.0)
+
+    @property
+    def axes(self) -> dict[str, list[float]]:
+        return {
+            "pruning.ratio": list(self.ratios),
+            "quantization.bits": sorted(self.bits),
+            "workload.batch_size": list(self.batches),
+        }
+
+    def candidate(self, ratio: float, bits: float, batch: int) -> Candidate:
+        workload = replace(self.workload, batch_size=batch)  # type: ignore[type-var]
+        return Candidate(Structured(ratio=ratio), Mixed(bits=bits), workload)
+
+
+GRIDS = {
+    "minilm": Recipe(
+        Checkpoint(path="asset:minilm-l6", head="encoder"),
+        Retrieval(corpus=XSum(), query="document", pool=1000, tokens=128),
+        Encoding(tokens=128),
+        (0.0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4),
+        (16.0, 8.0, 6.0, 4.0),
+        (1, 2, 4, 8, 16, 32),
+    ),
+    "smollm2": Recipe(
+        Checkpoint(path="asset:smollm2-135m", head="causal_lm"),
+        LanguageModeling(corpus=XSum(), documents=128, tokens=128),
+        Generation(prompt_tokens=32, new_tokens=16),
+        (0.0, 0.1, 0.2, 0.3),
+        (16.0, 8.0, 6.0, 4.0),
+        (1, 2, 4, 8, 16, 32),
+    ),
+}
+
+
+def record(name: str) -> dict[str, Any]:
+    """Measure every cell of a grid, recipe by recipe."""
+    grid = GRIDS[name]
+    began = time.perf_counter()
+    baseline = grid.candidate(0.0, 16.0, grid.batches[0])
+    ev = Evaluator(Problem(grid.model, grid.task, Cpu(), grid.timing, baseline))
+    ev.prepare()
+    _ = ev.recipes.statistics
+    found: dict[str, Any] = {"axes": grid.axes, "load_seconds": time.perf_counter() - began, "recipes": [], "cells": []}
+    base = ev(baseline)
+    assert isinstance(base, Measurement), base
+    found["ids"] = list(base.ids)
+    for ratio, bits in itertools.product(grid.ratios, sorted(grid.bits)):
+        cells = [_cell(ev, grid.candidate(ratio, bits, batch)) for batch in grid.batches]
+        found["recipes"].append({"ratio": ratio, "bits": bits, **_recipe(ev, grid, cells)})
+        found["cells"] += [{"ratio": ratio, "bits": bits, "batch": b, **c} for b, c in zip(grid.batches, cells)]
+        for cell in cells:
+            cell.pop("examples", None)
+        line = found["recipes"][-1]
+        print(f"{name} {ratio} {bits}: {line['accuracy']:.4f}, {line['compress_seconds']:.0f} + "
+              f"{line['score_seconds']:.0f} s, {time.perf_counter() - began:.0f} s in all", flush=True)  # fmt: skip
+    found["machine"] = ev.prepare()
+    found["seconds"] = time.perf_counter() - began
+    return found
+
+
+def _cell(ev: Evaluator, candidate: Candidate) -> dict[str, Any]:
+    began = time.perf_counter()
+    outcome = ev(candidate)
+    seconds = time.perf_counter() - began
+    if not isinstance(outcome, Measurement):
+        return {"reason": str(outcome.reason), "message": outcome.message, "seconds": seconds}
+    metrics = outcome.metrics
+    spent = {stage: metrics[f"{stage}_seconds"] for stage in ("compress", "score")}
+    return {
+        "metrics": {key: metrics[key] for key in KEPT if key in metrics},
+        "compress_seconds": spent["compress"], "score_seconds": spent["score"],
+        "time_seconds": seconds - sum(spent.values()),
+        "examples": list(outcome.samples["accuracy"]),
+    }  # fmt: skip
+
+
+def _recipe(ev: Evaluator, grid: Recipe, cells: list[Mapping[str, Any]]) -> dict[str, Any]:
+    """What the first measured cell said of the model."""
+    first = next((cell for cell in cells if "metrics" in cell), None)
+    if first is None:
+        return {"accuracy": float("nan"), "compress_seconds": 0.0, "score_seconds": 0.0, "examples": []}
+    return {
+        "accuracy": first["metrics"]["accuracy"],
+        "compress_seconds": first["compress_seconds"],
+        "score_seconds": first["score_seconds"],
+        "examples": first["examples"],
+    }
+
+
+def path_of(name: str) -> Path:
+    return OUT / f"grid_{name}.json.gz"
+
+
+def read(name: str) -> dict[str, Any]:
+    with gzip.open(path_of(name), "rt") as file:
+        return dict(json.load(file))
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="+", choices=sorted(GRIDS))
+    for name in parser.parse_args().names:
+        found = record(name)
+        path_of(name).write_bytes(gzip.compress(json.dumps(found).encode(), mtime=0))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
