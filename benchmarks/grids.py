@@ -1,4 +1,4 @@
-"""Exhaustive grids of real models, recorded once: what every cell gave, example by example, and how long each stage took.
+"""Exhaustive grids of real models, recorded once: what every cell gave, by example, and what each stage took.
 
     python benchmarks/grids.py minilm smollm2
 
@@ -15,14 +15,13 @@ import json
 import sys
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from objectives.devices.cpu import Cpu
 from objectives.evaluator import Evaluator
 from objectives.measuring.encoding import Encoding
-from objectives.measuring.fingerprint import fingerprint
 from objectives.measuring.generation import Generation
 from objectives.measuring.interleaved import Interleaved
 from objectives.models import Checkpoint
@@ -48,7 +47,7 @@ class Recipe:
     ratios: tuple[float, ...]
     bits: tuple[float, ...]
     batches: tuple[int, ...]
-    timing: Interleaved = Interleaved(max_seconds=6.0)
+    timing: Interleaved = field(default_factory=lambda: Interleaved(max_seconds=6.0))
 
     @property
     def axes(self) -> dict[str, list[float]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from statistics import NormalDist
 from typing import Any, Literal
 
 from objectives.types import Score
@@ -12,17 +13,15 @@ from search.records import TrialRecord
 Certainty = Literal["certain", "likely", "undecided"]
 
 
+LIKELY = 0.95
+
+
 @dataclass(frozen=True)
 class Decision:
     """``decision``: ``reached``, ``missed`` or ``open``; ``exact``: all examples were scored."""
 
     decision: str
     exact: bool
-
-    @property
-    def certainty(self) -> Certainty:
-        """``certain``: decided, by all examples or at the error that the study allows; ``likely``: by the estimate."""
-        return "certain" if self.decision != "open" else "undecided"
 
 
 def decision_of(record: TrialRecord, floor: float) -> Decision:
@@ -40,6 +39,19 @@ def is_feasible(record: TrialRecord, floor: float) -> bool:
     """Whether it keeps the floor; one that is not decided, by the estimate."""
     found = decision_of(record, floor).decision
     return found == "reached" or (found == "open" and record.metrics["accuracy"] >= floor)
+
+
+def certainty_of(record: TrialRecord, floor: float) -> Certainty:
+    """How sure it is that a member keeps the floor.
+
+    ``certain``: by all examples, or by a race at the error that the study allows; ``likely``: not decided, but so by
+    the estimate and its standard error, as if it had been looked at once; ``undecided``: neither.
+    """
+    if decision_of(record, floor).decision != "open":
+        return "certain"
+    error = record.metrics["accuracy_stderr"]
+    away = record.metrics["accuracy"] - floor
+    return "likely" if error > 0 and NormalDist().cdf(away / error) >= LIKELY else "undecided"
 
 
 def judged_again(record: TrialRecord, samples: Any, baseline: Score, floor: float, error: float) -> TrialRecord:

@@ -9,14 +9,17 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text
 
+from search.certificate import Certificate, certify
 from search.config import StudyConfig
 from search.confirmation import Confirmation
 from search.display import front_table
 from search.errors import NothingFeasible
 from search.formatting import confirmation, rows_of, verdict
 from search.front import ParetoFront, frame, searched_columns
+from search.frontier.grid import Grid
 from search.records import TrialRecord
 from search.report import StudyInfo, write_report
+from search.samplers.frontier import FrontierSampler
 from search.study import StudyResult
 
 
@@ -71,7 +74,16 @@ def study_info(
         dropped=confirmation.dropped,
         unconfirmed=confirmation.failed,
         rate="tokens/s" if config.model.head == "causal_lm" else "samples/s",
+        certificate=_certificate(config, records, front),
     )
+
+
+def _certificate(config: StudyConfig, records: tuple[TrialRecord, ...], front: ParetoFront) -> Certificate | None:
+    """As sure as the study asked for, where its sampler knows how sure that is."""
+    grid, sampler = Grid(config.space.axes), config.sampler(0)
+    if isinstance(sampler, FrontierSampler):
+        return certify(grid, records, front, sampler.error, sampler.resolution, sampler.tolerance)
+    return certify(grid, records, front)
 
 
 def summary(records: tuple[TrialRecord, ...], front: ParetoFront) -> dict[str, float]:

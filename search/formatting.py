@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from objectives.metrics import METRICS
+from search.certificate import told
 from search.front import ParetoFront
 
 if TYPE_CHECKING:
@@ -182,7 +183,12 @@ def failures(rows: Sequence[Row]) -> dict[str, int]:
 
 
 def confirmation(study: StudyInfo, rows: Sequence[Row]) -> list[str]:
-    """How many of the front's members were confirmed, and how many trials that cost their place."""
+    """How sure the front is, how many of its members were confirmed, and how many trials that cost their place."""
+    sure = [] if study.certificate is None else told(study.certificate)
+    return [*sure, *_confirmed(study, rows)]
+
+
+def _confirmed(study: StudyInfo, rows: Sequence[Row]) -> list[str]:
     members = [row for row in rows if row["on_front"] and not row["is_baseline"]]
     count = sum(bool(row["confirmed"]) for row in members)
     found = [f"Not all was timed again: {study.unconfirmed}."] if study.unconfirmed else []

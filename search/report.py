@@ -10,10 +10,11 @@ import json
 import os
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from search.certificate import Certificate
 from search.figure import draw
 from search.formatting import Row, columns, confirmation, failures, ledger, rows_of, score, verdict
 from search.front import ParetoFront, frame, searched_columns
@@ -33,7 +34,7 @@ class StudyInfo:
     values not searched. ``settings``: the whole config, for the details. ``hardware``: name -> text.
     ``headline``: further facts under the headline, such as ``{"search cost": "18 % of the grid"}``.
     ``dropped``: trials that left the front when it was confirmed, and why; ``unconfirmed``: why it could not be.
-    ``rate``: the unit of throughput, ``tokens/s`` or ``samples/s``.
+    ``rate``: the unit of throughput, ``tokens/s`` or ``samples/s``. ``certificate``: how sure the front is, if known.
     """
 
     name: str
@@ -56,10 +57,13 @@ class StudyInfo:
     dropped: Mapping[int, str] = field(default_factory=dict)
     unconfirmed: str = ""
     rate: str = "tokens/s"
+    certificate: Certificate | None = None
 
 
 def write_report(folder: Path, study: StudyInfo, records: Sequence[TrialRecord], front: ParetoFront) -> list[Path]:
     """Write all files into ``folder``, replacing older ones, and return their paths."""
+    import pandas as pd
+
     table = frame(records, front, study.fixed)
     rows = rows_of(table)
     searched = tuple(searched_columns(records).values())
@@ -72,6 +76,9 @@ def write_report(folder: Path, study: StudyInfo, records: Sequence[TrialRecord],
         "report.html": lambda: render(study, rows, front, searched),
         "front.png": lambda: draw(rows, front, searched, study.title, study.rate),
     }
+    if study.certificate is not None:
+        cells = pd.DataFrame(study.certificate.rows())
+        writers = {**writers, "cells.csv": lambda: csv(cells)}
     folder.mkdir(parents=True, exist_ok=True)
     return [_replace(folder / name, content()) for name, content in writers.items()]
 
@@ -85,8 +92,9 @@ def csv(table: pd.DataFrame) -> str:
 def to_json(study: StudyInfo, records: Sequence[TrialRecord], front: ParetoFront) -> str:
     """The result for programs: base units, strict JSON."""
     by_number = {record.number: record for record in records}
+    sure = study.certificate
     found = {
-        "study": asdict(study),
+        "study": {**asdict(replace(study, certificate=None)), "certificate": None if sure is None else _summed(sure)},
         "objectives": front.objectives,
         "floor": front.floor,
         "front": [_point(by_number[number], front) for number in front.front],
@@ -151,6 +159,11 @@ def _point(record: TrialRecord, front: ParetoFront) -> dict[str, Any]:
         "tradeoff": front.tradeoffs.get(record.number),
         "notes": record.notes,
     }
+
+
+def _summed(certificate: Certificate) -> dict[str, Any]:
+    """Without the cells, which have a table of their own."""
+    return {**asdict(replace(certificate, standings=())), "cells": certificate.counts}
 
 
 def _line(cells: Sequence[str], escape: bool = True) -> list[str]:

@@ -40,6 +40,7 @@ class Known:
     the floor, NaN where not scored; ``gap_errors``: their standard errors, 0 for all examples. ``verdicts`` [recipes]:
     1 feasible, -1 not, 0 open. ``closed`` [cells]: failed, or known to fail. ``ready`` [recipes]: the compressed model
     is at hand. ``seconds``: of the stages ``compress``, ``score`` and ``time``, each [recipes] or [cells] or a number.
+    ``memory`` [cells]: log of the peak, NaN where not measured; ``starved`` [cells]: ran out of memory.
     """
 
     grid: Grid
@@ -50,6 +51,8 @@ class Known:
     closed: Flags
     ready: Flags
     seconds: Mapping[str, float | Floats] = field(default_factory=dict)
+    memory: Floats | None = None
+    starved: Flags | None = None
 
     @property
     def measured(self) -> Flags:
@@ -97,14 +100,14 @@ class Forecaster:
         guesses = [self._guess(known, place) for place in range(known.values.shape[1])]
         mean = np.stack([guess.mean for guess in guesses], axis=1)
         deviation = np.stack([guess.deviation for guess in guesses], axis=1)
-        feasible = self.feasible(known)[recipes]
+        feasible = self.feasible(known)[recipes] * self._fits(known)
         left = ~known.measured & ~known.closed & (known.verdicts[recipes] != -1)
         front = known.values[known.front]
         gain, worth = np.zeros(len(grid)), np.zeros(len(grid))
         gain[left] = chance_of_gain(mean[left], deviation[left], front, self.resolution)
         likely = left & (feasible * gain > 1e-6)
         expected = expected_gain(mean[likely], deviation[likely], front) if len(front) else np.ones(int(likely.sum()))
-        worth[likely] = feasible[likely] * (expected + _TRACE * gain[likely]) / self._cost(known)[likely]
+        worth[likely] = feasible[likely] * (expected + _TRACE * gain[likely]) / self.cost(known)[likely]
         return Outlook(np.where(left, feasible, 0.0), gain, worth, mean, deviation)
 
     def feasible(self, known: Known) -> Floats:
@@ -121,6 +124,21 @@ class Forecaster:
             ceiling = self._ceiling(known)
             chance[unknown] = np.minimum(chance, ceiling)[unknown]
         return chance
+
+    def _fits(self, known: Known) -> Floats:
+        """[cells]: the chance of fitting into memory, whose size shows only where something did not fit.
+
+        It lies between the largest peak that fitted and the smallest that did not, anywhere for all we know.
+        """
+        found = np.ones(len(known.grid))
+        if known.memory is None or known.starved is None or not known.starved.any():
+            return found
+        own = np.isfinite(known.memory)
+        peaks = self._fitted("memory", known.grid.coordinates, known.memory, own, _OBJECTIVE).mean
+        peaks = np.where(own, known.memory, peaks)
+        least = float(peaks[known.starved].min())
+        most = min(float(known.memory[own].max()), least) if own.any() else least
+        return np.clip((least - peaks) / max(least - most, 0.01), 0.01, 1.0)
 
     def _ceiling(self, known: Known) -> Floats:
         """[recipes]: the chance that each is feasible although a milder one is not."""
@@ -143,7 +161,7 @@ class Forecaster:
         return surrogate.guess(points)
 
     @staticmethod
-    def _cost(known: Known) -> Floats:
+    def cost(known: Known) -> Floats:
         """[cells]: seconds that trying each would take."""
         recipes = known.grid.recipes
         by_recipe = np.where(known.ready, 0.0, known.seconds.get("compress", 1.0))

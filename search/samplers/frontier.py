@@ -45,7 +45,7 @@ class FrontierSampler(BaseSampler):
         for name, value in (("error", error), ("resolution", resolution), ("tolerance", tolerance)):
             if not 0 < value < 1:
                 raise ValueError(f"{name} must lie in (0, 1), got {value}")
-        self.error, self.seed = error, seed
+        self.error, self.resolution, self.tolerance, self.seed = error, resolution, tolerance, seed
         self._forecaster = Forecaster(tolerance, resolution)
         self._grid: Grid | None = None
         self._look: Callable[[], Known] | None = None

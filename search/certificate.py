@@ -1,0 +1,186 @@
+"""How sure a front is: what every member rests on, and why every cell that was not measured was left.
+
+A cell is closed because its recipe misses the floor (scored, or assumed from one that is milder and misses it), because
+it fails or must fail, or because a member is expected to dominate it by a margin. What is left of the chance that some
+cell would improve the front by more than the resolution is added up; the front is complete when that is allowed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from search.feasible import Certainty, certainty_of
+from search.front import ParetoFront
+from search.frontier.evidence import implied, known_of
+from search.frontier.grid import Grid, Indices
+from search.frontier.outlook import Forecaster, Known, Outlook, milder_than
+from search.records import TrialRecord
+from search.space import Cell
+
+MOST_CELLS = 20_000
+"""Larger grids get no certificate."""
+
+MEASURED, INFEASIBLE, FAILED, MUST_FAIL = "measured", "infeasible", "failed", "must fail"
+ASSUMED, DOMINATED, OPEN = "assumed infeasible", "dominated", "open"
+
+
+@dataclass(frozen=True)
+class Standing:
+    """Of one cell: its ``status``, the ``trial`` that says so, where one does, and ``why`` in words.
+
+    ``chance``: at most so likely would it improve the front by more than the resolution.
+    """
+
+    cell: Cell
+    status: str
+    trial: int | None
+    why: str
+    chance: float = 0.0
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """``complete``: nothing is left but an ``open`` chance that the study accepts (``error``).
+
+    ``members``: by trial number, how sure it is that each keeps the floor; ``standings``: of all cells; ``seconds``:
+    what measuring the open ones would take.
+    """
+
+    complete: bool
+    open: float
+    error: float
+    resolution: float
+    members: Mapping[int, Certainty] = field(default_factory=dict)
+    standings: tuple[Standing, ...] = ()
+    seconds: float = 0.0
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Cells by status."""
+        return dict(Counter(standing.status for standing in self.standings))
+
+    def rows(self) -> list[dict[str, object]]:
+        """For a table, one row per cell of the grid."""
+        return [
+            {**each.cell, "status": each.status, "trial": each.trial, "why": each.why, "chance": each.chance}
+            for each in self.standings
+        ]
+
+
+def certify(
+    grid: Grid,
+    records: Sequence[TrialRecord],
+    front: ParetoFront,
+    error: float = 0.05,
+    resolution: float = 0.01,
+    tolerance: float = 0.005,
+) -> Certificate | None:
+    """The certificate of ``front``; None where the grid is too large to be enumerated."""
+    if len(grid) > MOST_CELLS:
+        return None
+    known = known_of(grid, records, front.objectives, front.floor)
+    forecaster = Forecaster(tolerance, resolution)
+    outlook = forecaster.look(known)
+    trials = {index: record for record in records if (index := grid.index(record.params)) is not None}
+    chances = outlook.feasible * outlook.gain
+    left = _open_cells(chances, error)
+    writer = _Writer(grid, known, outlook, trials, records, set(left.tolist()))
+    by_number = {record.number: record for record in records}
+    return Certificate(
+        complete=len(left) == 0,
+        open=outlook.open,
+        error=error,
+        resolution=resolution,
+        members={number: certainty_of(by_number[number], front.floor) for number in front.front},
+        standings=tuple(writer.standing(index) for index in range(len(grid))),
+        seconds=float(forecaster.cost(known)[left].sum()),
+    )
+
+
+def told(certificate: Certificate) -> list[str]:
+    """For people, a line each: how complete, how sure, and what became of the cells."""
+    resolution, open_now = f"{certificate.resolution:.2g}", f"{certificate.open:.1%}"
+    left = [standing for standing in certificate.standings if standing.status == OPEN]
+    if certificate.complete:
+        first = f"Complete: at most {open_now} chance that an unmeasured cell improves the front by more than"
+    else:
+        minutes = max(1, round(certificate.seconds / 60))
+        first = (
+            f"Not complete: {len(left)} cells are open, about {minutes} min to close, that may improve it by more than"
+        )
+    counts = ", ".join(f"{count} {status}" for status, count in certificate.counts.items())
+    sure = Counter(certificate.members.values())
+    floor = ", ".join(f"{sure[kind]} {kind}" for kind in ("certain", "likely", "undecided") if sure[kind])
+    lines = [f"{first} {float(resolution):.0%}.", f"Of {len(certificate.standings)} cells: {counts}."]
+    return [*lines, f"Above the floor: {floor}."] if floor else lines
+
+
+def _open_cells(chances: np.ndarray, error: float) -> Indices:
+    """The likeliest cells, so many that the chances of all others add up to what is accepted."""
+    order = np.argsort(-chances, kind="stable")
+    rest = chances.sum() - np.concatenate([[0.0], np.cumsum(chances[order])])
+    return order[: int(np.argmax(rest <= error + 1e-12))]
+
+
+class _Writer:
+    """Says of every cell why it is as it is."""
+
+    def __init__(
+        self,
+        grid: Grid,
+        known: Known,
+        outlook: Outlook,
+        trials: Mapping[int, TrialRecord],
+        records: Sequence[TrialRecord],
+        left: set[int],
+    ) -> None:
+        self.grid, self.known, self.outlook, self.trials, self.left = grid, known, outlook, trials, left
+        self.harder = milder_than(grid)
+        self.scored = {
+            int(grid.recipes[index]): record for index, record in trials.items() if record.state == "complete"
+        }
+        self.front = known.front
+        self.failures = [(index, record) for index, record in trials.items() if record.state == "failed"]
+
+    def standing(self, index: int) -> Standing:
+        """Of the cell of that number."""
+        cell, trial = self.grid.cell(index), self.trials.get(index)
+        chance = float(self.outlook.feasible[index] * self.outlook.gain[index])
+        if trial is not None and self.known.measured[index]:
+            return Standing(cell, MEASURED, trial.number, "")
+        if self.known.closed[index]:
+            return self._failed(index, cell, trial)
+        recipe = int(self.grid.recipes[index])
+        if self.known.verdicts[recipe] == -1:
+            scorer = self.scored[recipe]
+            return Standing(cell, INFEASIBLE, scorer.number, f"accuracy {scorer.metrics['accuracy']:.4f}")
+        if index in self.left:
+            return Standing(cell, OPEN, None, f"feasible with {self.outlook.feasible[index]:.0%}", chance)
+        if self.outlook.feasible[index] <= self.outlook.gain[index]:
+            return self._assumed(recipe, cell, chance)
+        member, margin = self._dominator(index)
+        return Standing(cell, DOMINATED, member, f"expected {margin:+.1%} behind in all objectives", chance)
+
+    def _failed(self, index: int, cell: Cell, trial: TrialRecord | None) -> Standing:
+        if trial is not None and trial.state == "failed":
+            return Standing(cell, FAILED, trial.number, trial.reason)
+        cause = next(record for other, record in self.failures if implied(self.grid, other, record)[index])
+        return Standing(cell, MUST_FAIL, cause.number, f"{cause.reason} with less work")
+
+    def _assumed(self, recipe: int, cell: Cell, chance: float) -> Standing:
+        likely = f"feasible with {self.outlook.feasible[self.grid.recipes == recipe].max():.1%}"
+        for milder, record in self.scored.items():
+            if self.known.verdicts[milder] == -1 and recipe in self.harder[milder].tolist():
+                return Standing(cell, ASSUMED, record.number, f"{likely}: a milder recipe misses the floor", chance)
+        return Standing(cell, ASSUMED, None, f"{likely}, by the recipes around it", chance)
+
+    def _dominator(self, index: int) -> tuple[int | None, float]:
+        """The member that is expected to be furthest ahead in everything, and by how much."""
+        ahead = (self.outlook.mean[index] - self.known.values[self.front]).min(axis=1)
+        best = int(ahead.argmax())
+        return self.trials[int(self.front[best])].number, math.expm1(float(ahead[best]))

@@ -1,0 +1,86 @@
+"""The Gaussian process against its textbook form, and its guesses against what they should hold."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from scipy.optimize import check_grad
+
+from search.frontier.surrogate import Prior, Surrogate
+
+PRIOR = Prior(amplitude=0.5, quirk=0.02)
+RNG = np.random.default_rng(0)
+
+
+def smooth(points: np.ndarray) -> np.ndarray:
+    return np.sin(3 * points[:, 0]) + points[:, 1] ** 2 + 0.5 * points[:, 0] * points[:, 1]
+
+
+def test_the_posterior_is_that_of_the_textbook() -> None:
+    """Rasmussen and Williams, equations 2.25 and 2.26, with the covariance written out for one pair at a time."""
+    points, asked = RNG.random((9, 2)), RNG.random((4, 2))
+    values = smooth(points)
+    fitted = Surrogate(points, values, PRIOR)
+    lengths, alone, together, quirk = (
+        np.exp(fitted.scales[:2]), math.exp(fitted.scales[2]), math.exp(fitted.scales[3]), math.exp(fitted.scales[4]),
+    )  # fmt: skip
+
+    def k(one: np.ndarray, other: np.ndarray) -> float:
+        squares = (one - other) ** 2 / lengths**2
+        return (
+            sum(alone**2 * math.exp(-square / 2) for square in squares)
+            + together**2 * math.exp(-sum(squares) / 2) + 4.0 * float(one @ other) + 25.0
+        )  # fmt: skip
+
+    across = np.array([[k(one, other) for other in asked] for one in points])
+    within = np.array([[k(one, other) for other in points] for one in points]) + (quirk**2 + 1e-8) * np.eye(9)
+    weights = np.linalg.solve(within, values - values.mean())
+    mean = values.mean() + across.T @ weights
+    variance = np.array([k(x, x) for x in asked]) - np.diag(across.T @ np.linalg.solve(within, across)) + quirk**2
+    guess = fitted.guess(asked)
+    assert guess.mean == pytest.approx(mean, abs=1e-5)
+    assert guess.deviation == pytest.approx(fitted.inflation * np.sqrt(variance), abs=1e-4)
+
+
+def test_the_gradient_of_the_fit_is_right() -> None:
+    points = RNG.random((8, 3))
+    fitted = Surrogate(points, smooth(points), PRIOR)
+    centre, spread = np.zeros(6), np.ones(6)
+    at = np.array([-0.5, 0.1, 0.3, -0.7, -0.6, -3.0])
+    error = check_grad(
+        lambda x: fitted._loss(x, centre, spread)[0], lambda x: fitted._loss(x, centre, spread)[1], at, epsilon=1e-6
+    )
+    assert error < 1e-3
+
+
+def test_a_smooth_surface_is_learnt_and_the_interval_says_how_well() -> None:
+    points, asked = RNG.random((30, 2)), RNG.random((200, 2))
+    guess = Surrogate(points, smooth(points), PRIOR).guess(asked)
+    away = np.abs(guess.mean - smooth(asked))
+    assert np.median(away) < 0.02
+    assert (away <= 3 * guess.deviation).mean() > 0.98
+
+
+def test_quirks_of_cells_widen_the_guess_of_all_others() -> None:
+    points, asked = RNG.random((40, 2)), RNG.random((50, 2))
+    quirks = 0.1 * RNG.standard_normal(40)
+    calm = Surrogate(points, smooth(points), PRIOR).guess(asked)
+    rough = Surrogate(points, smooth(points) + quirks, PRIOR).guess(asked)
+    assert np.median(rough.deviation) > 0.08
+    assert np.median(rough.deviation) > 3 * np.median(calm.deviation)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_few_measurements_say_little(count: int) -> None:
+    points = RNG.random((count, 2))
+    guess = Surrogate(points, smooth(points), PRIOR).guess(np.array([[0.0, 0.0], [1.0, 1.0]]))
+    assert np.isfinite(guess.mean).all()
+    assert (guess.deviation > 0.2).all()
+
+
+def test_repeats_of_one_point_and_constant_values_do_no_harm() -> None:
+    points = np.repeat(RNG.random((2, 2)), 3, axis=0)
+    guess = Surrogate(points, np.ones(6), PRIOR).guess(RNG.random((5, 2)))
+    assert guess.mean == pytest.approx(np.ones(5), abs=0.2)

@@ -1,0 +1,139 @@
+"""The certificate: every cell has a reason, what is claimed is true of the whole grid, and what is open is said."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import replace
+
+import pytest
+
+from objectives.types import Failure, Measurement, Reason
+from search.certificate import ASSUMED, DOMINATED, FAILED, INFEASIBLE, MEASURED, MUST_FAIL, OPEN, certify, told
+from search.front import cut
+from search.frontier.grid import Grid
+from search.stopping import StopReason
+from search.study import run_study
+from tests.search.conftest import Quiet, closed_form
+
+
+def certified(result, **settings):
+    return certify(Grid(result.config.space.axes), result.records, result.front, **settings)
+
+
+@pytest.fixture
+def study(make_config):
+    def run(*overrides, answer=closed_form):
+        return run_study(make_config("sampler=frontier", "n_trials=100", *overrides, answer=answer), Quiet())
+
+    return run
+
+
+def test_every_cell_has_a_reason_that_holds_on_the_whole_grid(study) -> None:
+    result = study()
+    found = certified(result)
+    assert found.complete
+    assert found.open <= 0.05
+    assert len(found.standings) == 18
+    space = result.config.space
+    truth = {tuple(cell.values()): closed_form(space.candidate(cell)).metrics for cell in space.cells()}
+    by_number = {record.number: record for record in result.records}
+    for standing in found.standings:
+        own = truth[tuple(standing.cell.values())]
+        cause = by_number.get(standing.trial)
+        if standing.status == MEASURED:
+            assert dict(cause.params) == dict(standing.cell)
+        elif standing.status in (INFEASIBLE, ASSUMED):
+            assert own["accuracy"] < result.front.floor
+        else:
+            assert standing.status == DOMINATED
+            assert cause.metrics["throughput"] * 1.01 >= own["throughput"]
+            assert cause.metrics["peak_memory"] <= own["peak_memory"] * 1.01
+    assert set(found.members.values()) == {"certain"}
+
+
+def test_a_study_that_ran_out_of_trials_says_what_is_open(study) -> None:
+    result = study("n_trials=3")
+    found = certified(result)
+    assert result.stop_reason is StopReason.BUDGET
+    assert not found.complete
+    assert found.counts[OPEN] > 0
+    lines = told(found)
+    assert lines[0].startswith(f"Not complete: {found.counts[OPEN]} cells are open, about ")
+    assert "18 cells" in lines[1]
+    assert found.seconds > 0
+
+
+def test_the_open_cells_are_the_likeliest_and_no_more_than_needed(study) -> None:
+    found = certified(study("n_trials=4"))
+    chances = {True: [], False: []}
+    for standing in found.standings:
+        chances[standing.status == OPEN].append(standing.chance)
+    assert min(chances[True]) >= max(chances[False])
+    assert sum(chances[False]) <= found.error < sum(chances[False]) + min(chances[True])
+
+
+def test_failures_close_cells_that_must_fail_as_well(study) -> None:
+    def answer(candidate):
+        if candidate.workload.batch_size >= 4 and candidate.quantization.bits == 16:
+            return Failure(Reason.OUT_OF_MEMORY, "out of memory")
+        return closed_form(candidate)
+
+    result = study("space.workload.batch_size=[1,4,16,64]", answer=answer)
+    found = certified(result)
+    assert found.complete
+    failed = [record for record in result.records if record.state == "failed"]
+    assert 1 <= len(failed) <= 3
+    for one, other in itertools.permutations(failed, 2):
+        same = all(one.params[name] == other.params[name] for name in ("pruning.ratio", "quantization.bits"))
+        more = other.params["workload.batch_size"] > one.params["workload.batch_size"]
+        assert not (same and more and other.number > one.number)  # more work of a model that failed is not tried
+    for standing in found.standings:
+        if standing.status == MUST_FAIL:
+            assert standing.why == "out_of_memory with less work"
+            assert result.records[standing.trial].params["workload.batch_size"] < standing.cell["workload.batch_size"]
+        elif standing.status == FAILED:
+            assert result.records[standing.trial].reason == "out_of_memory"
+
+
+def test_a_recut_front_is_as_sure_as_its_examples(study) -> None:
+    """A race that was decided for one floor leaves another open, and then the estimate says how likely it is."""
+    result = study()
+    raced = [
+        replace(record, facts={"verdict": "reached", "verdict_by": "betting"}, metrics={**record.metrics, "floor": 0.3})
+        for record in result.records
+    ]
+    worst = min(record.metrics["accuracy"] for record in raced)
+    for floor, sure in ((0.3, {"certain"}), (worst - 0.05, {"likely"}), (worst - 1e-6, {"undecided"})):
+        front = cut(raced, result.front.objectives, floor, result.config.tradeoff)
+        assert set(certify(Grid(result.config.space.axes), raced, front).members.values()) == sure
+
+
+def test_a_grid_too_large_to_be_enumerated_has_no_certificate(study, monkeypatch) -> None:
+    result = study("n_trials=2")
+    monkeypatch.setattr("search.certificate.MOST_CELLS", 17)
+    assert certified(result) is None
+
+
+def test_untimed_trials_count_as_scored_and_not_as_measured(study) -> None:
+    """As the evaluator does it: what misses the floor has an accuracy and no speed."""
+
+    def answer(candidate):
+        found = closed_form(candidate)
+        if found.metrics["accuracy"] >= 0.99 * 0.4:
+            return found
+        kept = {name: found.metrics[name] for name in ("accuracy", "accuracy_stderr", "weight_bytes")}
+        facts = {"verdict": "missed", "verdict_by": "betting"}
+        return Measurement(
+            kept, {"accuracy": (1.0, 0.0)}, ("not timed: its accuracy misses the floor",), facts, ("a", "b")
+        )
+
+    result = study(answer=answer)
+    found = certified(result)
+    assert found.complete
+    untimed = [record for record in result.records if "throughput" not in record.metrics]
+    assert untimed
+    statuses = {tuple(standing.cell.items()): standing.status for standing in found.standings}
+    assert {statuses[tuple(record.params.items())] for record in untimed} == {INFEASIBLE}
+    assert not result.front.feasible & {record.number for record in untimed}
+    scored = [(r.params["pruning.ratio"], r.params["quantization.bits"]) for r in untimed]
+    assert all(one != other for one, other in itertools.combinations(scored, 2))
