@@ -39,7 +39,12 @@ def known_of(grid: Grid, records: Sequence[TrialRecord], objectives: Sequence[st
         errors[recipe] = 0.0 if decision_of(record, floor).exact else record.metrics["accuracy_stderr"]
         verdicts[recipe] = {"reached": 1, "missed": -1}.get(decision_of(record, floor).decision, 0)
         values[index] = [_minimised(record.metrics, name) for name in objectives]
-    return Known(grid, values, gaps, errors, verdicts, closed_by(grid, own), _ready(grid, own, recipes), _seconds(own))
+    memory, starved = np.full(len(grid), np.nan), np.zeros(len(grid), np.bool_)
+    for index, record in own:
+        memory[index] = _minimised(record.metrics, "peak_memory")
+        starved[index] = record.reason == Reason.OUT_OF_MEMORY
+    closed, ready = closed_by(grid, own), _ready(grid, own, recipes)
+    return Known(grid, values, gaps, errors, verdicts, closed, ready, _seconds(own), memory, starved)
 
 
 def _minimised(metrics: Mapping[str, float], name: str) -> float:
