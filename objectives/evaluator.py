@@ -147,12 +147,13 @@ class Evaluator:
             if difference is not None:
                 found["accuracy_difference"] = difference.value
                 found["accuracy_difference.low"], found["accuracy_difference.high"] = difference.low, difference.high
+        facts: dict[str, str] = {} if score.link == "mean" else {"link": score.link}
         if gate is None:
-            return found, {}
+            return found, facts
         judged = judge(scored.score, baseline, gate.floor(baseline.accuracy), gate.error)
         if math.isfinite(judged.low):
             found["accuracy_interval.low"], found["accuracy_interval.high"] = judged.low, judged.high
-        return found, {"verdict": judged.decision, "verdict_by": judged.method}
+        return found, {**facts, "verdict": judged.decision, "verdict_by": judged.method}
 
     def _stages(self, candidate: Candidate, scored: Scored, known: Ran | None) -> dict[str, float]:
         """Seconds that each stage took now, and that earlier work spared."""

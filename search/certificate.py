@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from search.feasible import Certainty, certainty_of
+from search.feasible import Certainty, certainty_of, is_open
 from search.front import ParetoFront
 from search.frontier.evidence import implied, known_of
 from search.frontier.grid import Grid, Indices
@@ -47,8 +47,8 @@ class Standing:
 class Certificate:
     """``complete``: nothing is left but an ``open`` chance that the study accepts (``error``).
 
-    ``members``: by trial number, how sure it is that each keeps the floor; ``standings``: of all cells; ``seconds``:
-    what measuring the open ones would take.
+    ``members``: by trial number, how sure it is that each keeps the floor; ``short``: trials scored on too few
+    examples for this floor; ``standings``: of all cells; ``seconds``: what measuring the open ones would take.
     """
 
     complete: bool
@@ -56,6 +56,7 @@ class Certificate:
     error: float
     resolution: float
     members: Mapping[int, Certainty] = field(default_factory=dict)
+    short: tuple[int, ...] = ()
     standings: tuple[Standing, ...] = ()
     seconds: float = 0.0
 
@@ -97,6 +98,11 @@ def certify(
         error=error,
         resolution=resolution,
         members={number: certainty_of(by_number[number], front.floor) for number in front.front},
+        short=tuple(
+            record.number
+            for record in records
+            if record.state == "complete" and record.cached_from is None and is_open(record, front.floor)
+        ),
         standings=tuple(writer.standing(index) for index in range(len(grid))),
         seconds=float(forecaster.cost(known)[left].sum()),
     )
@@ -117,7 +123,14 @@ def told(certificate: Certificate) -> list[str]:
     sure = Counter(certificate.members.values())
     floor = ", ".join(f"{sure[kind]} {kind}" for kind in ("certain", "likely", "undecided") if sure[kind])
     lines = [f"{first} {float(resolution):.0%}.", f"Of {len(certificate.standings)} cells: {counts}."]
-    return [*lines, f"Above the floor: {floor}."] if floor else lines
+    if floor:
+        lines.append(f"Above the floor: {floor}.")
+    if certificate.short:
+        trials = ", ".join(map(str, certificate.short))
+        lines.append(
+            f"Scored on too few examples to decide this floor: trials {trials}; a study with it goes on there."
+        )
+    return lines
 
 
 def _open_cells(chances: np.ndarray, error: float) -> Indices:

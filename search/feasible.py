@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import NormalDist
 from typing import Any, Literal
@@ -41,6 +42,11 @@ def is_feasible(record: TrialRecord, floor: float) -> bool:
     return found == "reached" or (found == "open" and record.metrics["accuracy"] >= floor)
 
 
+def is_open(record: TrialRecord, floor: float) -> bool:
+    """Whether the examples that were scored do not decide."""
+    return decision_of(record, floor).decision == "open"
+
+
 def certainty_of(record: TrialRecord, floor: float) -> Certainty:
     """How sure it is that a member keeps the floor.
 
@@ -54,9 +60,33 @@ def certainty_of(record: TrialRecord, floor: float) -> Certainty:
     return "likely" if error > 0 and NormalDist().cdf(away / error) >= LIKELY else "undecided"
 
 
-def judged_again(record: TrialRecord, samples: Any, baseline: Score, floor: float, error: float) -> TrialRecord:
-    """The record with a verdict for ``floor``, from the examples that are stored; as it is without any."""
-    if record.facts.get("verdict_by", "exact") == "exact" or not samples:
+def judged_again(
+    records: Sequence[TrialRecord], samples: Mapping[int, Mapping[str, Any]], floor: float, error: float
+) -> list[TrialRecord]:
+    """The records with verdicts for ``floor``, from the examples that are stored; ``samples``: by trial number.
+
+    ``error``: of one recipe. A trial whose examples are not stored keeps its verdict, which holds for its own floor.
+    """
+    start = next((record for record in records if record.is_baseline and record.number in samples), None)
+    if start is None:
+        return list(records)
+    stored = samples[start.number]
+    link: Any = start.facts.get("link", "mean")
+    baseline = Score(
+        start.metrics["accuracy"], start.metrics["accuracy_stderr"], tuple(stored["accuracy"]), {},
+        tuple(stored["ids"]), link=link,
+    )  # fmt: skip
+    found = []
+    for record in records:
+        source = record.number if record.cached_from is None else record.cached_from
+        found.append(_judged(record, samples.get(source), baseline, floor, error))
+    return found
+
+
+def _judged(
+    record: TrialRecord, samples: Mapping[str, Any] | None, baseline: Score, floor: float, error: float
+) -> TrialRecord:
+    if record.facts.get("verdict_by", "exact") == "exact" or samples is None or record.metrics.get("floor") == floor:
         return record
     score = Score(
         record.metrics["accuracy"], record.metrics["accuracy_stderr"], tuple(samples["accuracy"]), {},

@@ -207,6 +207,12 @@ def records_of(study: Study) -> list[TrialRecord]:
     return [record for record in found if record is not None]
 
 
+def samples_of(study: Study) -> dict[int, Mapping[str, Any]]:
+    """Raw samples by trial number: timings, and the scores of examples."""
+    trials = study.get_trials(deepcopy=False)
+    return {trial.number: trial.user_attrs[SAMPLES] for trial in trials if SAMPLES in trial.user_attrs}
+
+
 def save_confirmation(study: Study, confirmation: Confirmation) -> None:
     """Keep what timing again gave; raw samples by trial, as a finished trial takes no more attributes."""
     stored = _plain(asdict(confirmation))

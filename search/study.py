@@ -9,7 +9,6 @@ the sampler keeps away; a crash is told as failed.
 from __future__ import annotations
 
 import logging
-import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -31,7 +30,7 @@ from search.executors.protocol import Runner
 from search.feasible import is_feasible
 from search.front import ParetoFront, cut
 from search.frontier.evidence import FINAL, known_of
-from search.frontier.grid import Grid, is_of_recipe
+from search.frontier.grid import Grid, recipe_count
 from search.frontier.outlook import Known
 from search.records import TrialRecord
 from search.samplers.frontier import Informed
@@ -213,9 +212,8 @@ class Loop:
         floor, axes = self.config.floor, self.config.space.axes
         if not floor.error or any(name.startswith("accuracy") for name in self.config.objectives):
             return None
-        recipes = math.prod(len(axis.values) for axis in axes if is_of_recipe(axis))
         skip = isinstance(self.study.sampler, Informed)
-        return Gate(floor.epsilon, floor.relative, floor.error / recipes, skip)
+        return Gate(floor.epsilon, floor.relative, floor.error / recipe_count(axes), skip)
 
     def _report(self) -> None:
         front = self.front()

@@ -15,7 +15,9 @@ from search.build import nearest
 from search.config import StudyConfig, build_config
 from search.confirmation import Confirmation, confirmed
 from search.errors import ConfigError
+from search.feasible import judged_again
 from search.front import ParetoFront, cut
+from search.frontier.grid import recipe_count
 from search.records import TrialRecord
 
 RECUT = ("accuracy_floor", "objectives", "tradeoff")
@@ -54,6 +56,8 @@ def load(arguments: Sequence[str], options: Sequence[str] = ()) -> StoredStudy:
     if baseline is None:
         raise ConfigError(f"study: {study.study_name} has no measured baseline yet; run it again")
     floor = config.floor.absolute(baseline.metrics["accuracy"])
+    error = config.floor.error / recipe_count(config.space.axes)
+    records = judged_again(records, store.samples_of(study), floor, error) if config.floor.error else records
     confirmation = store.confirmation_of(study)
     records = confirmed(records, confirmation)
     front = cut(records, config.objectives, floor, config.tradeoff)

@@ -92,6 +92,11 @@ def is_of_recipe(axis: Axis) -> bool:
     return not axis.path.startswith("workload.")
 
 
+def recipe_count(axes: Sequence[Axis]) -> int:
+    """How many models a space holds, whatever its size."""
+    return math.prod(len(axis.values) for axis in axes if is_of_recipe(axis))
+
+
 def _coordinates(axis: Axis) -> Floats:
     """[values, dimensions] of an axis."""
     categories = np.eye(len(axis.values)) / math.sqrt(2.0)  # any two a distance of one apart
@@ -103,8 +108,3 @@ def _coordinates(axis: Axis) -> Floats:
     span = values.max() - values.min()
     ordered: Floats = ((values - values.min()) / (span or 1.0))[:, None]
     return np.concatenate([ordered, categories], axis=1) if axis.path in BOTH and len(values) > 2 else ordered
-
-
-def names(cells: Sequence[Cell]) -> list[str]:
-    """For messages: ``ratio=0.1 bits=8``."""
-    return [" ".join(f"{path.rpartition('.')[2]}={value}" for path, value in cell.items()) for cell in cells]

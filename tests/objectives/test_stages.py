@@ -1,0 +1,281 @@
+"""Stages: accuracy is scored as far as it matters, and what is known is not found again, whoever found it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+import torch
+
+from objectives.cache import Cache
+from objectives.calibration import Domains
+from objectives.devices.cpu import Cpu
+from objectives.evaluator import Evaluator
+from objectives.measuring.generation import Generation
+from objectives.measuring.interleaved import Interleaved
+from objectives.measuring.roofline import Peaks
+from objectives.models import Checkpoint, LoadedModel
+from objectives.problem import Problem
+from objectives.pruning.structured import Structured
+from objectives.quantization.round_to_nearest import RoundToNearest
+from objectives.running import Running
+from objectives.tasks.parts import batches, merged
+from objectives.types import Candidate, Gate, Head, Measurement, Score
+
+pytestmark = pytest.mark.usefixtures("quick_collections")
+
+TOTAL = 600
+QUICK = Interleaved(warmups=0, min_rounds=1, max_rounds=1, strain=1.0, slowdown=1e9)
+FLOOR = Gate(0.9, True, 0.01, skip=True)
+
+
+@dataclass(frozen=True)
+class Hits:
+    """The dense model is right on the first 80 % of the examples; ``wrong``: the share that others lose."""
+
+    wrong: float = 0.0
+    head: Head = "causal_lm"
+    seen: ClassVar[list[int]] = []
+
+    def calibration(self, _model: LoadedModel) -> Domains:
+        return {"toy": [torch.randint(2, 128, (4, 16), generator=torch.Generator().manual_seed(0))]}
+
+    def evaluate(self, model: LoadedModel) -> Score:
+        return merged(list(self.parts(model, range(TOTAL))))
+
+    def parts(self, model: LoadedModel, order: Sequence[int]) -> Iterator[Score]:
+        limit = 0.8 if not model.widths else 0.8 - self.wrong
+        for chosen in batches(order, 20):
+            self.seen.extend(chosen)
+            examples = tuple(float(index < limit * TOTAL) for index in chosen)
+            yield Score(0.0, 0.0, examples, {"perplexity": 2.0}, tuple(f"e{index}" for index in chosen))
+
+
+@dataclass(frozen=True)
+class Whole:
+    """The same, for those who can only score everything."""
+
+    inner: Hits = field(default_factory=Hits)
+
+    @property
+    def head(self) -> Head:
+        return self.inner.head
+
+    def calibration(self, model: LoadedModel) -> Domains:
+        return self.inner.calibration(model)
+
+    def evaluate(self, model: LoadedModel) -> Score:
+        return self.inner.evaluate(model)
+
+
+@pytest.fixture(autouse=True)
+def _quiet(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("objectives.running.peaks", lambda _device, _key: Peaks(1e10, {"float32": 1e11}))
+    monkeypatch.setattr("objectives.recipes.WORTH_KEEPING", 0.0)
+    Hits.seen.clear()
+
+
+@pytest.fixture
+def problem(tiny_folder: Callable[[str], Path], tmp_path: Path) -> Problem:
+    checkpoint = Checkpoint(path=str(tiny_folder("llama")), head="causal_lm")
+    cache = Cache(folder=str(tmp_path / "cache"))
+    return Problem(checkpoint, Hits(), Cpu(threads=1), QUICK, candidate(), cache)
+
+
+def candidate(ratio: float = 0.0, bits: Any = 16, batch: int = 1) -> Candidate:
+    workload = Generation(batch_size=batch, prompt_tokens=4, new_tokens=2)
+    return Candidate(Structured(ratio=ratio), RoundToNearest(bits=bits), workload)
+
+
+def measured(outcome: object) -> Measurement:
+    assert isinstance(outcome, Measurement), outcome
+    return outcome
+
+
+# ---- the gate
+
+
+def test_a_model_that_clearly_misses_the_floor_is_not_scored_in_full_and_not_timed(problem: Problem) -> None:
+    evaluate = Evaluator(replace(problem, task=Hits(wrong=0.4), cache=None))
+    found = measured(evaluate(candidate(0.5), FLOOR))
+    assert found.facts["verdict"] == "missed"
+    assert found.metrics["examples"] < TOTAL / 2
+    assert "throughput" not in found.metrics
+    assert "weight_bytes" in found.metrics
+    assert any("not timed" in note for note in found.notes)
+    assert found.metrics["accuracy"] == pytest.approx(0.4, abs=0.1)
+    assert found.metrics["accuracy_interval.low"] <= 0.4 <= found.metrics["accuracy_interval.high"] < 0.72
+    assert len(found.samples["accuracy"]) == len(found.ids) == found.metrics["examples"]
+
+
+def test_a_model_that_keeps_the_floor_is_timed_on_few_examples(problem: Problem) -> None:
+    found = measured(Evaluator(replace(problem, cache=None))(candidate(0.5), FLOOR))
+    assert found.facts["verdict"] == "reached"
+    assert found.metrics["examples"] < TOTAL / 2
+    assert found.metrics["accuracy"] == pytest.approx(0.8)
+    assert "throughput" in found.metrics
+    assert "perplexity" not in found.metrics  # of some examples it would not compare
+
+
+def test_without_skipping_what_misses_the_floor_is_timed_too(problem: Problem) -> None:
+    evaluate = Evaluator(replace(problem, task=Hits(wrong=0.4), cache=None))
+    assert "throughput" in measured(evaluate(candidate(0.5), replace(FLOOR, skip=False))).metrics
+
+
+def test_the_baseline_and_tasks_without_parts_are_scored_in_full(problem: Problem) -> None:
+    assert measured(Evaluator(problem)(candidate(), FLOOR)).metrics["examples"] == TOTAL
+    whole = Evaluator(replace(problem, task=Whole(Hits(wrong=0.4))))
+    found = measured(whole(candidate(0.5), FLOOR))
+    assert (found.metrics["examples"], found.facts["verdict_by"]) == (TOTAL, "exact")
+    assert "throughput" not in found.metrics
+
+
+def test_another_floor_goes_on_where_the_last_race_stopped(problem: Problem) -> None:
+    evaluate = Evaluator(replace(problem, task=Hits(wrong=0.04), cache=None))
+    evaluate(candidate())
+    Hits.seen.clear()
+    first = measured(evaluate(candidate(0.5), replace(FLOOR, epsilon=0.7)))
+    count = len(Hits.seen)
+    assert count == first.metrics["examples"] < TOTAL
+    second = measured(evaluate(candidate(0.5), replace(FLOOR, epsilon=0.94)))
+    assert second.metrics["examples"] > count
+    assert len(Hits.seen) == len(set(Hits.seen)) == second.metrics["examples"]
+    known = dict(zip(second.ids, second.samples["accuracy"]))
+    assert all(known[name] == example for name, example in zip(first.ids, first.samples["accuracy"]))
+
+
+def test_a_race_over_all_examples_is_the_score_as_if_made_at_once(problem: Problem) -> None:
+    evaluate = Evaluator(replace(problem, task=Hits(wrong=0.08), cache=None))
+    gate = Gate(0.9, True, 1e-12)
+    raced, whole = evaluate(candidate(0.5), gate), evaluate(candidate(0.5, batch=2))
+    names = ("accuracy", "accuracy_stderr", "accuracy_difference", "perplexity", "examples")
+    assert {name: measured(raced).metrics[name] for name in names} == pytest.approx(
+        {name: measured(whole).metrics[name] for name in names}
+    )
+    assert measured(raced).ids == measured(whole).ids
+    assert measured(raced).samples["accuracy"] == measured(whole).samples["accuracy"]
+
+
+# ---- the cache
+
+
+@pytest.fixture
+def work(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What is really done."""
+    done: list[str] = []
+    prune, ran = Structured.prune_, Running._ran
+
+    def pruned(self: Structured, *arguments: Any) -> None:
+        if self.ratio:
+            done.append("prune")
+        prune(self, *arguments)
+
+    def timed(self: Running, *arguments: Any) -> Any:
+        done.append("time")
+        return ran(self, *arguments)
+
+    monkeypatch.setattr(Structured, "prune_", pruned)
+    monkeypatch.setattr(Running, "_ran", timed)
+    return done
+
+
+def test_another_process_finds_everything_and_does_nothing(problem: Problem, work: list[str]) -> None:
+    first = [measured(Evaluator(problem)(one)) for one in (candidate(), candidate(0.5, 8))]
+    work.clear()
+    Hits.seen.clear()
+    evaluate = Evaluator(replace(problem))
+    again = [measured(evaluate(one)) for one in (candidate(), candidate(0.5, 8))]
+    assert (work, Hits.seen) == ([], [])
+    for one, other in zip(first, again):
+        spent = ("compress_seconds", "score_seconds", "saved_seconds")
+        assert {k: v for k, v in one.metrics.items() if k not in spent} == {
+            k: v for k, v in other.metrics.items() if k not in spent
+        }
+        assert (one.samples, one.ids, one.facts, one.notes) == (other.samples, other.ids, other.facts, other.notes)
+        assert other.metrics["saved_seconds"] > 0
+        assert other.metrics["score_seconds"] == 0
+
+
+def test_another_batch_size_needs_timing_only_and_the_model_as_it_was_kept(problem: Problem, work: list[str]) -> None:
+    Evaluator(problem)(candidate(0.5, 8))
+    work.clear()
+    Hits.seen.clear()
+    found = measured(Evaluator(problem)(candidate(0.5, 8, batch=2)))
+    assert "prune" not in work
+    assert "time" in work
+    assert Hits.seen == []
+    assert found.metrics["score_seconds"] == 0
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda problem: replace(problem, task=Hits(wrong=0.1)),
+        lambda problem: replace(problem, timing=replace(QUICK, max_rounds=2)),
+        lambda problem: replace(problem, cache=None),
+    ],
+)
+def test_what_could_change_a_result_is_not_answered_from_the_cache(
+    problem: Problem, work: list[str], change: Callable[[Problem], Problem]
+) -> None:
+    Evaluator(problem)(candidate(0.5))
+    work.clear()
+    Hits.seen.clear()
+    Evaluator(change(problem))(candidate(0.5))
+    assert work or Hits.seen
+
+
+def test_a_damaged_model_is_made_again(problem: Problem, work: list[str], caplog: pytest.LogCaptureFixture) -> None:
+    Evaluator(problem)(candidate(0.5))
+    assert problem.cache is not None
+    (weights,) = Path(problem.cache.folder).glob("compress/*/model.safetensors")
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(bytes(content))
+    work.clear()
+    with caplog.at_level(logging.WARNING):
+        measured(Evaluator(problem)(candidate(0.5, batch=2)))
+    assert "damaged and will be made again" in caplog.text
+    assert "prune" in work
+
+
+def test_what_was_timed_on_a_busy_machine_is_timed_again(
+    problem: Problem, work: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = Running.run
+
+    def busy(self: Running, *arguments: Any) -> Any:
+        ran = run(self, *arguments)
+        return replace(ran, metrics={**ran.metrics, "contended": 1.0})
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Running, "run", busy)
+        Evaluator(problem)(candidate(0.5))
+    work.clear()
+    Evaluator(problem)(candidate(0.5))
+    assert "time" in work
+    assert "prune" not in work
+
+
+class Opaque:
+    """No dataclass: nobody knows what it holds."""
+
+    head: Head = "causal_lm"
+    inner = Hits()
+
+    def calibration(self, model: LoadedModel) -> Domains:
+        return self.inner.calibration(model)
+
+    def evaluate(self, model: LoadedModel) -> Score:
+        return self.inner.evaluate(model)
+
+
+def test_scores_of_a_task_that_cannot_be_described_are_not_kept(problem: Problem) -> None:
+    for _ in range(2):
+        Hits.seen.clear()
+        assert measured(Evaluator(replace(problem, task=Opaque()))(candidate(0.5)))
+        assert Hits.seen
