@@ -190,7 +190,7 @@ def twice(short: bool) -> State:
         for name in ("first", "second"):
             command = [
                 sys.executable, "-m", "search.cli", "run", "experiment=minilm_retrieval", "sampler=exhaustive",
-                "~sampler.n_startup_trials", f"n_trials={cells}", "task.pool=300", f"timing.max_seconds={seconds}",
+                f"n_trials={cells}", "task.pool=300", f"timing.max_seconds={seconds}",
                 f"home={home}",
                 f"study_name={name}", f"space.workload.batch_size={batches}", "tracker=none", "cache=null", *space,
             ]  # fmt: skip

@@ -9,6 +9,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text
 
+from search.advice import advice
 from search.certificate import Certificate, certify
 from search.config import StudyConfig
 from search.confirmation import Confirmation
@@ -75,6 +76,7 @@ def study_info(
         unconfirmed=confirmation.failed,
         rate="tokens/s" if config.model.head == "causal_lm" else "samples/s",
         certificate=_certificate(config, records, front),
+        advice=advice(records, front, config.floor),
     )
 
 

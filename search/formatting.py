@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 from objectives.metrics import METRICS
 from search.certificate import told
 from search.front import ParetoFront
+from search.price import offers
+from search.records import TrialRecord
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -185,7 +187,7 @@ def failures(rows: Sequence[Row]) -> dict[str, int]:
 def confirmation(study: StudyInfo, rows: Sequence[Row]) -> list[str]:
     """How sure the front is, how many of its members were confirmed, and how many trials that cost their place."""
     sure = [] if study.certificate is None else told(study.certificate)
-    return [*sure, *_confirmed(study, rows)]
+    return [*study.advice, *sure, *_confirmed(study, rows)]
 
 
 def _confirmed(study: StudyInfo, rows: Sequence[Row]) -> list[str]:
@@ -228,6 +230,26 @@ def ledger(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
         if row.get("realised_gain")
     ]
     return ["Trial", *(name for name, _ in (*_LEDGER, *limits)), "Not gained"], body
+
+
+def price(
+    rows: Sequence[Row], records: Sequence[TrialRecord], front: ParetoFront, rate: str
+) -> tuple[list[str], list[list[str]]]:
+    """Headings and cells of what every accuracy leaves of the first objective; empty where nothing is to be had."""
+    name = front.objectives[0]
+    by_number = {row["trial"]: row for row in rows}
+    found = offers(records, name)
+    body = [
+        [
+            score(offer.accuracy),
+            percent(offer.share),
+            show(name, offer.value, rate),
+            ratio(offer.gain),
+            f"{offer.trial}: {label(by_number[offer.trial])}",
+        ]
+        for offer in found
+    ]
+    return ["Accuracy", "of the baseline's", heading(name), "times as good", "Trial"], body if len(body) > 1 else []
 
 
 def verdict(rows: Sequence[Row], front: ParetoFront, searched: Sequence[str], rate: str) -> str:

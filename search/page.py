@@ -42,8 +42,16 @@ if TYPE_CHECKING:
 _TEMPLATES = files("search") / "templates"
 
 
-def render(study: StudyInfo, rows: Sequence[Row], front: ParetoFront, searched: Sequence[str]) -> str:
-    """The page; ``rows`` are those of ``front.frame``, ``searched`` its columns of further variables."""
+def render(
+    study: StudyInfo,
+    rows: Sequence[Row],
+    front: ParetoFront,
+    searched: Sequence[str],
+    price: tuple[Sequence[str], Sequence[Sequence[str]]] = ((), ()),
+) -> str:
+    """The page; ``rows`` are those of ``front.frame``, ``searched`` its columns of further variables, ``price`` the
+    headings and cells of :func:`search.formatting.price`.
+    """
     shown = columns(rows, front.objectives, searched, study.rate)
     script = (_TEMPLATES / "report.js").read_text(encoding="utf-8")
     return (
@@ -60,6 +68,7 @@ def render(study: StudyInfo, rows: Sequence[Row], front: ParetoFront, searched: 
             failures=failures(rows),
             confirmation=confirmation(study, rows),
             ledger=ledger([row for row in rows if row["trial"] in front.front]),
+            price=price,
             floor=score(front.floor),
             rule=floor_rule(study),
             settings=json.dumps(plain(study.settings), indent=2, ensure_ascii=False),

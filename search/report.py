@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Any
 
 from search.certificate import Certificate
 from search.figure import draw
-from search.formatting import Row, columns, confirmation, failures, ledger, rows_of, score, verdict
+from search.formatting import Row, columns, confirmation, failures, ledger, price, rows_of, score, verdict
 from search.front import ParetoFront, frame, searched_columns
 from search.page import floor_rule, plain, render
+from search.price import offers
 from search.records import TrialRecord, Value
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ class StudyInfo:
     ``headline``: further facts under the headline, such as ``{"search cost": "18 % of the grid"}``.
     ``dropped``: trials that left the front when it was confirmed, and why; ``unconfirmed``: why it could not be.
     ``rate``: the unit of throughput, ``tokens/s`` or ``samples/s``. ``certificate``: how sure the front is, if known.
+    ``advice``: what to do where nothing keeps the floor.
     """
 
     name: str
@@ -58,6 +60,7 @@ class StudyInfo:
     unconfirmed: str = ""
     rate: str = "tokens/s"
     certificate: Certificate | None = None
+    advice: tuple[str, ...] = ()
 
 
 def write_report(folder: Path, study: StudyInfo, records: Sequence[TrialRecord], front: ParetoFront) -> list[Path]:
@@ -72,10 +75,13 @@ def write_report(folder: Path, study: StudyInfo, records: Sequence[TrialRecord],
         "pareto.csv": lambda: csv(members),
         "trials.csv": lambda: csv(table),
         "pareto.json": lambda: to_json(study, records, front),
-        "report.md": lambda: markdown(study, rows, front, searched),
-        "report.html": lambda: render(study, rows, front, searched),
+        "report.md": lambda: markdown(study, rows, front, searched) + _price(rows, records, front, study.rate),
+        "report.html": lambda: render(study, rows, front, searched, price(rows, records, front, study.rate)),
         "front.png": lambda: draw(rows, front, searched, study.title, study.rate),
     }
+    bought = pd.DataFrame([asdict(offer) for name in front.objectives for offer in offers(records, name)])
+    if not bought.empty:
+        writers = {**writers, "price.csv": lambda: csv(bought)}
     if study.certificate is not None:
         cells = pd.DataFrame(study.certificate.rows())
         writers = {**writers, "cells.csv": lambda: csv(cells)}
@@ -159,6 +165,15 @@ def _point(record: TrialRecord, front: ParetoFront) -> dict[str, Any]:
         "tradeoff": front.tradeoffs.get(record.number),
         "notes": record.notes,
     }
+
+
+def _price(rows: Sequence[Row], records: Sequence[TrialRecord], front: ParetoFront, rate: str) -> str:
+    headings, body = price(rows, records, front, rate)
+    if not body:
+        return ""
+    title = ["", "## The price of accuracy", "", "The best that each accuracy leaves, in the first objective.", ""]
+    lines = [*title, *_line(headings), *_line(["--:", "--:", "--:", "--:", ":--"], escape=False)]
+    return "\n".join([*lines, *(line for row in body for line in _line(row))]) + "\n"
 
 
 def _summed(certificate: Certificate) -> dict[str, Any]:

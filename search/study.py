@@ -16,6 +16,7 @@ from datetime import UTC, datetime
 from functools import cached_property
 from typing import Protocol
 
+import numpy as np
 from optuna.samplers import BaseSampler
 from optuna.study import Study
 from optuna.trial import Trial, TrialState
@@ -29,11 +30,11 @@ from search.errors import BaselineFailed, ConfigError, Interrupted
 from search.executors.protocol import Runner
 from search.feasible import is_feasible
 from search.front import ParetoFront, cut
-from search.frontier.evidence import FINAL, known_of
+from search.frontier.evidence import FINAL, closed_by, known_of
 from search.frontier.grid import Grid, recipe_count
 from search.frontier.outlook import Known
 from search.records import TrialRecord
-from search.samplers.frontier import Informed
+from search.samplers.frontier import MOST_CELLS, Informed
 from search.signals import interrupted, sigterm_interrupts
 from search.space import Cell
 from search.stopping import GROWTH, StopReason
@@ -222,8 +223,15 @@ class Loop:
         self.progress.trial(self.records, front)
 
     def _known_cells(self) -> int:
+        """Cells that are measured, failed for good, or must fail like another."""
         space = self.config.space
-        return len({_key(record.params) for record in self.records if _is_known(record) and record.params in space})
+        known = [record for record in self.records if _is_known(record) and record.params in space]
+        cells = {_key(record.params) for record in known}
+        failed = [record for record in known if record.state == "failed"]
+        if failed and len(space) <= MOST_CELLS:
+            closed = closed_by(self._grid, [(self._grid.index(record.params) or 0, record) for record in failed])
+            cells |= {_key(self._grid.cell(index)) for index in np.flatnonzero(closed).tolist()}
+        return len(cells)
 
     def _measure_baseline(self, runner: Runner) -> None:
         """First trial; a crash is given one more chance."""

@@ -1,19 +1,27 @@
-"""``paretune best [study=NAME] [objective=throughput]``: one candidate of the front, as settings to run it with."""
+"""``paretune best [study=NAME] [objective=throughput] [max_memory=120e6] [--inverse]``: one candidate, as settings.
+
+Without options the recommended one; ``objective``: the best of the front in one metric; ``max_memory``: the best of all
+feasible trials whose peak is not larger (bytes; by the study's first objective unless ``objective`` names another);
+``--inverse`` turns the question round: the fewest bits, then the least memory, that keep the floor.
+"""
 
 from __future__ import annotations
 
 import json
+import math
 
 from objectives.metrics import METRICS
 from search.commands.stored import StoredStudy, load
 from search.config import metric_name
-from search.errors import NothingFeasible
+from search.errors import ConfigError, NothingFeasible
 from search.records import TrialRecord
+
+OPTIONS = ("objective", "max_memory", "inverse")
 
 
 def main(arguments: list[str]) -> int:
-    """Print the recommended candidate (or the front's best in one metric) as JSON in base units."""
-    study = load(arguments, options=("objective",))
+    """Print the candidate as JSON in base units."""
+    study = load(["inverse=true" if word == "--inverse" else word for word in arguments], options=OPTIONS)
     if not study.front.front:
         gap = (
             f"; nearest miss: trial {study.front.nearest_miss}, {study.front.gap:.4f} below" if study.front.gap else ""
@@ -21,20 +29,51 @@ def main(arguments: list[str]) -> int:
         raise NothingFeasible(
             f"no trial of {study.config.name} reaches the accuracy floor {study.front.floor:.4f}{gap}"
         )
-    chosen = choose(study, study.options.get("objective"))
+    chosen = choose(study, study.options)
     print(json.dumps({"study": study.config.name, "trial": chosen.number, **_settings(study, chosen)}, indent=2))
     return 0
 
 
-def choose(study: StoredStudy, objective: str | None) -> TrialRecord:
-    """The recommended trial, or the best of the front in ``objective``."""
+def choose(study: StoredStudy, options: dict[str, str]) -> TrialRecord:
+    """The trial that ``options`` ask for. Raises NothingFeasible where none fits."""
     by_number = {record.number: record for record in study.records}
-    if objective is None:
+    inverse = options.get("inverse", "false")
+    if inverse not in ("true", "false"):
+        raise ConfigError(f"inverse: true or false, got {inverse!r}")
+    objective = metric_name(options["objective"]) if "objective" in options else None
+    limit = _bytes(options["max_memory"]) if "max_memory" in options else math.inf
+    if inverse == "false" and objective is None and math.isinf(limit):
         assert study.front.recommended is not None
         return by_number[study.front.recommended]
-    name = metric_name(objective)
+    wide = inverse == "true" or math.isfinite(limit)  # a dominated trial may be the one that fits
+    fitting = [
+        record
+        for number in (sorted(study.front.feasible) if wide else study.front.front)
+        if (record := by_number[number]).cached_from is None and record.metrics["peak_memory"] <= limit
+    ]
+    if not fitting:
+        least = min(by_number[number].metrics["peak_memory"] for number in study.front.feasible)
+        raise NothingFeasible(f"max_memory: no feasible trial fits; the smallest needs {least:.0f} bytes")
+    if inverse == "true":
+        return min(
+            fitting, key=lambda r: (r.metrics.get("effective_bits", math.inf), r.metrics["peak_memory"], r.number)
+        )
+    name = objective or study.front.objectives[0]
     sign = -1.0 if METRICS[name].higher_is_better else 1.0
-    return min((by_number[number] for number in study.front.front), key=lambda r: sign * r.metrics[name])
+    missing = sorted(record.number for record in fitting if name not in record.metrics)
+    if missing:
+        raise ConfigError(f"objective: {name} is not measured in trial {missing[0]}")
+    return min(fitting, key=lambda record: (sign * record.metrics[name], record.number))
+
+
+def _bytes(text: str) -> float:
+    try:
+        found = float(text)
+    except ValueError:
+        found = math.nan
+    if not found > 0:
+        raise ConfigError(f"max_memory: bytes above 0, as 120e6; got {text!r}")
+    return found
 
 
 def _settings(study: StoredStudy, record: TrialRecord) -> dict[str, object]:

@@ -64,7 +64,7 @@ def _record(study: StoredStudy) -> TrialRecord:
     if asked is None:
         if not study.front.front:
             raise NothingFeasible("nothing feasible to export; name a trial=<number>")
-        return choose(study, study.options.get("objective"))
+        return choose(study, study.options)
     found = [record for record in study.records if str(record.number) == asked and record.state == "complete"]
     if not found:
         raise ConfigError(f"trial: no measured trial {asked} in {study.config.name}")

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import itertools
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from optuna import Study
@@ -22,6 +22,11 @@ GRID = "grid"
 """Study user attribute: for each parameter the list of what may be sampled."""
 
 DRAWS = 4
+
+STARVED = {"out_of_memory", "timeout"}
+"""Constraints of trials that failed for want of memory or time: with more work the same model fails again."""
+
+Values = tuple[Any, ...]
 
 
 def grid_distributions(study: Study) -> dict[str, BaseDistribution]:
@@ -36,7 +41,9 @@ def _distribution(values: Sequence[Any]) -> BaseDistribution:
 
 
 class DistinctSampler(BaseSampler):
-    """Wraps ``inner``; cells of complete and pruned trials are not proposed again while others are left."""
+    """Wraps ``inner``; cells of complete and pruned trials, and those that must fail like one of them, are not proposed
+    while others are left.
+    """
 
     def __init__(self, inner: BaseSampler, seed: int = 0) -> None:
         self.inner = inner
@@ -50,12 +57,12 @@ class DistinctSampler(BaseSampler):
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
         """A cell that no complete or pruned trial holds, as the inner sampler would have it."""
-        taken = self._taken(study, search_space)
+        settled = self._settled(study, search_space)
         for _ in range(DRAWS):
             drawn = self._draw(study, trial, search_space)
-            if tuple(drawn.values()) not in taken:
+            if not settled(tuple(drawn.values())):
                 return drawn
-        return self._nearest(study, trial, drawn, taken)
+        return self._nearest(study, trial, drawn, settled)
 
     def _draw(self, study: Study, trial: FrozenTrial, space: dict[str, BaseDistribution]) -> dict[str, Any]:
         relative = self.inner.infer_relative_search_space(study, trial)
@@ -66,15 +73,27 @@ class DistinctSampler(BaseSampler):
         }
 
     @staticmethod
-    def _taken(study: Study, space: dict[str, BaseDistribution]) -> set[tuple[Any, ...]]:
+    def _settled(study: Study, space: dict[str, BaseDistribution]) -> Callable[[Values], bool]:
+        """Whether a cell is known, or must fail as one did that asked less of the same model."""
         known = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED))
-        return {tuple(trial.params.get(name) for name in space) for trial in known}
+        taken = {tuple(trial.params.get(name) for name in space) for trial in known}
+        starved = [
+            tuple(trial.params[name] for name in space)
+            for trial in known
+            if trial.state == TrialState.PRUNED and STARVED & set(trial.constraints) and set(space) <= set(trial.params)
+        ]
+        work = [name.startswith("workload.") and isinstance(of, IntDistribution) for name, of in space.items()]
+
+        def settled(cell: Values) -> bool:
+            return cell in taken or any(_asks_more(cell, failed, work) for failed in starved)
+
+        return settled
 
     def _nearest(
-        self, study: Study, trial: FrozenTrial, drawn: dict[str, Any], taken: set[tuple[Any, ...]]
+        self, study: Study, trial: FrozenTrial, drawn: dict[str, Any], settled: Callable[[Values], bool]
     ) -> dict[str, Any]:
         grid: dict[str, Sequence[Any]] = study.user_attrs[GRID]
-        free = [cell for cell in itertools.product(*grid.values()) if cell not in taken]
+        free = [cell for cell in itertools.product(*grid.values()) if not settled(cell)]
         if not free:
             return drawn
         random.Random(f"{self._seed}:{trial.number}").shuffle(free)  # ties are broken at random
@@ -97,6 +116,11 @@ class DistinctSampler(BaseSampler):
     def reseed_rng(self) -> None:
         """Passed on."""
         self.inner.reseed_rng()
+
+
+def _asks_more(cell: Values, failed: Values, work: Sequence[bool]) -> bool:
+    """Whether ``cell`` differs from ``failed`` only in asking as much work or more; ``work``: which values do."""
+    return all(own >= other if more else own == other for own, other, more in zip(cell, failed, work))
 
 
 def _distance(one: Iterable[Any], other: Iterable[Any], grid: dict[str, Sequence[Any]]) -> float:

@@ -80,6 +80,29 @@ def test_no_sampler_spends_the_budget_on_a_known_cell(make_config, sampler) -> N
     assert len({tuple(record.params.items()) for record in result.records}) == 18
 
 
+@pytest.mark.parametrize("sampler", [name for name in SAMPLERS if name != "gp"])
+def test_no_sampler_asks_more_of_a_model_that_ran_out_of_memory(make_config, sampler) -> None:
+    def answer(candidate):
+        if candidate.workload.batch_size >= 4:
+            return Failure(Reason.OUT_OF_MEMORY, "out of memory")
+        return closed_form(candidate)
+
+    result = run(
+        make_config(f"sampler={sampler}", "n_trials=30", "space.workload.batch_size=[1,4,8,16]", answer=answer)
+    )
+    failed: dict[tuple, int] = {}
+    for record in result.records:
+        model, batch = (
+            (record.params["pruning.ratio"], record.params["quantization.bits"]),
+            record.params["workload.batch_size"],
+        )
+        if len(result.records) - record.number > 6:  # at the very end there may be nothing else left
+            assert batch < failed.get(model, 99), record
+        if record.state == "failed":
+            failed[model] = min(batch, failed.get(model, 99))
+    assert failed
+
+
 def test_n_trials_is_the_total_and_the_same_name_resumes(make_config) -> None:
     first = run(make_config("n_trials=5", "sampler=exhaustive"))
     config = make_config("n_trials=9", "sampler=exhaustive")

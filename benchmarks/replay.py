@@ -1,0 +1,201 @@
+"""A recorded grid as an executor: studies run as they are, over what was measured once, on a clock that adds up.
+
+What a trial costs is what its stages took when they were recorded, as far as they are not known yet; what a sampler
+takes to ask is its own, and real.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from objectives.types import Candidate, Failure, Gate, Measurement, Outcome, Reason, Score
+from objectives.verdict import contest, estimated, gains, judge
+from search.pareto import Floats, hypervolume, non_dominated
+from search.space import Axis
+
+Key = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A recorded grid, see :mod:`grids`; ``epsilon``: the floor, a share of the baseline's accuracy."""
+
+    recorded: Mapping[str, Any]
+    epsilon: float
+
+    @cached_property
+    def axes(self) -> tuple[Axis, ...]:
+        neutral = {"quantization.bits": 16.0}
+        found = self.recorded["axes"]
+        return tuple(Axis(path, tuple(values), neutral.get(path, values[0])) for path, values in found.items())
+
+    @cached_property
+    def recipes(self) -> dict[Key, Mapping[str, Any]]:
+        return {(each["ratio"], each["bits"]): each for each in self.recorded["recipes"]}
+
+    @cached_property
+    def cells(self) -> dict[tuple[float, float, int], Mapping[str, Any]]:
+        return {(each["ratio"], each["bits"], each["batch"]): each for each in self.recorded["cells"]}
+
+    @cached_property
+    def baseline(self) -> Score:
+        return self.score((0.0, 16.0))
+
+    def score(self, key: Key) -> Score:
+        examples = tuple(self.recipes[key]["examples"])
+        return Score(float(np.mean(examples)), 0.01, examples, ids=tuple(self.recorded["ids"]))
+
+    @property
+    def floor(self) -> float:
+        return self.epsilon * self.baseline.accuracy
+
+    @property
+    def exhaustive_seconds(self) -> float:
+        """Of measuring every cell by itself: load, compress, score, time."""
+        return sum(
+            self.recorded["load_seconds"]
+            + own["compress_seconds"]
+            + own["score_seconds"]
+            + cell.get("time_seconds", 0.0)
+            for cell in self.recorded["cells"]
+            for own in [self.recipes[cell["ratio"], cell["bits"]]]
+        )
+
+    @property
+    def factorised_seconds(self) -> float:
+        """Of measuring every cell, each model made and scored once."""
+        models = sum(own["compress_seconds"] + own["score_seconds"] for own in self.recipes.values())
+        timed = sum(cell.get("time_seconds", 0.0) for cell in self.recorded["cells"])
+        return float(self.recorded["load_seconds"] + models + timed)
+
+    # ---- the truth
+
+    @cached_property
+    def points(self) -> dict[tuple[float, float, int], tuple[float, float]]:
+        """Objectives of all measured cells that keep the floor, log units, minimised."""
+        kept = {key for key in self.recipes if self.score(key).accuracy >= self.floor}
+        return {
+            key: (-float(np.log(cell["metrics"]["speedup"])), float(np.log(cell["metrics"]["peak_memory"])))
+            for key, cell in self.cells.items()
+            if key[:2] in kept and "metrics" in cell
+        }
+
+    @cached_property
+    def front(self) -> Floats:
+        """[members, objectives]"""
+        points = np.array(list(self.points.values()))
+        return points[non_dominated(points)]
+
+    def share(self, keys: Sequence[tuple[float, float, int]]) -> tuple[float, float, int]:
+        """Hypervolume of those cells over that of the true front; the factor, less one, within which they cover it; how
+        many of them do not keep the floor.
+        """
+        mine = np.array([self.points[key] for key in keys if key in self.points]).reshape(-1, 2)
+        corner = np.array(list(self.points.values())).max(axis=0) + 0.1
+        if not len(mine):
+            return 0.0, np.inf, len(keys)
+        lacks = (mine[None, :, :] - self.front[:, None, :]).max(axis=2).min(axis=1).max()
+        volume = hypervolume(mine, corner) / hypervolume(self.front, corner)
+        return volume, float(np.expm1(max(0.0, lacks))), sum(key not in self.points for key in keys)
+
+
+@dataclass
+class Replay:
+    """An executor and its runner. ``seed``: the order of examples. ``spent``: seconds on the clock."""
+
+    grid: Grid
+    seed: int = 0
+    spent: float = 0.0
+    shares: dict[Key, float] = field(default_factory=dict)
+    wrong: int = 0
+    trail: list[tuple[float, tuple[float, float, int]]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self._seen: dict[Key, int] = {}
+        self._made: set[Key] = set()
+        self._order = list(range(len(self.grid.baseline.examples)))
+        random.Random(self.seed).shuffle(self._order)
+        self._left = time.perf_counter()
+        self.asking = 0.0
+
+    def start(self, _problem: object) -> Replay:
+        return self
+
+    def __enter__(self) -> Replay:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def prepare(self) -> Future[Mapping[str, str]]:
+        self.spent += self.grid.recorded["load_seconds"]
+        return _done({"device": "replay"})
+
+    def evaluate(self, candidate: Candidate, gate: Gate | None = None) -> Future[Outcome]:
+        now = time.perf_counter()
+        self.asking += now - self._left
+        self.spent += now - self._left  # whoever asks pays for thinking
+        found = self._outcome(candidate, gate)
+        self._left = time.perf_counter()
+        return _done(found)
+
+    def _outcome(self, candidate: Candidate, gate: Gate | None) -> Outcome:
+        key = (candidate.pruning.ratio, float(candidate.quantization.bits))
+        own, cell = self.grid.recipes[key], self.grid.cells[(*key, candidate.workload.batch_size)]
+        spent = {"compress_seconds": 0.0 if key in self._made else own["compress_seconds"]}
+        self._made.add(key)
+        score, seconds = self._scored(key, gate)
+        spent["score_seconds"] = seconds
+        metrics = {"accuracy": score.accuracy, "accuracy_stderr": score.stderr, "examples": float(len(score.examples))}
+        facts = {}
+        if gate is not None:
+            judged = judge(score, self.grid.baseline, self.grid.floor, gate.error)
+            facts = {"verdict": judged.decision, "verdict_by": judged.method}
+            self.wrong += (judged.decision == "reached") != (self.grid.score(key).accuracy >= self.grid.floor)
+        score = estimated(score, self.grid.baseline)
+        metrics["accuracy"] = score.accuracy
+        timed = not (gate is not None and gate.skip and facts["verdict"] == "missed")
+        if timed:
+            if "metrics" not in cell:
+                self.spent += sum(spent.values()) + cell["seconds"]
+                return Failure(Reason(cell["reason"]), cell["message"])
+            metrics = {**cell["metrics"], **metrics, "timing_seconds": cell["time_seconds"]}
+        self.spent += sum(spent.values()) + (cell["time_seconds"] if timed else 0.0)
+        self.trail.append((self.spent, (*key, candidate.workload.batch_size)))
+        metrics |= spent | {"weight_bytes": cell["metrics"]["weight_bytes"]}
+        return Measurement(metrics, {"accuracy": score.examples}, (), facts, score.ids)
+
+    def _scored(self, key: Key, gate: Gate | None) -> tuple[Score, float]:
+        whole, base = self.grid.score(key), self.grid.baseline
+        total, before = len(whole.examples), self._seen.get(key, 0)
+        race = None if gate is None or key == (0.0, 16.0) else contest(base, self.grid.floor, gate.error)
+        seen = total
+        if race is not None:
+            seen = before
+            race.see(gains(self._part(whole, before), base))
+            while race.decision == "open" and seen < total:
+                race.see(gains(self._part(whole, seen + 32, seen), base))
+                seen = min(seen + 32, total)
+        self._seen[key] = max(seen, before)
+        self.shares[key] = self._seen[key] / total
+        seconds = self.grid.recipes[key]["score_seconds"] * (self._seen[key] - before) / total
+        return (whole if self._seen[key] == total else self._part(whole, self._seen[key])), seconds
+
+    def _part(self, whole: Score, stop: int, start: int = 0) -> Score:
+        chosen = self._order[start:stop]
+        examples = tuple(whole.examples[index] for index in chosen)
+        return Score(0.0, 0.01, examples, ids=tuple(whole.ids[index] for index in chosen), total=len(whole.examples))
+
+
+def _done(value: Any) -> Future[Any]:
+    future: Future[Any] = Future()
+    future.set_result(value)
+    return future
