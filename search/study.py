@@ -229,7 +229,7 @@ class Loop:
         cells = {_key(record.params) for record in known}
         failed = [record for record in known if record.state == "failed"]
         if failed and len(space) <= MOST_CELLS:
-            closed = closed_by(self._grid, [(self._grid.index(record.params) or 0, record) for record in failed])
+            closed = closed_by(self._grid, failed)
             cells |= {_key(self._grid.cell(index)) for index in np.flatnonzero(closed).tolist()}
         return len(cells)
 

@@ -27,7 +27,7 @@ _HARDER = (Reason.OUT_OF_MEMORY, Reason.TIMEOUT)
 
 def known_of(grid: Grid, records: Sequence[TrialRecord], objectives: Sequence[str], floor: float) -> Known:
     """Everything that ``records`` say; trials of cells that are not in the grid are left out."""
-    own = [(index, record) for record in records if (index := grid.index(record.params)) is not None]
+    own = placed(grid, records)
     recipes = int(grid.recipes.max()) + 1
     values = np.full((len(grid), len(objectives)), np.nan)
     gaps, errors, verdicts = np.full(recipes, np.nan), np.zeros(recipes), np.zeros(recipes, np.int_)
@@ -43,7 +43,7 @@ def known_of(grid: Grid, records: Sequence[TrialRecord], objectives: Sequence[st
     for index, record in own:
         memory[index] = _minimised(record.metrics, "peak_memory")
         starved[index] = record.reason == Reason.OUT_OF_MEMORY
-    closed, ready = closed_by(grid, own), _ready(grid, own, recipes)
+    closed, ready = closed_by(grid, records), _ready(grid, own, recipes)
     return Known(grid, values, gaps, errors, verdicts, closed, ready, _seconds(own), memory, starved)
 
 
@@ -55,14 +55,19 @@ def _minimised(metrics: Mapping[str, float], name: str) -> float:
     return -math.log(value) if METRICS[name].higher_is_better else math.log(value)
 
 
-def closed_by(grid: Grid, own: Sequence[tuple[int, TrialRecord]]) -> Flags:
+def placed(grid: Grid, records: Sequence[TrialRecord]) -> list[tuple[int, TrialRecord]]:
+    """Records with the number of their cell; those of other cells are left out."""
+    return [(index, record) for record in records if (index := grid.index(record.params)) is not None]
+
+
+def closed_by(grid: Grid, records: Sequence[TrialRecord]) -> Flags:
     """[cells]: those that failed for good, and those that must fail as well.
 
     A model that runs out of memory or time does so with more of the same work, and one that cannot be built cannot be
     built for another workload.
     """
     closed = np.zeros(len(grid), np.bool_)
-    for index, record in own:
+    for index, record in placed(grid, records):
         if record.state == "failed" and record.reason in FINAL:
             closed[index] = True
             closed |= implied(grid, index, record)

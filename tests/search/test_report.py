@@ -22,7 +22,7 @@ from search.report import StudyInfo, write_report
 from search.tradeoff import WeightedLogRatio
 
 HOSTILE = "</script><img src=x onerror=alert(1)>|[b]{{7*7}}$x$\u2028&"
-FILES = ["pareto.csv", "trials.csv", "pareto.json", "report.md", "report.html", "front.png"]
+FILES = ["pareto.csv", "trials.csv", "pareto.json", "report.md", "report.html", "front.png", "price.csv"]
 
 
 def records_of() -> list[TrialRecord]:
@@ -83,7 +83,7 @@ def test_all_files_are_written_and_nothing_else(tmp_path: Path, floor: float, ob
     paths, _ = written(tmp_path / "new" / "report", floor, objectives)
     assert [path.name for path in paths] == FILES
     assert sorted(path.name for path in paths[0].parent.iterdir()) == sorted(FILES)
-    assert paths[-1].read_bytes().startswith(b"\x89PNG")
+    assert paths[FILES.index("front.png")].read_bytes().startswith(b"\x89PNG")
 
 
 def test_a_report_written_again_replaces_the_old_one(tmp_path: Path) -> None:
