@@ -35,15 +35,19 @@ class Verdict:
 
 
 def contest(baseline: Score, floor: float, error: float) -> Contest | None:
-    """A race of :func:`gains`; None where examples of this kind have to be scored in full."""
-    total = len(baseline.examples)
+    """A race of :func:`gains`; None where examples of this kind have to be scored in full.
+
+    Hits (0 or 1) are raced by betting. Shares of hits differ by so much less than they could that bets against the
+    range of -1 to 1 would take all examples; they and log-losses, which have no range, are raced asymptotically.
+    """
+    total, mean = len(baseline.examples), float(np.mean(baseline.examples))
     if baseline.strata or total < 2 or not 0 < floor < 1:
         return None
     if baseline.link == "exp_minus_mean":
-        return AsymptoticRace(math.log(floor) + float(np.mean(baseline.examples)), total, error)
-    if not all(0 <= example <= 1 for example in baseline.examples):
-        return None
-    return Race(floor - float(np.mean(baseline.examples)), total, -1.0, 1.0, error)
+        return AsymptoticRace(math.log(floor) + mean, total, error)
+    if set(baseline.examples) <= {0.0, 1.0}:
+        return Race(floor - mean, total, -1.0, 1.0, error)
+    return AsymptoticRace(floor - mean, total, error)
 
 
 def gains(candidate: Score, baseline: Score) -> tuple[float, ...]:

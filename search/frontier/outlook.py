@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +29,8 @@ WORSE: Mapping[str, int] = {
 
 _OBJECTIVE = Prior(amplitude=0.5, quirk=0.02)
 _GAP = Prior(amplitude=0.1, quirk=0.005)
+_CANDIDATES = 1024
+"""The likeliest cells, whose expected gains are compared."""
 _TRACE = 1e-3
 """What a chance of gain is worth beside the expected gain: where that is lost in rounding, the chance decides."""
 
@@ -105,8 +108,9 @@ class Forecaster:
         front = known.values[known.front]
         gain, worth = np.zeros(len(grid)), np.zeros(len(grid))
         gain[left] = chance_of_gain(mean[left], deviation[left], front, self.resolution)
-        likely = left & (feasible * gain > 1e-6)
-        expected = expected_gain(mean[likely], deviation[likely], front) if len(front) else np.ones(int(likely.sum()))
+        likely = np.argsort(-feasible * gain, kind="stable")[:_CANDIDATES]
+        likely = likely[feasible[likely] * gain[likely] > 1e-6]
+        expected = expected_gain(mean[likely], deviation[likely], front) if len(front) else np.ones(len(likely))
         worth[likely] = feasible[likely] * (expected + _TRACE * gain[likely]) / self.cost(known)[likely]
         return Outlook(np.where(left, feasible, 0.0), gain, worth, mean, deviation)
 
@@ -170,6 +174,7 @@ class Forecaster:
         return found
 
 
+@lru_cache(maxsize=8)
 def milder_than(grid: Grid) -> Sequence[Indices]:
     """For every recipe those that are no milder in anything (see :data:`WORSE`) and equal in all else."""
     own = [place for place, axis in enumerate(grid.axes) if is_of_recipe(axis)]

@@ -61,12 +61,31 @@ class Surrogate:
 
     def guess(self, points: Floats) -> Guess:
         """Of cells that were not measured."""
-        across = self._covariance(self.scales, _squares(self._points, points), self._points @ points.T)
+        across = self._across(points)
         mean = self._level + across.T @ self._weights
         explained = (across * _solved(self._factor, across)).sum(axis=0)
         own = _LEVEL + _LINEAR * (points**2).sum(axis=1) + self._smooth_variance()
         variance = np.maximum(own - explained, 0.0) + self._quirk(self.scales) ** 2
         return Guess(mean, self.inflation * np.sqrt(variance))
+
+    def _across(self, points: Floats) -> Floats:
+        """Covariance of the measured with ``points``, of which a grid has few values a dimension: little is computed
+        more than once.
+        """
+        lengths, alone, together = (
+            np.exp(-2 * self.scales[:-3]),
+            np.exp(2 * self.scales[-3]),
+            np.exp(2 * self.scales[-2]),
+        )
+        away = np.zeros((len(self._points), len(points)))
+        found: Floats = _LINEAR * (self._points @ points.T) + _LEVEL
+        for own, asked, weight in zip(self._points.T, points.T, lengths):
+            values, places = np.unique(asked, return_inverse=True)
+            halves = -0.5 * weight * (own[:, None] - values) ** 2
+            away += halves[:, places]
+            found += (alone * np.exp(halves))[:, places]
+        found += together * np.exp(away)
+        return found
 
     # ---- covariance. ``scales``: log lengths [dimensions], log amplitude of the sums, of the product, log quirk
 
