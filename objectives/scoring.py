@@ -21,7 +21,7 @@ from objectives.verdict import contest, estimated, gains, judge
 
 @dataclass(frozen=True)
 class Scored:
-    """``score``: of the examples seen; ``seconds``: that scoring took now; ``saved``: that it took when it was kept."""
+    """``score``: of the examples seen; ``seconds``: that scoring took now; ``saved``: that another process spent."""
 
     score: Score
     seconds: float
@@ -40,14 +40,17 @@ class Scorer:
         """Of a candidate's model: all examples, or with ``gate`` as many as decide about its floor."""
         recipe = recipe_of(candidate)
         known, saved = self._known(candidate)
-        began = time.perf_counter()
         gate = None if self._recipes.is_dense(candidate) else gate
+        if known is not None and (known.total is None or self._is_enough(known, gate)):
+            self._scores[recipe] = known
+            return Scored(known, 0.0, saved)
+        self._recipes.model(candidate)  # making it is another stage
+        began = time.perf_counter()
         score = self._extended(candidate, known, gate)
-        seconds = 0.0 if score is known else time.perf_counter() - began
+        seconds = time.perf_counter() - began
         self._scores[recipe] = score
-        if score is not known:
-            self._spent[recipe] = saved + seconds
-            self._keep(candidate, score)
+        self._spent[recipe] = self._spent.get(recipe, 0.0) + seconds
+        self._keep(candidate, score)
         return Scored(score, seconds, saved)
 
     def baseline(self) -> Score:
@@ -59,8 +62,6 @@ class Scorer:
         return estimated(score, self.baseline()) if score.total is not None else score
 
     def _extended(self, candidate: Candidate, known: Score | None, gate: Gate | None) -> Score:
-        if known is not None and (known.total is None or self._is_enough(known, gate)):
-            return known
         task = self._problem.task
         if gate is not None and isinstance(task, Divisible):
             race = contest(self.baseline(), *self._asked(gate))
@@ -92,10 +93,10 @@ class Scorer:
     # ---- the cache
 
     def _known(self, candidate: Candidate) -> tuple[Score | None, float]:
-        """What is known already, and the seconds that it took."""
+        """What is known already, and the seconds that another process spent on it."""
         recipe = recipe_of(candidate)
         if recipe in self._scores:
-            return self._scores[recipe], self._spent.get(recipe, 0.0)
+            return self._scores[recipe], 0.0
         cache, name = self._problem.cache, self._name(candidate)
         found = None if cache is None or name is None else cache.get("score", name)
         if found is None:

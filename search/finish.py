@@ -77,7 +77,21 @@ def study_info(
         rate="tokens/s" if config.model.head == "causal_lm" else "samples/s",
         certificate=_certificate(config, records, front),
         advice=advice(records, front, config.floor),
+        headline=_headline(config, records),
     )
+
+
+def _headline(config: StudyConfig, records: tuple[TrialRecord, ...]) -> dict[str, str]:
+    """What the search cost, and what it was spared."""
+    timed = {tuple(record.params.items()) for record in records if "timing_seconds" in record.metrics}
+    found = {"cells timed": f"{len(timed)} of {len(config.space)}"}
+    shares = [record.metrics["examples"] for record in records if "examples" in record.metrics]
+    if shares and min(shares) < max(shares):
+        found["examples scored"] = f"{sum(shares) / len(shares) / max(shares):.0%} a recipe"
+    spared = sum(record.metrics.get("saved_seconds", 0.0) for record in records if record.cached_from is None)
+    if spared >= 1:
+        found["spared by the cache"] = f"{spared / 60:.1f} min" if spared >= 60 else f"{spared:.0f} s"
+    return found
 
 
 def _certificate(config: StudyConfig, records: tuple[TrialRecord, ...], front: ParetoFront) -> Certificate | None:
