@@ -27,18 +27,25 @@ import optuna
 from grids import OUT, read
 from hydra import compose, initialize_config_dir
 from replay import Grid, Replay
+from surfaces import Surface
 
 from search.commands.run import CONF, plain
 from search.config import StudyConfig, build_config
 from search.study import run_study
 
 SEEDS = 10
-EPSILON = {"minilm": 0.97, "smollm2": 0.95}
+EPSILON = {"minilm": 0.97, "smollm2": 0.95, "adversarial": 0.99}
 CHEAP = {"minilm": 0.08, "smollm2": 0.12}
 GOAL = 0.999
 CAP = {"gp": 60}
 Line = tuple[str, str, bool]
 Row = dict[str, Any]
+
+
+def grid_of(name: str, seed: int) -> Grid:
+    """A recorded grid, or a made-up one."""
+    recorded = Surface().recorded(seed) if name == "adversarial" else read(name)
+    return Grid(recorded, EPSILON[name])
 
 
 class Silent:
@@ -65,10 +72,10 @@ def study(grid: Grid, name: str, home: str) -> StudyConfig:
 
 def ours(name: str, seed: int) -> Row:
     """A whole study, run as it is."""
-    grid = Grid(read(name), EPSILON[name])
+    grid = grid_of(name, seed)
     replay = Replay(grid, seed)
     with tempfile.TemporaryDirectory() as home:
-        config = replace(study(grid, name, home), executor=replay, limits=replace(study(grid, name, home).limits))
+        config = replace(study(grid, name, home), executor=replay)
         began = time.perf_counter()
         result = run_study(config, Silent())
         wall = time.perf_counter() - began
@@ -107,7 +114,7 @@ SAMPLERS: dict[str, Callable[[int], optuna.samplers.BaseSampler]] = {
 
 def peer(name: str, sampler: str, seed: int) -> Row:
     """A plain study of Optuna's, until it has what ours has, or as many trials as there are cells."""
-    grid = Grid(read(name), EPSILON[name])
+    grid = grid_of(name, seed)
     space = optuna.create_study(directions=["minimize", "minimize"], sampler=SAMPLERS[sampler](seed))
     axes = grid.axes
     space.enqueue_trial(
