@@ -19,6 +19,8 @@ from pathlib import Path
 import pandas as pd
 from mlflow import MlflowClient
 
+sys.path.append(sys.path.pop(0))  # search.py beside this file must not hide the package
+
 from search.commands import export
 from search.commands.stored import StoredStudy, load
 

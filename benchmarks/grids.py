@@ -93,7 +93,7 @@ def evaluator(grid: Recipe) -> Evaluator:
 
 
 def again(name: str) -> dict[str, Any]:
-    """The stored grid, its contended cells timed once more; one that is contended again stays as it was."""
+    """The stored grid, its contended cells timed once more, while nothing else ran."""
     grid, found = GRIDS[name], read(name)
     ev = evaluator(grid)
     for cell in found["cells"]:
@@ -104,11 +104,11 @@ def again(name: str) -> dict[str, Any]:
         ev.compressed(candidate)
         made = time.perf_counter() - began
         ran = ev.running.run(candidate, ev.running.reference(candidate, None), None, cell["metrics"])
-        print(f"{cell['ratio']} {cell['bits']} {cell['batch']}: {cell['metrics']['speedup']:.3f} -> "
-              f"{ran.metrics['speedup']:.3f}{' contended' if ran.metrics['contended'] else ''}", flush=True)  # fmt: skip
-        if not ran.metrics["contended"]:
-            cell["metrics"] |= {key: ran.metrics[key] for key in KEPT if key in ran.metrics}
-            cell["time_seconds"] = time.perf_counter() - began - made
+        before, now = cell["metrics"]["speedup"], ran.metrics["speedup"]
+        note = " contended" if ran.metrics["contended"] else ""
+        print(f"{cell['ratio']} {cell['bits']} {cell['batch']}: {before:.3f} -> {now:.3f}{note}", flush=True)
+        cell["metrics"] |= {key: ran.metrics[key] for key in KEPT if key in ran.metrics}
+        cell["time_seconds"] = time.perf_counter() - began - made
     return found
 
 
