@@ -67,7 +67,8 @@ def judged_again(
 
     ``error``: of one recipe. A trial whose examples are not stored keeps its verdict, which holds for its own floor.
     """
-    start = next((record for record in records if record.is_baseline and record.number in samples), None)
+    scored = {number for number, stored in samples.items() if stored.get("accuracy") and stored.get("ids")}
+    start = next((record for record in records if record.is_baseline and record.number in scored), None)
     if start is None:
         return list(records)
     stored = samples[start.number]
@@ -79,14 +80,14 @@ def judged_again(
     found = []
     for record in records:
         source = record.number if record.cached_from is None else record.cached_from
-        found.append(_judged(record, samples.get(source), baseline, floor, error))
+        found.append(_judged(record, samples[source], baseline, floor, error) if source in scored else record)
     return found
 
 
 def _judged(
-    record: TrialRecord, samples: Mapping[str, Any] | None, baseline: Score, floor: float, error: float
+    record: TrialRecord, samples: Mapping[str, Any], baseline: Score, floor: float, error: float
 ) -> TrialRecord:
-    if record.facts.get("verdict_by", "exact") == "exact" or samples is None or record.metrics.get("floor") == floor:
+    if record.facts.get("verdict_by", "exact") == "exact" or record.metrics.get("floor") == floor:
         return record
     score = Score(
         record.metrics["accuracy"], record.metrics["accuracy_stderr"], tuple(samples["accuracy"]), {},

@@ -44,7 +44,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Path:
 def test_a_study_leaves_its_report_and_a_front_above_the_floor(finished: Path) -> None:
     (report,) = (finished / "mlruns" / "reports").iterdir()
     assert {file.name for file in report.iterdir()} == {
-        "pareto.csv", "trials.csv", "pareto.json", "report.md", "report.html", "front.png",
+        "pareto.csv", "trials.csv", "pareto.json", "report.md", "report.html", "front.png", "cells.csv", "price.csv",
     }  # fmt: skip
     trials, front = pd.read_csv(report / "trials.csv"), pd.read_csv(report / "pareto.csv")
     assert len(trials) == 4

@@ -60,7 +60,16 @@ def test_one_parent_has_as_many_children_as_trials_with_the_same_figures(tracked
     assert summary["n_front"] == len(result.front.front)
     assert parents[0].info.status == "FINISHED"
     names = {file.path for file in client.list_artifacts(parents[0].info.run_id, "report")}
-    expected = {"pareto.csv", "trials.csv", "pareto.json", "report.md", "report.html", "front.png"}
+    expected = {
+        "pareto.csv",
+        "trials.csv",
+        "pareto.json",
+        "report.md",
+        "report.html",
+        "front.png",
+        "cells.csv",
+        "price.csv",
+    }
     assert names == {f"report/{name}" for name in expected}
 
 
