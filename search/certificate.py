@@ -110,7 +110,8 @@ def certify(
 
 def told(certificate: Certificate) -> list[str]:
     """For people, a line each: how complete, how sure, and what became of the cells."""
-    resolution, open_now = f"{certificate.resolution:.2g}", f"{certificate.open:.1%}"
+    resolution = f"{certificate.resolution:.2g}"
+    open_now = f"{certificate.open:.1%}" if certificate.open >= 1e-3 else "0.1%"
     left = [standing for standing in certificate.standings if standing.status == OPEN]
     if certificate.complete:
         first = f"Complete: at most {open_now} chance that an unmeasured cell improves the front by more than"
