@@ -205,5 +205,5 @@ def _why(number: int, records: Sequence[TrialRecord], front: ParetoFront) -> str
     values = minimised([own, *(by_number[member] for member in front.front)], front.objectives)
     better = [member for member, row in zip(front.front, values[1:]) if (row <= values[0]).all()]
     trial, now = own.metrics.get("speedup.trial", own.metrics["speedup"]), own.metrics["speedup"]
-    change = f"speed-up {trial:.3f}x in its trial, {now:.3f}x confirmed"
+    change = f"speed-up {trial:.3f}x in its trial" + (f", {now:.3f}x confirmed" if own.confirmed else "")
     return f"trial {better[0]} is at least as good in everything ({change})" if better else change
