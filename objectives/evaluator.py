@@ -16,8 +16,9 @@ from typing import Any
 import torch
 
 from objectives.errors import ModelError, Unsupported
-from objectives.measuring.bench import Ran
+from objectives.measuring.bench import Ran, Reference
 from objectives.measuring.fingerprint import fingerprint
+from objectives.measuring.footprint import Footprint
 from objectives.measuring.weighing import block_weights, weigh
 from objectives.models import LoadedModel
 from objectives.problem import Problem
@@ -148,7 +149,7 @@ class Evaluator:
                 found["accuracy_difference"] = difference.value
                 found["accuracy_difference.low"], found["accuracy_difference.high"] = difference.low, difference.high
         facts: dict[str, str] = {} if score.link == "mean" else {"link": score.link}
-        if gate is None:
+        if gate is None or not math.isfinite(score.accuracy):
             return found, facts
         judged = judge(scored.score, baseline, gate.floor(baseline.accuracy), gate.error)
         if math.isfinite(judged.low):
@@ -196,7 +197,9 @@ class Evaluator:
         samples = {name: tuple(values) for name, values in found["samples"].items()}
         return Ran(found["metrics"], samples, tuple(found["notes"]), found["facts"])
 
-    def _run(self, candidate: Candidate, reference: Any, shapes: Any, weighed: Weighed) -> Ran:
+    def _run(
+        self, candidate: Candidate, reference: Reference | None, shapes: Footprint | None, weighed: Weighed
+    ) -> Ran:
         ran = self.running.run(candidate, reference, shapes, weighed.metrics)
         if not ran.metrics.get("contended") and all(map(math.isfinite, ran.metrics.values())):
             self._put("time", self._run_name(candidate), asdict(ran))

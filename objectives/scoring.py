@@ -6,6 +6,7 @@ order for all, until that is decided (:mod:`objectives.racing`); a later questio
 
 from __future__ import annotations
 
+import math
 import random
 import time
 from collections.abc import Mapping
@@ -73,6 +74,8 @@ class Scorer:
         return gate.floor(self.baseline().accuracy), gate.error
 
     def _is_enough(self, known: Score, gate: Gate | None) -> bool:
+        if not math.isfinite(known.accuracy):
+            return True
         return gate is not None and judge(known, self.baseline(), *self._asked(gate)).decision != "open"
 
     def _raced(self, task: Divisible, candidate: Candidate, known: Score | None, race: Contest) -> Score:
@@ -86,6 +89,8 @@ class Scorer:
             race.see(gains(known, baseline))
         for part in task.parts(self._recipes.model(candidate), order[0 if known is None else len(known.examples) :]):
             parts.append(part)
+            if not all(map(math.isfinite, part.examples)):  # whatever the others are, the accuracy is no number
+                return replace(merged(parts), accuracy=math.nan, total=len(order))
             if race.see(gains(part, baseline)) != "open":
                 break
         return _in_all(parts, baseline)
@@ -106,7 +111,8 @@ class Scorer:
 
     def _keep(self, candidate: Candidate, score: Score) -> None:
         cache, name = self._problem.cache, self._name(candidate)
-        if cache is not None and name is not None:
+        numbers = (score.accuracy, score.stderr, *score.examples, *score.extra.values())
+        if cache is not None and name is not None and all(map(math.isfinite, numbers)):
             cache.put("score", name, {"score": asdict(score), "seconds": self._spent[recipe_of(candidate)]})
 
     def _name(self, candidate: Candidate) -> str | None:

@@ -17,13 +17,10 @@ import numpy as np
 from search.feasible import Certainty, certainty_of, is_open
 from search.front import ParetoFront
 from search.frontier.evidence import implied, known_of
-from search.frontier.grid import Grid, Indices
+from search.frontier.grid import MOST_CELLS, Grid, Indices
 from search.frontier.outlook import Forecaster, Known, Outlook, milder_than
 from search.records import TrialRecord
 from search.space import Cell
-
-MOST_CELLS = 20_000
-"""Larger grids get no certificate."""
 
 MEASURED, INFEASIBLE, FAILED, MUST_FAIL = "measured", "infeasible", "failed", "must fail"
 ASSUMED, DOMINATED, OPEN = "assumed infeasible", "dominated", "open"

@@ -31,10 +31,10 @@ from search.executors.protocol import Runner
 from search.feasible import is_feasible
 from search.front import ParetoFront, cut
 from search.frontier.evidence import FINAL, closed_by, known_of
-from search.frontier.grid import Grid, recipe_count
+from search.frontier.grid import MOST_CELLS, Grid, recipe_count
 from search.frontier.outlook import Known
 from search.records import TrialRecord
-from search.samplers.frontier import MOST_CELLS, Informed
+from search.samplers.frontier import Informed
 from search.signals import interrupted, sigterm_interrupts
 from search.space import Cell
 from search.stopping import GROWTH, StopReason

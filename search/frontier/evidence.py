@@ -78,7 +78,7 @@ def implied(grid: Grid, index: int, record: TrialRecord) -> Flags:
     """[cells]: which fail because that one did."""
     same = grid.recipes == grid.recipes[index]
     if record.reason == Reason.UNSUPPORTED:
-        return np.asarray(same & (not record.metrics), dtype=np.bool_)
+        return np.asarray(same, dtype=np.bool_)
     if record.reason not in _HARDER:
         return np.zeros(len(grid), np.bool_)
     work = [place for place, axis in enumerate(grid.axes) if axis.path.startswith("workload.") and axis.is_ordinal]

@@ -12,7 +12,6 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtr, ndtri
-from scipy.stats import qmc
 
 Floats = NDArray[np.float64]
 
@@ -30,6 +29,8 @@ def gain(points: Floats, front: Floats) -> Floats:
 
 def expected_gain(mean: Floats, deviation: Floats, front: Floats) -> Floats:
     """[cells]: over independent normal objectives of ``mean`` and ``deviation`` [cells, objectives]."""
+    from scipy.stats import qmc  # half a second, which no other command should pay
+
     draws = ndtri(qmc.Sobol(mean.shape[1], scramble=True, rng=0).random(_DRAWS))
     chunks = range(0, len(mean), _CHUNK)
     found = [

@@ -18,6 +18,9 @@ from search.space import Axis, Cell
 Floats = NDArray[np.float64]
 Indices = NDArray[np.intp]
 
+MOST_CELLS = 20_000
+"""Larger grids are not enumerated, neither searched by ours nor certified."""
+
 LOG_FROM = 4.0
 """An axis of positive numbers whose largest is so many times its smallest counts in doublings."""
 

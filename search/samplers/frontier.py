@@ -15,12 +15,9 @@ from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial
 
 from search.errors import ConfigError
-from search.frontier.grid import Grid
+from search.frontier.grid import MOST_CELLS, Grid
 from search.frontier.outlook import Forecaster, Known, Outlook
 from search.samplers.distinct import grid_distributions
-
-MOST_CELLS = 20_000
-"""Larger grids are not enumerated."""
 
 
 @runtime_checkable

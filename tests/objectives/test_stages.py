@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -24,7 +25,7 @@ from objectives.pruning.structured import Structured
 from objectives.quantization.round_to_nearest import RoundToNearest
 from objectives.running import Running
 from objectives.tasks.parts import batches, merged
-from objectives.types import Candidate, Gate, Head, Measurement, Score
+from objectives.types import Candidate, Failure, Gate, Head, Measurement, Reason, Score
 
 pytestmark = pytest.mark.usefixtures("quick_collections")
 
@@ -158,6 +159,25 @@ def test_a_race_over_all_examples_is_the_score_as_if_made_at_once(problem: Probl
     )
     assert measured(raced).ids == measured(whole).ids
     assert measured(raced).samples["accuracy"] == measured(whole).samples["accuracy"]
+
+
+@dataclass(frozen=True)
+class Broken(Hits):
+    """A pruned model whose later answers are no numbers."""
+
+    def parts(self, model: LoadedModel, order: Sequence[int]) -> Iterator[Score]:
+        for index, part in enumerate(super().parts(model, order)):
+            broken = bool(model.widths) and index == 1
+            yield replace(part, examples=(math.nan,) * len(part.examples)) if broken else part
+
+
+@pytest.mark.parametrize("gate", [None, FLOOR])
+def test_answers_that_are_no_numbers_fail_the_trial_and_are_not_kept(problem: Problem, gate: Gate | None) -> None:
+    evaluate = Evaluator(replace(problem, task=Broken()))
+    for _ in range(2):
+        outcome = evaluate(candidate(0.5), gate)
+        assert isinstance(outcome, Failure), outcome
+        assert outcome.reason is Reason.NOT_FINITE
 
 
 # ---- the cache
