@@ -2,9 +2,11 @@
 
     python benchmarks/grids.py minilm smollm2
     python benchmarks/grids.py --again minilm     time the cells once more that a busy machine spoiled
+    python benchmarks/grids.py --making minilm    only what making models takes and promises
 
 writes docs/benchmarks/grid_<name>.json.gz, from which benchmarks/search.py replays any search. Cells of a recipe are
-visited together, so every model is made and scored once.
+visited together, so every model is made and scored once; what a process of its own would have spent on statistics is
+measured in such processes.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ import argparse
 import gzip
 import itertools
 import json
+import subprocess
 import sys
 import time
 from collections.abc import Mapping
@@ -112,6 +115,36 @@ def again(name: str) -> dict[str, Any]:
     return found
 
 
+def making(name: str) -> dict[str, Any]:
+    """Seconds of statistics by what a model needs them for, each in a process of its own, and the losses predicted."""
+    grid, found = GRIDS[name], {}
+    pruned, quantized = grid.ratios[len(grid.ratios) // 2], 8.0
+    for kind, ratio, bits in (("pruning", pruned, 16.0), ("quantization", 0.0, quantized), ("both", pruned, quantized)):
+        command = [sys.executable, __file__, "--one", str(ratio), str(bits), name]
+        fresh, again = map(float, subprocess.run(command, capture_output=True, check=True, text=True).stdout.split())
+        found[kind] = fresh - again
+        print(f"{name} {kind}: {fresh:.1f} s in a process of its own, then {again:.1f} s", flush=True)
+    ev = evaluator(grid)
+    losses, began = [], time.perf_counter()
+    for ratio, bits in itertools.product(grid.ratios, sorted(grid.bits)):
+        first = time.perf_counter()
+        loss = ev.predict_loss(grid.candidate(ratio, bits, 1))
+        losses.append({"ratio": ratio, "bits": bits, "loss": loss, "seconds": time.perf_counter() - first})
+    print(f"{name}: losses predicted in {time.perf_counter() - began:.1f} s, statistics included", flush=True)
+    return {"calibrate_seconds": found, "losses": losses}
+
+
+def one(name: str, ratio: float, bits: float) -> None:
+    """Print the seconds that making a model takes, with statistics and, of its like, without."""
+    grid = GRIDS[name]
+    ev = evaluator(grid)
+    for _ in range(2):
+        began = time.perf_counter()
+        ev.compressed(grid.candidate(ratio, bits, 1))
+        print(time.perf_counter() - began)
+        ev.recipes.built.clear()
+
+
 def record(name: str) -> dict[str, Any]:
     """Measure every cell of a grid, recipe by recipe."""
     grid = GRIDS[name]
@@ -178,9 +211,17 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="+", choices=sorted(GRIDS))
     parser.add_argument("--again", action="store_true")
+    parser.add_argument("--making", action="store_true")
+    parser.add_argument("--one", nargs=2, type=float, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
+    if arguments.one is not None:
+        one(arguments.names[0], *arguments.one)
+        return 0
     for name in arguments.names:
-        found = again(name) if arguments.again else record(name)
+        if arguments.making:
+            found = {**read(name), **making(name)}
+        else:
+            found = again(name) if arguments.again else {**record(name), **making(name)}
         path_of(name).write_bytes(gzip.compress(json.dumps(found).encode(), mtime=0))
     return 0
 

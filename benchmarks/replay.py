@@ -16,12 +16,18 @@ from typing import Any
 
 import numpy as np
 
+from objectives.metrics import is_behind
 from objectives.types import Candidate, Failure, Gate, Measurement, Outcome, Reason, Score
 from objectives.verdict import contest, estimated, gains, judge
 from search.pareto import Floats, hypervolume, non_dominated
 from search.space import Axis
 
 Key = tuple[float, float]
+
+
+def needs_of(ratio: float, bits: float) -> frozenset[str]:
+    """What a model needs statistics for."""
+    return frozenset(["pruning"] * (ratio > 0) + ["quantization"] * (bits < 16))
 
 
 @dataclass(frozen=True)
@@ -59,9 +65,10 @@ class Grid:
 
     @property
     def exhaustive_seconds(self) -> float:
-        """Of measuring every cell by itself: load, compress, score, time."""
+        """Of measuring every cell by itself: load, statistics, compress, score, time."""
         return sum(
             self.recorded["load_seconds"]
+            + self.statistics_seconds(needs_of(cell["ratio"], cell["bits"]))
             + own["compress_seconds"]
             + own["score_seconds"]
             + cell.get("time_seconds", 0.0)
@@ -74,7 +81,13 @@ class Grid:
         """Of measuring every cell, each model made and scored once."""
         models = sum(own["compress_seconds"] + own["score_seconds"] for own in self.recipes.values())
         timed = sum(cell.get("time_seconds", 0.0) for cell in self.recorded["cells"])
-        return float(self.recorded["load_seconds"] + models + timed)
+        all_needed = self.statistics_seconds(frozenset({"pruning", "quantization"}))
+        return float(self.recorded["load_seconds"] + all_needed + models + timed)
+
+    def statistics_seconds(self, needs: frozenset[str]) -> float:
+        """Of a process that makes models that need statistics for those."""
+        kind = "both" if len(needs) == 2 else next(iter(needs), None)
+        return 0.0 if kind is None else float(self.recorded["calibrate_seconds"][kind])
 
     # ---- the truth
 
@@ -93,6 +106,11 @@ class Grid:
         """[members, objectives]"""
         points = np.array(list(self.points.values()))
         return points[non_dominated(points)]
+
+    def members(self, keys: Sequence[tuple[float, float, int]]) -> int:
+        """How many of those cells are feasible and not dominated by another of them, repeats once."""
+        mine = np.array([self.points[key] for key in dict.fromkeys(keys) if key in self.points]).reshape(-1, 2)
+        return int(non_dominated(mine).sum()) if len(mine) else 0
 
     def share(self, keys: Sequence[tuple[float, float, int]]) -> tuple[float, float, int]:
         """Hypervolume of those cells over that of the true front; the factor, less one, within which they cover it; how
@@ -116,11 +134,13 @@ class Replay:
     spent: float = 0.0
     shares: dict[Key, float] = field(default_factory=dict)
     wrong: int = 0
+    timed: int = 0
     trail: list[tuple[float, tuple[float, float, int]]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self._seen: dict[Key, int] = {}
         self._made: set[Key] = set()
+        self._needs: frozenset[str] = frozenset()
         self._order = list(range(len(self.grid.baseline.examples)))
         random.Random(self.seed).shuffle(self._order)
         self._left = time.perf_counter()
@@ -147,31 +167,60 @@ class Replay:
         self._left = time.perf_counter()
         return _done(found)
 
+    def predict_losses(self, candidates: Sequence[Candidate]) -> Future[list[float]]:
+        found = []
+        known = {(each["ratio"], each["bits"]): each for each in self.grid.recorded.get("losses", ())}
+        for key in map(_key, candidates):
+            found.append(known[key]["loss"] if key in known else float("nan"))
+            if key in known:
+                self._calibrate(key)
+                self.spent += min(known[key]["seconds"], 0.1)  # the rest is what statistics took
+        return _done(found)
+
+    def _calibrate(self, key: Key) -> None:
+        """Pay for statistics that no model needed before."""
+        before = self.grid.statistics_seconds(self._needs)
+        self._needs |= needs_of(*key)
+        self.spent += max(0.0, self.grid.statistics_seconds(self._needs) - before)
+
     def _outcome(self, candidate: Candidate, gate: Gate | None) -> Outcome:
-        key = (candidate.pruning.ratio, float(candidate.quantization.bits))
+        """Stage by stage as :mod:`objectives.evaluator` goes."""
+        key = _key(candidate)
         own, cell = self.grid.recipes[key], self.grid.cells[(*key, candidate.workload.batch_size)]
-        spent = {"compress_seconds": 0.0 if key in self._made else own["compress_seconds"]}
+        if "metrics" not in cell:
+            self.spent += cell["seconds"]
+            return Failure(Reason(cell["reason"]), cell["message"])
+        self._calibrate(key)
+        spent = {"compress_seconds": 0.0 if key in self._made else own["compress_seconds"], "score_seconds": 0.0}
         self._made.add(key)
-        score, seconds = self._scored(key, gate)
-        spent["score_seconds"] = seconds
-        metrics = {"accuracy": score.accuracy, "accuracy_stderr": score.stderr, "examples": float(len(score.examples))}
-        facts = {}
-        if gate is not None:
-            judged = judge(score, self.grid.baseline, self.grid.floor, gate.error)
-            facts = {"verdict": judged.decision, "verdict_by": judged.method}
-            self.wrong += (judged.decision == "reached") != (self.grid.score(key).accuracy >= self.grid.floor)
-        score = estimated(score, self.grid.baseline)
-        metrics["accuracy"] = score.accuracy
-        timed = not (gate is not None and gate.skip and facts["verdict"] == "missed")
+        metrics, facts, examples, ids = {"weight_bytes": cell["metrics"]["weight_bytes"]}, {}, {}, ()
+        timed = gate is None or bool(gate.ahead)
+        if timed and gate is not None and any(is_behind(cell["metrics"], other) for other in gate.ahead):
+            facts = {"verdict": "unscored"}
+        else:
+            score, spent["score_seconds"] = self._scored(key, gate)
+            facts = self._verdict(key, score, gate)
+            score = estimated(score, self.grid.baseline)
+            examples, ids = {"accuracy": score.examples}, score.ids
+            metrics |= {"accuracy": score.accuracy, "accuracy_stderr": score.stderr}
+            metrics |= {"examples": float(len(score.examples))}
+            timed = timed or gate is None or facts["verdict"] != "missed" or not gate.skip
         if timed:
-            if "metrics" not in cell:
-                self.spent += sum(spent.values()) + cell["seconds"]
-                return Failure(Reason(cell["reason"]), cell["message"])
-            metrics = {**cell["metrics"], **metrics, "timing_seconds": cell["time_seconds"]}
-        self.spent += sum(spent.values()) + (cell["time_seconds"] if timed else 0.0)
-        self.trail.append((self.spent, (*key, candidate.workload.batch_size)))
-        metrics |= spent | {"weight_bytes": cell["metrics"]["weight_bytes"]}
-        return Measurement(metrics, {"accuracy": score.examples}, (), facts, score.ids)
+            ran = {name: value for name, value in cell["metrics"].items() if name != "accuracy"}
+            metrics = {**ran, **metrics, "timing_seconds": cell["time_seconds"]}
+            spent["run_seconds"] = cell["time_seconds"]
+            self.timed += 1
+        self.spent += sum(spent.values())
+        if timed and "accuracy" in metrics:
+            self.trail.append((self.spent, (*key, candidate.workload.batch_size)))
+        return Measurement(metrics | spent, examples, (), facts, ids)
+
+    def _verdict(self, key: Key, score: Score, gate: Gate | None) -> dict[str, str]:
+        if gate is None:
+            return {}
+        judged = judge(score, self.grid.baseline, self.grid.floor, gate.error)
+        self.wrong += (judged.decision == "reached") != (self.grid.score(key).accuracy >= self.grid.floor)
+        return {"verdict": judged.decision, "verdict_by": judged.method}
 
     def _scored(self, key: Key, gate: Gate | None) -> tuple[Score, float]:
         whole, base = self.grid.score(key), self.grid.baseline
@@ -193,6 +242,10 @@ class Replay:
         chosen = self._order[start:stop]
         examples = tuple(whole.examples[index] for index in chosen)
         return Score(0.0, 0.01, examples, ids=tuple(whole.ids[index] for index in chosen), total=len(whole.examples))
+
+
+def _key(candidate: Candidate) -> Key:
+    return candidate.pruning.ratio, float(candidate.quantization.bits)
 
 
 def _done(value: Any) -> Future[Any]:

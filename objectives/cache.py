@@ -8,6 +8,7 @@ made again. When all is larger than allowed, what was not used for longest goes.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import logging
@@ -103,7 +104,7 @@ class Cache:
                 os.replace(part, final)
             self._shrink()
         except OSError as error:
-            if not (final.is_dir() and any(final.iterdir())):
+            if error.errno not in _TAKEN:
                 log.warning("cannot write to the cache %s: %s", self.folder, error)
 
     def _shrink(self) -> None:
@@ -129,6 +130,10 @@ class Cache:
                         shutil.rmtree(path, ignore_errors=True)
                     continue
                 yield _Entry(path, _size(path), used)
+
+
+_TAKEN = (errno.ENOTEMPTY, errno.EEXIST)
+"""Another process put the folder there meanwhile, even if a third removed it since."""
 
 
 @dataclass(frozen=True)

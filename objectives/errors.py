@@ -4,6 +4,8 @@ ObjectiveError
 ├── ModelError     a checkpoint is missing, incomplete, foreign or unsafe
 ├── AssetError     a fetched model or data set is missing or damaged (objectives.assets)
 └── Unsupported    this candidate cannot be built or run here: the trial fails with that reason
+MemoryError
+└── DoesNotFit     this candidate needs more memory than there is, by prediction
 """
 
 from __future__ import annotations
@@ -19,3 +21,11 @@ class ModelError(ObjectiveError):
 
 class Unsupported(ObjectiveError):
     """No kernel, family or device for what the candidate asks."""
+
+
+class DoesNotFit(MemoryError):
+    """``needed`` bytes where ``free`` are left, known before anything was tried."""
+
+    def __init__(self, needed: int, free: int) -> None:
+        super().__init__(f"out of memory by prediction: {needed / 2**20:,.0f} MiB needed, {free / 2**20:,.0f} MiB free")
+        self.excess = needed / max(free, 1) - 1

@@ -2,31 +2,34 @@
 
 What a model is (its bytes, its accuracy) depends on the recipe, not on the batch size: both are found once per recipe.
 With a cache, what a stage found is kept by its content, and a candidate that is known in full is not even built. With a
-gate, accuracy is scored as far as the floor asks for, and what misses it may go untimed.
+gate, accuracy is scored as far as the floor asks for; what misses it may go untimed, and what is behind another in
+everything else unscored.
 """
 
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import Any
 
 import torch
 
-from objectives.errors import ModelError, Unsupported
+from objectives.errors import DoesNotFit, ModelError, Unsupported
 from objectives.measuring.bench import Ran, Reference
 from objectives.measuring.fingerprint import fingerprint
 from objectives.measuring.footprint import Footprint
 from objectives.measuring.weighing import block_weights, weigh
+from objectives.metrics import is_behind
 from objectives.models import LoadedModel
 from objectives.problem import Problem
 from objectives.recipes import Recipe, Recipes, recipe_of
 from objectives.running import Running
 from objectives.scoring import Scored, Scorer
 from objectives.tasks.paired import paired_difference
-from objectives.types import Candidate, Failure, Gate, Measurement, Outcome, Reason, Score
+from objectives.types import Candidate, Failure, Gate, Measurement, Outcome, Pruner, Quantizer, Reason, Score
 from objectives.verdict import judge
 
 _VOLATILE = ("git_revision", "kernel", "python", "paretune")
@@ -40,6 +43,21 @@ class Weighed:
     metrics: Mapping[str, float]
     notes: tuple[str, ...]
     simulated: bool
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """What a trial says of it: ``scored`` is None where it was not asked."""
+
+    scored: Scored | None
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    facts: Mapping[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+
+_UNSCORED = Accuracy(
+    None, facts={"verdict": "unscored"}, notes=("not scored: another is at least as good in every objective",)
+)
 
 
 class Evaluator:
@@ -56,6 +74,8 @@ class Evaluator:
         self.running = Running(self.recipes)
         self._scorer = Scorer(self.recipes)
         self._weighed: dict[Recipe, Weighed] = {}
+        self._losses: dict[Pruner | Quantizer, float] = {}
+        self._run_seconds = 0.0
 
     def __call__(self, candidate: Candidate, gate: Gate | None = None) -> Outcome:
         """Measure one candidate. What cannot be measured comes back as a Failure, never as an exception.
@@ -69,6 +89,9 @@ class Evaluator:
         except torch.linalg.LinAlgError as error:  # type: ignore[attr-defined]
             text = "a matrix of this recipe has no inverse: more calibration rows, damping or ridge would give it one"
             return Failure(Reason.UNSUPPORTED, f"{text} ({str(error).splitlines()[0]})")
+        except DoesNotFit as error:
+            self.recipes.built.clear()
+            return Failure(Reason.OUT_OF_MEMORY, str(error), error.excess)
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise
@@ -83,14 +106,37 @@ class Evaluator:
         ``predicted_peak``: bytes of its weights and of a run. What one cannot tell is absent. Raises Unsupported for a
         candidate that cannot be built.
         """
-        found = {}
-        if not candidate.recovery.trains or candidate.pruning == self.problem.baseline.pruning:
-            statistics = self.recipes.statistics
-            found["predicted_loss"] = candidate.pruning.predict(statistics) + candidate.quantization.predict(statistics)
+        found = {"predicted_loss": self.predict_loss(candidate)}
         shapes = self.recipes.shapes(candidate)
         if shapes is not None:
             found["predicted_peak"] = float(shapes.peak)
         return {name: value for name, value in found.items() if not math.isnan(value)}
+
+    def predict_losses(self, candidates: Sequence[Candidate]) -> list[float]:
+        """The first of these alone; NaN for what one cannot tell or build."""
+        return [self._predicted_loss(candidate) for candidate in candidates]
+
+    def _predicted_loss(self, candidate: Candidate) -> float:
+        name = self.recipes.name(candidate, "predict")
+        kept = self._get("predict", name)
+        if kept is not None:
+            return math.nan if kept["loss"] is None else float(kept["loss"])
+        try:
+            loss = self.predict_loss(candidate)
+        except Unsupported:
+            loss = math.nan
+        self._put("predict", name, {"loss": loss if math.isfinite(loss) else None})
+        return loss
+
+    def predict_loss(self, candidate: Candidate) -> float:
+        """Of one candidate, where nothing is kept; each part is asked once, whatever it goes with."""
+        trained = candidate.recovery.trains and candidate.pruning != self.problem.baseline.pruning
+        if trained or not getattr(candidate.quantization, "predicts", True):
+            return math.nan
+        for part in (candidate.pruning, candidate.quantization):
+            if part not in self._losses:
+                self._losses[part] = part.predict(self.recipes.statistics)
+        return self._losses[candidate.pruning] + self._losses[candidate.quantization]
 
     def confirm(self, candidates: Sequence[Candidate]) -> list[Measurement]:
         """Time ``candidates`` once more, against each other; speed only.
@@ -113,6 +159,7 @@ class Evaluator:
         return self._scorer.score(candidate).score
 
     def _measure(self, candidate: Candidate, gate: Gate | None) -> Outcome:
+        self._run_seconds = 0.0
         known = self._known_run(candidate)
         shapes = self.recipes.shapes(candidate) if known is None else None
         reference = self.running.reference(candidate, shapes) if known is None else None
@@ -121,23 +168,36 @@ class Evaluator:
             self.score(self.problem.baseline)
         with self.running.parked(reference == "sentinel"):
             weighed = self._weigh(candidate)
+            ran = known
+            if gate is not None and gate.ahead and not weighed.simulated:
+                ran = known or self._run(candidate, reference, shapes, weighed)
+                if any(is_behind({**weighed.metrics, **ran.metrics}, other) for other in gate.ahead):
+                    return self._measurement(candidate, weighed, ran, _UNSCORED, known)
             scored = self._scorer.score(candidate, gate)
-            metrics, facts = self._accuracy(scored, gate)
-            missed = gate is not None and gate.skip and facts.get("verdict") == "missed"
+            accuracy = self._accuracy(scored, gate)
             if weighed.simulated:  # rounded but not stored so: its speed and bytes would be those of 16 bits
                 ran = Ran({}, notes=("simulated",))
-            elif missed:
+            elif ran is None and gate is not None and gate.skip and accuracy.facts.get("verdict") == "missed":
                 ran = Ran({}, notes=("not timed: its accuracy misses the floor",))
-            else:
-                ran = known or self._run(candidate, reference, shapes, weighed)
-        metrics = {**weighed.metrics, **metrics, **ran.metrics, **self._stages(candidate, scored, known)}
+            elif ran is None:
+                ran = self._run(candidate, reference, shapes, weighed)
+        return self._measurement(candidate, weighed, ran, accuracy, known)
+
+    def _measurement(
+        self, candidate: Candidate, weighed: Weighed, ran: Ran, accuracy: Accuracy, known: Ran | None
+    ) -> Outcome:
+        metrics = {**weighed.metrics, **accuracy.metrics, **ran.metrics}
+        metrics |= self._stages(candidate, accuracy.scored, known)
         wrong = [name for name, value in metrics.items() if not math.isfinite(value)]
         if wrong:
             return Failure(Reason.NOT_FINITE, f"{', '.join(wrong)} not finite")
-        samples = {**ran.samples, "accuracy": scored.score.examples}
-        return Measurement(metrics, samples, (*ran.notes, *weighed.notes), {**ran.facts, **facts}, scored.score.ids)
+        score = None if accuracy.scored is None else accuracy.scored.score
+        samples = dict(ran.samples) if score is None else {**ran.samples, "accuracy": score.examples}
+        facts = {**ran.facts, **accuracy.facts}
+        notes = (*ran.notes, *weighed.notes, *accuracy.notes)
+        return Measurement(metrics, samples, notes, facts, () if score is None else score.ids)
 
-    def _accuracy(self, scored: Scored, gate: Gate | None) -> tuple[dict[str, float], dict[str, str]]:
+    def _accuracy(self, scored: Scored, gate: Gate | None) -> Accuracy:
         """What is known of it, of its difference to the baseline, and of the floor."""
         baseline, score = self._scorer.baseline(), self._scorer.estimated(scored.score)
         found = {"accuracy": score.accuracy, "accuracy_stderr": score.stderr}
@@ -150,17 +210,21 @@ class Evaluator:
                 found["accuracy_difference.low"], found["accuracy_difference.high"] = difference.low, difference.high
         facts: dict[str, str] = {} if score.link == "mean" else {"link": score.link}
         if gate is None or not math.isfinite(score.accuracy):
-            return found, facts
+            return Accuracy(scored, found, facts)
         judged = judge(scored.score, baseline, gate.floor(baseline.accuracy), gate.error)
         if math.isfinite(judged.low):
             found["accuracy_interval.low"], found["accuracy_interval.high"] = judged.low, judged.high
-        return found, {**facts, "verdict": judged.decision, "verdict_by": judged.method}
+        return Accuracy(scored, found, {**facts, "verdict": judged.decision, "verdict_by": judged.method})
 
-    def _stages(self, candidate: Candidate, scored: Scored, known: Ran | None) -> dict[str, float]:
+    def _stages(self, candidate: Candidate, scored: Scored | None, known: Ran | None) -> dict[str, float]:
         """Seconds that each stage took now, and that earlier work spared."""
-        compress = self.recipes.seconds.pop(recipe_of(candidate), 0.0)
-        saved = scored.saved + (known.metrics["timing_seconds"] if known is not None else 0.0)
-        return {"compress_seconds": compress, "score_seconds": scored.seconds, "saved_seconds": saved}
+        spared = 0.0 if known is None else known.metrics["timing_seconds"]
+        return {
+            "compress_seconds": self.recipes.seconds.pop(recipe_of(candidate), 0.0),
+            "score_seconds": 0.0 if scored is None else scored.seconds,
+            "run_seconds": self._run_seconds,
+            "saved_seconds": spared + (0.0 if scored is None else scored.saved),
+        }
 
     # ---- weighing
 
@@ -200,7 +264,9 @@ class Evaluator:
     def _run(
         self, candidate: Candidate, reference: Reference | None, shapes: Footprint | None, weighed: Weighed
     ) -> Ran:
+        began = time.perf_counter()
         ran = self.running.run(candidate, reference, shapes, weighed.metrics)
+        self._run_seconds = time.perf_counter() - began
         if not ran.metrics.get("contended") and all(map(math.isfinite, ran.metrics.values())):
             self._put("time", self._run_name(candidate), asdict(ran))
         return ran

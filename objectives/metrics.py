@@ -94,6 +94,7 @@ CONDITIONS: Mapping[str, Metric] = _metrics(
     Metric("accuracy_interval.high", "", True, "upper end of that"),
     Metric("compress_seconds", "s", False, "that the model took to make, or to load from the cache"),
     Metric("score_seconds", "s", False, "that scoring took now"),
+    Metric("run_seconds", "s", False, "that running it took now: speed, memory, and what it is compared with"),
     Metric("saved_seconds", "s", True, "of scoring and timing that earlier work spared"),
     Metric("rounds", "", True, "timed rounds that count"),
     Metric("rounds_strained", "", False, "rounds put aside because something slowed the machine"),
@@ -114,3 +115,11 @@ CONDITIONS: Mapping[str, Metric] = _metrics(
     Metric("other_processes", "", False, "other processes that compute on the GPU"),
 )
 """What went on while a trial was measured: shown and kept, no objective."""
+
+
+def is_behind(metrics: Mapping[str, float], other: Mapping[str, float]) -> bool:
+    """Whether ``other`` is at least as good in every quantity that it names."""
+    return all(
+        name in metrics and (metrics[name] <= value if METRICS[name].higher_is_better else metrics[name] >= value)
+        for name, value in other.items()
+    )

@@ -13,6 +13,7 @@ from dataclasses import replace
 from functools import cached_property
 
 from objectives.checkpoint import disk_bytes
+from objectives.errors import DoesNotFit
 from objectives.measuring.bench import Bench, Ran, Reference
 from objectives.measuring.fingerprint import digest, fingerprint
 from objectives.measuring.footprint import Footprint
@@ -146,7 +147,7 @@ class Running:
         return self._dense[workload]
 
     def reference(self, candidate: Candidate, shapes: Footprint | None) -> Reference | None:
-        """What a candidate is timed beside. Raises MemoryError where it cannot fit."""
+        """What a candidate is timed beside. Raises DoesNotFit."""
         if candidate == self._problem.baseline:
             return None
         asked = self._problem.timing.reference
@@ -160,9 +161,7 @@ class Running:
         if needed <= free:
             return "baseline" if asked == "auto" else asked
         if asked == "baseline" or needed > free + self._parkable():
-            raise MemoryError(
-                f"out of memory by prediction: {needed / 2**20:,.0f} MiB needed, {free / 2**20:,.0f} MiB free"
-            )
+            raise DoesNotFit(needed, free)
         return "sentinel"
 
     def _parkable(self) -> int:

@@ -67,10 +67,11 @@ class Measurement:
 
 @dataclass(frozen=True)
 class Failure:
-    """Why a candidate could not be measured."""
+    """Why a candidate could not be measured; ``severity``: by what share it exceeds a limit, 1 where nobody knows."""
 
     reason: Reason
     message: str
+    severity: float = 1.0
 
 
 Outcome = Measurement | Failure
@@ -103,13 +104,16 @@ class Gate:
     missed.
 
     ``epsilon``: the floor, a share of the baseline's accuracy where ``relative``. ``error``: the chance of a wrong
-    answer that one recipe may have. ``skip``: a candidate that misses the floor is not timed.
+    answer that one recipe may have. ``skip``: a candidate that misses the floor is not timed; ``ahead``: what
+    others measured that keep it, by metric: a candidate is timed before it is scored, and not scored at all where one
+    of them is at least as good in everything.
     """
 
     epsilon: float
     relative: bool
     error: float
     skip: bool = False
+    ahead: tuple[Mapping[str, float], ...] = ()
 
     def floor(self, baseline_accuracy: float) -> float:
         """The lowest accuracy allowed, in [0, 1]."""

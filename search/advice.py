@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
+from search.feasible import is_scored
 from search.floor import AccuracyFloor
 from search.front import ParetoFront, baseline_of
 from search.records import TrialRecord
@@ -16,7 +17,7 @@ def advice(records: Sequence[TrialRecord], front: ParetoFront, floor: AccuracyFl
     """A line each: what binds, the nearest candidates, and the floor that would have done. Empty with a front."""
     if front.front:
         return ()
-    scored = [r for r in records if r.state == "complete" and r.cached_from is None]
+    scored = [r for r in records if is_scored(r) and r.cached_from is None]
     failures = Counter(r.reason.replace("_", " ") for r in records if r.state == "failed")
     if not scored:
         reasons = ", ".join(f"{reason} {count}x" for reason, count in failures.most_common())

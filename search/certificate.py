@@ -14,11 +14,11 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from search.feasible import Certainty, certainty_of, is_open
+from search.feasible import Certainty, certainty_of, is_open, is_scored
 from search.front import ParetoFront
 from search.frontier.evidence import implied, known_of
 from search.frontier.grid import MOST_CELLS, Grid, Indices
-from search.frontier.outlook import Forecaster, Known, Outlook, milder_than
+from search.frontier.outlook import Forecaster, Hint, Known, Outlook, milder_than
 from search.records import TrialRecord
 from search.space import Cell
 
@@ -75,14 +75,18 @@ def certify(
     records: Sequence[TrialRecord],
     front: ParetoFront,
     error: float = 0.05,
-    resolution: float = 0.01,
+    resolution: float = 0.02,
     tolerance: float = 0.005,
+    hint: Hint | None = None,
 ) -> Certificate | None:
-    """The certificate of ``front``; None where the grid is too large to be enumerated."""
+    """The certificate of ``front``; None where the grid is too large to be enumerated.
+
+    The settings are those of :class:`search.samplers.frontier.FrontierSampler`.
+    """
     if len(grid) > MOST_CELLS:
         return None
     known = known_of(grid, records, front.objectives, front.floor)
-    forecaster = Forecaster(tolerance, resolution)
+    forecaster = Forecaster(tolerance, resolution, hint)
     outlook = forecaster.look(known)
     trials = {index: record for record in records if (index := grid.index(record.params)) is not None}
     chances = outlook.feasible * outlook.gain
@@ -98,10 +102,10 @@ def certify(
         short=tuple(
             record.number
             for record in records
-            if record.state == "complete" and record.cached_from is None and is_open(record, front.floor)
+            if is_scored(record) and record.cached_from is None and is_open(record, front.floor)
         ),
         standings=tuple(writer.standing(index) for index in range(len(grid))),
-        seconds=float(forecaster.cost(known)[left].sum()),
+        seconds=float(outlook.cost[left].sum()),
     )
 
 
@@ -152,9 +156,7 @@ class _Writer:
     ) -> None:
         self.grid, self.known, self.outlook, self.trials, self.left = grid, known, outlook, trials, left
         self.harder = milder_than(grid)
-        self.scored = {
-            int(grid.recipes[index]): record for index, record in trials.items() if record.state == "complete"
-        }
+        self.scored = {int(grid.recipes[index]): record for index, record in trials.items() if is_scored(record)}
         self.front = known.front
         self.failures = [(index, record) for index, record in trials.items() if record.state == "failed"]
 
@@ -162,8 +164,8 @@ class _Writer:
         """Of the cell of that number."""
         cell, trial = self.grid.cell(index), self.trials.get(index)
         chance = float(self.outlook.feasible[index] * self.outlook.gain[index])
-        if trial is not None and self.known.measured[index]:
-            return Standing(cell, MEASURED, trial.number, "")
+        if trial is not None and self.known.measured[index] and (is_scored(trial) or index not in self.left):
+            return self._measured(index, cell, trial)
         if self.known.closed[index]:
             return self._failed(index, cell, trial)
         recipe = int(self.grid.recipes[index])
@@ -176,6 +178,12 @@ class _Writer:
             return self._assumed(recipe, cell, chance)
         member, margin = self._dominator(index)
         return Standing(cell, DOMINATED, member, f"expected {margin:+.1%} behind in all objectives", chance)
+
+    def _measured(self, index: int, cell: Cell, trial: TrialRecord) -> Standing:
+        if is_scored(trial):
+            return Standing(cell, MEASURED, trial.number, "")
+        member, margin = self._dominator(index)
+        return Standing(cell, MEASURED, trial.number, f"not scored: {margin:+.1%} behind trial {member} in everything")
 
     def _failed(self, index: int, cell: Cell, trial: TrialRecord | None) -> Standing:
         if trial is not None and trial.state == "failed":

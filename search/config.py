@@ -27,7 +27,7 @@ from search.executors.protocol import Executor
 from search.floor import AccuracyFloor
 from search.samplers.distinct import DistinctSampler
 from search.samplers.frontier import Informed
-from search.space import PARTS, Space, build_space
+from search.space import PARTS, Cell, Space, build_space
 from search.stopping import Limits
 from search.tracking.protocol import Tracker
 from search.tradeoff import Tradeoff
@@ -50,7 +50,7 @@ _KINDS = {
 }
 """What the object of each key must be able to do."""
 
-_OTHERS = {*PARTS, "space", "sampler", "cache", "allow_targets", "hydra", "experiment"}
+_OTHERS = {*PARTS, "space", "sampler", "first", "cache", "allow_targets", "hydra", "experiment"}
 
 Text = Annotated[str, Field(strict=True, min_length=1)]
 
@@ -66,6 +66,7 @@ class Scalars:
     max_seconds: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None
     patience: Annotated[int, Field(strict=True, ge=1)] | None
     seed: Annotated[int, Field(strict=True, ge=0)]
+    warm_start: Text | None
     home: Text
     storage: Text
     confirm: Annotated[bool, Field(strict=True)]
@@ -82,6 +83,8 @@ class StudyConfig:
     limits: Limits
     confirm: bool
     seed: int
+    warm_start: str | None
+    first: tuple[Cell, ...]
     home: Path
     storage: str
     model: Checkpoint
@@ -132,6 +135,8 @@ def build_config(resolved: Mapping[str, Any], swept: str = "") -> StudyConfig:
         limits=Limits(scalars.n_trials, scalars.max_seconds, scalars.patience),
         confirm=scalars.confirm,
         seed=scalars.seed,
+        warm_start=scalars.warm_start,
+        first=_first(resolved.get("first"), space),
         home=Path(scalars.home).expanduser().absolute(),
         storage=_absolute_sqlite(scalars.storage),
         floor=parts.pop("accuracy_floor"),
@@ -240,6 +245,23 @@ def _cache(node: Any, allowed: tuple[str, ...]) -> Cache | None:
     if not isinstance(built, Cache):
         raise ConfigError(f"cache._target_: {node.get('_target_')!r} is no cache")
     return replace(built, folder=str(Path(built.folder).expanduser().absolute()))
+
+
+def _first(listed: Any, space: Space) -> tuple[Cell, ...]:
+    """Cells to begin with; what one does not name is as in the baseline. Raises ConfigError for others."""
+    if listed is None:
+        return ()
+    if not isinstance(listed, list) or not all(isinstance(each, Mapping) for each in listed):
+        raise ConfigError(f"first: expected a list of cells, as [{{pruning.ratio: 0.1}}], got {listed!r}")
+    start = {axis.path: value for axis in space.axes if (value := space.baseline()[axis.path]) is not None}
+    cells = []
+    for each in listed:
+        cell = {**start, **each}
+        if cell not in space:
+            values = "; ".join(f"{axis.path}: {list(axis.values)}" for axis in space.axes)
+            raise ConfigError(f"first: {dict(each)} is no cell of the space; there are {values}")
+        cells.append(cell)
+    return tuple(cells)
 
 
 def _study_name(scalars: Scalars, resolved: Mapping[str, Any], swept: str) -> str:

@@ -25,8 +25,13 @@ class Decision:
     exact: bool
 
 
+def is_scored(record: TrialRecord) -> bool:
+    """Whether it was measured, accuracy included: what is behind another in every objective may go without."""
+    return record.state == "complete" and "accuracy" in record.metrics
+
+
 def decision_of(record: TrialRecord, floor: float) -> Decision:
-    """Of a complete record. Of another floor than it was judged by, only a score of all examples decides."""
+    """Of a scored record. Of another floor than it was judged by, only a score of all examples decides."""
     verdict = record.facts.get("verdict")
     by = record.facts.get("verdict_by", "exact")
     if verdict is not None and by != "exact" and record.metrics.get("floor") == floor:
@@ -67,6 +72,7 @@ def judged_again(
 
     ``error``: of one recipe. A trial whose examples are not stored keeps its verdict, which holds for its own floor.
     """
+    scorers = {_recipe(record): record for record in reversed(records) if is_scored(record)}
     scored = {number for number, stored in samples.items() if stored.get("accuracy") and stored.get("ids")}
     start = next((record for record in records if record.is_baseline and record.number in scored), None)
     if start is None:
@@ -80,8 +86,25 @@ def judged_again(
     found = []
     for record in records:
         source = record.number if record.cached_from is None else record.cached_from
+        scorer = scorers.get(_recipe(record))
+        if record.state == "complete" and not is_scored(record) and scorer is not None:
+            record, source = _scored_as(record, scorer), scorer.number
         found.append(_judged(record, samples[source], baseline, floor, error) if source in scored else record)
     return found
+
+
+def _recipe(record: TrialRecord) -> frozenset[tuple[str, object]]:
+    return frozenset((path, value) for path, value in record.params.items() if not path.startswith("workload."))
+
+
+def _scored_as(record: TrialRecord, other: TrialRecord) -> TrialRecord:
+    """One that was not scored, with what another trial of its recipe found."""
+    metrics = {
+        name: value for name, value in other.metrics.items() if name.startswith(("accuracy", "examples", "floor"))
+    }
+    facts = {name: text for name, text in other.facts.items() if name.startswith("verdict") or name == "link"}
+    notes = (*(note for note in record.notes if not note.startswith("not scored")), f"scored as trial {other.number}")
+    return replace(record, metrics={**record.metrics, **metrics}, facts={**record.facts, **facts}, notes=notes)
 
 
 def _judged(

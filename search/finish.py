@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -18,6 +18,7 @@ from search.errors import NothingFeasible
 from search.formatting import confirmation, rows_of, verdict
 from search.front import ParetoFront, frame, searched_columns
 from search.frontier.grid import Grid
+from search.hint import hint_from
 from search.records import TrialRecord
 from search.report import StudyInfo, write_report
 from search.samplers.frontier import FrontierSampler
@@ -27,7 +28,9 @@ from search.study import StudyResult
 def finish(result: StudyResult) -> int:
     """Report, track and print ``result``; returns the exit code."""
     config, front = result.config, result.front
-    info = study_info(config, result.records, front, result.machine, result.stop_reason, result.confirmation)
+    info = study_info(
+        config, result.records, front, result.machine, result.stop_reason, result.confirmation, result.losses
+    )
     folder = report_folder(config)
     files = write_report(folder, info, result.records, front)
     noted = {**tags(info, front, result.machine), "mlflow.note.content": (folder / "report.md").read_text()}
@@ -51,8 +54,9 @@ def study_info(
     machine: Mapping[str, str],
     stop_reason: str,
     confirmation: Confirmation,
+    losses: Sequence[float] | None = None,
 ) -> StudyInfo:
-    """What the report says beside the trials."""
+    """What the report says beside the trials; ``losses``: as predicted, by recipe."""
     baseline = next((record.number for record in records if record.is_baseline and record.state == "complete"), None)
     task = type(config.task).__name__
     return StudyInfo(
@@ -75,7 +79,7 @@ def study_info(
         dropped=confirmation.dropped,
         unconfirmed=confirmation.failed,
         rate="tokens/s" if config.model.head == "causal_lm" else "samples/s",
-        certificate=_certificate(config, records, front),
+        certificate=_certificate(config, records, front, losses),
         advice=advice(records, front, config.floor),
         headline=_headline(config, records),
     )
@@ -94,11 +98,15 @@ def _headline(config: StudyConfig, records: tuple[TrialRecord, ...]) -> dict[str
     return found
 
 
-def _certificate(config: StudyConfig, records: tuple[TrialRecord, ...], front: ParetoFront) -> Certificate | None:
+def _certificate(
+    config: StudyConfig, records: tuple[TrialRecord, ...], front: ParetoFront, losses: Sequence[float] | None
+) -> Certificate | None:
     """As sure as the study asked for, where its sampler knows how sure that is."""
     grid, sampler = Grid(config.space.axes), config.sampler(0)
     if isinstance(sampler, FrontierSampler):
-        return certify(grid, records, front, sampler.error, sampler.resolution, sampler.tolerance)
+        return certify(
+            grid, records, front, sampler.error, sampler.resolution, sampler.tolerance, hint_from(config, losses)
+        )
     return certify(grid, records, front)
 
 

@@ -154,6 +154,8 @@ def _status(row: Row) -> str:
         return f"failed: {str(row['reason'] or 'error').replace('_', ' ')}"
     if row["cached_from"] is not None:
         return f"repeat of {row['cached_from']}"
+    if row["accuracy"] is None:
+        return "behind, not scored"
     standing = "front" if row["on_front"] else "feasible" if row["feasible"] else "below the floor"
     return "recommended" if row["recommended"] else standing
 

@@ -9,6 +9,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from search.feasible import is_scored
 from search.front import baseline_of, minimised
 from search.records import TrialRecord
 
@@ -34,9 +35,7 @@ def offers(records: Sequence[TrialRecord], objective: str) -> list[Offer]:
     measured = [
         record
         for record in records
-        if record.state == "complete"
-        and record.cached_from is None
-        and math.isfinite(record.metrics.get(objective, math.nan))
+        if is_scored(record) and record.cached_from is None and math.isfinite(record.metrics.get(objective, math.nan))
     ]
     if baseline is None or objective not in baseline.metrics:
         return []

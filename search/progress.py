@@ -14,6 +14,7 @@ from rich.progress import Progress as RichProgress
 
 from objectives.types import Reason
 from search.config import StudyConfig
+from search.feasible import is_scored
 from search.front import ParetoFront
 from search.records import TrialRecord
 from search.study import Progress
@@ -127,4 +128,5 @@ def _last(record: TrialRecord) -> str:
     gains = "below the floor, not timed" if record.facts.get("verdict") == "missed" else "simulated"
     if "speedup" in metrics:
         gains = f"speed-up {metrics['speedup']:.2f}x, memory {metrics['memory_ratio']:.2f}x"
-    return f"trial {record.number} {cell}: accuracy {metrics['accuracy']:.3f}, {gains}{known}"
+    accuracy = f"accuracy {metrics['accuracy']:.3f}" if is_scored(record) else "behind, not scored"
+    return f"trial {record.number} {cell}: {accuracy}, {gains}{known}"

@@ -16,9 +16,10 @@ class TrialRecord:
 
     ``params``: values of the searched variables by dotted path (``pruning.ratio``). ``metrics``: names of
     ``objectives.metrics.METRICS`` in base units, empty when the trial failed. ``reason`` and ``message`` say why
-    it failed. ``cached_from``: number of the trial whose measurement answered this repeat of its cell.
-    ``seconds``: wall time of the trial; ``started``: ISO 8601, UTC. ``facts``: texts by name, such as why sampling
-    stopped. ``confirmed``: its speed was measured again, against the rest of the front.
+    it failed, ``severity`` by what share it exceeded a limit (1 where nobody knows). ``cached_from``: number of the
+    trial whose measurement answered this repeat of its cell. ``seconds``: wall time of the trial; ``started``: ISO
+    8601, UTC. ``facts``: texts by name, such as why sampling stopped. ``confirmed``: its speed was measured again,
+    against the rest of the front.
     """
 
     number: int
@@ -35,3 +36,4 @@ class TrialRecord:
     started: str = ""
     facts: Mapping[str, str] = field(default_factory=dict)
     confirmed: bool = False
+    severity: float = 1.0

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import uuid
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -36,7 +37,7 @@ from search.samplers.distinct import GRID
 log = logging.getLogger(__name__)
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
-RECORD, SAMPLES, DEFINITION, CONFIG, MACHINE, UID, CONFIRMATION, STOP = (
+RECORD, SAMPLES, DEFINITION, CONFIG, MACHINE, UID, CONFIRMATION, STOP, LOSSES = (
     "record",
     "samples",
     "definition",
@@ -45,6 +46,7 @@ RECORD, SAMPLES, DEFINITION, CONFIG, MACHINE, UID, CONFIRMATION, STOP = (
     "uid",
     "confirmation",
     "stop_reason",
+    "losses",
 )
 
 
@@ -150,6 +152,17 @@ def _differences(stored: Any, wanted: Any, path: str = "") -> Iterator[str]:
 def save_stop(study: Study, reason: str) -> None:
     """Note why the study stopped last."""
     study.set_user_attr(STOP, str(reason))
+
+
+def save_losses(study: Study, losses: Sequence[float]) -> None:
+    """Keep what every recipe was predicted to lose, by its number."""
+    study.set_user_attr(LOSSES, [loss if math.isfinite(loss) else None for loss in losses])
+
+
+def losses_of(study: Study) -> list[float] | None:
+    """As they were kept; None where nothing was predicted."""
+    stored = study.user_attrs.get(LOSSES)
+    return None if stored is None else [math.nan if loss is None else float(loss) for loss in stored]
 
 
 def settle_machine(study: Study, machine: Mapping[str, str]) -> None:

@@ -1,9 +1,8 @@
 """The study: ask, evaluate, tell, until the budget is spent or every cell is known.
 
 The baseline (unpruned, 16 bits, first batch size) is always the first trial: it sets a relative floor and is the
-reference of every gain. A cell that was measured before is answered from its record. A failed trial is data: those
-that would fail again (out of memory, too slow, unsupported) are told as pruned with a violated constraint, so that
-the sampler keeps away; a crash is told as failed.
+reference of every gain. A cell that was measured before is answered from its record. A failed trial is data: see
+:mod:`search.judging`.
 """
 
 from __future__ import annotations
@@ -13,7 +12,6 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from functools import cached_property
 from typing import Protocol
 
 import numpy as np
@@ -22,19 +20,22 @@ from optuna.study import Study
 from optuna.trial import Trial, TrialState
 
 from objectives.errors import ObjectiveError
-from objectives.types import Candidate, Failure, Gate, Measurement, Outcome
+from objectives.types import Candidate, Measurement, Outcome
 from search import store
 from search.config import StudyConfig
 from search.confirmation import Confirmation, confirm_front, confirmed, is_timed, time_again
-from search.errors import BaselineFailed, ConfigError, Interrupted
+from search.errors import BaselineFailed, ConfigError, Interrupted, Unmeasured
 from search.executors.protocol import Runner
-from search.feasible import is_feasible
-from search.front import ParetoFront, cut
-from search.frontier.evidence import FINAL, closed_by, known_of
-from search.frontier.grid import MOST_CELLS, Grid, recipe_count
+from search.feasible import is_feasible, is_scored
+from search.front import ParetoFront, cut, minimised
+from search.frontier.evidence import Evidence
+from search.frontier.grid import MOST_CELLS, Grid
 from search.frontier.outlook import Known
+from search.hint import front_from, hint_from
+from search.judging import Judge
 from search.records import TrialRecord
 from search.samplers.frontier import Informed
+from search.settled import Settled, is_final
 from search.signals import interrupted, sigterm_interrupts
 from search.space import Cell
 from search.stopping import GROWTH, StopReason
@@ -64,6 +65,7 @@ class StudyResult:
     stop_reason: StopReason
     mirror: Mirror
     confirmation: Confirmation
+    losses: Sequence[float] | None
     interrupted: Interrupted | None = None
 
 
@@ -85,12 +87,12 @@ def run_study(config: StudyConfig, progress: Progress) -> StudyResult:
             stopped = interrupted(error)
             stop_reason = StopReason.INTERRUPTED
             loop.abandon()
-            if loop.baseline is None:
+            if loop.judge.baseline is None:
                 raise stopped from None
         store.save_stop(study, stop_reason)
         return StudyResult(
             config, tuple(loop.confirmed), loop.front(), loop.machine, stop_reason, loop.mirror, loop.confirmation,
-            stopped,
+            store.losses_of(study), stopped,
         )  # fmt: skip
 
 
@@ -103,15 +105,27 @@ class Loop:
         self.config, self.study, self.progress = config, study, progress
         self.machine: Mapping[str, str] = {}
         self._settle_orphans()
-        self.records = store.records_of(study)
+        self._load()
         self.confirmation = store.confirmation_of(study)
         self._running: Trial | None = None
         self._hypervolume, self._grown = 0.0, len(self.records)
 
-    @property
-    def baseline(self) -> TrialRecord | None:
-        """The measured baseline."""
-        return next((record for record in self.records if record.is_baseline and record.state == "complete"), None)
+    def _load(self) -> None:
+        """Take up what is stored."""
+        self.records: list[TrialRecord] = []
+        self.judge, self.settled = Judge(self.config), Settled(self.config.space, ())
+        self._evidence: Evidence | None = None
+        self._front: ParetoFront | None = None
+        self._members: list[TrialRecord] = []
+        for record in store.records_of(self.study):
+            self._add(record)
+
+    def _add(self, record: TrialRecord) -> None:
+        self.records.append(record)
+        self.judge.see(record)
+        self.settled.add(record)
+        if self._evidence is not None:
+            self._evidence.add(record)
 
     def front(self) -> ParetoFront:
         """The front of what is measured so far; needs the baseline."""
@@ -123,8 +137,7 @@ class Loop:
         return confirmed(self.records, self.confirmation)
 
     def _cut(self, records: Sequence[TrialRecord]) -> ParetoFront:
-        assert self.baseline is not None
-        return cut(records, self.config.objectives, self._floor(), self.config.tradeoff)
+        return cut(records, self.config.objectives, self.judge.floor, self.config.tradeoff)
 
     def confirm(self, runner: Runner) -> None:
         """Time contended trials again, then the members of the front against each other; a failure costs a warning."""
@@ -154,6 +167,7 @@ class Loop:
 
     def open(self, runner: Runner) -> None:
         """Load the model in the worker while the tracker connects here."""
+        _ = hint_from(self.config)  # what it refuses is said before the model is loaded
         self.progress.stage("loading the model")
         preparing = runner.prepare()
         config = self.config
@@ -169,7 +183,7 @@ class Loop:
 
     def run(self, runner: Runner) -> StopReason:
         """Measure until a reason to stop; returns it."""
-        if self.baseline is None:
+        if self.judge.baseline is None:
             self.progress.stage("measuring the baseline")
             self._measure_baseline(runner)
             self._report()
@@ -177,7 +191,12 @@ class Loop:
             self.progress.stage(f"resuming after {len(self.records)} trials")
         sampler = self.study.sampler
         if isinstance(sampler, Informed):
-            sampler.inform(self._grid, self._evidence)
+            grid = Grid(self.config.space.axes)
+            sampler.inform(grid, self._known, hint_from(self.config, self._losses(runner, grid)))
+        for cell in self._first():
+            if self.settled.by(cell) is None and self.config.limits.reached(self.records, self._grown) is None:
+                self._trial(runner, self._ask_for(cell), cell, is_baseline=False)
+                self._report()
         while (reason := self._reached(sampler)) is None:
             trial = self.study.ask()
             cell = self.config.space.suggest(trial)
@@ -186,52 +205,66 @@ class Loop:
             self._report()
         return reason
 
+    def _losses(self, runner: Runner, grid: Grid) -> list[float] | None:
+        """What every recipe is predicted to lose, where that is asked for a grid that is searched as a whole."""
+        known = store.losses_of(self.study)
+        if known is not None or len(grid) > MOST_CELLS:
+            return known
+        self.progress.stage("predicting what compression loses")
+        _, first = np.unique(grid.recipes, return_index=True)
+        candidates = [self.config.space.candidate(grid.cell(index)) for index in first.tolist()]
+        try:
+            found = runner.predict_losses(candidates).result()
+        except Unmeasured as error:
+            log.warning("what compression loses was not predicted: %s", error)
+            return None
+        store.save_losses(self.study, found)
+        return found
+
+    def _first(self) -> tuple[Cell, ...]:
+        """Cells to begin with: a sampler that takes no hint gets the front of the study that would give one."""
+        given = self.config.first
+        return given if isinstance(self.study.sampler, Informed) else (*given, *front_from(self.config))
+
     def _reached(self, sampler: BaseSampler) -> StopReason | None:
         """Why to stop now."""
-        if self._known_cells() >= len(self.config.space):
+        if len(self.settled) >= len(self.config.space):
             return StopReason.COMPLETE
         limit = self.config.limits.reached(self.records, self._grown)
         if limit is None and isinstance(sampler, Informed) and sampler.finished():
             return StopReason.COMPLETE
         return limit
 
-    @cached_property
-    def _grid(self) -> Grid:
-        return Grid(self.config.space.axes)
-
-    def _evidence(self) -> Known:
+    def _known(self) -> Known:
         """What the trials so far say of the grid."""
-        return known_of(self._grid, self.records, self.config.objectives, self._floor())
-
-    def _floor(self) -> float:
-        assert self.baseline is not None
-        return self.config.floor.absolute(self.baseline.metrics["accuracy"])
-
-    @property
-    def _gate(self) -> Gate | None:
-        """How far accuracy has to be known; None where it is an objective itself."""
-        floor, axes = self.config.floor, self.config.space.axes
-        if not floor.error or any(name.startswith("accuracy") for name in self.config.objectives):
-            return None
-        skip = isinstance(self.study.sampler, Informed)
-        return Gate(floor.epsilon, floor.relative, floor.error / recipe_count(axes), skip)
+        if self._evidence is None:
+            self._evidence = Evidence(Grid(self.config.space.axes), self.config.objectives, self.judge.floor)
+            for record in self.records:
+                self._evidence.add(record)
+        return self._evidence.known()
 
     def _report(self) -> None:
-        front = self.front()
+        """Say how far it is; the front is cut anew only when the last trial may be on it."""
+        last, front = self.records[-1], self._front
+        if front is None or self._may_enter(last):
+            front = self.front()
+            self._members = [record for record in self.records if record.number in front.front]
+        elif self._is_feasible(last):
+            front = replace(front, feasible=front.feasible | {last.number})
+        self._front = front
         if front.hypervolume > self._hypervolume * (1 + GROWTH):
             self._hypervolume, self._grown = front.hypervolume, len(self.records)
         self.progress.trial(self.records, front)
 
-    def _known_cells(self) -> int:
-        """Cells that are measured, failed for good, or must fail like another."""
-        space = self.config.space
-        known = [record for record in self.records if _is_known(record) and record.params in space]
-        cells = {_key(record.params) for record in known}
-        failed = [record for record in known if record.state == "failed"]
-        if failed and len(space) <= MOST_CELLS:
-            closed = closed_by(self._grid, failed)
-            cells |= {_key(self._grid.cell(index)) for index in np.flatnonzero(closed).tolist()}
-        return len(cells)
+    def _is_feasible(self, record: TrialRecord) -> bool:
+        there = all(name in record.metrics for name in self.config.objectives)
+        return there and is_scored(record) and is_feasible(record, self.judge.floor)
+
+    def _may_enter(self, record: TrialRecord) -> bool:
+        if record.cached_from is not None or not self._is_feasible(record):
+            return False
+        values = minimised([*self._members, record], self.config.objectives)
+        return not (values[:-1] <= values[-1]).all(axis=1).any()
 
     def _measure_baseline(self, runner: Runner) -> None:
         """First trial; a crash is given one more chance."""
@@ -240,9 +273,9 @@ class Loop:
             trial = self._ask_for(cell)
             record = self._trial(runner, trial, cell, is_baseline=True)
             if record.state == "complete":
-                self._require_objectives(record)
+                self.judge.require_objectives(record)
                 return
-            if _is_known(record):
+            if is_final(record):
                 break
         raise BaselineFailed(
             f"the baseline (unpruned, 16 bits) could not be measured: {record.reason}: {record.message}"
@@ -259,32 +292,24 @@ class Loop:
         space.suggest(trial)
         return trial
 
-    def _require_objectives(self, baseline: TrialRecord) -> None:
-        for name in self.config.objectives:
-            if name not in baseline.metrics and name != "memory_ratio":
-                known = ", ".join(baseline.metrics)
-                raise ConfigError(f"objectives: {name} is not measured for this model and workload; measured: {known}")
-
     def _trial(self, runner: Runner, trial: Trial, cell: Cell, is_baseline: bool) -> TrialRecord:
         self._running = trial
         started, clock = datetime.now(UTC).isoformat(timespec="seconds"), time.monotonic()
         uid = f"{self.study.user_attrs[store.UID]}:{trial.number}"
         blank = TrialRecord(trial.number, uid, dict(cell), "failed", is_baseline=is_baseline, started=started)
-        known = self._lookup(cell)
+        known = self.settled.by(cell)
         samples: Mapping[str, object] = {}
         if known is not None:
             record = _repeat(known, blank)
         else:
             outcome = self._evaluate(runner, cell, is_baseline)
-            record = self._filled(blank, outcome)
+            record = self.judge.filled(blank, outcome)
             if isinstance(outcome, Measurement):
                 samples = {**outcome.samples, "ids": outcome.ids}
-                if "verdict" in record.facts and self.baseline is not None:
-                    record = replace(record, metrics={**record.metrics, "floor": self._floor()})
         record = replace(record, seconds=time.monotonic() - clock)
         store.save_record(self.study, trial.number, record, samples)
-        self.records.append(record)
-        self._tell(trial, record)
+        self._add(record)
+        self.judge.tell(self.study, trial, record)
         self._running = None
         self.mirror.log(record)
         return record
@@ -292,50 +317,14 @@ class Loop:
     def _evaluate(self, runner: Runner, cell: Cell, is_baseline: bool) -> Outcome:
         space = self.config.space
         candidate = space.baseline_candidate() if is_baseline else space.candidate(cell)
-        return runner.evaluate(candidate, None if is_baseline else self._gate).result()
-
-    def _lookup(self, cell: Cell) -> TrialRecord | None:
-        key = _key(cell)
-        return next((record for record in self.records if _key(record.params) == key and _is_known(record)), None)
-
-    def _filled(self, blank: TrialRecord, outcome: Outcome) -> TrialRecord:
-        if isinstance(outcome, Failure):
-            return replace(blank, reason=str(outcome.reason), message=outcome.message)
-        metrics = dict(outcome.metrics)
-        reference = self.baseline.metrics if self.baseline else metrics
-        if "speedup" in metrics:  # a simulated trial has neither speed nor bytes
-            metrics["memory_ratio"] = metrics["peak_memory"] / reference["peak_memory"]
-            # Free of drift: blocks minutes apart differ by more than candidates do, paired ratios do not. The scale is
-            # that of the baseline's first seconds until the study ends: see search.scale.
-            metrics["throughput"] = reference["throughput"] * metrics["speedup"]
-        return replace(blank, state="complete", metrics=metrics, notes=outcome.notes, facts=outcome.facts)
-
-    def _tell(self, trial: Trial, record: TrialRecord) -> None:
-        if record.state == "complete" and all(name in record.metrics for name in self.config.objectives):
-            trial.set_constraint("accuracy", self._violation(record))
-            self.study.tell(trial, [record.metrics[name] for name in self.config.objectives])
-        elif record.facts.get("verdict") == "missed":
-            trial.set_constraint("accuracy", self._violation(record))
-            self.study.tell(trial, state=TrialState.PRUNED)
-        elif _is_known(record):
-            trial.set_constraint(record.reason or "unmeasured", 1.0)
-            self.study.tell(trial, state=TrialState.PRUNED)
-        else:
-            self.study.tell(trial, state=TrialState.FAIL)
-
-    def _violation(self, record: TrialRecord) -> float:
-        """How far below the floor, relative to it: <= 0 is feasible, and a sampler feels the severity."""
-        baseline = self.baseline or record
-        floor = self.config.floor.absolute(baseline.metrics["accuracy"])
-        violation = (floor - record.metrics["accuracy"]) / (floor or 1.0)
-        # A race may decide while the estimate is still on the other side.
-        return min(violation, 0.0) if is_feasible(record, floor) else max(violation, 1e-6)
+        gate = None if is_baseline else self.judge.gate(self.study, self._members)
+        return runner.evaluate(candidate, gate).result()
 
     def abandon(self) -> None:
         """Close the trial that a signal cut short."""
         if self._running is not None:
             self._settle_orphans()
-            self.records = store.records_of(self.study)
+            self._load()
 
     def _settle_orphans(self) -> None:
         """Tell trials that were cut short: by their record when it was saved, else as interrupted."""
@@ -350,15 +339,6 @@ class Loop:
                 self.study.tell(frozen.number, values)
             else:
                 self.study.tell(frozen.number, state=TrialState.FAIL)
-
-
-def _key(cell: Cell) -> tuple[tuple[str, object], ...]:
-    return tuple(sorted(cell.items()))
-
-
-def _is_known(record: TrialRecord) -> bool:
-    """Whether measuring the cell again would tell nothing new."""
-    return record.state == "complete" or record.reason in FINAL
 
 
 def _repeat(known: TrialRecord, blank: TrialRecord) -> TrialRecord:

@@ -140,14 +140,24 @@ def wait_for(process: subprocess.Popen[str], words: str) -> list[str]:
     raise AssertionError("".join(lines))
 
 
+def wait_until_busy(worker: psutil.Process) -> None:
+    """Until it measures: half a second of its own time since now."""
+    began = sum(worker.cpu_times()[:2])
+    for _ in range(600):
+        if sum(worker.cpu_times()[:2]) - began > 0.5:
+            return
+        time.sleep(0.05)
+    raise AssertionError("the worker does nothing")
+
+
 def test_killing_the_worker_costs_one_trial_and_the_study_ends_normally(tmp_path: Path, cache: Path) -> None:
-    process = start(tmp_path, cache, "timing.min_rounds=50", "timing.max_rounds=50", "timing.max_seconds=60")
+    process = start(tmp_path, cache, "timing.min_rounds=200", "timing.max_rounds=200", "timing.max_seconds=60")
     wait_for(process, "[1/4]")
-    time.sleep(0.3)
     (worker,) = children_of(process)
+    wait_until_busy(worker)
     worker.send_signal(signal.SIGKILL)
-    _, _ = process.communicate(timeout=280)
-    assert process.returncode == 0
+    _, errors = process.communicate(timeout=280)
+    assert process.returncode == 0, errors
     (table,) = tmp_path.glob("mlruns/reports/*/trials.csv")
     trials = pd.read_csv(table)
     failed = trials[trials.state == "failed"]

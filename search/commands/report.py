@@ -21,7 +21,9 @@ def main(arguments: list[str]) -> int:
     own = report_folder(study.config)
     folder = Path(study.options.get("folder", own.with_name(own.name + "-recut") if study.recut else own))
     confirmation = replace(study.confirmation, dropped={}) if study.recut else study.confirmation  # of another front
-    info = study_info(study.config, study.records, study.front, study.machine, "stored", confirmation)
+    info = study_info(
+        study.config, study.records, study.front, study.machine, "stored", confirmation, study.losses
+    )  # fmt: skip
     write_report(folder, info, study.records, study.front)
     show(info, study.records, study.front, folder, "")
     return 0 if study.front.front else NothingFeasible.exit_code

@@ -35,6 +35,7 @@ class StoredStudy:
     options: dict[str, str]
     recut: bool
     confirmation: Confirmation
+    losses: list[float] | None
 
 
 def load(arguments: Sequence[str], options: Sequence[str] = ()) -> StoredStudy:
@@ -62,7 +63,7 @@ def load(arguments: Sequence[str], options: Sequence[str] = ()) -> StoredStudy:
     records = confirmed(records, confirmation)
     front = cut(records, config.objectives, floor, config.tradeoff)
     machine = study.user_attrs.get(store.MACHINE, {})
-    return StoredStudy(config, tuple(records), front, machine, own, recut, confirmation)
+    return StoredStudy(config, tuple(records), front, machine, own, recut, confirmation, store.losses_of(study))
 
 
 def pairs(arguments: Sequence[str]) -> dict[str, str]:

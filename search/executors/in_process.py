@@ -60,20 +60,20 @@ class InProcessRunner:
 
         return _completed(measure)
 
-    def predict(self, candidate: Candidate) -> Future[Mapping[str, float]]:
+    def predict_losses(self, candidates: Sequence[Candidate]) -> Future[list[float]]:
         """See ``Runner``."""
-        return _completed(lambda: self._evaluator.predict(candidate))
+        return _completed(lambda: _or_unmeasured(lambda: self._evaluator.predict_losses(candidates)))
 
     def confirm(self, candidates: Sequence[Candidate]) -> Future[list[Measurement]]:
         """See ``Runner``."""
+        return _completed(lambda: _or_unmeasured(lambda: self._evaluator.confirm(candidates)))
 
-        def confirm() -> list[Measurement]:
-            try:
-                return self._evaluator.confirm(candidates)
-            except Exception as error:
-                raise Unmeasured(f"{type(error).__name__}: {error}") from error
 
-        return _completed(confirm)
+def _or_unmeasured(function: Callable[[], T]) -> T:
+    try:
+        return function()
+    except Exception as error:
+        raise Unmeasured(f"{type(error).__name__}: {error}") from error
 
 
 def _completed(function: Callable[[], T]) -> Future[T]:

@@ -35,8 +35,11 @@ class Runner(Protocol):
         The future yields a Failure for whatever befalls the trial; it never raises for it.
         """
 
-    def predict(self, candidate: Candidate) -> Future[Mapping[str, float]]:
-        """``predicted_loss`` and ``predicted_peak`` of a candidate, where they are known; nothing is built."""
+    def predict_losses(self, candidates: Sequence[Candidate]) -> Future[list[float]]:
+        """The log-loss, nats, that each is expected to cost; NaN where that is not known; nothing is built.
+
+        The future raises Unmeasured for whatever befalls it.
+        """
 
     def confirm(self, candidates: Sequence[Candidate]) -> Future[list[Measurement]]:
         """Time measured candidates again, against each other. The future raises Unmeasured for whatever befalls it."""

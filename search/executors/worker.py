@@ -11,11 +11,11 @@ import logging
 import multiprocessing
 import os
 import signal
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import CancelledError, Future, TimeoutError
 from concurrent.futures.process import BrokenProcessPool
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from pebble import ProcessExpired, ProcessPool
 from pydantic import ConfigDict
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from objectives.evaluator import Evaluator
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 ENVIRONMENT: Mapping[str, str] = {
     "MALLOC_ARENA_MAX": "1",  # one heap, so that freed memory can be given back and peaks repeat
@@ -65,13 +67,16 @@ class WorkerRunner:
             os.environ.setdefault(name, value)
         # Inside a joblib worker the inherited start method is "loky", which a spawned child does not know.
         multiprocessing.set_start_method("spawn", force=True)
-        self._pool = ProcessPool(
+        self._pool = self._new_pool()
+        return self
+
+    def _new_pool(self) -> ProcessPool:
+        return ProcessPool(
             max_workers=1,
             context=multiprocessing.get_context("spawn"),
             initializer=_initialise,
             initargs=(self._problem,),
         )
-        return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -85,28 +90,32 @@ class WorkerRunner:
 
     def prepare(self) -> Future[Mapping[str, str]]:
         """See ``Runner``."""
-        future: Future[Mapping[str, str]] = self._pool.schedule(_prepare, timeout=self._timeout)
-        return future
+        return self._schedule(_prepare, (), self._timeout)
 
     def evaluate(self, candidate: Candidate, gate: Gate | None = None) -> Future[Outcome]:
         """See ``Runner``."""
         answer: Future[Outcome] = Future()
-        scheduled = self._pool.schedule(_evaluate, args=[candidate, gate], timeout=self._timeout)
+        scheduled = self._schedule(_evaluate, (candidate, gate), self._timeout)
         scheduled.add_done_callback(lambda done: answer.set_result(self._outcome(done)))
         return answer
 
-    def predict(self, candidate: Candidate) -> Future[Mapping[str, float]]:
+    def predict_losses(self, candidates: Sequence[Candidate]) -> Future[list[float]]:
         """See ``Runner``."""
-        future: Future[Mapping[str, float]] = self._pool.schedule(_predict, args=[candidate], timeout=self._timeout)
-        return future
+        return self._whole(_predict_losses, candidates)
 
     def confirm(self, candidates: Sequence[Candidate]) -> Future[list[Measurement]]:
         """See ``Runner``."""
-        timeout = self._timeout * max(1, len(candidates))  # they may all have to be built again
-        answer: Future[list[Measurement]] = Future()
-        scheduled = self._pool.schedule(_confirm, args=[list(candidates)], timeout=timeout)
+        return self._whole(_confirm, candidates)
 
-        def settle(done: Future[list[Measurement]]) -> None:
+    def _whole(
+        self, function: Callable[[list[Candidate]], list[T]], candidates: Sequence[Candidate]
+    ) -> Future[list[T]]:
+        """Something about all of them, within a trial's time for each: they may all have to be built again."""
+        timeout = self._timeout * max(1, len(candidates))
+        answer: Future[list[T]] = Future()
+        scheduled = self._schedule(function, (list(candidates),), timeout)
+
+        def settle(done: Future[list[T]]) -> None:
             error = CancelledError() if done.cancelled() else done.exception()
             if error is None:
                 answer.set_result(done.result())
@@ -115,6 +124,20 @@ class WorkerRunner:
 
         scheduled.add_done_callback(settle)
         return answer
+
+    def _schedule(self, function: Callable[..., Any], arguments: tuple[object, ...], timeout: float) -> Future[Any]:
+        """To the process; a pool gives up for good when its process dies between two tasks, so it gets a successor."""
+        for _ in range(2):
+            if not self._pool.active:
+                log.warning("the worker process died while it had nothing to do; a new one starts")
+                self._pool.join()
+                self._pool = self._new_pool()
+            try:
+                scheduled: Future[Any] = self._pool.schedule(function, args=arguments, timeout=timeout)
+                return scheduled
+            except RuntimeError:  # it gave up since we looked
+                continue
+        raise RuntimeError("worker processes die before they have anything to do")
 
     def _outcome(self, done: Future[Any]) -> Outcome:
         error = CancelledError() if done.cancelled() else done.exception()
@@ -128,7 +151,9 @@ def _failure(error: BaseException, timeout: float) -> Failure:
         return Failure(Reason.TIMEOUT, f"no result within {timeout:g} s; the process was killed")
     if isinstance(error, ProcessExpired):
         return Failure(Reason.CRASHED, f"the worker process died ({_exit_in_words(error.exitcode)})")
-    if isinstance(error, (CancelledError, BrokenProcessPool)):
+    if isinstance(error, BrokenProcessPool):
+        return Failure(Reason.CRASHED, "the worker process died before it took up the trial")
+    if isinstance(error, CancelledError):
         return Failure(Reason.INTERRUPTED, "the worker was stopped")
     log.error("the worker failed", exc_info=error)
     return Failure(Reason.ERROR, f"{type(error).__name__}: {error}")
@@ -172,8 +197,8 @@ def _evaluate(candidate: Candidate, gate: Gate | None) -> Outcome:
     return _get_evaluator()(candidate, gate)
 
 
-def _predict(candidate: Candidate) -> Mapping[str, float]:
-    return _get_evaluator().predict(candidate)
+def _predict_losses(candidates: list[Candidate]) -> list[float]:
+    return _get_evaluator().predict_losses(candidates)
 
 
 def _confirm(candidates: list[Candidate]) -> list[Measurement]:

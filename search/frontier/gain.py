@@ -41,15 +41,28 @@ def expected_gain(mean: Floats, deviation: Floats, front: Floats) -> Floats:
 
 
 def chance_of_gain(mean: Floats, deviation: Floats, front: Floats, resolution: float) -> Floats:
-    """[cells]: at most so likely is a gain above ``resolution``.
-
-    To gain over the front is to gain over every member, hence over the one over which it is least likely, in one
-    objective or another: the smallest over members of a sum over objectives.
-    """
+    """[cells]: how likely is a gain above ``resolution``; at most so likely, for other than two objectives."""
     if len(front) == 0:
         return np.ones(len(mean))
+    edges, deviation = front - resolution, np.maximum(deviation, 1e-12)
+    return _chance_of_two(mean, deviation, edges) if mean.shape[1] == 2 else _bound(mean, deviation, edges)
+
+
+def _chance_of_two(mean: Floats, deviation: Floats, edges: Floats) -> Floats:
+    """Between two members' values of the one objective, the other has to be better than the first of them has it."""
+    edges = edges[np.lexsort((edges[:, 1], edges[:, 0]))]
+    below = ndtr((edges[:, 0] - mean[:, :1]) / deviation[:, :1])  # [cells, members]
+    better = ndtr((edges[:, 1] - mean[:, 1:]) / deviation[:, 1:])
+    between = np.diff(below, axis=1, append=1.0)
+    found: Floats = below[:, 0] + (between * np.minimum.accumulate(better, axis=1)).sum(axis=1)
+    return np.clip(found, 0.0, 1.0)
+
+
+def _bound(mean: Floats, deviation: Floats, edges: Floats) -> Floats:
+    """To gain over the front is to gain over every member, hence over the one over which it is least likely, in one
+    objective or another: the smallest over members of a sum over objectives.
+    """
     best = np.ones(len(mean))
-    for member in front:
-        beats = ndtr((member - resolution - mean) / np.maximum(deviation, 1e-12)).sum(axis=1)
-        np.minimum(best, beats, out=best)
+    for edge in edges:
+        np.minimum(best, ndtr((edge - mean) / deviation).sum(axis=1), out=best)
     return best

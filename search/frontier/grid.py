@@ -13,6 +13,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from search.frontier.lattice import Lattice
 from search.space import Axis, Cell
 
 Floats = NDArray[np.float64]
@@ -44,15 +45,18 @@ class Grid:
         return np.stack(np.unravel_index(np.arange(len(self)), sizes), axis=1) if sizes else np.zeros((1, 0), np.intp)
 
     @cached_property
-    def coordinates(self) -> Floats:
-        """[cells, dimensions] in [0, 1]: one dimension for an axis of numbers, one for every value of a category.
+    def lattice(self) -> Lattice:
+        """Coordinates in [0, 1]: one dimension for an axis of numbers, one for every value of a category.
 
         Bit widths have both: what they do to a kernel has no order, and next to none for accuracy (fewer is worse, but
         not evenly so).
         """
-        columns = [np.zeros((len(self), 0))]
-        columns += [_coordinates(axis)[self.places[:, place]] for place, axis in enumerate(self.axes)]
-        return np.concatenate(columns, axis=1)
+        return Lattice(tuple(coordinates(axis) for axis in self.axes))
+
+    @cached_property
+    def recipe_lattice(self) -> Lattice:
+        """Of what a recipe is made of; its cells are the recipes, by number."""
+        return Lattice(tuple(coordinates(axis) for axis in self.axes if is_of_recipe(axis)))
 
     @cached_property
     def recipes(self) -> Indices:
@@ -64,16 +68,6 @@ class Grid:
             if own
             else np.zeros(len(self), np.intp)
         )
-
-    @cached_property
-    def recipe_coordinates(self) -> Floats:
-        """[recipes, dimensions]: of what a recipe is made of."""
-        columns = [np.zeros((len(self), 0))]
-        columns += [
-            _coordinates(axis)[self.places[:, place]] for place, axis in enumerate(self.axes) if is_of_recipe(axis)
-        ]
-        _, first = np.unique(self.recipes, return_index=True)
-        return np.concatenate(columns, axis=1)[first]
 
     def index(self, cell: Cell) -> int | None:
         """The number of ``cell``; None where it is not in the grid."""
@@ -100,8 +94,8 @@ def recipe_count(axes: Sequence[Axis]) -> int:
     return math.prod(len(axis.values) for axis in axes if is_of_recipe(axis))
 
 
-def _coordinates(axis: Axis) -> Floats:
-    """[values, dimensions] of an axis."""
+def coordinates(axis: Axis) -> Floats:
+    """[values, dimensions] of an axis, in [0, 1]."""
     categories = np.eye(len(axis.values)) / math.sqrt(2.0)  # any two a distance of one apart
     if not axis.is_ordinal:
         return categories

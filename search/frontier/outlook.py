@@ -7,8 +7,8 @@ chances over all cells bounds the chance that the front is not complete; below w
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import lru_cache
+from dataclasses import dataclass, field, replace
+from functools import cached_property, lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,7 @@ from scipy.special import ndtr
 
 from search.frontier.gain import chance_of_gain, expected_gain
 from search.frontier.grid import Floats, Grid, Indices, is_of_recipe
+from search.frontier.lattice import Lattice
 from search.frontier.surrogate import Guess, Prior, Surrogate
 from search.pareto import non_dominated
 
@@ -27,8 +28,20 @@ WORSE: Mapping[str, int] = {
 }  # fmt: skip
 """Along which axes accuracy is expected to fall: with the value (1) or against it (-1)."""
 
-_OBJECTIVE = Prior(amplitude=0.5, quirk=0.02)
-_GAP = Prior(amplitude=0.1, quirk=0.005)
+OBJECTIVE = Prior(amplitude=0.5, quirk=0.02)
+GAP = Prior(amplitude=0.1, quirk=0.005)
+PREDICTED = Prior(amplitude=0.02, quirk=0.005, slopes=0.02)
+"""Of a gap whose loss is predicted: most of it is a trend over that, whose standard deviation is ``_TREND``."""
+_TREND = 0.5
+_SMALL = 0.01
+"""Nats: predicted losses are told apart by their logarithm above, and as they are below."""
+_HINTED = 0.3
+"""What is left to learn of a smooth function that another study hints at, as a share of its amplitude."""
+_MOST = 240
+"""A surrogate learns from so many cells at most: half of them nearest to the edge in question, half from anywhere."""
+_FITTED = 120
+"""Its scales from so many at most; ``_AGAIN``: by how much what is known must grow before they are fitted anew."""
+_AGAIN = 1.05
 _CANDIDATES = 1024
 """The likeliest cells, whose expected gains are compared."""
 _TRACE = 1e-3
@@ -42,7 +55,7 @@ class Known:
     ``values`` [cells, objectives]: minimised, in log units, NaN where not measured. ``gaps`` [recipes]: accuracy minus
     the floor, NaN where not scored; ``gap_errors``: their standard errors, 0 for all examples. ``verdicts`` [recipes]:
     1 feasible, -1 not, 0 open. ``closed`` [cells]: failed, or known to fail. ``ready`` [recipes]: the compressed model
-    is at hand. ``seconds``: of the stages ``compress``, ``score`` and ``time``, each [recipes] or [cells] or a number.
+    is at hand. ``seconds``: of the stages ``compress``, ``score`` and ``run``, each [recipes] or [cells] or a number.
     ``memory`` [cells]: log of the peak, NaN where not measured; ``starved`` [cells]: ran out of memory.
     """
 
@@ -57,12 +70,12 @@ class Known:
     memory: Floats | None = None
     starved: Flags | None = None
 
-    @property
+    @cached_property
     def measured(self) -> Flags:
         """[cells]: whether all objectives are known."""
         return np.asarray(np.isfinite(self.values).all(axis=1), dtype=np.bool_)
 
-    @property
+    @cached_property
     def front(self) -> Indices:
         """Cells that are feasible, measured and not dominated."""
         own = np.flatnonzero(self.measured & (self.verdicts[self.grid.recipes] == 1))
@@ -70,10 +83,24 @@ class Known:
 
 
 @dataclass(frozen=True)
+class Hint:
+    """What is known of a study before anything is measured.
+
+    ``values`` [cells, objectives], in log units, and ``accuracy`` [recipes]: expected, up to a constant. ``losses``
+    [recipes]: the log-loss that each is predicted to cost, nats, NaN where nobody can tell.
+    """
+
+    values: Floats | None = None
+    accuracy: Floats | None = None
+    losses: Floats | None = None
+
+
+@dataclass(frozen=True)
 class Outlook:
     """Over all cells: ``feasible``: the chance that it keeps the floor; ``gain``: at most the chance that it would
     reach beyond the front by more than the resolution; ``worth``: expected gain per second; all 0 where nothing is
-    left to find. ``mean``, ``deviation`` [cells, objectives]: what is guessed of its objectives.
+    left to find. ``mean``, ``deviation`` [cells, objectives]: what is guessed of its objectives. ``timed_first``:
+    whether trying it costs less when it is timed before it is scored; ``cost``: seconds.
     """
 
     feasible: Floats
@@ -81,6 +108,8 @@ class Outlook:
     worth: Floats
     mean: Floats
     deviation: Floats
+    timed_first: Flags
+    cost: Floats
 
     @property
     def open(self) -> float:
@@ -93,26 +122,32 @@ class Forecaster:
     fall (standard deviation); ``resolution``: relative, what two cells must differ by to be told apart.
     """
 
-    def __init__(self, tolerance: float = 0.005, resolution: float = 0.01) -> None:
-        self.tolerance, self.resolution = tolerance, resolution
-        self._scales: dict[str, Floats] = {}
+    def __init__(self, tolerance: float = 0.005, resolution: float = 0.02, hint: Hint | None = None) -> None:
+        self.tolerance, self.resolution, self.hint = tolerance, resolution, hint or Hint()
+        self._scales: dict[str, tuple[Floats, int]] = {}
 
     def look(self, known: Known) -> Outlook:
         """What the rest may be worth."""
         grid, recipes = known.grid, known.grid.recipes
-        guesses = [self._guess(known, place) for place in range(known.values.shape[1])]
+        behind = _behind(known)
+        guesses = [self._guess(known, place, behind) for place in range(known.values.shape[1])]
         mean = np.stack([guess.mean for guess in guesses], axis=1)
         deviation = np.stack([guess.deviation for guess in guesses], axis=1)
+        mean = np.where(known.measured[:, None], known.values, mean)
+        deviation = np.where(known.measured[:, None], 0.0, deviation)
         feasible = self.feasible(known)[recipes] * self._fits(known)
-        left = ~known.measured & ~known.closed & (known.verdicts[recipes] != -1)
+        left = ~known.closed & (known.verdicts[recipes] != -1) & ~(known.measured & (known.verdicts[recipes] == 1))
         front = known.values[known.front]
         gain, worth = np.zeros(len(grid)), np.zeros(len(grid))
         gain[left] = chance_of_gain(mean[left], deviation[left], front, self.resolution)
         likely = np.argsort(-feasible * gain, kind="stable")[:_CANDIDATES]
         likely = likely[feasible[likely] * gain[likely] > 1e-6]
         expected = expected_gain(mean[likely], deviation[likely], front) if len(front) else np.ones(len(likely))
-        worth[likely] = feasible[likely] * (expected + _TRACE * gain[likely]) / self.cost(known)[likely]
-        return Outlook(np.where(left, feasible, 0.0), gain, worth, mean, deviation)
+        useful = np.zeros(len(grid))
+        useful[left] = chance_of_gain(mean[left], deviation[left], front, 0.0)
+        cost, timed_first = self.cost(known, feasible, useful)
+        worth[likely] = feasible[likely] * (expected + _TRACE * gain[likely]) / cost[likely]
+        return Outlook(np.where(left, feasible, 0.0), gain, worth, mean, deviation, timed_first, cost)
 
     def feasible(self, known: Known) -> Floats:
         """[recipes]: the chance that each keeps the floor."""
@@ -120,7 +155,9 @@ class Forecaster:
         unknown = known.verdicts == 0
         scored = np.isfinite(known.gaps)
         if unknown.any():
-            guess = self._fitted("gap", known.grid.recipe_coordinates, known.gaps, scored, _GAP)
+            lattice, prior = self._recipes(known.grid)
+            distance = np.abs(known.gaps)
+            guess = self._fitted("gap", lattice, known.gaps, scored, prior, distance, self.hint.accuracy)
             mean, deviation = guess.mean.copy(), guess.deviation.copy()
             mean[scored] = known.gaps[scored]
             deviation[scored] = np.maximum(known.gap_errors[scored], 1e-9)
@@ -128,6 +165,15 @@ class Forecaster:
             ceiling = self._ceiling(known)
             chance[unknown] = np.minimum(chance, ceiling)[unknown]
         return chance
+
+    def _recipes(self, grid: Grid) -> tuple[Lattice, Prior]:
+        """What tells recipes apart: what they are made of, and the loss predicted, where it is for all."""
+        losses, points = self.hint.losses, grid.recipe_lattice.points
+        if losses is None or not np.isfinite(losses).all() or not losses.max() > 0:
+            return grid.recipe_lattice, GAP
+        size = np.log1p(np.maximum(losses, 0.0) / _SMALL)
+        both = np.column_stack([points, size / size.max()])
+        return Lattice((both,)), replace(PREDICTED, slopes=(PREDICTED.slopes,) * points.shape[1] + (_TREND,))
 
     def _fits(self, known: Known) -> Floats:
         """[cells]: the chance of fitting into memory, whose size shows only where something did not fit.
@@ -138,7 +184,7 @@ class Forecaster:
         if known.memory is None or known.starved is None or not known.starved.any():
             return found
         own = np.isfinite(known.memory)
-        peaks = self._fitted("memory", known.grid.coordinates, known.memory, own, _OBJECTIVE).mean
+        peaks = self._fitted("memory", known.grid.lattice, known.memory, own, OBJECTIVE, -known.memory).mean
         peaks = np.where(own, known.memory, peaks)
         least = float(peaks[known.starved].min())
         most = min(float(known.memory[own].max()), least) if own.any() else least
@@ -153,25 +199,64 @@ class Forecaster:
             found[harder[recipe]] = np.minimum(found[harder[recipe]], ndtr(-max(short, 0.0) / self.tolerance))
         return found
 
-    def _guess(self, known: Known, place: int) -> Guess:
+    def _guess(self, known: Known, place: int, behind: Floats) -> Guess:
         own = np.isfinite(known.values[:, place])
-        return self._fitted(str(place), known.grid.coordinates, known.values[:, place], own, _OBJECTIVE)
+        hint = None if self.hint.values is None else self.hint.values[:, place]
+        return self._fitted(str(place), known.grid.lattice, known.values[:, place], own, OBJECTIVE, behind, hint)
 
-    def _fitted(self, name: str, points: Floats, values: Floats, own: Flags, prior: Prior) -> Guess:
+    def _fitted(
+        self, name: str, lattice: Lattice, values: Floats, own: Flags, prior: Prior, distance: Floats,
+        expected: Floats | None = None,
+    ) -> Guess:  # fmt: skip
+        """``distance`` [cells]: from the edge at which guesses matter most; ``expected``: what is known beforehand."""
+        if expected is not None:
+            prior = replace(prior, amplitude=_HINTED * prior.amplitude)
+            guess = self._fitted(name, lattice, values - expected, own, prior, distance)
+            return Guess(guess.mean + expected, guess.deviation)
         if not own.any():
-            return Guess(np.zeros(len(points)), np.full(len(points), 1e3))
-        surrogate = Surrogate(points[own], values[own], prior, self._scales.get(name))
-        self._scales[name] = surrogate.scales
-        return surrogate.guess(points)
+            return Guess(np.zeros(len(lattice)), np.full(len(lattice), 1e3))
+        chosen = _chosen(own, distance, _MOST)
+        points, values = lattice.points[chosen], values[chosen]
+        scales, count = self._scales.get(name, (None, 0))
+        if scales is None or len(chosen) < _FITTED or own.sum() > _AGAIN * count:
+            some = slice(None, None, max(1, len(chosen) // _FITTED))
+            scales = Surrogate(points[some], values[some], prior, scales).scales
+            self._scales[name] = scales, int(own.sum())
+        return Surrogate(points, values, prior, scales, fit=False).guess(lattice)
 
     @staticmethod
-    def cost(known: Known) -> Floats:
-        """[cells]: seconds that trying each would take."""
+    def cost(known: Known, feasible: Floats, useful: Floats) -> tuple[Floats, Flags]:
+        """[cells]: seconds that trying each would take, and whether that is so when it is timed before it is scored.
+
+        What is scored first is timed if it is ``feasible``; what is timed first is scored if that is ``useful``.
+        """
         recipes = known.grid.recipes
-        by_recipe = np.where(known.ready, 0.0, known.seconds.get("compress", 1.0))
-        by_recipe = by_recipe + np.where(known.verdicts == 0, known.seconds.get("score", 1.0), 0.0)
-        found: Floats = by_recipe[recipes] + known.seconds.get("time", 1.0)
+        make = np.where(known.ready, 0.0, known.seconds.get("compress", 1.0))[recipes]
+        score = np.where(known.verdicts == 0, known.seconds.get("score", 1.0), 0.0)[recipes]
+        run = np.where(known.measured, 0.0, known.seconds.get("run", 1.0))
+        scored_first, timed_first = score + feasible * run, run + np.minimum(useful, 1.0) * score
+        return make + np.minimum(scored_first, timed_first), timed_first < scored_first
+
+
+def _behind(known: Known) -> Floats:
+    """[cells]: by how much of the measured ones the member that leads most is ahead in everything."""
+    found = np.zeros(len(known.grid))
+    own, front = np.flatnonzero(known.measured), known.values[known.front]
+    if len(own) > _MOST and len(front):
+        found[own] = np.max([(known.values[own] - member).min(axis=1) for member in front], axis=0)
+    return found
+
+
+def _chosen(own: Flags, distance: Floats, most: int) -> Indices:
+    """At most so many of the cells that are known, half of them the nearest, the rest spread at random."""
+    found = np.flatnonzero(own)
+    if len(found) <= most:
         return found
+    order = np.argsort(distance[found], kind="stable")
+    rest = order[most // 2 :]
+    spread = np.random.default_rng(0).permutation(len(own))[found[rest]].argsort()  # the same cells at every look
+    chosen: Indices = found[np.concatenate([order[: most // 2], rest[spread[: most - most // 2]]])]
+    return chosen
 
 
 @lru_cache(maxsize=8)

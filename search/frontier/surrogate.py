@@ -15,14 +15,14 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg import cho_solve
+from scipy.linalg import cho_solve, solve_triangular
 from scipy.optimize import minimize
+
+from search.frontier.lattice import Lattice
 
 Floats = NDArray[np.float64]
 
 _JITTER = 1e-8
-_LINEAR = 4.0
-"""Variance of the slope over a whole axis, before a measurement: next to no opinion."""
 _LEVEL = 25.0
 
 
@@ -30,11 +30,13 @@ _LEVEL = 25.0
 class Prior:
     """What is believed of a quantity before it is measured, in its own units; scales are medians of log-normals.
 
-    ``amplitude``: of the smooth functions; ``quirk``: standard deviation of what is a cell's own.
+    ``amplitude``: of the smooth functions; ``quirk``: standard deviation of what is a cell's own; ``slopes``: standard
+    deviations of the trends over whole dimensions, one for all or one each; 2 is next to no opinion.
     """
 
     amplitude: float
     quirk: float
+    slopes: float | tuple[float, ...] = 2.0
 
 
 @dataclass(frozen=True)
@@ -48,52 +50,51 @@ class Guess:
 class Surrogate:
     """Of one quantity: ``values`` [n] at ``points`` [n, dimensions] in [0, 1]."""
 
-    def __init__(self, points: Floats, values: Floats, prior: Prior, start: Floats | None = None) -> None:
-        """``start``: ``scales`` of an earlier fit, to begin from."""
+    def __init__(
+        self, points: Floats, values: Floats, prior: Prior, start: Floats | None = None, *, fit: bool = True
+    ) -> None:
+        """``start``: ``scales`` of an earlier fit, to begin from, or to keep unless ``fit``."""
         self._points, self._prior = points, prior
         self._level = float(values.mean())
         self._values = values - self._level
-        self._squares = _squares(points, points)
-        self.scales = self._fit(start)
+        self._slopes = np.broadcast_to(np.square(prior.slopes), points.shape[1:])
+        self._squares, self._products = _squares(points, points), self._slopes * points @ points.T
+        self.scales = self._fit(start) if fit or start is None else start
         factor, self._weights = self._solve(self.scales)
         self._factor = factor
         self.inflation = self._inflation()
 
-    def guess(self, points: Floats) -> Guess:
+    def guess(self, cells: Lattice) -> Guess:
         """Of cells that were not measured."""
-        across = self._across(points)
+        across = self._across(cells)
         mean = self._level + across.T @ self._weights
-        explained = (across * _solved(self._factor, across)).sum(axis=0)
-        own = _LEVEL + _LINEAR * (points**2).sum(axis=1) + self._smooth_variance()
+        explained = (_half_solved(self._factor, across) ** 2).sum(axis=0)
+        own = _LEVEL + cells.squares(self._slopes) + self._smooth_variance()
         variance = np.maximum(own - explained, 0.0) + self._quirk(self.scales) ** 2
         return Guess(mean, self.inflation * np.sqrt(variance))
 
-    def _across(self, points: Floats) -> Floats:
-        """Covariance of the measured with ``points``, of which a grid has few values a dimension: little is computed
-        more than once.
-        """
-        lengths, alone, together = (
-            np.exp(-2 * self.scales[:-3]),
-            np.exp(2 * self.scales[-3]),
-            np.exp(2 * self.scales[-2]),
-        )
-        away = np.zeros((len(self._points), len(points)))
-        found: Floats = _LINEAR * (self._points @ points.T) + _LEVEL
-        for own, asked, weight in zip(self._points.T, points.T, lengths):
-            values, places = np.unique(asked, return_inverse=True)
-            halves = -0.5 * weight * (own[:, None] - values) ** 2
-            away += halves[:, places]
-            found += (alone * np.exp(halves))[:, places]
-        found += together * np.exp(away)
+    def _across(self, cells: Lattice) -> Floats:
+        """[n, cells]: covariance of the measured with ``cells``."""
+        lengths, alone = np.exp(-2 * self.scales[:-3]), np.exp(2 * self.scales[-3])
+        summed, multiplied, start = [], [], 0
+        for axis in cells.axes:
+            mine = slice(start, start := start + axis.shape[1])
+            own = self._points[:, mine]
+            halves = -0.5 * lengths[mine] * (own[:, None] - axis) ** 2
+            summed.append(alone * np.exp(halves).sum(axis=2) + self._slopes[mine] * own @ axis.T)
+            multiplied.append(np.exp(halves.sum(axis=2)))
+        multiplied.append(np.full((len(self._points), 1), np.exp(2 * self.scales[-2])))
+        found = cells.added([*summed, np.full((len(self._points), 1), _LEVEL)], len(self._points))
+        found += cells.multiplied(multiplied, len(self._points))
         return found
 
     # ---- covariance. ``scales``: log lengths [dimensions], log amplitude of the sums, of the product, log quirk
 
-    def _covariance(self, scales: Floats, squares: Floats, products: Floats) -> Floats:
+    def _covariance(self, scales: Floats) -> Floats:
         lengths, alone, together = np.exp(-2 * scales[:-3]), np.exp(2 * scales[-3]), np.exp(2 * scales[-2])
-        scaled = squares * lengths[:, None, None]
+        scaled = self._squares * lengths[:, None, None]
         summed: Floats = np.exp(-0.5 * scaled).sum(axis=0) * alone
-        summed += together * np.exp(-0.5 * scaled.sum(axis=0)) + _LINEAR * products + _LEVEL
+        summed += together * np.exp(-0.5 * scaled.sum(axis=0)) + self._products + _LEVEL
         return summed
 
     def _smooth_variance(self) -> float:
@@ -105,7 +106,7 @@ class Surrogate:
         return math.exp(scales[-1])
 
     def _noisy(self, scales: Floats) -> Floats:
-        found = self._covariance(scales, self._squares, self._points @ self._points.T)
+        found = self._covariance(scales)
         found[np.diag_indices_from(found)] += self._quirk(scales) ** 2 + _JITTER
         return found
 
@@ -160,6 +161,12 @@ class Surrogate:
 def _squares(one: Floats, other: Floats) -> Floats:
     """[dimensions, n, m]: squared distances along every dimension."""
     found: Floats = (one.T[:, :, None] - other.T[:, None, :]) ** 2
+    return found
+
+
+def _half_solved(factor: Floats, right: Floats) -> Floats:
+    """x of L x = ``right``, ``factor`` being L; ``right`` is lost."""
+    found: Floats = solve_triangular(factor, right, lower=True, overwrite_b=True, check_finite=False)
     return found
 
 

@@ -48,6 +48,9 @@ class DistinctSampler(BaseSampler):
     def __init__(self, inner: BaseSampler, seed: int = 0) -> None:
         self.inner = inner
         self._seed = seed
+        self._taken: set[Values] = set()
+        self._starved: list[Values] = []
+        self._seen: set[int] = set()
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
         """The whole grid: a cell is chosen as one."""
@@ -72,20 +75,25 @@ class DistinctSampler(BaseSampler):
             for name, distribution in space.items()
         }
 
-    @staticmethod
-    def _settled(study: Study, space: dict[str, BaseDistribution]) -> Callable[[Values], bool]:
+    def _settled(self, study: Study, space: dict[str, BaseDistribution]) -> Callable[[Values], bool]:
         """Whether a cell is known, or must fail as one did that asked less of the same model."""
         known = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED))
-        taken = {tuple(trial.params.get(name) for name in space) for trial in known}
-        starved = [
-            tuple(trial.params[name] for name in space)
-            for trial in known
-            if trial.state == TrialState.PRUNED and STARVED & set(trial.constraints) and set(space) <= set(trial.params)
-        ]
+        for trial in known:
+            if trial.number in self._seen:
+                continue
+            self._seen.add(trial.number)
+            cell = tuple(trial.params.get(name) for name in space)
+            self._taken.add(cell)
+            if (
+                trial.state == TrialState.PRUNED
+                and STARVED & set(trial.constraints)
+                and set(space) <= set(trial.params)
+            ):
+                self._starved.append(cell)
         work = [name.startswith("workload.") and isinstance(of, IntDistribution) for name, of in space.items()]
 
         def settled(cell: Values) -> bool:
-            return cell in taken or any(_asks_more(cell, failed, work) for failed in starved)
+            return cell in self._taken or any(_asks_more(cell, failed, work) for failed in self._starved)
 
         return settled
 

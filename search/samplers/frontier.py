@@ -16,7 +16,7 @@ from optuna.trial import FrozenTrial
 
 from search.errors import ConfigError
 from search.frontier.grid import MOST_CELLS, Grid
-from search.frontier.outlook import Forecaster, Known, Outlook
+from search.frontier.outlook import Forecaster, Hint, Known, Outlook
 from search.samplers.distinct import grid_distributions
 
 
@@ -24,11 +24,14 @@ from search.samplers.distinct import grid_distributions
 class Informed(Protocol):
     """A sampler that is told what the study knows, and may say that it is over."""
 
-    def inform(self, grid: Grid, look: Callable[[], Known]) -> None:
-        """Before the first question. ``look``: what is known now."""
+    def inform(self, grid: Grid, look: Callable[[], Known], hint: Hint | None = None) -> None:
+        """Before the first question. ``look``: what is known now; ``hint``: what another study lets one expect."""
 
     def finished(self) -> bool:
         """Whether nothing is left that is worth a trial."""
+
+    def timed_first(self) -> bool:
+        """Whether the cell asked for last is better timed before it is scored."""
 
 
 class FrontierSampler(BaseSampler):
@@ -37,7 +40,7 @@ class FrontierSampler(BaseSampler):
     """
 
     def __init__(
-        self, error: float = 0.05, resolution: float = 0.01, tolerance: float = 0.005, seed: int | None = None
+        self, error: float = 0.05, resolution: float = 0.02, tolerance: float = 0.005, seed: int | None = None
     ) -> None:
         for name, value in (("error", error), ("resolution", resolution), ("tolerance", tolerance)):
             if not 0 < value < 1:
@@ -45,9 +48,10 @@ class FrontierSampler(BaseSampler):
         self.error, self.resolution, self.tolerance, self.seed = error, resolution, tolerance, seed
         self._forecaster = Forecaster(tolerance, resolution)
         self._grid: Grid | None = None
+        self._asked: int | None = None
         self._look: Callable[[], Known] | None = None
 
-    def inform(self, grid: Grid, look: Callable[[], Known]) -> None:
+    def inform(self, grid: Grid, look: Callable[[], Known], hint: Hint | None = None) -> None:
         """See :class:`Informed`."""
         if len(grid) > MOST_CELLS:
             raise ConfigError(
@@ -55,6 +59,7 @@ class FrontierSampler(BaseSampler):
                 "choose another, as sampler=tpe"
             )
         self._grid, self._look = grid, look
+        self._forecaster = Forecaster(self.tolerance, self.resolution, hint)
 
     def outlook(self) -> Outlook:
         """What the rest may be worth."""
@@ -63,8 +68,12 @@ class FrontierSampler(BaseSampler):
 
     def finished(self) -> bool:
         """See :class:`Informed`."""
-        self._next = self.outlook()
+        self._next, self._asked = self.outlook(), None
         return self._next.open <= self.error or not self._next.worth.max() > 0
+
+    def timed_first(self) -> bool:
+        """See :class:`Informed`."""
+        return self._asked is not None and bool(self._next.timed_first[self._asked])
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
         """The whole grid: a cell is chosen as one."""
@@ -75,7 +84,8 @@ class FrontierSampler(BaseSampler):
     ) -> dict[str, Any]:
         """The cell that is worth most."""
         assert self._grid is not None
-        cell = self._grid.cell(int(self._next.worth.argmax()))
+        self._asked = int(self._next.worth.argmax())
+        cell = self._grid.cell(self._asked)
         return {axis.parameter: axis.sampled(cell[axis.path]) for axis in self._grid.axes}
 
     def sample_independent(

@@ -144,7 +144,7 @@ def test_a_simulated_width_has_an_accuracy_but_neither_speed_nor_bytes(evaluate:
     assert outcome.metrics.keys() == {
         "accuracy", "accuracy_stderr", "accuracy_difference", "accuracy_difference.low", "accuracy_difference.high",
         "perplexity", "pruning_ratio", "predicted_loss", "examples", "compress_seconds", "score_seconds",
-        "saved_seconds",
+        "run_seconds", "saved_seconds",
     }  # fmt: skip
     assert outcome.samples.keys() == {"accuracy"}
     assert outcome.notes[0] == "simulated"

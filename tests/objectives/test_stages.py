@@ -211,7 +211,7 @@ def test_another_process_finds_everything_and_does_nothing(problem: Problem, wor
     again = [measured(evaluate(one)) for one in (candidate(), candidate(0.5, 8))]
     assert (work, Hits.seen) == ([], [])
     for one, other in zip(first, again):
-        spent = ("compress_seconds", "score_seconds", "saved_seconds")
+        spent = ("compress_seconds", "score_seconds", "run_seconds", "saved_seconds")
         assert {k: v for k, v in one.metrics.items() if k not in spent} == {
             k: v for k, v in other.metrics.items() if k not in spent
         }
@@ -299,3 +299,70 @@ def test_scores_of_a_task_that_cannot_be_described_are_not_kept(problem: Problem
         Hits.seen.clear()
         assert measured(Evaluator(replace(problem, task=Opaque()))(candidate(0.5)))
         assert Hits.seen
+
+
+# ---- timed before scored
+
+
+def test_what_is_behind_another_is_not_scored(problem: Problem, work: list[str]) -> None:
+    evaluate = Evaluator(replace(problem, cache=None))
+    baseline = measured(evaluate(candidate()))
+    Hits.seen.clear()
+    gate = replace(FLOOR, ahead=({"speedup": 1e9, "peak_memory": 1.0},))
+    found = measured(evaluate(candidate(0.5), gate))
+    assert Hits.seen == []
+    assert found.facts["verdict"] == "unscored"
+    assert "accuracy" not in found.metrics
+    assert "accuracy" not in found.samples
+    assert found.metrics["speedup"] > 0
+    assert found.metrics["run_seconds"] > 0
+    assert any("not scored" in note for note in found.notes)
+    assert baseline.metrics["accuracy"] == pytest.approx(0.8)
+
+
+def test_what_is_ahead_in_something_is_timed_once_and_scored(problem: Problem, work: list[str]) -> None:
+    evaluate = Evaluator(replace(problem, cache=None))
+    evaluate(candidate())
+    work.clear()
+    gate = replace(FLOOR, ahead=({"speedup": 0.0, "peak_memory": 1.0}, {"speedup": 1e9, "peak_memory": 1.0}))
+    slow = replace(FLOOR, ahead=({"speedup": 1e9, "peak_memory": 1e15}, {"speedup": 0.0, "peak_memory": 1.0}))
+    assert measured(evaluate(candidate(0.5), gate)).facts["verdict"] == "unscored"
+    found = measured(evaluate(candidate(0.5), slow))
+    assert found.facts["verdict"] == "reached"
+    assert found.metrics["accuracy"] == pytest.approx(0.8)
+    assert found.metrics["throughput"] > 0
+
+
+def test_a_miss_that_was_timed_keeps_its_speed(problem: Problem) -> None:
+    evaluate = Evaluator(replace(problem, task=Hits(wrong=0.4), cache=None))
+    found = measured(evaluate(candidate(0.5), replace(FLOOR, ahead=({"speedup": 0.0, "peak_memory": 1.0},))))
+    assert found.facts["verdict"] == "missed"
+    assert found.metrics["throughput"] > 0
+
+
+def test_losses_are_predicted_once_for_each_part_and_kept_for_others(
+    problem: Problem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+    predict = Structured.predict
+
+    def counted(self: Structured, statistics: Any) -> float:
+        asked.append(self.ratio)
+        return predict(self, statistics)
+
+    monkeypatch.setattr(Structured, "predict", counted)
+    recipes = [candidate(ratio, bits) for ratio in (0.0, 0.5) for bits in (16, 8, 4)]
+    losses = Evaluator(problem).predict_losses(recipes)
+    assert asked == [0.0, 0.5]
+    assert losses[0] == 0 < losses[1] < losses[2]
+    assert losses[3] == pytest.approx(losses[0] + losses[3])
+    assert losses[5] == pytest.approx(losses[3] + losses[2])
+    assert Evaluator(problem).predict_losses(recipes) == losses
+    assert asked == [0.0, 0.5]
+
+
+def test_a_loss_that_nobody_predicts_is_no_number(problem: Problem) -> None:
+    silent = replace(candidate(0.5, 8), quantization=RoundToNearest(bits=8, predicts=False))
+    for cache in (problem.cache, None):
+        assert math.isnan(Evaluator(replace(problem, cache=cache)).predict_losses([silent])[0])
+        assert math.isnan(Evaluator(replace(problem, cache=cache)).predict_losses([silent])[0])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import random
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
@@ -11,9 +13,12 @@ from typing import Any
 import pytest
 from hydra import compose, initialize_config_dir
 
+from objectives.metrics import is_behind
 from objectives.types import Candidate, Measurement, Outcome
 from search.commands.run import CONF, plain
 from search.config import StudyConfig, build_config
+
+RATIOS = "space.pruning.ratio=[0.0,0.1,0.2,0.3,0.4,0.5,0.6,0.7]"
 
 Answer = Callable[[Candidate], Outcome]
 
@@ -42,11 +47,30 @@ def closed_form(candidate: Candidate) -> Measurement:
     )
 
 
+def slow_to_score(candidate: Candidate) -> Measurement:
+    """The same with quirks of a tenth in every cell's speed, where scoring takes twenty times as long as timing."""
+    found = closed_form(candidate)
+    cell = (candidate.pruning.ratio, candidate.quantization.bits, candidate.workload.batch_size)
+    quirk = math.exp(random.Random(str(cell)).gauss(0.0, 0.1))
+    metrics = {**found.metrics, "score_seconds": 20.0, "run_seconds": 1.0}
+    metrics |= {name: metrics[name] * quirk for name in ("throughput", "speedup")}
+    return replace(found, metrics=metrics)
+
+
+def behind(found: Measurement, ahead: Any) -> Measurement:
+    """As the evaluator leaves it: what is behind another is not scored."""
+    if not any(is_behind(found.metrics, other) for other in ahead):
+        return found
+    metrics = {name: value for name, value in found.metrics.items() if not name.startswith("accuracy")}
+    return replace(found, metrics=metrics, facts={"verdict": "unscored"})
+
+
 @dataclass
 class FakeExecutor:
     """Answers from a function and remembers what it was asked."""
 
     answer: Answer = closed_form
+    loss: Callable[[Candidate], float] = lambda _candidate: math.nan
 
     def __post_init__(self) -> None:
         self.asked: list[Candidate] = []
@@ -67,7 +91,13 @@ class FakeExecutor:
 
     def evaluate(self, candidate: Candidate, gate: Any = None) -> Future[Outcome]:
         self.asked.append(candidate)
-        return done(self.answer(candidate))
+        found = self.answer(candidate)
+        if gate is not None and isinstance(found, Measurement):
+            found = behind(found, gate.ahead)
+        return done(found)
+
+    def predict_losses(self, candidates: Any) -> Future[list[float]]:
+        return done([self.loss(candidate) for candidate in candidates])
 
     def confirm(self, candidates: Any) -> Future[list[Measurement]]:
         self.confirmed.extend(candidates)

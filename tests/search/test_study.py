@@ -9,11 +9,12 @@ import pytest
 
 from objectives.types import Failure, Measurement, Reason
 from search import store
+from search.config import build_config
 from search.errors import BaselineFailed, ConfigError, Interrupted, StudyConflict
 from search.progress import _last
 from search.stopping import Limits, StopReason
 from search.study import run_study
-from tests.search.conftest import FakeExecutor, Quiet, closed_form, done
+from tests.search.conftest import RATIOS, FakeExecutor, Quiet, closed_form, composed, done, slow_to_score
 
 SAMPLERS = sorted(file.stem for file in (Path(__file__).parents[2] / "conf" / "sampler").glob("*.yaml"))
 STOPS_BY_ITSELF = "frontier"
@@ -359,3 +360,80 @@ def test_a_simulated_trial_has_an_accuracy_and_no_place_on_the_front(make_config
     assert not without & set(result.front.front)
     told = [_last(record) for record in result.records]
     assert sum("simulated" in line for line in told) == len(without)
+
+
+def test_a_cell_behind_another_is_told_without_an_accuracy_and_stays_off_the_front(make_config) -> None:
+    config = make_config("sampler=frontier", "n_trials=100", RATIOS, answer=slow_to_score)
+    result = run(config)
+    unscored = [record for record in result.records if record.state == "complete" and "accuracy" not in record.metrics]
+    assert unscored
+    members = [record for record in result.records if record.number in result.front.front]
+    study = optuna.load_study(study_name=config.name, storage=config.storage)
+    for record in unscored:
+        assert record.number not in result.front.feasible
+        assert any(
+            member.metrics["throughput"] >= record.metrics["throughput"]
+            and member.metrics["peak_memory"] <= record.metrics["peak_memory"]
+            for member in members
+        )
+        trial = study.trials[record.number]
+        assert (trial.state.name, trial.constraints) == ("PRUNED", {"unscored": 1.0})
+
+
+def test_how_far_a_limit_was_exceeded_is_told(make_config) -> None:
+    def answer(candidate):
+        if candidate.workload.batch_size == 1:
+            return closed_form(candidate)
+        return Failure(Reason.OUT_OF_MEMORY, "no room", severity=candidate.quantization.bits / 64)
+
+    config = make_config("sampler=random", "n_trials=18", answer=answer)
+    run(config)
+    study = optuna.load_study(study_name=config.name, storage=config.storage)
+    told = [trial for trial in study.trials if trial.state.name == "PRUNED"]
+    assert len({trial.constraints["out_of_memory"] for trial in told}) > 1
+    for trial in told:
+        record = store.saved_record(trial)
+        assert trial.constraints == {"out_of_memory": record.params["quantization.bits"] / 64}
+        assert record.severity == record.params["quantization.bits"] / 64
+
+
+def test_cells_named_first_are_tried_first(make_config) -> None:
+    cells = [{"pruning.ratio": 0.5, "workload.batch_size": 4}, {"quantization.bits": 4}]
+    resolved = composed("experiment=ci_tiny", "tracker=none", "device=cpu", "n_trials=6")
+    for sampler in ("frontier", "random"):
+        config = replace(
+            make_config(f"sampler={sampler}", "n_trials=6"),
+            first=build_config({**resolved, "first": cells}).first,
+        )
+        tried = [dict(record.params) for record in run(config).records]
+        assert tried[1:3] == [
+            {"pruning.ratio": 0.5, "quantization.bits": 16, "workload.batch_size": 4},
+            {"pruning.ratio": 0.0, "quantization.bits": 4, "workload.batch_size": 1},
+        ]
+
+
+@pytest.mark.parametrize(
+    ("first", "words"),
+    [
+        ({"pruning.ratio": 0.1}, "first: expected a list of cells"),
+        ([{"pruning.ratio": 0.3}], "first: {'pruning.ratio': 0.3} is no cell of the space; there are pruning.ratio: ["),
+        ([{"pruning.rate": 0.5}], "first: {'pruning.rate': 0.5} is no cell of the space"),
+    ],
+)
+def test_cells_that_are_none_are_refused(first, words) -> None:
+    with pytest.raises(ConfigError) as refused:
+        build_config({**composed("experiment=ci_tiny", "tracker=none", "device=cpu"), "first": first})
+    assert str(refused.value).startswith(words)
+
+
+def test_losses_are_predicted_once_for_all_recipes_and_kept_with_the_study(make_config) -> None:
+    def loss(candidate):
+        return candidate.pruning.ratio + {16: 0.0, 8: 0.01, 4: 0.1}[candidate.quantization.bits]
+
+    config = make_config("sampler=frontier", "n_trials=4")
+    config.executor.loss = loss
+    result = run(config)
+    assert len(result.losses) == 9
+    assert sorted(result.losses)[:2] == [0.0, 0.01]
+    config.executor.loss = None
+    assert run(replace(config, limits=replace(config.limits, n_trials=6))).losses == result.losses

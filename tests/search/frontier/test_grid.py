@@ -45,23 +45,23 @@ def test_cells_share_a_recipe_exactly_when_only_their_workload_differs() -> None
     for one, other in pairs.tolist():
         assert (GRID.recipes[one] == GRID.recipes[other]) == (model(one) == model(other))
     assert sorted(set(GRID.recipes.tolist())) == list(range(18))
-    assert len(GRID.recipe_coordinates) == 18
+    assert len(GRID.recipe_lattice.points) == 18
 
 
 def test_coordinates_lie_in_the_unit_cube_and_tell_all_cells_apart() -> None:
-    assert GRID.coordinates.min() >= 0
-    assert GRID.coordinates.max() <= 1
-    assert len(np.unique(GRID.coordinates, axis=0)) == len(GRID)
+    assert GRID.lattice.points.min() >= 0
+    assert GRID.lattice.points.max() <= 1
+    assert len(np.unique(GRID.lattice.points, axis=0)) == len(GRID)
 
 
 def test_batch_sizes_count_in_doublings() -> None:
-    column = Grid((AXES[3],)).coordinates[:, 0]
+    column = Grid((AXES[3],)).lattice.points[:, 0]
     assert column.tolist() == pytest.approx([0, 0.2, 0.4, 1])
 
 
 def test_a_space_without_axes_is_one_cell() -> None:
     grid = Grid(())
-    assert (len(grid), grid.coordinates.shape, grid.recipes.tolist()) == (1, (1, 0), [0])
+    assert (len(grid), grid.lattice.points.shape, grid.recipes.tolist()) == (1, (1, 0), [0])
     assert grid.index({}) == 0
     assert grid.cell(0) == {}
 

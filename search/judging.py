@@ -1,0 +1,111 @@
+"""What becomes of an outcome: the study's record of it, and what Optuna is told.
+
+A measured trial is told with its accuracy as a constraint: how far below the floor, relative to it. What fails for good
+(out of memory, too slow, unsupported) is told as pruned with a violated constraint of that name, as severe as is known,
+so that the sampler keeps away; a crash is told as failed, since it may have been chance.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from optuna.study import Study
+from optuna.trial import Trial, TrialState
+
+from objectives.types import Failure, Gate, Outcome
+from search.config import StudyConfig
+from search.errors import ConfigError
+from search.feasible import is_feasible, is_scored
+from search.frontier.grid import recipe_count
+from search.records import TrialRecord
+from search.samplers.frontier import Informed
+from search.settled import is_final
+
+_MEASURED_AS = {"throughput": "speedup", "memory_ratio": "peak_memory"}
+"""Objectives that the study makes of others."""
+
+
+class Judge:
+    """Of the trials of one study; ``baseline``: the measured one, once there is one."""
+
+    def __init__(self, config: StudyConfig) -> None:
+        self._config = config
+        self.baseline: TrialRecord | None = None
+
+    def see(self, record: TrialRecord) -> None:
+        """One more trial: the first measured baseline is the reference of all others."""
+        if self.baseline is None and record.is_baseline and record.state == "complete":
+            self.baseline = record
+
+    @property
+    def floor(self) -> float:
+        """The accuracy floor, absolute; needs the baseline."""
+        assert self.baseline is not None
+        return self._config.floor.absolute(self.baseline.metrics["accuracy"])
+
+    def gate(self, study: Study, members: Sequence[TrialRecord]) -> Gate | None:
+        """How far accuracy has to be known; None where it is an objective itself. ``members``: of the front."""
+        floor, axes, sampler = self._config.floor, self._config.space.axes, study.sampler
+        if not floor.error or any(name.startswith("accuracy") for name in self._config.objectives):
+            return None
+        error = floor.error / recipe_count(axes)
+        if not isinstance(sampler, Informed):
+            return Gate(floor.epsilon, floor.relative, error)
+        ahead = tuple(map(self._bar, members)) if sampler.timed_first() else ()
+        return Gate(floor.epsilon, floor.relative, error, True, ahead)
+
+    def _bar(self, member: TrialRecord) -> Mapping[str, float]:
+        """What a member measured of the objectives, as whoever measures will see it: see :meth:`filled`."""
+        names = (_MEASURED_AS.get(name, name) for name in self._config.objectives)
+        return {name: member.metrics[name] for name in names}
+
+    def filled(self, blank: TrialRecord, outcome: Outcome) -> TrialRecord:
+        """``blank`` with what was measured, or with why it was not."""
+        if isinstance(outcome, Failure):
+            return replace(blank, reason=str(outcome.reason), message=outcome.message, severity=outcome.severity)
+        metrics = dict(outcome.metrics)
+        reference = self.baseline.metrics if self.baseline else metrics
+        if "speedup" in metrics:  # a simulated trial has neither speed nor bytes
+            metrics["memory_ratio"] = metrics["peak_memory"] / reference["peak_memory"]
+            # Free of drift: blocks minutes apart differ by more than candidates do, paired ratios do not. The scale is
+            # that of the baseline's first seconds until the study ends: see search.scale.
+            metrics["throughput"] = reference["throughput"] * metrics["speedup"]
+        if "verdict" in outcome.facts and self.baseline is not None:
+            metrics["floor"] = self.floor
+        return replace(blank, state="complete", metrics=metrics, notes=outcome.notes, facts=outcome.facts)
+
+    def require_objectives(self, baseline: TrialRecord) -> None:
+        """Raises ConfigError for an objective that this model and workload do not have."""
+        for name in self._config.objectives:
+            if name not in baseline.metrics and name != "memory_ratio":
+                known = ", ".join(baseline.metrics)
+                raise ConfigError(f"objectives: {name} is not measured for this model and workload; measured: {known}")
+
+    def tell(self, study: Study, trial: Trial, record: TrialRecord) -> None:
+        """The trial is over."""
+        if is_scored(record) and all(name in record.metrics for name in self._config.objectives):
+            trial.set_constraint("accuracy", self._violation(record))
+            study.tell(trial, self._values(record.metrics))
+        elif record.facts.get("verdict") == "missed":
+            trial.set_constraint("accuracy", self._violation(record))
+            study.tell(trial, state=TrialState.PRUNED)
+        elif record.state == "complete":  # nobody asked for its accuracy
+            trial.set_constraint("unscored", 1.0)
+            study.tell(trial, state=TrialState.PRUNED)
+        elif is_final(record):
+            trial.set_constraint(record.reason or "unmeasured", record.severity)
+            study.tell(trial, state=TrialState.PRUNED)
+        else:
+            study.tell(trial, state=TrialState.FAIL)
+
+    def _values(self, metrics: Mapping[str, float]) -> list[float]:
+        return [metrics[name] for name in self._config.objectives]
+
+    def _violation(self, record: TrialRecord) -> float:
+        """How far below the floor, relative to it: <= 0 is feasible, and a sampler feels the severity."""
+        baseline = self.baseline or record
+        floor = self._config.floor.absolute(baseline.metrics["accuracy"])
+        violation = (floor - record.metrics["accuracy"]) / (floor or 1.0)
+        # A race may decide while the estimate is still on the other side.
+        return min(violation, 0.0) if is_feasible(record, floor) else max(violation, 1e-6)

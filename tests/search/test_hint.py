@@ -1,0 +1,88 @@
+"""A study warmed by another: it starts better, ends the same, and reports nothing of the other's."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from objectives.types import Measurement
+from search.errors import ConfigError
+from search.frontier.grid import Grid
+from search.hint import hint_from
+from search.study import run_study
+from tests.search.conftest import RATIOS, Quiet, closed_form
+
+
+@pytest.fixture
+def studies(make_config):
+    """The same space twice: a study that ran, and one for other batch sizes that it warms."""
+
+    def make(*overrides: str, answer=closed_form):
+        whole = make_config("sampler=exhaustive", "n_trials=200", RATIOS, "study_name=whole")
+        run_study(whole, Quiet())
+        batches = "space.workload.batch_size=[1,2,8]"
+        return make_config("sampler=frontier", "n_trials=200", RATIOS, batches, *overrides, answer=answer)
+
+    return make
+
+
+def slower(candidate) -> Measurement:
+    """Another device: half as fast, and batches gain less."""
+    found = closed_form(candidate)
+    speed = found.metrics["throughput"] / 2 / candidate.workload.batch_size**0.1
+    return replace(found, metrics={**found.metrics, "throughput": speed, "speedup": speed / 50})
+
+
+def test_the_hint_tells_gains_over_the_baseline_at_cells_that_the_other_study_has_not(studies) -> None:
+    config = studies("warm_start=whole")
+    hint, grid = hint_from(config), Grid(config.space.axes)
+    cells = [grid.cell(index) for index in range(len(grid))]
+    truth = [closed_form(config.space.candidate(cell)).metrics for cell in cells]
+    gains = np.array([[-np.log(each["speedup"]), np.log(each["peak_memory"] / 1.01e8)] for each in truth])
+    away = hint.values - gains - np.median(hint.values - gains, axis=0)
+    inside = [index for index, cell in enumerate(cells) if cell["workload.batch_size"] < 8]
+    assert np.abs(away[inside]).max() < 0.1
+    accuracies = np.array([each["accuracy"] for each in truth])[np.unique(grid.recipes, return_index=True)[1]]
+    assert hint.accuracy - accuracies == pytest.approx(np.full(24, (hint.accuracy - accuracies).mean()), abs=0.01)
+
+
+@pytest.mark.parametrize("answer", [closed_form, slower])
+def test_a_warm_study_needs_fewer_trials_for_the_same_front(studies, answer) -> None:
+    cold = run_study(studies("study_name=cold", answer=answer), Quiet())
+    warm = run_study(studies("study_name=warm", "warm_start=whole", answer=answer), Quiet())
+    fronts = [{tuple(r.records[n].params.items()) for n in r.front.front} for r in (cold, warm)]
+    assert fronts[0] == fronts[1]
+    assert len(warm.records) < len(cold.records)
+    for record in warm.records:  # what is reported was measured here
+        own = answer(warm.config.space.candidate(record.params)).metrics
+        assert (record.metrics["speedup"], record.metrics["peak_memory"]) == (own["speedup"], own["peak_memory"])
+        assert record.metrics.get("accuracy", own["accuracy"]) == own["accuracy"]
+
+
+def test_other_samplers_begin_with_the_other_front(studies, make_config) -> None:
+    studies()
+    config = make_config("sampler=random", "n_trials=40", RATIOS, "warm_start=whole")
+    whole = run_study(make_config("sampler=exhaustive", "n_trials=200", RATIOS, "study_name=whole"), Quiet())
+    front = [dict(whole.records[number].params) for number in whole.front.front]
+    tried = [dict(record.params) for record in run_study(config, Quiet()).records]
+    assert all(cell in tried[: len(front) + 1] for cell in front)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["warm_start=hole"], "warm_start: no study named 'hole' (did you mean whole?); known: "),
+        (
+            ["warm_start=whole", "+space.pruning.attention_ratio=[0.0,0.5]"],
+            "warm_start: whole varies pruning.ratio, quantization.bits, workload.batch_size, this study pruning.",
+        ),
+    ],
+)
+def test_a_study_that_is_no_help_is_refused_before_anything_is_measured(studies, overrides, words) -> None:
+    config = studies(*overrides)
+    with pytest.raises(ConfigError) as refused:
+        run_study(config, Quiet())
+    assert str(refused.value).startswith(words)
+    assert config.executor.asked == []
