@@ -6,13 +6,14 @@ chances over all cells bounds the chance that the front is not complete; below w
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import ndtr
+from scipy.special import ndtr, stdtr
 
 from search.frontier.gain import chance_of_gain, expected_gain
 from search.frontier.grid import Floats, Grid, Indices, is_of_recipe
@@ -30,9 +31,6 @@ WORSE: Mapping[str, int] = {
 
 OBJECTIVE = Prior(amplitude=0.5, quirk=0.02)
 GAP = Prior(amplitude=0.1, quirk=0.005)
-PREDICTED = Prior(amplitude=0.02, quirk=0.005, slopes=0.02)
-"""Of a gap whose loss is predicted: most of it is a trend over that, whose standard deviation is ``_TREND``."""
-_TREND = 0.5
 _SMALL = 0.01
 """Nats: predicted losses are told apart by their logarithm above, and as they are below."""
 _HINTED = 0.3
@@ -155,40 +153,43 @@ class Forecaster:
         unknown = known.verdicts == 0
         scored = np.isfinite(known.gaps)
         if unknown.any():
-            lattice, prior = self._recipes(known.grid)
-            distance = np.abs(known.gaps)
-            guess = self._fitted("gap", lattice, known.gaps, scored, prior, distance, self.hint.accuracy)
-            mean, deviation = guess.mean.copy(), guess.deviation.copy()
+            lattice, distance = self._recipes(known.grid), np.abs(known.gaps)
+            guess = self._fitted("gap", lattice, known.gaps, scored, GAP, distance, self.hint.accuracy)
+            mean, deviation = guess.mean.copy(), np.hypot(guess.deviation, self.tolerance)
             mean[scored] = known.gaps[scored]
             deviation[scored] = np.maximum(known.gap_errors[scored], 1e-9)
-            chance[unknown] = ndtr(mean / deviation)[unknown]
+            freedom = max(1, int(scored.sum()) - 1)  # the scales were fitted to so few
+            chance[unknown] = np.where(scored, ndtr(mean / deviation), stdtr(freedom, mean / deviation))[unknown]
             ceiling = self._ceiling(known)
             chance[unknown] = np.minimum(chance, ceiling)[unknown]
         return chance
 
-    def _recipes(self, grid: Grid) -> tuple[Lattice, Prior]:
+    def _recipes(self, grid: Grid) -> Lattice:
         """What tells recipes apart: what they are made of, and the loss predicted, where it is for all."""
-        losses, points = self.hint.losses, grid.recipe_lattice.points
+        losses = self.hint.losses
         if losses is None or not np.isfinite(losses).all() or not losses.max() > 0:
-            return grid.recipe_lattice, GAP
+            return grid.recipe_lattice
         size = np.log1p(np.maximum(losses, 0.0) / _SMALL)
-        both = np.column_stack([points, size / size.max()])
-        return Lattice((both,)), replace(PREDICTED, slopes=(PREDICTED.slopes,) * points.shape[1] + (_TREND,))
+        return Lattice((np.column_stack([grid.recipe_lattice.points, size / size.max()]),))
 
     def _fits(self, known: Known) -> Floats:
         """[cells]: the chance of fitting into memory, whose size shows only where something did not fit.
 
-        It lies between the largest peak that fitted and the smallest that did not, anywhere for all we know.
+        It lies between the largest peak that fitted and the smallest that did not, anywhere for all we know, and where
+        nothing fitted, peaks are guesses themselves.
         """
         found = np.ones(len(known.grid))
         if known.memory is None or known.starved is None or not known.starved.any():
             return found
         own = np.isfinite(known.memory)
-        peaks = self._fitted("memory", known.grid.lattice, known.memory, own, OBJECTIVE, -known.memory).mean
-        peaks = np.where(own, known.memory, peaks)
-        least = float(peaks[known.starved].min())
-        most = min(float(known.memory[own].max()), least) if own.any() else least
-        return np.clip((least - peaks) / max(least - most, 0.01), 0.01, 1.0)
+        guess = self._fitted("memory", known.grid.lattice, known.memory, own, OBJECTIVE, -known.memory)
+        peaks, unsure = np.where(own, known.memory, guess.mean), np.where(own, 0.0, guess.deviation)
+        starved = np.flatnonzero(known.starved)
+        least = starved[peaks[starved].argmin()]
+        most = min(float(known.memory[own].max()), float(peaks[least])) if own.any() else float(peaks[least])
+        limit, width = (most + peaks[least]) / 2, (peaks[least] - most) / math.sqrt(12)
+        spread = np.sqrt(unsure**2 + width**2 + unsure[least] ** 2 / 4 + 1e-6)
+        return np.clip(ndtr((limit - peaks) / spread), 0.01, 1.0)
 
     def _ceiling(self, known: Known) -> Floats:
         """[recipes]: the chance that each is feasible although a milder one is not."""

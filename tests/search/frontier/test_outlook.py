@@ -1,0 +1,107 @@
+"""What is known of a grid, and what that says of the rest."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from search.frontier.grid import Grid
+from search.frontier.outlook import GAP, Forecaster, Hint, Known, _chosen
+from search.space import Axis
+
+GRID = Grid((
+    Axis("pruning.ratio", (0.0, 0.1, 0.2, 0.3, 0.4), 0.0),
+    Axis("quantization.bits", (4, 8, 16), 16),
+    Axis("workload.batch_size", (1, 2, 4, 8), 1),
+))  # fmt: skip
+RECIPES = len(GRID.recipe_lattice)
+
+
+def blank(**changed) -> Known:
+    cells = len(GRID)
+    parts = {
+        "values": np.full((cells, 2), np.nan), "gaps": np.full(RECIPES, np.nan), "gap_errors": np.zeros(RECIPES),
+        "verdicts": np.zeros(RECIPES, np.int_), "closed": np.zeros(cells, np.bool_),
+        "ready": np.zeros(RECIPES, np.bool_), "memory": np.full(cells, np.nan), "starved": np.zeros(cells, np.bool_),
+    }  # fmt: skip
+    return Known(GRID, **{**parts, **changed})
+
+
+def index(ratio: float, bits: int, batch: int) -> int:
+    found = GRID.index({"pruning.ratio": ratio, "quantization.bits": bits, "workload.batch_size": batch})
+    assert found is not None
+    return found
+
+
+def test_where_something_did_not_fit_what_is_smaller_than_what_did_is_still_tried() -> None:
+    """Two cells fitted, three larger ones did not: nothing is known of memory but that."""
+    memory, starved = np.full(len(GRID), np.nan), np.zeros(len(GRID), np.bool_)
+    memory[index(0.0, 16, 1)], memory[index(0.0, 16, 2)] = np.log(100), np.log(110)
+    for cell in ((0.0, 16, 4), (0.1, 16, 8), (0.2, 16, 8)):
+        starved[index(*cell)] = True
+    known = blank(memory=memory, starved=starved, closed=starved.copy())
+    fits = Forecaster()._fits(known)
+    assert fits[index(0.1, 16, 1)] > 0.3
+    assert fits[index(0.4, 4, 1)] > 0.3
+    assert fits[index(0.0, 16, 1)] > 0.7
+
+
+def test_what_certainly_needs_more_than_there_is_hardly_fits() -> None:
+    peaks = np.log(100 * (1 - GRID.lattice.points[:, 0] / 2) + 20 * 2 ** (3 * GRID.lattice.points[:, -1]))
+    limit = np.quantile(peaks, 0.6)
+    own = np.random.default_rng(0).permutation(len(GRID))[:40]
+    memory, starved = np.full(len(GRID), np.nan), np.zeros(len(GRID), np.bool_)
+    memory[own[peaks[own] <= limit]] = peaks[own[peaks[own] <= limit]]
+    starved[own[peaks[own] > limit]] = True
+    fits = Forecaster()._fits(blank(memory=memory, starved=starved))
+    assert fits[peaks > limit + 0.2].max() < 0.3
+    assert np.median(fits[peaks < limit - 0.1]) > 0.9
+
+
+def test_a_loss_predicted_for_all_tells_recipes_apart_and_nothing_where_one_is_missing() -> None:
+    losses = np.linspace(0.0, 0.3, RECIPES)
+    told = Forecaster(hint=Hint(losses=losses))._recipes(GRID)
+    assert told.points.shape == (RECIPES, GRID.recipe_lattice.points.shape[1] + 1)
+    assert told.points[:, -1].tolist() == sorted(told.points[:, -1])
+    assert (told.points[0, -1], told.points[-1, -1]) == (0, 1)
+    for useless in (np.where(np.arange(RECIPES) == 3, np.nan, losses), np.zeros(RECIPES), None):
+        assert Forecaster(hint=Hint(losses=useless))._recipes(GRID) is GRID.recipe_lattice
+
+
+def test_predicted_losses_sharpen_the_guess_of_what_is_feasible() -> None:
+    """Accuracy follows the loss, in no order of the axes."""
+    losses = np.random.default_rng(1).permutation(np.linspace(0.0, 0.2, RECIPES))
+    gaps, scored = 0.05 - losses, np.arange(RECIPES) % 2 == 0
+    away = []
+    for hint in (None, Hint(losses=losses)):
+        forecaster = Forecaster(hint=hint)
+        guess = forecaster._fitted("gap", forecaster._recipes(GRID), gaps, scored, GAP, np.abs(gaps))
+        away.append(np.abs(guess.mean - gaps)[~scored].mean())
+    assert away[1] < 0.5 * away[0]
+
+
+def test_cheaper_first() -> None:
+    """A recipe that is surely feasible is timed first, one that hardly is scored first."""
+    known = blank(seconds={"compress": 1.0, "score": 15.0, "run": 5.0})
+    cells, ones = len(GRID), np.ones(len(GRID))
+    cost, timed_first = Forecaster.cost(known, ones, 0.1 * ones)
+    assert timed_first.all()
+    assert cost == pytest.approx(np.full(cells, 1 + 5 + 1.5))
+    cost, timed_first = Forecaster.cost(known, 0.1 * ones, 0.9 * ones)
+    assert not timed_first.any()
+    assert cost == pytest.approx(np.full(cells, 1 + 15 + 0.5))
+    scored = blank(verdicts=np.ones(RECIPES, np.int_), seconds=known.seconds)
+    assert Forecaster.cost(scored, ones, ones)[0] == pytest.approx(np.full(cells, 6.0))
+
+
+def test_of_many_cells_the_nearest_and_some_of_all_others_are_learnt_from() -> None:
+    own, distance = np.ones(1000, np.bool_), np.abs(np.arange(1000) - 500.0)
+    own[:100] = False
+    chosen = _chosen(own, distance, 40)
+    assert len(set(chosen.tolist())) == 40
+    assert own[chosen].all()
+    assert {*range(491, 510)} <= set(chosen.tolist())
+    assert chosen.min() < 250
+    assert chosen.max() > 850
+    assert _chosen(own, distance, 40).tolist() == chosen.tolist()
+    assert _chosen(own, distance, 2000).tolist() == list(range(100, 1000))
