@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from statistics import mean
 from typing import Any
@@ -48,18 +49,25 @@ def _of(rows: Sequence[Row], key: str) -> float:
 
 def _ours(floors: Mapping[str, Mapping[str, Sequence[Row]]]) -> str:
     heads = (
-        "ours, floor", "seeds", "hypervolume, worst", "cost until .999", "cost until it stops", "trials", "cells timed",
-        "recipes scored", "examples a recipe", "sampler, ms a trial",
+        "ours, floor", "seeds", "hypervolume, mean", "worst", "cost until .999", "cost until it stops", "trials",
+        "cells timed", "recipes scored", "examples a recipe", "sampler, ms a trial",
     )  # fmt: skip
     body = [
         (
-            floor, len(own := rows["ours"]), f"{min(row['volume'] for row in own):.4f}", f"{_of(own, 'reached'):.1%}",
+            floor, len(own := rows["ours"]), f"{_of(own, 'volume'):.4f}", f"{min(row['volume'] for row in own):.4f}",
+            _reached(own),
             f"{_of(own, 'cost'):.1%}", f"{_of(own, 'trials'):.0f}", f"{_of(own, 'timed'):.0f}",
             f"{_of(own, 'recipes'):.0f}", f"{_of(own, 'examples'):.0%}", f"{1000 * _of(own, 'asking'):.0f}",
         )
         for floor, rows in floors.items()
     ]  # fmt: skip
     return _table(heads, body)
+
+
+def _reached(own: Sequence[Row]) -> str:
+    """Of the seeds that got there."""
+    there = [row["reached"] for row in own if math.isfinite(row["reached"])]
+    return f"{mean(there):.1%}" + (f" ({len(there)} seeds)" if len(there) < len(own) else "")
 
 
 def _rivals(floors: Mapping[str, Mapping[str, Sequence[Row]]]) -> str:
@@ -73,7 +81,8 @@ def _table_of_rivals(floor: str, rows: Mapping[str, Sequence[Row]]) -> str:
     )  # fmt: skip
     own = rows["ours"]
     first = (
-        "ours", len(own), len(own), f"{_of(own, 'trials'):.0f}, then it stops", f"{_of(own, 'reached'):.1%}", "-",
+        "ours", len(own), sum(math.isfinite(row["reached"]) for row in own),
+        f"{_of(own, 'trials'):.0f}, then it stops", _reached(own), "-",
         f"{_of(own, 'volume'):.4f}",
     )  # fmt: skip
     body = [
