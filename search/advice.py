@@ -27,7 +27,7 @@ def advice(records: Sequence[TrialRecord], front: ParetoFront, floor: AccuracyFl
     gaps = "; ".join(f"trial {r.number}, {front.floor - r.metrics['accuracy']:.4f} below" for r in nearest)
     failed = f", and {sum(failures.values())} failed" if failures else ""
     return (
-        f"What binds: accuracy; {len(scored)} trials were scored and all miss the floor{failed}. Nearest: {gaps}.",
+        f"What binds: accuracy; all of {len(scored)} scored trials miss the floor{failed}. Nearest: {gaps}.",
         f"The highest floor that would have been kept: {_setting(best, records, floor)} (trial {best.number}).",
     )
 

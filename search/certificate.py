@@ -18,12 +18,12 @@ from search.feasible import Certainty, certainty_of, is_open, is_scored
 from search.front import ParetoFront
 from search.frontier.evidence import implied, known_of
 from search.frontier.grid import MOST_CELLS, Grid, Indices
-from search.frontier.outlook import Forecaster, Hint, Known, Outlook, milder_than
+from search.frontier.outlook import Forecaster, Hint, Known, Outlook, harder_than
 from search.records import TrialRecord
 from search.space import Cell
 
 MEASURED, INFEASIBLE, FAILED, MUST_FAIL = "measured", "infeasible", "failed", "must fail"
-ASSUMED, DOMINATED, OPEN = "assumed infeasible", "dominated", "open"
+ASSUMED, DOMINATED, OPEN, UNDECIDED = "assumed infeasible", "dominated", "open", "undecided"
 
 
 @dataclass(frozen=True)
@@ -113,13 +113,14 @@ def told(certificate: Certificate) -> list[str]:
     """For people, a line each: how complete, how sure, and what became of the cells."""
     resolution = f"{certificate.resolution:.2g}"
     open_now = f"{certificate.open:.1%}" if certificate.open >= 1e-3 else "0.1%"
-    left = [standing for standing in certificate.standings if standing.status == OPEN]
+    left = sum(standing.status in (OPEN, UNDECIDED) for standing in certificate.standings)
     if certificate.complete:
         first = f"Complete: at most {open_now} chance that an unmeasured cell improves the front by more than"
     else:
         minutes = max(1, round(certificate.seconds / 60))
         first = (
-            f"Not complete: {len(left)} cells are open, about {minutes} min to close, that may improve it by more than"
+            f"Not complete: {counted(left, 'cell is', 'cells are')} open, about {minutes} min to close, "
+            "that may improve it by more than"
         )
     counts = ", ".join(f"{count} {status}" for status, count in certificate.counts.items())
     sure = Counter(certificate.members.values())
@@ -133,6 +134,11 @@ def told(certificate: Certificate) -> list[str]:
             f"Scored on too few examples to decide this floor: trials {trials}; a study with it goes on there."
         )
     return lines
+
+
+def counted(count: int, one: str, more: str) -> str:
+    """``1 cell is``, ``2 cells are``."""
+    return f"{count} {one if count == 1 else more}"
 
 
 def _open_cells(chances: np.ndarray, error: float) -> Indices:
@@ -155,7 +161,7 @@ class _Writer:
         left: set[int],
     ) -> None:
         self.grid, self.known, self.outlook, self.trials, self.left = grid, known, outlook, trials, left
-        self.harder = milder_than(grid)
+        self.harder = harder_than(grid)
         self.scored = {int(grid.recipes[index]): record for index, record in trials.items() if is_scored(record)}
         self.front = known.front
         self.failures = [(index, record) for index, record in trials.items() if record.state == "failed"]
@@ -164,9 +170,11 @@ class _Writer:
         """Of the cell of that number."""
         cell, trial = self.grid.cell(index), self.trials.get(index)
         chance = float(self.outlook.feasible[index] * self.outlook.gain[index])
-        if trial is not None and self.known.measured[index] and (is_scored(trial) or index not in self.left):
-            return self._measured(index, cell, trial)
-        if self.known.closed[index]:
+        done = trial is not None and trial.state == "complete"
+        missed = self.known.verdicts[self.grid.recipes[index]] == -1
+        if trial is not None and done and (self.known.measured[index] or not missed):
+            return self._measured(index, cell, trial, chance)
+        if self.known.closed[index] and not done:
             return self._failed(index, cell, trial)
         recipe = int(self.grid.recipes[index])
         if self.known.verdicts[recipe] == -1:
@@ -174,14 +182,18 @@ class _Writer:
             return Standing(cell, INFEASIBLE, scorer.number, f"accuracy {scorer.metrics['accuracy']:.4f}")
         if index in self.left:
             return Standing(cell, OPEN, None, f"feasible with {self.outlook.feasible[index]:.0%}", chance)
-        if self.outlook.feasible[index] <= self.outlook.gain[index]:
+        if self.outlook.feasible[index] <= self.outlook.gain[index] or not len(self.front):
             return self._assumed(recipe, cell, chance)
         member, margin = self._dominator(index)
         return Standing(cell, DOMINATED, member, f"expected {margin:+.1%} behind in all objectives", chance)
 
-    def _measured(self, index: int, cell: Cell, trial: TrialRecord) -> Standing:
+    def _measured(self, index: int, cell: Cell, trial: TrialRecord, chance: float) -> Standing:
         if is_scored(trial):
+            if index in self.left:
+                return Standing(cell, UNDECIDED, trial.number, "scored on too few examples for this floor", chance)
             return Standing(cell, MEASURED, trial.number, "")
+        if index in self.left or not len(self.front):
+            return Standing(cell, UNDECIDED, trial.number, "timed, and never scored", chance)
         member, margin = self._dominator(index)
         return Standing(cell, MEASURED, trial.number, f"not scored: {margin:+.1%} behind trial {member} in everything")
 

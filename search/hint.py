@@ -57,6 +57,7 @@ def front_from(config: StudyConfig) -> tuple[Cell, ...]:
 def _records(config: StudyConfig, name: str) -> list[TrialRecord]:
     storage = store.open_storage(config.storage, config.home)
     names = [summary.study_name for summary in optuna.get_all_study_summaries(storage)]
+    names = [each for each in names if each != config.name]
     if name not in names:
         raise ConfigError(
             f"warm_start: no study named {name!r}{nearest(name, names)}; known: {', '.join(names) or 'none'}"
@@ -68,10 +69,12 @@ def hint_of(grid: Grid, objectives: Sequence[str], records: Sequence[TrialRecord
     """For the cells of ``grid``, from the trials of the study ``name``."""
     baseline = baseline_of(records)
     own = {axis.path for axis in grid.axes}
+    theirs = {path for record in records for path in record.params}
+    if theirs and theirs != own:
+        raise ConfigError(f"warm_start: {name} varies {', '.join(sorted(theirs))}, this study {', '.join(sorted(own))}")
     usable = [record for record in records if record.state == "complete" and set(record.params) == own]
     if baseline is None or len(usable) < FEWEST:
-        theirs = ", ".join(sorted({path for record in records for path in record.params})) or "nothing"
-        raise ConfigError(f"warm_start: {name} varies {theirs}, this study {', '.join(sorted(own))}")
+        raise ConfigError(f"warm_start: {name} has {len(usable)} measured trials, needed are {FEWEST} and its baseline")
     joint = [_joined(axis, usable) for axis in grid.axes]
     values = [_guessed(grid, joint, _gains(usable, baseline, each), OBJECTIVE) for each in objectives]
     scored = [record for record in usable if is_scored(record)]
@@ -97,9 +100,9 @@ def _gains(records: Sequence[TrialRecord], baseline: TrialRecord, objective: str
 
 
 def _guessed(grid: Grid, joint: Sequence[Axis], known: Sequence[tuple[TrialRecord, float]], prior: Prior) -> Floats:
-    """[cells]: what is expected; 0 everywhere where too little is known."""
+    """[cells]: what is expected; NaN everywhere where too little is known."""
     if len(known) < FEWEST:
-        return np.zeros(len(grid))
+        return np.full(len(grid), np.nan)
     places = {axis.path: {value: place for place, value in enumerate(axis.values)} for axis in joint}
     tables = {axis.path: coordinates(axis) for axis in joint}
     points = np.array([_point(record.params, joint, places, tables) for record, _ in known])

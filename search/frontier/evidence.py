@@ -59,6 +59,8 @@ class Evidence:
         if record.state != "complete":
             return
         self._values[index] = [minimised_log(record.metrics, name) for name in self.objectives]
+        if not np.isfinite(self._values[index]).all():
+            self._closed[index] = True  # measured as far as it can be: nothing new would come of another trial
         if not is_scored(record):
             return
         decision = decision_of(record, self.floor)

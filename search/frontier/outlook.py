@@ -35,7 +35,7 @@ _SMALL = 0.01
 """Nats: predicted losses are told apart by their logarithm above, and as they are below."""
 _HINTED = 0.3
 """What is left to learn of a smooth function that another study hints at, as a share of its amplitude."""
-_MOST = 240
+_MOST = 200
 """A surrogate learns from so many cells at most: half of them nearest to the edge in question, half from anywhere."""
 _FITTED = 120
 """Its scales from so many at most; ``_AGAIN``: by how much what is known must grow before they are fitted anew."""
@@ -189,12 +189,13 @@ class Forecaster:
         most = min(float(known.memory[own].max()), float(peaks[least])) if own.any() else float(peaks[least])
         limit, width = (most + peaks[least]) / 2, (peaks[least] - most) / math.sqrt(12)
         spread = np.sqrt(unsure**2 + width**2 + unsure[least] ** 2 / 4 + 1e-6)
-        return np.clip(ndtr((limit - peaks) / spread), 0.01, 1.0)
+        fits: Floats = np.clip(ndtr((limit - peaks) / spread), 0.01, 1.0)
+        return fits
 
     def _ceiling(self, known: Known) -> Floats:
         """[recipes]: the chance that each is feasible although a milder one is not."""
         found = np.ones(len(known.gaps))
-        harder = milder_than(known.grid)
+        harder = harder_than(known.grid)
         for recipe in np.flatnonzero(known.verdicts == -1).tolist():
             short = -(known.gaps[recipe] + 2 * known.gap_errors[recipe])
             found[harder[recipe]] = np.minimum(found[harder[recipe]], ndtr(-max(short, 0.0) / self.tolerance))
@@ -210,7 +211,7 @@ class Forecaster:
         expected: Floats | None = None,
     ) -> Guess:  # fmt: skip
         """``distance`` [cells]: from the edge at which guesses matter most; ``expected``: what is known beforehand."""
-        if expected is not None:
+        if expected is not None and np.isfinite(expected).all():
             prior = replace(prior, amplitude=_HINTED * prior.amplitude)
             guess = self._fitted(name, lattice, values - expected, own, prior, distance)
             return Guess(guess.mean + expected, guess.deviation)
@@ -261,8 +262,8 @@ def _chosen(own: Flags, distance: Floats, most: int) -> Indices:
 
 
 @lru_cache(maxsize=8)
-def milder_than(grid: Grid) -> Sequence[Indices]:
-    """For every recipe those that are no milder in anything (see :data:`WORSE`) and equal in all else."""
+def harder_than(grid: Grid) -> Sequence[Indices]:
+    """For every recipe the harder ones: no milder in anything (see :data:`WORSE`) and equal in all else."""
     own = [place for place, axis in enumerate(grid.axes) if is_of_recipe(axis)]
     _, first = np.unique(grid.recipes, return_index=True)
     places = grid.places[first][:, own]

@@ -8,7 +8,18 @@ from dataclasses import replace
 import pytest
 
 from objectives.types import Failure, Measurement, Reason
-from search.certificate import ASSUMED, DOMINATED, FAILED, INFEASIBLE, MEASURED, MUST_FAIL, OPEN, certify, told
+from search.certificate import (
+    ASSUMED,
+    DOMINATED,
+    FAILED,
+    INFEASIBLE,
+    MEASURED,
+    MUST_FAIL,
+    OPEN,
+    UNDECIDED,
+    certify,
+    told,
+)  # fmt: skip
 from search.feasible import judged_again
 from search.front import cut
 from search.frontier.grid import Grid
@@ -174,3 +185,28 @@ def test_where_the_members_are_gone_what_was_not_scored_is_open_or_takes_the_acc
 
 def recipe(record):
     return record.params["pruning.ratio"], record.params["quantization.bits"]
+
+
+@pytest.mark.parametrize("above", [1e-6, 0.1])
+def test_a_recut_that_nothing_keeps_has_a_certificate_too(study, above) -> None:
+    result = study(RATIOS, answer=slow_to_score)
+    floor = max(r.metrics["accuracy"] for r in result.records if "accuracy" in r.metrics) + above
+    front = cut(result.records, result.front.objectives, floor, result.config.tradeoff)
+    found = certify(Grid(result.config.space.axes), result.records, front)
+    assert front.front == ()
+    assert not any("behind" in standing.why for standing in found.standings)
+    assert told(found)
+
+
+def test_races_that_are_too_short_are_undecided_and_counted_as_open(study) -> None:
+    result = study()
+    raced = [
+        replace(record, facts={"verdict": "open", "verdict_by": "betting"}, metrics={**record.metrics, "floor": 0.3})
+        for record in result.records
+        if "accuracy" in record.metrics
+    ]
+    front = cut(raced, result.front.objectives, 0.35, result.config.tradeoff)
+    found = certify(Grid(result.config.space.axes), raced, front)
+    undecided = found.counts[UNDECIDED]
+    assert undecided > 0
+    assert told(found)[0].startswith(f"Not complete: {undecided + found.counts.get(OPEN, 0)} cells are open")

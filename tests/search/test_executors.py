@@ -33,7 +33,7 @@ def candidate(fault: str = "none", **recipe: float) -> Candidate:
 @pytest.fixture
 def problem(tiny_folder) -> Problem:
     checkpoint = Checkpoint(path=str(tiny_folder("llama")), head="causal_lm")
-    timing = Interleaved(warmups=0, min_rounds=1, max_rounds=1, strain=1.0)
+    timing = Interleaved(warmups=0, min_rounds=1, max_rounds=1, strain=1.0, slowdown=1e9)
     return Problem(checkpoint, InstantTask(), Cpu(threads=1), timing, candidate())
 
 

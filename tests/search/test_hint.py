@@ -73,7 +73,7 @@ def test_other_samplers_begin_with_the_other_front(studies, make_config) -> None
 @pytest.mark.parametrize(
     ("overrides", "words"),
     [
-        (["warm_start=hole"], "warm_start: no study named 'hole' (did you mean whole?); known: "),
+        (["warm_start=hole"], "warm_start: no study named 'hole' (did you mean whole?); known: whole"),
         (
             ["warm_start=whole", "+space.pruning.attention_ratio=[0.0,0.5]"],
             "warm_start: whole varies pruning.ratio, quantization.bits, workload.batch_size, this study pruning.",

@@ -437,3 +437,19 @@ def test_losses_are_predicted_once_for_all_recipes_and_kept_with_the_study(make_
     assert sorted(result.losses)[:2] == [0.0, 0.01]
     config.executor.loss = None
     assert run(replace(config, limits=replace(config.limits, n_trials=6))).losses == result.losses
+
+
+def test_an_objective_without_a_logarithm_costs_every_cell_one_trial_and_no_more(make_config) -> None:
+    """The baseline's pruning ratio is 0: nothing is learnt of such cells, but none is tried twice."""
+    config = make_config("sampler=frontier", "n_trials=60", "objectives=[pruning_ratio,peak_memory]")
+    result = run(config)
+    cells = [tuple(record.params.items()) for record in result.records]
+    assert len(set(cells)) == len(cells) <= 18
+    assert result.stop_reason is StopReason.COMPLETE
+
+
+@pytest.mark.parametrize("floor", ["mlperf_99", "mlperf_999", "absolute"])
+def test_the_error_of_verdicts_can_be_set(floor) -> None:
+    given = ("accuracy_floor.epsilon=0.3",) if floor == "absolute" else ()
+    resolved = composed(f"accuracy_floor={floor}", "accuracy_floor.error=0", *given)
+    assert build_config(resolved).floor.error == 0

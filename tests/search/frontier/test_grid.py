@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from search.frontier.grid import Grid
-from search.frontier.outlook import milder_than
+from search.frontier.outlook import harder_than
 from search.space import Axis
 
 AXES = (
@@ -69,7 +69,7 @@ def test_a_space_without_axes_is_one_cell() -> None:
 def test_harder_recipes_are_those_with_more_pruned_or_fewer_bits_and_all_else_equal() -> None:
     _, first = np.unique(GRID.recipes, return_index=True)
     cells = [GRID.cell(index) for index in first.tolist()]
-    for one, harder in enumerate(milder_than(GRID)):
+    for one, harder in enumerate(harder_than(GRID)):
         wanted = {
             other
             for other, cell in enumerate(cells)
