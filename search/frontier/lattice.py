@@ -36,10 +36,10 @@ class Lattice:
         columns = [axis[place] for axis, place in zip(self.axes, places)]
         return np.concatenate(columns, axis=1) if columns else np.zeros((1, 0))
 
-    def squares(self, weights: Floats) -> Floats:
-        """[cells]: sums of squared coordinates times ``weights`` [dimensions]."""
-        parts = np.split(weights, np.cumsum([axis.shape[1] for axis in self.axes])[:-1]) if self.axes else []
-        found: Floats = self.added([(axis**2 @ part)[None] for axis, part in zip(self.axes, parts)], 1)[0]
+    @cached_property
+    def squares(self) -> Floats:
+        """[cells]: squared distance of each from the origin."""
+        found: Floats = self.added([(axis**2).sum(axis=1)[None] for axis in self.axes], 1)[0]
         return found
 
     def added(self, tables: Sequence[Floats], rows: int) -> Floats:

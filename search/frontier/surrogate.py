@@ -23,6 +23,8 @@ from search.frontier.lattice import Lattice
 Floats = NDArray[np.float64]
 
 _JITTER = 1e-8
+_LINEAR = 4.0
+"""Variance of the slope over a whole axis, before a measurement: next to no opinion."""
 _LEVEL = 25.0
 
 
@@ -30,13 +32,11 @@ _LEVEL = 25.0
 class Prior:
     """What is believed of a quantity before it is measured, in its own units; scales are medians of log-normals.
 
-    ``amplitude``: of the smooth functions; ``quirk``: standard deviation of what is a cell's own; ``slopes``: standard
-    deviations of the trends over whole dimensions, one for all or one each; 2 is next to no opinion.
+    ``amplitude``: of the smooth functions; ``quirk``: standard deviation of what is a cell's own.
     """
 
     amplitude: float
     quirk: float
-    slopes: float | tuple[float, ...] = 2.0
 
 
 @dataclass(frozen=True)
@@ -57,8 +57,7 @@ class Surrogate:
         self._points, self._prior = points, prior
         self._level = float(values.mean())
         self._values = values - self._level
-        self._slopes = np.broadcast_to(np.square(prior.slopes), points.shape[1:])
-        self._squares, self._products = _squares(points, points), self._slopes * points @ points.T
+        self._squares, self._products = _squares(points, points), points @ points.T
         self.scales = self._fit(start) if fit or start is None else start
         factor, self._weights = self._solve(self.scales)
         self._factor = factor
@@ -69,7 +68,7 @@ class Surrogate:
         across = self._across(cells)
         mean = self._level + across.T @ self._weights
         explained = (_half_solved(self._factor, across) ** 2).sum(axis=0)
-        own = _LEVEL + cells.squares(self._slopes) + self._smooth_variance()
+        own = _LEVEL + _LINEAR * cells.squares + self._smooth_variance()
         variance = np.maximum(own - explained, 0.0) + self._quirk(self.scales) ** 2
         return Guess(mean, self.inflation * np.sqrt(variance))
 
@@ -81,7 +80,7 @@ class Surrogate:
             mine = slice(start, start := start + axis.shape[1])
             own = self._points[:, mine]
             halves = -0.5 * lengths[mine] * (own[:, None] - axis) ** 2
-            summed.append(alone * np.exp(halves).sum(axis=2) + self._slopes[mine] * own @ axis.T)
+            summed.append(alone * np.exp(halves).sum(axis=2) + _LINEAR * (own @ axis.T))
             multiplied.append(np.exp(halves.sum(axis=2)))
         multiplied.append(np.full((len(self._points), 1), np.exp(2 * self.scales[-2])))
         found = cells.added([*summed, np.full((len(self._points), 1), _LEVEL)], len(self._points))
@@ -94,7 +93,7 @@ class Surrogate:
         lengths, alone, together = np.exp(-2 * scales[:-3]), np.exp(2 * scales[-3]), np.exp(2 * scales[-2])
         scaled = self._squares * lengths[:, None, None]
         summed: Floats = np.exp(-0.5 * scaled).sum(axis=0) * alone
-        summed += together * np.exp(-0.5 * scaled.sum(axis=0)) + self._products + _LEVEL
+        summed += together * np.exp(-0.5 * scaled.sum(axis=0)) + _LINEAR * self._products + _LEVEL
         return summed
 
     def _smooth_variance(self) -> float:

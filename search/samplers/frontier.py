@@ -25,7 +25,7 @@ class Informed(Protocol):
     """A sampler that is told what the study knows, and may say that it is over."""
 
     def inform(self, grid: Grid, look: Callable[[], Known], hint: Hint | None = None) -> None:
-        """Before the first question. ``look``: what is known now; ``hint``: what another study lets one expect."""
+        """Before the first question. ``look``: what is known now; ``hint``: what is known beforehand."""
 
     def finished(self) -> bool:
         """Whether nothing is left that is worth a trial."""
