@@ -189,7 +189,8 @@ class Replay:
         own, cell = self.grid.recipes[key], self.grid.cells[(*key, candidate.workload.batch_size)]
         if "metrics" not in cell:
             self.spent += cell["seconds"]
-            return Failure(Reason(cell["reason"]), cell["message"])
+            known = {name: cell[name] for name in ("predicted_peak",) if name in cell}
+            return Failure(Reason(cell["reason"]), cell["message"], cell.get("severity", 1.0), known)
         self._calibrate(key)
         spent = {"compress_seconds": 0.0 if key in self._made else own["compress_seconds"], "score_seconds": 0.0}
         self._made.add(key)

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import optuna
@@ -20,8 +20,11 @@ SAMPLERS: Mapping[str, Callable[[int], optuna.samplers.BaseSampler]] = {
     "nsga2": lambda seed: optuna.samplers.NSGAIISampler(seed=seed, population_size=24),
     "gp": lambda seed: optuna.samplers.GPSampler(seed=seed, deterministic_objective=True),
 }
-CAP = {"gp": 60}
+CAP = {"gp": 120}
 """Trials that a sampler may have, where they are not as many as there are cells: GP takes a second for each."""
+
+LEVELS = (0.95, 0.98, 0.99, 0.995, 0.999, 0.9999)
+"""Hypervolumes, as shares of that of the exhaustive front, whose cost is noted."""
 
 Cell = tuple[float, float, int]
 
@@ -76,26 +79,44 @@ def tell(study: optuna.Study, trial: optuna.Trial, grid: Grid, key: Cell, *, fai
         trial.set_constraint("accuracy", grid.floor - grid.recipes[key[:2]]["accuracy"])
         study.tell(trial, [-cell["metrics"]["speedup"], cell["metrics"]["peak_memory"]])
     elif failed == "constraint":
-        trial.set_constraint("memory", 1.0)
+        trial.set_constraint("memory", cell.get("severity", 1.0))
         study.tell(trial, state=optuna.trial.TrialState.PRUNED)
     else:
         study.tell(trial, state=optuna.trial.TrialState.FAIL)
 
 
-def search(grid: Grid, sampler: str, seed: int, goal: float) -> dict[str, Any]:
-    """Until the hypervolume is there, or as many trials as there are cells."""
+def search(grid: Grid, sampler: str, seed: int) -> dict[str, Any]:
+    """Until the last of the hypervolumes is there, or as many trials as there are cells."""
     study, clock, seen = study_of(grid, sampler, seed), Clock(grid), list[Cell]()
-    limit = CAP.get(sampler, len(grid.cells))
-    while len(seen) < limit and (not seen or grid.share(seen)[0] < goal):
+    limit, trail = CAP.get(sampler, len(grid.cells)), list[tuple[float, Cell]]()
+    while len(seen) < limit and (not seen or grid.share(seen)[0] < LEVELS[-1]):
         began = time.perf_counter()
         trial = study.ask()
         key = asked(trial, grid.axes)
         tell(study, trial, grid, key)
         clock.pay(key, time.perf_counter() - began)
         seen.append(key)
+        trail.append((clock.cached, key))
     volume, lacks, _ = grid.share(seen)
     base = grid.exhaustive_seconds
     return {
         "volume": volume, "lacks": lacks, "plain": clock.plain / base, "cached": clock.cached / base,
-        "trials": len(seen), "there": volume >= goal,
+        "trials": len(seen), "until": until(grid, trail),
     }  # fmt: skip
+
+
+def until(grid: Grid, trail: Sequence[tuple[float, Cell]]) -> dict[str, float | None]:
+    """Share of the exhaustive cost until each hypervolume was there; None where it never was.
+
+    ``trail``: seconds on the clock, and the cell that was known from then on.
+    """
+    seen, found = list[Cell](), dict[str, float | None]()
+    steps = iter([(0.0, None), *trail])
+    volume, spent = 0.0, 0.0
+    for level in LEVELS:
+        while volume < level and (step := next(steps, None)) is not None:
+            spent, key = step
+            seen += [key] if key is not None else []
+            volume = grid.share(seen)[0] if seen else 0.0
+        found[str(level)] = spent / grid.exhaustive_seconds if volume >= level else None
+    return found

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from statistics import mean
+from statistics import mean, median
 from typing import Any
 
 Row = Mapping[str, Any]
@@ -61,7 +61,7 @@ def _ours(floors: Mapping[str, Mapping[str, Sequence[Row]]], once: float) -> str
     body = [
         (
             floor, len(own := rows["ours"]), f"{_of(own, 'volume'):.4f}", f"{min(row['volume'] for row in own):.4f}",
-            _reached(own),
+            _until(own, "0.999"),
             f"{_of(own, 'cost'):.1%}", f"{once * _of(own, 'cost'):.0%}", f"{_of(own, 'trials'):.0f}",
             f"{_of(own, 'timed'):.0f}", f"{_of(own, 'recipes'):.0f}", f"{_of(own, 'examples'):.0%}",
             f"{1000 * _of(own, 'asking'):.0f}",
@@ -71,10 +71,13 @@ def _ours(floors: Mapping[str, Mapping[str, Sequence[Row]]], once: float) -> str
     return _table(heads, body)
 
 
-def _reached(own: Sequence[Row]) -> str:
-    """Of the seeds that got there."""
-    there = [row["reached"] for row in own if math.isfinite(row["reached"])]
-    return f"{mean(there):.1%}" + (f" ({len(there)} seeds)" if len(there) < len(own) else "")
+def _until(rows: Sequence[Row], level: str) -> str:
+    """Median over seeds, and how many got there where not all did."""
+    found = [row["until"][level] for row in rows]
+    there = sum(one is not None for one in found)
+    middle = median(math.inf if one is None else one for one in found)
+    told = f"{middle:.1%}" if math.isfinite(middle) else "-"
+    return told + (f" ({there} of {len(found)})" if there < len(found) else "")
 
 
 def _rivals(floors: Mapping[str, Mapping[str, Sequence[Row]]]) -> str:
@@ -82,25 +85,18 @@ def _rivals(floors: Mapping[str, Mapping[str, Sequence[Row]]]) -> str:
 
 
 def _table_of_rivals(floor: str, rows: Mapping[str, Sequence[Row]]) -> str:
-    heads = (
-        f"until .999, floor {floor}", "seeds", "got there", "trials", "cost, cached", "cost, plain",
-        "hypervolume at its end",
-    )  # fmt: skip
-    own = rows["ours"]
-    first = (
-        "ours", len(own), sum(math.isfinite(row["reached"]) for row in own),
-        f"{_of(own, 'trials'):.0f}, then it stops", _reached(own), "-",
-        f"{_of(own, 'volume'):.4f}",
-    )  # fmt: skip
+    """What each hypervolume costs; Optuna's samplers do not know when they are there."""
+    levels = list(rows["ours"][0]["until"])
+    heads = (f"floor {floor}: cost until", *levels, "trials", "its cost", "without cache", "hypervolume at its end")
     body = [
         (
-            sampler, len(found), sum(row["there"] for row in found), f"{_of(found, 'trials'):.0f}",
-            f"{_of(found, 'cached'):.1%}", f"{_of(found, 'plain'):.1%}", f"{_of(found, 'volume'):.4f}",
+            sampler, *(_until(found, level) for level in levels), f"{_of(found, 'trials'):.0f}",
+            f"{_of(found, 'cached' if 'cached' in found[0] else 'cost'):.1%}",
+            f"{_of(found, 'plain'):.1%}" if "plain" in found[0] else "-", f"{_of(found, 'volume'):.4f}",
         )
         for sampler, found in rows.items()
-        if sampler != "ours"
     ]  # fmt: skip
-    return _table(heads, [first, *body])
+    return _table(heads, body)
 
 
 def _races(found: Mapping[str, Row]) -> str:

@@ -27,12 +27,13 @@ DROPS = (0.0085, 0.02, 0.04)
 @dataclass(frozen=True)
 class Surface:
     """``quirk``: standard deviation of log speed that is a cell's own; ``rises``: of accuracy; ``memory``: the share of
-    cells that fit.
+    cells that fit; ``predicted``: whether what does not fit is refused by prediction, or found out by running out.
     """
 
     quirk: float = 0.08
     rises: float = 0.005
     memory: float = 0.85
+    predicted: bool = False
 
     def floor(self, seed: int) -> float:
         """Share of the baseline's accuracy that is to be kept: 99 %, 97.6 % or 95.3 %, by seed."""
@@ -55,7 +56,7 @@ class Surface:
             for ratio, bits in itertools.product(RATIOS, BITS)
         ]  # fmt: skip
         cells = [
-            {"ratio": ratio, "bits": bits, "batch": batch, **_cell(key, speed, peak, limit)}
+            {"ratio": ratio, "bits": bits, "batch": batch, **self._cell(key, speed, peak, limit)}
             for key in itertools.product(RATIOS, BITS, BATCHES)
             for ratio, bits, batch in [key]
         ]
@@ -103,6 +104,17 @@ class Surface:
             peak[key] = stored + cache * batch
         return speed, peak
 
+    def _cell(self, key: Any, speed: dict[Any, float], peak: dict[Any, float], limit: float) -> dict[str, Any]:
+        if peak[key] > limit:
+            known = {"severity": peak[key] / limit - 1, "predicted_peak": peak[key], "seconds": 1.0}
+            return {"reason": "out_of_memory", "message": "", "seconds": 20.0, **(known if self.predicted else {})}
+        start = (0.0, 16.0, 1)
+        metrics = {
+            "speedup": speed[key] / speed[start], "throughput": speed[key], "peak_memory": peak[key],
+            "weight_bytes": 0.9 * peak[key], "latency.p50": key[2] / speed[key],
+        }  # fmt: skip
+        return {"metrics": metrics, "time_seconds": 20.0}
+
 
 def _hits(rng: np.random.Generator, base: np.ndarray, loss: float, ratio: float) -> np.ndarray:
     """Those of a recipe that loses that share: it fails where the baseline did not, and at times the reverse.
@@ -119,14 +131,3 @@ def _hits(rng: np.random.Generator, base: np.ndarray, loss: float, ratio: float)
     found[rng.choice(right, min(len(right), round(down * EXAMPLES)), replace=False)] = 0
     found[rng.choice(wrong, min(len(wrong), round(up * EXAMPLES)), replace=False)] = 1
     return found
-
-
-def _cell(key: Any, speed: dict[Any, float], peak: dict[Any, float], limit: float) -> dict[str, Any]:
-    if peak[key] > limit:
-        return {"reason": "out_of_memory", "message": "out of memory by prediction", "seconds": 20.0}
-    start = (0.0, 16.0, 1)
-    metrics = {
-        "speedup": speed[key] / speed[start], "throughput": speed[key], "peak_memory": peak[key],
-        "weight_bytes": 0.9 * peak[key], "latency.p50": key[2] / speed[key],
-    }  # fmt: skip
-    return {"metrics": metrics, "time_seconds": 20.0}

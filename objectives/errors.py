@@ -24,8 +24,8 @@ class Unsupported(ObjectiveError):
 
 
 class DoesNotFit(MemoryError):
-    """``needed`` bytes where ``free`` are left, known before anything was tried."""
+    """``needed`` bytes of weights and run where there is ``room`` for less, known before anything was tried."""
 
-    def __init__(self, needed: int, free: int) -> None:
-        super().__init__(f"out of memory by prediction: {needed / 2**20:,.0f} MiB needed, {free / 2**20:,.0f} MiB free")
-        self.excess = needed / max(free, 1) - 1
+    def __init__(self, needed: int, room: int) -> None:
+        super().__init__(f"out of memory by prediction: {needed / 2**20:,.0f} MiB needed, {room / 2**20:,.0f} MiB free")
+        self.needed, self.excess = needed, needed / max(room, 1) - 1

@@ -22,7 +22,7 @@ from objectives.measuring.bench import Ran, Reference
 from objectives.measuring.fingerprint import fingerprint
 from objectives.measuring.footprint import Footprint
 from objectives.measuring.weighing import block_weights, weigh
-from objectives.metrics import is_behind
+from objectives.metrics import at_pace, is_behind
 from objectives.models import LoadedModel
 from objectives.problem import Problem
 from objectives.recipes import Recipe, Recipes, recipe_of
@@ -91,7 +91,8 @@ class Evaluator:
             return Failure(Reason.UNSUPPORTED, f"{text} ({str(error).splitlines()[0]})")
         except DoesNotFit as error:
             self.recipes.built.clear()
-            return Failure(Reason.OUT_OF_MEMORY, str(error), error.excess)
+            known = {"predicted_peak": float(error.needed)}
+            return Failure(Reason.OUT_OF_MEMORY, str(error), error.excess, known)
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise
@@ -171,7 +172,8 @@ class Evaluator:
             ran = known
             if gate is not None and gate.ahead and not weighed.simulated:
                 ran = known or self._run(candidate, reference, shapes, weighed)
-                if any(is_behind({**weighed.metrics, **ran.metrics}, other) for other in gate.ahead):
+                found = {**weighed.metrics, **at_pace(ran.metrics, ran.facts, gate.pace)}
+                if any(is_behind(found, other) for other in gate.ahead):
                     return self._measurement(candidate, weighed, ran, _UNSCORED, known)
             scored = self._scorer.score(candidate, gate)
             accuracy = self._accuracy(scored, gate)

@@ -117,6 +117,23 @@ CONDITIONS: Mapping[str, Metric] = _metrics(
 """What went on while a trial was measured: shown and kept, no objective."""
 
 
+def at_pace(metrics: Mapping[str, float], facts: Mapping[str, str], pace: float | None) -> dict[str, float]:
+    """Times and rates as they would be if the baseline, beside which they were taken, took ``pace`` seconds.
+
+    What ran beside anything else says nothing about the baseline: it stays as it is, and so without ``pace``.
+    """
+    beside = facts.get("reference") in ("itself", "baseline")
+    factor = pace / metrics["reference_latency"] if pace and beside and "reference_latency" in metrics else 1.0
+    return {name: _scaled(name, value, factor) for name, value in metrics.items()}
+
+
+def _scaled(name: str, value: float, factor: float) -> float:
+    if name.startswith("roofline."):
+        return value / factor
+    unit = METRICS[name].unit if name in METRICS else ""
+    return value * factor if unit == "s" else value / factor if unit == "1/s" else value
+
+
 def is_behind(metrics: Mapping[str, float], other: Mapping[str, float]) -> bool:
     """Whether ``other`` is at least as good in every quantity that it names."""
     return all(

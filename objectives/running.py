@@ -160,8 +160,10 @@ class Running:
             free = self._problem.device.free_memory()
         if needed <= free:
             return "baseline" if asked == "auto" else asked
-        if asked == "baseline" or needed > free + self._parkable():
-            raise DoesNotFit(needed, free)
+        room = free + (0 if asked == "baseline" else self._parkable())
+        if needed > room:
+            assert shapes is not None
+            raise DoesNotFit(shapes.peak, room + shapes.peak - needed)
         return "sentinel"
 
     def _parkable(self) -> int:

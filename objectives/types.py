@@ -67,11 +67,15 @@ class Measurement:
 
 @dataclass(frozen=True)
 class Failure:
-    """Why a candidate could not be measured; ``severity``: by what share it exceeds a limit, 1 where nobody knows."""
+    """Why a candidate could not be measured; ``severity``: by what share it exceeds a limit, 1 where nobody knows.
+
+    ``metrics``: what is known of it all the same, as the memory it is predicted to need.
+    """
 
     reason: Reason
     message: str
     severity: float = 1.0
+    metrics: Mapping[str, float] = field(default_factory=dict)
 
 
 Outcome = Measurement | Failure
@@ -106,7 +110,7 @@ class Gate:
     ``epsilon``: the floor, a share of the baseline's accuracy where ``relative``. ``error``: the chance of a wrong
     answer that one recipe may have. ``skip``: a candidate that misses the floor is not timed; ``ahead``: what
     others measured that keep it, by metric: a candidate is timed before it is scored, and not scored at all where one
-    of them is at least as good in everything.
+    of them is at least as good in everything. ``pace``: seconds that the baseline takes where those had their times.
     """
 
     epsilon: float
@@ -114,6 +118,7 @@ class Gate:
     error: float
     skip: bool = False
     ahead: tuple[Mapping[str, float], ...] = ()
+    pace: float | None = None
 
     def floor(self, baseline_accuracy: float) -> float:
         """The lowest accuracy allowed, in [0, 1]."""

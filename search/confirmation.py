@@ -16,7 +16,7 @@ from objectives.types import Measurement
 from search.errors import Unmeasured
 from search.front import ParetoFront, baseline_of, minimised
 from search.records import TrialRecord
-from search.scale import on_one_scale
+from search.scale import Scale, on_one_scale, scale_of
 
 PASSES = 2
 """A member that loses its place may bring in one that was never confirmed: then all are measured together again."""
@@ -69,7 +69,10 @@ def is_timed(objectives: Sequence[str]) -> bool:
 
 
 def time_again(records: Sequence[TrialRecord], measure: Measure, known: Confirmation) -> Confirmation:
-    """Give contended trials another chance, within a share of what all trials took; ``known`` and what came of it."""
+    """Give those of ``records`` that are contended another chance, within a share of what all of them took.
+
+    Returns ``known`` and what came of it.
+    """
     again, failed = dict(known.again), known.failed
     ends = time.monotonic() + AGAIN_SHARE * sum(record.seconds for record in records)
     for record in records:
@@ -131,19 +134,31 @@ def _calm(records: Sequence[TrialRecord], measure: Measure) -> Sequence[Measurem
     return ()
 
 
-def confirmed(records: Sequence[TrialRecord], confirmation: Confirmation) -> list[TrialRecord]:
-    """The records on one scale of time, with the latest speed of trials that were timed again."""
+def confirmed(
+    records: Sequence[TrialRecord], confirmation: Confirmation, scale: Scale | None = None
+) -> list[TrialRecord]:
+    """The records on one scale of time, by default their own, with the latest speed of trials that were timed again."""
     baseline = baseline_of(records)
     if baseline is None:
         return list(records)
-    trials, found = [], []
+    found = []
     for record in records:
         source = record.number if record.cached_from is None else record.cached_from
-        member, again = confirmation.members.get(source), confirmation.again.get(source)
-        trials.append(_retimed(record, again, baseline) if again else record)
-        now = _retimed(record, member, baseline) if member else trials[-1]
+        member = confirmation.members.get(source)
+        later = member or confirmation.again.get(source)
+        now = _retimed(record, later, baseline) if later else record
         found.append(replace(now, confirmed=member is not None and record.cached_from is None))
-    return on_one_scale(found, trials)
+    return on_one_scale(found, scale or own_scale(records, confirmation))
+
+
+def own_scale(records: Sequence[TrialRecord], confirmation: Confirmation) -> Scale | None:
+    """Of the records, each as it was timed by itself at last."""
+    baseline, again = baseline_of(records), confirmation.again
+    if baseline is None:
+        return None
+    return scale_of(
+        [_retimed(each, again[each.number], baseline) if each.number in again else each for each in records]
+    )
 
 
 def _retimed(record: TrialRecord, later: Retimed, baseline: TrialRecord) -> TrialRecord:

@@ -12,7 +12,7 @@ from objectives.verdict import judge
 from search.records import TrialRecord
 
 Certainty = Literal["certain", "likely", "undecided"]
-
+Cell = frozenset[tuple[str, object]]
 
 LIKELY = 0.95
 
@@ -72,7 +72,6 @@ def judged_again(
 
     ``error``: of one recipe. A trial whose examples are not stored keeps its verdict, which holds for its own floor.
     """
-    scorers = {_recipe(record): record for record in reversed(records) if is_scored(record)}
     scored = {number for number, stored in samples.items() if stored.get("accuracy") and stored.get("ids")}
     start = next((record for record in records if record.is_baseline and record.number in scored), None)
     if start is None:
@@ -83,17 +82,44 @@ def judged_again(
         start.metrics["accuracy"], start.metrics["accuracy_stderr"], tuple(stored["accuracy"]), {},
         tuple(stored["ids"]), link=link,
     )  # fmt: skip
-    found = []
-    for record in records:
-        source = record.number if record.cached_from is None else record.cached_from
-        scorer = scorers.get(_recipe(record))
-        if record.state == "complete" and not is_scored(record) and scorer is not None:
-            record, source = _scored_as(record, scorer), scorer.number
-        found.append(_judged(record, samples[source], baseline, floor, error) if source in scored else record)
+    found, scorers = [], _scorers(records)
+    for record, shared in zip(records, with_scores_of_recipe(records)):
+        scorer = record if shared is record else scorers[_recipe(record)]
+        source = scorer.number if scorer.cached_from is None else scorer.cached_from
+        found.append(_judged(shared, samples[source], baseline, floor, error) if source in scored else shared)
     return found
 
 
-def _recipe(record: TrialRecord) -> frozenset[tuple[str, object]]:
+def with_scores_of_recipe(records: Sequence[TrialRecord]) -> list[TrialRecord]:
+    """The records, those that were not scored with what another trial of their recipe found.
+
+    A cell that was tried again until it was scored is left to that trial.
+    """
+    scorers, found = _scorers(records), []
+    own = {_cell(record) for record in records if is_scored(record)}
+    for record in records:
+        bare = record.state == "complete" and not is_scored(record) and _cell(record) not in own
+        scorer = scorers.get(_recipe(record)) if bare else None
+        found.append(record if scorer is None else _scored_as(record, scorer))
+    return found
+
+
+def _scorers(records: Sequence[TrialRecord]) -> dict[Cell, TrialRecord]:
+    """By recipe, the trial that scored it on the most examples, of equals the latest."""
+    found: dict[Cell, TrialRecord] = {}
+    for record in records:
+        if is_scored(record):
+            before = found.get(_recipe(record))
+            if before is None or record.metrics.get("examples", 0.0) >= before.metrics.get("examples", 0.0):
+                found[_recipe(record)] = record
+    return found
+
+
+def _cell(record: TrialRecord) -> Cell:
+    return frozenset(record.params.items())
+
+
+def _recipe(record: TrialRecord) -> Cell:
     return frozenset((path, value) for path, value in record.params.items() if not path.startswith("workload."))
 
 

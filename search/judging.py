@@ -44,8 +44,11 @@ class Judge:
         assert self.baseline is not None
         return self._config.floor.absolute(self.baseline.metrics["accuracy"])
 
-    def gate(self, study: Study, members: Sequence[TrialRecord]) -> Gate | None:
-        """How far accuracy has to be known; None where it is an objective itself. ``members``: of the front."""
+    def gate(self, study: Study, members: Sequence[TrialRecord], pace: float | None = None) -> Gate | None:
+        """How far accuracy has to be known; None where it is an objective itself.
+
+        ``members``: of the front, at the baseline's ``pace``, where that is known.
+        """
         floor, axes, sampler = self._config.floor, self._config.space.axes, study.sampler
         if not floor.error or any(name.startswith("accuracy") for name in self._config.objectives):
             return None
@@ -53,7 +56,7 @@ class Judge:
         if not isinstance(sampler, Informed):
             return Gate(floor.epsilon, floor.relative, error)
         ahead = tuple(map(self._bar, members)) if sampler.timed_first() else ()
-        return Gate(floor.epsilon, floor.relative, error, True, ahead)
+        return Gate(floor.epsilon, floor.relative, error, True, ahead, pace)
 
     def _bar(self, member: TrialRecord) -> Mapping[str, float]:
         """What a member measured of the objectives, as whoever measures will see it: see :meth:`filled`."""
@@ -63,7 +66,8 @@ class Judge:
     def filled(self, blank: TrialRecord, outcome: Outcome) -> TrialRecord:
         """``blank`` with what was measured, or with why it was not."""
         if isinstance(outcome, Failure):
-            return replace(blank, reason=str(outcome.reason), message=outcome.message, severity=outcome.severity)
+            reason, known = str(outcome.reason), outcome.metrics
+            return replace(blank, metrics=known, reason=reason, message=outcome.message, severity=outcome.severity)
         metrics = dict(outcome.metrics)
         reference = self.baseline.metrics if self.baseline else metrics
         if "speedup" in metrics:  # a simulated trial has neither speed nor bytes

@@ -15,7 +15,7 @@ class TrialRecord:
     """A finished trial.
 
     ``params``: values of the searched variables by dotted path (``pruning.ratio``). ``metrics``: names of
-    ``objectives.metrics.METRICS`` in base units, empty when the trial failed. ``reason`` and ``message`` say why
+    ``objectives.metrics.METRICS`` in base units; of a failed trial, what is known anyway. ``reason``, ``message``: why
     it failed, ``severity`` by what share it exceeded a limit (1 where nobody knows). ``cached_from``: number of the
     trial whose measurement answered this repeat of its cell. ``seconds``: wall time of the trial; ``started``: ISO
     8601, UTC. ``facts``: texts by name, such as why sampling stopped. ``confirmed``: its speed was measured again,

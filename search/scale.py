@@ -8,11 +8,11 @@ are corrected by that factor. Throughput is the baseline's times the paired spee
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from objectives.metrics import METRICS
+from objectives.metrics import at_pace
 from search.front import baseline_of
 from search.records import TrialRecord
 
@@ -20,37 +20,44 @@ CALM = 0.25
 """The quantile of the baseline's latencies that counts as its own: what disturbs a machine only adds to it."""
 
 
-def on_one_scale(records: Sequence[TrialRecord], trials: Sequence[TrialRecord] | None = None) -> list[TrialRecord]:
-    """The records with times as they would be at the baseline's pace in calm trials.
+@dataclass(frozen=True)
+class Scale:
+    """``pace``: seconds that the baseline takes in calm trials, and ``throughput`` that it has then."""
 
-    ``trials``: the same as each was timed by itself, where members of a front were timed again in shared rounds: these
-    saw the machine once, and would vote once each.
+    pace: float
+    throughput: float
+
+    def __call__(self, record: TrialRecord) -> TrialRecord:
+        """``record`` as it would have been at that pace.
+
+        What ran beside a sentinel says nothing about the baseline's pace: its times stay as they are.
+        """
+        if "speedup" not in record.metrics:
+            return record
+        metrics = at_pace(record.metrics, record.facts, self.pace)
+        return replace(record, metrics={**metrics, "throughput": self.throughput * record.metrics["speedup"]})
+
+
+def scale_of(trials: Sequence[TrialRecord]) -> Scale | None:
+    """As far as ``trials`` tell it, each timed by itself: members of a front that were timed again in shared rounds
+    saw the machine once, and would vote once each. None where nothing was timed.
     """
-    baseline = baseline_of(records)
+    baseline = baseline_of(trials)
     if baseline is None or "reference_latency" not in baseline.metrics:
-        return list(records)
-    own = [record for record in trials or records if _beside_baseline(record) and record.cached_from is None]
+        return None
+    own = [record for record in trials if is_beside_baseline(record) and record.cached_from is None]
     pace = float(np.quantile([record.metrics["reference_latency"] for record in own], CALM))
-    items = baseline.metrics["throughput"] * baseline.metrics["latency.p50"]
-    return [_scaled(record, pace, items / pace) if "speedup" in record.metrics else record for record in records]
+    return Scale(pace, baseline.metrics["throughput"] * baseline.metrics["latency.p50"] / pace)
 
 
-def _beside_baseline(record: TrialRecord) -> bool:
+def on_one_scale(records: Sequence[TrialRecord], scale: Scale | None) -> list[TrialRecord]:
+    """The records with times as they would be at that pace."""
+    return list(records) if scale is None else list(map(scale, records))
+
+
+def is_beside_baseline(record: TrialRecord) -> bool:
+    """Whether it was timed in turns with the baseline, or is it."""
     return record.facts.get("reference") in ("itself", "baseline")
-
-
-def _scaled(record: TrialRecord, pace: float, throughput: float) -> TrialRecord:
-    """What ran beside a sentinel says nothing about the baseline's pace: its times stay as they are."""
-    factor = pace / record.metrics["reference_latency"] if _beside_baseline(record) else 1.0
-    metrics = {name: _value(name, value, factor) for name, value in record.metrics.items()}
-    return replace(record, metrics={**metrics, "throughput": throughput * record.metrics["speedup"]})
-
-
-def _value(name: str, value: float, factor: float) -> float:
-    if name.startswith("roofline."):
-        return value / factor
-    unit = METRICS[name].unit if name in METRICS else ""
-    return value * factor if unit == "s" else value / factor if unit == "1/s" else value
 
 
 def changed(before: Mapping[str, float], after: Mapping[str, float]) -> dict[str, float]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 
 import numpy as np
 
+from objectives.types import Reason
 from search.feasible import is_scored
-from search.frontier.evidence import FINAL, implied
+from search.frontier.evidence import CRASHES, FINAL, implied
 from search.frontier.grid import MOST_CELLS, Grid
 from search.records import TrialRecord
 from search.space import Cell, Space
@@ -16,12 +18,15 @@ Key = tuple[tuple[str, object], ...]
 
 
 class Settled:
-    """Cells that are measured, failed for good, or must fail like another (told of spaces that can be enumerated)."""
+    """Cells that are measured, failed for good or again and again, or must fail like another (told of spaces that can
+    be enumerated).
+    """
 
     def __init__(self, space: Space, records: Iterable[TrialRecord]) -> None:
         self._space, self._grid = space, Grid(space.axes)
         self._by_cell: dict[Key, TrialRecord] = {}
         self._cells: set[Key] = set()
+        self._crashes = Counter[Key]()
         for record in records:
             self.add(record)
 
@@ -31,9 +36,10 @@ class Settled:
 
     def add(self, record: TrialRecord) -> None:
         """One more trial."""
-        if not is_final(record):
-            return
         key = _key(record.params)
+        self._crashes[key] += record.reason == Reason.CRASHED
+        if not is_final(record) and self._crashes[key] < CRASHES:
+            return
         if record.state == "failed" or is_scored(record):
             self._by_cell.setdefault(key, record)
         if record.params not in self._space:

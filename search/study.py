@@ -15,7 +15,6 @@ from datetime import UTC, datetime
 from typing import Protocol
 
 import numpy as np
-from optuna.samplers import BaseSampler
 from optuna.study import Study
 from optuna.trial import Trial, TrialState
 
@@ -23,19 +22,16 @@ from objectives.errors import ObjectiveError
 from objectives.types import Candidate, Measurement, Outcome
 from search import store
 from search.config import StudyConfig
-from search.confirmation import Confirmation, confirm_front, confirmed, is_timed, time_again
+from search.confirmation import Confirmation, confirm_front, is_timed, time_again
 from search.errors import BaselineFailed, ConfigError, Interrupted, Unmeasured
 from search.executors.protocol import Runner
-from search.feasible import is_feasible, is_scored
-from search.front import ParetoFront, cut, minimised
-from search.frontier.evidence import Evidence
+from search.findings import Findings
+from search.front import ParetoFront
 from search.frontier.grid import MOST_CELLS, Grid
-from search.frontier.outlook import Known
 from search.hint import front_from, hint_from
-from search.judging import Judge
 from search.records import TrialRecord
 from search.samplers.frontier import Informed
-from search.settled import Settled, is_final
+from search.settled import is_final
 from search.signals import interrupted, sigterm_interrupts
 from search.space import Cell
 from search.stopping import GROWTH, StopReason
@@ -79,7 +75,6 @@ def run_study(config: StudyConfig, progress: Progress) -> StudyResult:
             with config.executor.start(config.problem) as runner:
                 loop.open(runner)
                 stop_reason = loop.run(runner)
-                loop.confirm(runner)
         except (ConfigError, BaselineFailed):
             store.discard_if_empty(study)
             raise
@@ -87,11 +82,13 @@ def run_study(config: StudyConfig, progress: Progress) -> StudyResult:
             stopped = interrupted(error)
             stop_reason = StopReason.INTERRUPTED
             loop.abandon()
-            if loop.judge.baseline is None:
+            if loop.found.judge.baseline is None:
                 raise stopped from None
         store.save_stop(study, stop_reason)
+        found = loop.found
+        found.read_anew()
         return StudyResult(
-            config, tuple(loop.confirmed), loop.front(), loop.machine, stop_reason, loop.mirror, loop.confirmation,
+            config, tuple(found.read()), found.front(), loop.machine, stop_reason, loop.mirror, found.confirmation,
             store.losses_of(study), stopped,
         )  # fmt: skip
 
@@ -105,39 +102,10 @@ class Loop:
         self.config, self.study, self.progress = config, study, progress
         self.machine: Mapping[str, str] = {}
         self._settle_orphans()
-        self._load()
-        self.confirmation = store.confirmation_of(study)
+        self.found = Findings(config, store.records_of(study), store.confirmation_of(study))
         self._running: Trial | None = None
-        self._hypervolume, self._grown = 0.0, len(self.records)
-
-    def _load(self) -> None:
-        """Take up what is stored."""
-        self.records: list[TrialRecord] = []
-        self.judge, self.settled = Judge(self.config), Settled(self.config.space, ())
-        self._evidence: Evidence | None = None
-        self._front: ParetoFront | None = None
-        self._members: list[TrialRecord] = []
-        for record in store.records_of(self.study):
-            self._add(record)
-
-    def _add(self, record: TrialRecord) -> None:
-        self.records.append(record)
-        self.judge.see(record)
-        self.settled.add(record)
-        if self._evidence is not None:
-            self._evidence.add(record)
-
-    def front(self) -> ParetoFront:
-        """The front of what is measured so far; needs the baseline."""
-        return self._cut(self.confirmed)
-
-    @property
-    def confirmed(self) -> list[TrialRecord]:
-        """The records, with the speeds that were confirmed."""
-        return confirmed(self.records, self.confirmation)
-
-    def _cut(self, records: Sequence[TrialRecord]) -> ParetoFront:
-        return cut(records, self.config.objectives, self.judge.floor, self.config.tradeoff)
+        self._tried_again, self._confirmed_once = 0, False
+        self._hypervolume, self._grown = 0.0, len(self.found.records)
 
     def confirm(self, runner: Runner) -> None:
         """Time contended trials again, then the members of the front against each other; a failure costs a warning."""
@@ -147,19 +115,21 @@ class Loop:
         def measure(records: Sequence[TrialRecord]) -> Sequence[Measurement]:
             return runner.confirm([self._candidate(record) for record in records]).result()
 
-        self.confirmation = replace(self.confirmation, failed="")
+        now, found = replace(self.found.confirmation, failed=""), self.found
         try:
             self.progress.stage("timing contended trials again")
-            self.confirmation = time_again(self.records, measure, self.confirmation)
+            now = time_again(found.records[self._tried_again :], measure, now)
+            self._tried_again = len(found.records)
             self.progress.stage("confirming the front")
-            self.confirmation = confirm_front(self.records, self._cut, measure, self.confirmation)
+            now = confirm_front(found.records, found.cut, measure, now)
         except KeyboardInterrupt:
-            self.confirmation = replace(self.confirmation, failed="interrupted")
+            now = replace(now, failed="interrupted")
             raise
         finally:
-            store.save_confirmation(self.study, self.confirmation)
-        if self.confirmation.failed:
-            log.warning("not all was timed again: %s", self.confirmation.failed)
+            found.confirm(now)
+            store.save_confirmation(self.study, now)
+        if now.failed:
+            log.warning("not all was timed again: %s", now.failed)
 
     def _candidate(self, record: TrialRecord) -> Candidate:
         space = self.config.space
@@ -182,22 +152,43 @@ class Loop:
         store.settle_machine(self.study, self.machine)
 
     def run(self, runner: Runner) -> StopReason:
-        """Measure until a reason to stop; returns it."""
-        if self.judge.baseline is None:
+        """Measure until a reason to stop, then confirm; returns the reason.
+
+        What is confirmed may open cells that were thought to be behind: then the search goes on.
+        """
+        self._begin(runner)
+        self._inform(runner)
+        while True:
+            before = len(self.found.records)
+            reason = self._search(runner)
+            if before == len(self.found.records) and self._confirmed_once:
+                return reason
+            self.confirm(runner)
+            self._confirmed_once = True
+            if reason is not StopReason.COMPLETE:
+                return reason
+
+    def _begin(self, runner: Runner) -> None:
+        if self.found.judge.baseline is None:
             self.progress.stage("measuring the baseline")
             self._measure_baseline(runner)
             self._report()
         else:
-            self.progress.stage(f"resuming after {len(self.records)} trials")
+            self.progress.stage(f"resuming after {len(self.found.records)} trials")
+
+    def _inform(self, runner: Runner) -> None:
+        """Tell the sampler what it needs to know, and measure what the user wants first."""
         sampler = self.study.sampler
         if isinstance(sampler, Informed):
             grid = Grid(self.config.space.axes)
-            sampler.inform(grid, self._known, hint_from(self.config, self._losses(runner, grid)))
+            sampler.inform(grid, self.found.known, hint_from(self.config, self._losses(runner, grid)))
         for cell in self._first():
-            if self.settled.by(cell) is None and self.config.limits.reached(self.records, self._grown) is None:
+            if self.found.settled.by(cell) is None and self._limit() is None:
                 self._trial(runner, self._ask_for(cell), cell, is_baseline=False)
                 self._report()
-        while (reason := self._reached(sampler)) is None:
+
+    def _search(self, runner: Runner) -> StopReason:
+        while (reason := self._limit() or self._completed()) is None:
             trial = self.study.ask()
             cell = self.config.space.suggest(trial)
             self.progress.stage(", ".join(f"{path}={value}" for path, value in cell.items()))
@@ -226,45 +217,26 @@ class Loop:
         given = self.config.first
         return given if isinstance(self.study.sampler, Informed) else (*given, *front_from(self.config))
 
-    def _reached(self, sampler: BaseSampler) -> StopReason | None:
-        """Why to stop now."""
-        if len(self.settled) >= len(self.config.space):
-            return StopReason.COMPLETE
-        limit = self.config.limits.reached(self.records, self._grown)
-        if limit is None and isinstance(sampler, Informed) and sampler.finished():
-            return StopReason.COMPLETE
-        return limit
+    def _limit(self) -> StopReason | None:
+        """Which of the study's limits is reached."""
+        return self.config.limits.reached(self.found.records, self._grown)
 
-    def _known(self) -> Known:
-        """What the trials so far say of the grid."""
-        if self._evidence is None:
-            self._evidence = Evidence(Grid(self.config.space.axes), self.config.objectives, self.judge.floor)
-            for record in self.records:
-                self._evidence.add(record)
-        return self._evidence.known()
+    def _completed(self) -> StopReason | None:
+        """Whether nothing is left: by the sampler's word, looking as the certificate does, or since all is known."""
+        sampler = self.study.sampler
+        if not isinstance(sampler, Informed):
+            return StopReason.COMPLETE if len(self.found.settled) >= len(self.config.space) else None
+        if not sampler.finished():
+            return None
+        self.found.read_anew()
+        return StopReason.COMPLETE if sampler.finished(anew=True) else None
 
     def _report(self) -> None:
-        """Say how far it is; the front is cut anew only when the last trial may be on it."""
-        last, front = self.records[-1], self._front
-        if front is None or self._may_enter(last):
-            front = self.front()
-            self._members = [record for record in self.records if record.number in front.front]
-        elif self._is_feasible(last):
-            front = replace(front, feasible=front.feasible | {last.number})
-        self._front = front
+        """Say how far it is."""
+        front, records = self.found.front(), self.found.records
         if front.hypervolume > self._hypervolume * (1 + GROWTH):
-            self._hypervolume, self._grown = front.hypervolume, len(self.records)
-        self.progress.trial(self.records, front)
-
-    def _is_feasible(self, record: TrialRecord) -> bool:
-        there = all(name in record.metrics for name in self.config.objectives)
-        return there and is_scored(record) and is_feasible(record, self.judge.floor)
-
-    def _may_enter(self, record: TrialRecord) -> bool:
-        if record.cached_from is not None or not self._is_feasible(record):
-            return False
-        values = minimised([*self._members, record], self.config.objectives)
-        return not (values[:-1] <= values[-1]).all(axis=1).any()
+            self._hypervolume, self._grown = front.hypervolume, len(records)
+        self.progress.trial(records, front)
 
     def _measure_baseline(self, runner: Runner) -> None:
         """First trial; a crash is given one more chance."""
@@ -273,7 +245,7 @@ class Loop:
             trial = self._ask_for(cell)
             record = self._trial(runner, trial, cell, is_baseline=True)
             if record.state == "complete":
-                self.judge.require_objectives(record)
+                self.found.judge.require_objectives(record)
                 return
             if is_final(record):
                 break
@@ -297,19 +269,19 @@ class Loop:
         started, clock = datetime.now(UTC).isoformat(timespec="seconds"), time.monotonic()
         uid = f"{self.study.user_attrs[store.UID]}:{trial.number}"
         blank = TrialRecord(trial.number, uid, dict(cell), "failed", is_baseline=is_baseline, started=started)
-        known = self.settled.by(cell)
+        known = self.found.settled.by(cell)
         samples: Mapping[str, object] = {}
         if known is not None:
             record = _repeat(known, blank)
         else:
             outcome = self._evaluate(runner, cell, is_baseline)
-            record = self.judge.filled(blank, outcome)
+            record = self.found.judge.filled(blank, outcome)
             if isinstance(outcome, Measurement):
                 samples = {**outcome.samples, "ids": outcome.ids}
         record = replace(record, seconds=time.monotonic() - clock)
         store.save_record(self.study, trial.number, record, samples)
-        self._add(record)
-        self.judge.tell(self.study, trial, record)
+        self.found.add(record)
+        self.found.judge.tell(self.study, trial, record)
         self._running = None
         self.mirror.log(record)
         return record
@@ -317,14 +289,16 @@ class Loop:
     def _evaluate(self, runner: Runner, cell: Cell, is_baseline: bool) -> Outcome:
         space = self.config.space
         candidate = space.baseline_candidate() if is_baseline else space.candidate(cell)
-        gate = None if is_baseline else self.judge.gate(self.study, self._members)
+        found = self.found
+        pace = None if found.scale is None else found.scale.pace
+        gate = None if is_baseline else found.judge.gate(self.study, found.members, pace)
         return runner.evaluate(candidate, gate).result()
 
     def abandon(self) -> None:
         """Close the trial that a signal cut short."""
         if self._running is not None:
             self._settle_orphans()
-            self._load()
+            self.found = Findings(self.config, store.records_of(self.study), self.found.confirmation)
 
     def _settle_orphans(self) -> None:
         """Tell trials that were cut short: by their record when it was saved, else as interrupted."""

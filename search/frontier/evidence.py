@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from statistics import median
 
@@ -17,6 +18,9 @@ from search.records import TrialRecord
 
 KEPT_BYTES = float(1 << 30)
 """Of the latest compressed models, which the worker still holds: see ``objectives.recipes``."""
+
+CRASHES = 2
+"""A cell that crashed so often is left alone: once may have been chance."""
 
 FINAL = (Reason.OUT_OF_MEMORY, Reason.TIMEOUT, Reason.UNSUPPORTED, Reason.NOT_FINITE)
 """Failures that the same cell would meet again."""
@@ -39,6 +43,7 @@ class Evidence:
         self._verdicts = np.zeros(recipes, np.int_)
         self._memory, self._starved = np.full(cells, np.nan), np.zeros(cells, np.bool_)
         self._closed = np.zeros(cells, np.bool_)
+        self._crashes, self._room = Counter[int](), math.nan
         self._weights: dict[int, float] = {}
         self._spent: dict[str, list[float]] = {"compress": [], "score": [], "run": []}
 
@@ -49,13 +54,15 @@ class Evidence:
             return
         self._stages(record)
         recipe = int(self.grid.recipes[index])
-        self._memory[index] = minimised_log(record.metrics, "peak_memory")
-        self._starved[index] = record.reason == Reason.OUT_OF_MEMORY
+        self._see_memory(index, record)
         if "weight_bytes" in record.metrics:
             self._weights.pop(recipe, None)  # the latest last
             self._weights[recipe] = record.metrics["weight_bytes"]
         if record.state == "failed" and record.reason in FINAL:
             self._closed |= implied(self.grid, index, record)
+        if record.reason == Reason.CRASHED:
+            self._crashes[index] += 1
+            self._closed[index] |= self._crashes[index] >= CRASHES
         if record.state != "complete":
             return
         self._values[index] = [minimised_log(record.metrics, name) for name in self.objectives]
@@ -68,11 +75,20 @@ class Evidence:
         self._errors[recipe] = 0.0 if decision.exact else record.metrics["accuracy_stderr"]
         self._verdicts[recipe] = {"reached": 1, "missed": -1}.get(decision.decision, 0)
 
+    def _see_memory(self, index: int, record: TrialRecord) -> None:
+        """What it took, or was predicted to take where there was less room, and then how much there was."""
+        self._starved[index] = record.reason == Reason.OUT_OF_MEMORY
+        name = "predicted_peak" if self._starved[index] else "peak_memory"
+        self._memory[index] = minimised_log(record.metrics, name)
+        if self._starved[index]:
+            room = self._memory[index] - math.log1p(record.severity)
+            self._room = float(np.fmin(self._room, room))
+
     def known(self) -> Known:
         """As it stands now."""
         return Known(
             self.grid, self._values.copy(), self._gaps.copy(), self._errors.copy(), self._verdicts.copy(),
-            self._closed.copy(), self._ready(), self._seconds(), self._memory.copy(), self._starved.copy(),
+            self._closed.copy(), self._ready(), self._seconds(), self._memory.copy(), self._starved.copy(), self._room,
         )  # fmt: skip
 
     def _ready(self) -> Flags:

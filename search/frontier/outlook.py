@@ -54,7 +54,8 @@ class Known:
     the floor, NaN where not scored; ``gap_errors``: their standard errors, 0 for all examples. ``verdicts`` [recipes]:
     1 feasible, -1 not, 0 open. ``closed`` [cells]: failed, or known to fail. ``ready`` [recipes]: the compressed model
     is at hand. ``seconds``: of the stages ``compress``, ``score`` and ``run``, each [recipes] or [cells] or a number.
-    ``memory`` [cells]: log of the peak, NaN where not measured; ``starved`` [cells]: ran out of memory.
+    ``memory`` [cells]: log of the peak, NaN where not known; ``starved`` [cells]: ran out of memory; ``room``: log of
+    the largest peak that fits, NaN where not known.
     """
 
     grid: Grid
@@ -67,6 +68,7 @@ class Known:
     seconds: Mapping[str, float | Floats] = field(default_factory=dict)
     memory: Floats | None = None
     starved: Flags | None = None
+    room: float = math.nan
 
     @cached_property
     def measured(self) -> Flags:
@@ -173,24 +175,34 @@ class Forecaster:
         return Lattice((np.column_stack([grid.recipe_lattice.points, size / size.max()]),))
 
     def _fits(self, known: Known) -> Floats:
-        """[cells]: the chance of fitting into memory, whose size shows only where something did not fit.
+        """[cells]: the chance of fitting into memory.
 
-        It lies between the largest peak that fitted and the smallest that did not, anywhere for all we know, and where
-        nothing fitted, peaks are guesses themselves.
+        How much there is, what was refused by prediction says. Where cells ran out of memory without a word, it lies
+        between the largest peak that fitted and the smallest that did not, anywhere for all we know, and the latter
+        are guesses: of cells around them, and at least what fitted elsewhere.
         """
-        found = np.ones(len(known.grid))
         if known.memory is None or known.starved is None or not known.starved.any():
-            return found
+            return np.ones(len(known.grid))
         own = np.isfinite(known.memory)
-        guess = self._fitted("memory", known.grid.lattice, known.memory, own, OBJECTIVE, -known.memory)
+        fitted = known.memory[own & ~known.starved]
+        most = float(fitted.max()) if len(fitted) else -math.inf
+        guess = self._peaks(known, known.memory)
+        low = known.starved & ~own & (guess.mean < most)
+        if low.any():
+            guess = self._peaks(known, np.where(low, most, known.memory))
         peaks, unsure = np.where(own, known.memory, guess.mean), np.where(own, 0.0, guess.deviation)
-        starved = np.flatnonzero(known.starved)
-        least = starved[peaks[starved].argmin()]
-        most = min(float(known.memory[own].max()), float(peaks[least])) if own.any() else float(peaks[least])
-        limit, width = (most + peaks[least]) / 2, (peaks[least] - most) / math.sqrt(12)
-        spread = np.sqrt(unsure**2 + width**2 + unsure[least] ** 2 / 4 + 1e-6)
-        fits: Floats = np.clip(ndtr((limit - peaks) / spread), 0.01, 1.0)
+        if math.isfinite(known.room):
+            limit, doubt = known.room, 0.0
+        else:
+            starved = np.flatnonzero(known.starved)
+            least = starved[peaks[starved].argmin()]
+            below = min(most, float(peaks[least])) if len(fitted) else float(peaks[least])
+            limit, doubt = (below + peaks[least]) / 2, (peaks[least] - below) ** 2 / 12 + unsure[least] ** 2 / 4
+        fits: Floats = ndtr((limit - peaks) / np.sqrt(unsure**2 + doubt + 1e-6))
         return fits
+
+    def _peaks(self, known: Known, memory: Floats) -> Guess:
+        return self._fitted("memory", known.grid.lattice, memory, np.isfinite(memory), OBJECTIVE, -memory)
 
     def _ceiling(self, known: Known) -> Floats:
         """[recipes]: the chance that each is feasible although a milder one is not."""
@@ -237,7 +249,7 @@ class Forecaster:
         score = np.where(known.verdicts == 0, known.seconds.get("score", 1.0), 0.0)[recipes]
         run = np.where(known.measured, 0.0, known.seconds.get("run", 1.0))
         scored_first, timed_first = score + feasible * run, run + np.minimum(useful, 1.0) * score
-        return make + np.minimum(scored_first, timed_first), timed_first < scored_first
+        return make + np.minimum(scored_first, timed_first), (timed_first < scored_first) & ~known.measured
 
 
 def _behind(known: Known) -> Floats:

@@ -27,8 +27,8 @@ class Informed(Protocol):
     def inform(self, grid: Grid, look: Callable[[], Known], hint: Hint | None = None) -> None:
         """Before the first question. ``look``: what is known now; ``hint``: what is known beforehand."""
 
-    def finished(self) -> bool:
-        """Whether nothing is left that is worth a trial."""
+    def finished(self, anew: bool = False) -> bool:
+        """Whether nothing is left that is worth a trial; ``anew``: whatever was kept from earlier looks aside."""
 
     def timed_first(self) -> bool:
         """Whether the cell asked for last is better timed before it is scored."""
@@ -66,8 +66,10 @@ class FrontierSampler(BaseSampler):
         assert self._look is not None
         return self._forecaster.look(self._look())
 
-    def finished(self) -> bool:
+    def finished(self, anew: bool = False) -> bool:
         """See :class:`Informed`."""
+        if anew:
+            self._forecaster = Forecaster(self.tolerance, self.resolution, self._forecaster.hint)
         self._next, self._asked = self.outlook(), None
         return self._next.open <= self.error or not self._next.worth.max() > 0
 

@@ -498,6 +498,8 @@ def test_what_cannot_fit_is_refused_before_anything_is_built(
     assert failure.reason is Reason.OUT_OF_MEMORY
     assert failure.message == f"out of memory by prediction: {needed / 2**20:,.0f} MiB needed, 5 MiB free"
     assert needed > 100 * 2**20
+    assert failure.metrics == {"predicted_peak": needed}
+    assert needed / (1 + failure.severity) == pytest.approx(5 * 2**20)
     assert built == toy.scored == []
     monkeypatch.setattr(Cpu, "free_memory", lambda _self: int(needed) + 1)
     assert evaluate.running.reference(huge, evaluate.recipes.shapes(huge)) == "baseline"

@@ -320,6 +320,21 @@ def test_what_is_behind_another_is_not_scored(problem: Problem, work: list[str])
     assert baseline.metrics["accuracy"] == pytest.approx(0.8)
 
 
+def test_times_are_compared_at_the_pace_of_the_baseline(problem: Problem) -> None:
+    """A member had its latency while the baseline took a hundred seconds: this candidate would have been slower."""
+    evaluate = Evaluator(replace(problem, cache=None))
+    base = measured(evaluate(candidate()))
+    own = measured(evaluate(candidate(0.5)))
+    relative = own.metrics["latency.p50"] / own.metrics["reference_latency"]
+    for factor, verdict in ((0.2, "unscored"), (20.0, "reached")):
+        ahead = {"latency.p50": 100 * relative * factor, "peak_memory": 1.0}
+        gate = replace(FLOOR, ahead=(ahead,), pace=100.0)
+        assert measured(evaluate(candidate(0.5), gate)).facts["verdict"] == verdict
+    gate = replace(FLOOR, ahead=({"latency.p50": 100 * relative * 0.2, "peak_memory": 1.0},))
+    assert measured(evaluate(candidate(0.5), gate)).facts["verdict"] == "reached"  # as if the clock had not changed
+    assert base.metrics["reference_latency"] < 10
+
+
 def test_what_is_ahead_in_something_is_timed_once_and_scored(problem: Problem, work: list[str]) -> None:
     evaluate = Evaluator(replace(problem, cache=None))
     evaluate(candidate())

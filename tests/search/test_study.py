@@ -161,6 +161,21 @@ def test_failures_that_would_repeat_are_told_as_infeasible_and_crashes_as_failed
             assert (trial.constraints["accuracy"] <= 0) == (record.metrics["accuracy"] >= 0.9 * 0.4)
 
 
+def test_a_cell_that_crashed_twice_is_left_alone(make_config) -> None:
+    """The sampler of our own would ask for it for ever: it is worth most until it is known."""
+
+    def answer(candidate):
+        if candidate.quantization.bits == 4 and candidate.workload.batch_size == 4:
+            return Failure(Reason.CRASHED, "killed by SIGKILL")
+        return closed_form(candidate)
+
+    result = run(make_config("sampler=frontier", "n_trials=100", answer=answer))
+    assert result.stop_reason is StopReason.COMPLETE
+    crashed = [tuple(record.params.values()) for record in result.records if record.reason == "crashed"]
+    assert crashed
+    assert {crashed.count(cell) for cell in crashed} == {2}
+
+
 def test_every_complete_trial_of_the_store_carries_its_constraint(make_config) -> None:
     config = make_config("n_trials=10")
     run(config)

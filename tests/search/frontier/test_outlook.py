@@ -58,6 +58,37 @@ def test_what_certainly_needs_more_than_there_is_hardly_fits() -> None:
     assert np.median(fits[peaks < limit - 0.1]) > 0.9
 
 
+def test_what_was_refused_by_prediction_says_how_much_room_there_is() -> None:
+    """Of two refused cells the peaks are known, and with them what is left of all others to guess."""
+    peaks = np.log(100 * (1 - GRID.lattice.points[:, 0] / 2) + 20 * 2 ** (3 * GRID.lattice.points[:, -1]))
+    room = float(np.quantile(peaks, 0.6))
+    own = np.random.default_rng(0).permutation(len(GRID))[:12]
+    memory, starved = np.full(len(GRID), np.nan), np.zeros(len(GRID), np.bool_)
+    memory[own], starved[own] = peaks[own], peaks[own] > room
+    assert 2 <= starved.sum() <= 10
+    forecaster = Forecaster()
+    told = forecaster._fits(blank(memory=memory, starved=starved, room=room))
+    guess = forecaster._peaks(blank(), memory)
+    sure = np.abs(guess.mean - room) > 3 * guess.deviation
+    assert sure.sum() > len(GRID) / 2
+    assert ((told > 0.5) == (peaks <= room))[sure].all()
+    assert told[peaks > room + 0.3].max() < 0.2
+
+
+def test_what_ran_out_of_memory_needs_at_least_what_fitted_elsewhere() -> None:
+    """Nothing but small cells fitted, among which memory hardly grows: that large ones starved speaks of the others."""
+    memory, starved = np.full(len(GRID), np.nan), np.zeros(len(GRID), np.bool_)
+    for ratio in (0.0, 0.2, 0.4):
+        memory[index(ratio, 4, 1)] = np.log(100)
+        memory[index(ratio, 4, 2)] = np.log(100 - 1)  # falling, if anything
+    memory[index(0.0, 16, 1)] = np.log(150)
+    for ratio in (0.0, 0.1, 0.2):
+        starved[index(ratio, 4, 8)] = True
+    known = blank(memory=memory, starved=starved, closed=starved.copy())
+    fits = Forecaster()._fits(known)
+    assert fits[index(0.3, 4, 8)] < fits[index(0.3, 4, 1)] - 0.2
+
+
 def test_a_loss_predicted_for_all_tells_recipes_apart_and_nothing_where_one_is_missing() -> None:
     losses = np.linspace(0.0, 0.3, RECIPES)
     told = Forecaster(hint=Hint(losses=losses))._recipes(GRID)
