@@ -21,6 +21,7 @@ from search.stopping import StopReason
 from search.study import run_study
 from tests.search.conftest import RATIOS, FakeExecutor, Quiet, done, slow_to_score
 
+
 class Flattered(FakeExecutor):
     """Trials make two cells of five up to a third too fast; shared rounds do not."""
 
@@ -49,7 +50,8 @@ def test_a_study_that_stops_as_complete_has_a_complete_certificate(make_config: 
     stored = load([f"study={config.name}", f"home={config.home}"])
     assert stored.front == result.front
     certificate = certify(Grid(config.space.axes), stored.records, stored.front)
-    assert certificate is not None and certificate.complete
+    assert certificate is not None
+    assert certificate.complete
     members = [record for record in result.records if record.number in result.front.front]
     last = {tuple(record.params.values()): record for record in result.records}.values()  # of a cell the last word
     bare = [record for record in last if record.state == "complete" and "accuracy" not in record.metrics]

@@ -40,7 +40,8 @@ def test_what_is_refused_by_prediction_says_what_it_needs_and_how_much_room_ther
     index = GRID.index(refused.params)
     assert known.room == pytest.approx(math.log(100))
     assert known.memory[index] == pytest.approx(math.log(150))
-    assert known.starved[index] and known.starved.sum() == 1
+    assert known.starved[index]
+    assert known.starved.sum() == 1
     assert not known.measured[index]
     assert known.memory[GRID.index(record(0.0, 16, 1).params)] == pytest.approx(math.log(80))
 
@@ -66,4 +67,5 @@ def test_a_crash_may_be_chance_and_two_are_not() -> None:
     crash = record(0.2, 4, 2, "crashed")
     assert not seen(crash).closed.any()
     closed = seen(crash, crash).closed
-    assert closed.sum() == 1 and closed[GRID.index(crash.params)]
+    assert closed.sum() == 1
+    assert closed[GRID.index(crash.params)]
