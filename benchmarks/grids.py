@@ -2,6 +2,7 @@
 
     python benchmarks/grids.py minilm smollm2
     python benchmarks/grids.py --again minilm     time the cells once more that a busy machine spoiled
+    python benchmarks/grids.py --every minilm     time all cells once more
     python benchmarks/grids.py --making minilm    only what making models takes and promises
 
 writes docs/benchmarks/grid_<name>.json.gz, from which benchmarks/search.py replays any search. Cells of a recipe are
@@ -18,7 +19,7 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -38,7 +39,10 @@ from objectives.tasks.retrieval import Retrieval
 from objectives.types import Candidate, Measurement, Task, Workload
 
 OUT = Path(__file__).parents[1] / "docs" / "benchmarks"
-KEPT = ("throughput", "speedup", "peak_memory", "weight_bytes", "latency.p50", "latency.p95", "accuracy", "contended")
+KEPT = (
+    "throughput", "speedup", "peak_memory", "weight_bytes", "latency.p50", "latency.p95", "accuracy", "contended",
+    "timing_seconds",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -95,12 +99,12 @@ def evaluator(grid: Recipe) -> Evaluator:
     return ev
 
 
-def again(name: str) -> dict[str, Any]:
-    """The stored grid, its contended cells timed once more, while nothing else ran."""
+def again(name: str, every: bool = False) -> dict[str, Any]:
+    """The stored grid, its contended cells (or ``every`` one) timed once more, while nothing else ran."""
     grid, found = GRIDS[name], read(name)
     ev = evaluator(grid)
     for cell in found["cells"]:
-        if not cell.get("metrics", {}).get("contended"):
+        if "metrics" not in cell or not (every or cell["metrics"].get("contended")):
             continue
         candidate = grid.candidate(cell["ratio"], cell["bits"], cell["batch"])
         began = time.perf_counter()
@@ -111,6 +115,7 @@ def again(name: str) -> dict[str, Any]:
         note = " contended" if ran.metrics["contended"] else ""
         print(f"{cell['ratio']} {cell['bits']} {cell['batch']}: {before:.3f} -> {now:.3f}{note}", flush=True)
         cell["metrics"] |= {key: ran.metrics[key] for key in KEPT if key in ran.metrics}
+        cell["ratios"] = _ratios(ran.samples)
         cell["time_seconds"] = time.perf_counter() - began - made
     return found
 
@@ -180,9 +185,14 @@ def _cell(ev: Evaluator, candidate: Candidate) -> dict[str, Any]:
     return {
         "metrics": {key: metrics[key] for key in KEPT if key in metrics},
         "compress_seconds": spent["compress"], "score_seconds": spent["score"],
-        "time_seconds": seconds - sum(spent.values()),
+        "time_seconds": seconds - sum(spent.values()), "ratios": _ratios(outcome.samples),
         "examples": list(outcome.samples["accuracy"]),
     }  # fmt: skip
+
+
+def _ratios(samples: Mapping[str, Sequence[float]]) -> list[float]:
+    """By round, how much faster than the baseline."""
+    return [round(ratio, 5) for ratio in samples.get("speedup", ())]
 
 
 def _recipe(ev: Evaluator, grid: Recipe, cells: list[Mapping[str, Any]]) -> dict[str, Any]:
@@ -211,6 +221,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="+", choices=sorted(GRIDS))
     parser.add_argument("--again", action="store_true")
+    parser.add_argument("--every", action="store_true")
     parser.add_argument("--making", action="store_true")
     parser.add_argument("--one", nargs=2, type=float, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -221,7 +232,8 @@ def main() -> int:
         if arguments.making:
             found = {**read(name), **making(name)}
         else:
-            found = again(name) if arguments.again else {**record(name), **making(name)}
+            timed = arguments.again or arguments.every
+            found = again(name, arguments.every) if timed else {**record(name), **making(name)}
         path_of(name).write_bytes(gzip.compress(json.dumps(found).encode(), mtime=0))
     return 0
 

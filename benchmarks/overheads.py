@@ -16,7 +16,7 @@ import numpy as np
 from objectives.types import Candidate, Gate, Measurement, Outcome
 from search.config import StudyConfig
 from search.frontier.grid import Grid
-from search.frontier.outlook import Forecaster, Known
+from search.frontier.outlook import Forecaster, Hint, Known
 from search.space import Axis
 from search.study import run_study
 
@@ -30,8 +30,11 @@ def grid_of(ratios: int, bits: int, batches: int) -> Grid:
     ))  # fmt: skip
 
 
-def known_of(grid: Grid, measured: int) -> Known:
-    """A made-up state of a study: so many cells measured, half of the recipes feasible."""
+def known_of(grid: Grid, measured: int, *, hard: bool = False) -> Known:
+    """A made-up state of a study: so many cells measured, half of the recipes feasible.
+
+    ``hard``: three objectives, and a tenth of what was tried ran out of memory.
+    """
     rng, points = np.random.default_rng(0), grid.lattice.points
     recipes = grid.recipe_lattice.points
     speed = 0.3 * points[:, 0] - points[:, -1] + 0.02 * rng.standard_normal(len(grid))
@@ -44,14 +47,21 @@ def known_of(grid: Grid, measured: int) -> Known:
     values = np.full((len(grid), 2), np.nan)
     values[own] = np.where(verdicts[grid.recipes[own], None] > 0, truth[own], np.nan)
     nothing = np.zeros(len(grid), np.bool_)
-    return Known(grid, values, gaps, np.zeros(len(recipes)), verdicts, nothing, np.zeros(len(recipes), np.bool_))
+    known = Known(grid, values, gaps, np.zeros(len(recipes)), verdicts, nothing, np.zeros(len(recipes), np.bool_))
+    if not hard:
+        return known
+    starved = np.isin(np.arange(len(grid)), own[: measured // 10])
+    third = values[:, :1] * 0.7 + 0.02 * rng.standard_normal((len(grid), 1))
+    values = np.where(starved[:, None], np.nan, np.concatenate([values, third], axis=1))
+    return replace(known, values=values, memory=values[:, 1], starved=starved, closed=starved.copy())
 
 
-def look_seconds(grid: Grid, measured: int, looks: int = 5) -> float:
-    """Median of a look, the first, which fits from scratch, left out."""
-    forecaster, found = Forecaster(), []
+def look_seconds(grid: Grid, measured: int, looks: int = 5, *, hard: bool = False) -> float:
+    """Median of a look, the first, which fits from scratch, left out. ``hard``: see above, with losses predicted."""
+    losses = np.random.default_rng(1).uniform(0.0, 0.5, len(grid.recipe_lattice)) if hard else None
+    forecaster, found = Forecaster(hint=Hint(losses=losses)), []
     for _ in range(looks + 1):
-        known = known_of(grid, measured)
+        known = known_of(grid, measured, hard=hard)
         began = time.perf_counter()
         forecaster.look(known)
         found.append(time.perf_counter() - began)

@@ -12,10 +12,14 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from functools import cached_property
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 
+from objectives.ahead import Ahead
+from objectives.measuring.estimate import estimate
+from objectives.measuring.interleaved import falls_behind, next_look
 from objectives.metrics import is_behind
 from objectives.types import Candidate, Failure, Gate, Measurement, Outcome, Reason, Score
 from objectives.verdict import contest, estimated, gains, judge
@@ -65,16 +69,16 @@ class Grid:
 
     @property
     def exhaustive_seconds(self) -> float:
-        """Of measuring every cell by itself: load, statistics, compress, score, time."""
+        """Of measuring every cell by itself: load, statistics, compress, score, time; or load, and fail."""
         return sum(
-            self.recorded["load_seconds"]
-            + self.statistics_seconds(needs_of(cell["ratio"], cell["bits"]))
-            + own["compress_seconds"]
-            + own["score_seconds"]
-            + cell.get("time_seconds", 0.0)
+            self.recorded["load_seconds"] + (self._alone(cell) if "metrics" in cell else cell["seconds"])
             for cell in self.recorded["cells"]
-            for own in [self.recipes[cell["ratio"], cell["bits"]]]
         )
+
+    def _alone(self, cell: Mapping[str, Any]) -> float:
+        own = self.recipes[cell["ratio"], cell["bits"]]
+        made = self.statistics_seconds(needs_of(cell["ratio"], cell["bits"])) + own["compress_seconds"]
+        return float(made + own["score_seconds"] + cell["time_seconds"])
 
     @property
     def factorised_seconds(self) -> float:
@@ -195,8 +199,9 @@ class Replay:
         spent = {"compress_seconds": 0.0 if key in self._made else own["compress_seconds"], "score_seconds": 0.0}
         self._made.add(key)
         metrics, facts, examples, ids = {"weight_bytes": cell["metrics"]["weight_bytes"]}, {}, {}, ()
-        timed = gate is None or bool(gate.ahead)
-        if timed and gate is not None and any(is_behind(cell["metrics"], other) for other in gate.ahead):
+        ran, seconds = timing_of(cell, gate)
+        timed = gate is None or gate.timed_first
+        if timed and gate is not None and any(is_behind(ran, other) for other in gate.ahead):
             facts = {"verdict": "unscored"}
         else:
             score, spent["score_seconds"] = self._scored(key, gate)
@@ -207,9 +212,8 @@ class Replay:
             metrics |= {"examples": float(len(score.examples))}
             timed = timed or gate is None or facts["verdict"] != "missed" or not gate.skip
         if timed:
-            ran = {name: value for name, value in cell["metrics"].items() if name != "accuracy"}
-            metrics = {**ran, **metrics, "timing_seconds": cell["time_seconds"]}
-            spent["run_seconds"] = cell["time_seconds"]
+            metrics = {**ran, **metrics, "timing_seconds": seconds}
+            spent["run_seconds"] = seconds
             self.timed += 1
         self.spent += sum(spent.values())
         if timed and "accuracy" in metrics:
@@ -243,6 +247,30 @@ class Replay:
         chosen = self._order[start:stop]
         examples = tuple(whole.examples[index] for index in chosen)
         return Score(0.0, 0.01, examples, ids=tuple(whole.ids[index] for index in chosen), total=len(whole.examples))
+
+
+def timing_of(cell: Mapping[str, Any], gate: Gate | None) -> tuple[dict[str, float], float]:
+    """What timing a cell gives, and the seconds it takes: fewer where it is found to be behind before the end.
+
+    Rounds come in their recorded order; all are taken to have lasted as long.
+    """
+    ran = {name: value for name, value in cell["metrics"].items() if name != "accuracy"}
+    shapes = SimpleNamespace(peak=ran["peak_memory"])
+    least = Ahead(gate, {"weight_bytes": ran["weight_bytes"]}).least(shapes)  # type: ignore[arg-type]
+    whole, ratios = cell["time_seconds"], cell.get("ratios", ())
+    if ratios:
+        ran["speedup.error"] = estimate(ratios).error
+    if least is None or not ratios:
+        return ran, whole
+    each, rounds = ran["timing_seconds"] / len(ratios), 3
+    while rounds < len(ratios):
+        if falls_behind(ratios[:rounds], rounds * each, least):
+            now = float(np.median(ratios[:rounds]))
+            ran["throughput"] *= now / ran["speedup"]
+            ran |= {"speedup": now, "speedup.error": estimate(ratios[:rounds]).error}
+            return ran, whole - each * (len(ratios) - rounds)
+        rounds = next_look(rounds)
+    return ran, whole
 
 
 def _key(candidate: Candidate) -> Key:

@@ -124,25 +124,28 @@ def _adversarial(rows: Sequence[Row]) -> str:
     return f"{text}\n\n{_table(heads, [body])}"
 
 
-def _memory(found: Mapping[str, Sequence[Row]]) -> str:
+def _memory(found: Mapping[str, Mapping[str, Sequence[Row]]]) -> str:
     body = [
         (
-            kind, len(rows), f"{_of(rows, 'trials'):.0f}", f"{_of(rows, 'failed'):.1f}", f"{_of(rows, 'front'):.1f}",
-            f"{_of(rows, 'volume'):.3f}",
+            f"{kind}; {told}", len(rows), f"{_of(rows, 'trials'):.0f}", f"{_of(rows, 'failed'):.1f}",
+            f"{_of(rows, 'front'):.1f}", f"{_of(rows, 'volume'):.3f}",
         )
-        for kind, rows in found.items()
+        for told, kinds in found.items()
+        for kind, rows in kinds.items()
     ]  # fmt: skip
     return _table(("", "seeds", "trials", "out of memory", "members of its front", "hypervolume"), body)
 
 
 def _overhead(found: State) -> str:
-    body = [(f"{cells:,}", f"{known:,}", f"{1000 * seconds:.0f} ms") for cells, known, seconds in found["looks"]]
+    looks = [(*each, "") for each in found["looks"]]
+    looks += [(*each, "three objectives, losses predicted, a tenth out of memory") for each in found["hard"]]
+    body = [(f"{cells:,}", f"{known:,}", more, f"{1000 * seconds:.0f} ms") for cells, known, seconds, more in looks]
     text = (
         f"A look of the frontier sampler, once a trial. In a study of {found['trials']:,} trials (random sampler, "
         f"SQLite, instant answers) asking and telling took {1000 * found['early']:.0f} ms early and "
         f"{1000 * found['late']:.0f} ms at the end."
     )
-    return f"{text}\n\n{_table(('cells', 'measured', 'a look'), body)}"
+    return f"{text}\n\n{_table(('cells', 'measured', '', 'a look'), body)}"
 
 
 def _live(found: Mapping[str, Row]) -> str:

@@ -17,12 +17,12 @@ from typing import Any
 
 import torch
 
+from objectives.ahead import Ahead
 from objectives.errors import DoesNotFit, ModelError, Unsupported
 from objectives.measuring.bench import Ran, Reference
 from objectives.measuring.fingerprint import fingerprint
 from objectives.measuring.footprint import Footprint
 from objectives.measuring.weighing import block_weights, weigh
-from objectives.metrics import at_pace, is_behind
 from objectives.models import LoadedModel
 from objectives.problem import Problem
 from objectives.recipes import Recipe, Recipes, recipe_of
@@ -170,10 +170,10 @@ class Evaluator:
         with self.running.parked(reference == "sentinel"):
             weighed = self._weigh(candidate)
             ran = known
-            if gate is not None and gate.ahead and not weighed.simulated:
-                ran = known or self._run(candidate, reference, shapes, weighed)
-                found = {**weighed.metrics, **at_pace(ran.metrics, ran.facts, gate.pace)}
-                if any(is_behind(found, other) for other in gate.ahead):
+            ahead = Ahead(gate, weighed.metrics)
+            if gate is not None and gate.timed_first and not weighed.simulated:
+                ran = known or self._run(candidate, reference, shapes, ahead)
+                if ahead.of(ran):
                     return self._measurement(candidate, weighed, ran, _UNSCORED, known)
             scored = self._scorer.score(candidate, gate)
             accuracy = self._accuracy(scored, gate)
@@ -182,7 +182,7 @@ class Evaluator:
             elif ran is None and gate is not None and gate.skip and accuracy.facts.get("verdict") == "missed":
                 ran = Ran({}, notes=("not timed: its accuracy misses the floor",))
             elif ran is None:
-                ran = self._run(candidate, reference, shapes, weighed)
+                ran = self._run(candidate, reference, shapes, ahead)
         return self._measurement(candidate, weighed, ran, accuracy, known)
 
     def _measurement(
@@ -263,13 +263,16 @@ class Evaluator:
         samples = {name: tuple(values) for name, values in found["samples"].items()}
         return Ran(found["metrics"], samples, tuple(found["notes"]), found["facts"])
 
-    def _run(
-        self, candidate: Candidate, reference: Reference | None, shapes: Footprint | None, weighed: Weighed
-    ) -> Ran:
+    def _run(self, candidate: Candidate, reference: Reference | None, shapes: Footprint | None, ahead: Ahead) -> Ran:
+        """Beside the baseline, in full or until the candidate is behind another for sure."""
         began = time.perf_counter()
-        ran = self.running.run(candidate, reference, shapes, weighed.metrics)
+        given = (candidate, reference, shapes, ahead.weights)
+        ran = self.running.run(*given, ahead.least(shapes))
+        if ran.facts["stopped"] == "behind" and not ahead.of(ran):  # it took less memory than was predicted
+            ran = self.running.run(*given)
         self._run_seconds = time.perf_counter() - began
-        if not ran.metrics.get("contended") and all(map(math.isfinite, ran.metrics.values())):
+        whole = not ran.metrics.get("contended") and ran.facts["stopped"] != "behind"
+        if whole and all(map(math.isfinite, ran.metrics.values())):
             self._put("time", self._run_name(candidate), asdict(ran))
         return ran
 

@@ -134,6 +134,11 @@ def _scaled(name: str, value: float, factor: float) -> float:
     return value * factor if unit == "s" else value / factor if unit == "1/s" else value
 
 
+def is_of_time(name: str) -> bool:
+    """Whether a metric comes from a clock."""
+    return not name.startswith("promised") and (METRICS[name].unit in ("s", "1/s") or name.endswith("speedup"))
+
+
 def is_behind(metrics: Mapping[str, float], other: Mapping[str, float]) -> bool:
     """Whether ``other`` is at least as good in every quantity that it names."""
     return all(

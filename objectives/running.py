@@ -84,11 +84,16 @@ class Running:
         self._bench.link()
 
     def run(
-        self, candidate: Candidate, reference: Reference | None, shapes: Footprint | None, weights: Mapping[str, float]
+        self,
+        candidate: Candidate,
+        reference: Reference | None,
+        shapes: Footprint | None,
+        weights: Mapping[str, float],
+        least: float | None = None,
     ) -> Ran:
-        """Time and weigh the running model; ``weights``: its byte metrics."""
+        """Time and weigh the running model; ``weights``: its byte metrics; ``least``: see :meth:`Bench.run`."""
         model = self._recipes.model(candidate)
-        ran = self._ran(candidate.workload, model, reference, shapes, weights)
+        ran = self._ran(candidate.workload, model, reference, shapes, weights, least)
         metrics, workload = dict(ran.metrics), candidate.workload
         facts, notes = dict(ran.facts), list(ran.notes)
         is_dense = self._recipes.is_dense(candidate)
@@ -115,8 +120,9 @@ class Running:
         reference: Reference | None,
         shapes: Footprint | None,
         weights: Mapping[str, float],
+        least: float | None = None,
     ) -> Ran:
-        ran = self._bench.run(workload, model, reference, shapes)
+        ran = self._bench.run(workload, model, reference, shapes, least)
         metrics = {**weights, **ran.metrics, "disk_bytes": float(disk_bytes(model))}
         metrics["peak_memory"] = metrics["weight_bytes"] + metrics["activation_peak"]
         if shapes is not None:

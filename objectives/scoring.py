@@ -112,7 +112,10 @@ class Scorer:
     def _keep(self, candidate: Candidate, score: Score) -> None:
         cache, name = self._problem.cache, self._name(candidate)
         numbers = (score.accuracy, score.stderr, *score.examples, *score.extra.values())
-        if cache is not None and name is not None and all(map(math.isfinite, numbers)):
+        if cache is None or name is None or not all(map(math.isfinite, numbers)):
+            return
+        there = cache.get("score", name)
+        if there is None or len(there["score"]["examples"]) < len(score.examples):  # another process may be further
             cache.put("score", name, {"score": asdict(score), "seconds": self._spent[recipe_of(candidate)]})
 
     def _name(self, candidate: Candidate) -> str | None:

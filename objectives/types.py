@@ -108,9 +108,10 @@ class Gate:
     missed.
 
     ``epsilon``: the floor, a share of the baseline's accuracy where ``relative``. ``error``: the chance of a wrong
-    answer that one recipe may have. ``skip``: a candidate that misses the floor is not timed; ``ahead``: what
-    others measured that keep it, by metric: a candidate is timed before it is scored, and not scored at all where one
-    of them is at least as good in everything. ``pace``: seconds that the baseline takes where those had their times.
+    answer that one recipe may have. ``skip``: a candidate that misses the floor is not timed. ``ahead``: what others
+    measured that keep it, by metric: a candidate need not be timed any better than that it is behind one of them in
+    everything. ``timed_first``: it is timed before it is scored, and not scored at all where it is. ``pace``: seconds
+    that the baseline takes where those had their times.
     """
 
     epsilon: float
@@ -118,6 +119,7 @@ class Gate:
     error: float
     skip: bool = False
     ahead: tuple[Mapping[str, float], ...] = ()
+    timed_first: bool = False
     pace: float | None = None
 
     def floor(self, baseline_accuracy: float) -> float:

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from objectives.metrics import METRICS
+from objectives.metrics import is_of_time
 from objectives.types import Measurement
 from search.errors import Unmeasured
 from search.front import ParetoFront, baseline_of, minimised
@@ -64,8 +64,7 @@ class Confirmation:
 
 def is_timed(objectives: Sequence[str]) -> bool:
     """Whether any objective is a speed."""
-    timed = (name for name in objectives if not name.startswith("promised"))
-    return any(METRICS[name].unit in ("s", "1/s") or name.endswith("speedup") for name in timed)
+    return any(map(is_of_time, objectives))
 
 
 def time_again(records: Sequence[TrialRecord], measure: Measure, known: Confirmation) -> Confirmation:

@@ -23,7 +23,7 @@ from search.settled import Settled
 
 
 class Findings:
-    """Of one study. ``records``: its trials as they were measured; ``members``: those on the front, as they are read.
+    """Of one study. ``records``: its trials as they were measured.
 
     ``judge``: what becomes of outcomes; ``settled``: cells that need no further trial.
     """
@@ -52,7 +52,7 @@ class Findings:
     def read_anew(self) -> None:
         """Forget what was derived from the trials: the scale of time moves with them."""
         self.scale: Scale | None = None
-        self.members: list[TrialRecord] = []
+        self._members: list[TrialRecord] = []
         self._evidence: Evidence | None = None
         self._front: ParetoFront | None = None
 
@@ -72,11 +72,18 @@ class Findings:
         if front is None or self._may_enter(last):
             records = self.read()
             front = self.cut(records)
-            self.members = [record for record in records if record.number in front.front]
+            self._members = [record for record in records if record.number in front.front]
         elif self._is_feasible(last):
             front = replace(front, feasible=front.feasible | {last.number})
         self._front = front
         return front
+
+    @property
+    def members(self) -> list[TrialRecord]:
+        """Those on the front, as they are read; needs the baseline."""
+        if self._front is None:
+            self.front()
+        return self._members
 
     def known(self) -> Known:
         """What the trials say of the grid."""
@@ -97,5 +104,5 @@ class Findings:
     def _may_enter(self, record: TrialRecord) -> bool:
         if record.cached_from is not None or not self._is_feasible(record):
             return False
-        values = minimised([*self.members, self._scaled(record)], self._config.objectives)
+        values = minimised([*self._members, self._scaled(record)], self._config.objectives)
         return not (values[:-1] <= values[-1]).all(axis=1).any()

@@ -55,8 +55,8 @@ class Judge:
         error = floor.error / recipe_count(axes)
         if not isinstance(sampler, Informed):
             return Gate(floor.epsilon, floor.relative, error)
-        ahead = tuple(map(self._bar, members)) if sampler.timed_first() else ()
-        return Gate(floor.epsilon, floor.relative, error, True, ahead, pace)
+        ahead = tuple(map(self._bar, members))
+        return Gate(floor.epsilon, floor.relative, error, True, ahead, sampler.timed_first(), pace)
 
     def _bar(self, member: TrialRecord) -> Mapping[str, float]:
         """What a member measured of the objectives, as whoever measures will see it: see :meth:`filled`."""

@@ -19,7 +19,7 @@ from optuna.study import Study
 from optuna.trial import Trial, TrialState
 
 from objectives.errors import ObjectiveError
-from objectives.types import Candidate, Measurement, Outcome
+from objectives.types import Candidate, Gate, Measurement, Outcome
 from search import store
 from search.config import StudyConfig
 from search.confirmation import Confirmation, confirm_front, is_timed, time_again
@@ -289,10 +289,13 @@ class Loop:
     def _evaluate(self, runner: Runner, cell: Cell, is_baseline: bool) -> Outcome:
         space = self.config.space
         candidate = space.baseline_candidate() if is_baseline else space.candidate(cell)
-        found = self.found
-        pace = None if found.scale is None else found.scale.pace
-        gate = None if is_baseline else found.judge.gate(self.study, found.members, pace)
+        gate = None if is_baseline else self._gate()
         return runner.evaluate(candidate, gate).result()
+
+    def _gate(self) -> Gate | None:
+        found = self.found
+        members = found.members
+        return found.judge.gate(self.study, members, None if found.scale is None else found.scale.pace)
 
     def abandon(self) -> None:
         """Close the trial that a signal cut short."""

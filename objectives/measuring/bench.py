@@ -69,13 +69,24 @@ class Bench:
 
         return run
 
-    def run(self, workload: Workload, model: LoadedModel, reference: Reference | None, shapes: Footprint | None) -> Ran:
-        """Measure ``model``; without ``reference`` it is the baseline itself. ``shapes``: what was predicted."""
+    def run(
+        self,
+        workload: Workload,
+        model: LoadedModel,
+        reference: Reference | None,
+        shapes: Footprint | None,
+        least: float | None = None,
+    ) -> Ran:
+        """Measure ``model``; without ``reference`` it is the baseline itself. ``shapes``: what was predicted;
+        ``least``: the speed-up below which it need not be known any better.
+        """
         run = self.timed(workload, model)
-        sampled = self._timing.time([run] if reference is None else [self._references[reference], run], self._pace)
+        turns = [run] if reference is None else [self._references[reference], run]
+        sampled = self._timing.time(turns, self._pace, least if reference == "baseline" else None)
         metrics = self._speeds(workload, sampled, 0 if reference is None else 1, reference)
         metrics |= self._memory(workload, model)
-        metrics |= self._shares(sampled.timings[-1], shapes) | self._energy(run, workload)
+        metrics |= self._shares(sampled.timings[-1], shapes)
+        metrics |= {} if sampled.stopped == "behind" else self._energy(run, workload)
         return self._ran(sampled, -1, reference, metrics)
 
     def confirm(self, runs: Sequence[tuple[Workload, LoadedModel]], reference: Reference) -> list[Ran]:
@@ -165,7 +176,9 @@ class Bench:
             )
         if self._timing.clock == "cpu" and metrics["wait"] > self._timing.strain:
             notes.append(f"threads waited {metrics['wait']:.0%} of the time: latencies are by the wall clock")
-        if metrics["speedup.error"] > self._timing.precision:
+        if sampled.stopped == "behind":
+            notes.append(f"speed known to {metrics['speedup.error']:.1%} only: behind another for sure")
+        elif metrics["speedup.error"] > self._timing.precision:
             notes.append(f"speed known to {metrics['speedup.error']:.1%} only: {sampled.stopped} spent")
         if not 1 / DRIFTED < metrics["drift"] < DRIFTED:
             notes.append(f"drifted: the reference takes {metrics['drift']:.2f}x as long as at first, ratios hold")

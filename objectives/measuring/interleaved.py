@@ -29,14 +29,18 @@ from objectives.settings import FORBID, Count, Natural, NonNegative, Positive, S
 from objectives.types import Timing, Workload
 
 Run = Callable[[], Timing]
-Stopped = Literal["precision", "rounds", "seconds"]
-"""The interval was narrow enough, or one of the two budgets was spent."""
+Stopped = Literal["precision", "behind", "rounds", "seconds"]
+"""The interval was narrow enough, it lay below what was asked for, or one of the two budgets was spent."""
 
 _LOOKS = 1.15
 """How many times more rounds before the interval is looked at again: every look is a chance to stop too early."""
 _SHORTEST, _MOST_REPEATS = 0.01, 32
 _TICK = 1e-9
 """Seconds: what takes less is not told apart."""
+_FEWEST_BEHIND, _SHORTEST_BEHIND = 3, 0.5
+"""Rounds, and seconds of them, from which on a run may be found to fall behind."""
+_STATES = 0.03
+"""By how much a ratio may be another in the next minute, when the machine is in another state."""
 _OVERTIME = 3.0
 """Times the budget, after which even the least number of rounds is not waited for."""
 
@@ -105,11 +109,14 @@ class Interleaved:
         seconds = {name: getattr(self, name) * runs for name in ("min_seconds", "max_seconds", "patience")}
         return replace(self, **seconds, precision=self.precision / 2)
 
-    def time(self, runs: Sequence[Run], pace: Pace | None = None) -> Sampled:
-        """Time ``runs`` in turns; the first is what the others are compared with."""
+    def time(self, runs: Sequence[Run], pace: Pace | None = None, least: float | None = None) -> Sampled:
+        """Time ``runs`` in turns; the first is what the others are compared with.
+
+        ``least``: the ratio below which nobody asks for the last run's any more: then it is known no better than that.
+        """
         began = perf_counter()
         repeats = self._warm_up(runs)
-        start, look = perf_counter(), self.min_rounds
+        start, look, glance = perf_counter(), self.min_rounds, _FEWEST_BEHIND
         rounds: list[Round] = []
         counted: Sequence[Round] = []
         stopped: Stopped | None = None
@@ -118,9 +125,13 @@ class Interleaved:
             before, counted = len(counted), self._counted(rounds, pace)
             if len(counted) < before:  # enough calm rounds at last: what was looked at counts no more
                 look = self.min_rounds
-            if len(counted) >= look or perf_counter() - start >= self.max_seconds:
+            if least is not None and len(counted) >= glance:
+                seconds = sum(each.seconds for each in counted)
+                stopped = "behind" if falls_behind(self._ratios(counted)[-1], seconds, least) else None
+                glance = next_look(glance)
+            if stopped is None and (len(counted) >= look or perf_counter() - start >= self.max_seconds):
                 stopped = self._stop(counted, len(rounds), perf_counter() - start)
-                look = min(max(len(counted) + 1, int(look * _LOOKS)), self.max_rounds)
+                look = min(max(len(counted) + 1, next_look(look)), self.max_rounds)
         return self._sampled(rounds, pace, stopped, perf_counter() - began)
 
     def _warm_up(self, runs: Sequence[Run]) -> list[int]:
@@ -212,6 +223,17 @@ class Interleaved:
             conditions["slowdown"] = conditions["probe"] / pace.best
         ratios = tuple(self._ratios(counted))
         return Sampled(timings, ratios, tuple(self._estimates(counted)), stopped, conditions, contended)
+
+
+def next_look(rounds: int) -> int:
+    """After how many rounds to look again."""
+    return max(rounds + 1, int(rounds * _LOOKS))
+
+
+def falls_behind(ratios: Sequence[float], seconds: float, least: float) -> bool:
+    """Whether ``ratios``, which took ``seconds`` in all, say for sure that their median is below ``least``."""
+    enough = len(ratios) >= _FEWEST_BEHIND and seconds >= _SHORTEST_BEHIND
+    return enough and estimate(ratios).high * (1 + _STATES) < least
 
 
 def merge(timings: Sequence[Timing]) -> Timing:

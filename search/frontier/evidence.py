@@ -9,7 +9,7 @@ from statistics import median
 
 import numpy as np
 
-from objectives.metrics import METRICS
+from objectives.metrics import METRICS, is_of_time
 from objectives.types import Reason
 from search.feasible import decision_of, is_scored
 from search.frontier.grid import Floats, Grid
@@ -25,6 +25,9 @@ CRASHES = 2
 FINAL = (Reason.OUT_OF_MEMORY, Reason.TIMEOUT, Reason.UNSUPPORTED, Reason.NOT_FINITE)
 """Failures that the same cell would meet again."""
 
+_HALF_WIDTH = 1.96
+"""Standard errors in half of a 95 % interval."""
+
 _HARDER = (Reason.OUT_OF_MEMORY, Reason.TIMEOUT)
 """Failures that more work of the same model meets as well."""
 
@@ -39,6 +42,7 @@ class Evidence:
         self.grid, self.objectives, self.floor = grid, tuple(objectives), floor
         cells, recipes = len(grid), int(grid.recipes.max()) + 1
         self._values = np.full((cells, len(self.objectives)), np.nan)
+        self._value_errors = np.zeros((cells, len(self.objectives)))
         self._gaps, self._errors = np.full(recipes, np.nan), np.zeros(recipes)
         self._verdicts = np.zeros(recipes, np.int_)
         self._memory, self._starved = np.full(cells, np.nan), np.zeros(cells, np.bool_)
@@ -66,6 +70,8 @@ class Evidence:
         if record.state != "complete":
             return
         self._values[index] = [minimised_log(record.metrics, name) for name in self.objectives]
+        error = record.metrics.get("speedup.error", 0.0) / _HALF_WIDTH
+        self._value_errors[index] = [error if is_of_time(name) else 0.0 for name in self.objectives]
         if not np.isfinite(self._values[index]).all():
             self._closed[index] = True  # measured as far as it can be: nothing new would come of another trial
         if not is_scored(record):
@@ -89,6 +95,7 @@ class Evidence:
         return Known(
             self.grid, self._values.copy(), self._gaps.copy(), self._errors.copy(), self._verdicts.copy(),
             self._closed.copy(), self._ready(), self._seconds(), self._memory.copy(), self._starved.copy(), self._room,
+            self._value_errors.copy(),
         )  # fmt: skip
 
     def _ready(self) -> Flags:

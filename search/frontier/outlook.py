@@ -50,7 +50,8 @@ _TRACE = 1e-3
 class Known:
     """What was found so far.
 
-    ``values`` [cells, objectives]: minimised, in log units, NaN where not measured. ``gaps`` [recipes]: accuracy minus
+    ``values`` [cells, objectives]: minimised, in log units, NaN where not measured, known to ``errors`` (standard, 0
+    where there is nothing but the value). ``gaps`` [recipes]: accuracy minus
     the floor, NaN where not scored; ``gap_errors``: their standard errors, 0 for all examples. ``verdicts`` [recipes]:
     1 feasible, -1 not, 0 open. ``closed`` [cells]: failed, or known to fail. ``ready`` [recipes]: the compressed model
     is at hand. ``seconds``: of the stages ``compress``, ``score`` and ``run``, each [recipes] or [cells] or a number.
@@ -69,6 +70,7 @@ class Known:
     memory: Floats | None = None
     starved: Flags | None = None
     room: float = math.nan
+    errors: Floats | None = None
 
     @cached_property
     def measured(self) -> Flags:
@@ -156,7 +158,8 @@ class Forecaster:
         scored = np.isfinite(known.gaps)
         if unknown.any():
             lattice, distance = self._recipes(known.grid), np.abs(known.gaps)
-            guess = self._fitted("gap", lattice, known.gaps, scored, GAP, distance, self.hint.accuracy)
+            errors = known.gap_errors
+            guess = self._fitted("gap", lattice, known.gaps, scored, GAP, distance, self.hint.accuracy, errors)
             mean, deviation = guess.mean.copy(), np.hypot(guess.deviation, self.tolerance)
             mean[scored] = known.gaps[scored]
             deviation[scored] = np.maximum(known.gap_errors[scored], 1e-9)
@@ -216,27 +219,31 @@ class Forecaster:
     def _guess(self, known: Known, place: int, behind: Floats) -> Guess:
         own = np.isfinite(known.values[:, place])
         hint = None if self.hint.values is None else self.hint.values[:, place]
-        return self._fitted(str(place), known.grid.lattice, known.values[:, place], own, OBJECTIVE, behind, hint)
+        noise = None if known.errors is None else known.errors[:, place]
+        return self._fitted(str(place), known.grid.lattice, known.values[:, place], own, OBJECTIVE, behind, hint, noise)
 
     def _fitted(
         self, name: str, lattice: Lattice, values: Floats, own: Flags, prior: Prior, distance: Floats,
-        expected: Floats | None = None,
+        expected: Floats | None = None, noise: Floats | None = None,
     ) -> Guess:  # fmt: skip
-        """``distance`` [cells]: from the edge at which guesses matter most; ``expected``: what is known beforehand."""
+        """``distance`` [cells]: from the edge at which guesses matter most; ``expected``: what is known beforehand;
+        ``noise``: standard errors of ``values``.
+        """
         if expected is not None and np.isfinite(expected).all():
             prior = replace(prior, amplitude=_HINTED * prior.amplitude)
-            guess = self._fitted(name, lattice, values - expected, own, prior, distance)
+            guess = self._fitted(name, lattice, values - expected, own, prior, distance, noise=noise)
             return Guess(guess.mean + expected, guess.deviation)
         if not own.any():
             return Guess(np.zeros(len(lattice)), np.full(len(lattice), 1e3))
         chosen = _chosen(own, distance, _MOST)
         points, values = lattice.points[chosen], values[chosen]
+        noise = np.zeros(len(chosen)) if noise is None else noise[chosen]
         scales, count = self._scales.get(name, (None, 0))
         if scales is None or len(chosen) < _FITTED or own.sum() > _AGAIN * count:
             some = slice(None, None, max(1, len(chosen) // _FITTED))
-            scales = Surrogate(points[some], values[some], prior, scales).scales
+            scales = Surrogate(points[some], values[some], prior, scales, noise=noise[some]).scales
             self._scales[name] = scales, int(own.sum())
-        return Surrogate(points, values, prior, scales, fit=False).guess(lattice)
+        return Surrogate(points, values, prior, scales, noise=noise, fit=False).guess(lattice)
 
     @staticmethod
     def cost(known: Known, feasible: Floats, useful: Floats) -> tuple[Floats, Flags]:

@@ -48,13 +48,21 @@ class Guess:
 
 
 class Surrogate:
-    """Of one quantity: ``values`` [n] at ``points`` [n, dimensions] in [0, 1]."""
+    """Of one quantity: ``values`` [n] at ``points`` [n, dimensions] in [0, 1]; ``noise`` [n]: their standard errors."""
 
     def __init__(
-        self, points: Floats, values: Floats, prior: Prior, start: Floats | None = None, *, fit: bool = True
+        self,
+        points: Floats,
+        values: Floats,
+        prior: Prior,
+        start: Floats | None = None,
+        *,
+        noise: Floats | None = None,
+        fit: bool = True,
     ) -> None:
         """``start``: ``scales`` of an earlier fit, to begin from, or to keep unless ``fit``."""
         self._points, self._prior = points, prior
+        self._noise = np.zeros(len(points)) if noise is None else noise**2
         self._level = float(values.mean())
         self._values = values - self._level
         self._squares, self._products = _squares(points, points), points @ points.T
@@ -106,7 +114,7 @@ class Surrogate:
 
     def _noisy(self, scales: Floats) -> Floats:
         found = self._covariance(scales)
-        found[np.diag_indices_from(found)] += self._quirk(scales) ** 2 + _JITTER
+        found[np.diag_indices_from(found)] += self._quirk(scales) ** 2 + self._noise + _JITTER
         return found
 
     def _solve(self, scales: Floats) -> tuple[Floats, Floats]:

@@ -411,3 +411,54 @@ def test_steal_is_told_over_the_rounds_that_count(clock: Clock, monkeypatch: pyt
     monkeypatch.setattr(interleaved, "read_strain", lambda: Strain(0.0, 0.0, next(ticks) / 10, clock.now))
     sampled = timed(clock, (1.0,), max_rounds=3)
     assert sampled.conditions["steal"] == pytest.approx(3 * 0.5 / 6)
+
+
+# ---- who is behind
+
+
+def behind(clock: Clock, candidate: Sequence[float], least: float, **settings: Any) -> Sampled:
+    runs = [clock.run("reference", (1.0,), 2), clock.run("candidate", candidate, 6)]  # ratio 3 at one second
+    return Interleaved(**{**SETTINGS, "max_rounds": 40, "precision": 1e-6, **settings}).time(runs, least=least)
+
+
+def test_what_is_behind_for_sure_is_timed_no_further(clock: Clock) -> None:
+    sampled = behind(clock, (1.0, 1.01, 0.99), least=4.0, min_seconds=1e3)
+    assert sampled.stopped == "behind"
+    assert len(sampled.ratios[1]) == 3
+    assert sampled.estimates[1].value == pytest.approx(3.0, rel=0.02)
+
+
+@pytest.mark.parametrize(
+    ("candidate", "least"),
+    [
+        ((1.0, 1.01, 0.99), 3.0),  # as fast
+        ((1.0, 1.01, 0.99), 3.06),  # so little behind that another state of the machine would turn it round
+        (NOISY, 4.0),  # too noisy to say
+    ],
+)
+def test_what_may_not_be_behind_is_timed_as_well_as_any(clock: Clock, candidate: Any, least: float) -> None:
+    sampled = behind(clock, candidate, least)
+    assert sampled.stopped == "rounds"
+    assert len(sampled.ratios[1]) == 40
+
+
+def test_a_few_short_rounds_do_not_say_who_is_behind(clock: Clock) -> None:
+    runs = [clock.run("reference", (0.01,), 2), clock.run("candidate", (0.01, 0.0101, 0.0099), 6)]
+    sampled = Interleaved(**{**SETTINGS, "max_rounds": 200, "precision": 1e-6}).time(runs, least=4.0)
+    assert sampled.stopped == "behind"
+    assert sum(map(sum, (timing.latency for timing in sampled.timings))) == pytest.approx(0.5, rel=0.2)
+
+
+def test_hardly_anybody_is_called_behind_who_is_not() -> None:
+    """Twenty looks at noise of a tenth, of runs that are exactly as fast as asked: one in fifty at most."""
+    rng = np.random.default_rng(0)
+    wrong = 0
+    for _ in range(1000):
+        ratios = (3.0 * rng.lognormal(sigma=0.1, size=60)).tolist()
+        rounds = 3
+        while rounds <= 60:
+            if interleaved.falls_behind(ratios[:rounds], float(rounds), 3.0):
+                wrong += 1
+                break
+            rounds = interleaved.next_look(rounds)
+    assert wrong <= 20

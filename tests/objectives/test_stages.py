@@ -301,6 +301,19 @@ def test_scores_of_a_task_that_cannot_be_described_are_not_kept(problem: Problem
         assert Hits.seen
 
 
+def test_of_two_processes_the_one_that_scored_more_is_kept(problem: Problem) -> None:
+    """The first goes on from what it knew when the second had scored everything meanwhile."""
+    problem = replace(problem, task=Hits(wrong=0.3))
+    first = Evaluator(problem)
+    measured(first(candidate(0.5), FLOOR))
+    assert len(Evaluator(problem).score(candidate(0.5)).examples) == TOTAL
+    harder = measured(first(candidate(0.5), replace(FLOOR, epsilon=0.7)))
+    assert harder.metrics["examples"] < TOTAL
+    Hits.seen.clear()
+    assert len(Evaluator(problem).score(candidate(0.5)).examples) == TOTAL
+    assert Hits.seen == []
+
+
 # ---- timed before scored
 
 
@@ -308,7 +321,7 @@ def test_what_is_behind_another_is_not_scored(problem: Problem, work: list[str])
     evaluate = Evaluator(replace(problem, cache=None))
     baseline = measured(evaluate(candidate()))
     Hits.seen.clear()
-    gate = replace(FLOOR, ahead=({"speedup": 1e9, "peak_memory": 1.0},))
+    gate = replace(FLOOR, timed_first=True, ahead=({"speedup": 1e9, "peak_memory": 1.0},))
     found = measured(evaluate(candidate(0.5), gate))
     assert Hits.seen == []
     assert found.facts["verdict"] == "unscored"
@@ -328,9 +341,9 @@ def test_times_are_compared_at_the_pace_of_the_baseline(problem: Problem) -> Non
     relative = own.metrics["latency.p50"] / own.metrics["reference_latency"]
     for factor, verdict in ((0.2, "unscored"), (20.0, "reached")):
         ahead = {"latency.p50": 100 * relative * factor, "peak_memory": 1.0}
-        gate = replace(FLOOR, ahead=(ahead,), pace=100.0)
+        gate = replace(FLOOR, timed_first=True, ahead=(ahead,), pace=100.0)
         assert measured(evaluate(candidate(0.5), gate)).facts["verdict"] == verdict
-    gate = replace(FLOOR, ahead=({"latency.p50": 100 * relative * 0.2, "peak_memory": 1.0},))
+    gate = replace(FLOOR, timed_first=True, ahead=({"latency.p50": 100 * relative * 0.2, "peak_memory": 1.0},))
     assert measured(evaluate(candidate(0.5), gate)).facts["verdict"] == "reached"  # as if the clock had not changed
     assert base.metrics["reference_latency"] < 10
 
@@ -339,8 +352,12 @@ def test_what_is_ahead_in_something_is_timed_once_and_scored(problem: Problem, w
     evaluate = Evaluator(replace(problem, cache=None))
     evaluate(candidate())
     work.clear()
-    gate = replace(FLOOR, ahead=({"speedup": 0.0, "peak_memory": 1.0}, {"speedup": 1e9, "peak_memory": 1.0}))
-    slow = replace(FLOOR, ahead=({"speedup": 1e9, "peak_memory": 1e15}, {"speedup": 0.0, "peak_memory": 1.0}))
+    gate = replace(
+        FLOOR, timed_first=True, ahead=({"speedup": 0.0, "peak_memory": 1.0}, {"speedup": 1e9, "peak_memory": 1.0})
+    )
+    slow = replace(
+        FLOOR, timed_first=True, ahead=({"speedup": 1e9, "peak_memory": 1e15}, {"speedup": 0.0, "peak_memory": 1.0})
+    )
     assert measured(evaluate(candidate(0.5), gate)).facts["verdict"] == "unscored"
     found = measured(evaluate(candidate(0.5), slow))
     assert found.facts["verdict"] == "reached"
@@ -381,3 +398,55 @@ def test_a_loss_that_nobody_predicts_is_no_number(problem: Problem) -> None:
     for cache in (problem.cache, None):
         assert math.isnan(Evaluator(replace(problem, cache=cache)).predict_losses([silent])[0])
         assert math.isnan(Evaluator(replace(problem, cache=cache)).predict_losses([silent])[0])
+
+
+# ---- timed until it is behind
+
+
+LONG = replace(QUICK, min_rounds=400, max_rounds=400, max_seconds=60.0)
+"""More rounds than it takes to see who is behind."""
+FAR = {"speedup": 1e9, "peak_memory": 1.0}
+
+
+@pytest.mark.parametrize("timed_first", [True, False])
+def test_what_is_behind_for_sure_is_timed_no_further_and_that_is_not_kept(problem: Problem, timed_first: bool) -> None:
+    evaluate = Evaluator(replace(problem, timing=LONG))
+    evaluate(candidate())
+    gate = replace(FLOOR, ahead=(FAR,), timed_first=timed_first)
+    found = measured(evaluate(candidate(0.5), gate))
+    assert found.facts["stopped"] == "behind"
+    assert found.facts["verdict"] == ("unscored" if timed_first else "reached")
+    assert found.metrics["rounds"] < 400
+    assert any("behind another" in note for note in found.notes)
+    again = measured(evaluate(candidate(0.5), FLOOR))
+    assert again.facts["stopped"] == "rounds"
+    assert again.metrics["rounds"] == 400
+    assert again.metrics["run_seconds"] > 0
+
+
+def test_who_needs_less_memory_is_timed_as_well_as_any(problem: Problem) -> None:
+    evaluate = Evaluator(replace(problem, timing=LONG))
+    evaluate(candidate())
+    peak = evaluate.predict(candidate(0.5))["predicted_peak"]
+    gate = replace(FLOOR, ahead=({"speedup": 1e9, "peak_memory": 1.01 * peak},))
+    assert measured(evaluate(candidate(0.5), gate)).facts["stopped"] == "rounds"
+
+
+def test_objectives_that_only_a_whole_timing_tells_end_none_early(problem: Problem) -> None:
+    evaluate = Evaluator(replace(problem, timing=LONG))
+    evaluate(candidate())
+    gate = replace(FLOOR, ahead=({"speedup": 1e9, "latency.p95": 1e-9},))
+    assert measured(evaluate(candidate(0.5), gate)).facts["stopped"] == "rounds"
+
+
+def test_a_peak_that_was_predicted_too_high_costs_a_second_timing(
+    problem: Problem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    evaluate = Evaluator(replace(problem, timing=LONG))
+    evaluate(candidate())
+    peak = measured(evaluate(candidate(0.5))).metrics["peak_memory"]
+    gate = replace(FLOOR, ahead=({"speedup": 1e9, "peak_memory": 1.5 * peak},), timed_first=True)
+    monkeypatch.setattr("objectives.ahead._FORETOLD", -1.0)  # as if twice as much had been predicted
+    found = measured(Evaluator(replace(problem, timing=LONG, cache=None))(candidate(0.5), gate))
+    assert found.facts["stopped"] == "rounds"
+    assert found.facts["verdict"] == "reached"

@@ -92,7 +92,7 @@ class FakeExecutor:
     def evaluate(self, candidate: Candidate, gate: Any = None) -> Future[Outcome]:
         self.asked.append(candidate)
         found = self.answer(candidate)
-        if gate is not None and isinstance(found, Measurement):
+        if gate is not None and gate.timed_first and isinstance(found, Measurement):
             found = behind(found, gate.ahead)
         return done(found)
 
