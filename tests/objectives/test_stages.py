@@ -32,6 +32,7 @@ pytestmark = pytest.mark.usefixtures("quick_collections")
 TOTAL = 600
 QUICK = Interleaved(warmups=0, min_rounds=1, max_rounds=1, strain=1.0, slowdown=1e9)
 FLOOR = Gate(0.9, True, 0.01, skip=True)
+SLOW = {"speedup": 0.0, "peak_memory": 1.0}
 
 
 @dataclass(frozen=True)
@@ -367,7 +368,7 @@ def test_what_is_ahead_in_something_is_timed_once_and_scored(problem: Problem, w
 
 def test_a_miss_that_was_timed_keeps_its_speed(problem: Problem) -> None:
     evaluate = Evaluator(replace(problem, task=Hits(wrong=0.4), cache=None))
-    found = measured(evaluate(candidate(0.5), replace(FLOOR, ahead=({"speedup": 0.0, "peak_memory": 1.0},))))
+    found = measured(evaluate(candidate(0.5), replace(FLOOR, timed_first=True, ahead=(SLOW,))))
     assert found.facts["verdict"] == "missed"
     assert found.metrics["throughput"] > 0
 
@@ -403,7 +404,7 @@ def test_a_loss_that_nobody_predicts_is_no_number(problem: Problem) -> None:
 # ---- timed until it is behind
 
 
-LONG = replace(QUICK, min_rounds=400, max_rounds=400, max_seconds=60.0)
+LONG = replace(QUICK, min_rounds=400, max_rounds=400, max_seconds=60.0, precision=1e-9)
 """More rounds than it takes to see who is behind."""
 FAR = {"speedup": 1e9, "peak_memory": 1.0}
 

@@ -69,3 +69,9 @@ def test_a_crash_may_be_chance_and_two_are_not() -> None:
     closed = seen(crash, crash).closed
     assert closed.sum() == 1
     assert closed[GRID.index(crash.params)]
+
+
+def test_how_well_a_speed_is_known_is_told_and_memory_is_exact() -> None:
+    metrics = {"throughput": 2.0, "peak_memory": 80.0, "accuracy": 0.9, "speedup.error": 0.0392}
+    known = seen(record(0.0, 16, 1, **metrics))
+    assert known.errors[GRID.index(record(0.0, 16, 1).params)].tolist() == pytest.approx([0.02, 0.0])

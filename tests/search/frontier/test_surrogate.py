@@ -19,11 +19,12 @@ def smooth(points: np.ndarray) -> np.ndarray:
     return np.sin(3 * points[:, 0]) + points[:, 1] ** 2 + 0.5 * points[:, 0] * points[:, 1]
 
 
-def test_the_posterior_is_that_of_the_textbook() -> None:
+@pytest.mark.parametrize("noise", [np.zeros(9), np.linspace(0.0, 0.2, 9)])
+def test_the_posterior_is_that_of_the_textbook(noise: np.ndarray) -> None:
     """Rasmussen and Williams, equations 2.25 and 2.26, with the covariance written out for one pair at a time."""
     points, asked = RNG.random((9, 2)), RNG.random((4, 2))
     values = smooth(points)
-    fitted = Surrogate(points, values, PRIOR)
+    fitted = Surrogate(points, values, PRIOR, noise=noise)
     lengths, alone, together, quirk = (
         np.exp(fitted.scales[:2]), math.exp(fitted.scales[2]), math.exp(fitted.scales[3]), math.exp(fitted.scales[4]),
     )  # fmt: skip
@@ -36,7 +37,7 @@ def test_the_posterior_is_that_of_the_textbook() -> None:
         )  # fmt: skip
 
     across = np.array([[k(one, other) for other in asked] for one in points])
-    within = np.array([[k(one, other) for other in points] for one in points]) + (quirk**2 + 1e-8) * np.eye(9)
+    within = np.array([[k(one, other) for other in points] for one in points]) + np.diag(quirk**2 + 1e-8 + noise**2)
     weights = np.linalg.solve(within, values - values.mean())
     mean = values.mean() + across.T @ weights
     variance = np.array([k(x, x) for x in asked]) - np.diag(across.T @ np.linalg.solve(within, across)) + quirk**2
