@@ -50,7 +50,7 @@ COMPARED: Mapping[str, float] = {"minilm": 0.97, "smollm2": 0.85}
 """The floor at which Optuna's samplers are replayed as well."""
 CHEAP: Mapping[str, float] = {"minilm": 0.08, "smollm2": 0.12}
 GOAL = 0.999
-IN_STUDY, IN_STUDY_TRIALS = ", in a study", 80
+IN_STUDY, IN_STUDY_TRIALS = ", in a study", 60
 TOLD = ("found out by running out", "refused by prediction")
 HARD = ", three objectives, losses predicted, a tenth out of memory"
 Line = tuple[str, str, bool]
@@ -315,7 +315,7 @@ def _overhead_lines(found: State) -> Iterator[Line]:
 def measure(parts: Sequence[str], short: bool) -> State:
     """Those parts, each in turn."""
     names = [name for name in FLOORS if (OUT / f"grid_{name}.json.gz").is_file()]
-    inside = {f"{sampler}{IN_STUDY}": 10 for sampler in ("tpe", "gp")}
+    inside = {f"{sampler}{IN_STUDY}": 5 for sampler in ("tpe", "gp")}
     rival_seeds = {"gp": 2, "tpe": 3} if short else {**dict.fromkeys(rivals.SAMPLERS, 10), **inside}
     found: State = {}
     measures: dict[str, Callable[[], State]] = {
