@@ -26,10 +26,10 @@ some hypervolume are read off afterwards, with the truth at hand.
 
 MiniLM's cells were recorded with their rounds, so a replayed timing may end early there; SmolLM2's were not. 21 of
 MiniLM's 192 cells and 44 of SmolLM2's 96 are marked contended after two tries each: the machine never came to rest.
-Statistics count in the exhaustive cost since 2026-11-25. Made-up losses follow the two recorded models since 2026-11-26;
-a milder family before took 58 % of the examples. MiniLM's cells were timed anew on 2026-11-26: on the recording before,
-whose front was larger, ours took 5.7, 7.7 and 6.9 % until it stopped (without the early end of timings), Optuna's TPE
-13.2 % until .999.
+Statistics count in the exhaustive cost since 2026-11-25. Made-up losses follow the two recorded models since
+2026-11-26; a milder family before took 58 % of the examples. MiniLM's cells were timed anew on 2026-11-26: on the
+recording before, whose front was larger, ours took 5.7, 7.7 and 6.9 % until it stopped (without the early end of
+timings), Optuna's TPE 13.2 % until .999.
 """
 
 
