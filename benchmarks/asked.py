@@ -49,7 +49,7 @@ def _replay_lines(name: str, floor: str, rows: Mapping[str, Sequence[Row]]) -> I
     rest = {sampler: median_until(found) for sampler, found in rows.items() if sampler != "ours"}
     if rest:
         best = min(rest, key=lambda sampler: rest[sampler])
-        asked = f"{label}: at most half the cost of Optuna's best with the cache ({best}) until {GOAL}, medians"
+        asked = f"{label}: at most half the cost of Optuna's best of {len(rest)} with the cache ({best}) until {GOAL}"
         yield asked, f"{median_until(own):.1%} of {rest[best]:.1%}", median_until(own) <= rest[best] / 2
 
 

@@ -6,6 +6,7 @@ takes to ask is its own, and real.
 
 from __future__ import annotations
 
+import math
 import random
 import time
 from collections.abc import Mapping, Sequence
@@ -111,6 +112,17 @@ class Grid:
         points = np.array(list(self.points.values()))
         return points[non_dominated(points)]
 
+    @property
+    def members_seconds(self) -> float:
+        """Of measuring the members of the front and nothing else, each model made and scored once, in full."""
+        points = list(self.points)
+        own = [points[index] for index in np.flatnonzero(non_dominated(np.array(list(self.points.values()))))]
+        recipes = [self.recipes[key] for key in {member[:2] for member in own}]
+        needs = frozenset[str]().union(*(needs_of(*member[:2]) for member in own))
+        models = sum(each["compress_seconds"] + each["score_seconds"] for each in recipes)
+        timed = sum(self.cells[member]["time_seconds"] for member in own)
+        return float(self.recorded["load_seconds"] + self.statistics_seconds(needs) + models + timed)
+
     def members(self, keys: Sequence[tuple[float, float, int]]) -> int:
         """How many of those cells are feasible and not dominated by another of them, repeats once."""
         mine = np.array([self.points[key] for key in dict.fromkeys(keys) if key in self.points]).reshape(-1, 2)
@@ -131,10 +143,13 @@ class Grid:
 
 @dataclass
 class Replay:
-    """An executor and its runner. ``seed``: the order of examples. ``spent``: seconds on the clock."""
+    """An executor and its runner. ``seed``: the order of examples. ``spent``: seconds on the clock. ``goal``: a
+    hypervolume at which the study is interrupted, for samplers that do not know when they are there.
+    """
 
     grid: Grid
     seed: int = 0
+    goal: float = math.inf
     spent: float = 0.0
     shares: dict[Key, float] = field(default_factory=dict)
     wrong: int = 0
@@ -157,7 +172,7 @@ class Replay:
         return self
 
     def __exit__(self, *_: object) -> None:
-        pass
+        self.spent += time.perf_counter() - self._left  # the last look, which found nothing left
 
     def prepare(self) -> Future[Mapping[str, str]]:
         self.spent += self.grid.recorded["load_seconds"]
@@ -165,6 +180,8 @@ class Replay:
 
     def evaluate(self, candidate: Candidate, gate: Gate | None = None) -> Future[Outcome]:
         now = time.perf_counter()
+        if self.trail and self.grid.share([key for _, key in self.trail])[0] >= self.goal:
+            raise KeyboardInterrupt
         self.asking += now - self._left
         self.spent += now - self._left  # whoever asks pays for thinking
         found = self._outcome(candidate, gate)
@@ -215,6 +232,8 @@ class Replay:
             metrics = {**ran, **metrics, "timing_seconds": seconds}
             spent["run_seconds"] = seconds
             self.timed += 1
+        if not timed:
+            facts["skipped"] = "timing"
         self.spent += sum(spent.values())
         if timed and "accuracy" in metrics:
             self.trail.append((self.spent, (*key, candidate.workload.batch_size)))

@@ -17,6 +17,7 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import argparse
 import json
+import math
 import multiprocessing
 import sys
 import tempfile
@@ -49,7 +50,7 @@ from search.study import run_study
 FLOORS: Mapping[str, tuple[float, ...]] = {"minilm": (0.95, 0.97, 0.99), "smollm2": (0.75, 0.85, 0.95)}
 COMPARED: Mapping[str, float] = {"minilm": 0.97, "smollm2": 0.85}
 """The floor at which Optuna's samplers are replayed as well."""
-IN_STUDY, IN_STUDY_TRIALS = ", in a study", {"tpe": 120, "gp": 60}
+IN_STUDY, IN_STUDY_TRIALS = ", in a study", {"tpe": 192, "gp": 120}
 TOLD = ("found out by running out", "refused by prediction")
 Row = dict[str, Any]
 State = dict[str, Any]
@@ -78,10 +79,10 @@ def study(grid: Grid, name: str, home: str, *more: str) -> StudyConfig:
         return build_config(plain(compose("config", overrides=overrides)))
 
 
-def ours(name: str, seed: int, floor: float, *more: str) -> Row:
-    """A whole study, run as it is."""
+def ours(name: str, seed: int, floor: float, *more: str, goal: float = math.inf) -> Row:
+    """A whole study, run as it is. ``goal``: see :class:`replay.Replay`."""
     grid = grid_of(name, seed, floor)
-    replay = Replay(grid, seed)
+    replay = Replay(grid, seed, goal)
     with tempfile.TemporaryDirectory() as home:
         config = replace(study(grid, name, home, *more), executor=replay)
         result = run_study(config, overheads.Silent())
@@ -94,6 +95,7 @@ def ours(name: str, seed: int, floor: float, *more: str) -> Row:
         "asking": replay.asking / max(1, len(result.records)), "recipes": len(replay.shares),
         "examples": mean(replay.shares.values()), "wrong": replay.wrong, "stopped": str(result.stop_reason),
         "failed": sum(record.state == "failed" for record in result.records), "members": len(front),
+        "least": grid.members_seconds / base,
     }  # fmt: skip
 
 
@@ -119,7 +121,8 @@ def rival(name: str, sampler: str, seed: int, floor: float) -> Row:
     alone, inside, _ = sampler.partition(IN_STUDY)
     if not inside:
         return rivals.search(grid_of(name, seed, floor), sampler, seed)
-    return ours(name, seed, floor, f"sampler={alone}", f"n_trials={IN_STUDY_TRIALS[alone]}", f"seed={seed}")
+    more = f"sampler={alone}", f"n_trials={IN_STUDY_TRIALS[alone]}", f"seed={seed}"
+    return ours(name, seed, floor, *more, goal=rivals.LEVELS[-1])
 
 
 def raced(names: Sequence[str], grids: int) -> State:
@@ -221,8 +224,8 @@ def _job(job: tuple[Callable[..., Row], tuple[Any, ...]]) -> Row:
 def measure(parts: Sequence[str], short: bool) -> State:
     """Those parts, each in turn."""
     names = [name for name in FLOORS if (OUT / f"grid_{name}.json.gz").is_file()]
-    inside = {f"{sampler}{IN_STUDY}": 5 for sampler in IN_STUDY_TRIALS}
-    rival_seeds = {"gp": 2, "tpe": 3} if short else {**dict.fromkeys(rivals.SAMPLERS, 10), **inside}
+    inside = [f"{sampler}{IN_STUDY}" for sampler in IN_STUDY_TRIALS]
+    rival_seeds = {"gp": 3, "tpe": 3, inside[0]: 3} if short else {**dict.fromkeys([*rivals.SAMPLERS, *inside], 10), inside[1]: 5}
     found: State = {}
     measures: dict[str, Callable[[], State]] = {
         "replay": lambda: replayed(names, 3 if short else 10, rival_seeds),

@@ -180,7 +180,7 @@ class Evaluator:
             if weighed.simulated:  # rounded but not stored so: its speed and bytes would be those of 16 bits
                 ran = Ran({}, notes=("simulated",))
             elif ran is None and gate is not None and gate.skip and accuracy.facts.get("verdict") == "missed":
-                ran = Ran({}, notes=("not timed: its accuracy misses the floor",))
+                ran = Ran({}, notes=("not timed: its accuracy misses the floor",), facts={"skipped": "timing"})
             elif ran is None:
                 ran = self._run(candidate, reference, shapes, ahead)
         return self._measurement(candidate, weighed, ran, accuracy, known)

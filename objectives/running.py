@@ -92,11 +92,11 @@ class Running:
         least: float | None = None,
     ) -> Ran:
         """Time and weigh the running model; ``weights``: its byte metrics; ``least``: see :meth:`Bench.run`."""
-        model = self._recipes.model(candidate)
-        ran = self._ran(candidate.workload, model, reference, shapes, weights, least)
+        model, is_dense = self._recipes.model(candidate), self._recipes.is_dense(candidate)
+        asked = None if is_dense else least  # the dense model is what others are compared with
+        ran = self._ran(candidate.workload, model, reference, shapes, weights, asked)
         metrics, workload = dict(ran.metrics), candidate.workload
         facts, notes = dict(ran.facts), list(ran.notes)
-        is_dense = self._recipes.is_dense(candidate)
         if is_dense:
             self._note_dense(workload, metrics, reference)
         dense_shapes = self._recipes.shapes(replace(self._problem.baseline, workload=workload))

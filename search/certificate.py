@@ -45,7 +45,8 @@ class Certificate:
     """``complete``: nothing is left but an ``open`` chance that the study accepts (``error``).
 
     ``members``: by trial number, how sure it is that each keeps the floor; ``short``: trials scored on too few
-    examples for this floor; ``standings``: of all cells; ``seconds``: what measuring the open ones would take.
+    examples for this floor; ``hasty``: members that were timed only until they were behind others, who are none for
+    this floor; ``standings``: of all cells; ``seconds``: what measuring the open ones would take.
     """
 
     complete: bool
@@ -54,6 +55,7 @@ class Certificate:
     resolution: float
     members: Mapping[int, Certainty] = field(default_factory=dict)
     short: tuple[int, ...] = ()
+    hasty: tuple[int, ...] = ()
     standings: tuple[Standing, ...] = ()
     seconds: float = 0.0
 
@@ -104,6 +106,7 @@ def certify(
             for record in records
             if is_scored(record) and record.cached_from is None and is_open(record, front.floor)
         ),
+        hasty=tuple(number for number in front.front if by_number[number].facts.get("stopped") == "behind"),
         standings=tuple(writer.standing(index) for index in range(len(grid))),
         seconds=float(outlook.cost[left].sum()),
     )
@@ -133,6 +136,9 @@ def told(certificate: Certificate) -> list[str]:
         lines.append(
             f"Scored on too few examples to decide this floor: trials {trials}; a study with it goes on there."
         )
+    if certificate.hasty:
+        trials = ", ".join(map(str, certificate.hasty))
+        lines.append(f"Timed briefly, since others were ahead that are not here: trials {trials}.")
     return lines
 
 
@@ -172,7 +178,7 @@ class _Writer:
         chance = float(self.outlook.feasible[index] * self.outlook.gain[index])
         done = trial is not None and trial.state == "complete"
         missed = self.known.verdicts[self.grid.recipes[index]] == -1
-        if trial is not None and done and (self.known.measured[index] or not missed):
+        if trial is not None and done and (self.known.measured[index] or (self.known.closed[index] and not missed)):
             return self._measured(index, cell, trial, chance)
         if self.known.closed[index] and not done:
             return self._failed(index, cell, trial)

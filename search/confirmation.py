@@ -76,7 +76,7 @@ def time_again(records: Sequence[TrialRecord], measure: Measure, known: Confirma
     ends = time.monotonic() + AGAIN_SHARE * sum(record.seconds for record in records)
     for record in records:
         known_already = record.number in again or record.number in known.members or record.cached_from is not None
-        if not record.metrics.get("contended") or known_already:
+        if not record.metrics.get("contended") or known_already or record.facts.get("stopped") == "behind":
             continue
         if time.monotonic() > ends:
             break

@@ -75,7 +75,7 @@ def judged_again(
     scored = {number for number, stored in samples.items() if stored.get("accuracy") and stored.get("ids")}
     start = next((record for record in records if record.is_baseline and record.number in scored), None)
     if start is None:
-        return list(records)
+        return with_scores_of_recipe(records)
     stored = samples[start.number]
     link: Any = start.facts.get("link", "mean")
     baseline = Score(

@@ -2,7 +2,7 @@
 
 A measured trial is told with its accuracy as a constraint: how far below the floor, relative to it. What fails for good
 (out of memory, too slow, unsupported) is told as pruned with a violated constraint of that name, as severe as is known,
-so that the sampler keeps away; a crash is told as failed, since it may have been chance.
+so that the sampler keeps away; a crash is told as failed, since it may have been chance, until it repeats.
 """
 
 from __future__ import annotations
@@ -86,8 +86,8 @@ class Judge:
                 known = ", ".join(baseline.metrics)
                 raise ConfigError(f"objectives: {name} is not measured for this model and workload; measured: {known}")
 
-    def tell(self, study: Study, trial: Trial, record: TrialRecord) -> None:
-        """The trial is over."""
+    def tell(self, study: Study, trial: Trial, record: TrialRecord, settled: bool = False) -> None:
+        """The trial is over; ``settled``: nothing new would come of its cell."""
         if is_scored(record) and all(name in record.metrics for name in self._config.objectives):
             trial.set_constraint("accuracy", self._violation(record))
             study.tell(trial, self._values(record.metrics))
@@ -97,7 +97,7 @@ class Judge:
         elif record.state == "complete":  # nobody asked for its accuracy
             trial.set_constraint("unscored", 1.0)
             study.tell(trial, state=TrialState.PRUNED)
-        elif is_final(record):
+        elif is_final(record) or settled:
             trial.set_constraint(record.reason or "unmeasured", record.severity)
             study.tell(trial, state=TrialState.PRUNED)
         else:

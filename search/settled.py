@@ -7,9 +7,8 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from objectives.types import Reason
 from search.feasible import is_scored
-from search.frontier.evidence import CRASHES, FINAL, implied
+from search.frontier.evidence import FINAL, REPEATED, TRIES, implied
 from search.frontier.grid import MOST_CELLS, Grid
 from search.records import TrialRecord
 from search.space import Cell, Space
@@ -26,7 +25,7 @@ class Settled:
         self._space, self._grid = space, Grid(space.axes)
         self._by_cell: dict[Key, TrialRecord] = {}
         self._cells: set[Key] = set()
-        self._crashes = Counter[Key]()
+        self._failed = Counter[Key]()
         for record in records:
             self.add(record)
 
@@ -37,8 +36,8 @@ class Settled:
     def add(self, record: TrialRecord) -> None:
         """One more trial."""
         key = _key(record.params)
-        self._crashes[key] += record.reason == Reason.CRASHED
-        if not is_final(record) and self._crashes[key] < CRASHES:
+        self._failed[key] += record.reason in REPEATED
+        if not is_final(record) and self._failed[key] < TRIES:
             return
         if record.state == "failed" or is_scored(record):
             self._by_cell.setdefault(key, record)

@@ -25,6 +25,7 @@ from search.config import StudyConfig
 from search.confirmation import Confirmation, confirm_front, is_timed, time_again
 from search.errors import BaselineFailed, ConfigError, Interrupted, Unmeasured
 from search.executors.protocol import Runner
+from search.feasible import is_scored
 from search.findings import Findings
 from search.front import ParetoFront
 from search.frontier.grid import MOST_CELLS, Grid
@@ -281,7 +282,7 @@ class Loop:
         record = replace(record, seconds=time.monotonic() - clock)
         store.save_record(self.study, trial.number, record, samples)
         self.found.add(record)
-        self.found.judge.tell(self.study, trial, record)
+        self.found.judge.tell(self.study, trial, record, self.found.settled.by(cell) is not None)
         self._running = None
         self.mirror.log(record)
         return record
@@ -312,7 +313,7 @@ class Loop:
                 store.save_record(self.study, frozen.number, record, {})
             values = [record.metrics[name] for name in self.config.objectives if name in record.metrics]
             measured = record.state == "complete" and len(values) == len(self.config.objectives)
-            if measured and frozen.constraints:
+            if measured and is_scored(record) and frozen.constraints:
                 self.study.tell(frozen.number, values)
             else:
                 self.study.tell(frozen.number, state=TrialState.FAIL)

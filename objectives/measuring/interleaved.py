@@ -124,7 +124,7 @@ class Interleaved:
             rounds.append(self._round(runs, repeats, len(rounds), pace))
             before, counted = len(counted), self._counted(rounds, pace)
             if len(counted) < before:  # enough calm rounds at last: what was looked at counts no more
-                look = self.min_rounds
+                look, glance = self.min_rounds, _FEWEST_BEHIND
             if least is not None and len(counted) >= glance:
                 seconds = sum(each.seconds for each in counted)
                 stopped = "behind" if falls_behind(self._ratios(counted)[-1], seconds, least) else None
@@ -132,7 +132,7 @@ class Interleaved:
             if stopped is None and (len(counted) >= look or perf_counter() - start >= self.max_seconds):
                 stopped = self._stop(counted, len(rounds), perf_counter() - start)
                 look = min(max(len(counted) + 1, next_look(look)), self.max_rounds)
-        return self._sampled(rounds, pace, stopped, perf_counter() - began)
+        return self._sampled(rounds, counted, pace, stopped, perf_counter() - began)
 
     def _warm_up(self, runs: Sequence[Run]) -> list[int]:
         """How often each run is repeated in its turn: short ones more often, or they would decide the noise."""
@@ -200,10 +200,15 @@ class Interleaved:
         """Of one run, the mean over its turn, by the clock."""
         return max(_TICK, float(np.mean(timing.cpu if self.clock == "cpu" else timing.latency)))
 
-    def _sampled(self, rounds: Sequence[Round], pace: Pace | None, stopped: Stopped, seconds: float) -> Sampled:
+    def _sampled(
+        self, rounds: Sequence[Round], counted: Sequence[Round], pace: Pace | None, stopped: Stopped, seconds: float
+    ) -> Sampled:
         calm = self._calm(rounds, pace)
-        contended = len(calm) < min(self.min_rounds, len(rounds))
-        counted = rounds if contended else calm
+        if stopped == "behind":  # by what was looked at
+            contended = len(counted) > len(calm)
+        else:
+            contended = len(calm) < min(self.min_rounds, len(rounds))
+            counted = rounds if contended else calm
         runs = range(len(counted[0].timings))
         timings = tuple(merge([each.timings[run] for each in counted]) for run in runs)
         strain = sum((each.strain for each in counted), Strain())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from search.build import nearest
 from search.config import StudyConfig, build_config
 from search.confirmation import Confirmation, confirmed
 from search.errors import ConfigError
-from search.feasible import judged_again
+from search.feasible import judged_again, with_scores_of_recipe
 from search.front import ParetoFront, cut
 from search.frontier.grid import recipe_count
 from search.records import TrialRecord
@@ -58,9 +58,9 @@ def load(arguments: Sequence[str], options: Sequence[str] = ()) -> StoredStudy:
         raise ConfigError(f"study: {study.study_name} has no measured baseline yet; run it again")
     floor = config.floor.absolute(baseline.metrics["accuracy"])
     error = config.floor.error / recipe_count(config.space.axes)
-    records = judged_again(records, store.samples_of(study), floor, error) if config.floor.error else records
+    judged = judged_again(records, store.samples_of(study), floor, error) if error else with_scores_of_recipe(records)
     confirmation = store.confirmation_of(study)
-    records = confirmed(records, confirmation)
+    records = confirmed(judged, confirmation)
     front = cut(records, config.objectives, floor, config.tradeoff)
     machine = study.user_attrs.get(store.MACHINE, {})
     return StoredStudy(config, tuple(records), front, machine, own, recut, confirmation, store.losses_of(study))
@@ -103,6 +103,4 @@ def _override(stored: DictConfig, given: dict[str, str]) -> dict[str, Any]:
 
 
 def _renamed(config: StudyConfig, name: str) -> StudyConfig:
-    from dataclasses import replace
-
     return replace(config, name=name)

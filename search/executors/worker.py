@@ -154,7 +154,7 @@ def _failure(error: BaseException, timeout: float) -> Failure:
     if isinstance(error, BrokenProcessPool):
         return Failure(Reason.CRASHED, "the worker process died before it took up the trial")
     if isinstance(error, CancelledError):
-        return Failure(Reason.INTERRUPTED, "the worker was stopped")
+        return Failure(Reason.CRASHED, "the worker was stopped")
     log.error("the worker failed", exc_info=error)
     return Failure(Reason.ERROR, f"{type(error).__name__}: {error}")
 

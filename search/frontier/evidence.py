@@ -19,8 +19,9 @@ from search.records import TrialRecord
 KEPT_BYTES = float(1 << 30)
 """Of the latest compressed models, which the worker still holds: see ``objectives.recipes``."""
 
-CRASHES = 2
-"""A cell that crashed so often is left alone: once may have been chance."""
+REPEATED = (Reason.CRASHED, Reason.ERROR)
+"""Failures that may be chance; ``TRIES``: a cell that failed so often so is left alone."""
+TRIES = 2
 
 FINAL = (Reason.OUT_OF_MEMORY, Reason.TIMEOUT, Reason.UNSUPPORTED, Reason.NOT_FINITE)
 """Failures that the same cell would meet again."""
@@ -47,7 +48,7 @@ class Evidence:
         self._verdicts = np.zeros(recipes, np.int_)
         self._memory, self._starved = np.full(cells, np.nan), np.zeros(cells, np.bool_)
         self._closed = np.zeros(cells, np.bool_)
-        self._crashes, self._room = Counter[int](), math.nan
+        self._failed, self._room = Counter[int](), math.nan
         self._weights: dict[int, float] = {}
         self._spent: dict[str, list[float]] = {"compress": [], "score": [], "run": []}
 
@@ -64,15 +65,15 @@ class Evidence:
             self._weights[recipe] = record.metrics["weight_bytes"]
         if record.state == "failed" and record.reason in FINAL:
             self._closed |= implied(self.grid, index, record)
-        if record.reason == Reason.CRASHED:
-            self._crashes[index] += 1
-            self._closed[index] |= self._crashes[index] >= CRASHES
+        if record.reason in REPEATED:
+            self._failed[index] += 1
+            self._closed[index] |= self._failed[index] >= TRIES
         if record.state != "complete":
             return
         self._values[index] = [minimised_log(record.metrics, name) for name in self.objectives]
         error = record.metrics.get("speedup.error", 0.0) / _HALF_WIDTH
         self._value_errors[index] = [error if is_of_time(name) else 0.0 for name in self.objectives]
-        if not np.isfinite(self._values[index]).all():
+        if not np.isfinite(self._values[index]).all() and "skipped" not in record.facts:
             self._closed[index] = True  # measured as far as it can be: nothing new would come of another trial
         if not is_scored(record):
             return

@@ -194,13 +194,14 @@ class Forecaster:
         if low.any():
             guess = self._peaks(known, np.where(low, most, known.memory))
         peaks, unsure = np.where(own, known.memory, guess.mean), np.where(own, 0.0, guess.deviation)
-        if math.isfinite(known.room):
-            limit, doubt = known.room, 0.0
-        else:
-            starved = np.flatnonzero(known.starved)
-            least = starved[peaks[starved].argmin()]
+        limit, doubt = known.room, 0.0
+        silent = np.flatnonzero(known.starved & ~own)
+        if len(silent):
+            least = silent[peaks[silent].argmin()]
             below = min(most, float(peaks[least])) if len(fitted) else float(peaks[least])
-            limit, doubt = (below + peaks[least]) / 2, (peaks[least] - below) ** 2 / 12 + unsure[least] ** 2 / 4
+            middle = (below + float(peaks[least])) / 2
+            if not middle > limit:  # there may be less than was said
+                limit, doubt = middle, (float(peaks[least]) - below) ** 2 / 12 + unsure[least] ** 2 / 4
         fits: Floats = ndtr((limit - peaks) / np.sqrt(unsure**2 + doubt + 1e-6))
         return fits
 

@@ -462,3 +462,12 @@ def test_hardly_anybody_is_called_behind_who_is_not() -> None:
                 break
             rounds = interleaved.next_look(rounds)
     assert wrong <= 30
+
+
+def test_who_is_behind_is_so_by_the_calm_rounds_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock(monkeypatch, waits=(0.0, 0.5))  # the second round is strained, and says something else
+    sampled = behind(clock, (1.0, 0.2, 1.01, 0.99), least=4.0)
+    assert sampled.stopped == "behind"
+    assert not sampled.contended
+    assert max(sampled.ratios[1]) < 3.1
+    assert sampled.conditions["rounds_strained"] == 1

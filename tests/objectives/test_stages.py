@@ -451,3 +451,12 @@ def test_a_peak_that_was_predicted_too_high_costs_a_second_timing(
     found = measured(Evaluator(replace(problem, timing=LONG, cache=None))(candidate(0.5), gate))
     assert found.facts["stopped"] == "rounds"
     assert found.facts["verdict"] == "reached"
+
+
+def test_the_dense_model_is_always_timed_in_full(problem: Problem) -> None:
+    """Others of its batch size are compared with it."""
+    evaluate = Evaluator(replace(problem, timing=LONG, cache=None))
+    evaluate(candidate())
+    gate = replace(FLOOR, ahead=(FAR,), timed_first=True)
+    assert measured(evaluate(candidate(batch=2), gate)).facts["stopped"] == "rounds"
+    assert measured(evaluate(candidate(0.5, batch=2), gate)).facts["stopped"] == "behind"

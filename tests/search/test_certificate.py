@@ -121,6 +121,47 @@ def test_a_recut_front_is_as_sure_as_its_examples(study) -> None:
         assert set(certify(Grid(result.config.space.axes), raced, front).members.values()) == sure
 
 
+def test_what_missed_the_floor_and_was_not_timed_is_open_where_the_floor_is_lower(study) -> None:
+    """It had no reason to be timed; below its accuracy it has, and it would lead."""
+    result = study(
+        "space.workload.batch_size=[1]", "space.pruning.ratio=[0.0,0.1,0.2,0.3]", "accuracy_floor.epsilon=.96"
+    )
+    speeds = ("throughput", "speedup", "peak_memory", "latency.p50", "latency.p95")
+    records = [
+        replace(
+            record, facts={"skipped": "timing"},
+            metrics={name: value for name, value in record.metrics.items() if name not in speeds},
+        )
+        if record.metrics["accuracy"] < result.front.floor
+        else record
+        for record in result.records
+    ]  # fmt: skip
+    assert any(record.facts for record in records)
+    grid = Grid(result.config.space.axes)
+    assert not {each.status for each in certify(grid, records, result.front).standings if each.trial} & {
+        OPEN,
+        UNDECIDED,
+    }
+    lower = cut(records, result.front.objectives, 0.5 * result.front.floor, result.config.tradeoff)
+    found = certify(grid, records, lower)
+    assert not found.complete
+    bare = {tuple(record.params.values()) for record in records if record.facts}
+    statuses = {standing.status for standing in found.standings if tuple(standing.cell.values()) in bare}
+    assert statuses == {OPEN}
+
+
+def test_members_that_were_timed_briefly_are_named(study) -> None:
+    result = study()
+    member = result.front.front[-1]
+    records = [
+        replace(record, facts={**record.facts, "stopped": "behind"}) if record.number == member else record
+        for record in result.records
+    ]
+    found = certify(Grid(result.config.space.axes), records, result.front)
+    assert found.hasty == (member,)
+    assert any(f"trials {member}" in line for line in told(found))
+
+
 def test_a_grid_too_large_to_be_enumerated_has_no_certificate(study, monkeypatch) -> None:
     result = study("n_trials=2")
     monkeypatch.setattr("search.certificate.MOST_CELLS", 17)

@@ -149,31 +149,38 @@ def test_failures_that_would_repeat_are_told_as_infeasible_and_crashes_as_failed
     config = make_config("sampler=exhaustive", "n_trials=18", answer=answer)
     run(config)
     study = optuna.load_study(study_name=config.name, storage=config.storage)
+    crashed = set()
     for trial in study.trials:
         record = store.saved_record(trial)
         if record.reason == "out_of_memory":
             assert trial.state == optuna.trial.TrialState.PRUNED
             assert trial.constraints == {"out_of_memory": 1.0}
-        elif record.reason == "crashed":
+        elif record.reason == "crashed" and tuple(record.params.items()) not in crashed:
             assert trial.state == optuna.trial.TrialState.FAIL
+            crashed.add(tuple(record.params.items()))
+        elif record.reason == "crashed":  # again
+            assert trial.state == optuna.trial.TrialState.PRUNED
+            assert trial.constraints == {"crashed": 1.0}
         else:
             assert trial.state == optuna.trial.TrialState.COMPLETE
             assert (trial.constraints["accuracy"] <= 0) == (record.metrics["accuracy"] >= 0.9 * 0.4)
 
 
-def test_a_cell_that_crashed_twice_is_left_alone(make_config) -> None:
-    """The sampler of our own would ask for it for ever: it is worth most until it is known."""
+@pytest.mark.parametrize("reason", [reason for reason in Reason if reason is not Reason.INTERRUPTED])
+@pytest.mark.parametrize("sampler", ["frontier", "random", "tpe", "exhaustive"])
+def test_no_failure_is_met_in_the_same_cell_for_ever(make_config, sampler, reason) -> None:
+    """A cell that nothing is known of is worth most to our own sampler, and is nearest to the best for others."""
 
     def answer(candidate):
         if candidate.quantization.bits == 4 and candidate.workload.batch_size == 4:
-            return Failure(Reason.CRASHED, "killed by SIGKILL")
+            return Failure(reason, "again")
         return closed_form(candidate)
 
-    result = run(make_config("sampler=frontier", "n_trials=100", answer=answer))
+    result = run(make_config(f"sampler={sampler}", "n_trials=40", answer=answer))
     assert result.stop_reason is StopReason.COMPLETE
-    crashed = [tuple(record.params.values()) for record in result.records if record.reason == "crashed"]
-    assert crashed
-    assert {crashed.count(cell) for cell in crashed} == {2}
+    failed = [tuple(record.params.values()) for record in result.records if record.reason == reason]
+    assert failed
+    assert max(failed.count(cell) for cell in failed) <= 2
 
 
 def test_every_complete_trial_of_the_store_carries_its_constraint(make_config) -> None:

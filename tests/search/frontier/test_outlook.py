@@ -75,6 +75,18 @@ def test_what_was_refused_by_prediction_says_how_much_room_there_is() -> None:
     assert told[peaks > room + 0.3].max() < 0.2
 
 
+def test_where_less_fits_than_was_said_what_really_ran_out_counts() -> None:
+    """One was refused at a peak of 400 where 300 fit, as it was said; then one of 200 by prediction ran out."""
+    memory, starved = np.full(len(GRID), np.nan), np.zeros(len(GRID), np.bool_)
+    for batch, peak in ((1, 100), (2, 120), (8, 400)):
+        memory[index(0.0, 16, batch)] = np.log(peak)
+    starved[index(0.0, 16, 8)] = True
+    told = Forecaster()._fits(blank(memory=memory, starved=starved, room=float(np.log(300))))
+    starved[index(0.0, 16, 4)] = True  # without a word
+    now = Forecaster()._fits(blank(memory=memory, starved=starved, room=float(np.log(300))))
+    assert now[index(0.0, 16, 4)] < told[index(0.0, 16, 4)] - 0.2
+
+
 def test_what_ran_out_of_memory_needs_at_least_what_fitted_elsewhere() -> None:
     """Nothing but small cells fitted, among which memory hardly grows: that large ones starved speaks of the others."""
     memory, starved = np.full(len(GRID), np.nan), np.zeros(len(GRID), np.bool_)
