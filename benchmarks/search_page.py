@@ -97,7 +97,9 @@ def _rivals(floors: Mapping[str, Mapping[str, Sequence[Row]]]) -> str:
 def _table_of_rivals(floor: str, rows: Mapping[str, Sequence[Row]]) -> str:
     """What each hypervolume costs; Optuna's samplers do not know when they are there."""
     levels = list(rows["ours"][0]["until"])
-    heads = (f"floor {floor}: cost until", "seeds", *levels, "trials", "whole cost", "without cache", "hypervolume at its end")
+    heads = (
+        f"floor {floor}: cost until", "seeds", *levels, "trials", "whole cost", "without cache", "hypervolume in the end",
+    )  # fmt: skip
     body = [
         (
             sampler, len(found), *(_until(found, level) for level in levels), f"{_of(found, 'trials'):.0f}",
