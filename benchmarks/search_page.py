@@ -98,7 +98,7 @@ def _table_of_rivals(floor: str, rows: Mapping[str, Sequence[Row]]) -> str:
     """What each hypervolume costs; Optuna's samplers do not know when they are there."""
     levels = list(rows["ours"][0]["until"])
     heads = (
-        f"floor {floor}: cost until", "seeds", *levels, "trials", "whole cost", "without cache", "hypervolume in the end",
+        f"floor {floor}: cost until", "seeds", *levels, "trials", "whole cost", "without cache", "hypervolume",
     )  # fmt: skip
     body = [
         (
