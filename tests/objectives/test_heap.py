@@ -8,7 +8,6 @@ import subprocess
 import sys
 from types import SimpleNamespace
 
-import psutil
 import pytest
 
 from objectives.devices import heap
@@ -28,15 +27,18 @@ def faults() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 
 
+def alone(code: str) -> list[int]:
+    """What ``code`` prints in a process of its own: a hole that other tests left in the heap would be used first."""
+    head = "import psutil; from objectives.devices import heap; from tests.objectives.test_heap import faults\n"
+    ran = subprocess.run([sys.executable, "-c", head + code], capture_output=True, text=True, check=True)
+    return list(map(int, ran.stdout.split()))
+
+
 @pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallopt"), reason="no glibc")
 def test_freed_memory_is_had_again_without_page_faults_unless_it_was_given_back() -> None:
-    """In a process of its own: a hole that other tests left in the heap would be used first."""
-    code = (
-        "from objectives.devices import heap; from tests.objectives.test_heap import faults; heap.keep_freed()\n"
-        "print(faults())\nwith heap.give_back(): print(faults())\nprint(faults())"
+    before, meanwhile, after = alone(
+        "heap.keep_freed()\nprint(faults())\nwith heap.give_back(): print(faults())\nprint(faults())"
     )
-    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    before, meanwhile, after = map(int, ran.stdout.split())
     assert before < PAGES // 100
     assert meanwhile >= PAGES
     assert after < PAGES // 100
@@ -44,11 +46,9 @@ def test_freed_memory_is_had_again_without_page_faults_unless_it_was_given_back(
 
 @pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "malloc_trim"), reason="no glibc")
 def test_what_is_kept_can_be_given_back_by_hand() -> None:
-    heap.keep_freed()
-    faults()
-    kept = psutil.Process().memory_info().rss
-    heap.trim()
-    assert kept - psutil.Process().memory_info().rss >= 15 * 1024 * 1024
+    rss = "print(psutil.Process().memory_info().rss)"
+    kept, left = alone(f"heap.keep_freed(); faults()\n{rss}\nheap.trim()\n{rss}")
+    assert kept - left >= 15 * 1024 * 1024
 
 
 def test_a_libc_without_such_settings_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
