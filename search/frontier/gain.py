@@ -59,10 +59,13 @@ def _chance_of_two(mean: Floats, deviation: Floats, edges: Floats) -> Floats:
 
 
 def _bound(mean: Floats, deviation: Floats, edges: Floats) -> Floats:
-    """To gain over the front is to gain over every member, hence over the one over which it is least likely, in one
-    objective or another: the smallest over members of a sum over objectives.
+    """To gain over the front is to gain over every member: at most, of any one of them, the sum of the chances in each
+    objective. That one is taken whose best chance in an objective is least.
     """
-    best = np.ones(len(mean))
+    least, found = np.full(len(mean), np.inf), np.full(mean.shape, np.inf)
     for edge in edges:
-        np.minimum(best, ndtr((edge - mean) / deviation).sum(axis=1), out=best)
-    return best
+        away = (edge - mean) / deviation
+        best = away.max(axis=1)
+        closer = best < least
+        least[closer], found[closer] = best[closer], away[closer]
+    return np.minimum(ndtr(found).sum(axis=1), 1.0)

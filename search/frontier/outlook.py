@@ -40,8 +40,8 @@ _MOST = 200
 _FITTED = 120
 """Its scales from so many at most; ``_AGAIN``: by how much what is known must grow before they are fitted anew."""
 _AGAIN = 1.05
-_CANDIDATES = 1024
-"""The likeliest cells, whose expected gains are compared."""
+_CANDIDATES, _PAIRS, _FEWEST = 1024, 65536, 64
+"""The likeliest cells, whose expected gains are compared: so many, or fewer where the front has many members."""
 _TRACE = 1e-3
 """What a chance of gain is worth beside the expected gain: where that is lost in rounding, the chance decides."""
 
@@ -142,7 +142,8 @@ class Forecaster:
         front = known.values[known.front]
         gain, worth = np.zeros(len(grid)), np.zeros(len(grid))
         gain[left] = chance_of_gain(mean[left], deviation[left], front, self.resolution)
-        likely = np.argsort(-feasible * gain, kind="stable")[:_CANDIDATES]
+        most = min(_CANDIDATES, max(_FEWEST, _PAIRS // max(1, len(front))))
+        likely = np.argsort(-feasible * gain, kind="stable")[:most]
         likely = likely[feasible[likely] * gain[likely] > 1e-6]
         expected = expected_gain(mean[likely], deviation[likely], front) if len(front) else np.ones(len(likely))
         useful = np.zeros(len(grid))
