@@ -68,4 +68,5 @@ def _bound(mean: Floats, deviation: Floats, edges: Floats) -> Floats:
         best = away.max(axis=1)
         closer = best < least
         least[closer], found[closer] = best[closer], away[closer]
-    return np.minimum(ndtr(found).sum(axis=1), 1.0)
+    bound: Floats = np.minimum(ndtr(found).sum(axis=1), 1.0)
+    return bound
