@@ -117,13 +117,18 @@ CONDITIONS: Mapping[str, Metric] = _metrics(
 """What went on while a trial was measured: shown and kept, no objective."""
 
 
+def is_beside_baseline(facts: Mapping[str, str]) -> bool:
+    """Whether something was timed in turns with the baseline, or is it."""
+    return facts.get("reference") in ("itself", "baseline")
+
+
 def at_pace(metrics: Mapping[str, float], facts: Mapping[str, str], pace: float | None) -> dict[str, float]:
     """Times and rates as they would be if the baseline, beside which they were taken, took ``pace`` seconds.
 
     What ran beside anything else says nothing about the baseline: it stays as it is, and so without ``pace``.
     """
-    beside = facts.get("reference") in ("itself", "baseline")
-    factor = pace / metrics["reference_latency"] if pace and beside and "reference_latency" in metrics else 1.0
+    told = pace and is_beside_baseline(facts) and "reference_latency" in metrics
+    factor = pace / metrics["reference_latency"] if told and pace else 1.0
     return {name: _scaled(name, value, factor) for name, value in metrics.items()}
 
 

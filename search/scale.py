@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from objectives.metrics import at_pace
+from objectives.metrics import at_pace, is_beside_baseline
 from search.front import baseline_of
 from search.records import TrialRecord
 
@@ -45,7 +45,7 @@ def scale_of(trials: Sequence[TrialRecord]) -> Scale | None:
     baseline = baseline_of(trials)
     if baseline is None or "reference_latency" not in baseline.metrics:
         return None
-    own = [record for record in trials if is_beside_baseline(record) and record.cached_from is None]
+    own = [record for record in trials if is_beside_baseline(record.facts) and record.cached_from is None]
     pace = float(np.quantile([record.metrics["reference_latency"] for record in own], CALM))
     return Scale(pace, baseline.metrics["throughput"] * baseline.metrics["latency.p50"] / pace)
 
@@ -53,11 +53,6 @@ def scale_of(trials: Sequence[TrialRecord]) -> Scale | None:
 def on_one_scale(records: Sequence[TrialRecord], scale: Scale | None) -> list[TrialRecord]:
     """The records with times as they would be at that pace."""
     return list(records) if scale is None else list(map(scale, records))
-
-
-def is_beside_baseline(record: TrialRecord) -> bool:
-    """Whether it was timed in turns with the baseline, or is it."""
-    return record.facts.get("reference") in ("itself", "baseline")
 
 
 def changed(before: Mapping[str, float], after: Mapping[str, float]) -> dict[str, float]:
