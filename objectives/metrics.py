@@ -127,8 +127,9 @@ def at_pace(metrics: Mapping[str, float], facts: Mapping[str, str], pace: float 
 
     What ran beside anything else says nothing about the baseline: it stays as it is, and so without ``pace``.
     """
-    told = pace and is_beside_baseline(facts) and "reference_latency" in metrics
-    factor = pace / metrics["reference_latency"] if told and pace else 1.0
+    if not pace or not is_beside_baseline(facts) or "reference_latency" not in metrics:
+        return dict(metrics)
+    factor = pace / metrics["reference_latency"]
     return {name: _scaled(name, value, factor) for name, value in metrics.items()}
 
 
