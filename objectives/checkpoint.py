@@ -29,6 +29,7 @@ from objectives.errors import ModelError
 from objectives.models import LoadedModel, auto_class
 from objectives.packing.bf16 import Bf16Linear
 from objectives.packing.embedding import Int8Embedding, replace_
+from objectives.packing.fp32 import Fp32Linear
 from objectives.packing.int4 import Int4Linear
 from objectives.packing.int8 import Int8Linear, Int8WeightLinear
 from objectives.packing.linear import PackedLinear
@@ -38,6 +39,7 @@ from objectives.types import Head
 MANIFEST = "paretune.json"
 _HASHED = ("model.safetensors", "config.json")
 _STORED: Mapping[str, type[nn.Module]] = {
+    "fp32": Fp32Linear,
     "bf16": Bf16Linear,
     "int8": Int8Linear,
     "int8_weight_only": Int8WeightLinear,
@@ -224,6 +226,8 @@ def _empty(model: LoadedModel, linear: nn.Module, description: Mapping[str, Any]
     if first is not None:
         return Int8WeightLinear(first.codes, first.scale, linear.bias)
     out, width, bias = linear.out_features, linear.in_features, linear.bias
+    if stored == "fp32":
+        return Fp32Linear.from_linear(linear)
     if stored == "bf16":
         return Bf16Linear.from_linear(linear)
     if stored in {"int8", "int8_weight_only"}:

@@ -22,14 +22,14 @@ from objectives.errors import DoesNotFit, ModelError, Unsupported
 from objectives.measuring.bench import Ran, Reference
 from objectives.measuring.fingerprint import fingerprint
 from objectives.measuring.footprint import Footprint
-from objectives.measuring.weighing import block_weights, weigh
+from objectives.measuring.weighing import block_weights
 from objectives.models import LoadedModel
 from objectives.problem import Problem
 from objectives.recipes import Recipe, Recipes, recipe_of
 from objectives.running import Running
 from objectives.scoring import Scored, Scorer
 from objectives.tasks.paired import paired_difference
-from objectives.types import Candidate, Failure, Gate, Measurement, Outcome, Pruner, Quantizer, Reason, Score
+from objectives.types import Candidate, Failure, Gate, Measurement, Outcome, Pruner, Quantizer, Reason, Runner, Score
 from objectives.verdict import judge
 
 _VOLATILE = ("git_revision", "kernel", "python", "paretune")
@@ -90,13 +90,13 @@ class Evaluator:
             text = "a matrix of this recipe has no inverse: more calibration rows, damping or ridge would give it one"
             return Failure(Reason.UNSUPPORTED, f"{text} ({str(error).splitlines()[0]})")
         except DoesNotFit as error:
-            self.recipes.built.clear()
+            self.recipes.forget()
             known = {"predicted_peak": float(error.needed)}
             return Failure(Reason.OUT_OF_MEMORY, str(error), error.excess, known)
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise
-            self.recipes.built.clear()
+            self.recipes.forget()
             lines = str(error).strip().splitlines()  # Python's own MemoryError says nothing
             return Failure(Reason.OUT_OF_MEMORY, lines[0] if lines else "out of memory")
 
@@ -152,8 +152,12 @@ class Evaluator:
         return {**fingerprint(self.problem.device), "model_sha256": self.problem.model.weights_hash()}
 
     def compressed(self, candidate: Candidate) -> LoadedModel:
-        """The model of a candidate, ready to run; the latest ones are kept."""
+        """The model of a candidate, in torch; the latest ones are kept."""
         return self.recipes.model(candidate)
+
+    def runner(self, candidate: Candidate) -> Runner:
+        """What runs a candidate; the latest ones are kept."""
+        return self.recipes.runner(candidate)
 
     def score(self, candidate: Candidate) -> Score:
         """Of a candidate's model, whatever its workload, on all examples; found once."""
@@ -241,15 +245,15 @@ class Evaluator:
         return None if found is None else Weighed(**{**found, "notes": tuple(found["notes"])})
 
     def _new_weights(self, candidate: Candidate) -> Weighed:
-        model = self.recipes.model(candidate)
-        metrics = weigh(model, block_weights(self.recipes.source))
-        if model.simulated:
+        runner = self.recipes.runner(candidate)
+        metrics = dict(runner.weights(block_weights(self.recipes.source)))
+        if runner.simulated:
             metrics = {
                 name: value for name, value in metrics.items() if not name.endswith(("_bytes", "effective_bits"))
             }
-        if not math.isnan(model.predicted_loss):
-            metrics["predicted_loss"] = model.predicted_loss
-        found = Weighed(metrics, tuple(model.notes), model.simulated)
+        if not math.isnan(runner.predicted_loss):
+            metrics["predicted_loss"] = runner.predicted_loss
+        found = Weighed(metrics, tuple(runner.notes), runner.simulated)
         self._put("weigh", self.recipes.name(candidate, "weigh"), asdict(found))
         return found
 

@@ -41,7 +41,9 @@ METRICS: Mapping[str, Metric] = _metrics(
     Metric("per_token", "s", False, "latency of a request batch over the tokens of one request, first included"),
     Metric("prefill_throughput", "1/s", True, "prompt tokens read per second until the first token"),
     Metric("decode_throughput", "1/s", True, "output tokens per second after the first"),
-    Metric("peak_memory", "B", False, "weights plus activation peak, as torch's allocator counts them"),
+    Metric(
+        "peak_memory", "B", False, "weights plus activation peak, as torch's allocator counts them; engines: resident"
+    ),
     Metric("activation_peak", "B", False, "memory a request batch adds to the resting model, KV cache included"),
     Metric("activation_peak.encode", "B", False, "the same while sources are encoded"),
     Metric("activation_peak.prefill", "B", False, "the same while prompts are read"),
@@ -57,6 +59,12 @@ METRICS: Mapping[str, Metric] = _metrics(
     Metric("memory_ratio", "", False, "peak memory over the baseline's"),
     Metric("compression_speedup", "", True, "speed-up over the dense model at the same batch size"),
     Metric("compression_memory_ratio", "", False, "peak memory over the dense model's at the same batch size"),
+    Metric(
+        "own_speedup", "", True, "speed-up over the dense model in 32 bits, in the same runtime at the same batch size"
+    ),
+    Metric("runtime_speedup", "", True, "what the runtime alone gives: that dense model over the baseline"),
+    Metric("runtime_bytes", "B", False, "what an engine holds at rest, with the copies that it made of its weights"),
+    Metric("conversion_seconds", "s", False, "that the engine's files took to make, from the compressed model"),
     Metric("promised_speedup", "", True, "compression_speedup that bytes and FLOPs allow at the device's peaks"),
     Metric("weight_ratio", "", False, "weight bytes over the dense model's"),
     Metric("flops", "", False, "floating-point and integer operations of one request batch"),

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import logging
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -22,13 +23,22 @@ from objectives.blocks import Block
 from objectives.errors import ModelError
 from objectives.families import Family, Stack, family_of
 from objectives.settings import FORBID, Name
-from objectives.types import Head
+from objectives.types import Device, Head, Lap, Memory, Workload
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor, nn
 
 ASSET = "asset:"
 _TOKENIZERS = ("tokenizer.json", "vocab.txt", "tokenizer.model", "vocab.json", "spiece.model", "source.spm")
+
+
+@dataclass(frozen=True)
+class Padded:
+    """A cache of transformers, and which of its places [rows, tokens] count."""
+
+    cache: Any
+    mask: Tensor
 
 
 @dataclass
@@ -92,6 +102,77 @@ class LoadedModel:
             return {"input_ids": ids}
         return {"input_ids": ids, "decoder_input_ids": self.module.prepare_decoder_input_ids_from_labels(labels=ids)}
 
+    # ---- running it in torch: see objectives.types.Runner
+
+    @property
+    def vocabulary(self) -> int:
+        """See ``objectives.types.Runner``."""
+        return int(self.module.config.vocab_size)
+
+    @property
+    def stored_bytes(self) -> int:
+        """See ``objectives.types.Runner``."""
+        from objectives.measuring.weighing import stored_bytes
+
+        return stored_bytes([self.module])
+
+    @property
+    def device(self) -> torch.device:
+        """See ``objectives.types.Runner``."""
+        found: torch.device = self.module.device
+        return found
+
+    def encode(self, ids: Tensor, mask: Tensor | None = None) -> Tensor:
+        """See ``objectives.types.Runner``."""
+        hidden: Tensor = self.module(input_ids=ids, attention_mask=mask).last_hidden_state
+        return hidden
+
+    def logits(self, ids: Tensor) -> Tensor:
+        """See ``objectives.types.Runner``."""
+        found: Tensor = self.module(input_ids=ids, use_cache=False).logits
+        return found
+
+    def prefill(self, ids: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Any]:
+        """See ``objectives.types.Runner``; the cache is that of transformers, with the mask where there is one."""
+        return self._pass(ids, None, mask)
+
+    def step(self, ids: Tensor, cache: Any) -> tuple[Tensor, Any]:
+        """See ``objectives.types.Runner``."""
+        if not isinstance(cache, Padded):
+            return self._pass(ids, cache, None)
+        return self._pass(ids, cache.cache, cache.mask.new_ones(len(ids), ids.shape[1]), cache.mask)
+
+    def _pass(self, ids: Tensor, cache: Any, mask: Tensor | None, seen: Tensor | None = None) -> tuple[Tensor, Any]:
+        import torch
+
+        if mask is None:
+            output = self.module(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
+            return output.logits[:, -1], output.past_key_values
+        mask = mask if seen is None else torch.cat([seen, mask], dim=1)
+        places = (mask.cumsum(dim=1) - 1).clamp_min(0)[:, -ids.shape[1] :]
+        output = self.module(
+            input_ids=ids, attention_mask=mask, position_ids=places, past_key_values=cache, use_cache=True,
+            logits_to_keep=1,
+        )  # fmt: skip
+        return output.logits[:, -1], Padded(output.past_key_values, mask)
+
+    def generate(self, ids: Tensor, new_tokens: int, mask: Tensor | None = None, lap: Lap | None = None) -> Tensor:
+        """See ``objectives.types.Runner``."""
+        from objectives.runtime.greedy import generate
+
+        return generate(self, ids, new_tokens, mask, lap)
+
+    def memory(self, workload: Workload, device: Device) -> Memory:
+        """See ``objectives.types.Runner``: what torch's allocator hands out."""
+        return device.memory(self, workload)
+
+    def weights(self, dense_weights: int) -> Mapping[str, float]:
+        """See ``objectives.types.Runner``."""
+        from objectives.checkpoint import disk_bytes
+        from objectives.measuring.weighing import weigh
+
+        return {**weigh(self, dense_weights), "disk_bytes": float(disk_bytes(self))}
+
     def copy(self) -> LoadedModel:
         """An independent copy, to be compressed."""
         return LoadedModel(copy.deepcopy(self.module), self.tokenizer, self.head)
@@ -147,6 +228,8 @@ class Checkpoint:
         from objectives.canonical import canonicalize_
 
         transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+        for name in ("torchao", "torch.utils._pytree"):  # that torchao, where it is there, has no CUDA here
+            logging.getLogger(name).setLevel(logging.ERROR)
         folder = self.folder()
         _require_files(folder)
         try:

@@ -1,7 +1,8 @@
 """The models of a problem: the source, the dense baseline, and those compressed by a recipe.
 
 Each is made once. The latest compressed ones stay in memory, so that candidates that differ only in their workload
-share one; what took long to make stays on disk as well, where the problem has a cache.
+share one; what took long to make stays on disk as well, where the problem has a cache. A runtime may want another model
+than torch does of the same recipe (:meth:`objectives.types.Runtime.storage`); those that want the same share it.
 """
 
 from __future__ import annotations
@@ -10,9 +11,15 @@ import hashlib
 import json
 import logging
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
+from tempfile import TemporaryDirectory, mkdtemp
+from typing import Any
+
+import torch
 
 from objectives import checkpoint
 from objectives.calibration import Domains, Statistics
@@ -22,11 +29,14 @@ from objectives.measuring.footprint import FAKE_ERRORS, Footprint, footprint, sk
 from objectives.measuring.weighing import stored_bytes
 from objectives.models import LoadedModel
 from objectives.problem import Problem
-from objectives.types import Candidate, Pruner, Quantizer, Recovery, Workload
+from objectives.types import Candidate, Pruner, Quantizer, Recovery, Runner, Runtime, Workload
 
 log = logging.getLogger(__name__)
 
-Recipe = tuple[Pruner, Recovery, Quantizer]
+Recipe = tuple[Pruner, Recovery, Quantizer, Runtime]
+"""What decides about bytes and accuracy."""
+Made = tuple[Pruner, Recovery, Quantizer]
+"""What makes a compressed model."""
 
 KEPT_BYTES = 1 << 30
 """Weights of compressed models that stay in memory beside the one in use."""
@@ -36,8 +46,13 @@ WORTH_KEEPING = 1.0
 
 
 def recipe_of(candidate: Candidate) -> Recipe:
-    """What makes the model of ``candidate``."""
-    return candidate.pruning, candidate.recovery, candidate.quantization
+    """All of ``candidate`` but its workload."""
+    return candidate.pruning, candidate.recovery, candidate.quantization, candidate.runtime
+
+
+def made_by(candidate: Candidate) -> Made:
+    """What makes the model that its runtime runs."""
+    return candidate.pruning, candidate.recovery, candidate.runtime.storage(candidate.quantization)
 
 
 class Recipes:
@@ -45,9 +60,11 @@ class Recipes:
 
     def __init__(self, problem: Problem) -> None:
         self.problem = problem
-        self.built: dict[Recipe, LoadedModel] = {}
+        self.built: dict[Made, LoadedModel] = {}
+        self.engines: dict[Recipe, Runner] = {}
         self.seconds: dict[Recipe, float] = {}
-        """That each model took to make or to load, in this process."""
+        """That each model took to make or to load, and to convert, in this process."""
+        self._scratch: TemporaryDirectory[str] | None = None
         self._footprints: dict[tuple[Recipe, Workload], Footprint | None] = {}
 
     @cached_property
@@ -63,7 +80,7 @@ class Recipes:
     @cached_property
     def baseline(self) -> LoadedModel:
         """The dense model, ready to run."""
-        return self.compress(recipe_of(self.problem.baseline), Statistics(self.source, {}))
+        return self.compress(made_by(self.problem.baseline), Statistics(self.source, {}))
 
     @cached_property
     def statistics(self) -> Statistics:
@@ -78,7 +95,7 @@ class Recipes:
         """Whether its model is the baseline's."""
         return recipe_of(candidate) == recipe_of(self.problem.baseline)
 
-    def compress(self, recipe: Recipe, statistics: Statistics | None = None) -> LoadedModel:
+    def compress(self, recipe: Made, statistics: Statistics | None = None) -> LoadedModel:
         """Make a model anew."""
         pruner, recovery, quantizer = recipe
         statistics = statistics or self.statistics
@@ -89,18 +106,37 @@ class Recipes:
         return model
 
     def model(self, candidate: Candidate) -> LoadedModel:
-        """The model of a candidate, ready to run; the latest ones are kept."""
-        recipe = recipe_of(candidate)
-        if recipe == recipe_of(self.problem.baseline):
+        """The compressed model of a candidate, in torch; the latest ones are kept."""
+        recipe = made_by(candidate)
+        if recipe == made_by(self.problem.baseline):
             return self.baseline
         model = self.built.pop(recipe, None)
         if model is None:
             self._make_room()
-            began = time.perf_counter()
             model = self._stored(recipe) or self._made(recipe)
-            self.seconds[recipe] = time.perf_counter() - began
         self.built[recipe] = model  # last: the order is that of use
         return model
+
+    def runner(self, candidate: Candidate) -> Runner:
+        """What runs a candidate; the latest ones are kept."""
+        recipe = recipe_of(candidate)
+        runner = self.engines.pop(recipe, None)
+        if runner is None:
+            self._make_room()
+            began = time.perf_counter()
+            runner = candidate.runtime.prepare(Making(self, candidate))
+            self.seconds[recipe] = time.perf_counter() - began
+        self.engines[recipe] = runner
+        return runner
+
+    def is_built(self, candidate: Candidate) -> bool:
+        """Whether it is in memory."""
+        return made_by(candidate) in self.built or recipe_of(candidate) in self.engines
+
+    def forget(self) -> None:
+        """Let go of all compressed models."""
+        self.built.clear()
+        self.engines.clear()
 
     def name(self, candidate: Candidate, *more: object) -> str | None:
         """What tells the candidate's model from all others, and ``more``; None where something cannot be described, or
@@ -109,7 +145,7 @@ class Recipes:
         if self.problem.cache is None:
             return None
         try:
-            return digest(self._circumstances, recipe_of(candidate), *more)
+            return digest(self._circumstances, recipe_of(candidate), candidate.runtime.versions(), *more)
         except Indescribable:
             return None
 
@@ -127,7 +163,7 @@ class Recipes:
         baseline = recipe_of(self.problem.baseline)
         return [code(), versions, numerics, self.problem.model.content_hash(), held.hexdigest(), baseline]
 
-    def _stored(self, recipe: Recipe) -> LoadedModel | None:
+    def _stored(self, recipe: Made) -> LoadedModel | None:
         """The model as it was made earlier."""
         cache, name = self.problem.cache, self._stored_name(recipe)
         folder = None if cache is None or name is None else cache.folder_of("compress", name)
@@ -142,7 +178,7 @@ class Recipes:
             return None
         return model
 
-    def _made(self, recipe: Recipe) -> LoadedModel:
+    def _made(self, recipe: Made) -> LoadedModel:
         statistics = self.statistics  # gathered once, for all
         began = time.perf_counter()
         model = self.compress(recipe, statistics)
@@ -156,7 +192,7 @@ class Recipes:
             cache.put_folder("compress", name, write)
         return model
 
-    def _stored_name(self, recipe: Recipe) -> str | None:
+    def _stored_name(self, recipe: Made) -> str | None:
         """None on GPUs, whose models are not written yet."""
         if self.problem.device.name != "cpu":
             return None
@@ -168,13 +204,37 @@ class Recipes:
         for recipe in list(sizes):
             if sum(sizes.values()) > KEPT_BYTES:
                 del self.built[recipe], sizes[recipe]
+        held = {id(model) for model in [self.baseline, *self.built.values()]}
+        engines = {recipe: one.stored_bytes for recipe, one in self.engines.items() if id(one) not in held}
+        for oldest in list(engines):
+            if sum(engines.values()) > KEPT_BYTES:
+                del self.engines[oldest], engines[oldest]
+
+    def folder(self, kind: str, name: str | None, write: Callable[[Path], None]) -> Path:
+        """That of the cache, filled where it is not there yet; one of this process where nothing is kept."""
+        cache = self.problem.cache
+        if cache is not None and name is not None:
+            if cache.folder_of(kind, name) is None:
+
+                def fill(new: Path) -> None:
+                    new.mkdir()
+                    write(new)
+
+                cache.put_folder(kind, name, fill)
+            found = cache.folder_of(kind, name)
+            if found is not None:
+                return found
+        self._scratch = self._scratch or TemporaryDirectory(prefix="paretune-")
+        new = Path(mkdtemp(dir=self._scratch.name))
+        write(new)
+        return new
 
     def shapes(self, candidate: Candidate) -> Footprint | None:
         """What a candidate will need, before it is built. None where only its accuracy will be measured, or where its
         code needs values.
         """
         key = (recipe_of(candidate), candidate.workload)
-        if not candidate.quantization.stored:
+        if not candidate.quantization.stored or not candidate.runtime.is_torch:
             return None
         if key not in self._footprints:
             model = sketch(self._skeleton, candidate, self.statistics, self.problem.device)
@@ -187,3 +247,44 @@ class Recipes:
     def prepare(self) -> None:
         """Load model and data, so that what is missing is said before the first trial."""
         _ = self.calibration
+
+
+@dataclass(frozen=True)
+class Making:
+    """What a runner of ``candidate`` is made of: see ``objectives.types.Materials``."""
+
+    recipes: Recipes
+    candidate: Candidate
+
+    @property
+    def tokenizer(self) -> Any:
+        """See ``objectives.types.Materials``."""
+        return self.recipes.source.tokenizer
+
+    @property
+    def threads(self) -> int:
+        """See ``objectives.types.Materials``."""
+        return torch.get_num_threads()
+
+    @property
+    def quantizer(self) -> Quantizer:
+        """See ``objectives.types.Materials``."""
+        return self.candidate.quantization
+
+    @property
+    def calibration(self) -> Domains:
+        """See ``objectives.types.Materials``."""
+        return self.recipes.calibration
+
+    def model(self) -> LoadedModel:
+        """See ``objectives.types.Materials``."""
+        return self.recipes.model(self.candidate)
+
+    def graph(self, *content: object, write: Callable[[Path], None]) -> Path:
+        """See ``objectives.types.Materials``."""
+        name = digest(code(), [version(name) for name in ("torch", "transformers")], *content)
+        return self.recipes.folder("graph", name, write)
+
+    def engine(self, write: Callable[[Path], None]) -> Path:
+        """See ``objectives.types.Materials``."""
+        return self.recipes.folder("engine", self.recipes.name(self.candidate, "engine"), write)

@@ -12,20 +12,23 @@ from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property
 
-from objectives.checkpoint import disk_bytes
 from objectives.errors import DoesNotFit
 from objectives.measuring.bench import Bench, Ran, Reference
 from objectives.measuring.fingerprint import digest, fingerprint
 from objectives.measuring.footprint import Footprint
 from objectives.measuring.ledger import gains, promises, verdict
 from objectives.measuring.roofline import Peaks, peaks
-from objectives.measuring.weighing import block_weights, stored_bytes, weigh
-from objectives.models import LoadedModel
+from objectives.measuring.weighing import block_weights, stored_bytes
+from objectives.quantization.round_to_nearest import RoundToNearest
 from objectives.recipes import Recipe, Recipes, recipe_of
-from objectives.types import Candidate, Workload
+from objectives.types import Candidate, Runner, Runtime, Workload
 
 DENSE_TRIES = 3
 """How often the dense model is timed at one workload while the machine is busy: all gains there hang on it."""
+
+
+REFERENCE = RoundToNearest(bits=32, predicts=False)
+"""How a runtime's own dense model is stored."""
 
 
 class Running:
@@ -35,6 +38,7 @@ class Running:
         self._recipes, self._problem = recipes, recipes.problem
         self._dense: dict[Workload, Mapping[str, float]] = {}
         self._dense_tries: dict[Workload, int] = {}
+        self._own: dict[tuple[Runtime, Workload], float] = {}
 
     @cached_property
     def _peaks(self) -> Peaks:
@@ -58,7 +62,7 @@ class Running:
             if reference == "sentinel":
                 self._bench.link()
             with self.parked(reference == "sentinel"):
-                runs = [(candidate.workload, self._recipes.model(candidate)) for _, candidate in own]
+                runs = [(candidate.workload, self._recipes.runner(candidate)) for _, candidate in own]
                 found |= dict(zip((index for index, _ in own), self._bench.confirm(runs, reference)))
         return [ran for _, ran in sorted(found.items())]
 
@@ -73,7 +77,7 @@ class Running:
             if shapes is None:
                 continue
             recipe = recipe_of(candidate)
-            weights[recipe] = 0 if recipe in self._recipes.built else shapes.weights
+            weights[recipe] = 0 if self._recipes.is_built(candidate) else shapes.weights
             run = max(run, shapes.peak - shapes.weights)
             if count and sum(weights.values()) + run > free:
                 return count, reference
@@ -92,7 +96,7 @@ class Running:
         least: float | None = None,
     ) -> Ran:
         """Time and weigh the running model; ``weights``: its byte metrics; ``least``: see :meth:`Bench.run`."""
-        model, is_dense = self._recipes.model(candidate), self._recipes.is_dense(candidate)
+        model, is_dense = self._recipes.runner(candidate), self._recipes.is_dense(candidate)
         asked = None if is_dense else least  # the dense model is what others are compared with
         ran = self._ran(candidate.workload, model, reference, shapes, weights, asked)
         metrics, workload = dict(ran.metrics), candidate.workload
@@ -109,6 +113,8 @@ class Running:
             metrics |= gains(metrics, dense)
             if dense["contended"] and not is_dense:
                 notes.append("the dense model at this batch size was timed on a busy machine")
+            if not candidate.runtime.is_torch:
+                metrics |= self._own_gain(candidate, metrics, reference)
             if not is_dense:
                 facts |= verdict(metrics, model, max(workload.tokens_read, workload.batch_size))
         return replace(ran, metrics=metrics, facts=facts, notes=tuple(notes))
@@ -116,14 +122,14 @@ class Running:
     def _ran(
         self,
         workload: Workload,
-        model: LoadedModel,
+        model: Runner,
         reference: Reference | None,
         shapes: Footprint | None,
         weights: Mapping[str, float],
         least: float | None = None,
     ) -> Ran:
         ran = self._bench.run(workload, model, reference, shapes, least)
-        metrics = {**weights, **ran.metrics, "disk_bytes": float(disk_bytes(model))}
+        metrics = {**weights, **ran.metrics}
         metrics["peak_memory"] = metrics["weight_bytes"] + metrics["activation_peak"]
         if shapes is not None:
             metrics["predicted_peak"] = float(shapes.peak)
@@ -147,21 +153,35 @@ class Running:
                 return known
             dense = replace(self._problem.baseline, workload=workload)
             reference: Reference | None = None if dense == self._problem.baseline else "baseline"
-            weights = weigh(self._recipes.baseline, block_weights(self._recipes.source))
+            weights = self._recipes.baseline.weights(block_weights(self._recipes.source))
             ran = self._ran(workload, self._recipes.baseline, reference, None, weights)
             self._note_dense(workload, ran.metrics, reference)
         return self._dense[workload]
+
+    def _own_gain(
+        self, candidate: Candidate, metrics: Mapping[str, float], reference: Reference | None
+    ) -> dict[str, float]:
+        """Over the dense model in 32 bits in the same runtime at the same workload, which is timed once."""
+        dense = self._problem.baseline
+        own = replace(dense, quantization=REFERENCE, workload=candidate.workload, runtime=candidate.runtime)
+        if own.runtime.supports(own, self._problem.model.head, self._problem.device.name) is not None:
+            return {}
+        key = (candidate.runtime, candidate.workload)
+        if key not in self._own:
+            runs = [(candidate.workload, self._recipes.runner(own))]
+            self._own[key] = self._bench.confirm(runs, reference or "baseline")[0].metrics["speedup"]
+        return {"runtime_speedup": self._own[key], "own_speedup": metrics["speedup"] / self._own[key]}
 
     def reference(self, candidate: Candidate, shapes: Footprint | None) -> Reference | None:
         """What a candidate is timed beside. Raises DoesNotFit."""
         if candidate == self._problem.baseline:
             return None
         asked = self._problem.timing.reference
-        there = recipe_of(candidate) in self._recipes.built
+        there = self._recipes.is_built(candidate)
         needed = 0 if shapes is None else shapes.peak - (shapes.weights if there else 0)
         free = self._problem.device.free_memory()
         if needed > free and self._recipes.built and not there:  # of what we hold ourselves
-            self._recipes.built.clear()
+            self._recipes.forget()
             gc.collect()
             free = self._problem.device.free_memory()
         if needed <= free:

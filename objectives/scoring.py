@@ -45,7 +45,7 @@ class Scorer:
         if known is not None and (known.total is None or self._is_enough(known, gate)):
             self._scores[recipe] = known
             return Scored(known, 0.0, saved)
-        self._recipes.model(candidate)  # making it is another stage
+        self._recipes.runner(candidate)  # making it is another stage
         began = time.perf_counter()
         score = self._extended(candidate, known, gate)
         seconds = time.perf_counter() - began
@@ -68,7 +68,7 @@ class Scorer:
             race = contest(self.baseline(), *self._asked(gate))
             if race is not None:
                 return self._raced(task, candidate, known, race)
-        return task.evaluate(self._recipes.model(candidate))
+        return task.evaluate(self._recipes.runner(candidate))
 
     def _asked(self, gate: Gate) -> tuple[float, float]:
         return gate.floor(self.baseline().accuracy), gate.error
@@ -87,7 +87,7 @@ class Scorer:
         if known is not None:
             parts.append(known)
             race.see(gains(known, baseline))
-        for part in task.parts(self._recipes.model(candidate), order[0 if known is None else len(known.examples) :]):
+        for part in task.parts(self._recipes.runner(candidate), order[0 if known is None else len(known.examples) :]):
             parts.append(part)
             if not all(map(math.isfinite, part.examples)):  # whatever the others are, the accuracy is no number
                 return replace(merged(parts), accuracy=math.nan, total=len(order))

@@ -10,14 +10,18 @@ are in base units: seconds, bytes, tokens/s, fractions in [0, 1].
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 from objectives.recovery.off import Off
+from objectives.runtime.torch import Torch
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    import torch
     from torch import Tensor, nn
 
     from objectives.blocks import Unit
@@ -271,6 +275,134 @@ class Rounding(Protocol):
         """Codes of ``weight`` [out, in]; ``moment``: of its inputs."""
 
 
+Lap = Callable[[Phase, object], None]
+"""Told where a phase of a run ends, and what stays alive between phases: see :class:`Watch`."""
+
+
+class Runner(Protocol):
+    """A model that is ready to run, whatever engine runs it: what tasks score and workloads time.
+
+    Tensors go in and come out where :attr:`device` is; ids are int64 [rows, tokens], ``mask`` is 1 where a token counts
+    (padding on the right for encoders, on the left for decoders) and None where all do.
+    """
+
+    @property
+    def head(self) -> Head:
+        """The kind of model."""
+
+    @property
+    def tokenizer(self) -> Any:
+        """That of transformers."""
+
+    @property
+    def vocabulary(self) -> int:
+        """Number of token ids."""
+
+    @property
+    def stored_bytes(self) -> int:
+        """Of all weights."""
+
+    @property
+    def notes(self) -> Sequence[str]:
+        """What was not done as asked."""
+
+    @property
+    def simulated(self) -> bool:
+        """Whether some weights are only rounded or masked, and stored in no fewer bits."""
+
+    @property
+    def predicted_loss(self) -> float:
+        """Nats per token that the methods expect to have cost; NaN where one cannot tell."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where inputs belong."""
+
+    def encode(self, ids: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Encoders: last hidden states [rows, tokens, width]."""
+
+    def logits(self, ids: Tensor) -> Tensor:
+        """Decoders: of the token after every one [rows, tokens, vocabulary]."""
+
+    def prefill(self, ids: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Any]:
+        """Decoders: logits of the token after the last [rows, vocabulary], and the cache to go on from."""
+
+    def step(self, ids: Tensor, cache: Any) -> tuple[Tensor, Any]:
+        """Decoders: as ``prefill``, one more token [rows, 1] for every row; the cache that was given is used up."""
+
+    def generate(self, ids: Tensor, new_tokens: int, mask: Tensor | None = None, lap: Lap | None = None) -> Tensor:
+        """Decoders: ``new_tokens`` more for every row, greedily [rows, new_tokens]; whether one ends a text is not
+        looked at. ``lap`` is told after every pass.
+        """
+
+    def memory(self, workload: Workload, device: Device) -> Memory:
+        """What running ``workload`` adds to the model's stored weights."""
+
+    def weights(self, dense_weights: int) -> Mapping[str, float]:
+        """Byte metrics; ``dense_weights``: number of weights in the block linears before pruning."""
+
+
+@runtime_checkable
+class Runtime(Protocol):
+    """An engine that runs models. Immutable; importing it, building it and asking it imports no engine.
+
+    Life: ``supports`` and ``requirements`` are asked by the driver, before any work; ``storage`` says how the model is
+    to be compressed for it; then ``prepare`` makes it ready to run.
+    """
+
+    @property
+    def name(self) -> str:
+        """As in ``conf/runtime``."""
+
+    @property
+    def is_torch(self) -> bool:
+        """Whether it runs the packed model itself: torch's predictions of memory and work hold then."""
+
+    def requirements(self) -> str | None:
+        """What to install, where something is missing: one line."""
+
+    def supports(self, candidate: Candidate, head: Head, device: str) -> str | None:
+        """Why it cannot run ``candidate``, in a line; None where it can, as far as one knows without the model."""
+
+    def storage(self, quantizer: Quantizer) -> Quantizer:
+        """The quantiser whose codes it can store, nearest to the one asked for."""
+
+    def versions(self) -> Mapping[str, str]:
+        """Of what it is made of, by package."""
+
+    def prepare(self, materials: Materials) -> Runner:
+        """Ready to run. Raises Unsupported for a model that it turns out not to run."""
+
+
+class Materials(Protocol):
+    """What a runner is made of, and where a runtime keeps what it makes, by content."""
+
+    @property
+    def tokenizer(self) -> Any:
+        """Of the checkpoint."""
+
+    @property
+    def threads(self) -> int:
+        """That may compute at once."""
+
+    @property
+    def quantizer(self) -> Quantizer:
+        """What the candidate asks for: the model's own may differ, see :meth:`Runtime.storage`."""
+
+    @property
+    def calibration(self) -> Domains:
+        """Token batches by domain."""
+
+    def model(self) -> LoadedModel:
+        """The compressed model; not to be changed."""
+
+    def graph(self, *content: object, write: Callable[[Path], None]) -> Path:
+        """The folder of that content; ``write`` fills a new one where there is none yet."""
+
+    def engine(self, write: Callable[[Path], None]) -> Path:
+        """The folder of this candidate's model in this runtime, made likewise."""
+
+
 class Workload(Protocol):
     """How a model is run when it is timed."""
 
@@ -293,7 +425,7 @@ class Workload(Protocol):
     def excerpts(self) -> Mapping[Phase, Workload]:
         """By phase, a shorter run whose last lap of that phase is as large as any of this one's."""
 
-    def run(self, model: LoadedModel, watch: Watch) -> None:
+    def run(self, model: Runner, watch: Watch) -> None:
         """Run one batch on ``model``, telling ``watch`` where its phases end."""
 
 
@@ -308,7 +440,7 @@ class Task(Protocol):
     def calibration(self, model: LoadedModel) -> Domains:
         """Token batches (int64, [rows, tokens], no padding) by domain, which evaluation never sees."""
 
-    def evaluate(self, model: LoadedModel) -> Score:
+    def evaluate(self, model: Runner) -> Score:
         """Score ``model``; the examples and their order are the same at every call."""
 
 
@@ -316,7 +448,7 @@ class Task(Protocol):
 class Divisible(Task, Protocol):
     """A task that can score some of its examples, each by itself."""
 
-    def parts(self, model: LoadedModel, order: Sequence[int]) -> Iterator[Score]:
+    def parts(self, model: Runner, order: Sequence[int]) -> Iterator[Score]:
         """Scores of a few examples at a time, numbered as in ``evaluate``, in this order; one may stop early.
 
         All of them together, in any order, are what ``evaluate`` gives.
@@ -377,3 +509,4 @@ class Candidate:
     quantization: Quantizer
     workload: Workload
     recovery: Recovery = field(default_factory=Off)
+    runtime: Runtime = field(default_factory=Torch)

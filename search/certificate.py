@@ -23,6 +23,7 @@ from search.records import TrialRecord
 from search.space import Cell
 
 MEASURED, INFEASIBLE, FAILED, MUST_FAIL = "measured", "infeasible", "failed", "must fail"
+UNSUPPORTED = "unsupported"
 ASSUMED, DOMINATED, OPEN, UNDECIDED = "assumed infeasible", "dominated", "open", "undecided"
 
 
@@ -175,6 +176,8 @@ class _Writer:
     def standing(self, index: int) -> Standing:
         """Of the cell of that number."""
         cell, trial = self.grid.cell(index), self.trials.get(index)
+        if index in self.grid.outside:
+            return Standing(cell, UNSUPPORTED, None, self.grid.outside[index])
         chance = float(self.outlook.feasible[index] * self.outlook.gain[index])
         done = trial is not None and trial.state == "complete"
         missed = self.known.verdicts[self.grid.recipes[index]] == -1

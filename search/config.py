@@ -27,16 +27,20 @@ from search.executors.protocol import Executor
 from search.floor import AccuracyFloor
 from search.samplers.distinct import DistinctSampler
 from search.samplers.frontier import Informed
-from search.space import PARTS, Cell, Space, build_space
+from search.space import CHOSEN, PARTS, Cell, Space, build_space
 from search.stopping import Limits
 from search.tracking.protocol import Tracker
 from search.tradeoff import Tradeoff
+from search.unsupported import without_unsupported
 
-DEFINITION = ("model", "task", "accuracy_floor", *PARTS, "space", "objectives", "timing", "device")
+DEFINITION = ("model", "task", "accuracy_floor", *PARTS, "runtimes", "space", "objectives", "timing", "device")
 """The keys that make two studies the same study."""
 
 _NAMED = (*DEFINITION, "sampler", "seed")
 """The keys behind the hash in a default study name: a sweep over samplers or seeds makes several studies."""
+
+_DEFAULTS: Mapping[str, Any] = {"runtime": {"_target_": "objectives.runtime.torch.Torch"}, "runtimes": {}}
+"""Of studies that were stored before there were runtimes."""
 
 _KINDS = {
     "model": "load",
@@ -50,7 +54,7 @@ _KINDS = {
 }
 """What the object of each key must be able to do."""
 
-_OTHERS = {*PARTS, "space", "sampler", "first", "cache", "allow_targets", "hydra", "experiment"}
+_OTHERS = {*PARTS, "runtimes", "space", "sampler", "first", "cache", "allow_targets", "hydra", "experiment"}
 
 Text = Annotated[str, Field(strict=True, min_length=1)]
 
@@ -109,7 +113,7 @@ class StudyConfig:
     @property
     def definition(self) -> dict[str, Any]:
         """What a stored study must agree with to be resumed."""
-        found = {key: self.resolved[key] for key in DEFINITION}
+        found = {key: _defining(self.resolved)[key] for key in DEFINITION}
         return {**found, "device": {"name": self.device.name, **found["device"]}}
 
 
@@ -118,13 +122,15 @@ def build_config(resolved: Mapping[str, Any], swept: str = "") -> StudyConfig:
 
     ``swept``: in a multirun, what tells this job from the others; appended to an explicit study name.
     """
+    resolved = {**_DEFAULTS, **resolved}
     _require_keys(resolved)
     scalars = _scalars(resolved)
     allowed = (*ALLOWED, *_admitted(resolved.get("allow_targets") or []))
     parts = {key: _part(resolved[key], key, allowed) for key in _KINDS}
-    space = build_space(resolved["space"], {part: resolved[part] for part in PARTS}, allowed)
+    space = build_space(resolved["space"], {part: resolved[part] for part in PARTS}, allowed, resolved["runtimes"])
     _check_kinds(parts["model"], parts["task"], space)
     _check_widths(space, parts["device"])
+    space = without_unsupported(space, parts["model"].head, parts["device"])
     _check_clock(parts["timing"], parts["device"])
     sampler = _sampler(resolved["sampler"], allowed)
     sampler(0)
@@ -267,8 +273,16 @@ def _first(listed: Any, space: Space) -> tuple[Cell, ...]:
 def _study_name(scalars: Scalars, resolved: Mapping[str, Any], swept: str) -> str:
     if scalars.study_name:
         return f"{scalars.study_name}-{swept}" if swept else scalars.study_name
-    named = json.dumps({key: resolved[key] for key in _NAMED}, sort_keys=True)
+    defining = _defining(resolved)
+    named = json.dumps({key: defining[key] for key in _NAMED}, sort_keys=True)
     return f"{scalars.project}-{hashlib.sha256(named.encode()).hexdigest()[:8]}"
+
+
+def _defining(resolved: Mapping[str, Any]) -> dict[str, Any]:
+    """Of the runtimes those only that the space may choose."""
+    tree = resolved["space"].get(CHOSEN)
+    names = (tree.get("name") or ()) if isinstance(tree, Mapping) else tree or ()
+    return {**resolved, "runtimes": {name: resolved["runtimes"].get(name) for name in names}}
 
 
 def _absolute_sqlite(url: str) -> str:

@@ -88,7 +88,7 @@ class Findings:
     def known(self) -> Known:
         """What the trials say of the grid."""
         if self._evidence is None:
-            self._evidence = Evidence(Grid(self._config.space.axes), self._config.objectives, self.judge.floor)
+            self._evidence = Evidence(Grid.of(self._config.space), self._config.objectives, self.judge.floor)
             for record in self.read():
                 if record.cached_from is None:
                     self._evidence.add(record)

@@ -102,7 +102,7 @@ def _certificate(
     config: StudyConfig, records: tuple[TrialRecord, ...], front: ParetoFront, losses: Sequence[float] | None
 ) -> Certificate | None:
     """As sure as the study asked for, where its sampler knows how sure that is."""
-    grid, sampler = Grid(config.space.axes), config.sampler(0)
+    grid, sampler = Grid.of(config.space), config.sampler(0)
     if isinstance(sampler, FrontierSampler):
         return certify(
             grid, records, front, sampler.error, sampler.resolution, sampler.tolerance, hint_from(config, losses)

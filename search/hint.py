@@ -37,9 +37,7 @@ def hint_from(config: StudyConfig, losses: Sequence[float] | None = None) -> Hin
     Raises ConfigError for a study that is no help.
     """
     name = config.warm_start
-    found = (
-        Hint() if name is None else hint_of(Grid(config.space.axes), config.objectives, _records(config, name), name)
-    )
+    found = Hint() if name is None else hint_of(Grid.of(config.space), config.objectives, _records(config, name), name)
     return found if losses is None else replace(found, losses=np.array(losses))
 
 

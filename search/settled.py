@@ -17,14 +17,14 @@ Key = tuple[tuple[str, object], ...]
 
 
 class Settled:
-    """Cells that are measured, failed for good or again and again, or must fail like another (told of spaces that can
-    be enumerated).
+    """Cells that are measured, left out, failed for good or again and again, or must fail like another (told of spaces
+    that can be enumerated).
     """
 
     def __init__(self, space: Space, records: Iterable[TrialRecord]) -> None:
-        self._space, self._grid = space, Grid(space.axes)
+        self._space, self._grid = space, Grid.of(space)
         self._by_cell: dict[Key, TrialRecord] = {}
-        self._cells: set[Key] = set()
+        self._cells = {_key(self._grid.cell(index)) for index in self._grid.outside}
         self._failed = Counter[Key]()
         for record in records:
             self.add(record)

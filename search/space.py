@@ -21,10 +21,13 @@ from search.errors import ConfigError
 from search.records import Value
 
 Cell = Mapping[str, Value]
-PARTS = ("pruning", "quantization", "workload", "recovery")
+PARTS = ("pruning", "quantization", "workload", "recovery", "runtime")
+"""In the order of the candidate's fields."""
+CHOSEN = "runtime"
+"""The part of which an axis may choose the class, by its name in ``runtimes``."""
 _NEUTRAL: Mapping[str, Value] = {
     "pruning.ratio": 0.0, "pruning.attention_ratio": 0.0, "pruning.ffn_ratio": 0.0, "quantization.bits": 16,
-    "recovery.seconds": 0.0, "quantization.embeddings": 16,
+    "recovery.seconds": 0.0, "quantization.embeddings": 16, "runtime": "torch",
 }  # fmt: skip
 
 
@@ -65,11 +68,17 @@ class Axis:
 
 @dataclass(frozen=True)
 class Space:
-    """Axes over a base configuration ``parts`` (the yaml nodes of :data:`PARTS`)."""
+    """Axes over a base configuration ``parts`` (the yaml nodes of :data:`PARTS`).
+
+    ``runtimes``: nodes that an axis ``runtime`` may choose by name. ``outside``: why a cell, by its values in the order
+    of the axes, is left out.
+    """
 
     axes: tuple[Axis, ...]
     parts: Mapping[str, Any]
     allowed: Sequence[str] = ALLOWED
+    runtimes: Mapping[str, Any] = field(default_factory=dict)
+    outside: Mapping[tuple[Value, ...], str] = field(default_factory=dict, compare=False, repr=False)
     _built: dict[tuple[str, tuple[tuple[str, Value], ...]], Any] = field(
         default_factory=dict, compare=False, repr=False
     )
@@ -124,37 +133,83 @@ class Space:
         return self.candidate(self.baseline())
 
     def _part(self, part: str, cell: Cell) -> Any:
-        mine = {path: value for path, value in cell.items() if path.startswith(part + ".")}
+        mine = {path: value for path, value in cell.items() if path == part or path.startswith(part + ".")}
         key = (part, tuple(mine.items()))
         if key not in self._built:
-            node = dict(self.parts[part])
-            node.update({path.removeprefix(part + "."): value for path, value in mine.items()})
-            self._built[key] = build(node, part, self.allowed)
+            node = dict(self._node(part, mine.pop(part, None)))
+            varied = {path.removeprefix(part + "."): value for path, value in mine.items()}
+            if part == CHOSEN:
+                varied = {name: value for name, value in varied.items() if self._has(node, name)}
+            self._built[key] = build({**node, **varied}, part, self.allowed)
         return self._built[key]
+
+    def _node(self, part: str, name: Value) -> Mapping[str, Any]:
+        """The yaml node of a part; of one that is chosen by name, as it is configured where it is that one."""
+        own: Mapping[str, Any] = self.parts[part]
+        if name is None or name == self._own_runtime:
+            return own
+        if name not in self.runtimes:
+            known = ", ".join(sorted({str(self._own_runtime), *self.runtimes}))
+            raise ConfigError(f"{part}: unknown{nearest(str(name), list(self.runtimes))}; known: {known}; got {name!r}")
+        chosen: Mapping[str, Any] = self.runtimes[str(name)]
+        return chosen
+
+    @property
+    def _own_runtime(self) -> Value:
+        """The name of the runtime that is configured."""
+        name: Value = self._part(CHOSEN, {}).name
+        return name
+
+    def _has(self, node: Mapping[str, Any], name: str) -> bool:
+        return name in getattr(target_of(node, CHOSEN, self.allowed), "__dataclass_fields__", {})
+
+    def misplaced(self, cell: Cell) -> str | None:
+        """A setting of ``cell`` that its runtime does not have, in words; at its first value it says nothing."""
+        node = self._node(CHOSEN, cell.get(CHOSEN))
+        for axis in self.axes:
+            part, _, name = axis.path.partition(".")
+            if part == CHOSEN and name and cell[axis.path] != axis.first and not self._has(node, name):
+                return f"has no {name}"
+        return None
 
     def fixed(self) -> dict[str, Value]:
         """Scalar settings of the candidate that are not searched, by dotted path."""
         searched = {axis.path for axis in self.axes}
         found = {f"{part}.{name}": value for part in PARTS for name, value in self.parts[part].items()}
+        found[CHOSEN] = self._own_runtime
+        if CHOSEN in searched:  # what is configured for one of several
+            found = {path: value for path, value in found.items() if not path.startswith(f"{CHOSEN}.")}
         return {path: value for path, value in found.items() if path not in searched and not path.endswith("_target_")}
 
 
-def build_space(tree: Mapping[str, Any], parts: Mapping[str, Any], allowed: Sequence[str] = ALLOWED) -> Space:
-    """Check the ``space`` tree against the candidate's ``parts`` and build it. Raises ConfigError."""
+def build_space(
+    tree: Mapping[str, Any],
+    parts: Mapping[str, Any],
+    allowed: Sequence[str] = ALLOWED,
+    runtimes: Mapping[str, Any] | None = None,
+) -> Space:
+    """Check the ``space`` tree against the candidate's ``parts`` and build it. Raises ConfigError.
+
+    ``runtimes``: what ``space.runtime: [names]``, or ``space.runtime.name``, may choose from.
+    """
     axes = []
+    runtimes = runtimes or {}
     if not isinstance(tree, Mapping):
         raise ConfigError(f"space: expected a mapping with {', '.join(PARTS)}, got {tree!r}")
     for part, names in tree.items():
         if part not in PARTS:
             raise ConfigError(f"space.{part}: unknown part{nearest(part, PARTS)}; known: {', '.join(PARTS)}")
+        if part == CHOSEN and isinstance(names, list):
+            names = {"name": names}
         if names is not None and not isinstance(names, Mapping):
             raise ConfigError(f"space.{part}: expected settings with lists of values, got {names!r}")
         for name, values in (names or {}).items():
             if values is not None:
-                axes.append(_axis(f"{part}.{name}", values, parts, allowed))
+                path = part if (part, name) == (CHOSEN, "name") else f"{part}.{name}"
+                axes.append(_axis(path, values, parts, allowed, runtimes))
     if not axes:
         raise ConfigError("space: nothing to vary; give at least one list, e.g. space.pruning.ratio=[0,0.1,0.2]")
-    space = Space(tuple(axes), parts, allowed)
+    space = Space(tuple(axes), parts, allowed, runtimes)
     for axis in axes:
         for value in axis.values:
             try:
@@ -164,10 +219,13 @@ def build_space(tree: Mapping[str, Any], parts: Mapping[str, Any], allowed: Sequ
     return space
 
 
-def _axis(path: str, values: Any, parts: Mapping[str, Any], allowed: Sequence[str]) -> Axis:
-    if not _has_field(parts, path, allowed):
-        part, _, name = path.partition(".")
-        fields = _fields(parts, part, allowed)
+def _axis(
+    path: str, values: Any, parts: Mapping[str, Any], allowed: Sequence[str], runtimes: Mapping[str, Any]
+) -> Axis:
+    part, _, name = path.partition(".")
+    nodes = [parts[part], *(runtimes.values() if part == CHOSEN else ())]
+    fields = sorted({field for node in nodes for field in _fields(node, part, allowed)})
+    if path != CHOSEN and name not in fields:
         raise ConfigError(f"space.{path}: no such setting{nearest(name, fields)}; {part} has: {', '.join(fields)}")
     listed = values if isinstance(values, list) else [values]
     if not listed or any(isinstance(value, (list, dict)) for value in listed):
@@ -178,11 +236,5 @@ def _axis(path: str, values: Any, parts: Mapping[str, Any], allowed: Sequence[st
     return Axis(path, tuple(sorted(listed)), listed[0]) if axis.is_ordinal else axis
 
 
-def _has_field(parts: Mapping[str, Any], path: str, allowed: Sequence[str]) -> bool:
-    part, _, name = path.partition(".")
-    return name in _fields(parts, part, allowed)
-
-
-def _fields(parts: Mapping[str, Any], part: str, allowed: Sequence[str]) -> list[str]:
-    target = target_of(parts[part], part, allowed)
-    return list(getattr(target, "__dataclass_fields__", {}))
+def _fields(node: Mapping[str, Any], part: str, allowed: Sequence[str]) -> list[str]:
+    return list(getattr(target_of(node, part, allowed), "__dataclass_fields__", {}))

@@ -32,7 +32,8 @@ from search.config import StudyConfig
 from search.confirmation import Confirmation, Retimed
 from search.errors import ConfigError, StudyConflict
 from search.records import TrialRecord
-from search.samplers.distinct import GRID
+from search.samplers.distinct import GRID, OUTSIDE
+from search.space import Space
 
 log = logging.getLogger(__name__)
 optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -117,7 +118,13 @@ def _define(study: Study, config: StudyConfig) -> None:
     study.set_user_attr(UID, str(uuid.uuid4()))
     study.set_user_attr(CONFIG, _plain(config.resolved))
     study.set_user_attr(GRID, {axis.parameter: _choices(axis) for axis in config.space.axes})
+    study.set_user_attr(OUTSIDE, _outside(config.space))
     study.set_user_attr(DEFINITION, _plain(config.definition))
+
+
+def _outside(space: Space) -> list[list[Any]]:
+    """Cells that are left out, as Optuna's parameters in the order of the grid."""
+    return [[axis.sampled(value) for axis, value in zip(space.axes, values)] for values in space.outside]
 
 
 def _choices(axis: Any) -> list[Any]:

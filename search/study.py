@@ -19,7 +19,7 @@ from optuna.study import Study
 from optuna.trial import Trial, TrialState
 
 from objectives.errors import ObjectiveError
-from objectives.types import Candidate, Gate, Measurement, Outcome
+from objectives.types import Candidate, Failure, Gate, Measurement, Outcome, Reason
 from search import store
 from search.config import StudyConfig
 from search.confirmation import Confirmation, confirm_front, is_timed, time_again
@@ -37,6 +37,7 @@ from search.signals import interrupted, sigterm_interrupts
 from search.space import Cell
 from search.stopping import GROWTH, StopReason
 from search.tracking.protocol import Mirror, StudyHeader
+from search.unsupported import reason_against
 
 log = logging.getLogger(__name__)
 
@@ -181,7 +182,7 @@ class Loop:
         """Tell the sampler what it needs to know, and measure what the user wants first."""
         sampler = self.study.sampler
         if isinstance(sampler, Informed):
-            grid = Grid(self.config.space.axes)
+            grid = Grid.of(self.config.space)
             sampler.inform(grid, self.found.known, hint_from(self.config, self._losses(runner, grid)))
         for cell in self._first():
             if self.found.settled.by(cell) is None and self._limit() is None:
@@ -288,8 +289,11 @@ class Loop:
         return record
 
     def _evaluate(self, runner: Runner, cell: Cell, is_baseline: bool) -> Outcome:
-        space = self.config.space
+        space, config = self.config.space, self.config
         candidate = space.baseline_candidate() if is_baseline else space.candidate(cell)
+        reason = None if is_baseline else reason_against(space, cell, config.model.head, config.device)
+        if reason is not None:  # of a space too large to be told beforehand
+            return Failure(Reason.UNSUPPORTED, reason)
         gate = None if is_baseline else self._gate()
         return runner.evaluate(candidate, gate).result()
 

@@ -171,7 +171,7 @@ def test_budgets_and_simulated_widths_can_be_searched(overrides: tuple[str, ...]
 
 def test_a_width_that_is_not_stored_is_refused_not_left_out() -> None:
     said = message("space.quantization.bits=[16,3]")
-    assert said.startswith("space.quantization.bits: cpu stores [4, 8, 16], got 3; quantization.simulate=true")
+    assert said.startswith("space.quantization.bits: cpu stores [4, 8, 16, 32], got 3; quantization.simulate=true")
     assert "got 5.0" in message("quantization=mixed", "quantization.widths=[4,3]", "space.quantization.bits=[5.0]")
 
 

@@ -40,7 +40,7 @@ class Cpu:
     @property
     def bits(self) -> frozenset[int]:
         """See ``objectives.types.Device``."""
-        return frozenset({16, 8, 4})
+        return frozenset({32, 16, 8, 4})
 
     def start(self) -> None:
         """Set up the process that evaluates."""
@@ -65,10 +65,13 @@ class Cpu:
     def pack(self, linear: nn.Linear, bits: int, codes: Codes | None, scheme: Scheme) -> nn.Module:
         """See ``objectives.types.Device``."""
         from objectives.packing.bf16 import Bf16Linear
+        from objectives.packing.fp32 import Fp32Linear
         from objectives.packing.int4 import Int4Linear
         from objectives.packing.int8 import Int8Linear, Int8WeightLinear
 
         bias = None if linear.bias is None else linear.bias.detach()
+        if bits == 32:
+            return Fp32Linear.from_linear(linear)
         if bits == 16:
             return Bf16Linear.from_linear(linear)
         if bits == 8 and scheme == "fp8":
@@ -98,18 +101,26 @@ class Cpu:
         pack_embeddings_(model)
 
     def place_(self, model: LoadedModel) -> None:
-        """Make everything that is not yet packed run in the CPU's compute dtype; weights stay in bf16."""
+        """Make everything that is not yet packed run in the CPU's compute dtype; weights stay in bf16.
+
+        A model whose linears have 32 bits has them throughout.
+        """
+        import torch
         from torch import nn
 
         from objectives.packing.bf16 import Bf16Linear
         from objectives.packing.capability import cpu_kernels
+        from objectives.packing.fp32 import Fp32Linear
         from objectives.packing.linear import PackedLinear
 
-        dtype = cpu_kernels().compute_dtype
+        wide = any(isinstance(module, Fp32Linear) for module in model.module.modules())
+        dtype, kind = (torch.float32, Fp32Linear) if wide else (cpu_kernels().compute_dtype, Bf16Linear)
         for name, module in list(model.module.named_modules()):
             if isinstance(module, nn.Linear):
-                model.module.set_submodule(name, Bf16Linear.from_linear(module))
+                model.module.set_submodule(name, kind.from_linear(module))
             elif isinstance(module, nn.Embedding):
+                if wide:
+                    module.weight.data = module.weight.data.float()
                 module.register_forward_hook(lambda _module, _inputs, output: output.to(dtype))
             elif not isinstance(module, PackedLinear):
                 for parameter in module.parameters(recurse=False):

@@ -80,6 +80,7 @@ class Cuda:
             Int8WeightOnlyConfig,
             quantize_,
         )
+        from torchao.quantization.quantize_.workflows import Int4PackingFormat
 
         holder = nn.Sequential(linear)
         if bits == 8 and scheme == "fp8":
@@ -91,7 +92,9 @@ class Cuda:
             raise Unsupported("quantization: no CUDA kernel here scales its inputs, as awq asks; use gptq")
         elif codes is not None:
             group = linear.in_features // codes.scale.shape[1]
-            quantize_(holder, Int4WeightOnlyConfig(group_size=group, int4_packing_format="tile_packed_to_4d"))
+            quantize_(
+                holder, Int4WeightOnlyConfig(group_size=group, int4_packing_format=Int4PackingFormat.TILE_PACKED_TO_4D)
+            )
         else:
             raise Unsupported(f"no CUDA kernel stores {bits} bits")
         packed: nn.Module = holder[0]

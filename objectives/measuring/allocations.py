@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from transformers.cache_utils import EncoderDecoderCache
 
+from objectives.models import Padded
 from objectives.types import Phase
 
 os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # read when the profiler first starts: it would report every start
@@ -75,6 +76,8 @@ def cache_bytes(held: object) -> int:
 
 
 def _tensors(held: object) -> Iterator[torch.Tensor]:
+    if isinstance(held, Padded):
+        held = held.cache
     if isinstance(held, EncoderDecoderCache):
         yield from (*_tensors(held.self_attention_cache), *_tensors(held.cross_attention_cache))
         return

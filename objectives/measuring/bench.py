@@ -21,7 +21,7 @@ from objectives.measuring.pace import Pace
 from objectives.measuring.roofline import Peaks, limit
 from objectives.measuring.sentinel import Sentinel
 from objectives.models import LoadedModel
-from objectives.types import Device, Phase, Timing, Workload
+from objectives.types import Device, Phase, Runner, Timing, Workload
 
 Reference = Literal["baseline", "sentinel"]
 """What a candidate takes turns with."""
@@ -59,7 +59,7 @@ class Bench:
         self._baseline_over_sentinel: Estimate | None = None
         self._meter: EnergyMeter | None = find_meter(device.name, getattr(device, "index", 0))
 
-    def timed(self, workload: Workload, model: LoadedModel) -> Callable[[], Timing]:
+    def timed(self, workload: Workload, model: Runner) -> Callable[[], Timing]:
         """A run of ``workload`` that tells how long it took."""
 
         def run() -> Timing:
@@ -72,7 +72,7 @@ class Bench:
     def run(
         self,
         workload: Workload,
-        model: LoadedModel,
+        model: Runner,
         reference: Reference | None,
         shapes: Footprint | None,
         least: float | None = None,
@@ -89,7 +89,7 @@ class Bench:
         metrics |= {} if sampled.stopped == "behind" else self._energy(run, workload)
         return self._ran(sampled, -1, reference, metrics)
 
-    def confirm(self, runs: Sequence[tuple[Workload, LoadedModel]], reference: Reference) -> list[Ran]:
+    def confirm(self, runs: Sequence[tuple[Workload, Runner]], reference: Reference) -> list[Ran]:
         """Time several models against each other and ``reference``, in shared rounds; speed only."""
         timing = self._timing.for_many(len(runs))
         sampled = timing.time([self._references[reference], *(self.timed(*run) for run in runs)], self._pace)
@@ -139,8 +139,8 @@ class Bench:
         latency = median(timing.latency)
         return {"reference_latency": latency, "drift": latency / self._first.setdefault(name, latency)}
 
-    def _memory(self, workload: Workload, model: LoadedModel) -> dict[str, float]:
-        memory = self._device.memory(model, workload)
+    def _memory(self, workload: Workload, model: Runner) -> dict[str, float]:
+        memory = model.memory(workload, self._device)
         peaks = {f"activation_peak.{phase}": float(peak) for phase, peak in memory.peaks.items()}
         found = {"activation_peak": float(memory.peak), **(peaks if len(peaks) > 1 else {}), **memory.extra}
         return {**found, "cache_bytes": float(memory.cache)} if memory.cache else found

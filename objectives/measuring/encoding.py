@@ -10,7 +10,7 @@ from objectives.settings import FORBID, Count
 from objectives.types import Head, Phase, Watch
 
 if TYPE_CHECKING:
-    from objectives.models import LoadedModel
+    from objectives.types import Runner
 
 
 @settings(frozen=True, kw_only=True, config=FORBID)
@@ -39,7 +39,7 @@ class Encoding:
         """See ``objectives.types.Workload``."""
         return {"encode": self}
 
-    def run(self, model: LoadedModel, watch: Watch) -> None:
+    def run(self, model: Runner, watch: Watch) -> None:
         """See ``objectives.types.Workload``."""
         import torch
 
@@ -48,5 +48,5 @@ class Encoding:
         with torch.inference_mode():
             ids = prompts(model, self.batch_size, self.tokens)
             watch.start(laps=1)
-            model.module(input_ids=ids)
+            model.encode(ids)
             watch.lap("encode")

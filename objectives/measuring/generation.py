@@ -17,7 +17,7 @@ from objectives.settings import FORBID, Count
 from objectives.types import Head, Phase, Watch
 
 if TYPE_CHECKING:
-    from objectives.models import LoadedModel
+    from objectives.types import Runner
 
 
 @settings(frozen=True, kw_only=True, config=FORBID)
@@ -50,18 +50,13 @@ class Generation:
             found["decode"] = replace(self, prompt_tokens=self.prompt_tokens + self.new_tokens - 2, new_tokens=2)
         return found
 
-    def run(self, model: LoadedModel, watch: Watch) -> None:
+    def run(self, model: Runner, watch: Watch) -> None:
         """See ``objectives.types.Workload``; latency runs from the prompts to the last token."""
         import torch
 
         from objectives.measuring.prompts import prompts
 
-        cache = None
         with torch.inference_mode():
-            prompt = ids = prompts(model, self.batch_size, self.prompt_tokens)
+            ids = prompts(model, self.batch_size, self.prompt_tokens)
             watch.start(laps=self.new_tokens)
-            for step in range(self.new_tokens):
-                output = model.module(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
-                cache, ids = output.past_key_values, output.logits[:, -1].argmax(dim=-1, keepdim=True)
-                watch.lap("decode" if step else "prefill", cache)
-            del prompt  # kept so far: it was there before the run
+            model.generate(ids, self.new_tokens, lap=watch.lap)

@@ -16,7 +16,7 @@ from objectives.measuring.roofline import Peaks, limit
 from objectives.models import LoadedModel
 from objectives.packing.bf16 import Bf16Linear
 from objectives.packing.linear import PackedLinear
-from objectives.types import Workload
+from objectives.types import Runner, Workload
 
 LAUNCH_BOUND = 0.15
 """Below this share of the device's limit a run is made of calls rather than of work."""
@@ -55,7 +55,7 @@ def _operations(shapes: Footprint, workload: Workload) -> float:
     return sum(sum(work.operations.values()) * _laps(workload, phase) for phase, work in shapes.work.items())
 
 
-def verdict(metrics: Mapping[str, float], model: LoadedModel, rows: int) -> dict[str, str]:
+def verdict(metrics: Mapping[str, float], model: Runner, rows: int) -> dict[str, str]:
     """``realised_gain``: ``speed``, ``memory``, both or ``none``; ``no_realised_gain``: why there is none in what.
 
     ``rows``: of the largest product of the run. A gain in speed counts when its interval lies above 1.
@@ -72,8 +72,10 @@ def verdict(metrics: Mapping[str, float], model: LoadedModel, rows: int) -> dict
     return {**found, "no_realised_gain": "; ".join(missing)} if missing else found
 
 
-def _slow(metrics: Mapping[str, float], model: LoadedModel, rows: int) -> str:
+def _slow(metrics: Mapping[str, float], model: Runner, rows: int) -> str:
     """The likeliest reason for which a compressed model is not faster."""
+    if not isinstance(model, LoadedModel):
+        return f"this runtime's kernels take as long as torch's at {rows} rows"
     linears: list[nn.Module] = [block.linear(path) for block in model.blocks() for path in block.stack.block_linears]
     low = [each for each in linears if isinstance(each, PackedLinear) and not isinstance(each, Bf16Linear)]
     unpacked = [each for each in low if rows > each.kernel_rows]

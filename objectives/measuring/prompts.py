@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 import torch
 
 if TYPE_CHECKING:
-    from objectives.models import LoadedModel
+    from objectives.types import Runner
 
 
-def prompts(model: LoadedModel, rows: int, tokens: int) -> torch.Tensor:
+def prompts(model: Runner, rows: int, tokens: int) -> torch.Tensor:
     """Pseudo-random ids [rows, tokens], the same for every candidate; content does not change the work."""
     generator = torch.Generator().manual_seed(0)
-    ids = torch.randint(0, model.module.config.vocab_size, (rows, tokens), generator=generator)
-    return ids.to(model.module.device)
+    ids = torch.randint(0, model.vocabulary, (rows, tokens), generator=generator)
+    return ids.to(model.device)

@@ -14,7 +14,7 @@ from objectives.types import Head, Phase, Watch
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from objectives.models import LoadedModel
+    from objectives.types import Runner
 
 _ROWS = 64
 
@@ -41,7 +41,7 @@ class Sentinel:
         """See ``objectives.types.Workload``."""
         return {"encode": self}
 
-    def run(self, model: LoadedModel, watch: Watch) -> None:
+    def run(self, model: Runner, watch: Watch) -> None:
         """See ``objectives.types.Workload``; ``model`` is not touched."""
         rows = self._matrix[:_ROWS]
         watch.start(laps=1)

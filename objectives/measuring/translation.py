@@ -17,12 +17,10 @@ from typing import TYPE_CHECKING
 from pydantic.dataclasses import dataclass as settings
 
 from objectives.settings import FORBID, Count
-from objectives.types import Head, Phase, Watch
+from objectives.types import Head, Phase, Runner, Watch
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
-
-    from objectives.models import LoadedModel
 
 
 @settings(frozen=True, kw_only=True, config=FORBID)
@@ -60,12 +58,14 @@ class Translation:
             found["decode"] = replace(self, decoder_tokens=self.decoder_tokens + self.new_tokens - 2, new_tokens=2)
         return found
 
-    def run(self, model: LoadedModel, watch: Watch) -> None:
+    def run(self, model: Runner, watch: Watch) -> None:
         """See ``objectives.types.Workload``; latency runs from the sources to the last token."""
         import torch
 
         from objectives.measuring.prompts import prompts
+        from objectives.models import LoadedModel
 
+        assert isinstance(model, LoadedModel)  # no other runtime takes encoder-decoders
         module, cache = model.module, None
         with torch.inference_mode(), _last_token_only(module.get_output_embeddings()):
             sources = prompts(model, self.batch_size, self.source_tokens)

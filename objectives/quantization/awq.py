@@ -31,9 +31,10 @@ ALPHAS = tuple(step / 10 for step in range(11))
 class Awq:
     """Store block weights in ``bits``; all settings as for round to nearest."""
 
-    bits: Literal[16, 8, 4, 3, 2] = 16
+    bits: Literal[32, 16, 8, 4, 3, 2] = 16
     group_size: Literal[32, 64, 128] = 64
     grid: Literal["mse", "min_max"] = "mse"
+    zero: Literal["free", "whole"] = "free"
     scheme: Literal["w8a8", "weight_only", "fp8"] = "w8a8"
     embeddings: Literal[16, 8] = 16
     simulate: bool = False
@@ -87,7 +88,8 @@ class Awq:
         scale = power.pow(alpha / 2)
         scale = scale / (scale.max() * scale.min()).sqrt()
         inputs = (1 / scale).to(torch.bfloat16).float()  # as they will be stored
-        codes = round_to_grid(weight / inputs, power * inputs.square(), bits, group_size, SHRINKS[self.grid])
+        whole, power = self.zero == "whole", power * inputs.square()
+        codes = round_to_grid(weight / inputs, power, bits, group_size, SHRINKS[self.grid], whole)
         return codes if alpha == 0 else replace(codes, inputs=inputs)
 
 

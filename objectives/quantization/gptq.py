@@ -33,16 +33,17 @@ _AT_ONCE = 32  # channels between two updates of all that is still open
 class Gptq:
     """Store block weights in ``bits``; only below 8 bits does the rounding matter enough to be compensated.
 
-    ``group_size``, ``grid``: as for round to nearest. ``order``: ``activation`` (largest first) or ``natural``.
-    ``damping``: added to the diagonal of H, relative to its mean. ``scheme``, ``embeddings``, ``simulate``: as for
-    round to nearest. ``recollect``: tokens of each domain that the pruned model runs for moments of its own; 0
-    takes those of the dense model, which cost nothing. ``predicts``: say what the rounding is expected to cost, which
-    needs gradients.
+    ``group_size``, ``grid``, ``zero``: as for round to nearest. ``order``: ``activation`` (largest first) or
+    ``natural``. ``damping``: added to the diagonal of H, relative to its mean. ``scheme``, ``embeddings``,
+    ``simulate``: as for round to nearest. ``recollect``: tokens of each domain that the pruned model runs for moments
+    of its own; 0 takes those of the dense model, which cost nothing. ``predicts``: say what the rounding is expected to
+    cost, which needs gradients.
     """
 
-    bits: Literal[16, 8, 4, 3, 2] = 16
+    bits: Literal[32, 16, 8, 4, 3, 2] = 16
     group_size: Literal[32, 64, 128] = 64
     grid: Literal["mse", "min_max"] = "mse"
+    zero: Literal["free", "whole"] = "free"
     order: Literal["activation", "natural"] = "activation"
     damping: Positive = 0.01
     recollect: Natural = 0
@@ -85,7 +86,7 @@ class Gptq:
         from objectives.quantization.grid import SHRINKS, Codes, grid_of
 
         power = moment.second.diagonal()
-        scale, zero = grid_of(weight, power, bits, group_size, SHRINKS[self.grid])
+        scale, zero = grid_of(weight, power, bits, group_size, SHRINKS[self.grid], self.zero == "whole")
         order = power.argsort(descending=True, stable=True) if self.order == "activation" else None
         values = compensated(weight, moment.second, scale, zero, bits, self.damping, order)
         return Codes(values, scale, zero, bits)

@@ -46,14 +46,21 @@ SHRINKS: Mapping[str, tuple[float, ...]] = {"mse": tuple(1.0 - 0.05 * step for s
 """Factors of the range that a grid search tries."""
 
 
-def min_max_grid(grouped: Tensor, bits: int) -> tuple[Tensor, Tensor]:
+def min_max_grid(grouped: Tensor, bits: int, whole: bool = False) -> tuple[Tensor, Tensor]:
     """Scale and zero [out, groups] of ``grouped`` weights [out, groups, group] that cover them all."""
-    return _grid(grouped.amin(dim=2), grouped.amax(dim=2), bits)
+    return _grid(grouped.amin(dim=2), grouped.amax(dim=2), bits, whole)
 
 
-def _grid(low: Tensor, high: Tensor, bits: int) -> tuple[Tensor, Tensor]:
-    """The grid from ``low`` to ``high``, scale and zero rounded to bf16, as they will be stored."""
+def _grid(low: Tensor, high: Tensor, bits: int, whole: bool = False) -> tuple[Tensor, Tensor]:
+    """The grid from ``low`` to ``high``, scale and zero rounded to bf16, as they will be stored.
+
+    ``whole``: 0 is one of its points, as kernels that subtract an integer from the codes need it.
+    """
+    if whole:
+        low, high = low.clamp_max(0), high.clamp_min(0)
     scale = ((high - low) / (2**bits - 1)).to(torch.bfloat16).float().clamp_min(1e-8)
+    if whole:
+        return scale, scale * (2 ** (bits - 1) - torch.round(-low / scale).clamp_(0, 2**bits - 1))
     zero = (low + scale * 2 ** (bits - 1)).to(torch.bfloat16).float()
     return scale, zero
 
@@ -65,27 +72,31 @@ def codes_on_grid(grouped: Tensor, scale: Tensor, zero: Tensor, bits: int) -> Te
     return codes.clamp_(0, 2**bits - 1)
 
 
-def mse_grid(grouped: Tensor, importance: Tensor, bits: int, shrinks: tuple[float, ...]) -> tuple[Tensor, Tensor]:
+def mse_grid(
+    grouped: Tensor, importance: Tensor, bits: int, shrinks: tuple[float, ...], whole: bool = False
+) -> tuple[Tensor, Tensor]:
     """Scale and zero that minimise the squared error weighted by ``importance`` [groups, group].
 
     ``importance`` is E[x^2] of the input channels, so the error is that of the layer's output. Goes by slices of
     output channels that stay in cache: five times faster than whole layers.
     """
     if shrinks == (1.0,):
-        return min_max_grid(grouped, bits)
+        return min_max_grid(grouped, bits, whole)
     rows = max(1, _IN_CACHE // grouped[0].numel())
-    found = [_mse_grid(part, importance, bits, shrinks) for part in torch.split(grouped, rows)]
+    found = [_mse_grid(part, importance, bits, shrinks, whole) for part in torch.split(grouped, rows)]
     return torch.cat([scale for scale, _ in found]), torch.cat([zero for _, zero in found])
 
 
-def _mse_grid(grouped: Tensor, importance: Tensor, bits: int, shrinks: tuple[float, ...]) -> tuple[Tensor, Tensor]:
+def _mse_grid(
+    grouped: Tensor, importance: Tensor, bits: int, shrinks: tuple[float, ...], whole: bool
+) -> tuple[Tensor, Tensor]:
     low, high = grouped.amin(dim=2), grouped.amax(dim=2)
     half = 2 ** (bits - 1)
     steps, codes = torch.empty_like(grouped), torch.empty_like(grouped)
-    best_scale, best_zero = _grid(low, high, bits)
+    best_scale, best_zero = _grid(low, high, bits, whole)
     best = torch.full_like(best_scale, float("inf"))
     for shrink in shrinks:
-        scale, zero = _grid(low * shrink, high * shrink, bits)
+        scale, zero = _grid(low * shrink, high * shrink, bits, whole)
         torch.sub(grouped, zero.unsqueeze(2), out=steps).div_(scale.unsqueeze(2))
         torch.round(steps, out=codes).clamp_(-half, half - 1)
         error = steps.sub_(codes).square_().mul_(importance).sum(dim=2).mul_(scale.square())
@@ -96,16 +107,21 @@ def _mse_grid(grouped: Tensor, importance: Tensor, bits: int, shrinks: tuple[flo
 
 
 def grid_of(
-    weight: Tensor, importance: Tensor, bits: int, group_size: int, shrinks: tuple[float, ...]
+    weight: Tensor, importance: Tensor, bits: int, group_size: int, shrinks: tuple[float, ...], whole: bool = False
 ) -> tuple[Tensor, Tensor]:
-    """Scale and zero [out, in / group] for ``weight`` [out, in]; ``importance``: E[x^2] per input channel, [in]."""
+    """Scale and zero [out, in / group] for ``weight`` [out, in]; ``importance``: E[x^2] per input channel, [in].
+
+    ``whole``: zero points are whole numbers of steps.
+    """
     grouped = weight.float().view(weight.shape[0], -1, group_size)
-    return mse_grid(grouped, importance.view(-1, group_size), bits, shrinks)
+    return mse_grid(grouped, importance.view(-1, group_size), bits, shrinks, whole)
 
 
-def round_to_grid(weight: Tensor, importance: Tensor, bits: int, group_size: int, shrinks: tuple[float, ...]) -> Codes:
+def round_to_grid(
+    weight: Tensor, importance: Tensor, bits: int, group_size: int, shrinks: tuple[float, ...], whole: bool = False
+) -> Codes:
     """Round ``weight`` [out, in] to the nearest point, group by group."""
-    scale, zero = grid_of(weight, importance, bits, group_size, shrinks)
+    scale, zero = grid_of(weight, importance, bits, group_size, shrinks, whole)
     grouped = weight.float().view(weight.shape[0], -1, group_size)
     values = codes_on_grid(grouped, scale, zero, bits).view(weight.shape)
     return Codes(values.to(torch.int32), scale, zero, bits)

@@ -26,18 +26,20 @@ if TYPE_CHECKING:
 
 @settings(frozen=True, kw_only=True, config=FORBID)
 class RoundToNearest:
-    """Store block weights in ``bits``.
+    """Store block weights in ``bits``; 32 is fp32, for reference.
 
-    ``group_size``: input channels per scale, at 4 bits. ``grid``: ``mse`` clips the range to the least output
-    error; ``min_max`` covers every weight. ``scheme``: whether 8 bits round activations too. ``embeddings``: bits of
-    the token embedding and the head. ``simulate``: also round to 3 and 2 bits, which no kernel here stores: such a
-    trial has an accuracy, but neither speed nor memory. ``predicts``: say what the rounding is expected to cost, which
-    needs gradients.
+    ``group_size``: input channels per scale, at 4 bits. ``grid``: ``mse`` clips the range to the least output error;
+    ``min_max`` covers every weight. ``zero``: where the grid's zero may lie, anywhere (``free``) or on one of its
+    points (``whole``), which kernels of other runtimes ask for (docs/methods/runtimes.md). ``scheme``: whether 8 bits
+    round activations too. ``embeddings``: bits of the token embedding and the head. ``simulate``: also round to 3 and 2
+    bits, which no kernel here stores: such a trial has an accuracy, but neither speed nor memory. ``predicts``: say
+    what the rounding is expected to cost, which needs gradients.
     """
 
-    bits: Literal[16, 8, 4, 3, 2] = 16
+    bits: Literal[32, 16, 8, 4, 3, 2] = 16
     group_size: Literal[32, 64, 128] = 64
     grid: Literal["mse", "min_max"] = "mse"
+    zero: Literal["free", "whole"] = "free"
     scheme: Literal["w8a8", "weight_only", "fp8"] = "w8a8"
     embeddings: Literal[16, 8] = 16
     simulate: bool = False
@@ -74,4 +76,5 @@ class RoundToNearest:
         """Codes of ``weight`` [out, in]; the error is weighted by E[x^2] of each input."""
         from objectives.quantization.grid import SHRINKS, round_to_grid
 
-        return round_to_grid(weight, moment.second.diagonal(), bits, group_size, SHRINKS[self.grid])
+        whole = self.zero == "whole"
+        return round_to_grid(weight, moment.second.diagonal(), bits, group_size, SHRINKS[self.grid], whole)

@@ -124,7 +124,7 @@ def rounded_loss(
             rounded[layer.key, bits] = replace(codes, values=codes.values.to(torch.uint8))
         return sensitivity_of(model, statistics, layer, error_of(layer, codes, scheme), rounding)
 
-    if bits == 16:
+    if bits >= 16:
         return 0.0
     return statistics.once((rounded_loss, rounding, bits, scheme, layer.key, layer.digest()), loss)
 

@@ -21,6 +21,7 @@ from objectives.types import Head, Score, Task
 if TYPE_CHECKING:
     from objectives.calibration import Domains as Batches
     from objectives.models import LoadedModel
+    from objectives.types import Runner
 
 
 @settings(frozen=True, kw_only=True, config=ConfigDict(extra="forbid", arbitrary_types_allowed=True))
@@ -45,7 +46,7 @@ class Domains:
             for name, task in self.served.items()
         }
 
-    def evaluate(self, model: LoadedModel) -> Score:
+    def evaluate(self, model: Runner) -> Score:
         """See ``objectives.types.Task``; ``extra`` holds ``accuracy.<domain>`` and what else a domain reports.
 
         Raises ModelError when the served domains' examples cannot be compared as one score.

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from objectives.calibration import Domains
     from objectives.models import LoadedModel
+    from objectives.types import Runner
 
 
 @settings(frozen=True, kw_only=True, config=ConfigDict(extra="forbid", arbitrary_types_allowed=True))
@@ -54,11 +55,11 @@ class LanguageModeling:
         """See ``objectives.types.Task``."""
         return {"task": self._batches(self._rows(model)[0])}
 
-    def evaluate(self, model: LoadedModel) -> Score:
+    def evaluate(self, model: Runner) -> Score:
         """See ``objectives.types.Task``; ``extra`` holds the perplexity."""
         return merged(list(self.parts(model, range(self.documents))))
 
-    def parts(self, model: LoadedModel, order: Sequence[int]) -> Iterator[Score]:
+    def parts(self, model: Runner, order: Sequence[int]) -> Iterator[Score]:
         """See ``objectives.types.Divisible``."""
         import torch
 
@@ -76,7 +77,7 @@ class LanguageModeling:
     def _batches(self, rows: torch.Tensor) -> list[torch.Tensor]:
         return [rows[start : start + self.batch_rows] for start in range(0, len(rows), self.batch_rows)]
 
-    def _rows(self, model: LoadedModel) -> tuple[torch.Tensor, torch.Tensor, tuple[str, ...]]:
+    def _rows(self, model: Runner) -> tuple[torch.Tensor, torch.Tensor, tuple[str, ...]]:
         """Token ids [documents, tokens] for calibration and for scoring, and the names of the scored documents."""
         import torch
 
@@ -92,9 +93,7 @@ class LanguageModeling:
         names = unique(name for name, _ in last)
         return torch.tensor([ids for _, ids in first]), torch.tensor([ids for _, ids in last]), names
 
-    def _long_enough(
-        self, model: LoadedModel, documents: Iterator[Document], wanted: int
-    ) -> list[tuple[str, list[int]]]:
+    def _long_enough(self, model: Runner, documents: Iterator[Document], wanted: int) -> list[tuple[str, list[int]]]:
         rows: list[tuple[str, list[int]]] = []
         for document in documents:
             ids = model.tokenizer(document.text, truncation=True, max_length=self.tokens)["input_ids"]
@@ -105,10 +104,10 @@ class LanguageModeling:
         return rows
 
 
-def _next_token(model: LoadedModel, ids: torch.Tensor) -> tuple[list[float], list[float]]:
+def _next_token(model: Runner, ids: torch.Tensor) -> tuple[list[float], list[float]]:
     """Share of hits and mean negative log-likelihood of each row of ``ids`` [rows, tokens]."""
-    ids = ids.to(model.module.device)
-    logits = model.module(input_ids=ids, use_cache=False).logits[:, :-1]
+    ids = ids.to(model.device)
+    logits = model.logits(ids)[:, :-1]
     target = ids[:, 1:]
     hits = (logits.argmax(dim=-1) == target).float().mean(dim=1)
     likely = logits.gather(2, target.unsqueeze(2)).squeeze(2).float()

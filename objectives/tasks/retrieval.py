@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from objectives.calibration import Domains
     from objectives.models import LoadedModel
+    from objectives.types import Runner
 
 
 _QUERIES = 128
@@ -58,11 +59,11 @@ class Retrieval:
         texts = [text for pair in pairs for text in (pair.text, pair.summary or "")]
         return {"task": _same_length_batches(model, texts, self.tokens, self.batch_rows)}
 
-    def evaluate(self, model: LoadedModel) -> Score:
+    def evaluate(self, model: Runner) -> Score:
         """See ``objectives.types.Task``; an example is 1 when the query found its partner."""
         return merged(list(self.parts(model, range(len(self._pairs()) - self.calibration_pairs))))
 
-    def parts(self, model: LoadedModel, order: Sequence[int]) -> Iterator[Score]:
+    def parts(self, model: Runner, order: Sequence[int]) -> Iterator[Score]:
         """See ``objectives.types.Divisible``: all that may be found is embedded first, then queries as they come."""
         pairs = self._pairs()
         queries, answers = [pair.summary or "" for pair in pairs], [pair.text for pair in pairs]
@@ -86,7 +87,7 @@ class Retrieval:
             )
         return pairs
 
-    def _embed(self, model: LoadedModel, texts: Sequence[str]) -> torch.Tensor:
+    def _embed(self, model: Runner, texts: Sequence[str]) -> torch.Tensor:
         """Unit vectors [texts, hidden]. Sorted by length inside, so that little is padded."""
         import torch
 
@@ -100,13 +101,13 @@ class Retrieval:
         return torch.stack(vectors)
 
 
-def embed(model: LoadedModel, texts: Sequence[str], tokens: int) -> torch.Tensor:
+def embed(model: Runner, texts: Sequence[str], tokens: int) -> torch.Tensor:
     """Mean-pooled, normalised embeddings [texts, hidden], fp32."""
     from torch.nn.functional import normalize
 
     batch = model.tokenizer(list(texts), truncation=True, max_length=tokens, padding=True, return_tensors="pt")
-    batch = batch.to(model.module.device)
-    hidden = model.module(**batch).last_hidden_state.float()
+    batch = batch.to(model.device)
+    hidden = model.encode(batch["input_ids"], batch["attention_mask"]).float()
     mask = batch["attention_mask"].unsqueeze(2)
     return normalize((hidden * mask).sum(dim=1) / mask.sum(dim=1), dim=1)
 

@@ -48,6 +48,7 @@ class Evidence:
         self._verdicts = np.zeros(recipes, np.int_)
         self._memory, self._starved = np.full(cells, np.nan), np.zeros(cells, np.bool_)
         self._closed = np.zeros(cells, np.bool_)
+        self._closed[list(grid.outside)] = True
         self._failed, self._room = Counter[int](), math.nan
         self._weights: dict[int, float] = {}
         self._spent: dict[str, list[float]] = {"compress": [], "score": [], "run": []}

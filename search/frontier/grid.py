@@ -6,15 +6,15 @@ A *recipe* is a cell without its workload: cells of one recipe share the compres
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
 from search.frontier.lattice import Lattice
-from search.space import Axis, Cell
+from search.space import Axis, Cell, Space
 
 Floats = NDArray[np.float64]
 Indices = NDArray[np.intp]
@@ -30,9 +30,18 @@ BOTH = ("quantization.bits", "quantization.embeddings")
 
 @dataclass(frozen=True)
 class Grid:
-    """All cells of ``axes``, last axis fastest."""
+    """All cells of ``axes``, last axis fastest; ``outside``: by number, why some of them are left out."""
 
     axes: tuple[Axis, ...]
+    outside: Mapping[int, str] = field(default_factory=dict, compare=False)
+
+    @classmethod
+    def of(cls, space: Space) -> Grid:
+        """That of a space."""
+        grid = cls(space.axes)
+        names = [axis.path for axis in space.axes]
+        numbered = ((grid.index(dict(zip(names, values))), reason) for values, reason in space.outside.items())
+        return cls(space.axes, {index: reason for index, reason in numbered if index is not None})
 
     def __len__(self) -> int:
         """Number of cells."""

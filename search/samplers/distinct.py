@@ -21,17 +21,25 @@ from optuna.trial import FrozenTrial, TrialState
 GRID = "grid"
 """Study user attribute: for each parameter the list of what may be sampled."""
 
+Values = tuple[Any, ...]
+
+OUTSIDE = "outside"
+"""Study user attribute: cells that are left out, as lists of values in the order of the grid."""
+
 DRAWS = 4
 
 STARVED = {"out_of_memory", "timeout"}
 """Constraints of trials that failed for want of memory or time: with more work the same model fails again."""
 
-Values = tuple[Any, ...]
-
 
 def grid_distributions(study: Study) -> dict[str, BaseDistribution]:
     """The distributions of all parameters of the study's grid."""
     return {name: _distribution(values) for name, values in study.user_attrs[GRID].items()}
+
+
+def left_out(study: Study) -> set[Values]:
+    """Cells that no sampler may propose."""
+    return {tuple(values) for values in study.user_attrs.get(OUTSIDE, ())}
 
 
 def _distribution(values: Sequence[Any]) -> BaseDistribution:
@@ -77,6 +85,8 @@ class DistinctSampler(BaseSampler):
 
     def _settled(self, study: Study, space: dict[str, BaseDistribution]) -> Callable[[Values], bool]:
         """Whether a cell is known, or must fail as one did that asked less of the same model."""
+        if not self._seen:
+            self._taken |= left_out(study)
         known = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED))
         for trial in known:
             if trial.number in self._seen:

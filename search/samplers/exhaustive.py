@@ -16,7 +16,7 @@ from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial
 
-from search.samplers.distinct import GRID, grid_distributions
+from search.samplers.distinct import GRID, grid_distributions, left_out
 
 
 class ExhaustiveSampler(BaseSampler):
@@ -33,7 +33,8 @@ class ExhaustiveSampler(BaseSampler):
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
         """The next cell in shuffled order."""
-        cells = list(itertools.product(*study.user_attrs[GRID].values()))
+        outside = left_out(study)
+        cells = [cell for cell in itertools.product(*study.user_attrs[GRID].values()) if cell not in outside]
         random.Random(self._seed).shuffle(cells)
         taken = {tuple(other.params.get(name) for name in search_space) for other in study.get_trials(deepcopy=False)}
         cell = next((cell for cell in cells if cell not in taken), cells[trial.number % len(cells)])

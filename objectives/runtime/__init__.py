@@ -1,0 +1,1 @@
+"""Engines that run a compressed model: one file and one yaml each."""

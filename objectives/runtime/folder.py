@@ -1,0 +1,126 @@
+"""An engine as a folder: its files, and ``engine.json``, which says what opens them. Nothing here needs torch."""
+
+from __future__ import annotations
+
+import importlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from objectives.errors import ModelError, ObjectiveError
+from objectives.runtime.packages import Packages
+from objectives.types import Head
+
+FACTS = "engine.json"
+ENGINES = "objectives.runtime."
+
+Floats = NDArray[np.float32]
+Ids = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Facts:
+    """``runtime``: the class that opens the folder, ``settings``: its own, ``options``: what it decided when it wrote;
+    ``caches``: (heads, width) of every past key and value; ``stored``: bytes of each matrix by its module's name,
+    ``others``: of all else; ``block_weights``, ``block_bytes``: number and bytes of the block linears; ``seconds``:
+    that making it took.
+    """
+
+    runtime: str
+    settings: Mapping[str, Any]
+    options: Mapping[str, Any]
+    head: Head
+    vocabulary: int
+    caches: Sequence[Sequence[int]]
+    stored: Mapping[str, int]
+    others: int
+    block_weights: int
+    block_bytes: int
+    seconds: float
+    predicted_loss: float | None
+    notes: Sequence[str]
+
+    @property
+    def weight_bytes(self) -> int:
+        """Of all that the files hold of the model."""
+        return sum(self.stored.values()) + self.others
+
+
+class EncoderEngine(Protocol):
+    """Runs an encoder."""
+
+    def encode(self, ids: Ids, mask: NDArray[np.bool_] | None) -> Floats:
+        """``ids`` [rows, tokens], ``mask`` False where a token does not count -> [rows, tokens, width]."""
+
+
+class DecoderEngine(Protocol):
+    """Runs a decoder pass by pass."""
+
+    def start(self, rows: int) -> Any:
+        """An empty cache."""
+
+    def run(self, ids: Ids, mask: Floats, places: Ids, wanted: Ids, cache: Any) -> tuple[Floats, Any]:
+        """See :class:`objectives.runtime.export.Decoder`: logits [rows, wanted, vocabulary] and the cache to go on
+        from.
+        """
+
+
+Engine = EncoderEngine | DecoderEngine
+
+
+class Opener(Protocol):
+    """A runtime whose folders can be opened again."""
+
+    def open(self, folder: Path, facts: Facts, threads: int) -> Engine:
+        """The engine of ``folder``; imports what it needs."""
+
+    @property
+    def packages(self) -> Packages:
+        """What it is made of."""
+
+
+def write_facts(folder: Path, facts: Facts) -> None:
+    """Beside the engine's own files."""
+    (folder / FACTS).write_text(json.dumps(asdict(facts), indent=1))
+
+
+def read_facts(folder: Path) -> Facts:
+    """Raises ModelError."""
+    file = folder / FACTS
+    try:
+        found = json.loads(file.read_text())
+        return Facts(**{field.name: found[field.name] for field in fields(Facts)})
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ModelError(f"{file}: no engine is described there: {error}") from error
+
+
+def runtime_of(facts: Facts, allowed: Sequence[str] = (ENGINES,)) -> Opener:
+    """The object that opens the folder. Raises ModelError for a class that is not ours, or that is not there."""
+    module, _, name = facts.runtime.rpartition(".")
+    if not facts.runtime.startswith(tuple(allowed)):
+        raise ModelError(f"{FACTS}: runtime must start with one of {', '.join(allowed)}; got {facts.runtime!r}")
+    try:
+        found: Opener = getattr(importlib.import_module(module), name)(**facts.settings)
+    except (ImportError, AttributeError, ValueError, TypeError) as error:
+        raise ModelError(f"{FACTS}: {facts.runtime} cannot be made: {error}") from error
+    return found
+
+
+def open_engine(folder: Path, threads: int) -> tuple[Engine, Facts]:
+    """The engine of ``folder``. Raises ModelError, and ObjectiveError where a package is missing."""
+    facts = read_facts(folder)
+    runtime = runtime_of(facts)
+    missing = runtime.packages.missing(running=True)
+    if missing is not None:
+        raise ObjectiveError(missing)
+    return runtime.open(folder, facts, threads), facts
+
+
+def disk_bytes(folder: Path) -> int:
+    """Of all files."""
+    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())

@@ -1,0 +1,154 @@
+"""ONNX Runtime: interpreted graphs of hand-written kernels.
+
+A decoder's cache goes in and comes out as values of the runtime's own, never copied to Python. Rounded weights become
+MatMulNBits, which rounds activations to 8 bits too, in the same groups (accuracy level 4; the others run reference
+loops, 20 times slower). An encoder's 8-bit layers multiply integers instead (MatMulInteger), with one activation scale
+for the whole batch: coarser, and twice as fast there. There are no 16-bit kernels.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from time import perf_counter
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic.dataclasses import dataclass as settings
+
+from objectives.runtime.folder import Facts, write_facts
+from objectives.runtime.packages import Packages
+from objectives.settings import FORBID
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from objectives.runtime.folder import Engine, Floats, Ids
+    from objectives.types import Candidate, Head, Materials, Quantizer, Runner
+
+MODEL = "model.onnx"
+
+
+@settings(frozen=True, kw_only=True, config=FORBID)
+class OnnxRuntime:
+    """``activations``: how 8-bit layers round their inputs, by ``group`` (of ``activation_group``) or by ``batch``;
+    null: a decoder's by group, an encoder's by batch. At 4 bits the weights' groups are those of the activations.
+    """
+
+    activations: Literal["group", "batch"] | None = None
+    activation_group: Literal[32, 64, 128] = 64
+
+    @property
+    def name(self) -> str:
+        """See ``objectives.types.Runtime``."""
+        return "onnxruntime"
+
+    @property
+    def is_torch(self) -> bool:
+        """See ``objectives.types.Runtime``."""
+        return False
+
+    @property
+    def packages(self) -> Packages:
+        """What it is made of."""
+        return Packages("onnxruntime", ("onnxruntime",), ("onnx", "onnxscript"))
+
+    def requirements(self) -> str | None:
+        """See ``objectives.types.Runtime``."""
+        return self.packages.missing()
+
+    def versions(self) -> dict[str, str]:
+        """See ``objectives.types.Runtime``."""
+        return self.packages.versions()
+
+    def supports(self, candidate: Candidate, head: Head, device: str) -> str | None:
+        """See ``objectives.types.Runtime``."""
+        from objectives.runtime.portable import refused
+
+        reason = refused(candidate, head, device, heads=("causal_lm", "encoder"), bits=(32, 8, 4))
+        quantizer = candidate.quantization
+        if reason is None and 8 in quantizer.stored and getattr(quantizer, "scheme", "w8a8") == "weight_only":
+            return "its 8-bit kernels round activations as well: choose quantization.scheme=w8a8"
+        if reason is None and self.activations == "batch" and head == "causal_lm":
+            return "activations=batch is for encoders: it loses a decoder's outliers (docs/methods/runtimes.md)"
+        return reason
+
+    def storage(self, quantizer: Quantizer) -> Quantizer:
+        """See ``objectives.types.Runtime``."""
+        from objectives.runtime.portable import portable
+
+        return portable(quantizer)
+
+    def prepare(self, materials: Materials) -> Runner:
+        """See ``objectives.types.Runtime``."""
+        from objectives.runtime.runner import EngineRunner
+
+        folder = materials.engine(lambda new: self._write(new, materials))
+        return EngineRunner.open(folder, materials.tokenizer, materials.threads)
+
+    def _write(self, folder: Path, materials: Materials) -> None:
+        from objectives.runtime.export import structure
+        from objectives.runtime.onnx_graph import convert, fill
+        from objectives.runtime.writing import facts_of
+
+        began, model = perf_counter(), materials.model()
+        graph = materials.graph("onnx", self.versions(), structure(model), write=lambda new: convert(model, new))
+        by_batch = (self.activations or ("batch" if model.head == "encoder" else "group")) == "batch"
+        caches, stored, others = fill(graph, model, folder / MODEL, self.activation_group, by_batch)
+        write_facts(folder, facts_of(self, model, began, stored, others, {}, caches))
+
+    def open(self, folder: Path, facts: Facts, threads: int) -> Engine:
+        """See ``objectives.runtime.folder.Opener``."""
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+        options.log_severity_level = 3
+        # Its threads would go on spinning while another model has its turn.
+        options.add_session_config_entry("session.force_spinning_stop", "1")
+        session = onnxruntime.InferenceSession(folder / MODEL, options, providers=["CPUExecutionProvider"])
+        return _Decoder(session, facts) if facts.head == "causal_lm" else _Encoder(session)
+
+
+class _Encoder:
+    """See ``objectives.runtime.folder.EncoderEngine``."""
+
+    def __init__(self, session: Any) -> None:
+        self._session = session
+
+    def encode(self, ids: Ids, mask: NDArray[np.bool_] | None) -> Floats:
+        """See ``objectives.runtime.folder.EncoderEngine``."""
+        from objectives.runtime.masks import bidirectional
+
+        hidden: Floats = self._session.run(["hidden"], {"ids": ids, "mask": bidirectional(ids, mask)})[0]
+        return hidden
+
+
+class _Decoder:
+    """The cache is a list of values that the runtime holds."""
+
+    def __init__(self, session: Any, facts: Facts) -> None:
+        self._session, self._caches = session, facts.caches
+        self._past = [each.name for each in session.get_inputs() if each.name.startswith("past.")]
+        self._outputs = [each.name for each in session.get_outputs()]
+
+    def start(self, rows: int) -> list[Any]:
+        """See ``objectives.runtime.folder.DecoderEngine``."""
+        import numpy as np
+        from onnxruntime import OrtValue
+
+        empty = (np.zeros((rows, heads, 0, width), np.float32) for heads, width in self._caches)
+        return [OrtValue.ortvalue_from_numpy(each) for each in empty]
+
+    def run(self, ids: Ids, mask: Floats, places: Ids, wanted: Ids, cache: list[Any]) -> tuple[Floats, list[Any]]:
+        """See ``objectives.runtime.folder.DecoderEngine``."""
+        binding = self._session.io_binding()
+        for name, value in {"ids": ids, "mask": mask, "places": places, "wanted": wanted}.items():
+            binding.bind_cpu_input(name, value)
+        for name, value in zip(self._past, cache, strict=True):
+            binding.bind_ortvalue_input(name, value)
+        for name in self._outputs:
+            binding.bind_output(name, "cpu")
+        self._session.run_with_iobinding(binding)
+        logits, *present = binding.get_outputs()
+        found: Floats = logits.numpy()
+        return found, present

@@ -1,0 +1,171 @@
+"""OpenVINO: a graph compiler for CPUs.
+
+Encoders run as they are. Decoders keep their cache inside (ReadValue, Assign): a pass takes the new tokens only.
+Weights are constants of the type that our quantisers chose, widened by Convert, Subtract and Multiply, a form that the
+compiler recognises and multiplies as it is. Below 16 bits it rounds a layer's inputs too, to 8 bits, in groups;
+``quantization.scheme=weight_only`` turns that off.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from time import perf_counter
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic.dataclasses import dataclass as settings
+
+from objectives.runtime.folder import Facts, write_facts
+from objectives.runtime.packages import Packages
+from objectives.settings import FORBID
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from objectives.runtime.folder import Engine, Floats, Ids
+    from objectives.types import Candidate, Head, Materials, Quantizer, Runner
+
+MODEL = "model.xml"
+
+
+@settings(frozen=True, kw_only=True, config=FORBID)
+class OpenVino:
+    """``precision``: in which what is not rounded is computed, ``bf16`` where the CPU has it or ``f32``; 32 bits are
+    always f32.
+
+    ``activation_group``: inputs that share a scale when a layer of 8 or 4 bits rounds them; larger is faster, smaller
+    more exact. ``activations``: those of an encoder's 8-bit layers are rounded as they come (``dynamic``) or by scales
+    that calibration fixed (``static``, through nncf). ``cache_bits``: of a decoder's keys and values.
+    """
+
+    precision: Literal["bf16", "f32"] = "bf16"
+    activation_group: Literal[32, 64, 128, 256] = 64
+    activations: Literal["dynamic", "static"] = "dynamic"
+    cache_bits: Literal[16, 8] = 8
+
+    @property
+    def name(self) -> str:
+        """See ``objectives.types.Runtime``."""
+        return "openvino"
+
+    @property
+    def is_torch(self) -> bool:
+        """See ``objectives.types.Runtime``."""
+        return False
+
+    @property
+    def packages(self) -> Packages:
+        """What it is made of."""
+        return Packages("openvino", ("openvino",), ("nncf",) if self.activations == "static" else ())
+
+    def requirements(self) -> str | None:
+        """See ``objectives.types.Runtime``."""
+        return self.packages.missing()
+
+    def versions(self) -> dict[str, str]:
+        """See ``objectives.types.Runtime``."""
+        return self.packages.versions()
+
+    def supports(self, candidate: Candidate, head: Head, device: str) -> str | None:
+        """See ``objectives.types.Runtime``."""
+        from objectives.runtime.portable import refused
+
+        reason = refused(candidate, head, device, heads=("causal_lm", "encoder"), bits=(32, 16, 8, 4))
+        if reason is None and self.activations == "static":
+            if head != "encoder":
+                return "activations=static is for encoders: those of a decoder differ too much from token to token"
+            if candidate.quantization.stored != {8} or getattr(candidate.quantization, "scheme", "w8a8") != "w8a8":
+                return "activations=static needs quantization.bits=8 and scheme=w8a8"
+        return reason
+
+    def storage(self, quantizer: Quantizer) -> Quantizer:
+        """See ``objectives.types.Runtime``."""
+        from objectives.runtime.portable import portable
+
+        return portable(quantizer)
+
+    def prepare(self, materials: Materials) -> Runner:
+        """See ``objectives.types.Runtime``."""
+        from objectives.runtime.runner import EngineRunner
+
+        folder = materials.engine(lambda new: self._write(new, materials))
+        return EngineRunner.open(folder, materials.tokenizer, materials.threads)
+
+    def _write(self, folder: Path, materials: Materials) -> None:
+        from objectives.runtime.export import structure
+        from objectives.runtime.openvino_graph import convert, filled, round_activations, save
+        from objectives.runtime.writing import facts_of
+
+        began, model = perf_counter(), materials.model()
+        graph = materials.graph("openvino", self.versions(), structure(model), write=lambda new: convert(model, new))
+        found, stored, bits = filled(graph, model)
+        if self.activations == "static":
+            found = round_activations(found, materials.calibration)
+        save(found, folder / MODEL)
+        others = (folder / MODEL).with_suffix(".bin").stat().st_size - sum(stored.values())
+        rounds = getattr(materials.quantizer, "scheme", "w8a8") == "w8a8"
+        options = {"wide": 32 in bits, "rounds": rounds}
+        write_facts(folder, facts_of(self, model, began, stored, max(0, others), options))
+
+    def open(self, folder: Path, facts: Facts, threads: int) -> Engine:
+        """See ``objectives.runtime.folder.Opener``."""
+        import openvino
+
+        core = openvino.Core()
+        native = "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+        narrow = native and self.precision == "bf16" and not facts.options["wide"]
+        config = {
+            "INFERENCE_NUM_THREADS": threads,
+            "NUM_STREAMS": 1,
+            "INFERENCE_PRECISION_HINT": "bf16" if narrow else "f32",
+            "DYNAMIC_QUANTIZATION_GROUP_SIZE": self.activation_group if facts.options["rounds"] else 0,
+            "KV_CACHE_PRECISION": "f32"
+            if facts.options["wide"]
+            else {8: "u8", 16: "bf16" if narrow else "f16"}[self.cache_bits],
+        }
+        compiled = core.compile_model(folder / MODEL, "CPU", config)
+        return _Decoder(compiled) if facts.head == "causal_lm" else _Encoder(compiled)
+
+
+class _Encoder:
+    """See ``objectives.runtime.folder.EncoderEngine``."""
+
+    def __init__(self, compiled: Any) -> None:
+        self._request = compiled.create_infer_request()
+
+    def encode(self, ids: Ids, mask: NDArray[np.bool_] | None) -> Floats:
+        """See ``objectives.runtime.folder.EncoderEngine``."""
+        from objectives.runtime.masks import bidirectional
+
+        found = self._request.infer({"ids": ids, "mask": bidirectional(ids, mask)}, share_inputs=True)
+        hidden: Floats = found[0]
+        return hidden
+
+
+class _Decoder:
+    """The cache is the request's own, so only the latest can be continued; it is told by the number of its passes."""
+
+    def __init__(self, compiled: Any) -> None:
+        import numpy as np
+
+        self._request = compiled.create_infer_request()
+        self._rows = np.zeros(0, np.int32)
+        self._passes = 0
+
+    def start(self, rows: int) -> int:
+        """See ``objectives.runtime.folder.DecoderEngine``."""
+        import numpy as np
+
+        self._request.reset_state()
+        self._rows = np.arange(rows, dtype=np.int32)
+        self._passes += 1
+        return self._passes
+
+    def run(self, ids: Ids, mask: Floats, places: Ids, wanted: Ids, cache: int) -> tuple[Floats, int]:
+        """See ``objectives.runtime.folder.DecoderEngine``."""
+        if cache != self._passes:
+            raise ValueError("OpenVINO keeps one cache, and a later call has used it")
+        inputs = {"ids": ids, "mask": mask, "places": places, "wanted": wanted, "rows": self._rows}
+        logits: Floats = self._request.infer(inputs, share_inputs=True)[0]
+        self._passes += 1
+        return logits, self._passes

@@ -1,0 +1,57 @@
+"""Which packages a runtime is made of, asked without importing them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+
+
+@dataclass(frozen=True)
+class Packages:
+    """``run``, ``make``: modules that running and converting need, distributions named alike but for underscores.
+
+    ``extra``: of paretune's, that installs them all; ``more``: a command that is needed besides.
+    """
+
+    extra: str
+    run: tuple[str, ...]
+    make: tuple[str, ...] = ()
+    more: str = ""
+
+    def missing(self, running: bool = False) -> str | None:
+        """What to install, in a line; ``running``: only what running asks for."""
+        wanted = self.run if running else (*self.run, *self.make)
+        gone = [name for name in wanted if not _is_there(name)]
+        if not gone:
+            return None
+        if running:
+            return f"runtime={self.extra} needs {_listed(gone)}: pip install {' '.join(map(_distribution, gone))}"
+        more = f" && {self.more}" if self.more else ""
+        return f"runtime={self.extra} needs {_listed(gone)}: pip install 'paretune[{self.extra}]'{more}"
+
+    def versions(self) -> dict[str, str]:
+        """Of those that are there."""
+        found = {}
+        for name in map(_distribution, (*self.run, *self.make)):
+            try:
+                found[name] = version(name)
+            except PackageNotFoundError:
+                continue
+        return found
+
+
+def _is_there(name: str) -> bool:
+    try:
+        return find_spec(name) is not None
+    except (ImportError, ValueError):  # its parent is missing, or it is being taken away
+        return False
+
+
+def _distribution(module: str) -> str:
+    return module.replace("_", "-")
+
+
+def _listed(names: Iterable[str]) -> str:
+    return " and ".join(names)

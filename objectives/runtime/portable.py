@@ -1,0 +1,56 @@
+"""What the runtimes that take our codes have in common: what they ask of a quantiser, and what none of them runs."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import fields, is_dataclass, replace
+from typing import TYPE_CHECKING, Any, cast
+
+if TYPE_CHECKING:
+    from objectives.types import Candidate, Head, Quantizer
+
+KINDS = {"causal_lm": "decoders", "encoder": "encoders", "seq2seq": "encoder-decoders"}
+
+
+def portable(quantizer: Quantizer) -> Quantizer:
+    """The same with whole zero points, and 8-bit weights rounded without regard to torch's kernels.
+
+    Whether activations are rounded is the engine's business then: it asks the original.
+    """
+    return cast("Quantizer", _portable(quantizer))
+
+
+def _portable(settings: Any, part: bool = False) -> Any:
+    names = {field.name for field in fields(settings)} if is_dataclass(settings) else set()
+    changes: dict[str, Any] = {}
+    if "zero" in names:
+        changes["zero"] = "whole"
+    if "scheme" in names and not part:
+        changes["scheme"] = "weight_only"
+    if "rounding" in names:
+        changes["rounding"] = _portable(settings.rounding, part=True)
+    return replace(settings, **changes) if changes else settings
+
+
+def widths(quantizer: Quantizer) -> frozenset[float]:
+    """Bits that it stores."""
+    return frozenset(quantizer.stored) or frozenset({quantizer.bits})
+
+
+def refused(
+    candidate: Candidate, head: Head, device: str, heads: Collection[Head], bits: Collection[int]
+) -> str | None:
+    """The first reason not to run ``candidate``, where a runtime takes models of ``heads`` in ``bits`` on CPUs."""
+    quantizer = candidate.quantization
+    if device != "cpu":
+        return f"runs on CPUs, device is {device}"
+    if head not in heads:
+        return f"takes {' and '.join(KINDS[each] for each in heads)}, not {KINDS[head]}"
+    if not quantizer.stored:
+        return "simulated widths are stored by no engine"
+    if getattr(quantizer, "scheme", None) == "fp8":
+        return "fp8 is a format of GPUs"
+    odd = sorted(quantizer.stored - set(bits))
+    if odd:
+        return f"{KINDS[head]} in {', '.join(map(str, sorted(bits, reverse=True)))} bits, not {odd[0]}"
+    return None

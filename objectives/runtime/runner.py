@@ -1,0 +1,148 @@
+"""An engine as a runner: torch tensors outside, numpy inside."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from objectives.runtime import greedy
+from objectives.runtime.folder import DecoderEngine, EncoderEngine, Engine, Facts, Floats, disk_bytes, open_engine
+from objectives.runtime.masks import causal
+from objectives.runtime.probe import resident
+from objectives.types import Device, Head, Lap, Memory, Workload
+
+if TYPE_CHECKING:
+    pass
+
+
+@dataclass(frozen=True)
+class Cache:
+    """``state``: the engine's; ``seen`` [rows, tokens]: which tokens in it count, or None where all do; ``length``: of
+    it.
+    """
+
+    state: Any
+    length: int
+    seen: np.ndarray[Any, np.dtype[np.bool_]] | None
+
+
+@dataclass
+class EngineRunner:
+    """See ``objectives.types.Runner``. ``folder``: the engine's files."""
+
+    folder: Path
+    facts: Facts
+    engine: Engine
+    tokenizer: Any
+    threads: int
+    simulated: bool = False
+
+    @classmethod
+    def open(cls, folder: Path, tokenizer: Any, threads: int) -> EngineRunner:
+        """Raises ObjectiveError."""
+        engine, facts = open_engine(folder, threads)
+        return cls(folder, facts, engine, tokenizer, threads)
+
+    @property
+    def head(self) -> Head:
+        """See ``objectives.types.Runner``."""
+        return self.facts.head
+
+    @property
+    def vocabulary(self) -> int:
+        """See ``objectives.types.Runner``."""
+        return self.facts.vocabulary
+
+    @property
+    def stored_bytes(self) -> int:
+        """See ``objectives.types.Runner``."""
+        return self.facts.weight_bytes
+
+    @property
+    def notes(self) -> Sequence[str]:
+        """See ``objectives.types.Runner``."""
+        return self.facts.notes
+
+    @property
+    def predicted_loss(self) -> float:
+        """See ``objectives.types.Runner``."""
+        return math.nan if self.facts.predicted_loss is None else self.facts.predicted_loss
+
+    @property
+    def device(self) -> torch.device:
+        """See ``objectives.types.Runner``."""
+        return torch.device("cpu")
+
+    def encode(self, ids: Tensor, mask: Tensor | None = None) -> Tensor:
+        """See ``objectives.types.Runner``."""
+        counts = None if mask is None or bool(mask.all()) else mask.bool().numpy()
+        return torch.from_numpy(cast("EncoderEngine", self.engine).encode(ids.numpy(), counts))
+
+    @cached_property
+    def _decoder(self) -> DecoderEngine:
+        return cast("DecoderEngine", self.engine)
+
+    def logits(self, ids: Tensor) -> Tensor:
+        """See ``objectives.types.Runner``."""
+        rows, tokens = ids.shape
+        cache = Cache(self._decoder.start(rows), 0, None)
+        return torch.from_numpy(self._pass(ids, cache, np.arange(tokens))[0])
+
+    def prefill(self, ids: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Cache]:
+        """See ``objectives.types.Runner``."""
+        seen = None if mask is None or bool(mask.all()) else mask.bool().numpy()
+        return self._last(ids, Cache(self._decoder.start(len(ids)), 0, seen))
+
+    def step(self, ids: Tensor, cache: Cache) -> tuple[Tensor, Cache]:
+        """See ``objectives.types.Runner``."""
+        seen = cache.seen
+        if seen is not None:
+            seen = np.concatenate([seen, np.ones(ids.shape, np.bool_)], axis=1)
+        return self._last(ids, Cache(cache.state, cache.length, seen))
+
+    def _last(self, ids: Tensor, cache: Cache) -> tuple[Tensor, Cache]:
+        logits, state = self._pass(ids, cache, np.array([ids.shape[1] - 1]))
+        return torch.from_numpy(logits[:, 0]), Cache(state, cache.length + ids.shape[1], cache.seen)
+
+    def _pass(self, ids: Tensor, cache: Cache, wanted: np.ndarray[Any, np.dtype[np.int64]]) -> tuple[Floats, Any]:
+        rows, tokens = ids.shape
+        total = cache.length + tokens
+        if cache.seen is None:
+            places = np.broadcast_to(np.arange(cache.length, total), (rows, tokens))
+        else:
+            places = np.maximum(cache.seen.cumsum(axis=1) - 1, 0)[:, -tokens:]
+        mask = causal(rows, tokens, total, cache.seen)
+        return self._decoder.run(ids.numpy(), mask, np.ascontiguousarray(places), wanted, cache.state)
+
+    def generate(self, ids: Tensor, new_tokens: int, mask: Tensor | None = None, lap: Lap | None = None) -> Tensor:
+        """See ``objectives.types.Runner``."""
+        return greedy.generate(self, ids, new_tokens, mask, lap)
+
+    def memory(self, workload: Workload, device: Device) -> Memory:
+        """See ``objectives.types.Runner``: resident, all beyond the stored weights, copies that the engine made
+        included.
+        """
+        found = resident(self.folder, workload, self.threads)
+        above = max(0, found.peak - self.facts.weight_bytes)
+        phase = max(workload.excerpts(), key=("encode", "prefill", "decode").index)
+        return Memory({phase: above}, 0, {"resident_peak": float(found.peak), "runtime_bytes": float(found.resting)})
+
+    def weights(self, dense_weights: int) -> Mapping[str, float]:
+        """See ``objectives.types.Runner``."""
+        facts = self.facts
+        return {
+            "weight_bytes": float(facts.weight_bytes),
+            "block_bytes": float(facts.block_bytes),
+            "effective_bits": 8.0 * facts.block_bytes / facts.block_weights,
+            "pruning_ratio": 1.0 - facts.block_weights / dense_weights,
+            "disk_bytes": float(disk_bytes(self.folder)),
+            "conversion_seconds": facts.seconds,
+        }

@@ -1,0 +1,50 @@
+"""What every adapter notes beside the files that it wrote."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+from objectives.errors import Unsupported
+from objectives.runtime.folder import Facts
+
+if TYPE_CHECKING:
+    from objectives.models import LoadedModel
+
+
+def facts_of(
+    runtime: Any,
+    model: LoadedModel,
+    began: float,
+    stored: Mapping[str, int],
+    others: int,
+    options: Mapping[str, Any],
+    caches: Sequence[Sequence[int]] = (),
+) -> Facts:
+    """Of ``model`` in ``runtime``, whose making began at ``began`` (``perf_counter``).
+
+    Raises Unsupported for a model whose weights are masked or rounded for show only.
+    """
+    if model.simulated:
+        raise Unsupported(f"{runtime.name} stores no masks: its speed and bytes would be those of the dense model")
+    names = {id(module): name for name, module in model.module.named_modules()}
+    linears = [block.linear(path) for block in model.blocks() for path in block.stack.block_linears]
+    inside = {names[id(linear)] for linear in linears}
+    return Facts(
+        runtime=f"{type(runtime).__module__}.{type(runtime).__qualname__}",
+        settings=asdict(runtime),
+        options=options,
+        head=model.head,
+        vocabulary=model.vocabulary,
+        caches=caches,
+        stored=stored,
+        others=others,
+        block_weights=sum(linear.in_features * linear.out_features for linear in linears),
+        block_bytes=sum(size for name, size in stored.items() if name in inside),
+        seconds=perf_counter() - began,
+        predicted_loss=None if math.isnan(model.predicted_loss) else model.predicted_loss,
+        notes=tuple(model.notes),
+    )
