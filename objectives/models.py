@@ -156,11 +156,11 @@ class LoadedModel:
         )  # fmt: skip
         return output.logits[:, -1], Padded(output.past_key_values, mask)
 
-    def generate(self, ids: Tensor, new_tokens: int, mask: Tensor | None = None, lap: Lap | None = None) -> Tensor:
+    def generate(self, ids: Tensor, out: Tensor, mask: Tensor | None = None, lap: Lap | None = None) -> None:
         """See ``objectives.types.Runner``."""
         from objectives.runtime.greedy import generate
 
-        return generate(self, ids, new_tokens, mask, lap)
+        generate(self, ids, out, mask, lap)
 
     def memory(self, workload: Workload, device: Device) -> Memory:
         """See ``objectives.types.Runner``: what torch's allocator hands out."""

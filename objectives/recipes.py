@@ -119,14 +119,18 @@ class Recipes:
 
     def runner(self, candidate: Candidate) -> Runner:
         """What runs a candidate; the latest ones are kept."""
-        recipe = recipe_of(candidate)
+        recipe, is_torch = recipe_of(candidate), candidate.runtime.is_torch
         runner = self.engines.pop(recipe, None)
         if runner is None:
-            self._make_room()
+            there = self.is_dense(candidate) or (is_torch and self.is_built(candidate))
+            if not is_torch:
+                self._make_room()
             began = time.perf_counter()
             runner = candidate.runtime.prepare(Making(self, candidate))
-            self.seconds[recipe] = time.perf_counter() - began
-        self.engines[recipe] = runner
+            if not there:
+                self.seconds[recipe] = time.perf_counter() - began
+        if not is_torch:  # torch's own is the model, which is kept already
+            self.engines[recipe] = runner
         return runner
 
     def is_built(self, candidate: Candidate) -> bool:
@@ -204,8 +208,7 @@ class Recipes:
         for recipe in list(sizes):
             if sum(sizes.values()) > KEPT_BYTES:
                 del self.built[recipe], sizes[recipe]
-        held = {id(model) for model in [self.baseline, *self.built.values()]}
-        engines = {recipe: one.stored_bytes for recipe, one in self.engines.items() if id(one) not in held}
+        engines = {recipe: one.stored_bytes for recipe, one in self.engines.items()}
         for oldest in list(engines):
             if sum(engines.values()) > KEPT_BYTES:
                 del self.engines[oldest], engines[oldest]

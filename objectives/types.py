@@ -330,9 +330,9 @@ class Runner(Protocol):
     def step(self, ids: Tensor, cache: Any) -> tuple[Tensor, Any]:
         """Decoders: as ``prefill``, one more token [rows, 1] for every row; the cache that was given is used up."""
 
-    def generate(self, ids: Tensor, new_tokens: int, mask: Tensor | None = None, lap: Lap | None = None) -> Tensor:
-        """Decoders: ``new_tokens`` more for every row, greedily [rows, new_tokens]; whether one ends a text is not
-        looked at. ``lap`` is told after every pass.
+    def generate(self, ids: Tensor, out: Tensor, mask: Tensor | None = None, lap: Lap | None = None) -> None:
+        """Decoders: fill ``out`` [rows, new tokens] with what follows every row, greedily; whether a token ends a text
+        is not looked at. ``lap`` is told after every pass.
         """
 
     def memory(self, workload: Workload, device: Device) -> Memory:

@@ -58,5 +58,6 @@ class Generation:
 
         with torch.inference_mode():
             ids = prompts(model, self.batch_size, self.prompt_tokens)
+            out = ids.new_empty(self.batch_size, self.new_tokens)
             watch.start(laps=self.new_tokens)
-            model.generate(ids, self.new_tokens, lap=watch.lap)
+            model.generate(ids, out, lap=watch.lap)

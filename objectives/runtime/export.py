@@ -41,6 +41,7 @@ class Exported:
     @property
     def read(self) -> set[str]:
         """Modules whose weights the program reads."""
+        self.program.graph.eliminate_dead_code()  # a pooler's, say
         parameters = self.program.graph_signature.inputs_to_parameters
         read = {parameters[node.name] for node in self.program.graph.nodes if node.name in parameters and node.users}
         return {name.removeprefix("module.").rpartition(".")[0] for name in read}

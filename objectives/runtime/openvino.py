@@ -94,13 +94,15 @@ class OpenVino:
     def _write(self, folder: Path, materials: Materials) -> None:
         from objectives.runtime.export import structure
         from objectives.runtime.openvino_graph import convert, filled, round_activations, save
+        from objectives.runtime.weights import stored_bytes
         from objectives.runtime.writing import facts_of
 
         began, model = perf_counter(), materials.model()
         graph = materials.graph("openvino", self.versions(), structure(model), write=lambda new: convert(model, new))
-        found, stored, bits = filled(graph, model)
-        if self.activations == "static":
-            found = round_activations(found, materials.calibration)
+        static = self.activations == "static"
+        found, stored, bits = filled(graph, model, plain=static)
+        if static:
+            found, stored, bits = round_activations(found, materials.calibration), stored_bytes(model), {8}
         save(found, folder / MODEL)
         others = (folder / MODEL).with_suffix(".bin").stat().st_size - sum(stored.values())
         rounds = getattr(materials.quantizer, "scheme", "w8a8") == "w8a8"

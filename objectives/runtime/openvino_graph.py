@@ -14,7 +14,7 @@ from openvino import opset6, opset13
 from objectives.errors import Unsupported
 from objectives.runtime.export import Exported, Holes, export
 from objectives.runtime.quiet import quiet
-from objectives.runtime.weights import Dense, Rounded, Stored, matrices
+from objectives.runtime.weights import Dense, Rounded, Stored, block_linears, matrices
 
 if TYPE_CHECKING:
     from objectives.calibration import Domains
@@ -104,10 +104,16 @@ def _redirect(port: Any, node: Any) -> None:
         target.replace_source_output(node.output(0))
 
 
-def filled(folder: Path, model: LoadedModel) -> tuple[ov.Model, dict[str, int], set[int]]:
-    """The graph in ``folder`` with the weights of ``model``; bytes of each by name, and the bits that occur."""
+def filled(folder: Path, model: LoadedModel, plain: bool = False) -> tuple[ov.Model, dict[str, int], set[int]]:
+    """The graph in ``folder`` with the weights of ``model``; bytes of each by name, and the bits that occur.
+
+    ``plain``: the blocks' weights as the fp32 that they stand for, to be rounded again by others.
+    """
     graph = ov.Core().read_model(folder / GRAPH)
     stored = dict(matrices(model))
+    if plain:
+        inside = block_linears(model)
+        stored |= {name: Dense(stored[name].dequantized(), 32) for name in inside}
     made: dict[str, Any] = {}
     sizes: dict[str, int] = {}
     bits: set[int] = set()

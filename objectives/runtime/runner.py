@@ -122,9 +122,9 @@ class EngineRunner:
         mask = causal(rows, tokens, total, cache.seen)
         return self._decoder.run(ids.numpy(), mask, np.ascontiguousarray(places), wanted, cache.state)
 
-    def generate(self, ids: Tensor, new_tokens: int, mask: Tensor | None = None, lap: Lap | None = None) -> Tensor:
+    def generate(self, ids: Tensor, out: Tensor, mask: Tensor | None = None, lap: Lap | None = None) -> None:
         """See ``objectives.types.Runner``."""
-        return greedy.generate(self, ids, new_tokens, mask, lap)
+        greedy.generate(self, ids, out, mask, lap)
 
     def memory(self, workload: Workload, device: Device) -> Memory:
         """See ``objectives.types.Runner``: resident, all beyond the stored weights, copies that the engine made

@@ -32,6 +32,11 @@ class Dense:
     values: Floats
     bits: int
 
+    @property
+    def nbytes(self) -> int:
+        """As it is stored."""
+        return self.values.size * self.bits // 8
+
     def dequantized(self) -> Floats:
         """The weight, fp32 [out, in]."""
         return self.values
@@ -50,6 +55,12 @@ class Rounded:
     zeros: NDArray[np.uint8] | None
     bits: int
     inputs: Floats | None = None
+
+    @property
+    def nbytes(self) -> int:
+        """Of codes, fp32 scales and zeros."""
+        zeros = 0 if self.zeros is None else self.zeros.size
+        return (self.codes.size + zeros) * self.bits // 8 + self.scales.nbytes
 
     @property
     def group_size(self) -> int:
@@ -91,6 +102,17 @@ def owners(model: LoadedModel) -> dict[str, str]:
         if key is not None:
             found[name] = first.setdefault(key, name)
     return found
+
+
+def block_linears(model: LoadedModel) -> set[str]:
+    """The modules that pruners and quantisers work on, by name."""
+    blocks = {id(block.linear(path)) for block in model.blocks() for path in block.stack.block_linears}
+    return {name for name, module in model.module.named_modules() if id(module) in blocks}
+
+
+def stored_bytes(model: LoadedModel) -> dict[str, int]:
+    """Of codes and scales of every matrix, by name."""
+    return {name: weight.nbytes for name, weight in matrices(model)}
 
 
 def is_matrix(module: nn.Module) -> bool:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from objectives.errors import Unsupported
 from objectives.runtime.folder import Facts
+from objectives.runtime.weights import block_linears
 
 if TYPE_CHECKING:
     from objectives.models import LoadedModel
@@ -30,9 +31,8 @@ def facts_of(
     """
     if model.simulated:
         raise Unsupported(f"{runtime.name} stores no masks: its speed and bytes would be those of the dense model")
-    names = {id(module): name for name, module in model.module.named_modules()}
     linears = [block.linear(path) for block in model.blocks() for path in block.stack.block_linears]
-    inside = {names[id(linear)] for linear in linears}
+    inside = block_linears(model)
     return Facts(
         runtime=f"{type(runtime).__module__}.{type(runtime).__qualname__}",
         settings=asdict(runtime),

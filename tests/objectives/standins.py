@@ -60,7 +60,8 @@ class Stub(nn.Module):
     def forward(self, input_ids: Tensor, past_key_values: object = None, **_: Any) -> Any:
         layer = self.reading if past_key_values is None else self.writing
         layer(input_ids)
-        return SimpleNamespace(past_key_values="cache", logits=torch.zeros(len(input_ids), 1, 11))
+        answer = torch.zeros(len(input_ids), 1, 11)
+        return SimpleNamespace(past_key_values="cache", logits=answer, last_hidden_state=answer)
 
 
 def stub(prefill: Plant = nothing, decode: Plant = nothing) -> LoadedModel:

@@ -268,23 +268,18 @@ def test_a_task_says_which_head_it_scores() -> None:
     assert retrieval(Shelf()).head == "encoder"
 
 
-def test_all_that_the_tokenizer_returns_reaches_the_model(encoder: LoadedModel) -> None:
-    seen: list[set[str]] = []
-    batch: Callable[..., Any] = encoder.tokenizer
+def test_padding_is_told_to_the_model(encoder: LoadedModel) -> None:
+    seen: list[tuple[list[int], list[int]]] = []
 
-    def spoken(*args: Any, **kwargs: Any) -> Any:
-        encoded = batch(*args, **kwargs)
-        encoded["token_type_ids"] = torch.zeros_like(encoded["input_ids"])
-        return encoded
+    def encode(ids: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
+        assert mask is not None
+        seen.append((list(ids.shape), mask.sum(dim=1).tolist()))
+        return torch.ones(*ids.shape, 4)
 
-    def forward(**kwargs: Any) -> Any:
-        seen.append(set(kwargs))
-        return SimpleNamespace(last_hidden_state=torch.ones(*kwargs["input_ids"].shape, 4))
-
-    model: Any = SimpleNamespace(tokenizer=spoken, module=forward)
-    forward.device = torch.device("cpu")  # type: ignore[attr-defined]
-    embed(model, ["ab"], 8)
-    assert seen == [{"input_ids", "attention_mask", "token_type_ids"}]
+    model: Any = SimpleNamespace(tokenizer=encoder.tokenizer, encode=encode, device=torch.device("cpu"))
+    embed(model, ["ab", "ab cd ef gh ij kl"], 16)
+    [(shape, counts)] = seen
+    assert shape[1] == counts[1] > counts[0]
 
 
 # ---- names of the examples

@@ -1,0 +1,186 @@
+"""LiteRT, once TensorFlow Lite: static graphs on XNNPACK, for encoders.
+
+A graph has one size of batch and text, so there is a file for each; a smaller batch is filled up. In 8 bits every
+output channel has a scale, and activations get one per token as they come; the rounding is ours, which its quantiser
+finds again: symmetric, by the largest weight of a channel. Decoders gain nothing: the cache would be copied at every
+token (docs/log.md).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+from pydantic.dataclasses import dataclass as settings
+
+from objectives.errors import Unsupported
+from objectives.runtime.folder import Facts, write_facts
+from objectives.runtime.packages import Packages
+from objectives.settings import FORBID
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from objectives.runtime.folder import Engine, Floats, Ids
+    from objectives.types import Candidate, Head, Materials, Quantizer, Runner
+
+FIRST = (1, 16)
+"""Rows and tokens of the file that every folder has."""
+WASTE = 2.0
+"""How much larger than needed a file may be before another is made."""
+
+
+@settings(frozen=True, kw_only=True, config=FORBID)
+class LiteRt:
+    """No settings: its kernels know one way to compute each width."""
+
+    @property
+    def name(self) -> str:
+        """See ``objectives.types.Runtime``."""
+        return "litert"
+
+    @property
+    def is_torch(self) -> bool:
+        """See ``objectives.types.Runtime``."""
+        return False
+
+    @property
+    def packages(self) -> Packages:
+        """What it is made of."""
+        more = "pip install --no-deps 'litert-torch==0.10.*' 'xdsl==0.28.*'"  # their pins contradict pydantic's
+        return Packages("litert", ("ai_edge_litert",), ("litert_torch", "ai_edge_quantizer"), more)
+
+    def requirements(self) -> str | None:
+        """See ``objectives.types.Runtime``."""
+        return self.packages.missing()
+
+    def versions(self) -> dict[str, str]:
+        """See ``objectives.types.Runtime``."""
+        return self.packages.versions()
+
+    def supports(self, candidate: Candidate, head: Head, device: str) -> str | None:
+        """See ``objectives.types.Runtime``."""
+        from objectives.runtime.portable import refused
+
+        return refused(candidate, head, device, ("encoder",), bits=(32, 8))
+
+    def storage(self, quantizer: Quantizer) -> Quantizer:
+        """See ``objectives.types.Runtime``."""
+        from objectives.runtime.portable import portable
+
+        return portable(quantizer)
+
+    def prepare(self, materials: Materials) -> Runner:
+        """See ``objectives.types.Runtime``."""
+        from objectives.runtime.runner import EngineRunner
+
+        folder = materials.engine(lambda new: self._write(new, materials))
+        runner = EngineRunner.open(folder, materials.tokenizer, materials.threads)
+        assert isinstance(runner.engine, _Encoder)
+        runner.engine.make = lambda rows, tokens: self._convert(folder, materials, rows, tokens)
+        return runner
+
+    def _write(self, folder: Path, materials: Materials) -> None:
+        from objectives.runtime.weights import Dense, matrices
+        from objectives.runtime.writing import facts_of
+
+        began, model = perf_counter(), materials.model()
+        self._convert(folder, materials, *FIRST)
+        stored = {  # there are no 16 bits: they are widened
+            name: weight.nbytes * (32 // weight.bits if isinstance(weight, Dense) else 1)
+            for name, weight in matrices(model)
+        }
+        others = max(0, _file(folder, *FIRST).stat().st_size - sum(stored.values()))
+        write_facts(folder, facts_of(self, model, began, stored, others, {}))
+
+    def _convert(self, folder: Path, materials: Materials, rows: int, tokens: int) -> None:
+        """One more file in ``folder``, which appears whole."""
+        from objectives.runtime.litert_graph import convert
+
+        scheme = getattr(materials.quantizer, "scheme", "w8a8")
+        part = folder / f".{rows}x{tokens}.part"
+        part.write_bytes(convert(materials.model(), rows, tokens, rounds=scheme == "w8a8"))
+        part.rename(_file(folder, rows, tokens))
+
+    def open(self, folder: Path, facts: Facts, threads: int) -> Engine:
+        """See ``objectives.runtime.folder.Opener``."""
+        return _Encoder(folder, threads)
+
+
+def _file(folder: Path, rows: int, tokens: int) -> Path:
+    return folder / f"{rows}x{tokens}.tflite"
+
+
+class _Encoder:
+    """See ``objectives.runtime.folder.EncoderEngine``. ``make`` writes the file of a size, where that can be done."""
+
+    def __init__(self, folder: Path, threads: int) -> None:
+        self._folder, self._threads = folder, threads
+        self._open: dict[tuple[int, int], Any] = {}
+        self.make: Callable[[int, int], None] | None = None
+
+    def encode(self, ids: Ids, mask: NDArray[np.bool_] | None) -> Floats:
+        """See ``objectives.runtime.folder.EncoderEngine``."""
+        import numpy as np
+
+        from objectives.runtime.masks import bidirectional
+
+        rows, tokens = ids.shape
+        size = self._size(rows, tokens, exact=mask is None)
+        if size == (rows, tokens):
+            return self._run(size, ids, bidirectional(ids, mask))
+        counts = np.zeros(size, np.bool_)
+        counts[:rows, :tokens] = True if mask is None else mask
+        filled = np.zeros(size, ids.dtype)
+        filled[:rows, :tokens] = ids
+        return self._run(size, filled, bidirectional(filled, counts))[:rows, :tokens]
+
+    def _size(self, rows: int, tokens: int, exact: bool) -> tuple[int, int]:
+        """Of the smallest file that holds as much; a new one where that is too large, or where texts are not padded."""
+        there = sorted(self._sizes(), key=lambda size: size[0] * size[1])
+        size = next((size for size in there if size[0] >= rows and size[1] >= tokens), None)
+        fits = size == (rows, tokens) or (not exact and size is not None and size[0] * size[1] <= WASTE * rows * tokens)
+        if size is not None and (fits or self.make is None):
+            return size
+        if self.make is None:
+            held = ", ".join(f"{each[0]} x {each[1]}" for each in there)
+            raise Unsupported(f"LiteRT: no file for {rows} x {tokens} tokens; there are {held}")
+        size = (rows, tokens) if exact else (_power(rows), max(16, _power(tokens)))
+        self.make(*size)
+        return size
+
+    def _sizes(self) -> list[tuple[int, int]]:
+        return [
+            (int(rows), int(tokens))
+            for file in self._folder.glob("[0-9]*x*.tflite")
+            for rows, tokens in [file.stem.split("x")]
+        ]
+
+    def _run(self, size: tuple[int, int], ids: Ids, mask: Floats) -> Floats:
+        import numpy as np
+
+        if size not in self._open:
+            self._open[size] = self._interpreter(size)
+        interpreter, (first, second), output = self._open[size]
+        interpreter.set_tensor(first, ids.astype(np.int32))
+        interpreter.set_tensor(second, mask)
+        interpreter.invoke()
+        found: Floats = interpreter.get_tensor(output)
+        return found
+
+    def _interpreter(self, size: tuple[int, int]) -> Any:
+        import numpy as np
+        from ai_edge_litert.interpreter import Interpreter
+
+        interpreter = Interpreter(str(_file(self._folder, *size)), num_threads=self._threads)
+        interpreter.allocate_tensors()
+        inputs = sorted(interpreter.get_input_details(), key=lambda each: each["dtype"] != np.int32)
+        return interpreter, [each["index"] for each in inputs], interpreter.get_output_details()[0]["index"]
+
+
+def _power(count: int) -> int:
+    """The next power of two."""
+    return 1 << (count - 1).bit_length()
