@@ -11,15 +11,18 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from objectives.models import LoadedModel
+    from objectives.runtime.runner import EngineRunner
 
 __all__ = ["load"]
 
 
-def load(folder: str | Path) -> LoadedModel:
-    """Load a folder written by ``paretune export``: ``.module`` is the model, ``.tokenizer`` its tokenizer.
+def load(folder: str | Path) -> LoadedModel | EngineRunner:
+    """Load a folder written by ``paretune export``: something that encodes or generates, with its ``.tokenizer``.
 
-    Raises ``objectives.errors.ModelError`` naming the file and what was expected.
+    See :class:`objectives.types.Runner` for what it does. Of a model that torch runs, ``.module`` is that of
+    transformers. Another runtime's package must be there. Raises ``objectives.errors.ObjectiveError`` naming the file
+    and what was expected, or what to install.
     """
-    from objectives.checkpoint import load as load_folder
+    from objectives.winner import load as load_folder
 
     return load_folder(Path(folder))

@@ -12,6 +12,7 @@ from search.errors import ConfigError, ParetuneError
 
 VERBS = {
     "run": "run a study, or with -m a sweep of studies",
+    "plan": "say what a study would search, and which pairs no runtime takes; runs nothing",
     "report": "write a study's report again, also for another floor or other objectives",
     "best": "print the recommended candidate of a study",
     "compare": "set two studies side by side: ratios of their cells, and what their fronts cover",

@@ -50,8 +50,7 @@ class LiteRt:
     @property
     def packages(self) -> Packages:
         """What it is made of."""
-        more = "pip install --no-deps 'litert-torch==0.10.*' 'xdsl==0.28.*'"  # their pins contradict pydantic's
-        return Packages("litert", ("ai_edge_litert",), ("litert_torch", "ai_edge_quantizer"), more)
+        return Packages("litert", ("ai_edge_litert",), ("litert_torch", "ai_edge_quantizer"))
 
     def requirements(self) -> str | None:
         """See ``objectives.types.Runtime``."""
@@ -65,7 +64,7 @@ class LiteRt:
         """See ``objectives.types.Runtime``."""
         from objectives.runtime.portable import refused
 
-        return refused(candidate, head, device, ("encoder",), bits=(32, 8))
+        return refused(candidate, head, device, heads=["encoder"], bits=(32, 8))
 
     def storage(self, quantizer: Quantizer) -> Quantizer:
         """See ``objectives.types.Runtime``."""

@@ -12,13 +12,12 @@ from importlib.util import find_spec
 class Packages:
     """``run``, ``make``: modules that running and converting need, distributions named alike but for underscores.
 
-    ``extra``: of paretune's, that installs them all; ``more``: a command that is needed besides.
+    ``extra``: of paretune's, that installs them all.
     """
 
     extra: str
     run: tuple[str, ...]
     make: tuple[str, ...] = ()
-    more: str = ""
 
     def missing(self, running: bool = False) -> str | None:
         """What to install, in a line; ``running``: only what running asks for."""
@@ -28,8 +27,7 @@ class Packages:
             return None
         if running:
             return f"runtime={self.extra} needs {_listed(gone)}: pip install {' '.join(map(_distribution, gone))}"
-        more = f" && {self.more}" if self.more else ""
-        return f"runtime={self.extra} needs {_listed(gone)}: pip install 'paretune[{self.extra}]'{more}"
+        return f"runtime={self.extra} needs {_listed(gone)}: pip install 'paretune[{self.extra}]'"
 
     def versions(self) -> dict[str, str]:
         """Of those that are there."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import fields, is_dataclass, replace
 from typing import TYPE_CHECKING, Any, cast
 
@@ -37,9 +37,7 @@ def widths(quantizer: Quantizer) -> frozenset[float]:
     return frozenset(quantizer.stored) or frozenset({quantizer.bits})
 
 
-def refused(
-    candidate: Candidate, head: Head, device: str, heads: Collection[Head], bits: Collection[int]
-) -> str | None:
+def refused(candidate: Candidate, head: Head, device: str, heads: Sequence[Head], bits: Collection[int]) -> str | None:
     """The first reason not to run ``candidate``, where a runtime takes models of ``heads`` in ``bits`` on CPUs."""
     quantizer = candidate.quantization
     if device != "cpu":

@@ -9,6 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from objectives.types import Candidate
 from search.commands.best import choose
 from search.commands.stored import StoredStudy, load
 from search.errors import ConfigError, NothingFeasible
@@ -24,18 +25,20 @@ def main(arguments: list[str]) -> int:
     record = _record(study)
     candidate = study.config.space.candidate(record.params)
 
-    from objectives import checkpoint
+    from objectives import winner
     from objectives.errors import ObjectiveError
     from objectives.evaluator import Evaluator
+    from objectives.measuring.stopwatch import Unwatched
 
     try:
         evaluator = Evaluator(study.config.problem)
-        model = evaluator.compressed(candidate)
-        facts = _facts(study, record)
+        runner = evaluator.runner(candidate)
+        candidate.workload.run(runner, Unwatched())  # engines with files by size make that of the workload
+        facts = _facts(study, record, candidate)
         if candidate.recovery.trains:  # another minute of training gives other weights: these are what is measured
             score = evaluator.score(candidate)
             facts["metrics"] |= {"accuracy": score.accuracy, "accuracy_stderr": score.stderr, **score.extra}
-        size = checkpoint.save(model, folder, facts)
+        size = winner.save(runner, evaluator.recipes.source, folder, facts)
     except ObjectiveError as error:
         raise ConfigError(str(error)) from error
     print(
@@ -45,7 +48,7 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def _facts(study: StoredStudy, record: TrialRecord) -> dict[str, Any]:
+def _facts(study: StoredStudy, record: TrialRecord, candidate: Candidate) -> dict[str, Any]:
     """What the manifest keeps beside the model: where it comes from, how it was made, what was measured."""
     config = study.config
     return {
@@ -53,6 +56,7 @@ def _facts(study: StoredStudy, record: TrialRecord) -> dict[str, Any]:
         "trial": record.number,
         "model": config.resolved["model"],
         "methods": {part: config.resolved[part] for part in ("pruning", "recovery", "quantization")},
+        "runtime": candidate.runtime.name,
         "settings": {**config.space.fixed(), **record.params},
         "metrics": dict(record.metrics),
     }

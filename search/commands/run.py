@@ -36,7 +36,7 @@ def main(arguments: list[str]) -> int:
     except Exception as error:
         if "debug=true" in arguments or job.started:
             raise
-        raise ConfigError(f"{_one_line(error)} (given: {' '.join(arguments)})") from error
+        raise ConfigError(f"{one_line(error)} (given: {' '.join(arguments)})") from error
     if job.error is not None:
         raise job.error
     return job.code
@@ -83,7 +83,7 @@ def plain(composed: DictConfig) -> dict[str, Any]:
     except MissingMandatoryValue as error:
         raise ConfigError(f"{error.full_key}: required, got nothing; give {error.full_key}=<value>") from error
     except OmegaConfBaseException as error:
-        raise ConfigError(_one_line(error)) from error
+        raise ConfigError(one_line(error)) from error
     assert isinstance(resolved, dict)
     return {str(key): value for key, value in resolved.items()}
 
@@ -107,7 +107,7 @@ def _swept() -> str:
     return re.sub(r"[^\w.,=\-]+", "_", ",".join(overrides)).strip("_") or "job"
 
 
-def _one_line(error: Exception) -> str:
+def one_line(error: Exception) -> str:
     """The gist of a Hydra or OmegaConf message, whose first lines say it and whose rest repeats the stack."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     shown = [

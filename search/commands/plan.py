@@ -1,0 +1,77 @@
+"""``paretune plan experiment=... [settings as for run]``: what a study would search, without running anything.
+
+Axes and their values, how many cells and models there are, and which cells no runtime takes, each with its reason.
+Nothing is loaded; takes a second.
+"""
+
+from __future__ import annotations
+
+import os
+
+from hydra import compose, initialize_config_dir
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from search.commands.run import CONF, one_line, plain
+from search.config import StudyConfig, build_config
+from search.errors import ConfigError, ParetuneError
+from search.frontier.grid import MOST_CELLS, recipe_count
+from search.unsupported import grouped, runtimes_of
+
+
+def main(arguments: list[str]) -> int:
+    """Compose the configuration as ``run`` would, and say what it means."""
+    folder, given = _config_folder(arguments)
+    overrides = [f"hydra.searchpath=[file://{folder}]", *given] if folder else given
+    try:
+        with initialize_config_dir(str(CONF), version_base="1.3"):
+            composed = compose("config", overrides)
+        resolved = plain(composed)
+    except ParetuneError:
+        raise
+    except Exception as error:  # Hydra's many
+        raise ConfigError(f"{one_line(error)} (given: {' '.join(arguments)})") from error
+    show(build_config(resolved), Console())
+    return 0
+
+
+def _config_folder(arguments: list[str]) -> tuple[str | None, list[str]]:
+    """``--config-dir`` as Hydra's own commands take it, and the rest."""
+    rest, folder = list(arguments), None
+    if "--config-dir" in rest:
+        place = rest.index("--config-dir")
+        if place + 1 == len(rest):
+            raise ConfigError("--config-dir: a folder expected, got nothing")
+        folder = os.path.abspath(rest[place + 1])
+        del rest[place : place + 2]
+    return folder, rest
+
+
+def show(config: StudyConfig, console: Console) -> None:
+    """Print the plan of ``config``."""
+    space, floor = config.space, config.floor
+    table = Table(title=escape(config.name), title_justify="left")
+    for name in ("Searched", "Values", "Baseline"):
+        table.add_column(name, overflow="fold")
+    baseline = space.baseline()
+    for axis in space.axes:
+        table.add_row(axis.path, ", ".join(map(str, axis.values)), str(baseline[axis.path]))
+    console.print(table)
+
+    def say(text: str) -> None:
+        console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+    left = len(space) - len(space.outside)
+    above = f"{floor.epsilon:g} of the baseline's" if floor.relative else f"{floor.epsilon:g}"
+    say(f"{left} cells, {recipe_count(space.axes)} recipes at most, {config.limits.n_trials} trials at most.")
+    say(f"Objectives: {', '.join(config.objectives)}, with an accuracy of at least {above}.")
+    for runtime in runtimes_of(space).values():
+        versions = ", ".join(f"{name} {number}" for name, number in runtime.versions().items())
+        say(f"Runtime {runtime.name}{f': {versions}' if versions else ''}.")
+    if len(space) > MOST_CELLS:
+        say("Too many cells to ask of each which runtime takes it: trials will say so.")
+    if space.outside:
+        say(f"{len(space.outside)} of {len(space)} cells are left out:")
+        for reason, count in grouped(space.outside).items():
+            say(f"  {count:>5}  {reason}")
