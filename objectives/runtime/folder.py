@@ -7,14 +7,14 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from objectives.errors import ModelError, ObjectiveError
 from objectives.runtime.packages import Packages
-from objectives.types import Head
+from objectives.types import Head, Lap
 
 FACTS = "engine.json"
 ENGINES = "objectives.runtime."
@@ -68,6 +68,14 @@ class DecoderEngine(Protocol):
         """See :class:`objectives.runtime.export.Decoder`: logits [rows, wanted, vocabulary] and the cache to go on
         from.
         """
+
+
+@runtime_checkable
+class Generating(Protocol):
+    """A decoder that generates by itself."""
+
+    def generate(self, ids: Ids, out: Ids, mask: NDArray[np.bool_] | None, lap: Lap | None) -> None:
+        """See ``objectives.types.Runner``, in numpy."""
 
 
 Engine = EncoderEngine | DecoderEngine

@@ -14,7 +14,16 @@ import torch
 from torch import Tensor
 
 from objectives.runtime import greedy
-from objectives.runtime.folder import DecoderEngine, EncoderEngine, Engine, Facts, Floats, disk_bytes, open_engine
+from objectives.runtime.folder import (
+    DecoderEngine,
+    EncoderEngine,
+    Engine,
+    Facts,
+    Floats,
+    Generating,
+    disk_bytes,
+    open_engine,
+)
 from objectives.runtime.masks import causal
 from objectives.runtime.probe import resident
 from objectives.types import Device, Head, Lap, Memory, Workload
@@ -124,7 +133,10 @@ class EngineRunner:
 
     def generate(self, ids: Tensor, out: Tensor, mask: Tensor | None = None, lap: Lap | None = None) -> None:
         """See ``objectives.types.Runner``."""
-        greedy.generate(self, ids, out, mask, lap)
+        if isinstance(self.engine, Generating):
+            self.engine.generate(ids.numpy(), out.numpy(), None if mask is None else mask.bool().numpy(), lap)
+        else:
+            greedy.generate(self, ids, out, mask, lap)
 
     def memory(self, workload: Workload, device: Device) -> Memory:
         """See ``objectives.types.Runner``: resident, all beyond the stored weights, copies that the engine made

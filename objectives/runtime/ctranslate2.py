@@ -1,0 +1,166 @@
+"""CTranslate2: a C++ engine of its own, for decoders as their architecture defines them.
+
+It reads a checkpoint of transformers, so every layer has the width that the config gives: unpruned models only. In 8
+bits it stores everything, the embedding too, and rounds activations per token. It generates by itself and keeps its
+cache to itself; pass by pass it can only be asked for logits of whole texts, which is what scoring does.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+from pydantic.dataclasses import dataclass as settings
+
+from objectives.runtime.folder import Facts, write_facts
+from objectives.runtime.packages import Packages
+from objectives.settings import FORBID
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from objectives.models import LoadedModel
+    from objectives.runtime.folder import Engine, Floats, Ids
+    from objectives.types import Candidate, Head, Lap, Materials, Quantizer, Runner
+
+
+@settings(frozen=True, kw_only=True, config=FORBID)
+class CTranslate2:
+    """No settings: 8 bits are int8 with fp32 between, 32 bits fp32."""
+
+    @property
+    def name(self) -> str:
+        """See ``objectives.types.Runtime``."""
+        return "ctranslate2"
+
+    @property
+    def is_torch(self) -> bool:
+        """See ``objectives.types.Runtime``."""
+        return False
+
+    @property
+    def packages(self) -> Packages:
+        """What it is made of."""
+        return Packages("ctranslate2", ("ctranslate2",))
+
+    def requirements(self) -> str | None:
+        """See ``objectives.types.Runtime``."""
+        return self.packages.missing()
+
+    def versions(self) -> dict[str, str]:
+        """See ``objectives.types.Runtime``."""
+        return self.packages.versions()
+
+    def supports(self, candidate: Candidate, head: Head, device: str) -> str | None:
+        """See ``objectives.types.Runtime``."""
+        from objectives.runtime.portable import refused
+
+        reason = refused(candidate, head, device, heads=["causal_lm"], bits=(32, 8))
+        quantizer = candidate.quantization
+        if reason is None and candidate.pruning.ratio:
+            return "takes unpruned models only: its files give all layers one width"
+        if reason is None and 8 in quantizer.stored:
+            if getattr(quantizer, "scheme", "w8a8") == "weight_only":
+                return "its 8-bit kernels round activations as well: choose quantization.scheme=w8a8"
+            if getattr(quantizer, "embeddings", 8) != 8:
+                return "stores the embedding in 8 bits too: choose quantization.embeddings=8"
+        return reason
+
+    def storage(self, quantizer: Quantizer) -> Quantizer:
+        """See ``objectives.types.Runtime``."""
+        from objectives.runtime.portable import portable
+
+        return portable(quantizer)
+
+    def prepare(self, materials: Materials) -> Runner:
+        """See ``objectives.types.Runtime``."""
+        from objectives.runtime.runner import EngineRunner
+
+        folder = materials.engine(lambda new: self._write(new, materials))
+        return EngineRunner.open(folder, materials.tokenizer, materials.threads)
+
+    def _write(self, folder: Path, materials: Materials) -> None:
+        from objectives.runtime.weights import Rounded, matrices
+        from objectives.runtime.writing import facts_of
+
+        began, model = perf_counter(), materials.model()
+        rounded = any(isinstance(weight, Rounded) for _, weight in matrices(model))
+        convert(model, folder, "int8" if rounded else None)
+        stored = {name: weight.nbytes if rounded else 4 * weight.dequantized().size for name, weight in matrices(model)}
+        others = max(0, (folder / "model.bin").stat().st_size - sum(stored.values()))
+        write_facts(folder, facts_of(self, model, began, stored, others, {}))
+
+    def open(self, folder: Path, facts: Facts, threads: int) -> Engine:
+        """See ``objectives.runtime.folder.Opener``."""
+        import ctranslate2
+
+        generator = ctranslate2.Generator(
+            str(folder), device="cpu", compute_type="default", inter_threads=1, intra_threads=threads
+        )
+        return _Decoder(generator, json.loads((folder / "vocabulary.json").read_text()))
+
+
+def convert(model: LoadedModel, folder: Path, quantization: str | None) -> None:
+    """Write ``model`` into ``folder`` as the engine reads it. Raises Unsupported for an unknown architecture."""
+    from ctranslate2.converters import TransformersConverter
+
+    from objectives.errors import Unsupported
+    from objectives.runtime.export import twin
+    from objectives.runtime.quiet import quiet
+
+    with TemporaryDirectory() as scratch, quiet():
+        module: Any = twin(model)
+        module.save_pretrained(scratch)
+        model.tokenizer.save_pretrained(scratch)
+        try:
+            TransformersConverter(scratch).convert(str(folder), quantization=quantization, force=True)
+        except Exception as error:  # whatever an unknown architecture runs into
+            raise Unsupported(f"CTranslate2 cannot convert this model: {str(error).splitlines()[0]}") from error
+
+
+class _Decoder:
+    """See ``objectives.runtime.folder.DecoderEngine``: its cache is the text so far, read again at every pass."""
+
+    def __init__(self, generator: Any, vocabulary: list[str]) -> None:
+        self._generator, self._vocabulary = generator, vocabulary
+
+    def start(self, rows: int) -> list[list[int]]:
+        """See ``objectives.runtime.folder.DecoderEngine``."""
+        return [[] for _ in range(rows)]
+
+    def run(
+        self, ids: Ids, mask: Floats, places: Ids, wanted: Ids, cache: list[list[int]]
+    ) -> tuple[Floats, list[list[int]]]:
+        """See ``objectives.runtime.folder.DecoderEngine``; what comes before place 0 is padding."""
+        import numpy as np
+
+        texts = [(seen + row)[-(int(last) + 1) :] for seen, row, last in zip(cache, ids.tolist(), places[:, -1])]
+        found = np.asarray(self._generator.forward_batch(texts))
+        ends = np.array([len(text) for text in texts])[:, None]
+        at = np.maximum(ends - ids.shape[1] + wanted[None, :], 0)
+        logits: Floats = np.take_along_axis(found, at[:, :, None], axis=1)
+        return logits, texts
+
+    def generate(self, ids: Ids, out: Ids, mask: NDArray[np.bool_] | None, lap: Lap | None) -> None:
+        """See ``objectives.types.Runner``."""
+        rows, count = out.shape
+        seen = [row if mask is None else row[mask[index]] for index, row in enumerate(ids)]
+        texts = [[self._vocabulary[token] for token in row.tolist()] for row in seen]
+        done = 0
+
+        def told(result: Any) -> bool:
+            nonlocal done
+            done += 1
+            if lap is not None and done % rows == 0:
+                lap("prefill" if done == rows else "decode", None)
+            return False
+
+        found = self._generator.generate_batch(
+            texts, max_length=count, end_token=[], include_prompt_in_result=False, callback=told
+        )
+        for index, result in enumerate(found):
+            out[index] = result.sequences_ids[0]
