@@ -25,10 +25,10 @@ def page(state: State, lines: Sequence[tuple[str, str, bool]]) -> str:
     if "decoders" in state:
         parts += [
             "## SmolLM2-135M",
-            "Prefill: 128 tokens; decode: one token on a cache of 128 to 136. Next-token top-1 and perplexity on 24 XSum "
-            "documents of 256 tokens, through the runtime. 8 and 4 bits: embedding and head in 8. 4 bits: GPTQ, group 64, "
-            "whole zero points. MiB: weights as stored; peak: resident while it runs, a process of its own (torch: "
-            "what its allocator counts).",
+            "Prefill: 128 tokens; decode: one token on a cache of 128 to 136. Next-token top-1 and perplexity on 24 "
+            "XSum documents of 256 tokens, through the runtime. 8 and 4 bits: embedding and head in 8. 4 bits: GPTQ, "
+            "group 64, whole zero points. MiB: weights as stored; peak: resident while it runs, in its own process "
+            "(torch: what its allocator counts).",
             _table(
                 state["decoders"]["rows"], ("prefill 1", "prefill 8", "decode 1", "decode 8"),
                 {"accuracy": "top-1", "perplexity": "perplexity", "difference": "max difference"},
@@ -38,8 +38,8 @@ def page(state: State, lines: Sequence[tuple[str, str, bool]]) -> str:
     if "encoders" in state:
         parts += [
             "## MiniLM-L6",
-            "64 tokens per text. Cosine: to torch fp32, mean over 192 texts, and the least. Accuracy: a summary finds its "
-            "document among 600.",
+            "64 tokens per text. Cosine: to torch fp32, mean over 192 texts, and the least. Accuracy: a summary finds "
+            "its document among 600.",
             _table(
                 state["encoders"]["rows"], ("encode 1", "encode 32"),
                 {"accuracy": "accuracy", "cosine": "cosine", "least cosine": "least", "difference": "max difference"},
@@ -72,8 +72,9 @@ def _number(key: str, value: float) -> str:
 
 def _own(state: State) -> str:
     rows, own = state["rows"], state.get("own rounding", {})
+    ours = {name: rows[f"{name} 4 bits"]["perplexity"] for name in own}
     told = "; ".join(
-        f"{name}: {rows[f'{name} 4 bits']['perplexity']:.2f} with our codes, {each['perplexity']:.2f} by its own rounding"
+        f"{name}: {ours[name]:.2f} with our codes, {each['perplexity']:.2f} by its own rounding"
         for name, each in own.items()
     )
     return f"Perplexity at 4 bits, group 64, in torch {rows['torch 4 bits']['perplexity']:.2f}. {told}."

@@ -17,11 +17,13 @@ import transformers
 from objectives import checkpoint
 from objectives.errors import ModelError
 from objectives.models import LoadedModel
-from objectives.runtime.folder import FACTS, read_facts, runtime_of
+from objectives.runtime.folder import read_facts, runtime_of
 from objectives.runtime.runner import EngineRunner
 from objectives.types import Runner
 
 FORMAT = 6
+ENGINE = "engine"
+"""Where an engine's files are: some have a config.json of their own."""
 
 
 def save(runner: Runner, source: LoadedModel, folder: Path, facts: Mapping[str, Any]) -> int:
@@ -36,8 +38,8 @@ def save(runner: Runner, source: LoadedModel, folder: Path, facts: Mapping[str, 
     folder.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as temporary:
         part = Path(temporary) / "part"
-        shutil.copytree(runner.folder, part, ignore=shutil.ignore_patterns(".*"))
-        names = sorted(path.name for path in part.iterdir())
+        shutil.copytree(runner.folder, part / ENGINE, ignore=shutil.ignore_patterns(".*"))
+        names = sorted(path.relative_to(part).as_posix() for path in (part / ENGINE).rglob("*") if path.is_file())
         source.module.config.save_pretrained(part)
         source.tokenizer.save_pretrained(part)
         runtime = runtime_of(runner.facts)
@@ -56,14 +58,15 @@ def save(runner: Runner, source: LoadedModel, folder: Path, facts: Mapping[str, 
 
 def load(folder: Path) -> LoadedModel | EngineRunner:
     """What :func:`save` wrote, ready to run on the CPU. Raises ObjectiveError naming file and expectation."""
-    if not (folder / FACTS).is_file():
+    engine = folder / ENGINE
+    if not engine.is_dir():
         return checkpoint.load(folder)
     _check(folder)
-    missing = runtime_of(read_facts(folder)).packages.missing(running=True)
+    missing = runtime_of(read_facts(engine)).packages.missing(running=True)
     if missing is not None:
         raise ModelError(f"{folder}: {missing}")
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    return EngineRunner.open(folder, tokenizer, torch.get_num_threads())
+    return EngineRunner.open(engine, tokenizer, torch.get_num_threads())
 
 
 def _check(folder: Path) -> None:

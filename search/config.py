@@ -281,7 +281,7 @@ def _study_name(scalars: Scalars, resolved: Mapping[str, Any], swept: str) -> st
 def _defining(resolved: Mapping[str, Any]) -> dict[str, Any]:
     """Of the runtimes those only that the space may choose."""
     tree = resolved["space"].get(CHOSEN)
-    names = (tree.get("name") or ()) if isinstance(tree, Mapping) else tree or ()
+    names = (tree.get("name") or ()) if isinstance(tree, Mapping) else ()
     return {**resolved, "runtimes": {name: resolved["runtimes"].get(name) for name in names}}
 
 

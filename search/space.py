@@ -190,7 +190,7 @@ def build_space(
 ) -> Space:
     """Check the ``space`` tree against the candidate's ``parts`` and build it. Raises ConfigError.
 
-    ``runtimes``: what ``space.runtime: [names]``, or ``space.runtime.name``, may choose from.
+    ``runtimes``: what ``space.runtime.name`` may choose from.
     """
     axes = []
     runtimes = runtimes or {}
@@ -199,8 +199,6 @@ def build_space(
     for part, names in tree.items():
         if part not in PARTS:
             raise ConfigError(f"space.{part}: unknown part{nearest(part, PARTS)}; known: {', '.join(PARTS)}")
-        if part == CHOSEN and isinstance(names, list):
-            names = {"name": names}
         if names is not None and not isinstance(names, Mapping):
             raise ConfigError(f"space.{part}: expected settings with lists of values, got {names!r}")
         for name, values in (names or {}).items():
@@ -210,6 +208,7 @@ def build_space(
     if not axes:
         raise ConfigError("space: nothing to vary; give at least one list, e.g. space.pruning.ratio=[0,0.1,0.2]")
     space = Space(tuple(axes), parts, allowed, runtimes)
+    space.candidate({})  # what is configured, by its own name
     for axis in axes:
         for value in axis.values:
             try:

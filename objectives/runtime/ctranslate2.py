@@ -120,6 +120,10 @@ def convert(model: LoadedModel, folder: Path, quantization: str | None) -> None:
             TransformersConverter(scratch).convert(str(folder), quantization=quantization, force=True)
         except Exception as error:  # whatever an unknown architecture runs into
             raise Unsupported(f"CTranslate2 cannot convert this model: {str(error).splitlines()[0]}") from error
+    file = folder / "config.json"  # a tokenizer need not have every special token, its reader insists
+    tokens = json.loads(file.read_text())
+    some = model.tokenizer.eos_token or model.tokenizer.convert_ids_to_tokens(0)
+    file.write_text(json.dumps({name: some if value is None else value for name, value in tokens.items()}))
 
 
 class _Decoder:

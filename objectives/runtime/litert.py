@@ -131,6 +131,10 @@ class _Encoder:
         size = self._size(rows, tokens, exact=mask is None)
         if size == (rows, tokens):
             return self._run(size, ids, bidirectional(ids, mask))
+        if size[0] < rows:  # in several batches
+            starts = range(0, rows, size[0])
+            parts = ((ids[at : at + size[0]], None if mask is None else mask[at : at + size[0]]) for at in starts)
+            return np.concatenate([self.encode(*part) for part in parts])
         counts = np.zeros(size, np.bool_)
         counts[:rows, :tokens] = True if mask is None else mask
         filled = np.zeros(size, ids.dtype)
@@ -144,12 +148,15 @@ class _Encoder:
         fits = size == (rows, tokens) or (not exact and size is not None and size[0] * size[1] <= WASTE * rows * tokens)
         if size is not None and (fits or self.make is None):
             return size
-        if self.make is None:
-            held = ", ".join(f"{each[0]} x {each[1]}" for each in there)
-            raise Unsupported(f"LiteRT: no file for {rows} x {tokens} tokens; there are {held}")
-        size = (rows, tokens) if exact else (_power(rows), max(16, _power(tokens)))
-        self.make(*size)
-        return size
+        if self.make is not None:
+            size = (rows, tokens) if exact else (_power(rows), max(16, _power(tokens)))
+            self.make(*size)
+            return size
+        long_enough = [size for size in there if size[1] >= tokens]
+        if not long_enough:
+            longest = max(size[1] for size in there)
+            raise Unsupported(f"LiteRT: the folder's files hold texts of {longest} tokens at most, got {tokens}")
+        return long_enough[-1]
 
     def _sizes(self) -> list[tuple[int, int]]:
         return [

@@ -125,6 +125,10 @@ class Filling:
             self._lookup(node, owner, weight)
         elif node.op_type == "MatMul" and node.input[1] == name and bool(int(transposed)) != turned:
             self._multiply(node, owner, weight)
+        elif node.op_type == "Gemm" and node.input[1] == name and (bool(int(transposed)) != turned) != _flipped(node):
+            product = f"{node.output[0]}.product"
+            self._multiply(helper.make_node("MatMul", node.input[:2], [product]), owner, weight)
+            self.nodes.append(_like(node, "Add", [product, node.input[2]]))
         else:
             raise Unsupported(f"{owner}: no form of {node.op_type} for what is stored")
 
@@ -216,6 +220,14 @@ class Filling:
             self.made[name] = numpy_helper.from_array(np.ascontiguousarray(values), name)
             self.sizes[owner] = self.sizes.get(owner, 0) + values.nbytes
         return name
+
+
+def _flipped(node: NodeProto) -> bool:
+    """Whether a Gemm transposes its second input. Raises Unsupported for one that does more than x @ W + b."""
+    given = {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
+    if given.get("transA") or given.get("alpha", 1.0) != 1.0 or given.get("beta", 1.0) != 1.0 or len(node.input) < 3:
+        raise Unsupported(f"{node.name}: no form of this Gemm for what is stored")
+    return bool(given.get("transB"))
 
 
 def _like(node: NodeProto, kind: str, inputs: Sequence[str], domain: str = "", **attributes: Any) -> NodeProto:

@@ -111,6 +111,9 @@ class OpenVino:
 
     def open(self, folder: Path, facts: Facts, threads: int) -> Engine:
         """See ``objectives.runtime.folder.Opener``."""
+        from objectives.runtime.quiet import without_telemetry
+
+        without_telemetry()
         import openvino
 
         core = openvino.Core()

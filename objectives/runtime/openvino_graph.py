@@ -8,13 +8,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import openvino as ov
-from openvino import opset6, opset13
 
 from objectives.errors import Unsupported
 from objectives.runtime.export import Exported, Holes, export
-from objectives.runtime.quiet import quiet
+from objectives.runtime.quiet import quiet, without_telemetry
 from objectives.runtime.weights import Dense, Rounded, Stored, block_linears, matrices
+
+without_telemetry()
+
+import openvino as ov  # noqa: E402
+from openvino import opset6, opset13  # noqa: E402
 
 if TYPE_CHECKING:
     from objectives.calibration import Domains

@@ -1,4 +1,4 @@
-"""Converters print: progress bars, banners, warnings of libraries below them. A study's output is not theirs."""
+"""Converters print, and report to their makers. A study's output is not theirs, and it sends nothing anywhere."""
 
 from __future__ import annotations
 
@@ -8,6 +8,11 @@ import tempfile
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+
+
+def without_telemetry() -> None:
+    """OpenVINO and nncf, imported from now on, do without the package that sends what they are used for."""
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
 
 
 @contextmanager

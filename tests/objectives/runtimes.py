@@ -1,0 +1,84 @@
+"""Materials of runtimes by hand: a compressed model, and folders that are filled once per run of the tests."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import mkdtemp
+from typing import Any
+
+from objectives.content import digest
+from objectives.devices.cpu import Cpu
+from objectives.models import LoadedModel
+from objectives.pruning.criteria.magnitude import Magnitude
+from objectives.pruning.structured import Structured
+from objectives.quantization.round_to_nearest import RoundToNearest
+from objectives.types import Candidate, Head, Quantizer, Runner, Runtime
+from tests.conftest import head_of
+from tests.objectives.recipes import CONF, built, choices
+
+RUNTIMES = choices("runtime")
+ENGINES = [name for name in RUNTIMES if not built("runtime", name).is_torch]
+
+
+@dataclass
+class Hand:
+    """See ``objectives.types.Materials``; ``made`` notes what was converted."""
+
+    loaded: LoadedModel
+    quantizer: Any
+    base: Path
+    calibration: Any = field(default_factory=dict)
+    made: list[str] = field(default_factory=list)
+    threads: int = 1
+
+    @property
+    def tokenizer(self) -> Any:
+        return self.loaded.tokenizer
+
+    def model(self) -> LoadedModel:
+        return self.loaded
+
+    def graph(self, *content: object, write: Callable[[Path], None]) -> Path:
+        folder = self.base / digest(*content)
+        if not folder.exists():
+            folder.mkdir(parents=True)
+            write(folder)
+            self.made.append("graph")
+        return folder
+
+    def engine(self, write: Callable[[Path], None]) -> Path:
+        folder = Path(mkdtemp(dir=self.base))
+        write(folder)
+        self.made.append("engine")
+        return folder
+
+
+def rounded(bits: int, **more: Any) -> RoundToNearest:
+    return RoundToNearest(bits=bits, predicts=False, **more)  # type: ignore[arg-type]
+
+
+def candidate(quantizer: Quantizer, runtime: Runtime, workload: Any, ratio: float = 0.0) -> Candidate:
+    return Candidate(Structured(ratio=ratio, criterion=Magnitude()), quantizer, workload, runtime=runtime)
+
+
+def compressed(source: LoadedModel, statistics: Any, quantizer: Quantizer, ratio: float = 0.0) -> LoadedModel:
+    """As a study would make it, with an uneven width in every layer where it is pruned."""
+    model = source.copy()
+    if ratio:
+        pruner = Structured(ratio=ratio, criterion=Magnitude(), reconstruction="none", multiple_of=8)
+        pruner.prune_(model, statistics)
+    quantizer.quantize_(model, statistics, Cpu(threads=1))
+    return model
+
+
+def heads(runtime: Runtime, workloads: dict[Head, Any], quantizer: Quantizer) -> list[Head]:
+    """Kinds of model that it takes."""
+    return [
+        head for head, workload in workloads.items()
+        if runtime.supports(candidate(quantizer, runtime, workload), head, "cpu") is None
+    ]  # fmt: skip
+
+
+__all__ = ["CONF", "ENGINES", "RUNTIMES", "Hand", "Runner", "candidate", "compressed", "head_of", "heads", "rounded"]

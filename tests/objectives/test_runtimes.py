@@ -1,0 +1,389 @@
+"""What every runtime promises: torch's answers in fp32 whatever the widths, our codes below, and a reason for what it
+refuses.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from objectives import load, winner
+from objectives.calibration import Statistics
+from objectives.errors import ModelError, Unsupported
+from objectives.measuring.encoding import Encoding
+from objectives.measuring.generation import Generation
+from objectives.measuring.stopwatch import WallStopwatch
+from objectives.measuring.translation import Translation
+from objectives.models import LoadedModel
+from objectives.quantization.awq import Awq
+from objectives.quantization.gptq import Gptq
+from objectives.runtime import packages
+from objectives.runtime.folder import FACTS, read_facts
+from objectives.runtime.litert import LiteRt
+from objectives.runtime.onnxruntime import OnnxRuntime
+from objectives.runtime.openvino import OpenVino
+from objectives.runtime.runner import EngineRunner
+from objectives.runtime.torch import Torch
+from objectives.runtime.weights import Rounded, matrices
+from objectives.types import Head, Runner, Runtime
+from tests.objectives.recipes import built
+from tests.objectives.runtimes import ENGINES, RUNTIMES, Hand, candidate, compressed, heads, rounded
+
+Tiny = Callable[[str], LoadedModel]
+Prepare = Callable[..., tuple[Runner, LoadedModel]]
+
+WORKLOADS: dict[Head, Any] = {
+    "causal_lm": Generation(batch_size=2, prompt_tokens=6, new_tokens=4),
+    "encoder": Encoding(batch_size=2, tokens=6),
+    "seq2seq": Translation(source_tokens=6, new_tokens=2),
+}
+FAMILY: dict[Head, str] = {"causal_lm": "llama", "encoder": "bert", "seq2seq": "t5"}
+WIDE = rounded(32)
+IDS = torch.randint(2, 128, (2, 9), generator=torch.Generator().manual_seed(5))
+MASK = torch.tensor([[1] * 9, [0] * 3 + [1] * 6])
+"""Padded on the left, as decoders are."""
+
+CASES = [(name, head) for name in ENGINES for head in heads(built("runtime", name), WORKLOADS, WIDE)]
+DECODING = [name for name, head in CASES if head == "causal_lm"]
+each_engine = pytest.mark.parametrize(("name", "head"), CASES)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where graphs are kept for all tests of this file."""
+    return tmp_path_factory.mktemp("engines")
+
+
+@pytest.fixture(scope="module")
+def prepare(tiny: Tiny, statistics: Callable[[str], Statistics], folder: Path) -> Prepare:
+    """The runner of a tiny model in a runtime, and the torch model that it was made of."""
+
+    @cache
+    def prepared(family: str, runtime: Any, quantizer: Any, ratio: float = 0.0) -> tuple[Runner, LoadedModel]:
+        stored = runtime.storage(quantizer)
+        model = compressed(tiny(family), statistics(family), stored, ratio)
+        ids = torch.randint(2, 128, (24, 12), generator=torch.Generator().manual_seed(3))
+        return runtime.prepare(Hand(model, quantizer, folder, {"random": [ids]})), model
+
+    return prepared
+
+
+@torch.inference_mode()
+def answer(runner: Runner, ids: torch.Tensor = IDS) -> torch.Tensor:
+    return (runner.encode(ids) if runner.head == "encoder" else runner.logits(ids)).float()
+
+
+def off(one: torch.Tensor, other: torch.Tensor) -> float:
+    return float((one - other).abs().max())
+
+
+@torch.inference_mode()
+def written(runner: Runner, count: int = 6, mask: torch.Tensor | None = None) -> list[list[int]]:
+    out = IDS.new_empty(len(IDS), count)
+    runner.generate(IDS, out, mask)
+    return out.tolist()
+
+
+# ---- the same answers
+
+
+@pytest.mark.parametrize("name", RUNTIMES)
+def test_a_yaml_is_called_as_its_runtime(name: str) -> None:
+    assert built("runtime", name).name == name
+    assert isinstance(built("runtime", name), Runtime)
+
+
+@pytest.mark.parametrize("ratio", [0.0, 0.3])
+@each_engine
+def test_fp32_answers_are_those_of_torch(prepare: Prepare, name: str, head: Head, ratio: float) -> None:
+    runtime = built("runtime", name)
+    if runtime.supports(candidate(WIDE, runtime, WORKLOADS[head], ratio), head, "cpu") is not None:
+        ratio = 0.0
+    runner, model = prepare(FAMILY[head], runtime, WIDE, ratio)
+    assert off(answer(runner), answer(model)) < 1e-4
+    assert ratio == 0.0 or len(set(model.widths.values())) > 1
+
+
+@pytest.mark.parametrize("name", DECODING)
+def test_a_cache_goes_on_where_the_prompt_ended_with_and_without_padding(prepare: Prepare, name: str) -> None:
+    runner, model = prepare("llama", built("runtime", name), WIDE)
+    assert written(runner) == written(model)
+    assert written(runner, mask=MASK) == written(model, mask=MASK)
+
+
+@pytest.mark.parametrize("name", [name for name, head in CASES if head == "encoder"])
+def test_padding_changes_no_embedding(prepare: Prepare, name: str) -> None:
+    runner, _ = prepare("bert", built("runtime", name), WIDE)
+    mask = MASK.flip(1)
+    with torch.inference_mode():
+        padded = runner.encode(IDS, mask)
+        alone = runner.encode(IDS[1:, :6])
+    assert off(padded[1, :6], alone[0]) < 1e-4
+
+
+@pytest.mark.parametrize("family", ["gpt2", "gemma", "opt", "qwen2", "qwen3"])
+@pytest.mark.parametrize("runtime", [OpenVino(), OnnxRuntime()], ids=lambda each: each.name)
+def test_decoders_of_other_families_are_converted(prepare: Prepare, runtime: Any, family: str) -> None:
+    runner, model = prepare(family, runtime, WIDE)
+    assert off(answer(runner), answer(model)) < 1e-4
+    assert written(runner) == written(model)
+
+
+@pytest.mark.parametrize("family", ["distilbert", "electra", "roberta"])
+def test_encoders_of_other_families_are_converted(prepare: Prepare, family: str) -> None:
+    runner, model = prepare(family, OpenVino(), WIDE)
+    assert off(answer(runner), answer(model)) < 1e-4
+
+
+@pytest.mark.parametrize("family", ["gemma2", "gemma3_text", "mistral"])
+def test_a_model_that_cannot_be_converted_is_refused_in_a_line(prepare: Prepare, family: str) -> None:
+    with pytest.raises(Unsupported, match=r"caches of \w+ are not converted"):
+        prepare(family, OpenVino(), WIDE)
+
+
+# ---- our codes
+
+
+@pytest.mark.parametrize(
+    "quantizer", [rounded(8), rounded(4), Gptq(bits=4, predicts=False), Awq(bits=4, predicts=False)]
+)
+@pytest.mark.parametrize("ratio", [0.0, 0.3])
+def test_openvino_multiplies_by_the_codes_that_it_was_given(prepare: Prepare, quantizer: Any, ratio: float) -> None:
+    """In fp32 and without rounding activations nothing but the weights differs from the model in 32 bits."""
+    runtime = OpenVino(precision="f32", cache_bits=16)
+    exact = type(quantizer)(bits=quantizer.bits, scheme="weight_only", predicts=False)
+    runner, model = prepare("llama", runtime, exact, ratio)
+    assert off(answer(runner), answer(plain(model))) < 2e-2 * float(answer(model).abs().max())
+
+
+@pytest.mark.parametrize("bits", [8, 4])
+@pytest.mark.parametrize(("name", "head"), [case for case in CASES if case[0] in ("openvino", "onnxruntime", "litert")])
+def test_rounded_models_answer_nearly_like_their_weights(prepare: Prepare, name: str, head: Head, bits: int) -> None:
+    runtime, quantizer = built("runtime", name), rounded(bits, embeddings=8)
+    if runtime.supports(candidate(quantizer, runtime, WORKLOADS[head]), head, "cpu") is not None:
+        bits, quantizer = 8, rounded(8, embeddings=8)
+    runner, model = prepare(FAMILY[head], runtime, quantizer)
+    wanted = answer(plain(model)).flatten()
+    assert torch.corrcoef(torch.stack([answer(runner).flatten(), wanted]))[0, 1] > 0.999
+    assert runner.weights(1)["effective_bits"] < bits + 3
+
+
+def plain(model: LoadedModel) -> LoadedModel:
+    """The fp32 model of the weights that the codes stand for."""
+    from objectives.runtime.export import twin
+
+    return LoadedModel(twin(model), model.tokenizer, model.head)
+
+
+def test_stored_weights_are_what_packed_linears_unpack(tiny: Tiny, statistics: Callable[[str], Statistics]) -> None:
+    for quantizer in (
+        Gptq(bits=4, zero="whole", predicts=False),
+        rounded(8, scheme="weight_only"),
+        Awq(bits=4, zero="whole", predicts=False),
+    ):
+        model = compressed(tiny("llama"), statistics("llama"), quantizer)
+        found = dict(matrices(model))
+        for name, weight in found.items():
+            module = model.module.get_submodule(name)
+            if isinstance(weight, Rounded):
+                unpacked = module.unpack(0, module.out_features, torch.float32)
+                assert off(torch.from_numpy(weight.dequantized()), unpacked) < 8e-3 * float(unpacked.abs().max())
+
+
+def test_zero_points_between_the_codes_are_refused(tiny: Tiny, statistics: Callable[[str], Statistics]) -> None:
+    model = compressed(tiny("llama"), statistics("llama"), rounded(4))
+    with pytest.raises(Unsupported, match=r"quantization\.zero=whole"):
+        list(matrices(model))
+
+
+@pytest.mark.parametrize("runtime", [OpenVino(), OnnxRuntime()], ids=lambda each: each.name)
+def test_all_bits_of_a_structure_share_one_conversion(
+    tiny: Tiny, statistics: Callable[[str], Statistics], tmp_path: Path, runtime: Any
+) -> None:
+    made: list[str] = []
+    for quantizer in (WIDE, rounded(8), Gptq(bits=4, predicts=False)):
+        model = compressed(tiny("llama"), statistics("llama"), runtime.storage(quantizer))
+        runtime.prepare(Hand(model, quantizer, tmp_path, made=made))
+    assert made == ["graph", "engine", "engine", "engine"]
+
+
+def test_static_scales_come_from_calibration(prepare: Prepare) -> None:
+    runner, model = prepare("bert", OpenVino(activations="static"), rounded(8))
+    wanted = answer(plain(model)).flatten()
+    assert torch.corrcoef(torch.stack([answer(runner).flatten(), wanted]))[0, 1] > 0.98
+
+
+# ---- what is refused
+
+
+REFUSED: list[tuple[Runtime, Head, Any, float, str]] = [
+    (OpenVino(), "seq2seq", WIDE, 0.0, "takes decoders and encoders, not encoder-decoders"),
+    (OpenVino(), "causal_lm", rounded(8, scheme="fp8"), 0.0, "fp8"),
+    (OpenVino(), "causal_lm", rounded(4, simulate=True), 0.0, "simulated"),
+    (OpenVino(activations="static"), "causal_lm", rounded(8), 0.0, "activations=static is for encoders"),
+    (OpenVino(activations="static"), "encoder", rounded(4), 0.0, "activations=static needs quantization.bits=8"),
+    (OnnxRuntime(), "encoder", rounded(16), 0.0, "encoders in 32, 8, 4 bits, not 16"),
+    (OnnxRuntime(), "causal_lm", rounded(8, scheme="weight_only"), 0.0, "quantization.scheme=w8a8"),
+    (OnnxRuntime(activations="batch"), "causal_lm", rounded(8), 0.0, "activations=batch is for encoders"),
+    (LiteRt(), "causal_lm", WIDE, 0.0, "takes encoders, not decoders"),
+    (LiteRt(), "encoder", rounded(4), 0.0, "encoders in 32, 8 bits, not 4"),
+    (built("runtime", "ctranslate2"), "causal_lm", WIDE, 0.25, "unpruned models only"),
+    (built("runtime", "ctranslate2"), "causal_lm", rounded(8), 0.0, "quantization.embeddings=8"),
+]
+
+
+@pytest.mark.parametrize(("runtime", "head", "quantizer", "ratio", "reason"), REFUSED, ids=lambda each: str(each)[:24])
+def test_a_pair_that_does_not_run_has_a_reason(
+    runtime: Runtime, head: Head, quantizer: Any, ratio: float, reason: str
+) -> None:
+    found = runtime.supports(candidate(quantizer, runtime, WORKLOADS[head], ratio), head, "cpu")
+    assert found is not None
+    assert reason in found
+    assert "\n" not in found
+
+
+@pytest.mark.parametrize("name", ENGINES)
+def test_engines_run_on_cpus_only(name: str) -> None:
+    runtime = built("runtime", name)
+    head = next(head for runner, head in CASES if runner == name)
+    assert runtime.supports(candidate(WIDE, runtime, WORKLOADS[head]), head, "cuda") == "runs on CPUs, device is cuda"
+
+
+@pytest.mark.parametrize("name", RUNTIMES)
+def test_whatever_a_runtime_supports_it_prepares(prepare: Prepare, name: str) -> None:
+    runtime = built("runtime", name)
+    for head in ("encoder", "causal_lm"):
+        for quantizer in (rounded(16), rounded(8, embeddings=8), rounded(4)):
+            if runtime.supports(candidate(quantizer, runtime, WORKLOADS[head]), head, "cpu") is None:
+                runner, _ = prepare(FAMILY[head], runtime, quantizer)
+                watch = WallStopwatch()
+                WORKLOADS[head].run(runner, watch)
+                assert watch.timing(1).latency[0] > 0
+
+
+@pytest.mark.parametrize("name", ENGINES)
+def test_a_missing_package_is_named_with_what_to_install(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    runtime = built("runtime", name)
+    assert runtime.requirements() is None
+    monkeypatch.setattr(packages, "find_spec", lambda _name: None)
+    said = runtime.requirements()
+    assert said is not None
+    assert said.startswith(f"runtime={name} needs ")
+    assert said.endswith(f"pip install 'paretune[{name}]'")
+    assert "\n" not in said
+
+
+def test_masks_are_stored_by_no_engine(tiny: Tiny, statistics: Callable[[str], Statistics], tmp_path: Path) -> None:
+    model = compressed(tiny("llama"), statistics("llama"), rounded(16))
+    model.simulated = True
+    with pytest.raises(Unsupported, match="openvino stores no masks"):
+        OpenVino().prepare(Hand(model, rounded(16), tmp_path))
+
+
+def test_a_cache_that_was_overtaken_is_an_error(prepare: Prepare) -> None:
+    runner, _ = prepare("llama", OpenVino(), WIDE)
+    _, stale = runner.prefill(IDS)
+    runner.prefill(IDS)
+    with pytest.raises(ValueError, match="keeps one cache"):
+        runner.step(IDS[:, :1], stale)
+
+
+# ---- files
+
+
+def test_litert_makes_a_file_for_every_size_and_fills_up_what_is_padded(prepare: Prepare) -> None:
+    runner, model = prepare("bert", LiteRt(), WIDE)
+    assert isinstance(runner, EngineRunner)
+    with torch.inference_mode():
+        runner.encode(IDS)
+        runner.encode(IDS, MASK.flip(1))
+    sizes = {file.stem for file in runner.folder.glob("*.tflite")}
+    assert "2x9" in sizes
+    served = EngineRunner.open(runner.folder, model.tokenizer, 1)
+    assert off(answer(served), answer(model)) < 1e-4
+    with torch.inference_mode():
+        many = served.encode(IDS.repeat(40, 1))  # more rows than any file has
+    assert off(many[-2:], answer(model)) < 1e-4
+    with pytest.raises(Unsupported, match=r"texts of \d+ tokens at most, got 90"):
+        served.encode(IDS.repeat(1, 10))
+
+
+@each_engine
+def test_memory_is_weighed_in_a_process_of_its_own(prepare: Prepare, name: str, head: Head) -> None:
+    runner, _ = prepare(FAMILY[head], built("runtime", name), WIDE)
+    memory = runner.memory(WORKLOADS[head], Any)  # type: ignore[arg-type]
+    assert memory.extra["resident_peak"] >= memory.extra["runtime_bytes"] > 0
+    assert memory.peak == max(0, memory.extra["resident_peak"] - runner.stored_bytes)
+
+
+@pytest.mark.parametrize("name", RUNTIMES)
+def test_a_winner_answers_the_same_in_a_fresh_process(prepare: Prepare, tmp_path: Path, name: str) -> None:
+    """With no other runtime's package: importing one there is an error."""
+    runtime = built("runtime", name)
+    head: Head = "encoder" if name == "litert" else "causal_lm"
+    runner, model = prepare(FAMILY[head], runtime, WIDE)
+    WORKLOADS[head].run(runner, WallStopwatch())
+    winner.save(runner, model, tmp_path / "winner", {"trial": 3})
+    own = {} if runtime.is_torch else runtime.packages.run
+    others = {"openvino", "nncf", "onnxruntime", "onnx", "onnxscript", "litert_torch", "ai_edge_litert", "ctranslate2"}
+    code = (
+        "import sys, torch, objectives\n"
+        f"for name in {sorted(others - set(own))!r}: sys.modules[name] = None\n"
+        f"torch.set_num_threads(1); runner = objectives.load({str(tmp_path / 'winner')!r})\n"
+        f"ids = torch.tensor({IDS.tolist()!r})\n"
+        "with torch.inference_mode(): found = runner.encode(ids) if runner.head == 'encoder' else runner.logits(ids)\n"
+        "print(len(runner.tokenizer)); print(found.float().tolist())"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert off(torch.tensor(json.loads(done.stdout.splitlines()[-1])), answer(runner)) < 1e-5
+
+
+def test_a_winner_that_was_changed_is_refused(prepare: Prepare, tmp_path: Path) -> None:
+    runner, model = prepare("llama", OnnxRuntime(), WIDE)
+    winner.save(runner, model, tmp_path / "winner", {})
+    weights = tmp_path / "winner" / "engine" / "model.onnx.data"
+    data = bytearray(weights.read_bytes())
+    data[100] ^= 1
+    weights.write_bytes(bytes(data))
+    with pytest.raises(ModelError, match=r"model\.onnx\.data: changed since it was written"):
+        load(tmp_path / "winner")
+    weights.unlink()
+    with pytest.raises(ModelError, match=r"model\.onnx\.data: missing"):
+        load(tmp_path / "winner")
+
+
+def test_a_winner_without_its_runtime_says_what_to_install(
+    prepare: Prepare, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runner, model = prepare("llama", OnnxRuntime(), WIDE)
+    winner.save(runner, model, tmp_path / "winner", {})
+    monkeypatch.setattr(packages, "find_spec", lambda _name: None)
+    with pytest.raises(ModelError, match="runtime=onnxruntime needs onnxruntime: pip install onnxruntime"):
+        load(tmp_path / "winner")
+
+
+def test_a_folder_names_no_class_but_ours(prepare: Prepare, tmp_path: Path) -> None:
+    runner, _ = prepare("llama", OnnxRuntime(), WIDE)
+    assert isinstance(runner, EngineRunner)
+    found = json.loads((runner.folder / FACTS).read_text())
+    for target, said in (("os.system", "must start with"), ("objectives.runtime.nothing.Here", "cannot be made")):
+        (tmp_path / FACTS).write_text(json.dumps({**found, "runtime": target}))
+        with pytest.raises(ModelError, match=said):
+            EngineRunner.open(tmp_path, None, 1)
+    assert read_facts(runner.folder).vocabulary == 128
+
+
+def test_eager_attention_is_a_setting_of_torch(prepare: Prepare) -> None:
+    runner, model = prepare("llama", Torch(attention="eager"), WIDE)
+    assert runner is not model
+    assert off(answer(runner), answer(model)) < 1e-4
+    assert model.module.config._attn_implementation == "sdpa"
