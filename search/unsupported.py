@@ -24,7 +24,7 @@ def without_unsupported(space: Space, head: Head, device: Device) -> Space:
     cells = ((tuple(cell.values()), reason_against(space, cell, head, device)) for cell in space.cells())
     outside = {values: reason for values, reason in cells if reason is not None}
     if len(outside) == len(space):
-        raise ConfigError(f"space: no cell can be run; {next(iter(outside.values()))}")
+        raise ConfigError(f"space: no cell can be run; {'; '.join(grouped(outside))}")
     return replace(space, outside=outside)
 
 

@@ -59,6 +59,10 @@ def test_every_yaml_composes_and_builds(name: str) -> None:
         overrides = [*(o for o in ENCODER if not o.startswith(group + "=")), *overrides]
     if group in {"model", "workload"} and choice in {"seq2seq", "translation"}:
         overrides = [*(o for o in SEQ2SEQ if not o.startswith(group)), *overrides]
+    if name == "runtime/litert":
+        overrides = [*ENCODER, *overrides]
+    if name == "runtime/ctranslate2":
+        overrides.append("quantization.embeddings=8")
     if name == "device/cuda":  # without torchao it stores nothing else
         overrides.append("space.quantization.bits=[16]")
     config_of(*overrides)
@@ -67,7 +71,7 @@ def test_every_yaml_composes_and_builds(name: str) -> None:
 def test_all_groups_of_the_top_config_are_covered() -> None:
     assert {name.partition("/")[0] for name in YAMLS} >= {
         "model", "task", "pruning", "quantization", "workload", "space", "sampler", "executor", "tracker",
-        "device", "accuracy_floor", "tradeoff", "experiment", "recovery",
+        "device", "accuracy_floor", "tradeoff", "experiment", "recovery", "runtime",
     }  # fmt: skip
 
 
