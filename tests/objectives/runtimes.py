@@ -8,6 +8,8 @@ from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any
 
+import pytest
+
 from objectives.content import digest
 from objectives.devices.cpu import Cpu
 from objectives.models import LoadedModel
@@ -20,6 +22,11 @@ from tests.objectives.recipes import CONF, built, choices
 
 RUNTIMES = choices("runtime")
 ENGINES = [name for name in RUNTIMES if not built("runtime", name).is_torch]
+SLOW = ("torch_compile",)
+"""Take a minute to prepare a tiny model."""
+each_runtime = pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] if name in SLOW else []) for name in RUNTIMES]
+)
 
 
 @dataclass
@@ -81,4 +88,16 @@ def heads(runtime: Runtime, workloads: dict[Head, Any], quantizer: Quantizer) ->
     ]  # fmt: skip
 
 
-__all__ = ["CONF", "ENGINES", "RUNTIMES", "Hand", "Runner", "candidate", "compressed", "head_of", "heads", "rounded"]
+__all__ = [
+    "CONF",
+    "ENGINES",
+    "RUNTIMES",
+    "Hand",
+    "Runner",
+    "candidate",
+    "compressed",
+    "each_runtime",
+    "head_of",
+    "heads",
+    "rounded",
+]

@@ -32,10 +32,11 @@ from objectives.runtime.onnxruntime import OnnxRuntime
 from objectives.runtime.openvino import OpenVino
 from objectives.runtime.runner import EngineRunner
 from objectives.runtime.torch import Torch
+from objectives.runtime.torch_compile import TorchCompile
 from objectives.runtime.weights import Rounded, matrices
 from objectives.types import Head, Runner, Runtime
 from tests.objectives.recipes import built
-from tests.objectives.runtimes import ENGINES, RUNTIMES, Hand, candidate, compressed, heads, rounded
+from tests.objectives.runtimes import ENGINES, RUNTIMES, Hand, candidate, compressed, each_runtime, heads, rounded
 
 Tiny = Callable[[str], LoadedModel]
 Prepare = Callable[..., tuple[Runner, LoadedModel]]
@@ -257,7 +258,7 @@ def test_engines_run_on_cpus_only(name: str) -> None:
     assert runtime.supports(candidate(WIDE, runtime, WORKLOADS[head]), head, "cuda") == "runs on CPUs, device is cuda"
 
 
-@pytest.mark.parametrize("name", RUNTIMES)
+@each_runtime
 def test_whatever_a_runtime_supports_it_prepares(prepare: Prepare, name: str) -> None:
     runtime = built("runtime", name)
     for head in ("encoder", "causal_lm"):
@@ -324,7 +325,7 @@ def test_memory_is_weighed_in_a_process_of_its_own(prepare: Prepare, name: str, 
     assert memory.peak == max(0, memory.extra["resident_peak"] - runner.stored_bytes)
 
 
-@pytest.mark.parametrize("name", RUNTIMES)
+@each_runtime
 def test_a_winner_answers_the_same_in_a_fresh_process(prepare: Prepare, tmp_path: Path, name: str) -> None:
     """With no other runtime's package: importing one there is an error."""
     runtime = built("runtime", name)
@@ -380,6 +381,24 @@ def test_a_folder_names_no_class_but_ours(prepare: Prepare, tmp_path: Path) -> N
         with pytest.raises(ModelError, match=said):
             EngineRunner.open(tmp_path, None, 1)
     assert read_facts(runner.folder).vocabulary == 128
+
+
+@pytest.mark.slow
+def test_a_compiled_model_answers_like_the_eager_one(prepare: Prepare) -> None:
+    for head, quantizer in (("causal_lm", WIDE), ("causal_lm", rounded(8)), ("encoder", WIDE)):
+        runner, model = prepare(FAMILY[head], TorchCompile(), quantizer)  # type: ignore[index]
+        assert off(answer(runner), answer(model)) < (1e-4 if quantizer == WIDE else 0.1)
+        assert runner.weights(1)["conversion_seconds"] > 0
+        if head == "causal_lm":
+            assert written(runner) == written(model)
+            assert written(runner, mask=MASK) == written(model, mask=MASK)
+
+
+def test_compiling_needs_a_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shutil.which", lambda _name: None)
+    assert TorchCompile().requirements() == (
+        "runtime=torch_compile needs a C++ compiler: install g++, or name one in CXX"
+    )
 
 
 def test_eager_attention_is_a_setting_of_torch(prepare: Prepare) -> None:

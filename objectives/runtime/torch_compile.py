@@ -1,0 +1,86 @@
+"""torch.compile (Inductor): the packed model, compiled to C++ for the CPU, or to Triton for a GPU (not run).
+
+A decoder's cache has a fixed length then (transformers' StaticCache), that of the whole run. Sizes stay free, so one
+compilation serves all batches. It takes minutes the first time; what was compiled is kept on disk.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from time import perf_counter
+from typing import TYPE_CHECKING, Literal
+
+from pydantic.dataclasses import dataclass as settings
+
+from objectives.runtime.packages import Packages
+from objectives.settings import FORBID
+
+if TYPE_CHECKING:
+    from objectives.types import Candidate, Head, Materials, Quantizer, Runner
+
+VARIANTS = 4096
+"""Of one function that may be compiled in one process."""
+SAMPLE = (2, 12)
+"""Rows and tokens that are compiled for; sizes stay free."""
+
+
+@settings(frozen=True, kw_only=True, config=FORBID)
+class TorchCompile:
+    """``mode``: torch.compile's; ``reduce-overhead`` means CUDA graphs."""
+
+    mode: Literal["default", "reduce-overhead", "max-autotune-no-cudagraphs"] = "default"
+
+    @property
+    def name(self) -> str:
+        """See ``objectives.types.Runtime``."""
+        return "torch_compile"
+
+    @property
+    def is_torch(self) -> bool:
+        """See ``objectives.types.Runtime``: memory is counted by torch's allocator, predictions are of eager mode."""
+        return True
+
+    def requirements(self) -> str | None:
+        """See ``objectives.types.Runtime``."""
+        there = shutil.which(os.environ.get("CXX", "g++")) or shutil.which("clang++")
+        return None if there else "runtime=torch_compile needs a C++ compiler: install g++, or name one in CXX"
+
+    def supports(self, candidate: Candidate, head: Head, device: str) -> str | None:
+        """See ``objectives.types.Runtime``."""
+        if head == "seq2seq":
+            return "takes decoders and encoders, not encoder-decoders"
+        return None
+
+    def storage(self, quantizer: Quantizer) -> Quantizer:
+        """See ``objectives.types.Runtime``."""
+        return quantizer
+
+    def versions(self) -> dict[str, str]:
+        """See ``objectives.types.Runtime``; torch's own is a circumstance of every result."""
+        return Packages("torch_compile", ("torch",)).versions()
+
+    def prepare(self, materials: Materials) -> Runner:
+        """See ``objectives.types.Runtime``; compiles for a sample, so that no timed run has to."""
+        import torch
+        import torch._dynamo.config as dynamo
+
+        from objectives.runtime.compiled import Compiled
+        from objectives.runtime.quiet import quiet
+
+        kept = materials.graph("inductor", self.versions(), write=lambda _folder: None)
+        os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(kept)
+        dynamo.recompile_limit = dynamo.accumulated_recompile_limit = VARIANTS  # every candidate is one more
+        dynamo.fail_on_recompile_limit_hit = True  # it would go on in eager mode without a word
+        began = perf_counter()
+        runner = Compiled.of(materials.model(), self.mode)
+        ids = torch.zeros(*SAMPLE, dtype=torch.int64, device=runner.device)
+        with quiet(), torch.inference_mode():
+            if runner.head == "encoder":
+                runner.encode(ids)
+                runner.encode(ids, torch.ones_like(ids))
+            else:
+                runner.generate(ids, ids.new_empty(len(ids), 3))
+                runner.logits(ids)
+        runner.seconds = perf_counter() - began
+        return runner
