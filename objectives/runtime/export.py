@@ -98,12 +98,15 @@ def structure(model: LoadedModel) -> list[Any]:
     return [model.module.config.to_dict(), model.head, shapes, held.hexdigest(), str(owners(model))]
 
 
-def export(model: LoadedModel) -> tuple[Exported, nn.Module]:
-    """Trace ``model``'s twin; returns the twin too, whose parameters are what the graph holds. Raises Unsupported."""
+def export(model: LoadedModel, square: bool = False) -> tuple[Exported, nn.Module]:
+    """Trace ``model``'s twin; returns the twin too, whose parameters are what the graph holds. Raises Unsupported.
+
+    ``square``: see :class:`Encoder`.
+    """
     module = twin(model)
     with torch.no_grad():
         try:
-            return (_decoder(module) if model.head == "causal_lm" else _encoder(module)), module
+            return (_decoder(module) if model.head == "causal_lm" else _encoder(module, square)), module
         except Unsupported:
             raise
         except Exception as error:  # torch.export raises many types, on what it cannot follow
@@ -112,14 +115,16 @@ def export(model: LoadedModel) -> tuple[Exported, nn.Module]:
 
 
 class Encoder(nn.Module):
-    """ids [rows, tokens], additive mask [rows, 1, tokens, tokens] -> last hidden states."""
+    """ids [rows, tokens], additive mask [rows, 1, 1, tokens] -> last hidden states."""
 
-    def __init__(self, module: nn.Module) -> None:
+    def __init__(self, module: nn.Module, square: bool = False) -> None:
+        """``square``: for engines that take no mask that is one row for all tokens."""
         super().__init__()
-        self.module = module
+        self.module, self.square = module, square
 
     def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
         """See the class."""
+        mask = mask.expand(-1, -1, ids.shape[1], -1) if self.square else mask
         hidden: Tensor = self.module(input_ids=ids, attention_mask=mask).last_hidden_state
         return hidden
 
@@ -154,12 +159,12 @@ def _cache(module: Any, past: Sequence[tuple[Tensor, Tensor]]) -> DynamicCache:
     return cache
 
 
-def _encoder(module: nn.Module) -> Exported:
+def _encoder(module: nn.Module, square: bool) -> Exported:
     ids = torch.arange(ROWS * TOKENS).view(ROWS, TOKENS)
     free = Dim.DYNAMIC
     program = torch.export.export(
-        Encoder(module), (ids, torch.zeros(ROWS, 1, TOKENS, TOKENS)),
-        dynamic_shapes=({0: free, 1: free}, {0: free, 2: free, 3: free}), strict=False,
+        Encoder(module, square), (ids, torch.zeros(ROWS, 1, 1, TOKENS)),
+        dynamic_shapes=({0: free, 1: free}, {0: free, 3: free}), strict=False,
     )  # fmt: skip
     return Exported(program, ("ids", "mask"), ("hidden",))
 

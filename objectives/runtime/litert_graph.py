@@ -22,7 +22,7 @@ def convert(model: LoadedModel, rows: int, tokens: int, rounds: bool) -> bytes:
 
     Raises Unsupported.
     """
-    sample = (torch.zeros(rows, tokens, dtype=torch.int32), torch.zeros(rows, 1, tokens, tokens))
+    sample = (torch.zeros(rows, tokens, dtype=torch.int32), torch.zeros(rows, 1, 1, tokens))
     with quiet():
         import litert_torch
 

@@ -12,9 +12,9 @@ HIDDEN = np.float32(-1e30)
 
 
 def bidirectional(ids: NDArray[Any], seen: NDArray[np.bool_] | None) -> NDArray[np.float32]:
-    """[rows, 1, tokens, tokens] for ``ids`` [rows, tokens], of which those count that are ``seen``."""
+    """[rows, 1, 1, tokens], one row for all, for ``ids`` [rows, tokens], of which those count that are ``seen``."""
     rows, tokens = ids.shape
-    mask = np.zeros((rows, 1, tokens, tokens), np.float32)
+    mask = np.zeros((rows, 1, 1, tokens), np.float32)
     if seen is not None:
         np.copyto(mask, HIDDEN, where=~seen[:, None, None, :])
     return mask

@@ -35,7 +35,7 @@ def convert(model: LoadedModel, folder: Path) -> None:
     import onnx_ir
 
     with quiet():
-        exported, module = export(model)
+        exported, module = export(model, square=True)
         try:
             program: Any = torch.onnx.export(
                 exported.program, dynamo=True, opset_version=OPSET, input_names=list(exported.inputs),
