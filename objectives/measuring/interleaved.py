@@ -263,6 +263,8 @@ def summarise(timing: Timing, workload: Workload) -> dict[str, float]:
         if timing.encode:
             metrics["encode"] = median(timing.encode)
     if timing.tpot:
-        metrics["tpot"] = median(timing.tpot)
+        steps = len(timing.latency) * (timing.items // workload.batch_size - 1)
+        # A pass that yields several tokens is no time per token: then the mean of all.
+        metrics["tpot"] = median(timing.tpot) if len(timing.tpot) == steps else sum(timing.tpot) / steps
         metrics["decode_throughput"] = workload.batch_size / metrics["tpot"]
     return metrics

@@ -15,9 +15,13 @@ if TYPE_CHECKING:
 
 @settings(frozen=True, kw_only=True, config=FORBID)
 class Torch:
-    """``attention``: how transformers computes it, ``sdpa`` (fused) or ``eager`` (three products)."""
+    """``attention``: how transformers computes it, ``sdpa`` (fused) or ``eager`` (three products).
+
+    ``prompt_lookup``: so many tokens at most are guessed from the text so far and checked in one pass; 0 for none.
+    """
 
     attention: Literal["sdpa", "eager"] = "sdpa"
+    prompt_lookup: Literal[0, 3, 10] = 0
 
     @property
     def name(self) -> str:
@@ -35,6 +39,10 @@ class Torch:
 
     def supports(self, candidate: Candidate, head: Head, device: str) -> str | None:
         """See ``objectives.types.Runtime``; whatever the device stores."""
+        if self.prompt_lookup and head != "causal_lm":
+            return "prompt_lookup is for decoders"
+        if self.prompt_lookup and candidate.workload.batch_size != 1:
+            return "prompt_lookup writes for one request at a time: workload.batch_size=1"
         return None
 
     def storage(self, quantizer: Quantizer) -> Quantizer:
@@ -48,8 +56,11 @@ class Torch:
     def prepare(self, materials: Materials) -> Runner:
         """See ``objectives.types.Runtime``."""
         loaded = materials.model()
-        if self.attention == "sdpa":
+        if self.attention != "sdpa":
+            loaded = replace(loaded, module=loaded.sharing().module)
+            loaded.module.set_attn_implementation(self.attention)
+        if not self.prompt_lookup:
             return loaded
-        own = replace(loaded, module=loaded.sharing().module)
-        own.module.set_attn_implementation(self.attention)
-        return own
+        from objectives.runtime.lookup import Lookup
+
+        return Lookup.of(loaded, self.prompt_lookup, materials.calibration)

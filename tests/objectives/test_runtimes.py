@@ -20,6 +20,8 @@ from objectives.calibration import Statistics
 from objectives.errors import ModelError, Unsupported
 from objectives.measuring.encoding import Encoding
 from objectives.measuring.generation import Generation
+from objectives.measuring.interleaved import summarise
+from objectives.measuring.prompts import prompts
 from objectives.measuring.stopwatch import WallStopwatch
 from objectives.measuring.translation import Translation
 from objectives.models import LoadedModel
@@ -28,13 +30,14 @@ from objectives.quantization.gptq import Gptq
 from objectives.runtime import packages
 from objectives.runtime.folder import FACTS, read_facts
 from objectives.runtime.litert import LiteRt
+from objectives.runtime.lookup import Lookup, guess
 from objectives.runtime.onnxruntime import OnnxRuntime
 from objectives.runtime.openvino import OpenVino
 from objectives.runtime.runner import EngineRunner
 from objectives.runtime.torch import Torch
 from objectives.runtime.torch_compile import TorchCompile
 from objectives.runtime.weights import Rounded, matrices
-from objectives.types import Head, Runner, Runtime
+from objectives.types import Head, Runner, Runtime, Timing
 from tests.objectives.recipes import built
 from tests.objectives.runtimes import ENGINES, RUNTIMES, Hand, candidate, compressed, each_runtime, heads, rounded
 
@@ -231,6 +234,8 @@ REFUSED: list[tuple[Runtime, Head, Any, float, str]] = [
     (OpenVino(), "causal_lm", rounded(4, simulate=True), 0.0, "simulated"),
     (OpenVino(activations="static"), "causal_lm", rounded(8), 0.0, "activations=static is for encoders"),
     (OpenVino(activations="static"), "encoder", rounded(4), 0.0, "activations=static needs quantization.bits=8"),
+    (Torch(prompt_lookup=3), "encoder", WIDE, 0.0, "prompt_lookup is for decoders"),
+    (Torch(prompt_lookup=3), "causal_lm", WIDE, 0.0, "one request at a time: workload.batch_size=1"),
     (OnnxRuntime(), "encoder", rounded(16), 0.0, "encoders in 32, 8, 4 bits, not 16"),
     (OnnxRuntime(), "causal_lm", rounded(8, scheme="weight_only"), 0.0, "quantization.scheme=w8a8"),
     (OnnxRuntime(activations="batch"), "causal_lm", rounded(8), 0.0, "activations=batch is for encoders"),
@@ -399,6 +404,40 @@ def test_compiling_needs_a_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
     assert TorchCompile().requirements() == (
         "runtime=torch_compile needs a C++ compiler: install g++, or name one in CXX"
     )
+
+
+@pytest.mark.parametrize("most", [3, 10])
+def test_lookup_writes_what_greedy_decoding_writes(prepare: Prepare, most: Any) -> None:
+    runner, model = prepare("llama", Torch(prompt_lookup=most), WIDE)
+    generator = torch.Generator().manual_seed(7)
+    fewer = 0
+    for _ in range(5):
+        ids = torch.randint(2, 40, (1, 12), generator=generator).repeat(1, 2)  # something to look up
+        found, wanted, passes = ids.new_empty(1, 20), ids.new_empty(1, 20), list[str]()
+        with torch.inference_mode():
+            runner.generate(ids, found, lap=lambda phase, _held, told=passes.append: told(phase))
+            model.generate(ids, wanted)
+        assert found.tolist() == wanted.tolist()
+        assert passes[0] == "prefill"
+        fewer += 20 - len(passes)
+    assert fewer > 0
+
+
+def test_a_guess_is_what_followed_the_latest_occurrence() -> None:
+    assert guess([1, 2, 3, 9, 1, 2, 3, 8, 5, 1, 2, 3], 2) == [8, 5]
+    assert guess([4, 9, 5, 6, 7, 5], 10) == [6, 7, 5]
+    assert guess([1, 2, 3], 3) == guess([1], 3) == []
+    assert guess([1, 2, 1, 2], 0) == []
+
+
+def test_what_depends_on_the_text_is_timed_on_text(prepare: Prepare) -> None:
+    runner, _ = prepare("llama", Torch(prompt_lookup=3), WIDE)
+    assert isinstance(runner, Lookup)
+    assert runner.text is not None
+    first, second = prompts(runner, 1, 8), prompts(runner, 1, 8)
+    assert torch.cat([first, second], dim=1).flatten().tolist() == runner.text[:16].tolist()
+    summary = summarise(Timing((4.0,), 9, ttft=(1.0,), tpot=(1.5, 1.5)), Generation(new_tokens=9))
+    assert summary["tpot"] == 3.0 / 8
 
 
 def test_eager_attention_is_a_setting_of_torch(prepare: Prepare) -> None:
