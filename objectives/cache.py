@@ -30,7 +30,7 @@ from objectives.settings import FORBID, Name, Positive
 log = logging.getLogger(__name__)
 
 _LOCK = ".lock"
-_UNFINISHED = ".part-"
+UNFINISHED = ".part-"
 _ABANDONED = 24 * 3600.0
 """Seconds after which nobody writes to an unfinished entry any more."""
 
@@ -95,7 +95,7 @@ class Cache:
         try:
             final.parent.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory(
-                dir=final.parent, prefix=_UNFINISHED, ignore_cleanup_errors=True
+                dir=final.parent, prefix=UNFINISHED, ignore_cleanup_errors=True
             ) as scratch:
                 part = Path(scratch) / "entry"
                 write(part)
@@ -125,7 +125,7 @@ class Cache:
         for path in Path(self.folder).glob("*/*"):
             with suppress(OSError):  # another process removed it
                 used = path.stat().st_mtime
-                if path.name.startswith(_UNFINISHED):
+                if path.name.startswith(UNFINISHED):
                     if used < time.time() - _ABANDONED:
                         shutil.rmtree(path, ignore_errors=True)
                     continue
@@ -153,7 +153,7 @@ def _remove(path: Path) -> None:
     """A folder is stepped aside first: half of one must never be found under its name."""
     with suppress(OSError):
         if path.is_dir():
-            aside = Path(tempfile.mkdtemp(prefix=_UNFINISHED, dir=path.parent))
+            aside = Path(tempfile.mkdtemp(prefix=UNFINISHED, dir=path.parent))
             os.replace(path, aside / "entry")
             shutil.rmtree(aside, ignore_errors=True)
         else:

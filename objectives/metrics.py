@@ -91,6 +91,7 @@ CONDITIONS: Mapping[str, Metric] = _metrics(
     Metric("speedup.high", "", True, "upper end of that interval"),
     Metric("speedup.error", "", False, "half of that interval over the speed-up"),
     Metric("compression_speedup.error", "", False, "error of both speed-ups that compression_speedup compares"),
+    Metric("own_speedup.error", "", False, "error of both speed-ups that own_speedup compares"),
     Metric(
         "speedup.trial", "", True, "speed-up that the trial itself measured, where another measurement confirmed it"
     ),

@@ -11,12 +11,10 @@ import hashlib
 import json
 import logging
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
-from tempfile import TemporaryDirectory, mkdtemp
 from typing import Any
 
 import torch
@@ -29,6 +27,7 @@ from objectives.measuring.footprint import FAKE_ERRORS, Footprint, footprint, sk
 from objectives.measuring.weighing import stored_bytes
 from objectives.models import LoadedModel
 from objectives.problem import Problem
+from objectives.shelf import Shelf, Write
 from objectives.types import Candidate, Pruner, Quantizer, Recovery, Runner, Runtime, Workload
 
 log = logging.getLogger(__name__)
@@ -64,7 +63,7 @@ class Recipes:
         self.engines: dict[Recipe, Runner] = {}
         self.seconds: dict[Recipe, float] = {}
         """That each model took to make or to load, and to convert, in this process."""
-        self._scratch: TemporaryDirectory[str] | None = None
+        self.shelf = Shelf(problem.cache)
         self._footprints: dict[tuple[Recipe, Workload], Footprint | None] = {}
 
     @cached_property
@@ -213,25 +212,6 @@ class Recipes:
             if sum(engines.values()) > KEPT_BYTES:
                 del self.engines[oldest], engines[oldest]
 
-    def folder(self, kind: str, name: str | None, write: Callable[[Path], None]) -> Path:
-        """That of the cache, filled where it is not there yet; one of this process where nothing is kept."""
-        cache = self.problem.cache
-        if cache is not None and name is not None:
-            if cache.folder_of(kind, name) is None:
-
-                def fill(new: Path) -> None:
-                    new.mkdir()
-                    write(new)
-
-                cache.put_folder(kind, name, fill)
-            found = cache.folder_of(kind, name)
-            if found is not None:
-                return found
-        self._scratch = self._scratch or TemporaryDirectory(prefix="paretune-")
-        new = Path(mkdtemp(dir=self._scratch.name))
-        write(new)
-        return new
-
     def shapes(self, candidate: Candidate) -> Footprint | None:
         """What a candidate will need, before it is built. None where only its accuracy will be measured, or where its
         code needs values.
@@ -283,11 +263,15 @@ class Making:
         """See ``objectives.types.Materials``."""
         return self.recipes.model(self.candidate)
 
-    def graph(self, *content: object, write: Callable[[Path], None]) -> Path:
+    def graph(self, *content: object, write: Write) -> Path:
         """See ``objectives.types.Materials``."""
         name = digest(code(), [version(name) for name in ("torch", "transformers")], *content)
-        return self.recipes.folder("graph", name, write)
+        return self.recipes.shelf.folder("graph", name, write)
 
-    def engine(self, write: Callable[[Path], None]) -> Path:
+    def engine(self, write: Write, part: str = "") -> Path:
         """See ``objectives.types.Materials``."""
-        return self.recipes.folder("engine", self.recipes.name(self.candidate, "engine"), write)
+        return self.recipes.shelf.folder("engine", self.recipes.name(self.candidate, "engine", part), write)
+
+    def release(self, owner: object, folder: Path) -> None:
+        """See ``objectives.types.Materials``."""
+        self.recipes.shelf.release_with(owner, folder)

@@ -397,10 +397,16 @@ class Materials(Protocol):
         """The compressed model; not to be changed."""
 
     def graph(self, *content: object, write: Callable[[Path], None]) -> Path:
-        """The folder of that content; ``write`` fills a new one where there is none yet."""
+        """A folder of that content; ``write`` fills a new one where there is none yet."""
 
-    def engine(self, write: Callable[[Path], None]) -> Path:
-        """The folder of this candidate's model in this runtime, made likewise."""
+    def engine(self, write: Callable[[Path], None], part: str = "") -> Path:
+        """A folder of this candidate's model in this runtime, made likewise; it may be added to.
+
+        ``part``: one of several.
+        """
+
+    def release(self, owner: object, folder: Path) -> None:
+        """``folder`` goes when ``owner`` does."""
 
 
 class Workload(Protocol):

@@ -39,9 +39,12 @@ def save(runner: Runner, source: LoadedModel, folder: Path, facts: Mapping[str, 
     with TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as temporary:
         part = Path(temporary) / "part"
         shutil.copytree(runner.folder, part / ENGINE, ignore=shutil.ignore_patterns(".*"))
-        names = sorted(path.relative_to(part).as_posix() for path in (part / ENGINE).rglob("*") if path.is_file())
         source.module.config.save_pretrained(part)
         source.tokenizer.save_pretrained(part)
+        files = sorted(path for path in part.rglob("*") if path.is_file())
+        for file in files:  # engines write theirs for their user alone
+            file.chmod((part / "config.json").stat().st_mode)
+        names = [path.relative_to(part).as_posix() for path in files]
         runtime = runtime_of(runner.facts)
         manifest = {
             "format": FORMAT,

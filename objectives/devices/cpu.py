@@ -157,6 +157,9 @@ class Cpu:
         limit, _ = resource.getrlimit(resource.RLIMIT_AS)
         if limit != resource.RLIM_INFINITY:
             free = min(free, limit - _status_bytes("VmSize"))
+        limit, _ = resource.getrlimit(resource.RLIMIT_DATA)
+        if limit != resource.RLIM_INFINITY:
+            free = min(free, limit - _status_bytes("VmData"))
         return max(0, min([free, *memory_free()]))
 
     def conditions(self) -> dict[str, float]:

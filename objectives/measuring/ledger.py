@@ -35,6 +35,15 @@ def gains(ran: Mapping[str, float], dense: Mapping[str, float]) -> dict[str, flo
     }
 
 
+def own_gains(ran: Mapping[str, float], own: Mapping[str, float]) -> dict[str, float]:
+    """What the runtime gives, and what pruning and bits give in it; ``own``: metrics of its dense model in 32 bits."""
+    return {
+        "runtime_speedup": own["speedup"],
+        "own_speedup": ran["speedup"] / own["speedup"],
+        "own_speedup.error": ran["speedup.error"] + own["speedup.error"],
+    }
+
+
 def promises(shapes: Footprint, dense: Footprint, workload: Workload, peaks: Peaks) -> dict[str, float]:
     """What bytes and operations allow: the ratio of the least seconds that both need."""
     own, full = _operations(shapes, workload), _operations(dense, workload)
@@ -100,6 +109,9 @@ def _uneven(block: Block) -> list[str]:
 
 
 def _large(metrics: Mapping[str, float]) -> str:
+    if "runtime_bytes" in metrics:
+        at_rest, stored = metrics["runtime_bytes"] / 2**20, metrics["weight_bytes"] / 2**20
+        return f"the engine holds {at_rest:.0f} MiB at rest for {stored:.0f} MiB of weights"
     if metrics["weight_ratio"] < SMALLER:
         share = metrics["activation_peak"] / metrics["peak_memory"]
         return f"weights shrank to {metrics['weight_ratio']:.2f}x, but activations are {share:.0%} of the peak"

@@ -80,8 +80,7 @@ class CTranslate2:
         """See ``objectives.types.Runtime``."""
         from objectives.runtime.runner import EngineRunner
 
-        folder = materials.engine(lambda new: self._write(new, materials))
-        return EngineRunner.open(folder, materials.tokenizer, materials.threads)
+        return EngineRunner.made(materials, lambda new: self._write(new, materials))
 
     def _write(self, folder: Path, materials: Materials) -> None:
         from objectives.runtime.weights import Rounded, matrices

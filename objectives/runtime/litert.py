@@ -76,33 +76,38 @@ class LiteRt:
         """See ``objectives.types.Runtime``."""
         from objectives.runtime.runner import EngineRunner
 
-        folder = materials.engine(lambda new: self._write(new, materials))
-        runner = EngineRunner.open(folder, materials.tokenizer, materials.threads)
+        runner = EngineRunner.made(materials, lambda new: self._write(new, materials))
         assert isinstance(runner.engine, _Encoder)
+        folder = runner.folder
         runner.engine.make = lambda rows, tokens: self._convert(folder, materials, rows, tokens)
         return runner
 
     def _write(self, folder: Path, materials: Materials) -> None:
-        from objectives.runtime.weights import Dense, matrices
+        from objectives.runtime.weights import Dense, block_linears, matrices
         from objectives.runtime.writing import facts_of
 
         began, model = perf_counter(), materials.model()
         self._convert(folder, materials, *FIRST)
+        inside = block_linears(model)
         stored = {  # there are no 16 bits: they are widened
             name: weight.nbytes * (32 // weight.bits if isinstance(weight, Dense) else 1)
             for name, weight in matrices(model)
+            if name in inside
         }
         others = max(0, _file(folder, *FIRST).stat().st_size - sum(stored.values()))
         write_facts(folder, facts_of(self, model, began, stored, others, {}))
 
     def _convert(self, folder: Path, materials: Materials, rows: int, tokens: int) -> None:
-        """One more file in ``folder``, which appears whole."""
+        """One more file in ``folder``."""
         from objectives.runtime.litert_graph import convert
 
-        scheme = getattr(materials.quantizer, "scheme", "w8a8")
-        part = folder / f".{rows}x{tokens}.part"
-        part.write_bytes(convert(materials.model(), rows, tokens, rounds=scheme == "w8a8"))
-        part.rename(_file(folder, rows, tokens))
+        rounds = getattr(materials.quantizer, "scheme", "w8a8") == "w8a8"
+
+        def write(new: Path) -> None:
+            _file(new, rows, tokens).write_bytes(convert(materials.model(), rows, tokens, rounds))
+
+        made = materials.engine(write, f"{rows}x{tokens}")
+        _file(made, rows, tokens).replace(_file(folder, rows, tokens))
 
     def open(self, folder: Path, facts: Facts, threads: int) -> Engine:
         """See ``objectives.runtime.folder.Opener``."""
@@ -181,8 +186,11 @@ class _Encoder:
         import numpy as np
         from ai_edge_litert.interpreter import Interpreter
 
-        interpreter = Interpreter(str(_file(self._folder, *size)), num_threads=self._threads)
-        interpreter.allocate_tensors()
+        from objectives.runtime.quiet import quiet
+
+        with quiet():  # it says which kernels it found
+            interpreter = Interpreter(str(_file(self._folder, *size)), num_threads=self._threads)
+            interpreter.allocate_tensors()
         inputs = sorted(interpreter.get_input_details(), key=lambda each: each["dtype"] != np.int32)
         return interpreter, [each["index"] for each in inputs], interpreter.get_output_details()[0]["index"]
 

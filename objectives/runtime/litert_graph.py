@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,8 +40,10 @@ def convert(model: LoadedModel, rows: int, tokens: int, rounds: bool) -> bytes:
             return _quantized(file, operations, rounds) if operations else file.read_bytes()
 
 
-def _rounded(model: LoadedModel) -> list[str]:
-    """Operations whose weights have 8 bits: all layers, and the embedding where it is stored so."""
+def _rounded(model: LoadedModel) -> dict[str, int]:
+    """Operations whose weights have 8 bits: all layers, and the embedding where it is stored so; of each the fewest
+    weights of one that does. Smaller tables, of positions and types, stay as they are.
+    """
     names = block_linears(model)
     layers = {isinstance(weight, Rounded) for name, weight in matrices(model) if name in names}
     if len(layers) > 1:
@@ -49,16 +52,26 @@ def _rounded(model: LoadedModel) -> list[str]:
     embedded = any(
         isinstance(weight, Rounded) for name, weight in matrices(model) if model.module.get_submodule(name) is table
     )
-    found = ["FULLY_CONNECTED"] if layers == {True} else []
-    return [*found, "EMBEDDING_LOOKUP"] if embedded else found
+    found = {"FULLY_CONNECTED": 0} if layers == {True} else {}
+    return {**found, "EMBEDDING_LOOKUP": _size(table)} if embedded else found
 
 
-def _quantized(file: Path, operations: list[str], rounds: bool) -> bytes:
+def _size(table: Any) -> int:
+    return int((table.codes if hasattr(table, "codes") else table.weight).numel())
+
+
+def _quantized(file: Path, operations: Mapping[str, int], rounds: bool) -> bytes:
     from ai_edge_quantizer import quantizer, recipe
 
     base: list[dict[str, Any]] = recipe.dynamic_wi8_afp32() if rounds else recipe.weight_only_wi8_afp32()
     worker = quantizer.Quantizer(str(file))
-    worker.load_quantization_recipe([{**base[0], "operation": operation} for operation in operations])
+    plain = base[0]["op_config"]
+    worker.load_quantization_recipe(
+        [
+            {**base[0], "operation": operation, "op_config": {**plain, "min_weight_elements": fewest}}
+            for operation, fewest in operations.items()
+        ]
+    )
     return bytes(worker.quantize().quantized_model)
 
 

@@ -1,9 +1,10 @@
 """ONNX Runtime: interpreted graphs of hand-written kernels.
 
 A decoder's cache goes in and comes out as values of the runtime's own, never copied to Python. Rounded weights become
-MatMulNBits, which rounds activations to 8 bits too, in the same groups (accuracy level 4; the others run reference
-loops, 20 times slower). An encoder's 8-bit layers multiply integers instead (MatMulInteger), with one activation scale
-for the whole batch: coarser, and twice as fast there. There are no 16-bit kernels.
+MatMulNBits, which rounds activations to 8 bits too, in groups (accuracy level 4; the others run reference loops, 20
+times slower). An encoder's 8-bit layers may multiply integers instead (MatMulInteger, ``activations=batch``) with one
+activation scale for the whole batch: faster, coarser, and what a text gets depends on its neighbours and on padding.
+There are no 16-bit kernels.
 """
 
 from __future__ import annotations
@@ -30,11 +31,11 @@ MODEL = "model.onnx"
 
 @settings(frozen=True, kw_only=True, config=FORBID)
 class OnnxRuntime:
-    """``activations``: how 8-bit layers round their inputs, by ``group`` (of ``activation_group``) or by ``batch``;
-    null: a decoder's by group, an encoder's by batch. At 4 bits the weights' groups are those of the activations.
+    """``activations``: how layers round their inputs, by ``group`` (of ``activation_group``; at 4 bits of the weights'
+    group), or an encoder's at 8 bits by ``batch``: answers then depend on what else is in the batch.
     """
 
-    activations: Literal["group", "batch"] | None = None
+    activations: Literal["group", "batch"] = "group"
     activation_group: Literal[32, 64, 128] = 64
 
     @property
@@ -82,8 +83,7 @@ class OnnxRuntime:
         """See ``objectives.types.Runtime``."""
         from objectives.runtime.runner import EngineRunner
 
-        folder = materials.engine(lambda new: self._write(new, materials))
-        return EngineRunner.open(folder, materials.tokenizer, materials.threads)
+        return EngineRunner.made(materials, lambda new: self._write(new, materials))
 
     def _write(self, folder: Path, materials: Materials) -> None:
         from objectives.runtime.export import structure
@@ -92,7 +92,7 @@ class OnnxRuntime:
 
         began, model = perf_counter(), materials.model()
         graph = materials.graph("onnx", self.versions(), structure(model), write=lambda new: convert(model, new))
-        by_batch = (self.activations or ("batch" if model.head == "encoder" else "group")) == "batch"
+        by_batch = self.activations == "batch"
         caches, stored, others = fill(graph, model, folder / MODEL, self.activation_group, by_batch)
         write_facts(folder, facts_of(self, model, began, stored, others, {}, caches))
 

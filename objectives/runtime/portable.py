@@ -48,6 +48,8 @@ def refused(candidate: Candidate, head: Head, device: str, heads: Sequence[Head]
         return "simulated widths are stored by no engine"
     if getattr(quantizer, "scheme", None) == "fp8":
         return "fp8 is a format of GPUs"
+    if hasattr(candidate.pruning, "pattern") and candidate.pruning.ratio:
+        return "masks are stored by no engine: their zeros would be multiplied"
     odd = sorted(quantizer.stored - set(bits))
     if odd:
         return f"{KINDS[head]} in {', '.join(map(str, sorted(bits, reverse=True)))} bits, not {odd[0]}"

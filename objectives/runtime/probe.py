@@ -39,9 +39,12 @@ def resident(folder: Path, workload: Workload, threads: int) -> Resident:
     environment = {**os.environ, "MALLOC_ARENA_MAX": "1", "TOKENIZERS_PARALLELISM": "false"}
     environment["PYTHONPATH"] = os.pathsep.join(filter(None, sys.path))
     command = [sys.executable, "-m", __name__, str(folder), str(threads)]
-    done = subprocess.run(
-        command, input=pickle.dumps(workload), capture_output=True, timeout=TIMEOUT, check=False, env=environment
-    )
+    try:
+        done = subprocess.run(
+            command, input=pickle.dumps(workload), capture_output=True, timeout=TIMEOUT, check=False, env=environment
+        )
+    except subprocess.TimeoutExpired as error:
+        raise ObjectiveError(f"the engine could not be weighed within {TIMEOUT:.0f} s") from error
     if done.returncode:
         last = (done.stderr.decode(errors="replace").strip().splitlines() or [f"exit code {done.returncode}"])[-1]
         kind = MemoryError if "MemoryError" in last or "out of memory" in last.lower() else ObjectiveError

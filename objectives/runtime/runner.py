@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -26,10 +26,7 @@ from objectives.runtime.folder import (
 )
 from objectives.runtime.masks import causal
 from objectives.runtime.probe import resident
-from objectives.types import Device, Head, Lap, Memory, Workload
-
-if TYPE_CHECKING:
-    pass
+from objectives.types import Device, Head, Lap, Materials, Memory, Workload
 
 
 @dataclass(frozen=True)
@@ -53,6 +50,14 @@ class EngineRunner:
     tokenizer: Any
     threads: int
     simulated: bool = False
+
+    @classmethod
+    def made(cls, materials: Materials, write: Callable[[Path], None]) -> EngineRunner:
+        """Of the engine that ``write`` makes from ``materials``, or that was made earlier."""
+        folder = materials.engine(write)
+        runner = cls.open(folder, materials.tokenizer, materials.threads)
+        materials.release(runner, folder)
+        return runner
 
     @classmethod
     def open(cls, folder: Path, tokenizer: Any, threads: int) -> EngineRunner:
@@ -93,7 +98,7 @@ class EngineRunner:
     def encode(self, ids: Tensor, mask: Tensor | None = None) -> Tensor:
         """See ``objectives.types.Runner``."""
         counts = None if mask is None or bool(mask.all()) else mask.bool().numpy()
-        return torch.from_numpy(cast("EncoderEngine", self.engine).encode(ids.numpy(), counts))
+        return torch.from_numpy(cast("EncoderEngine", self.engine).encode(ids.long().numpy(), counts))
 
     @cached_property
     def _decoder(self) -> DecoderEngine:
@@ -129,7 +134,7 @@ class EngineRunner:
         else:
             places = np.maximum(cache.seen.cumsum(axis=1) - 1, 0)[:, -tokens:]
         mask = causal(rows, tokens, total, cache.seen)
-        return self._decoder.run(ids.numpy(), mask, np.ascontiguousarray(places), wanted, cache.state)
+        return self._decoder.run(ids.long().numpy(), mask, np.ascontiguousarray(places), wanted, cache.state)
 
     def generate(self, ids: Tensor, out: Tensor, mask: Tensor | None = None, lap: Lap | None = None) -> None:
         """See ``objectives.types.Runner``."""
@@ -145,7 +150,8 @@ class EngineRunner:
         found = resident(self.folder, workload, self.threads)
         above = max(0, found.peak - self.facts.weight_bytes)
         phase = max(workload.excerpts(), key=("encode", "prefill", "decode").index)
-        return Memory({phase: above}, 0, {"resident_peak": float(found.peak), "runtime_bytes": float(found.resting)})
+        added = float(found.peak - found.resting)
+        return Memory({phase: above}, 0, {"resident_peak": added, "runtime_bytes": float(found.resting)})
 
     def weights(self, dense_weights: int) -> Mapping[str, float]:
         """See ``objectives.types.Runner``."""

@@ -68,8 +68,6 @@ class TorchCompile:
         from objectives.runtime.compiled import Compiled
         from objectives.runtime.quiet import quiet
 
-        kept = materials.graph("inductor", self.versions(), write=lambda _folder: None)
-        os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(kept)
         dynamo.recompile_limit = dynamo.accumulated_recompile_limit = VARIANTS  # every candidate is one more
         dynamo.fail_on_recompile_limit_hit = True  # it would go on in eager mode without a word
         began = perf_counter()

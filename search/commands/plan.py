@@ -38,7 +38,8 @@ def main(arguments: list[str]) -> int:
 
 def _config_folder(arguments: list[str]) -> tuple[str | None, list[str]]:
     """``--config-dir`` as Hydra's own commands take it, and the rest."""
-    rest, folder = list(arguments), None
+    rest = [word for each in arguments for word in (each.split("=", 1) if each.startswith("--config-dir=") else [each])]
+    folder = None
     if "--config-dir" in rest:
         place = rest.index("--config-dir")
         if place + 1 == len(rest):

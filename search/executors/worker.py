@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import multiprocessing
 import os
+import resource
 import signal
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import CancelledError, Future, TimeoutError
@@ -46,20 +47,23 @@ ENVIRONMENT: Mapping[str, str] = {
 
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
 class Worker:
-    """``timeout``: seconds that one trial may take before its process is killed."""
+    """``timeout``: seconds that one trial may take before its process is killed; ``max_memory``: bytes that the process
+    may allocate, conversions included, null for all there are.
+    """
 
     timeout: Positive = 600.0
+    max_memory: Positive | None = None
 
     def start(self, problem: Problem) -> WorkerRunner:
         """See ``search.executors.protocol.Executor``."""
-        return WorkerRunner(problem, self.timeout)
+        return WorkerRunner(problem, self.timeout, self.max_memory)
 
 
 class WorkerRunner:
     """A pebble pool of one spawned process."""
 
-    def __init__(self, problem: Problem, timeout: float) -> None:
-        self._problem, self._timeout = problem, timeout
+    def __init__(self, problem: Problem, timeout: float, max_memory: float | None = None) -> None:
+        self._problem, self._timeout, self._max_memory = problem, timeout, max_memory
 
     def __enter__(self) -> Self:
         """Start the process."""
@@ -75,7 +79,7 @@ class WorkerRunner:
             max_workers=1,
             context=multiprocessing.get_context("spawn"),
             initializer=_initialise,
-            initargs=(self._problem,),
+            initargs=(self._problem, self._max_memory),
         )
 
     def __exit__(
@@ -172,9 +176,11 @@ _problem: Problem | None = None
 _evaluator: Evaluator | None = None
 
 
-def _initialise(problem: Problem) -> None:
+def _initialise(problem: Problem, max_memory: float | None) -> None:
     """Keep the problem; Ctrl-C is the driver's to handle."""
     global _problem
+    if max_memory is not None:  # what is mapped from files does not count
+        resource.setrlimit(resource.RLIMIT_DATA, (int(max_memory), int(max_memory)))
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     _problem = problem
 

@@ -55,11 +55,14 @@ class Hand:
             self.made.append("graph")
         return folder
 
-    def engine(self, write: Callable[[Path], None]) -> Path:
+    def engine(self, write: Callable[[Path], None], part: str = "") -> Path:
         folder = Path(mkdtemp(dir=self.base))
         write(folder)
-        self.made.append("engine")
+        self.made.append(f"engine {part}".strip())
         return folder
+
+    def release(self, owner: object, folder: Path) -> None:
+        """Kept, to be looked at."""
 
 
 def rounded(bits: int, **more: Any) -> RoundToNearest:

@@ -1,0 +1,167 @@
+"""Engines through the evaluator and the cache: made once, made again when damaged, and safe from the cache's own
+housekeeping.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from objectives.cache import Cache
+from objectives.calibration import Domains
+from objectives.devices.cpu import Cpu
+from objectives.evaluator import Evaluator
+from objectives.measuring.generation import Generation
+from objectives.measuring.interleaved import Interleaved
+from objectives.models import Checkpoint, LoadedModel
+from objectives.problem import Problem
+from objectives.runtime.onnxruntime import OnnxRuntime
+from objectives.runtime.openvino import OpenVino
+from objectives.runtime.runner import EngineRunner
+from objectives.shelf import Shelf
+from objectives.types import Head, Measurement, Runner, Score
+from tests.objectives.runtimes import candidate, rounded
+
+pytestmark = pytest.mark.usefixtures("quick_collections")
+
+QUICK = Interleaved(min_rounds=1, max_rounds=2, min_seconds=0.0, max_seconds=0.05, patience=0.0, warmups=0)
+WORKLOAD = Generation(prompt_tokens=6, new_tokens=3)
+IDS = torch.randint(2, 128, (2, 12), generator=torch.Generator().manual_seed(1))
+
+
+@dataclass(frozen=True)
+class Sum:
+    """Scores with what the runner answers, so that another runner scores another way."""
+
+    head: Head = "causal_lm"
+
+    def calibration(self, _model: LoadedModel) -> Domains:
+        return {"toy": [IDS]}
+
+    def evaluate(self, model: Runner) -> Score:
+        with torch.inference_mode():
+            found = float(model.logits(IDS).float().abs().mean().tanh())
+        return Score(found, 0.01, (found,), ids=("only",))
+
+
+@pytest.fixture
+def make(tiny_folder: Callable[[str], Path], tmp_path: Path) -> Callable[..., Evaluator]:
+    model = Checkpoint(path=str(tiny_folder("llama")), head="causal_lm")
+    from objectives.runtime.torch import Torch
+
+    baseline = candidate(rounded(16), Torch(), WORKLOAD)
+
+    def made(cache: bool = True, max_bytes: float = 1e9) -> Evaluator:
+        kept = Cache(folder=str(tmp_path / "cache"), max_bytes=max_bytes) if cache else None
+        return Evaluator(Problem(model, Sum(), Cpu(threads=1), QUICK, baseline, kept))
+
+    return made
+
+
+EIGHT = candidate(rounded(8), OnnxRuntime(), WORKLOAD)
+
+
+def measured(outcome: Any) -> Measurement:
+    assert isinstance(outcome, Measurement), outcome
+    return outcome
+
+
+@pytest.mark.parametrize("runtime", [OpenVino(), OnnxRuntime()], ids=lambda each: each.name)
+def test_a_candidate_is_scored_weighed_and_timed_through_its_engine(make: Any, runtime: Any) -> None:
+    ev = make()
+    found = measured(ev(candidate(rounded(8), runtime, WORKLOAD))).metrics
+    dense = measured(ev(ev.problem.baseline)).metrics
+    with torch.inference_mode():
+        own = ev.runner(candidate(rounded(8), runtime, WORKLOAD)).logits(IDS).abs().mean().tanh()
+    assert found["accuracy"] == pytest.approx(float(own), abs=1e-6)
+    assert found["accuracy"] != dense["accuracy"]
+    assert found["own_speedup"] == pytest.approx(found["speedup"] / found["runtime_speedup"])
+    assert found["peak_memory"] == pytest.approx(found["runtime_bytes"] + found["resident_peak"])
+    assert found["conversion_seconds"] > 0
+    assert 8 <= found["effective_bits"] < 10
+    assert "own_speedup" not in dense
+    assert "predicted_peak" not in found
+
+
+def test_an_engine_is_made_once_for_all_processes(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = answer(make(), EIGHT)
+    monkeypatch.setattr(OnnxRuntime, "_write", lambda *_: pytest.fail("made again"))
+    assert torch.equal(answer(make(), EIGHT), first)
+
+
+@torch.inference_mode()
+def answer(ev: Evaluator, one: Any) -> torch.Tensor:
+    return ev.runner(one).logits(IDS)
+
+
+@pytest.mark.parametrize("damage", ["flip", "truncate", "lose"])
+def test_a_damaged_engine_is_made_again(
+    make: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture, damage: str
+) -> None:
+    first = answer(make(), EIGHT)
+    [weights] = (tmp_path / "cache" / "engine").glob("[0-9a-f]*/model.onnx.data")
+    data = bytearray(weights.read_bytes())
+    weights.unlink()  # links share the file
+    if damage == "flip":
+        data[len(data) // 2] ^= 1
+        weights.write_bytes(bytes(data))
+    elif damage == "truncate":
+        weights.write_bytes(bytes(data[:100]))
+    assert torch.equal(answer(make(), EIGHT), first)
+    assert "is damaged and will be made again" in caplog.text
+    caplog.clear()
+    assert torch.equal(answer(make(), EIGHT), first)
+    assert not caplog.text
+
+
+def test_what_the_cache_lets_go_of_goes_on_running(make: Any) -> None:
+    ev = make(max_bytes=1.0)  # nothing stays beside the newest entry
+    for one in (EIGHT, candidate(rounded(4), OnnxRuntime(), WORKLOAD)):
+        assert measured(ev(one)).metrics["peak_memory"] > 0
+    assert measured(ev(replace(EIGHT, workload=replace(WORKLOAD, batch_size=2)))).metrics["peak_memory"] > 0
+
+
+@pytest.mark.parametrize("cache", [True, False])
+def test_an_engine_that_is_not_used_any_more_leaves_no_files(make: Any, cache: bool) -> None:
+    ev = make(cache)
+    runner = ev.runner(EIGHT)
+    assert isinstance(runner, EngineRunner)
+    folder = runner.folder
+    assert folder.is_dir()
+    del runner
+    ev.recipes.forget()
+    assert not folder.exists()
+
+
+def test_settings_that_change_the_engine_change_its_name(make: Any) -> None:
+    ev = make()
+    changed = [
+        EIGHT,
+        replace(EIGHT, runtime=OnnxRuntime(activation_group=32)),
+        replace(EIGHT, runtime=OpenVino()),
+        replace(EIGHT, runtime=OpenVino(precision="f32")),
+        replace(EIGHT, runtime=OpenVino(), quantization=rounded(8, scheme="weight_only")),
+        replace(EIGHT, quantization=rounded(8, embeddings=8)),
+    ]
+    assert len({ev.recipes.name(one, "engine") for one in changed}) == len(changed)
+
+
+def test_what_a_converter_raises_is_not_taken_for_a_full_disk(tmp_path: Path) -> None:
+    def fail(_folder: Path) -> None:
+        raise OSError("converter")
+
+    with pytest.raises(OSError, match="converter"):
+        Shelf(Cache(folder=str(tmp_path / "cache"))).folder("graph", "name", fail)
+
+
+def test_a_cache_that_cannot_be_written_to_costs_no_engine(tmp_path: Path) -> None:
+    blocked = tmp_path / "file"
+    blocked.write_text("")
+    shelf = Shelf(Cache(folder=str(blocked / "cache")))
+    made = shelf.folder("graph", "name", lambda folder: (folder / "one").write_text("1") and None)
+    assert (made / "one").read_text() == "1"
