@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -27,6 +28,7 @@ def convert(model: LoadedModel, rows: int, tokens: int, rounds: bool) -> bytes:
     with quiet():
         import litert_torch
 
+        _keep_streams_open()
         try:
             converted = litert_torch.convert(Encoder(twin(model)).eval(), sample)
         except Unsupported:
@@ -38,6 +40,15 @@ def convert(model: LoadedModel, rows: int, tokens: int, rounds: bool) -> bytes:
             converted.export(str(file))
             operations = _rounded(model)
             return _quantized(file, operations, rounds) if operations else file.read_bytes()
+
+
+def _keep_streams_open() -> None:
+    """absl, which comes with the converter, would close what was stderr when it was imported as soon as logging is set
+    up anew.
+    """
+    from absl import logging
+
+    logging.get_absl_handler().python_handler.stream = sys.__stderr__
 
 
 def _rounded(model: LoadedModel) -> dict[str, int]:

@@ -263,7 +263,8 @@ def test_a_workload_drives_every_family_of_its_head(
 
 def test_a_summary_is_made_of_percentiles_of_the_raw_samples() -> None:
     latency = tuple(float(i) for i in range(1, 101))
-    timing = Timing(latency, items=10, encode=(0.5, 0.7), ttft=(1.0, 2.0, 30.0), tpot=(0.1, 0.2, 0.3, 9.0))
+    steps = (0.1, 0.2, 0.3, 9.0) * len(latency)
+    timing = Timing(latency, items=10, encode=(0.5, 0.7), ttft=(1.0, 2.0, 30.0), tpot=steps)
     metrics = summarise(timing, Generation(batch_size=2, prompt_tokens=8, new_tokens=5))
     assert metrics == pytest.approx(
         {
