@@ -136,11 +136,13 @@ class Space:
         mine = {path: value for path, value in cell.items() if path == part or path.startswith(part + ".")}
         key = (part, tuple(mine.items()))
         if key not in self._built:
-            node = dict(self._node(part, mine.pop(part, None)))
+            name = mine.pop(part, None)
+            node = dict(self._node(part, name))
             varied = {path.removeprefix(part + "."): value for path, value in mine.items()}
             if part == CHOSEN:
                 varied = {name: value for name, value in varied.items() if self._has(node, name)}
-            self._built[key] = build({**node, **varied}, part, self.allowed)
+            own = name is None or name == self._own_runtime
+            self._built[key] = build({**node, **varied}, part if own else f"runtimes.{name}", self.allowed)
         return self._built[key]
 
     def _node(self, part: str, name: Value) -> Mapping[str, Any]:
@@ -214,7 +216,8 @@ def build_space(
             try:
                 space.candidate({axis.path: value})
             except ConfigError as error:
-                raise ConfigError(f"space.{error.message}") from error
+                where = "" if error.message.startswith("runtimes.") else "space."
+                raise ConfigError(f"{where}{error.message}") from error
     return space
 
 

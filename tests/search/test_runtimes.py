@@ -107,6 +107,10 @@ def test_what_is_configured_holds_for_the_runtime_of_that_name(make_config: Make
         (["space.runtime.name=[torch,openvin]"], "space.runtime: unknown (did you mean openvino?); known: "),
         (["+space.runtime.threads=[1,2]"], "space.runtime.threads: no such setting"),
         (["runtime=litert"], "space: no cell can be run; litert: takes encoders, not decoders"),
+        (
+            [NAMES, "runtimes.openvino.precision=f16"],
+            "runtimes.openvino.precision: expected one of bf16, f32, got 'f16'",
+        ),
         (["runtime=openvino", "runtime.precision=f16"], "runtime.precision: expected one of bf16, f32, got 'f16'"),
     ],
 )
