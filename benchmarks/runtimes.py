@@ -121,7 +121,7 @@ ENCODERS = entries(
         ("OpenVINO 4 bits", OV, gptq(), 0.0, "OpenVINO fp32"),
         ("ONNX Runtime fp32", ORT, rounded(32), 0.0, "ONNX Runtime fp32"),
         ("ONNX Runtime 8 bits", ORT, rounded(8), 0.0, "ONNX Runtime fp32"),
-        ("ONNX Runtime 8 bits, by group", OnnxRuntime(activations="group"), rounded(8), 0.0, "ONNX Runtime fp32"),
+        ("ONNX Runtime 8 bits, by batch", OnnxRuntime(activations="batch"), rounded(8), 0.0, "ONNX Runtime fp32"),
         ("LiteRT fp32", LiteRt(), rounded(32), 0.0, "LiteRT fp32"),
         ("LiteRT 8 bits", LiteRt(), rounded(8), 0.0, "LiteRT fp32"),
         ("torch fp32, 25 % pruned", Torch(), rounded(32), 0.25, None),
@@ -134,11 +134,11 @@ ENCODERS = entries(
 )
 
 
-def evaluator(model: Checkpoint, home: Path) -> Evaluator:
+def evaluator(model: Checkpoint, home: Path, short: bool) -> Evaluator:
     task: Any = (
-        LanguageModeling(corpus=XSum(), documents=24, tokens=256, calibration_documents=12)
+        LanguageModeling(corpus=XSum(), documents=8 if short else 24, tokens=256, calibration_documents=12)
         if model.head == "causal_lm"
-        else Retrieval(corpus=XSum(), pool=600, tokens=64)
+        else Retrieval(corpus=XSum(), pool=200 if short else 600, tokens=64)
     )
     baseline = (DECODERS if model.head == "causal_lm" else ENCODERS)[0].candidate
     cache = Cache(folder=str(home / "cache"), max_bytes=20e9)
@@ -186,11 +186,19 @@ def ratio(seconds: Mapping[str, Mapping[str, Sequence[float]]], name: str, other
 
 
 def decoders(short: bool, home: Path) -> State:
-    return of_kind(evaluator(SMOLLM2, home), DECODERS, short, batches=(1, 8), rounds=(5, 3) if short else (15, 6))
+    return of_kind(
+        evaluator(SMOLLM2, home, short),
+        DECODERS,
+        short,
+        batches=(1,) if short else (1, 8),
+        rounds=(5,) if short else (15, 6),
+    )
 
 
 def encoders(short: bool, home: Path) -> State:
-    return of_kind(evaluator(MINILM, home), ENCODERS, short, batches=(1, 32), rounds=(15, 5) if short else (60, 20))
+    return of_kind(
+        evaluator(MINILM, home, short), ENCODERS, short, batches=(1, 32), rounds=(15, 5) if short else (60, 20)
+    )
 
 
 def of_kind(

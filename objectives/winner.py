@@ -44,6 +44,7 @@ def save(runner: Runner, source: LoadedModel, folder: Path, facts: Mapping[str, 
         files = sorted(path for path in part.rglob("*") if path.is_file())
         for file in files:  # engines write theirs for their user alone
             file.chmod((part / "config.json").stat().st_mode)
+        (part / ENGINE).chmod(part.stat().st_mode)  # as the folder around it
         names = [path.relative_to(part).as_posix() for path in files]
         runtime = runtime_of(runner.facts)
         manifest = {
