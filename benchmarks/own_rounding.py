@@ -46,10 +46,13 @@ def _matmul_nbits(source: Path, folder: Path) -> None:
         import onnx
         from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
 
-        graph = onnx.load(source / "model.onnx")
+        plain = folder / "plain"  # onnx takes no data that has several links, as the cache's have
+        shutil.copytree(source, plain)
+        graph = onnx.load(plain / "model.onnx")
         heads = [node.name for node in graph.graph.node if node.op_type == "MatMul" and "logits" in node.output]
         worker = MatMulNBitsQuantizer(
             graph, bits=4, block_size=GROUP, is_symmetric=False, accuracy_level=4, nodes_to_exclude=heads
         )
         worker.process()
         worker.model.save_model_to_file(str(folder / "model.onnx"), True)
+        shutil.rmtree(plain)
