@@ -128,7 +128,7 @@ class Recipes:
             runner = candidate.runtime.prepare(Making(self, candidate))
             if not there:
                 self.seconds[recipe] = time.perf_counter() - began
-        if not is_torch:  # torch's own is the model, which is kept already
+        if not any(runner is kept for kept in (self.baseline, self.built.get(made_by(candidate)))):  # as they are
             self.engines[recipe] = runner
         return runner
 

@@ -189,7 +189,7 @@ class Running:
         there = self._recipes.is_built(candidate)
         needed = 0 if shapes is None else shapes.peak - (shapes.weights if there else 0)
         free = self._problem.device.free_memory()
-        if needed > free and self._recipes.built and not there:  # of what we hold ourselves
+        if needed > free and (self._recipes.built or self._recipes.engines) and not there:  # of what we hold ourselves
             self._recipes.forget()
             gc.collect()
             free = self._problem.device.free_memory()

@@ -23,6 +23,7 @@ from objectives.problem import Problem
 from objectives.runtime.onnxruntime import OnnxRuntime
 from objectives.runtime.openvino import OpenVino
 from objectives.runtime.runner import EngineRunner
+from objectives.runtime.torch import Torch
 from objectives.shelf import Shelf
 from objectives.types import Head, Measurement, Runner, Score
 from tests.objectives.runtimes import candidate, rounded
@@ -52,8 +53,6 @@ class Sum:
 @pytest.fixture
 def make(tiny_folder: Callable[[str], Path], tmp_path: Path) -> Callable[..., Evaluator]:
     model = Checkpoint(path=str(tiny_folder("llama")), head="causal_lm")
-    from objectives.runtime.torch import Torch
-
     baseline = candidate(rounded(16), Torch(), WORKLOAD)
 
     def made(cache: bool = True, max_bytes: float = 1e9) -> Evaluator:
@@ -136,6 +135,17 @@ def test_an_engine_that_is_not_used_any_more_leaves_no_files(make: Any, cache: b
     del runner
     ev.recipes.forget()
     assert not folder.exists()
+
+
+def test_a_runner_is_made_once_whatever_runs_it(make: Any) -> None:
+    """What torch runs in a way of its own too: compiling takes minutes, and lookup goes on in its text."""
+    ev = make()
+    for runtime in (Torch(), Torch(attention="eager"), Torch(prompt_lookup=3), OnnxRuntime()):
+        one = candidate(rounded(8), runtime, WORKLOAD)
+        assert ev.runner(one) is ev.runner(one)
+    assert ev.runner(candidate(rounded(8), Torch(), WORKLOAD)) is ev.compressed(
+        candidate(rounded(8), Torch(), WORKLOAD)
+    )
 
 
 def test_settings_that_change_the_engine_change_its_name(make: Any) -> None:
