@@ -8,7 +8,6 @@ nothing missing, nothing left over.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from importlib.metadata import version
@@ -24,6 +23,7 @@ from torch import Tensor, nn
 from transformers.initialization import no_init_weights
 
 from objectives.canonical import canonicalize_
+from objectives.content import sha256
 from objectives.devices.cpu import Cpu
 from objectives.errors import ModelError
 from objectives.models import LoadedModel, auto_class
@@ -73,7 +73,7 @@ def save(model: LoadedModel, folder: Path, facts: Mapping[str, Any] | None = Non
         model.tokenizer.save_pretrained(part)
         save_file(_unique(model.module), part / "model.safetensors", metadata={"format": "pt"})
         (part / "model.safetensors").chmod((part / "config.json").stat().st_mode)  # written as 0600
-        manifest["sha256"] = {name: _sha256(part / name) for name in _HASHED}
+        manifest["sha256"] = {name: sha256(part / name) for name in _HASHED}
         (part / MANIFEST).write_text(json.dumps(manifest, indent=1))
         part.rename(folder)
     return (folder / "model.safetensors").stat().st_size
@@ -168,17 +168,12 @@ def _manifest(folder: Path) -> dict[str, Any]:
     return manifest
 
 
-def _sha256(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
 def _check_hash(file: Path, manifest: Mapping[str, Any]) -> None:
     """Raises ModelError for a file that was changed; what is missing is said where it is read."""
     wanted = manifest.get("sha256")
     if not isinstance(wanted, dict) or file.name not in wanted:
         raise ModelError(f"{file.parent}: {MANIFEST} has no sha256 of {file.name}")
-    if file.is_file() and (found := _sha256(file)) != wanted[file.name]:
+    if file.is_file() and (found := sha256(file)) != wanted[file.name]:
         raise ModelError(f"{file}: changed since it was written: sha256 {wanted[file.name]} expected, got {found}")
 
 

@@ -79,6 +79,12 @@ def _source(module: str, file: str) -> str | None:
     return None if module.startswith("objectives.") else hashlib.sha256(Path(file).read_bytes()).hexdigest()
 
 
+def sha256(file: Path) -> str:
+    """Of a file's bytes."""
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
 @cache
 def code() -> str:
     """The hash of this package's sources: results of another version are other results."""

@@ -7,7 +7,6 @@ entry.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import os
@@ -18,6 +17,7 @@ from pathlib import Path
 from tempfile import mkdtemp
 
 from objectives.cache import UNFINISHED, Cache
+from objectives.content import sha256
 
 log = logging.getLogger(__name__)
 
@@ -96,12 +96,7 @@ class Shelf:
 
 def hashes(folder: Path) -> dict[str, str]:
     """SHA-256 of all files but the list itself, by name."""
-    found = {}
-    for file in sorted(folder.iterdir()):
-        if file.name != HASHES:
-            with file.open("rb") as stream:
-                found[file.name] = hashlib.file_digest(stream, "sha256").hexdigest()
-    return found
+    return {file.name: sha256(file) for file in sorted(folder.iterdir()) if file.name != HASHES}
 
 
 def _link(source: Path, target: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 from collections.abc import Mapping
@@ -15,6 +14,7 @@ import torch
 import transformers
 
 from objectives import checkpoint
+from objectives.content import sha256
 from objectives.errors import ModelError
 from objectives.models import LoadedModel
 from objectives.runtime.folder import read_facts, runtime_of
@@ -52,7 +52,7 @@ def save(runner: Runner, source: LoadedModel, folder: Path, facts: Mapping[str, 
             "versions": {name: version(name) for name in ("paretune", "transformers")} | runtime.packages.versions(),
             "head": runner.head,
             "notes": list(runner.notes),
-            "sha256": {name: _sha256(part / name) for name in names},
+            "sha256": {name: sha256(part / name) for name in names},
             **facts,
         }
         (part / checkpoint.MANIFEST).write_text(json.dumps(manifest, indent=1))
@@ -86,10 +86,5 @@ def _check(folder: Path) -> None:
     for name, digest in wanted.items():
         if not (folder / name).is_file():
             raise ModelError(f"{folder / name}: missing")
-        if (found := _sha256(folder / name)) != digest:
+        if (found := sha256(folder / name)) != digest:
             raise ModelError(f"{folder / name}: changed since it was written: sha256 {digest} expected, got {found}")
-
-
-def _sha256(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()

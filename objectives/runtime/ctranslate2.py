@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic.dataclasses import dataclass as settings
 
+from objectives.runtime.engine import EngineRuntime
 from objectives.runtime.folder import Facts, write_facts
 from objectives.runtime.packages import Packages
 from objectives.settings import FORBID
@@ -25,11 +26,11 @@ if TYPE_CHECKING:
 
     from objectives.models import LoadedModel
     from objectives.runtime.folder import Engine, Floats, Ids
-    from objectives.types import Candidate, Head, Lap, Materials, Quantizer, Runner
+    from objectives.types import Candidate, Head, Lap, Materials
 
 
 @settings(frozen=True, kw_only=True, config=FORBID)
-class CTranslate2:
+class CTranslate2(EngineRuntime):
     """No settings: 8 bits are int8 with fp32 between, 32 bits fp32."""
 
     @property
@@ -38,58 +39,34 @@ class CTranslate2:
         return "ctranslate2"
 
     @property
-    def is_torch(self) -> bool:
-        """See ``objectives.types.Runtime``."""
-        return False
-
-    @property
     def packages(self) -> Packages:
         """What it is made of."""
         return Packages("ctranslate2", ("ctranslate2",))
 
-    def requirements(self) -> str | None:
-        """See ``objectives.types.Runtime``."""
-        return self.packages.missing()
-
-    def versions(self) -> dict[str, str]:
-        """See ``objectives.types.Runtime``."""
-        return self.packages.versions()
-
     def supports(self, candidate: Candidate, head: Head, device: str) -> str | None:
         """See ``objectives.types.Runtime``."""
-        from objectives.runtime.portable import refused
+        from objectives.runtime.portable import refused, rounds_activations
 
         reason = refused(candidate, head, device, heads=["causal_lm"], bits=(32, 8))
         quantizer = candidate.quantization
         if reason is None and candidate.pruning.ratio:
             return "takes unpruned models only: its files give all layers one width"
         if reason is None and 8 in quantizer.stored:
-            if getattr(quantizer, "scheme", "w8a8") == "weight_only":
+            if not rounds_activations(quantizer):
                 return "its 8-bit kernels round activations as well: choose quantization.scheme=w8a8"
             if getattr(quantizer, "embeddings", 8) != 8:
                 return "stores the embedding in 8 bits too: choose quantization.embeddings=8"
         return reason
 
-    def storage(self, quantizer: Quantizer) -> Quantizer:
-        """See ``objectives.types.Runtime``."""
-        from objectives.runtime.portable import portable
-
-        return portable(quantizer)
-
-    def prepare(self, materials: Materials) -> Runner:
-        """See ``objectives.types.Runtime``."""
-        from objectives.runtime.runner import EngineRunner
-
-        return EngineRunner.made(materials, lambda new: self._write(new, materials))
-
-    def _write(self, folder: Path, materials: Materials) -> None:
-        from objectives.runtime.weights import Rounded, matrices
+    def write(self, folder: Path, materials: Materials) -> None:
+        """See ``objectives.runtime.engine.EngineRuntime``."""
+        from objectives.runtime.weights import Rounded, matrices, sizes
         from objectives.runtime.writing import facts_of
 
         began, model = perf_counter(), materials.model()
         rounded = any(isinstance(weight, Rounded) for _, weight in matrices(model))
         convert(model, folder, "int8" if rounded else None)
-        stored = {name: weight.nbytes if rounded else 4 * weight.dequantized().size for name, weight in matrices(model)}
+        stored = sizes(model, least_bits=32)
         others = max(0, (folder / "model.bin").stat().st_size - sum(stored.values()))
         write_facts(folder, facts_of(self, model, began, stored, others, {}))
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic.dataclasses import dataclass as settings
 
 from objectives.errors import Unsupported
+from objectives.runtime.engine import EngineRuntime
 from objectives.runtime.folder import Facts, write_facts
 from objectives.runtime.packages import Packages
 from objectives.settings import FORBID
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from objectives.runtime.folder import Engine, Floats, Ids
-    from objectives.types import Candidate, Head, Materials, Quantizer, Runner
+    from objectives.types import Candidate, Head, Materials, Runner
 
 FIRST = (1, 16)
 """Rows and tokens of the file that every folder has."""
@@ -34,7 +35,7 @@ WASTE = 2.0
 
 
 @settings(frozen=True, kw_only=True, config=FORBID)
-class LiteRt:
+class LiteRt(EngineRuntime):
     """No settings: its kernels know one way to compute each width."""
 
     @property
@@ -43,22 +44,9 @@ class LiteRt:
         return "litert"
 
     @property
-    def is_torch(self) -> bool:
-        """See ``objectives.types.Runtime``."""
-        return False
-
-    @property
     def packages(self) -> Packages:
         """What it is made of."""
         return Packages("litert", ("ai_edge_litert",), ("litert_torch", "ai_edge_quantizer"))
-
-    def requirements(self) -> str | None:
-        """See ``objectives.types.Runtime``."""
-        return self.packages.missing()
-
-    def versions(self) -> dict[str, str]:
-        """See ``objectives.types.Runtime``."""
-        return self.packages.versions()
 
     def supports(self, candidate: Candidate, head: Head, device: str) -> str | None:
         """See ``objectives.types.Runtime``."""
@@ -66,42 +54,35 @@ class LiteRt:
 
         return refused(candidate, head, device, heads=["encoder"], bits=(32, 8))
 
-    def storage(self, quantizer: Quantizer) -> Quantizer:
-        """See ``objectives.types.Runtime``."""
-        from objectives.runtime.portable import portable
-
-        return portable(quantizer)
-
     def prepare(self, materials: Materials) -> Runner:
         """See ``objectives.types.Runtime``."""
         from objectives.runtime.runner import EngineRunner
 
-        runner = EngineRunner.made(materials, lambda new: self._write(new, materials))
+        runner = super().prepare(materials)
+        assert isinstance(runner, EngineRunner)
         assert isinstance(runner.engine, _Encoder)
         folder = runner.folder
         runner.engine.make = lambda rows, tokens: self._convert(folder, materials, rows, tokens)
         return runner
 
-    def _write(self, folder: Path, materials: Materials) -> None:
-        from objectives.runtime.weights import Dense, block_linears, matrices
+    def write(self, folder: Path, materials: Materials) -> None:
+        """See ``objectives.runtime.engine.EngineRuntime``."""
+        from objectives.runtime.weights import block_linears, sizes
         from objectives.runtime.writing import facts_of
 
         began, model = perf_counter(), materials.model()
         self._convert(folder, materials, *FIRST)
         inside = block_linears(model)
-        stored = {  # there are no 16 bits: they are widened
-            name: weight.nbytes * (32 // weight.bits if isinstance(weight, Dense) else 1)
-            for name, weight in matrices(model)
-            if name in inside
-        }
+        stored = {name: size for name, size in sizes(model, least_bits=32).items() if name in inside}
         others = max(0, _file(folder, *FIRST).stat().st_size - sum(stored.values()))
         write_facts(folder, facts_of(self, model, began, stored, others, {}))
 
     def _convert(self, folder: Path, materials: Materials, rows: int, tokens: int) -> None:
         """One more file in ``folder``."""
         from objectives.runtime.litert_graph import convert
+        from objectives.runtime.portable import rounds_activations
 
-        rounds = getattr(materials.quantizer, "scheme", "w8a8") == "w8a8"
+        rounds = rounds_activations(materials.quantizer)
 
         def write(new: Path) -> None:
             _file(new, rows, tokens).write_bytes(convert(materials.model(), rows, tokens, rounds))

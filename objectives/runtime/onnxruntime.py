@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic.dataclasses import dataclass as settings
 
+from objectives.runtime.engine import EngineRuntime
 from objectives.runtime.folder import Facts, write_facts
 from objectives.runtime.packages import Packages
 from objectives.settings import FORBID
@@ -24,13 +25,13 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from objectives.runtime.folder import Engine, Floats, Ids
-    from objectives.types import Candidate, Head, Materials, Quantizer, Runner
+    from objectives.types import Candidate, Head, Materials
 
 MODEL = "model.onnx"
 
 
 @settings(frozen=True, kw_only=True, config=FORBID)
-class OnnxRuntime:
+class OnnxRuntime(EngineRuntime):
     """``activations``: how layers round their inputs, by ``group`` (of ``activation_group``; at 4 bits of the weights'
     group), or an encoder's at 8 bits by ``batch``: answers then depend on what else is in the batch.
     """
@@ -44,48 +45,24 @@ class OnnxRuntime:
         return "onnxruntime"
 
     @property
-    def is_torch(self) -> bool:
-        """See ``objectives.types.Runtime``."""
-        return False
-
-    @property
     def packages(self) -> Packages:
         """What it is made of."""
         return Packages("onnxruntime", ("onnxruntime",), ("onnx", "onnxscript"))
 
-    def requirements(self) -> str | None:
-        """See ``objectives.types.Runtime``."""
-        return self.packages.missing()
-
-    def versions(self) -> dict[str, str]:
-        """See ``objectives.types.Runtime``."""
-        return self.packages.versions()
-
     def supports(self, candidate: Candidate, head: Head, device: str) -> str | None:
         """See ``objectives.types.Runtime``."""
-        from objectives.runtime.portable import refused
+        from objectives.runtime.portable import refused, rounds_activations
 
         reason = refused(candidate, head, device, heads=("causal_lm", "encoder"), bits=(32, 8, 4))
         quantizer = candidate.quantization
-        if reason is None and 8 in quantizer.stored and getattr(quantizer, "scheme", "w8a8") == "weight_only":
+        if reason is None and 8 in quantizer.stored and not rounds_activations(quantizer):
             return "its 8-bit kernels round activations as well: choose quantization.scheme=w8a8"
         if reason is None and self.activations == "batch" and head == "causal_lm":
             return "activations=batch is for encoders: it loses a decoder's outliers (docs/methods/runtimes.md)"
         return reason
 
-    def storage(self, quantizer: Quantizer) -> Quantizer:
-        """See ``objectives.types.Runtime``."""
-        from objectives.runtime.portable import portable
-
-        return portable(quantizer)
-
-    def prepare(self, materials: Materials) -> Runner:
-        """See ``objectives.types.Runtime``."""
-        from objectives.runtime.runner import EngineRunner
-
-        return EngineRunner.made(materials, lambda new: self._write(new, materials))
-
-    def _write(self, folder: Path, materials: Materials) -> None:
+    def write(self, folder: Path, materials: Materials) -> None:
+        """See ``objectives.runtime.engine.EngineRuntime``."""
         from objectives.runtime.export import structure
         from objectives.runtime.onnx_graph import convert, fill
         from objectives.runtime.writing import facts_of

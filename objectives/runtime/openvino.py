@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic.dataclasses import dataclass as settings
 
+from objectives.runtime.engine import EngineRuntime
 from objectives.runtime.folder import Facts, write_facts
 from objectives.runtime.packages import Packages
 from objectives.settings import FORBID
@@ -23,13 +24,13 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from objectives.runtime.folder import Engine, Floats, Ids
-    from objectives.types import Candidate, Head, Materials, Quantizer, Runner
+    from objectives.types import Candidate, Head, Materials
 
 MODEL = "model.xml"
 
 
 @settings(frozen=True, kw_only=True, config=FORBID)
-class OpenVino:
+class OpenVino(EngineRuntime):
     """``precision``: in which what is not rounded is computed, ``bf16`` where the CPU has it or ``f32``; 32 bits are
     always f32.
 
@@ -49,51 +50,28 @@ class OpenVino:
         return "openvino"
 
     @property
-    def is_torch(self) -> bool:
-        """See ``objectives.types.Runtime``."""
-        return False
-
-    @property
     def packages(self) -> Packages:
         """What it is made of."""
         return Packages("openvino", ("openvino",), ("nncf",) if self.activations == "static" else ())
 
-    def requirements(self) -> str | None:
-        """See ``objectives.types.Runtime``."""
-        return self.packages.missing()
-
-    def versions(self) -> dict[str, str]:
-        """See ``objectives.types.Runtime``."""
-        return self.packages.versions()
-
     def supports(self, candidate: Candidate, head: Head, device: str) -> str | None:
         """See ``objectives.types.Runtime``."""
-        from objectives.runtime.portable import refused
+        from objectives.runtime.portable import refused, rounds_activations
 
         reason = refused(candidate, head, device, heads=("causal_lm", "encoder"), bits=(32, 16, 8, 4))
         if reason is None and self.activations == "static":
             if head != "encoder":
                 return "activations=static is for encoders: those of a decoder differ too much from token to token"
-            if candidate.quantization.stored != {8} or getattr(candidate.quantization, "scheme", "w8a8") != "w8a8":
+            if candidate.quantization.stored != {8} or not rounds_activations(candidate.quantization):
                 return "activations=static needs quantization.bits=8 and scheme=w8a8"
         return reason
 
-    def storage(self, quantizer: Quantizer) -> Quantizer:
-        """See ``objectives.types.Runtime``."""
-        from objectives.runtime.portable import portable
-
-        return portable(quantizer)
-
-    def prepare(self, materials: Materials) -> Runner:
-        """See ``objectives.types.Runtime``."""
-        from objectives.runtime.runner import EngineRunner
-
-        return EngineRunner.made(materials, lambda new: self._write(new, materials))
-
-    def _write(self, folder: Path, materials: Materials) -> None:
+    def write(self, folder: Path, materials: Materials) -> None:
+        """See ``objectives.runtime.engine.EngineRuntime``."""
         from objectives.runtime.export import structure
         from objectives.runtime.openvino_graph import convert, filled, round_activations, save
-        from objectives.runtime.weights import stored_bytes
+        from objectives.runtime.portable import rounds_activations
+        from objectives.runtime.weights import sizes
         from objectives.runtime.writing import facts_of
 
         began, model = perf_counter(), materials.model()
@@ -101,10 +79,10 @@ class OpenVino:
         static = self.activations == "static"
         found, stored, bits = filled(graph, model, plain=static)
         if static:
-            found, stored, bits = round_activations(found, materials.calibration), stored_bytes(model), {8}
+            found, stored, bits = round_activations(found, materials.calibration), sizes(model), {8}
         save(found, folder / MODEL)
         others = (folder / MODEL).with_suffix(".bin").stat().st_size - sum(stored.values())
-        rounds = getattr(materials.quantizer, "scheme", "w8a8") == "w8a8"
+        rounds = rounds_activations(materials.quantizer)
         options = {"wide": 32 in bits, "rounds": rounds}
         write_facts(folder, facts_of(self, model, began, stored, max(0, others), options))
 

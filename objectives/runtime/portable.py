@@ -32,9 +32,9 @@ def _portable(settings: Any, part: bool = False) -> Any:
     return replace(settings, **changes) if changes else settings
 
 
-def widths(quantizer: Quantizer) -> frozenset[float]:
-    """Bits that it stores."""
-    return frozenset(quantizer.stored) or frozenset({quantizer.bits})
+def rounds_activations(quantizer: Quantizer) -> bool:
+    """Whether 8 bits are asked for of a layer's inputs too."""
+    return getattr(quantizer, "scheme", "w8a8") == "w8a8"
 
 
 def refused(candidate: Candidate, head: Head, device: str, heads: Sequence[Head], bits: Collection[int]) -> str | None:

@@ -32,11 +32,6 @@ class Dense:
     values: Floats
     bits: int
 
-    @property
-    def nbytes(self) -> int:
-        """As it is stored."""
-        return self.values.size * self.bits // 8
-
     def dequantized(self) -> Floats:
         """The weight, fp32 [out, in]."""
         return self.values
@@ -110,9 +105,14 @@ def block_linears(model: LoadedModel) -> set[str]:
     return {name for name, module in model.module.named_modules() if id(module) in blocks}
 
 
-def stored_bytes(model: LoadedModel) -> dict[str, int]:
-    """Of codes and scales of every matrix, by name."""
-    return {name: weight.nbytes for name, weight in matrices(model)}
+def sizes(model: LoadedModel, least_bits: int = 0) -> dict[str, int]:
+    """Bytes of codes and scales of every matrix, by name; ``least_bits``: of what is not rounded, where fewer are
+    widened.
+    """
+    return {
+        name: weight.values.size * max(weight.bits, least_bits) // 8 if isinstance(weight, Dense) else weight.nbytes
+        for name, weight in matrices(model)
+    }
 
 
 def is_matrix(module: nn.Module) -> bool:

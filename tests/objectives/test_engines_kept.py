@@ -89,7 +89,7 @@ def test_a_candidate_is_scored_weighed_and_timed_through_its_engine(make: Any, r
 
 def test_an_engine_is_made_once_for_all_processes(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     first = answer(make(), EIGHT)
-    monkeypatch.setattr(OnnxRuntime, "_write", lambda *_: pytest.fail("made again"))
+    monkeypatch.setattr(OnnxRuntime, "write", lambda *_: pytest.fail("made again"))
     assert torch.equal(answer(make(), EIGHT), first)
 
 
