@@ -31,7 +31,7 @@ class InstantTask:
         return Score(0.5, 0.01, (float(os.getpid()), 1.0))
 
 
-Fault = Literal["none", "kill", "segfault", "exit", "raise", "hang", "no_memory", "unsupported"]
+Fault = Literal["none", "kill", "segfault", "exit", "raise", "hang", "no_memory", "allocate", "unsupported"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,5 +76,9 @@ class FaultyWorkload:
             time.sleep(600)
         if self.fault == "no_memory":
             raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 99 bytes")
+        if self.fault == "allocate":
+            import torch
+
+            torch.empty(8_000_000_000, dtype=torch.uint8)  # address space only: no page is touched
         if self.fault == "unsupported":
             raise Unsupported("no kernel")

@@ -57,6 +57,16 @@ def test_an_executor_describes_the_machine_and_measures(executor, problem) -> No
     assert len(outcome.samples["latency"]) == 1
 
 
+def test_a_worker_may_allocate_so_much_and_no_more(problem) -> None:
+    for most, expected in ((4e9, Failure), (None, Measurement)):
+        with Worker(max_memory=most).start(problem) as runner:
+            outcome = runner.evaluate(candidate("allocate")).result(timeout=120)
+            assert isinstance(outcome, expected)
+            if most is not None:
+                assert outcome.reason is Reason.OUT_OF_MEMORY
+                assert isinstance(runner.evaluate(candidate()).result(timeout=120), Measurement)
+
+
 def test_failures_come_back_as_values(executor, problem) -> None:
     with executor.start(problem) as runner:
         outcomes = {
