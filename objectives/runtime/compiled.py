@@ -11,6 +11,9 @@ from torch import Tensor
 from transformers.cache_utils import StaticCache
 
 from objectives.models import LoadedModel
+from objectives.packing.bf16 import Bf16Linear
+from objectives.packing.fp32 import Fp32Linear
+from objectives.packing.linear import PackedLinear
 from objectives.runtime import greedy
 from objectives.types import Lap
 
@@ -28,6 +31,10 @@ class Compiled(LoadedModel):
         """Shares its tensors with ``model``, which stays as it is."""
         given = {field.name: getattr(model, field.name) for field in fields(LoadedModel)}
         given["module"] = model.sharing().module
+        for part in given["module"].modules():
+            if isinstance(part, PackedLinear) and not isinstance(part, (Bf16Linear, Fp32Linear)):
+                disable: Any = torch.compiler.disable  # has no types
+                setattr(part, "forward", disable(part.forward))  # noqa: B010  Inductor fails on some of these kernels
         compiled = torch.compile(given["module"].forward, mode=mode, dynamic=True)
         return cls(**given, forward=compiled)
 

@@ -63,15 +63,17 @@ class TorchCompile:
     def prepare(self, materials: Materials) -> Runner:
         """See ``objectives.types.Runtime``; compiles for a sample, so that no timed run has to."""
         import torch
-        import torch._dynamo.config as dynamo
 
         from objectives.runtime.compiled import Compiled
         from objectives.runtime.quiet import quiet
 
-        dynamo.recompile_limit = dynamo.accumulated_recompile_limit = VARIANTS  # every candidate is one more
-        dynamo.fail_on_recompile_limit_hit = True  # it would go on in eager mode without a word
         began = perf_counter()
-        runner = Compiled.of(materials.model(), self.mode)
+        with quiet():
+            import torch._dynamo.config as dynamo
+
+            dynamo.recompile_limit = dynamo.accumulated_recompile_limit = VARIANTS  # every candidate is one more
+            dynamo.fail_on_recompile_limit_hit = True  # it would go on in eager mode without a word
+            runner = Compiled.of(materials.model(), self.mode)
         ids = torch.zeros(*SAMPLE, dtype=torch.int64, device=runner.device)
         with quiet(), torch.inference_mode():
             if runner.head == "encoder":
