@@ -56,25 +56,27 @@ Moments = Mapping[tuple[str, str], Moment]
 class Statistics:
     """Moments of ``model``'s block inputs over ``domains``, and whatever methods derive from them once.
 
-    Without domains there are no moments: enough for a recipe that changes nothing.
+    ``model`` is on the CPU, where models are compressed; ``running`` is the same where it runs, ``model`` itself unless
+    it is given. Without domains there are no moments: enough for a recipe that changes nothing.
     """
 
-    def __init__(self, model: LoadedModel, domains: Domains) -> None:
+    def __init__(self, model: LoadedModel, domains: Domains, running: LoadedModel | None = None) -> None:
         self.model = model
+        self.running = running or model
         self.domains = domains
         self._derived: dict[Hashable, Any] = {}
 
     @cached_property
     def moments(self) -> Moments:
         """By (block, path); linears that read the same tensor share one."""
-        return collect_moments(self.model, self.domains)
+        return collect_moments(self.running, self.domains)
 
     @cached_property
     def gradients(self) -> Mapping[tuple[str, str], Tensor]:
         """E[g g^T] at the block linears' outputs: see :mod:`objectives.gradients`."""
         from objectives.gradients import collect_gradients
 
-        return collect_gradients(self.model, self.domains)
+        return collect_gradients(self.running, self.domains)
 
     @property
     def dense(self) -> Statistics:
@@ -98,7 +100,8 @@ class Recollected(Statistics):
     """``dense`` statistics with the moments of a model that was pruned, over the first ``tokens`` tokens per domain."""
 
     def __init__(self, dense: Statistics, pruned: LoadedModel, tokens: int) -> None:
-        super().__init__(dense.model, {name: first(batches, tokens) for name, batches in dense.domains.items()})
+        few = {name: first(batches, tokens) for name, batches in dense.domains.items()}
+        super().__init__(dense.model, few, dense.running)
         self._dense, self._pruned = dense, pruned
 
     @cached_property

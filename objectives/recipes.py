@@ -84,7 +84,7 @@ class Recipes:
     @cached_property
     def statistics(self) -> Statistics:
         """Of the baseline."""
-        return Statistics(self.baseline, self.calibration)
+        return Statistics(self.source, self.calibration, self.baseline)
 
     @cached_property
     def _skeleton(self) -> LoadedModel:

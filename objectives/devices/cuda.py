@@ -1,10 +1,6 @@
-"""NVIDIA GPUs through torchao's kernels. Written from the documentation of torch and torchao; NOT RUN YET.
+"""NVIDIA GPUs: our codes in torch's kernels; weight-only int8 by torchao, 2:4 by torch's sparse tensors.
 
-Known to be open: torchao rounds int4 by itself (our clipped codes are not used) and its tiled layout pads the
-inputs to a multiple of 1024. Without torchao only 16 bits are offered.
-
-int8 dynamic (W8A8) goes to ``_int_mm`` on tensor cores, int4 weight-only to tinygemm. Both are made for
-``torch.compile``; eager speed is what is measured here.
+Small batches wait for launches, of which 8 bits need more: ``cuda_graphs`` is the runtime for them.
 """
 
 from __future__ import annotations
@@ -22,7 +18,8 @@ from objectives.settings import FORBID, Natural
 from objectives.types import Memory, Phase, Timing
 
 if TYPE_CHECKING:
-    from torch import nn
+    import torch
+    from torch import Tensor, nn
 
     from objectives.models import LoadedModel
     from objectives.quantization.grid import Codes
@@ -39,7 +36,7 @@ class Cuda:
     @property
     def bits(self) -> frozenset[int]:
         """See ``objectives.types.Device``."""
-        return frozenset({16, 8, 4} if find_spec("torchao") else {16})
+        return frozenset({16, 8, 4})
 
     def start(self) -> None:
         """Check that the GPU is there, and make it current."""
@@ -65,50 +62,29 @@ class Cuda:
         }
 
     def pack(self, linear: nn.Linear, bits: int, codes: Codes | None, scheme: Scheme) -> nn.Module:
-        """A linear that stores its weight in ``bits``, by torchao; 16 bits is torch's own."""
+        """See ``objectives.types.Device``; on the GPU."""
         import torch
-        from torch import nn
 
-        linear = linear.to("cuda", torch.bfloat16)
+        _to_card_(linear, torch.bfloat16)
         if bits == 16:
             return linear
-        if bits == 8 and scheme == "w8a8" and (linear.in_features % 8 or linear.out_features % 8):
-            raise Unsupported(f"int8 on CUDA needs widths that are multiples of 8, got {linear}")
-        from torchao.quantization import (
-            Int4WeightOnlyConfig,
-            Int8DynamicActivationInt8WeightConfig,
-            Int8WeightOnlyConfig,
-            quantize_,
-        )
-        from torchao.quantization.quantize_.workflows import Int4PackingFormat
+        if bits == 4 and codes is not None:
+            from objectives.packing.tinygemm import TinygemmLinear
 
-        holder = nn.Sequential(linear)
-        if bits == 8 and scheme == "fp8":
-            self._to_fp8_(holder)
-        elif bits == 8:
-            w8a8 = scheme == "w8a8"
-            quantize_(holder, Int8DynamicActivationInt8WeightConfig() if w8a8 else Int8WeightOnlyConfig())
-        elif codes is not None and codes.inputs is not None:
-            raise Unsupported("quantization: no CUDA kernel here scales its inputs, as awq asks; use gptq")
-        elif codes is not None:
-            group = linear.in_features // codes.scale.shape[1]
-            quantize_(
-                holder, Int4WeightOnlyConfig(group_size=group, int4_packing_format=Int4PackingFormat.TILE_PACKED_TO_4D)
-            )
-        else:
+            return TinygemmLinear(codes, linear.bias)
+        if bits != 8:
             raise Unsupported(f"no CUDA kernel stores {bits} bits")
-        packed: nn.Module = holder[0]
-        return packed
+        if scheme == "weight_only":
+            return _weight_only(linear)
+        if scheme == "w8a8":
+            from objectives.packing.int_mm import IntMmLinear
 
-    @staticmethod
-    def _to_fp8_(holder: nn.Sequential) -> None:
-        import torch
-
-        if torch.cuda.get_device_capability() < (8, 9):
+            return IntMmLinear(linear.weight.detach(), linear.bias)
+        if torch.cuda.get_device_capability(self.index) < (8, 9):
             raise Unsupported("quantization.scheme: fp8 needs compute capability 8.9, choose w8a8")
-        from torchao.quantization import Float8DynamicActivationFloat8WeightConfig, PerRow, quantize_
+        from objectives.packing.fp8 import Fp8Linear
 
-        quantize_(holder, Float8DynamicActivationFloat8WeightConfig(granularity=PerRow()))
+        return Fp8Linear(linear.weight.detach(), linear.bias)
 
     @property
     def sparse(self) -> bool:
@@ -125,7 +101,7 @@ class Cuda:
 
         if linear.out_features % 32 or linear.in_features % 64:
             raise Unsupported(f"2:4 on CUDA needs outputs in 32s and inputs in 64s, got {linear}")
-        linear = linear.to("cuda", torch.bfloat16)
+        _to_card_(linear, torch.bfloat16)
         linear.weight = nn.Parameter(to_sparse_semi_structured(linear.weight.detach()), requires_grad=False)
         return linear
 
@@ -135,7 +111,7 @@ class Cuda:
 
     def place_(self, model: LoadedModel) -> None:
         """Move everything to the GPU."""
-        model.module.to("cuda")
+        _to_card_(model.module)
 
     def stopwatch(self) -> Stopwatch:
         """See ``objectives.types.Device``."""
@@ -173,6 +149,33 @@ class Cuda:
         from objectives.devices.nvidia import conditions
 
         return {"load": os.getloadavg()[0], **conditions(self.index)}
+
+
+def _to_card_(module: nn.Module, dtype: torch.dtype | None = None) -> None:
+    """As ``module.to``, which cannot move what has shapes only; tensors that modules share stay shared."""
+    from torch import nn
+
+    there = [*module.parameters(), *module.buffers()]  # held, so that none takes the number of another
+    moved: dict[int, Tensor] = {}
+    for tensor in there:
+        fresh = tensor.detach().to("cuda", dtype)
+        moved[id(tensor)] = nn.Parameter(fresh, False) if isinstance(tensor, nn.Parameter) else fresh
+    for part in module.modules():
+        for name, tensor in [*part.named_parameters(recurse=False), *part.named_buffers(recurse=False)]:
+            setattr(part, name, moved[id(tensor)])
+
+
+def _weight_only(linear: nn.Linear) -> nn.Module:
+    from torch import nn
+
+    if find_spec("torchao") is None:
+        raise Unsupported("quantization.scheme: weight_only on CUDA needs torchao (paretune[cuda]), or choose w8a8")
+    from torchao.quantization import Int8WeightOnlyConfig, quantize_
+
+    holder = nn.Sequential(linear)
+    quantize_(holder, Int8WeightOnlyConfig())
+    packed: nn.Module = holder[0]
+    return packed
 
 
 class EventStopwatch:

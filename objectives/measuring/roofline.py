@@ -151,8 +151,7 @@ class Effort:
 def probe(device_type: str, effort: Effort | None = None) -> Peaks:
     """Measure the current device of ``device_type``, ``cpu`` or ``cuda``, with as many threads as torch is set to.
 
-    Takes below 5 seconds by default and leaves torch's random state alone. What it does on ``cuda`` is written from
-    torch's documentation, NOT RUN on a card.
+    Takes below 5 seconds by default and leaves torch's random state alone.
     """
     import torch
 
@@ -168,7 +167,10 @@ def probe(device_type: str, effort: Effort | None = None) -> Peaks:
 
 def _effort(device_type: str) -> Effort:
     if device_type == "cuda":
-        return Effort(1024 * _MIB, _CUDA_SHAPES)
+        import torch
+
+        block = min(8192 * _MIB, torch.cuda.mem_get_info()[0] // 4)  # long enough to read that its launch is nothing
+        return Effort(block // _GRAIN * _GRAIN, _CUDA_SHAPES)
     block = min(max(256 * _MIB, 4 * _cache_bytes()), 1024 * _MIB)  # no more: memory may be short
     return Effort(block // _GRAIN * _GRAIN, _CPU_SHAPES)
 

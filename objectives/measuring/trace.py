@@ -186,5 +186,9 @@ def _operations(func: Any, args: Any, kwargs: Any, output: Any) -> tuple[str, fl
 
 _PRODUCTS = (
     _ATEN.linear, _ATEN.matmul, _ATEN._int_mm, _ATEN._weight_int4pack_mm_for_cpu, _ATEN._weight_int8pack_mm,
+    _ATEN._weight_int4pack_mm,
 )  # fmt: skip
-_ATTENTIONS = (_ATEN._scaled_dot_product_flash_attention_for_cpu,)
+_ATTENTIONS = (
+    _ATEN._scaled_dot_product_flash_attention_for_cpu, _ATEN._scaled_dot_product_flash_attention,
+    _ATEN._scaled_dot_product_efficient_attention, _ATEN._scaled_dot_product_cudnn_attention,
+)  # fmt: skip

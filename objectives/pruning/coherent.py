@@ -27,7 +27,7 @@ def coherent(curves: Sequence[Curve], statistics: Statistics) -> list[Curve]:
         return list(curves)
     probed = {curve.unit.key: _step(curve) for curve in curves}
     errors = {curve.unit.key: _left(model, statistics, curve, probed[curve.unit.key]) for curve in curves}
-    costs = error_costs(model, statistics.domains, errors)
+    costs = error_costs(statistics.running, statistics.domains, errors)
     return [_scaled(curve, costs[curve.unit.key], curve.losses[probed[curve.unit.key]]) for curve in curves]
 
 

@@ -66,7 +66,7 @@ class TrialRemoval:
         from objectives.calibration import sample
         from objectives.divergence import divergence_from
 
-        self._model = statistics.model
+        self._model = statistics.running
         self._candidates = candidates
         self._divergence: Callable[[LoadedModel], float] = divergence_from(
             self._model, sample(statistics.domains, tokens)

@@ -87,7 +87,7 @@ def _coherence(statistics: Statistics, rounding: Rounding) -> Mapping[tuple[str,
             layer.paths, torch.split(errors[layer.key], [linear.out_features for linear in layer.linears])
         )
     }
-    costs = error_costs(model, statistics.domains, parts)
+    costs = error_costs(statistics.running, statistics.domains, parts)
     found = {}
     for layer in layers:
         alone = sensitivity(

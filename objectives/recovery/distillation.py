@@ -58,7 +58,9 @@ class Distillation:
                 model.notes.append("recovery: a masked model is not trained, corrections would fill its zeros")
             return
         with torch.inference_mode(False), torch.enable_grad(), _in_fp32(model.module):
+            model.module.to(statistics.running.device)  # trained where the dense model runs
             self._train_(model, statistics)
+            model.module.to("cpu")
         model.predicted_loss = math.nan  # it was that of the model before
 
     def _train_(self, model: LoadedModel, statistics: Statistics) -> None:
@@ -74,7 +76,7 @@ class Distillation:
             for progress, ids in zip(self._progress(), _batches(statistics.domains, self.tokens)):
                 optimizer.param_groups[0]["lr"] = self.rate * min(1.0, 10 * progress + 0.1, 2 * (1 - progress))
                 with torch.no_grad():
-                    wanted = answer(statistics.model, ids)
+                    wanted = answer(statistics.running, ids)
                 distance(model.head, wanted, answer(model, ids)).backward()  # type: ignore[no-untyped-call]
                 clip_grad_norm_(parameters, 1.0)
                 optimizer.step()

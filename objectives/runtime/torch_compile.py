@@ -1,4 +1,4 @@
-"""torch.compile (Inductor): the packed model, compiled to C++ for the CPU, or to Triton for a GPU (not run).
+"""torch.compile (Inductor): the packed model, compiled to C++ for the CPU, or to Triton for a GPU.
 
 A decoder's cache has a fixed length then (transformers' StaticCache), that of the whole run. Sizes stay free, so one
 compilation serves all batches. It takes minutes the first time; what was compiled is kept on disk.
@@ -17,6 +17,8 @@ from objectives.runtime.packages import Packages
 from objectives.settings import FORBID
 
 if TYPE_CHECKING:
+    from objectives.models import LoadedModel
+    from objectives.runtime.fixed import Fixed
     from objectives.types import Candidate, Head, Materials, Quantizer, Runner
 
 VARIANTS = 4096
@@ -27,7 +29,9 @@ SAMPLE = (2, 12)
 
 @settings(frozen=True, kw_only=True, config=FORBID)
 class TorchCompile:
-    """``mode``: torch.compile's; ``reduce-overhead`` means CUDA graphs."""
+    """``mode``: torch.compile's; ``reduce-overhead`` records what was compiled as CUDA graphs, on a GPU: see
+    :mod:`objectives.runtime.captured`.
+    """
 
     mode: Literal["default", "reduce-overhead", "max-autotune-no-cudagraphs"] = "default"
 
@@ -64,7 +68,6 @@ class TorchCompile:
         """See ``objectives.types.Runtime``; compiles for a sample, so that no timed run has to."""
         import torch
 
-        from objectives.runtime.compiled import Compiled
         from objectives.runtime.quiet import quiet
 
         began = perf_counter()
@@ -73,7 +76,7 @@ class TorchCompile:
 
             dynamo.recompile_limit = dynamo.accumulated_recompile_limit = VARIANTS  # every candidate is one more
             dynamo.fail_on_recompile_limit_hit = True  # it would go on in eager mode without a word
-            runner = Compiled.of(materials.model(), self.mode)
+            runner = self._runner(materials.model())
         ids = torch.zeros(*SAMPLE, dtype=torch.int64, device=runner.device)
         with quiet(), torch.inference_mode():
             if runner.head == "encoder":
@@ -84,3 +87,12 @@ class TorchCompile:
                 runner.logits(ids)
         runner.seconds = perf_counter() - began
         return runner
+
+    def _runner(self, model: LoadedModel) -> Fixed:
+        from objectives.runtime.captured import Captured
+        from objectives.runtime.compiled import compiled
+        from objectives.runtime.fixed import Fixed
+
+        if self.mode != "reduce-overhead" or model.device.type != "cuda":
+            return Fixed.of(model, compiled(model, self.mode))
+        return Captured.of(model, compiled(model, "default"))  # Inductor's own graphs know one cache only

@@ -6,6 +6,7 @@ What tells time and memory there is tried on stand-ins of torch's counters as we
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -13,14 +14,24 @@ import torch
 from torch import nn
 
 from objectives.calibration import Statistics
+from objectives.devices.cpu import Cpu
 from objectives.devices.cuda import AllocatorPeaks, Cuda, EventStopwatch
 from objectives.errors import Unsupported
 from objectives.measuring.footprint import footprint, skeleton_of, sketch
 from objectives.measuring.generation import Generation
 from objectives.measuring.weighing import stored_bytes
+from objectives.packing import rows
+from objectives.packing.int8 import round_symmetric
+from objectives.packing.tinygemm import KERNEL_ROWS, TinygemmLinear
+from objectives.pruning.depth import Depth
 from objectives.pruning.structured import Structured
-from objectives.quantization.grid import round_to_grid
+from objectives.quantization.awq import Awq
+from objectives.quantization.gptq import Gptq
+from objectives.quantization.grid import Codes, round_to_grid
+from objectives.quantization.mixed import Mixed
 from objectives.quantization.round_to_nearest import RoundToNearest
+from objectives.recovery.distillation import Distillation
+from objectives.recovery.off import Off
 from objectives.types import Candidate
 from tests.objectives.conftest import Tiny
 from tests.objectives.standins import stub
@@ -30,9 +41,12 @@ gpu = pytest.mark.gpu
 Pack = Callable[[nn.Linear], nn.Module]
 
 
+def _codes(linear: nn.Linear, group: int) -> Codes:
+    return round_to_grid(linear.weight.float(), torch.ones(linear.in_features), 4, group, (1.0,))
+
+
 def _int4(linear: nn.Linear) -> nn.Module:
-    codes = round_to_grid(linear.weight.float(), torch.ones(linear.in_features), 4, 64, (1.0,))
-    return Cuda().pack(linear, 4, codes, "w8a8")
+    return Cuda().pack(linear, 4, _codes(linear, 64), "w8a8")
 
 
 PACKS: dict[str, tuple[Pack, float, float]] = {
@@ -43,6 +57,17 @@ PACKS: dict[str, tuple[Pack, float, float]] = {
 }
 
 
+RECIPES = [
+    ("width", Structured(ratio=0.3, multiple_of=16), Off(), RoundToNearest(bits=16)),
+    ("depth", Depth(ratio=0.3), Off(), RoundToNearest(bits=16)),
+    ("distilled", Structured(ratio=0.3, multiple_of=16), Distillation(steps=3), RoundToNearest(bits=16)),
+    ("8 bits", Structured(), Off(), Gptq(bits=8)),
+    ("4 bits", Structured(ratio=0.2, multiple_of=32), Off(), Gptq(bits=4, group_size=32)),
+    ("awq", Structured(), Off(), Awq(bits=4, group_size=32)),
+    ("mixed", Structured(), Off(), Mixed(bits=6)),
+]
+
+
 def source() -> nn.Linear:
     torch.manual_seed(0)
     return nn.Linear(1024, 2048, bias=False).bfloat16().requires_grad_(False)
@@ -50,17 +75,96 @@ def source() -> nn.Linear:
 
 @gpu
 @pytest.mark.parametrize("name", PACKS)
-@pytest.mark.parametrize("rows", [1, 32, 256])
-def test_a_packed_linear_gives_nearly_the_outputs_of_bf16_in_fewer_bytes(name: str, rows: int) -> None:
+@pytest.mark.parametrize("count", [1, 32, 256])
+def test_a_packed_linear_gives_nearly_the_outputs_of_bf16_in_fewer_bytes(name: str, count: int) -> None:
     Cuda().start()
     pack, most, share = PACKS[name]
     linear = source()
-    x = torch.randn(rows, 1024).bfloat16().cuda()
+    x = torch.randn(count, 1024).bfloat16().cuda()
     wanted = x.float() @ linear.weight.float().t().cuda()
     dense = stored_bytes([linear])
     packed = pack(linear)
     assert ((packed(x).float() - wanted).norm() / wanted.norm()).item() < most
     assert stored_bytes([packed]) <= share * dense
+
+
+@gpu
+@pytest.mark.parametrize("width", [96, 192, 1024])  # inputs in tiles of 2, 4 and 8
+@pytest.mark.parametrize("count", [1, KERNEL_ROWS, 1000])
+def test_four_bits_multiply_by_exactly_our_codes(width: int, count: int) -> None:
+    Cuda().start()
+    torch.manual_seed(0)
+    linear = nn.Linear(width, 1000, bias=True).bfloat16().requires_grad_(False)
+    codes = replace(_codes(linear, 32), inputs=torch.rand(width).bfloat16() + 0.5)
+    bias, packed = linear.bias.float(), Cuda().pack(linear, 4, codes, "w8a8")
+    assert isinstance(packed, TinygemmLinear)
+    weight = replace(codes, inputs=None).dequantize()
+    assert torch.equal(packed.unpack_by_hand().float().cpu(), weight.bfloat16().float())
+    assert torch.allclose(packed.unpack().float().cpu(), weight, rtol=2**-8, atol=1e-6)
+    x = torch.randn(3, count, width).bfloat16()
+    wanted = (x * codes.inputs).float() @ weight.t() + bias.cpu()
+    assert ((packed(x.cuda()).float().cpu() - wanted).norm() / wanted.norm()).item() < 0.01
+
+
+@gpu
+@pytest.mark.parametrize("count", [1, 16, 100])
+def test_eight_bits_multiply_integers(count: int) -> None:
+    Cuda().start()
+    linear = source()
+    weight, scale = round_symmetric(linear.weight)
+    x = torch.randn(count, 1024).bfloat16()
+    codes, steps = round_symmetric(x)
+    wanted = (codes.double() @ weight.double().t()) * steps * scale.t()
+    found = Cuda().pack(linear, 8, None, "w8a8")(x.cuda()).cpu().double()
+    assert ((found - wanted).norm() / wanted.norm()).item() < 0.003  # outputs are bf16
+
+
+@gpu
+@pytest.mark.parametrize("dtype", [torch.int8, torch.float8_e4m3fn])
+@pytest.mark.parametrize("width", [64, 1000, 5000])
+def test_rows_are_rounded_by_one_launch_as_by_hand(
+    monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype, width: int
+) -> None:
+    x = torch.randn(5, width, device="cuda").bfloat16()
+    x[2] = 0
+    codes, scale = rows.round_rows(x, dtype, 32)
+    monkeypatch.setattr(rows, "HAS_TRITON", False)
+    by_hand, scale_by_hand = rows.round_rows(x, dtype, 32)
+    assert torch.allclose(scale, scale_by_hand)
+    off = (codes.float() - by_hand.float()).abs()
+    assert (off > 0).float().mean() < 0.01  # ties
+    assert off.max() <= (1 if dtype == torch.int8 else 32)
+    assert codes.shape == (32, width)
+    assert codes[5:].float().abs().max() == 0
+    sums = torch.randint(-(10**6), 10**6, (32, width), device="cuda", dtype=torch.int32)
+    columns, bias = torch.rand(width, device="cuda"), torch.randn(width, device="cuda").bfloat16()
+    for added in (bias, None):
+        monkeypatch.setattr(rows, "HAS_TRITON", True)
+        found = rows.scale_sums(sums, scale, columns, added)
+        monkeypatch.setattr(rows, "HAS_TRITON", False)
+        assert torch.allclose(found.float(), rows.scale_sums(sums, scale, columns, added).float(), rtol=0.01, atol=1e-6)
+
+
+@gpu
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda each: each[0])
+@pytest.mark.parametrize("family", ["llama", "bert"])
+def test_a_model_is_compressed_for_a_card_as_for_a_cpu(tiny: Tiny, family: str, recipe: Any) -> None:
+    """Statistics and training are of the card; the same to rounding."""
+    Cuda().start()
+    _, pruner, recovery, quantizer = recipe
+    ids = torch.randint(2, 128, (8, 32), generator=torch.Generator().manual_seed(2))
+    found = []
+    for device in (Cpu(), Cuda()):
+        dense = tiny(family).copy()
+        RoundToNearest(bits=16, predicts=False).quantize_(dense, Statistics(dense, {}), device)
+        model, statistics = tiny(family).copy(), Statistics(tiny(family), {"random": [ids]}, dense)
+        pruner.prune_(model, statistics)
+        recovery.recover_(model, statistics)
+        quantizer.quantize_(model, statistics, device)
+        with torch.inference_mode():
+            given = ids[:2].to(model.device)
+            found.append((model.encode(given) if family == "bert" else model.logits(given)).float().cpu())
+    assert ((found[0] - found[1]).norm() / found[0].norm()).item() < 0.15
 
 
 @gpu

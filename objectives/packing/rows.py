@@ -1,0 +1,44 @@
+"""Rounding rows on a GPU to int8 or fp8, and scaling what was summed: one Triton launch each, where there is Triton."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+HAS_TRITON = find_spec("triton") is not None
+
+
+def round_rows(x: Tensor, dtype: torch.dtype, rows: int = 0) -> tuple[Tensor, Tensor]:
+    """Each row of ``x`` [m, k] over its largest magnitude: codes (int8 or float8_e4m3fn), scales fp32 [m, 1].
+
+    Codes are filled up to ``rows`` rows of 0.
+    """
+    if HAS_TRITON:
+        from objectives.packing import rows_triton
+
+        codes, scale = rows_triton.round_rows(x.contiguous(), dtype, rows)
+        return codes, scale
+    x = x.float()
+    scale = x.abs().amax(dim=1, keepdim=True).div_(largest(dtype)).clamp_min_(1e-30)
+    scaled = x / scale
+    codes = (scaled.round_() if dtype == torch.int8 else scaled).to(dtype)
+    return pad(codes.view(torch.uint8), (0, 0, 0, max(0, rows - len(x)))).view(dtype), scale
+
+
+def scale_sums(sums: Tensor, rows: Tensor, columns: Tensor, bias: Tensor | None) -> Tensor:
+    """bf16 of int32 ``sums`` [>= m, n] times ``rows`` [m, 1] and ``columns`` [n], plus ``bias`` [n]."""
+    if HAS_TRITON:
+        from objectives.packing import rows_triton
+
+        scaled: Tensor = rows_triton.scale_sums(sums, rows, columns, bias)
+        return scaled
+    y = sums[: len(rows)] * rows * columns
+    return (y if bias is None else y + bias).to(torch.bfloat16)
+
+
+def largest(dtype: torch.dtype) -> float:
+    """The largest code."""
+    return 127.0 if dtype == torch.int8 else float(torch.finfo(dtype).max)

@@ -1,0 +1,150 @@
+"""Passes recorded as CUDA graphs: one launch instead of hundreds, which is what a small batch waits for.
+
+A graph replays the same kernels on the same addresses. So a run's cache stays where it is and is reused, inputs are
+copied to where the graph reads them, and what depends on the place in the text is read from tensors on the GPU. One
+graph per shape: of the prefill, of a decoding step, of an encoder's pass.
+
+https://docs.pytorch.org/docs/stable/notes/cuda.html#cuda-graphs
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers.cache_utils import StaticCache
+
+from objectives.runtime.fixed import Fixed
+from objectives.types import Device, Lap, Memory, Phase, Workload
+
+Pass = Callable[[Tensor], Tensor]
+
+KEPT = 8
+"""Shapes whose graphs and caches stay in memory."""
+WARMUPS = 2
+"""Passes before recording: libraries set themselves up, Inductor compiles."""
+
+
+class Recorded:
+    """``run`` for inputs of the shape of ``ids``; ``rewind`` undoes what a pass changed."""
+
+    def __init__(self, run: Pass, ids: Tensor, rewind: Callable[[], None], pool: Any) -> None:
+        self._ids = ids.clone()
+        make: Any = torch.cuda.Stream  # has no types
+        aside = make()
+        aside.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(aside):
+            for _ in range(WARMUPS):
+                run(self._ids)
+                rewind()
+        torch.cuda.current_stream().wait_stream(aside)
+        self._graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(self._graph, pool=pool):
+            self._out = run(self._ids)
+
+    def __call__(self, ids: Tensor) -> Tensor:
+        """What ``run`` would give; overwritten by the next call."""
+        self._ids.copy_(ids)
+        self._graph.replay()
+        return self._out
+
+
+@dataclass
+class Shape:
+    """What is kept for runs of one shape: the cache of a decoder, and the graph of each phase."""
+
+    cache: StaticCache | None = None
+    graphs: dict[Phase, Recorded] = field(default_factory=dict)
+
+
+@dataclass
+class Captured(Fixed):
+    """See ``objectives.types.Runner``. Padded rows run as they come, and so do logits of whole texts.
+
+    ``shapes``: by rows and tokens, latest last; ``keeps``: whether they stay for the next run; ``pool``: the memory
+    that all graphs share, as they run one after the other; ``place``: where the weights were when they were recorded.
+    """
+
+    shapes: OrderedDict[tuple[int, int], Shape] = field(default_factory=OrderedDict)
+    keeps: bool = True
+    pool: Any = field(default_factory=lambda: torch.cuda.graph_pool_handle())
+    place: int = 0
+
+    def encode(self, ids: Tensor, mask: Tensor | None = None) -> Tensor:
+        """See ``objectives.types.Runner``; the next pass of this shape overwrites what comes back."""
+        if mask is not None:
+            return super().encode(ids, mask)
+        graphs = self._shape(*ids.shape).graphs
+        if "encode" not in graphs:
+            graphs["encode"] = Recorded(super().encode, ids, _nothing, self.pool)
+        hidden = graphs["encode"](ids)
+        self._forget()
+        return hidden
+
+    def generate(self, ids: Tensor, out: Tensor, mask: Tensor | None = None, lap: Lap | None = None) -> None:
+        """See ``objectives.types.Runner``."""
+        super().generate(ids, out, mask, lap)
+        self._forget()
+
+    def _pass(self, ids: Tensor, cache: Any, mask: Tensor | None, seen: Tensor | None = None) -> tuple[Tensor, Any]:
+        if mask is not None or not self.room:
+            return super()._pass(ids, cache, mask, seen)
+        shape = self._shape(len(ids), self.room)
+        phase: Phase = "prefill" if cache is None else "decode"
+        if phase not in shape.graphs:
+            shape.graphs[phase] = self._record(ids, phase, shape)
+        return shape.graphs[phase](ids), shape.cache
+
+    def _record(self, ids: Tensor, phase: Phase, shape: Shape) -> Recorded:
+        cache = shape.cache = shape.cache or StaticCache(config=self.module.config, max_cache_len=self.room)
+
+        def begin(given: Tensor) -> Tensor:
+            torch._foreach_zero_(_lengths(cache))  # what lies further on is masked, and overwritten in time
+            return self._write(given, cache)
+
+        def step(given: Tensor) -> Tensor:
+            return self._write(given, cache)
+
+        def back() -> None:
+            torch._foreach_sub_(_lengths(cache), ids.shape[1])
+
+        return Recorded(begin if phase == "prefill" else step, ids, back, self.pool)
+
+    def _shape(self, rows: int, tokens: int) -> Shape:
+        place = self.module.get_input_embeddings().weight.data_ptr()
+        if place != self.place:  # the model was moved meanwhile, as where it makes room for another
+            self._drop()
+            self.place = place
+        shape = self.shapes.pop((rows, tokens), None) or Shape()
+        self.shapes[rows, tokens] = shape
+        while len(self.shapes) > KEPT:
+            self.shapes.popitem(last=False)
+        return shape
+
+    def _forget(self) -> None:
+        if not self.keeps:
+            self._drop()
+
+    def _drop(self) -> None:
+        self.shapes.clear()
+        self.pool = torch.cuda.graph_pool_handle()  # a pool ends with its last graph
+
+    def memory(self, workload: Workload, device: Device) -> Memory:
+        """See ``objectives.types.Runner``: recorded anew, so that caches and what graphs keep are counted."""
+        return device.memory(
+            replace(self, shapes=OrderedDict(), keeps=False, pool=torch.cuda.graph_pool_handle()), workload
+        )
+
+
+def _lengths(cache: StaticCache) -> list[Tensor]:
+    """How many tokens each layer holds."""
+    layers: Sequence[Any] = cache.layers  # of several classes; not all of them have it
+    return [layer.cumulative_length for layer in layers]
+
+
+def _nothing() -> None:
+    """An encoder keeps nothing."""

@@ -1,0 +1,67 @@
+"""A decoder whose cache has a fixed length, and a forward pass that may be another than the module's own.
+
+Compiled and recorded passes want tensors that stay where they are: transformers' StaticCache, as long as the run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any, Self
+
+from torch import Tensor
+from transformers.cache_utils import StaticCache
+
+from objectives.models import LoadedModel
+from objectives.runtime import greedy
+from objectives.types import Lap
+
+
+@dataclass
+class Fixed(LoadedModel):
+    """See ``objectives.types.Runner``. ``forward``: the pass; ``seconds``: that preparing it took; ``room``: tokens
+    that the run under way will hold, 0 outside of runs.
+    """
+
+    forward: Any = None
+    seconds: float = 0.0
+    room: int = 0
+
+    @classmethod
+    def of(cls, model: LoadedModel, forward: Any = None) -> Self:
+        """Of the same tensors as ``model``; ``forward``: by default the module's own pass."""
+        given = {field.name: getattr(model, field.name) for field in fields(LoadedModel)}
+        return cls(**given, forward=forward or model.module)
+
+    def encode(self, ids: Tensor, mask: Tensor | None = None) -> Tensor:
+        """See ``objectives.types.Runner``."""
+        hidden: Tensor = self.forward(input_ids=ids, attention_mask=mask).last_hidden_state
+        return hidden
+
+    def logits(self, ids: Tensor) -> Tensor:
+        """See ``objectives.types.Runner``."""
+        found: Tensor = self.forward(input_ids=ids, use_cache=False).logits
+        return found
+
+    def _pass(self, ids: Tensor, cache: Any, mask: Tensor | None, seen: Tensor | None = None) -> tuple[Tensor, Any]:
+        if mask is not None or not (self.room or isinstance(cache, StaticCache)):
+            return super()._pass(ids, cache, mask, seen)  # padded, or of unknown length
+        cache = cache or StaticCache(config=self.module.config, max_cache_len=self.room)
+        return self._write(ids, cache), cache
+
+    def _write(self, ids: Tensor, cache: StaticCache) -> Tensor:
+        """Logits [rows, vocabulary] of the token after the last of ``ids``, which go into ``cache``."""
+        logits: Tensor = self.forward(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1).logits
+        return logits[:, -1]
+
+    def generate(self, ids: Tensor, out: Tensor, mask: Tensor | None = None, lap: Lap | None = None) -> None:
+        """See ``objectives.types.Runner``."""
+        self.room = ids.shape[1] + out.shape[1]
+        try:
+            greedy.generate(self, ids, out, mask, lap)
+        finally:
+            self.room = 0
+
+    def weights(self, dense_weights: int) -> Mapping[str, float]:
+        """See ``objectives.types.Runner``."""
+        return {**super().weights(dense_weights), "conversion_seconds": self.seconds}
