@@ -303,7 +303,7 @@ def text_of(state: State, lines: Sequence[Line]) -> str:
         *(__doc__ or "").strip().split("\n\n")[:1],
         f"{'; '.join(sorted(machines))}. OMP_WAIT_POLICY=PASSIVE with 5000 spins, "
         "machine shared. Written by `python benchmarks/measuring.py`; every sample is in measuring.json. "
-        "**CUDA: not run.**",
+        "All on the CPU.",
         "## Promises", f"| asked | measured | holds |\n|---|---|---|\n{promised}",
         "## Speed-up of MiniLM-L6, 30 % pruned, batch 1 x 128, while another process keeps one core busy",
         "Seconds: what one answer took; to +-2 %: what it would take until 95 % of answers are within 2 %; of "

@@ -17,7 +17,7 @@ def page(state: State, lines: Sequence[tuple[str, str, bool]]) -> str:
         "# Runtimes: the same models in every engine",
         "Written by `python benchmarks/runtimes.py`; all values are in runtimes.json. Speed-ups are medians of paired "
         "ratios of CPU seconds over torch bf16, all in turns, in random order; in brackets over the same runtime's own "
-        f"dense fp32. {'; '.join(sorted(machines))}. **CUDA: not run.**",
+        f"dense fp32. {'; '.join(sorted(machines))}. All on the CPU; on a GPU: [gpu.md](gpu.md).",
         "## Asked",
         "| asked | measured | holds |\n|---|---|---|\n"
         + "\n".join(f"| {asked} | {measured} | {'yes' if ok else '**no**'} |" for asked, measured, ok in lines),

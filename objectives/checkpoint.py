@@ -25,7 +25,7 @@ from transformers.initialization import no_init_weights
 from objectives.canonical import canonicalize_
 from objectives.content import sha256
 from objectives.devices.cpu import Cpu
-from objectives.errors import ModelError
+from objectives.errors import ModelError, Unsupported
 from objectives.models import LoadedModel, auto_class
 from objectives.packing.bf16 import Bf16Linear
 from objectives.packing.embedding import Int8Embedding, replace_
@@ -51,8 +51,13 @@ _STORED: Mapping[str, type[nn.Module]] = {
 def save(model: LoadedModel, folder: Path, facts: Mapping[str, Any] | None = None) -> int:
     """Write ``model`` (packed for the CPU) into the new ``folder``; returns the bytes of its weights on disk.
 
-    ``facts``: anything to keep in the manifest, such as the recipe and what was measured.
+    ``facts``: anything to keep in the manifest, such as the recipe and what was measured. Raises Unsupported for a
+    model on a GPU.
     """
+    if model.device.type != "cpu":
+        raise Unsupported(
+            f"models on {model.device.type} are not written yet; the same study with device=cpu writes them"
+        )
     manifest = {
         "format": 5,
         "versions": {name: version(name) for name in ("paretune", "torch", "transformers")},

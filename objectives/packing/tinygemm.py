@@ -23,7 +23,7 @@ GROUP_SIZES = (32, 64, 128, 256)
 ROWS = 8
 """Output channels that are packed together."""
 KERNEL_ROWS = 40
-"""Up to which tinygemm wins: 40 to 50 on an H200 (docs/benchmarks/cuda.md)."""
+"""Up to which tinygemm wins: 40 to 50 on an H200 (docs/benchmarks/gpu.md)."""
 
 
 def inner_tiles(out_features: int, in_features: int, group_size: int) -> int:

@@ -20,7 +20,7 @@ from objectives import checkpoint
 from objectives.calibration import Statistics
 from objectives.checkpoint import MANIFEST, load, save
 from objectives.devices.cpu import Cpu
-from objectives.errors import ModelError
+from objectives.errors import ModelError, Unsupported
 from objectives.families import FAMILIES
 from objectives.measuring.weighing import stored_bytes
 from objectives.models import LoadedModel
@@ -357,3 +357,11 @@ def test_how_the_model_is_made_to_write_comes_back(compress: Compress, tmp_path:
     save(model, tmp_path / "small")
     found = load(tmp_path / "small").module.generation_config
     assert (found.eos_token_id, found.num_beams) == ([0, 5], 3)
+
+
+def test_a_model_on_a_gpu_is_not_written(tiny: Tiny, tmp_path: Path) -> None:
+    model = tiny("llama").copy()
+    model.module.to("meta")  # anywhere but on the CPU
+    with pytest.raises(Unsupported, match="device=cpu writes them"):
+        checkpoint.save(model, tmp_path / "winner")
+    assert not (tmp_path / "winner").exists()
