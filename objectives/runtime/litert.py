@@ -129,6 +129,8 @@ class _Encoder:
 
     def _size(self, rows: int, tokens: int, exact: bool) -> tuple[int, int]:
         """Of the smallest file that holds as much; a new one where that is too large, or where texts are not padded."""
+        if (rows, tokens) in self._open:
+            return rows, tokens
         there = sorted(self._sizes(), key=lambda size: size[0] * size[1])
         size = next((size for size in there if size[0] >= rows and size[1] >= tokens), None)
         fits = size == (rows, tokens) or (not exact and size is not None and size[0] * size[1] <= WASTE * rows * tokens)

@@ -24,8 +24,11 @@ RUNTIMES = choices("runtime")
 ENGINES = [name for name in RUNTIMES if not built("runtime", name).is_torch]
 SLOW = ("torch_compile",)
 """Take a minute to prepare a tiny model."""
+ON_GPUS = ("cuda_graphs",)
+"""See test_cuda_graphs.py."""
 each_runtime = pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=[pytest.mark.slow] if name in SLOW else []) for name in RUNTIMES]
+    "name",
+    [pytest.param(name, marks=[pytest.mark.slow] if name in SLOW else []) for name in RUNTIMES if name not in ON_GPUS],
 )
 
 
