@@ -17,6 +17,7 @@ from pydantic.dataclasses import dataclass as settings
 from objectives.runtime.engine import EngineRuntime
 from objectives.runtime.folder import Facts, write_facts
 from objectives.runtime.packages import Packages
+from objectives.runtime.signal_stack import signal_stack_kept
 from objectives.settings import FORBID
 
 if TYPE_CHECKING:
@@ -66,6 +67,7 @@ class OpenVino(EngineRuntime):
                 return "activations=static needs quantization.bits=8 and scheme=w8a8"
         return reason
 
+    @signal_stack_kept()
     def write(self, folder: Path, materials: Materials) -> None:
         """See ``objectives.runtime.engine.EngineRuntime``."""
         from objectives.runtime.export import structure
@@ -86,6 +88,7 @@ class OpenVino(EngineRuntime):
         options = {"wide": 32 in bits, "rounds": rounds}
         write_facts(folder, facts_of(self, model, began, stored, max(0, others), options))
 
+    @signal_stack_kept()
     def open(self, folder: Path, facts: Facts, threads: int) -> Engine:
         """See ``objectives.runtime.folder.Opener``."""
         from objectives.runtime.quiet import without_telemetry

@@ -37,6 +37,7 @@ from objectives.runtime.lookup import Lookup, guess
 from objectives.runtime.onnxruntime import OnnxRuntime
 from objectives.runtime.openvino import OpenVino
 from objectives.runtime.runner import EngineRunner
+from objectives.runtime.signal_stack import signal_stack
 from objectives.runtime.torch import Torch
 from objectives.runtime.torch_compile import TorchCompile
 from objectives.runtime.weights import Rounded, matrices
@@ -260,6 +261,17 @@ def test_a_pair_that_does_not_run_has_a_reason(
     assert found is not None
     assert reason in found
     assert "\n" not in found
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux's sigaltstack")
+@pytest.mark.parametrize("name", ENGINES)
+def test_an_engine_leaves_signal_handlers_their_stack(prepare: Prepare, name: str) -> None:
+    """Python's handlers end the process with a segmentation fault on one that is unmapped with the engine."""
+    before = signal_stack()
+    runner, _ = prepare("bert" if name == "litert" else "llama", built("runtime", name), WIDE)
+    answer(runner)
+    after = signal_stack()
+    assert (after.start, after.size) == (before.start, before.size)
 
 
 @pytest.mark.parametrize("name", ENGINES)
