@@ -12,12 +12,13 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor
 from transformers.cache_utils import StaticCache
 
+from objectives.errors import Unsupported
 from objectives.runtime.fixed import Fixed
 from objectives.types import Device, Lap, Memory, Phase, Workload
 
@@ -65,20 +66,54 @@ class Shape:
 class Captured(Fixed):
     """See ``objectives.types.Runner``. Padded rows run as they come, and so do logits of whole texts.
 
-    ``shapes``: by rows and tokens, latest last; ``keeps``: whether they stay for the next run; ``pool``: the memory
-    that all graphs share, as they run one after the other; ``place``: where the weights were when they were recorded.
+    ``shapes``: by rows, tokens of the prompt and of the cache, latest last; ``keeps``: whether they stay for the next
+    run; ``pool``: the memory that all graphs share, as they run one after the other.
     """
 
-    shapes: OrderedDict[tuple[int, int], Shape] = field(default_factory=OrderedDict)
+    shapes: OrderedDict[tuple[int, int, int], Shape] = field(default_factory=OrderedDict)
     keeps: bool = True
     pool: Any = field(default_factory=lambda: torch.cuda.graph_pool_handle())
-    place: int = 0
+
+    def check(self) -> Self:
+        """Record a small run and hold it against a plain one; returns self. Raises Unsupported."""
+        if self.head == "causal_lm":
+            layers: Sequence[Any] = StaticCache(config=self.module.config, max_cache_len=1).layers
+            if any(layer.is_sliding for layer in layers):  # where they are is Python's to count, which is not recorded
+                raise Unsupported("caches that slide are not recorded: choose runtime=torch")
+        ids = torch.arange(2 * 4, device=self.device).view(2, 4) % self.vocabulary
+        try:
+            same = self._anew()._agrees(ids)
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError as error:
+            first = (str(error).strip().splitlines() or [""])[0]
+            raise Unsupported(f"the passes of this model cannot be recorded: {first}") from error
+        if not same:
+            raise Unsupported(
+                "the recorded passes of this model do not give what plain ones give: choose runtime=torch"
+            )
+        return self
+
+    def _agrees(self, ids: Tensor) -> bool:
+        plain = Fixed.of(self, self.forward)
+        with torch.inference_mode():
+            if self.head == "encoder":
+                return torch.allclose(self.encode(ids), plain.encode(ids), rtol=0.02, atol=0.02)
+            found, wanted = ids.new_empty(len(ids), 4), ids.new_empty(len(ids), 4)
+            self.generate(ids, found)
+            plain.generate(ids, wanted)
+            return torch.equal(found, wanted)
+
+    def _anew(self) -> Captured:
+        """The same, which keeps nothing from run to run."""
+        return replace(self, shapes=OrderedDict(), keeps=False, pool=torch.cuda.graph_pool_handle())
 
     def encode(self, ids: Tensor, mask: Tensor | None = None) -> Tensor:
-        """See ``objectives.types.Runner``; the next pass of this shape overwrites what comes back."""
+        """See ``objectives.types.Runner``; the next pass overwrites what comes back."""
         if mask is not None:
             return super().encode(ids, mask)
-        graphs = self._shape(*ids.shape).graphs
+        rows, tokens = ids.shape
+        graphs = self._shape(rows, tokens, tokens).graphs
         if "encode" not in graphs:
             graphs["encode"] = Recorded(super().encode, ids, _nothing, self.pool)
         hidden = graphs["encode"](ids)
@@ -93,7 +128,7 @@ class Captured(Fixed):
     def _pass(self, ids: Tensor, cache: Any, mask: Tensor | None, seen: Tensor | None = None) -> tuple[Tensor, Any]:
         if mask is not None or not self.room:
             return super()._pass(ids, cache, mask, seen)
-        shape = self._shape(len(ids), self.room)
+        shape = self._shape(len(ids), self.prompt, self.room)
         phase: Phase = "prefill" if cache is None else "decode"
         if phase not in shape.graphs:
             shape.graphs[phase] = self._record(ids, phase, shape)
@@ -114,13 +149,9 @@ class Captured(Fixed):
 
         return Recorded(begin if phase == "prefill" else step, ids, back, self.pool)
 
-    def _shape(self, rows: int, tokens: int) -> Shape:
-        place = self.module.get_input_embeddings().weight.data_ptr()
-        if place != self.place:  # the model was moved meanwhile, as where it makes room for another
-            self._drop()
-            self.place = place
-        shape = self.shapes.pop((rows, tokens), None) or Shape()
-        self.shapes[rows, tokens] = shape
+    def _shape(self, rows: int, prompt: int, room: int) -> Shape:
+        shape = self.shapes.pop((rows, prompt, room), None) or Shape()
+        self.shapes[rows, prompt, room] = shape
         while len(self.shapes) > KEPT:
             self.shapes.popitem(last=False)
         return shape
@@ -135,9 +166,7 @@ class Captured(Fixed):
 
     def memory(self, workload: Workload, device: Device) -> Memory:
         """See ``objectives.types.Runner``: recorded anew, so that caches and what graphs keep are counted."""
-        return device.memory(
-            replace(self, shapes=OrderedDict(), keeps=False, pool=torch.cuda.graph_pool_handle()), workload
-        )
+        return super(Captured, self._anew()).memory(workload, device)
 
 
 def _lengths(cache: StaticCache) -> list[Tensor]:

@@ -50,4 +50,4 @@ class CudaGraphs:
         """See ``objectives.types.Runtime``; recorded at the first run of every shape."""
         from objectives.runtime.captured import Captured
 
-        return Captured.of(materials.model())
+        return Captured.of(materials.model()).check()

@@ -6,26 +6,30 @@ Compiled and recorded passes want tensors that stay where they are: transformers
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any, Self
 
 from torch import Tensor
 from transformers.cache_utils import StaticCache
 
+from objectives.measuring.generation import Generation
 from objectives.models import LoadedModel
 from objectives.runtime import greedy
-from objectives.types import Lap
+from objectives.types import Device, Lap, Memory, Workload
 
 
 @dataclass
 class Fixed(LoadedModel):
     """See ``objectives.types.Runner``. ``forward``: the pass; ``seconds``: that preparing it took; ``room``: tokens
-    that the run under way will hold, 0 outside of runs.
+    that the cache of the run under way holds, 0 outside of runs, and ``least``: in any run; ``prompt``: tokens it began
+    with.
     """
 
     forward: Any = None
     seconds: float = 0.0
     room: int = 0
+    least: int = 0
+    prompt: int = 0
 
     @classmethod
     def of(cls, model: LoadedModel, forward: Any = None) -> Self:
@@ -56,12 +60,21 @@ class Fixed(LoadedModel):
 
     def generate(self, ids: Tensor, out: Tensor, mask: Tensor | None = None, lap: Lap | None = None) -> None:
         """See ``objectives.types.Runner``."""
-        self.room = ids.shape[1] + out.shape[1]
+        self.prompt, self.room = ids.shape[1], max(self.least, ids.shape[1] + out.shape[1])
         try:
             greedy.generate(self, ids, out, mask, lap)
         finally:
             self.room = 0
 
+    def memory(self, workload: Workload, device: Device) -> Memory:
+        """See ``objectives.types.Runner``: the cache has its whole length from the first pass on."""
+        return device.memory(replace(self, least=_length(workload)), workload)
+
     def weights(self, dense_weights: int) -> Mapping[str, float]:
         """See ``objectives.types.Runner``."""
         return {**super().weights(dense_weights), "conversion_seconds": self.seconds}
+
+
+def _length(workload: Workload) -> int:
+    """Tokens that a text of ``workload`` has in the end; 0 where none is written."""
+    return workload.prompt_tokens + workload.new_tokens if isinstance(workload, Generation) else 0

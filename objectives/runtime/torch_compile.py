@@ -95,4 +95,4 @@ class TorchCompile:
 
         if self.mode != "reduce-overhead" or model.device.type != "cuda":
             return Fixed.of(model, compiled(model, self.mode))
-        return Captured.of(model, compiled(model, "default"))  # Inductor's own graphs know one cache only
+        return Captured.of(model, compiled(model, "default")).check()  # Inductor's own graphs know one cache only
