@@ -4,6 +4,7 @@ ObjectiveError
 ├── ModelError     a checkpoint is missing, incomplete, foreign or unsafe
 ├── AssetError     a fetched model or data set is missing or damaged (objectives.assets)
 └── Unsupported    this candidate cannot be built or run here: the trial fails with that reason
+    └── NoKernel   ... because of a layer's shape: that layer stays in 16 bits
 MemoryError
 └── DoesNotFit     this candidate needs more memory than there is, by prediction
 """
@@ -21,6 +22,10 @@ class ModelError(ObjectiveError):
 
 class Unsupported(ObjectiveError):
     """No kernel, family or device for what the candidate asks."""
+
+
+class NoKernel(Unsupported):
+    """The device's kernel for these bits does not take this shape."""
 
 
 class DoesNotFit(MemoryError):

@@ -171,7 +171,7 @@ class Evaluator:
         if reference == "sentinel":  # what the baseline has to say, while it is where it runs
             self.running.link()
             self.score(self.problem.baseline)
-        with self.running.parked(reference == "sentinel"):
+        with self.running.parked(reference, [candidate]):
             weighed = self._weigh(candidate)
             ran = known
             ahead = Ahead(gate, weighed.metrics)

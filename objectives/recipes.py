@@ -134,7 +134,12 @@ class Recipes:
 
     def is_built(self, candidate: Candidate) -> bool:
         """Whether it is in memory."""
-        return made_by(candidate) in self.built or recipe_of(candidate) in self.engines
+        there = made_by(candidate) in self.built or recipe_of(candidate) in self.engines
+        return there or self.is_the_baseline(candidate)
+
+    def is_the_baseline(self, candidate: Candidate) -> bool:
+        """Whether it runs the very tensors of the baseline."""
+        return candidate.runtime.is_torch and made_by(candidate) == made_by(self.problem.baseline)
 
     def forget(self) -> None:
         """Let go of all compressed models."""

@@ -21,7 +21,7 @@ from objectives.measuring.roofline import Peaks, peaks
 from objectives.measuring.weighing import block_weights, stored_bytes
 from objectives.quantization.round_to_nearest import RoundToNearest
 from objectives.recipes import Recipe, Recipes, recipe_of
-from objectives.types import Candidate, Runner, Workload
+from objectives.types import Candidate, Runner, Runtime, Workload
 
 DENSE_TRIES = 3
 """How often the dense model is timed at one workload while the machine is busy: all gains there hang on it."""
@@ -38,8 +38,8 @@ class Running:
         self._recipes, self._problem = recipes, recipes.problem
         self._dense: dict[Workload, Mapping[str, float]] = {}
         self._dense_tries: dict[Workload, int] = {}
-        self._own: dict[tuple[str, Workload], Ran] = {}
-        self._own_tries: dict[tuple[str, Workload], int] = {}
+        self._own: dict[tuple[Runtime, Workload], Ran] = {}
+        self._own_tries: dict[tuple[Runtime, Workload], int] = {}
 
     @cached_property
     def _peaks(self) -> Peaks:
@@ -62,7 +62,7 @@ class Running:
             own, waiting = waiting[:group], waiting[group:]
             if reference == "sentinel":
                 self._bench.link()
-            with self.parked(reference == "sentinel"):
+            with self.parked(reference, [candidate for _, candidate in own]):
                 runs = [(candidate.workload, self._recipes.runner(candidate)) for _, candidate in own]
                 found |= dict(zip((index for index, _ in own), self._bench.confirm(runs, reference)))
         return [ran for _, ran in sorted(found.items())]
@@ -114,9 +114,12 @@ class Running:
             metrics |= gains(metrics, dense)
             if dense["contended"] and not is_dense:
                 notes.append("the dense model at this batch size was timed on a busy machine")
-            own = None if candidate.runtime.is_torch else self._own_reference(candidate, reference)
+            own = self._own_reference(candidate, reference)
             if own is not None:
                 metrics |= own_gains(metrics, own.metrics)
+                if candidate.runtime.is_torch:  # what recording or compiling gains is not compression's
+                    metrics["compression_speedup"] = metrics["own_speedup"]
+                    metrics["compression_speedup.error"] = metrics["own_speedup.error"]
                 if own.metrics["contended"]:
                     notes.append("the runtime's own dense model at this batch size was timed on a busy machine")
             if not is_dense:
@@ -163,15 +166,18 @@ class Running:
         return self._dense[workload]
 
     def _own_reference(self, candidate: Candidate, reference: Reference | None) -> Ran | None:
-        """The dense model in 32 bits in the candidate's runtime at its workload, timed up to ``DENSE_TRIES`` times
-        until the machine is calm. None where the runtime has none.
+        """The dense model in the candidate's runtime at its workload, in 32 bits (torch's runtimes: the baseline's),
+        timed up to ``DENSE_TRIES`` times until the machine is calm. None for the baseline's own runtime, and where the
+        runtime has none.
         """
-        own = replace(
-            self._problem.baseline, quantization=REFERENCE, workload=candidate.workload, runtime=candidate.runtime
-        )
+        runtime, baseline = candidate.runtime, self._problem.baseline
+        if runtime == baseline.runtime:
+            return None
+        quantization = baseline.quantization if runtime.is_torch else REFERENCE
+        own = replace(baseline, quantization=quantization, workload=candidate.workload, runtime=runtime)
         if own.runtime.supports(own, self._problem.model.head, self._problem.device.name) is not None:
             return None
-        key = (candidate.runtime.name, candidate.workload)
+        key = (runtime, candidate.workload)
         known, tries = self._own.get(key), self._own_tries.get(key, 0)
         if known is None or (known.metrics["contended"] and tries < DENSE_TRIES):
             self._own_tries[key] = tries + 1
@@ -186,16 +192,17 @@ class Running:
         if candidate == self._problem.baseline:
             return None
         asked = self._problem.timing.reference
-        there = self._recipes.is_built(candidate)
+        there, shares = self._recipes.is_built(candidate), self._recipes.is_the_baseline(candidate)
         needed = 0 if shapes is None else shapes.peak - (shapes.weights if there else 0)
         free = self._problem.device.free_memory()
-        if needed > free and (self._recipes.built or self._recipes.engines) and not there:  # of what we hold ourselves
+        others = (self._recipes.built or self._recipes.engines) and (shares or not there)
+        if needed > free and others:  # of what we hold ourselves
             self._recipes.forget()
             gc.collect()
             free = self._problem.device.free_memory()
         if needed <= free:
             return "baseline" if asked == "auto" else asked
-        room = free + (0 if asked == "baseline" else self._parkable())
+        room = free + (0 if asked == "baseline" or shares else self._parkable())
         if needed > room:
             assert shapes is not None
             raise DoesNotFit(shapes.peak, room + shapes.peak - needed)
@@ -206,12 +213,16 @@ class Running:
         return 0 if self._problem.device.name == "cpu" else stored_bytes([self._recipes.baseline.module])
 
     @contextmanager
-    def parked(self, away: bool) -> Iterator[None]:
-        """Keep the baseline out of the device's memory meanwhile."""
-        away = away and bool(self._parkable())
+    def parked(self, reference: Reference | None, candidates: Sequence[Candidate]) -> Iterator[None]:
+        """Keep the baseline out of the device's memory while ``candidates`` run beside the sentinel, unless one of them
+        runs its tensors.
+        """
+        shared = any(self._recipes.is_the_baseline(candidate) for candidate in candidates)
+        away = reference == "sentinel" and bool(self._parkable()) and not shared
         module = self._recipes.baseline.module
         home = module.device
         if away:
+            self._recipes.engines.clear()  # recorded passes go to where their weights were
             module.to("cpu")
         try:
             yield

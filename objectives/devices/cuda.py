@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from importlib.util import find_spec
-from itertools import pairwise
+from itertools import chain, pairwise
 from time import process_time
 from typing import TYPE_CHECKING, Any
 
@@ -65,13 +65,14 @@ class Cuda:
         """See ``objectives.types.Device``; on the GPU."""
         import torch
 
-        _to_card_(linear, torch.bfloat16)
-        if bits == 16:
-            return linear
         if bits == 4 and codes is not None:
             from objectives.packing.tinygemm import TinygemmLinear
 
-            return TinygemmLinear(codes, linear.bias)
+            bias = None if linear.bias is None else linear.bias.detach().to("cuda", torch.bfloat16)
+            return TinygemmLinear(codes, bias)
+        _to_card_(linear, torch.bfloat16)
+        if bits == 16:
+            return linear
         if bits != 8:
             raise Unsupported(f"no CUDA kernel stores {bits} bits")
         if scheme == "weight_only":
@@ -138,11 +139,13 @@ class Cuda:
         return Memory(peaks, watch.cache, {"reserved_peak": float(reserved), **extra})
 
     def free_memory(self) -> int:
-        """See ``objectives.types.Device``: what the driver has left, and what the caching allocator holds unused."""
+        """See ``objectives.types.Device``: what the driver has left once torch's allocator gave back what it can; what
+        recorded passes hold it cannot.
+        """
         import torch
 
-        free, _ = torch.cuda.mem_get_info(self.index)
-        return int(free + torch.cuda.memory_reserved(self.index) - torch.cuda.memory_allocated(self.index))
+        torch.cuda.empty_cache()
+        return int(torch.cuda.mem_get_info(self.index)[0])
 
     def conditions(self) -> dict[str, float]:
         """See ``objectives.types.Device``."""
@@ -161,7 +164,8 @@ def _to_card_(module: nn.Module, dtype: torch.dtype | None = None) -> None:
         fresh = tensor.detach().to("cuda", dtype)
         moved[id(tensor)] = nn.Parameter(fresh, False) if isinstance(tensor, nn.Parameter) else fresh
     for part in module.modules():
-        for name, tensor in [*part.named_parameters(recurse=False), *part.named_buffers(recurse=False)]:
+        own = (part.named_parameters(recurse=False, remove_duplicate=False), part.named_buffers(recurse=False))
+        for name, tensor in list(chain(*own)):
             setattr(part, name, moved[id(tensor)])
 
 

@@ -15,7 +15,6 @@ from objectives.measuring.footprint import Footprint
 from objectives.measuring.roofline import Peaks, limit
 from objectives.models import LoadedModel
 from objectives.packing.bf16 import Bf16Linear
-from objectives.packing.linear import PackedLinear
 from objectives.types import Runner, Workload
 
 LAUNCH_BOUND = 0.15
@@ -86,8 +85,8 @@ def _slow(metrics: Mapping[str, float], model: Runner, rows: int) -> str:
     if not isinstance(model, LoadedModel):
         return f"this runtime's kernels take as long as torch's at {rows} rows"
     linears: list[nn.Module] = [block.linear(path) for block in model.blocks() for path in block.stack.block_linears]
-    low = [each for each in linears if isinstance(each, PackedLinear) and not isinstance(each, Bf16Linear)]
-    unpacked = [each for each in low if rows > each.kernel_rows]
+    low = [each for each in linears if not isinstance(each, Bf16Linear)]
+    unpacked = [each for each in low if rows > getattr(each, "kernel_rows", rows)]
     if len(unpacked) > len(linears) / 2:
         return f"dequantised path, {rows} rows are more than the low-bit kernels are fast for"
     if any(note.endswith("kept in 16 bits") for note in model.notes):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from objectives.errors import Unsupported
+from objectives.errors import NoKernel
 from objectives.packing.rows import round_rows
 
 
@@ -21,11 +21,11 @@ class Fp8Linear(nn.Module):
     weight = None  # some models ask for its type
 
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
-        """``weight`` [out, in], on the GPU. Raises Unsupported for a shape without kernel."""
+        """``weight`` [out, in], on the GPU. Raises NoKernel for a shape without kernel."""
         super().__init__()
         self.out_features, self.in_features = weight.shape
         if self.in_features % 16 or self.out_features % 16:
-            raise Unsupported(f"fp8 on CUDA needs widths in 16s, got {self.in_features} -> {self.out_features}")
+            raise NoKernel(f"fp8 on CUDA needs widths in 16s, got {self.in_features} -> {self.out_features}")
         codes, scale = round_rows(weight, torch.float8_e4m3fn)
         self.bias = None if bias is None else nn.Parameter(bias, requires_grad=False)
         self.register_buffer("codes", codes)

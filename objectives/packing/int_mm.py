@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from objectives.errors import Unsupported
+from objectives.errors import NoKernel
 from objectives.packing.rows import round_rows, scale_sums
 
 LEAST_ROWS = 32
@@ -25,11 +25,11 @@ class IntMmLinear(nn.Module):
     weight = None  # some models ask for its type
 
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
-        """``weight`` [out, in], on the GPU. Raises Unsupported for a shape without kernel."""
+        """``weight`` [out, in], on the GPU. Raises NoKernel for a shape without kernel."""
         super().__init__()
         self.out_features, self.in_features = weight.shape
         if self.in_features % 8 or self.out_features % 8:
-            raise Unsupported(f"int8 on CUDA needs widths in 8s, got {self.in_features} -> {self.out_features}")
+            raise NoKernel(f"int8 on CUDA needs widths in 8s, got {self.in_features} -> {self.out_features}")
         codes, scale = round_rows(weight, torch.int8)
         self.bias = None if bias is None else nn.Parameter(bias, requires_grad=False)
         self.register_buffer("codes", codes)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from importlib.util import find_spec
 
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-HAS_TRITON = find_spec("triton") is not None
+_COMPILER = shutil.which(os.environ.get("CC", "cc")) or shutil.which("gcc") or shutil.which("clang")
+HAS_TRITON = find_spec("triton") is not None and _COMPILER is not None
+"""Triton builds a launcher in C for every kernel."""
 
 
 def round_rows(x: Tensor, dtype: torch.dtype, rows: int = 0) -> tuple[Tensor, Tensor]:

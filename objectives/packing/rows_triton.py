@@ -18,7 +18,7 @@ WHOLE = 1.5 * 2**23
 @triton.jit  # type: ignore[untyped-decorator]
 def _round_row(x, codes, scale, width, largest, INTEGERS: tl.constexpr, BLOCK: tl.constexpr, WHOLE: tl.constexpr):  # type: ignore[no-untyped-def]
     """A program rounds one row: a pass for its largest value, and one to round, from cache."""
-    row, places = tl.program_id(0), tl.arange(0, BLOCK)
+    row, places = tl.program_id(0).to(tl.int64), tl.arange(0, BLOCK)
     top = tl.zeros([BLOCK], dtype=tl.float32)
     for start in range(0, width, BLOCK):
         at = start + places
@@ -36,7 +36,7 @@ def _round_row(x, codes, scale, width, largest, INTEGERS: tl.constexpr, BLOCK: t
 @triton.jit  # type: ignore[untyped-decorator]
 def _scale(sums, rows, columns, bias, out, width, HAS_BIAS: tl.constexpr, BLOCK: tl.constexpr):  # type: ignore[no-untyped-def]
     """A program scales a part of a row of integer sums."""
-    row, at = tl.program_id(0), tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    row, at = tl.program_id(0).to(tl.int64), tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     inside = at < width
     found = tl.load(sums + row * width + at, mask=inside).to(tl.float32) * tl.load(rows + row)
     found *= tl.load(columns + at, mask=inside)

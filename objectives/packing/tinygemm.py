@@ -15,7 +15,7 @@ from functools import cache
 import torch
 from torch import Tensor, nn
 
-from objectives.errors import Unsupported
+from objectives.errors import NoKernel
 from objectives.packing.rows import HAS_TRITON
 from objectives.quantization.grid import Codes
 
@@ -27,9 +27,9 @@ KERNEL_ROWS = 40
 
 
 def inner_tiles(out_features: int, in_features: int, group_size: int) -> int:
-    """How many tiles of 16 input channels the layout interleaves. Raises Unsupported for a shape without kernel."""
+    """How many tiles of 16 input channels the layout interleaves. Raises NoKernel for a shape without kernel."""
     if group_size not in GROUP_SIZES or in_features % group_size or out_features % ROWS:
-        raise Unsupported(
+        raise NoKernel(
             f"int4 on CUDA needs outputs in {ROWS}s and inputs in groups of one of {GROUP_SIZES}, "
             f"got {in_features} -> {out_features} in groups of {group_size}"
         )
@@ -71,7 +71,7 @@ class TinygemmLinear(nn.Module):
     weight = None  # some models ask for its type
 
     def __init__(self, codes: Codes, bias: Tensor | None = None) -> None:
-        """``bias`` [out], on the GPU; the codes go there. Raises Unsupported for a shape without kernel."""
+        """``bias`` [out], on the GPU; the codes go there. Raises NoKernel for a shape without kernel."""
         super().__init__()
         values, scale, zero = (tensor.to("cuda") for tensor in (codes.values, codes.scale, codes.zero))
         self.out_features, self.in_features = values.shape

@@ -17,7 +17,7 @@ def _unpack(  # type: ignore[no-untyped-def]
     ROWS: tl.constexpr, WIDTH: tl.constexpr, BLOCKS: tl.constexpr,
 ):  # fmt: skip
     """A program writes ``BLOCKS`` blocks of ``ROWS`` output channels and ``WIDTH`` inputs."""
-    above = tl.program_id(0) * ROWS
+    above = tl.program_id(0).to(tl.int64) * ROWS
     row, column = tl.arange(0, ROWS)[:, None], tl.arange(0, WIDTH)[None, :]
     place = tl.load(layout + row * WIDTH + column)
     shift = ((place & 1) * 4).to(tl.uint8)
@@ -25,7 +25,7 @@ def _unpack(  # type: ignore[no-untyped-def]
     for step in range(BLOCKS):
         block = tl.program_id(1) * BLOCKS + step
         inside, left = block < across, block * WIDTH
-        held = packed + (tl.program_id(0) * across + block) * (ROWS * WIDTH // 2)
+        held = packed + (above // ROWS * across + block) * (ROWS * WIDTH // 2)
         byte = tl.load(held + place // 2, mask=inside, other=0)
         code = ((byte >> shift) & 15).to(tl.float32) - 8.0
         pair = scale_zero + (((left + column) // group) * out_features + above + row) * 2

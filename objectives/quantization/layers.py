@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from objectives.calibration import Moment, Recollected, Statistics
-from objectives.errors import Unsupported
+from objectives.errors import NoKernel, Unsupported
 from objectives.layers import Layer, layers_of, moment_of
 from objectives.models import LoadedModel
 from objectives.quantization.grid import Codes
@@ -97,7 +97,11 @@ def store_(
         for path, linear in zip(layer.paths, layer.linears):
             own = None if codes is None else codes.rows(slice(start, start := start + linear.out_features))
             packed = _thinned(model, f"{layer.block.name}.{path}", linear, device) if sparse else None
-            packed = packed or _packed(model, linear, width, own, device, scheme)
+            try:
+                packed = packed or _packed(model, linear, width, own, device, scheme)
+            except NoKernel as error:
+                model.notes.append(f"{layer.block.name}.{path}: {error}, kept in 16 bits")
+                packed = device.pack(linear, 16, None, scheme)
             layer.block.module.set_submodule(path, packed)
             model.notes.extend(_notes(f"{layer.block.name}.{path}", linear, width, own, rounding.group_size))
     device.place_(model)

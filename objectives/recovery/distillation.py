@@ -59,8 +59,10 @@ class Distillation:
             return
         with torch.inference_mode(False), torch.enable_grad(), _in_fp32(model.module):
             model.module.to(statistics.running.device)  # trained where the dense model runs
-            self._train_(model, statistics)
-            model.module.to("cpu")
+            try:
+                self._train_(model, statistics)
+            finally:
+                model.module.to("cpu")
         model.predicted_loss = math.nan  # it was that of the model before
 
     def _train_(self, model: LoadedModel, statistics: Statistics) -> None:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from pydantic.dataclasses import dataclass as settings
 
+from objectives.runtime.portable import embeds
 from objectives.settings import FORBID
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ class CudaGraphs:
             return "records what a GPU runs: device=cuda"
         if head == "seq2seq":
             return "takes decoders and encoders, not encoder-decoders"
-        return None
+        return embeds(candidate, device)
 
     def storage(self, quantizer: Quantizer) -> Quantizer:
         """See ``objectives.types.Runtime``."""

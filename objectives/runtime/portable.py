@@ -41,7 +41,7 @@ def refused(candidate: Candidate, head: Head, device: str, heads: Sequence[Head]
     """The first reason not to run ``candidate``, where a runtime takes models of ``heads`` in ``bits`` on CPUs."""
     quantizer = candidate.quantization
     if device != "cpu":
-        return f"runs on CPUs, device is {device}"
+        return f"runs on CPUs, device is {device}: device=cpu"
     if head not in heads:
         return f"takes {' and '.join(KINDS[each] for each in heads)}, not {KINDS[head]}"
     if not quantizer.stored:
@@ -54,3 +54,11 @@ def refused(candidate: Candidate, head: Head, device: str, heads: Sequence[Head]
     if odd:
         return f"{KINDS[head]} in {', '.join(map(str, sorted(bits, reverse=True)))} bits, not {odd[0]}"
     return None
+
+
+def embeds(candidate: Candidate, device: str) -> str | None:
+    """Why torch cannot store the candidate's embeddings on ``device``."""
+    bits = getattr(candidate.quantization, "embeddings", 16)
+    if device == "cpu" or bits == 16:
+        return None
+    return f"embeddings have 16 bits on {device}: quantization.embeddings=16, or device=cpu"

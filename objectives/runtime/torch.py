@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic.dataclasses import dataclass as settings
 
+from objectives.runtime.portable import embeds
 from objectives.settings import FORBID
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ class Torch:
             return "prompt_lookup is for decoders"
         if self.prompt_lookup and candidate.workload.batch_size != 1:
             return "prompt_lookup writes for one request at a time: workload.batch_size=1"
-        return None
+        return embeds(candidate, device)
 
     def storage(self, quantizer: Quantizer) -> Quantizer:
         """See ``objectives.types.Runtime``."""

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Literal
 from pydantic.dataclasses import dataclass as settings
 
 from objectives.runtime.packages import Packages
+from objectives.runtime.portable import embeds
 from objectives.settings import FORBID
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ class TorchCompile:
         """See ``objectives.types.Runtime``."""
         if head == "seq2seq":
             return "takes decoders and encoders, not encoder-decoders"
-        return None
+        return embeds(candidate, device)
 
     def storage(self, quantizer: Quantizer) -> Quantizer:
         """See ``objectives.types.Runtime``."""

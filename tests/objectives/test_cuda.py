@@ -125,6 +125,8 @@ def test_eight_bits_multiply_integers(count: int) -> None:
 def test_rows_are_rounded_by_one_launch_as_by_hand(
     monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype, width: int
 ) -> None:
+    if not rows.HAS_TRITON:
+        pytest.skip("no Triton, or no C compiler for it")
     x = torch.randn(5, width, device="cuda").bfloat16()
     x[2] = 0
     codes, scale = rows.round_rows(x, dtype, 32)
@@ -277,11 +279,11 @@ def test_memory_is_measured_after_libraries_took_what_they_keep(monkeypatch: pyt
     assert memory.extra["reserved_peak"] >= 300
 
 
-def test_free_memory_is_the_drivers_and_what_the_allocator_holds_unused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("torch.cuda.mem_get_info", lambda _index: (1000, 5000))
-    monkeypatch.setattr("torch.cuda.memory_reserved", lambda _index: 300)
-    monkeypatch.setattr("torch.cuda.memory_allocated", lambda _index: 200)
-    assert Cuda().free_memory() == 1100
+def test_free_memory_is_the_drivers_once_the_allocator_gave_back_what_it_can(monkeypatch: pytest.MonkeyPatch) -> None:
+    device = Gpu(monkeypatch)
+    device.hold(300, keep=100)
+    monkeypatch.setattr("torch.cuda.mem_get_info", lambda _index: (5000 - device.reserved, 5000))
+    assert Cuda().free_memory() == 5000 - 100
 
 
 # ---- on a card

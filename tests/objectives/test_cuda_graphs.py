@@ -105,4 +105,6 @@ def test_a_compiled_model_writes_nearly_what_it_writes_in_eager_mode(tiny: Tiny,
         first, _ = compiled.prefill(IDS.cuda())
         other, _ = model.prefill(IDS.cuda())
     assert torch.allclose(first, other, atol=0.05)
-    assert [row[0] for row in written(compiled, IDS)] == [row[0] for row in written(model, IDS)]
+    assert written(compiled, IDS) == written(compiled, IDS)  # the second time replayed, where passes are recorded
+    found, plain = torch.tensor(written(compiled, IDS)), torch.tensor(written(model, IDS))
+    assert (found == plain).float().mean() >= 0.8  # near ties may turn

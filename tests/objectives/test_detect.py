@@ -1,8 +1,10 @@
-"""Which device ``auto`` is, decided from files."""
+"""Which device ``auto`` is, decided without torch."""
 
 from __future__ import annotations
 
 import logging
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,21 +14,38 @@ from objectives.devices.cpu import Cpu
 from objectives.devices.cuda import Cuda
 
 
-def test_auto_is_the_gpu_only_where_a_driver_is_loaded_and_torch_can_use_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+def test_auto_is_the_gpu_only_where_the_driver_has_one_and_torch_can_use_it(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(detect, "DRIVER", tmp_path / "none")
+    monkeypatch.setattr(detect, "gpus", lambda: 0)
     assert detect.detect_device() == Cpu()
-    monkeypatch.setattr(detect, "DRIVER", tmp_path)
-    monkeypatch.setattr(detect, "_cuda_of_torch", lambda: "13.0")
+    monkeypatch.setattr(detect, "gpus", lambda: 2)
+    monkeypatch.setattr(detect, "cuda_of_torch", lambda: "13.0")
     assert detect.detect_device() == Cuda()
-    monkeypatch.setattr(detect, "_cuda_of_torch", lambda: None)
+    monkeypatch.setattr(detect, "cuda_of_torch", lambda: None)
     with caplog.at_level(logging.WARNING):
         assert detect.detect_device() == Cpu()
     assert "built without CUDA" in caplog.text
 
 
-def test_what_torch_was_built_for_is_read_without_importing_it() -> None:
-    import torch
+@pytest.mark.parametrize(("answers", "found"), [("0, 3", 3), ("100, 3", 0), ("0, 0", 0)])
+def test_gpus_are_counted_by_the_driver(tmp_path: Path, answers: str, found: int) -> None:
+    status, count = answers.split(", ")
+    (tmp_path / "driver.c").write_text(
+        f"int cuInit(unsigned flags) {{ return {status}; }} int cuDeviceGetCount(int *n) {{ *n = {count}; return 0; }}"
+    )
+    driver = tmp_path / "driver.so"
+    subprocess.run(["cc", "-shared", "-fPIC", "-o", driver, tmp_path / "driver.c"], check=True)
+    assert detect.gpus(str(driver)) == found
 
-    assert detect._cuda_of_torch() == torch.version.cuda
+
+def test_without_a_driver_there_is_no_gpu(tmp_path: Path) -> None:
+    assert detect.gpus(str(tmp_path / "none.so")) == 0
+
+
+def test_what_torch_was_built_for_is_read_without_importing_it() -> None:
+    code = (
+        "import sys; from objectives.devices.detect import cuda_of_torch; found = cuda_of_torch();"
+        "assert 'torch' not in sys.modules; import torch; assert found == torch.version.cuda"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -36,6 +36,7 @@ from objectives.quantization.mixed import Mixed
 from objectives.quantization.round_to_nearest import RoundToNearest
 from objectives.recovery.distillation import Distillation
 from objectives.running import DENSE_TRIES, Running
+from objectives.runtime.torch import Torch
 from objectives.types import Candidate, Failure, Head, Measurement, Phase, Reason, Score, Watch
 
 pytestmark = pytest.mark.usefixtures("quick_collections")
@@ -482,6 +483,27 @@ def test_the_baseline_says_what_it_has_to_say_before_it_makes_room(
     assert events[:2] == ["link", "score"]  # of the baseline, where it runs
     assert events.index("park") == 2
     assert "compression_speedup" not in outcome.metrics  # the dense model cannot be timed while it is away
+
+
+def test_what_runs_the_baselines_tensors_does_not_send_them_away(
+    problem: Problem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    evaluate = Evaluator(problem)
+    monkeypatch.setattr(Running, "reference", lambda *_: "sentinel")
+    monkeypatch.setattr(Running, "_parkable", lambda _self: 1)
+    moved: list[object] = []
+    monkeypatch.setattr(type(evaluate.recipes.baseline.module), "to", lambda *arguments: moved.append(arguments))
+    dense = replace(problem.baseline, workload=replace(problem.baseline.workload, batch_size=3))
+    assert evaluate.recipes.is_built(dense)
+    assert measured(evaluate(dense)).facts["reference"] == "sentinel"
+    assert measured(evaluate(replace(dense, runtime=Torch(attention="eager")))).facts["reference"] == "sentinel"
+    assert not moved
+
+
+def test_what_a_runtime_of_torchs_gains_is_not_taken_for_compressions(problem: Problem) -> None:
+    found = measured(Evaluator(problem)(replace(candidate(0.5), runtime=Torch(attention="eager")))).metrics
+    assert found["compression_speedup"] == found["own_speedup"]
+    assert found["own_speedup"] == pytest.approx(found["speedup"] / found["runtime_speedup"])
 
 
 # ---- memory

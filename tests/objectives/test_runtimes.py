@@ -278,7 +278,10 @@ def test_an_engine_leaves_signal_handlers_their_stack(prepare: Prepare, name: st
 def test_engines_run_on_cpus_only(name: str) -> None:
     runtime = built("runtime", name)
     head = next(head for runner, head in CASES if runner == name)
-    assert runtime.supports(candidate(WIDE, runtime, WORKLOADS[head]), head, "cuda") == "runs on CPUs, device is cuda"
+    assert (
+        runtime.supports(candidate(WIDE, runtime, WORKLOADS[head]), head, "cuda")
+        == "runs on CPUs, device is cuda: device=cpu"
+    )
 
 
 @each_runtime
