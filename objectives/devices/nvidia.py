@@ -4,8 +4,8 @@ NVML counts the GPUs of the machine, torch those that ``CUDA_VISIBLE_DEVICES`` l
 the GPU is matched by its UUID. Every query stands by itself: what a card, a driver or a container does not answer
 is left out. Nothing raises where ``nvidia-ml-py`` or a driver is missing.
 
-Written from NVML's documentation (https://docs.nvidia.com/deploy/nvml-api) and the names in nvidia-ml-py 13;
-NOT RUN on a card.
+Written from NVML's documentation (https://docs.nvidia.com/deploy/nvml-api) and the names in nvidia-ml-py 13; ran on an
+H200 (docs/benchmarks/gpu.md).
 """
 
 from __future__ import annotations

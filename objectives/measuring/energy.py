@@ -4,7 +4,7 @@ Counters count the whole package or card, whoever uses it. Where there is none, 
 RAPL for root), there is no meter: energy that nobody counted is absent, never zero.
 
 RAPL: https://docs.kernel.org/power/powercap/powercap.html; read from files made up by the tests only.
-NVML: https://docs.nvidia.com/deploy/nvml-api; NOT RUN on a card.
+NVML: https://docs.nvidia.com/deploy/nvml-api; ran on an H200.
 """
 
 from __future__ import annotations
