@@ -108,6 +108,18 @@ def test_what_is_configured_holds_for_the_runtime_of_that_name(make_config: Make
         (["+space.runtime.threads=[1,2]"], "space.runtime.threads: no such setting"),
         (["runtime=litert"], "space: no cell can be run; litert: takes encoders, not decoders"),
         (
+            ["runtime=cuda_graphs", "device=cpu"],
+            "space: no cell can be run; cuda_graphs: records what a GPU runs: device=cuda",
+        ),
+        (
+            ["runtime=openvino", "device=cuda"],
+            "space: no cell can be run; openvino: runs on CPUs, device is cuda: device=cpu",
+        ),
+        (
+            ["quantization.embeddings=8", "device=cuda"],
+            "space: no cell can be run; torch: embeddings have 16 bits on cuda",
+        ),
+        (
             [NAMES, "runtimes.openvino.precision=f16"],
             "runtimes.openvino.precision: expected one of bf16, f32, got 'f16'",
         ),
