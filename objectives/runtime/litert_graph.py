@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,7 +11,7 @@ import torch
 
 from objectives.errors import Unsupported
 from objectives.runtime.export import Encoder, twin
-from objectives.runtime.quiet import quiet
+from objectives.runtime.quiet import keep_streams_open, quiet
 from objectives.runtime.weights import Rounded, block_linears, matrices
 
 if TYPE_CHECKING:
@@ -28,7 +27,7 @@ def convert(model: LoadedModel, rows: int, tokens: int, rounds: bool) -> bytes:
     with quiet():
         import litert_torch
 
-        _keep_streams_open()
+        keep_streams_open()
         try:
             converted = litert_torch.convert(Encoder(twin(model)).eval(), sample)
         except Unsupported:
@@ -40,15 +39,6 @@ def convert(model: LoadedModel, rows: int, tokens: int, rounds: bool) -> bytes:
             converted.export(str(file))
             operations = _rounded(model)
             return _quantized(file, operations, rounds) if operations else file.read_bytes()
-
-
-def _keep_streams_open() -> None:
-    """absl, which comes with the converter, would close what was stderr when it was imported as soon as logging is set
-    up anew.
-    """
-    from absl import logging
-
-    logging.get_absl_handler().python_handler.stream = sys.__stderr__
 
 
 def _rounded(model: LoadedModel) -> dict[str, int]:

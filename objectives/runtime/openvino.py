@@ -91,11 +91,12 @@ class OpenVino(EngineRuntime):
     @signal_stack_kept()
     def open(self, folder: Path, facts: Facts, threads: int) -> Engine:
         """See ``objectives.runtime.folder.Opener``."""
-        from objectives.runtime.quiet import without_telemetry
+        from objectives.runtime.quiet import keep_streams_open, without_telemetry
 
         without_telemetry()
         import openvino
 
+        keep_streams_open()
         core = openvino.Core()
         native = "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
         narrow = native and self.precision == "bf16" and not facts.options["wide"]

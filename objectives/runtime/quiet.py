@@ -15,6 +15,15 @@ def without_telemetry() -> None:
     sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
 
 
+def keep_streams_open() -> None:
+    """absl, which engines bring along, would close what was stderr when it was imported as soon as logging is set up
+    anew.
+    """
+    absl = sys.modules.get("absl.logging")
+    if absl is not None:
+        absl.get_absl_handler().python_handler.stream = sys.__stderr__
+
+
 @contextmanager
 def quiet() -> Iterator[None]:
     """Send what is printed meanwhile, by C++ code too, to nowhere; of an error the last lines are kept in its notes."""
@@ -33,6 +42,7 @@ def quiet() -> Iterator[None]:
             error.add_note("\n".join(said[-5:]))
             raise
         finally:
+            keep_streams_open()
             for stream in (sys.stdout, sys.stderr):
                 stream.flush()
             for descriptor, old in zip((1, 2), kept):
