@@ -8,39 +8,32 @@ Symmetric rounding per token and channel: Dettmers et al., LLM.int8(), https://a
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from objectives.errors import NoKernel
+from objectives.packing.gpu import GpuLinear
 from objectives.packing.rows import round_rows, scale_sums
 
 LEAST_ROWS = 32
 """That the product is given."""
 
 
-class IntMmLinear(nn.Module):
+class IntMmLinear(GpuLinear):
     """``codes``: int8 [out, in]; ``scale``: fp32 [out]."""
 
     codes: Tensor
     scale: Tensor
-    weight = None  # some models ask for its type
 
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
         """``weight`` [out, in], on the GPU. Raises NoKernel for a shape without kernel."""
-        super().__init__()
-        self.out_features, self.in_features = weight.shape
+        super().__init__(weight.shape[0], weight.shape[1], bias)
         if self.in_features % 8 or self.out_features % 8:
             raise NoKernel(f"int8 on CUDA needs widths in 8s, got {self.in_features} -> {self.out_features}")
         codes, scale = round_rows(weight, torch.int8)
-        self.bias = None if bias is None else nn.Parameter(bias, requires_grad=False)
         self.register_buffer("codes", codes)
         self.register_buffer("scale", scale.squeeze(1))
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Apply to ``x`` [..., in]; the output has the dtype of ``x``."""
-        codes, scale = round_rows(x.reshape(-1, self.in_features), torch.int8, LEAST_ROWS)
-        y = scale_sums(torch._int_mm(codes, self.codes.t()), scale, self.scale, self.bias)
-        return y.to(x.dtype).view(*x.shape[:-1], self.out_features)
-
-    def extra_repr(self) -> str:
-        """Shapes for ``print(model)``."""
-        return f"in_features={self.in_features}, out_features={self.out_features}, bias={self.bias is not None}"
+    def product(self, rows: Tensor) -> Tensor:
+        """See :class:`GpuLinear`."""
+        codes, scale = round_rows(rows, torch.int8, LEAST_ROWS)
+        return scale_sums(torch._int_mm(codes, self.codes.t()), scale, self.scale, self.bias)

@@ -13,9 +13,10 @@ import sys
 from functools import cache
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from objectives.errors import NoKernel
+from objectives.packing.gpu import GpuLinear
 from objectives.packing.rows import HAS_TRITON
 from objectives.quantization.grid import Codes
 
@@ -60,7 +61,7 @@ def block_layout(tiles: int) -> Tensor | None:
     return torch.argsort(held).int() if torch.equal(held.sort().values, places) else None
 
 
-class TinygemmLinear(nn.Module):
+class TinygemmLinear(GpuLinear):
     """``packed``: see :func:`pack`; ``scale_zero``: bf16 [in / group, out, 2]; ``inputs``: bf16 [in] or None, by which
     x is multiplied first.
     """
@@ -68,31 +69,26 @@ class TinygemmLinear(nn.Module):
     packed: Tensor
     scale_zero: Tensor
     inputs: Tensor | None
-    weight = None  # some models ask for its type
 
     def __init__(self, codes: Codes, bias: Tensor | None = None) -> None:
         """``bias`` [out], on the GPU; the codes go there. Raises NoKernel for a shape without kernel."""
-        super().__init__()
         values, scale, zero = (tensor.to("cuda") for tensor in (codes.values, codes.scale, codes.zero))
-        self.out_features, self.in_features = values.shape
+        super().__init__(values.shape[0], values.shape[1], bias)
         self.group_size = self.in_features // scale.shape[1]
         self.tiles = inner_tiles(self.out_features, self.in_features, self.group_size)
-        self.bias = None if bias is None else nn.Parameter(bias, requires_grad=False)
         self.register_buffer("packed", pack(values, self.tiles))
         self.register_buffer("scale_zero", torch.stack([scale.t(), zero.t()], dim=2).to(torch.bfloat16).contiguous())
         self.register_buffer("inputs", None if codes.inputs is None else codes.inputs.to("cuda", torch.bfloat16))
         self._layout = block_layout(self.tiles)
         self.kernel_rows = sys.maxsize if self._layout is None else KERNEL_ROWS
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Apply to ``x`` [..., in]; the output has the dtype of ``x``."""
-        rows = x.reshape(-1, self.in_features).to(torch.bfloat16)
+    def product(self, rows: Tensor) -> Tensor:
+        """See :class:`GpuLinear`; in bf16."""
+        rows = rows.to(torch.bfloat16)
         if self.inputs is not None:
             rows = rows * self.inputs
         y = self.kernel(rows.contiguous()) if rows.shape[0] <= self.kernel_rows else rows @ self.unpack().t()
-        if self.bias is not None:
-            y = y + self.bias
-        return y.to(x.dtype).view(*x.shape[:-1], self.out_features)
+        return y if self.bias is None else y + self.bias
 
     def kernel(self, rows: Tensor) -> Tensor:
         """``rows`` bf16 [m, in] -> [m, out], without inputs and bias."""
@@ -115,7 +111,3 @@ class TinygemmLinear(nn.Module):
         codes = blocks.transpose(1, 2).reshape(self.out_features, -1, self.group_size).to(torch.bfloat16) - 8
         scale, zero = self.scale_zero.permute(2, 1, 0).unsqueeze(3)
         return torch.addcmul(zero, codes, scale).reshape(self.out_features, self.in_features)
-
-    def extra_repr(self) -> str:
-        """Shapes for ``print(model)``."""
-        return f"in_features={self.in_features}, out_features={self.out_features}, bias={self.bias is not None}"

@@ -6,30 +6,22 @@ from typing import TYPE_CHECKING
 
 from pydantic.dataclasses import dataclass as settings
 
+from objectives.runtime.in_torch import InTorch
 from objectives.runtime.portable import embeds
 from objectives.settings import FORBID
 
 if TYPE_CHECKING:
-    from objectives.types import Candidate, Head, Materials, Quantizer, Runner
+    from objectives.types import Candidate, Head, Materials, Runner
 
 
 @settings(frozen=True, kw_only=True, config=FORBID)
-class CudaGraphs:
+class CudaGraphs(InTorch):
     """See ``objectives.runtime.captured``."""
 
     @property
     def name(self) -> str:
         """See ``objectives.types.Runtime``."""
         return "cuda_graphs"
-
-    @property
-    def is_torch(self) -> bool:
-        """See ``objectives.types.Runtime``."""
-        return True
-
-    def requirements(self) -> str | None:
-        """See ``objectives.types.Runtime``."""
-        return None
 
     def supports(self, candidate: Candidate, head: Head, device: str) -> str | None:
         """See ``objectives.types.Runtime``."""
@@ -38,14 +30,6 @@ class CudaGraphs:
         if head == "seq2seq":
             return "takes decoders and encoders, not encoder-decoders"
         return embeds(candidate, device)
-
-    def storage(self, quantizer: Quantizer) -> Quantizer:
-        """See ``objectives.types.Runtime``."""
-        return quantizer
-
-    def versions(self) -> dict[str, str]:
-        """See ``objectives.types.Runtime``; torch's own is a circumstance of every result."""
-        return {}
 
     def prepare(self, materials: Materials) -> Runner:
         """See ``objectives.types.Runtime``; recorded at the first run of every shape."""

@@ -7,15 +7,16 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic.dataclasses import dataclass as settings
 
+from objectives.runtime.in_torch import InTorch
 from objectives.runtime.portable import embeds
 from objectives.settings import FORBID
 
 if TYPE_CHECKING:
-    from objectives.types import Candidate, Head, Materials, Quantizer, Runner
+    from objectives.types import Candidate, Head, Materials, Runner
 
 
 @settings(frozen=True, kw_only=True, config=FORBID)
-class Torch:
+class Torch(InTorch):
     """``attention``: how transformers computes it, ``sdpa`` (fused) or ``eager`` (three products).
 
     ``prompt_lookup``: so many tokens at most are guessed from the text so far and checked in one pass; 0 for none.
@@ -29,15 +30,6 @@ class Torch:
         """See ``objectives.types.Runtime``."""
         return "torch"
 
-    @property
-    def is_torch(self) -> bool:
-        """See ``objectives.types.Runtime``."""
-        return True
-
-    def requirements(self) -> str | None:
-        """See ``objectives.types.Runtime``."""
-        return None
-
     def supports(self, candidate: Candidate, head: Head, device: str) -> str | None:
         """See ``objectives.types.Runtime``; whatever the device stores."""
         if self.prompt_lookup and head != "causal_lm":
@@ -45,14 +37,6 @@ class Torch:
         if self.prompt_lookup and candidate.workload.batch_size != 1:
             return "prompt_lookup writes for one request at a time: workload.batch_size=1"
         return embeds(candidate, device)
-
-    def storage(self, quantizer: Quantizer) -> Quantizer:
-        """See ``objectives.types.Runtime``."""
-        return quantizer
-
-    def versions(self) -> dict[str, str]:
-        """See ``objectives.types.Runtime``; torch's own is a circumstance of every result."""
-        return {}
 
     def prepare(self, materials: Materials) -> Runner:
         """See ``objectives.types.Runtime``."""

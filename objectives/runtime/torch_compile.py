@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic.dataclasses import dataclass as settings
 
+from objectives.runtime.in_torch import InTorch
 from objectives.runtime.packages import Packages
 from objectives.runtime.portable import embeds
 from objectives.settings import FORBID
@@ -20,7 +21,7 @@ from objectives.settings import FORBID
 if TYPE_CHECKING:
     from objectives.models import LoadedModel
     from objectives.runtime.fixed import Fixed
-    from objectives.types import Candidate, Head, Materials, Quantizer, Runner
+    from objectives.types import Candidate, Head, Materials, Runner
 
 VARIANTS = 4096
 """Of one function that may be compiled in one process."""
@@ -29,7 +30,7 @@ SAMPLE = (2, 12)
 
 
 @settings(frozen=True, kw_only=True, config=FORBID)
-class TorchCompile:
+class TorchCompile(InTorch):
     """``mode``: torch.compile's; ``reduce-overhead`` records what was compiled as CUDA graphs, on a GPU: see
     :mod:`objectives.runtime.captured`.
     """
@@ -41,11 +42,6 @@ class TorchCompile:
         """See ``objectives.types.Runtime``."""
         return "torch_compile"
 
-    @property
-    def is_torch(self) -> bool:
-        """See ``objectives.types.Runtime``: memory is counted by torch's allocator, predictions are of eager mode."""
-        return True
-
     def requirements(self) -> str | None:
         """See ``objectives.types.Runtime``."""
         there = shutil.which(os.environ.get("CXX", "g++")) or shutil.which("clang++")
@@ -56,10 +52,6 @@ class TorchCompile:
         if head == "seq2seq":
             return "takes decoders and encoders, not encoder-decoders"
         return embeds(candidate, device)
-
-    def storage(self, quantizer: Quantizer) -> Quantizer:
-        """See ``objectives.types.Runtime``."""
-        return quantizer
 
     def versions(self) -> dict[str, str]:
         """See ``objectives.types.Runtime``; torch's own is a circumstance of every result."""

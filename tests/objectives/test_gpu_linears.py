@@ -13,6 +13,7 @@ from objectives.devices.cpu import Cpu
 from objectives.errors import NoKernel
 from objectives.packing import rows, tinygemm
 from objectives.packing.fp8 import Fp8Linear
+from objectives.packing.gpu import GpuLinear
 from objectives.packing.int8 import round_symmetric
 from objectives.packing.int_mm import IntMmLinear
 from objectives.quantization.grid import round_to_grid
@@ -70,8 +71,8 @@ def test_a_weight_is_unpacked_from_any_order_of_nibbles(tiles: int) -> None:
     nibbles[:, :, layout] = blocks
     packed = (nibbles[..., ::2] | nibbles[..., 1::2] << 4).contiguous().view(torch.int32)
     linear = tinygemm.TinygemmLinear.__new__(tinygemm.TinygemmLinear)
-    nn.Module.__init__(linear)
-    linear.out_features, linear.in_features, linear.group_size = out, width, 32
+    GpuLinear.__init__(linear, out, width, None)
+    linear.group_size = 32
     linear.packed = packed.view(out // 8, 3, 32, -1)
     linear.scale_zero = torch.stack([codes.scale.t(), codes.zero.t()], dim=2).bfloat16()
     linear._layout = layout
