@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, cast
 
-from objectives.families import Attention, Stack
+from objectives.anatomy import Attention, Stack
 
 if TYPE_CHECKING:
     from torch import nn

@@ -19,9 +19,10 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic.dataclasses import dataclass as settings
 
+from objectives.anatomy import Family, Stack
 from objectives.blocks import Block
 from objectives.errors import ModelError
-from objectives.families import Family, Stack, family_of
+from objectives.families import family_of
 from objectives.settings import FORBID, Name
 from objectives.types import Device, Head, Lap, Memory, Workload
 

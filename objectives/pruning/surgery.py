@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from objectives.anatomy import Stack
 from objectives.blocks import Block, Unit
-from objectives.families import Stack
 from objectives.models import LoadedModel
 
 
