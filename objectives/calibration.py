@@ -146,8 +146,8 @@ def collect_moments(model: LoadedModel, domains: Domains) -> dict[tuple[str, str
     if domains and not found:
         raise Unsupported("calibration: at least one row expected, the task gave none")
     moments: dict[tuple[str, str], Moment] = {}
-    for block, *paths in found[0] if found else ():
-        parts = [domain[block, *paths] for domain in found]
+    for block, *paths in dict.fromkeys(key for domain in found for key in domain):
+        parts = [domain[block, *paths] for domain in found if (block, *paths) in domain]  # some see no text of one
         moment = Moment(mean([part.mean for part in parts]), mean([part.second for part in parts]))
         moments.update({(block, path): moment for path in paths})
     return moments

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -17,11 +18,13 @@ from typing import Any
 
 import torch
 import transformers
+from pydantic import TypeAdapter
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers.initialization import no_init_weights
 
+from objectives.anatomy import Family
 from objectives.canonical import canonicalize_
 from objectives.content import sha256
 from objectives.devices.cpu import Cpu
@@ -62,6 +65,7 @@ def save(model: LoadedModel, folder: Path, facts: Mapping[str, Any] | None = Non
         "format": 5,
         "versions": {name: version(name) for name in ("paretune", "torch", "transformers")},
         "head": model.head,
+        **({} if model.row is None else {"family": asdict(model.row)}),
         "layers": model.layers,
         "widths": _nested(model.widths),
         "linears": {name: _describe(module, model) for name, module in _packed(model.module)},
@@ -189,10 +193,14 @@ def _skeleton(folder: Path, manifest: Mapping[str, Any]) -> LoadedModel:
     with no_init_weights():
         module = auto_class(head).from_config(config, dtype=torch.bfloat16)
     module.tie_weights()
+    for part in module.modules():
+        if part._non_persistent_buffers_set:  # tables of positions: made in bf16 here, and in fp32 by from_pretrained
+            module._init_weights(part)
     if module.can_generate() and (folder / "generation_config.json").is_file():
         module.generation_config = transformers.GenerationConfig.from_pretrained(folder, local_files_only=True)
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    return canonicalize_(LoadedModel(module.eval().requires_grad_(False), tokenizer, head))
+    row = TypeAdapter(Family).validate_python(manifest["family"]) if "family" in manifest else None
+    return canonicalize_(LoadedModel(module.eval().requires_grad_(False), tokenizer, head, row=row))
 
 
 def _nested(widths: Mapping[tuple[str, str], int]) -> dict[str, dict[str, int]]:

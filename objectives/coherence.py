@@ -68,7 +68,8 @@ def _watching(model: LoadedModel, errors: Errors) -> Iterator[None]:
     def watch(error: Error) -> Callable[..., None]:
         def hook(_module: object, inputs: tuple[Tensor, ...], output: Tensor) -> None:
             rows = inputs[0].detach()
-            output.register_hook(lambda gradient: error.take(rows, gradient))  # type: ignore[no-untyped-call]
+            if output.requires_grad:
+                output.register_hook(lambda gradient: error.take(rows, gradient))  # type: ignore[no-untyped-call]
 
         return hook
 

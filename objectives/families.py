@@ -13,110 +13,13 @@ free.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from collections.abc import Collection
+from difflib import get_close_matches
+from typing import Any
 
+from objectives.anatomy import Attention, Family, Ffn, Stack
 from objectives.errors import Unsupported
-
-if TYPE_CHECKING:
-    from torch import nn
-
-
-@dataclass(frozen=True)
-class Attention:
-    """Paths inside a block. ``key`` and ``value`` may have fewer heads than ``query`` (grouped-query attention).
-
-    Equal paths are one linear that writes its parts one after the other, all of one size. ``cross``: key and value
-    read the encoder's output. ``heads``, ``channels``: attributes that hold the number of query heads, and of their
-    channels. ``prunable``: whether blocks may differ in their heads.
-    """
-
-    query: str
-    key: str
-    value: str
-    out: str
-    cross: bool = False
-    heads: tuple[str, ...] = ()
-    channels: tuple[str, ...] = ()
-    prunable: bool = True
-
-    @property
-    def reads(self) -> tuple[str, str, str]:
-        """The paths of query, key and value."""
-        return self.query, self.key, self.value
-
-    @property
-    def shared_inputs(self) -> tuple[tuple[str, ...], ...]:
-        """See :attr:`Stack.shared_inputs`."""
-        reads = (self.reads[:1], self.reads[1:]) if self.cross else (self.reads,)
-        return (*(tuple(dict.fromkeys(paths)) for paths in reads), (self.out,))
-
-
-@dataclass(frozen=True)
-class Ffn:
-    """Paths inside a block. ``inputs``: every linear that writes the channels, two where the FFN is gated.
-
-    Where models of one family differ in that, ``inputs`` lists all, and those that are there count.
-    """
-
-    inputs: tuple[str, ...]
-    out: str
-
-
-@dataclass(frozen=True)
-class Stack:
-    """Blocks built alike: where they are (below ``base_model``), and what each of them holds, in forward order.
-
-    ``heads``: the config's field for the number of heads, which gives the head's width where the config does not.
-    ``depth``: its field for the number of blocks. ``fixed``: blocks that others need. ``covers``: a stack that must not
-    have more blocks than this one. ``constants``: attributes of every block that are set when a model is loaded.
-    """
-
-    layers: str
-    attentions: tuple[Attention, ...]
-    ffn: Ffn
-    heads: str = "num_attention_heads"
-    depth: str = "num_hidden_layers"
-    fixed: tuple[int, ...] = ()
-    covers: str = ""
-    constants: tuple[tuple[str, int], ...] = ()
-
-    @property
-    def shared_inputs(self) -> tuple[tuple[str, ...], ...]:
-        """Linears of a block grouped by the tensor they read; the first stands for its group."""
-        attentions = tuple(paths for attention in self.attentions for paths in attention.shared_inputs)
-        return (*attentions, self.ffn.inputs, (self.ffn.out,))
-
-    @property
-    def block_linears(self) -> tuple[str, ...]:
-        """All linears of a block, in the order of the forward pass."""
-        return tuple(path for paths in self.shared_inputs for path in paths)
-
-    def head_dim(self, config: Any) -> int:
-        """Channels per attention head."""
-        return int(getattr(config, "head_dim", None) or config.hidden_size // getattr(config, self.heads))
-
-    def found_in(self, base_model: nn.Module) -> Stack:
-        """This stack with the FFN inputs that the model has. Raises Unsupported where the model has no such stack."""
-        try:
-            first = base_model.get_submodule(f"{self.layers}.0")
-        except AttributeError:
-            raise Unsupported(
-                f"model.head: loaded like this, {type(base_model).__name__} has no {self.layers}"
-            ) from None
-        there = {name for name, _ in first.named_modules()}
-        return replace(self, ffn=replace(self.ffn, inputs=tuple(path for path in self.ffn.inputs if path in there)))
-
-
-@dataclass(frozen=True)
-class Family:
-    """One architecture: its stacks, an encoder's before the decoder's that reads it."""
-
-    stacks: tuple[Stack, ...]
-
-    def found_in(self, base_model: nn.Module) -> Family:
-        """As ``base_model`` is built. Raises Unsupported where a stack is missing."""
-        return Family(tuple(stack.found_in(base_model) for stack in self.stacks))
+from objectives.hybrids import REFUSED
 
 
 def _attention(where: str, query: str, key: str, value: str, out: str, **data: Any) -> Attention:
@@ -129,7 +32,159 @@ _LLAMA = Family(
         Stack(
             "layers",
             (_attention("self_attn", "q_proj", "k_proj", "v_proj", "o_proj"),),
-            Ffn(("mlp.gate_proj", "mlp.up_proj"), "mlp.down_proj"),
+            (Ffn(("mlp.gate_proj", "mlp.up_proj"), "mlp.down_proj"),),
+        ),
+    )
+)
+_COHERE = Family(
+    (
+        Stack(
+            "layers",
+            (
+                _attention(
+                    "self_attn", "q_proj", "k_proj", "v_proj", "o_proj",
+                    followers=("self_attn.q_norm", "self_attn.k_norm"),
+                ),
+            ),
+            (Ffn(("mlp.gate_proj", "mlp.up_proj"), "mlp.down_proj"),),
+        ),
+    )
+)  # fmt: skip
+"""Norms of query and key have weights for every head."""
+_OLMO2 = Family(
+    (
+        Stack(
+            "layers",
+            (_attention("self_attn", "q_proj", "k_proj", "v_proj", "o_proj", prunable=False),),
+            (Ffn(("mlp.gate_proj", "mlp.up_proj"), "mlp.down_proj"),),
+        ),
+    )
+)
+"""One norm over all heads: without one of them the others would change."""
+_STABLELM = Family(
+    (
+        Stack(
+            "layers",
+            (
+                _attention(
+                    "self_attn", "q_proj", "k_proj", "v_proj", "o_proj",
+                    heads=("self_attn.num_heads",), kv_heads=("self_attn.num_key_value_heads",),
+                    unless=("qk_layernorm",),
+                ),
+            ),
+            (Ffn(("mlp.gate_proj", "mlp.up_proj"), "mlp.down_proj"),),
+        ),
+    )
+)  # fmt: skip
+_STARCODER2 = Family(
+    (
+        Stack(
+            "layers",
+            (_attention("self_attn", "q_proj", "k_proj", "v_proj", "o_proj"),),
+            (Ffn(("mlp.c_fc",), "mlp.c_proj"),),
+        ),
+    )
+)
+_NEMOTRON = Family(
+    (
+        Stack(
+            "layers",
+            (_attention("self_attn", "q_proj", "k_proj", "v_proj", "o_proj"),),
+            (Ffn(("mlp.up_proj",), "mlp.down_proj"),),
+        ),
+    )
+)
+_PHI = Family(
+    (
+        Stack(
+            "layers",
+            (_attention("self_attn", "q_proj", "k_proj", "v_proj", "dense"),),
+            (Ffn(("mlp.fc1",), "mlp.fc2"),),
+        ),
+    )
+)
+_PHI3 = Family(
+    (
+        Stack(
+            "layers",
+            (
+                Attention(
+                    *("self_attn.qkv_proj",) * 3,
+                    "self_attn.o_proj",
+                    heads=("self_attn.config.num_attention_heads",),
+                    kv_heads=("self_attn.num_key_value_heads",),
+                ),
+            ),
+            (Ffn(("mlp.gate_up_proj",) * 2, "mlp.down_proj"),),
+            copies=("self_attn.config",),
+        ),
+    )
+)
+_MODERNBERT = Family(
+    (
+        Stack(
+            "layers",
+            (Attention(*("attn.Wqkv",) * 3, "attn.Wo"),),
+            (Ffn(("mlp.Wi",) * 2, "mlp.Wo"),),
+            fixed=(0,),  # the embedding's norm is that of its attention: it has none of its own
+        ),
+    )
+)
+
+
+def _fused(where: str, **data: Any) -> Attention:
+    """One linear that writes query, key and value of a head, then those of the next."""
+    return Attention(*(f"{where}.query_key_value",) * 3, f"{where}.dense", interleaved=True, **data)
+
+
+_WIDER = Ffn(("mlp.dense_h_to_4h",), "mlp.dense_4h_to_h")
+_GPT_NEOX = Family((Stack("layers", (_fused("attention"),), (_WIDER,)),))
+_BLOOM = Family(
+    (
+        Stack(
+            "h",
+            (_fused("self_attention", prunable=False),),  # which head it is says how fast its attention fades
+            (_WIDER,),
+            constants=(("self_attention.pretraining_tp", 1), ("mlp.pretraining_tp", 1)),  # slices that assume all heads
+        ),
+    )
+)
+_FALCON = Family(
+    (
+        Stack(
+            "h",
+            (
+                _fused(
+                    "self_attention",
+                    heads=("self_attention.num_heads",),
+                    kv_heads=("self_attention.num_kv_heads",),
+                    unless=("alibi",),
+                ),
+            ),
+            (_WIDER,),
+        ),
+    )
+)
+_GPTJ = Family(
+    (
+        Stack(
+            "h",
+            (_attention("attn", "q_proj", "k_proj", "v_proj", "out_proj", heads=("attn.num_attention_heads",)),),
+            (Ffn(("mlp.fc_in",), "mlp.fc_out"),),
+        ),
+    )
+)
+_GPT_NEO = Family(
+    (
+        Stack(
+            "h",
+            (
+                _attention(
+                    "attn.attention", "q_proj", "k_proj", "v_proj", "out_proj", heads=("attn.attention.num_heads",)
+                ),
+            ),
+            (Ffn(("mlp.c_fc",), "mlp.c_proj"),),
+            depth="",  # the config says what attention blocks have by how many there are
         ),
     )
 )
@@ -138,7 +193,7 @@ _BERT = Family(
         Stack(
             "encoder.layer",
             (_attention("attention", "self.query", "self.key", "self.value", "output.dense"),),
-            Ffn(("intermediate.dense",), "output.dense"),
+            (Ffn(("intermediate.dense",), "output.dense"),),
         ),
     )
 )
@@ -147,10 +202,45 @@ _DISTILBERT = Family(
         Stack(
             "transformer.layer",
             (_attention("attention", "q_lin", "k_lin", "v_lin", "out_lin"),),
-            Ffn(("ffn.lin1",), "ffn.lin2"),
+            (Ffn(("ffn.lin1",), "ffn.lin2"),),
         ),
     )
 )
+_MPNET = Family(
+    (
+        Stack(
+            "encoder.layer",
+            (_attention("attention.attn", "q", "k", "v", "o", prunable=False),),  # the position bias has all heads
+            (Ffn(("intermediate.dense",), "output.dense"),),
+        ),
+    )
+)
+_DEBERTA = Family(
+    (
+        Stack(
+            "encoder.layer",
+            (
+                _attention(
+                    "attention", "self.query_proj", "self.key_proj", "self.value_proj", "output.dense",
+                    heads=("attention.self.num_attention_heads",), channels=("attention.self.all_head_size",),
+                    followers=("attention.self.pos_key_proj", "attention.self.pos_query_proj"), positions=True,
+                ),
+            ),
+            (Ffn(("intermediate.dense",), "output.dense"),),
+        ),
+    )
+)  # fmt: skip
+_ALBERT = Family(
+    (
+        Stack(
+            "encoder.albert_layer_groups",
+            (_attention("albert_layers.*.attention", "query", "key", "value", "dense"),),
+            (Ffn(("albert_layers.*.ffn",), "albert_layers.*.ffn_output"),),
+            depth="",
+        ),
+    )
+)
+"""A block stands for all of its repeats: it is pruned once, and none can go."""
 
 
 def _fairseq(where: str, **data: Any) -> Attention:
@@ -159,7 +249,7 @@ def _fairseq(where: str, **data: Any) -> Attention:
     return _attention(where, "q_proj", "k_proj", "v_proj", "out_proj", **counts, **data)
 
 
-_OPT = Family((Stack("decoder.layers", (_fairseq("self_attn"),), Ffn(("fc1",), "fc2")),))
+_OPT = Family((Stack("decoder.layers", (_fairseq("self_attn"),), (Ffn(("fc1",), "fc2"),)),))
 
 _GPT2 = Family(
     (
@@ -173,7 +263,7 @@ _GPT2 = Family(
                     channels=("attn.embed_dim", "attn.split_size"),
                 ),
             ),
-            Ffn(("mlp.c_fc",), "mlp.c_proj"),
+            (Ffn(("mlp.c_fc",), "mlp.c_proj"),),
         ),
     )
 )
@@ -183,14 +273,14 @@ _BART = Family(
         Stack(
             "encoder.layers",
             (_fairseq("self_attn"),),
-            Ffn(("fc1",), "fc2"),
+            (Ffn(("fc1",), "fc2"),),
             heads="encoder_attention_heads",
             depth="encoder_layers",
         ),
         Stack(
             "decoder.layers",
             (_fairseq("self_attn"), _fairseq("encoder_attn", cross=True)),
-            Ffn(("fc1",), "fc2"),
+            (Ffn(("fc1",), "fc2"),),
             heads="decoder_attention_heads",
             depth="decoder_layers",
         ),
@@ -198,9 +288,9 @@ _BART = Family(
 )
 
 
-def _t5_ffn(where: str) -> Ffn:
+def _t5_ffn(where: str) -> tuple[Ffn, ...]:
     """``wi`` in the first T5; ``wi_0`` and ``wi_1``, a gated FFN, since T5 1.1."""
-    return Ffn((f"{where}.wi", f"{where}.wi_0", f"{where}.wi_1"), f"{where}.wo")
+    return (Ffn((f"{where}.wi", f"{where}.wi_0", f"{where}.wi_1"), f"{where}.wo"),)
 
 
 _T5_SELF = _attention("layer.0.SelfAttention", "q", "k", "v", "o", prunable=False)
@@ -226,24 +316,95 @@ _T5 = Family(
     )
 )
 
+_AS_LLAMA = (
+    "eurobert", "gemma", "gemma2", "gemma3_text", "granite", "helium", "llama", "ministral", "ministral3", "mistral",
+    "nomic_bert", "olmo", "qwen2", "qwen3", "seed_oss", "smollm3",
+)  # fmt: skip
+_AS_BERT = ("bert", "camembert", "data2vec-text", "electra", "ernie", "roberta", "xlm-roberta")
+_AS_BART = (
+    "bart", "blenderbot", "blenderbot-small", "marian", "mbart", "pegasus", "plbart",
+)  # fmt: skip
 FAMILIES = {
-    **dict.fromkeys(("gemma", "gemma2", "gemma3_text", "llama", "mistral", "qwen2", "qwen3"), _LLAMA),
-    **dict.fromkeys(("bart", "marian"), _BART),
-    **dict.fromkeys(("bert", "electra", "roberta"), _BERT),
+    **dict.fromkeys(_AS_LLAMA, _LLAMA),
+    **dict.fromkeys(_AS_BART, _BART),
+    **dict.fromkeys(_AS_BERT, _BERT),
+    **dict.fromkeys(("cohere", "cohere2"), _COHERE),
+    **dict.fromkeys(("olmo2", "olmo3"), _OLMO2),
+    **dict.fromkeys(("mt5", "t5"), _T5),
+    **dict.fromkeys(("arcee", "nemotron"), _NEMOTRON),
+    "albert": _ALBERT,
+    "bloom": _BLOOM,
+    "deberta-v2": _DEBERTA,
     "distilbert": _DISTILBERT,
+    "falcon": _FALCON,
     "gpt2": _GPT2,
+    "gpt_neo": _GPT_NEO,
+    "gpt_neox": _GPT_NEOX,
+    "gptj": _GPTJ,
+    "modernbert": _MODERNBERT,
+    "mpnet": _MPNET,
     "opt": _OPT,
-    "t5": _T5,
+    "phi": _PHI,
+    "phi3": _PHI3,
+    "stablelm": _STABLELM,
+    "starcoder2": _STARCODER2,
 }
 """By ``config.model_type``."""
+
+
+LOOKS: tuple[tuple[frozenset[str], str], ...] = (
+    (frozenset({"relative_attention", "pos_att_type"}), "deberta-v2"),
+    (frozenset({"num_hidden_groups"}), "albert"),
+    (frozenset({"new_decoder_architecture"}), "falcon"),
+    (frozenset({"d_kv", "d_ff"}), "t5"),
+    (frozenset({"encoder_layers", "decoder_layers"}), "bart"),
+    (frozenset({"rotary_pct"}), "gpt_neox"),
+    (frozenset({"n_embd", "rotary_dim"}), "gptj"),
+    (frozenset({"n_embd"}), "gpt2"),
+    (frozenset({"global_attn_every_n_layers"}), "modernbert"),
+    (frozenset({"type_vocab_size"}), "bert"),
+    (frozenset({"rms_norm_eps"}), "llama"),
+    (frozenset({"num_key_value_heads"}), "starcoder2"),
+    (frozenset({"ffn_dim"}), "opt"),
+)
+"""Fields of a config that give a family away, the most telling first."""
+
+
+def described(model_type: str) -> bool:
+    """Whether a row says how models of this type are built; what no row describes is quantised, never pruned."""
+    return model_type in FAMILIES
+
+
+def refusal(model_type: str) -> str | None:
+    """Why models of this type are not taken at all, in one line; None for those that are, described or not."""
+    reason = REFUSED.get(model_type)
+    return None if reason is None else f"model type {model_type!r} is not taken: {reason}"
+
+
+def asks_to_prune(pruning: object) -> bool:
+    """Whether any of a pruner's ratios is above 0."""
+    return any(value for name, value in vars(pruning).items() if name.endswith("ratio"))
+
+
+def relative(model_type: str, fields: Collection[str] = ()) -> str | None:
+    """The described type nearest to one that is not: by name, else by the ``fields`` of its config."""
+    close = get_close_matches(model_type, FAMILIES, n=1, cutoff=0.75)
+    looks = (family for telling, family in LOOKS if telling <= set(fields))
+    return close[0] if close else next(looks, None)
+
+
+def undescribed(model_type: str, fields: Collection[str] = ()) -> str:
+    """What can be done with a type that no row describes, in one line."""
+    near = relative(model_type, fields)
+    like = f"; if it is built like {near}, model.families={{{model_type}: {near}}} says so" if near else ""
+    return (
+        f"model type {model_type!r} is not described: it is quantised and timed, but not pruned{like}; "
+        f"known: {', '.join(sorted(FAMILIES))}; to describe it: docs/adding_a_family.md"
+    )
 
 
 def family_of(model_type: str) -> Family:
     """The family of a ``config.model_type``; raises Unsupported naming those known."""
     if model_type not in FAMILIES:
-        known = ", ".join(sorted(FAMILIES))
-        raise Unsupported(
-            f"model type {model_type!r} is not described yet; known: {known}. "
-            "Add a row to objectives/families.py to describe it."
-        )
+        raise Unsupported(refusal(model_type) or undescribed(model_type))
     return FAMILIES[model_type]

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy, normalize
 
-from objectives.calibration import Domains, MomentSum, first, mean
+from objectives.calibration import Domains, MomentSum, first
 
 if TYPE_CHECKING:
     from objectives.models import LoadedModel
@@ -33,7 +33,8 @@ def collect_gradients(model: LoadedModel, domains: Domains) -> dict[tuple[str, s
     Uses the first :data:`TOKENS` tokens of each domain; domains weigh the same. Deterministic.
     """
     found = [_collect_domain(model, rows_of(model, batches)) for batches in domains.values() if batches]
-    return {key: mean([domain[key] for domain in found]) for key in (found[0] if found else ())}
+    keys = dict.fromkeys(key for domain in found for key in domain)
+    return {key: torch.stack([domain[key] for domain in found if key in domain]).sum(0) / len(found) for key in keys}
 
 
 def rows_of(model: LoadedModel, batches: Sequence[Tensor]) -> Sequence[Tensor]:
@@ -111,7 +112,8 @@ def _watching(model: LoadedModel, sums: dict[tuple[str, str], _Full | _Diagonal]
             sums[key].take(gradient.detach())
 
         def hook(_module: object, _inputs: object, output: Tensor) -> None:
-            output.register_hook(take)  # type: ignore[no-untyped-call]
+            if output.requires_grad:  # not that of position embeddings, which some linears read too
+                output.register_hook(take)  # type: ignore[no-untyped-call]
 
         return hook
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import json
 import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,9 +20,10 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic.dataclasses import dataclass as settings
 
+from objectives.anatomy import Family, Stack
 from objectives.blocks import Block
-from objectives.errors import ModelError
-from objectives.families import Family, Stack, family_of
+from objectives.errors import ModelError, Unsupported
+from objectives.families import asks_to_prune, described, family_of, relative, undescribed
 from objectives.settings import FORBID, Name
 from objectives.types import Device, Head, Lap, Memory, Workload
 
@@ -50,7 +52,8 @@ class LoadedModel:
     input channels that the consumer still reads; ``kept_outputs``: by (block, producer), the rows that it still writes.
     ``predicted_loss``: what the methods expect to have cost, nats per token; NaN where one cannot tell.
     ``pattern``: where masks left zeros, ``2:4`` or ``unstructured``. ``simulated``: some weights are only rounded or
-    masked, and stored in no fewer bits. ``notes``: what was not done as asked.
+    masked, and stored in no fewer bits. ``notes``: what was not done as asked. ``row``: what describes the
+    architecture where that is none of ours.
     """
 
     module: Any
@@ -64,11 +67,13 @@ class LoadedModel:
     simulated: bool = False
     pattern: str = ""
     notes: list[str] = field(default_factory=list)
+    row: Family | None = None
 
     @cached_property
     def family(self) -> Family:
         """Where this architecture keeps its projections."""
-        return family_of(self.module.config.model_type).found_in(self.module.base_model)
+        row = self.row or family_of(self.module.config.model_type)
+        return row.found_in(self.module.base_model)
 
     @property
     def head_dim(self) -> int:
@@ -91,7 +96,7 @@ class LoadedModel:
         path, _, index = name.rpartition(".")
         stack = {stack.layers: stack for stack in self.family.stacks}[path]
         module = self.module.base_model.get_submodule(f"{path}.{self.layers_of(stack).index(int(index))}")
-        return Block(name, module, stack, stack.head_dim(self.module.config))
+        return Block(name, module, stack.of(module), stack.head_dim(self.module.config))
 
     def inputs(self, ids: Tensor) -> dict[str, Tensor]:
         """The arguments of a forward pass over the token batch ``ids`` [rows, tokens].
@@ -100,7 +105,12 @@ class LoadedModel:
         """
         if self.head != "seq2seq":
             return {"input_ids": ids}
-        return {"input_ids": ids, "decoder_input_ids": self.module.prepare_decoder_input_ids_from_labels(labels=ids)}
+        shift = getattr(self.module, "prepare_decoder_input_ids_from_labels", None)
+        if shift is not None:
+            return {"input_ids": ids, "decoder_input_ids": shift(labels=ids)}
+        later = ids.roll(1, dims=1)
+        later[:, 0] = self.module.config.decoder_start_token_id
+        return {"input_ids": ids, "decoder_input_ids": later}
 
     # ---- running it in torch: see objectives.types.Runner
 
@@ -175,14 +185,26 @@ class LoadedModel:
 
     def copy(self) -> LoadedModel:
         """An independent copy, to be compressed."""
-        return LoadedModel(copy.deepcopy(self.module), self.tokenizer, self.head)
+        return LoadedModel(copy.deepcopy(self.module), self.tokenizer, self.head, row=self.row)
 
     def sharing(self) -> LoadedModel:
         """A copy whose modules are its own but whose tensors are shared: blocks may be taken out of it."""
         tensors = (*self.module.parameters(), *self.module.buffers())
         return LoadedModel(
-            copy.deepcopy(self.module, {id(tensor): tensor for tensor in tensors}), self.tokenizer, self.head
-        )
+            copy.deepcopy(self.module, {id(tensor): tensor for tensor in tensors}), self.tokenizer, self.head,
+            row=self.row,
+        )  # fmt: skip
+
+
+def require_units(model: LoadedModel, pruner: object) -> None:
+    """Raises Unsupported where ``pruner`` is to remove something and nothing says what belongs together."""
+    if asks_to_prune(pruner) and not any(stack.attentions or stack.ffns for stack in model.family.stacks):
+        raise Unsupported(f"pruning: {undescribed(model.module.config.model_type, model.module.config.to_dict())}")
+
+
+def _hint(name: str) -> str:
+    near = relative(name)
+    return f" (did you mean {near}?)" if near else ""
 
 
 def auto_class(head: Head) -> Any:
@@ -203,11 +225,36 @@ class Checkpoint:
 
     ``path``: a local folder, a Hugging Face hub id, or ``asset:<name>`` for one that ``paretune fetch`` brings.
     ``head``: ``causal_lm`` (GPT type), ``encoder`` (BERT type) or ``seq2seq`` (T5 type). ``revision``: pins a hub id.
+    ``families``: by model type, what describes it where that is not ours: the name of a type that is built alike, or a
+    :class:`objectives.anatomy.Family`.
     """
 
     path: Name
     head: Head
     revision: str | None = None
+    families: Mapping[str, Family | str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for a type that none of ours is built like."""
+        for model_type, row in self.families.items():
+            if isinstance(row, str) and not described(row):
+                raise ValueError(f"families.{model_type}: a described type expected{_hint(row)}, got {row!r}")
+
+    def row(self, model_type: str) -> Family | None:
+        """What the user says of a model type."""
+        row = self.families.get(model_type)
+        return family_of(row) if isinstance(row, str) else row
+
+    def unprunable(self) -> str | None:
+        """Why no pruner works on this model, from its config.json alone where there is one already; torch-free."""
+        try:
+            config = json.loads((Path(self.path).expanduser() / "config.json").read_text())
+            model_type, fields = str(config["model_type"]), list(config)
+        except (OSError, ValueError, KeyError, TypeError):
+            return None  # what is wrong with it is said when it is loaded
+        if described(model_type) or model_type in self.families:
+            return None
+        return undescribed(model_type, fields)
 
     def folder(self) -> Path:
         """The local folder with the files; downloads a hub id. Raises ModelError."""
@@ -247,7 +294,9 @@ class Checkpoint:
         except Exception as error:  # transformers raises many types, some without a file name
             raise ModelError(f"model.path: cannot load {folder}: {_first_line(error)}") from error
         _require_keys(folder, info)
-        model = LoadedModel(module.eval().requires_grad_(False), tokenizer, self.head)
+        model = LoadedModel(
+            module.eval().requires_grad_(False), tokenizer, self.head, row=self.row(module.config.model_type)
+        )
         _require_vocabulary(folder, model)
         return canonicalize_(model)
 

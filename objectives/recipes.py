@@ -25,7 +25,7 @@ from objectives.content import Indescribable, code, digest
 from objectives.errors import ModelError
 from objectives.measuring.footprint import FAKE_ERRORS, Footprint, footprint, skeleton_of, sketch
 from objectives.measuring.weighing import stored_bytes
-from objectives.models import LoadedModel
+from objectives.models import LoadedModel, require_units
 from objectives.problem import Problem
 from objectives.shelf import Shelf, Write
 from objectives.types import Candidate, Pruner, Quantizer, Recovery, Runner, Runtime, Workload
@@ -99,6 +99,7 @@ class Recipes:
         pruner, recovery, quantizer = recipe
         statistics = statistics or self.statistics
         model = self.source.copy()
+        require_units(model, pruner)
         pruner.prune_(model, statistics)
         recovery.recover_(model, statistics)
         quantizer.quantize_(model, statistics, self.problem.device)

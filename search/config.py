@@ -130,7 +130,7 @@ def build_config(resolved: Mapping[str, Any], swept: str = "") -> StudyConfig:
     space = build_space(resolved["space"], {part: resolved[part] for part in PARTS}, allowed, resolved["runtimes"])
     _check_kinds(parts["model"], parts["task"], space)
     _check_widths(space, parts["device"])
-    space = without_unsupported(space, parts["model"].head, parts["device"])
+    space = without_unsupported(space, parts["model"].head, parts["device"], parts["model"].unprunable())
     _check_clock(parts["timing"], parts["device"])
     sampler = _sampler(resolved["sampler"], allowed)
     sampler(0)

@@ -291,7 +291,11 @@ class Loop:
     def _evaluate(self, runner: Runner, cell: Cell, is_baseline: bool) -> Outcome:
         space, config = self.config.space, self.config
         candidate = space.baseline_candidate() if is_baseline else space.candidate(cell)
-        reason = None if is_baseline else reason_against(space, cell, config.model.head, config.device)
+        reason = (
+            None
+            if is_baseline
+            else reason_against(space, cell, config.model.head, config.device, config.model.unprunable())
+        )
         if reason is not None:  # of a space too large to be told beforehand
             return Failure(Reason.UNSUPPORTED, reason)
         gate = None if is_baseline else self._gate()

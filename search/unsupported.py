@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+from objectives.families import asks_to_prune
 from objectives.types import Device, Head, Runtime
 from search.errors import ConfigError
 from search.frontier.grid import MOST_CELLS
@@ -13,24 +14,27 @@ from search.records import Value
 from search.space import CHOSEN, Cell, Space
 
 
-def without_unsupported(space: Space, head: Head, device: Device) -> Space:
+def without_unsupported(space: Space, head: Head, device: Device, unprunable: str | None = None) -> Space:
     """``space`` with its cells told apart. Raises ConfigError where a package is missing or no cell is left.
 
-    One too large to be enumerated stays as it is: its trials are asked one by one.
+    One too large to be enumerated stays as it is: its trials are asked one by one. ``unprunable``: why the model cannot
+    be pruned, where it cannot.
     """
     _require_packages(space)
     if len(space) > MOST_CELLS:
         return space
-    cells = ((tuple(cell.values()), reason_against(space, cell, head, device)) for cell in space.cells())
+    cells = ((tuple(cell.values()), reason_against(space, cell, head, device, unprunable)) for cell in space.cells())
     outside = {values: reason for values, reason in cells if reason is not None}
     if len(outside) == len(space):
         raise ConfigError(f"space: no cell can be run; {'; '.join(grouped(outside))}")
     return replace(space, outside=outside)
 
 
-def reason_against(space: Space, cell: Cell, head: Head, device: Device) -> str | None:
-    """Why ``cell`` cannot be run, in a line that begins with its runtime; None where it can."""
+def reason_against(space: Space, cell: Cell, head: Head, device: Device, unprunable: str | None = None) -> str | None:
+    """Why ``cell`` cannot be run, in a line that begins with its runtime or with ``pruning``; None where it can."""
     candidate = space.candidate(cell)
+    if unprunable is not None and asks_to_prune(candidate.pruning):
+        return f"pruning: {unprunable}"
     reason = space.misplaced(cell) or candidate.runtime.supports(candidate, head, device.name)
     return None if reason is None else f"{candidate.runtime.name}: {reason}"
 

@@ -62,19 +62,82 @@ SIZES: dict[str, dict[str, Any]] = {
         "d_ff": 192,
         "decoder_start_token_id": 0,
     },
-}
+    **{family: {**_COMMON, **_PLAIN} for family in ("camembert", "data2vec-text", "ernie", "xlm-roberta")},
+    **{family: {**_COMMON, **_BOTH} for family in ("blenderbot", "blenderbot-small", "mbart", "pegasus", "plbart")},
+    **{
+        family: {**_GROUPED, **_PLAIN, "head_dim": 16}
+        for family in ("granite", "ministral3", "olmo", "smollm3", "stablelm")
+    },
+    **{family: {**_GROUPED, **_PLAIN} for family in ("cohere", "cohere2", "nemotron", "phi", "starcoder2")},
+    **{family: {**_GROUPED, **_PLAIN, "head_dim": 16} for family in ("arcee", "helium", "seed_oss")},
+    "cohere": {**_GROUPED, **_PLAIN, "use_qk_norm": True},
+    "eurobert": {**_GROUPED, **_PLAIN},
+    "nomic_bert": {**_COMMON, **_PLAIN},
+    "ministral": {**_GROUPED, **_PLAIN, "head_dim": 16, "layer_types": ["sliding_attention", "full_attention"]},
+    "phi3": {**_GROUPED, **_PLAIN},
+    "gpt_neox": {**_COMMON, **_ENDS, **_PLAIN},
+    "gptj": {**_COMMON, **_ENDS, "num_hidden_layers": 2, "n_inner": 128, "n_positions": 128, "rotary_dim": 8},
+    "gpt_neo": {
+        "vocab_size": VOCABULARY, "hidden_size": 64, "num_heads": 4, "num_layers": 2, "intermediate_size": 128,
+        "attention_types": [[["global", "local"], 1]], "window_size": 8, "max_position_embeddings": 128, **_ENDS,
+    },
+    "bloom": {"vocab_size": VOCABULARY, "hidden_size": 64, "n_head": 4, "n_layer": 2, "pad_token_id": 0, **_ENDS},
+    "falcon": {**_COMMON, **_ENDS, "num_hidden_layers": 2, "num_kv_heads": 2, "new_decoder_architecture": True},
+    "albert": {**_COMMON, **_PLAIN, "num_hidden_layers": 2, "embedding_size": 32},
+    "deberta-v2": {
+        **_COMMON, **_PLAIN, "relative_attention": True, "pos_att_type": ["p2c", "c2p"], "position_buckets": 16,
+        "norm_rel_ebd": "layer_norm", "share_att_key": True,
+    },
+    "modernbert": {**_COMMON, **_PLAIN, "cls_token_id": 0, "sep_token_id": 0, **_ENDS, "local_attention": 16},
+    "mpnet": {**_COMMON, **_PLAIN, **_ENDS, "intermediate_size": 512},
+    **{family: {**_GROUPED, **_PLAIN, "head_dim": 16, "intermediate_size": 320} for family in ("olmo2", "olmo3")},
+    "mt5": {
+        **_COMMON, **_ENDS, "num_layers": 2, "num_decoder_layers": 2, "d_kv": 16, "d_ff": 192, "num_heads": 4,
+        "decoder_start_token_id": 0,
+    },
+}  # fmt: skip
 """By family. qwen2 has biases at q, k, v; bert everywhere; mistral has wide attention and an untied head."""
 
-HEADS: dict[str, Head] = {
-    **dict.fromkeys(("bert", "distilbert", "electra", "roberta"), "encoder"),
-    **dict.fromkeys(("bart", "marian", "t5"), "seq2seq"),
+VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
+    "falcon, old": (
+        "falcon",
+        {**SIZES["falcon"], "new_decoder_architecture": False, "multi_query": False, "num_kv_heads": 4},
+    ),
+    "falcon, one KV head": ("falcon", {**SIZES["falcon"], "new_decoder_architecture": False, "multi_query": True}),
+    "falcon, alibi": ("falcon", {**SIZES["falcon"], "alibi": True}),
+    "gpt_neox, one after the other": ("gpt_neox", {**SIZES["gpt_neox"], "use_parallel_residual": False}),
+    "stablelm, norms": ("stablelm", {**SIZES["stablelm"], "qk_layernorm": True, "use_parallel_residual": True}),
+    "phi, norms": ("phi", {**SIZES["phi"], "qk_layernorm": True}),
+    "cohere, no norms": ("cohere", {**SIZES["cohere"], "use_qk_norm": False}),
+    "deberta-v2, own keys": ("deberta-v2", {**SIZES["deberta-v2"], "share_att_key": False}),
+    "albert, two groups": ("albert", {**SIZES["albert"], "num_hidden_layers": 4, "num_hidden_groups": 2}),
+    "albert, two inside": ("albert", {**SIZES["albert"], "inner_group_num": 2}),
+    "modernbert, biases": ("modernbert", {**SIZES["modernbert"], "attention_bias": True, "mlp_bias": True}),
+    "t5, gated": ("t5", {**SIZES["t5"], "feed_forward_proj": "gated-gelu"}),
 }
+"""Switches of a config that change where things lie, by a name: (family, sizes)."""
+
+HEADS: dict[str, Head] = {
+    **dict.fromkeys(
+        (
+            "albert", "bert", "camembert", "data2vec-text", "deberta-v2", "distilbert", "electra", "ernie", "eurobert",
+            "modernbert", "mpnet", "nomic_bert", "roberta", "xlm-roberta",
+        ),
+        "encoder",
+    ),
+    **dict.fromkeys(
+        (
+            "bart", "blenderbot", "blenderbot-small", "marian", "mbart", "mt5", "pegasus", "plbart", "t5",
+        ),
+        "seq2seq",
+    ),
+}  # fmt: skip
 """Of the families that are no decoders."""
 
 
 def head_of(family: str) -> Head:
     """What its models are loaded with."""
-    return HEADS.get(family, "causal_lm")
+    return HEADS.get(VARIANTS[family][0] if family in VARIANTS else family, "causal_lm")
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -135,7 +198,8 @@ def _transformer(family: str) -> Any:
     from objectives.models import auto_class
 
     disable_progress_bar()
-    module = auto_class(head_of(family)).from_config(AutoConfig.for_model(family, **SIZES[family]))
+    model_type, sizes = VARIANTS.get(family) or (family, SIZES[family])
+    module = auto_class(head_of(family)).from_config(AutoConfig.for_model(model_type, **sizes))
     generator = torch.Generator().manual_seed(1)
     for tensor in {id(tensor): tensor for tensor in module.state_dict(keep_vars=True).values()}.values():
         centre = tensor.mean() if tensor.min() == tensor.max() else 0.0  # as initialised, biases are 0 and norms 1

@@ -20,7 +20,7 @@ from objectives.calibration import Statistics
 from objectives.measuring.roofline import Work
 from objectives.measuring.trace import Forward, Trace, tracing
 from objectives.measuring.weighing import stored_bytes
-from objectives.models import LoadedModel
+from objectives.models import LoadedModel, require_units
 from objectives.types import Candidate, Device, Phase, Workload
 
 FAKE_ERRORS = (
@@ -69,6 +69,7 @@ def footprint(model: LoadedModel, workload: Workload, weights: int | None = None
 def sketch(dense: LoadedModel, candidate: Candidate, statistics: Statistics, device: Device) -> LoadedModel:
     """The model of ``candidate``, from the skeleton of the dense one: its shapes, and how it is stored."""
     model = dense.sharing()
+    require_units(model, candidate.pruning)
     candidate.pruning.sketch_(model, statistics)
     candidate.quantization.sketch_(model, statistics, device)
     return model
@@ -92,4 +93,4 @@ def skeleton_of(model: LoadedModel) -> LoadedModel:
         if hidden is not None:
             memo[id(hidden)] = part.out_features
     module = copy.deepcopy(model.module, memo)
-    return LoadedModel(module, model.tokenizer, model.head, layers=dict(model.layers))
+    return LoadedModel(module, model.tokenizer, model.head, layers=dict(model.layers), row=model.row)

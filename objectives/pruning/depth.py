@@ -19,6 +19,7 @@ from objectives.errors import Unsupported
 from objectives.settings import FORBID, Count, Ratio
 
 if TYPE_CHECKING:
+    from objectives.anatomy import Stack
     from objectives.calibration import Statistics
     from objectives.models import LoadedModel
 
@@ -72,7 +73,9 @@ class TrialRemoval:
             self._model, sample(statistics.domains, tokens)
         )
         self._parameters = {block.name: block.parameters for block in self._model.blocks()}
-        fixed = {f"{stack.layers}.{index}" for stack in self._model.family.stacks for index in stack.fixed}
+        fixed = {
+            f"{stack.layers}.{index}" for stack in self._model.family.stacks for index in _fixed(self._model, stack)
+        }
         self._last = dict.fromkeys(self._parameters.keys() - fixed, 0.0)
         """What each removable block cost when it was last tried."""
         self._gone: list[tuple[str, float]] = []
@@ -119,6 +122,11 @@ class TrialRemoval:
         model = self._model.sharing()
         _remove_(model, gone)
         return model
+
+
+def _fixed(model: LoadedModel, stack: Stack) -> Collection[int]:
+    """Blocks of a stack that must stay."""
+    return stack.fixed if stack.depth else model.layers_of(stack)
 
 
 def _remove_(model: LoadedModel, gone: Collection[str]) -> None:

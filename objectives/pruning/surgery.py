@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from objectives.anatomy import Stack
 from objectives.blocks import Block, Unit
-from objectives.families import Stack
 from objectives.models import LoadedModel
 
 
@@ -34,10 +34,15 @@ def keep_layers_(model: LoadedModel, stack: Stack, kept: Sequence[int]) -> None:
 
 def keep_outputs_(linear: nn.Linear, rows: Tensor) -> None:
     """Keep the output channels ``rows`` of a linear."""
-    linear.weight = nn.Parameter(linear.weight[rows].contiguous(), requires_grad=False)
-    if linear.bias is not None:
-        linear.bias = nn.Parameter(linear.bias[rows].contiguous(), requires_grad=False)
-    linear.out_features = len(rows)
+    _keep_rows_(linear, rows)
+
+
+def _keep_rows_(module: nn.Module, rows: Tensor) -> None:
+    """Keep ``rows`` of every parameter of a linear, or of a norm that has one for each head."""
+    for name, values in list(module.named_parameters(recurse=False)):
+        setattr(module, name, nn.Parameter(values[rows].contiguous(), requires_grad=False))
+    if isinstance(module, nn.Linear):
+        module.out_features = len(rows)
 
 
 def set_inputs_(linear: nn.Linear, weight: Tensor, bias: Tensor | None) -> None:
@@ -55,10 +60,14 @@ def channels_of(sets: Tensor, width: int) -> Tensor:
 
 def kept_rows(unit: Unit, kept: Tensor) -> dict[str, Tensor]:
     """By producer, the output rows of the sets ``kept``: of each of its parts, where it has several."""
+    return _rows(unit.producers, unit.count, kept)
+
+
+def _rows(written: Sequence[tuple[str, int]], count: int, kept: Tensor) -> dict[str, Tensor]:
     rows, start = defaultdict(list), Counter[str]()
-    for path, width in unit.producers:
+    for path, width in written:
         rows[path].append(channels_of(kept, width) + start[path])
-        start[path] += width * unit.count
+        start[path] += width * count
     return {path: torch.cat(parts) for path, parts in rows.items()}
 
 
@@ -66,6 +75,8 @@ def keep_sets_(block: Block, unit: Unit, kept: Tensor) -> None:
     """Let the producers of ``unit`` write only the sets ``kept``. The consumer is left to the caller."""
     for path, rows in kept_rows(unit, kept).items():
         keep_outputs_(block.linear(path), rows)
+    for path, rows in _rows(unit.followers, unit.count, kept).items():
+        _keep_rows_(block.module.get_submodule(path), rows)
     count_sets_(block, unit, len(kept))
 
 
@@ -84,6 +95,8 @@ def shrink_(block: Block, unit: Unit, kept: int) -> int:
     for path, rows in kept_rows(unit, torch.arange(kept)).items():
         producer = block.linear(path)
         block.module.set_submodule(path, _like(producer, producer.in_features, len(rows)))
+    for path, rows in _rows(unit.followers, unit.count, torch.arange(kept)).items():
+        _keep_rows_(block.module.get_submodule(path), rows)
     count_sets_(block, unit, kept)
     return kept
 

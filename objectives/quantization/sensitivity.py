@@ -38,7 +38,10 @@ def output_power(model: LoadedModel, statistics: Statistics, layer: Layer) -> Te
     parts = []
     for path in layer.paths:
         key = layer.block.name, path
-        gradient, kept = statistics.gradients[key], model.kept_outputs.get(key)
+        gradient, kept = statistics.gradients.get(key), model.kept_outputs.get(key)
+        if gradient is None:  # nothing that the answer depends on has run through it
+            parts.append(torch.zeros(layer.block.linear(path).out_features))
+            continue
         power = gradient.diagonal() if gradient.dim() == 2 else gradient
         parts.append(power if kept is None else power[kept])
     return torch.cat(parts)

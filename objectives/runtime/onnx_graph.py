@@ -44,6 +44,7 @@ def convert(model: LoadedModel, folder: Path) -> None:
         except Exception as error:  # the exporter wraps whatever an operator raised
             raise Unsupported(f"this model has no ONNX form: {str(error).strip().splitlines()[0]}") from error
     graph, holes = program.model.graph, Holes(model, exported, module)
+    made: dict[str, Any] = {}
     for name, value in list(graph.initializers.items()):
         if value.const_value is None or len(value.shape) != 2 or value.dtype != onnx_ir.DataType.FLOAT:
             continue
@@ -51,7 +52,11 @@ def convert(model: LoadedModel, folder: Path) -> None:
         if hole is not None:
             del graph.initializers[name]
             value.const_value = None
-            value.name = f"{HOLE}{int(hole[1])}:{hole[0]}"
+            name = f"{HOLE}{int(hole[1])}:{hole[0]}"
+            if name in made:  # of a block that is run again
+                onnx_ir.convenience.replace_all_uses_with(value, made[name])
+                continue
+            value.name, made[name] = name, value
             graph.inputs.append(value)
     holes.require_all()
     program.model.metadata_props["caches"] = repr(exported.caches)

@@ -155,7 +155,10 @@ def test_the_cache_holds_only_the_kept_groups(prune: Prune, choice: str, family:
     model = prune(family, choice, 0.6)
     cache = model.module(input_ids=ids_of(2, 5), use_cache=True).past_key_values
     for layer, block in zip(cache.layers, model.blocks(), strict=True):
-        assert layer.keys.shape == layer.values.shape == (2, block.units[0].count, 5, block.head_dim)
+        heads = block.units[0]
+        if heads.kind == "attention":  # Falcon keeps a copy for every query head
+            kept = heads.count * (heads.width // block.head_dim if family == "falcon" else 1)
+            assert layer.keys.shape == layer.values.shape == (2, kept, 5, block.head_dim)
 
 
 @each_pair
@@ -205,6 +208,8 @@ def test_the_two_kinds_can_be_pruned_apart(tiny: Tiny, prune: Prune, choice: str
     own = {unit.key: unit.count for block in tiny(family).blocks() for unit in block.units if unit.kind == "ffn"}
     assert model.widths.keys() == own.keys()
     assert sum(model.widths.values()) == 0.5 * sum(own.values())
+    if not any(unit.kind == "attention" for block in tiny(family).blocks() for unit in block.units):
+        return
     heads = prune(family, choice, 0.0, attention_ratio=0.5)
     assert heads.widths
     assert heads.widths.keys() <= {u.key for b in heads.blocks() for u in b.units if u.kind == "attention"}
@@ -235,5 +240,7 @@ def test_a_single_kv_group_stays_and_the_rest_gives_what_is_asked() -> None:
 def test_a_model_of_another_family_is_named_with_those_known() -> None:
     from objectives.families import family_of
 
-    with pytest.raises(Unsupported, match=r"'bloom' is not described yet; known: bart, bert, .*\. Add a row to obj"):
-        family_of("bloom")
+    with pytest.raises(
+        Unsupported, match=r"'blom' is not described: .* built like bloom, model\.families=.*; known: al"
+    ):
+        family_of("blom")
