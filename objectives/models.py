@@ -50,7 +50,8 @@ class LoadedModel:
     input channels that the consumer still reads; ``kept_outputs``: by (block, producer), the rows that it still writes.
     ``predicted_loss``: what the methods expect to have cost, nats per token; NaN where one cannot tell.
     ``pattern``: where masks left zeros, ``2:4`` or ``unstructured``. ``simulated``: some weights are only rounded or
-    masked, and stored in no fewer bits. ``notes``: what was not done as asked.
+    masked, and stored in no fewer bits. ``notes``: what was not done as asked. ``dense_config``: the config before any
+    block went, None where none did.
     """
 
     module: Any
@@ -64,6 +65,7 @@ class LoadedModel:
     simulated: bool = False
     pattern: str = ""
     notes: list[str] = field(default_factory=list)
+    dense_config: Any = None
 
     @cached_property
     def family(self) -> Family:
