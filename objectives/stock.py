@@ -18,6 +18,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
+import transformers
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
@@ -88,6 +89,7 @@ def _answers_alike(folder: Path, model: LoadedModel, ids: Tensor, dtype: torch.d
     """Whether ``from_pretrained`` takes every tensor of ``folder``, leaves none out and answers bit by bit alike, once
     its linears have the form of ours.
     """
+    transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     try:
         module, info = auto_class(model.head).from_pretrained(
             folder, dtype=dtype, local_files_only=True, trust_remote_code=False, output_loading_info=True
@@ -113,15 +115,24 @@ def _expressed(model: LoadedModel, tensors: Mapping[str, Tensor]) -> Any:
     if wrong is None:
         return None
     for changes in _changes(model, config) if wrong else ():
-        changed = copy.deepcopy(config)
-        for name, value in changes.items():
-            setattr(changed, name, value)
-        left = _mismatches(changed, model, tensors)
+        changed = _with(config, changes)
+        left = None if changed is None else _mismatches(changed, model, tensors)
         if left is not None and len(left) < len(wrong):
             config, wrong = changed, left
         if not wrong:
             break
     return None if wrong else config
+
+
+def _with(config: Any, changes: Mapping[str, Any]) -> Any:
+    """A copy with other fields; None where one of them takes no such value."""
+    changed = copy.deepcopy(config)
+    try:
+        for name, value in changes.items():
+            setattr(changed, name, value)
+    except Exception:  # configs check in many ways
+        return None
+    return changed
 
 
 def _changes(model: LoadedModel, dense: Any) -> Iterator[dict[str, Any]]:

@@ -167,6 +167,15 @@ def skipping(dense: LoadedModel) -> list[Tensor]:
     return answers(model, IDS)[:1]
 
 
+def keeps_its_function(dense: LoadedModel) -> str:
+    """Whether the blocks that ``cut`` leaves compute what they did in the dense model: ``yes``, or by how much not."""
+    try:
+        off = differing(answers(cut(dense, "depth"), IDS)[:1], skipping(dense))
+    except Exception as error:
+        return f"does not run: {type(error).__name__}"
+    return "yes" if off is None else f"off by {off:.1e}"
+
+
 def _hand_on(_module: Any, args: Any, kwargs: Any, output: Any) -> Any:
     read = args[0] if args else kwargs["hidden_states"]
     return (read, *output[1:]) if isinstance(output, tuple) else read
