@@ -20,9 +20,15 @@ def load(folder: str | Path) -> LoadedModel | EngineRunner:
     """Load a folder written by ``paretune export``: something that encodes or generates, with its ``.tokenizer``.
 
     See :class:`objectives.types.Runner` for what it does. Of a model that torch runs, ``.module`` is that of
-    transformers. Another runtime's package must be there. Raises ``objectives.errors.ObjectiveError`` naming the file
-    and what was expected, or what to install.
+    transformers. Another runtime's package must be there. Threads, OpenMP and the allocator are set as they were when
+    it was measured, where that can still be done; where not, a line of the log says what to set. Raises
+    ``objectives.errors.ObjectiveError`` naming the file and what was expected, or what to install.
     """
+    from objectives import process_settings
+
+    process = process_settings.of_folder(Path(folder))
+    process_settings.set_environment(process)  # before torch is imported
     from objectives.winner import load as load_folder
 
+    process_settings.set_threads(process)
     return load_folder(Path(folder))

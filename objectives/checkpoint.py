@@ -1,13 +1,16 @@
-"""A compressed model as a folder, and back: safetensors, the original config, the tokenizer, ``paretune.json``.
+"""A compressed model as a folder, and back: safetensors, the dense model's config, the tokenizer, ``paretune.json``.
 
 A config cannot say that layer 7 keeps two KV heads and 1408 FFN channels, or that a weight is packed int4. So the
-folder carries a manifest: per unit the kept width, per linear how it is stored. Loading builds the model from
-the original config without weights, shrinks and packs it to the manifest, and then takes every tensor strictly:
-nothing missing, nothing left over.
+folder carries a manifest: which blocks are left, per unit the kept width, per linear how it is stored. Loading builds
+the dense model from its config without weights, cuts, shrinks and packs it to the manifest by the functions that
+pruned it - so that a block still has what it derived from its place in the dense model - and then takes every tensor
+strictly: nothing missing, nothing left over. Attributes and buffers that came out otherwise than in the model that was
+saved are in the manifest too.
 """
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -22,6 +25,7 @@ from pydantic import TypeAdapter
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from transformers import CONFIG_MAPPING
 from transformers.initialization import no_init_weights
 
 from objectives.anatomy import Family
@@ -37,10 +41,13 @@ from objectives.packing.int4 import Int4Linear
 from objectives.packing.int8 import Int8Linear, Int8WeightLinear
 from objectives.packing.linear import PackedLinear
 from objectives.pruning import surgery
+from objectives.rebuilt import differences, set_attributes_
+from objectives.stock import CONFIG, MANIFEST, OWN_CONFIG, OWN_WEIGHTS, PLAIN_WEIGHTS, close_
 from objectives.types import Head
 
-MANIFEST = "paretune.json"
-_HASHED = ("model.safetensors", "config.json")
+FORMAT = 7
+FORMATS = (5, FORMAT)
+"""Of 5, config.json is that of the model without the blocks that went, and holds all that is known of them."""
 _STORED: Mapping[str, type[nn.Module]] = {
     "fp32": Fp32Linear,
     "bf16": Bf16Linear,
@@ -61,31 +68,38 @@ def save(model: LoadedModel, folder: Path, facts: Mapping[str, Any] | None = Non
         raise Unsupported(
             f"models on {model.device.type} are not written yet; the same study with device=cpu writes them"
         )
+    config = copy.deepcopy(model.dense_config or model.module.config)
     manifest = {
-        "format": 5,
+        "format": FORMAT,
         "versions": {name: version(name) for name in ("paretune", "torch", "transformers")},
         "head": model.head,
         **({} if model.row is None else {"family": asdict(model.row)}),
-        "layers": model.layers,
+        "plain": False,
+        "transposed": [],
+        "attention": model.module.config._attn_implementation,
+        "layers": {path: list(kept) for path, kept in model.layers.items()},
         "widths": _nested(model.widths),
         "linears": {name: _describe(module, model) for name, module in _packed(model.module)},
         "notes": model.notes,
         **(facts or {}),
     }
+    manifest["attributes"], buffers = differences(model.module, _as_described(config, manifest).module)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as temporary:
         part = Path(temporary) / "part"
         part.mkdir()
-        model.module.config.save_pretrained(part)
+        config.to_json_file(part / OWN_CONFIG)
+        close_(part)
         if model.module.can_generate():
-            model.module.generation_config.save_pretrained(part)
+            model.module.generation_config.to_json_file(part / "generation_config.json")
         model.tokenizer.save_pretrained(part)
-        save_file(_unique(model.module), part / "model.safetensors", metadata={"format": "pt"})
-        (part / "model.safetensors").chmod((part / "config.json").stat().st_mode)  # written as 0600
-        manifest["sha256"] = {name: sha256(part / name) for name in _HASHED}
+        save_file({**_unique(model.module), **buffers}, part / OWN_WEIGHTS, metadata={"format": "pt"})
+        (part / OWN_WEIGHTS).chmod((part / CONFIG).stat().st_mode)  # written as 0600
+        manifest["buffers"] = sorted(buffers)
+        manifest["sha256"] = {name: sha256(part / name) for name in (OWN_WEIGHTS, CONFIG, OWN_CONFIG)}
         (part / MANIFEST).write_text(json.dumps(manifest, indent=1))
         part.rename(folder)
-    return (folder / "model.safetensors").stat().st_size
+    return (folder / OWN_WEIGHTS).stat().st_size
 
 
 def disk_bytes(model: LoadedModel) -> int:
@@ -96,37 +110,64 @@ def disk_bytes(model: LoadedModel) -> int:
 def load(folder: Path) -> LoadedModel:
     """Load what :func:`save` wrote, ready to run on the CPU. Raises ModelError naming file and expectation."""
     manifest = _manifest(folder)
-    _check_hash(folder / "config.json", manifest)
+    old = manifest["format"] != FORMAT
+    config, weights = CONFIG if old else OWN_CONFIG, PLAIN_WEIGHTS if old or manifest.get("plain") else OWN_WEIGHTS
+    _check_hash(folder / config, manifest)
     try:
-        model = _empty_model(folder, manifest)
-    except ModelError:
-        raise
+        described = _config(folder / config)
+        model = _as_described(described, {**manifest, "widths": copy.deepcopy(manifest["widths"])})
+        _dress_(model, folder, manifest)
+    except ModelError as error:
+        raise ModelError(f"{folder}: {error}") from error
     except Exception as error:  # what was edited or lost shows anywhere
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
         raise ModelError(f"{folder}: {MANIFEST}, config and tokenizer describe no model: {reason}") from error
-    _fill_(model.module, folder / "model.safetensors")
-    _check_hash(folder / "model.safetensors", manifest)  # last: what differs in shape or name is said in these terms
+    _fill_(model.module, folder / weights, manifest)
+    _check_hash(folder / weights, manifest)  # last: what differs in shape or name is said in these terms
     for module in model.module.modules():
         if isinstance(module, PackedLinear):
             module.settle_()
     return model
 
 
-def _empty_model(folder: Path, manifest: Mapping[str, Any]) -> LoadedModel:
-    """The model that the manifest describes, its tensors still empty."""
-    model = _skeleton(folder, manifest)
-    model.layers.update(_layers(folder, manifest, model))
+def _config(file: Path) -> Any:
+    """The config of a file, of the very class that wrote it."""
+    found = json.loads(file.read_text())
+    return CONFIG_MAPPING[found["model_type"]].from_dict(found)
+
+
+def tokenizer_of(folder: Path) -> Any:
+    """The tokenizer of a folder, of the class that wrote it: with a model's config transformers may take another."""
+    general = transformers.PreTrainedConfig()
+    return transformers.AutoTokenizer.from_pretrained(folder, config=general, local_files_only=True)
+
+
+def _dress_(model: LoadedModel, folder: Path, manifest: Mapping[str, Any]) -> None:
+    """Give the model tokenizer, settings of generation and notes, and what was otherwise in the one that was saved."""
+    if model.module.can_generate() and (folder / "generation_config.json").is_file():
+        model.module.generation_config = transformers.GenerationConfig.from_pretrained(folder, local_files_only=True)
+    model.tokenizer = tokenizer_of(folder)
+    model.notes.extend(manifest["notes"])
+    if manifest["format"] == FORMAT:
+        model.module.set_attn_implementation(manifest["attention"])
+        set_attributes_(model.module, manifest["attributes"])
+
+
+def _as_described(config: Any, manifest: Mapping[str, Any]) -> LoadedModel:
+    """The model of ``config`` cut, shrunk and packed as the manifest says, its tensors still empty."""
+    row = TypeAdapter(Family).validate_python(manifest["family"]) if "family" in manifest else None
+    model = _skeleton(config, manifest["head"], row)
+    _cut_(model, manifest)
     for name, widths in manifest["widths"].items():
-        block = model.block(name)
+        block, wanted = model.block(name), dict(widths)
         for unit in block.units:
-            if unit.consumer in widths:
-                model.widths[unit.key] = surgery.shrink_(block, unit, widths.pop(unit.consumer))
-        if widths:
-            raise ModelError(f"{folder}: {MANIFEST} prunes {name}.{next(iter(widths))}, which is no unit of the model")
+            if unit.consumer in wanted:
+                model.widths[unit.key] = surgery.shrink_(block, unit, wanted.pop(unit.consumer))
+        if wanted:
+            raise ModelError(f"{MANIFEST} prunes {name}.{next(iter(wanted))}, which is no unit of the model")
     for name, description in manifest["linears"].items():
         replace_(model.module, name, _empty(model, model.module.get_submodule(name), description))
     Cpu().place_(model)
-    model.notes.extend(manifest["notes"])
     return model
 
 
@@ -171,9 +212,9 @@ def _manifest(folder: Path) -> dict[str, Any]:
         manifest: dict[str, Any] = json.loads(file.read_text())
     except ValueError as error:
         raise ModelError(f"{file} is no valid JSON: {error}") from error
-    if not isinstance(manifest, dict) or manifest.get("format") != 5:
+    if not isinstance(manifest, dict) or manifest.get("format") not in FORMATS:
         found = manifest.get("format") if isinstance(manifest, dict) else manifest
-        raise ModelError(f"{file}: format 5 expected, got {found!r}")
+        raise ModelError(f"{file}: format {' or '.join(map(str, FORMATS))} expected, got {found!r}")
     return manifest
 
 
@@ -186,21 +227,15 @@ def _check_hash(file: Path, manifest: Mapping[str, Any]) -> None:
         raise ModelError(f"{file}: changed since it was written: sha256 {wanted[file.name]} expected, got {found}")
 
 
-def _skeleton(folder: Path, manifest: Mapping[str, Any]) -> LoadedModel:
-    """The model of the original config, its tensors still empty."""
-    head: Head = manifest["head"]
-    config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True)
+def _skeleton(config: Any, head: Head, row: Family | None = None) -> LoadedModel:
+    """The model of ``config``, its tensors still empty; ``row`` describes it where none of ours does."""
     with no_init_weights():
-        module = auto_class(head).from_config(config, dtype=torch.bfloat16)
+        module = auto_class(head).from_config(copy.deepcopy(config), dtype=torch.bfloat16)
     module.tie_weights()
     for part in module.modules():
         if part._non_persistent_buffers_set:  # tables of positions: made in bf16 here, and in fp32 by from_pretrained
             module._init_weights(part)
-    if module.can_generate() and (folder / "generation_config.json").is_file():
-        module.generation_config = transformers.GenerationConfig.from_pretrained(folder, local_files_only=True)
-    tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    row = TypeAdapter(Family).validate_python(manifest["family"]) if "family" in manifest else None
-    return canonicalize_(LoadedModel(module.eval().requires_grad_(False), tokenizer, head, row=row))
+    return canonicalize_(LoadedModel(module.eval().requires_grad_(False), None, head, row=row))
 
 
 def _nested(widths: Mapping[tuple[str, str], int]) -> dict[str, dict[str, int]]:
@@ -211,14 +246,19 @@ def _nested(widths: Mapping[tuple[str, str], int]) -> dict[str, dict[str, int]]:
     return nested
 
 
-def _layers(folder: Path, manifest: Mapping[str, Any], model: LoadedModel) -> dict[str, tuple[int, ...]]:
-    """By stack, which blocks of the dense model are left; the config already says how many."""
-    layers = {path: tuple(indices) for path, indices in manifest["layers"].items()}
-    there = {stack.layers: len(model.layers_of(stack)) for stack in model.family.stacks}
-    for path, indices in layers.items():
-        if there.get(path) != len(indices):
-            raise ModelError(f"{folder}: {MANIFEST} has {len(indices)} {path}, config.json {there.get(path)}")
-    return layers
+def _cut_(model: LoadedModel, manifest: Mapping[str, Any]) -> None:
+    """Leave those blocks of each stack that the manifest has."""
+    stacks = {stack.layers: stack for stack in model.family.stacks}
+    for path, kept in manifest["layers"].items():
+        there = len(model.layers_of(stacks[path])) if path in stacks else None
+        if manifest["format"] != FORMAT:  # the config knows already
+            if there != len(kept):
+                raise ModelError(f"{MANIFEST} has {len(kept)} {path}, config.json {there}")
+            model.layers[path] = tuple(kept)
+        elif there is None or not kept or kept != sorted(set(kept)) or not 0 <= kept[0] <= kept[-1] < there:
+            raise ModelError(f"{MANIFEST} keeps {path} {kept}, the config has {there or 'none'}")
+        else:
+            surgery.keep_layers_(model, stacks[path], kept)
 
 
 def _empty(model: LoadedModel, linear: nn.Module, description: Mapping[str, Any]) -> nn.Module:
@@ -248,7 +288,7 @@ def _empty(model: LoadedModel, linear: nn.Module, description: Mapping[str, Any]
     return Int4Linear(torch.empty(out, width // 2, dtype=torch.uint8), scale_zero, bias, inputs)
 
 
-def _fill_(module: nn.Module, file: Path) -> None:
+def _fill_(module: nn.Module, file: Path, manifest: Mapping[str, Any]) -> None:
     """Copy every tensor of ``file`` into place: same names, same shapes, none missing, none left over.
 
     Floats may change their width: what is not packed follows the CPU that loads it.
@@ -257,6 +297,11 @@ def _fill_(module: nn.Module, file: Path) -> None:
         stored = load_file(file)
     except (SafetensorError, OSError) as error:
         raise ModelError(f"{file}: not a readable safetensors file: {error}") from error
+    for name in {*manifest.get("transposed", ())} & stored.keys():
+        stored[name] = stored[name].t()
+    for name in {*manifest.get("buffers", ())} & stored.keys():
+        owner, _, leaf = name.rpartition(".")
+        module.get_submodule(owner).register_buffer(leaf, stored.pop(name), persistent=False)
     wanted = _unique(module)
     wrong = sorted(wanted.keys() ^ stored.keys())
     wrong += sorted(name for name in wanted.keys() & stored.keys() if not _fits(stored[name], wanted[name]))

@@ -53,7 +53,7 @@ class LoadedModel:
     ``predicted_loss``: what the methods expect to have cost, nats per token; NaN where one cannot tell.
     ``pattern``: where masks left zeros, ``2:4`` or ``unstructured``. ``simulated``: some weights are only rounded or
     masked, and stored in no fewer bits. ``notes``: what was not done as asked. ``row``: what describes the
-    architecture where that is none of ours.
+    architecture where that is none of ours. ``dense_config``: the config before any block went, None where none did.
     """
 
     module: Any
@@ -68,6 +68,7 @@ class LoadedModel:
     pattern: str = ""
     notes: list[str] = field(default_factory=list)
     row: Family | None = None
+    dense_config: Any = None
 
     @cached_property
     def family(self) -> Family:

@@ -19,15 +19,16 @@ from typing import Any
 
 import torch
 
-from objectives import checkpoint
+from objectives import checkpoint, export_check
 from objectives.calibration import Domains, Statistics
 from objectives.content import Indescribable, code, digest
-from objectives.errors import ModelError
+from objectives.errors import ObjectiveError
 from objectives.measuring.footprint import FAKE_ERRORS, Footprint, footprint, skeleton_of, sketch
 from objectives.measuring.weighing import stored_bytes
 from objectives.models import LoadedModel, require_units
 from objectives.problem import Problem
 from objectives.shelf import Shelf, Write
+from objectives.stock import MANIFEST
 from objectives.types import Candidate, Pruner, Quantizer, Recovery, Runner, Runtime, Workload
 
 log = logging.getLogger(__name__)
@@ -180,8 +181,9 @@ class Recipes:
             return None
         try:
             model = checkpoint.load(folder)
-            model.predicted_loss = json.loads((folder / checkpoint.MANIFEST).read_text())["predicted_loss"]
-        except (ModelError, OSError) as error:
+            export_check.check_answers(folder, model)
+            model.predicted_loss = json.loads((folder / MANIFEST).read_text())["predicted_loss"]
+        except (ObjectiveError, OSError) as error:
             log.warning("the cache's model %s is damaged and will be made again: %s", folder, error)
             cache.drop("compress", name)
             return None
@@ -197,8 +199,14 @@ class Recipes:
 
             def write(folder: Path) -> None:
                 checkpoint.save(model, folder, {"predicted_loss": model.predicted_loss})
+                ids = export_check.sample(self.calibration)
+                export_check.check(model, checkpoint.load(folder), ids, folder)
+                export_check.write_answers(folder, model, ids)
 
-            cache.put_folder("compress", name, write)
+            try:
+                cache.put_folder("compress", name, write)
+            except ObjectiveError as error:
+                log.warning("a compressed model is not kept in the cache: %s", error)
         return model
 
     def _stored_name(self, recipe: Made) -> str | None:

@@ -1,88 +1,167 @@
-"""A candidate as a folder that can be served, whatever runs it: a torch checkpoint, or an engine's files."""
+"""A candidate as a folder that can be served, whatever runs it: a torch checkpoint, or an engine's files.
+
+Nothing is left behind that was not loaded again and answered as the candidate did (:mod:`objectives.export_check`). A
+folder that transformers can open by itself, with the same answers, is one; others are refused there
+(:mod:`objectives.stock`).
+"""
 
 from __future__ import annotations
 
 import json
+import logging
 import shutil
 from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-import transformers
+from torch import Tensor
 
-from objectives import checkpoint
+from objectives import checkpoint, export_check, process_settings, stock
 from objectives.content import sha256
 from objectives.errors import ModelError
 from objectives.models import LoadedModel
-from objectives.runtime.folder import read_facts, runtime_of
+from objectives.runtime.folder import ENGINES, read_facts, runtime_of
 from objectives.runtime.runner import EngineRunner
+from objectives.stock import CONFIG, MANIFEST, OWN_CONFIG
 from objectives.types import Runner
 
-FORMAT = 6
+if TYPE_CHECKING:
+    from objectives.calibration import Domains
+
+log = logging.getLogger(__name__)
+
+FORMATS = (6, 7)
+"""Of engines' folders; of 6, config.json is the model's."""
 ENGINE = "engine"
 """Where an engine's files are: some have a config.json of their own."""
 
 
-def save(runner: Runner, source: LoadedModel, folder: Path, facts: Mapping[str, Any]) -> int:
+def save(runner: Runner, source: LoadedModel, folder: Path, facts: Mapping[str, Any], ids: Tensor | None = None) -> int:
     """Write ``runner`` into the new ``folder``, with config and tokenizer of ``source``; returns the bytes of its
     weights.
 
-    ``facts``: anything to keep in the manifest, such as the recipe and what was measured.
+    ``facts``: anything to keep in the manifest, such as the recipe and what was measured. ``ids`` [rows, tokens]: what
+    the folder is asked, loaded again. Raises ModelError, and leaves nothing, where it answers otherwise.
     """
-    if isinstance(runner, LoadedModel):
-        return checkpoint.save(runner, folder, facts)
-    assert isinstance(runner, EngineRunner)
+    ids = _some_ids(source) if ids is None else ids
+    facts = {"process": process_settings.measured_with(torch.get_num_threads()), **facts}
     folder.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as temporary:
         part = Path(temporary) / "part"
-        shutil.copytree(runner.folder, part / ENGINE, ignore=shutil.ignore_patterns(".*"))
-        source.module.config.save_pretrained(part)
-        source.tokenizer.save_pretrained(part)
-        files = sorted(path for path in part.rglob("*") if path.is_file())
-        for file in files:  # engines write theirs for their user alone
-            file.chmod((part / "config.json").stat().st_mode)
-        (part / ENGINE).chmod(part.stat().st_mode)  # as the folder around it
-        names = [path.relative_to(part).as_posix() for path in files]
-        runtime = runtime_of(runner.facts)
-        manifest = {
-            "format": FORMAT,
-            "versions": {name: version(name) for name in ("paretune", "transformers")} | runtime.packages.versions(),
-            "head": runner.head,
-            "notes": list(runner.notes),
-            "sha256": {name: sha256(part / name) for name in names},
-            **facts,
-        }
-        (part / checkpoint.MANIFEST).write_text(json.dumps(manifest, indent=1))
+        if isinstance(runner, LoadedModel):
+            size = checkpoint.save(runner, part, facts)
+            stock.publish_(part, runner, ids)
+            again: Runner = checkpoint.load(part)
+        else:
+            assert isinstance(runner, EngineRunner)
+            export_check.answers(runner, ids)  # engines with files by size make that of these before they are copied
+            _write_engine(runner, source, part, facts)
+            size = runner.stored_bytes
+            again = EngineRunner.open(part / ENGINE, source.tokenizer, runner.threads)
+        export_check.check(runner, again, ids, folder)
+        del again
         part.rename(folder)
-    return runner.stored_bytes
+    return size
+
+
+def _some_ids(source: LoadedModel) -> Tensor:
+    generator = torch.Generator().manual_seed(0)
+    return torch.randint(0, source.vocabulary, (export_check.ROWS, export_check.TOKENS), generator=generator)
+
+
+def _write_engine(runner: EngineRunner, source: LoadedModel, part: Path, facts: Mapping[str, Any]) -> None:
+    shutil.copytree(runner.folder, part / ENGINE, ignore=shutil.ignore_patterns(".*"))
+    source.module.config.to_json_file(part / OWN_CONFIG)
+    stock.close_(part)
+    source.tokenizer.save_pretrained(part)
+    files = sorted(path for path in part.rglob("*") if path.is_file())
+    for file in files:  # engines write theirs for their user alone
+        file.chmod((part / CONFIG).stat().st_mode)
+    (part / ENGINE).chmod(part.stat().st_mode)  # as the folder around it
+    names = [path.relative_to(part).as_posix() for path in files]
+    runtime = runtime_of(runner.facts)
+    manifest = {
+        "format": FORMATS[-1],
+        "versions": {name: version(name) for name in ("paretune", "transformers")} | runtime.packages.versions(),
+        "head": runner.head,
+        "notes": list(runner.notes),
+        "sha256": {name: sha256(part / name) for name in names},
+        **facts,
+    }
+    (part / MANIFEST).write_text(json.dumps(manifest, indent=1))
 
 
 def load(folder: Path) -> LoadedModel | EngineRunner:
-    """What :func:`save` wrote, ready to run on the CPU. Raises ObjectiveError naming file and expectation."""
+    """Load what :func:`save` wrote, ready to run on the CPU. Raises ObjectiveError naming file and expectation."""
     engine = folder / ENGINE
     if not engine.is_dir():
-        return checkpoint.load(folder)
+        return _prepared(checkpoint.load(folder), folder)
     _check(folder)
     missing = runtime_of(read_facts(engine)).packages.missing(running=True)
     if missing is not None:
         raise ModelError(f"{folder}: {missing}")
-    tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    return EngineRunner.open(engine, tokenizer, torch.get_num_threads())
+    return EngineRunner.open(engine, checkpoint.tokenizer_of(folder), torch.get_num_threads())
+
+
+# ---- runtimes that run the packed model itself, in a way of their own
+
+
+def in_torch(runtime: Any, calibration: Domains) -> dict[str, Any]:
+    """What the manifest says of a runtime of torch, so that loading prepares the model as it was measured."""
+    cls = type(runtime)
+    rows = export_check.sample(calibration)
+    return {"class": f"{cls.__module__}.{cls.__qualname__}", "settings": asdict(runtime), "rows": rows.tolist()}
+
+
+@dataclass(frozen=True)
+class _Loaded:
+    """See ``objectives.types.Materials``: what a runtime of torch asks for."""
+
+    loaded: LoadedModel
+    calibration: Domains
+
+    def model(self) -> LoadedModel:
+        """See ``objectives.types.Materials``."""
+        return self.loaded
+
+
+def _prepared(model: LoadedModel, folder: Path) -> LoadedModel:
+    """The model as its runtime runs it, where the manifest names one of ours."""
+    found = json.loads((folder / MANIFEST).read_text()).get("prepared")
+    if found is None:
+        return model
+    try:
+        module, _, name = str(found["class"]).rpartition(".")
+        if not module.startswith(ENGINES):
+            raise ModelError(f"{folder / MANIFEST}: prepared.class must start with {ENGINES}, got {found['class']!r}")
+        runtime: Any = getattr(import_module(module), name)(**found["settings"])
+        rows = {"": [torch.tensor(found["rows"])]}
+    except (KeyError, TypeError, ValueError, ImportError, AttributeError) as error:
+        raise ModelError(f"{folder / MANIFEST}: prepared describes no runtime: {error}") from error
+    missing = runtime.requirements()
+    if missing is not None:
+        log.warning("%s: %s; until then it runs in torch's eager mode, slower than it was measured", folder, missing)
+        return model
+    prepared: LoadedModel = runtime.prepare(_Loaded(model, rows))
+    return prepared
 
 
 def _check(folder: Path) -> None:
     """Raises ModelError for a file that is missing or was changed."""
-    file = folder / checkpoint.MANIFEST
+    file = folder / MANIFEST
     try:
         manifest = json.loads(file.read_text())
         wanted: dict[str, str] = manifest["sha256"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ModelError(f"{file}: no manifest of paretune export: {error}") from error
-    if manifest.get("format") != FORMAT:
-        raise ModelError(f"{file}: format {FORMAT} expected, got {manifest.get('format')!r}")
+    if manifest.get("format") not in FORMATS:
+        expected = " or ".join(map(str, FORMATS))
+        raise ModelError(f"{file}: format {expected} expected, got {manifest.get('format')!r}")
     for name, digest in wanted.items():
         if not (folder / name).is_file():
             raise ModelError(f"{folder / name}: missing")

@@ -16,7 +16,7 @@ VERBS = {
     "report": "write a study's report again, also for another floor or other objectives",
     "best": "print the recommended candidate of a study",
     "compare": "set two studies side by side: ratios of their cells, and what their fronts cover",
-    "export": "write a candidate of a study as a folder that loads anywhere",
+    "export": "write a candidate of a study as a folder for objectives.load; transformers opens it too where it can",
     "ui": "browse studies in MLflow's pages",
     "fetch": "download models and data that the presets use",
 }

@@ -13,7 +13,7 @@ import ctypes
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
 _KEPT_BLOCK = 32 * 1024 * 1024
 """Larger blocks are always mapped: glibc's own limit."""
 _NEVER = -1
@@ -33,6 +33,13 @@ def give_back() -> Iterator[None]:
         yield
     finally:
         keep_freed()
+
+
+def one_arena() -> None:
+    """From now on new threads get no heap of their own."""
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(_M_ARENA_MAX, 1)
 
 
 def trim() -> None:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import copy
+import re
 from collections import Counter, defaultdict
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from transformers import PreTrainedConfig
 
 from objectives.anatomy import Stack
 from objectives.blocks import Block, Unit
@@ -14,9 +18,16 @@ from objectives.models import LoadedModel
 
 
 def keep_layers_(model: LoadedModel, stack: Stack, kept: Sequence[int]) -> None:
-    """Let a stack have only the blocks ``kept``, ascending indices of the dense model."""
+    """Let a stack have only the blocks ``kept``, ascending indices of the dense model.
+
+    A block keeps what it derived from its place when it was built: scale, window, kind of position. Its place in the KV
+    cache is new, and so is what the config says of the stack block by block.
+    """
     base, config = model.module.base_model, model.module.config
-    positions = [model.layers_of(stack).index(index) for index in kept]
+    if model.dense_config is None:
+        model.dense_config = copy.deepcopy(config)
+    there = model.layers_of(stack)
+    positions = [there.index(index) for index in kept]
     blocks = base.get_submodule(stack.layers)
     own = getattr(base.get_submodule(stack.layers.rpartition(".")[0]), "config", config)
     base.set_submodule(stack.layers, nn.ModuleList([blocks[position] for position in positions]))
@@ -25,11 +36,29 @@ def keep_layers_(model: LoadedModel, stack: Stack, kept: Sequence[int]) -> None:
             if hasattr(module, "layer_idx"):
                 module.layer_idx = position  # its place in the KV cache
     model.layers[stack.layers] = tuple(kept)
+    for one in {id(config): config, id(own): own}.values():
+        for name in per_layer_fields(one, len(there)):
+            listed = getattr(one, name)
+            setattr(one, name, type(listed)(listed[position] for position in positions))
     setattr(config, stack.depth, len(kept))
     if own is not config:  # T5's stacks have configs of their own
         own.num_hidden_layers = len(kept)
-    if getattr(config, "layer_types", None):
-        config.layer_types = [config.layer_types[position] for position in positions]
+
+
+def per_layer_fields(config: Any, blocks: int) -> list[str]:
+    """Names of the config's lists with one entry for each of ``blocks`` blocks, whatever they are called.
+
+    Ids of tokens, and what all configs have, are no such lists.
+    """
+    general = vars(PreTrainedConfig())
+    return [
+        name
+        for name, value in vars(config).items()
+        if isinstance(value, (list, tuple))
+        and len(value) == blocks
+        and name not in general
+        and not re.search("token|_ids?$", name)
+    ]
 
 
 def keep_outputs_(linear: nn.Linear, rows: Tensor) -> None:

@@ -6,9 +6,11 @@ that recovery trained by the clock comes out a little different: its accuracy is
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
+from objectives import process_settings
 from objectives.types import Candidate
 from search.commands.best import choose
 from search.commands.stored import StoredStudy, load
@@ -28,17 +30,25 @@ def main(arguments: list[str]) -> int:
     from objectives import winner
     from objectives.errors import ObjectiveError
     from objectives.evaluator import Evaluator
+    from objectives.export_check import sample
     from objectives.measuring.stopwatch import Unwatched
 
     try:
         evaluator = Evaluator(study.config.problem)
         runner = evaluator.runner(candidate)
         candidate.workload.run(runner, Unwatched())  # engines with files by size make that of the workload
+        calibration = evaluator.recipes.calibration
         facts = _facts(study, record, candidate)
         if candidate.recovery.trains:  # another minute of training gives other weights: these are what is measured
             score = evaluator.score(candidate)
             facts["metrics"] |= {"accuracy": score.accuracy, "accuracy_stderr": score.stderr, **score.extra}
-        size = winner.save(runner, evaluator.recipes.source, folder, facts)
+        if candidate.runtime.is_torch:
+            facts["prepared"] = winner.in_torch(candidate.runtime, calibration)
+            ids = sample(calibration)
+        else:  # a size that the engine has files for
+            rows = candidate.workload.batch_size
+            ids = sample(calibration, rows, candidate.workload.tokens_read // rows)
+        size = winner.save(runner, evaluator.recipes.source, folder, facts, ids)
     except ObjectiveError as error:
         raise ConfigError(str(error)) from error
     print(
@@ -58,8 +68,16 @@ def _facts(study: StoredStudy, record: TrialRecord, candidate: Candidate) -> dic
         "methods": {part: config.resolved[part] for part in ("pruning", "recovery", "quantization")},
         "runtime": candidate.runtime.name,
         "settings": {**config.space.fixed(), **record.params},
+        "workload": _workload(candidate),
+        "process": process_settings.measured_with(int(study.machine["threads"])),
         "metrics": dict(record.metrics),
     }
+
+
+def _workload(candidate: Candidate) -> dict[str, Any]:
+    """What was timed, as something that can be built again."""
+    cls = type(candidate.workload)
+    return {"_target_": f"{cls.__module__}.{cls.__qualname__}", **dataclasses.asdict(candidate.workload)}  # type: ignore[call-overload]
 
 
 def _record(study: StoredStudy) -> TrialRecord:

@@ -23,6 +23,7 @@ from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass
 
 from objectives.problem import Problem
+from objectives.process_settings import ENVIRONMENT
 from objectives.settings import Positive
 from objectives.types import Candidate, Failure, Gate, Measurement, Outcome, Reason
 from search.errors import Unmeasured
@@ -33,16 +34,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
-
-ENVIRONMENT: Mapping[str, str] = {
-    "MALLOC_ARENA_MAX": "1",  # one heap, so that freed memory can be given back and peaks repeat
-    "OMP_WAIT_POLICY": "PASSIVE",  # waiting threads sleep: spinning costs 20-56 % noise on a shared machine
-    "GOMP_SPINCOUNT": "5000",  # but not at once: to be woken takes longer than a small product (docs/log.md)
-    "TOKENIZERS_PARALLELISM": "false",
-    "HF_HUB_DISABLE_TELEMETRY": "1",
-    "TRANSFORMERS_VERBOSITY": "error",
-    "KINETO_LOG_LEVEL": "99",  # torch's profiler, which counts allocations, would report every start
-}
 
 
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))

@@ -31,7 +31,7 @@ from objectives.quantization.round_to_nearest import RoundToNearest
 from tests.objectives.conftest import Tiny
 from tests.objectives.families import CORE, OTHERS, answer
 
-WEIGHTS = "model.safetensors"
+WEIGHTS, CONFIG = "paretune.safetensors", "paretune_config.json"
 Compress = Callable[..., LoadedModel]
 
 
@@ -157,8 +157,8 @@ def test_saving_what_was_loaded_gives_the_same_files(folder: Path, tmp_path: Pat
     save(load(folder), tmp_path / "again")
     assert (tmp_path / "again" / WEIGHTS).read_bytes() == (folder / WEIGHTS).read_bytes()
     before, after = (json.loads((parent / MANIFEST).read_text()) for parent in (folder, tmp_path / "again"))
-    before["sha256"].pop("config.json")  # transformers adds the class that loaded it
-    after["sha256"].pop("config.json")
+    before["sha256"].pop(CONFIG)  # transformers adds the class that loaded it
+    after["sha256"].pop(CONFIG)
     assert before == after
 
 
@@ -182,9 +182,7 @@ def test_a_tied_weight_is_written_once_and_stays_tied(compress: Compress, tmp_pa
 
 
 def test_files_are_as_readable_as_each_other(folder: Path) -> None:
-    assert {file.stat().st_mode & 0o777 for file in folder.iterdir()} == {
-        (folder / "config.json").stat().st_mode & 0o777
-    }
+    assert {file.stat().st_mode & 0o777 for file in folder.iterdir()} == {(folder / CONFIG).stat().st_mode & 0o777}
 
 
 def test_4_bits_take_a_quarter_of_the_disk_where_blocks_dominate(tiny: Tiny, tmp_path: Path) -> None:
@@ -250,7 +248,7 @@ def test_a_foreign_folder_is_refused(tiny_folder: Callable[[str], Path], tmp_pat
     assert str(tmp_path / "nowhere") in refusal(tmp_path / "nowhere")
 
 
-@pytest.mark.parametrize("missing", ["config.json", "tokenizer.json"])
+@pytest.mark.parametrize("missing", [CONFIG, "tokenizer.json"])
 def test_a_folder_that_is_not_whole_is_refused(folder: Path, missing: str) -> None:
     (folder / missing).unlink()
     assert str(folder) in refusal(folder)
@@ -307,7 +305,7 @@ def test_an_edited_manifest_is_refused(folder: Path, edit: Callable[[dict[str, A
 def test_files_hold_4_bits_in_a_layout_of_no_cpu(compress: Compress, tmp_path: Path) -> None:
     model = compress(bits=4)
     save(model, tmp_path / "small")
-    tensors = load_file(tmp_path / "small" / "model.safetensors")
+    tensors = load_file(tmp_path / "small" / WEIGHTS)
     for name, module in model.module.named_modules():
         if isinstance(module, Int4Linear):
             codes = unpack_codes(module.packed, block_rows() or 0).t()
@@ -341,10 +339,10 @@ def test_a_folder_that_holds_something_is_left_alone(compress: Compress, tmp_pat
     assert [path.name for path in tmp_path.rglob("*")] == ["small", "mine"]
 
 
-@pytest.mark.parametrize("name", [WEIGHTS, "config.json"])
+@pytest.mark.parametrize("name", [WEIGHTS, CONFIG])
 def test_a_changed_file_is_refused(folder: Path, name: str) -> None:
     content = bytearray((folder / name).read_bytes())
-    at = content.rindex(b"1e-") + 3 if name == "config.json" else len(content) - 1
+    at = content.rindex(b"1e-") + 3 if name == CONFIG else len(content) - 1
     content[at] ^= 1
     (folder / name).write_bytes(content)
     assert refusal(folder).startswith(f"{folder / name}: changed since it was written: sha256 ")

@@ -150,7 +150,7 @@ def test_it_comes_back_from_disk(
     assert torch.equal(answer(again, ids_of()), answer(model, ids_of()))
     manifest = tmp_path / "winner" / "paretune.json"
     manifest.write_text(manifest.read_text().replace('"layers": {', '"layers": {"nowhere": [1],', 1))
-    with pytest.raises(ModelError, match=r"paretune\.json has 1 nowhere, config\.json None"):
+    with pytest.raises(ModelError, match=r"paretune\.json keeps nowhere \[1\], the config has none"):
         load(tmp_path / "winner")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -250,13 +251,27 @@ def test_what_could_change_a_result_is_not_answered_from_the_cache(
     assert work or Hits.seen
 
 
-def test_a_damaged_model_is_made_again(problem: Problem, work: list[str], caplog: pytest.LogCaptureFixture) -> None:
-    Evaluator(problem)(candidate(0.5))
-    assert problem.cache is not None
-    (weights,) = Path(problem.cache.folder).glob("compress/*/model.safetensors")
+def _flipped(entry: Path) -> None:
+    weights = entry / "paretune.safetensors"
     content = bytearray(weights.read_bytes())
     content[-1] ^= 1
     weights.write_bytes(bytes(content))
+
+
+def _answering_otherwise(entry: Path) -> None:
+    manifest = json.loads((entry / "paretune.json").read_text())
+    manifest["attributes"] = {"model.layers.1.self_attn": {"scaling": 0.3}}
+    (entry / "paretune.json").write_text(json.dumps(manifest))
+
+
+@pytest.mark.parametrize("damage", [_flipped, _answering_otherwise])
+def test_a_damaged_model_is_made_again(
+    problem: Problem, work: list[str], caplog: pytest.LogCaptureFixture, damage: Callable[[Path], None]
+) -> None:
+    Evaluator(problem)(candidate(0.5))
+    assert problem.cache is not None
+    (entry,) = Path(problem.cache.folder).glob("compress/*")
+    damage(entry)
     work.clear()
     with caplog.at_level(logging.WARNING):
         measured(Evaluator(problem)(candidate(0.5, batch=2)))

@@ -1,0 +1,136 @@
+"""Whether a folder answers as the model that was measured; where not, which block is the first to differ.
+
+A folder is loaded again and reads the same tokens, at once and from a cache. In torch the same kernels see the same
+numbers, so that nothing may differ, not even the last bit; an engine's files are the same files, and may differ by the
+order of its sums.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from objectives.errors import ModelError
+from objectives.models import LoadedModel
+from objectives.types import Runner
+
+ROWS, TOKENS = 2, 24
+ROUNDING = 1e-3
+"""Of the norm of an answer, what the order of sums may change."""
+ANSWERS = "answers.safetensors"
+
+
+def sample(calibration: Any, rows: int = ROWS, tokens: int = TOKENS) -> Tensor:
+    """The first tokens of the calibration data, [rows, tokens], or fewer; begun anew where they are not enough."""
+    found = torch.cat([batch.reshape(-1)[: rows * tokens] for batches in calibration.values() for batch in batches[:1]])
+    return found.repeat(-(-rows * tokens // len(found)))[: rows * tokens].view(rows, tokens)
+
+
+def answers(runner: Runner, ids: Tensor) -> list[Tensor]:
+    """What ``runner`` says to ``ids`` [rows, tokens]: hidden states, or logits of all places and of a step from the
+    cache.
+    """
+    with torch.inference_mode():
+        if runner.head == "encoder":
+            return [runner.encode(ids)]
+        if isinstance(runner, LoadedModel):
+            module = runner.module
+            whole = module(**runner.inputs(ids)).logits
+            first = module(**runner.inputs(ids[:, :-1]), use_cache=True)
+            given: dict[str, Any] = runner.inputs(ids[:, -1:])
+            last = module(**given, past_key_values=first.past_key_values, use_cache=True).logits
+            return [whole, last]
+        whole = runner.logits(ids)
+        _, cache = runner.prefill(ids[:, :-1])
+        return [whole, runner.step(ids[:, -1:], cache)[0]]
+
+
+def differing(found: list[Tensor], wanted: list[Tensor], allowed: float = 0.0) -> float | None:
+    """By how much of its norm an answer differs, where that is more than ``allowed``; else None."""
+    worst: float | None = None
+    for one, other in zip(found, wanted, strict=True):
+        if one.shape != other.shape:
+            return float("inf")
+        if torch.equal(one, other):
+            continue
+        off = float((one.float() - other.float()).norm() / other.float().norm().clamp_min(1e-30))
+        if not off <= allowed:  # NaN differs from everything
+            worst = max(worst or 0.0, off)
+    return worst
+
+
+def check(measured: Runner, again: Runner, ids: Tensor, folder: Path) -> None:
+    """Raises ModelError, naming the first block that differs, unless ``again`` answers ``ids`` as ``measured``."""
+    models = (measured, again) if isinstance(measured, LoadedModel) and isinstance(again, LoadedModel) else None
+    off = differing(answers(again, ids), answers(measured, ids), ROUNDING if models is None else 0.0)
+    if off is not None:
+        where = "the engine's answer" if models is None else first_difference(*models, ids)
+        raise ModelError(f"{folder}: loaded again it answers otherwise than it was measured: {where} differs first")
+    text = "The quick brown fox 0123 (jumps)."
+    if measured.tokenizer is not None and again.tokenizer(text).input_ids != measured.tokenizer(text).input_ids:
+        raise ModelError(f"{folder}: loaded again its tokenizer splits texts otherwise than it was measured")
+
+
+def first_difference(measured: LoadedModel, again: LoadedModel, ids: Tensor) -> str:
+    """The name of the first block whose output differs, of the dense model; what comes after the blocks else."""
+    for (name, one), (_, other) in zip(_outputs(measured, ids), _outputs(again, ids)):
+        if one.shape != other.shape or not torch.equal(one, other):
+            return name
+    return "what follows the last block"
+
+
+def _outputs(model: LoadedModel, ids: Tensor) -> list[tuple[str, Tensor]]:
+    with _watched(model) as seen, torch.inference_mode():
+        model.module(**model.inputs(ids))
+    return seen
+
+
+@contextmanager
+def _watched(model: LoadedModel) -> Iterator[list[tuple[str, Tensor]]]:
+    seen: list[tuple[str, Tensor]] = []
+
+    def note(name: str) -> Any:
+        return lambda _module, _inputs, output: seen.append((name, output[0] if isinstance(output, tuple) else output))
+
+    hooks = [block.module.register_forward_hook(note(block.name)) for block in model.blocks()]
+    try:
+        yield seen
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+# ---- of folders whose measured model is no longer there
+
+
+def write_answers(folder: Path, model: LoadedModel, ids: Tensor) -> None:
+    """Keep what ``model`` says to ``ids`` beside its weights."""
+    kept = {f"answer{place}": tensor.contiguous().clone() for place, tensor in enumerate(answers(model, ids))}
+    facts = {"threads": str(torch.get_num_threads())}
+    save_file({"ids": ids.contiguous().clone(), **kept}, folder / ANSWERS, metadata=facts)
+
+
+def check_answers(folder: Path, model: LoadedModel) -> None:
+    """Raises ModelError unless ``model`` says what :func:`write_answers` wrote; with other threads, up to rounding."""
+    from safetensors import safe_open
+
+    try:
+        with safe_open(folder / ANSWERS, "pt") as file:
+            threads = (file.metadata() or {}).get("threads")
+        kept = load_file(folder / ANSWERS)
+        ids = kept.pop("ids")
+    except (OSError, SafetensorError, KeyError, json.JSONDecodeError) as error:
+        raise ModelError(f"{folder / ANSWERS}: no answers to compare with: {error}") from error
+    same = threads == str(torch.get_num_threads())
+    found = answers(model, ids)
+    wanted = [kept[name] for name in sorted(kept)]
+    if len(found) != len(wanted) or differing(found, wanted, 0.0 if same else 1e-2) is not None:
+        raise ModelError(f"{folder}: it answers otherwise than when it was made")

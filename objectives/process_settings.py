@@ -1,0 +1,97 @@
+"""What a process needs so that models run in it as fast as they were measured: environment, threads, allocator.
+
+OpenMP reads its variables when it is loaded, which is when torch is: who sets them later, sets nothing. Four tokens
+took 7.7 s where waiting threads span, and 0.4 s where they slept (two threads on two busy cores). Nothing here imports
+torch before it is asked to.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from objectives.devices import heap
+
+log = logging.getLogger(__name__)
+
+ENVIRONMENT: Mapping[str, str] = {
+    "MALLOC_ARENA_MAX": "1",  # one heap, so that freed memory can be given back and peaks repeat
+    "OMP_WAIT_POLICY": "PASSIVE",  # waiting threads sleep: spinning costs 20-56 % noise on a shared machine
+    "GOMP_SPINCOUNT": "5000",  # but not at once: to be woken takes longer than a small product (docs/log.md)
+    "TOKENIZERS_PARALLELISM": "false",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "TRANSFORMERS_VERBOSITY": "error",
+    "KINETO_LOG_LEVEL": "99",  # torch's profiler, which counts allocations, would report every start
+}
+"""Of a process that measures."""
+
+OPENMP = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
+"""Those that decide about speed and are read when OpenMP is loaded."""
+
+
+def measured_with(threads: int) -> dict[str, Any]:
+    """What the manifest says of the process that measured: its threads, OpenMP's variables, and the allocator's."""
+    return {
+        "threads": threads,
+        "environment": {name: os.environ.get(name, ENVIRONMENT[name]) for name in OPENMP},
+        "allocator": "keeps freed blocks, one arena",
+    }
+
+
+def of_folder(folder: Path, manifest: str = "paretune.json") -> Mapping[str, Any]:
+    """What a winner's manifest says of the process; empty where it says nothing, or is none: loading says why."""
+    try:
+        found = json.loads((folder / manifest).read_text())["process"]
+        return found if isinstance(found, dict) else {}
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+
+
+def set_environment(process: Mapping[str, Any]) -> None:
+    """Set what OpenMP reads, where it is not loaded yet; else one log line names what differs and where to set it."""
+    wanted = {str(name): str(value) for name, value in process.get("environment", {}).items() if name in OPENMP}
+    different = {name: value for name, value in wanted.items() if os.environ.get(name) != value}
+    if different and _openmp_is_loaded():
+        _say(
+            "this model was measured with other settings of OpenMP, which was loaded before it and may be slower: "
+            f"start the process with {' '.join(f'{name}={value}' for name, value in different.items())}, "
+            "or call objectives.load before torch is imported"
+        )
+        return
+    os.environ.update(different)
+
+
+def set_threads(process: Mapping[str, Any]) -> None:
+    """Let torch use as many threads as were measured, and the allocator keep what is freed; imports torch."""
+    import torch
+
+    threads = process.get("threads")
+    if not isinstance(threads, int) or threads < 1:
+        return
+    there = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if there < threads:
+        _say(f"this model was measured with {threads} threads, this process may run on {there} cores: it may be slower")
+    torch.set_num_threads(min(threads, there))
+    heap.one_arena()
+    heap.keep_freed()
+
+
+def _openmp_is_loaded() -> bool:
+    """Whether a runtime of OpenMP is in this process already; where one cannot look, whether torch is."""
+    try:
+        mapped = Path("/proc/self/maps").read_text()
+    except OSError:
+        return "torch" in sys.modules
+    return any(name in mapped for name in ("libgomp", "libiomp", "libomp"))
+
+
+@cache
+def _say(text: str) -> None:
+    """Once in a process."""
+    log.warning(text)

@@ -1,0 +1,97 @@
+"""What a model has beside its weights, and a model that was built anew from its description has otherwise.
+
+A block derives more from its config than the shapes of its tensors: scales, windows, kinds of attention, tables of
+frequencies. Whatever of that came out otherwise when the model is built again is kept by name, so that nobody has to
+know which attributes matter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from objectives.errors import Unsupported
+from objectives.packing.embedding import Int8Embedding
+from objectives.packing.linear import PackedLinear
+
+_OF_ALL_MODULES = frozenset(vars(nn.Module())) | {"_is_hf_initialized"}
+_Scalar = (bool, int, float, str, type(None))
+
+
+def differences(measured: nn.Module, rebuilt: nn.Module) -> tuple[dict[str, dict[str, Any]], dict[str, Tensor]]:
+    """Plain attributes by module, and buffers that are not saved with the weights, that ``rebuilt`` has otherwise.
+
+    Raises Unsupported where a module is missing, of another class, or has a function or tensor of its own that cannot
+    be written down.
+    """
+    attributes: dict[str, dict[str, Any]] = {}
+    buffers: dict[str, Tensor] = {}
+    others = dict(rebuilt.named_modules())
+    for name, module in measured.named_modules():
+        other = others.pop(name, None)
+        if type(other) is not type(module):
+            raise Unsupported(
+                f"{name or 'the model'}: built again it is {_kind(other)}, measured was {_kind(module)}; "
+                "such a model cannot be written to a folder"
+            )
+        if isinstance(module, (PackedLinear, Int8Embedding)):
+            continue  # the manifest says all of them
+        own = dict(_changed(name, module, other))
+        if own:
+            attributes[name] = own
+        buffers |= {
+            f"{name}.{key}" if name else key: buffer.contiguous().clone()
+            for key, buffer in module.named_buffers(recurse=False)
+            if key in module._non_persistent_buffers_set and not _same(buffer, getattr(other, key, None))
+        }
+    if others:
+        raise Unsupported(f"{next(iter(others))}: built again the model has it, measured it had none")
+    return attributes, buffers
+
+
+def set_attributes_(module: nn.Module, attributes: Mapping[str, Mapping[str, Any]]) -> None:
+    """Give the modules of ``module`` what :func:`differences` found."""
+    for name, own in attributes.items():
+        part = module.get_submodule(name)
+        for key, value in own.items():
+            there = getattr(part, key, None)
+            setattr(part, key, tuple(value) if isinstance(there, tuple) else value)
+
+
+def _changed(name: str, module: nn.Module, other: Any) -> Iterator[tuple[str, Any]]:
+    for key, value in vars(module).items():
+        if key in _OF_ALL_MODULES:
+            continue
+        there = vars(other).get(key)
+        if _is_plain(value):
+            if key not in vars(other) or not _same(value, there):
+                yield key, value
+        elif (isinstance(value, Tensor) or callable(value)) and not _same(value, there):
+            raise Unsupported(f"{name}.{key}: built again it differs, and cannot be written to a folder")
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, (list, tuple)):
+        return all(_is_plain(one) for one in value)
+    if isinstance(value, dict):
+        return all(isinstance(key, str) and _is_plain(one) for key, one in value.items())
+    return isinstance(value, _Scalar)
+
+
+def _same(value: Any, other: Any) -> bool:
+    if isinstance(value, Tensor):
+        return isinstance(other, Tensor) and value.dtype == other.dtype and torch.equal(value, other)
+    if callable(value):
+        return _named(value) == _named(other)
+    return type(value) is type(other) and (value == other or value != value)
+
+
+def _named(function: Any) -> str:
+    return getattr(function, "__qualname__", type(function).__qualname__)
+
+
+def _kind(module: Any) -> str:
+    return "absent" if module is None else f"a {type(module).__name__}"

@@ -1,0 +1,199 @@
+"""What the loaders of transformers find in a winner's folder: a plain checkpoint with equal answers, or a refusal.
+
+A folder whose linears are packed, or whose blocks differ in their widths, has no config that says so: transformers
+would load what it can name, initialise the rest and answer nonsense. Such a folder is *closed*: its config.json is a
+stub that no class of transformers opens, the config stands in ``paretune_config.json`` and the weights in
+``paretune.safetensors``. Whether a folder can be *plain* instead is not looked up but tried: the class is built from a
+config, names and shapes are compared, then it is loaded by ``from_pretrained`` and asked.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+import transformers
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
+
+from objectives.canonical import canonicalize_
+from objectives.content import sha256
+from objectives.devices.cpu import Cpu
+from objectives.export_check import answers, differing
+from objectives.families import Stack
+from objectives.models import LoadedModel, auto_class
+from objectives.packing.fp32 import Fp32Linear
+
+MANIFEST = "paretune.json"
+CONFIG = "config.json"
+OWN_CONFIG = "paretune_config.json"
+PLAIN_WEIGHTS = "model.safetensors"
+OWN_WEIGHTS = "paretune.safetensors"
+HINT = "paretune: open this folder with objectives.load(folder)"
+
+_STUB = {
+    "model_type": HINT,  # what AutoConfig, and so every Auto class, names and refuses
+    "transformers_weights": HINT,  # what a class called by its own name refuses: no name of a file
+    "quantization_config": {"quant_method": HINT},  # what other servers read
+}
+
+
+def close_(folder: Path) -> None:
+    """Write the config.json that stock loaders refuse, with the way out in their message."""
+    (folder / CONFIG).write_text(json.dumps(_STUB, indent=1) + "\n")
+
+
+def publish_(folder: Path, model: LoadedModel, ids: Tensor) -> bool:
+    """Make the closed ``folder`` of ``model`` a plain checkpoint, where one answers ``ids`` [rows, tokens] bit by bit
+    alike; returns whether it is one now.
+    """
+    tensors = load_file(folder / OWN_WEIGHTS)
+    config = _expressed(model, tensors)
+    if config is None:
+        return False
+    stock = _built(config, model)
+    transposed = sorted(name for name in tensors if _is_transposed(stock, name))
+    for name in transposed:
+        tensors[name] = tensors[name].t().contiguous()
+    wide = any(isinstance(module, Fp32Linear) for module in model.module.modules())
+    config.dtype, config.architectures = torch.float32 if wide else torch.bfloat16, [type(model.module).__name__]
+    with TemporaryDirectory(dir=folder) as temporary:
+        trial = Path(temporary)
+        config.to_json_file(trial / CONFIG)
+        if (folder / "generation_config.json").is_file():
+            shutil.copy(folder / "generation_config.json", trial)
+        save_file(tensors, trial / PLAIN_WEIGHTS, metadata={"format": "pt"})
+        if not _answers_alike(trial, model, ids, config.dtype):
+            return False
+        for name in (CONFIG, PLAIN_WEIGHTS):
+            (trial / name).chmod((folder / OWN_CONFIG).stat().st_mode)
+            (trial / name).rename(folder / name)
+    (folder / OWN_WEIGHTS).unlink()
+    manifest = json.loads((folder / MANIFEST).read_text())
+    hashes = {name: digest for name, digest in manifest["sha256"].items() if name != OWN_WEIGHTS}
+    hashes |= {name: sha256(folder / name) for name in (CONFIG, PLAIN_WEIGHTS)}
+    (folder / MANIFEST).write_text(
+        json.dumps({**manifest, "plain": True, "transposed": transposed, "sha256": hashes}, indent=1)
+    )
+    return True
+
+
+def _answers_alike(folder: Path, model: LoadedModel, ids: Tensor, dtype: torch.dtype) -> bool:
+    """Whether ``from_pretrained`` takes every tensor of ``folder``, leaves none out and answers bit by bit alike, once
+    its linears have the form of ours.
+    """
+    transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    try:
+        module, info = auto_class(model.head).from_pretrained(
+            folder, dtype=dtype, local_files_only=True, trust_remote_code=False, output_loading_info=True
+        )
+        if any(info.get(kind) for kind in ("missing_keys", "unexpected_keys", "mismatched_keys")):
+            return False
+        stock = canonicalize_(
+            LoadedModel(module.eval().requires_grad_(False), model.tokenizer, model.head, row=model.row)
+        )
+        if dtype == torch.float32:
+            for name, part in list(module.named_modules()):
+                if isinstance(part, nn.Linear):
+                    module.set_submodule(name, Fp32Linear.from_linear(part))
+        Cpu().place_(stock)
+        module.set_attn_implementation(model.module.config._attn_implementation)
+        return differing(answers(stock, ids), answers(model, ids)) is None
+    except Exception:  # whatever a class of transformers objects to: then the folder is none of its checkpoints
+        return False
+
+
+def _expressed(model: LoadedModel, tensors: Mapping[str, Tensor]) -> Any:
+    """A config whose class has exactly ``tensors``, by name and shape; None where no change of fields gives one."""
+    config = copy.deepcopy(model.module.config)
+    wrong = _mismatches(config, model, tensors)
+    if wrong is None:
+        return None
+    for changes in _changes(model, config) if wrong else ():
+        changed = _with(config, changes)
+        left = None if changed is None else _mismatches(changed, model, tensors)
+        if left is not None and len(left) < len(wrong):
+            config, wrong = changed, left
+        if not wrong:
+            break
+    return None if wrong else config
+
+
+def _with(config: Any, changes: Mapping[str, Any]) -> Any:
+    """A copy with other fields; None where one of them takes no such value."""
+    changed = copy.deepcopy(config)
+    try:
+        for name, value in changes.items():
+            setattr(changed, name, value)
+    except Exception:  # configs check in many ways
+        return None
+    return changed
+
+
+def _changes(model: LoadedModel, dense: Any) -> Iterator[dict[str, Any]]:
+    """Fields that may say what all blocks of a stack lost alike, likely ones first; empty where blocks differ."""
+    whole = canonicalize_(LoadedModel(_built(dense, model), None, model.head, row=model.row))
+    for stack in model.family.stacks:
+        before = whole.block(f"{stack.layers}.0")
+        after = [model.block(f"{stack.layers}.{index}") for index in model.layers_of(stack)]
+        for unit, *own in zip(before.units, *(block.units for block in after), strict=True):
+            counts = {kept.count for kept in own}
+            if counts == {unit.count}:
+                continue
+            if len(counts) > 1:
+                return
+            yield from (
+                _heads(stack, dense, before.head_dim, unit.count, counts.pop())
+                if unit.kind == "attention"
+                else _fields(dense, unit.count * unit.width, counts.pop() * unit.width)
+            )
+
+
+def _heads(stack: Stack, config: Any, head_dim: int, count: int, kept: int) -> Iterator[dict[str, Any]]:
+    names = [name for name in (stack.heads, "num_key_value_heads") if isinstance(getattr(config, name, None), int)]
+    fewer = {name: getattr(config, name) * kept // count for name in names}
+    yield {**fewer, "head_dim": head_dim}
+    yield fewer
+
+
+def _fields(config: Any, width: int, kept: int) -> Iterator[dict[str, Any]]:
+    """Any field that holds the width, whatever it is called; then those that hold nothing."""
+    for wanted in (width, None):
+        for name, value in vars(config).items():
+            if value == wanted and not isinstance(value, bool) and not name.startswith("_"):
+                yield {name: kept}
+
+
+def _mismatches(config: Any, model: LoadedModel, tensors: Mapping[str, Tensor]) -> list[str] | None:
+    """Names whose shapes differ; None where the class cannot be built, or has not these names at all."""
+    try:
+        stock = _built(config, model)
+    except Exception:  # configs and classes refuse in many ways
+        return None
+    wanted = stock.state_dict()
+    if tensors.keys() - wanted.keys():
+        return None
+    return [
+        name
+        for name, tensor in tensors.items()
+        if (tensor.t() if _is_transposed(stock, name) else tensor).shape != wanted[name].shape
+    ]
+
+
+def _built(config: Any, model: LoadedModel) -> nn.Module:
+    """The class of transformers that ``config`` describes, without values."""
+    with torch.device("meta"):
+        module: nn.Module = auto_class(model.head).from_config(copy.deepcopy(config))
+    return module
+
+
+def _is_transposed(stock: nn.Module, name: str) -> bool:
+    owner, _, leaf = name.rpartition(".")
+    return leaf == "weight" and isinstance(stock.get_submodule(owner), Conv1D)
