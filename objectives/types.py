@@ -40,6 +40,36 @@ Scheme = Literal["w8a8", "weight_only", "fp8"]
 capability 8.9). Below 8 bits only weights are rounded."""
 
 
+Side = Literal["encoder", "decoder"]
+"""Which half of an encoder-decoder reads a sequence; decoders and encoders have one half."""
+
+
+@dataclass(frozen=True)
+class Span:
+    """The tokens of one sequence that a model must be able to hold: ``parts`` added up, which ``settings`` ask for."""
+
+    settings: tuple[str, ...]
+    parts: tuple[int, ...]
+    side: Side = "decoder"
+
+    @property
+    def tokens(self) -> int:
+        """All of them."""
+        return sum(self.parts)
+
+
+@runtime_checkable
+class Bounded(Protocol):
+    """A workload or task that says how long the sequences are that it reads and writes.
+
+    One that does not is taken as it is: what a model cannot hold shows when it runs.
+    """
+
+    @property
+    def spans(self) -> Sequence[Span]:
+        """One for every kind of sequence; ``settings`` are names of its own fields."""
+
+
 class Reason(StrEnum):
     """Why a trial has no measurement."""
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import ConfigDict, Field, InstanceOf
@@ -16,7 +17,7 @@ from pydantic.dataclasses import dataclass as settings
 
 from objectives.errors import ModelError
 from objectives.tasks.parts import unique
-from objectives.types import Head, Score, Task
+from objectives.types import Bounded, Head, Score, Span, Task
 
 if TYPE_CHECKING:
     from objectives.calibration import Domains as Batches
@@ -38,6 +39,17 @@ class Domains:
         if len(set(heads.values())) > 1:
             raise ModelError(f"task: its domains drive different kinds of model: {heads}")
         return next(iter(heads.values()))
+
+    @property
+    def spans(self) -> tuple[Span, ...]:
+        """See ``objectives.types.Bounded``: those of every task that says its own."""
+        return tuple(
+            replace(span, settings=tuple(f"{key}.{name}.{setting}" for setting in span.settings))
+            for key, tasks in (("served", self.served), ("unseen", self.unseen))
+            for name, task in tasks.items()
+            if isinstance(task, Bounded)
+            for span in task.spans
+        )
 
     def calibration(self, model: LoadedModel) -> Batches:
         """See ``objectives.types.Task``: rows of every served domain."""

@@ -20,7 +20,7 @@ from objectives.errors import ModelError
 from objectives.settings import Count
 from objectives.tasks.corpora import Corpus, Document
 from objectives.tasks.parts import batches, merged, unique
-from objectives.types import Head, Score
+from objectives.types import Head, Score, Span
 
 if TYPE_CHECKING:
     import torch
@@ -50,6 +50,11 @@ class LanguageModeling:
     def head(self) -> Head:
         """Scores decoders."""
         return "causal_lm"
+
+    @property
+    def spans(self) -> tuple[Span, ...]:
+        """See ``objectives.types.Bounded``."""
+        return (Span(("tokens",), (self.tokens,)),)
 
     def calibration(self, model: LoadedModel) -> Domains:
         """See ``objectives.types.Task``."""

@@ -19,7 +19,7 @@ from objectives.errors import ModelError
 from objectives.settings import Count
 from objectives.tasks.corpora import Corpus, Document
 from objectives.tasks.parts import batches, merged, unique
-from objectives.types import Head, Score
+from objectives.types import Head, Score, Span
 
 if TYPE_CHECKING:
     import torch
@@ -52,6 +52,11 @@ class Retrieval:
     def head(self) -> Head:
         """Scores encoders."""
         return "encoder"
+
+    @property
+    def spans(self) -> tuple[Span, ...]:
+        """See ``objectives.types.Bounded``."""
+        return (Span(("tokens",), (self.tokens,), "encoder"),)
 
     def calibration(self, model: LoadedModel) -> Domains:
         """See ``objectives.types.Task``: documents and summaries, as both are embedded."""
