@@ -282,15 +282,6 @@ def _hashed(files: Sequence[Path]) -> str:
     return digest.hexdigest()
 
 
-def _hashed(files: Sequence[Path]) -> str:
-    digest = hashlib.sha256()
-    for file in files:
-        with file.open("rb") as stream:
-            while chunk := stream.read(1 << 22):
-                digest.update(chunk)
-    return digest.hexdigest()
-
-
 def pad_(tokenizer: Any) -> None:
     """Give a tokenizer without a padding token one of those it has: batches need one, and masks hide it."""
     if tokenizer.pad_token is None:

@@ -124,6 +124,7 @@ class Score:
     the examples. ``strata``: how many of them each domain has, in order, where there are several. ``link``: how the
     mean example of a domain becomes its accuracy: as it is, or exp(-mean); the accuracy is the mean over domains.
     ``total``: of all examples, where only some were scored; then ``ids`` names these, and ``accuracy`` is an estimate.
+    ``chance``: the accuracy that takes no model, by guessing; None where nobody says.
     """
 
     accuracy: float
@@ -134,6 +135,7 @@ class Score:
     strata: tuple[int, ...] = ()
     link: Literal["mean", "exp_minus_mean"] = "mean"
     total: int | None = None
+    chance: float | None = None
 
 
 @dataclass(frozen=True)
@@ -497,6 +499,12 @@ class Device(Protocol):
     @property
     def name(self) -> str:
         """``cpu`` or ``cuda``; the torch device type."""
+
+    def absent(self) -> str | None:
+        """Why it is not here, in a line that names the setting; None where it is. Imports no torch."""
+
+    def total_memory(self) -> int | None:
+        """Bytes that a run can never exceed; None where that is not known. Imports no torch."""
 
     def start(self) -> None:
         """Set up the evaluating process; raises Unsupported when the device is not there."""

@@ -33,8 +33,9 @@ def refuse_quantised(folder: Path, config: Config) -> None:
         settings = read_json(folder / file)
     if not settings:
         return
-    said = settings if isinstance(settings, Mapping) else {}
-    said = said.get("quantization") if isinstance(said.get("quantization"), Mapping) else said
+    said: Mapping[str, Any] = settings if isinstance(settings, Mapping) else {}
+    inner = said.get("quantization")
+    said = inner if isinstance(inner, Mapping) else said
     method = next((said[key] for key in ("quant_method", "quant_algo", "quant_type") if said.get(key)), None)
     bits = _bits(said, str(method or ""))
     words = ", ".join([str(method or file or "quantization_config"), *([f"{bits} bits"] if bits else [])])

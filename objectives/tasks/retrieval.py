@@ -7,6 +7,7 @@ but stay among what can be found.
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Literal
@@ -69,7 +70,10 @@ class Retrieval:
         return merged(list(self.parts(model, range(len(self._pairs()) - self.calibration_pairs))))
 
     def parts(self, model: Runner, order: Sequence[int]) -> Iterator[Score]:
-        """See ``objectives.types.Divisible``: all that may be found is embedded first, then queries as they come."""
+        """See ``objectives.types.Divisible``: all that may be found is embedded first, then queries as they come.
+
+        A query whose similarities are not all finite has no nearest text: its example is NaN.
+        """
         pairs = self._pairs()
         queries, answers = [pair.summary or "" for pair in pairs], [pair.text for pair in pairs]
         if self.query == "document":
@@ -78,9 +82,12 @@ class Retrieval:
         ids = unique(pair.id for pair in pairs[self.calibration_pairs :])
         for chosen in batches(order, _QUERIES):
             places = [self.calibration_pairs + index for index in chosen]
-            nearest = (self._embed(model, [queries[place] for place in places]) @ found_among.t()).argmax(dim=1)
-            hits = [float(found == place) for found, place in zip(nearest.tolist(), places)]
-            yield Score(float(np.mean(hits)), 0.0, tuple(hits), ids=tuple(ids[index] for index in chosen))
+            similarity = self._embed(model, [queries[place] for place in places]) @ found_among.t()
+            nearest, is_known = similarity.argmax(dim=1), similarity.isfinite().all(dim=1)
+            rows = zip(nearest.tolist(), places, is_known.tolist())
+            hits = [float(found == place) if known else math.nan for found, place, known in rows]
+            names = tuple(ids[index] for index in chosen)
+            yield Score(float(np.mean(hits)), 0.0, tuple(hits), ids=names, chance=1 / len(pairs))
 
     def _pairs(self) -> list[Document]:
         documents: Sequence[Document] = self.corpus.documents()
