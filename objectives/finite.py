@@ -29,8 +29,8 @@ def number(value: Any) -> float | None:
     item = getattr(value, "item", None)  # a tensor or an array of one element
     if item is None or getattr(value, "ndim", 1) != 0:
         return None
-    inner = item()
-    return float(inner) if isinstance(inner, Real) and not isinstance(inner, bool) else None
+    inner: Any = item()
+    return None if type(inner) is bool or not isinstance(inner, Real) else float(inner)
 
 
 def checked(score: Any, runner: Runner) -> Score:

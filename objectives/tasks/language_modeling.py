@@ -19,7 +19,7 @@ from pydantic.dataclasses import dataclass as settings
 from objectives.errors import ModelError
 from objectives.settings import Count
 from objectives.tasks.corpora import Corpus, Document
-from objectives.tasks.parts import batches, merged, unique
+from objectives.tasks.parts import batches, merged, require_rows, unique
 from objectives.types import Head, Score, Span
 
 if TYPE_CHECKING:
@@ -105,6 +105,7 @@ class LanguageModeling:
         for document in documents:
             ids = model.tokenizer(document.text, truncation=True, max_length=self.tokens)["input_ids"]
             if len(ids) == self.tokens:
+                require_rows(model, max(ids))
                 rows.append((document.id, ids))
             if len(rows) == wanted:
                 break

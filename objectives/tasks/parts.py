@@ -9,7 +9,8 @@ from itertools import chain, count
 
 import numpy as np
 
-from objectives.types import Score
+from objectives.errors import Unsupported
+from objectives.types import Runner, Score
 
 
 def merged(parts: Sequence[Score]) -> Score:
@@ -43,6 +44,16 @@ def geometric_mean(values: Sequence[float], weights: Sequence[float] | None = No
     if min(values) <= 0:
         return float(np.average(values, weights=weights))
     return math.exp(float(np.average(np.log(values), weights=weights)))
+
+
+def require_rows(model: Runner, highest: int) -> None:
+    """Raises Unsupported for a token of a text whose id, the ``highest`` of all, has no row in the embedding."""
+    if highest >= model.vocabulary:
+        token = model.tokenizer.convert_ids_to_tokens(highest)
+        raise Unsupported(
+            f"task: a text holds the token {token!r} (id {highest}), the model embeds {model.vocabulary} tokens; "
+            "give the tokenizer that was saved with this model"
+        )
 
 
 def batches(order: Sequence[int], size: int) -> Iterator[Sequence[int]]:

@@ -19,7 +19,7 @@ from pydantic.dataclasses import dataclass as settings
 from objectives.errors import ModelError
 from objectives.settings import Count
 from objectives.tasks.corpora import Corpus, Document
-from objectives.tasks.parts import batches, merged, unique
+from objectives.tasks.parts import batches, merged, require_rows, unique
 from objectives.types import Head, Score, Span
 
 if TYPE_CHECKING:
@@ -118,6 +118,7 @@ def embed(model: Runner, texts: Sequence[str], tokens: int) -> torch.Tensor:
     from torch.nn.functional import normalize
 
     batch = model.tokenizer(list(texts), truncation=True, max_length=tokens, padding=True, return_tensors="pt")
+    require_rows(model, int(batch["input_ids"].max()))
     batch = batch.to(model.device)
     hidden = model.encode(batch["input_ids"], batch["attention_mask"]).float()
     mask = batch["attention_mask"].unsqueeze(2)
