@@ -64,7 +64,7 @@ def test_a_weight_that_is_no_number_gives_no_accuracy_and_is_named(
 ) -> None:
     model = damaged(family, value)
     score = task_of(family).evaluate(model)
-    with pytest.raises(NotFinite, match="^accuracy.* not finite: the model's .* holds NaN or infinity$") as caught:
+    with pytest.raises(NotFinite, match=r"^accuracy.* not finite: the model's .* holds NaN or infinity$") as caught:
         checked(score, model)
     assert WEIGHTS[family] in str(caught.value)
 
@@ -97,7 +97,7 @@ def test_every_number_of_a_score_is_looked_at(tiny: Tiny, field: str, named: str
 
 @pytest.mark.parametrize("value", [None, True, "0.5", [0.5], 1 + 0j, 1.2, 73.0, -0.1, np.array([0.5, 0.5])])
 def test_what_is_no_accuracy_is_refused(tiny: Tiny, value: Any) -> None:
-    with pytest.raises(Unsupported, match="^task: "):
+    with pytest.raises(Unsupported, match=r"^task: "):
         checked(replace(GOOD, accuracy=value), tiny("llama"))
 
 
