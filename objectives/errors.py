@@ -3,6 +3,7 @@
 ObjectiveError
 ├── ModelError     a checkpoint is missing, incomplete, foreign or unsafe
 ├── AssetError     a fetched model or data set is missing or damaged (objectives.assets)
+├── NotFinite      a score or a measurement is NaN or infinite: the trial fails with that reason
 └── Unsupported    this candidate cannot be built or run here: the trial fails with that reason
     └── NoKernel   ... because of a layer's shape: that layer stays in 16 bits
 MemoryError
@@ -18,6 +19,10 @@ class ObjectiveError(Exception):
 
 class ModelError(ObjectiveError):
     """The model cannot be loaded as asked; names the file or folder and what was expected."""
+
+
+class NotFinite(ObjectiveError):
+    """What had to be a number is NaN or infinite; names it."""
 
 
 class Unsupported(ObjectiveError):

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from objectives.ahead import Ahead
-from objectives.errors import DoesNotFit, ModelError, Unsupported
+from objectives.errors import DoesNotFit, ModelError, NotFinite, Unsupported
 from objectives.measuring.bench import Ran, Reference
 from objectives.measuring.fingerprint import fingerprint
 from objectives.measuring.footprint import Footprint
@@ -86,6 +86,8 @@ class Evaluator:
             return self._measure(candidate, gate)
         except Unsupported as error:
             return Failure(Reason.UNSUPPORTED, str(error))
+        except NotFinite as error:
+            return Failure(Reason.NOT_FINITE, str(error))
         except torch.linalg.LinAlgError as error:  # type: ignore[attr-defined]
             text = "a matrix of this recipe has no inverse: more calibration rows, damping or ridge would give it one"
             return Failure(Reason.UNSUPPORTED, f"{text} ({str(error).splitlines()[0]})")
@@ -208,6 +210,8 @@ class Evaluator:
         baseline, score = self._scorer.baseline(), self._scorer.estimated(scored.score)
         found = {"accuracy": score.accuracy, "accuracy_stderr": score.stderr}
         found["examples"] = float(len(score.examples))
+        if score.chance is not None:
+            found["chance"] = score.chance
         if score.total is None:
             found |= score.extra
             difference = paired_difference(score, baseline)

@@ -99,6 +99,7 @@ CONDITIONS: Mapping[str, Metric] = _metrics(
         "speedup.trial", "", True, "speed-up that the trial itself measured, where another measurement confirmed it"
     ),
     Metric("floor", "", True, "accuracy floor that the verdict speaks of"),
+    Metric("chance", "", True, "accuracy that guessing would reach"),
     Metric("examples", "", True, "examples that were scored"),
     Metric(
         "accuracy_interval.low", "", True, "lower end of what the accuracy on all examples may be, whenever looked at"

@@ -11,10 +11,11 @@ import copy
 import hashlib
 import json
 import logging
-import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,9 @@ from objectives.anatomy import Family, Stack
 from objectives.blocks import Block
 from objectives.errors import ModelError, Unsupported
 from objectives.families import asks_to_prune, described, family_of, relative, undescribed
+from objectives.inspection import Inspection, inspect, inspect_folder
+from objectives.inspection.folders import ASSET, cached_folder, hub_answers, is_offline, local_folder, require_hub
+from objectives.inspection.weights import read_headers
 from objectives.settings import FORBID, Name
 from objectives.types import Device, Head, Lap, Memory, Workload
 
@@ -31,8 +35,11 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
-ASSET = "asset:"
-_TOKENIZERS = ("tokenizer.json", "vocab.txt", "tokenizer.model", "vocab.json", "spiece.model", "source.spm")
+_POOLER = re.compile(r"(^|\.)pooler\.")
+_COMPUTED = re.compile(
+    r"\.(inv_freq|masked_bias|attn\.bias|attention\.bias|position_ids|embed_positions|rotary_emb\.\w+)$"
+)
+"""Tables that old checkpoints store and that models now compute."""
 
 
 @dataclass(frozen=True)
@@ -257,19 +264,24 @@ class Checkpoint:
             return None
         return undescribed(model_type, fields)
 
+    def inspect(self) -> Inspection | None:
+        """What its files say, without torch and before a weight is read; None while nothing is here yet.
+
+        Raises ObjectiveError for what is missing, foreign, damaged, or not for ``head``.
+        """
+        return inspect(self.path, self.head, self.revision)
+
     def folder(self) -> Path:
         """The local folder with the files; downloads a hub id. Raises ModelError."""
+        found = local_folder(self.path)
+        if found is not None:
+            return found
         if self.path.startswith(ASSET):
-            return _asset_folder(self.path.removeprefix(ASSET))
-        local = Path(self.path).expanduser()
-        if local.is_dir():
-            return local
-        if local.is_absolute() or self.path.startswith((".", "~")) or self.path.count("/") > 1:
-            raise ModelError(f"model.path: directory {self.path} not found (working directory {Path.cwd()})")
+            return _built_asset(self.path.removeprefix(ASSET))
         return _hub_folder(self.path, self.revision)
 
     def load(self) -> LoadedModel:
-        """Load in bfloat16 on the CPU, every weight accounted for. Raises ModelError."""
+        """Load in bfloat16 on the CPU, every weight accounted for. Raises ObjectiveError."""
         import torch
         import transformers
 
@@ -279,7 +291,7 @@ class Checkpoint:
         for name in ("torchao", "torch.utils._pytree"):  # that torchao, where it is there, has no CUDA here
             logging.getLogger(name).setLevel(logging.ERROR)
         folder = self.folder()
-        _require_files(folder)
+        inspect_folder(folder, self.head)
         try:
             module, info = auto_class(self.head).from_pretrained(
                 folder,
@@ -288,18 +300,18 @@ class Checkpoint:
                 trust_remote_code=False,
                 local_files_only=True,
                 output_loading_info=True,
+                **_without_pooler(folder, self.head),
             )
             tokenizer = transformers.AutoTokenizer.from_pretrained(
                 folder, trust_remote_code=False, local_files_only=True
             )
         except Exception as error:  # transformers raises many types, some without a file name
             raise ModelError(f"model.path: cannot load {folder}: {_first_line(error)}") from error
-        _require_keys(folder, info)
-        model = LoadedModel(
-            module.eval().requires_grad_(False), tokenizer, self.head, row=self.row(module.config.model_type)
-        )
-        _require_vocabulary(folder, model)
-        return canonicalize_(model)
+        _require_keys(folder, module, info)
+        _require_rows(folder, tokenizer, module.get_input_embeddings().weight.shape[0])
+        pad_(tokenizer)
+        row = self.row(module.config.model_type)
+        return canonicalize_(LoadedModel(module.eval().requires_grad_(False), tokenizer, self.head, row=row))
 
     def weights_hash(self) -> str:
         """SHA-256 over the safetensors files, in name order."""
@@ -319,7 +331,32 @@ def _hashed(files: Sequence[Path]) -> str:
     return digest.hexdigest()
 
 
-def _asset_folder(name: str) -> Path:
+def pad_(tokenizer: Any) -> None:
+    """Give a tokenizer without a padding token one of those it has: batches need one, and masks hide it."""
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = next(
+            (token for token in (tokenizer.eos_token, tokenizer.unk_token, tokenizer.bos_token) if token is not None),
+            tokenizer.convert_ids_to_tokens(0),
+        )
+
+
+def without_pooler(model_class: Any) -> dict[str, bool]:
+    """What makes ``model_class`` leave out its pooler, where it can."""
+    known = signature(model_class.__init__).parameters
+    return {"add_pooling_layer": False} if "add_pooling_layer" in known else {}
+
+
+def _without_pooler(folder: Path, head: Head) -> dict[str, bool]:
+    """Arguments for a model whose weights have no pooler: nothing here reads one, so none is made up."""
+    import transformers
+
+    if head != "encoder" or any(_POOLER.search(name) for name in read_headers(folder)):
+        return {}
+    config = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+    return without_pooler(transformers.AutoModel._model_mapping[type(config)])
+
+
+def _built_asset(name: str) -> Path:
     from objectives import assets
 
     try:
@@ -329,13 +366,14 @@ def _asset_folder(name: str) -> Path:
 
 
 def _hub_folder(hub_id: str, revision: str | None) -> Path:
-    """Download (or find in the hub's cache) the files a checkpoint needs."""
+    """Download (or find in the hub's cache) the files a checkpoint needs. Raises ModelError, at once where offline."""
     from huggingface_hub import snapshot_download
 
-    if os.environ.get("HF_HUB_OFFLINE", "") in {"", "0"}:
-        hint = "the hub could not be reached; set HF_HUB_OFFLINE=1 to use only its cache"
-    else:
-        hint = "HF_HUB_OFFLINE is set and the hub's cache does not hold it"
+    kept = cached_folder(hub_id, revision)
+    if kept is None:
+        require_hub(hub_id)
+    elif is_offline() or not hub_answers():
+        return kept
     try:
         return Path(
             snapshot_download(
@@ -346,33 +384,49 @@ def _hub_folder(hub_id: str, revision: str | None) -> Path:
             )
         )
     except Exception as error:
-        raise ModelError(f"model.path: {hub_id} is no local directory, and {hint}") from error
-
-
-def _require_files(folder: Path) -> None:
-    if not (folder / "config.json").is_file():
-        raise ModelError(f"model.path: {folder} has no config.json")
-    if not any(folder.glob("*.safetensors")):
         raise ModelError(
-            f"model.path: {folder} has no *.safetensors; pickled weights are not loaded. "
-            "Convert with model.save_pretrained(folder) where you trust the file."
+            f"model.path: {hub_id} is no local directory (working directory {Path.cwd()}), and the hub does not give "
+            f"it: {_first_line(error)}"
+        ) from error
+
+
+def _require_keys(folder: Path, module: nn.Module, info: Mapping[str, Any]) -> None:
+    """Raises ModelError for weights that the model lacks, or that it has a place for and does not read."""
+    missing = [key for key in map(str, info.get("missing_keys", ())) if not _POOLER.search(key)]
+    wrong = {"missing keys": missing, "mismatched keys": map(_key, info.get("mismatched_keys", ()))}
+    wrong["unexpected keys"] = [key for key in map(str, info.get("unexpected_keys", ())) if _is_read(module, key)]
+    for kind, keys in wrong.items():
+        found = sorted(keys)
+        if found:
+            shown = ", ".join(found[:3]) + (f" and {len(found) - 3} more" if len(found) > 3 else "")
+            raise ModelError(f"model.path: {folder} has {kind}: {shown}")
+
+
+def _key(mismatched: Any) -> str:
+    """Its name; transformers tells the shapes beside it."""
+    return str(mismatched if isinstance(mismatched, str) else mismatched[0])
+
+
+def _is_read(module: nn.Module, key: str) -> bool:
+    """Whether a weight that was left over lies inside a stack of blocks, where nothing may be left over.
+
+    Heads of other tasks, poolers and tables that are computed lie outside of them, or are named in ``_COMPUTED``.
+    """
+    if _COMPUTED.search(key):
+        return False
+    from torch import nn
+
+    stacks = [name.rpartition(".")[2] for name, child in module.named_modules() if isinstance(child, nn.ModuleList)]
+    return any(re.search(rf"(^|\.){re.escape(name)}\.\d+\.", key) for name in stacks if name)
+
+
+def _require_rows(folder: Path, tokenizer: Any, rows: int) -> None:
+    """Raises ModelError where the tokenizer's own vocabulary has ids without a row; added tokens may never be used."""
+    if tokenizer.vocab_size > rows:
+        raise ModelError(
+            f"model.path: {folder}: the tokenizer has {tokenizer.vocab_size} tokens, the embedding {rows} rows; "
+            "give the tokenizer that was saved with this model"
         )
-    if not any((folder / name).is_file() for name in _TOKENIZERS):
-        raise ModelError(f"model.path: {folder} has no tokenizer (any of {', '.join(_TOKENIZERS)})")
-
-
-def _require_keys(folder: Path, info: dict[str, Any]) -> None:
-    for kind in ("missing_keys", "mismatched_keys"):
-        keys = sorted(str(key) for key in info.get(kind, ()))
-        if keys:
-            shown = ", ".join(keys[:3]) + (f" and {len(keys) - 3} more" if len(keys) > 3 else "")
-            raise ModelError(f"model.path: {folder} has {kind.replace('_', ' ')}: {shown}")
-
-
-def _require_vocabulary(folder: Path, model: LoadedModel) -> None:
-    tokens, rows = len(model.tokenizer), model.module.get_input_embeddings().weight.shape[0]
-    if tokens > rows:
-        raise ModelError(f"model.path: {folder}: the tokenizer has {tokens} tokens, the embedding {rows} rows")
 
 
 def _first_line(error: BaseException) -> str:

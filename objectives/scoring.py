@@ -13,6 +13,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from objectives.errors import NotFinite, Unsupported
+from objectives.finite import checked
 from objectives.racing import Contest
 from objectives.recipes import Recipe, Recipes, recipe_of
 from objectives.tasks.parts import merged
@@ -36,18 +38,28 @@ class Scorer:
         self._recipes, self._problem = recipes, recipes.problem
         self._scores: dict[Recipe, Score] = {}
         self._spent: dict[Recipe, float] = {}
+        self._wrong: dict[Recipe, NotFinite | Unsupported] = {}
 
     def score(self, candidate: Candidate, gate: Gate | None = None) -> Scored:
-        """Of a candidate's model: all examples, or with ``gate`` as many as decide about its floor."""
+        """Of a candidate's model: all examples, or with ``gate`` as many as decide about its floor.
+
+        Raises NotFinite where the model or the task gives what is no number, Unsupported where it gives no score.
+        """
         recipe = recipe_of(candidate)
         known, saved = self._known(candidate)
         gate = None if self._recipes.is_dense(candidate) else gate
         if known is not None and (known.total is None or self._is_enough(known, gate)):
             self._scores[recipe] = known
             return Scored(known, 0.0, saved)
-        self._recipes.runner(candidate)  # making it is another stage
+        if recipe in self._wrong:  # whatever its workload
+            raise self._wrong[recipe]
+        runner = self._recipes.runner(candidate)  # making it is another stage
         began = time.perf_counter()
-        score = self._extended(candidate, known, gate)
+        try:
+            score = checked(self._extended(candidate, known, gate), runner)
+        except (NotFinite, Unsupported) as error:
+            self._wrong[recipe] = error
+            raise
         seconds = time.perf_counter() - began
         self._scores[recipe] = score
         self._spent[recipe] = self._spent.get(recipe, 0.0) + seconds

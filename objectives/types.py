@@ -40,6 +40,36 @@ Scheme = Literal["w8a8", "weight_only", "fp8"]
 capability 8.9). Below 8 bits only weights are rounded."""
 
 
+Side = Literal["encoder", "decoder"]
+"""Which half of an encoder-decoder reads a sequence; decoders and encoders have one half."""
+
+
+@dataclass(frozen=True)
+class Span:
+    """The tokens of one sequence that a model must be able to hold: ``parts`` added up, which ``settings`` ask for."""
+
+    settings: tuple[str, ...]
+    parts: tuple[int, ...]
+    side: Side = "decoder"
+
+    @property
+    def tokens(self) -> int:
+        """All of them."""
+        return sum(self.parts)
+
+
+@runtime_checkable
+class Bounded(Protocol):
+    """A workload or task that says how long the sequences are that it reads and writes.
+
+    One that does not is taken as it is: what a model cannot hold shows when it runs.
+    """
+
+    @property
+    def spans(self) -> Sequence[Span]:
+        """One for every kind of sequence; ``settings`` are names of its own fields."""
+
+
 class Reason(StrEnum):
     """Why a trial has no measurement."""
 
@@ -94,6 +124,7 @@ class Score:
     the examples. ``strata``: how many of them each domain has, in order, where there are several. ``link``: how the
     mean example of a domain becomes its accuracy: as it is, or exp(-mean); the accuracy is the mean over domains.
     ``total``: of all examples, where only some were scored; then ``ids`` names these, and ``accuracy`` is an estimate.
+    ``chance``: the accuracy that takes no model, by guessing; None where nobody says.
     """
 
     accuracy: float
@@ -104,6 +135,7 @@ class Score:
     strata: tuple[int, ...] = ()
     link: Literal["mean", "exp_minus_mean"] = "mean"
     total: int | None = None
+    chance: float | None = None
 
 
 @dataclass(frozen=True)
@@ -467,6 +499,12 @@ class Device(Protocol):
     @property
     def name(self) -> str:
         """``cpu`` or ``cuda``; the torch device type."""
+
+    def absent(self) -> str | None:
+        """Why it is not here, in a line that names the setting; None where it is. Imports no torch."""
+
+    def total_memory(self) -> int | None:
+        """Bytes that a run can never exceed; None where that is not known. Imports no torch."""
 
     def start(self) -> None:
         """Set up the evaluating process; raises Unsupported when the device is not there."""

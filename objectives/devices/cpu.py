@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic.dataclasses import dataclass as settings
 
 from objectives.devices import heap
-from objectives.devices.control_groups import memory_free
+from objectives.devices.control_groups import memory_free, memory_limits
 from objectives.errors import Unsupported
 from objectives.settings import FORBID, Count
 from objectives.types import Memory, Phase
@@ -41,6 +41,16 @@ class Cpu:
     def bits(self) -> frozenset[int]:
         """See ``objectives.types.Device``."""
         return frozenset({32, 16, 8, 4})
+
+    def absent(self) -> str | None:
+        """See ``objectives.types.Device``."""
+        return None
+
+    def total_memory(self) -> int | None:
+        """See ``objectives.types.Device``: RAM and swap, or what the container may use of them."""
+        fields = dict(line.split()[:2] for line in Path("/proc/meminfo").read_text().splitlines())
+        machine = 1024 * (int(fields["MemTotal:"]) + int(fields.get("SwapTotal:", 0)))
+        return min(machine, *memory_limits(), machine)
 
     def start(self) -> None:
         """Set up the process that evaluates."""

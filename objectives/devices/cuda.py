@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic.dataclasses import dataclass as settings
 
+from objectives.devices.driver import cuda_of_torch, gpus, total_memory
 from objectives.errors import Unsupported
 from objectives.settings import FORBID, Natural
 from objectives.types import Memory, Phase, Timing
@@ -37,6 +38,21 @@ class Cuda:
     def bits(self) -> frozenset[int]:
         """See ``objectives.types.Device``."""
         return frozenset({16, 8, 4})
+
+    def absent(self) -> str | None:
+        """See ``objectives.types.Device``."""
+        found = gpus()
+        if not found:
+            return "device: cuda needs an NVIDIA GPU, and the driver gives this process none; use device=cpu"
+        if cuda_of_torch() is None:
+            return "device: cuda needs a torch that was built with CUDA, and this one was not; use device=cpu"
+        if self.index >= found:
+            return f"device.index: {found} GPUs found (0 to {found - 1}), got {self.index}"
+        return None
+
+    def total_memory(self) -> int | None:
+        """See ``objectives.types.Device``."""
+        return total_memory(self.index)
 
     def start(self) -> None:
         """Check that the GPU is there, and make it current."""

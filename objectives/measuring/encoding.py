@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from pydantic.dataclasses import dataclass as settings
 
 from objectives.settings import FORBID, Count
-from objectives.types import Head, Phase, Watch
+from objectives.types import Head, Phase, Span, Watch
 
 if TYPE_CHECKING:
     from objectives.types import Runner
@@ -34,6 +34,11 @@ class Encoding:
     def tokens_read(self) -> int:
         """See ``objectives.types.Workload``."""
         return self.batch_size * self.tokens
+
+    @property
+    def spans(self) -> tuple[Span, ...]:
+        """See ``objectives.types.Bounded``."""
+        return (Span(("tokens",), (self.tokens,), "encoder"),)
 
     def excerpts(self) -> dict[Phase, Encoding]:
         """See ``objectives.types.Workload``."""

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from pydantic.dataclasses import dataclass as settings
 
 from objectives.settings import FORBID, Count
-from objectives.types import Head, Phase, Watch
+from objectives.types import Head, Phase, Span, Watch
 
 if TYPE_CHECKING:
     from objectives.types import Runner
@@ -42,6 +42,11 @@ class Generation:
     def tokens_read(self) -> int:
         """See ``objectives.types.Workload``."""
         return self.batch_size * self.prompt_tokens
+
+    @property
+    def spans(self) -> tuple[Span, ...]:
+        """See ``objectives.types.Bounded``: a prompt and what is written after it."""
+        return (Span(("prompt_tokens", "new_tokens"), (self.prompt_tokens, self.new_tokens)),)
 
     def excerpts(self) -> dict[Phase, Generation]:
         """See ``objectives.types.Workload``; the last step has the longest cache."""

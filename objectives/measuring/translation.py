@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from pydantic.dataclasses import dataclass as settings
 
 from objectives.settings import FORBID, Count
-from objectives.types import Head, Phase, Runner, Watch
+from objectives.types import Head, Phase, Runner, Span, Watch
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -49,6 +49,14 @@ class Translation:
     def tokens_read(self) -> int:
         """See ``objectives.types.Workload``: source tokens."""
         return self.batch_size * self.source_tokens
+
+    @property
+    def spans(self) -> tuple[Span, ...]:
+        """See ``objectives.types.Bounded``: the source, and what the decoder begins with and writes."""
+        return (
+            Span(("source_tokens",), (self.source_tokens,), "encoder"),
+            Span(("decoder_tokens", "new_tokens"), (self.decoder_tokens, self.new_tokens)),
+        )
 
     def excerpts(self) -> dict[Phase, Translation]:
         """See ``objectives.types.Workload``; the last step has the longest cache, here by a longer prefix."""

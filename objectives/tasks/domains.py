@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import ConfigDict, Field, InstanceOf
 from pydantic.dataclasses import dataclass as settings
 
 from objectives.errors import ModelError
-from objectives.tasks.parts import unique
-from objectives.types import Head, Score, Task
+from objectives.tasks.parts import geometric_mean, unique
+from objectives.types import Bounded, Head, Score, Span, Task
 
 if TYPE_CHECKING:
     from objectives.calibration import Domains as Batches
@@ -39,6 +40,17 @@ class Domains:
             raise ModelError(f"task: its domains drive different kinds of model: {heads}")
         return next(iter(heads.values()))
 
+    @property
+    def spans(self) -> tuple[Span, ...]:
+        """See ``objectives.types.Bounded``: those of every task that says its own."""
+        return tuple(
+            replace(span, settings=tuple(f"{key}.{name}.{setting}" for setting in span.settings))
+            for key, tasks in (("served", self.served), ("unseen", self.unseen))
+            for name, task in tasks.items()
+            if isinstance(task, Bounded)
+            for span in task.spans
+        )
+
     def calibration(self, model: LoadedModel) -> Batches:
         """See ``objectives.types.Task``: rows of every served domain."""
         return {
@@ -60,7 +72,8 @@ class Domains:
             extra[f"accuracy.{name}"] = score.accuracy
             extra |= {f"{key}.{name}": value for key, value in score.extra.items()}
         examples = tuple(hit for score in served.values() for hit in score.examples)
-        return Score(accuracy, stderr, examples, extra, _ids(served), _strata(served), _link(served))
+        found = Score(accuracy, stderr, examples, extra, _ids(served), _strata(served), _link(served))
+        return replace(found, chance=_chance(served))
 
 
 def _ids(scores: Mapping[str, Score]) -> tuple[str, ...]:
@@ -95,7 +108,10 @@ def _link(scores: Mapping[str, Score]) -> Literal["mean", "exp_minus_mean"]:
 def _mean_extra(scores: Mapping[str, Score]) -> dict[str, float]:
     """What all domains report, as geometric means: perplexities multiply."""
     shared = set.intersection(*(set(score.extra) for score in scores.values()))
-    return {
-        key: math.exp(sum(math.log(score.extra[key]) for score in scores.values()) / len(scores))
-        for key in sorted(shared)
-    }
+    return {key: geometric_mean([score.extra[key] for score in scores.values()]) for key in sorted(shared)}
+
+
+def _chance(scores: Mapping[str, Score]) -> float | None:
+    """What guessing reaches on the mean over domains; None where one does not say."""
+    known = [score.chance for score in scores.values() if score.chance is not None]
+    return sum(known) / len(known) if len(known) == len(scores) else None

@@ -19,8 +19,8 @@ from pydantic.dataclasses import dataclass as settings
 from objectives.errors import ModelError
 from objectives.settings import Count
 from objectives.tasks.corpora import Corpus, Document
-from objectives.tasks.parts import batches, merged, unique
-from objectives.types import Head, Score
+from objectives.tasks.parts import batches, merged, require_rows, unique
+from objectives.types import Head, Score, Span
 
 if TYPE_CHECKING:
     import torch
@@ -51,6 +51,11 @@ class LanguageModeling:
         """Scores decoders."""
         return "causal_lm"
 
+    @property
+    def spans(self) -> tuple[Span, ...]:
+        """See ``objectives.types.Bounded``."""
+        return (Span(("tokens",), (self.tokens,)),)
+
     def calibration(self, model: LoadedModel) -> Domains:
         """See ``objectives.types.Task``."""
         return {"task": self._batches(self._rows(model)[0])}
@@ -64,15 +69,17 @@ class LanguageModeling:
         import torch
 
         _, rows, ids = self._rows(model)
+        guess = _guess(rows) if self.metric == "next_token_accuracy" else 1 / model.vocabulary
         for chosen in batches(order, self.batch_rows):
             with torch.inference_mode():
                 hits, losses = _next_token(model, rows[list(chosen)])
-            extra = {"perplexity": math.exp(min(float(np.mean(losses)), 700.0))}
+            loss = float(np.mean(losses))
+            extra = {"perplexity": math.exp(min(loss, 700.0)) if math.isfinite(loss) else math.nan}
             if self.metric == "next_token_accuracy":
                 score = Score(float(np.mean(hits)), 0.0, tuple(hits), extra)
             else:
                 score = Score(1.0 / extra["perplexity"], 0.0, tuple(losses), extra, link="exp_minus_mean")
-            yield replace(score, ids=tuple(ids[index] for index in chosen))
+            yield replace(score, ids=tuple(ids[index] for index in chosen), chance=guess)
 
     def _batches(self, rows: torch.Tensor) -> list[torch.Tensor]:
         return [rows[start : start + self.batch_rows] for start in range(0, len(rows), self.batch_rows)]
@@ -98,6 +105,7 @@ class LanguageModeling:
         for document in documents:
             ids = model.tokenizer(document.text, truncation=True, max_length=self.tokens)["input_ids"]
             if len(ids) == self.tokens:
+                require_rows(model, max(ids))
                 rows.append((document.id, ids))
             if len(rows) == wanted:
                 break
@@ -105,11 +113,21 @@ class LanguageModeling:
 
 
 def _next_token(model: Runner, ids: torch.Tensor) -> tuple[list[float], list[float]]:
-    """Share of hits and mean negative log-likelihood of each row of ``ids`` [rows, tokens]."""
+    """Share of hits and mean negative log-likelihood of each row of ``ids`` [rows, tokens].
+
+    NaN for a row with logits of which none is the largest: NaN or infinite ones.
+    """
     ids = ids.to(model.device)
     logits = model.logits(ids)[:, :-1]
     target = ids[:, 1:]
-    hits = (logits.argmax(dim=-1) == target).float().mean(dim=1)
+    sums = logits.float().logsumexp(dim=-1)
+    hits = (logits.argmax(dim=-1) == target).float().where(sums.isfinite(), math.nan).mean(dim=1)
     likely = logits.gather(2, target.unsqueeze(2)).squeeze(2).float()
-    losses = (logits.float().logsumexp(dim=-1) - likely).mean(dim=1)
+    losses = (sums - likely).mean(dim=1)
     return hits.tolist(), losses.tolist()
+
+
+def _guess(rows: torch.Tensor) -> float:
+    """What always saying the most frequent token scores, on ``rows`` [documents, tokens]."""
+    targets = rows[:, 1:].flatten()
+    return float(targets.bincount().max()) / max(targets.numel(), 1)

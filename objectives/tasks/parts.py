@@ -9,18 +9,22 @@ from itertools import chain, count
 
 import numpy as np
 
-from objectives.types import Score
+from objectives.errors import Unsupported
+from objectives.types import Runner, Score
 
 
 def merged(parts: Sequence[Score]) -> Score:
     """The score of all examples of ``parts`` of one domain, in their order; raises ValueError without any.
 
-    ``extra`` holds geometric means over examples: perplexities multiply.
+    ``extra`` holds geometric means over examples: perplexities multiply. One example that is no number makes the
+    accuracy NaN.
     """
     if not parts:
         raise ValueError("no examples were scored")
     examples = tuple(chain.from_iterable(part.examples for part in parts))
-    mean, error = float(np.mean(examples)), standard_error(examples)
+    mean, error = math.nan, math.nan
+    if all(map(math.isfinite, examples)):
+        mean, error = float(np.mean(examples)), standard_error(examples)
     if parts[0].link == "exp_minus_mean":
         mean = math.exp(max(-mean, -700.0))
         error *= mean
@@ -30,10 +34,26 @@ def merged(parts: Sequence[Score]) -> Score:
 
 def _extra(parts: Sequence[Score]) -> dict[str, float]:
     weights = [len(part.examples) for part in parts]
-    return {
-        name: math.exp(float(np.average([math.log(part.extra[name]) for part in parts], weights=weights)))
-        for name in parts[0].extra
-    }
+    return {name: geometric_mean([part.extra[name] for part in parts], weights) for name in parts[0].extra}
+
+
+def geometric_mean(values: Sequence[float], weights: Sequence[float] | None = None) -> float:
+    """Average as perplexities are; arithmetically where a value is not positive; NaN where one is no number."""
+    if not all(map(math.isfinite, values)):
+        return math.nan
+    if min(values) <= 0:
+        return float(np.average(values, weights=weights))
+    return math.exp(float(np.average(np.log(values), weights=weights)))
+
+
+def require_rows(model: Runner, highest: int) -> None:
+    """Raises Unsupported for a token of a text whose id, the ``highest`` of all, has no row in the embedding."""
+    if highest >= model.vocabulary:
+        token = model.tokenizer.convert_ids_to_tokens(highest)
+        raise Unsupported(
+            f"task: a text holds the token {token!r} (id {highest}), the model embeds {model.vocabulary} tokens; "
+            "give the tokenizer that was saved with this model"
+        )
 
 
 def batches(order: Sequence[int], size: int) -> Iterator[Sequence[int]]:

@@ -7,6 +7,7 @@ but stay among what can be found.
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Literal
@@ -18,8 +19,8 @@ from pydantic.dataclasses import dataclass as settings
 from objectives.errors import ModelError
 from objectives.settings import Count
 from objectives.tasks.corpora import Corpus, Document
-from objectives.tasks.parts import batches, merged, unique
-from objectives.types import Head, Score
+from objectives.tasks.parts import batches, merged, require_rows, unique
+from objectives.types import Head, Score, Span
 
 if TYPE_CHECKING:
     import torch
@@ -53,6 +54,11 @@ class Retrieval:
         """Scores encoders."""
         return "encoder"
 
+    @property
+    def spans(self) -> tuple[Span, ...]:
+        """See ``objectives.types.Bounded``."""
+        return (Span(("tokens",), (self.tokens,), "encoder"),)
+
     def calibration(self, model: LoadedModel) -> Domains:
         """See ``objectives.types.Task``: documents and summaries, as both are embedded."""
         pairs = self._pairs()[: self.calibration_pairs]
@@ -64,7 +70,10 @@ class Retrieval:
         return merged(list(self.parts(model, range(len(self._pairs()) - self.calibration_pairs))))
 
     def parts(self, model: Runner, order: Sequence[int]) -> Iterator[Score]:
-        """See ``objectives.types.Divisible``: all that may be found is embedded first, then queries as they come."""
+        """See ``objectives.types.Divisible``: all that may be found is embedded first, then queries as they come.
+
+        A query whose similarities are not all finite has no nearest text: its example is NaN.
+        """
         pairs = self._pairs()
         queries, answers = [pair.summary or "" for pair in pairs], [pair.text for pair in pairs]
         if self.query == "document":
@@ -73,9 +82,12 @@ class Retrieval:
         ids = unique(pair.id for pair in pairs[self.calibration_pairs :])
         for chosen in batches(order, _QUERIES):
             places = [self.calibration_pairs + index for index in chosen]
-            nearest = (self._embed(model, [queries[place] for place in places]) @ found_among.t()).argmax(dim=1)
-            hits = [float(found == place) for found, place in zip(nearest.tolist(), places)]
-            yield Score(float(np.mean(hits)), 0.0, tuple(hits), ids=tuple(ids[index] for index in chosen))
+            similarity = self._embed(model, [queries[place] for place in places]) @ found_among.t()
+            nearest, is_known = similarity.argmax(dim=1), similarity.isfinite().all(dim=1)
+            rows = zip(nearest.tolist(), places, is_known.tolist())
+            hits = [float(found == place) if known else math.nan for found, place, known in rows]
+            names = tuple(ids[index] for index in chosen)
+            yield Score(float(np.mean(hits)), 0.0, tuple(hits), ids=names, chance=1 / len(pairs))
 
     def _pairs(self) -> list[Document]:
         documents: Sequence[Document] = self.corpus.documents()
@@ -106,6 +118,7 @@ def embed(model: Runner, texts: Sequence[str], tokens: int) -> torch.Tensor:
     from torch.nn.functional import normalize
 
     batch = model.tokenizer(list(texts), truncation=True, max_length=tokens, padding=True, return_tensors="pt")
+    require_rows(model, int(batch["input_ids"].max()))
     batch = batch.to(model.device)
     hidden = model.encode(batch["input_ids"], batch["attention_mask"]).float()
     mask = batch["attention_mask"].unsqueeze(2)

@@ -17,6 +17,7 @@ from search.commands.run import CONF, one_line, plain
 from search.config import StudyConfig, build_config
 from search.errors import ConfigError, ParetuneError
 from search.frontier.grid import MOST_CELLS, recipe_count
+from search.preflight import preflighted
 from search.unsupported import grouped, runtimes_of
 
 
@@ -32,7 +33,7 @@ def main(arguments: list[str]) -> int:
         raise
     except Exception as error:  # Hydra's many
         raise ConfigError(f"{one_line(error)} (given: {' '.join(arguments)})") from error
-    show(build_config(resolved), Console())
+    show(preflighted(build_config(resolved)), Console())
     return 0
 
 

@@ -15,6 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from search.errors import ConfigError, ParetuneError
+from search.leftovers import clear_refused
 
 _PACKAGED = Path(__file__).resolve().parents[1] / "_conf"
 CONF = _PACKAGED if _PACKAGED.is_dir() else Path(__file__).resolve().parents[2] / "conf"
@@ -62,12 +63,14 @@ class _Job:
             self.code = run_job(plain(composed), "")
         except ParetuneError as error:
             self.error = error
+            clear_refused(error, Path(HydraConfig.get().runtime.output_dir))
 
 
 def _run_one_of_many(composed: DictConfig, swept: str) -> None:
     try:
         code = run_job(plain(composed), swept)
     except ParetuneError as error:
+        clear_refused(error, Path(HydraConfig.get().runtime.output_dir))
         print(f"paretune: job {swept}: {error}", file=sys.stderr)
         raise ParetuneError(f"job {swept} failed: {error}", error.exit_code) from error
     if code >= 128:  # a signal is meant for the whole sweep: no launcher goes on after SystemExit
@@ -92,10 +95,11 @@ def run_job(resolved: dict[str, Any], swept: str) -> int:
     """One study from its configuration to its report; returns the exit code."""
     from search.config import build_config
     from search.finish import finish
+    from search.preflight import preflighted
     from search.progress import make_progress
     from search.study import run_study
 
-    config = build_config(resolved, swept)
+    config = preflighted(build_config(resolved, swept))
     with make_progress(config) as progress:
         result = run_study(config, progress)
     return finish(result)

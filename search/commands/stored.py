@@ -18,6 +18,7 @@ from search.errors import ConfigError
 from search.feasible import judged_again, with_scores_of_recipe
 from search.front import ParetoFront, cut
 from search.frontier.grid import recipe_count
+from search.preflight import with_stored_outside
 from search.records import TrialRecord
 
 RECUT = ("accuracy_floor", "objectives", "tradeoff")
@@ -51,7 +52,8 @@ def load(arguments: Sequence[str], options: Sequence[str] = ()) -> StoredStudy:
     stored = OmegaConf.create({**study.user_attrs[store.CONFIG], "home": str(home), "storage": url})
     recut = bool(given)
     config = build_config(_override(stored, given))
-    config = _renamed(config, study.study_name)
+    outside = with_stored_outside(config.space, store.cells_outside(study, config.space))
+    config = replace(config, name=study.study_name, space=outside)
     records = store.records_of(study)
     baseline = next((record for record in records if record.is_baseline and record.state == "complete"), None)
     if baseline is None:
@@ -100,7 +102,3 @@ def _override(stored: DictConfig, given: dict[str, str]) -> dict[str, Any]:
         raise ConfigError(f"{' '.join(given)}: {str(error).splitlines()[0]}") from error
     assert isinstance(resolved, dict)
     return {str(key): value for key, value in resolved.items()}
-
-
-def _renamed(config: StudyConfig, name: str) -> StudyConfig:
-    return replace(config, name=name)

@@ -13,6 +13,7 @@ import pytest
 from objectives.devices import detect
 from objectives.devices.cpu import Cpu
 from objectives.devices.cuda import Cuda
+from objectives.devices.driver import gpus
 
 
 def test_auto_is_the_gpu_only_where_the_driver_has_one_and_torch_can_use_it(
@@ -38,16 +39,16 @@ def test_gpus_are_counted_by_the_driver(tmp_path: Path, answers: str, found: int
     )
     driver = tmp_path / "driver.so"
     subprocess.run(["cc", "-shared", "-fPIC", "-o", driver, tmp_path / "driver.c"], check=True)
-    assert detect.gpus(str(driver)) == found
+    assert gpus(str(driver)) == found
 
 
 def test_without_a_driver_there_is_no_gpu(tmp_path: Path) -> None:
-    assert detect.gpus(str(tmp_path / "none.so")) == 0
+    assert gpus(str(tmp_path / "none.so")) == 0
 
 
 def test_what_torch_was_built_for_is_read_without_importing_it() -> None:
     code = (
-        "import sys; from objectives.devices.detect import cuda_of_torch; found = cuda_of_torch();"
+        "import sys; from objectives.devices.driver import cuda_of_torch; found = cuda_of_torch();"
         "assert 'torch' not in sys.modules; import torch; assert found == torch.version.cuda"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -114,6 +114,7 @@ def test_the_baseline_is_measured_against_itself(evaluate: Evaluator) -> None:
 
 KNOWN = METRICS.keys() | CONDITIONS.keys()
 ELSEWHERE = {
+    "chance",
     "own_speedup", "own_speedup.error", "runtime_speedup", "runtime_bytes", "conversion_seconds",  # of other runtimes
     "memory_ratio", "speedup.trial", "energy", "reserved_peak", "process_memory", "floor", "accuracy_interval.low",
     "accuracy_interval.high",

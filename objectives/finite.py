@@ -1,0 +1,80 @@
+"""The boundary that every score passes: what is not a number, or no accuracy, never becomes one.
+
+A model with one NaN weight answers NaN everywhere, and a comparison of NaNs answers anyway. Whatever task made a
+score, its numbers are looked at here, once, and the failure names what is wrong and, where it shows, the weight that
+caused it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+from numbers import Real
+from typing import Any
+
+from objectives.errors import NotFinite, Unsupported
+from objectives.types import Runner, Score
+
+_SLACK = 1e-9
+"""By how much rounding may take an accuracy out of [0, 1]."""
+
+
+def number(value: Any) -> float | None:
+    """``value`` as a float, numpy's and torch's scalars too; None for what is no real number, a bool or a text."""
+    if isinstance(value, bool) or value is None:
+        return None
+    if isinstance(value, Real):
+        return float(value)
+    item = getattr(value, "item", None)  # a tensor or an array of one element
+    if item is None or getattr(value, "ndim", 1) != 0:
+        return None
+    inner: Any = item()
+    return None if type(inner) is bool or not isinstance(inner, Real) else float(inner)
+
+
+def checked(score: Any, runner: Runner) -> Score:
+    """``score`` with plain floats. Raises NotFinite naming what is no number, Unsupported for what is no score."""
+    if not isinstance(score, Score):
+        raise Unsupported(f"task: evaluate must return a Score, got {type(score).__name__}")
+    named = {"accuracy": score.accuracy, "standard error": score.stderr, **score.extra}
+    values = {name: _float(name, value) for name, value in named.items()}
+    examples = tuple(_float("example", value) for value in score.examples)
+    wrong = [name for name, value in values.items() if not math.isfinite(value)]
+    lost = sum(not math.isfinite(value) for value in examples)
+    if lost and "accuracy" not in wrong:
+        wrong.append(f"{lost} of {len(examples)} examples")
+    if wrong:
+        raise NotFinite(f"{', '.join(wrong)} not finite{_cause(runner)}")
+    accuracy = values["accuracy"]
+    if not -_SLACK <= accuracy <= 1 + _SLACK:
+        hint = "; is it in percent?" if 1 < accuracy <= 100 else ""
+        raise Unsupported(f"task: an accuracy lies in [0, 1], got {accuracy:g}{hint}")
+    accuracy = min(max(accuracy, 0.0), 1.0)
+    extra = {name: values[name] for name in score.extra}
+    return replace(score, accuracy=accuracy, stderr=values["standard error"], examples=examples, extra=extra)
+
+
+def _float(name: str, value: Any) -> float:
+    found = number(value)
+    if found is None:
+        raise Unsupported(f"task: a score's {name} must be a number, got {value!r}")
+    return found
+
+
+def _cause(runner: Runner) -> str:
+    """The first weight that is no number, in words; empty where all are, or where an engine holds them."""
+    from objectives.models import LoadedModel
+
+    if not isinstance(runner, LoadedModel):
+        return ""
+    for name, tensor in runner.module.state_dict().items():
+        if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
+            return f": the model's {name} holds NaN or infinity"
+    return ""
+
+
+def not_finite(metrics: Mapping[str, Any]) -> list[str]:
+    """The names of those that are no finite numbers."""
+    values = {name: number(value) for name, value in metrics.items()}
+    return [name for name, value in values.items() if value is None or not math.isfinite(value)]

@@ -1,0 +1,70 @@
+"""``config.json`` as its model will read it: by common names, with the defaults of its class."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from objectives.errors import ModelError
+from objectives.inspection.library import ConfigClass, config_class
+
+
+@dataclass(frozen=True)
+class Config:
+    """``raw``: the file; ``kind``: the class that will read it, None where that is not known."""
+
+    raw: Mapping[str, Any]
+    model_type: str
+    kind: ConfigClass | None
+
+    def get(self, name: str) -> Any:
+        """The value of a field by its common name (``num_hidden_layers`` for GPT-2's ``n_layer``); None where none."""
+        names = [self.kind.aliases[name]] if self.kind and name in self.kind.aliases else []
+        names.append(name)
+        for each in names:
+            if each in self.raw:
+                return self.raw[each]
+        return next((self.kind.fields[each] for each in names if self.kind and each in self.kind.fields), None)
+
+    def number(self, name: str) -> int | None:
+        """A positive whole number; None where the field is absent or anything else."""
+        value = self.get(name)
+        return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else None
+
+    def declares(self, name: str) -> bool:
+        """Whether the model reads a field of that name; of an unknown class, whether the file has it."""
+        return name in self.raw if self.kind is None else self.kind.declares(name)
+
+    @property
+    def architectures(self) -> tuple[str, ...]:
+        """The classes that the checkpoint was saved from."""
+        listed = self.raw.get("architectures")
+        return tuple(map(str, listed)) if isinstance(listed, list) else ()
+
+
+def read_config(folder: Path) -> Config:
+    """The config of a checkpoint. Raises ModelError for a file that is missing or no JSON object."""
+    file = folder / "config.json"
+    if not file.is_file():
+        raise ModelError(f"model.path: {folder} has no config.json")
+    raw = read_json(file)
+    if not isinstance(raw, dict):
+        raise ModelError(f"model.path: cannot load {folder}: config.json holds no mapping")
+    model_type = raw.get("model_type")
+    if not isinstance(model_type, str) or not model_type:
+        raise ModelError(
+            f"model.path: {folder}: config.json names no model_type; is it a checkpoint that transformers saved?"
+        )
+    return Config(raw, model_type, config_class(model_type))
+
+
+def read_json(file: Path) -> Any:
+    """A file of the checkpoint. Raises ModelError where it is no JSON."""
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        reason = str(error).splitlines()[0]
+        raise ModelError(f"model.path: cannot load {file.parent}: {file.name} is no JSON: {reason}") from error

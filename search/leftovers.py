@@ -1,0 +1,33 @@
+"""A command that is refused leaves nothing: Hydra makes a job's folder before it is known whether there will be one."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from search.errors import ConfigError, ParetuneError
+
+_HYDRAS = {".hydra", "multirun.yaml"}
+"""What Hydra writes into a job's folder, besides the job's log."""
+
+
+def clear_refused(error: ParetuneError, folder: Path) -> None:
+    """Remove the job's ``folder`` after a bad setting, and the folders above it that this leaves empty.
+
+    A folder with anything else than Hydra's own files stays, and so does one that holds a log.
+    """
+    if error.exit_code != ConfigError.exit_code or not folder.is_dir():
+        return
+    if all(path.name in _HYDRAS or (path.suffix == ".log" and not path.stat().st_size) for path in folder.iterdir()):
+        shutil.rmtree(folder, ignore_errors=True)
+    for parent in folder.parents:
+        if _holds_only(parent, "multirun.yaml"):
+            (parent / "multirun.yaml").unlink(missing_ok=True)
+        try:
+            parent.rmdir()
+        except OSError:  # it holds something, or is not ours to remove
+            return
+
+
+def _holds_only(folder: Path, name: str) -> bool:
+    return folder.is_dir() and {path.name for path in folder.iterdir()} == {name}

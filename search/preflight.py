@@ -1,0 +1,137 @@
+"""What is known about a study before torch is imported: its device is there, its checkpoint fits, its cells can be run.
+
+Asked by ``run`` and ``plan``, not by the commands that read what is stored: a report needs neither model nor device.
+Lengths that the model has no positions for are refused where a value of an axis, the task or the baseline would never
+run; single cells that are too long, or larger than the machine's memory, leave the space with the reason.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+
+from objectives.errors import ObjectiveError
+from objectives.inspection import Inspection
+from objectives.types import Bounded, Device, Span, Workload
+from search.config import StudyConfig
+from search.errors import ConfigError
+from search.frontier.grid import MOST_CELLS, is_of_recipe
+from search.records import Value
+from search.space import Axis, Cell, Space
+
+
+def preflighted(config: StudyConfig) -> StudyConfig:
+    """``config`` with what its checkpoint's files say, and without the cells that they rule out. Raises ConfigError."""
+    absent = getattr(config.device, "absent", lambda: None)()
+    if absent is not None:
+        raise ConfigError(absent)
+    found = _inspected(config)
+    if found is None:
+        return config
+    _refuse_task(config, found)
+    return replace(config, inspection=found, space=_within(config.space, found, config.device))
+
+
+def _inspected(config: StudyConfig) -> Inspection | None:
+    """None for a checkpoint that is not here yet, or of a user's own kind."""
+    inspect = getattr(config.model, "inspect", None)
+    try:
+        found = None if inspect is None else inspect()
+    except ObjectiveError as error:
+        raise ConfigError(str(error)) from error
+    return found if isinstance(found, Inspection) else None
+
+
+def _refuse_task(config: StudyConfig, found: Inspection) -> None:
+    """Raises ConfigError for a task whose scored or calibration texts are longer than the model's positions."""
+    beyond = found.beyond(config.task.spans) if isinstance(config.task, Bounded) else None
+    if beyond is not None:
+        raise ConfigError(f"task.{beyond[0].settings[0]}: {_too_long(*beyond)}")
+
+
+def _within(space: Space, found: Inspection, device: Device) -> Space:
+    """``space`` without the workloads that cannot run. Raises ConfigError where a value or the baseline never could."""
+    baseline = space.baseline()
+    reason = reason_beyond(space, baseline, found, device)
+    if reason is not None:
+        raise ConfigError(reason)
+    axes = [axis for axis in space.axes if not is_of_recipe(axis)]
+    beyond = {values: reason for values, reason in _workloads(space, axes, found, device) if reason is not None}
+    _refuse_useless(space, axes, found)
+    if not beyond or len(space) > MOST_CELLS:
+        return space
+    places = [space.axes.index(axis) for axis in axes]
+    outside = dict(space.outside)
+    for cell in space.cells():
+        values = tuple(cell.values())
+        reason = beyond.get(tuple(values[place] for place in places))
+        if reason is not None:
+            outside.setdefault(values, reason)
+    if len(outside) == len(space):
+        raise ConfigError(f"space: no cell can be run; {next(iter(beyond.values()))}")
+    return replace(space, outside=outside)
+
+
+def _workloads(
+    space: Space, axes: Sequence[Axis], found: Inspection, device: Device
+) -> Iterator[tuple[tuple[Value, ...], str | None]]:
+    """Every combination of the workload's values, as far as they can be enumerated, and why it cannot run."""
+    if math.prod(len(axis.values) for axis in axes) > MOST_CELLS:
+        return
+    for values in itertools.product(*(axis.values for axis in axes)):
+        cell = {**space.baseline(), **dict(zip((axis.path for axis in axes), values))}
+        yield values, reason_beyond(space, cell, found, device)
+
+
+def _refuse_useless(space: Space, axes: Sequence[Axis], found: Inspection) -> None:
+    """Raises ConfigError for a value that is too long whatever it is combined with."""
+    shortest = {axis.path: axis.values[0] for axis in axes if axis.is_ordinal}
+    for axis in axes:
+        for value in axis.values:
+            cell = {**space.baseline(), **shortest, axis.path: value}
+            beyond = _beyond(space.candidate(cell).workload, found)
+            if beyond is not None:
+                raise ConfigError(f"{_setting(space, beyond[0], axis.path)}: {_too_long(*beyond)}")
+
+
+def reason_beyond(space: Space, cell: Cell, found: Inspection, device: Device) -> str | None:
+    """Why the model cannot run the workload of ``cell``, in a line that begins with the setting; None where it may."""
+    workload = space.candidate(cell).workload
+    beyond = _beyond(workload, found)
+    if beyond is not None:
+        return f"{_setting(space, beyond[0])}: {_too_long(*beyond)}"
+    room = getattr(device, "total_memory", lambda: None)()
+    needed = found.least_bytes(workload)
+    if room is None or needed <= room:
+        return None
+    named = _key(space, "workload.batch_size")
+    size = f"{needed / 2**30:,.0f} GiB at least by prediction"
+    return f"{named}: {workload.batch_size} requests take {size}, {device.name} has {room / 2**30:,.1f} GiB"
+
+
+def _beyond(workload: Workload, found: Inspection) -> tuple[Span, int] | None:
+    return found.beyond(workload.spans) if isinstance(workload, Bounded) else None
+
+
+def _too_long(span: Span, limit: int) -> str:
+    return f"{' + '.join(map(str, span.parts))} tokens, the model has {limit} positions"
+
+
+def _setting(space: Space, span: Span, asked: str = "") -> str:
+    """The setting to blame: the one that was ``asked`` for, else one that is searched, else the first."""
+    paths = [f"workload.{name}" for name in span.settings]
+    searched = {axis.path for axis in space.axes}
+    first = asked if asked in paths else next((path for path in paths if path in searched), paths[0])
+    return _key(space, first)
+
+
+def _key(space: Space, path: str) -> str:
+    return f"space.{path}" if any(axis.path == path for axis in space.axes) else path
+
+
+def with_stored_outside(space: Space, cells: Sequence[Mapping[str, Value]]) -> Space:
+    """``space`` without ``cells`` too, which were left out when the study began."""
+    known = {tuple(cell[axis.path] for axis in space.axes): "left out when the study began" for cell in cells}
+    return replace(space, outside={**known, **space.outside})
