@@ -46,7 +46,7 @@ def save(runner: Runner, source: LoadedModel, folder: Path, facts: Mapping[str, 
             file.chmod((part / "config.json").stat().st_mode)
         (part / ENGINE).chmod(part.stat().st_mode)  # as the folder around it
         names = [path.relative_to(part).as_posix() for path in files]
-        runtime = runtime_of(runner.facts)
+        runtime = runtime_of(runner.facts, runner.allowed)
         manifest = {
             "format": FORMAT,
             "versions": {name: version(name) for name in ("paretune", "transformers")} | runtime.packages.versions(),
