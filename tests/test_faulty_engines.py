@@ -1,4 +1,4 @@
-"""A whole study in which one engine ends every process that opens it: its cells have a reason, the others are measured."""
+"""A study in which one engine ends every process that opens it: its cells have a reason, the others are measured."""
 
 from __future__ import annotations
 
