@@ -24,7 +24,7 @@ demo-minilm: .venv  ## the same for a BERT-type model
 	$(BIN)/paretune run experiment=minilm_retrieval
 
 test: .venv  ## two processes, whole files each
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m tests.run
 
 slow: .venv  ## the tests that need the fetched models
 	$(BIN)/paretune fetch

@@ -27,6 +27,7 @@ from objectives.measuring.footprint import FAKE_ERRORS, Footprint, footprint, sk
 from objectives.measuring.weighing import stored_bytes
 from objectives.models import LoadedModel, require_units
 from objectives.problem import Problem
+from objectives.runtime.guard import Guard
 from objectives.shelf import Shelf, Write
 from objectives.stock import MANIFEST
 from objectives.types import Candidate, Pruner, Quantizer, Recovery, Runner, Runtime, Workload
@@ -65,6 +66,7 @@ class Recipes:
         self.seconds: dict[Recipe, float] = {}
         """That each model took to make or to load, and to convert, in this process."""
         self.shelf = Shelf(problem.cache)
+        self.guard = Guard(problem.cache)
         self._footprints: dict[tuple[Recipe, Workload], Footprint | None] = {}
 
     @cached_property
@@ -285,6 +287,10 @@ class Making:
     def engine(self, write: Write, part: str = "") -> Path:
         """See ``objectives.types.Materials``."""
         return self.recipes.shelf.folder("engine", self.recipes.name(self.candidate, "engine", part), write)
+
+    def admit(self, folder: Path) -> None:
+        """See ``objectives.types.Materials``."""
+        self.recipes.guard.admit(folder, self.candidate.runtime, self.threads)
 
     def release(self, owner: object, folder: Path) -> None:
         """See ``objectives.types.Materials``."""

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property
 
-from objectives.errors import DoesNotFit
+from objectives.errors import DoesNotFit, Unsupported
 from objectives.measuring.bench import Bench, Ran, Reference
 from objectives.measuring.fingerprint import digest, fingerprint
 from objectives.measuring.footprint import Footprint
@@ -181,7 +181,10 @@ class Running:
         known, tries = self._own.get(key), self._own_tries.get(key, 0)
         if known is None or (known.metrics["contended"] and tries < DENSE_TRIES):
             self._own_tries[key] = tries + 1
-            runs = [(candidate.workload, self._recipes.runner(own))]
+            try:
+                runs = [(candidate.workload, self._recipes.runner(own))]
+            except Unsupported:  # it turns out not to run: what was measured of the candidate stands all the same
+                return None
             found = self._bench.confirm(runs, reference or "baseline")[0]
             if known is None or known.metrics["contended"] >= found.metrics["contended"]:
                 self._own[key] = found

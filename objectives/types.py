@@ -437,6 +437,11 @@ class Materials(Protocol):
         ``part``: one of several.
         """
 
+    def admit(self, folder: Path) -> None:
+        """Return where the engine of ``folder`` opens and runs. Raises Unsupported, MemoryError: see
+        ``objectives.runtime.guard``.
+        """
+
     def release(self, owner: object, folder: Path) -> None:
         """``folder`` goes when ``owner`` does."""
 

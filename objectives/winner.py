@@ -84,7 +84,7 @@ def _write_engine(runner: EngineRunner, source: LoadedModel, part: Path, facts: 
         file.chmod((part / CONFIG).stat().st_mode)
     (part / ENGINE).chmod(part.stat().st_mode)  # as the folder around it
     names = [path.relative_to(part).as_posix() for path in files]
-    runtime = runtime_of(runner.facts)
+    runtime = runtime_of(runner.facts, runner.allowed)
     manifest = {
         "format": FORMATS[-1],
         "versions": {name: version(name) for name in ("paretune", "transformers")} | runtime.packages.versions(),

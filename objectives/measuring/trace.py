@@ -23,6 +23,7 @@ from torch.utils.flop_counter import flop_registry
 
 from objectives.measuring.allocations import cache_bytes
 from objectives.measuring.weighing import stored_bytes
+from objectives.packing.capability import cpu_kernels
 from objectives.packing.embedding import Int8Embedding
 from objectives.packing.linear import PackedLinear
 from objectives.types import Phase
@@ -109,6 +110,7 @@ class Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
         for tensor in tree_leaves(output):
             if isinstance(tensor, Tensor):
                 self._take(tensor.untyped_storage())
+        self._peak = max(self._peak, self._live + _copied(func, args))
         kind, count = _operations(func, args, kwargs, output)
         self._counted[kind] += count
         return output
@@ -184,6 +186,21 @@ def _operations(func: Any, args: Any, kwargs: Any, output: Any) -> tuple[str, fl
     return "float32", 0.0
 
 
+def _copied(func: Any, args: Any) -> int:
+    """Bytes of the copies that a kernel makes for itself: attention in bf16 brings keys and values into the order of
+    tiles, where the CPU multiplies these and texts are long enough (torch's ``FlashAttentionKernel.cpp``).
+    """
+    if func.overloadpacket is not _ATEN._scaled_dot_product_flash_attention_for_cpu or not cpu_kernels().tiles:
+        return 0
+    query, key, value = args[:3]
+    if query.dtype != torch.bfloat16 or min(query.shape[-2], key.shape[-2]) < TILED:
+        return 0
+    even = key.shape[-1] + key.shape[-1] % 2
+    return int(key.itemsize * (key.numel() // key.shape[-1] * even + value.numel()))
+
+
+TILED = 64
+"""Tokens from which on attention works on tiles."""
 _PRODUCTS = (
     _ATEN.linear, _ATEN.matmul, _ATEN._int_mm, _ATEN._weight_int4pack_mm_for_cpu, _ATEN._weight_int8pack_mm,
     _ATEN._weight_int4pack_mm,

@@ -13,10 +13,13 @@ import torch
 
 @dataclass(frozen=True)
 class CpuKernels:
-    """Which operand types have a fast GEMM."""
+    """Which operand types have a fast GEMM; ``tiles``: whether bf16 is multiplied by tiles (AMX), for which a kernel
+    brings an operand into another order first.
+    """
 
     bf16: bool
     int8: bool
+    tiles: bool = False
 
     @property
     def compute_dtype(self) -> torch.dtype:
@@ -31,4 +34,5 @@ def cpu_kernels() -> CpuKernels:
     return CpuKernels(
         bf16=bool(flags.get("avx512_bf16") or flags.get("amx_bf16")),
         int8=bool(flags.get("avx512_vnni") or flags.get("amx_int8")),
+        tiles=bool(flags.get("amx_bf16")),
     )

@@ -41,7 +41,7 @@ class EngineRuntime:
         """See ``objectives.types.Runtime``."""
         from objectives.runtime.runner import EngineRunner
 
-        return EngineRunner.made(materials, lambda folder: self.write(folder, materials))
+        return EngineRunner.made(materials, self, lambda folder: self.write(folder, materials))
 
     def write(self, folder: Path, materials: Materials) -> None:
         """Fill the new ``folder`` with the engine of the compressed model. Raises Unsupported."""

@@ -108,7 +108,10 @@ def read_facts(folder: Path) -> Facts:
 
 
 def runtime_of(facts: Facts, allowed: Sequence[str] = (ENGINES,)) -> Opener:
-    """The object that opens the folder. Raises ModelError for a class that is not ours, or that is not there."""
+    """The object that opens the folder; ``allowed``: with what the path of its class may begin.
+
+    Raises ModelError for another class, and for one that is not there.
+    """
     module, _, name = facts.runtime.rpartition(".")
     if not facts.runtime.startswith(tuple(allowed)):
         raise ModelError(f"{FACTS}: runtime must start with one of {', '.join(allowed)}; got {facts.runtime!r}")
@@ -119,10 +122,17 @@ def runtime_of(facts: Facts, allowed: Sequence[str] = (ENGINES,)) -> Opener:
     return found
 
 
-def open_engine(folder: Path, threads: int) -> tuple[Engine, Facts]:
-    """The engine of ``folder``. Raises ModelError, and ObjectiveError where a package is missing."""
+def path_of(runtime: object) -> str:
+    """The class of ``runtime`` as ``engine.json`` names it."""
+    return f"{type(runtime).__module__}.{type(runtime).__qualname__}"
+
+
+def open_engine(folder: Path, threads: int, allowed: Sequence[str] = (ENGINES,)) -> tuple[Engine, Facts]:
+    """The engine of ``folder``; ``allowed``: see :func:`runtime_of`. Raises ModelError, and ObjectiveError where a
+    package is missing.
+    """
     facts = read_facts(folder)
-    runtime = runtime_of(facts)
+    runtime = runtime_of(facts, allowed)
     missing = runtime.packages.missing(running=True)
     if missing is not None:
         raise ObjectiveError(missing)

@@ -96,6 +96,8 @@ class OpenVino(EngineRuntime):
         without_telemetry()
         import openvino
 
+        from objectives.runtime.openvino_faults import keep_gates_apart, usable_threads
+
         keep_streams_open()
         core = openvino.Core()
         native = "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
@@ -109,7 +111,10 @@ class OpenVino(EngineRuntime):
             if facts.options["wide"]
             else {8: "u8", 16: "bf16" if narrow else "f16"}[self.cache_bits],
         }
-        compiled = core.compile_model(folder / MODEL, "CPU", config)
+        graph = core.read_model(folder / MODEL)
+        if narrow and usable_threads(threads) == 1:
+            keep_gates_apart(graph)
+        compiled = core.compile_model(graph, "CPU", config)
         return _Decoder(compiled) if facts.head == "causal_lm" else _Encoder(compiled)
 
 

@@ -9,15 +9,15 @@ from __future__ import annotations
 
 import gc
 import importlib
-import os
 import pickle
-import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from objectives.errors import ObjectiveError
+from objectives.errors import Unsupported
+from objectives.runtime import probe_process
 
 if TYPE_CHECKING:
     from objectives.types import Workload
@@ -34,26 +34,21 @@ class Resident:
     peak: int
 
 
-def resident(folder: Path, workload: Workload, threads: int) -> Resident:
-    """Of the engine of ``folder`` running the excerpts of ``workload``. Raises ObjectiveError, MemoryError."""
-    environment = {**os.environ, "MALLOC_ARENA_MAX": "1", "TOKENIZERS_PARALLELISM": "false"}
-    environment["PYTHONPATH"] = os.pathsep.join(filter(None, sys.path))
-    command = [sys.executable, "-m", __name__, str(folder), str(threads)]
+def resident(folder: Path, workload: Workload, threads: int, allowed: Sequence[str]) -> Resident:
+    """Of the engine of ``folder`` running the excerpts of ``workload``; ``allowed``: see
+    :func:`objectives.runtime.folder.runtime_of`. Raises Unsupported, MemoryError.
+    """
+    ended = probe_process.run(__name__, [str(folder), str(threads), *allowed], TIMEOUT, pickle.dumps(workload))
+    if ended.out_of_memory:
+        raise MemoryError(f"the engine could not be weighed: {ended.how}")
     try:
-        done = subprocess.run(
-            command, input=pickle.dumps(workload), capture_output=True, timeout=TIMEOUT, check=False, env=environment
-        )
-    except subprocess.TimeoutExpired as error:
-        raise ObjectiveError(f"the engine could not be weighed within {TIMEOUT:.0f} s") from error
-    if done.returncode:
-        last = (done.stderr.decode(errors="replace").strip().splitlines() or [f"exit code {done.returncode}"])[-1]
-        kind = MemoryError if "MemoryError" in last or "out of memory" in last.lower() else ObjectiveError
-        raise kind(f"the engine in {folder.name} could not be weighed: {last}")
-    resting, peak = map(int, done.stdout.split()[-2:])
+        resting, peak = map(int, ended.answer.split()[-2:])
+    except ValueError as error:
+        raise Unsupported(f"the engine could not be weighed in a process of its own ({ended.how})") from error
     return Resident(resting, peak)
 
 
-def _main(folder: Path, threads: int) -> None:
+def _main(folder: Path, threads: int, allowed: Sequence[str]) -> None:
     workload: Workload = pickle.loads(sys.stdin.buffer.read())
     import torch
 
@@ -64,13 +59,13 @@ def _main(folder: Path, threads: int) -> None:
     from objectives.runtime.runner import EngineRunner
 
     torch.set_num_threads(threads)
-    for package in runtime_of(read_facts(folder)).packages.run:
+    for package in runtime_of(read_facts(folder), allowed).packages.run:
         importlib.import_module(package)
     with heap.give_back():
         gc.collect()
         heap.trim()
         before = _status()
-        runner = EngineRunner.open(folder, None, threads)
+        runner = EngineRunner.open(folder, None, threads, allowed)
         gc.collect()
         heap.trim()
         resting = _status()
@@ -106,4 +101,5 @@ def _mapped(folder: Path) -> int:
 
 
 if __name__ == "__main__":
-    _main(Path(sys.argv[1]), int(sys.argv[2]))
+    probe_process.begin()
+    _main(Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3:])

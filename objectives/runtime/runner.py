@@ -15,6 +15,7 @@ from torch import Tensor
 
 from objectives.runtime import greedy
 from objectives.runtime.folder import (
+    ENGINES,
     DecoderEngine,
     EncoderEngine,
     Engine,
@@ -23,6 +24,7 @@ from objectives.runtime.folder import (
     Generating,
     disk_bytes,
     open_engine,
+    path_of,
 )
 from objectives.runtime.masks import causal
 from objectives.runtime.probe import resident
@@ -42,28 +44,32 @@ class Cache:
 
 @dataclass
 class EngineRunner:
-    """See ``objectives.types.Runner``. ``folder``: the engine's files."""
+    """See ``objectives.types.Runner``. ``folder``: the engine's files; ``allowed``: with what the path of the class
+    that opens them may begin.
+    """
 
     folder: Path
     facts: Facts
     engine: Engine
     tokenizer: Any
     threads: int
+    allowed: Sequence[str] = (ENGINES,)
     simulated: bool = False
 
     @classmethod
-    def made(cls, materials: Materials, write: Callable[[Path], None]) -> EngineRunner:
-        """Of the engine that ``write`` makes from ``materials``, or that was made earlier."""
+    def made(cls, materials: Materials, runtime: object, write: Callable[[Path], None]) -> EngineRunner:
+        """Of the engine of ``runtime`` that ``write`` makes from ``materials``, or that was made earlier."""
         folder = materials.engine(write)
-        runner = cls.open(folder, materials.tokenizer, materials.threads)
+        materials.admit(folder)
+        runner = cls.open(folder, materials.tokenizer, materials.threads, (path_of(runtime),))
         materials.release(runner, folder)
         return runner
 
     @classmethod
-    def open(cls, folder: Path, tokenizer: Any, threads: int) -> EngineRunner:
+    def open(cls, folder: Path, tokenizer: Any, threads: int, allowed: Sequence[str] = (ENGINES,)) -> EngineRunner:
         """Raises ObjectiveError."""
-        engine, facts = open_engine(folder, threads)
-        return cls(folder, facts, engine, tokenizer, threads)
+        engine, facts = open_engine(folder, threads, allowed)
+        return cls(folder, facts, engine, tokenizer, threads, allowed)
 
     @property
     def head(self) -> Head:
@@ -147,7 +153,7 @@ class EngineRunner:
         """See ``objectives.types.Runner``: resident, all beyond the stored weights, copies that the engine made
         included.
         """
-        found = resident(self.folder, workload, self.threads)
+        found = resident(self.folder, workload, self.threads, self.allowed)
         above = max(0, found.peak - self.facts.weight_bytes)
         phase = max(workload.excerpts(), key=("encode", "prefill", "decode").index)
         added = float(found.peak - found.resting)

@@ -9,7 +9,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from objectives.errors import Unsupported
-from objectives.runtime.folder import Facts
+from objectives.runtime.folder import Facts, path_of
 from objectives.runtime.weights import block_linears
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ def facts_of(
     linears = [block.linear(path) for block in model.blocks() for path in block.stack.block_linears]
     inside = block_linears(model)
     return Facts(
-        runtime=f"{type(runtime).__module__}.{type(runtime).__qualname__}",
+        runtime=path_of(runtime),
         settings=asdict(runtime),
         options=options,
         head=model.head,

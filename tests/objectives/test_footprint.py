@@ -16,6 +16,7 @@ from objectives.calibration import Statistics
 from objectives.canonical import canonicalize_
 from objectives.devices.cpu import Cpu
 from objectives.families import FAMILIES
+from objectives.measuring import trace
 from objectives.measuring.allocations import Allocations
 from objectives.measuring.encoding import Encoding
 from objectives.measuring.footprint import Footprint, footprint, is_skeleton, skeleton_of, sketch
@@ -79,7 +80,7 @@ def kernels(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
     """As this CPU has them, or none for bf16 and int8, which every CPU can do without."""
     if request.param == "this CPU":
         return cpu_kernels()
-    for module in (capability, bf16, embedding, int8, linear):
+    for module in (capability, bf16, embedding, int8, linear, trace):
         monkeypatch.setattr(module, "cpu_kernels", lambda: PLAIN)
     return PLAIN
 

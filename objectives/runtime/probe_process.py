@@ -1,0 +1,109 @@
+"""A process of its own for what may end one: an engine's code divides by zero, loops for ever or takes all memory.
+
+Whatever it does, the caller gets an answer: what it wrote, or how it ended. It goes with the process that started it,
+takes along what it started itself, and leaves no image of its memory behind.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import resource
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+
+FAULTS = frozenset({"SIGFPE", "SIGSEGV", "SIGILL", "SIGBUS", "SIGABRT", "SIGTRAP", "SIGSYS"})
+"""Signals by which a process ends for what its own code did."""
+_DIE_WITH_PARENT = 1
+"""``PR_SET_PDEATHSIG`` of Linux's prctl."""
+_PARENT = "PARETUNE_PARENT"
+"""Tells the new process who started it."""
+
+
+@dataclass(frozen=True)
+class Ended:
+    """``code``: the exit code, None where the process was still running at its limit; ``signal``: the name of the one
+    that ended it; ``answer``: what it printed, empty unless it exited with 0; ``said``: the last line of its errors;
+    ``limit``: seconds that it had.
+    """
+
+    code: int | None
+    signal: str | None
+    answer: str
+    said: str
+    limit: float
+
+    @property
+    def faulted(self) -> bool:
+        """Whether its own code ended it: it will again."""
+        return self.signal in FAULTS
+
+    @property
+    def out_of_memory(self) -> bool:
+        """Whether it says so itself."""
+        return "MemoryError" in self.said or "out of memory" in self.said.lower()
+
+    @property
+    def how(self) -> str:
+        """In words, for the end of a sentence."""
+        if self.code is None:
+            return f"still running after {self.limit:.0f} s"
+        if self.signal is not None:
+            return f"killed by {self.signal}"
+        return self.said or f"exit code {self.code}"
+
+
+def run(module: str, arguments: Sequence[str], limit: float, given: bytes = b"") -> Ended:
+    """``python -m module arguments`` with ``given`` as its input, for at most ``limit`` seconds.
+
+    The module calls :func:`begin` before anything else.
+    """
+    environment = {**os.environ, "MALLOC_ARENA_MAX": "1", "TOKENIZERS_PARALLELISM": "false", _PARENT: str(os.getpid())}
+    environment["PYTHONPATH"] = os.pathsep.join(filter(None, sys.path))
+    process = subprocess.Popen(
+        [sys.executable, "-m", module, *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE, env=environment, start_new_session=True,
+    )  # fmt: skip
+    out, errors = b"", b""
+    try:
+        out, errors = process.communicate(given, timeout=limit)
+    except subprocess.TimeoutExpired:
+        if process.poll() is None:
+            return Ended(None, None, "", "", limit)
+    finally:
+        _end(process)
+    code = process.returncode
+    answer = "" if code else out.decode(errors="replace")
+    lines = errors.decode(errors="replace").strip().splitlines()
+    return Ended(code, _name(-code) if code < 0 else None, answer, lines[-1] if lines else "", limit)
+
+
+def begin() -> None:
+    """In the new process: go with the one that started it, and leave no image of memory behind."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_DIE_WITH_PARENT, int(signal.SIGKILL), 0, 0, 0)
+    if os.getppid() != int(os.environ[_PARENT]):  # it went meanwhile
+        os._exit(1)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """Kill it and what it started, and collect it."""
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    for stream in (process.stdin, process.stdout, process.stderr):
+        if stream is not None:
+            with suppress(BrokenPipeError):
+                stream.close()
+    process.wait()
+
+
+def _name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:  # a real-time signal
+        return f"signal {number}"

@@ -1,0 +1,96 @@
+"""A runtime of a user's own whose engine misbehaves on purpose, on any CPU; importable by other processes."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from pydantic.dataclasses import dataclass as settings
+
+from objectives.runtime.engine import EngineRuntime
+from objectives.runtime.folder import Facts, write_facts
+from objectives.runtime.packages import Packages
+from objectives.settings import FORBID
+
+if TYPE_CHECKING:
+    from objectives.types import Candidate, Head, Materials
+
+Fault = Literal[
+    "none", "SIGFPE", "SIGSEGV", "SIGABRT", "SIGILL", "SIGKILL", "divide", "hang", "exit", "leave", "raise", "memory"
+]  # fmt: skip
+
+
+@settings(frozen=True, kw_only=True, config=FORBID)
+class FaultyRuntime(EngineRuntime):
+    """Meets ``fault`` in ``at``: when it is converted, opened or run."""
+
+    fault: Fault = "none"
+    at: Literal["open", "run", "write"] = "open"
+
+    @property
+    def name(self) -> str:
+        return "faulty"
+
+    @property
+    def packages(self) -> Packages:
+        return Packages("faulty", ("numpy",))
+
+    def supports(self, candidate: Candidate, head: Head, device: str) -> str | None:
+        return None if head == "causal_lm" else "takes decoders"
+
+    def write(self, folder: Path, materials: Materials) -> None:
+        from objectives.runtime.weights import sizes
+        from objectives.runtime.writing import facts_of
+
+        if self.at == "write":
+            meet(self.fault)
+        began, model = time.perf_counter(), materials.model()
+        write_facts(folder, facts_of(self, model, began, sizes(model), 0, {}))
+
+    def open(self, folder: Path, facts: Facts, threads: int) -> Any:
+        if self.at == "open":
+            meet(self.fault)
+        return Constant(facts.vocabulary, self.fault if self.at == "run" else "none")
+
+
+class Constant:
+    """See ``objectives.runtime.folder.DecoderEngine``: every token is as likely as any other."""
+
+    def __init__(self, vocabulary: int, fault: Fault) -> None:
+        self._vocabulary, self._fault = vocabulary, fault
+
+    def start(self, rows: int) -> int:
+        return rows
+
+    def run(self, ids: Any, mask: Any, places: Any, wanted: Any, cache: int) -> tuple[Any, int]:
+        meet(self._fault)
+        return np.zeros((len(ids), len(wanted), self._vocabulary), np.float32), cache
+
+
+def meet(fault: Fault) -> None:
+    if fault.startswith("SIG"):
+        os.kill(os.getpid(), signal.Signals[fault])
+    elif fault == "divide":
+        ctypes.CDLL(None).div(1, 0)
+    elif fault == "hang":
+        subprocess.Popen([sys.executable, "-c", f"import time; time.sleep(600)  # {LEFT}"])
+        ctypes.PyDLL(None).sleep(600)  # in C, with Python's lock held
+    elif fault == "exit":
+        os._exit(3)
+    elif fault == "leave":
+        os._exit(0)
+    elif fault == "raise":
+        raise RuntimeError("no such operation")
+    elif fault == "memory":
+        raise MemoryError
+
+
+LEFT = "started by a faulty engine"
+"""Tells what a hanging engine started itself."""
