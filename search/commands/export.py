@@ -13,6 +13,7 @@ from objectives.types import Candidate
 from search.commands.best import choose
 from search.commands.stored import StoredStudy, load
 from search.errors import ConfigError, NothingFeasible
+from search.plain_text import inert
 from search.records import TrialRecord
 
 
@@ -42,7 +43,7 @@ def main(arguments: list[str]) -> int:
     except ObjectiveError as error:
         raise ConfigError(str(error)) from error
     print(
-        f"{folder}: trial {record.number}, {size / 2**20:.1f} MiB of weights; "
+        f"{inert(str(folder))}: trial {record.number}, {size / 2**20:.1f} MiB of weights; "
         f"load with objectives.load({str(folder)!r})"
     )
     return 0

@@ -7,6 +7,7 @@ import sys
 from objectives import assets
 from search.build import nearest
 from search.errors import ConfigError
+from search.plain_text import inert
 
 
 def main(arguments: list[str]) -> int:
@@ -18,8 +19,8 @@ def main(arguments: list[str]) -> int:
             )
     for name in arguments or assets.names():
         try:
-            folder = assets.fetch(name, lambda line: print(line, file=sys.stderr, flush=True))
+            folder = assets.fetch(name, lambda line: print(inert(line), file=sys.stderr, flush=True))
         except assets.AssetError as error:
             raise ConfigError(str(error), exit_code=1) from error
-        print(f"{name}: {folder}")
+        print(inert(f"{name}: {folder}"))
     return 0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,10 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from search.errors import ConfigError, ParetuneError
+from search.naming import name_of
+from search.overrides import fixed_keys, key_of, parsed, readable
+from search.plain_text import one_line as one_line_of
+from search.terminal import prepare_streams
 
 _PACKAGED = Path(__file__).resolve().parents[1] / "_conf"
 CONF = _PACKAGED if _PACKAGED.is_dir() else Path(__file__).resolve().parents[2] / "conf"
@@ -25,10 +28,11 @@ _UNSWEPT = ("study_name", "n_trials", "executor", "tracker", "hydra", "debug", "
 
 def main(arguments: list[str]) -> int:
     """Compose and run. Returns the study's exit code; of a multirun, that of the first job that failed."""
-    job = _Job()
+    words = readable(arguments)
+    job = _Job(fixed_keys(words))
     # Hydra would print its own errors, over several lines, and exit with 1; raised, they become one line here.
     os.environ["HYDRA_FULL_ERROR"] = "1"
-    sys.argv = ["paretune run", *arguments]
+    sys.argv = ["paretune run", *words]
     try:
         hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(job)()
     except ParetuneError:
@@ -47,16 +51,19 @@ class _Job:
 
     __name__ = "run"
 
-    def __init__(self) -> None:
+    def __init__(self, fixed: set[str]) -> None:
+        """``fixed``: keys that the command line gives one value for all jobs of a multirun."""
+        self.fixed = fixed
         self.started = False
         self.code = 0
         self.error: ParetuneError | None = None
 
     def __call__(self, composed: DictConfig) -> None:
         """In a single run the outcome is kept, as Hydra would decorate it; in a multirun failing must be raised."""
+        prepare_streams()  # a launcher may run this in another process
         self.started = True
         if HydraConfig.get().mode == RunMode.MULTIRUN:
-            _run_one_of_many(composed, _swept())
+            _run_one_of_many(composed, _swept(self.fixed))
             return
         try:
             self.code = run_job(plain(composed), "")
@@ -65,15 +72,16 @@ class _Job:
 
 
 def _run_one_of_many(composed: DictConfig, swept: str) -> None:
+    job = swept or HydraConfig.get().job.num
     try:
         code = run_job(plain(composed), swept)
     except ParetuneError as error:
-        print(f"paretune: job {swept}: {error}", file=sys.stderr)
-        raise ParetuneError(f"job {swept} failed: {error}", error.exit_code) from error
+        print(f"paretune: job {job}: {one_line_of(str(error))}", file=sys.stderr)
+        raise ParetuneError(f"job {job} failed: {error}", error.exit_code) from error
     if code >= 128:  # a signal is meant for the whole sweep: no launcher goes on after SystemExit
         raise SystemExit(code)
     if code:
-        raise ParetuneError(f"job {swept} ended with exit code {code}", code)
+        raise ParetuneError(f"job {job} ended with exit code {code}", code)
 
 
 def plain(composed: DictConfig) -> dict[str, Any]:
@@ -101,10 +109,18 @@ def run_job(resolved: dict[str, Any], swept: str) -> int:
     return finish(result)
 
 
-def _swept() -> str:
-    """What tells this job of a multirun from its siblings, fit for a name."""
-    overrides = [text for text in HydraConfig.get().overrides.task if not text.lstrip("+~").startswith(_UNSWEPT)]
-    return re.sub(r"[^\w.,=\-]+", "_", ",".join(overrides)).strip("_") or "job"
+def _swept(fixed: set[str]) -> str:
+    """Return what tells this job of a multirun from its siblings, fit for a name; empty where nothing is swept."""
+    params = HydraConfig.get().sweeper.get("params") or {}
+    fixed = fixed | fixed_keys([f"{key}={value}" for key, value in params.items()])
+    overrides = [(text, parsed(text)) for text in HydraConfig.get().overrides.task]
+    return name_of(
+        [
+            text.lstrip("+~")
+            for text, override in overrides
+            if override is None or not (key_of(override) in fixed or key_of(override).startswith(_UNSWEPT))
+        ]
+    )
 
 
 def one_line(error: Exception) -> str:

@@ -1,0 +1,137 @@
+"""Values that a shell, Hydra's grammar or a file system treats specially, and the names that are made of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from omegaconf import OmegaConf
+
+from search.errors import ConfigError
+from search.naming import LONGEST, bounded, name_of
+from search.overrides import expanded, fixed_keys, literal, parsed, readable
+
+TEXTS = [
+    "./lr=0.1", "./ckpt#2", "./ckpt (v2)", "./a:b", "./a=b=c", "./it's", './say "so"', "./größe", "中文/模型", "./a&b",
+    "./a;b",
+    "./a<b>c", "./a!b", "./a^b", "./a`b`", "./a{b}", "./a[b]", "./back\\slash#", "./ends#\\", "./new\nline",
+    "./t\tab", "./100%",
+    "./me@host", "./a$b", "./\x1b[31m", "./a'b\"c", "ckpt(v2)", "./emoji🙂", "./a|b", "./**", "./a,b#", "./${#",
+    "./a~b",
+]  # fmt: skip
+
+
+def read(word: str, *options: str) -> Any:
+    found = parsed(readable([*options, word])[-1])
+    assert found is not None
+    value = found.value()
+    return OmegaConf.create({"x": value}).x if "${" in word else value
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_a_text_reaches_the_configuration_as_it_was_typed(text: str) -> None:
+    assert str(read(f"model.path={text}")) == text
+
+
+@pytest.mark.parametrize("text", [text for text in TEXTS if "," not in text])
+def test_it_does_so_in_a_multirun_too(text: str) -> None:
+    assert str(read(f"model.path={text}", "-m")) == text
+
+
+@pytest.mark.parametrize(
+    ("word", "value"),
+    [
+        ("n_trials=3", 3), ("x=0.5", 0.5), ("x=1e-3", 1e-3), ("x=true", True), ("x=null", None), ("x=", ""),
+        ("x=[0,0.5]", [0, 0.5]),
+        ("x={a:1}", {"a": 1}), ("x='quoted, text'", "quoted, text"), ("++model.path=./a#b", "./a#b"),
+        ("+first=[{a.b:1}]", [{"a.b": 1}]),
+    ],
+)  # fmt: skip
+def test_what_hydra_reads_keeps_its_meaning(word: str, value: Any) -> None:
+    found = read(word)
+    assert (found.text if hasattr(found, "text") else found) == value
+
+
+@pytest.mark.parametrize(
+    "word", ["x=[0,0.5", "x={a:1", "x='open", "x=choice(1,", "x=range(0,#)", "foo", "a b=1", "x=[./a#b]", "ä=1"]
+)
+def test_what_nobody_can_read_is_refused_in_a_line_that_says_how_texts_are_written(word: str) -> None:
+    with pytest.raises(ConfigError) as refused:
+        readable([word])
+    message = str(refused.value)
+    assert word.partition("=")[0] in message
+    assert "\n" not in message
+    assert "Exception" not in message
+
+
+def test_a_tilde_is_expanded_where_a_value_begins_and_nowhere_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/me")
+    assert read("model.path=~/model") == "/home/me/model"
+    assert read("home=~") == "/home/me"
+    assert read("home=~/a b (c)") == "/home/me/a b (c)"
+    assert expanded("a~b") == "a~b"
+    assert expanded("~nobody-of-that-name/x") == "~nobody-of-that-name/x"
+    assert readable(["~model.path"]) == ["~model.path"]
+
+
+def test_in_a_multirun_a_comma_separates_values_each_read_by_itself() -> None:
+    found = parsed(readable(["-m", "model.path=./a#1,./b=2,./c"])[1])
+    assert found is not None
+    assert list(found.sweep_string_iterator()) == ["'./a#1'", "'./b=2'", "./c"]
+    plain = parsed(readable(["-m", "accuracy_floor.epsilon=0.9,0.5"])[1])
+    assert plain is not None
+    assert plain.is_sweep_override()
+
+
+def test_a_path_with_a_comma_that_is_there_is_one_value(tmp_path: Path) -> None:
+    (tmp_path / "a,b").mkdir()
+    assert str(read(f"model.path={tmp_path}/a,b", "-m")) == f"{tmp_path}/a,b"
+
+
+def test_words_that_belong_to_options_are_left_alone() -> None:
+    words = ["--config-dir", "./a#b=c", "--cfg", "job", "-m", "n_trials=3"]
+    assert readable(words) == words
+
+
+@pytest.mark.parametrize("text", ["${x}", "a\\${x}", "$", "a${b}", "\\\\${a}b${c}"])
+def test_a_literal_is_no_reference(text: str) -> None:
+    assert OmegaConf.to_container(OmegaConf.create(literal({"x": [text]})), resolve=True) == {"x": [text]}
+
+
+# ---- names of jobs
+
+
+def test_only_keys_with_one_value_for_all_jobs_are_fixed() -> None:
+    words = ["-m", "a.b=1", "c=1,2", "+d=choice(1,2)", "e=[1,2]", "f='1,2'", "model=micro,minilm_l6", "seed=range(0,3)"]
+    assert fixed_keys(words) == {"a.b", "e", "f"}
+
+
+@pytest.mark.parametrize("texts", [["epsilon=0.9"], ["a=1", "b=x-y.z_0"]])
+def test_a_short_name_of_plain_characters_stays_readable(texts: list[str]) -> None:
+    assert name_of(texts) == ",".join(texts)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (["m=a/b"], ["m=a_b"]), (["m=a/b"], ["m=a:b"]), (["x=[16]"], ["x={16}"]), (["p=_a"], ["p=/a"]), (["k=a b"],
+        ["k=a\tb"]),
+        (["k=" + "a" * 300 + "1"], ["k=" + "a" * 300 + "2"]), (["k=" + "中" * 90 + "1"], ["k=" + "中" * 90 + "2"]),
+        (["k=?"], ["k=!"]),
+        (["a=b"], ["a=b/"]),
+    ],
+)  # fmt: skip
+def test_names_of_different_settings_differ_and_are_bounded(one: list[str], other: list[str]) -> None:
+    first, second = name_of(one), name_of(other)
+    assert first != second
+    for name in (first, second):
+        assert len(name.encode()) <= LONGEST
+        assert not set(name) & set("/:[]{} \t?!")
+
+
+@pytest.mark.parametrize("name", ["a" * 255, "ä" * 255, "中" * 255, "a" * 201])
+def test_a_file_named_after_a_study_fits_into_a_folder(name: str, tmp_path: Path) -> None:
+    (tmp_path / f".{bounded(name)}-recut.lock.12345678").touch()
+    assert bounded(name) != bounded(name[:-1] + "x")
+    assert bounded("short") == "short"
