@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -24,7 +23,7 @@ from search.records import TrialRecord
 from search.report import StudyInfo, write_report
 from search.samplers.frontier import FrontierSampler
 from search.study import StudyResult
-from search.terminal import console
+from search.terminal import console, err
 
 
 def finish(result: StudyResult) -> int:
@@ -42,7 +41,7 @@ def finish(result: StudyResult) -> int:
     line = result.mirror.close(result.records, summary(result.records, front), noted, files)
     show(info, result.records, front, folder, line)
     if result.interrupted is not None:
-        print(f"paretune: {result.interrupted}; the same command resumes", file=sys.stderr)
+        print(f"paretune: {result.interrupted}; the same command resumes", file=err())
         return result.interrupted.exit_code
     return NothingFeasible.exit_code if not front.front else 0
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -18,7 +17,7 @@ from search.front import ParetoFront
 from search.plain_text import one_line
 from search.records import TrialRecord
 from search.study import Progress
-from search.terminal import console
+from search.terminal import console, err
 
 
 @contextmanager
@@ -34,7 +33,9 @@ def make_progress(config: StudyConfig) -> Iterator[Progress]:
         BarColumn(bar_width=24),
         MofNCompleteColumn(),
     )
-    with RichProgress(*columns, TimeElapsedColumn(), console=shown) as bar:
+    with RichProgress(
+        *columns, TimeElapsedColumn(), console=shown, redirect_stdout=False, redirect_stderr=False
+    ) as bar:
         yield LiveProgress(config, bar)
 
 
@@ -99,7 +100,7 @@ class PlainProgress:
 
     @staticmethod
     def _say(line: str) -> None:
-        print(one_line(line), file=sys.stderr, flush=True)
+        print(one_line(line), file=err(), flush=True)
 
 
 class LiveProgress:

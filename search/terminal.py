@@ -12,6 +12,8 @@ import logging
 import os
 import select
 import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import TextIO
 
 from rich.console import Console
@@ -24,28 +26,39 @@ _SIGNS = {
     "★": "*", "×": "x", "≥": ">=", "≤": "<=", "±": "+-", "·": "-", "•": "*", "…": "...", "–": "-", "—": "-", "→": "->",
     "µ": "u", "₂": "2", "ε": "eps", "’": "'", "‘": "'", "“": '"', "”": '"', "━": "-", "╸": "-", "╺": "-",
 }  # fmt: skip
+_own: dict[str, TextIO] = {}
+"""Our own streams while ``sys.stdout`` and ``sys.stderr`` are others' (:mod:`search.quiet_log`)."""
 NARROWEST, WIDTH_ELSEWHERE = 40, 140
 """Columns: below the first no table can be read, and where there is no terminal lines may be long."""
 
 
 def prepare_streams() -> None:
     """Make stdout and stderr take every text, and survive whatever reads them. Streams that others set stay theirs."""
-    codecs.register_error(REPLACED, _replaced)
     for name, descriptor in (("stdout", 1), ("stderr", 2)):
         stream = getattr(sys, name)
         if stream is None:  # closed by the caller: what is opened next must not get its number
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
         elif stream is getattr(sys, f"__{name}__") and isinstance(stream, io.TextIOWrapper):
-            setattr(sys, name, _tolerant(stream, descriptor))
+            stream.flush()
+            setattr(sys, name, tolerant(descriptor, stream.encoding))
+
+
+def out() -> TextIO:
+    """Return the stream for results, whatever ``sys.stdout`` is meanwhile."""
+    return _own.get("stdout") or sys.stdout
+
+
+def err() -> TextIO:
+    """Return the stream for progress and errors, whatever ``sys.stderr`` is meanwhile."""
+    return _own.get("stderr") or sys.stderr
 
 
 def console(*, stderr: bool = False) -> Console:
     """Return rich's console for a stream: as wide as its terminal, and never too narrow for a table."""
-    found = Console(stderr=stderr)
-    stream = sys.stderr if stderr else sys.stdout
+    stream = err() if stderr else out()
     if not stream.isatty():
-        return Console(stderr=stderr, width=WIDTH_ELSEWHERE)
-    return found if found.width >= NARROWEST else Console(stderr=stderr, width=NARROWEST)
+        return Console(file=stream, width=WIDTH_ELSEWHERE)
+    return Console(file=stream, width=max(NARROWEST, Console(file=stream).width))
 
 
 def set_up_logging() -> None:
@@ -53,6 +66,18 @@ def set_up_logging() -> None:
     handler = logging.StreamHandler()
     handler.setFormatter(InertFormatter("%(levelname)s %(message)s"))
     logging.basicConfig(level=logging.WARNING, handlers=[handler])
+
+
+@contextmanager
+def owned(streams: Mapping[str, TextIO]) -> Iterator[None]:
+    """Let :func:`out` and :func:`err` be ``streams`` (``stdout``, ``stderr``) for a while."""
+    before = dict(_own)
+    _own.update(streams)
+    try:
+        yield
+    finally:
+        _own.clear()
+        _own.update(before)
 
 
 class _Tolerant(io.FileIO):
@@ -71,16 +96,11 @@ class _Tolerant(io.FileIO):
         return written
 
 
-def _tolerant(stream: TextIO, descriptor: int) -> TextIO:
-    """Return a stream on the same descriptor that replaces what its encoding lacks and outlives its reader."""
-    stream.flush()
+def tolerant(descriptor: int, encoding: str = "utf-8") -> TextIO:
+    """Return a stream on ``descriptor`` that replaces what its encoding lacks and outlives its reader."""
+    codecs.register_error(REPLACED, _replaced)
     raw = _Tolerant(descriptor, "w", closefd=False)
-    return io.TextIOWrapper(
-        io.BufferedWriter(raw),
-        encoding=stream.encoding,
-        errors=REPLACED,
-        line_buffering=raw.isatty() or descriptor == 2,
-    )
+    return io.TextIOWrapper(io.BufferedWriter(raw), encoding=encoding, errors=REPLACED, line_buffering=True)
 
 
 def _replaced(error: UnicodeError) -> tuple[str, int]:

@@ -13,16 +13,18 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
-from search.errors import ConfigError, ParetuneError
+from objectives.types import Reason
+from search.errors import BaselineFailed, ConfigError, ParetuneError
 from search.naming import name_of
 from search.overrides import fixed_keys, key_of, parsed, readable
 from search.plain_text import one_line as one_line_of
-from search.terminal import prepare_streams
+from search.terminal import err, prepare_streams
 
 _PACKAGED = Path(__file__).resolve().parents[1] / "_conf"
 CONF = _PACKAGED if _PACKAGED.is_dir() else Path(__file__).resolve().parents[2] / "conf"
 """Where the yaml files are: inside the wheel, or beside the sources."""
 
+_UNEXPLAINED = {Reason.CRASHED.value, Reason.TIMEOUT.value, Reason.ERROR.value}
 _UNSWEPT = ("study_name", "n_trials", "executor", "tracker", "hydra", "debug", "home", "storage")
 
 
@@ -101,12 +103,20 @@ def run_job(resolved: dict[str, Any], swept: str) -> int:
     from search.config import build_config
     from search.finish import finish
     from search.progress import make_progress
+    from search.quiet_log import quiet_log
     from search.study import run_study
 
     config = build_config(resolved, swept)
-    with make_progress(config) as progress:
-        result = run_study(config, progress)
-    return finish(result)
+    with quiet_log(config.home / "logs") as log:
+        try:
+            with make_progress(config) as progress:
+                result = run_study(config, progress)
+        except BaselineFailed as error:
+            raise BaselineFailed(f"{error}; what libraries said is in {log}", error.exit_code) from error
+        code = finish(result)
+        if any(record.reason in _UNEXPLAINED for record in result.records):
+            print(f"what libraries said of trials that failed is in {log}", file=err())
+    return code
 
 
 def _swept(fixed: set[str]) -> str:

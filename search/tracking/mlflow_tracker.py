@@ -110,8 +110,8 @@ class MlflowMirror:
             from mlflow import MlflowClient
 
             logging.getLogger("mlflow").setLevel(logging.WARNING)  # its migrations log a page of INFO
-            client = MlflowClient(tracking_uri=self.uri)
             with _default_root(self._artifacts("Default")):
+                client = MlflowClient(tracking_uri=self.uri)
                 client.search_experiments(max_results=1)
             return client
 
