@@ -268,7 +268,7 @@ def _first(listed: Any, space: Space) -> tuple[Cell, ...]:
         if cell not in space:
             values = "; ".join(f"{axis.path}: {list(axis.values)}" for axis in space.axes)
             raise ConfigError(f"first: {dict(each)} is no cell of the space; there are {values}")
-        cells.append(cell)
+        cells.append(space.own(cell))
     return tuple(cells)
 
 

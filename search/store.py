@@ -34,7 +34,7 @@ from search.errors import ConfigError, StudyConflict
 from search.naming import bounded
 from search.records import TrialRecord
 from search.samplers.distinct import GRID, OUTSIDE
-from search.space import Space
+from search.space import Space, same
 from search.storage_url import clean_url
 
 log = logging.getLogger(__name__)
@@ -158,8 +158,15 @@ def _differences(stored: Any, wanted: Any, path: str = "") -> Iterator[str]:
     if isinstance(stored, Mapping) and isinstance(wanted, Mapping):
         for name in {**stored, **wanted}:
             yield from _differences(stored.get(name), wanted.get(name), f"{path}.{name}" if path else name)
-    elif stored != wanted:
+    elif not _alike(stored, wanted):
         yield f"{path}: stored {stored!r}, now {wanted!r}"
+
+
+def _alike(stored: Any, wanted: Any) -> bool:
+    """Whether two settings are one, rounding aside, in lists too."""
+    if isinstance(stored, list) and isinstance(wanted, list) and len(stored) == len(wanted):
+        return all(_alike(one, other) for one, other in zip(stored, wanted))
+    return bool(stored == wanted) or same(stored, wanted)
 
 
 def save_stop(study: Study, reason: str) -> None:

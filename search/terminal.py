@@ -98,7 +98,6 @@ class _Tolerant(io.FileIO):
 
 def tolerant(descriptor: int, encoding: str = "utf-8") -> TextIO:
     """Return a stream on ``descriptor`` that replaces what its encoding lacks and outlives its reader."""
-    codecs.register_error(REPLACED, _replaced)
     raw = _Tolerant(descriptor, "w", closefd=False)
     return io.TextIOWrapper(io.BufferedWriter(raw), encoding=encoding, errors=REPLACED, line_buffering=True)
 
@@ -109,3 +108,6 @@ def _replaced(error: UnicodeError) -> tuple[str, int]:
     text = error.object[error.start : error.end]
     found = "".join(_SIGNS.get(character, "?") for character in text)
     return found.encode(error.encoding, errors="replace").decode(error.encoding), error.end
+
+
+codecs.register_error(REPLACED, _replaced)

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from omegaconf import OmegaConf
 
-from search.errors import ConfigError
+from search.config import StudyConfig, build_config
+from search.errors import ConfigError, StudyConflict
+from search.frontier.grid import Grid
 from search.naming import LONGEST, bounded, name_of
 from search.overrides import expanded, fixed_keys, literal, parsed, readable
+from search.space import same
+from search.study import run_study
+from tests.search.conftest import Quiet, composed
 
 TEXTS = [
     "./lr=0.1", "./ckpt#2", "./ckpt (v2)", "./a:b", "./a=b=c", "./it's", './say "so"', "./größe", "中文/模型", "./a&b",
@@ -135,3 +141,43 @@ def test_a_file_named_after_a_study_fits_into_a_folder(name: str, tmp_path: Path
     (tmp_path / f".{bounded(name)}-recut.lock.12345678").touch()
     assert bounded(name) != bounded(name[:-1] + "x")
     assert bounded("short") == "short"
+
+
+# ---- values that differ by rounding
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "alike"),
+    [
+        (0.3, 0.1 + 0.2, True), (8, 8.0, True), (1e0, 1, True), (0.0, -0.0, True), (1e-3, 0.001, True),
+        (0.3, 0.3001, False), (True, 1, False), (False, 0.0, False), (True, True, True), ("8", 8, False),
+        ("a", "a", True), (None, None, True), (None, 0, False),
+    ],
+)  # fmt: skip
+def test_values_that_differ_by_rounding_are_one(one: Any, other: Any, alike: bool) -> None:
+    assert same(one, other) is same(other, one) is alike
+
+
+def test_an_axis_refuses_them_as_two() -> None:
+    with pytest.raises(ConfigError, match=r"space\.pruning\.ratio: .*rounding, got 0\.3 and 0\.30000000000000004"):
+        build_config(composed("experiment=ci_tiny", "space.pruning.ratio=[0,0.3,0.30000000000000004]"))
+
+
+def test_a_cell_is_found_as_it_was_computed() -> None:
+    first = "first=[{pruning.ratio: 0.30000000000000004, workload.batch_size: 4.0}]"
+    config = build_config(composed("experiment=ci_tiny", "space.pruning.ratio=[0.0,0.3]", first))
+    (cell,) = config.first
+    assert cell["pruning.ratio"] == 0.3
+    assert isinstance(cell["workload.batch_size"], int)
+    computed = {**cell, "pruning.ratio": 0.1 + 0.2}
+    assert computed in config.space
+    assert Grid.of(config.space).index(computed) == Grid.of(config.space).index(cell)
+    assert config.space.sampled(computed) == config.space.sampled(cell)
+
+
+def test_a_stored_study_goes_on_where_a_value_was_rounded(make_config: Callable[..., StudyConfig]) -> None:
+    run_study(make_config("study_name=s", "n_trials=2", "space.pruning.ratio=[0.0,0.3]"), Quiet())
+    again = make_config("study_name=s", "n_trials=4", "space.pruning.ratio=[0.0,0.30000000000000004]")
+    assert len(run_study(again, Quiet()).records) == 4
+    with pytest.raises(StudyConflict):
+        run_study(make_config("study_name=s", "space.pruning.ratio=[0.0,0.31]"), Quiet())
