@@ -79,7 +79,7 @@ def save(model: LoadedModel, folder: Path, facts: Mapping[str, Any] | None = Non
         save_file(_unique(model.module), part / "model.safetensors", metadata={"format": "pt"})
         (part / "model.safetensors").chmod((part / "config.json").stat().st_mode)  # written as 0600
         manifest["sha256"] = {name: sha256(part / name) for name in _HASHED}
-        (part / MANIFEST).write_text(json.dumps(manifest, indent=1))
+        (part / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
         part.rename(folder)
     return (folder / "model.safetensors").stat().st_size
 
@@ -164,7 +164,7 @@ def _manifest(folder: Path) -> dict[str, Any]:
     if not file.is_file():
         raise ModelError(f"{file} not found: {folder} was not written by paretune export")
     try:
-        manifest: dict[str, Any] = json.loads(file.read_text())
+        manifest: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ModelError(f"{file} is no valid JSON: {error}") from error
     if not isinstance(manifest, dict) or manifest.get("format") != 5:

@@ -179,7 +179,9 @@ class Recipes:
             return None
         try:
             model = checkpoint.load(folder)
-            model.predicted_loss = json.loads((folder / checkpoint.MANIFEST).read_text())["predicted_loss"]
+            model.predicted_loss = json.loads((folder / checkpoint.MANIFEST).read_text(encoding="utf-8"))[
+                "predicted_loss"
+            ]
         except (ModelError, OSError) as error:
             log.warning("the cache's model %s is damaged and will be made again: %s", folder, error)
             cache.drop("compress", name)

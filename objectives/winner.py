@@ -55,7 +55,7 @@ def save(runner: Runner, source: LoadedModel, folder: Path, facts: Mapping[str, 
             "sha256": {name: sha256(part / name) for name in names},
             **facts,
         }
-        (part / checkpoint.MANIFEST).write_text(json.dumps(manifest, indent=1))
+        (part / checkpoint.MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
         part.rename(folder)
     return runner.stored_bytes
 
@@ -77,7 +77,7 @@ def _check(folder: Path) -> None:
     """Raises ModelError for a file that is missing or was changed."""
     file = folder / checkpoint.MANIFEST
     try:
-        manifest = json.loads(file.read_text())
+        manifest = json.loads(file.read_text(encoding="utf-8"))
         wanted: dict[str, str] = manifest["sha256"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ModelError(f"{file}: no manifest of paretune export: {error}") from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import pty
@@ -177,3 +178,41 @@ def test_no_output_of_a_report_steers(tmp_path: Path) -> None:
             assert not steers(text), path
             assert "\r" not in text
     assert VISIBLE.split("[")[0] in (tmp_path / "trials.csv").read_text(encoding="utf-8")
+
+
+# ---- files
+
+
+def calls_without_encoding(source: str) -> list[int]:
+    """Lines on which a text file is opened, or a program's text is read, in the locale's encoding."""
+    found = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Call):
+            name = getattr(node.func, "attr", getattr(node.func, "id", ""))
+            words = {keyword.arg for keyword in node.keywords if not _is(keyword.value, False)}
+            text = any(keyword.arg == "text" and _is(keyword.value, True) for keyword in node.keywords)
+            modes = [
+                value for value in ast.walk(node) if isinstance(value, ast.Constant) and value.value in ("rb", "wb")
+            ]
+            reads = name in ("read_text", "write_text") or (name == "open" and isinstance(node.func, ast.Name))
+            if ((reads and not modes) or text) and "encoding" not in words:
+                found.append(node.lineno)
+    return found
+
+
+def _is(node: ast.expr, value: object) -> bool:
+    return isinstance(node, ast.Constant) and node.value is value
+
+
+def test_the_test_below_sees_what_it_looks_for() -> None:
+    text = 'a.read_text()\nopen(p)\nrun(c, text=True)\nopen(p, "rb")\na.write_text(s, encoding="utf-8")\nb.open(x)'
+    assert calls_without_encoding(text) == [1, 2, 3]
+
+
+@pytest.mark.parametrize("package", ["search", "objectives"])
+def test_files_are_utf_8_whatever_the_locale(package: str) -> None:
+    sources = (ROOT / package).rglob("*.py")
+    wrong = {
+        str(path): lines for path in sources if (lines := calls_without_encoding(path.read_text(encoding="utf-8")))
+    }
+    assert not wrong
