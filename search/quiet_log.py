@@ -46,6 +46,7 @@ def quiet_log(folder: Path) -> Iterator[Path]:
     with suppress(OSError):
         if path.name != os.path.basename(os.devnull) and path.stat().st_size == 0:
             path.unlink()
+            path.parent.rmdir()
 
 
 _STREAMS = {"stdout": 1, "stderr": 2}

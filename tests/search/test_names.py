@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -111,6 +114,40 @@ def test_a_literal_is_no_reference(text: str) -> None:
 def test_only_keys_with_one_value_for_all_jobs_are_fixed() -> None:
     words = ["-m", "a.b=1", "c=1,2", "+d=choice(1,2)", "e=[1,2]", "f='1,2'", "model=micro,minilm_l6", "seed=range(0,3)"]
     assert fixed_keys(words) == {"a.b", "e", "f"}
+
+
+SWEEP = """
+import sys
+from search.commands import run
+run.run_job = lambda resolved, swept: print("JOB", repr(swept), resolved["model"]["path"]) or 0
+run.main(["-m", "experiment=ci_tiny", "model=causal_lm", *sys.argv[1:]])
+"""
+
+
+@pytest.mark.parametrize(
+    ("words", "names"),
+    [
+        (["accuracy_floor.epsilon=0.9,0.5", "n_trials=2", "model.path=./a b#1", *(f"timing.patience={0.1}",) * 3],
+         ["accuracy_floor.epsilon=0.9", "accuracy_floor.epsilon=0.5"]),
+        (["model.path=./a#1,./b"], ["model.path=._a_1-", "model.path=._b-"]),
+        (["model.path=./a", "hydra.sweeper.params={seed:'1,2',n_trials:'3'}"], ["seed=1", "seed=2"]),
+        (["model.path=./a"], [""]),
+    ],
+)  # fmt: skip
+def test_a_job_of_a_sweep_is_named_after_what_is_swept(words: list[str], names: list[str], tmp_path: Path) -> None:
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2])}
+    done = subprocess.run(
+        [sys.executable, "-c", SWEEP, *words],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=250,
+    )
+    found = [line.split("'")[1] for line in done.stdout.splitlines() if line.startswith("JOB")]
+    assert [name.startswith(wanted) for name, wanted in zip(found, names, strict=True)] == [True] * len(names), done
+    assert len(set(found)) == len(names)
+    assert "" not in found or found == [""]
 
 
 @pytest.mark.parametrize("texts", [["epsilon=0.9"], ["a=1", "b=x-y.z_0"]])
