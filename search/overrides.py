@@ -31,10 +31,17 @@ OmegaConf.register_new_resolver("expanduser", lambda path: expanded(str(path)), 
 
 
 def readable(arguments: Sequence[str]) -> list[str]:
-    """Return ``arguments`` as Hydra can read them. Raises ConfigError for a word that it cannot read at all."""
+    """Return ``arguments`` as Hydra can read them: settings, then options; it takes settings in one row only.
+
+    Raises ConfigError for a word that it cannot read at all.
+    """
     many = bool(_MULTIRUN & set(arguments))
-    before = ["", *arguments]
-    return [word if option in _WITH_VALUE else _readable(word, many) for option, word in zip(before, arguments)]
+    settings: list[str] = []
+    options: list[str] = []
+    for before, word in zip(["", *arguments], arguments):
+        value = before in _WITH_VALUE
+        (options if value or word.startswith("-") else settings).append(word if value else _readable(word, many))
+    return [*settings, *options]
 
 
 def expanded(value: str) -> str:

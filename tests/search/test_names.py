@@ -32,7 +32,7 @@ TEXTS = [
 
 
 def read(word: str, *options: str) -> Any:
-    found = parsed(readable([*options, word])[-1])
+    found = parsed(readable([*options, word])[0])
     assert found is not None
     value = found.value()
     return OmegaConf.create({"x": value}).x if "${" in word else value
@@ -85,10 +85,10 @@ def test_a_tilde_is_expanded_where_a_value_begins_and_nowhere_else(monkeypatch: 
 
 
 def test_in_a_multirun_a_comma_separates_values_each_read_by_itself() -> None:
-    found = parsed(readable(["-m", "model.path=./a#1,./b=2,./c"])[1])
+    found = parsed(readable(["-m", "model.path=./a#1,./b=2,./c"])[0])
     assert found is not None
     assert list(found.sweep_string_iterator()) == ["'./a#1'", "'./b=2'", "./c"]
-    plain = parsed(readable(["-m", "accuracy_floor.epsilon=0.9,0.5"])[1])
+    plain = parsed(readable(["-m", "accuracy_floor.epsilon=0.9,0.5"])[0])
     assert plain is not None
     assert plain.is_sweep_override()
 
@@ -99,8 +99,8 @@ def test_a_path_with_a_comma_that_is_there_is_one_value(tmp_path: Path) -> None:
 
 
 def test_words_that_belong_to_options_are_left_alone() -> None:
-    words = ["--config-dir", "./a#b=c", "--cfg", "job", "-m", "n_trials=3"]
-    assert readable(words) == words
+    words = ["--config-dir", "./a#b=c", "n_trials=3", "--cfg", "job", "-m"]
+    assert readable(words) == ["n_trials=3", "--config-dir", "./a#b=c", "--cfg", "job", "-m"]
 
 
 @pytest.mark.parametrize("text", ["${x}", "a\\${x}", "$", "a${b}", "\\\\${a}b${c}"])
@@ -120,21 +120,24 @@ SWEEP = """
 import sys
 from search.commands import run
 run.run_job = lambda resolved, swept: print("JOB", repr(swept), resolved["model"]["path"]) or 0
-run.main(["-m", "experiment=ci_tiny", "model=causal_lm", *sys.argv[1:]])
+run.main(["-m", "model=causal_lm", "model.path=./x", *sys.argv[1:]])
 """
 
 
 @pytest.mark.parametrize(
     ("words", "names"),
     [
-        (["accuracy_floor.epsilon=0.9,0.5", "n_trials=2", "model.path=./a b#1", *(f"timing.patience={0.1}",) * 3],
+        (["accuracy_floor.epsilon=0.9,0.5", "n_trials=2", *("timing.patience=0.1",) * 9],
          ["accuracy_floor.epsilon=0.9", "accuracy_floor.epsilon=0.5"]),
-        (["model.path=./a#1,./b"], ["model.path=._a_1-", "model.path=._b-"]),
-        (["model.path=./a", "hydra.sweeper.params={seed:'1,2',n_trials:'3'}"], ["seed=1", "seed=2"]),
-        (["model.path=./a"], [""]),
+        (["+task.name=./a#1,./b"], ["task.name=_._a_1-", "task.name=._b-"]),
+        (["--config-dir", "conf", "experiment=swept"], ["seed=1", "seed=2"]),
+        ([], [""]),
     ],
 )  # fmt: skip
 def test_a_job_of_a_sweep_is_named_after_what_is_swept(words: list[str], names: list[str], tmp_path: Path) -> None:
+    (tmp_path / "conf" / "experiment").mkdir(parents=True)
+    params = "hydra: {sweeper: {params: {seed: '1,2', n_trials: 3}}}"
+    (tmp_path / "conf" / "experiment" / "swept.yaml").write_text(f"# @package _global_\n{params}\n", encoding="utf-8")
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2])}
     done = subprocess.run(
         [sys.executable, "-c", SWEEP, *words],
