@@ -103,7 +103,7 @@ def _logging_of_ours(streams: dict[str, TextIO], log: TextIO) -> Iterator[None]:
     others.addFilter(lambda record: not _is_ours(record))
     changed: list[tuple[logging.StreamHandler[Any], TextIO]] = []
     for handler in root.handlers:
-        if type(handler) is logging.StreamHandler:
+        if isinstance(handler, logging.StreamHandler) and not isinstance(handler, logging.FileHandler):
             number = _number(handler.stream)
             own = streams["stdout"] if number == 1 else streams["stderr"] if number == 2 else handler.stream
             changed.append((handler, handler.stream))
@@ -137,7 +137,7 @@ class Shown:
 
     def show_messages(self) -> None:
         """Show records of our loggers from now on, also those of this process that would end in a log."""
-        handler = logging.StreamHandler(terminal.tolerant(self.descriptor))
+        handler = terminal.Messages(terminal.tolerant(self.descriptor))
         handler.setFormatter(InertFormatter("%(levelname)s %(message)s"))
         for name in OURS[:2]:
             logging.getLogger(name).addHandler(handler)

@@ -63,7 +63,7 @@ def console(*, stderr: bool = False) -> Console:
 
 def set_up_logging() -> None:
     """Log warnings to stderr, as inert text."""
-    handler = logging.StreamHandler()
+    handler = Messages()
     handler.setFormatter(InertFormatter("%(levelname)s %(message)s"))
     logging.basicConfig(level=logging.WARNING, handlers=[handler])
 
@@ -78,6 +78,16 @@ def owned(streams: Mapping[str, TextIO]) -> Iterator[None]:
     finally:
         _own.clear()
         _own.update(before)
+
+
+class Messages(logging.StreamHandler):  # type: ignore[type-arg]  # no generic at run time
+    """Shows log records; in a terminal each takes the place of the bar that may stand there, which is drawn anew."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write the record on a line of its own."""
+        if self.stream.isatty() and os.environ.get("TERM") != "dumb":
+            self.stream.write("\r\x1b[2K")
+        super().emit(record)
 
 
 class _Tolerant(io.FileIO):
