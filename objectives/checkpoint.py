@@ -209,7 +209,7 @@ def _manifest(folder: Path) -> dict[str, Any]:
     if not file.is_file():
         raise ModelError(f"{file} not found: {folder} was not written by paretune export")
     try:
-        manifest: dict[str, Any] = json.loads(file.read_text())
+        manifest: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ModelError(f"{file} is no valid JSON: {error}") from error
     if not isinstance(manifest, dict) or manifest.get("format") not in FORMATS:

@@ -73,7 +73,7 @@ class Shelf:
             return False
         try:
             _link(there, own)
-            if hashes(own) == json.loads((own / HASHES).read_text()):
+            if hashes(own) == json.loads((own / HASHES).read_text(encoding="utf-8")):
                 return True
         except (OSError, ValueError):  # it went meanwhile, or is torn
             pass
@@ -85,7 +85,7 @@ class Shelf:
 
     def _keep(self, kind: str, name: str, own: Path) -> None:
         assert self._cache is not None
-        (own / HASHES).write_text(json.dumps(hashes(own)))
+        (own / HASHES).write_text(json.dumps(hashes(own)), encoding="utf-8")
 
         def fill(new: Path) -> None:
             new.mkdir()

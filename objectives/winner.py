@@ -155,7 +155,7 @@ def _check(folder: Path) -> None:
     """Raises ModelError for a file that is missing or was changed."""
     file = folder / MANIFEST
     try:
-        manifest = json.loads(file.read_text())
+        manifest = json.loads(file.read_text(encoding="utf-8"))
         wanted: dict[str, str] = manifest["sha256"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ModelError(f"{file}: no manifest of paretune export: {error}") from error

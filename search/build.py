@@ -102,7 +102,8 @@ def _in_words(schema: Mapping[str, Any]) -> str:
     kinds |= {"array": "a list", "object": "a mapping", "null": "null"}
     limits = {"minimum": ">=", "exclusiveMinimum": ">", "maximum": "<=", "exclusiveMaximum": "<"}
     if "pattern" in schema:
-        return f"a text that matches {schema['pattern']}"
+        longest = f" of at most {schema['maxLength']} characters" if "maxLength" in schema else ""
+        return f"a text{longest} that matches {schema['pattern']}"
     if schema.get("type") == "array" and schema.get("minItems"):
         return f"a list of at least {schema['minItems']}"
     found = [f"{sign} {schema[limit]:g}" for limit, sign in limits.items() if limit in schema]

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import importlib
-import logging
 import sys
 from collections.abc import Sequence
 
 from search.build import nearest
 from search.errors import ConfigError, ParetuneError
+from search.plain_text import one_line
+from search.terminal import prepare_streams, set_up_logging
 
 VERBS = {
     "run": "run a study, or with -m a sweep of studies",
@@ -41,6 +42,7 @@ exit codes: 0 a feasible front, 2 bad input, 3 nothing feasible, 130/143 interru
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit code. Errors for a person are one line on stderr."""
+    prepare_streams()
     arguments = list(sys.argv[1:] if argv is None else argv)
     if not arguments or arguments[0] in {"-h", "--help", "help"}:
         print(HELP.format(verbs="\n".join(f"  {verb:8}{text}" for verb, text in VERBS.items())))
@@ -50,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         print(version("paretune"))
         return 0
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
+    set_up_logging()
     try:
         return _call(arguments[0], arguments[1:])
     except BrokenPipeError:  # the reader left: ``paretune best | head``
@@ -59,12 +61,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as error:
         if "debug=true" in arguments:
             raise
-        print(f"paretune: {error} (debug=true shows where)", file=sys.stderr)
+        print(f"paretune: {one_line(str(error))} (debug=true shows where)", file=sys.stderr)
         return 2
     except ParetuneError as error:
         if "debug=true" in arguments:
             raise
-        print(f"paretune: {error}", file=sys.stderr)
+        print(f"paretune: {one_line(str(error))}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
         print("paretune: interrupted", file=sys.stderr)

@@ -30,6 +30,7 @@ from search.samplers.distinct import DistinctSampler
 from search.samplers.frontier import Informed
 from search.space import CHOSEN, PARTS, Cell, Space, build_space
 from search.stopping import Limits
+from search.storage_url import clean_url, sqlite_url
 from search.tracking.protocol import Tracker
 from search.tradeoff import Tradeoff
 from search.unsupported import without_unsupported
@@ -64,8 +65,8 @@ Text = Annotated[str, Field(strict=True, min_length=1)]
 class Scalars:
     """The plain settings at the top of ``config.yaml``."""
 
-    project: Annotated[str, Field(strict=True, pattern=r"^[A-Za-z0-9][\w.\-]*$")]
-    study_name: Annotated[str, Field(strict=True, pattern=r"^[A-Za-z0-9][\w.,=\-]*$")] | None
+    project: Annotated[str, Field(strict=True, max_length=255, pattern=r"^[A-Za-z0-9][\w.\-]*$")]
+    study_name: Annotated[str, Field(strict=True, max_length=255, pattern=r"^[A-Za-z0-9][\w.,=\-]*$")] | None
     objectives: Annotated[tuple[Text, ...], Field(min_length=1)]
     n_trials: Annotated[int, Field(strict=True, ge=1)]
     max_seconds: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None
@@ -73,7 +74,7 @@ class Scalars:
     seed: Annotated[int, Field(strict=True, ge=0)]
     warm_start: Text | None
     home: Text
-    storage: Text
+    storage: Text | None
     confirm: Annotated[bool, Field(strict=True)]
     debug: Annotated[bool, Field(strict=True)]
 
@@ -138,6 +139,7 @@ def build_config(resolved: Mapping[str, Any], swept: str = "") -> StudyConfig:
     _check_clock(parts["timing"], parts["device"])
     sampler = _sampler(resolved["sampler"], allowed)
     sampler(0)
+    home = Path(scalars.home).expanduser().absolute()
     return StudyConfig(
         name=_study_name(scalars, resolved, swept),
         project=scalars.project,
@@ -147,8 +149,8 @@ def build_config(resolved: Mapping[str, Any], swept: str = "") -> StudyConfig:
         seed=scalars.seed,
         warm_start=scalars.warm_start,
         first=_first(resolved.get("first"), space),
-        home=Path(scalars.home).expanduser().absolute(),
-        storage=_absolute_sqlite(scalars.storage),
+        home=home,
+        storage=clean_url(scalars.storage) if scalars.storage else sqlite_url(home / "studies.db"),
         floor=parts.pop("accuracy_floor"),
         space=space,
         sampler=sampler,
@@ -270,7 +272,7 @@ def _first(listed: Any, space: Space) -> tuple[Cell, ...]:
         if cell not in space:
             values = "; ".join(f"{axis.path}: {list(axis.values)}" for axis in space.axes)
             raise ConfigError(f"first: {dict(each)} is no cell of the space; there are {values}")
-        cells.append(cell)
+        cells.append(space.own(cell))
     return tuple(cells)
 
 
@@ -287,11 +289,3 @@ def _defining(resolved: Mapping[str, Any]) -> dict[str, Any]:
     tree = resolved["space"].get(CHOSEN)
     names = (tree.get("name") or ()) if isinstance(tree, Mapping) else ()
     return {**resolved, "runtimes": {name: resolved["runtimes"].get(name) for name in names}}
-
-
-def _absolute_sqlite(url: str) -> str:
-    """A relative sqlite path becomes absolute, so that jobs which change directory agree on it."""
-    prefix = "sqlite:///"
-    if url.startswith(prefix) and not url.startswith(prefix + "/") and ":memory:" not in url:
-        return prefix + str(Path(url.removeprefix(prefix)).absolute())
-    return url

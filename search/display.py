@@ -31,9 +31,9 @@ def front_table(
     shown = [column for column in columns(rows, front.objectives, searched, rate) if _fits(column, front)]
     table = Table(title=Text(title) if title else None, caption=Text(_caption(rows, front)), header_style="bold")
     table.add_column(Text(""))
-    table.add_column(Text("Trial"), justify="right")
+    table.add_column(Text("Trial"), justify="right", overflow="fold")
     for column in shown:
-        table.add_column(Text(column.title), justify="right")
+        table.add_column(Text(column.title), justify="right", overflow="fold")
     by_number = {row["trial"]: row for row in rows}
     baselines = [row for row in rows if row["is_baseline"] and row["state"] == "complete"][:1]
     for row in baselines:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from rich.console import Console
 from rich.text import Text
 
 from search.advice import advice
@@ -19,10 +17,13 @@ from search.formatting import confirmation, rows_of, verdict
 from search.front import ParetoFront, frame, searched_columns
 from search.frontier.grid import Grid
 from search.hint import hint_from
+from search.naming import bounded
+from search.plain_text import inert, inert_tree
 from search.records import TrialRecord
 from search.report import StudyInfo, write_report
 from search.samplers.frontier import FrontierSampler
 from search.study import StudyResult
+from search.terminal import console, err
 
 
 def finish(result: StudyResult) -> int:
@@ -33,18 +34,21 @@ def finish(result: StudyResult) -> int:
     )
     folder = report_folder(config)
     files = write_report(folder, info, result.records, front)
-    noted = {**tags(info, front, result.machine), "mlflow.note.content": (folder / "report.md").read_text()}
+    noted = {
+        **tags(info, front, result.machine),
+        "mlflow.note.content": (folder / "report.md").read_text(encoding="utf-8"),
+    }
     line = result.mirror.close(result.records, summary(result.records, front), noted, files)
     show(info, result.records, front, folder, line)
     if result.interrupted is not None:
-        print(f"paretune: {result.interrupted}; the same command resumes", file=sys.stderr)
+        print(f"paretune: {result.interrupted}; the same command resumes", file=err())
         return result.interrupted.exit_code
     return NothingFeasible.exit_code if not front.front else 0
 
 
 def report_folder(config: StudyConfig) -> Path:
     """Where a study's report lies."""
-    return config.home / "reports" / config.name
+    return config.home / "reports" / bounded(config.name)
 
 
 def study_info(
@@ -141,15 +145,15 @@ def tags(info: StudyInfo, front: ParetoFront, machine: Mapping[str, str]) -> dic
 
 def show(info: StudyInfo, records: tuple[TrialRecord, ...], front: ParetoFront, folder: Path, line: str) -> None:
     """The result in the terminal."""
-    console = Console(width=None if sys.stdout.isatty() else 140)
-    console.print()
+    info, records, out = inert_tree(info), inert_tree(records), console()
+    out.print()
     if front.front:
-        console.print(front_table(records, front, info.fixed, rate=info.rate, title=info.name))
+        out.print(front_table(records, front, info.fixed, rate=info.rate, title=info.name))
     rows = rows_of(frame(records, front, info.fixed))
     searched = tuple(searched_columns(records).values())
-    console.print(Text(verdict(rows, front, searched, info.rate), style="bold"))
+    out.print(Text(verdict(rows, front, searched, info.rate), style="bold"))
     for text in (*confirmation(info, rows), *(f"- trial {number}: {why}" for number, why in info.dropped.items())):
-        console.print(Text(text))
-    console.print(Text(f"report: {folder / 'report.html'}"), soft_wrap=True)
+        out.print(Text(text))
+    out.print(Text(inert(f"report: {folder / 'report.html'}")), soft_wrap=True)
     if line:
-        console.print(Text(f"{line}  (paretune ui shows it)"), soft_wrap=True)
+        out.print(Text(inert(f"{line}  (paretune ui shows it)")), soft_wrap=True)

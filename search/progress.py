@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as RichProgress
@@ -16,23 +14,28 @@ from objectives.types import Reason
 from search.config import StudyConfig
 from search.feasible import is_scored
 from search.front import ParetoFront
+from search.plain_text import one_line
 from search.records import TrialRecord
 from search.study import Progress
+from search.terminal import console, err
 
 
 @contextmanager
 def make_progress(config: StudyConfig) -> Iterator[Progress]:
     """Live in a terminal, plain lines otherwise."""
-    if not sys.stderr.isatty():
+    shown = console(stderr=True)
+    if not shown.is_terminal or shown.is_dumb_terminal:
         yield PlainProgress(config)
         return
     columns = (
-        SpinnerColumn(),
+        SpinnerColumn("dots" if shown.encoding.startswith("utf") else "line"),
         TextColumn("{task.description}"),
         BarColumn(bar_width=24),
         MofNCompleteColumn(),
     )
-    with RichProgress(*columns, TimeElapsedColumn(), console=Console(stderr=True)) as bar:
+    with RichProgress(
+        *columns, TimeElapsedColumn(), console=shown, redirect_stdout=False, redirect_stderr=False
+    ) as bar:
         yield LiveProgress(config, bar)
 
 
@@ -97,7 +100,7 @@ class PlainProgress:
 
     @staticmethod
     def _say(line: str) -> None:
-        print(line, file=sys.stderr, flush=True)
+        print(one_line(line), file=err(), flush=True)
 
 
 class LiveProgress:
@@ -110,11 +113,11 @@ class LiveProgress:
 
     def stage(self, text: str) -> None:
         """See ``search.study.Progress``."""
-        self.bar.update(self.row, description=f"{self.name}: {escape(text)}")
+        self.bar.update(self.row, description=f"{self.name}: {escape(one_line(text))}")
 
     def trial(self, records: Sequence[TrialRecord], front: ParetoFront) -> None:
         """See ``search.study.Progress``."""
-        self.bar.console.print(escape(_last(records[-1])), highlight=False)
+        self.bar.console.print(escape(one_line(_last(records[-1]))), highlight=False)
         text = f"{self.name}: {escape(status(records, front, self.clock))}"
         self.bar.update(self.row, completed=spent(records), description=text)
 

@@ -19,6 +19,7 @@ from search.figure import draw
 from search.formatting import Row, columns, confirmation, failures, ledger, price, rows_of, score, verdict
 from search.front import ParetoFront, frame, searched_columns
 from search.page import floor_rule, plain, render
+from search.plain_text import inert_json, inert_tree
 from search.price import offers
 from search.records import TrialRecord, Value
 
@@ -67,6 +68,8 @@ def write_report(folder: Path, study: StudyInfo, records: Sequence[TrialRecord],
     """Write all files into ``folder``, replacing older ones, and return their paths."""
     import pandas as pd
 
+    given, measured = study, records  # JSON has escapes of its own
+    study, records = inert_tree(study), inert_tree(list(records))
     table = frame(records, front, study.fixed)
     rows = rows_of(table)
     searched = tuple(searched_columns(records).values())
@@ -74,7 +77,7 @@ def write_report(folder: Path, study: StudyInfo, records: Sequence[TrialRecord],
     writers: Mapping[str, Callable[[], str | bytes]] = {
         "pareto.csv": lambda: csv(members),
         "trials.csv": lambda: csv(table),
-        "pareto.json": lambda: to_json(study, records, front),
+        "pareto.json": lambda: to_json(given, measured, front),
         "report.md": lambda: markdown(study, rows, front, searched) + _price(rows, records, front, study.rate),
         "report.html": lambda: render(study, rows, front, searched, price(rows, records, front, study.rate)),
         "front.png": lambda: draw(rows, front, searched, study.title, study.rate),
@@ -112,7 +115,7 @@ def to_json(study: StudyInfo, records: Sequence[TrialRecord], front: ParetoFront
         "gap": front.gap,
         "trials": len(records),
     }
-    return json.dumps(plain(found), indent=2, allow_nan=False, ensure_ascii=False) + "\n"
+    return inert_json(json.dumps(plain(found), indent=2, allow_nan=False, ensure_ascii=False)) + "\n"
 
 
 def markdown(study: StudyInfo, rows: Sequence[Row], front: ParetoFront, searched: Sequence[str]) -> str:
@@ -196,7 +199,7 @@ def _inert(value: object) -> object:
 
 
 def _replace(path: Path, content: str | bytes) -> Path:
-    data = content.encode() if isinstance(content, str) else content
+    data = content.encode(errors="replace") if isinstance(content, str) else content
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "wb") as file:

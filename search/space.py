@@ -8,6 +8,7 @@ neighbouring ratios and batch sizes are neighbours to it and no float step ever 
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -29,6 +30,14 @@ _NEUTRAL: Mapping[str, Value] = {
     "pruning.ratio": 0.0, "pruning.attention_ratio": 0.0, "pruning.ffn_ratio": 0.0, "quantization.bits": 16,
     "recovery.seconds": 0.0, "quantization.embeddings": 16, "runtime": "torch",
 }  # fmt: skip
+
+
+def same(one: object, other: object) -> bool:
+    """Return whether two values are one but for rounding: 0.3 and 0.1 + 0.2, 8 and 8.0; true is not 1."""
+    numbers = [value for value in (one, other) if isinstance(value, int | float) and not isinstance(value, bool)]
+    if len(numbers) == 2:
+        return math.isclose(*numbers, rel_tol=1e-9, abs_tol=1e-12)
+    return not numbers and one == other
 
 
 @dataclass(frozen=True)
@@ -63,7 +72,11 @@ class Axis:
 
     def sampled(self, value: Value) -> Any:
         """The inverse of :meth:`value`."""
-        return self.values.index(value) if self.is_ordinal else value
+        return self.place(value) if self.is_ordinal else value
+
+    def place(self, value: object) -> int | None:
+        """Return where ``value`` stands among the axis's own, rounding aside; None where it does not."""
+        return next((place for place, own in enumerate(self.values) if same(own, value)), None)
 
 
 @dataclass(frozen=True)
@@ -99,7 +112,13 @@ class Space:
         """Whether every value of ``cell`` is on its axis."""
         if not isinstance(cell, Mapping) or set(cell) != {axis.path for axis in self.axes}:
             return False
-        return all(cell[axis.path] in axis.values for axis in self.axes)
+        return all(axis.place(cell[axis.path]) is not None for axis in self.axes)
+
+    def own(self, cell: Cell) -> Cell:
+        """Return a cell of the space by the values as its axes write them (0.3 for 0.1 + 0.2)."""
+        return {
+            axis.path: axis.values[place] for axis in self.axes if (place := axis.place(cell[axis.path])) is not None
+        }
 
     def baseline(self) -> Cell:
         """Unpruned, 16 bits, the first value of everything else: measured first in every study.
@@ -232,8 +251,9 @@ def _axis(
     listed = values if isinstance(values, list) else [values]
     if not listed or any(isinstance(value, (list, dict)) for value in listed):
         raise ConfigError(f"space.{path}: expected a list of values, got {values!r}")
-    if len(set(listed)) < len(listed):
-        raise ConfigError(f"space.{path}: values must differ, got {values!r}")
+    for one, other in itertools.combinations(listed, 2):
+        if same(one, other):
+            raise ConfigError(f"space.{path}: values must differ by more than rounding, got {one!r} and {other!r}")
     axis = Axis(path, tuple(listed), listed[0])
     return Axis(path, tuple(sorted(listed)), listed[0]) if axis.is_ordinal else axis
 

@@ -31,9 +31,11 @@ from objectives.types import Reason
 from search.config import StudyConfig
 from search.confirmation import Confirmation, Retimed
 from search.errors import ConfigError, StudyConflict
+from search.naming import bounded
 from search.records import TrialRecord, Value
 from search.samplers.distinct import GRID, OUTSIDE
-from search.space import Space
+from search.space import Space, same
+from search.storage_url import clean_url
 
 log = logging.getLogger(__name__)
 optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -53,6 +55,7 @@ RECORD, SAMPLES, DEFINITION, CONFIG, MACHINE, UID, CONFIRMATION, STOP, LOSSES = 
 
 def open_storage(url: str, home: Path) -> RDBStorage:
     """Connect; the schema is created under a lock, as two fresh jobs would race on it. Raises ConfigError."""
+    url = clean_url(url)
     options: dict[str, Any] = {"connect_args": {"timeout": 60}} if url.startswith("sqlite") else {}
     try:
         home.mkdir(parents=True, exist_ok=True)
@@ -67,7 +70,7 @@ def open_storage(url: str, home: Path) -> RDBStorage:
 def redacted(url: str) -> str:
     """A storage URL without user and password."""
     scheme, separator, rest = url.partition("://")
-    return f"{scheme}{separator}{rest.rpartition('@')[2]}"
+    return url if scheme.startswith("sqlite") else f"{scheme}{separator}{rest.rpartition('@')[2]}"
 
 
 def _first(error: Exception) -> str:
@@ -78,8 +81,11 @@ def _first(error: Exception) -> str:
 def running(config: StudyConfig) -> Iterator[None]:
     """Hold the study: a second process that would run the same one is refused."""
     folder = config.home / "locks"
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(str(folder / f"{config.name}.lock"), timeout=0)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"home: cannot write to {config.home}: {error.strerror}") from error
+    lock = FileLock(str(folder / f"{bounded(config.name)}.lock"), timeout=0)
     try:
         with lock:
             yield
@@ -161,8 +167,15 @@ def _differences(stored: Any, wanted: Any, path: str = "") -> Iterator[str]:
     if isinstance(stored, Mapping) and isinstance(wanted, Mapping):
         for name in {**stored, **wanted}:
             yield from _differences(stored.get(name), wanted.get(name), f"{path}.{name}" if path else name)
-    elif stored != wanted:
+    elif not _alike(stored, wanted):
         yield f"{path}: stored {stored!r}, now {wanted!r}"
+
+
+def _alike(stored: Any, wanted: Any) -> bool:
+    """Whether two settings are one, rounding aside, in lists too."""
+    if isinstance(stored, list) and isinstance(wanted, list) and len(stored) == len(wanted):
+        return all(_alike(one, other) for one, other in zip(stored, wanted))
+    return bool(stored == wanted) or same(stored, wanted)
 
 
 def save_stop(study: Study, reason: str) -> None:

@@ -32,7 +32,14 @@ def download_wheel(requirement: str, sha256: str, into: Path) -> Path:
     pins.write_text(f"{requirement} --hash=sha256:{sha256}\n", encoding="utf-8")
     pip = [sys.executable, "-P", "-m", "pip", "download", "--quiet", "--disable-pip-version-check"]
     what = ["--no-deps", "--only-binary=:all:", "--require-hashes", "--requirement", str(pins)]
-    done = subprocess.run([*pip, *what, "--dest", str(target)], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [*pip, *what, "--dest", str(target)],
+        capture_output=True,
+        text=True,
+        check=False,
+        encoding="utf-8",
+        errors="replace",
+    )
     wheels = list(target.glob("*.whl"))
     if done.returncode or len(wheels) != 1:
         raise AssetError(f"cannot download {requirement}: {_explain(done.stderr)}")

@@ -35,7 +35,7 @@ def memory_free(root: Path = Path("/")) -> Iterator[int]:
 def _groups(root: Path) -> Iterator[tuple[Path, Path, Path]]:
     """Files of every group that limits this process."""
     try:
-        lines = (root / "proc/self/cgroup").read_text().splitlines()
+        lines = (root / "proc/self/cgroup").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
         return
     tree = root / "sys/fs/cgroup"
@@ -51,7 +51,7 @@ def _groups(root: Path) -> Iterator[tuple[Path, Path, Path]]:
 
 def _number(file: Path) -> int | None:
     try:
-        text = file.read_text().strip()
+        text = file.read_text(encoding="utf-8", errors="replace").strip()
     except OSError:
         return None
     return int(text) if text.isdecimal() else None  # "max" is none
@@ -59,7 +59,7 @@ def _number(file: Path) -> int | None:
 
 def _file_cache(stat: Path) -> int:
     try:
-        fields = dict(line.split()[:2] for line in stat.read_text().splitlines())
+        fields = dict(line.split()[:2] for line in stat.read_text(encoding="utf-8", errors="replace").splitlines())
     except (OSError, ValueError):
         return 0
     return sum(int(fields.get(name, 0)) for name in ("active_file", "inactive_file"))

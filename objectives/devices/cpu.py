@@ -63,7 +63,11 @@ class Cpu:
         """Hardware and threads, for the record."""
         import torch
 
-        names = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
+        names = [
+            line
+            for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+            if line.startswith("model name")
+        ]
         return {
             "device": "cpu",
             "device_name": names[0].split(":")[1].strip() if names else "unknown CPU",
@@ -184,7 +188,7 @@ def _resident_peak(run: Callable[[], Any]) -> int:
         heap.trim()
         resting = _status_bytes("VmRSS")
         try:
-            Path("/proc/self/clear_refs").write_text("5")
+            Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")
         except OSError:
             return 0
         run()
@@ -192,7 +196,7 @@ def _resident_peak(run: Callable[[], Any]) -> int:
 
 
 def _status_bytes(key: str) -> int:
-    for line in Path("/proc/self/status").read_text().splitlines():
+    for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines():
         if line.startswith(key + ":"):
             return int(line.split()[1]) * 1024
     raise RuntimeError(f"/proc/self/status has no {key}")

@@ -123,6 +123,6 @@ def _number(path: Path) -> float | None:
 def _text(path: Path) -> str | None:
     """Of a file of sysfs; one that may not be read counts as absent."""
     try:
-        return path.read_text().strip()
+        return path.read_text(encoding="utf-8").strip()
     except OSError:
         return None

@@ -109,7 +109,14 @@ def _revision(root: Path) -> str | None:
     environment["GIT_CEILING_DIRECTORIES"] = str(root.parent)
     try:
         done = subprocess.run(
-            command, capture_output=True, text=True, timeout=_GIT_SECONDS, check=True, env=environment
+            command,
+            capture_output=True,
+            text=True,
+            timeout=_GIT_SECONDS,
+            check=True,
+            env=environment,
+            encoding="utf-8",
+            errors="replace",
         )
     except (OSError, subprocess.SubprocessError):
         return None
@@ -127,7 +134,7 @@ def _read_status(lines: list[str]) -> str | None:
 def _project(root: Path) -> str | None:
     """Name in ``root``'s pyproject.toml."""
     try:
-        name = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]["name"]
+        name = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8", errors="replace"))["project"]["name"]
     except (OSError, ValueError, KeyError, TypeError):
         return None
     return name if isinstance(name, str) else None

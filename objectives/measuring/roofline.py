@@ -126,7 +126,9 @@ def _store(path: Path, entries: Mapping[str, Peaks]) -> None:
     part = path.with_name(f".{path.name}.{uuid4().hex}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        part.write_text(json.dumps({slot: asdict(entry) for slot, entry in entries.items()}, indent=1))
+        part.write_text(
+            json.dumps({slot: asdict(entry) for slot, entry in entries.items()}, indent=1), encoding="utf-8"
+        )
         os.replace(part, path)
     except OSError as error:  # the figures are good all the same
         log.warning("the peaks of the device are not kept: %s", error)
@@ -181,7 +183,9 @@ def _cache_bytes() -> int:
     for processor in os.sched_getaffinity(0):
         levels = sorted(Path(f"/sys/devices/system/cpu/cpu{processor}/cache").glob("index*"))
         try:
-            sizes[(levels[-1] / "shared_cpu_list").read_text()] = _kib((levels[-1] / "size").read_text())
+            sizes[(levels[-1] / "shared_cpu_list").read_text(encoding="utf-8")] = _kib(
+                (levels[-1] / "size").read_text(encoding="utf-8")
+            )
         except (OSError, ValueError, IndexError):
             continue
     return sum(sizes.values())

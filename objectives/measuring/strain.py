@@ -49,7 +49,7 @@ def read_strain(proc: Path = Path("/proc")) -> Strain:
     ran = waited = 0.0
     for file in proc.glob("self/task/*/schedstat"):
         try:
-            fields = file.read_text().split()
+            fields = file.read_text(encoding="utf-8").split()
         except OSError:  # the thread ended
             continue
         ran, waited = ran + int(fields[0]) / 1e9, waited + int(fields[1]) / 1e9
@@ -60,7 +60,7 @@ def read_strain(proc: Path = Path("/proc")) -> Strain:
 def _ticks(file: Path) -> tuple[float, float]:
     """Stolen and all, of the line that sums up the processors: user nice system idle iowait irq softirq steal ..."""
     try:
-        ticks = [float(field) for field in file.read_text().partition("\n")[0].split()[1:9]]
+        ticks = [float(field) for field in file.read_text(encoding="utf-8").partition("\n")[0].split()[1:9]]
     except OSError:
         return 0.0, 0.0
     return (ticks[7], sum(ticks)) if len(ticks) == 8 else (0.0, 0.0)

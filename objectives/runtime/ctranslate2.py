@@ -77,7 +77,7 @@ class CTranslate2(EngineRuntime):
         generator = ctranslate2.Generator(
             str(folder), device="cpu", compute_type="default", inter_threads=1, intra_threads=threads
         )
-        return _Decoder(generator, json.loads((folder / "vocabulary.json").read_text()))
+        return _Decoder(generator, json.loads((folder / "vocabulary.json").read_text(encoding="utf-8")))
 
 
 def convert(model: LoadedModel, folder: Path, quantization: str | None) -> None:
@@ -97,9 +97,11 @@ def convert(model: LoadedModel, folder: Path, quantization: str | None) -> None:
         except Exception as error:  # whatever an unknown architecture runs into
             raise Unsupported(f"CTranslate2 cannot convert this model: {str(error).splitlines()[0]}") from error
     file = folder / "config.json"  # a tokenizer need not have every special token, its reader insists
-    tokens = json.loads(file.read_text())
+    tokens = json.loads(file.read_text(encoding="utf-8"))
     some = model.tokenizer.eos_token or model.tokenizer.convert_ids_to_tokens(0)
-    file.write_text(json.dumps({name: some if value is None else value for name, value in tokens.items()}))
+    file.write_text(
+        json.dumps({name: some if value is None else value for name, value in tokens.items()}), encoding="utf-8"
+    )
 
 
 class _Decoder:

@@ -94,14 +94,14 @@ class Opener(Protocol):
 
 def write_facts(folder: Path, facts: Facts) -> None:
     """Beside the engine's own files."""
-    (folder / FACTS).write_text(json.dumps(asdict(facts), indent=1))
+    (folder / FACTS).write_text(json.dumps(asdict(facts), indent=1), encoding="utf-8")
 
 
 def read_facts(folder: Path) -> Facts:
     """Raises ModelError."""
     file = folder / FACTS
     try:
-        found = json.loads(file.read_text())
+        found = json.loads(file.read_text(encoding="utf-8"))
         return Facts(**{field.name: found[field.name] for field in fields(Facts)})
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ModelError(f"{file}: no engine is described there: {error}") from error

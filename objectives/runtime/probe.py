@@ -69,7 +69,7 @@ def _main(folder: Path, threads: int, allowed: Sequence[str]) -> None:
         gc.collect()
         heap.trim()
         resting = _status()
-        Path("/proc/self/clear_refs").write_text("5")
+        Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")
         for excerpt in workload.excerpts().values():
             excerpt.run(runner, Unwatched())
         after = _status()
@@ -81,7 +81,7 @@ def _main(folder: Path, threads: int, allowed: Sequence[str]) -> None:
 def _status() -> dict[str, int]:
     """Bytes by name."""
     found = {}
-    for line in Path("/proc/self/status").read_text().splitlines():
+    for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines():
         name, _, value = line.partition(":")
         if value.endswith(" kB"):
             found[name] = int(value.split()[0]) * 1024
@@ -91,7 +91,7 @@ def _status() -> dict[str, int]:
 def _mapped(folder: Path) -> int:
     """Resident bytes of the engine's own files."""
     total, ours = 0, False
-    for line in Path("/proc/self/smaps").read_text().splitlines():
+    for line in Path("/proc/self/smaps").read_text(encoding="utf-8", errors="replace").splitlines():
         head = line.split()
         if "-" in head[0]:
             ours = str(folder.resolve()) in line

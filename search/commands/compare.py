@@ -8,12 +8,10 @@ from __future__ import annotations
 
 import json
 import math
-import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -23,7 +21,9 @@ from search.config import DEFINITION
 from search.errors import ConfigError
 from search.formatting import heading, label, number, percent
 from search.front import BATCH, BITS, RATIO
+from search.plain_text import inert_tree
 from search.space import _NEUTRAL
+from search.terminal import console
 
 OPTIONS = ("with", "with_home", "across_hardware", "json")
 
@@ -45,7 +45,7 @@ def main(arguments: list[str]) -> int:
     if as_json:
         print(json.dumps(_plain({**asdict(found), "settings": settings}), indent=2, allow_nan=False))
     else:
-        Console(width=None if sys.stdout.isatty() else 140).print(table(found, settings))
+        console().print(table(inert_tree(found), settings))
     return 0
 
 

@@ -15,6 +15,8 @@ from objectives.types import Candidate
 from search.commands.best import choose
 from search.commands.stored import StoredStudy, load
 from search.errors import ConfigError, NothingFeasible
+from search.plain_text import inert
+from search.quiet_log import quiet_log
 from search.records import TrialRecord
 
 
@@ -25,6 +27,17 @@ def main(arguments: list[str]) -> int:
     if folder.exists():
         raise ConfigError(f"folder: {folder} exists already; give another folder=<new folder>")
     record = _record(study)
+    with quiet_log(study.config.home / "logs"):
+        size = _write(study, record, folder)
+    print(
+        f"{inert(str(folder))}: trial {record.number}, {size / 2**20:.1f} MiB of weights; "
+        f"load with objectives.load({str(folder)!r})"
+    )
+    return 0
+
+
+def _write(study: StoredStudy, record: TrialRecord, folder: Path) -> int:
+    """Build the candidate again and write it; returns the bytes of its weights. Raises ConfigError."""
     candidate = study.config.space.candidate(record.params)
 
     from objectives import winner
@@ -48,14 +61,9 @@ def main(arguments: list[str]) -> int:
         else:  # a size that the engine has files for
             rows = candidate.workload.batch_size
             ids = sample(calibration, rows, candidate.workload.tokens_read // rows)
-        size = winner.save(runner, evaluator.recipes.source, folder, facts, ids)
+        return winner.save(runner, evaluator.recipes.source, folder, facts, ids)
     except ObjectiveError as error:
         raise ConfigError(str(error)) from error
-    print(
-        f"{folder}: trial {record.number}, {size / 2**20:.1f} MiB of weights; "
-        f"load with objectives.load({str(folder)!r})"
-    )
-    return 0
 
 
 def _facts(study: StoredStudy, record: TrialRecord, candidate: Candidate) -> dict[str, Any]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import sys
-
 from objectives import assets
+from objectives.assets.store import cache_dir
 from search.build import nearest
 from search.errors import ConfigError
+from search.plain_text import inert
+from search.quiet_log import quiet_log
+from search.terminal import err, out
 
 
 def main(arguments: list[str]) -> int:
@@ -16,10 +18,11 @@ def main(arguments: list[str]) -> int:
             raise ConfigError(
                 f"no asset is called {name!r}{nearest(name, assets.names())}; known: {', '.join(assets.names())}"
             )
-    for name in arguments or assets.names():
-        try:
-            folder = assets.fetch(name, lambda line: print(line, file=sys.stderr, flush=True))
-        except assets.AssetError as error:
-            raise ConfigError(str(error), exit_code=1) from error
-        print(f"{name}: {folder}")
+    with quiet_log(cache_dir() / "logs"):
+        for name in arguments or assets.names():
+            try:
+                folder = assets.fetch(name, lambda line: print(inert(line), file=err(), flush=True))
+            except assets.AssetError as error:
+                raise ConfigError(str(error), exit_code=1) from error
+            print(inert(f"{name}: {folder}"), file=out(), flush=True)
     return 0

@@ -12,19 +12,24 @@ from hydra import compose, initialize_config_dir
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from search.commands.run import CONF, one_line, plain
 from search.config import StudyConfig, build_config
 from search.errors import ConfigError, ParetuneError
 from search.frontier.grid import MOST_CELLS, recipe_count
+from search.overrides import expanded, quoted, readable
+from search.plain_text import inert
 from search.preflight import preflighted
+from search.terminal import console
 from search.unsupported import grouped, runtimes_of
 
 
 def main(arguments: list[str]) -> int:
     """Compose the configuration as ``run`` would, and say what it means."""
     folder, given = _config_folder(arguments)
-    overrides = [f"hydra.searchpath=[file://{folder}]", *given] if folder else given
+    given = readable(given)
+    overrides = [f"hydra.searchpath=[{quoted(f'file://{folder}')}]", *given] if folder else given
     try:
         with initialize_config_dir(str(CONF), version_base="1.3"):
             composed = compose("config", overrides)
@@ -33,7 +38,7 @@ def main(arguments: list[str]) -> int:
         raise
     except Exception as error:  # Hydra's many
         raise ConfigError(f"{one_line(error)} (given: {' '.join(arguments)})") from error
-    show(preflighted(build_config(resolved)), Console())
+    show(preflighted(build_config(resolved)), console())
     return 0
 
 
@@ -45,12 +50,12 @@ def _config_folder(arguments: list[str]) -> tuple[str | None, list[str]]:
         place = rest.index("--config-dir")
         if place + 1 == len(rest):
             raise ConfigError("--config-dir: a folder expected, got nothing")
-        folder = os.path.abspath(rest[place + 1])
+        folder = os.path.abspath(expanded(rest[place + 1]))
         del rest[place : place + 2]
     return folder, rest
 
 
-def show(config: StudyConfig, console: Console) -> None:
+def show(config: StudyConfig, out: Console) -> None:
     """Print the plan of ``config``."""
     space, floor = config.space, config.floor
     table = Table(title=escape(config.name), title_justify="left")
@@ -58,11 +63,12 @@ def show(config: StudyConfig, console: Console) -> None:
         table.add_column(name, overflow="fold")
     baseline = space.baseline()
     for axis in space.axes:
-        table.add_row(axis.path, ", ".join(map(str, axis.values)), str(baseline[axis.path]))
-    console.print(table)
+        values = ", ".join(map(str, axis.values))
+        table.add_row(*(Text(inert(text)) for text in (axis.path, values, str(baseline[axis.path]))))
+    out.print(table)
 
     def say(text: str) -> None:
-        console.print(text, highlight=False, markup=False, soft_wrap=True)
+        out.print(inert(text), highlight=False, markup=False, soft_wrap=True)
 
     left = len(space) - len(space.outside)
     above = f"{floor.epsilon:g} of the baseline's" if floor.relative else f"{floor.epsilon:g}"

@@ -12,6 +12,7 @@ from pathlib import Path
 from search.commands.stored import load
 from search.errors import NothingFeasible
 from search.finish import report_folder, show, study_info
+from search.quiet_log import quiet_log
 from search.report import write_report
 
 
@@ -24,6 +25,7 @@ def main(arguments: list[str]) -> int:
     info = study_info(
         study.config, study.records, study.front, study.machine, "stored", confirmation, study.losses
     )  # fmt: skip
-    write_report(folder, info, study.records, study.front)
+    with quiet_log(study.config.home / "logs"):
+        write_report(folder, info, study.records, study.front)
     show(info, study.records, study.front, folder, "")
     return 0 if study.front.front else NothingFeasible.exit_code

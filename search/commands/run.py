@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -14,22 +13,29 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
-from search.errors import ConfigError, ParetuneError
+from objectives.types import Reason
+from search.errors import BaselineFailed, ConfigError, ParetuneError
 from search.leftovers import clear_refused
+from search.naming import name_of
+from search.overrides import fixed_keys, key_of, parsed, readable
+from search.plain_text import one_line as one_line_of
+from search.terminal import err, prepare_streams
 
 _PACKAGED = Path(__file__).resolve().parents[1] / "_conf"
 CONF = _PACKAGED if _PACKAGED.is_dir() else Path(__file__).resolve().parents[2] / "conf"
 """Where the yaml files are: inside the wheel, or beside the sources."""
 
+_UNEXPLAINED = {Reason.CRASHED.value, Reason.TIMEOUT.value, Reason.ERROR.value}
 _UNSWEPT = ("study_name", "n_trials", "executor", "tracker", "hydra", "debug", "home", "storage")
 
 
 def main(arguments: list[str]) -> int:
     """Compose and run. Returns the study's exit code; of a multirun, that of the first job that failed."""
-    job = _Job()
+    words = readable(arguments)
+    job = _Job(fixed_keys(words))
     # Hydra would print its own errors, over several lines, and exit with 1; raised, they become one line here.
     os.environ["HYDRA_FULL_ERROR"] = "1"
-    sys.argv = ["paretune run", *arguments]
+    sys.argv = ["paretune run", *words]
     try:
         hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(job)()
     except ParetuneError:
@@ -37,6 +43,8 @@ def main(arguments: list[str]) -> int:
     except Exception as error:
         if "debug=true" in arguments or job.started:
             raise
+        if isinstance(error, OSError):  # Hydra makes its folder below home before it calls the job
+            raise ConfigError(f"home: cannot make {error.filename}: {error.strerror}; choose another folder") from error
         raise ConfigError(f"{one_line(error)} (given: {' '.join(arguments)})") from error
     if job.error is not None:
         raise job.error
@@ -48,16 +56,19 @@ class _Job:
 
     __name__ = "run"
 
-    def __init__(self) -> None:
+    def __init__(self, fixed: set[str]) -> None:
+        """``fixed``: keys that the command line gives one value for all jobs of a multirun."""
+        self.fixed = fixed
         self.started = False
         self.code = 0
         self.error: ParetuneError | None = None
 
     def __call__(self, composed: DictConfig) -> None:
         """In a single run the outcome is kept, as Hydra would decorate it; in a multirun failing must be raised."""
+        prepare_streams()  # a launcher may run this in another process
         self.started = True
         if HydraConfig.get().mode == RunMode.MULTIRUN:
-            _run_one_of_many(composed, _swept())
+            _run_one_of_many(composed, _swept(self.fixed))
             return
         try:
             self.code = run_job(plain(composed), "")
@@ -67,16 +78,17 @@ class _Job:
 
 
 def _run_one_of_many(composed: DictConfig, swept: str) -> None:
+    job = swept or HydraConfig.get().job.num
     try:
         code = run_job(plain(composed), swept)
     except ParetuneError as error:
         clear_refused(error, Path(HydraConfig.get().runtime.output_dir))
-        print(f"paretune: job {swept}: {error}", file=sys.stderr)
-        raise ParetuneError(f"job {swept} failed: {error}", error.exit_code) from error
+        print(f"paretune: job {job}: {one_line_of(str(error))}", file=sys.stderr)
+        raise ParetuneError(f"job {job} failed: {error}", error.exit_code) from error
     if code >= 128:  # a signal is meant for the whole sweep: no launcher goes on after SystemExit
         raise SystemExit(code)
     if code:
-        raise ParetuneError(f"job {swept} ended with exit code {code}", code)
+        raise ParetuneError(f"job {job} ended with exit code {code}", code)
 
 
 def plain(composed: DictConfig) -> dict[str, Any]:
@@ -97,18 +109,34 @@ def run_job(resolved: dict[str, Any], swept: str) -> int:
     from search.finish import finish
     from search.preflight import preflighted
     from search.progress import make_progress
+    from search.quiet_log import quiet_log
     from search.study import run_study
 
     config = preflighted(build_config(resolved, swept))
-    with make_progress(config) as progress:
-        result = run_study(config, progress)
-    return finish(result)
+    with quiet_log(config.home / "logs") as log:
+        try:
+            with make_progress(config) as progress:
+                result = run_study(config, progress)
+        except BaselineFailed as error:
+            raise BaselineFailed(f"{error}; what libraries said is in {log}", error.exit_code) from error
+        code = finish(result)
+        if any(record.reason in _UNEXPLAINED for record in result.records):
+            print(f"what libraries said of trials that failed is in {log}", file=err())
+    return code
 
 
-def _swept() -> str:
-    """What tells this job of a multirun from its siblings, fit for a name."""
-    overrides = [text for text in HydraConfig.get().overrides.task if not text.lstrip("+~").startswith(_UNSWEPT)]
-    return re.sub(r"[^\w.,=\-]+", "_", ",".join(overrides)).strip("_") or "job"
+def _swept(fixed: set[str]) -> str:
+    """Return what tells this job of a multirun from its siblings, fit for a name; empty where nothing is swept."""
+    params = HydraConfig.get().sweeper.get("params") or {}
+    fixed = fixed | fixed_keys([f"{key}={value}" for key, value in params.items()])
+    overrides = [(text, parsed(text)) for text in HydraConfig.get().overrides.task]
+    return name_of(
+        [
+            text.lstrip("+~")
+            for text, override in overrides
+            if override is None or not (key_of(override) in fixed or key_of(override).startswith(_UNSWEPT))
+        ]
+    )
 
 
 def one_line(error: Exception) -> str:

@@ -18,8 +18,10 @@ from search.errors import ConfigError
 from search.feasible import judged_again, with_scores_of_recipe
 from search.front import ParetoFront, cut
 from search.frontier.grid import recipe_count
+from search.overrides import expanded, literal
 from search.preflight import with_stored_outside
 from search.records import TrialRecord
+from search.storage_url import clean_url, sqlite_path, sqlite_url
 
 RECUT = ("accuracy_floor", "objectives", "tradeoff")
 """What may be changed afterwards, without a new trial."""
@@ -44,12 +46,14 @@ def load(arguments: Sequence[str], options: Sequence[str] = ()) -> StoredStudy:
     given = pairs(arguments)
     own = {name: given.pop(name) for name in options if name in given}
     home = Path(given.pop("home", "mlruns")).expanduser().absolute()
-    url = given.pop("storage", f"sqlite:///{home}/studies.db")
-    if url.startswith("sqlite:///") and not Path(url.removeprefix("sqlite:///")).is_file():
-        raise ConfigError(f"storage: no studies at {url.removeprefix('sqlite:///')}; run one, or give home=<folder>")
+    url = clean_url(given["storage"]) if "storage" in given else sqlite_url(home / "studies.db")
+    given.pop("storage", None)
+    file = sqlite_path(url)
+    if file is not None and not file.is_file():
+        raise ConfigError(f"storage: no studies at {file}; run one, or give home=<folder>")
     storage = store.open_storage(url, home)
     study = optuna.load_study(study_name=_name(storage, given.pop("study", "latest")), storage=storage)
-    stored = OmegaConf.create({**study.user_attrs[store.CONFIG], "home": str(home), "storage": url})
+    stored = OmegaConf.create(literal({**study.user_attrs[store.CONFIG], "home": str(home), "storage": url}))
     recut = bool(given)
     config = build_config(_override(stored, given))
     outside = with_stored_outside(config.space, store.cells_outside(study, config.space))
@@ -73,7 +77,7 @@ def pairs(arguments: Sequence[str]) -> dict[str, str]:
     wrong = [argument for argument in arguments if "=" not in argument]
     if wrong:
         raise ConfigError(f"expected key=value, got {wrong[0]!r}")
-    return dict(argument.partition("=")[::2] for argument in arguments)
+    return {key: expanded(value) for key, _, value in (argument.partition("=") for argument in arguments)}
 
 
 def _name(storage: optuna.storages.BaseStorage, asked: str) -> str:

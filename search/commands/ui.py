@@ -11,6 +11,7 @@ from pathlib import Path
 
 from search.commands.stored import pairs
 from search.errors import ConfigError
+from search.storage_url import sqlite_url
 
 
 def main(arguments: list[str]) -> int:
@@ -35,7 +36,7 @@ def main(arguments: list[str]) -> int:
     command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", port]
     command += [
         "--backend-store-uri",
-        f"sqlite:///{database}",
+        sqlite_url(database),
         "--default-artifact-root",
         (home / "artifacts").as_uri(),
     ]

@@ -27,6 +27,7 @@ from objectives.process_settings import ENVIRONMENT
 from objectives.settings import Positive
 from objectives.types import Candidate, Failure, Gate, Measurement, Outcome, Reason
 from search.errors import Unmeasured
+from search.quiet_log import Shown
 
 if TYPE_CHECKING:
     from objectives.evaluator import Evaluator
@@ -70,7 +71,7 @@ class WorkerRunner:
             max_workers=1,
             context=multiprocessing.get_context("spawn"),
             initializer=_initialise,
-            initargs=(self._problem, self._max_memory),
+            initargs=(self._problem, self._max_memory, Shown()),
         )
 
     def __exit__(
@@ -167,12 +168,13 @@ _problem: Problem | None = None
 _evaluator: Evaluator | None = None
 
 
-def _initialise(problem: Problem, max_memory: float | None) -> None:
+def _initialise(problem: Problem, max_memory: float | None, shown: Shown) -> None:
     """Keep the problem; Ctrl-C is the driver's to handle."""
     global _problem
     if max_memory is not None:  # what is mapped from files does not count
         resource.setrlimit(resource.RLIMIT_DATA, (int(max_memory), int(max_memory)))
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    shown.show_messages()
     _problem = problem
 
 

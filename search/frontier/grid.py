@@ -80,11 +80,10 @@ class Grid:
 
     def index(self, cell: Cell) -> int | None:
         """The number of ``cell``; None where it is not in the grid."""
-        try:
-            places = [axis.values.index(cell[axis.path]) for axis in self.axes]
-        except (KeyError, ValueError):
+        if set(cell) != {axis.path for axis in self.axes}:
             return None
-        if len(cell) != len(self.axes):
+        places = [place for axis in self.axes if (place := axis.place(cell[axis.path])) is not None]
+        if len(places) < len(self.axes):
             return None
         return int(np.ravel_multi_index(places, [len(axis.values) for axis in self.axes])) if places else 0
 

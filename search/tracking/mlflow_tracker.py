@@ -10,7 +10,8 @@ from __future__ import annotations
 import logging
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,8 +20,11 @@ from filelock import FileLock
 from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass
 
+from search.naming import bounded
+from search.plain_text import inert
 from search.records import TrialRecord
 from search.scale import changed
+from search.storage_url import clean_url, sqlite_url
 from search.tracking.protocol import StudyHeader
 
 if TYPE_CHECKING:
@@ -32,6 +36,7 @@ _SECRET = re.compile(r"(?i)(^|_)(token|password|secret|key|credentials?)$|^(stor
 """Settings that are never shown: secrets, and URLs that may hold one."""
 
 STUDY, TRIAL = "paretune.study_uid", "paretune.trial_uid"
+DEFAULT_ROOT = "_MLFLOW_SERVER_ARTIFACT_ROOT"
 ENVIRONMENT = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "5",
@@ -93,7 +98,7 @@ class MlflowMirror:
 
     def __init__(self, uri: str | None, header: StudyHeader) -> None:
         self.header = header
-        self.uri = uri or f"sqlite:///{header.home}/mlflow.db"
+        self.uri = clean_url(uri, "tracker.uri") if uri else sqlite_url(header.home / "mlflow.db")
         self.children: dict[str, str] = {}
 
     @cached_property
@@ -105,9 +110,15 @@ class MlflowMirror:
             from mlflow import MlflowClient
 
             logging.getLogger("mlflow").setLevel(logging.WARNING)  # its migrations log a page of INFO
-            client = MlflowClient(tracking_uri=self.uri)
-            client.search_experiments(max_results=1)
+            with _default_root(self._artifacts("Default")):
+                client = MlflowClient(tracking_uri=self.uri)
+                client.search_experiments(max_results=1)
             return client
+
+    def _artifacts(self, project: str) -> str | None:
+        """Return where files of a project go, as a URI; a server decides that itself."""
+        folder = self.header.home / "artifacts" / bounded(project)
+        return folder.as_uri() if self.uri.startswith("sqlite") else None
 
     @cached_property
     def experiment(self) -> str:
@@ -117,9 +128,7 @@ class MlflowMirror:
             found = client.get_experiment_by_name(self.header.project)
             if found is not None:
                 return str(found.experiment_id)
-            artifacts = None
-            if self.uri.startswith("sqlite:"):
-                artifacts = (self.header.home / "artifacts" / self.header.project).as_uri()
+            artifacts = self._artifacts(self.header.project)
             return str(client.create_experiment(self.header.project, artifact_location=artifacts))
 
     @cached_property
@@ -165,7 +174,7 @@ class MlflowMirror:
         }
         optional = {"reason": record.reason, "message": record.message, "notes": "; ".join(record.notes)}
         optional["cached_from"] = "" if record.cached_from is None else str(record.cached_from)
-        tags |= {name: value[:5000] for name, value in {**optional, **record.facts}.items() if value}
+        tags |= {inert(name): inert(value)[:5000] for name, value in {**optional, **record.facts}.items() if value}
         run = self.client.create_run(self.experiment, tags=tags).info.run_id
         self._batch(run, params={**record.params, "trial": record.number}, metrics=record.metrics)
         self.client.set_terminated(run, "FINISHED" if record.state == "complete" else "FAILED")
@@ -185,7 +194,7 @@ class MlflowMirror:
                 "confirmed": str(record.confirmed).lower(),
             }
             for name, value in told.items():
-                self.client.set_tag(run, name, value[:5000])
+                self.client.set_tag(run, inert(name), inert(value)[:5000])
 
     def _batch(
         self,
@@ -202,7 +211,7 @@ class MlflowMirror:
         self.client.log_batch(
             run,
             metrics=[Metric(name, value, now, step) for name, value in (metrics or {}).items()],
-            params=[Param(name, str(value)[:6000]) for name, value in (params or {}).items()],
+            params=[Param(inert(name), inert(str(value))[:6000]) for name, value in (params or {}).items()],
         )
 
     def finish(
@@ -218,16 +227,29 @@ class MlflowMirror:
             self._settle(record)
         self._batch(self.parent, metrics=summary)
         for name, value in tags.items():
-            self.client.set_tag(self.parent, name, value)
+            self.client.set_tag(self.parent, inert(name), inert(value))
         for file in files:
             self.client.log_artifact(self.parent, str(file), "report")
         self.client.set_terminated(self.parent, "KILLED" if tags.get("stop_reason") == "interrupted" else "FINISHED")
         return f"MLflow: {self.uri}, experiment {self.header.project}, run {self.header.name}"
 
 
+@contextmanager
+def _default_root(uri: str | None) -> Iterator[None]:
+    """Let a new database's own experiment lie at ``uri``: MLflow pastes the working directory into SQL."""
+    if uri is None or DEFAULT_ROOT in os.environ:
+        yield
+        return
+    os.environ[DEFAULT_ROOT] = uri
+    try:
+        yield
+    finally:
+        del os.environ[DEFAULT_ROOT]
+
+
 def _run_name(record: TrialRecord) -> str:
     """``trial 7: ratio=0.1 bits=8 batch_size=4``."""
-    cell = " ".join(f"{path.rpartition('.')[2]}={value}" for path, value in record.params.items())
+    cell = inert(" ".join(f"{path.rpartition('.')[2]}={value}" for path, value in record.params.items()))
     return f"trial {record.number}: {cell}" if cell else f"trial {record.number}"
 
 

@@ -17,6 +17,7 @@ from search.display import front_table
 from search.formatting import number, show
 from search.front import ParetoFront, cut
 from search.pareto import non_dominated
+from search.plain_text import inert
 from search.records import TrialRecord, Value
 from search.report import StudyInfo, write_report
 from search.tradeoff import WeightedLogRatio
@@ -156,7 +157,7 @@ def test_hostile_names_stay_text(report: tuple[Path, ParetoFront]) -> None:
     data = re.search(r'<script type="application/json" id="data">(.*?)</script>', page, re.DOTALL)
     assert data
     assert not set("<>&\u2028") & set(data[1])
-    assert HOSTILE in json.loads(data[1])["trials"][0]["label"]
+    assert inert(HOSTILE) in json.loads(data[1])["trials"][0]["label"]
 
 
 def test_the_headline_says_what_to_take(report: tuple[Path, ParetoFront]) -> None:

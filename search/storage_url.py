@@ -1,0 +1,60 @@
+"""Storage URLs are built from paths, never pasted: in a URL ``%20``, ``?`` and ``#`` mean something else.
+
+A URL that a user gives stays as it is, but for the path of an sqlite file, which people write as they see it: the path
+is taken literally where such a folder exists, and as a URL's (``%20`` is a space) where only that one does.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from urllib.parse import unquote
+
+from sqlalchemy.engine import URL
+
+from search.errors import ConfigError
+
+SQLITE = "sqlite:///"
+LONGEST = 504
+"""Bytes of the longest path that sqlite opens: its limit of 512 less the ending ``-journal``."""
+
+_QUERY = re.compile(r"\?(?P<query>\w+=[^/?&]*(?:&\w+=[^/?&]*)*)$")
+
+
+def sqlite_url(path: Path, query: str = "", key: str = "home") -> str:
+    """Return the URL of the sqlite file ``path``. Raises ConfigError, naming ``key``, where sqlite cannot open it."""
+    size = len(os.fsencode(path))
+    if any("\ud800" <= character <= "\udfff" for character in str(path)):
+        raise ConfigError(f"{key}: a path in UTF-8 expected, got {str(path)!r}; choose another folder")
+    if size > LONGEST:
+        raise ConfigError(
+            f"{key}: sqlite opens paths of at most {LONGEST} bytes, got {size}: {path}; choose a shorter one"
+        )
+    url = URL.create("sqlite", database=str(path)).render_as_string(hide_password=False)
+    # A file whose URL is not its path goes by the driver's name: MLflow makes folders for whatever follows sqlite:///
+    url = url if url == f"{SQLITE}{path}" else url.replace("sqlite:", "sqlite+pysqlite:", 1)
+    return f"{url}?{query}" if query else url
+
+
+def sqlite_path(url: str) -> Path | None:
+    """Return the file that an sqlite URL names, absolute; None for memory and for every other kind of storage."""
+    if not re.match(r"sqlite(\+pysqlite)?:///(?!:memory:|file:).", url):
+        return None
+    written = url.partition(":///")[2]
+    literal = Path(written)
+    if not literal.is_file():
+        literal = Path(_QUERY.sub("", written))
+    meant = Path(unquote(str(literal)))
+    if meant != literal and (url.startswith("sqlite+") or (meant.parent.is_dir() and not literal.parent.is_dir())):
+        literal = meant
+    return literal.absolute()
+
+
+def clean_url(url: str, key: str = "storage") -> str:
+    """Return ``url`` as SQLAlchemy reads it: the path of an sqlite file absolute and quoted, its options kept."""
+    path = sqlite_path(url)
+    if path is None:
+        return url
+    found = _QUERY.search(url)
+    return sqlite_url(path, found["query"] if found and not str(path).endswith(found[0]) else "", key)
