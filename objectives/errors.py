@@ -2,6 +2,7 @@
 
 ObjectiveError
 ├── ModelError     a checkpoint is missing, incomplete, foreign or unsafe
+├── TaskError      a task returned no score, or its own code failed
 ├── AssetError     a fetched model or data set is missing or damaged (objectives.assets)
 └── Unsupported    this candidate cannot be built or run here: the trial fails with that reason
     └── NoKernel   ... because of a layer's shape: that layer stays in 16 bits
@@ -18,6 +19,10 @@ class ObjectiveError(Exception):
 
 class ModelError(ObjectiveError):
     """The model cannot be loaded as asked; names the file or folder and what was expected."""
+
+
+class TaskError(ObjectiveError):
+    """What a task gave is no score or no rows, or its own code raised; names the class and what was expected."""
 
 
 class Unsupported(ObjectiveError):

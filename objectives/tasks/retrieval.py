@@ -18,6 +18,7 @@ from pydantic.dataclasses import dataclass as settings
 from objectives.errors import ModelError
 from objectives.settings import Count
 from objectives.tasks.corpora import Corpus, Document
+from objectives.tasks.overlap import Excerpts, excerpt
 from objectives.tasks.parts import batches, merged, unique
 from objectives.types import Head, Score
 
@@ -76,6 +77,11 @@ class Retrieval:
             nearest = (self._embed(model, [queries[place] for place in places]) @ found_among.t()).argmax(dim=1)
             hits = [float(found == place) for found, place in zip(nearest.tolist(), places)]
             yield Score(float(np.mean(hits)), 0.0, tuple(hits), ids=tuple(ids[index] for index in chosen))
+
+    def excerpts(self, model: LoadedModel) -> Excerpts:
+        """See ``objectives.tasks.overlap.Exposed``: a pair is the same as another that shares one of its texts."""
+        pairs = [excerpt(pair.id, [pair.text, pair.summary or ""]) for pair in self._pairs()]
+        return Excerpts(pairs[: self.calibration_pairs], pairs[self.calibration_pairs :])
 
     def _pairs(self) -> list[Document]:
         documents: Sequence[Document] = self.corpus.documents()

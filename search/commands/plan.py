@@ -1,7 +1,7 @@
 """``paretune plan experiment=... [settings as for run]``: what a study would search, without running anything.
 
 Axes and their values, how many cells and models there are, and which cells no runtime takes, each with its reason.
-Nothing is loaded; takes a second.
+Nothing is loaded; takes a second. ``check=true`` goes on as ``paretune check``.
 """
 
 from __future__ import annotations
@@ -21,7 +21,21 @@ from search.unsupported import grouped, runtimes_of
 
 
 def main(arguments: list[str]) -> int:
-    """Compose the configuration as ``run`` would, and say what it means."""
+    """Compose the configuration as ``run`` would, and say what it means; ``check=true`` looks at the model too."""
+    asked = [word for word in arguments if word.partition("=")[0] == "check"]
+    if any(word not in ("check=true", "check=false") for word in asked):
+        raise ConfigError(f"check: true or false, got {asked[-1].partition('=')[2]!r}")
+    config = config_of([word for word in arguments if word not in asked])
+    show(config, Console())
+    if asked[-1:] == ["check=true"]:
+        from search.commands.check import look
+
+        look(config, Console())
+    return 0
+
+
+def config_of(arguments: list[str]) -> StudyConfig:
+    """The configuration that ``run`` would compose from these words, checked. Raises ConfigError."""
     folder, given = _config_folder(arguments)
     overrides = [f"hydra.searchpath=[file://{folder}]", *given] if folder else given
     try:
@@ -32,8 +46,7 @@ def main(arguments: list[str]) -> int:
         raise
     except Exception as error:  # Hydra's many
         raise ConfigError(f"{one_line(error)} (given: {' '.join(arguments)})") from error
-    show(build_config(resolved), Console())
-    return 0
+    return build_config(resolved)
 
 
 def _config_folder(arguments: list[str]) -> tuple[str | None, list[str]]:
