@@ -54,14 +54,15 @@ def _object(value: Any) -> Any:
     """Class, the source of a user's own, settings; the texts of a corpus, as the same settings may read other files."""
     kind = type(value)
     found = {field.name: _described(getattr(value, field.name)) for field in fields(value) if field.compare}
-    texts = _texts(value) if isinstance(value, Corpus) and callable(value.documents) else None
+    texts = texts_hash(value) if isinstance(value, Corpus) and callable(value.documents) else None
     return [f"{kind.__module__}.{kind.__qualname__}", _source(kind.__module__, _file(kind)), found, texts]
 
 
-def _texts(corpus: Corpus) -> str:
+def texts_hash(corpus: Corpus) -> str:
+    """SHA-256 over the documents of ``corpus``, in their order."""
     found = hashlib.sha256()
     for document in corpus.documents():
-        for text in (document.id, document.text, document.summary or ""):
+        for text in (str(document.id), document.text, getattr(document, "summary", None) or ""):
             found.update(f"{len(text)}:".encode() + text.encode(errors="surrogatepass"))
     return found.hexdigest()
 

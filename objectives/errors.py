@@ -2,6 +2,7 @@
 
 ObjectiveError
 ├── ModelError     a checkpoint is missing, incomplete, foreign or unsafe
+├── TaskError      a task returned no score, or its own code failed
 ├── AssetError     a fetched model or data set is missing or damaged (objectives.assets)
 ├── NotFinite      a score or a measurement is NaN or infinite: the trial fails with that reason
 └── Unsupported    this candidate cannot be built or run here: the trial fails with that reason
@@ -23,6 +24,10 @@ class ModelError(ObjectiveError):
 
 class NotFinite(ObjectiveError):
     """What had to be a number is NaN or infinite; names it."""
+
+
+class TaskError(ObjectiveError):
+    """What a task gave is no score or no rows, or its own code raised; names the class and what was expected."""
 
 
 class Unsupported(ObjectiveError):

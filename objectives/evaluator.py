@@ -18,18 +18,31 @@ from typing import Any
 import torch
 
 from objectives.ahead import Ahead
-from objectives.errors import DoesNotFit, ModelError, NotFinite, Unsupported
+from objectives.errors import DoesNotFit, ModelError, NotFinite, TaskError, Unsupported
 from objectives.measuring.bench import Ran, Reference
 from objectives.measuring.fingerprint import fingerprint
 from objectives.measuring.footprint import Footprint
 from objectives.measuring.weighing import block_weights
 from objectives.models import LoadedModel
 from objectives.problem import Problem
+from objectives.provenance import Source, own_classes
 from objectives.recipes import Recipe, Recipes, recipe_of
 from objectives.running import Running
 from objectives.scoring import Scored, Scorer
 from objectives.tasks.paired import paired_difference
-from objectives.types import Candidate, Failure, Gate, Measurement, Outcome, Pruner, Quantizer, Reason, Runner, Score
+from objectives.types import (
+    Candidate,
+    CheckReport,
+    Failure,
+    Gate,
+    Measurement,
+    Outcome,
+    Pruner,
+    Quantizer,
+    Reason,
+    Runner,
+    Score,
+)
 from objectives.verdict import judge
 
 _VOLATILE = ("git_revision", "kernel", "python", "paretune")
@@ -88,6 +101,8 @@ class Evaluator:
             return Failure(Reason.UNSUPPORTED, str(error))
         except NotFinite as error:
             return Failure(Reason.NOT_FINITE, str(error))
+        except TaskError as error:
+            return Failure(Reason.ERROR, str(error))
         except torch.linalg.LinAlgError as error:  # type: ignore[attr-defined]
             text = "a matrix of this recipe has no inverse: more calibration rows, damping or ridge would give it one"
             return Failure(Reason.UNSUPPORTED, f"{text} ({str(error).splitlines()[0]})")
@@ -149,9 +164,24 @@ class Evaluator:
         return [Measurement(ran.metrics, ran.samples, ran.notes, ran.facts) for ran in self.running.confirm(candidates)]
 
     def prepare(self) -> Mapping[str, str]:
-        """Load the model; returns hardware, versions and the hash of the weights. Raises ModelError."""
+        """Load the model; returns hardware, versions and the hash of the weights. Raises ModelError, TaskError.
+
+        A user's task scores the baseline here, before any trial: what it gets wrong is no trial's fault.
+        """
         self.recipes.prepare()
+        if own_classes(self.problem.task):
+            self._scorer.baseline()
         return {**fingerprint(self.problem.device), "model_sha256": self.problem.model.weights_hash()}
+
+    def sources(self) -> list[Source]:
+        """What scores depend on, as far as it was read: see :mod:`objectives.provenance`."""
+        return self.recipes.sources()
+
+    def check(self) -> CheckReport:
+        """Look at the problem: see :mod:`objectives.checkup`. Raises ObjectiveError."""
+        from objectives.checkup import checkup
+
+        return checkup(self.recipes)
 
     def compressed(self, candidate: Candidate) -> LoadedModel:
         """The model of a candidate, in torch; the latest ones are kept."""

@@ -11,6 +11,7 @@ import hashlib
 import json
 import logging
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import version
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from objectives import checkpoint, export_check
 from objectives.calibration import Domains, Statistics
@@ -27,9 +29,21 @@ from objectives.measuring.footprint import FAKE_ERRORS, Footprint, footprint, sk
 from objectives.measuring.weighing import stored_bytes
 from objectives.models import LoadedModel, require_units
 from objectives.problem import Problem
+from objectives.provenance import (
+    Reads,
+    Source,
+    checkpoint_sources,
+    code_sources,
+    own_classes,
+    row_sources,
+    rows_hash,
+    text_sources,
+)
 from objectives.runtime.guard import Guard
 from objectives.shelf import Shelf, Write
 from objectives.stock import MANIFEST
+from objectives.tasks.answers import calibrated, told
+from objectives.tasks.overlap import require_disjoint
 from objectives.types import Candidate, Pruner, Quantizer, Recovery, Runner, Runtime, Workload
 
 log = logging.getLogger(__name__)
@@ -67,6 +81,7 @@ class Recipes:
         """That each model took to make or to load, and to convert, in this process."""
         self.shelf = Shelf(problem.cache)
         self.guard = Guard(problem.cache)
+        self.reads = Reads()
         self._footprints: dict[tuple[Recipe, Workload], Footprint | None] = {}
 
     @cached_property
@@ -76,8 +91,40 @@ class Recipes:
 
     @cached_property
     def calibration(self) -> Domains:
-        """Token batches by domain."""
-        return self.problem.task.calibration(self.source)
+        """Token batches by domain. Raises TaskError where the task gives something else."""
+        source = self.source
+        with self.reads.watched():
+            return calibrated(self.problem.task, source)
+
+    @cached_property
+    def own_code(self) -> list[Source]:
+        """Modules of classes that are not ours, as they are loaded when this is first asked."""
+        return code_sources(own_classes(self.problem))
+
+    def sources(self) -> list[Source]:
+        """What scores depend on, as far as it was read: see :mod:`objectives.provenance`."""
+        names = getattr(self.source.tokenizer, "vocab_files_names", {}).values()
+        return [
+            *checkpoint_sources(self.problem.model.folder(), [name for name in names if isinstance(name, str)]),
+            *self.data,
+            *code_sources(own_classes(self.problem)),
+            *self._texts,
+            *row_sources({name: _rows_hash(batches) for name, batches in self.calibration.items()}),
+        ]
+
+    @property
+    def data(self) -> list[Source]:
+        """Files that were opened while calibration rows were made and the baseline was scored."""
+        folder = self.problem.model.folder()
+        without = [folder, *(file for file in folder.iterdir() if file.is_symlink())]
+        if self.problem.cache is not None:
+            without.append(Path(self.problem.cache.folder))
+        return self.reads.sources(without)
+
+    @cached_property
+    def _texts(self) -> list[Source]:
+        with told(self.problem.task, "documents"):
+            return text_sources(self.problem.task)
 
     @cached_property
     def baseline(self) -> LoadedModel:
@@ -173,7 +220,8 @@ class Recipes:
             for batch in batches:
                 held.update(batch.numpy().tobytes())
         baseline = recipe_of(self.problem.baseline)
-        return [code(), versions, numerics, self.problem.model.content_hash(), held.hexdigest(), baseline]
+        own = [(source.name, source.sha256) for source in self.own_code]
+        return [code(), own, versions, numerics, self.problem.model.content_hash(), held.hexdigest(), baseline]
 
     def _stored(self, recipe: Made) -> LoadedModel | None:
         """The model as it was made earlier."""
@@ -246,6 +294,12 @@ class Recipes:
     def prepare(self) -> None:
         """Load model and data, so that what is missing is said before the first trial."""
         _ = self.calibration
+        with told(self.problem.task, "excerpts"):
+            require_disjoint(self.problem.task, self.source)
+
+
+def _rows_hash(batches: Sequence[Tensor]) -> str:
+    return rows_hash([list(batch.shape) for batch in batches], (batch.numpy().tobytes() for batch in batches))
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ import math
 import random
 import time
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -17,6 +18,7 @@ from objectives.errors import NotFinite, Unsupported
 from objectives.finite import checked
 from objectives.racing import Contest
 from objectives.recipes import Recipe, Recipes, recipe_of
+from objectives.tasks.answers import scored, told
 from objectives.tasks.parts import merged
 from objectives.types import Candidate, Divisible, Gate, Score
 from objectives.verdict import contest, estimated, gains, judge
@@ -80,7 +82,15 @@ class Scorer:
             race = contest(self.baseline(), *self._asked(gate))
             if race is not None:
                 return self._raced(task, candidate, known, race)
-        return task.evaluate(self._recipes.runner(candidate))
+        return self._whole(candidate)
+
+    def _whole(self, candidate: Candidate) -> Score:
+        """Of all examples; what the baseline's scoring reads is noted."""
+        task, runner = self._problem.task, self._recipes.runner(candidate)
+        watched = self._recipes.reads.watched() if self._recipes.is_dense(candidate) else nullcontext()
+        with watched, told(task, "evaluate"):
+            answer = task.evaluate(runner)
+        return scored(task, answer)
 
     def _asked(self, gate: Gate) -> tuple[float, float]:
         return gate.floor(self.baseline().accuracy), gate.error
@@ -99,12 +109,15 @@ class Scorer:
         if known is not None:
             parts.append(known)
             race.see(gains(known, baseline))
-        for part in task.parts(self._recipes.runner(candidate), order[0 if known is None else len(known.examples) :]):
-            parts.append(part)
-            if not all(map(math.isfinite, part.examples)):  # whatever the others are, the accuracy is no number
-                return replace(merged(parts), accuracy=math.nan, total=len(order))
-            if race.see(gains(part, baseline)) != "open":
-                break
+        with told(self._problem.task, "parts"):
+            left = order[0 if known is None else len(known.examples) :]
+            for answer in task.parts(self._recipes.runner(candidate), left):
+                part = scored(self._problem.task, answer)
+                parts.append(part)
+                if not all(map(math.isfinite, part.examples)):  # whatever the others are, the accuracy is no number
+                    return replace(merged(parts), accuracy=math.nan, total=len(order))
+                if race.see(gains(part, baseline)) != "open":
+                    break
         return _in_all(parts, baseline)
 
     # ---- the cache
@@ -116,7 +129,7 @@ class Scorer:
             return self._scores[recipe], 0.0
         cache, name = self._problem.cache, self._name(candidate)
         found = None if cache is None or name is None else cache.get("score", name)
-        if found is None:
+        if found is None or not self._recipes.reads.hold(found.get("files", {})):
             return None, 0.0
         self._spent[recipe] = found["seconds"]
         return _score_of(found["score"]), found["seconds"]
@@ -127,8 +140,11 @@ class Scorer:
         if cache is None or name is None or not all(map(math.isfinite, numbers)):
             return
         there = cache.get("score", name)
-        if there is None or len(there["score"]["examples"]) < len(score.examples):  # another process may be further
-            cache.put("score", name, {"score": asdict(score), "seconds": self._spent[recipe_of(candidate)]})
+        files = {source.path: source.sha256 for source in self._recipes.data}
+        further = there is not None and len(there["score"]["examples"]) >= len(score.examples)
+        if there is None or not further or there.get("files", {}) != files:  # another process may be further
+            value = {"score": asdict(score), "seconds": self._spent[recipe_of(candidate)], "files": files}
+            cache.put("score", name, value)
 
     def _name(self, candidate: Candidate) -> str | None:
         return self._recipes.name(candidate, "score", self._problem.task)

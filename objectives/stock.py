@@ -23,11 +23,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
+from objectives.anatomy import Stack
 from objectives.canonical import canonicalize_
 from objectives.content import sha256
 from objectives.devices.cpu import Cpu
 from objectives.export_check import answers, differing
-from objectives.families import Stack
 from objectives.models import LoadedModel, auto_class
 from objectives.packing.fp32 import Fp32Linear
 

@@ -559,3 +559,32 @@ class Candidate:
     workload: Workload
     recovery: Recovery = field(default_factory=Off)
     runtime: Runtime = field(default_factory=Torch)
+
+
+@dataclass(frozen=True)
+class CheckReport:
+    """What a look at a problem saw (:mod:`objectives.checkup`); seconds, bytes, fractions.
+
+    ``positions``: the most tokens that the model reads; ``padding``: its pad token; ``block_parameters``: weights of
+    the block linears, which are pruned and quantised, ``undescribed``: why they are not. ``calibration``: rows and
+    tokens by domain. ``examples``: some scores by name; ``accuracy``, ``extra``: of them, of all where ``whole``.
+    ``peak_memory``: weights and one run of the baseline's workload.
+    """
+
+    model_type: str
+    parameters: int
+    vocabulary: int
+    positions: int | None
+    padding: str | None
+    blocks: int
+    block_parameters: int
+    calibration: Mapping[str, tuple[int, int]]
+    examples: Mapping[str, float]
+    accuracy: float
+    extra: Mapping[str, float]
+    whole: bool
+    run_seconds: float
+    peak_memory: int
+    load_seconds: float
+    score_seconds: float
+    undescribed: str = ""

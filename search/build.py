@@ -14,8 +14,9 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
+from typing_extensions import get_protocol_members, is_protocol
 
-from search.errors import ConfigError
+from search.errors import ConfigError, ParetuneError
 
 ALLOWED = ("objectives.", "search.", "optuna.samplers.")
 
@@ -40,20 +41,61 @@ def target_of(node: Mapping[str, Any], key: str, allowed: Sequence[str] = ALLOWE
         )
     module_name, _, name = target.rpartition(".")
     try:
-        return getattr(importlib.import_module(module_name), name)
-    except (ImportError, AttributeError) as error:
-        raise ConfigError(f"{key}._target_: {target} cannot be imported: {error}") from error
+        found = getattr(importlib.import_module(module_name), name)
+    except Exception as error:  # a module of a user's may raise anything
+        raise ConfigError(f"{key}._target_: {target} cannot be imported: {_in_a_line(error)}") from error
+    if not callable(found):
+        raise ConfigError(f"{key}._target_: {target} is no class, but {type(found).__name__} {found!r}")
+    return found
 
 
 def _construct(node: dict[str, Any], key: str, allowed: Sequence[str]) -> Any:
     target = target_of(node, key, allowed)
     arguments = {name: value for name, value in node.items() if name != "_target_"}
+    _require_known(target, arguments, key)
     try:
         return target(**arguments)
     except ValidationError as error:
         raise ConfigError(explain(error, target, key)) from error
+    except ParetuneError:
+        raise
     except (TypeError, ValueError) as error:
         raise ConfigError(f"{key}: {error}") from error
+    except Exception as error:  # a user's own
+        raise ConfigError(f"{key}: {target.__module__}.{target.__qualname__}: {_in_a_line(error)}") from error
+
+
+def _require_known(target: Any, arguments: Mapping[str, Any], key: str) -> None:
+    """Raises ConfigError for a key that ``target`` does not take and for one that it needs.
+
+    Classes that would ignore a key they do not know are many, pydantic's among them; one that takes any passes.
+    """
+    try:
+        parameters = inspect.signature(target).parameters
+    except (TypeError, ValueError):  # written in C
+        return
+    if any(each.kind is each.VAR_KEYWORD for each in parameters.values()):
+        return
+    named = {
+        name: each for name, each in parameters.items() if each.kind in (each.POSITIONAL_OR_KEYWORD, each.KEYWORD_ONLY)
+    }
+    for name in arguments:
+        if name not in named:
+            known = f"known: {', '.join(named)}" if named else f"{target.__qualname__} has no settings"
+            raise ConfigError(f"{key}.{name}: unknown key{nearest(name, list(named))}; {known}")
+    for name, each in named.items():
+        if each.default is each.empty and name not in arguments and not _is_checked(target):
+            raise ConfigError(f"{key}.{name}: required, got nothing")
+
+
+def _is_checked(target: Any) -> bool:
+    """Whether pydantic says what a missing key should be."""
+    return hasattr(target, "__pydantic_validator__")
+
+
+def _in_a_line(error: Exception) -> str:
+    said = " ".join(str(error).split())
+    return said if isinstance(error, (ImportError, AttributeError)) else f"{type(error).__name__}: {said}"
 
 
 def explain(error: ValidationError, target: Any, key: str) -> str:
@@ -66,10 +108,23 @@ def explain(error: ValidationError, target: Any, key: str) -> str:
         return f"{where}: unknown key{nearest(name, fields)}; known: {', '.join(fields)}"
     if first["type"] in {"missing", "missing_argument", "missing_keyword_only_argument"}:
         return f"{where}: required, {_expected(target, name)}, got nothing"
+    if first["type"] == "is_instance_of":
+        return f"{where}: {_no_instance(first['input'], first['ctx']['class'], target)}"
     if first["type"] in {"value_error", "assertion_error"}:
         given = f", got {first['input']!r}" if first["loc"] else ""  # what is wrong with several says so itself
         return f"{where}: {first['ctx']['error']}{given}"
     return f"{where}: expected {_expected(target, name) or first['msg']}, got {first['input']!r}"
+
+
+def _no_instance(given: Any, wanted: str, target: Any) -> str:
+    """``mine.Lines is no Corpus: it has no documents (objectives/tasks/corpora.py)``."""
+    kind = getattr(inspect.getmodule(target), wanted, None)
+    came = f"{type(given).__module__}.{type(given).__qualname__}".removeprefix("builtins.")
+    if not isinstance(kind, type) or not is_protocol(kind):
+        return f"expected a {wanted}, got {came}"
+    lacks = [f"no {name}" for name in sorted(get_protocol_members(kind)) if not hasattr(given, name)]
+    file = kind.__module__.replace(".", "/") + ".py"
+    return f"{came} is no {wanted}: it has {', '.join(lacks)} ({file}); name a class by _target_"
 
 
 def nearest(name: str, known: Sequence[str]) -> str:

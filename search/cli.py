@@ -14,6 +14,7 @@ from search.terminal import prepare_streams, set_up_logging
 VERBS = {
     "run": "run a study, or with -m a sweep of studies",
     "plan": "say what a study would search, and which pairs no runtime takes; runs nothing",
+    "check": "load the model, score four examples, time one run, and say what was seen; keeps nothing",
     "report": "write a study's report again, also for another floor or other objectives",
     "best": "print the recommended candidate of a study",
     "compare": "set two studies side by side: ratios of their cells, and what their fronts cover",
@@ -32,6 +33,7 @@ examples:
   paretune fetch                                        everything the presets need
   paretune run experiment=quickstart                    the demo study
   paretune run experiment=quickstart n_trials=48        go on with it
+  paretune check model=causal_lm model.path=./my-model task=language_modeling     does it work at all?
   paretune run -m experiment=ci_tiny accuracy_floor.epsilon=0.9,0.99      two studies
   paretune run model=causal_lm model.path=./my-model task=language_modeling accuracy_floor.epsilon=0.98
   paretune report study=latest accuracy_floor.epsilon=0.9                 another floor, no new trials

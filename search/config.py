@@ -16,16 +16,20 @@ from optuna.samplers import BaseSampler
 from pydantic import ConfigDict, Field, ValidationError
 
 from objectives.cache import Cache
+from objectives.errors import ObjectiveError
 from objectives.inspection import Inspection
 from objectives.measuring.interleaved import Interleaved
 from objectives.metrics import METRICS
 from objectives.models import Checkpoint
 from objectives.problem import Problem
+from objectives.provenance import Reads, Source
+from objectives.tasks.answers import in_a_line
 from objectives.types import Device, Task
 from search.build import ALLOWED, build, explain, nearest, target_of
-from search.errors import ConfigError
+from search.errors import ConfigError, ParetuneError
 from search.executors.protocol import Executor
 from search.floor import AccuracyFloor
+from search.members import require_members, require_sendable
 from search.samplers.distinct import DistinctSampler
 from search.samplers.frontier import Informed
 from search.space import CHOSEN, PARTS, Cell, Space, build_space
@@ -44,17 +48,14 @@ _NAMED = (*DEFINITION, "sampler", "seed")
 _DEFAULTS: Mapping[str, Any] = {"runtime": {"_target_": "objectives.runtime.torch.Torch"}, "runtimes": {}}
 """Of studies that were stored before there were runtimes."""
 
-_KINDS = {
-    "model": "load",
-    "task": "evaluate",
-    "timing": "time",
-    "device": "memory",
-    "tradeoff": "__call__",
-    "accuracy_floor": "absolute",
-    "executor": "start",
-    "tracker": "open",
-}
-"""What the object of each key must be able to do."""
+_KINDS = ("model", "task", "timing", "device", "tradeoff", "accuracy_floor", "executor", "tracker")
+"""The keys that name one object each."""
+
+_CONCRETE = {"timing": "time", "accuracy_floor": "absolute"}
+"""What the object of a key that has no protocol must be able to do."""
+
+_SENT = ("model", "task", "timing", "device")
+"""What the worker gets."""
 
 _OTHERS = {*PARTS, "runtimes", "space", "sampler", "first", "cache", "allow_targets", "hydra", "experiment"}
 
@@ -81,8 +82,9 @@ class Scalars:
 
 @dataclass(frozen=True)
 class StudyConfig:
-    """Everything a study needs. ``resolved``: the configuration as composed, for the record; ``inspection``: what the
-    checkpoint's files say, where they were asked (:mod:`search.preflight`).
+    """Everything a study needs. ``resolved``: the configuration as composed, for the record; ``read``: files that a
+    user's modules and classes opened as they were imported and built; ``inspection``: what the checkpoint's files say,
+    where they were asked (:mod:`search.preflight`).
     """
 
     name: str
@@ -108,6 +110,7 @@ class StudyConfig:
     cache: Cache | None
     resolved: Mapping[str, Any]
     inspection: Inspection | None = None
+    read: tuple[Source, ...] = ()
 
     @property
     def problem(self) -> Problem:
@@ -127,6 +130,20 @@ def build_config(resolved: Mapping[str, Any], swept: str = "") -> StudyConfig:
 
     ``swept``: in a multirun, what tells this job from the others; appended to an explicit study name.
     """
+    reads = Reads()
+    try:
+        with reads.watched():
+            config = _build_config(resolved, swept)
+        return replace(config, read=tuple(reads.sources([config.home]))) if resolved.get("allow_targets") else config
+    except ObjectiveError as error:
+        raise ConfigError(str(error)) from error
+    except Exception as error:
+        if isinstance(error, ParetuneError) or not resolved.get("allow_targets"):
+            raise
+        raise ConfigError(f"a class that allow_targets admits raised {in_a_line(error)}") from error
+
+
+def _build_config(resolved: Mapping[str, Any], swept: str) -> StudyConfig:
     resolved = {**_DEFAULTS, **resolved}
     _require_keys(resolved)
     scalars = _scalars(resolved)
@@ -180,8 +197,13 @@ def _admitted(names: Any) -> list[str]:
 def _part(node: Mapping[str, Any], key: str, allowed: tuple[str, ...]) -> Any:
     """Build one part and check that it is of the kind its key asks for."""
     part = build(node, key, allowed)
-    if not hasattr(part, _KINDS[key]):
-        raise ConfigError(f"{key}._target_: {node.get('_target_')!r} is no {key} (it has no {_KINDS[key]})")
+    member = _CONCRETE.get(key)
+    if member is None:
+        require_members(part, key, key)
+    elif not hasattr(part, member):
+        raise ConfigError(f"{key}._target_: {node.get('_target_')!r} is no {key} (it has no {member})")
+    if key in _SENT:
+        require_sendable(part, key)
     return part
 
 

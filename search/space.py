@@ -19,6 +19,7 @@ from optuna.trial import Trial
 from objectives.types import Candidate
 from search.build import ALLOWED, build, nearest, target_of
 from search.errors import ConfigError
+from search.members import require_equality, require_members, require_sendable
 from search.records import Value
 
 Cell = Mapping[str, Value]
@@ -161,7 +162,12 @@ class Space:
             if part == CHOSEN:
                 varied = {name: value for name, value in varied.items() if self._has(node, name)}
             own = name is None or name == self._own_runtime
-            self._built[key] = build({**node, **varied}, part if own else f"runtimes.{name}", self.allowed)
+            where = part if own else f"runtimes.{name}"
+            built = build({**node, **varied}, where, self.allowed)
+            require_members(built, where, part)
+            require_sendable(built, where)
+            require_equality(built, where)
+            self._built[key] = built
         return self._built[key]
 
     def _node(self, part: str, name: Value) -> Mapping[str, Any]:
@@ -217,6 +223,9 @@ def build_space(
     runtimes = runtimes or {}
     if not isinstance(tree, Mapping):
         raise ConfigError(f"space: expected a mapping with {', '.join(PARTS)}, got {tree!r}")
+    Space((), parts, allowed, runtimes).candidate({})  # what is configured, by its own name
+    for name, node in runtimes.items():  # also those that the space does not choose
+        build(node, f"runtimes.{name}", allowed)
     for part, names in tree.items():
         if part not in PARTS:
             raise ConfigError(f"space.{part}: unknown part{nearest(part, PARTS)}; known: {', '.join(PARTS)}")
@@ -229,7 +238,6 @@ def build_space(
     if not axes:
         raise ConfigError("space: nothing to vary; give at least one list, e.g. space.pruning.ratio=[0,0.1,0.2]")
     space = Space(tuple(axes), parts, allowed, runtimes)
-    space.candidate({})  # what is configured, by its own name
     for axis in axes:
         for value in axis.values:
             try:

@@ -27,6 +27,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from objectives.measuring.fingerprint import HARDWARE, unlike
 from objectives.metrics import METRICS
+from objectives.provenance import Kind, Source, changes, merged
 from objectives.types import Reason
 from search.config import StudyConfig
 from search.confirmation import Confirmation, Retimed
@@ -40,7 +41,7 @@ from search.storage_url import clean_url
 log = logging.getLogger(__name__)
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
-RECORD, SAMPLES, DEFINITION, CONFIG, MACHINE, UID, CONFIRMATION, STOP, LOSSES = (
+RECORD, SAMPLES, DEFINITION, CONFIG, MACHINE, UID, CONFIRMATION, STOP, LOSSES, SOURCES = (
     "record",
     "samples",
     "definition",
@@ -50,6 +51,7 @@ RECORD, SAMPLES, DEFINITION, CONFIG, MACHINE, UID, CONFIRMATION, STOP, LOSSES = 
     "confirmation",
     "stop_reason",
     "losses",
+    "sources",
 )
 
 
@@ -204,7 +206,7 @@ def settle_machine(study: Study, machine: Mapping[str, str]) -> None:
     if "model_sha256" in changed:
         raise StudyConflict(
             f"model.path: the weights differ from those that study {study.study_name} was started with; "
-            "choose another study_name"
+            f"{_ways_out(study.study_name)}"
         )
     hardware = {name: pair for name, pair in unlike(stored, machine).items() if name in stored}
     if hardware:
@@ -213,6 +215,36 @@ def settle_machine(study: Study, machine: Mapping[str, str]) -> None:
     if versions:
         log.warning("the study was started with other versions, results may differ: %s", _told(versions))
     study.set_user_attr(MACHINE, dict(machine))
+
+
+def settle_sources(study: Study, sources: Sequence[Source]) -> None:
+    """Note what scores depend on, in addition to what is noted. Raises StudyConflict where something is another now.
+
+    A study that was stored before sources were kept has none, and takes these.
+    """
+    stored = sources_of(study)
+    require_unchanged(study.study_name, stored, sources)
+    study.set_user_attr(SOURCES, [asdict(source) for source in merged(stored, sources)])
+
+
+def sources_of(study: Study) -> list[Source]:
+    """As they were when the study was begun; none where it is older than they."""
+    return [Source(**{**each, "kind": Kind(each["kind"])}) for each in study.user_attrs.get(SOURCES, [])]
+
+
+def require_unchanged(name: str, stored: Sequence[Source], now: Sequence[Source]) -> None:
+    """Raises StudyConflict that names what changed since study ``name`` was begun, and the two ways out."""
+    found = changes(stored, now)
+    if found:
+        shown = [f"{change.source.label} {change.how}" for change in found[:4]]
+        more = f" and {len(found) - 4} more" if len(found) > 4 else ""
+        raise StudyConflict(
+            f"study_name: {name} was begun with other inputs: {', '.join(shown)}{more}; {_ways_out(name)}"
+        )
+
+
+def _ways_out(name: str) -> str:
+    return f"put back what it was, or begin another study, e.g. study_name={name}-2"
 
 
 def _told(changed: Mapping[str, tuple[str, str]]) -> str:

@@ -154,7 +154,12 @@ class Loop:
             raise ConfigError(str(error)) from error
         except Exception as error:  # the worker timed out, was killed or met a bug while it loaded
             raise BaselineFailed(f"loading the model: {type(error).__name__}: {error}") from error
+        self._settle_sources(runner)
         store.settle_machine(self.study, self.machine)
+
+    def _settle_sources(self, runner: Runner) -> None:
+        """Hold what scores depend on against what the study was begun with, and note what is new."""
+        store.settle_sources(self.study, [*self.config.read, *runner.sources().result()])
 
     def run(self, runner: Runner) -> StopReason:
         """Measure until a reason to stop, then confirm; returns the reason.
@@ -177,6 +182,7 @@ class Loop:
         if self.found.judge.baseline is None:
             self.progress.stage("measuring the baseline")
             self._measure_baseline(runner)
+            self._settle_sources(runner)  # scoring may have read more
             self._report()
         else:
             self.found.judge.require_above_chance(self.found.judge.baseline)

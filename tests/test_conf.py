@@ -34,6 +34,10 @@ class Rendering:
 
     head: Head = "seq2seq"
 
+    def calibration(self, _model: object) -> dict[str, list[object]]:
+        """Nothing to calibrate with."""
+        return {}
+
     def evaluate(self, _model: object) -> None:
         """Nothing to score."""
 

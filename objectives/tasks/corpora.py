@@ -13,9 +13,10 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Literal, Protocol, runtime_checkable
 
-import pydantic.dataclasses
+from pydantic.dataclasses import dataclass as settings
 
 from objectives.assets import AssetError, locate
+from objectives.settings import FORBID
 
 Split = Literal["train", "test"]
 
@@ -37,7 +38,7 @@ class Corpus(Protocol):
         """All documents, in the same order at every call."""
 
 
-@pydantic.dataclasses.dataclass(frozen=True, kw_only=True)
+@settings(frozen=True, kw_only=True, config=FORBID)
 class XSum:
     """1000 BBC news articles with one-sentence summaries (Narayan et al. 2018, arXiv:1808.08745)."""
 
@@ -47,7 +48,7 @@ class XSum:
         return tuple(Document(row["id"], row["document"], row["summary"]) for row in rows)
 
 
-@pydantic.dataclasses.dataclass(frozen=True, kw_only=True)
+@settings(frozen=True, kw_only=True, config=FORBID)
 class BoolQPassages:
     """Wikipedia paragraphs that the questions of BoolQ are about (Clark et al. 2019, arXiv:1905.10044)."""
 
@@ -60,7 +61,7 @@ class BoolQPassages:
         return tuple(Document(str(number), passage) for passage, number in first.items())
 
 
-@pydantic.dataclasses.dataclass(frozen=True, kw_only=True)
+@settings(frozen=True, kw_only=True, config=FORBID)
 class PythonTopics:
     """The help pages of Python's own language reference: English text on every machine, without a download.
 

@@ -8,7 +8,7 @@ and show what the model lost elsewhere.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -16,6 +16,8 @@ from pydantic import ConfigDict, Field, InstanceOf
 from pydantic.dataclasses import dataclass as settings
 
 from objectives.errors import ModelError
+from objectives.tasks.answers import calibrated, scored
+from objectives.tasks.overlap import Excerpt, Excerpts, Exposed
 from objectives.tasks.parts import geometric_mean, unique
 from objectives.types import Bounded, Head, Score, Span, Task
 
@@ -35,7 +37,7 @@ class Domains:
     @property
     def head(self) -> Head:
         """That of the tasks; raises ModelError when they differ."""
-        heads = {name: task.head for name, task in {**self.served, **self.unseen}.items()}
+        heads = {name: task.head for name, task in self._all()}
         if len(set(heads.values())) > 1:
             raise ModelError(f"task: its domains drive different kinds of model: {heads}")
         return next(iter(heads.values()))
@@ -51,20 +53,30 @@ class Domains:
             for span in task.spans
         )
 
+    def _all(self) -> Iterable[tuple[str, Task]]:
+        return {**self.served, **self.unseen}.items()
+
     def calibration(self, model: LoadedModel) -> Batches:
         """See ``objectives.types.Task``: rows of every served domain."""
         return {
-            name: [batch for batches in task.calibration(model).values() for batch in batches]
+            name: [batch for batches in calibrated(task, model).values() for batch in batches]
             for name, task in self.served.items()
         }
+
+    def excerpts(self, model: LoadedModel) -> Excerpts:
+        """See ``objectives.tasks.overlap.Exposed``: what one domain calibrates with, no other may score either."""
+        exposed = [(name, task) for name, task in self._all() if isinstance(task, Exposed)]
+        found = {name: task.excerpts(model) for name, task in exposed}
+        served = {name: rows.calibration for name, rows in found.items() if name in self.served}
+        return Excerpts(_named(served), _named({name: rows.scored for name, rows in found.items()}))
 
     def evaluate(self, model: Runner) -> Score:
         """See ``objectives.types.Task``; ``extra`` holds ``accuracy.<domain>`` and what else a domain reports.
 
         Raises ModelError when the served domains' examples cannot be compared as one score.
         """
-        served = {name: task.evaluate(model) for name, task in self.served.items()}
-        unseen = {name: task.evaluate(model) for name, task in self.unseen.items()}
+        served = {name: scored(task, task.evaluate(model)) for name, task in self.served.items()}
+        unseen = {name: scored(task, task.evaluate(model)) for name, task in self.unseen.items()}
         accuracy = sum(score.accuracy for score in served.values()) / len(served)
         stderr = math.sqrt(sum(score.stderr**2 for score in served.values())) / len(served)
         extra = _mean_extra(served)
@@ -74,6 +86,11 @@ class Domains:
         examples = tuple(hit for score in served.values() for hit in score.examples)
         found = Score(accuracy, stderr, examples, extra, _ids(served), _strata(served), _link(served))
         return replace(found, chance=_chance(served))
+
+
+def _named(rows: Mapping[str, Sequence[Excerpt]]) -> list[Excerpt]:
+    """Rows of all domains, ``<domain>:<name>``."""
+    return [replace(each, name=f"{domain}:{each.name}") for domain, some in rows.items() for each in some]
 
 
 def _ids(scores: Mapping[str, Score]) -> tuple[str, ...]:

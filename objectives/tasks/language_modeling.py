@@ -19,6 +19,7 @@ from pydantic.dataclasses import dataclass as settings
 from objectives.errors import ModelError
 from objectives.settings import Count
 from objectives.tasks.corpora import Corpus, Document
+from objectives.tasks.overlap import Excerpts, excerpt
 from objectives.tasks.parts import batches, merged, require_rows, unique
 from objectives.types import Head, Score, Span
 
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
     from objectives.calibration import Domains
     from objectives.models import LoadedModel
     from objectives.types import Runner
+
+Row = tuple[Document, list[int]]
+"""A document and the token ids that are read of it."""
 
 
 @settings(frozen=True, kw_only=True, config=ConfigDict(extra="forbid", arbitrary_types_allowed=True))
@@ -81,6 +85,10 @@ class LanguageModeling:
                 score = Score(1.0 / extra["perplexity"], 0.0, tuple(losses), extra, link="exp_minus_mean")
             yield replace(score, ids=tuple(ids[index] for index in chosen), chance=guess)
 
+    def excerpts(self, model: LoadedModel) -> Excerpts:
+        """See ``objectives.tasks.overlap.Exposed``."""
+        return Excerpts(*([excerpt(read.id, [read.text], ids) for read, ids in rows] for rows in self._read(model)))
+
     def _batches(self, rows: torch.Tensor) -> list[torch.Tensor]:
         return [rows[start : start + self.batch_rows] for start in range(0, len(rows), self.batch_rows)]
 
@@ -88,25 +96,30 @@ class LanguageModeling:
         """Token ids [documents, tokens] for calibration and for scoring, and the names of the scored documents."""
         import torch
 
+        first, last = self._read(model)
+        names = unique(read.id for read, _ in last)
+        return torch.tensor([ids for _, ids in first]), torch.tensor([ids for _, ids in last]), names
+
+    def _read(self, model: Runner) -> tuple[list[Row], list[Row]]:
+        """The documents that calibrate and those that are scored, with the ids that are read of each."""
         documents = self.corpus.documents()
         first = self._long_enough(model, iter(documents), self.calibration_documents)
         last = self._long_enough(model, iter(reversed(documents)), self.documents)
-        seen = {index for index, _ in first}
-        if len(first) + len(last) < self.calibration_documents + self.documents or seen & {i for i, _ in last}:
+        both = {id(read) for read, _ in first} & {id(read) for read, _ in last}
+        if both or len(first) + len(last) < self.calibration_documents + self.documents:
             raise ModelError(
                 f"task.documents: the corpus has too few documents of {self.tokens} tokens for "
                 f"{self.calibration_documents} calibration + {self.documents} scored ones"
             )
-        names = unique(name for name, _ in last)
-        return torch.tensor([ids for _, ids in first]), torch.tensor([ids for _, ids in last]), names
+        return first, last
 
-    def _long_enough(self, model: Runner, documents: Iterator[Document], wanted: int) -> list[tuple[str, list[int]]]:
-        rows: list[tuple[str, list[int]]] = []
+    def _long_enough(self, model: Runner, documents: Iterator[Document], wanted: int) -> list[Row]:
+        rows: list[Row] = []
         for document in documents:
             ids = model.tokenizer(document.text, truncation=True, max_length=self.tokens)["input_ids"]
             if len(ids) == self.tokens:
                 require_rows(model, max(ids))
-                rows.append((document.id, ids))
+                rows.append((document, ids))
             if len(rows) == wanted:
                 break
         return rows

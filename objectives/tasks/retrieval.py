@@ -19,6 +19,7 @@ from pydantic.dataclasses import dataclass as settings
 from objectives.errors import ModelError
 from objectives.settings import Count
 from objectives.tasks.corpora import Corpus, Document
+from objectives.tasks.overlap import Excerpts, excerpt
 from objectives.tasks.parts import batches, merged, require_rows, unique
 from objectives.types import Head, Score, Span
 
@@ -88,6 +89,11 @@ class Retrieval:
             hits = [float(found == place) if known else math.nan for found, place, known in rows]
             names = tuple(ids[index] for index in chosen)
             yield Score(float(np.mean(hits)), 0.0, tuple(hits), ids=names, chance=1 / len(pairs))
+
+    def excerpts(self, model: LoadedModel) -> Excerpts:
+        """See ``objectives.tasks.overlap.Exposed``: a pair is the same as another that shares one of its texts."""
+        pairs = [excerpt(pair.id, [pair.text, pair.summary or ""]) for pair in self._pairs()]
+        return Excerpts(pairs[: self.calibration_pairs], pairs[self.calibration_pairs :])
 
     def _pairs(self) -> list[Document]:
         documents: Sequence[Document] = self.corpus.documents()

@@ -7,14 +7,17 @@ that recovery trained by the clock comes out a little different: its accuracy is
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from objectives import process_settings
+from objectives.provenance import Source
 from objectives.types import Candidate
+from search import store
 from search.commands.best import choose
 from search.commands.stored import StoredStudy, load
-from search.errors import ConfigError, NothingFeasible
+from search.errors import ConfigError, NothingFeasible, StudyConflict
 from search.plain_text import inert
 from search.quiet_log import quiet_log
 from search.records import TrialRecord
@@ -48,6 +51,7 @@ def _write(study: StoredStudy, record: TrialRecord, folder: Path) -> int:
 
     try:
         evaluator = Evaluator(study.config.problem)
+        require_measured(study, [*study.config.read, *evaluator.sources()])
         runner = evaluator.runner(candidate)
         candidate.workload.run(runner, Unwatched())  # engines with files by size make that of the workload
         calibration = evaluator.recipes.calibration
@@ -64,6 +68,14 @@ def _write(study: StoredStudy, record: TrialRecord, folder: Path) -> int:
         return winner.save(runner, evaluator.recipes.source, folder, facts, ids)
     except ObjectiveError as error:
         raise ConfigError(str(error)) from error
+
+
+def require_measured(study: StoredStudy, now: Sequence[Source]) -> None:
+    """Raises StudyConflict where a candidate that is built again would not be the one that was measured."""
+    store.require_unchanged(study.config.name, study.sources, now)
+    held = study.machine.get("model_sha256")
+    if not study.sources and held not in (None, study.config.model.weights_hash()):  # of an earlier version
+        raise StudyConflict(f"model.path: the weights differ from those that study {study.config.name} measured")
 
 
 def _facts(study: StoredStudy, record: TrialRecord, candidate: Candidate) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """``paretune plan experiment=... [settings as for run]``: what a study would search, without running anything.
 
 Axes and their values, how many cells and models there are, and which cells no runtime takes, each with its reason.
-Nothing is loaded; takes a second.
+Nothing is loaded; takes a second. ``check=true`` goes on as ``paretune check``.
 """
 
 from __future__ import annotations
@@ -26,7 +26,21 @@ from search.unsupported import grouped, runtimes_of
 
 
 def main(arguments: list[str]) -> int:
-    """Compose the configuration as ``run`` would, and say what it means."""
+    """Compose the configuration as ``run`` would, and say what it means; ``check=true`` looks at the model too."""
+    asked = [word for word in arguments if word.partition("=")[0] == "check"]
+    if any(word not in ("check=true", "check=false") for word in asked):
+        raise ConfigError(f"check: true or false, got {asked[-1].partition('=')[2]!r}")
+    config = config_of([word for word in arguments if word not in asked])
+    show(config, console())
+    if asked[-1:] == ["check=true"]:
+        from search.commands.check import look
+
+        look(config, console())
+    return 0
+
+
+def config_of(arguments: list[str]) -> StudyConfig:
+    """The configuration that ``run`` would compose from these words, checked. Raises ConfigError."""
     folder, given = _config_folder(arguments)
     given = readable(given)
     overrides = [f"hydra.searchpath=[{quoted(f'file://{folder}')}]", *given] if folder else given
@@ -38,8 +52,7 @@ def main(arguments: list[str]) -> int:
         raise
     except Exception as error:  # Hydra's many
         raise ConfigError(f"{one_line(error)} (given: {' '.join(arguments)})") from error
-    show(preflighted(build_config(resolved)), console())
-    return 0
+    return preflighted(build_config(resolved))
 
 
 def _config_folder(arguments: list[str]) -> tuple[str | None, list[str]]:

@@ -10,6 +10,7 @@ from typing import Any
 import optuna
 from omegaconf import DictConfig, OmegaConf
 
+from objectives.provenance import Source
 from search import store
 from search.build import nearest
 from search.config import StudyConfig, build_config
@@ -39,6 +40,7 @@ class StoredStudy:
     recut: bool
     confirmation: Confirmation
     losses: list[float] | None
+    sources: list[Source]
 
 
 def load(arguments: Sequence[str], options: Sequence[str] = ()) -> StoredStudy:
@@ -69,7 +71,10 @@ def load(arguments: Sequence[str], options: Sequence[str] = ()) -> StoredStudy:
     records = confirmed(judged, confirmation)
     front = cut(records, config.objectives, floor, config.tradeoff)
     machine = study.user_attrs.get(store.MACHINE, {})
-    return StoredStudy(config, tuple(records), front, machine, own, recut, confirmation, store.losses_of(study))
+    return StoredStudy(
+        config, tuple(records), front, machine, own, recut, confirmation, store.losses_of(study),
+        store.sources_of(study),
+    )  # fmt: skip
 
 
 def pairs(arguments: Sequence[str]) -> dict[str, str]:

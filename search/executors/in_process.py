@@ -11,7 +11,8 @@ from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass
 
 from objectives.problem import Problem
-from objectives.types import Candidate, Failure, Gate, Measurement, Outcome, Reason
+from objectives.provenance import Source
+from objectives.types import Candidate, CheckReport, Failure, Gate, Measurement, Outcome, Reason
 from search.errors import Unmeasured
 
 T = TypeVar("T")
@@ -48,6 +49,14 @@ class InProcessRunner:
     def prepare(self) -> Future[Mapping[str, str]]:
         """See ``Runner``."""
         return _completed(self._evaluator.prepare)
+
+    def sources(self) -> Future[list[Source]]:
+        """See ``Runner``."""
+        return _completed(self._evaluator.sources)
+
+    def check(self) -> Future[CheckReport]:
+        """See ``Runner``."""
+        return _completed(self._evaluator.check)
 
     def evaluate(self, candidate: Candidate, gate: Gate | None = None) -> Future[Outcome]:
         """See ``Runner``; an exception becomes a Failure, as in a worker."""

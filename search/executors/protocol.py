@@ -12,7 +12,8 @@ from types import TracebackType
 from typing import Protocol, Self
 
 from objectives.problem import Problem
-from objectives.types import Candidate, Gate, Measurement, Outcome
+from objectives.provenance import Source
+from objectives.types import Candidate, CheckReport, Gate, Measurement, Outcome
 
 
 class Runner(Protocol):
@@ -28,6 +29,12 @@ class Runner(Protocol):
 
     def prepare(self) -> Future[Mapping[str, str]]:
         """Load the model; the result describes hardware, versions and weights. Fails with ObjectiveError."""
+
+    def sources(self) -> Future[list[Source]]:
+        """What scores depend on, as far as it was read, after ``prepare``: see :mod:`objectives.provenance`."""
+
+    def check(self) -> Future[CheckReport]:
+        """Look at the problem, without a study: see :mod:`objectives.checkup`. Fails with ObjectiveError."""
 
     def evaluate(self, candidate: Candidate, gate: Gate | None = None) -> Future[Outcome]:
         """Start measuring; ``gate``: see ``objectives.evaluator``.

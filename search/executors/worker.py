@@ -24,8 +24,9 @@ from pydantic.dataclasses import dataclass
 
 from objectives.problem import Problem
 from objectives.process_settings import ENVIRONMENT
+from objectives.provenance import Source
 from objectives.settings import Positive
-from objectives.types import Candidate, Failure, Gate, Measurement, Outcome, Reason
+from objectives.types import Candidate, CheckReport, Failure, Gate, Measurement, Outcome, Reason
 from search.errors import Unmeasured
 from search.quiet_log import Shown
 
@@ -87,6 +88,14 @@ class WorkerRunner:
     def prepare(self) -> Future[Mapping[str, str]]:
         """See ``Runner``."""
         return self._schedule(_prepare, (), self._timeout)
+
+    def sources(self) -> Future[list[Source]]:
+        """See ``Runner``."""
+        return self._schedule(_sources, (), self._timeout)
+
+    def check(self) -> Future[CheckReport]:
+        """See ``Runner``."""
+        return self._schedule(_check, (), self._timeout)
 
     def evaluate(self, candidate: Candidate, gate: Gate | None = None) -> Future[Outcome]:
         """See ``Runner``."""
@@ -190,6 +199,17 @@ def _get_evaluator() -> Evaluator:
 
 def _prepare() -> Mapping[str, str]:
     return _get_evaluator().prepare()
+
+
+def _sources() -> list[Source]:
+    return _get_evaluator().sources()
+
+
+def _check() -> CheckReport:
+    from objectives.runtime.quiet import quiet
+
+    with quiet():
+        return _get_evaluator().check()
 
 
 def _evaluate(candidate: Candidate, gate: Gate | None) -> Outcome:

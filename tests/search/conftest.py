@@ -89,6 +89,9 @@ class FakeExecutor:
     def prepare(self) -> Future[Mapping[str, str]]:
         return done({"device": "fake"})
 
+    def sources(self) -> Future[list[Any]]:
+        return done([])
+
     def evaluate(self, candidate: Candidate, gate: Any = None) -> Future[Outcome]:
         self.asked.append(candidate)
         found = self.answer(candidate)

@@ -1,0 +1,105 @@
+"""A look at a problem before a study of it: load, calibrate, score four examples, run the baseline's workload once.
+
+Everything is done by the code that a trial uses. Nothing is kept.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from itertools import islice
+from typing import Any
+
+import torch
+
+from objectives.errors import Unsupported
+from objectives.models import LoadedModel
+from objectives.recipes import Recipes
+from objectives.tasks.answers import scored, told
+from objectives.tasks.parts import merged
+from objectives.types import Candidate, CheckReport, Divisible, Score
+
+EXAMPLES = 4
+
+
+def checkup(recipes: Recipes) -> CheckReport:
+    """Look at the problem of ``recipes``. Raises ObjectiveError for what a study would meet at once."""
+    began = time.perf_counter()
+    recipes.prepare()
+    model, loaded = recipes.source, time.perf_counter()
+    score, whole = _scores(recipes)
+    known = time.perf_counter()
+    seconds = _run_seconds(recipes)
+    peak = _peak(recipes)
+    config = model.module.config
+    return CheckReport(
+        model_type=str(config.model_type),
+        parameters=sum(parameter.numel() for parameter in model.module.parameters()),
+        vocabulary=model.vocabulary,
+        positions=_positions(config),
+        padding=str(model.tokenizer.pad_token) if model.tokenizer.pad_token is not None else None,
+        **_blocks(model),
+        calibration={name: _size(batches) for name, batches in recipes.calibration.items()},
+        examples=dict(zip(_names(score), score.examples[:EXAMPLES])),
+        accuracy=score.accuracy,
+        extra=score.extra,
+        whole=whole,
+        run_seconds=seconds,
+        peak_memory=peak,
+        load_seconds=loaded - began,
+        score_seconds=known - loaded,
+    )
+
+
+def _scores(recipes: Recipes) -> tuple[Score, bool]:
+    """Of the first examples; of all, and True, where the task cannot score some."""
+    task, runner = recipes.problem.task, recipes.runner(recipes.problem.baseline)
+    if isinstance(task, Divisible):
+        with told(task, "parts"):
+            parts = [scored(task, part) for part in islice(task.parts(runner, range(EXAMPLES)), EXAMPLES)]
+        return merged(parts), False
+    with told(task, "evaluate"):
+        answer = task.evaluate(runner)
+    return scored(task, answer), True
+
+
+def _names(score: Score) -> Sequence[str]:
+    return score.ids or [str(place) for place in range(len(score.examples))]
+
+
+def _run_seconds(recipes: Recipes) -> float:
+    """Of one run, after one to warm up."""
+    baseline, device = recipes.problem.baseline, recipes.problem.device
+    runner = recipes.runner(baseline)
+    for _ in range(2):
+        watch = device.stopwatch()
+        baseline.workload.run(runner, watch)
+    return watch.timing(baseline.workload.items).latency[0]
+
+
+def _peak(recipes: Recipes) -> int:
+    """Bytes of weights and of what a run adds."""
+    baseline: Candidate = recipes.problem.baseline
+    runner = recipes.runner(baseline)
+    return runner.stored_bytes + runner.memory(baseline.workload, recipes.problem.device).peak
+
+
+def _positions(config: Any) -> int | None:
+    """The most tokens that the model reads, where its config says so."""
+    names = ("max_position_embeddings", "n_positions", "max_seq_len")
+    return next((value for name in names if isinstance(value := getattr(config, name, None), int)), None)
+
+
+def _blocks(model: LoadedModel) -> dict[str, Any]:
+    """How many blocks there are and what their linears hold; none, and why, for a model that no family describes."""
+    try:
+        blocks = list(model.blocks())
+    except Unsupported as error:
+        return {"blocks": 0, "block_parameters": 0, "undescribed": str(error)}
+    linears = [module for block in blocks for module in block.module.modules() if isinstance(module, torch.nn.Linear)]
+    return {"blocks": len(blocks), "block_parameters": sum(linear.weight.numel() for linear in linears)}
+
+
+def _size(batches: Sequence[torch.Tensor]) -> tuple[int, int]:
+    """Rows and tokens."""
+    return sum(len(batch) for batch in batches), sum(batch.numel() for batch in batches)

@@ -1,0 +1,337 @@
+"""What a study's scores depend on, by file: the checkpoint, data, own code, and what was made of them.
+
+A :class:`Source` is a name with a hash. Those of the checkpoint are the files that transformers reads. Data are the
+files that own code opens to read while calibration rows are made and the baseline is scored; Python tells of each
+(an audit event), whatever library opens it in Python. Files that a library opens in C, C++ or Rust by itself raise no
+event: of these only what comes of them is seen, the texts of a corpus and the calibration rows, which are sources too.
+Own code are the modules of classes that are not ours, and those beside them. Free of torch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sys
+import sysconfig
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, fields, is_dataclass
+from enum import StrEnum
+from fnmatch import fnmatch
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from objectives.assets.store import cache_dir
+from objectives.content import sha256, texts_hash
+from objectives.tasks.corpora import Corpus
+
+_OURS = ("objectives", "search")
+_CHECKPOINT = (
+    "config.json", "generation_config.json", "*.safetensors", "*.safetensors.index.json", "tokenizer*", "vocab.*",
+    "merges.txt", "bpe.codes", "*.spm", "*.bpe.model", "spiece.model", "spm.model", "special_tokens_map.json",
+    "added_tokens.json", "chat_template*",
+)  # fmt: skip
+"""Files of a checkpoint's folder that loading reads, whatever the tokenizer's class."""
+_SYSTEM = ("/proc", "/sys", "/dev", "/run", "/etc", "/usr/lib", "/usr/share/zoneinfo")
+
+
+class Kind(StrEnum):
+    """What a source is, the most telling first."""
+
+    MODEL = "model"
+    DATA = "data"
+    CODE = "code"
+    TEXTS = "texts"
+    ROWS = "rows"
+
+
+_FILES = (Kind.MODEL, Kind.DATA, Kind.CODE)
+
+
+@dataclass(frozen=True)
+class Source:
+    """``name``: a file of the checkpoint, a path, a module, a corpus or a domain; ``path``: absolute, of a file."""
+
+    kind: Kind
+    name: str
+    sha256: str
+    path: str = ""
+
+    @property
+    def key(self) -> tuple[Kind, str]:
+        """What makes two sources the same one."""
+        return self.kind, self.name
+
+    @property
+    def label(self) -> str:
+        """For a person: a file by its own name."""
+        return Path(self.path).name if self.path else self.name
+
+
+class How(StrEnum):
+    """What became of a source since the study was begun."""
+
+    CHANGED = "changed"
+    GONE = "is gone"
+    NEW = "is new"
+
+
+@dataclass(frozen=True)
+class Change:
+    """A source that is not what it was."""
+
+    source: Source
+    how: How
+
+
+def changes(stored: Sequence[Source], now: Sequence[Source]) -> list[Change]:
+    """Return how ``now`` differs from ``stored``; files come first, and what follows from them is left out.
+
+    A file that was not read yet is looked at where it was. Data and code that are new are no change: what they add is
+    in texts and rows. A file of the checkpoint that is new is one, as loading reads it.
+    """
+    current = {source.key: source for source in now}
+    found = [change for source in stored if (change := _change(source, current.get(source.key)))]
+    known = {source.key for source in stored}
+    if any(source.kind is Kind.MODEL for source in stored):
+        new = (source for source in now if source.kind is Kind.MODEL and source.key not in known)
+        found += [Change(source, How.NEW) for source in new]
+    files = [change for change in found if change.source.kind in _FILES]
+    return files or found
+
+
+def _change(stored: Source, now: Source | None) -> Change | None:
+    if now is None and stored.kind in (Kind.DATA, Kind.CODE):
+        there = next((path for path in (stored.path, stored.name) if os.path.isfile(path)), None)
+        now = None if there is None else Source(stored.kind, stored.name, file_hash(there))
+    if now is None:
+        return Change(stored, How.GONE)
+    return None if now.sha256 == stored.sha256 else Change(stored, How.CHANGED)
+
+
+def merged(stored: Sequence[Source], now: Sequence[Source]) -> list[Source]:
+    """Return both, each once, as it was first."""
+    found = {source.key: source for source in now}
+    return list({**found, **{source.key: source for source in stored}}.values())
+
+
+def file_hash(path: str) -> str:
+    """SHA-256 of a file; read once as long as its size and time of change stay."""
+    facts = os.stat(path)
+    return _file_hash(path, facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns)
+
+
+@lru_cache(maxsize=4096)
+def _file_hash(path: str, _size: int, _changed: int, _touched: int) -> str:
+    return sha256(Path(path))
+
+
+# ---- the checkpoint
+
+
+def checkpoint_sources(folder: Path, more: Iterable[str] = ()) -> list[Source]:
+    """Return the files of a checkpoint that loading reads; ``more``: names that its tokenizer's class adds."""
+    patterns = (*_CHECKPOINT, *more)
+    files = sorted(file for file in folder.iterdir() if file.is_file())
+    read = [file.absolute() for file in files if any(fnmatch(file.name, pattern) for pattern in patterns)]
+    return [Source(Kind.MODEL, file.name, file_hash(str(file)), str(file)) for file in read]
+
+
+# ---- own code
+
+
+def parts_of(value: Any, where: str, seen: set[int] | None = None) -> Iterator[tuple[str, Any]]:
+    """Yield ``value`` and all objects that its fields hold, each once, with their dotted places."""
+    seen = set() if seen is None else seen
+    if id(value) in seen or isinstance(value, (type, str, bytes, int, float, type(None))):
+        return
+    seen.add(id(value))
+    if isinstance(value, Mapping):
+        inside = {f"{where}.{name}": item for name, item in value.items()}
+    elif isinstance(value, (list, tuple, set, frozenset)):
+        inside = {f"{where}[{place}]": item for place, item in enumerate(value)}
+    else:
+        yield where, value
+        inside = {f"{where}.{name}": item for name, item in _held(value).items()}
+    for place, item in inside.items():
+        yield from parts_of(item, place, seen)
+
+
+def own_classes(value: Any) -> list[type]:
+    """Return the classes of ``value`` and of what its fields hold that are not of this package or a library."""
+    return list(dict.fromkeys(type(part) for _, part in parts_of(value, "") if not _is_common(type(part))))
+
+
+def _is_common(kind: type) -> bool:
+    """Whether a class is ours, Python's or a library's."""
+    top = kind.__module__.partition(".")[0]
+    return top in (*_OURS, "builtins") or top in sys.stdlib_module_names or _is_installed(_file_of(top))
+
+
+def _held(value: Any) -> Mapping[str, Any]:
+    if is_dataclass(value):
+        return {field.name: getattr(value, field.name, None) for field in fields(value)}
+    return {} if _is_common(type(value)) else getattr(value, "__dict__", {})
+
+
+def code_sources(classes: Iterable[type]) -> list[Source]:
+    """Return the modules of ``classes``, and those that are loaded from the same folders, by name."""
+    tops = {kind.__module__.partition(".")[0] for kind in classes}
+    folders = {str(Path(file).parent) for top in tops if (file := _file_of(top))}
+    folders = {str(Path(folder).parent) if Path(folder).name in tops else folder for folder in folders}
+    found = []
+    for name, module in sorted(sys.modules.items()):
+        file = getattr(module, "__file__", None)
+        top = name.partition(".")[0]
+        if not isinstance(file, str) or not os.path.isfile(file) or top in (*_OURS, "__main__", "__mp_main__"):
+            continue
+        beside = _is_below(os.path.abspath(file), folders) and not _is_installed(file)
+        if top in tops or beside:
+            path = os.path.abspath(file)
+            found.append(Source(Kind.CODE, name, file_hash(path), path))
+    return found
+
+
+def _file_of(module: str) -> str | None:
+    file = getattr(sys.modules.get(module), "__file__", None)
+    return os.path.abspath(file) if isinstance(file, str) else None
+
+
+# ---- what is made of them
+
+
+def text_sources(task: Any, where: str = "task") -> list[Source]:
+    """Return the texts of every corpus inside ``task``, named by its place and class."""
+    found = []
+    for place, part in parts_of(task, where):
+        if isinstance(part, Corpus) and callable(part.documents):  # a number of documents is none
+            name = f"texts of {place} ({type(part).__module__}.{type(part).__qualname__})"
+            found.append(Source(Kind.TEXTS, name, texts_hash(part)))
+    return found
+
+
+def row_sources(rows: Mapping[str, str]) -> list[Source]:
+    """Return the calibration rows, given their hash by domain."""
+    return [Source(Kind.ROWS, f"calibration rows of {domain}", held) for domain, held in rows.items()]
+
+
+# ---- data: what is opened
+
+
+class Reads:
+    """Files that this process opened to read while it was :meth:`watched`, and that were there before."""
+
+    def __init__(self) -> None:
+        self._opened: dict[str, None] = {}
+        self._written: set[str] = set()
+
+    @contextmanager
+    def watched(self) -> Iterator[None]:
+        """Note what is opened meanwhile, by any thread."""
+        _add_hook()
+        _listening.append(self)
+        try:
+            yield
+        finally:
+            _listening.remove(self)
+
+    def hear(self, path: str, writes: bool) -> None:
+        """Note one file; what was written here first is no input."""
+        if writes:
+            self._written.add(path)
+        elif path not in self._written:
+            self._opened.setdefault(path)
+
+    def hold(self, files: Mapping[str, str]) -> bool:
+        """Whether ``files`` (hash by path) are as they were; then they count as read here too."""
+        if not all(os.path.isfile(path) and file_hash(path) == held for path, held in files.items()):
+            return False
+        for path in files:
+            self.hear(path, writes=False)
+        return True
+
+    def sources(self, without: Iterable[Path] = ()) -> list[Source]:
+        """Return the data among them: regular files that belong to no installation, cache, module or folder in
+        ``without``, named from the working directory where they lie below it.
+        """
+        spared = {os.path.realpath(folder) for folder in without}
+        modules = {path for module in list(sys.modules.values()) for path in _files_of(module)}
+        found = []
+        for path in self._opened:
+            real = os.path.realpath(path)
+            if os.path.isfile(path) and path not in modules and not _is_spared(path, real, spared):
+                found.append(Source(Kind.DATA, _named(path), file_hash(path), path))
+        return found
+
+
+def _named(path: str) -> str:
+    here = os.getcwd() + os.sep
+    return path.removeprefix(here)
+
+
+def _files_of(module: Any) -> list[str]:
+    found = (getattr(module, name, None) for name in ("__file__", "__cached__"))
+    return [os.path.abspath(path) for path in found if isinstance(path, str)]
+
+
+def _is_spared(path: str, real: str, spared: set[str]) -> bool:
+    roots = {*spared, *_SYSTEM, str(cache_dir()), str(Path(__file__).resolve().parent)}
+    hidden = os.path.expanduser("~") + os.sep + "."  # caches and settings of tools
+    return any(_is_below(each, roots) or _is_installed(each) or each.startswith(hidden) for each in (path, real))
+
+
+@lru_cache(maxsize=1)
+def _installed() -> frozenset[str]:
+    names = ("stdlib", "platstdlib", "purelib", "platlib")
+    found = [sysconfig.get_paths().get(name) for name in names]
+    found += [path for path in sys.path if Path(path).name in ("site-packages", "dist-packages", "lib-dynload")]
+    found += [path for path in sys.path if path.endswith(".zip")]
+    kept = [path for path in found if path]
+    return frozenset([*kept, *map(os.path.realpath, kept)])
+
+
+def _is_installed(path: str | None) -> bool:
+    return path is None or _is_below(os.path.abspath(path), _installed())
+
+
+def _is_below(path: str, folders: Iterable[str]) -> bool:
+    return any(path == folder or path.startswith(folder.rstrip(os.sep) + os.sep) for folder in folders)
+
+
+_listening: list[Reads] = []
+"""Audit hooks stay for the life of a process: the one of this module does nothing while nobody listens."""
+
+
+@lru_cache(maxsize=1)
+def _add_hook() -> None:
+    sys.addaudithook(_hear)
+
+
+def _hear(event: str, arguments: tuple[Any, ...]) -> None:
+    """An audit hook: must not raise, as the opening would fail."""
+    if not _listening or event not in ("open", "sqlite3.connect"):
+        return
+    try:
+        path = os.fspath(arguments[0])
+        path = os.path.abspath(os.fsdecode(path))
+        writes = event == "open" and _writes(arguments)
+    except (TypeError, ValueError, OSError, IndexError):  # a descriptor, or no path at all
+        return
+    for reads in tuple(_listening):
+        reads.hear(path, writes)
+
+
+def _writes(arguments: tuple[Any, ...]) -> bool:
+    mode, flags = arguments[1], arguments[2]
+    if isinstance(mode, str):
+        return not {"w", "a", "x"}.isdisjoint(mode)
+    return isinstance(flags, int) and flags & os.O_ACCMODE == os.O_WRONLY
+
+
+def rows_hash(shapes: Sequence[Sequence[int]], contents: Iterable[bytes]) -> str:
+    """SHA-256 of token batches, given their shapes and bytes."""
+    held = hashlib.sha256(repr([list(shape) for shape in shapes]).encode())
+    for content in contents:
+        held.update(content)
+    return held.hexdigest()

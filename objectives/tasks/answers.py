@@ -1,0 +1,140 @@
+"""What a task answers, checked where it comes in: a user's own task is held to what ours keep.
+
+A score has one number per example and a name for each, calibration has token batches. What is not so is told in one
+line that names the class, as is what its code raises.
+"""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from numbers import Real
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from objectives.errors import ObjectiveError, TaskError
+from objectives.provenance import own_classes
+from objectives.types import Score
+
+if TYPE_CHECKING:
+    from objectives.calibration import Domains
+    from objectives.models import LoadedModel
+    from objectives.types import Task
+
+
+def class_of(part: Any) -> str:
+    """Return ``module.Class`` of an object; of one of ours that holds a user's, that of the user's."""
+    kind = next(iter(own_classes(part)), type(part))
+    return f"{kind.__module__}.{kind.__qualname__}"
+
+
+@contextmanager
+def told(task: Task, what: str) -> Iterator[None]:
+    """Tell in one line what the code of a user's ``task`` raises while it does ``what``; ours raise as they are."""
+    try:
+        yield
+    except (ObjectiveError, MemoryError, KeyboardInterrupt):
+        raise
+    except Exception as error:
+        memory = ("out of memory", "can't allocate memory")
+        if not own_classes(task) or any(text in str(error).lower() for text in memory):
+            raise
+        raise TaskError(f"task: {class_of(task)}.{what} raised {in_a_line(error)}") from error
+
+
+def in_a_line(error: BaseException) -> str:
+    """``KeyError: 'x' (mine.py, line 3)``: what, and the innermost line outside of libraries."""
+    said = " ".join(str(error).split()) or "nothing"
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "site-packages" not in frame.filename]
+    where = f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if frames else ""
+    return f"{type(error).__name__}: {said}{where}"
+
+
+def calibrated(task: Task, model: LoadedModel) -> Domains:
+    """Return the task's calibration rows. Raises TaskError for anything but token batches by domain."""
+    with told(task, "calibration"):
+        domains = task.calibration(model)
+    wrong = _wrong_rows(domains, model.vocabulary)
+    if wrong:
+        raise TaskError(
+            f"task: {class_of(task)}.calibration must return token batches (int64, [rows, tokens]) by domain; {wrong}"
+        )
+    return domains
+
+
+def scored(task: Task, answer: Any) -> Score:
+    """Return ``answer`` as the task's score, its lists as tuples. Raises TaskError where it is none.
+
+    Whether its numbers can be an accuracy is judged where they are used.
+    """
+    wrong = _wrong_score(answer)
+    if wrong:
+        raise TaskError(f"task: {class_of(task)}.evaluate must return a Score (objectives/types.py); {wrong}")
+    score: Score = replace(
+        answer,
+        accuracy=float(answer.accuracy),
+        stderr=float(answer.stderr),
+        examples=tuple(map(float, answer.examples)),
+        ids=tuple(map(str, answer.ids)),
+        strata=tuple(answer.strata),
+    )
+    return score
+
+
+def _wrong_score(answer: Any) -> str:
+    if not isinstance(answer, Score):
+        return f"got {shown(answer)}"
+    return _wrong_numbers(answer) or _wrong_lists(answer)
+
+
+def _wrong_numbers(answer: Any) -> str:
+    numbers = {"accuracy": answer.accuracy, "stderr": answer.stderr}
+    if not isinstance(answer.extra, Mapping):
+        return f"its extra is {shown(answer.extra)}, not a mapping of numbers"
+    for name, value in {**numbers, **answer.extra}.items():
+        if not isinstance(value, Real):
+            return f"its {name} is {shown(value)}, not a number"
+    return ""
+
+
+def _wrong_lists(answer: Any) -> str:
+    try:
+        examples, ids, strata = list(answer.examples), list(answer.ids), list(answer.strata)
+    except TypeError:
+        return "its examples, ids and strata must be tuples"
+    if not examples:
+        return "it has no examples: one number for each is needed"
+    if not all(isinstance(value, Real) for value in examples):
+        odd = next(value for value in examples if not isinstance(value, Real))
+        return f"its examples must be numbers, got {shown(odd)}"
+    if ids and (len(ids) != len(examples) or len(set(ids)) < len(ids)):
+        return f"it has {len(examples)} examples and {len(set(ids))} different ids: one each, or none"
+    if strata and sum(strata) != len(examples):
+        return f"its strata {tuple(strata)} are of {sum(strata)} examples, it has {len(examples)}"
+    return ""
+
+
+def _wrong_rows(domains: Any, vocabulary: int) -> str:
+    import torch
+
+    if not isinstance(domains, Mapping):
+        return f"got {shown(domains)}"
+    for name, batches in domains.items():
+        if isinstance(batches, torch.Tensor) or not isinstance(batches, Sequence):
+            return f"got {shown(batches)} for domain {name}, not a list of batches"
+        for batch in batches:
+            if not isinstance(batch, torch.Tensor) or batch.dtype != torch.int64 or batch.dim() != 2:
+                return f"got {shown(batch)} for a batch of domain {name}"
+            if batch.numel() and not 0 <= int(batch.min()) <= int(batch.max()) < vocabulary:
+                return f"domain {name} has token ids outside of 0 to {vocabulary - 1}"
+    return ""
+
+
+def shown(value: Any) -> str:
+    """``float 0.5``, ``Tensor int32 [2, 3]``."""
+    if hasattr(value, "dtype") and hasattr(value, "shape"):
+        return f"{type(value).__name__} {value.dtype} {list(value.shape)}"
+    text = repr(value)
+    return "None" if value is None else f"{type(value).__name__} {text if len(text) < 40 else ''}".strip()

@@ -1,0 +1,66 @@
+"""No text both calibrates and is scored: a model that was fitted to a text answers it better than others.
+
+A task that can tell its rows (:class:`Exposed`) is checked by content, for every corpus: two rows are one where their
+texts are equal but for white space, or where the same tokens are read of them. Free of torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
+
+from objectives.errors import TaskError
+from objectives.types import Task
+
+if TYPE_CHECKING:
+    from objectives.models import LoadedModel
+
+_SHOWN = 3
+
+
+@dataclass(frozen=True)
+class Excerpt:
+    """A row by its name, and what makes it the same as another: any of ``keys``."""
+
+    name: str
+    keys: frozenset[str]
+
+
+@dataclass(frozen=True)
+class Excerpts:
+    """What a task reads to calibrate, and what it scores."""
+
+    calibration: Sequence[Excerpt] = field(default=())
+    scored: Sequence[Excerpt] = field(default=())
+
+
+@runtime_checkable
+class Exposed(Protocol):
+    """A task that can tell its rows."""
+
+    def excerpts(self, model: LoadedModel) -> Excerpts:
+        """Return the rows that calibrate and those that are scored."""
+
+
+def excerpt(name: str, texts: Iterable[str], ids: Sequence[int] = ()) -> Excerpt:
+    """Make an excerpt of ``texts``, and of the token ids that are read of them."""
+    keys = {"text " + " ".join(text.split()) for text in texts if text.strip()}
+    return Excerpt(name, frozenset(keys | ({"ids " + " ".join(map(str, ids))} if len(ids) else set())))
+
+
+def require_disjoint(task: Task, model: LoadedModel) -> None:
+    """Raises TaskError where a scored row calibrates too: how many, which, and the way out."""
+    if not isinstance(task, Exposed):
+        return
+    found = task.excerpts(model)
+    held: Mapping[str, str] = {key: each.name for each in found.calibration for key in each.keys}
+    shared = [(each.name, sorted(each.keys & held.keys())) for each in found.scored]
+    pairs = [(name, held[keys[0]]) for name, keys in shared if keys]
+    if pairs:
+        shown = ", ".join(f"scored {scored} = calibration {other}" for scored, other in pairs[:_SHOWN])
+        more = f" and {len(pairs) - _SHOWN} more" if len(pairs) > _SHOWN else ""
+        raise TaskError(
+            f"task: {len(pairs)} of {len(found.scored)} scored rows calibrate too, by their text: {shown}{more}; "
+            "take the copies out of the corpus, or let fewer rows calibrate"
+        )

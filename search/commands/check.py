@@ -1,0 +1,90 @@
+"""``paretune check experiment=... [settings as for run]``: does the model work with the task, in under a minute?
+
+Starts the worker as ``run`` would, loads the model, makes the calibration rows, scores four examples and times one run
+of the baseline's workload. Says what it saw; keeps nothing. Exit code 2, and one line, for what is wrong.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from rich.console import Console
+
+from objectives.errors import ObjectiveError
+from objectives.types import CheckReport
+from search.commands.plan import config_of
+from search.config import StudyConfig
+from search.errors import ConfigError
+from search.terminal import console
+
+
+def main(arguments: list[str]) -> int:
+    """Compose the configuration as ``run`` would, and look at what it names."""
+    look(config_of(arguments), console())
+    return 0
+
+
+def look(config: StudyConfig, console: Console) -> None:
+    """Run the check in the study's executor and print what it saw. Raises ConfigError."""
+    report = report_of(config)
+    for line in lines(config, report):
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+def report_of(config: StudyConfig) -> CheckReport:
+    """What the executor saw; nothing is taken from the cache or put there."""
+    problem = replace(config.problem, cache=None)
+    try:
+        with config.executor.start(problem) as runner:
+            return runner.check().result()
+    except ObjectiveError as error:
+        raise ConfigError(str(error)) from error
+    except Exception as error:  # the worker timed out, was killed or met a bug
+        said = " ".join(str(error).split())
+        raise ConfigError(
+            f"check: {type(error).__name__}: {said} (executor=in_process debug=true shows where)"
+        ) from error
+
+
+def lines(config: StudyConfig, report: CheckReport) -> list[str]:
+    """The report for a person."""
+    return [
+        f"{config.model.path}: {report.model_type}, {_count(report.parameters)} parameters, "
+        f"{report.vocabulary} tokens, {_positions(report)}, {_padding(report)}.",
+        _compressed(report),
+        *(f"Calibration {name}: {rows} rows, {tokens} tokens." for name, (rows, tokens) in report.calibration.items()),
+        _scored(config, report),
+        f"One run of {type(config.problem.baseline.workload).__name__} at batch size "
+        f"{config.problem.baseline.workload.batch_size}: {report.run_seconds:.3g} s, "
+        f"peak {report.peak_memory / 2**20:,.1f} MiB with weights.",
+        f"Loading and calibration rows took {report.load_seconds:.1f} s, scoring {report.score_seconds:.1f} s.",
+    ]
+
+
+def _count(number: int) -> str:
+    return f"{number / 1e9:.2f} billion" if number >= 1e9 else f"{number / 1e6:.1f} million"
+
+
+def _positions(report: CheckReport) -> str:
+    return "no limit of positions" if report.positions is None else f"{report.positions} positions"
+
+
+def _padding(report: CheckReport) -> str:
+    return "no pad token" if report.padding is None else f"pad token {report.padding!r}"
+
+
+def _compressed(report: CheckReport) -> str:
+    if not report.blocks:
+        return f"Not pruned: {report.undescribed}"
+    share = report.block_parameters / max(1, report.parameters)
+    return (
+        f"Pruned and quantised: the linears of {report.blocks} blocks, {share:.0%} of all parameters; "
+        "embeddings, head and norms stay in 16 bits."
+    )
+
+
+def _scored(config: StudyConfig, report: CheckReport) -> str:
+    shown = ", ".join(f"{name} {value:.3f}" for name, value in report.examples.items())
+    more = "".join(f", {name} {value:.4g}" for name, value in report.extra.items())
+    seen = "all examples (this task scores no fewer), the first" if report.whole else "examples"
+    return f"{type(config.task).__name__} scored {seen} {shown}: accuracy {report.accuracy:.4f}{more}."

@@ -1,0 +1,116 @@
+"""Whether an object of a user's class can do what its place asks: the members of a protocol of ours, one by one.
+
+Nothing is run: a member has to be there, a method has to be a method that takes what it will be given, and a property
+none. What only shows when it runs is told by ``paretune check`` and before the first trial.
+"""
+
+from __future__ import annotations
+
+import inspect
+import pickle
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from typing_extensions import get_protocol_members, is_protocol
+
+from objectives.models import Checkpoint
+from objectives.types import Device, Pruner, Quantizer, Recovery, Runtime, Task, Workload
+from search.errors import ConfigError
+from search.executors.protocol import Executor
+from search.tracking.protocol import Tracker
+from search.tradeoff import Tradeoff
+
+PROTOCOLS: Mapping[str, type] = {
+    "task": Task,
+    "device": Device,
+    "pruning": Pruner,
+    "recovery": Recovery,
+    "quantization": Quantizer,
+    "workload": Workload,
+    "runtime": Runtime,
+    "executor": Executor,
+    "tracker": Tracker,
+    "tradeoff": Tradeoff,
+    "model": Checkpoint,
+}
+"""What the object of each key must be able to do."""
+
+
+def require_members(part: Any, key: str, kind: str) -> None:
+    """Raises ConfigError that names the class, what it lacks, and the protocol of ``kind`` with its file."""
+    protocol = PROTOCOLS[kind]
+    wrong = [text for name in sorted(_members(protocol)) if (text := _wrong(part, name, protocol))]
+    if wrong:
+        file = protocol.__module__.replace(".", "/") + ".py"
+        raise ConfigError(f"{key}: {_name(part)} is no {kind}: it has {'; '.join(wrong)} ({file}: {protocol.__name__})")
+
+
+def _members(protocol: type) -> frozenset[str] | set[str]:
+    if is_protocol(protocol):
+        return get_protocol_members(protocol)
+    names = {*vars(protocol), *getattr(protocol, "__dataclass_fields__", {})} - {"revision"}
+    return {name for name in names if not name.startswith("_")}
+
+
+def _wrong(part: Any, name: str, protocol: type) -> str:
+    """What is wrong with one member; empty where nothing is."""
+    wanted = inspect.getattr_static(protocol, name, None)
+    has_it = any(name in vars(kind) for kind in type(part).__mro__) or name in getattr(part, "__dict__", {})
+    if not has_it and not (hasattr(type(part), "__getattr__") or name in getattr(type(part), "__slots__", ())):
+        return f"no {name}"
+    if not callable(wanted):
+        plain = inspect.isfunction(inspect.getattr_static(part, name, None))
+        return f"{name} as a method, which must be a property" if plain else ""
+    method = getattr(part, name, None)
+    return "" if callable(method) and _takes(method, wanted) else f"no {name}{_arguments(wanted)}"
+
+
+def _takes(method: Callable[..., Any], wanted: Callable[..., Any]) -> bool:
+    """Whether ``method`` can be called as ``wanted`` is, its first argument aside."""
+    try:
+        signature = inspect.signature(method)
+    except (TypeError, ValueError):
+        return True
+    asked = list(inspect.signature(wanted).parameters.values())[1:]
+    places = [one for one in asked if one.kind in (one.POSITIONAL_ONLY, one.POSITIONAL_OR_KEYWORD)]
+    names = {one.name: None for one in asked if one.kind is one.KEYWORD_ONLY}
+    try:
+        signature.bind(*[None for one in places if one.default is one.empty], **names)
+    except TypeError:
+        return False
+    return True
+
+
+def _arguments(wanted: Callable[..., Any]) -> str:
+    names = [name for name in inspect.signature(wanted).parameters if name != "self"]
+    return f"({', '.join(names)})"
+
+
+def _name(part: Any) -> str:
+    return f"{type(part).__module__}.{type(part).__qualname__}"
+
+
+def require_sendable(part: Any, key: str) -> None:
+    """Raises ConfigError for an object that no worker process could be given."""
+    try:
+        pickle.dumps(part)
+    except Exception as error:
+        said = " ".join(str(error).split())
+        raise ConfigError(
+            f"{key}: {_name(part)} cannot be sent to the worker ({type(error).__name__}: {said}); "
+            "keep settings in its fields and load data when it is asked"
+        ) from error
+
+
+def require_equality(part: Any, key: str) -> None:
+    """Raises ConfigError for a part of a candidate that is not told from others by its settings."""
+    try:
+        same = pickle.loads(pickle.dumps(part))
+        equal = same == part and hash(same) == hash(part)
+    except TypeError:
+        equal = False
+    if not equal:
+        raise ConfigError(
+            f"{key}: {_name(part)} has no equality by its settings, by which results are shared; "
+            "make it a @dataclass(frozen=True)"
+        )

@@ -1,0 +1,88 @@
+"""What a task of one's own answers is a score and token batches, or is told in one line that names its class."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pytest
+import torch
+
+from objectives.errors import TaskError
+from objectives.models import LoadedModel
+from objectives.tasks.answers import calibrated, scored, told
+from objectives.tasks.domains import Domains
+from objectives.types import Head, Score
+
+GOOD = Score(0.5, 0.1, (0.5, 0.5), {"perplexity": 3.0}, ("a", "b"))
+ROWS = torch.arange(8).view(2, 4)
+
+
+@dataclass(frozen=True)
+class Task:
+    answer: Any = GOOD
+    rows: Any = None
+    head: Head = "causal_lm"
+
+    def calibration(self, _model: object) -> Any:
+        return {"a": [ROWS]} if self.rows is None else self.rows
+
+    def evaluate(self, _model: object) -> Any:
+        return self.answer
+
+
+def test_a_score_stays_and_its_lists_become_tuples() -> None:
+    assert scored(Task(), GOOD) == GOOD
+    assert scored(Task(), replace(GOOD, examples=[0.5, 0.5], ids=["a", "b"])) == GOOD  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (0.5, "got float 0.5"),
+        (None, "got None"),
+        ({"accuracy": 0.5}, "got dict"),
+        (replace(GOOD, accuracy=None), "accuracy is None"),
+        (replace(GOOD, accuracy=torch.tensor(0.5)), "accuracy is Tensor"),
+        (replace(GOOD, extra={"perplexity": None}), "perplexity is None"),
+        (replace(GOOD, extra=[1.0]), "extra is list"),
+        (replace(GOOD, examples=()), "no examples"),
+        (replace(GOOD, examples=None), "must be tuples"),
+        (replace(GOOD, examples=("a", "b")), "examples must be numbers, got str 'a'"),
+        (replace(GOOD, ids=("a",)), "2 examples and 1 different ids"),
+        (replace(GOOD, ids=("a", "a")), "2 examples and 1 different ids"),
+        (replace(GOOD, strata=(3,)), r"strata \(3,\) are of 3 examples, it has 2"),
+    ],
+)
+def test_what_is_no_score_is_told_also_inside_of_domains(answer: Any, words: str) -> None:
+    for task, ask in ((Task(), scored), (Domains(served={"a": Task(answer)}), lambda task, _: task.evaluate(None))):
+        with pytest.raises(
+            TaskError, match=rf"^task: {__name__}\.Task\.evaluate must return a Score .*{words}"
+        ) as caught:
+            ask(task, answer)
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("rows", "words"),
+    [
+        ([ROWS], "got list"),
+        ({"a": ROWS}, "not a list of batches"),
+        ({"a": [[1, 2]]}, "for a batch of domain a"),
+        ({"a": [ROWS.float()]}, r"Tensor torch.float32 \[2, 4\]"),
+        ({"a": [ROWS[0]]}, r"Tensor torch.int64 \[4\]"),
+        ({"a": [ROWS + 1000]}, "token ids outside of 0 to 127"),
+    ],
+)
+def test_what_is_no_calibration_row_is_told(rows: Any, words: str, tiny: Callable[[str], LoadedModel]) -> None:
+    with pytest.raises(TaskError, match=rf"Task\.calibration must return token batches .*{words}"):
+        calibrated(Task(rows=rows), tiny("llama"))
+
+
+def test_what_its_code_raises_is_told_with_its_line_and_memory_is_not() -> None:
+    line = r"Task\.evaluate raised KeyError: 'x' \(test_answers\.py, line \d+\)"
+    with pytest.raises(TaskError, match=line), told(Task(), "evaluate"):
+        raise KeyError("x")
+    with pytest.raises(RuntimeError), told(Task(), "evaluate"):
+        raise RuntimeError("CUDA out of memory")
