@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from objectives.measuring.gains import Speed
 from objectives.metrics import METRICS
+from search.advice import below
 from search.formatting import Row, failures, heading, in_words, label, ratio, score, show
 from search.front import ParetoFront
 from search.headline import FIRM, Accuracy, Gain, Headline, Limit
@@ -189,13 +190,7 @@ def _without(rows: Sequence[Row], front: ParetoFront, searched: Sequence[str]) -
         row = by_number[front.nearest_miss]
         return (
             f"Nothing reaches the accuracy floor of {score(front.floor)}. The nearest miss is "
-            f"trial {row['trial']} ({label(row, searched)}) with accuracy {score(row['accuracy'])}, {_gap(front.gap)}."
+            f"trial {row['trial']} ({label(row, searched)}) with accuracy {score(row['accuracy'])}, {below(front.gap)}."
         )
     reasons = ", ".join(f"{reason} {count}×" for reason, count in failures(rows).items())
     return f"Nothing could be measured in full{f': {reasons}' if reasons else ''}."
-
-
-def _gap(gap: float) -> str:
-    if gap <= 0:  # by the estimate it keeps the floor, by the race it does not
-        return "above it by that estimate, below it example by example"
-    return f"{score(gap)} below it" if gap >= 5e-5 else "less than 0.0001 below it"

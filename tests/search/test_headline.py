@@ -258,9 +258,9 @@ def test_accuracy_is_told_as_far_as_it_is_known(found: dict[str, float], facts: 
 @pytest.mark.parametrize(
     ("accuracy", "verdict", "words"),
     [
-        (0.3, {}, "with accuracy 0.3000, 0.1500 below it."),
-        (0.44999, {}, "with accuracy 0.4500, less than 0.0001 below it."),
-        (0.46, {"verdict": "missed", "verdict_by": "race"}, "above it by that estimate, below it example by example."),
+        (0.3, {}, "with accuracy 0.3000, 0.1500 below."),
+        (0.44999, {}, "with accuracy 0.4500, less than 0.0001 below."),
+        (0.46, {"verdict": "missed", "verdict_by": "race"}, "not below by its estimate, but example by example."),
     ],
 )
 def test_the_nearest_miss_is_never_zero_below(accuracy: float, verdict: Any, words: str) -> None:

@@ -7,15 +7,19 @@ from dataclasses import replace
 from html.parser import HTMLParser
 from io import StringIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 from rich.console import Console
 
+from objectives.measuring.estimate import Estimate
+from objectives.measuring.gains import noted
 from search.display import front_table
 from search.formatting import number, show
 from search.front import ParetoFront, cut
+from search.headline import headline_of
 from search.pareto import non_dominated
 from search.records import TrialRecord, Value
 from search.report import StudyInfo, write_report
@@ -48,7 +52,7 @@ def study_of(front: ParetoFront) -> StudyInfo:
         epsilon=0.99, relative=True, baseline=0, model=HOSTILE, task="toy", device="cpu",
         stop_reason="budget", n_trials=26,
         space={"pruning.ratio": [0, 0.1, 0.2, 0.3]}, settings={"a": math.nan, "b": {"c": HOSTILE}},
-        hardware={"CPU": HOSTILE}, search_cost={"cells timed": "12 of 18"},
+        hardware={"CPU": HOSTILE}, search_cost={"cells timed": "12 of 18"}, gains=headline_of(records_of(), front),
     )  # fmt: skip
 
 
@@ -160,12 +164,46 @@ def test_hostile_names_stay_text(report: tuple[Path, ParetoFront]) -> None:
 
 
 def test_the_headline_says_what_to_take(report: tuple[Path, ParetoFront]) -> None:
-    folder, _ = report
+    folder, front = report
     for name in ("report.md", "report.html"):
-        assert re.search(
-            r"Recommended: .* pruned, \d+ bit, batch \d+.*accuracy 0\.\d+ ≥ floor 0\.5500",
-            (folder / name).read_text(),
-        )
+        text = (folder / name).read_text()
+        assert re.search(rf"Recommended: trial {front.recommended}, .* pruned, \d+ bit, batch \d+", text)
+        assert re.search(r"Accuracy: 0\.\d+ ≥ floor 0\.5500", text)
+
+
+def page_data(folder: Path) -> dict[str, Any]:
+    page = (folder / "report.html").read_text()
+    data = re.search(r'<script type="application/json" id="data">(.*?)</script>', page, re.DOTALL)
+    assert data
+    found: dict[str, Any] = json.loads(data[1])
+    return found
+
+
+RACED = {"verdict_by": "race", "verdict": "reached"}
+
+
+@pytest.mark.parametrize("floor", [0.5, 0.55, 0.58, 2.0])
+def test_the_slider_finds_what_the_command_line_finds(tmp_path: Path, floor: float) -> None:
+    """At the study's own floor as its races decided it, elsewhere by accuracy; slower members are left as there."""
+    records = [record for record in records_of() if record.cached_from is None]
+    for place in (4, 7, 11):
+        slow = {**records[place].metrics, **noted("compression_speedup", Estimate(0.6, 0.5, 0.7))}
+        records[place] = replace(records[place], metrics={**slow, "peak_memory": 1e7 * place})
+    metrics = {**records[5].metrics, "accuracy": floor - 0.01, "floor": floor, "peak_memory": 1e6}
+    records[5] = replace(records[5], metrics=metrics, facts=RACED)  # kept by its race, below by its estimate
+    tradeoff = WeightedLogRatio()
+    front = cut(records, ("throughput", "peak_memory"), floor, tradeoff)
+    write_report(tmp_path, study_of(front), records, front)
+    data = page_data(tmp_path)
+    assert (tuple(data["own"]["front"]), data["own"]["best"]) == (front.front, front.recommended)
+    assert (set(data["own"]["feasible"]), data["floor"]) == (set(front.feasible), floor)
+    assert 5 in data["own"]["feasible"]
+    assert {each["trial"] for each in data["trials"] if each["slower"]} == {4, 7, 11}
+    plain = [replace(record, facts={}) for record in records]
+    for other in sorted({record.metrics.get("accuracy", 0.7) for record in records} - {floor}):
+        expected = cut(plain, ("throughput", "peak_memory"), other, tradeoff)
+        step = next((step for step in data["steps"] if other <= step["floor"]), {"front": [], "best": None})
+        assert (tuple(step["front"]), step["best"]) == (expected.front, expected.recommended)
 
 
 def test_when_nothing_is_feasible_the_report_says_how_far_off_it_is(tmp_path: Path) -> None:
@@ -174,7 +212,7 @@ def test_when_nothing_is_feasible_the_report_says_how_far_off_it_is(tmp_path: Pa
     for name in ("report.md", "report.html"):
         text = (tmp_path / name).read_text()
         assert "Nothing reaches the accuracy floor of 2.0000" in text
-        assert f"{front.gap:.4f} below it" in text
+        assert f"{front.gap:.4f} below" in text
 
 
 def test_markdown_tables_keep_their_columns(report: tuple[Path, ParetoFront]) -> None:
