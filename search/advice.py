@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from search.feasible import decision_of, is_scored
 from search.floor import AccuracyFloor
 from search.front import ParetoFront, baseline_of
-from search.records import TrialRecord
+from search.records import TrialRecord, Value
 
 NEAREST = 3
 
@@ -23,7 +23,7 @@ def advice(records: Sequence[TrialRecord], front: ParetoFront, floor: AccuracyFl
         reasons = ", ".join(f"{reason} {count}x" for reason, count in failures.most_common())
         return (f"What binds: no trial was measured ({reasons}).",) if reasons else ()
     best = max(scored, key=lambda record: (record.metrics["accuracy"], -record.number))
-    nearest = sorted(scored, key=lambda record: -record.metrics["accuracy"])[:NEAREST]
+    nearest = _one_a_recipe(sorted(scored, key=lambda record: -record.metrics["accuracy"]))[:NEAREST]
     gaps = "; ".join(f"{_name(each)}, {below(front.floor - each.metrics['accuracy'])}" for each in nearest)
     failed = f", and {sum(failures.values())} failed" if failures else ""
     miss = f"all of {len(scored)} scored trials miss" if len(scored) > 1 else "the only scored trial misses"
@@ -33,6 +33,15 @@ def advice(records: Sequence[TrialRecord], front: ParetoFront, floor: AccuracyFl
         *_above_the_dense(records, front.floor),
         f"The highest floor that {kept}: {_setting(best, records, floor)} ({_name(best)}).",
     )
+
+
+def _one_a_recipe(records: Sequence[TrialRecord]) -> list[TrialRecord]:
+    """The first of every recipe: its accuracy is the same at any batch size."""
+    found: dict[frozenset[tuple[str, Value]], TrialRecord] = {}
+    for record in records:
+        recipe = frozenset((path, value) for path, value in record.params.items() if not path.startswith("workload."))
+        found.setdefault(recipe, record)
+    return list(found.values())
 
 
 def below(gap: float) -> str:

@@ -16,7 +16,7 @@ from search.config import StudyConfig
 from search.confirmation import Confirmation
 from search.display import front_table
 from search.errors import NothingFeasible
-from search.formatting import confirmation, rows_of
+from search.formatting import confirmation, rate_of, rows_of
 from search.front import ParetoFront, frame, searched_columns
 from search.frontier.grid import Grid
 from search.headline import headline_of, numbers
@@ -80,7 +80,7 @@ def study_info(
         hardware=machine,
         dropped=confirmation.dropped,
         unconfirmed=confirmation.failed,
-        rate="samples/s" if config.model.head == "encoder" else "tokens/s",  # what writes yields tokens
+        rate=rate_of(config.model.head),
         certificate=_certificate(config, records, front, losses),
         advice=advice(records, front, config.floor),
         search_cost=_search_cost(config, records),

@@ -20,6 +20,7 @@ from search.records import TrialRecord
 if TYPE_CHECKING:
     import pandas as pd
 
+    from objectives.types import Head
     from search.report import StudyInfo
 
 Row = Mapping[str, Any]
@@ -35,12 +36,14 @@ _HEADINGS = {
     "perplexity": "Perplexity",
     "speedup": "Speed",
     "memory_ratio": "Memory",
+    "compression_speedup": "Compression",
 }
+_VERSUS = {"compression_speedup": "vs dense"}
 _STEPS = {
     "B": ((2.0**30, "GiB"), (2.0**20, "MiB"), (2.0**10, "KiB"), (1.0, "B")),
     "s": ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs")),
 }
-_DECIMALS = {"accuracy": 4, "accuracy_stderr": 4, "speedup": 2, "memory_ratio": 2}
+_DECIMALS = {"accuracy": 4, "accuracy_stderr": 4, "speedup": 2, "memory_ratio": 2, "compression_speedup": 2}
 
 
 @dataclass(frozen=True)
@@ -69,7 +72,7 @@ class Column:
     @property
     def unit(self) -> str:
         """What stands under the heading; a ratio carries its sign in the cell."""
-        return "vs baseline" if self.scale.unit == "×" else self.scale.unit
+        return _VERSUS.get(self.key, "vs baseline") if self.scale.unit == "×" else self.scale.unit
 
     @property
     def title(self) -> str:
@@ -99,6 +102,11 @@ def number(value: float, digits: int = 3) -> str:
     return f"{value:,.{max(0, digits - 1 - size)}f}"
 
 
+def rate_of(head: Head) -> str:
+    """The unit of throughput: encoders read samples, everything that writes yields tokens."""
+    return "samples/s" if head == "encoder" else "tokens/s"
+
+
 def percent(fraction: float) -> str:
     """``0.2`` -> ``20 %``, ``0.9995`` -> ``99.95 %``: four digits, so that nothing becomes all or nothing."""
     return f"{100 * fraction:.4g} %"
@@ -124,7 +132,7 @@ def scale_of(name: str, largest: float, rate: str) -> Scale:
         return Scale(*next(fitting, _STEPS[unit][-1]))
     if name in ("pruning_ratio", "sparsity"):
         return Scale(0.01, "%")
-    if name in ("speedup", "memory_ratio"):
+    if name in ("speedup", "memory_ratio", "compression_speedup"):
         return Scale(1.0, "×")
     return Scale(1.0, rate if unit == "1/s" else unit)
 
@@ -159,9 +167,9 @@ def columns(rows: Sequence[Row], objectives: Sequence[str], searched: Sequence[s
         key = METRICS[name].column
         values = [abs(row[key]) for row in rows if row.get(key) is not None]
         if values:
-            error = "speedup_error" if name == "speedup" else ""
+            error = f"{key}_error" if name.endswith("speedup") else ""
             metrics.append(Column(key, heading(name), scale_of(name, max(values), rate), _DECIMALS.get(name), error))
-    last = ("accuracy", "perplexity", "speedup", "memory_ratio")
+    last = ("accuracy", "perplexity", "speedup", "memory_ratio", "compression_speedup")
     return settings + sorted(metrics, key=lambda column: column.key in last)
 
 
@@ -201,7 +209,7 @@ def confirmation(study: StudyInfo, rows: Sequence[Row]) -> list[str]:
 def _confirmed(study: StudyInfo, rows: Sequence[Row]) -> list[str]:
     members = [row for row in rows if row["on_front"] and not row["is_baseline"]]
     count = sum(bool(row["confirmed"]) for row in members)
-    found = [f"Not all was timed again: {study.unconfirmed}."] if study.unconfirmed else []
+    found = [f"Not all was timed again: {study.unconfirmed}."] if study.unconfirmed and members else []
     busy, of = sum(bool(row.get("contended")) for row in members), counted(len(members), "member", "members")
     if busy:
         were = "was" if busy == 1 else "were"

@@ -188,9 +188,10 @@ def _without(rows: Sequence[Row], front: ParetoFront, searched: Sequence[str]) -
         return f"{len(front.front)} on the front; without a finite trade-off none is recommended."
     if front.nearest_miss is not None and front.gap is not None:
         row = by_number[front.nearest_miss]
+        who = "the baseline" if row["is_baseline"] else f"trial {row['trial']} ({label(row, searched)})"
         return (
             f"Nothing reaches the accuracy floor of {score(front.floor)}. The nearest miss is "
-            f"trial {row['trial']} ({label(row, searched)}) with accuracy {score(row['accuracy'])}, {below(front.gap)}."
+            f"{who} with accuracy {score(row['accuracy'])}, {below(front.gap)}."
         )
     reasons = ", ".join(f"{reason} {count}×" for reason, count in failures(rows).items())
     return f"Nothing could be measured in full{f': {reasons}' if reasons else ''}."

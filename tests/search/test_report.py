@@ -3,8 +3,11 @@ from __future__ import annotations
 import json
 import math
 import re
+import shutil
+import subprocess
 from dataclasses import replace
 from html.parser import HTMLParser
+from importlib.resources import files
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -17,7 +20,7 @@ from rich.console import Console
 from objectives.measuring.estimate import Estimate
 from objectives.measuring.gains import noted
 from search.display import front_table
-from search.formatting import number, show
+from search.formatting import number, percent, rate_of, ratio, show
 from search.front import ParetoFront, cut
 from search.headline import headline_of
 from search.pareto import non_dominated
@@ -259,3 +262,40 @@ def test_small_and_odd_numbers_read_too() -> None:
         "1,000",
         "inf",
     ]
+
+
+@pytest.mark.parametrize(
+    ("head", "unit"), [("causal_lm", "tokens/s"), ("seq2seq", "tokens/s"), ("encoder", "samples/s")]
+)
+def test_what_writes_yields_tokens_and_what_reads_samples(head: Any, unit: str) -> None:
+    assert rate_of(head) == unit
+
+
+def test_nothing_is_rounded_to_nothing_or_to_all() -> None:
+    assert [ratio(x) for x in (0.0, 0.00421, 0.0995, 0.67, 1.0, 2.1, 9.994, 12.34, 1234.5)] == [
+        "0.00×", "0.00421×", "0.10×", "0.67×", "1.00×", "2.10×", "9.99×", "12.3×", "1,234.5×",
+    ]  # fmt: skip
+    assert [percent(x) for x in (0.0, 0.2, 1 / 3, 0.9995, 0.00012, 1.2)] == [
+        "0 %", "20 %", "33.33 %", "99.95 %", "0.012 %", "120 %",
+    ]  # fmt: skip
+
+
+@pytest.mark.skipif(shutil.which("node") is None, reason="node runs the page's script")
+@pytest.mark.parametrize("floor", [0.55, 2.0])
+def test_the_pages_script_looks_up_those_cuts(tmp_path: Path, floor: float) -> None:
+    _, front = written(tmp_path, floor)
+    data = page_data(tmp_path)
+    source = (files("search") / "templates" / "report.js").read_text()
+    cut_of = source[source.index("  const byNumber") : source.index("  function node(")]
+    floors = [floor, 0.0, *(step["floor"] for step in data["steps"]), 0.7]
+    program = f"""
+        const data = {json.dumps(data)}, trials = data.trials;
+        {cut_of}
+        console.log(JSON.stringify({json.dumps(floors)}.map((f) => {{
+          const r = cut(f); return [r.count, r.front.map((t) => t.trial), r.best ? r.best.trial : null];
+        }})));
+    """
+    done = subprocess.run(["node", "-e", program], capture_output=True, text=True, timeout=60, check=True)
+    for at, (count, members, best) in zip(floors, json.loads(done.stdout), strict=True):
+        expected = cut(records_of(), front.objectives, at, WeightedLogRatio())
+        assert (count, tuple(members), best) == (len(expected.feasible), expected.front, expected.recommended)
