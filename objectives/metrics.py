@@ -36,6 +36,7 @@ METRICS: Mapping[str, Metric] = _metrics(
     Metric("latency.p99", "s", False, "one whole request batch, 99th percentile"),
     Metric("latency.stdev", "s", False, "one whole request batch, standard deviation"),
     Metric("encode", "s", False, "the encoder of an encoder-decoder reading the sources, median"),
+    Metric("latency_ratio", "", False, "latency of a request batch over the baseline's, by their paired speed-up"),
     Metric("ttft", "s", False, "time to first token: reading the prompts, median"),
     Metric("tpot", "s", False, "time per output token after the first, median"),
     Metric("per_token", "s", False, "latency of a request batch over the tokens of one request, first included"),
@@ -58,6 +59,7 @@ METRICS: Mapping[str, Metric] = _metrics(
     Metric("block_bytes", "B", False, "weights of the transformer blocks as stored in memory"),
     Metric("memory_ratio", "", False, "peak memory over the baseline's"),
     Metric("compression_speedup", "", True, "speed-up over the dense model at the same batch size"),
+    Metric("batching_speedup", "", True, "what the batch size alone gives: the dense model at it over the baseline"),
     Metric("compression_memory_ratio", "", False, "peak memory over the dense model's at the same batch size"),
     Metric(
         "own_speedup",
@@ -93,8 +95,13 @@ CONDITIONS: Mapping[str, Metric] = _metrics(
     Metric("speedup.low", "", True, "lower end of the speed-up's interval, 95 % where there are six rounds"),
     Metric("speedup.high", "", True, "upper end of that interval"),
     Metric("speedup.error", "", False, "half of that interval over the speed-up"),
-    Metric("compression_speedup.error", "", False, "error of both speed-ups that compression_speedup compares"),
-    Metric("own_speedup.error", "", False, "error of both speed-ups that own_speedup compares"),
+    *(
+        Metric(f"{name}{end}", "", better, f"{text} of {name}'s interval, from those of both speed-ups it compares")
+        for name in ("compression_speedup", "own_speedup", "batching_speedup", "runtime_speedup", "dense_speedup")
+        for end, better, text in ((".low", True, "lower end"), (".high", True, "upper end"), (".error", False, "half"))
+    ),
+    Metric("dense_speedup", "", True, "speed-up of the dense model that compression_speedup compares with"),
+    Metric("dense_contended", "", False, "1 when that dense model was timed on a busy machine"),
     Metric(
         "speedup.trial", "", True, "speed-up that the trial itself measured, where another measurement confirmed it"
     ),
@@ -155,7 +162,13 @@ def _scaled(name: str, value: float, factor: float) -> float:
 
 def is_of_time(name: str) -> bool:
     """Whether a metric comes from a clock."""
-    return not name.startswith("promised") and (METRICS[name].unit in ("s", "1/s") or name.endswith("speedup"))
+    is_ratio = name.endswith("speedup") or name == "latency_ratio"
+    return not name.startswith("promised") and (METRICS[name].unit in ("s", "1/s") or is_ratio)
+
+
+def is_of_memory(name: str) -> bool:
+    """Whether a metric is of bytes: of memory, of weights, or of the bits that these take."""
+    return METRICS[name].unit in ("B", "bit") or name.endswith(("memory_ratio", "weight_ratio"))
 
 
 def is_behind(metrics: Mapping[str, float], other: Mapping[str, float]) -> bool:

@@ -16,7 +16,8 @@ from objectives.errors import DoesNotFit, Unsupported
 from objectives.measuring.bench import Bench, Ran, Reference
 from objectives.measuring.fingerprint import digest, fingerprint
 from objectives.measuring.footprint import Footprint
-from objectives.measuring.ledger import gains, own_gains, promises, verdict
+from objectives.measuring.gains import compared_with_own, dense_gains, gains, own_gains
+from objectives.measuring.ledger import judged, promises
 from objectives.measuring.roofline import Peaks, peaks
 from objectives.measuring.weighing import block_weights, stored_bytes
 from objectives.quantization.round_to_nearest import RoundToNearest
@@ -102,6 +103,7 @@ class Running:
         ran = self._ran(candidate.workload, model, reference, shapes, weights, asked)
         metrics, workload = dict(ran.metrics), candidate.workload
         facts, notes = dict(ran.facts), list(ran.notes)
+        metrics["latency_ratio"] = workload.items / self._problem.baseline.workload.items / metrics["speedup"]
         if is_dense:
             self._note_dense(workload, metrics, reference)
         dense_shapes = self._recipes.shapes(replace(self._problem.baseline, workload=workload))
@@ -111,19 +113,18 @@ class Running:
         there = is_dense or parked
         dense = self._dense.get(workload) if there else self._dense_metrics(workload, dense_shapes)
         if dense is not None:
-            metrics |= gains(metrics, dense)
+            metrics |= dense_gains(metrics) if is_dense else gains(metrics, dense)
             if dense["contended"] and not is_dense:
                 notes.append("the dense model at this batch size was timed on a busy machine")
             own = self._own_reference(candidate, reference)
             if own is not None:
                 metrics |= own_gains(metrics, own.metrics)
                 if candidate.runtime.is_torch:  # what recording or compiling gains is not compression's
-                    metrics["compression_speedup"] = metrics["own_speedup"]
-                    metrics["compression_speedup.error"] = metrics["own_speedup.error"]
+                    metrics |= compared_with_own(metrics, own.metrics)
                 if own.metrics["contended"]:
                     notes.append("the runtime's own dense model at this batch size was timed on a busy machine")
             if not is_dense:
-                facts |= verdict(metrics, model, max(workload.tokens_read, workload.batch_size))
+                facts |= judged(metrics, model, max(workload.tokens_read, workload.batch_size))
         return replace(ran, metrics=metrics, facts=facts, notes=tuple(notes))
 
     def _ran(

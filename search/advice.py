@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from search.feasible import is_scored
+from search.feasible import decision_of, is_scored
 from search.floor import AccuracyFloor
 from search.front import ParetoFront, baseline_of
-from search.records import TrialRecord
+from search.records import TrialRecord, Value
 
 NEAREST = 3
 
@@ -23,12 +23,46 @@ def advice(records: Sequence[TrialRecord], front: ParetoFront, floor: AccuracyFl
         reasons = ", ".join(f"{reason} {count}x" for reason, count in failures.most_common())
         return (f"What binds: no trial was measured ({reasons}).",) if reasons else ()
     best = max(scored, key=lambda record: (record.metrics["accuracy"], -record.number))
-    nearest = sorted(scored, key=lambda record: -record.metrics["accuracy"])[:NEAREST]
-    gaps = "; ".join(f"trial {r.number}, {front.floor - r.metrics['accuracy']:.4f} below" for r in nearest)
+    nearest = _one_a_recipe(sorted(scored, key=lambda record: -record.metrics["accuracy"]))[:NEAREST]
+    gaps = "; ".join(f"{_name(each)}, {below(front.floor - each.metrics['accuracy'])}" for each in nearest)
     failed = f", and {sum(failures.values())} failed" if failures else ""
+    miss = f"all of {len(scored)} scored trials miss" if len(scored) > 1 else "the only scored trial misses"
+    kept = "would have been kept" if decision_of(best, front.floor).exact else "may have been kept, by its estimate"
     return (
-        f"What binds: accuracy; all of {len(scored)} scored trials miss the floor{failed}. Nearest: {gaps}.",
-        f"The highest floor that would have been kept: {_setting(best, records, floor)} (trial {best.number}).",
+        f"What binds: accuracy; {miss} the floor{failed}. Nearest: {gaps}.",
+        *_above_the_dense(records, front.floor),
+        f"The highest floor that {kept}: {_setting(best, records, floor)} ({_name(best)}).",
+    )
+
+
+def _one_a_recipe(records: Sequence[TrialRecord]) -> list[TrialRecord]:
+    """The first of every recipe: its accuracy is the same at any batch size."""
+    found: dict[frozenset[tuple[str, Value]], TrialRecord] = {}
+    for record in records:
+        recipe = frozenset((path, value) for path, value in record.params.items() if not path.startswith("workload."))
+        found.setdefault(recipe, record)
+    return list(found.values())
+
+
+def below(gap: float) -> str:
+    """How far below the floor, never by nothing: ``0.0123 below``."""
+    if gap <= 0:  # the estimate keeps the floor, the race example by example does not
+        return "not below by its estimate, but example by example"
+    return f"{gap:.4f} below" if gap >= 5e-5 else "less than 0.0001 below"
+
+
+def _name(record: TrialRecord) -> str:
+    return "the baseline" if record.is_baseline else f"trial {record.number}"
+
+
+def _above_the_dense(records: Sequence[TrialRecord], floor: float) -> tuple[str, ...]:
+    """That the floor asks for more than the model has."""
+    baseline = baseline_of(records)
+    if baseline is None or "accuracy" not in baseline.metrics or baseline.metrics["accuracy"] >= floor:
+        return ()
+    return (
+        f"The floor {floor:.4f} lies above the dense model's own accuracy {baseline.metrics['accuracy']:.4f}: "
+        "compression would have to improve it.",
     )
 
 

@@ -47,7 +47,8 @@ class Certificate:
 
     ``members``: by trial number, how sure it is that each keeps the floor; ``short``: trials scored on too few
     examples for this floor; ``hasty``: members that were timed only until they were behind others, who are none for
-    this floor; ``standings``: of all cells; ``seconds``: what measuring the open ones would take.
+    this floor; ``standings``: of all cells; ``seconds``: what measuring the open ones would take. ``only_baseline``:
+    the front has no other member.
     """
 
     complete: bool
@@ -59,6 +60,7 @@ class Certificate:
     hasty: tuple[int, ...] = ()
     standings: tuple[Standing, ...] = ()
     seconds: float = 0.0
+    only_baseline: bool = False
 
     @property
     def counts(self) -> dict[str, int]:
@@ -110,37 +112,52 @@ def certify(
         hasty=tuple(number for number in front.front if by_number[number].facts.get("stopped") == "behind"),
         standings=tuple(writer.standing(index) for index in range(len(grid))),
         seconds=float(outlook.cost[left].sum()),
+        only_baseline=bool(front.front) and all(by_number[number].is_baseline for number in front.front),
     )
 
 
 def told(certificate: Certificate) -> list[str]:
     """For people, a line each: how complete, how sure, and what became of the cells."""
-    resolution = f"{certificate.resolution:.2g}"
-    open_now = f"{certificate.open:.1%}" if certificate.open >= 1e-3 else "0.1%"
-    left = sum(standing.status in (OPEN, UNDECIDED) for standing in certificate.standings)
-    if certificate.complete:
-        first = f"Complete: at most {open_now} chance that an unmeasured cell improves the front by more than"
-    else:
-        minutes = max(1, round(certificate.seconds / 60))
-        first = (
-            f"Not complete: {counted(left, 'cell is', 'cells are')} open, about {minutes} min to close, "
-            "that may improve it by more than"
-        )
     counts = ", ".join(f"{count} {status}" for status, count in certificate.counts.items())
     sure = Counter(certificate.members.values())
     floor = ", ".join(f"{sure[kind]} {kind}" for kind in ("certain", "likely", "undecided") if sure[kind])
-    lines = [f"{first} {float(resolution):.0%}.", f"Of {len(certificate.standings)} cells: {counts}."]
+    lines = [_completeness(certificate), f"Of {counted(len(certificate.standings), 'cell', 'cells')}: {counts}."]
     if floor:
         lines.append(f"Above the floor: {floor}.")
     if certificate.short:
-        trials = ", ".join(map(str, certificate.short))
-        lines.append(
-            f"Scored on too few examples to decide this floor: trials {trials}; a study with it goes on there."
-        )
+        trials = f"{'trial' if len(certificate.short) == 1 else 'trials'} {', '.join(map(str, certificate.short))}"
+        lines.append(f"Scored on too few examples to decide this floor: {trials}; a study with it goes on there.")
     if certificate.hasty:
-        trials = ", ".join(map(str, certificate.hasty))
-        lines.append(f"Timed briefly, since others were ahead that are not here: trials {trials}.")
+        trials = f"{'trial' if len(certificate.hasty) == 1 else 'trials'} {', '.join(map(str, certificate.hasty))}"
+        lines.append(f"Timed briefly, since others were ahead that are not here: {trials}.")
     return lines
+
+
+def _completeness(certificate: Certificate) -> str:
+    """What the search can still change; an empty front, or that of the baseline alone, is none to improve."""
+    by_more = f"by more than {float(f'{certificate.resolution:.2g}'):.0%}"
+    if not certificate.members:
+        so_far, does = "nothing that was measured keeps the floor", "keeps it"
+    elif certificate.only_baseline:
+        so_far, does = "nothing that was measured improves on the baseline above the floor", f"does {by_more}"
+    else:
+        so_far, does = "", f"improves the front {by_more}"
+    left = sum(standing.status in (OPEN, UNDECIDED) for standing in certificate.standings)
+    so_far = f"{so_far}; " if so_far else ""
+    if certificate.complete:
+        if certificate.open <= 0:
+            return (
+                f"Complete: {so_far}no cell is left that may change that."
+                if so_far
+                else ("Complete: no cell is left that may improve the front.")
+            )
+        chance = f"{certificate.open:.1%}" if certificate.open >= 1e-3 else "0.1%"
+        return f"Complete: {so_far}at most {chance} chance that an unmeasured cell {does}."
+    if not left:
+        return f"Not complete: {so_far}{certificate.open:.1%} chance is left that some cell {does}."
+    minutes = max(1, round(certificate.seconds / 60))
+    cells = counted(left, "cell is", "cells are")
+    return f"Not complete: {so_far}{cells} open, about {minutes} min to close; perhaps one {does}."
 
 
 def counted(count: int, one: str, more: str) -> str:

@@ -11,10 +11,12 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from objectives.measuring.gains import noted, ratio_of, regained
 from objectives.metrics import is_of_time
 from objectives.types import Measurement
 from search.errors import Unmeasured
 from search.front import ParetoFront, baseline_of, minimised
+from search.gained import judged_anew
 from search.records import TrialRecord
 from search.scale import Scale, on_one_scale, scale_of
 
@@ -167,13 +169,12 @@ def _retimed(record: TrialRecord, later: Retimed, baseline: TrialRecord) -> Tria
         merged = {**record.metrics, **{name: value for name, value in timed.items() if not name.startswith("speedup")}}
         return replace(record, metrics={**merged, "speedup.trial": before}, notes=_later_notes(record, later))
     timed |= {"speedup.trial": before, "throughput": baseline.metrics["throughput"] * now}
-    if "compression_speedup" in record.metrics:
-        timed["compression_speedup"] = record.metrics["compression_speedup"] * now / before
-    if "compression_speedup.error" in record.metrics and "speedup.error" in timed:
-        change = timed["speedup.error"] - record.metrics["speedup.error"]
-        timed["compression_speedup.error"] = record.metrics["compression_speedup.error"] + change
+    speedup = ratio_of(later.metrics, "speedup")
+    assert speedup is not None
+    timed |= {name: value for name, value in noted("speedup", speedup).items() if name in record.metrics}
+    timed |= regained(record.metrics, speedup)
     merged = {**record.metrics, **timed, **_shares(record.metrics, timed)}
-    facts = {**_judged(record.facts, merged), **later.facts} if record.facts else record.facts
+    facts = {**judged_anew(record.facts, merged), **later.facts} if record.facts else record.facts
     return replace(record, metrics=merged, facts=facts, notes=_later_notes(record, later))
 
 
@@ -188,28 +189,6 @@ def _shares(before: Mapping[str, float], now: Mapping[str, float]) -> dict[str, 
         phases["roofline.encode"] = "latency.p50"
     pairs = ((share, name) for share, name in phases.items() if share in before and name in now)
     return {share: before[share] * before[name] / now[name] for share, name in pairs}
-
-
-def _judged(facts: Mapping[str, str], metrics: Mapping[str, float]) -> dict[str, str]:
-    """The ledger's verdict on speed, by what the later timing says."""
-    gained = [word for word in facts.get("realised_gain", "").split(", ") if word not in ("", "none")]
-    speed = metrics.get("compression_speedup", 0.0)
-    error = metrics.get("compression_speedup.error", metrics.get("speedup.error", 0.0))
-    faster = speed * (1 - error) > 1
-    if not facts.get("realised_gain"):
-        return dict(facts)
-    gained = [*(["speed"] if faster else []), *(word for word in gained if word != "speed")]
-    given = [why for why in facts.get("no_realised_gain", "").split("; ") if why]
-    reasons = [why for why in given if "faster" not in why]
-    if not faster:
-        told = next((why.partition(": ")[2] for why in given if "faster" in why), "") or "its kernels take as long"
-        if speed > 1:
-            told = f"within the noise of {error:.1%}"
-        elif told.startswith("within"):
-            told = "its kernels take as long"
-        reasons.insert(0, f"no faster than dense ({speed:.2f}x): {told}")
-    found = {**facts, "realised_gain": ", ".join(gained) or "none", "no_realised_gain": "; ".join(reasons)}
-    return {name: text for name, text in found.items() if text}
 
 
 def _why(number: int, records: Sequence[TrialRecord], front: ParetoFront) -> str:

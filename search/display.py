@@ -7,11 +7,12 @@ from collections.abc import Mapping, Sequence
 from rich.table import Table
 from rich.text import Text
 
+from objectives.metrics import METRICS
 from search.formatting import Column, Row, columns, failures, rows_of
 from search.front import ParetoFront, frame, searched_columns
 from search.records import TrialRecord, Value
 
-_WIDE = ("latency_p50", "weight_bytes", "ttft", "tpot")
+_WIDE = ("latency_p50", "weight_bytes", "ttft", "tpot", "perplexity")
 
 
 def front_table(
@@ -46,7 +47,7 @@ def front_table(
 
 
 def _fits(column: Column, front: ParetoFront) -> bool:
-    return column.key not in _WIDE or column.key.replace("_p", ".p") in front.objectives
+    return column.key not in _WIDE or column.key in {METRICS[name].column for name in front.objectives}
 
 
 def _add(table: Table, shown: Sequence[Column], row: Row, mark: str, style: str) -> None:

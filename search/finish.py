@@ -7,19 +7,21 @@ from pathlib import Path
 
 from rich.text import Text
 
+from search import sentences
 from search.advice import advice
 from search.certificate import Certificate, certify
 from search.config import StudyConfig
 from search.confirmation import Confirmation
 from search.display import front_table
 from search.errors import NothingFeasible
-from search.formatting import confirmation, rows_of, verdict
+from search.formatting import confirmation, rate_of, rows_of
 from search.front import ParetoFront, frame, searched_columns
 from search.frontier.grid import Grid
+from search.headline import headline_of, numbers
 from search.hint import hint_from
 from search.naming import bounded
 from search.plain_text import inert, inert_tree
-from search.records import TrialRecord
+from search.records import TrialRecord, Value
 from search.report import StudyInfo, write_report
 from search.samplers.frontier import FrontierSampler
 from search.study import StudyResult
@@ -38,7 +40,7 @@ def finish(result: StudyResult) -> int:
         **tags(info, front, result.machine),
         "mlflow.note.content": (folder / "report.md").read_text(encoding="utf-8"),
     }
-    line = result.mirror.close(result.records, summary(result.records, front), noted, files)
+    line = result.mirror.close(result.records, summary(info, result.records, front), noted, files)
     show(info, result.records, front, folder, line)
     if result.interrupted is not None:
         print(f"paretune: {result.interrupted}; the same command resumes", file=err())
@@ -82,24 +84,37 @@ def study_info(
         hardware=machine,
         dropped=confirmation.dropped,
         unconfirmed=confirmation.failed,
-        rate="tokens/s" if config.model.head == "causal_lm" else "samples/s",
+        rate=rate_of(config.model.head),
         certificate=_certificate(config, records, front, losses),
         advice=advice(records, front, config.floor),
-        headline=_headline(config, records),
+        search_cost=_search_cost(config, records),
+        gains=headline_of(records, front, config.space.fixed()),
     )
 
 
-def _headline(config: StudyConfig, records: tuple[TrialRecord, ...]) -> dict[str, str]:
-    """What the search cost, and what it was spared."""
-    timed = {tuple(record.params.items()) for record in records if "timing_seconds" in record.metrics}
+def _search_cost(config: StudyConfig, records: tuple[TrialRecord, ...]) -> dict[str, str]:
+    """What the search took, and what it was spared."""
+    own = [record for record in records if record.cached_from is None]
+    inside = [record for record in own if record.params in config.space]  # the baseline may lie outside
+    timed = {tuple(record.params.items()) for record in inside if "timing_seconds" in record.metrics}
     found = {"cells timed": f"{len(timed)} of {len(config.space)}"}
-    shares = [record.metrics["examples"] for record in records if "examples" in record.metrics]
-    if shares and min(shares) < max(shares):
-        found["examples scored"] = f"{sum(shares) / len(shares) / max(shares):.0%} a recipe"
-    spared = sum(record.metrics.get("saved_seconds", 0.0) for record in records if record.cached_from is None)
+    share = _scored_share(inside, max((record.metrics.get("examples", 0.0) for record in records), default=0.0))
+    if share is not None and share < 1:
+        found["examples scored"] = f"{share:.0%} a recipe"
+    spared = sum(record.metrics.get("saved_seconds", 0.0) for record in own)
     if spared >= 1:
         found["spared by the cache"] = f"{spared / 60:.1f} min" if spared >= 60 else f"{spared:.0f} s"
     return found
+
+
+def _scored_share(records: Sequence[TrialRecord], whole: float) -> float | None:
+    """Of the ``whole`` number of examples, how many were scored per recipe; None where none was."""
+    scored: dict[frozenset[tuple[str, Value]], float] = {}
+    for record in records:
+        recipe = frozenset((path, value) for path, value in record.params.items() if not path.startswith("workload."))
+        if "examples" in record.metrics:
+            scored[recipe] = max(scored.get(recipe, 0.0), record.metrics["examples"])
+    return sum(scored.values()) / len(scored) / whole if scored else None
 
 
 def _certificate(
@@ -114,7 +129,7 @@ def _certificate(
     return certify(grid, records, front)
 
 
-def summary(records: tuple[TrialRecord, ...], front: ParetoFront) -> dict[str, float]:
+def summary(info: StudyInfo, records: tuple[TrialRecord, ...], front: ParetoFront) -> dict[str, float]:
     """Metrics of the study's parent run."""
     by_number = {record.number: record for record in records}
     found = {
@@ -127,6 +142,8 @@ def summary(records: tuple[TrialRecord, ...], front: ParetoFront) -> dict[str, f
         "hypervolume": front.hypervolume,
         "accuracy_floor": front.floor,
     }
+    if info.gains is not None:
+        found |= numbers(info.gains)
     if front.recommended is not None:
         best = by_number[front.recommended].metrics
         found |= {f"recommended.{name}": best[name] for name in sorted(best)}
@@ -139,6 +156,7 @@ def tags(info: StudyInfo, front: ParetoFront, machine: Mapping[str, str]) -> dic
     found |= {"stop_reason": info.stop_reason, "model": info.model, "task": info.task}
     found["front"] = ",".join(map(str, front.front))
     found["recommended"] = "" if front.recommended is None else str(front.recommended)
+    found["speed_gain"] = "" if info.gains is None or info.gains.speed is None else str(info.gains.speed)
     found["dropped"] = ",".join(map(str, info.dropped))
     return found
 
@@ -150,9 +168,12 @@ def show(info: StudyInfo, records: tuple[TrialRecord, ...], front: ParetoFront, 
     if front.front:
         out.print(front_table(records, front, info.fixed, rate=info.rate, title=info.name))
     rows = rows_of(frame(records, front, info.fixed))
-    searched = tuple(searched_columns(records).values())
-    out.print(Text(verdict(rows, front, searched, info.rate), style="bold"))
     for text in (*confirmation(info, rows), *(f"- trial {number}: {why}" for number, why in info.dropped.items())):
+        out.print(Text(text))
+    out.print()
+    first, *more = sentences.result(info, rows, front, tuple(searched_columns(records).values()))
+    out.print(Text(first, style="bold"))
+    for text in more:
         out.print(Text(text))
     out.print(Text(inert(f"report: {folder / 'report.html'}")), soft_wrap=True)
     if line:

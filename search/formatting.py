@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from objectives.metrics import METRICS
-from search.certificate import told
+from search.certificate import counted, told
 from search.front import ParetoFront
 from search.price import offers
 from search.records import TrialRecord
@@ -20,6 +20,7 @@ from search.records import TrialRecord
 if TYPE_CHECKING:
     import pandas as pd
 
+    from objectives.types import Head
     from search.report import StudyInfo
 
 Row = Mapping[str, Any]
@@ -35,12 +36,14 @@ _HEADINGS = {
     "perplexity": "Perplexity",
     "speedup": "Speed",
     "memory_ratio": "Memory",
+    "compression_speedup": "Compression",
 }
+_VERSUS = {"compression_speedup": "vs dense"}
 _STEPS = {
     "B": ((2.0**30, "GiB"), (2.0**20, "MiB"), (2.0**10, "KiB"), (1.0, "B")),
     "s": ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs")),
 }
-_DECIMALS = {"accuracy": 4, "accuracy_stderr": 4, "speedup": 2, "memory_ratio": 2}
+_DECIMALS = {"accuracy": 4, "accuracy_stderr": 4, "speedup": 2, "memory_ratio": 2, "compression_speedup": 2}
 
 
 @dataclass(frozen=True)
@@ -69,7 +72,7 @@ class Column:
     @property
     def unit(self) -> str:
         """What stands under the heading; a ratio carries its sign in the cell."""
-        return "vs baseline" if self.scale.unit == "×" else self.scale.unit
+        return _VERSUS.get(self.key, "vs baseline") if self.scale.unit == "×" else self.scale.unit
 
     @property
     def title(self) -> str:
@@ -99,14 +102,21 @@ def number(value: float, digits: int = 3) -> str:
     return f"{value:,.{max(0, digits - 1 - size)}f}"
 
 
+def rate_of(head: Head) -> str:
+    """The unit of throughput: encoders read samples, everything that writes yields tokens."""
+    return "samples/s" if head == "encoder" else "tokens/s"
+
+
 def percent(fraction: float) -> str:
-    """``0.2`` -> ``20 %``."""
-    return f"{round(100 * fraction, 1):g} %"
+    """``0.2`` -> ``20 %``, ``0.9995`` -> ``99.95 %``: four digits, so that nothing becomes all or nothing."""
+    return f"{100 * fraction:.4g} %"
 
 
 def ratio(value: float) -> str:
-    """``2.1`` -> ``2.1×``; two digits after the point below one, where a hundredth matters."""
-    return f"{value:.1f}×" if value >= 1.05 else f"{value:.2f}×"
+    """``2.1`` -> ``2.10×``, ``12.34`` -> ``12.3×``, ``0.00421`` -> ``0.00421×``: never rounded to nothing."""
+    if value >= 9.995:
+        return f"{value:,.1f}×"
+    return f"{value:.2f}×" if value >= 0.0995 or value == 0 else f"{number(value)}×"
 
 
 def score(value: float) -> str:
@@ -122,7 +132,7 @@ def scale_of(name: str, largest: float, rate: str) -> Scale:
         return Scale(*next(fitting, _STEPS[unit][-1]))
     if name in ("pruning_ratio", "sparsity"):
         return Scale(0.01, "%")
-    if name in ("speedup", "memory_ratio"):
+    if name in ("speedup", "memory_ratio", "compression_speedup"):
         return Scale(1.0, "×")
     return Scale(1.0, rate if unit == "1/s" else unit)
 
@@ -157,15 +167,21 @@ def columns(rows: Sequence[Row], objectives: Sequence[str], searched: Sequence[s
         key = METRICS[name].column
         values = [abs(row[key]) for row in rows if row.get(key) is not None]
         if values:
-            error = "speedup_error" if name == "speedup" else ""
+            error = f"{key}_error" if name.endswith("speedup") else ""
             metrics.append(Column(key, heading(name), scale_of(name, max(values), rate), _DECIMALS.get(name), error))
-    last = ("accuracy", "perplexity", "speedup", "memory_ratio")
+    last = ("accuracy", "perplexity", "speedup", "memory_ratio", "compression_speedup")
     return settings + sorted(metrics, key=lambda column: column.key in last)
 
 
 def label(row: Row, searched: Sequence[str] = ()) -> str:
     """A candidate in a few words: ``20 % · 8 bit · b8``."""
     return " · ".join(_settings(row, searched, "{}", "b{}"))
+
+
+def in_words(row: Row, searched: Sequence[str] = ()) -> str:
+    """A candidate in a sentence: ``20 % pruned, 8 bit, batch 8``."""
+    words = _settings(row, searched, "{} pruned", "batch {}")
+    return ", ".join("unpruned" if word == f"{percent(0)} pruned" else word for word in words)
 
 
 def _settings(row: Row, searched: Sequence[str], pruned: str, batch: str) -> list[str]:
@@ -193,17 +209,16 @@ def confirmation(study: StudyInfo, rows: Sequence[Row]) -> list[str]:
 def _confirmed(study: StudyInfo, rows: Sequence[Row]) -> list[str]:
     members = [row for row in rows if row["on_front"] and not row["is_baseline"]]
     count = sum(bool(row["confirmed"]) for row in members)
-    found = [f"Not all was timed again: {study.unconfirmed}."] if study.unconfirmed else []
-    busy = sum(bool(row.get("contended")) for row in members)
+    found = [f"Not all was timed again: {study.unconfirmed}."] if study.unconfirmed and members else []
+    busy, of = sum(bool(row.get("contended")) for row in members), counted(len(members), "member", "members")
     if busy:
-        found.append(
-            f"{busy} of the front's {len(members)} members were timed on a busy machine: take their speed with care."
-        )
+        were = "was" if busy == 1 else "were"
+        found.append(f"{busy} of the front's {of} {were} timed on a busy machine: take the speed with care.")
     if not count:
         unsure = members and any(row.get("speedup_error") for row in members)
         return [*found, "Not confirmed: speeds are those of single trials."] if unsure else found
     left = f"; {len(study.dropped)} no longer belonged and left it:" if study.dropped else "."
-    return [*found, f"Confirmed: {count} of the front's {len(members)} members, timed again in shared rounds{left}"]
+    return [*found, f"Confirmed: {count} of the front's {of}, timed again in shared rounds{left}"]
 
 
 _LEDGER = (
@@ -222,7 +237,7 @@ def ledger(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
     body = [
         [
             f"{row['trial']}: {label(row)}",
-            *("–" if row.get(key) is None else f"{row[key]:.2f}×" for _, key in _LEDGER),
+            *("–" if row.get(key) is None else _with_interval(row, key) for _, key in _LEDGER),
             *("–" if row.get(key) is None else f"{row[key]:.0%}" for _, key in limits),
             row.get("no_realised_gain") or "–",
         ]
@@ -230,6 +245,15 @@ def ledger(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
         if row.get("realised_gain")
     ]
     return ["Trial", *(name for name, _ in (*_LEDGER, *limits)), "Not gained"], body
+
+
+def _with_interval(row: Row, key: str) -> str:
+    low, high = row.get(f"{key}_low"), row.get(f"{key}_high")
+    return (
+        ratio(row[key])
+        if low is None or high is None or low == high
+        else (f"{ratio(row[key])} ({ratio(low)} to {ratio(high)})")
+    )
 
 
 def price(
@@ -250,40 +274,3 @@ def price(
         for offer in found
     ]
     return ["Accuracy", "of the baseline's", heading(name), "times as good", "Trial"], body if len(body) > 1 else []
-
-
-def verdict(rows: Sequence[Row], front: ParetoFront, searched: Sequence[str], rate: str) -> str:
-    """The result in one sentence."""
-    by_number = {row["trial"]: row for row in rows}
-    if front.recommended is not None:
-        row = by_number[front.recommended]
-        name = "the baseline as it is, " if row["is_baseline"] else ""
-        words = ", ".join(_settings(row, searched, "{} pruned", "batch {}"))
-        gains = _gains(row, next((r for r in rows if r["is_baseline"]), None), front.objectives, rate)
-        return f"Recommended: {name}{words}: {gains}, accuracy {score(row['accuracy'])} ≥ floor {score(front.floor)}."
-    if front.front:
-        return f"{len(front.front)} candidates are on the front; without a finite trade-off none is recommended."
-    if front.nearest_miss is not None and front.gap is not None:
-        row = by_number[front.nearest_miss]
-        return (
-            f"Nothing reaches the accuracy floor of {score(front.floor)}. The nearest miss is "
-            f"trial {row['trial']} ({label(row, searched)}) with accuracy {score(row['accuracy'])}, "
-            f"{score(front.gap)} below it."
-        )
-    reasons = ", ".join(f"{reason} {count}×" for reason, count in failures(rows).items())
-    return f"Nothing could be measured in full{f': {reasons}' if reasons else ''}."
-
-
-def _gains(row: Row, baseline: Row | None, objectives: Sequence[str], rate: str) -> str:
-    parts = []
-    for name in objectives:
-        value, key = row[METRICS[name].column], METRICS[name].column
-        start = baseline.get(key) if baseline else None
-        if name in ("speedup", "throughput") and row.get("speedup") is not None:
-            parts.append(f"{ratio(row['speedup'])} the speed")
-        elif name in ("memory_ratio", "peak_memory") and row.get("memory_ratio") is not None:
-            parts.append(f"{ratio(row['memory_ratio'])} the memory")
-        elif name != "accuracy":
-            versus = f" ({ratio(value / start)} the baseline's)" if start else ""
-            parts.append(f"{heading(name).lower()} {show(name, value, rate)}{versus}")
-    return " at ".join(parts[:2]) + "".join(f", {part}" for part in parts[2:])

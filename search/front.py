@@ -9,16 +9,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from objectives.measuring.gains import Speed
 from objectives.metrics import METRICS
 from search.feasible import is_feasible
+from search.gained import not_realised, realised, speed_gain
 from search.pareto import Floats, hypervolume, knee, non_dominated
 from search.records import TrialRecord, Value
-from search.tradeoff import MissingMetricError, Tradeoff
+from search.tradeoff import MissingMetricError, Tradeoff, asks_for_memory
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -27,15 +29,19 @@ RATIO, BITS, BATCH = "pruning.ratio", "quantization.bits", "workload.batch_size"
 _MAIN = (RATIO, BITS, BATCH)
 _MEASURED = ("throughput", "latency.p50", "latency.p95", "ttft", "tpot", "peak_memory", "weight_bytes")
 _FIRST = ("trial", "state", "reason", "pruning_ratio", "bits", "batch_size")
-_FACTS = ("realised_gain", "no_realised_gain", "stopped", "reference", "clock")
-_LAST = ("is_baseline", "cached_from", "confirmed", "seconds", "started", *_FACTS, "message", "notes")
+_FACTS = ("speed_gain", "memory_gain", "stopped", "reference", "clock")
+_GAINS = ("realised_gain", "no_realised_gain")
+_LAST = ("is_baseline", "cached_from", "confirmed", "seconds", "started", *_FACTS, *_GAINS, "message", "notes")
 
 
 @dataclass(frozen=True)
 class ParetoFront:
     """The front of the feasible trials above one accuracy floor; numbers are trial numbers.
 
-    ``front`` is sorted by the first objective, best first. ``recommended``: lowest trade-off on the front.
+    ``front`` is sorted by the first objective, best first. ``recommended``: lowest trade-off on the front, of members
+    that are not slower than the dense model at their batch size where there are any, unless memory is asked for
+    (``asks_for_memory``, see :func:`search.tradeoff.asks_for_memory`); ``passed_over``: slower members of a lower one.
+    ``speeds``: how every trial compares with the dense model at its batch size, where that was measured.
     ``hypervolume``: volume that the front dominates, in objectives divided by the baseline's.
     ``nearest_miss``: the most accurate trial below the floor, by ``gap``, when nothing is feasible.
     ``tradeoffs``: the trade-off of every measured trial, so that another floor can be cut from a report.
@@ -51,6 +57,18 @@ class ParetoFront:
     nearest_miss: int | None
     gap: float | None
     tradeoffs: Mapping[int, float]
+    speeds: Mapping[int, Speed] = field(default_factory=dict)
+    passed_over: tuple[int, ...] = ()
+    asks_for_memory: bool = False
+
+
+@dataclass(frozen=True)
+class Step:
+    """The front at all floors up to ``floor`` (inclusive) and above the step before."""
+
+    floor: float
+    front: tuple[int, ...]
+    recommended: int | None
 
 
 def cut(records: Sequence[TrialRecord], objectives: Sequence[str], floor: float, tradeoff: Tradeoff) -> ParetoFront:
@@ -65,7 +83,10 @@ def cut(records: Sequence[TrialRecord], objectives: Sequence[str], floor: float,
     members = _members(feasible, objectives)
     baseline = baseline_of(measured)
     scores = _scores(measured, tradeoff, baseline)
-    finite = [record.number for record in members if math.isfinite(scores.get(record.number, math.inf))]
+    speeds = {record.number: speed for record in measured if (speed := speed_gain(record)) is not None}
+    for_memory = asks_for_memory(tradeoff, objectives)
+    ranked = _ranked([record.number for record in members], scores)
+    recommended = _choose(ranked, {} if for_memory else speeds)
     bend = knee(minimised(members, objectives))
     miss = _nearest_miss(records, floor) if not feasible else None
     return ParetoFront(
@@ -73,13 +94,45 @@ def cut(records: Sequence[TrialRecord], objectives: Sequence[str], floor: float,
         floor=floor,
         feasible=frozenset(record.number for record in feasible),
         front=tuple(record.number for record in members),
-        recommended=min(finite, key=lambda number: (scores[number], number), default=None),
+        recommended=recommended,
         knee=None if bend is None else members[bend].number,
         hypervolume=_relative_hypervolume(members, measured, objectives, baseline),
         nearest_miss=None if miss is None else miss.number,
         gap=None if miss is None else floor - miss.metrics["accuracy"],
         tradeoffs=scores,
+        speeds=speeds,
+        passed_over=() if recommended is None else tuple(ranked[: ranked.index(recommended)]),
+        asks_for_memory=for_memory,
     )
+
+
+def by_floor(records: Sequence[TrialRecord], front: ParetoFront) -> list[Step]:
+    """Return what :func:`cut` finds at any floor, lowest first, every trial taken by its accuracy.
+
+    Above the last step no trial is left. A floor that passes no member leaves the front as it is, so the steps end at
+    the accuracies of members.
+    """
+    pool = [record for record in records if _complete(record, front.objectives) and record.cached_from is None]
+    found = []
+    while pool:
+        members = _members(pool, front.objectives)
+        numbers = tuple(record.number for record in members)
+        chosen = _choose(_ranked(numbers, front.tradeoffs), {} if front.asks_for_memory else front.speeds)
+        found.append(Step(min(record.metrics["accuracy"] for record in members), numbers, chosen))
+        pool = [record for record in pool if record.metrics["accuracy"] > found[-1].floor]
+    return found
+
+
+def _ranked(numbers: Sequence[int], scores: Mapping[int, float]) -> list[int]:
+    """Those with a finite trade-off, best first."""
+    finite = [number for number in numbers if math.isfinite(scores.get(number, math.inf))]
+    return sorted(finite, key=lambda number: (scores[number], number))
+
+
+def _choose(ranked: Sequence[int], speeds: Mapping[int, Speed]) -> int | None:
+    """The first that is not slower than the dense model at its batch size; the first of all where every one is."""
+    kept = (number for number in ranked if speeds.get(number) is not Speed.SLOWER)
+    return next(kept, next(iter(ranked), None))
 
 
 def baseline_of(records: Sequence[TrialRecord]) -> TrialRecord | None:
@@ -215,6 +268,8 @@ def _row(
         "cached_from": record.cached_from,
         "confirmed": record.confirmed,
         **{name: record.facts.get(name) for name in _FACTS},
+        "realised_gain": realised(record.facts),
+        "no_realised_gain": not_realised(record.facts, record.metrics) or None,
         "seconds": record.seconds,
         "started": record.started,
         "message": record.message,

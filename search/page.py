@@ -16,6 +16,7 @@ from functools import cache
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
+from objectives.measuring.gains import Speed
 from objectives.metrics import METRICS
 from search.formatting import (
     Column,
@@ -30,9 +31,10 @@ from search.formatting import (
     ratio,
     scale_of,
     score,
-    verdict,
 )
-from search.front import ParetoFront
+from search.front import ParetoFront, Step
+from search.headline import Headline
+from search.sentences import gain_text, result
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -47,10 +49,11 @@ def render(
     rows: Sequence[Row],
     front: ParetoFront,
     searched: Sequence[str],
+    steps: Sequence[Step] = (),
     price: tuple[Sequence[str], Sequence[Sequence[str]]] = ((), ()),
 ) -> str:
-    """The page; ``rows`` are those of ``front.frame``, ``searched`` its columns of further variables, ``price`` the
-    headings and cells of :func:`search.formatting.price`.
+    """The page; ``rows`` are those of ``front.frame``, ``searched`` its columns of further variables, ``steps`` what
+    :func:`search.front.by_floor` finds, ``price`` the headings and cells of :func:`search.formatting.price`.
     """
     shown = columns(rows, front.objectives, searched, study.rate)
     script = (_TEMPLATES / "report.js").read_text(encoding="utf-8")
@@ -60,7 +63,7 @@ def render(
         .render(
             study=study,
             front=front,
-            verdict=verdict(rows, front, searched, study.rate),
+            verdict=result(study, rows, front, searched),
             tiles=_tiles(study, rows, front),
             headings=[("Trial", ""), ("Status", ""), *((c.heading, c.unit) for c in shown), ("Remark", "")],
             rows=[_table_row(row, shown) for row in rows],
@@ -72,7 +75,7 @@ def render(
             floor=score(front.floor),
             rule=floor_rule(study),
             settings=json.dumps(plain(study.settings), indent=2, ensure_ascii=False),
-            data=embedded(_drawing(study, rows, front, searched)),
+            data=embedded({**_drawing(study, rows, front, searched), **_cuts(rows, front, steps)}),
             style=(_TEMPLATES / "report.css").read_text(encoding="utf-8"),
             script=script,
             script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
@@ -126,16 +129,40 @@ def _compared(rows: Sequence[Row], front: ParetoFront) -> list[Row]:
 
 def _tiles(study: StudyInfo, rows: Sequence[Row], front: ParetoFront) -> list[tuple[str, str, str]]:
     """Facts under the headline: name, value, remark."""
-    best = next((row for row in rows if row["recommended"]), None)
-    tiles = []
-    if best and best["speedup"] is not None:
-        tiles.append(("speed", ratio(best["speedup"]), "of the baseline's"))
-    if best and best["memory_ratio"] is not None:
-        tiles.append(("peak memory", ratio(best["memory_ratio"]), "of the baseline's"))
-    if best:
-        tiles.append(("accuracy", score(best["accuracy"]), f"floor {score(front.floor)}, {floor_rule(study)}"))
+    tiles = [*_gain_tiles(study.gains), *_accuracy_tile(study, rows, front)]
     tiles.append(("Pareto front", str(len(front.front)), f"of {len(front.feasible)} feasible, {len(rows)} trials"))
-    return tiles + [(name, value, "") for name, value in study.headline.items()]
+    return tiles + [(name, value, "") for name, value in study.search_cost.items()]
+
+
+def _gain_tiles(found: Headline | None) -> list[tuple[str, str, str]]:
+    if found is None or found.is_baseline:
+        return []
+    at = "the dense model" + ("" if found.batch_size is None else f" at batch {found.batch_size}")
+    like = found.is_like_the_baseline
+    tiles = [
+        ("compression", found.compression, f"the speed of {at}"),
+        ("runtime", found.runtime, "the speed of torch"),
+        ("batch size", None if like else found.batching, f"{found.batch_size} instead of {found.baseline_batch_size}"),
+        ("together", None if like else found.together, "the speed of the baseline"),
+    ]
+    shown = [(name, gain_text(gain), remark) for name, gain, remark in tiles if gain is not None]
+    return shown + ([] if found.memory is None else [("peak memory", ratio(found.memory), "of the baseline's")])
+
+
+def _accuracy_tile(study: StudyInfo, rows: Sequence[Row], front: ParetoFront) -> list[tuple[str, str, str]]:
+    best = next((row for row in rows if row["recommended"]), None)
+    floor = f"floor {score(front.floor)}, {floor_rule(study)}"
+    return [] if best is None else [("accuracy", score(best["accuracy"]), floor)]
+
+
+def _cuts(rows: Sequence[Row], front: ParetoFront, steps: Sequence[Step]) -> dict[str, Any]:
+    """The front at the study's own floor, and at any other: the page looks up what the command line finds."""
+    by_number = {row["trial"]: row for row in rows}
+    own = [number for number in sorted(front.feasible) if by_number[number]["cached_from"] is None]
+    return {
+        "own": {"feasible": own, "count": len(front.feasible), "front": front.front, "best": front.recommended},
+        "steps": [{"floor": step.floor, "front": step.front, "best": step.recommended} for step in steps],
+    }
 
 
 def _table_row(row: Row, shown: Sequence[Column]) -> dict[str, Any]:
@@ -179,7 +206,7 @@ def _drawing(study: StudyInfo, rows: Sequence[Row], front: ParetoFront, searched
                 "label": label(row, searched),
                 "values": [row[key] for key in keys],
                 "accuracy": row["accuracy"],
-                "tradeoff": front.tradeoffs.get(row["trial"]),
+                "slower": front.speeds.get(row["trial"]) is Speed.SLOWER,
                 "baseline": row["is_baseline"],
                 "details": [[column.title, column.cell(row)] for column in shown if row[column.key] is not None],
             }

@@ -16,12 +16,14 @@ from typing import TYPE_CHECKING, Any
 
 from search.certificate import Certificate
 from search.figure import draw
-from search.formatting import Row, columns, confirmation, failures, ledger, price, rows_of, score, verdict
-from search.front import ParetoFront, frame, searched_columns
+from search.formatting import Row, columns, confirmation, failures, ledger, price, rows_of, score
+from search.front import ParetoFront, by_floor, frame, searched_columns
+from search.headline import Headline
 from search.page import floor_rule, plain, render
 from search.plain_text import inert_json, inert_tree
 from search.price import offers
 from search.records import TrialRecord, Value
+from search.sentences import result
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -34,10 +36,10 @@ class StudyInfo:
     ``floor``: absolute accuracy floor; ``epsilon`` and ``relative`` say how it was asked for. ``baseline``:
     its trial number. ``n_trials``: trials asked for. ``space``: values searched, by dotted path; ``fixed``:
     values not searched. ``settings``: the whole config, for the details. ``hardware``: name -> text.
-    ``headline``: further facts under the headline, such as ``{"search cost": "18 % of the grid"}``.
+    ``search_cost``: what the search took and was spared, such as ``{"cells timed": "12 of 18"}``.
     ``dropped``: trials that left the front when it was confirmed, and why; ``unconfirmed``: why it could not be.
     ``rate``: the unit of throughput, ``tokens/s`` or ``samples/s``. ``certificate``: how sure the front is, if known.
-    ``advice``: what to do where nothing keeps the floor.
+    ``advice``: what to do where nothing keeps the floor. ``gains``: what the recommended candidate gains by what.
     """
 
     name: str
@@ -56,12 +58,13 @@ class StudyInfo:
     fixed: Mapping[str, Value] = field(default_factory=dict)
     settings: Mapping[str, object] = field(default_factory=dict)
     hardware: Mapping[str, str] = field(default_factory=dict)
-    headline: Mapping[str, str] = field(default_factory=dict)
+    search_cost: Mapping[str, str] = field(default_factory=dict)
     dropped: Mapping[int, str] = field(default_factory=dict)
     unconfirmed: str = ""
     rate: str = "tokens/s"
     certificate: Certificate | None = None
     advice: tuple[str, ...] = ()
+    gains: Headline | None = None
 
 
 def write_report(folder: Path, study: StudyInfo, records: Sequence[TrialRecord], front: ParetoFront) -> list[Path]:
@@ -79,7 +82,9 @@ def write_report(folder: Path, study: StudyInfo, records: Sequence[TrialRecord],
         "trials.csv": lambda: csv(table),
         "pareto.json": lambda: to_json(given, measured, front),
         "report.md": lambda: markdown(study, rows, front, searched) + _price(rows, records, front, study.rate),
-        "report.html": lambda: render(study, rows, front, searched, price(rows, records, front, study.rate)),
+        "report.html": lambda: render(
+            study, rows, front, searched, by_floor(records, front), price(rows, records, front, study.rate)
+        ),
         "front.png": lambda: draw(rows, front, searched, study.title, study.rate),
     }
     bought = pd.DataFrame([asdict(offer) for name in front.objectives for offer in offers(records, name)])
@@ -102,12 +107,16 @@ def to_json(study: StudyInfo, records: Sequence[TrialRecord], front: ParetoFront
     """The result for programs: base units, strict JSON."""
     by_number = {record.number: record for record in records}
     sure = study.certificate
+    study_facts = asdict(replace(study, certificate=None, gains=None))
+    del study_facts["gains"]
     found = {
-        "study": {**asdict(replace(study, certificate=None)), "certificate": None if sure is None else _summed(sure)},
+        "study": {**study_facts, "certificate": None if sure is None else _summed(sure)},
+        "headline": None if study.gains is None else asdict(study.gains),
         "objectives": front.objectives,
         "floor": front.floor,
         "front": [_point(by_number[number], front) for number in front.front],
         "recommended": front.recommended,
+        "passed_over": front.passed_over,
         "knee": front.knee,
         "hypervolume": front.hypervolume,
         "feasible": sorted(front.feasible),
@@ -125,7 +134,7 @@ def markdown(study: StudyInfo, rows: Sequence[Row], front: ParetoFront, searched
     baseline = next((row for row in rows if row["is_baseline"] and row["state"] == "complete"), None)
     body = [("baseline", baseline)] if baseline else []
     body += [("★" if n == front.recommended else "", by_number[n]) for n in front.front]
-    lines = [f"# {_cell(study.title)}", "", _cell(verdict(rows, front, searched, study.rate)), ""]
+    lines = [f"# {_cell(study.title)}", "", *_paragraphs(result(study, rows, front, searched)), ""]
     lines += [f"{_cell(study.model)}, {_cell(study.task)}, {_cell(study.device)}; {len(rows)} trials; "
               f"accuracy floor {score(front.floor)} ({floor_rule(study)}).", ""]  # fmt: skip
     lines += _line(["", "Trial", *(column.title for column in shown)])
@@ -139,6 +148,12 @@ def markdown(study: StudyInfo, rows: Sequence[Row], front: ParetoFront, searched
         lines += ["", "## Failed trials", "", *_line(["Reason", "Trials"]), "| :-- | --: |"]
         lines += [line for reason, count in failed.items() for line in _line([reason, str(count)])]
     return "\n".join(lines) + "\n"
+
+
+def _paragraphs(texts: Sequence[str]) -> list[str]:
+    """The first by itself, the others as a list."""
+    first, *more = texts
+    return [f"**{_cell(first)}**", *([""] if more else []), *(f"- {_cell(text)}" for text in more)]
 
 
 def _confirmed(study: StudyInfo, rows: Sequence[Row]) -> list[str]:

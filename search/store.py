@@ -32,6 +32,7 @@ from objectives.types import Reason
 from search.config import StudyConfig
 from search.confirmation import Confirmation, Retimed
 from search.errors import ConfigError, StudyConflict
+from search.gained import typed
 from search.naming import bounded
 from search.records import TrialRecord, Value
 from search.samplers.distinct import GRID, OUTSIDE
@@ -272,7 +273,10 @@ def _trial_id(study: Study, number: int) -> int:
 def saved_record(trial: FrozenTrial) -> TrialRecord | None:
     """The record attached to a trial, if it came that far."""
     stored = trial.user_attrs.get(RECORD)
-    return None if stored is None else TrialRecord(**{**stored, "notes": tuple(stored["notes"])})
+    if stored is None:
+        return None
+    facts = typed(stored.get("facts", {}), stored.get("metrics", {}))
+    return TrialRecord(**{**stored, "notes": tuple(stored["notes"]), "facts": facts})
 
 
 def records_of(study: Study) -> list[TrialRecord]:

@@ -10,14 +10,14 @@ from __future__ import annotations
 import ast
 import difflib
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
-from typing import Annotated, Protocol
+from typing import Annotated, Protocol, runtime_checkable
 
 from pydantic import ConfigDict, Field, field_validator
 from pydantic.dataclasses import dataclass
 
-from objectives.metrics import METRICS
+from objectives.metrics import METRICS, is_of_memory, is_of_time
 
 _STRICT = ConfigDict(extra="forbid")
 _LONGEST = 300
@@ -34,6 +34,26 @@ class Tradeoff(Protocol):
 
     def __call__(self, metrics: Mapping[str, float], baseline: Mapping[str, float]) -> float:
         """Return f, lower is better, +inf where it has no finite value; raises ``MissingMetricError``."""
+
+
+@runtime_checkable
+class Weighing(Protocol):
+    """A trade-off that says what it weighs more."""
+
+    @property
+    def asks_for_memory(self) -> bool:
+        """Whether memory counts for more than speed."""
+
+
+def asks_for_memory(tradeoff: Tradeoff, objectives: Sequence[str]) -> bool:
+    """Whether a candidate that is slower than the dense model may be recommended for its memory.
+
+    It may where no objective is a speed, where the weights of memory outweigh those of speed, and where the trade-off
+    is somebody's own words, which are followed as they are. By default both weigh the same: memory is not asked for.
+    """
+    if not any(map(is_of_time, objectives)):
+        return True
+    return tradeoff.asks_for_memory if isinstance(tradeoff, Weighing) else True
 
 
 def validate_names(names: Mapping[str, object]) -> None:
@@ -57,6 +77,11 @@ class WeightedLogRatio:
         validate_names(weights)
         return weights
 
+    @property
+    def asks_for_memory(self) -> bool:
+        """Whether the weights of memory outweigh those of speed."""
+        return _memory_outweighs(self.weights)
+
     def __call__(self, metrics: Mapping[str, float], baseline: Mapping[str, float]) -> float:
         """Return f; 0 is the baseline, negative is better."""
         return _or_infinity(sum(_weighted_log_ratios(self.weights, metrics, baseline)))
@@ -77,6 +102,11 @@ class Chebyshev:
     def _known(cls, weights: Weights) -> Weights:
         validate_names(weights)
         return weights
+
+    @property
+    def asks_for_memory(self) -> bool:
+        """Whether the weights of memory outweigh those of speed."""
+        return _memory_outweighs(self.weights)
 
     def __call__(self, metrics: Mapping[str, float], baseline: Mapping[str, float]) -> float:
         """Return f; 0 is the baseline, negative is better on every side."""
@@ -111,6 +141,11 @@ class Expression:
             return _or_infinity(_compute(tree, scope))
         except (ArithmeticError, ValueError):
             return math.inf
+
+
+def _memory_outweighs(weights: Mapping[str, float]) -> bool:
+    of_memory = sum(weight for name, weight in weights.items() if is_of_memory(name))
+    return of_memory > sum(weight for name, weight in weights.items() if is_of_time(name))
 
 
 def _weighted_log_ratios(

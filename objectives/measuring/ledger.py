@@ -12,6 +12,7 @@ from torch import nn
 
 from objectives.blocks import Block
 from objectives.measuring.footprint import Footprint
+from objectives.measuring.gains import SMALLER, Size, Speed, size_of, speed_of
 from objectives.measuring.roofline import Peaks, limit
 from objectives.models import LoadedModel
 from objectives.packing.bf16 import Bf16Linear
@@ -19,28 +20,8 @@ from objectives.types import Runner, Workload
 
 LAUNCH_BOUND = 0.15
 """Below this share of the device's limit a run is made of calls rather than of work."""
-SMALLER = 0.99
 ALIGNED = 32
 """Output channels that kernels take at once."""
-
-
-def gains(ran: Mapping[str, float], dense: Mapping[str, float]) -> dict[str, float]:
-    """Realised ratios over the dense model's at the same workload; both arguments are metrics."""
-    return {
-        "compression_speedup": ran["speedup"] / dense["speedup"],
-        "compression_speedup.error": ran["speedup.error"] + dense["speedup.error"],
-        "compression_memory_ratio": ran["peak_memory"] / dense["peak_memory"],
-        "weight_ratio": ran["weight_bytes"] / dense["weight_bytes"],
-    }
-
-
-def own_gains(ran: Mapping[str, float], own: Mapping[str, float]) -> dict[str, float]:
-    """What the runtime gives, and what pruning and bits give in it; ``own``: metrics of its dense model in 32 bits."""
-    return {
-        "runtime_speedup": own["speedup"],
-        "own_speedup": ran["speedup"] / own["speedup"],
-        "own_speedup.error": ran["speedup.error"] + own["speedup.error"],
-    }
 
 
 def promises(shapes: Footprint, dense: Footprint, workload: Workload, peaks: Peaks) -> dict[str, float]:
@@ -63,27 +44,26 @@ def _operations(shapes: Footprint, workload: Workload) -> float:
     return sum(sum(work.operations.values()) * _laps(workload, phase) for phase, work in shapes.work.items())
 
 
-def verdict(metrics: Mapping[str, float], model: Runner, rows: int) -> dict[str, str]:
-    """``realised_gain``: ``speed``, ``memory``, both or ``none``; ``no_realised_gain``: why there is none in what.
+def judged(metrics: Mapping[str, float], model: Runner, rows: int) -> dict[str, str]:
+    """Return the facts ``speed_gain`` and ``memory_gain``, and the likeliest reason for each that is none.
 
-    ``rows``: of the largest product of the run. A gain in speed counts when its interval lies above 1.
+    ``rows``: of the largest product of the run. A gain in speed counts when its interval lies above 1; the reasons are
+    texts for people, absent where nothing explains it.
     """
-    faster = metrics["compression_speedup"] * (1 - metrics["compression_speedup.error"]) > 1
-    smaller = metrics["compression_memory_ratio"] < SMALLER
-    found = {"realised_gain": ", ".join(word for word, is_so in (("speed", faster), ("memory", smaller)) if is_so)}
-    missing = []
-    if not faster:
-        missing.append(f"no faster than dense ({metrics['compression_speedup']:.2f}x): {_slow(metrics, model, rows)}")
-    if not smaller:
-        missing.append(f"no smaller than dense ({metrics['compression_memory_ratio']:.2f}x): {_large(metrics)}")
-    found["realised_gain"] = found["realised_gain"] or "none"
-    return {**found, "no_realised_gain": "; ".join(missing)} if missing else found
+    speed, size = speed_of(metrics), size_of(metrics)
+    assert speed is not None
+    assert size is not None
+    reasons = {
+        "speed_reason": "" if speed is Speed.FASTER else _slow(metrics, speed, model, rows),
+        "memory_reason": "" if size is Size.SMALLER else _large(metrics),
+    }
+    return {"speed_gain": str(speed), "memory_gain": str(size), **{name: why for name, why in reasons.items() if why}}
 
 
-def _slow(metrics: Mapping[str, float], model: Runner, rows: int) -> str:
-    """The likeliest reason for which a compressed model is not faster."""
+def _slow(metrics: Mapping[str, float], speed: Speed, model: Runner, rows: int) -> str:
+    """Return the likeliest reason for which a compressed model is not faster."""
     if not isinstance(model, LoadedModel):
-        return f"this runtime's kernels take as long as torch's at {rows} rows"
+        return f"this runtime's kernels take longer than torch's at {rows} rows" if speed is Speed.SLOWER else ""
     linears: list[nn.Module] = [block.linear(path) for block in model.blocks() for path in block.stack.block_linears]
     low = [each for each in linears if not isinstance(each, Bf16Linear)]
     unpacked = [each for each in low if rows > getattr(each, "kernel_rows", rows)]
@@ -97,9 +77,7 @@ def _slow(metrics: Mapping[str, float], model: Runner, rows: int) -> str:
     share = max((value for name, value in metrics.items() if name.startswith("roofline.")), default=1.0)
     if share < LAUNCH_BOUND:
         return f"launch-bound, calls take longer than their work ({share:.0%} of the device's limit)"
-    if metrics["compression_speedup"] > 1:
-        return f"within the noise of {metrics['compression_speedup.error']:.1%}"
-    return f"its kernels take as long as the dense ones at {rows} rows"
+    return f"its kernels take longer than the dense ones at {rows} rows" if speed is Speed.SLOWER else ""
 
 
 def _uneven(block: Block) -> list[str]:

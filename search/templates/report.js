@@ -1,30 +1,24 @@
 "use strict";
-// Draws the trials, and cuts the front again at the floor of the slider. Same rules as search/front.py.
+// Draws the trials, and the front at the floor of the slider.
 (() => {
   const data = JSON.parse(document.getElementById("data").textContent);
   const $ = (id) => document.getElementById(id);
   const plot = $("plot"), tip = $("tip"), slider = $("floor");
   const trials = data.trials, axes = data.axes;
-  const signs = axes.slice(0, data.objectives).map((axis) => (axis.higher ? -1 : 1));
   const view = { x: 0, y: Math.min(1, axes.length - 1), log: false, floor: data.floor };
   const pad = { left: 74, right: 24, top: 16, bottom: 52 }, height = 430;
   const score = (value) => value.toFixed(4);
 
+  const byNumber = new Map(trials.map((t) => [t.trial, t]));
+
+  // Nothing is decided here: search/front.py cut the front at the study's floor and wherever a member falls out.
   function cut(floor) {
-    const feasible = trials.filter((t) => t.accuracy >= floor);
-    const point = (t) => signs.map((sign, i) => sign * t.values[i]);
-    const beats = (a, b) => a.every((v, i) => v <= b[i]) && a.some((v, i) => v < b[i]);
-    const points = feasible.map(point);
-    const front = feasible.filter((_, i) => !points.some((other) => beats(other, points[i])));
-    const order = (a, b) => {
-      const p = point(a), q = point(b), i = p.findIndex((v, k) => v !== q[k]);
-      return i < 0 ? a.trial - b.trial : p[i] - q[i];
-    };
-    front.sort(order);
-    const ranked = front.filter((t) => t.tradeoff !== null);
-    ranked.sort((a, b) => a.tradeoff - b.tradeoff || a.trial - b.trial);
-    const count = feasible.length + data.repeats.filter((accuracy) => accuracy >= floor).length;
-    return { count, feasible: new Set(feasible), front, members: new Set(front), best: ranked[0] };
+    const own = floor === data.floor, step = own ? data.own : data.steps.find((s) => floor <= s.floor);
+    const feasible = own ? data.own.feasible.map((n) => byNumber.get(n)).filter(Boolean) : trials.filter((t) => t.accuracy >= floor);
+    const front = step ? step.front.map((n) => byNumber.get(n)) : [];
+    const count = own ? data.own.count : feasible.length + data.repeats.filter((accuracy) => accuracy >= floor).length;
+    const best = step && step.best !== null ? byNumber.get(step.best) : undefined;
+    return { count, feasible: new Set(feasible), front, members: new Set(front), best };
   }
 
   function node(name, attributes, parent, text) {
@@ -176,7 +170,8 @@
     const share = base ? ` = ${(100 * view.floor / base).toFixed(1)} % of the baseline` : "";
     $("floor-text").textContent = score(view.floor);
     slider.setAttribute("aria-valuetext", score(view.floor) + share);
-    const best = result.best ? `recommended: trial ${result.best.trial}, ${result.best.label}.` : "nothing to recommend.";
+    const slower = result.best && result.best.slower ? ", slower than the dense model at its batch size" : "";
+    const best = result.best ? `recommended: trial ${result.best.trial}, ${result.best.label}${slower}.` : "nothing to recommend.";
     $("what-if").textContent = `Floor ${score(view.floor)}${share}: ${result.count} feasible, ${result.front.length} on the front; ${best}`;
     if (trials.length) drawPlot(result);
     drawTables(result);

@@ -20,6 +20,7 @@ from filelock import FileLock
 from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass
 
+from search.gained import not_realised
 from search.naming import bounded
 from search.plain_text import inert
 from search.records import TrialRecord
@@ -173,6 +174,7 @@ class MlflowMirror:
             "is_baseline": str(record.is_baseline).lower(),
         }
         optional = {"reason": record.reason, "message": record.message, "notes": "; ".join(record.notes)}
+        optional["no_realised_gain"] = not_realised(record.facts, record.metrics)
         optional["cached_from"] = "" if record.cached_from is None else str(record.cached_from)
         tags |= {inert(name): inert(value)[:5000] for name, value in {**optional, **record.facts}.items() if value}
         run = self.client.create_run(self.experiment, tags=tags).info.run_id
@@ -188,7 +190,8 @@ class MlflowMirror:
             self._batch(run, metrics=new, step=1)
         if "speedup.trial" in record.metrics:  # timed again: what was said of the first timing no longer holds
             told = {
-                "no_realised_gain": "",
+                "speed_reason": "",
+                "no_realised_gain": not_realised(record.facts, record.metrics),
                 "notes": "; ".join(record.notes),
                 **record.facts,
                 "confirmed": str(record.confirmed).lower(),

@@ -115,7 +115,8 @@ def test_the_baseline_is_measured_against_itself(evaluate: Evaluator) -> None:
 KNOWN = METRICS.keys() | CONDITIONS.keys()
 ELSEWHERE = {
     "chance",
-    "own_speedup", "own_speedup.error", "runtime_speedup", "runtime_bytes", "conversion_seconds",  # of other runtimes
+    *(f"{name}{end}" for name in ("own_speedup", "runtime_speedup") for end in ("", ".low", ".high", ".error")),
+    "runtime_bytes", "conversion_seconds",  # of other runtimes
     "memory_ratio", "speedup.trial", "energy", "reserved_peak", "process_memory", "floor", "accuracy_interval.low",
     "accuracy_interval.high",
 }  # fmt: skip
@@ -332,7 +333,8 @@ def test_the_baseline_at_another_batch_size_is_still_timed_beside_the_baseline(p
     mine = Scripted(clock, (2.0,), batch_size=2)
     metrics = measured(evaluate(candidate(workload=mine))).metrics
     assert metrics["speedup"] == 2.0
-    assert metrics["compression_speedup"] == 1.0
+    assert [metrics[f"compression_speedup{end}"] for end in ("", ".low", ".high", ".error")] == [1.0, 1.0, 1.0, 0.0]
+    assert metrics["batching_speedup"] == 2.0
 
 
 # ---- what it is timed beside
@@ -345,11 +347,12 @@ def test_facts_say_how_it_was_timed(problem: Problem, clock: Clock) -> None:
     evaluate = scripted(problem, clock, 4.0, min_rounds=6, max_rounds=6)
     own, of_dense = (2.0,) * 6, (6.0,) * 6
     facts = measured(evaluate(candidate(0.5, 8, workload=Scripted(clock, own + of_dense)))).facts
-    assert facts == {"stopped": "precision", "reference": "baseline", "clock": "wall", "realised_gain": "speed, memory"}
+    timed = {"stopped": "precision", "reference": "baseline", "clock": "wall"}
+    assert facts == {**timed, "speed_gain": "faster", "memory_gain": "smaller"}
     own, of_dense = (5.0,) * 6, (4.0,) * 6
     facts = measured(evaluate(candidate(0.5, 8, workload=Scripted(clock, own + of_dense)))).facts
-    assert facts["realised_gain"] == "memory"
-    assert facts["no_realised_gain"].startswith("no faster than dense (0.80x)")
+    assert (facts["speed_gain"], facts["memory_gain"]) == ("slower", "smaller")
+    assert facts["speed_reason"]
 
 
 @pytest.mark.parametrize("reference", ["auto", "baseline", "sentinel"])
@@ -407,6 +410,8 @@ def test_the_gain_is_over_the_dense_model_at_the_same_batch_size(problem: Proble
     metrics = measured(evaluate(candidate(0.5, 8, workload=larger))).metrics
     assert metrics["speedup"] == 2.0
     assert metrics["compression_speedup"] == pytest.approx(2.0 / 6.0)
+    assert metrics["batching_speedup"] == 6.0  # 12 s for one request, then 8 s for four
+    assert metrics["latency_ratio"] == pytest.approx(metrics["latency.p50"] / 12.0)
     assert metrics["weight_ratio"] < 1
 
 
@@ -503,7 +508,10 @@ def test_what_runs_the_baselines_tensors_does_not_send_them_away(
 
 def test_what_a_runtime_of_torchs_gains_is_not_taken_for_compressions(problem: Problem) -> None:
     found = measured(Evaluator(problem)(replace(candidate(0.5), runtime=Torch(attention="eager")))).metrics
-    assert found["compression_speedup"] == found["own_speedup"]
+    for end in ("", ".low", ".high", ".error"):
+        assert found[f"compression_speedup{end}"] == found[f"own_speedup{end}"]
+        assert found[f"dense_speedup{end}"] == found[f"runtime_speedup{end}"]
+    assert found["batching_speedup"] == 1.0  # torch's dense model at the baseline's batch size
     assert found["own_speedup"] == pytest.approx(found["speedup"] / found["runtime_speedup"])
 
 

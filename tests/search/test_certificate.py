@@ -17,6 +17,8 @@ from search.certificate import (
     MUST_FAIL,
     OPEN,
     UNDECIDED,
+    Certificate,
+    Standing,
     certify,
     told,
 )  # fmt: skip
@@ -157,7 +159,7 @@ def test_members_that_were_timed_briefly_are_named(study) -> None:
     ]
     found = certify(Grid(result.config.space.axes), records, result.front)
     assert found.hasty == (member,)
-    assert any(f"trials {member}" in line for line in told(found))
+    assert any(line.endswith(f"not here: trial {member}.") for line in told(found))
 
 
 def test_a_grid_too_large_to_be_enumerated_has_no_certificate(study, monkeypatch) -> None:
@@ -249,3 +251,57 @@ def test_races_that_are_too_short_are_undecided_and_counted_as_open(study) -> No
     undecided = found.counts[UNDECIDED]
     assert undecided > 0
     assert told(found)[0].startswith(f"Not complete: {undecided + found.counts.get(OPEN, 0)} cells are open")
+
+
+# ---- sentences over fronts of every kind
+
+
+def standing(status: str) -> Standing:
+    return Standing({}, status, None, "")
+
+
+NOTHING = "nothing that was measured keeps the floor; "
+NO_BETTER = "nothing that was measured improves on the baseline above the floor; "
+EMPTY, ALONE, FULL = ({}, False), ({0: "certain"}, True), ({3: "likely"}, False)
+
+
+@pytest.mark.parametrize(
+    ("front", "opened", "statuses", "sentence"),
+    [
+        (EMPTY, 0.012, [ASSUMED], f"{NOTHING}at most 1.2% chance that an unmeasured cell keeps it."),
+        (EMPTY, 0.0, [INFEASIBLE], f"{NOTHING}no cell is left that may change that."),
+        (EMPTY, 0.4, [OPEN, INFEASIBLE], f"{NOTHING}1 cell is open, about 2 min to close; perhaps one keeps it."),
+        (ALONE, 0.012, [DOMINATED], f"{NO_BETTER}at most 1.2% chance that an unmeasured cell does by more than 2%."),
+        (ALONE, 0.0, [MEASURED], f"{NO_BETTER}no cell is left that may change that."),
+        (ALONE, 0.4, [OPEN], f"{NO_BETTER}1 cell is open, about 2 min to close; perhaps one does by more than 2%."),
+        (FULL, 2e-4, [DOMINATED], "at most 0.1% chance that an unmeasured cell improves the front by more than 2%."),
+        (FULL, 0.0, [MEASURED], "no cell is left that may improve the front."),
+        (FULL, 0.07, [DOMINATED], "7.0% chance is left that some cell improves the front by more than 2%."),
+        (
+            FULL, 0.4, [UNDECIDED, OPEN],
+            "2 cells are open, about 2 min to close; perhaps one improves the front by more than 2%.",
+        ),
+    ],
+)  # fmt: skip
+def test_what_is_sure_is_said_of_the_front_at_hand(front, opened, statuses, sentence) -> None:
+    members, alone = front
+    found = Certificate(
+        opened <= 0.05, opened, 0.05, 0.02, members, standings=tuple(map(standing, statuses)), seconds=100.0,
+        only_baseline=alone,
+    )  # fmt: skip
+    lines = told(found)
+    assert lines[0] == ("Complete: " if opened <= 0.05 else "Not complete: ") + sentence
+    assert lines[1].startswith(f"Of {len(statuses)} cell{'s' if len(statuses) > 1 else ''}: ")
+    assert any("Above the floor" in line for line in lines) == bool(members)
+
+
+def test_an_empty_front_is_told_from_a_real_study(study) -> None:
+    found = certified(study("accuracy_floor.epsilon=1.5"))
+    assert (found.members, found.only_baseline) == ({}, False)
+    assert NOTHING in told(found)[0]
+
+
+def test_a_front_of_the_baseline_alone_is_told_from_a_real_study(study) -> None:
+    found = certified(study("accuracy_floor.epsilon=1.0", "space.workload.batch_size=[1]"))
+    assert (tuple(found.members), found.only_baseline) == ((0,), True)
+    assert NO_BETTER in told(found)[0]

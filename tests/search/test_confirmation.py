@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from objectives.measuring.estimate import Estimate
+from objectives.measuring.gains import noted
 from objectives.types import Measurement
 from search import store
 from search.commands.stored import load
@@ -321,26 +323,17 @@ def test_a_confirmed_record_carries_the_new_speed_and_what_its_trial_said() -> N
     assert [record.confirmed for record in new] == [False, True, False]
 
 
-def test_the_ledger_follows_what_was_confirmed() -> None:
-    facts = {"realised_gain": "speed, memory", "reference": "baseline"}
-    slow = Confirmation({1: Retimed({"speedup": 1.8, "speedup.error": 0.01})})
-    (_, now) = confirmed([BASELINE, trial(1, 2.2, 200, facts=facts)], slow)  # 1.1 times dense, then 0.9
-    assert now.facts["realised_gain"] == "memory"
-    why = "no faster than dense (0.90x): its kernels take as long"
-    assert now.facts["no_realised_gain"] == why
-    unsure = Confirmation({1: Retimed({"speedup": 2.1, "speedup.error": 0.2})})
-    known = trial(1, 2.2, 200, facts=facts)
-    known = replace(known, metrics={**known.metrics, "speedup.error": 0.01})
-    (_, now) = confirmed([BASELINE, known], unsure)
-    assert now.facts["no_realised_gain"].endswith("(1.05x): within the noise of 20.0%")
-    facts = {"realised_gain": "none", "no_realised_gain": "no faster than dense (0.98x): kernels; no smaller: weights"}
-    still = Confirmation({1: Retimed({"speedup": 1.9, "speedup.error": 0.01})})
-    (_, now) = confirmed([BASELINE, trial(1, 1.96, 200, facts=facts)], still)
-    assert now.facts["no_realised_gain"] == "no faster than dense (0.95x): kernels; no smaller: weights"
-    fast = Confirmation({1: Retimed({"speedup": 2.4, "speedup.error": 0.01})})
-    (_, now) = confirmed([BASELINE, trial(1, 1.96, 200, facts=facts)], fast)
-    assert now.facts["realised_gain"] == "speed"
-    assert now.facts["no_realised_gain"] == "no smaller: weights"
+@pytest.mark.parametrize(("now", "speed"), [(1.8, "slower"), (2.0, "equal"), (2.4, "faster")])
+@pytest.mark.parametrize("before", ["faster", "equal", "slower"])
+def test_the_ledger_follows_what_was_confirmed(before: str, now: float, speed: str) -> None:
+    facts = {"speed_gain": before, "speed_reason": "kernels", "memory_gain": "smaller", "reference": "baseline"}
+    own = trial(1, 2.2, 200, facts=facts)
+    own = replace(own, metrics={**own.metrics, "speedup.error": 0.01, "compression_speedup.error": 0.02})
+    (_, found) = confirmed([BASELINE, own], Confirmation({1: Retimed({"speedup": now, "speedup.error": 0.03})}))
+    assert (found.facts["speed_gain"], found.facts["memory_gain"]) == (speed, "smaller")
+    assert ("speed_reason" in found.facts) == (speed != "faster")
+    assert found.metrics["compression_speedup"] == pytest.approx(now / 2)
+    assert found.metrics["speedup.error"] == pytest.approx(0.03)
 
 
 @pytest.mark.parametrize(
@@ -432,12 +425,19 @@ def test_a_failed_confirmation_costs_a_warning_and_is_said_in_the_report(make_co
 
 def test_the_report_names_who_was_dropped_and_what_was_promised(make_config: Any, tmp_path: Any) -> None:
     result = run_study(exhaustive(make_config, Honest()), Quiet())
-    gained = {"realised_gain": "memory", "no_realised_gain": "no faster than dense (0.97x): <kernels>"}
+    gained = {"speed_gain": "slower", "speed_reason": "<kernels>", "memory_gain": "smaller"}
+    compared = noted("compression_speedup", Estimate(0.97, 0.95, 0.99))
     records = [
         replace(
             record,
             facts=gained,
-            metrics={**record.metrics, "weight_ratio": 0.31, "promised_speedup": 1.77, "roofline.decode": 0.42},
+            metrics={
+                **record.metrics,
+                **compared,
+                "weight_ratio": 0.31,
+                "promised_speedup": 1.77,
+                "roofline.decode": 0.42,
+            },
         )
         for record in result.records
     ]
@@ -448,7 +448,7 @@ def test_the_report_names_who_was_dropped_and_what_was_promised(make_config: Any
         text = (tmp_path / name).read_text()
         assert f"trial {number}" in text
         assert why.split(" (")[0] in text
-        for piece in ("Promised and delivered", "0.31×", "1.77×", "42%", "no faster than dense"):
+        for piece in ("Promised and delivered", "0.31×", "1.77×", "42%", "slower than dense"):
             assert piece in text, (name, piece)
         assert "<kernels>" not in text
     assert "±1.0%" in (tmp_path / "report.html").read_text()

@@ -1,13 +1,17 @@
 from __future__ import annotations
 
 import math
+import random
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
-from search.front import cut, frame
+from objectives.measuring.estimate import Estimate
+from objectives.measuring.gains import Speed, noted
+from search.front import by_floor, cut, frame
 from search.records import TrialRecord
-from search.tradeoff import Expression, WeightedLogRatio
+from search.tradeoff import Chebyshev, Expression, WeightedLogRatio
 
 OBJECTIVES = ("throughput", "peak_memory")
 
@@ -155,3 +159,83 @@ def test_fixed_variables_fill_their_columns_and_further_ones_get_their_own() -> 
     assert (row.bits, row.batch_size, row.pruning_ratio) == (4, 16, 0.0)
     assert row.runtime_name == "ort"
     assert (row.trial, row.param_trial) == (1, 9)
+
+
+# ---- slower than the dense model at its own batch size
+
+
+def compared(number: int, speed: float, memory: float, gain: float, error: float = 0.05, **more: Any) -> TrialRecord:
+    made = trial(number, speed, memory, **more)
+    metrics = {**made.metrics, **noted("compression_speedup", Estimate(gain, gain * (1 - error), gain * (1 + error)))}
+    return replace(made, metrics=metrics)
+
+
+BATCHED = [
+    BASELINE,
+    compared(1, 570, 395, 1.0, error=0.0),  # the dense model at a larger batch
+    compared(2, 380, 100, 0.67),  # smaller, and slower than that
+]
+WEIGHTS = {"throughput": 0.5, "peak_memory": 0.5}
+
+
+@pytest.mark.parametrize(
+    ("tradeoff", "recommended"),
+    [
+        (WeightedLogRatio(), 1),
+        (Chebyshev(), 1),
+        (WeightedLogRatio(weights={"throughput": 0.4, "peak_memory": 0.6}), 2),
+        (WeightedLogRatio(weights={"throughput": 0.6, "peak_memory": 0.4}), 1),
+        (WeightedLogRatio(weights={"peak_memory": 1.0}), 2),
+        (Expression(expression="peak_memory / throughput"), 2),
+        (lambda metrics, _baseline: metrics["peak_memory"], 2),  # somebody's own
+    ],
+)
+def test_a_slower_candidate_is_recommended_only_where_memory_is_asked_for(tradeoff: Any, recommended: int) -> None:
+    front = cut(BATCHED, OBJECTIVES, 0.1, tradeoff)
+    assert front.front == (1, 2)
+    assert front.recommended == recommended
+    assert front.passed_over == ((2,) if recommended == 1 and front.tradeoffs[2] < front.tradeoffs[1] else ())
+    assert front.speeds == {1: Speed.EQUAL, 2: Speed.SLOWER}
+
+
+def test_objectives_without_a_speed_ask_for_memory() -> None:
+    records = [BASELINE, compared(1, 570, 395, 1.0, accuracy=0.6), compared(2, 380, 100, 0.67)]
+    assert cut(records, ("peak_memory", "accuracy"), 0.1, WeightedLogRatio()).recommended == 2
+
+
+def test_where_all_are_slower_the_best_of_them_is_recommended_and_the_front_says_so() -> None:
+    records = [BASELINE, compared(1, 570, 395, 0.9), compared(2, 380, 100, 0.67)]
+    front = cut(records, OBJECTIVES, 0.1, WeightedLogRatio())
+    assert (front.recommended, front.passed_over) == (2, ())
+    assert front.speeds[2] is Speed.SLOWER
+
+
+@pytest.mark.parametrize("gain", [0.67, 0.96, 1.3])
+@pytest.mark.parametrize("error", [0.02, 0.05, 0.5])
+def test_the_interval_decides_who_is_slower(gain: float, error: float) -> None:
+    records = [BASELINE, compared(1, 570, 395, 1.0), compared(2, 380, 100, gain, error)]
+    front = cut(records, OBJECTIVES, 0.1, WeightedLogRatio())
+    assert front.recommended == (1 if gain * (1 + error) < 1 else 2)
+
+
+def test_what_was_never_compared_is_not_called_slower() -> None:
+    assert cut([BASELINE, trial(1, 50, 100)], OBJECTIVES, 0.1, WeightedLogRatio()).speeds == {}
+
+
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("weights", [WEIGHTS, {"peak_memory": 1.0}])
+def test_steps_by_floor_are_what_cutting_at_that_floor_finds(seed: int, weights: dict[str, float]) -> None:
+    """The page's slider reads these: ties, slower members, repeats and failures included."""
+    rng = random.Random(seed)
+    records = [BASELINE, failed(90), trial(91, 999, 1, accuracy=0.9, cached_from=3)]
+    for number in range(1, 30):
+        made = compared(number, rng.choice([90, 150, 200, 300]), rng.choice([100, 200, 390]), rng.choice([0.6, 1.2]))
+        made = replace(made, metrics={**made.metrics, "accuracy": rng.choice([0.3, 0.4, 0.45, 0.5, 0.52])})
+        records.append(made)
+    tradeoff = WeightedLogRatio(weights=weights)
+    steps = by_floor(records, cut(records, OBJECTIVES, 0.45, tradeoff))
+    for floor in (0.0, 0.3, 0.35, 0.4, 0.45, 0.47, 0.5, 0.51, 0.52, 0.521, 1.0):
+        expected = cut(records[:2] + records[3:], OBJECTIVES, floor, tradeoff)
+        step = next((step for step in steps if floor <= step.floor), None)
+        assert (step.front if step else ()) == expected.front
+        assert (step.recommended if step else None) == expected.recommended

@@ -58,6 +58,7 @@ def test_one_parent_has_as_many_children_as_trials_with_the_same_figures(tracked
         assert child.data.params["quantization.bits"] == str(record.params["quantization.bits"])
     summary = parents[0].data.metrics
     assert summary["n_front"] == len(result.front.front)
+    assert summary["headline.together.low"] < summary["headline.together"] == summary["recommended.speedup"]
     assert parents[0].info.status == "FINISHED"
     names = {file.path for file in client.list_artifacts(parents[0].info.run_id, "report")}
     expected = {

@@ -56,8 +56,9 @@ def said(records: list[TrialRecord], floor: AccuracyFloor) -> tuple[str, ...]:
 
 def test_the_highest_floor_that_is_named_would_really_have_been_kept() -> None:
     for floor in (AccuracyFloor(epsilon=1.2), AccuracyFloor(epsilon=0.97, relative=False)):
-        binds, highest = said(RECORDS, floor)
-        assert "trial 0, " in binds
+        binds, above, highest = said(RECORDS, floor)
+        assert "Nearest: the baseline, " in binds
+        assert "lies above the dense model's own accuracy 0.8000" in above
         named = float(highest.partition("epsilon=")[2].split()[0].rstrip("."))
         kept = AccuracyFloor(epsilon=named, relative=floor.relative)
         assert cut(RECORDS, ("throughput",), kept.absolute(0.8), lambda *_: 1.0).front

@@ -3,19 +3,26 @@ from __future__ import annotations
 import json
 import math
 import re
+import shutil
+import subprocess
 from dataclasses import replace
 from html.parser import HTMLParser
+from importlib.resources import files
 from io import StringIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 from rich.console import Console
 
+from objectives.measuring.estimate import Estimate
+from objectives.measuring.gains import noted
 from search.display import front_table
-from search.formatting import number, show
+from search.formatting import number, percent, rate_of, ratio, show
 from search.front import ParetoFront, cut
+from search.headline import headline_of
 from search.pareto import non_dominated
 from search.plain_text import inert
 from search.records import TrialRecord, Value
@@ -49,7 +56,7 @@ def study_of(front: ParetoFront) -> StudyInfo:
         epsilon=0.99, relative=True, baseline=0, model=HOSTILE, task="toy", device="cpu",
         stop_reason="budget", n_trials=26,
         space={"pruning.ratio": [0, 0.1, 0.2, 0.3]}, settings={"a": math.nan, "b": {"c": HOSTILE}},
-        hardware={"CPU": HOSTILE}, headline={"search cost": "18 % of the grid"},
+        hardware={"CPU": HOSTILE}, search_cost={"cells timed": "12 of 18"}, gains=headline_of(records_of(), front),
     )  # fmt: skip
 
 
@@ -161,12 +168,46 @@ def test_hostile_names_stay_text(report: tuple[Path, ParetoFront]) -> None:
 
 
 def test_the_headline_says_what_to_take(report: tuple[Path, ParetoFront]) -> None:
-    folder, _ = report
+    folder, front = report
     for name in ("report.md", "report.html"):
-        assert re.search(
-            r"Recommended: .* pruned, \d+ bit, batch \d+.*accuracy 0\.\d+ ≥ floor 0\.5500",
-            (folder / name).read_text(),
-        )
+        text = (folder / name).read_text()
+        assert re.search(rf"Recommended: trial {front.recommended}, .* pruned, \d+ bit, batch \d+", text)
+        assert re.search(r"Accuracy: 0\.\d+ ≥ floor 0\.5500", text)
+
+
+def page_data(folder: Path) -> dict[str, Any]:
+    page = (folder / "report.html").read_text()
+    data = re.search(r'<script type="application/json" id="data">(.*?)</script>', page, re.DOTALL)
+    assert data
+    found: dict[str, Any] = json.loads(data[1])
+    return found
+
+
+RACED = {"verdict_by": "race", "verdict": "reached"}
+
+
+@pytest.mark.parametrize("floor", [0.5, 0.55, 0.58, 2.0])
+def test_the_slider_finds_what_the_command_line_finds(tmp_path: Path, floor: float) -> None:
+    """At the study's own floor as its races decided it, elsewhere by accuracy; slower members are left as there."""
+    records = [record for record in records_of() if record.cached_from is None]
+    for place in (4, 7, 11):
+        slow = {**records[place].metrics, **noted("compression_speedup", Estimate(0.6, 0.5, 0.7))}
+        records[place] = replace(records[place], metrics={**slow, "peak_memory": 1e7 * place})
+    metrics = {**records[5].metrics, "accuracy": floor - 0.01, "floor": floor, "peak_memory": 1e6}
+    records[5] = replace(records[5], metrics=metrics, facts=RACED)  # kept by its race, below by its estimate
+    tradeoff = WeightedLogRatio()
+    front = cut(records, ("throughput", "peak_memory"), floor, tradeoff)
+    write_report(tmp_path, study_of(front), records, front)
+    data = page_data(tmp_path)
+    assert (tuple(data["own"]["front"]), data["own"]["best"]) == (front.front, front.recommended)
+    assert (set(data["own"]["feasible"]), data["floor"]) == (set(front.feasible), floor)
+    assert 5 in data["own"]["feasible"]
+    assert {each["trial"] for each in data["trials"] if each["slower"]} == {4, 7, 11}
+    plain = [replace(record, facts={}) for record in records]
+    for other in sorted({record.metrics.get("accuracy", 0.7) for record in records} - {floor}):
+        expected = cut(plain, ("throughput", "peak_memory"), other, tradeoff)
+        step = next((step for step in data["steps"] if other <= step["floor"]), {"front": [], "best": None})
+        assert (tuple(step["front"]), step["best"]) == (expected.front, expected.recommended)
 
 
 def test_when_nothing_is_feasible_the_report_says_how_far_off_it_is(tmp_path: Path) -> None:
@@ -175,7 +216,7 @@ def test_when_nothing_is_feasible_the_report_says_how_far_off_it_is(tmp_path: Pa
     for name in ("report.md", "report.html"):
         text = (tmp_path / name).read_text()
         assert "Nothing reaches the accuracy floor of 2.0000" in text
-        assert f"{front.gap:.4f} below it" in text
+        assert f"{front.gap:.4f} below" in text
 
 
 def test_markdown_tables_keep_their_columns(report: tuple[Path, ParetoFront]) -> None:
@@ -222,3 +263,40 @@ def test_small_and_odd_numbers_read_too() -> None:
         "1,000",
         "inf",
     ]
+
+
+@pytest.mark.parametrize(
+    ("head", "unit"), [("causal_lm", "tokens/s"), ("seq2seq", "tokens/s"), ("encoder", "samples/s")]
+)
+def test_what_writes_yields_tokens_and_what_reads_samples(head: Any, unit: str) -> None:
+    assert rate_of(head) == unit
+
+
+def test_nothing_is_rounded_to_nothing_or_to_all() -> None:
+    assert [ratio(x) for x in (0.0, 0.00421, 0.0995, 0.67, 1.0, 2.1, 9.994, 12.34, 1234.5)] == [
+        "0.00×", "0.00421×", "0.10×", "0.67×", "1.00×", "2.10×", "9.99×", "12.3×", "1,234.5×",
+    ]  # fmt: skip
+    assert [percent(x) for x in (0.0, 0.2, 1 / 3, 0.9995, 0.00012, 1.2)] == [
+        "0 %", "20 %", "33.33 %", "99.95 %", "0.012 %", "120 %",
+    ]  # fmt: skip
+
+
+@pytest.mark.skipif(shutil.which("node") is None, reason="node runs the page's script")
+@pytest.mark.parametrize("floor", [0.55, 2.0])
+def test_the_pages_script_looks_up_those_cuts(tmp_path: Path, floor: float) -> None:
+    _, front = written(tmp_path, floor)
+    data = page_data(tmp_path)
+    source = (files("search") / "templates" / "report.js").read_text()
+    cut_of = source[source.index("  const byNumber") : source.index("  function node(")]
+    floors = [floor, 0.0, *(step["floor"] for step in data["steps"]), 0.7]
+    program = f"""
+        const data = {json.dumps(data)}, trials = data.trials;
+        {cut_of}
+        console.log(JSON.stringify({json.dumps(floors)}.map((f) => {{
+          const r = cut(f); return [r.count, r.front.map((t) => t.trial), r.best ? r.best.trial : null];
+        }})));
+    """
+    done = subprocess.run(["node", "-e", program], capture_output=True, text=True, timeout=60, check=True)
+    for at, (count, members, best) in zip(floors, json.loads(done.stdout), strict=True):
+        expected = cut(records_of(), front.objectives, at, WeightedLogRatio())
+        assert (count, tuple(members), best) == (len(expected.feasible), expected.front, expected.recommended)

@@ -1,0 +1,146 @@
+"""What compression, a runtime and a batch size gain, each with its interval and a typed verdict.
+
+The ratio of two speed-ups that were paired with the same baseline compares two models that never ran side by side. Both
+are estimates of their own, so their relative errors add up in squares (:meth:`Estimate.over`). Free of torch: reports
+read what is stored here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import StrEnum
+
+from objectives.measuring.estimate import Estimate
+
+Metrics = Mapping[str, float]
+
+EXACT = Estimate(1.0, 1.0, 1.0)
+"""What a model gains over itself."""
+SMALLER = 0.99
+"""A saving of less than a hundredth is none: memory repeats to the byte, but nobody would notice."""
+
+
+class Speed(StrEnum):
+    """Whether a model is faster than the dense one at the same batch size, as far as the interval tells."""
+
+    FASTER = "faster"
+    EQUAL = "equal"
+    SLOWER = "slower"
+
+
+class Size(StrEnum):
+    """Whether a model needs less memory than the dense one at the same batch size."""
+
+    SMALLER = "smaller"
+    EQUAL = "equal"
+    LARGER = "larger"
+
+
+def noted(name: str, found: Estimate) -> dict[str, float]:
+    """Return the metrics that hold a ratio with its interval."""
+    return {name: found.value, f"{name}.low": found.low, f"{name}.high": found.high, f"{name}.error": found.error}
+
+
+def ratio_of(metrics: Metrics, name: str) -> Estimate | None:
+    """Return the ratio that :func:`noted` stored, None where there is none.
+
+    Studies from before 2026-11-28 hold half an interval alone; of a ratio without any nothing is known.
+    """
+    value = metrics.get(name)
+    if value is None:
+        return None
+    if f"{name}.low" in metrics and f"{name}.high" in metrics:
+        return Estimate(value, metrics[f"{name}.low"], metrics[f"{name}.high"])
+    error = metrics.get(f"{name}.error", 1.0)
+    return Estimate(value, value * max(0.0, 1 - error), value * (1 + error))
+
+
+def gains(ran: Metrics, dense: Metrics) -> dict[str, float]:
+    """Return the realised ratios over the dense model's at the same workload; both arguments are metrics."""
+    own, full = _speedup(ran), _speedup(dense)
+    return {
+        **noted("compression_speedup", own.over(full)),
+        **noted("batching_speedup", full),
+        **noted("dense_speedup", full),
+        "dense_contended": dense.get("contended", 0.0),
+        "compression_memory_ratio": ran["peak_memory"] / dense["peak_memory"],
+        "weight_ratio": ran["weight_bytes"] / dense["weight_bytes"],
+    }
+
+
+def dense_gains(ran: Metrics) -> dict[str, float]:
+    """Return what :func:`gains` says of the dense model: compression gains nothing, the batch size all there is."""
+    return {**gains(ran, ran), **noted("compression_speedup", EXACT)}
+
+
+def own_gains(ran: Metrics, own: Metrics) -> dict[str, float]:
+    """Return what the runtime gives, and what pruning and bits give in it; ``own``: metrics of its dense model."""
+    full = _speedup(own)
+    return {**noted("runtime_speedup", full), **noted("own_speedup", _speedup(ran).over(full))}
+
+
+def compared_with_own(metrics: Metrics, own: Metrics) -> dict[str, float]:
+    """Return compression's gain over the runtime's own dense model, for runtimes whose gain is not compression's."""
+    full = _speedup(own)
+    return {
+        **noted("compression_speedup", _speedup(metrics).over(full)),
+        **noted("dense_speedup", full),
+        "dense_contended": own.get("contended", 0.0),
+    }
+
+
+def dense_speedup(metrics: Metrics) -> Estimate | None:
+    """Return the speed-up of the dense model that ``compression_speedup`` compares with, None where there is none.
+
+    Studies from before 2026-11-28 tell it by what they compared: errors added up there.
+    """
+    found = ratio_of(metrics, "dense_speedup")
+    compression, own = metrics.get("compression_speedup"), metrics.get("speedup")
+    if found is not None or not compression or own is None:
+        return found
+    error = max(0.0, metrics.get("compression_speedup.error", 1.0) - metrics.get("speedup.error", 0.0))
+    return ratio_of({"dense": own / compression, "dense.error": error}, "dense")
+
+
+def batching_speedup(metrics: Metrics) -> Estimate | None:
+    """Return the speed-up of the baseline's own model at this batch size, None where it was not measured."""
+    found = ratio_of(metrics, "batching_speedup")
+    if found is None and metrics.get("own_speedup") != metrics.get("compression_speedup"):
+        return dense_speedup(metrics)
+    return found
+
+
+def regained(before: Metrics, speedup: Estimate) -> dict[str, float]:
+    """Return the gains of ``before`` for another measurement of the speed-up; names that it lacks stay absent."""
+    found: dict[str, float] = {}
+    for name, full in (
+        ("compression_speedup", dense_speedup(before)),
+        ("own_speedup", ratio_of(before, "runtime_speedup")),
+    ):
+        if full is not None:
+            found |= noted(name, speedup.over(full))
+    if "latency_ratio" in before:
+        found["latency_ratio"] = before["latency_ratio"] * before["speedup"] / speedup.value
+    return {name: value for name, value in found.items() if name in before}
+
+
+def speed_of(metrics: Metrics) -> Speed | None:
+    """Return whether it is faster than the dense model at its batch size; None where that was not compared."""
+    found = ratio_of(metrics, "compression_speedup")
+    if found is None:
+        return None
+    return Speed.FASTER if found.low > 1 else Speed.SLOWER if found.high < 1 else Speed.EQUAL
+
+
+def size_of(metrics: Metrics) -> Size | None:
+    """Return whether it needs less memory than the dense model at its batch size; None where that was not compared."""
+    found = metrics.get("compression_memory_ratio")
+    if found is None:
+        return None
+    return Size.SMALLER if found < SMALLER else Size.LARGER if found > 1 / SMALLER else Size.EQUAL
+
+
+def _speedup(metrics: Metrics) -> Estimate:
+    found = ratio_of(metrics, "speedup")
+    assert found is not None
+    return found
