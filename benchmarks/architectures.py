@@ -353,7 +353,7 @@ def _holds(ok: bool) -> str:
 
 
 def _plain(said: str) -> str:
-    return said.replace("|", "/").replace(str(ROOT), ".")
+    return said.partition(" (supported")[0].replace("|", "/").replace(str(ROOT), ".")
 
 
 def main() -> None:

@@ -402,7 +402,7 @@ def undescribed(model_type: str, fields: Collection[str] = ()) -> str:
     """What can be done with a type that no row describes, in one line."""
     near = relative(model_type, fields)
     experts = "; its experts stay in 16 bits" if EXPERTS & set(fields) else ""
-    like = f"; if it is built like {near}, model.families={{{model_type}: {near}}} says so" if near else ""
+    like = f"; if it is built like {near}, +model.families={{{model_type}: {near}}} says so" if near else ""
     return (
         f"model type {model_type!r} is not described: it is quantised and timed, but not pruned{experts}{like}; "
         f"known: {', '.join(sorted(FAMILIES))}; to describe it: docs/adding_a_family.md"
