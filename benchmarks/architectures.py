@@ -327,7 +327,7 @@ def page(found: Mapping[str, Cells], wanted: Sequence[str]) -> str:
         "the pruned model, how far its answer is from that in 16 bits (of random weights: no measure of quality). "
         "Export: saved and loaded, width and depth in 16, 8 and 4 bits. Engines: the pruned model in fp32 "
         "(CTranslate2: the dense one), the largest difference from torch, at most "
-        f"{TOLERANCE:g}. NO: a fault; refused: a reason.",
+        f"{TOLERANCE:g}. NO: a fault; refused: a reason; not run: the run was stopped.",
         "",
         "| asked | measured | holds |",
         "|---|---|---|",
