@@ -111,7 +111,8 @@ class Stack:
     ``depth``: its field for the number of blocks; empty where no block may go. ``fixed``: blocks that others need.
     ``covers``: a stack that must not have more blocks than this one. ``constants``: attributes of every block that are
     set when a model is loaded. ``copies``: attributes that blocks share and that each needs for itself. ``linears``:
-    linears of which nothing is known but that they are there.
+    linears of which nothing is known but that they are there. ``tables``: embeddings, below ``base_model``, whose
+    weights are read as they are and not looked up.
     """
 
     layers: str
@@ -124,6 +125,7 @@ class Stack:
     constants: tuple[tuple[str, int], ...] = ()
     copies: tuple[str, ...] = ()
     linears: tuple[str, ...] = ()
+    tables: tuple[str, ...] = ()
 
     @property
     def shared_inputs(self) -> tuple[tuple[str, ...], ...]:
@@ -156,6 +158,7 @@ class Stack:
                 attention for part in self.attentions for attention in part.found_in(there, base_model.config)
             ),
             ffns=tuple(ffn for part in self.ffns for ffn in part.found_in(there)),
+            tables=tuple(path for path in self.tables if _has(base_model, path)),
         )
 
     def of(self, block: nn.Module) -> Stack:

@@ -227,6 +227,7 @@ _DEBERTA = Family(
                 ),
             ),
             (Ffn(("intermediate.dense",), "output.dense"),),
+            tables=("encoder.rel_embeddings",),
         ),
     )
 )  # fmt: skip
@@ -370,6 +371,10 @@ LOOKS: tuple[tuple[frozenset[str], str], ...] = (
 """Fields of a config that give a family away, the most telling first."""
 
 
+EXPERTS = frozenset({"n_routed_experts", "num_experts", "num_local_experts"})
+"""Fields of a config that count experts: transformers keeps theirs in one tensor, which is no linear."""
+
+
 def described(model_type: str) -> bool:
     """Whether a row says how models of this type are built; what no row describes is quantised, never pruned."""
     return model_type in FAMILIES
@@ -396,9 +401,10 @@ def relative(model_type: str, fields: Collection[str] = ()) -> str | None:
 def undescribed(model_type: str, fields: Collection[str] = ()) -> str:
     """What can be done with a type that no row describes, in one line."""
     near = relative(model_type, fields)
-    like = f"; if it is built like {near}, model.families={{{model_type}: {near}}} says so" if near else ""
+    experts = "; its experts stay in 16 bits" if EXPERTS & set(fields) else ""
+    like = f"; if it is built like {near}, +model.families={{{model_type}: {near}}} says so" if near else ""
     return (
-        f"model type {model_type!r} is not described: it is quantised and timed, but not pruned{like}; "
+        f"model type {model_type!r} is not described: it is quantised and timed, but not pruned{experts}{like}; "
         f"known: {', '.join(sorted(FAMILIES))}; to describe it: docs/adding_a_family.md"
     )
 

@@ -129,6 +129,9 @@ class Cpu:
 
         wide = any(isinstance(module, Fp32Linear) for module in model.module.modules())
         dtype, kind = (torch.float32, Fp32Linear) if wide else (cpu_kernels().compute_dtype, Bf16Linear)
+        for path in (path for stack in model.family.stacks for path in stack.tables):
+            table = model.module.base_model.get_submodule(path)
+            table.weight.data = table.weight.data.to(dtype)
         for name, module in list(model.module.named_modules()):
             if isinstance(module, nn.Linear):
                 model.module.set_submodule(name, kind.from_linear(module))

@@ -8,6 +8,7 @@ cache to itself; pass by pass it can only be asked for logits of whole texts, wh
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from time import perf_counter
@@ -81,7 +82,9 @@ class CTranslate2(EngineRuntime):
 
 
 def convert(model: LoadedModel, folder: Path, quantization: str | None) -> None:
-    """Write ``model`` into ``folder`` as the engine reads it. Raises Unsupported for an unknown architecture."""
+    """Write ``model`` into ``folder`` as the engine reads it. Raises Unsupported for an unknown architecture, and for
+    one that the engine reads otherwise than transformers does.
+    """
     from ctranslate2.converters import TransformersConverter
 
     from objectives.errors import Unsupported
@@ -99,9 +102,31 @@ def convert(model: LoadedModel, folder: Path, quantization: str | None) -> None:
     file = folder / "config.json"  # a tokenizer need not have every special token, its reader insists
     tokens = json.loads(file.read_text(encoding="utf-8"))
     some = model.tokenizer.eos_token or model.tokenizer.convert_ids_to_tokens(0)
-    file.write_text(
-        json.dumps({name: some if value is None else value for name, value in tokens.items()}), encoding="utf-8"
-    )
+    lacking = {name: some for name, value in tokens.items() if value is None and name.endswith("_token")}
+    file.write_text(json.dumps({**tokens, **lacking}), encoding="utf-8")
+    off = _error(module, folder, model.vocabulary)
+    if not off < (_EXACT if quantization is None else _ROUNDED):
+        raise Unsupported(f"CTranslate2 reads this model otherwise than transformers: its answer is {off:.0%} off")
+
+
+_EXACT, _ROUNDED = 0.01, 0.5
+"""Relative error of the logits that files in fp32 and in 8 bits may have: to tell a wrong formula from rounding."""
+
+
+def _error(module: Any, folder: Path, vocabulary: int) -> float:
+    """How far the engine's logits are from those of ``module``, relative to their norm, on a few tokens."""
+    import ctranslate2
+    import numpy as np
+    import torch
+
+    ids = [token % vocabulary for token in range(2, 14)]
+    try:
+        found = np.asarray(ctranslate2.Generator(str(folder), device="cpu", intra_threads=1).forward_batch([ids]))
+    except RuntimeError:
+        return math.inf
+    with torch.inference_mode():
+        wanted = module(input_ids=torch.tensor([ids])).logits.numpy()
+    return float(np.linalg.norm(found - wanted) / np.linalg.norm(wanted))
 
 
 class _Decoder:

@@ -90,6 +90,9 @@ def show(config: StudyConfig, out: Console) -> None:
     for runtime in runtimes_of(space).values():
         versions = ", ".join(f"{name} {number}" for name, number in runtime.versions().items())
         say(f"Runtime {runtime.name}{f': {versions}' if versions else ''}.")
+    unprunable = config.model.unprunable()
+    if unprunable is not None:
+        say(f"The {unprunable}.")
     if len(space) > MOST_CELLS:
         say("Too many cells to ask of each which runtime takes it: trials will say so.")
     if space.outside:

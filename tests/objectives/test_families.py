@@ -23,7 +23,9 @@ from objectives.devices.cpu import Cpu
 from objectives.errors import Unsupported
 from objectives.families import FAMILIES, relative, undescribed
 from objectives.models import Checkpoint, LoadedModel, require_units
+from objectives.packing import bf16, capability, embedding, int8, linear
 from objectives.pruning import surgery
+from objectives.pruning.criteria.activation import Activation
 from objectives.pruning.depth import Depth
 from objectives.pruning.structured import Structured
 from objectives.pruning.wanda import Wanda
@@ -35,7 +37,7 @@ from search.space import build_space
 from search.unsupported import without_unsupported
 from tests.conftest import SIZES, VARIANTS
 from tests.objectives.conftest import Tiny
-from tests.objectives.families import SHORTENED, answer
+from tests.objectives.families import SHORTENED, TRIED, answer
 from tests.objectives.recipes import CONF
 
 each_layout = pytest.mark.parametrize("family", [*sorted(FAMILIES), *VARIANTS])
@@ -72,7 +74,19 @@ def require_exact_units(model: LoadedModel) -> None:
     torch.testing.assert_close(answer(pruned, IDS), wanted, atol=2e-5, rtol=1e-4)
 
 
-@pytest.mark.parametrize("family", sorted(FAMILIES.keys() - set(SHORTENED)))
+@pytest.mark.parametrize("family", sorted(FAMILIES.keys() - set(TRIED)))
+def test_a_family_that_is_like_others_is_pruned_packed_and_comes_back(
+    tiny: Tiny, statistics: Callable[[str], Statistics], tmp_path: Path, family: str
+) -> None:
+    model = tiny(family).copy()
+    Structured(ratio=0.3, multiple_of=8, criterion=Activation()).prune_(model, statistics(family))
+    assert model.widths
+    Gptq(bits=4).quantize_(model, statistics(family), Cpu(threads=1))
+    save(model, tmp_path / "winner")
+    assert torch.equal(answer(load(tmp_path / "winner"), IDS), answer(model, IDS))
+
+
+@pytest.mark.parametrize("family", sorted(set(TRIED) - set(SHORTENED)))
 def test_blocks_that_stand_for_others_stay(tiny: Tiny, statistics: Callable[[str], Statistics], family: str) -> None:
     with pytest.raises(Unsupported, match="one must stay in a stack"):
         Depth(ratio=0.6).prune_(tiny(family).copy(), statistics(family))
@@ -80,8 +94,8 @@ def test_blocks_that_stand_for_others_stay(tiny: Tiny, statistics: Callable[[str
 
 def _keep_(model: LoadedModel, unit: Unit, kept: Tensor) -> None:
     block = model.block(unit.block)
-    linear = block.linear(unit.consumer)
-    surgery.set_inputs_(linear, linear.weight[:, surgery.channels_of(kept, unit.width)], linear.bias)
+    reader = block.linear(unit.consumer)
+    surgery.set_inputs_(reader, reader.weight[:, surgery.channels_of(kept, unit.width)], reader.bias)
     surgery.keep_sets_(block, unit, kept)
 
 
@@ -195,6 +209,11 @@ def test_the_nearest_relative_is_named(model_type: str, fields: tuple[str, ...],
     assert ("if it is built like" in undescribed(model_type, fields)) == (near is not None)
 
 
+def test_experts_that_stay_in_16_bits_are_told() -> None:
+    assert "; its experts stay in 16 bits" in undescribed("mixtral", ["num_local_experts"])
+    assert "experts" not in undescribed("xglm", ["ffn_dim"])
+
+
 @pytest.mark.parametrize(
     ("families", "message"),
     [
@@ -208,3 +227,16 @@ def test_a_row_that_says_nothing_is_refused_in_one_line(families: dict[str, Any]
     with pytest.raises(ConfigError, match=message) as caught:
         build(node, "model")
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("bits", [32, 16, 8])
+def test_tables_that_are_read_whole_are_as_wide_as_what_is_computed(
+    tiny: Tiny, monkeypatch: pytest.MonkeyPatch, bits: int
+) -> None:
+    """A CPU without bf16 computes in fp32: position embeddings that stayed in 16 bits would meet queries in 32."""
+    for module in (capability, bf16, embedding, int8, linear):
+        monkeypatch.setattr(module, "cpu_kernels", lambda: capability.CpuKernels(bf16=False, int8=False))
+    model = tiny("deberta-v2, own keys").copy()
+    RoundToNearest(bits=bits).quantize_(model, Statistics(model, {}), Cpu(threads=1))  # type: ignore[arg-type]
+    assert model.module.encoder.rel_embeddings.weight.dtype == torch.float32
+    assert answer(model, IDS).isfinite().all()

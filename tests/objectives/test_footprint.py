@@ -15,7 +15,6 @@ from torch.utils.flop_counter import FlopCounterMode
 from objectives.calibration import Statistics
 from objectives.canonical import canonicalize_
 from objectives.devices.cpu import Cpu
-from objectives.families import FAMILIES
 from objectives.measuring import trace
 from objectives.measuring.allocations import Allocations
 from objectives.measuring.encoding import Encoding
@@ -38,7 +37,7 @@ from objectives.quantization.round_to_nearest import RoundToNearest
 from objectives.types import Candidate, Workload
 from tests.conftest import head_of
 from tests.objectives.conftest import Tiny
-from tests.objectives.families import answer
+from tests.objectives.families import TRIED, answer
 
 pytestmark = pytest.mark.usefixtures("quick_collections")
 
@@ -62,7 +61,7 @@ STORING: dict[str, Any] = {
     "8 bits, embeddings too": RoundToNearest(bits=8, embeddings=8, predicts=False),
 }
 CORE = ("llama", "bert", "t5")
-OTHERS = sorted(FAMILIES.keys() - set(CORE))
+OTHERS = sorted(set(TRIED) - set(CORE))
 ON_THIS_CPU = [
     *((family, pruning, storing) for family in CORE for pruning in PRUNING for storing in STORING),
     *((family, *which) for family in OTHERS for which in (("dense", "16 bits"), ("pruned", "4 bits"))),

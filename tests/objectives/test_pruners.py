@@ -241,6 +241,6 @@ def test_a_model_of_another_family_is_named_with_those_known() -> None:
     from objectives.families import family_of
 
     with pytest.raises(
-        Unsupported, match=r"'blom' is not described: .* built like bloom, model\.families=.*; known: al"
+        Unsupported, match=r"'blom' is not described: .* built like bloom, \+model\.families=.*; known: al"
     ):
         family_of("blom")

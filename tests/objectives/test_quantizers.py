@@ -18,7 +18,6 @@ from torch import Tensor, nn
 from objectives.calibration import Moment, Statistics
 from objectives.devices.cpu import Cpu
 from objectives.errors import Unsupported
-from objectives.families import FAMILIES
 from objectives.layers import layers_of, moment_of
 from objectives.measuring.weighing import block_weights, stored_bytes, weigh
 from objectives.models import LoadedModel
@@ -35,7 +34,7 @@ from objectives.quantization.mixed import Mixed
 from objectives.quantization.round_to_nearest import RoundToNearest
 from objectives.quantization.sensitivity import rounded_loss
 from tests.objectives.conftest import Tiny
-from tests.objectives.families import answer, each_core_family, pairs
+from tests.objectives.families import TRIED, answer, each_core_family, pairs
 from tests.objectives.recipes import built, choices
 
 PACKED = {16: Bf16Linear, 8: Int8Linear, 4: Int4Linear}
@@ -308,7 +307,7 @@ def test_scales_and_zeros_are_those_that_will_be_stored() -> None:
 
 def test_linears_and_norms_are_found_wherever_they_are(quantize: Quantize) -> None:
     """Nothing computes in plain bf16 on a CPU that has no kernel for it."""
-    for family in FAMILIES:
+    for family in TRIED:
         left = [m for m in quantize(family, "round_to_nearest", bits=8).module.modules() if type(m) is nn.Linear]
         assert left == []
 

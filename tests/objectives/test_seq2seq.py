@@ -23,11 +23,10 @@ from objectives.packing.int4 import Int4Linear
 from objectives.pruning.structured import Structured
 from objectives.pruning.surgery import channels_of, keep_sets_, set_inputs_
 from objectives.quantization.round_to_nearest import RoundToNearest
-from tests.conftest import HEADS, SIZES
+from tests.conftest import SIZES
 from tests.objectives.conftest import Tiny
-from tests.objectives.families import answer
+from tests.objectives.families import SEQ2SEQ, answer
 
-SEQ2SEQ = sorted(family for family, head in HEADS.items() if head == "seq2seq")
 each_family = pytest.mark.parametrize("family", SEQ2SEQ)
 Collected = Callable[[str], Statistics]
 

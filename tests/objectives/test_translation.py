@@ -27,10 +27,9 @@ from objectives.measuring.weighing import stored_bytes
 from objectives.models import LoadedModel
 from objectives.quantization.round_to_nearest import RoundToNearest
 from objectives.types import Phase, Timing
-from tests.conftest import HEADS
 from tests.objectives.conftest import Tiny
+from tests.objectives.families import SEQ2SEQ
 
-SEQ2SEQ = sorted(family for family, head in HEADS.items() if head == "seq2seq")
 each_family = pytest.mark.parametrize("family", SEQ2SEQ)
 LARGE = Translation(batch_size=8, source_tokens=100, new_tokens=25)
 NAP = 0.05

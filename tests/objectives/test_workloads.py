@@ -13,7 +13,6 @@ from torch import Tensor
 
 from objectives.calibration import Statistics
 from objectives.devices.cpu import Cpu
-from objectives.families import FAMILIES
 from objectives.measuring import stopwatch
 from objectives.measuring.encoding import Encoding
 from objectives.measuring.generation import Generation
@@ -25,6 +24,7 @@ from objectives.quantization.round_to_nearest import RoundToNearest
 from objectives.types import Phase, Timing, Workload
 from tests.conftest import head_of
 from tests.objectives.conftest import Tiny
+from tests.objectives.families import TRIED
 from tests.objectives.recipes import built, choices
 from tests.objectives.standins import Stub, asleep, stub
 
@@ -248,7 +248,7 @@ def test_a_batch_size_is_a_positive_integer(choice: str, batch: object) -> None:
         built("workload", choice, batch_size=batch)
 
 
-@pytest.mark.parametrize("family", [family for family in sorted(FAMILIES) if head_of(family) != "seq2seq"])
+@pytest.mark.parametrize("family", [family for family in sorted(TRIED) if head_of(family) != "seq2seq"])
 def test_a_workload_drives_every_family_of_its_head(
     tiny: Tiny, statistics: Callable[[str], Statistics], family: str
 ) -> None:
