@@ -21,6 +21,7 @@ import torch
 import transformers
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from transformers.initialization import no_init_weights
 from transformers.pytorch_utils import Conv1D
 
 from objectives.anatomy import Stack
@@ -188,9 +189,9 @@ def _mismatches(config: Any, model: LoadedModel, tensors: Mapping[str, Tensor]) 
 
 
 def _built(config: Any, model: LoadedModel) -> nn.Module:
-    """The class of transformers that ``config`` describes, without values."""
-    with torch.device("meta"):
-        module: nn.Module = auto_class(model.head).from_config(copy.deepcopy(config))
+    """The class of transformers that ``config`` describes, without values; on no meta device: some read theirs."""
+    with no_init_weights():
+        module: nn.Module = auto_class(model.head).from_config(copy.deepcopy(config), dtype=torch.bfloat16)
     return module
 
 

@@ -304,7 +304,7 @@ def test_a_runtime_of_torch_prepares_the_model_as_it_was_measured(tmp_path: Path
 @pytest.mark.slow
 def test_a_plain_process_is_as_fast_as_the_study_was(tmp_path: Path) -> None:
     """On a quiet machine; a disturbed one is tried again."""
-    paretune = [sys.executable, "-m", "search"]
+    paretune = [sys.executable, "-m", "search.cli"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     environment.pop("OMP_NUM_THREADS", None)
     run = ["run", "experiment=ci_tiny", "n_trials=3", "workload.prompt_tokens=64", "tracker=none"]

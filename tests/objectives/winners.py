@@ -62,7 +62,7 @@ def config_of(family: str, changes: Changes = NOTHING) -> Any:
 
 def model_of(family: str, changes: Changes = NOTHING) -> LoadedModel:
     """A random model, the same for equal names and shapes."""
-    module = auto_class(head_of(family)).from_config(config_of(family, changes))
+    module = auto_class(head_of(family)).from_config(config_of(family, changes), dtype=torch.bfloat16)
     generator = torch.Generator().manual_seed(1)
     for tensor in {id(tensor): tensor for tensor in module.state_dict(keep_vars=True).values()}.values():
         if isinstance(tensor, torch.nn.Parameter) and not tensor.requires_grad:
