@@ -46,9 +46,11 @@ def table(name: str) -> Mapping[str, Any]:
         return {}
 
 
+@cache
 def model_types() -> Mapping[str, str]:
-    """The config class of every model type that transformers knows."""
-    return table("CONFIG_MAPPING_NAMES")
+    """The config class of every model type that transformers knows, second names included."""
+    further = re.search(r"OrderedDict\(\*\*(\{[^}]*\}), \*\*CONFIG_MAPPING_NAMES\)", _tables())
+    return {**table("CONFIG_MAPPING_NAMES"), **(ast.literal_eval(further[1]) if further else {})}
 
 
 def builds(model_type: str, kind: str) -> bool:
@@ -104,7 +106,11 @@ def _literal(node: ast.expr | None) -> Any:
 
 def _folder(model_type: str) -> Path:
     name = table("SPECIAL_MODEL_TYPE_TO_MODULE_NAME").get(model_type, model_type.replace("-", "_"))
-    return _models() / str(name)
+    folder, wanted = _models() / str(name), model_types().get(model_type)
+    if wanted is None or any(folder.glob("configuration_*.py")):
+        return folder
+    first = next((known for known, kind in table("CONFIG_MAPPING_NAMES").items() if kind == wanted), model_type)
+    return folder if first == model_type else _folder(first)
 
 
 @cache

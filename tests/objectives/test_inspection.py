@@ -83,6 +83,7 @@ def accepted(folder: Path, head: Head = "causal_lm") -> Inspection:
 def test_every_config_class_of_transformers_is_read() -> None:
     types = model_types()
     assert len(types) > 300
+    assert config_class("gpt-sw3") == config_class("gpt2")
     unread = [name for name in types if config_class(name) is None]
     assert len(unread) < 0.02 * len(types), unread
 

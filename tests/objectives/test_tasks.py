@@ -275,7 +275,8 @@ def test_padding_is_told_to_the_model(encoder: LoadedModel) -> None:
         seen.append((list(ids.shape), mask.sum(dim=1).tolist()))
         return torch.ones(*ids.shape, 4)
 
-    model: Any = SimpleNamespace(tokenizer=encoder.tokenizer, encode=encode, device=torch.device("cpu"))
+    given = {"tokenizer": encoder.tokenizer, "encode": encode, "device": torch.device("cpu"), "vocabulary": 512}
+    model: Any = SimpleNamespace(**given)
     embed(model, ["ab", "ab cd ef gh ij kl"], 16)
     [(shape, counts)] = seen
     assert shape[1] == counts[1] > counts[0]
