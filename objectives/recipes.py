@@ -79,6 +79,7 @@ class Recipes:
         """That each model took to make or to load, and to convert, in this process."""
         self.shelf = Shelf(problem.cache)
         self.reads = Reads()
+        self.left_out = ""
         self._footprints: dict[tuple[Recipe, Workload], Footprint | None] = {}
 
     @cached_property
@@ -284,7 +285,9 @@ class Recipes:
         """Load model and data, so that what is missing is said before the first trial."""
         _ = self.calibration
         with told(self.problem.task, "excerpts"):
-            require_disjoint(self.problem.task, self.source)
+            self.left_out = require_disjoint(self.problem.task, self.source)
+        if self.left_out:
+            log.warning(self.left_out)
 
 
 def _rows_hash(batches: Sequence[Tensor]) -> str:
