@@ -48,6 +48,7 @@ def checkup(recipes: Recipes) -> CheckReport:
         peak_memory=peak,
         load_seconds=loaded - began,
         score_seconds=known - loaded,
+        left_out=recipes.left_out,
     )
 
 

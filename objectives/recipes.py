@@ -82,6 +82,7 @@ class Recipes:
         self.shelf = Shelf(problem.cache)
         self.guard = Guard(problem.cache)
         self.reads = Reads()
+        self.left_out = ""
         self._footprints: dict[tuple[Recipe, Workload], Footprint | None] = {}
 
     @cached_property
@@ -295,7 +296,9 @@ class Recipes:
         """Load model and data, so that what is missing is said before the first trial."""
         _ = self.calibration
         with told(self.problem.task, "excerpts"):
-            require_disjoint(self.problem.task, self.source)
+            self.left_out = require_disjoint(self.problem.task, self.source)
+        if self.left_out:
+            log.warning(self.left_out)
 
 
 def _rows_hash(batches: Sequence[Tensor]) -> str:

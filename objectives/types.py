@@ -568,7 +568,7 @@ class CheckReport:
     ``positions``: the most tokens that the model reads; ``padding``: its pad token; ``block_parameters``: weights of
     the block linears, which are pruned and quantised, ``undescribed``: why they are not. ``calibration``: rows and
     tokens by domain. ``examples``: some scores by name; ``accuracy``, ``extra``: of them, of all where ``whole``.
-    ``peak_memory``: weights and one run of the baseline's workload.
+    ``peak_memory``: weights and one run of the baseline's workload. ``left_out``: rows that are not scored, and why.
     """
 
     model_type: str
@@ -588,3 +588,4 @@ class CheckReport:
     load_seconds: float
     score_seconds: float
     undescribed: str = ""
+    left_out: str = ""

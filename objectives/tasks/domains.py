@@ -68,7 +68,10 @@ class Domains:
         exposed = [(name, task) for name, task in self._all() if isinstance(task, Exposed)]
         found = {name: task.excerpts(model) for name, task in exposed}
         served = {name: rows.calibration for name, rows in found.items() if name in self.served}
-        return Excerpts(_named(served), _named({name: rows.scored for name, rows in found.items()}))
+        copies = [
+            (f"{name}:{copy}", f"{name}:{other}") for name, rows in found.items() for copy, other in rows.left_out
+        ]
+        return Excerpts(_named(served), _named({name: rows.scored for name, rows in found.items()}), copies)
 
     def evaluate(self, model: Runner) -> Score:
         """See ``objectives.types.Task``; ``extra`` holds ``accuracy.<domain>`` and what else a domain reports.

@@ -8,8 +8,9 @@ standard error is taken over documents.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
+from itertools import islice
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -19,7 +20,7 @@ from pydantic.dataclasses import dataclass as settings
 from objectives.errors import ModelError
 from objectives.settings import Count
 from objectives.tasks.corpora import Corpus, Document
-from objectives.tasks.overlap import Excerpts, excerpt
+from objectives.tasks.overlap import Excerpt, Excerpts, copy_of, excerpt
 from objectives.tasks.parts import batches, merged, require_rows, unique
 from objectives.types import Head, Score, Span
 
@@ -87,7 +88,8 @@ class LanguageModeling:
 
     def excerpts(self, model: LoadedModel) -> Excerpts:
         """See ``objectives.tasks.overlap.Exposed``."""
-        return Excerpts(*([excerpt(read.id, [read.text], ids) for read, ids in rows] for rows in self._read(model)))
+        first, last, copies = self._read(model)
+        return Excerpts(list(map(_excerpt, first)), list(map(_excerpt, last)), copies)
 
     def _batches(self, rows: torch.Tensor) -> list[torch.Tensor]:
         return [rows[start : start + self.batch_rows] for start in range(0, len(rows), self.batch_rows)]
@@ -96,33 +98,45 @@ class LanguageModeling:
         """Token ids [documents, tokens] for calibration and for scoring, and the names of the scored documents."""
         import torch
 
-        first, last = self._read(model)
+        first, last, _ = self._read(model)
         names = unique(read.id for read, _ in last)
         return torch.tensor([ids for _, ids in first]), torch.tensor([ids for _, ids in last]), names
 
-    def _read(self, model: Runner) -> tuple[list[Row], list[Row]]:
-        """The documents that calibrate and those that are scored, with the ids that are read of each."""
+    def _read(self, model: Runner) -> tuple[list[Row], list[Row], list[tuple[str, str]]]:
+        """The documents that calibrate and those that are scored, with the ids that are read of each; then copies of
+        the first, which are not scored, with what they are copies of.
+        """
         documents = self.corpus.documents()
-        first = self._long_enough(model, iter(documents), self.calibration_documents)
-        last = self._long_enough(model, iter(reversed(documents)), self.documents)
-        both = {id(read) for read, _ in first} & {id(read) for read, _ in last}
-        if both or len(first) + len(last) < self.calibration_documents + self.documents:
+        first = list(islice(self._long_enough(model, documents), self.calibration_documents))
+        calibration, used = list(map(_excerpt, first)), {id(read) for read, _ in first}
+        last: list[Row] = []
+        copies: list[tuple[str, str]] = []
+        for row in self._long_enough(model, reversed(documents)):
+            if id(row[0]) in used or len(last) == self.documents:
+                break
+            name = copy_of(_excerpt(row), calibration)
+            if name is None:
+                last.append(row)
+            else:
+                copies.append((row[0].id, name))
+        if len(first) + len(last) < self.calibration_documents + self.documents:
+            more = f"; {len(copies)} that calibrate under another name are not scored" if copies else ""
             raise ModelError(
                 f"task.documents: the corpus has too few documents of {self.tokens} tokens for "
-                f"{self.calibration_documents} calibration + {self.documents} scored ones"
+                f"{self.calibration_documents} calibration + {self.documents} scored ones{more}"
             )
-        return first, last
+        return first, last, copies
 
-    def _long_enough(self, model: Runner, documents: Iterator[Document], wanted: int) -> list[Row]:
-        rows: list[Row] = []
+    def _long_enough(self, model: Runner, documents: Iterable[Document]) -> Iterator[Row]:
         for document in documents:
             ids = model.tokenizer(document.text, truncation=True, max_length=self.tokens)["input_ids"]
             if len(ids) == self.tokens:
                 require_rows(model, max(ids))
-                rows.append((document, ids))
-            if len(rows) == wanted:
-                break
-        return rows
+                yield document, ids
+
+
+def _excerpt(row: Row) -> Excerpt:
+    return excerpt(row[0].id, [row[0].text], row[1])
 
 
 def _next_token(model: Runner, ids: torch.Tensor) -> tuple[list[float], list[float]]:

@@ -1,7 +1,8 @@
 """No text both calibrates and is scored: a model that was fitted to a text answers it better than others.
 
-A task that can tell its rows (:class:`Exposed`) is checked by content, for every corpus: two rows are one where their
-texts are equal but for white space, or where the same tokens are read of them. Free of torch.
+Two rows are one where their texts are equal but for white space, or where the same tokens are read of them. Our tasks
+leave such copies out of what they score, and say so. A task that can tell its rows (:class:`Exposed`) is checked, which
+matters where several tasks serve one model. Free of torch.
 """
 
 from __future__ import annotations
@@ -29,10 +30,11 @@ class Excerpt:
 
 @dataclass(frozen=True)
 class Excerpts:
-    """What a task reads to calibrate, and what it scores."""
+    """What a task reads to calibrate, and what it scores; ``left_out``: copies of the first, which are not scored."""
 
     calibration: Sequence[Excerpt] = field(default=())
     scored: Sequence[Excerpt] = field(default=())
+    left_out: Sequence[tuple[str, str]] = field(default=())
 
 
 @runtime_checkable
@@ -49,18 +51,32 @@ def excerpt(name: str, texts: Iterable[str], ids: Sequence[int] = ()) -> Excerpt
     return Excerpt(name, frozenset(keys | ({"ids " + " ".join(map(str, ids))} if len(ids) else set())))
 
 
-def require_disjoint(task: Task, model: LoadedModel) -> None:
-    """Raises TaskError where a scored row calibrates too: how many, which, and the way out."""
+def copy_of(row: Excerpt, calibration: Iterable[Excerpt]) -> str | None:
+    """The name of the calibration row that ``row`` is a copy of."""
+    return next((each.name for each in calibration if each.keys & row.keys), None)
+
+
+def require_disjoint(task: Task, model: LoadedModel) -> str:
+    """Return a line about copies that a task leaves out, empty where there are none.
+
+    Raises TaskError where a scored row calibrates too: how many, which, and the way out.
+    """
     if not isinstance(task, Exposed):
-        return
+        return ""
     found = task.excerpts(model)
     held: Mapping[str, str] = {key: each.name for each in found.calibration for key in each.keys}
     shared = [(each.name, sorted(each.keys & held.keys())) for each in found.scored]
     pairs = [(name, held[keys[0]]) for name, keys in shared if keys]
     if pairs:
-        shown = ", ".join(f"scored {scored} = calibration {other}" for scored, other in pairs[:_SHOWN])
-        more = f" and {len(pairs) - _SHOWN} more" if len(pairs) > _SHOWN else ""
         raise TaskError(
-            f"task: {len(pairs)} of {len(found.scored)} scored rows calibrate too, by their text: {shown}{more}; "
+            f"task: {len(pairs)} of {len(found.scored)} scored rows calibrate too, by their text: {_shown(pairs)}; "
             "take the copies out of the corpus, or let fewer rows calibrate"
         )
+    if not found.left_out:
+        return ""
+    return f"task: {len(found.left_out)} rows are not scored, as their text calibrates: {_shown(found.left_out)}"
+
+
+def _shown(pairs: Sequence[tuple[str, str]]) -> str:
+    more = f" and {len(pairs) - _SHOWN} more" if len(pairs) > _SHOWN else ""
+    return ", ".join(f"scored {name} = calibration {other}" for name, other in pairs[:_SHOWN]) + more

@@ -19,7 +19,7 @@ from pydantic.dataclasses import dataclass as settings
 from objectives.errors import ModelError
 from objectives.settings import Count
 from objectives.tasks.corpora import Corpus, Document
-from objectives.tasks.overlap import Excerpts, excerpt
+from objectives.tasks.overlap import Excerpt, Excerpts, excerpt
 from objectives.tasks.parts import batches, merged, require_rows, unique
 from objectives.types import Head, Score, Span
 
@@ -91,19 +91,36 @@ class Retrieval:
             yield Score(float(np.mean(hits)), 0.0, tuple(hits), ids=names, chance=1 / len(pairs))
 
     def excerpts(self, model: LoadedModel) -> Excerpts:
-        """See ``objectives.tasks.overlap.Exposed``: a pair is the same as another that shares one of its texts."""
-        pairs = [excerpt(pair.id, [pair.text, pair.summary or ""]) for pair in self._pairs()]
-        return Excerpts(pairs[: self.calibration_pairs], pairs[self.calibration_pairs :])
+        """See ``objectives.tasks.overlap.Exposed``: a pair is known by its document."""
+        pairs, copies = self._read()
+        rows = list(map(_excerpt, pairs))
+        return Excerpts(rows[: self.calibration_pairs], rows[self.calibration_pairs :], copies)
 
     def _pairs(self) -> list[Document]:
+        return self._read()[0]
+
+    def _read(self) -> tuple[list[Document], list[tuple[str, str]]]:
+        """The pool, and copies of calibration pairs that are left out of it, with what they are copies of."""
         documents: Sequence[Document] = self.corpus.documents()
-        pairs = [document for document in documents if document.summary][: self.pool]
+        given = [document for document in documents if document.summary]
+        pairs, calibration = given[: self.calibration_pairs], list(map(_excerpt, given[: self.calibration_pairs]))
+        held = {key: each.name for each in calibration for key in each.keys}
+        copies: list[tuple[str, str]] = []
+        for pair in given[self.calibration_pairs :]:
+            shared = sorted(_excerpt(pair).keys & held.keys())
+            if len(pairs) >= self.pool:
+                break
+            if shared:
+                copies.append((pair.id, held[shared[0]]))
+            else:
+                pairs.append(pair)
+        pairs = pairs[: self.pool]
         if len(pairs) <= self.calibration_pairs:
             raise ModelError(
                 f"task.calibration_pairs: the corpus has {len(pairs)} documents with a summary, "
                 f"{self.calibration_pairs} of them would calibrate and none be left to score"
             )
-        return pairs
+        return pairs, copies
 
     def _embed(self, model: Runner, texts: Sequence[str]) -> torch.Tensor:
         """Unit vectors [texts, hidden]. Sorted by length inside, so that little is padded."""
@@ -117,6 +134,10 @@ class Retrieval:
                 for row, vector in zip(rows, embed(model, [texts[row] for row in rows], self.tokens)):
                     vectors[row] = vector
         return torch.stack(vectors)
+
+
+def _excerpt(pair: Document) -> Excerpt:
+    return excerpt(pair.id, [pair.text])
 
 
 def embed(model: Runner, texts: Sequence[str], tokens: int) -> torch.Tensor:

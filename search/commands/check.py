@@ -53,6 +53,7 @@ def lines(config: StudyConfig, report: CheckReport) -> list[str]:
         f"{report.vocabulary} tokens, {_positions(report)}, {_padding(report)}.",
         _compressed(report),
         *(f"Calibration {name}: {rows} rows, {tokens} tokens." for name, (rows, tokens) in report.calibration.items()),
+        *([f"{report.left_out}."] if report.left_out else []),
         _scored(config, report),
         f"One run of {type(config.problem.baseline.workload).__name__} at batch size "
         f"{config.problem.baseline.workload.batch_size}: {report.run_seconds:.3g} s, "

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from objectives.errors import TaskError
+from objectives.errors import ModelError, TaskError
 from objectives.models import LoadedModel
 from objectives.tasks.corpora import Document
 from objectives.tasks.domains import Domains
@@ -29,6 +29,7 @@ class Texts:
 
 TEXTS = tuple(Document(str(i), f"{chr(97 + i)} " * 12, f"about {i}") for i in range(6))
 READING = LanguageModeling(corpus=Texts(TEXTS), tokens=16, documents=3, calibration_documents=3)
+FEW = replace(READING, documents=2)
 LOOKING = Retrieval(corpus=Texts(TEXTS), calibration_pairs=3)
 
 
@@ -45,18 +46,25 @@ def test_disjoint_texts_pass(tiny: Tiny) -> None:
 @pytest.mark.parametrize(
     "task",
     [
-        with_copy(READING),
-        with_copy(READING, text=TEXTS[0].text.replace(" ", "\n")),
-        with_copy(READING, text=TEXTS[0].text + "and another end"),
+        with_copy(FEW),
+        with_copy(FEW, text=TEXTS[0].text.replace(" ", "\n")),
+        with_copy(FEW, text=TEXTS[0].text + "and another end"),
         with_copy(LOOKING),
-        with_copy(LOOKING, text="another text"),
         with_copy(LOOKING, summary="another summary"),
     ],
 )
-def test_a_scored_copy_of_a_calibration_row_is_named(task: Any, tiny: Tiny) -> None:
-    with pytest.raises(TaskError, match=r"^task: 1 of 3 scored rows .*: scored copy = calibration 0; take") as caught:
-        require_disjoint(task, tiny("llama"))
-    assert "\n" not in str(caught.value)
+def test_a_copy_of_a_calibration_row_is_not_scored_and_is_named(task: Any, tiny: Tiny) -> None:
+    line = "task: 1 rows are not scored, as their text calibrates: scored copy = calibration 0"
+    assert require_disjoint(task, tiny("llama")) == line
+    assert "copy" not in [row.name for row in task.excerpts(tiny("llama")).scored]
+    assert require_disjoint(Domains(served={"a": task}), tiny("llama")) == line.replace("copy", "a:copy").replace(
+        "calibration 0", "calibration a:0"
+    )
+
+
+def test_too_few_rows_without_copies_are_refused(tiny: Tiny) -> None:
+    with pytest.raises(ModelError, match="1 that calibrate under another name are not scored"):
+        replace(with_copy(READING), documents=3).calibration(tiny("llama"))
 
 
 @pytest.mark.parametrize("group", ["served", "unseen"])
