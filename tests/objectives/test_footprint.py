@@ -320,3 +320,18 @@ def test_a_sketch_shares_no_change_with_the_skeleton_it_is_made_of(tiny: Tiny, s
         sketch(skeleton, candidate("llama", pruning, "4 bits"), statistics("llama"), Cpu())
     assert stored_bytes([skeleton.module]) == before == stored_bytes([tiny("llama").module])
     assert len(list(skeleton.blocks())) == 3
+
+
+@pytest.mark.parametrize(
+    ("tiles", "tokens", "copied"),
+    [(True, 64, 2 * 4 * 2 * 64 * (16 + 15)), (True, 63, 0), (False, 64, 0)],
+)
+def test_attention_on_tiles_copies_keys_and_values(
+    monkeypatch: pytest.MonkeyPatch, tiles: bool, tokens: int, copied: int
+) -> None:
+    """Bytes of both, of an even width for keys; found by torch's profiler on a CPU with AMX."""
+    monkeypatch.setattr(trace, "cpu_kernels", lambda: CpuKernels(bf16=True, int8=True, tiles=tiles))
+    query, key = (torch.empty(4, heads, tokens, 15, dtype=torch.bfloat16) for heads in (4, 2))
+    attention = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu.default
+    assert trace._copied(attention, (query, key, key)) == copied
+    assert trace._copied(attention, (query.float(), key.float(), key.float())) == 0

@@ -26,12 +26,15 @@ Make = Callable[..., Path]
 
 
 @pytest.fixture(scope="module")
-def engine(tiny: Callable[[str], LoadedModel], tmp_path_factory: pytest.TempPathFactory) -> Make:
+def engine(
+    tiny: Callable[[str], LoadedModel], statistics: Callable[[str], Any], tmp_path_factory: pytest.TempPathFactory
+) -> Make:
     """The folder of a tiny model's engine."""
     base = tmp_path_factory.mktemp("openvino")
 
     def made(family: str, bits: int, runtime: Any) -> Path:
-        hand = Hand(compressed(tiny(family), None, runtime.storage(rounded(bits))), rounded(bits), base)
+        model = compressed(tiny(family), statistics(family), runtime.storage(rounded(bits)))
+        hand = Hand(model, rounded(bits), base)
         return hand.engine(lambda folder: runtime.write(folder, hand))
 
     return made
