@@ -33,7 +33,7 @@ from objectives.canonical import canonicalize_
 from objectives.content import sha256
 from objectives.devices.cpu import Cpu
 from objectives.errors import ModelError, Unsupported
-from objectives.models import LoadedModel, auto_class
+from objectives.models import LoadedModel, auto_class, built_with
 from objectives.packing.bf16 import Bf16Linear
 from objectives.packing.embedding import Int8Embedding, replace_
 from objectives.packing.fp32 import Fp32Linear
@@ -74,6 +74,7 @@ def save(model: LoadedModel, folder: Path, facts: Mapping[str, Any] | None = Non
         "versions": {name: version(name) for name in ("paretune", "torch", "transformers")},
         "head": model.head,
         **({} if model.row is None else {"family": asdict(model.row)}),
+        "arguments": built_with(model.module),
         "plain": False,
         "transposed": [],
         "attention": model.module.config._attn_implementation,
@@ -156,7 +157,7 @@ def _dress_(model: LoadedModel, folder: Path, manifest: Mapping[str, Any]) -> No
 def _as_described(config: Any, manifest: Mapping[str, Any]) -> LoadedModel:
     """The model of ``config`` cut, shrunk and packed as the manifest says, its tensors still empty."""
     row = TypeAdapter(Family).validate_python(manifest["family"]) if "family" in manifest else None
-    model = _skeleton(config, manifest["head"], row)
+    model = _skeleton(config, manifest["head"], row, manifest.get("arguments", {}))
     _cut_(model, manifest)
     for name, widths in manifest["widths"].items():
         block, wanted = model.block(name), dict(widths)
@@ -227,10 +228,13 @@ def _check_hash(file: Path, manifest: Mapping[str, Any]) -> None:
         raise ModelError(f"{file}: changed since it was written: sha256 {wanted[file.name]} expected, got {found}")
 
 
-def _skeleton(config: Any, head: Head, row: Family | None = None) -> LoadedModel:
-    """The model of ``config``, its tensors still empty; ``row`` describes it where none of ours does."""
+def _skeleton(config: Any, head: Head, row: Family | None, arguments: Mapping[str, Any]) -> LoadedModel:
+    """The model of ``config``, its tensors still empty; ``row`` describes it where none of ours does.
+
+    ``arguments``: see :func:`objectives.models.built_with`.
+    """
     with no_init_weights():
-        module = auto_class(head).from_config(copy.deepcopy(config), dtype=torch.bfloat16)
+        module = auto_class(head).from_config(copy.deepcopy(config), dtype=torch.bfloat16, **arguments)
     module.tie_weights()
     for part in module.modules():
         if part._non_persistent_buffers_set:  # tables of positions: made in bf16 here, and in fp32 by from_pretrained

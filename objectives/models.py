@@ -346,6 +346,11 @@ def without_pooler(model_class: Any) -> dict[str, bool]:
     return {"add_pooling_layer": False} if "add_pooling_layer" in known else {}
 
 
+def built_with(module: Any) -> dict[str, bool]:
+    """What the class of ``module`` is to be given to build such a model again, besides its config."""
+    return without_pooler(type(module)) if getattr(module, "pooler", None) is None else {}
+
+
 def _without_pooler(folder: Path, head: Head) -> dict[str, bool]:
     """Arguments for a model whose weights have no pooler: nothing here reads one, so none is made up."""
     import transformers
