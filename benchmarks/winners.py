@@ -2,7 +2,8 @@
 
 ``python benchmarks/winners.py [family ...]`` cuts tiny random models of every family in every way (dense, uneven
 widths, even widths, depth, both) at every width of the weights, with every switch of their config that changes the
-answer; exports them, loads them in both ways and writes ``docs/benchmarks/winners.md``. A minute or two a family.
+answer; exports them, loads them in both ways and writes ``docs/benchmarks/winners.md``. A minute or two a family, as
+many at once as there are cores.
 
 ``python benchmarks/winners.py --speed FOLDER`` times the workload of an exported winner in a plain process, after
 ``objectives.load`` and nothing else, and compares the median with the figure of its study; 0 where it is at most 10 %
@@ -17,6 +18,8 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from multiprocessing import get_context
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -57,6 +60,14 @@ def speed(folder: Path, runs: int = RUNS) -> tuple[float, float]:
     done = subprocess.run(command, cwd=ROOT, env=plain, capture_output=True, text=True, check=True)
     seconds = sorted(json.loads(done.stdout.splitlines()[-1])[3:])
     return seconds[len(seconds) // 2], manifest["metrics"]["latency.p50"]
+
+
+def all_rows(family: str) -> list[Row]:
+    """Those of one family, on one thread of a process of its own."""
+    import torch
+
+    torch.set_num_threads(1)
+    return list(rows_of(family))
 
 
 def rows_of(family: str) -> Iterator[Row]:
@@ -133,16 +144,15 @@ def main(arguments: Sequence[str]) -> int:
         found, wanted = speed(Path(arguments[1]))
         print(f"{found:.4f} s in a plain process, {wanted:.4f} s by the study: ratio {found / wanted:.3f}")
         return 0 if abs(found / wanted - 1) <= ALLOWED else 1
-    import torch
-
     from objectives.families import FAMILIES
 
-    torch.set_num_threads(1)
-    kept: list[Row] = json.loads(RESULTS.read_text()) if RESULTS.is_file() and arguments else []
-    for family in arguments or sorted(FAMILIES):
-        kept = [row for row in kept if row["family"] != family] + list(rows_of(family))
-        RESULTS.write_text(json.dumps(kept))
-        PAGE.write_text(page(kept))
+    kept: list[Row] = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.is_file() and arguments else []
+    with ProcessPoolExecutor(len(os.sched_getaffinity(0)), mp_context=get_context("spawn")) as pool:
+        running = {pool.submit(all_rows, family): family for family in arguments or sorted(FAMILIES)}
+        for done in as_completed(running):
+            kept = [row for row in kept if row["family"] != running[done]] + done.result()
+            RESULTS.write_text(json.dumps(kept), encoding="utf-8")
+            PAGE.write_text(page(kept), encoding="utf-8")
     return int(any(str(row.get("outcome", "")).startswith("FAULT") for row in kept))
 
 
