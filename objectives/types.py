@@ -70,6 +70,17 @@ class Bounded(Protocol):
         """One for every kind of sequence; ``settings`` are names of its own fields."""
 
 
+@runtime_checkable
+class Supplied(Protocol):
+    """A task that can tell, without a model, whether its corpus holds what it asks for.
+
+    One that cannot is taken as it is: what is missing shows when its rows are made.
+    """
+
+    def require_documents(self) -> None:
+        """Raise ModelError where the corpus has too few documents, however long they are."""
+
+
 class Reason(StrEnum):
     """Why a trial has no measurement."""
 

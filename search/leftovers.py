@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from itertools import takewhile
 from pathlib import Path
 
 from search.errors import ConfigError, ParetuneError
@@ -11,16 +12,16 @@ _HYDRAS = {".hydra", "multirun.yaml"}
 """What Hydra writes into a job's folder, besides the job's log."""
 
 
-def clear_refused(error: ParetuneError, folder: Path) -> None:
-    """Remove the job's ``folder`` after a bad setting, and the folders above it that this leaves empty.
+def clear_refused(error: ParetuneError, folder: Path, home: Path) -> None:
+    """Remove the job's ``folder`` after a bad setting, and the folders up to ``home`` that this leaves empty.
 
-    A folder with anything else than Hydra's own files stays, and so does one that holds a log.
+    A folder with anything else than Hydra's own files stays, and so does one that holds a log or lies elsewhere.
     """
-    if error.exit_code != ConfigError.exit_code or not folder.is_dir():
+    if error.exit_code != ConfigError.exit_code or not folder.is_dir() or home not in folder.parents:
         return
     if all(path.name in _HYDRAS or (path.suffix == ".log" and not path.stat().st_size) for path in folder.iterdir()):
         shutil.rmtree(folder, ignore_errors=True)
-    for parent in folder.parents:
+    for parent in takewhile(lambda parent: parent != home.parent, folder.parents):
         if _holds_only(parent, "multirun.yaml"):
             (parent / "multirun.yaml").unlink(missing_ok=True)
         try:

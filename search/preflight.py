@@ -8,18 +8,21 @@ run; single cells that are too long, or larger than the machine's memory, leave 
 from __future__ import annotations
 
 import itertools
+import logging
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from objectives.errors import ObjectiveError
 from objectives.inspection import Inspection
-from objectives.types import Bounded, Device, Span, Workload
+from objectives.types import Bounded, Device, Span, Supplied, Workload
 from search.config import StudyConfig
 from search.errors import ConfigError
 from search.frontier.grid import MOST_CELLS, is_of_recipe
 from search.records import Value
 from search.space import Axis, Cell, Space
+
+log = logging.getLogger(__name__)
 
 
 def preflighted(config: StudyConfig) -> StudyConfig:
@@ -28,6 +31,7 @@ def preflighted(config: StudyConfig) -> StudyConfig:
     if absent is not None:
         raise ConfigError(absent)
     found = _inspected(config)
+    _require_documents(config)
     if found is None:
         return config
     _refuse_task(config, found)
@@ -42,6 +46,20 @@ def _inspected(config: StudyConfig) -> Inspection | None:
     except ObjectiveError as error:
         raise ConfigError(str(error)) from error
     return found if isinstance(found, Inspection) else None
+
+
+def _require_documents(config: StudyConfig) -> None:
+    """Raises ConfigError for a task whose corpus is missing or holds too little. A user's own code that fails is met
+    again, and explained, where the task makes its rows.
+    """
+    if not isinstance(config.task, Supplied):
+        return
+    try:
+        config.task.require_documents()
+    except ObjectiveError as error:
+        raise ConfigError(str(error)) from error
+    except Exception:
+        log.debug("the task's corpus fails", exc_info=True)
 
 
 def _refuse_task(config: StudyConfig, found: Inspection) -> None:

@@ -19,7 +19,7 @@ from objectives.errors import ModelError
 from objectives.tasks.answers import calibrated, scored
 from objectives.tasks.overlap import Excerpt, Excerpts, Exposed
 from objectives.tasks.parts import geometric_mean, unique
-from objectives.types import Bounded, Head, Score, Span, Task
+from objectives.types import Bounded, Head, Score, Span, Supplied, Task
 
 if TYPE_CHECKING:
     from objectives.calibration import Domains as Batches
@@ -52,6 +52,15 @@ class Domains:
             if isinstance(task, Bounded)
             for span in task.spans
         )
+
+    def require_documents(self) -> None:
+        """See ``objectives.types.Supplied``: of every task that can tell."""
+        for name, task in self._all():
+            if isinstance(task, Supplied):
+                try:
+                    task.require_documents()
+                except ModelError as error:
+                    raise ModelError(f"task: its domain {name}: {error}") from error
 
     def _all(self) -> Iterable[tuple[str, Task]]:
         return {**self.served, **self.unseen}.items()

@@ -61,6 +61,15 @@ class LanguageModeling:
         """See ``objectives.types.Bounded``."""
         return (Span(("tokens",), (self.tokens,)),)
 
+    def require_documents(self) -> None:
+        """See ``objectives.types.Supplied``."""
+        found, wanted = len(self.corpus.documents()), self.calibration_documents + self.documents
+        if found < wanted:
+            raise ModelError(
+                f"task.documents: {self.calibration_documents} calibration + {self.documents} scored ones are asked "
+                f"for, the corpus {type(self.corpus).__name__} has {found}"
+            )
+
     def calibration(self, model: LoadedModel) -> Domains:
         """See ``objectives.types.Task``."""
         return {"task": self._batches(self._rows(model)[0])}

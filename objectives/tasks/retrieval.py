@@ -60,6 +60,10 @@ class Retrieval:
         """See ``objectives.types.Bounded``."""
         return (Span(("tokens",), (self.tokens,), "encoder"),)
 
+    def require_documents(self) -> None:
+        """See ``objectives.types.Supplied``."""
+        self._read()
+
     def calibration(self, model: LoadedModel) -> Domains:
         """See ``objectives.types.Task``: documents and summaries, as both are embedded."""
         pairs = self._pairs()[: self.calibration_pairs]

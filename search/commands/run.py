@@ -74,7 +74,7 @@ class _Job:
             self.code = run_job(plain(composed), "")
         except ParetuneError as error:
             self.error = error
-            clear_refused(error, Path(HydraConfig.get().runtime.output_dir))
+            _clear(error, composed)
 
 
 def _run_one_of_many(composed: DictConfig, swept: str) -> None:
@@ -82,13 +82,19 @@ def _run_one_of_many(composed: DictConfig, swept: str) -> None:
     try:
         code = run_job(plain(composed), swept)
     except ParetuneError as error:
-        clear_refused(error, Path(HydraConfig.get().runtime.output_dir))
+        _clear(error, composed)
         print(f"paretune: job {job}: {one_line_of(str(error))}", file=sys.stderr)
         raise ParetuneError(f"job {job} failed: {error}", error.exit_code) from error
     if code >= 128:  # a signal is meant for the whole sweep: no launcher goes on after SystemExit
         raise SystemExit(code)
     if code:
         raise ParetuneError(f"job {job} ended with exit code {code}", code)
+
+
+def _clear(error: ParetuneError, composed: DictConfig) -> None:
+    """Leave nothing of a job that was refused."""
+    home = Path(str(composed.home)).expanduser().absolute()
+    clear_refused(error, Path(HydraConfig.get().runtime.output_dir).absolute(), home)
 
 
 def plain(composed: DictConfig) -> dict[str, Any]:

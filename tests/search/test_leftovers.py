@@ -1,0 +1,55 @@
+"""A refused command takes its own folder away, and nothing that was there before."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from search.errors import BaselineFailed, ConfigError, ParetuneError
+from search.leftovers import clear_refused
+
+
+def job_of(home: Path, *more: str) -> Path:
+    """As Hydra leaves a job's folder, with ``more`` files in it."""
+    folder = home / "hydra" / "2026-11-28" / "12-00-00"
+    (folder / ".hydra").mkdir(parents=True)
+    (folder / "run.log").touch()
+    for name in more:
+        (folder / name).write_text("kept", encoding="utf-8")
+    return folder
+
+
+def test_what_hydra_made_goes_up_to_the_home_and_the_users_empty_folder_stays(tmp_path: Path) -> None:
+    home = tmp_path / "empty folder of the user" / "mlruns"
+    clear_refused(ConfigError("no"), job_of(home), home)
+    assert not home.exists()
+    assert home.parent.is_dir()
+
+
+@pytest.mark.parametrize("more", ["studies.db", "notes.txt"])
+def test_a_folder_with_anything_else_stays(tmp_path: Path, more: str) -> None:
+    folder = job_of(tmp_path / "mlruns", more)
+    clear_refused(ConfigError("no"), folder, tmp_path / "mlruns")
+    assert (folder / more).is_file()
+
+
+def test_what_else_lies_in_the_home_stays(tmp_path: Path) -> None:
+    home = tmp_path / "mlruns"
+    folder = job_of(home)
+    (home / "reports").mkdir()
+    clear_refused(ConfigError("no"), folder, home)
+    assert [path.name for path in home.iterdir()] == ["reports"]
+
+
+@pytest.mark.parametrize("error", [BaselineFailed("no"), ParetuneError("no")])
+def test_after_a_failure_that_is_no_refusal_everything_stays(tmp_path: Path, error: ParetuneError) -> None:
+    folder = job_of(tmp_path / "mlruns")
+    clear_refused(error, folder, tmp_path / "mlruns")
+    assert (folder / ".hydra").is_dir()
+
+
+def test_a_folder_that_hydra_was_told_to_use_elsewhere_stays(tmp_path: Path) -> None:
+    folder = job_of(tmp_path / "elsewhere")
+    clear_refused(ConfigError("no"), folder, tmp_path / "mlruns")
+    assert folder.is_dir()
