@@ -70,10 +70,10 @@ def forbid(monkeypatch: pytest.MonkeyPatch, forbidden: Path) -> None:
     """Make a file unreadable, to root as well."""
     read = Path.read_text
 
-    def guarded(path: Path, *arguments: str) -> str:
+    def guarded(path: Path, *arguments: str, **more: str) -> str:
         if path == forbidden:
             raise PermissionError(13, "Permission denied", str(path))
-        return read(path, *arguments)
+        return read(path, *arguments, **more)
 
     monkeypatch.setattr(Path, "read_text", guarded)
 

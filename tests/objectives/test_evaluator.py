@@ -600,13 +600,30 @@ def test_real_allocations_that_fail_are_told_as_out_of_memory(evaluate: Evaluato
     assert failed(evaluate(candidate())).reason is Reason.OUT_OF_MEMORY
 
 
-@pytest.mark.parametrize("error", [RuntimeError("shapes differ"), ValueError("x"), KeyError("k"), ModelError("data")])
-def test_other_exceptions_are_not_swallowed(evaluate: Evaluator, toy: Toy, error: Exception) -> None:
-    toy.act = explode(error)
+OTHERS = [RuntimeError("shapes differ"), ValueError("x"), KeyError("k"), ModelError("data")]
+
+
+@pytest.mark.parametrize("error", OTHERS)
+def test_other_exceptions_are_not_swallowed(
+    evaluate: Evaluator, error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(evaluate.recipes, "runner", explode(error))
     with pytest.raises(type(error)) as caught:
         evaluate(candidate())
     assert caught.value is error
     assert not is_out_of_memory(error)
+
+
+@pytest.mark.parametrize("error", OTHERS[:3])
+def test_what_the_code_of_a_users_task_raises_is_told_in_a_line(
+    evaluate: Evaluator, toy: Toy, error: Exception
+) -> None:
+    toy.act = explode(error)
+    failure = failed(evaluate(candidate()))
+    assert failure.reason is Reason.ERROR
+    assert f"Toy.evaluate raised {type(error).__name__}" in failure.message
+    assert "test_evaluator.py, line" in failure.message
+    assert "\n" not in failure.message
 
 
 def test_what_cannot_be_built_is_unsupported_and_says_why(evaluate: Evaluator, toy: Toy) -> None:
