@@ -98,7 +98,7 @@ def save(model: LoadedModel, folder: Path, facts: Mapping[str, Any] | None = Non
         (part / OWN_WEIGHTS).chmod((part / CONFIG).stat().st_mode)  # written as 0600
         manifest["buffers"] = sorted(buffers)
         manifest["sha256"] = {name: sha256(part / name) for name in (OWN_WEIGHTS, CONFIG, OWN_CONFIG)}
-        (part / MANIFEST).write_text(json.dumps(manifest, indent=1))
+        (part / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
         part.rename(folder)
     return (folder / OWN_WEIGHTS).stat().st_size
 
@@ -133,7 +133,7 @@ def load(folder: Path) -> LoadedModel:
 
 def _config(file: Path) -> Any:
     """The config of a file, of the very class that wrote it."""
-    found = json.loads(file.read_text())
+    found = json.loads(file.read_text(encoding="utf-8"))
     return CONFIG_MAPPING[found["model_type"]].from_dict(found)
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import copy
 import hashlib
-import json
 import logging
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -23,9 +22,10 @@ from pydantic.dataclasses import dataclass as settings
 
 from objectives.anatomy import Family, Stack
 from objectives.blocks import Block
-from objectives.errors import ModelError, Unsupported
+from objectives.errors import ModelError, ObjectiveError, Unsupported
 from objectives.families import asks_to_prune, described, family_of, relative, undescribed
 from objectives.inspection import Inspection, inspect, inspect_folder
+from objectives.inspection.config import read_config
 from objectives.inspection.folders import ASSET, cached_folder, hub_answers, is_offline, local_folder, require_hub
 from objectives.inspection.weights import read_headers
 from objectives.settings import FORBID, Name
@@ -256,13 +256,13 @@ class Checkpoint:
     def unprunable(self) -> str | None:
         """Why no pruner works on this model, from its config.json alone where there is one already; torch-free."""
         try:
-            config = json.loads((Path(self.path).expanduser() / "config.json").read_text())
-            model_type, fields = str(config["model_type"]), list(config)
-        except (OSError, ValueError, KeyError, TypeError):
-            return None  # what is wrong with it is said when it is loaded
-        if described(model_type) or model_type in self.families:
+            folder = local_folder(self.path) or cached_folder(self.path, self.revision)
+            config = None if folder is None else read_config(folder)
+        except ObjectiveError:  # what is wrong with it is said when it is inspected
             return None
-        return undescribed(model_type, fields)
+        if config is None or described(config.model_type) or config.model_type in self.families:
+            return None
+        return undescribed(config.model_type, config.raw)
 
     def inspect(self) -> Inspection | None:
         """What its files say, without torch and before a weight is read; None while nothing is here yet.

@@ -47,7 +47,7 @@ def measured_with(threads: int) -> dict[str, Any]:
 def of_folder(folder: Path, manifest: str = "paretune.json") -> Mapping[str, Any]:
     """What a winner's manifest says of the process; empty where it says nothing, or is none: loading says why."""
     try:
-        found = json.loads((folder / manifest).read_text())["process"]
+        found = json.loads((folder / manifest).read_text(encoding="utf-8"))["process"]
         return found if isinstance(found, dict) else {}
     except (OSError, ValueError, KeyError, TypeError):
         return {}
@@ -85,7 +85,7 @@ def set_threads(process: Mapping[str, Any]) -> None:
 def _openmp_is_loaded() -> bool:
     """Whether a runtime of OpenMP is in this process already; where one cannot look, whether torch is."""
     try:
-        mapped = Path("/proc/self/maps").read_text()
+        mapped = Path("/proc/self/maps").read_text(encoding="utf-8")
     except OSError:
         return "torch" in sys.modules
     return any(name in mapped for name in ("libgomp", "libiomp", "libomp"))

@@ -233,7 +233,7 @@ class Recipes:
         try:
             model = checkpoint.load(folder)
             export_check.check_answers(folder, model)
-            model.predicted_loss = json.loads((folder / MANIFEST).read_text())["predicted_loss"]
+            model.predicted_loss = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["predicted_loss"]
         except (ObjectiveError, OSError) as error:
             log.warning("the cache's model %s is damaged and will be made again: %s", folder, error)
             cache.drop("compress", name)

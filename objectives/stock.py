@@ -48,7 +48,7 @@ _STUB = {
 
 def close_(folder: Path) -> None:
     """Write the config.json that stock loaders refuse, with the way out in their message."""
-    (folder / CONFIG).write_text(json.dumps(_STUB, indent=1) + "\n")
+    (folder / CONFIG).write_text(json.dumps(_STUB, indent=1) + "\n", encoding="utf-8")
 
 
 def publish_(folder: Path, model: LoadedModel, ids: Tensor) -> bool:
@@ -77,11 +77,11 @@ def publish_(folder: Path, model: LoadedModel, ids: Tensor) -> bool:
             (trial / name).chmod((folder / OWN_CONFIG).stat().st_mode)
             (trial / name).rename(folder / name)
     (folder / OWN_WEIGHTS).unlink()
-    manifest = json.loads((folder / MANIFEST).read_text())
+    manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
     hashes = {name: digest for name, digest in manifest["sha256"].items() if name != OWN_WEIGHTS}
     hashes |= {name: sha256(folder / name) for name in (CONFIG, PLAIN_WEIGHTS)}
     (folder / MANIFEST).write_text(
-        json.dumps({**manifest, "plain": True, "transposed": transposed, "sha256": hashes}, indent=1)
+        json.dumps({**manifest, "plain": True, "transposed": transposed, "sha256": hashes}, indent=1), encoding="utf-8"
     )
     return True
 

@@ -93,7 +93,7 @@ def _write_engine(runner: EngineRunner, source: LoadedModel, part: Path, facts: 
         "sha256": {name: sha256(part / name) for name in names},
         **facts,
     }
-    (part / MANIFEST).write_text(json.dumps(manifest, indent=1))
+    (part / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
 
 
 def load(folder: Path) -> LoadedModel | EngineRunner:
@@ -132,7 +132,7 @@ class _Loaded:
 
 def _prepared(model: LoadedModel, folder: Path) -> LoadedModel:
     """The model as its runtime runs it, where the manifest names one of ours."""
-    found = json.loads((folder / MANIFEST).read_text()).get("prepared")
+    found = json.loads((folder / MANIFEST).read_text(encoding="utf-8")).get("prepared")
     if found is None:
         return model
     try:

@@ -48,7 +48,7 @@ class Cpu:
 
     def total_memory(self) -> int | None:
         """See ``objectives.types.Device``: RAM and swap, or what the container may use of them."""
-        fields = dict(line.split()[:2] for line in Path("/proc/meminfo").read_text().splitlines())
+        fields = dict(line.split()[:2] for line in Path("/proc/meminfo").read_text(encoding="utf-8").splitlines())
         machine = 1024 * (int(fields["MemTotal:"]) + int(fields.get("SwapTotal:", 0)))
         return min(machine, *memory_limits(), machine)
 

@@ -58,7 +58,7 @@ def cached_folder(hub_id: str, revision: str | None) -> Path | None:
     base = hub_cache() / f"models--{hub_id.replace('/', '--')}"
     wanted = revision or "main"
     file = base / "refs" / wanted
-    folder = base / "snapshots" / (file.read_text().strip() if file.is_file() else wanted)
+    folder = base / "snapshots" / (file.read_text(encoding="utf-8").strip() if file.is_file() else wanted)
     return folder if (folder / "config.json").is_file() else None
 
 

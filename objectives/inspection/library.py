@@ -63,7 +63,11 @@ def config_class(model_type: str) -> ConfigClass | None:
     """The config of a model type; None where its source cannot be read."""
     wanted = model_types().get(model_type)
     for file in sorted(_folder(model_type).glob("configuration_*.py")) if wanted else ():
-        classes = {node.name: node for node in ast.parse(file.read_text()).body if isinstance(node, ast.ClassDef)}
+        classes = {
+            node.name: node
+            for node in ast.parse(file.read_text(encoding="utf-8")).body
+            if isinstance(node, ast.ClassDef)
+        }
         if wanted in classes:
             return _described(str(wanted), classes)
     return None
@@ -72,7 +76,7 @@ def config_class(model_type: str) -> ConfigClass | None:
 @cache
 def modelling(model_type: str) -> str:
     """The source of a model type's modules; empty where it cannot be read."""
-    return "\n".join(file.read_text() for file in sorted(_folder(model_type).glob("modeling_*.py")))
+    return "\n".join(file.read_text(encoding="utf-8") for file in sorted(_folder(model_type).glob("modeling_*.py")))
 
 
 def _described(name: str, classes: Mapping[str, ast.ClassDef]) -> ConfigClass:
@@ -116,7 +120,7 @@ def _folder(model_type: str) -> Path:
 @cache
 def _tables() -> str:
     files = [_models() / "auto" / name for name in _TABLES]
-    return "\n".join(file.read_text() for file in files if file.is_file())
+    return "\n".join(file.read_text(encoding="utf-8") for file in files if file.is_file())
 
 
 @cache

@@ -90,7 +90,7 @@ def _kind(facts: Facts, runtime: Runtime, threads: int) -> str | None:
 def _instructions() -> str:
     """The instruction sets of the CPU, as Linux names them; elsewhere the CPU's own name."""
     try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
         lines = []
     flags = next((line for line in lines if line.lower().startswith(("flags", "features"))), platform.processor())
