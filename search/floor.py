@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, field_validator
 from pydantic.dataclasses import dataclass
 
 
@@ -19,6 +19,13 @@ class AccuracyFloor:
     epsilon: Annotated[float, Field(strict=True, ge=0.0, le=2.0, allow_inf_nan=False)]
     relative: Annotated[bool, Field(strict=True)] = True
     error: Annotated[float, Field(strict=True, ge=0.0, lt=0.5, allow_inf_nan=False)] = 0.05
+
+    @field_validator("epsilon", mode="before")
+    @classmethod
+    def _is_no_per_cent(cls, given: object) -> object:
+        if isinstance(given, (int, float)) and 2.0 < given <= 100.0:
+            raise ValueError(f"expected a number >= 0 and <= 2 (did you mean {given / 100:g}?)")
+        return given
 
     def __post_init__(self) -> None:
         """An absolute floor above 1 can only be a slip."""

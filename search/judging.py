@@ -7,6 +7,7 @@ so that the sampler keeps away; a crash is told as failed, since it may have bee
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -23,6 +24,8 @@ from search.frontier.grid import recipe_count
 from search.records import TrialRecord
 from search.samplers.frontier import Informed
 from search.settled import is_final
+
+log = logging.getLogger(__name__)
 
 _MEASURED_AS = {"throughput": "speedup", "memory_ratio": "peak_memory"}
 """Objectives that the study makes of others."""
@@ -135,6 +138,15 @@ class Judge:
                 f"{floor.epsilon:g} of it means nothing; give a model that does this task, or an absolute floor "
                 "(accuracy_floor=absolute accuracy_floor.epsilon=...)",
                 ConfigError.exit_code,
+            )
+
+    def warn_of_a_floor_above(self, baseline: TrialRecord | None) -> None:
+        """Say so where only a candidate that is better than the model itself would keep the floor."""
+        accuracy = 0.0 if baseline is None else baseline.metrics["accuracy"]
+        floor = self._config.floor.absolute(accuracy)
+        if baseline is not None and floor > accuracy:
+            log.warning(
+                "accuracy_floor.epsilon: the floor of %.4g lies above the baseline's accuracy of %.4g", floor, accuracy
             )
 
     def require_objectives(self, baseline: TrialRecord) -> None:

@@ -184,6 +184,7 @@ class Loop:
             self._measure_baseline(runner)
             self._settle_sources(runner)  # scoring may have read more
             self._report()
+            self.found.judge.warn_of_a_floor_above(self.found.judge.baseline)
         else:
             self.found.judge.require_above_chance(self.found.judge.baseline)
             self.progress.stage(f"resuming after {len(self.found.records)} trials")

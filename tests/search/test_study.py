@@ -52,6 +52,14 @@ def test_the_frontier_sampler_finds_the_exhaustive_front_in_fewer_trials_and_sto
     assert len(found.records) < len(whole.records) == 18
 
 
+@pytest.mark.parametrize(
+    ("relative", "epsilon", "said"), [("true", 1.2, True), ("true", 0.9, False), ("false", 0.41, True)]
+)
+def test_a_floor_above_the_baseline_is_said_when_that_is_measured(make_config, caplog, relative, epsilon, said) -> None:
+    run(make_config("n_trials=2", f"accuracy_floor.epsilon={epsilon}", f"accuracy_floor.relative={relative}"))
+    assert ("lies above the baseline's accuracy of 0.4" in caplog.text) is said
+
+
 def test_the_exhaustive_sampler_finds_the_whole_front_and_stops_by_itself(make_config) -> None:
     config = make_config("sampler=exhaustive", "n_trials=100")
     result = run(config)
