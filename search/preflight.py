@@ -31,11 +31,11 @@ def preflighted(config: StudyConfig) -> StudyConfig:
     if absent is not None:
         raise ConfigError(absent)
     found = _inspected(config)
+    if found is not None:
+        _refuse_task(config, found)
+        config = replace(config, inspection=found, space=_within(config.space, found, config.device))
     _require_documents(config)
-    if found is None:
-        return config
-    _refuse_task(config, found)
-    return replace(config, inspection=found, space=_within(config.space, found, config.device))
+    return config
 
 
 def _inspected(config: StudyConfig) -> Inspection | None:

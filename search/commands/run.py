@@ -43,7 +43,7 @@ def main(arguments: list[str]) -> int:
     except Exception as error:
         if "debug=true" in arguments or job.started:
             raise
-        if isinstance(error, OSError):  # Hydra makes its folder below home before it calls the job
+        if isinstance(error, OSError) and error.strerror:  # Hydra makes its folder below home before it calls the job
             raise ConfigError(f"home: cannot make {error.filename}: {error.strerror}; choose another folder") from error
         raise ConfigError(f"{one_line(error)} (given: {' '.join(arguments)})") from error
     if job.error is not None:

@@ -16,6 +16,7 @@ from objectives.runtime.guard import Guard
 from objectives.runtime.masks import causal
 from objectives.runtime.openvino import MODEL, OpenVino
 from objectives.runtime.openvino_faults import keep_gates_apart, usable_threads
+from objectives.runtime.signal_stack import signal_stack_kept
 from tests.objectives.runtimes import Hand, compressed, rounded
 
 IDS = np.arange(18).reshape(2, 9)
@@ -40,11 +41,19 @@ def engine(
     return made
 
 
+@signal_stack_kept()
 def compiled(graph: Any, hint: str) -> Any:
     import openvino
 
     settings = {"INFERENCE_NUM_THREADS": 1, "NUM_STREAMS": 1, "INFERENCE_PRECISION_HINT": hint}
     return openvino.Core().compile_model(graph, "CPU", settings)
+
+
+@signal_stack_kept()
+def read(file: Path) -> Any:
+    import openvino
+
+    return openvino.Core().read_model(file)
 
 
 def answer(model: Any) -> Floats:
@@ -57,10 +66,7 @@ def answer(model: Any) -> Floats:
 
 @pytest.mark.parametrize(("family", "gates"), GATED.items())
 def test_gates_are_kept_apart_and_every_answer_stays_what_it_is(engine: Make, family: str, gates: int) -> None:
-    import openvino
-
-    file = engine(family, 16, OpenVino()) / MODEL
-    plain, apart = (openvino.Core().read_model(file) for _ in range(2))
+    plain, apart = (read(engine(family, 16, OpenVino()) / MODEL) for _ in range(2))
     assert keep_gates_apart(apart) == gates
     assert np.array_equal(answer(compiled(plain, "f32")), answer(compiled(apart, "f32")))
     kinds = {

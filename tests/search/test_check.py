@@ -36,7 +36,7 @@ def test_a_check_says_what_it_saw_and_leaves_nothing(
 @pytest.mark.parametrize(
     ("more", "words"),
     [
-        (("task.documents=5000",), "too few documents"),
+        (("task.documents=5000",), "asked for"),
         (("+task.corpus.path=mine.txt",), "task.corpus.path: unknown key"),
         (("~task", "+task={_target_: tests.search.test_check.Floating}", "allow_targets=[tests.]"), "got float 0.5"),
     ],
