@@ -7,6 +7,8 @@ of the baseline's workload. Says what it saw; keeps nothing. Exit code 2, and on
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from rich.console import Console
 
@@ -15,6 +17,7 @@ from objectives.types import CheckReport
 from search.commands.plan import config_of
 from search.config import StudyConfig
 from search.errors import ConfigError
+from search.quiet_log import quiet_log
 from search.terminal import console
 
 
@@ -26,7 +29,8 @@ def main(arguments: list[str]) -> int:
 
 def look(config: StudyConfig, console: Console) -> None:
     """Run the check in the study's executor and print what it saw. Raises ConfigError."""
-    report = report_of(config)
+    with TemporaryDirectory(prefix="paretune-") as scratch, quiet_log(Path(scratch)):  # what libraries say is not kept
+        report = report_of(config)
     for line in lines(config, report):
         console.print(line, highlight=False, markup=False, soft_wrap=True)
 

@@ -13,6 +13,7 @@ BASE = ("experiment=ci_tiny", "device=cpu", "executor=in_process")
 
 
 def check(capsys: pytest.CaptureFixture[str], verb: str, *more: str) -> tuple[int, str, str]:
+    capsys.readouterr()  # what libraries said when fixtures imported them
     code = main([verb, *BASE, *more])
     said = capsys.readouterr()
     return code, said.out, said.err
