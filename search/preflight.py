@@ -21,6 +21,7 @@ from search.errors import ConfigError
 from search.frontier.grid import MOST_CELLS, is_of_recipe
 from search.records import Value
 from search.space import Axis, Cell, Space
+from search.storage_url import sqlite_path
 
 log = logging.getLogger(__name__)
 
@@ -35,6 +36,7 @@ def preflighted(config: StudyConfig) -> StudyConfig:
         _refuse_task(config, found)
         config = replace(config, inspection=found, space=_within(config.space, found, config.device))
     _require_documents(config)
+    _require_warm_start(config)
     return config
 
 
@@ -60,6 +62,18 @@ def _require_documents(config: StudyConfig) -> None:
         raise ConfigError(str(error)) from error
     except Exception:
         log.debug("the task's corpus fails", exc_info=True)
+
+
+def _require_warm_start(config: StudyConfig) -> None:
+    """Raises ConfigError for a study to begin from that is not there, or is no help; nothing is created."""
+    if config.warm_start is None:
+        return
+    file = sqlite_path(config.storage)
+    if file is not None and not file.is_file():
+        raise ConfigError(f"warm_start: no study named {config.warm_start!r}: there are no studies at {file}")
+    from search.hint import hint_from
+
+    hint_from(config)
 
 
 def _refuse_task(config: StudyConfig, found: Inspection) -> None:
@@ -138,10 +152,11 @@ def _too_long(span: Span, limit: int) -> str:
 
 
 def _setting(space: Space, span: Span, asked: str = "") -> str:
-    """The setting to blame: the one that was ``asked`` for, else one that is searched, else the first."""
+    """The setting to blame: the one that was ``asked`` for, else one that is searched, else the largest."""
     paths = [f"workload.{name}" for name in span.settings]
     searched = {axis.path for axis in space.axes}
-    first = asked if asked in paths else next((path for path in paths if path in searched), paths[0])
+    largest = max(zip(span.parts, paths), key=lambda each: each[0])[1]
+    first = asked if asked in paths else next((path for path in paths if path in searched), largest)
     return _key(space, first)
 
 

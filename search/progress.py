@@ -86,10 +86,13 @@ class PlainProgress:
 
     def __init__(self, config: StudyConfig) -> None:
         self.config, self.clock = config, Clock(config.limits.n_trials)
-        self._say(f"study {config.name}: {len(config.space)} cells, {config.limits.n_trials} trials")
+        self._begun = False
 
     def stage(self, text: str) -> None:
         """See ``search.study.Progress``; only the slow set-up steps are worth a line."""
+        if not self._begun:  # what is refused before has one line of its own
+            self._say(f"study {self.config.name}: {len(self.config.space)} cells, {self.config.limits.n_trials} trials")
+            self._begun = True
         if "=" not in text:
             self._say(text)
 

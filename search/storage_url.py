@@ -11,7 +11,8 @@ import re
 from pathlib import Path
 from urllib.parse import unquote
 
-from sqlalchemy.engine import URL
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import SQLAlchemyError
 
 from search.errors import ConfigError
 
@@ -55,6 +56,25 @@ def clean_url(url: str, key: str = "storage") -> str:
     """Return ``url`` as SQLAlchemy reads it: the path of an sqlite file absolute and quoted, its options kept."""
     path = sqlite_path(url)
     if path is None:
+        _require_driver(url, key)
         return url
     found = _QUERY.search(url)
     return sqlite_url(path, found["query"] if found and not str(path).endswith(found[0]) else "", key)
+
+
+def redacted(url: str) -> str:
+    """A storage URL without user and password."""
+    scheme, separator, rest = url.partition("://")
+    return f"{scheme}{separator}{rest.rpartition('@')[2]}"
+
+
+def _require_driver(url: str, key: str) -> None:
+    """Raises ConfigError for what is no URL of a database, or of one whose driver is not installed."""
+    try:
+        make_url(url).get_dialect().import_dbapi()
+    except ImportError as error:
+        raise ConfigError(f"{key}: {redacted(url)} needs the package {error.name}: pip install {error.name}") from error
+    except SQLAlchemyError as error:
+        raise ConfigError(
+            f"{key}: expected a URL as sqlite:///studies.db or postgresql://host/name, got {redacted(url)!r}"
+        ) from error

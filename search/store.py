@@ -37,7 +37,7 @@ from search.naming import bounded
 from search.records import TrialRecord, Value
 from search.samplers.distinct import GRID, OUTSIDE
 from search.space import Space, same
-from search.storage_url import clean_url
+from search.storage_url import clean_url, redacted
 
 log = logging.getLogger(__name__)
 optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -68,12 +68,6 @@ def open_storage(url: str, home: Path) -> RDBStorage:
         raise ConfigError(f"home: cannot write to {home}: {error.strerror}") from error
     except Exception as error:
         raise ConfigError(f"storage: cannot open {redacted(url)}: {type(error).__name__}: {_first(error)}") from error
-
-
-def redacted(url: str) -> str:
-    """A storage URL without user and password."""
-    scheme, separator, rest = url.partition("://")
-    return url if scheme.startswith("sqlite") else f"{scheme}{separator}{rest.rpartition('@')[2]}"
 
 
 def _first(error: Exception) -> str:

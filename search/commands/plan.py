@@ -64,6 +64,8 @@ def _config_folder(arguments: list[str]) -> tuple[str | None, list[str]]:
         if place + 1 == len(rest):
             raise ConfigError("--config-dir: a folder expected, got nothing")
         folder = os.path.abspath(expanded(rest[place + 1]))
+        if not os.path.isdir(folder):
+            raise ConfigError(f"--config-dir: no such folder: {folder}")
         del rest[place : place + 2]
     return folder, rest
 

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Sequence
+from contextlib import redirect_stderr
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import hydra
+from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from objectives.types import Reason
+from search.build import nearest
 from search.errors import BaselineFailed, ConfigError, ParetuneError
 from search.leftovers import clear_refused
 from search.naming import name_of
@@ -32,6 +37,7 @@ _UNSWEPT = ("study_name", "n_trials", "executor", "tracker", "hydra", "debug", "
 def main(arguments: list[str]) -> int:
     """Compose and run. Returns the study's exit code; of a multirun, that of the first job that failed."""
     words = readable(arguments)
+    _require_options(words)
     job = _Job(fixed_keys(words))
     # Hydra would print its own errors, over several lines, and exit with 1; raised, they become one line here.
     os.environ["HYDRA_FULL_ERROR"] = "1"
@@ -49,6 +55,22 @@ def main(arguments: list[str]) -> int:
     if job.error is not None:
         raise job.error
     return job.code
+
+
+def _require_options(words: Sequence[str]) -> None:
+    """Raises ConfigError for an option that Hydra does not know: its own parser would print a page and leave."""
+    parser = get_args_parser()
+    said = StringIO()
+    try:
+        with redirect_stderr(said):
+            _, unknown = parser.parse_known_args([word for word in words if word not in {"-h", "--help"}])
+    except SystemExit as error:
+        lines = said.getvalue().strip().splitlines() or ["an option is wrong"]
+        raise ConfigError(lines[-1].partition("error: ")[2] or lines[-1]) from error
+    wrong = next((word for word in unknown if word.startswith("-")), None)
+    if wrong is not None:
+        known = sorted(option for action in parser._actions for option in action.option_strings if len(option) > 2)
+        raise ConfigError(f"unknown option {wrong}{nearest(wrong, known)}; known: {', '.join(known)}")
 
 
 class _Job:
