@@ -12,8 +12,10 @@ _HYDRAS = {".hydra", "multirun.yaml"}
 """What Hydra writes into a job's folder, besides the job's log."""
 
 
-def clear_refused(error: ParetuneError, folder: Path, home: Path) -> None:
+def clear_refused(error: ParetuneError, folder: Path, home: Path, was_there: bool = False) -> None:
     """Remove the job's ``folder`` after a bad setting, and the folders up to ``home`` that this leaves empty.
+
+    ``was_there``: the home was there before, and stays.
 
     A folder with anything else than Hydra's own files stays, and so does one that holds a log or lies elsewhere.
     """
@@ -21,7 +23,8 @@ def clear_refused(error: ParetuneError, folder: Path, home: Path) -> None:
         return
     if all(path.name in _HYDRAS or (path.suffix == ".log" and not path.stat().st_size) for path in folder.iterdir()):
         shutil.rmtree(folder, ignore_errors=True)
-    for parent in takewhile(lambda parent: parent != home.parent, folder.parents):
+    last = home if was_there else home.parent
+    for parent in takewhile(lambda parent: parent != last, folder.parents):
         if _holds_only(parent, "multirun.yaml"):
             (parent / "multirun.yaml").unlink(missing_ok=True)
         try:

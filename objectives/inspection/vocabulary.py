@@ -21,7 +21,13 @@ def refuse_vocabulary(folder: Path, rows: int | None) -> None:
     """Raises ModelError where the tokenizer's files have an id of their own beyond the embedding's ``rows``."""
     if rows is None:
         return
-    highest = max(_ids(folder), default=-1)
+    try:
+        highest = max(_ids(folder), default=-1)
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+        raise ModelError(
+            f"model.path: cannot load {folder}: its tokenizer's files are not as transformers writes them "
+            f"({type(error).__name__}: {error}); give the tokenizer that was saved with this model"
+        ) from error
     if highest >= rows:
         raise ModelError(
             f"model.path: {folder}: the tokenizer gives ids up to {highest}, the embedding has {rows} rows; "

@@ -45,6 +45,9 @@ def _files(folder: Path) -> list[Path]:
     if (folder / _WHOLE).is_file():
         return [folder / _WHOLE]
     if not (folder / INDEX).is_file():
+        astray = next((path for path in folder.glob("*.safetensors") if path.is_symlink() and not path.exists()), None)
+        if astray is not None:
+            raise ModelError(f"model.path: {astray} is a link to {astray.readlink()}, which is not there")
         found = ", ".join(sorted(path.name for path in folder.glob("*.safetensors"))[:3])
         raise ModelError(
             f"model.path: {folder} has neither {_WHOLE} nor {INDEX}, which transformers reads; got {found}"

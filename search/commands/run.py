@@ -38,7 +38,7 @@ def main(arguments: list[str]) -> int:
     """Compose and run. Returns the study's exit code; of a multirun, that of the first job that failed."""
     words = readable(arguments)
     _require_options(words)
-    job = _Job(fixed_keys(words))
+    job = _Job(fixed_keys(words), _home_of(words).is_dir())
     # Hydra would print its own errors, over several lines, and exit with 1; raised, they become one line here.
     os.environ["HYDRA_FULL_ERROR"] = "1"
     sys.argv = ["paretune run", *words]
@@ -78,9 +78,9 @@ class _Job:
 
     __name__ = "run"
 
-    def __init__(self, fixed: set[str]) -> None:
+    def __init__(self, fixed: set[str], home_was_there: bool) -> None:
         """``fixed``: keys that the command line gives one value for all jobs of a multirun."""
-        self.fixed = fixed
+        self.fixed, self.home_was_there = fixed, home_was_there
         self.started = False
         self.code = 0
         self.error: ParetuneError | None = None
@@ -90,21 +90,21 @@ class _Job:
         prepare_streams()  # a launcher may run this in another process
         self.started = True
         if HydraConfig.get().mode == RunMode.MULTIRUN:
-            _run_one_of_many(composed, _swept(self.fixed))
+            _run_one_of_many(composed, _swept(self.fixed), self.home_was_there)
             return
         try:
             self.code = run_job(plain(composed), "")
         except ParetuneError as error:
             self.error = error
-            _clear(error, composed)
+            _clear(error, composed, self.home_was_there)
 
 
-def _run_one_of_many(composed: DictConfig, swept: str) -> None:
+def _run_one_of_many(composed: DictConfig, swept: str, home_was_there: bool) -> None:
     job = swept or HydraConfig.get().job.num
     try:
         code = run_job(plain(composed), swept)
     except ParetuneError as error:
-        _clear(error, composed)
+        _clear(error, composed, home_was_there)
         print(f"paretune: job {job}: {one_line_of(str(error))}", file=sys.stderr)
         raise ParetuneError(f"job {job} failed: {error}", error.exit_code) from error
     if code >= 128:  # a signal is meant for the whole sweep: no launcher goes on after SystemExit
@@ -113,10 +113,16 @@ def _run_one_of_many(composed: DictConfig, swept: str) -> None:
         raise ParetuneError(f"job {job} ended with exit code {code}", code)
 
 
-def _clear(error: ParetuneError, composed: DictConfig) -> None:
+def _clear(error: ParetuneError, composed: DictConfig, home_was_there: bool) -> None:
     """Leave nothing of a job that was refused."""
     home = Path(str(composed.home)).expanduser().absolute()
-    clear_refused(error, Path(HydraConfig.get().runtime.output_dir).absolute(), home)
+    clear_refused(error, Path(HydraConfig.get().runtime.output_dir).absolute(), home, home_was_there)
+
+
+def _home_of(words: Sequence[str]) -> Path:
+    """The home that the command line asks for, before Hydra makes a job's folder in it."""
+    given = [word.partition("=")[2] for word in words if word.lstrip("+").startswith("home=")]
+    return Path(given[-1].strip("'\"") if given else "mlruns")
 
 
 def plain(composed: DictConfig) -> dict[str, Any]:

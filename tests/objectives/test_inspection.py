@@ -368,6 +368,31 @@ def test_a_vocabulary_beyond_the_embedding_is_refused(write: Write) -> None:
     assert "the tokenizer gives ids up to 64, the embedding has 64 rows" in refusal(folder)
 
 
+@pytest.mark.parametrize(
+    "spoilt",
+    [
+        {"added_tokens": ["<s>"]},
+        {"added_tokens": 5},
+        {"model": {"vocab": [5]}},
+        {"post_processor": {"cls": []}},
+        {"post_processor": {"processors": 5}},
+    ],
+)
+def test_a_tokenizer_that_is_not_as_transformers_writes_it_is_refused_in_a_line(
+    write: Write, spoilt: dict[str, Any]
+) -> None:
+    folder = write("llama")
+    (folder / "tokenizer.json").write_text(json.dumps({"added_tokens": [], "model": {"vocab": WORDS}, **spoilt}))
+    assert "its tokenizer's files are not as transformers writes them" in refusal(folder)
+
+
+def test_a_link_that_leads_nowhere_is_named(write: Write) -> None:
+    folder = write("llama")
+    (folder / "model.safetensors").unlink()
+    (folder / "model.safetensors").symlink_to("../../blobs/0123")
+    assert "is a link to ../../blobs/0123, which is not there" in refusal(folder)
+
+
 def test_an_added_token_beyond_it_counts_only_where_the_tokenizer_gives_it_itself(write: Write) -> None:
     folder = write("llama")
     tokenizer(folder, WORDS, added={"<extra>": 70})

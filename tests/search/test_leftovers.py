@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from search.cli import main
 from search.errors import BaselineFailed, ConfigError, ParetuneError
 from search.leftovers import clear_refused
 
@@ -53,3 +54,29 @@ def test_a_folder_that_hydra_was_told_to_use_elsewhere_stays(tmp_path: Path) -> 
     folder = job_of(tmp_path / "elsewhere")
     clear_refused(ConfigError("no"), folder, tmp_path / "mlruns")
     assert folder.is_dir()
+
+
+def test_a_home_that_was_there_stays(tmp_path: Path) -> None:
+    home = tmp_path / "mlruns"
+    clear_refused(ConfigError("no"), job_of(home), home, was_there=True)
+    assert list(home.iterdir()) == []
+
+
+def test_a_file_of_the_same_name_as_hydras_stays_outside_of_the_home(tmp_path: Path) -> None:
+    (tmp_path / "multirun.yaml").write_text("mine", encoding="utf-8")
+    clear_refused(ConfigError("no"), job_of(tmp_path / "mlruns"), tmp_path / "mlruns")
+    assert (tmp_path / "multirun.yaml").read_text(encoding="utf-8") == "mine"
+
+
+@pytest.mark.parametrize("existed", [True, False])
+def test_the_command_leaves_the_working_folder_and_an_empty_home(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, existed: bool
+) -> None:
+    working = tmp_path / "a" / "b"
+    working.mkdir(parents=True)
+    monkeypatch.chdir(working)
+    if existed:
+        (working / "mine").mkdir()
+    monkeypatch.setattr("sys.argv", ["paretune"])
+    assert main(["run", "experiment=ci_tiny", "n_trials=-1", "home=mine"]) == 2
+    assert [path.name for path in working.iterdir()] == (["mine"] if existed else [])
