@@ -24,7 +24,7 @@ from objectives.runtime.captured import Captured
 from objectives.runtime.fixed import Fixed
 from tests.conftest import head_of
 from tests.objectives.conftest import Tiny
-from tests.objectives.families import DECODERS, TRIED
+from tests.objectives.families import CORE, DECODERS, TRIED
 
 SLIDING = ("gemma2", "gemma3_text", "mistral")
 LOOKS_AT_VALUES = ("opt",)
@@ -77,7 +77,12 @@ def written(model: Any, ids: Tensor, tokens: int = 5) -> list[list[int]]:
     return found
 
 
-@pytest.mark.parametrize("family", [name for name in DECODERS if name not in (*SLIDING, *LOOKS_AT_VALUES)])
+WRITERS = [name for name in DECODERS if name not in (*SLIDING, *LOOKS_AT_VALUES)]
+
+
+@pytest.mark.parametrize(
+    "family", [name if name in CORE else pytest.param(name, marks=pytest.mark.slow) for name in WRITERS]
+)
 def test_a_recorded_decoder_writes_what_a_plain_one_writes(tiny: Tiny, family: str) -> None:
     model = tiny(family)
     recorded, fixed = Captured.of(model).check(), Fixed.of(model)

@@ -70,7 +70,9 @@ def measured(outcome: Any) -> Measurement:
     return outcome
 
 
-@pytest.mark.parametrize("runtime", [OpenVino(), OnnxRuntime()], ids=lambda each: each.name)
+@pytest.mark.parametrize(
+    "runtime", [pytest.param(OpenVino(), marks=pytest.mark.slow), OnnxRuntime()], ids=lambda each: each.name
+)
 def test_a_candidate_is_scored_weighed_and_timed_through_its_engine(make: Any, runtime: Any) -> None:
     ev = make()
     found = measured(ev(candidate(rounded(8), runtime, WORKLOAD))).metrics
@@ -98,7 +100,9 @@ def answer(ev: Evaluator, one: Any) -> torch.Tensor:
     return ev.runner(one).logits(IDS)
 
 
-@pytest.mark.parametrize("damage", ["flip", "truncate", "lose"])
+@pytest.mark.parametrize(
+    "damage", ["flip", *(pytest.param(one, marks=pytest.mark.slow) for one in ("truncate", "lose"))]
+)
 def test_a_damaged_engine_is_made_again(
     make: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture, damage: str
 ) -> None:
@@ -118,6 +122,7 @@ def test_a_damaged_engine_is_made_again(
     assert not caplog.text
 
 
+@pytest.mark.slow
 def test_what_the_cache_lets_go_of_goes_on_running(make: Any) -> None:
     ev = make(max_bytes=1.0)  # nothing stays beside the newest entry
     for one in (EIGHT, candidate(rounded(4), OnnxRuntime(), WORKLOAD)):
@@ -125,7 +130,7 @@ def test_what_the_cache_lets_go_of_goes_on_running(make: Any) -> None:
     assert measured(ev(replace(EIGHT, workload=replace(WORKLOAD, batch_size=2)))).metrics["peak_memory"] > 0
 
 
-@pytest.mark.parametrize("cache", [True, False])
+@pytest.mark.parametrize("cache", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_an_engine_that_is_not_used_any_more_leaves_no_files(make: Any, cache: bool) -> None:
     ev = make(cache)
     runner = ev.runner(EIGHT)

@@ -424,7 +424,7 @@ LONG = replace(QUICK, min_rounds=400, max_rounds=400, max_seconds=60.0, precisio
 FAR = {"speedup": 1e9, "peak_memory": 1.0}
 
 
-@pytest.mark.parametrize("timed_first", [True, False])
+@pytest.mark.parametrize("timed_first", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_what_is_behind_for_sure_is_timed_no_further_and_that_is_not_kept(problem: Problem, timed_first: bool) -> None:
     evaluate = Evaluator(replace(problem, timing=LONG))
     evaluate(candidate())

@@ -31,6 +31,10 @@ from tests.objectives.conftest import Tiny
 from tests.objectives.families import SEQ2SEQ
 
 each_family = pytest.mark.parametrize("family", SEQ2SEQ)
+main_family = pytest.mark.parametrize(
+    "family", [name if name == "t5" else pytest.param(name, marks=pytest.mark.slow) for name in SEQ2SEQ]
+)
+"""For what takes seconds a family: one by default."""
 LARGE = Translation(batch_size=8, source_tokens=100, new_tokens=25)
 NAP = 0.05
 
@@ -203,7 +207,7 @@ def test_timed_in_turns_it_has_the_metrics_of_all_three_phases(tiny: Tiny) -> No
 # ---- memory
 
 
-@each_family
+@main_family
 def test_excerpts_need_what_the_same_phase_of_the_whole_run_needs(tiny: Tiny, family: str) -> None:
     for workload in (LARGE, replace(LARGE, new_tokens=2), replace(LARGE, decoder_tokens=5)):
         watch = Allocations()
@@ -214,7 +218,7 @@ def test_excerpts_need_what_the_same_phase_of_the_whole_run_needs(tiny: Tiny, fa
         assert memory.cache == watch.cache
 
 
-@each_family
+@main_family
 def test_both_caches_are_weighed(tiny: Tiny, family: str) -> None:
     """Keys and values, two blocks, bf16; the prefix, and all new tokens but the last, are the decoder's own."""
     workload = replace(LARGE, decoder_tokens=3)
@@ -240,7 +244,7 @@ def test_what_the_encoder_allocates_is_seen_while_it_runs(tiny: Tiny) -> None:
     assert [peaks[phase] for phase in ("prefill", "decode")] == [plain[phase] for phase in ("prefill", "decode")]
 
 
-@each_family
+@main_family
 @pytest.mark.parametrize("placed", [False, True])
 def test_the_footprint_is_what_the_run_needs(tiny: Tiny, family: str, placed: bool) -> None:
     model = tiny(family).copy()

@@ -63,6 +63,7 @@ def test_a_study_that_stops_as_complete_has_a_complete_certificate(make_config: 
         )
 
 
+@pytest.mark.slow
 def test_what_was_left_unscored_behind_a_lucky_member_is_scored_in_the_end(make_config: Any) -> None:
     """Over the seeds, the search went on after it had confirmed, and found more."""
     went_on = 0
