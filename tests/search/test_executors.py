@@ -101,7 +101,6 @@ def test_a_worker_survives_kills_faults_and_hangs_and_then_measures(problem) -> 
         assert isinstance(runner.evaluate(candidate()).result(timeout=120), Measurement)
 
 
-@pytest.mark.slow  # a hang among other faults is tried in the test before
 def test_a_hang_ends_at_the_time_limit_and_the_next_trial_runs(problem) -> None:
     with Worker(timeout=15).start(problem) as runner:
         assert isinstance(runner.evaluate(candidate()).result(timeout=120), Measurement)
