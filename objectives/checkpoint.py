@@ -48,6 +48,8 @@ from objectives.types import Head
 FORMAT = 7
 FORMATS = (5, FORMAT)
 """Of 5, config.json is that of the model without the blocks that went, and holds all that is known of them."""
+ATTENTION = ("eager", "sdpa")
+"""Ways to compute attention that a folder may ask for."""
 _STORED: Mapping[str, type[nn.Module]] = {
     "fp32": Fp32Linear,
     "bf16": Bf16Linear,
@@ -150,6 +152,8 @@ def _dress_(model: LoadedModel, folder: Path, manifest: Mapping[str, Any]) -> No
     model.tokenizer = tokenizer_of(folder)
     model.notes.extend(manifest["notes"])
     if manifest["format"] == FORMAT:
+        if manifest["attention"] not in ATTENTION:  # other names fetch kernels and their code from the hub
+            raise ModelError(f"{MANIFEST}: attention must be {' or '.join(ATTENTION)}, got {manifest['attention']!r}")
         model.module.set_attn_implementation(manifest["attention"])
         set_attributes_(model.module, manifest["attributes"])
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -21,6 +22,7 @@ from objectives.errors import ModelError, Unsupported
 from objectives.export_check import answers, differing
 from objectives.families import FAMILIES
 from objectives.models import LoadedModel, auto_class
+from objectives.runtime.folder import Facts, made, write_facts
 from objectives.runtime.onnxruntime import OnnxRuntime
 from objectives.runtime.runner import EngineRunner
 from objectives.runtime.torch import Torch
@@ -294,10 +296,73 @@ def test_a_runtime_of_torch_prepares_the_model_as_it_was_measured(tmp_path: Path
     facts = {"prepared": winner.in_torch(Torch(prompt_lookup=3), {"one": [IDS]})}
     winner.save(model, model, tmp_path / "winner", facts, IDS)
     assert type(load(tmp_path / "winner")).__name__ == "Lookup"
+
+
+FOREIGN = {
+    "os.system": {"command": "touch ran"},
+    "objectives.runtime.probe_process.run": {"module": "timeit", "arguments": ["-n1", "open('ran', 'w')"], "limit": 9},
+    "objectives.runtime.probe_process.Ended": {"code": 0, "signal": None, "answer": "", "said": "", "limit": 1.0},
+    "objectives.runtime.folder.Path": {},
+    "objectives.runtime.guard.os.system": {"command": "touch ran"},
+    "": {},
+}
+
+
+@pytest.mark.parametrize("name", FOREIGN)
+@pytest.mark.parametrize("kind", ["engine", "torch"])
+def test_a_folder_runs_nothing_but_runtimes(
+    closed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, kind: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "winner"
+    shutil.copytree(closed, folder)
+    manifest = json.loads((folder / "paretune.json").read_text())
+    if kind == "torch":
+        manifest["prepared"] = {"class": name, "settings": FOREIGN[name], "rows": [[1]]}
+    else:
+        (folder / winner.ENGINE).mkdir()
+        facts = Facts(name, FOREIGN[name], {}, "causal_lm", 9, (), {}, 0, 0, 0, 0.0, None, ())
+        write_facts(folder / winner.ENGINE, facts)
+    (folder / "paretune.json").write_text(json.dumps(manifest))
+    with pytest.raises(ModelError, match=r"must start with|is no class of runtimes|cannot be made"):
+        load(folder)
+    assert [path.name for path in tmp_path.iterdir()] == ["winner"]
+
+
+def test_a_whole_path_that_is_allowed_allows_no_longer_one() -> None:
+    with pytest.raises(ModelError, match="must start with"):
+        made("tests.objectives.faulty_engine.FaultyRuntimeOther", {}, "runtime", (FAULTY,))
+    assert type(made(FAULTY, {}, "runtime", (FAULTY,))).__name__ == "FaultyRuntime"
+
+
+FAULTY = "tests.objectives.faulty_engine.FaultyRuntime"
+
+
+@pytest.mark.parametrize("name", ["/etc/hostname", "../outside", "engine/../../outside"])
+def test_a_manifest_names_files_of_its_folder_only(tmp_path: Path, name: str) -> None:
+    folder = tmp_path / "winner"
+    (folder / winner.ENGINE).mkdir(parents=True)
+    (folder / "paretune.json").write_text(json.dumps({"format": 7, "sha256": {name: "0"}}))
+    with pytest.raises(ModelError, match="must name files of its own folder"):
+        load(folder)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"attention": "someone/kernels"},
+        {"attributes": {"": {"forward": 1}}},
+        {"attributes": {"": {"model": None}}},
+        {"attributes": {"": {"training": True}}},
+        {"attributes": {"": {"config": {}}}},
+    ],
+    ids=str,
+)
+def test_a_manifest_sets_nothing_but_plain_attributes(closed: Path, tmp_path: Path, change: Any) -> None:
+    shutil.copytree(closed, tmp_path / "winner")
     manifest = json.loads((tmp_path / "winner" / "paretune.json").read_text())
-    manifest["prepared"]["class"] = "os.system"
-    (tmp_path / "winner" / "paretune.json").write_text(json.dumps(manifest))
-    with pytest.raises(ModelError, match="prepared"):
+    (tmp_path / "winner" / "paretune.json").write_text(json.dumps(manifest | change))
+    with pytest.raises(ModelError, match=r"attention must be|none that may be set"):
         load(tmp_path / "winner")
 
 
