@@ -48,7 +48,7 @@ def save(runner: Runner, source: LoadedModel, folder: Path, facts: Mapping[str, 
     the folder is asked, loaded again. Raises ModelError, and leaves nothing, where it answers otherwise.
     """
     ids = _some_ids(source) if ids is None else ids
-    facts = {"process": process_settings.measured_with(torch.get_num_threads()), **facts}
+    facts = {"process": process_settings.here(torch.get_num_threads()), **facts}
     folder.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as temporary:
         part = Path(temporary) / "part"

@@ -16,7 +16,7 @@ import torch
 import transformers
 from safetensors.torch import load_file, save_file
 
-from objectives import checkpoint, export_check, load, stock, winner
+from objectives import checkpoint, export_check, load, process_settings, stock, winner
 from objectives.content import sha256
 from objectives.errors import ModelError, Unsupported
 from objectives.export_check import answers, differing
@@ -280,7 +280,32 @@ SHOWN = (
 )
 
 
-def test_loading_sets_what_the_measurement_had_and_says_once_what_it_cannot(closed: Path) -> None:
+@pytest.mark.parametrize(
+    ("waiting", "environment"),
+    [
+        ("PASSIVE 5000", {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "5000"}),
+        ("ACTIVE", {"OMP_WAIT_POLICY": "ACTIVE"}),
+        ("70", {"GOMP_SPINCOUNT": "70"}),
+        ("default", {}),
+    ],
+)
+def test_a_manifest_says_what_the_measuring_process_noted(waiting: str, environment: dict[str, str]) -> None:
+    found = process_settings.measured_with({"threads": "3", "omp_wait_policy": waiting})
+    assert found == {"threads": 3, "environment": environment}
+
+
+def test_a_variable_that_was_not_set_is_not_claimed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    monkeypatch.setenv("GOMP_SPINCOUNT", "70")
+    assert process_settings.here(2) == {"threads": 2, "environment": {"GOMP_SPINCOUNT": "70"}}
+
+
+def test_loading_sets_what_the_measurement_had_and_says_once_what_it_cannot(closed: Path, tmp_path: Path) -> None:
+    shutil.copytree(closed, tmp_path / "winner")
+    closed = tmp_path / "winner"
+    measured = process_settings.measured_with({"threads": "1", "omp_wait_policy": "PASSIVE 5000"})
+    manifest = json.loads((closed / "paretune.json").read_text()) | {"process": measured}
+    (closed / "paretune.json").write_text(json.dumps(manifest))
     code = f"import objectives; objectives.load({str(closed)!r}); {SHOWN}"
     first = child(code)
     assert (first.stdout.splitlines()[-1], "OMP_WAIT_POLICY" in first.stderr) == ("PASSIVE 5000 1", False)
