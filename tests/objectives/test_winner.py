@@ -102,6 +102,32 @@ def closed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.parametrize("error", [MemoryError(), OSError(28, "full"), ValueError("no"), OSError("no")], ids=repr)
+def test_what_no_folder_can_help_is_raised(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, error: Exception
+) -> None:
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(stock, "_built", fail)
+    caplog.set_level("DEBUG", stock.__name__)
+    model = model_of("llama")
+    if str(error) == "no":
+        assert stock._mismatches(model.module.config, model, {}) is None
+        assert "Error: no" in caplog.text
+    else:
+        with pytest.raises(type(error)):
+            stock._mismatches(model.module.config, model, {})
+
+
+def test_fields_of_tokens_are_not_tried_and_few_that_hold_nothing_are() -> None:
+    config = transformers.GPT2Config(n_inner=None, pad_token_id=None, **{f"unset{i}": None for i in range(30)})
+    tried = [next(iter(change)) for change in stock._fields(config, 4 * config.n_embd, 64)]
+    assert tried[0] == "n_inner"
+    assert len(tried) <= stock.TRIES
+    assert not [name for name in tried if "token" in name or name.endswith("_id")]
+
+
 @pytest.mark.parametrize("cls", CLASSES, ids=lambda cls: cls.__name__)
 def test_what_is_no_checkpoint_is_opened_by_no_class_of_transformers(closed: Path, cls: Any) -> None:
     with pytest.raises((ValueError, OSError), match=r"objectives\.load"):
