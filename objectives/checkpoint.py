@@ -48,6 +48,8 @@ from objectives.types import Head
 FORMAT = 7
 FORMATS = (5, FORMAT)
 """Of 5, config.json is that of the model without the blocks that went, and holds all that is known of them."""
+ATTENTION = ("eager", "sdpa")
+"""Ways to compute attention that a folder may ask for."""
 _STORED: Mapping[str, type[nn.Module]] = {
     "fp32": Fp32Linear,
     "bf16": Bf16Linear,
@@ -69,7 +71,23 @@ def save(model: LoadedModel, folder: Path, facts: Mapping[str, Any] | None = Non
             f"models on {model.device.type} are not written yet; the same study with device=cpu writes them"
         )
     config = copy.deepcopy(model.dense_config or model.module.config)
-    manifest = {
+    manifest = {**_description(model), **(facts or {})}
+    manifest["attributes"], buffers = differences(model.module, _as_described(config, manifest).module)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as temporary:
+        part = Path(temporary) / "part"
+        part.mkdir()
+        _write(part, model, config, buffers)
+        manifest["buffers"] = sorted(buffers)
+        manifest["sha256"] = {name: sha256(part / name) for name in (OWN_WEIGHTS, CONFIG, OWN_CONFIG)}
+        (part / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
+        part.rename(folder)
+    return (folder / OWN_WEIGHTS).stat().st_size
+
+
+def _description(model: LoadedModel) -> dict[str, Any]:
+    """What the manifest says of ``model`` before it is compared with one that is built again."""
+    return {
         "format": FORMAT,
         "versions": {name: version(name) for name in ("paretune", "torch", "transformers")},
         "head": model.head,
@@ -82,25 +100,18 @@ def save(model: LoadedModel, folder: Path, facts: Mapping[str, Any] | None = Non
         "widths": _nested(model.widths),
         "linears": {name: _describe(module, model) for name, module in _packed(model.module)},
         "notes": model.notes,
-        **(facts or {}),
     }
-    manifest["attributes"], buffers = differences(model.module, _as_described(config, manifest).module)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as temporary:
-        part = Path(temporary) / "part"
-        part.mkdir()
-        config.to_json_file(part / OWN_CONFIG)
-        close_(part)
-        if model.module.can_generate():
-            model.module.generation_config.to_json_file(part / "generation_config.json")
-        model.tokenizer.save_pretrained(part)
-        save_file({**_unique(model.module), **buffers}, part / OWN_WEIGHTS, metadata={"format": "pt"})
-        (part / OWN_WEIGHTS).chmod((part / CONFIG).stat().st_mode)  # written as 0600
-        manifest["buffers"] = sorted(buffers)
-        manifest["sha256"] = {name: sha256(part / name) for name in (OWN_WEIGHTS, CONFIG, OWN_CONFIG)}
-        (part / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
-        part.rename(folder)
-    return (folder / OWN_WEIGHTS).stat().st_size
+
+
+def _write(part: Path, model: LoadedModel, config: Any, buffers: Mapping[str, Tensor]) -> None:
+    """Write all files but the manifest."""
+    config.to_json_file(part / OWN_CONFIG)
+    close_(part)
+    if model.module.can_generate():
+        model.module.generation_config.to_json_file(part / "generation_config.json")
+    model.tokenizer.save_pretrained(part)
+    save_file({**_unique(model.module), **buffers}, part / OWN_WEIGHTS, metadata={"format": "pt"})
+    (part / OWN_WEIGHTS).chmod((part / CONFIG).stat().st_mode)  # written as 0600
 
 
 def disk_bytes(model: LoadedModel) -> int:
@@ -150,6 +161,8 @@ def _dress_(model: LoadedModel, folder: Path, manifest: Mapping[str, Any]) -> No
     model.tokenizer = tokenizer_of(folder)
     model.notes.extend(manifest["notes"])
     if manifest["format"] == FORMAT:
+        if manifest["attention"] not in ATTENTION:  # other names fetch kernels and their code from the hub
+            raise ModelError(f"{MANIFEST}: attention must be {' or '.join(ATTENTION)}, got {manifest['attention']!r}")
         model.module.set_attn_implementation(manifest["attention"])
         set_attributes_(model.module, manifest["attributes"])
 

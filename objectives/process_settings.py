@@ -1,4 +1,4 @@
-"""What a process needs so that models run in it as fast as they were measured: environment, threads, allocator.
+"""What a process needs so that models run in it as fast as they were measured: environment and threads.
 
 OpenMP reads its variables when it is loaded, which is when torch is: who sets them later, sets nothing. Four tokens
 took 7.7 s where waiting threads span, and 0.4 s where they slept (two threads on two busy cores). Nothing here imports
@@ -35,13 +35,19 @@ OPENMP = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
 """Those that decide about speed and are read when OpenMP is loaded."""
 
 
-def measured_with(threads: int) -> dict[str, Any]:
-    """What the manifest says of the process that measured: its threads, OpenMP's variables, and the allocator's."""
-    return {
-        "threads": threads,
-        "environment": {name: os.environ.get(name, ENVIRONMENT[name]) for name in OPENMP},
-        "allocator": "keeps freed blocks, one arena",
-    }
+def measured_with(machine: Mapping[str, str]) -> dict[str, Any]:
+    """What the manifest says of the process that measured: its threads, and OpenMP's variables where they were set.
+
+    ``machine``: what that process noted of itself (:mod:`objectives.measuring.fingerprint`).
+    """
+    words = machine.get("omp_wait_policy", "").removeprefix("default").split()
+    environment = {OPENMP[word.isdecimal()]: word for word in words}  # a policy is a word, a count a number
+    return {"threads": int(machine["threads"]), "environment": environment}
+
+
+def here(threads: int) -> dict[str, Any]:
+    """Return the same of this process."""
+    return {"threads": threads, "environment": {name: os.environ[name] for name in OPENMP if name in os.environ}}
 
 
 def of_folder(folder: Path, manifest: str = "paretune.json") -> Mapping[str, Any]:

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from objectives.errors import Unsupported
+from objectives.errors import ModelError, Unsupported
 from objectives.packing.embedding import Int8Embedding
 from objectives.packing.linear import PackedLinear
 
@@ -53,11 +53,19 @@ def differences(measured: nn.Module, rebuilt: nn.Module) -> tuple[dict[str, dict
 
 
 def set_attributes_(module: nn.Module, attributes: Mapping[str, Mapping[str, Any]]) -> None:
-    """Give the modules of ``module`` what :func:`differences` found."""
+    """Give the modules of ``module`` what :func:`differences` found. Raises ModelError for what it cannot have found:
+    another kind of value, or an attribute that would hide a method, a weight or a submodule.
+    """
     for name, own in attributes.items():
         part = module.get_submodule(name)
         for key, value in own.items():
-            there = getattr(part, key, None)
+            there = vars(part).get(key, getattr(type(part), key, None))
+            if (
+                key in _OF_ALL_MODULES
+                or key in {*part._parameters, *part._buffers, *part._modules}
+                or not (_is_plain(value) and _is_plain(there))
+            ):
+                raise ModelError(f"attributes of {name or 'the model'}: {key!r} is none that may be set there")
             setattr(part, key, tuple(value) if isinstance(there, tuple) else value)
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import copy
 import json
+import logging
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -31,6 +32,9 @@ from objectives.devices.cpu import Cpu
 from objectives.export_check import answers, differing
 from objectives.models import LoadedModel, auto_class
 from objectives.packing.fp32 import Fp32Linear
+from objectives.tasks.answers import in_a_line
+
+log = logging.getLogger(__name__)
 
 MANIFEST = "paretune.json"
 CONFIG = "config.json"
@@ -38,6 +42,9 @@ OWN_CONFIG = "paretune_config.json"
 PLAIN_WEIGHTS = "model.safetensors"
 OWN_WEIGHTS = "paretune.safetensors"
 HINT = "paretune: open this folder with objectives.load(folder)"
+
+TRIES = 8
+"""Fields without a value that are tried: for each the model is built, in as much memory as it takes."""
 
 _STUB = {
     "model_type": HINT,  # what AutoConfig, and so every Auto class, names and refuses
@@ -107,8 +114,19 @@ def _answers_alike(folder: Path, model: LoadedModel, ids: Tensor, dtype: torch.d
         Cpu().place_(stock)
         module.set_attn_implementation(model.module.config._attn_implementation)
         return differing(answers(stock, ids), answers(model, ids)) is None
-    except Exception:  # whatever a class of transformers objects to: then the folder is none of its checkpoints
+    except (MemoryError, OSError):  # nothing that the folder could help
+        raise
+    except (
+        Exception
+    ) as error:  # whatever a class of transformers objects to: then the folder is none of its checkpoints
+        log.info("%s: no plain checkpoint: %s", type(model.module).__name__, in_a_line(error))
         return False
+
+
+def _raise_of_machine(error: Exception) -> None:
+    """Raise a lack of memory or disk; an OSError without a number is a refusal of transformers."""
+    if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno is not None):
+        raise error
 
 
 def _expressed(model: LoadedModel, tensors: Mapping[str, Tensor]) -> Any:
@@ -133,7 +151,9 @@ def _with(config: Any, changes: Mapping[str, Any]) -> Any:
     try:
         for name, value in changes.items():
             setattr(changed, name, value)
-    except Exception:  # configs check in many ways
+    except Exception as error:  # configs check in many ways
+        _raise_of_machine(error)
+        log.debug("%s takes no %s: %s", type(config).__name__, changes, in_a_line(error))
         return None
     return changed
 
@@ -165,18 +185,28 @@ def _heads(stack: Stack, config: Any, head_dim: int, count: int, kept: int) -> I
 
 
 def _fields(config: Any, width: int, kept: int) -> Iterator[dict[str, Any]]:
-    """Any field that holds the width, whatever it is called; then those that hold nothing."""
-    for wanted in (width, None):
-        for name, value in vars(config).items():
-            if value == wanted and not isinstance(value, bool) and not name.startswith("_"):
-                yield {name: kept}
+    """Any field that holds the width, whatever it is called; then some of those that hold nothing: each is built."""
+    own = {name: value for name, value in vars(config).items() if not name.startswith("_") and not _is_of_tokens(name)}
+    yield from ({name: kept} for name, value in own.items() if value == width and not isinstance(value, bool))
+    empty = [name for name, value in own.items() if value is None]
+    yield from ({name: kept} for name in sorted(empty, key=_is_unlike_a_width)[:TRIES])
+
+
+def _is_of_tokens(name: str) -> bool:
+    return name.endswith(("_id", "_ids")) or "token" in name
+
+
+def _is_unlike_a_width(name: str) -> bool:
+    return not any(word in name for word in ("inner", "dim", "size", "ff", "intermediate"))
 
 
 def _mismatches(config: Any, model: LoadedModel, tensors: Mapping[str, Tensor]) -> list[str] | None:
     """Names whose shapes differ; None where the class cannot be built, or has not these names at all."""
     try:
         stock = _built(config, model)
-    except Exception:  # configs and classes refuse in many ways
+    except Exception as error:  # configs and classes refuse in many ways
+        _raise_of_machine(error)
+        log.debug("%s builds no model: %s", type(config).__name__, in_a_line(error))
         return None
     wanted = stock.state_dict()
     if tensors.keys() - wanted.keys():

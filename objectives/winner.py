@@ -12,7 +12,6 @@ import logging
 import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -25,7 +24,7 @@ from objectives import checkpoint, export_check, process_settings, stock
 from objectives.content import sha256
 from objectives.errors import ModelError
 from objectives.models import LoadedModel
-from objectives.runtime.folder import ENGINES, read_facts, runtime_of
+from objectives.runtime.folder import made, read_facts, runtime_of
 from objectives.runtime.runner import EngineRunner
 from objectives.stock import CONFIG, MANIFEST, OWN_CONFIG
 from objectives.types import Runner
@@ -49,7 +48,7 @@ def save(runner: Runner, source: LoadedModel, folder: Path, facts: Mapping[str, 
     the folder is asked, loaded again. Raises ModelError, and leaves nothing, where it answers otherwise.
     """
     ids = _some_ids(source) if ids is None else ids
-    facts = {"process": process_settings.measured_with(torch.get_num_threads()), **facts}
+    facts = {"process": process_settings.here(torch.get_num_threads()), **facts}
     folder.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as temporary:
         part = Path(temporary) / "part"
@@ -136,12 +135,9 @@ def _prepared(model: LoadedModel, folder: Path) -> LoadedModel:
     if found is None:
         return model
     try:
-        module, _, name = str(found["class"]).rpartition(".")
-        if not module.startswith(ENGINES):
-            raise ModelError(f"{folder / MANIFEST}: prepared.class must start with {ENGINES}, got {found['class']!r}")
-        runtime: Any = getattr(import_module(module), name)(**found["settings"])
+        runtime = made(str(found["class"]), found["settings"], f"{folder / MANIFEST}: prepared.class")
         rows = {"": [torch.tensor(found["rows"])]}
-    except (KeyError, TypeError, ValueError, ImportError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError) as error:
         raise ModelError(f"{folder / MANIFEST}: prepared describes no runtime: {error}") from error
     missing = runtime.requirements()
     if missing is not None:
@@ -163,6 +159,8 @@ def _check(folder: Path) -> None:
         expected = " or ".join(map(str, FORMATS))
         raise ModelError(f"{file}: format {expected} expected, got {manifest.get('format')!r}")
     for name, digest in wanted.items():
+        if Path(name).is_absolute() or ".." in Path(name).parts:
+            raise ModelError(f"{file}: sha256 must name files of its own folder, got {name!r}")
         if not (folder / name).is_file():
             raise ModelError(f"{folder / name}: missing")
         if (found := sha256(folder / name)) != digest:

@@ -91,19 +91,24 @@ class Messages(logging.StreamHandler):  # type: ignore[type-arg]  # no generic a
 
 
 class _Tolerant(io.FileIO):
-    """A file descriptor whose end of use is no error: what cannot be written any more goes nowhere."""
+    """A file descriptor whose end of use is no error: what cannot be written any more goes nowhere.
+
+    The descriptor itself is left alone: once it is closed, its number may be that of another file.
+    """
+
+    lost = False
 
     def write(self, data: object) -> int:
         """Write, waiting where the reader is slow; returns the bytes that count as written."""
-        try:
-            while (written := super().write(data)) is None:  # type: ignore[arg-type]
+        while not self.lost:
+            try:
+                written = super().write(data)  # type: ignore[arg-type]
+                if written is not None:
+                    return written
                 select.select([], [self], [])
-        except OSError:  # its reader left, the disk is full, it was closed
-            nowhere = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(nowhere, self.fileno())
-            os.close(nowhere)
-            return len(data)  # type: ignore[arg-type]
-        return written
+            except OSError:  # its reader left, the disk is full, it was closed
+                self.lost = True
+        return len(data)  # type: ignore[arg-type]
 
 
 def tolerant(descriptor: int, encoding: str = "utf-8") -> TextIO:

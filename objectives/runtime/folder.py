@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from objectives.errors import ModelError, ObjectiveError
 from objectives.runtime.packages import Packages
-from objectives.types import Head, Lap
+from objectives.types import Head, Lap, Runtime
 
 FACTS = "engine.json"
 ENGINES = "objectives.runtime."
@@ -108,18 +108,31 @@ def read_facts(folder: Path) -> Facts:
 
 
 def runtime_of(facts: Facts, allowed: Sequence[str] = (ENGINES,)) -> Opener:
-    """The object that opens the folder; ``allowed``: with what the path of its class may begin.
-
-    Raises ModelError for another class, and for one that is not there.
-    """
-    module, _, name = facts.runtime.rpartition(".")
-    if not facts.runtime.startswith(tuple(allowed)):
-        raise ModelError(f"{FACTS}: runtime must start with one of {', '.join(allowed)}; got {facts.runtime!r}")
-    try:
-        found: Opener = getattr(importlib.import_module(module), name)(**facts.settings)
-    except (ImportError, AttributeError, ValueError, TypeError) as error:
-        raise ModelError(f"{FACTS}: {facts.runtime} cannot be made: {error}") from error
+    """The object that opens the folder; ``allowed``: see :func:`made`. Raises ModelError."""
+    found: Opener = made(facts.runtime, facts.settings, f"{FACTS}: runtime", allowed)
     return found
+
+
+def made(path: str, settings: Mapping[str, Any], key: str, allowed: Sequence[str] = (ENGINES,)) -> Any:
+    """Return the runtime that a folder names by the ``path`` of its class, with its ``settings``.
+
+    ``allowed``: whole paths, and beginnings that end in a dot. A folder may come from anybody: nothing is called but
+    classes that are runtimes and stand in the module that the path names. Raises ModelError; ``key``: file and setting.
+    """
+    if not any(path.startswith(one) if one.endswith(".") else path == one for one in allowed):
+        raise ModelError(f"{key} must start with one of {', '.join(allowed)}; got {path!r}")
+    module, _, name = path.rpartition(".")
+    try:
+        found = vars(importlib.import_module(module)).get(name)
+        if not isinstance(found, type) or found.__module__ != module or not _is_runtime(found):
+            raise ModelError(f"{key}: {path} is no class of runtimes, as {ENGINES}onnxruntime.OnnxRuntime is one")
+        return found(**settings)
+    except (ImportError, AttributeError, ValueError, TypeError) as error:
+        raise ModelError(f"{key}: {path} cannot be made: {error}") from error
+
+
+def _is_runtime(found: type) -> bool:
+    return all(hasattr(found, member) for member in vars(Runtime) if not member.startswith("_"))
 
 
 def path_of(runtime: object) -> str:

@@ -129,7 +129,9 @@ def _wrong_rows(domains: Any, vocabulary: int) -> str:
                 return f"got {shown(batch)} for a batch of domain {name}"
             if batch.numel() and not 0 <= int(batch.min()) <= int(batch.max()) < vocabulary:
                 return f"domain {name} has token ids outside of 0 to {vocabulary - 1}"
-    return ""
+        if not all(batch.numel() for batch in batches) or not batches:
+            return f"domain {name} has {'a batch without tokens' if batches else 'no batch'}"
+    return "" if domains else "got no domain"
 
 
 def shown(value: Any) -> str:

@@ -89,7 +89,7 @@ def _facts(study: StoredStudy, record: TrialRecord, candidate: Candidate) -> dic
         "runtime": candidate.runtime.name,
         "settings": {**config.space.fixed(), **record.params},
         "workload": _workload(candidate),
-        "process": process_settings.measured_with(int(study.machine["threads"])),
+        "process": process_settings.measured_with(study.machine),
         "metrics": dict(record.metrics),
     }
 

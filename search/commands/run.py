@@ -143,7 +143,7 @@ def run_job(resolved: dict[str, Any], swept: str) -> int:
     from search.finish import finish
     from search.preflight import preflighted
     from search.progress import make_progress
-    from search.quiet_log import quiet_log
+    from search.quiet_log import quiet_log, remove_log
     from search.study import run_study
 
     config = preflighted(build_config(resolved, swept))
@@ -153,6 +153,10 @@ def run_job(resolved: dict[str, Any], swept: str) -> int:
                 result = run_study(config, progress)
         except BaselineFailed as error:
             raise BaselineFailed(f"{error}; what libraries said is in {log}", error.exit_code) from error
+        except ParetuneError as error:
+            if error.exit_code == ConfigError.exit_code:  # refused: nothing was done that a log could tell of
+                remove_log(log)
+            raise
         code = finish(result)
         if any(record.reason in _UNEXPLAINED for record in result.records):
             print(f"what libraries said of trials that failed is in {log}", file=err())

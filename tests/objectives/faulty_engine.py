@@ -80,7 +80,7 @@ def meet(fault: Fault) -> None:
     elif fault == "divide":
         ctypes.CDLL(None).div(1, 0)
     elif fault == "hang":
-        subprocess.Popen([sys.executable, "-c", f"import time; time.sleep(600)  # {LEFT}"])
+        subprocess.Popen([sys.executable, "-c", f"import time; time.sleep(600)  # {os.environ.get(LEFT)}"])
         ctypes.PyDLL(None).sleep(600)  # in C, with Python's lock held
     elif fault == "exit":
         os._exit(3)
@@ -92,5 +92,5 @@ def meet(fault: Fault) -> None:
         raise MemoryError
 
 
-LEFT = "started by a faulty engine"
-"""Tells what a hanging engine started itself."""
+LEFT = "STARTED_BY_A_FAULTY_ENGINE"
+"""The environment variable whose value, one for each test, tells what a hanging engine started itself."""

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import psutil
 import pytest
@@ -65,11 +66,18 @@ def tried(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return started
 
 
+@pytest.fixture(autouse=True)
+def token(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Others may run these tests on this machine at the same time."""
+    monkeypatch.setenv(LEFT, uuid4().hex)
+
+
 def left() -> list[str]:
     """Processes that an engine left behind, and children of ours that nobody collected."""
     zombies = [str(one) for one in psutil.Process().children(recursive=True) if one.status() == psutil.STATUS_ZOMBIE]
-    strays = [str(one) for one in psutil.process_iter(["cmdline"]) if LEFT in " ".join(one.info["cmdline"] or [])]
-    return zombies + strays
+    found = [one for one in psutil.process_iter(["cmdline"]) if os.environ[LEFT] in " ".join(one.info["cmdline"] or [])]
+    _, strays = psutil.wait_procs(found, timeout=3)  # what was killed takes a moment to go
+    return zombies + list(map(str, strays))
 
 
 @pytest.mark.parametrize(("fault", "said"), ENDS.items())

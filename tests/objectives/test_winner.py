@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -15,12 +16,13 @@ import torch
 import transformers
 from safetensors.torch import load_file, save_file
 
-from objectives import checkpoint, export_check, load, stock, winner
+from objectives import checkpoint, export_check, load, process_settings, stock, winner
 from objectives.content import sha256
 from objectives.errors import ModelError, Unsupported
 from objectives.export_check import answers, differing
 from objectives.families import FAMILIES
 from objectives.models import LoadedModel, auto_class
+from objectives.runtime.folder import Facts, made, write_facts
 from objectives.runtime.onnxruntime import OnnxRuntime
 from objectives.runtime.runner import EngineRunner
 from objectives.runtime.torch import Torch
@@ -98,6 +100,32 @@ def closed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("closed") / "winner"
     assert outcome(model_of("llama"), "both", 8, folder) == "closed"
     return folder
+
+
+@pytest.mark.parametrize("error", [MemoryError(), OSError(28, "full"), ValueError("no"), OSError("no")], ids=repr)
+def test_what_no_folder_can_help_is_raised(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, error: Exception
+) -> None:
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(stock, "_built", fail)
+    caplog.set_level("DEBUG", stock.__name__)
+    model = model_of("llama")
+    if str(error) == "no":
+        assert stock._mismatches(model.module.config, model, {}) is None
+        assert "Error: no" in caplog.text
+    else:
+        with pytest.raises(type(error)):
+            stock._mismatches(model.module.config, model, {})
+
+
+def test_fields_of_tokens_are_not_tried_and_few_that_hold_nothing_are() -> None:
+    config = transformers.GPT2Config(n_inner=None, pad_token_id=None, **{f"unset{i}": None for i in range(30)})
+    tried = [next(iter(change)) for change in stock._fields(config, 4 * config.n_embd, 64)]
+    assert tried[0] == "n_inner"
+    assert len(tried) <= stock.TRIES
+    assert not [name for name in tried if "token" in name or name.endswith("_id")]
 
 
 @pytest.mark.parametrize("cls", CLASSES, ids=lambda cls: cls.__name__)
@@ -278,7 +306,32 @@ SHOWN = (
 )
 
 
-def test_loading_sets_what_the_measurement_had_and_says_once_what_it_cannot(closed: Path) -> None:
+@pytest.mark.parametrize(
+    ("waiting", "environment"),
+    [
+        ("PASSIVE 5000", {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "5000"}),
+        ("ACTIVE", {"OMP_WAIT_POLICY": "ACTIVE"}),
+        ("70", {"GOMP_SPINCOUNT": "70"}),
+        ("default", {}),
+    ],
+)
+def test_a_manifest_says_what_the_measuring_process_noted(waiting: str, environment: dict[str, str]) -> None:
+    found = process_settings.measured_with({"threads": "3", "omp_wait_policy": waiting})
+    assert found == {"threads": 3, "environment": environment}
+
+
+def test_a_variable_that_was_not_set_is_not_claimed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    monkeypatch.setenv("GOMP_SPINCOUNT", "70")
+    assert process_settings.here(2) == {"threads": 2, "environment": {"GOMP_SPINCOUNT": "70"}}
+
+
+def test_loading_sets_what_the_measurement_had_and_says_once_what_it_cannot(closed: Path, tmp_path: Path) -> None:
+    shutil.copytree(closed, tmp_path / "winner")
+    closed = tmp_path / "winner"
+    measured = process_settings.measured_with({"threads": "1", "omp_wait_policy": "PASSIVE 5000"})
+    manifest = json.loads((closed / "paretune.json").read_text()) | {"process": measured}
+    (closed / "paretune.json").write_text(json.dumps(manifest))
     code = f"import objectives; objectives.load({str(closed)!r}); {SHOWN}"
     first = child(code)
     assert (first.stdout.splitlines()[-1], "OMP_WAIT_POLICY" in first.stderr) == ("PASSIVE 5000 1", False)
@@ -294,10 +347,73 @@ def test_a_runtime_of_torch_prepares_the_model_as_it_was_measured(tmp_path: Path
     facts = {"prepared": winner.in_torch(Torch(prompt_lookup=3), {"one": [IDS]})}
     winner.save(model, model, tmp_path / "winner", facts, IDS)
     assert type(load(tmp_path / "winner")).__name__ == "Lookup"
+
+
+FOREIGN = {
+    "os.system": {"command": "touch ran"},
+    "objectives.runtime.probe_process.run": {"module": "timeit", "arguments": ["-n1", "open('ran', 'w')"], "limit": 9},
+    "objectives.runtime.probe_process.Ended": {"code": 0, "signal": None, "answer": "", "said": "", "limit": 1.0},
+    "objectives.runtime.folder.Path": {},
+    "objectives.runtime.guard.os.system": {"command": "touch ran"},
+    "": {},
+}
+
+
+@pytest.mark.parametrize("name", FOREIGN)
+@pytest.mark.parametrize("kind", ["engine", "torch"])
+def test_a_folder_runs_nothing_but_runtimes(
+    closed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, kind: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "winner"
+    shutil.copytree(closed, folder)
+    manifest = json.loads((folder / "paretune.json").read_text())
+    if kind == "torch":
+        manifest["prepared"] = {"class": name, "settings": FOREIGN[name], "rows": [[1]]}
+    else:
+        (folder / winner.ENGINE).mkdir()
+        facts = Facts(name, FOREIGN[name], {}, "causal_lm", 9, (), {}, 0, 0, 0, 0.0, None, ())
+        write_facts(folder / winner.ENGINE, facts)
+    (folder / "paretune.json").write_text(json.dumps(manifest))
+    with pytest.raises(ModelError, match=r"must start with|is no class of runtimes|cannot be made"):
+        load(folder)
+    assert [path.name for path in tmp_path.iterdir()] == ["winner"]
+
+
+def test_a_whole_path_that_is_allowed_allows_no_longer_one() -> None:
+    with pytest.raises(ModelError, match="must start with"):
+        made("tests.objectives.faulty_engine.FaultyRuntimeOther", {}, "runtime", (FAULTY,))
+    assert type(made(FAULTY, {}, "runtime", (FAULTY,))).__name__ == "FaultyRuntime"
+
+
+FAULTY = "tests.objectives.faulty_engine.FaultyRuntime"
+
+
+@pytest.mark.parametrize("name", ["/etc/hostname", "../outside", "engine/../../outside"])
+def test_a_manifest_names_files_of_its_folder_only(tmp_path: Path, name: str) -> None:
+    folder = tmp_path / "winner"
+    (folder / winner.ENGINE).mkdir(parents=True)
+    (folder / "paretune.json").write_text(json.dumps({"format": 7, "sha256": {name: "0"}}))
+    with pytest.raises(ModelError, match="must name files of its own folder"):
+        load(folder)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"attention": "someone/kernels"},
+        {"attributes": {"": {"forward": 1}}},
+        {"attributes": {"": {"model": None}}},
+        {"attributes": {"": {"training": True}}},
+        {"attributes": {"": {"config": {}}}},
+    ],
+    ids=str,
+)
+def test_a_manifest_sets_nothing_but_plain_attributes(closed: Path, tmp_path: Path, change: Any) -> None:
+    shutil.copytree(closed, tmp_path / "winner")
     manifest = json.loads((tmp_path / "winner" / "paretune.json").read_text())
-    manifest["prepared"]["class"] = "os.system"
-    (tmp_path / "winner" / "paretune.json").write_text(json.dumps(manifest))
-    with pytest.raises(ModelError, match="prepared"):
+    (tmp_path / "winner" / "paretune.json").write_text(json.dumps(manifest | change))
+    with pytest.raises(ModelError, match=r"attention must be|none that may be set"):
         load(tmp_path / "winner")
 
 

@@ -5,10 +5,14 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from search.commands.run import run_job
+from search.errors import BaselineFailed, ConfigError, ParetuneError, StudyConflict
 from search.quiet_log import MOST, quiet_log
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -128,3 +132,35 @@ def test_where_no_log_can_be_written_they_are_quiet_all_the_same(
     with quiet_log(tmp_path / "file" / "logs"):
         os.write(1, b"said\n")
     assert capfd.readouterr().out == ""
+
+
+def test_an_exception_leaves_no_empty_log(tmp_path: Path) -> None:
+    with pytest.raises(KeyError), quiet_log(tmp_path / "logs"):
+        raise KeyError
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_exception_keeps_a_log_that_says_something(tmp_path: Path) -> None:
+    def fail() -> None:
+        with quiet_log(tmp_path / "logs"):
+            os.write(1, b"why")
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fail()
+    assert [path.read_bytes() for path in (tmp_path / "logs").iterdir()] == [b"why"]
+
+
+@pytest.mark.parametrize("error", [ConfigError("no"), StudyConflict("no"), BaselineFailed("no", 5)], ids=repr)
+def test_of_a_refused_study_no_log_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: ParetuneError) -> None:
+    def refuse(*_: object) -> None:
+        print("what libraries say")
+        raise error
+
+    monkeypatch.setattr("search.preflight.preflighted", lambda config: config)
+    monkeypatch.setattr("search.config.build_config", lambda *_: SimpleNamespace(home=tmp_path))
+    monkeypatch.setattr("search.progress.make_progress", lambda _: nullcontext())
+    monkeypatch.setattr("search.study.run_study", refuse)
+    with pytest.raises(type(error)):
+        run_job({}, "")
+    assert (tmp_path / "logs").exists() == isinstance(error, BaselineFailed)

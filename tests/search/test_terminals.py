@@ -16,7 +16,7 @@ import pytest
 from search.finish import finish
 from search.plain_text import inert, inert_json, inert_tree, one_line
 from search.study import run_study
-from search.terminal import REPLACED
+from search.terminal import REPLACED, tolerant
 from tests.search.conftest import Quiet, composed
 from tests.search.test_report import study_of
 
@@ -92,6 +92,28 @@ def test_a_stream_that_takes_nothing_changes_no_exit_code(
     assert (tmp_path / "code").read_text().strip() == str(code)
     assert b"Traceback" not in done.stdout + done.stderr
     assert b"Error" not in done.stderr
+
+
+@pytest.mark.parametrize("lost", ["closed", "full"])
+def test_a_lost_stream_leaves_alone_whatever_gets_its_number(tmp_path: Path, lost: str) -> None:
+    descriptor = os.open("/dev/full", os.O_WRONLY)
+    stream = tolerant(descriptor)
+    with open(tmp_path / "other", "wb") as file:
+        if lost == "closed":
+            os.close(descriptor)
+        stream.write("nobody reads this\n")
+        os.dup2(file.fileno(), descriptor)
+    stream.write("nor this\n")
+    os.write(descriptor, b"mine")
+    os.close(descriptor)
+    assert (tmp_path / "other").read_bytes() == b"mine"
+
+
+def test_a_lost_stream_keeps_its_descriptor() -> None:
+    descriptor = os.open("/dev/full", os.O_WRONLY)
+    tolerant(descriptor).write("nobody reads this\n")
+    assert os.path.samestat(os.fstat(descriptor), os.stat("/dev/full"))
+    os.close(descriptor)
 
 
 @pytest.mark.parametrize("redirection", [">&- 2>&-", ">/dev/full 2>/dev/full"])
