@@ -57,6 +57,8 @@ def set_attributes_(module: nn.Module, attributes: Mapping[str, Mapping[str, Any
     for name, own in attributes.items():
         part = module.get_submodule(name)
         for key, value in own.items():
+            if key in _OF_ALL_MODULES or not _is_plain(value) or callable(getattr(part, key, None)):
+                raise ValueError(f"{name}.{key} is no plain attribute of the model")
             there = getattr(part, key, None)
             setattr(part, key, tuple(value) if isinstance(there, tuple) else value)
 

@@ -12,7 +12,6 @@ import logging
 import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -25,7 +24,7 @@ from objectives import checkpoint, export_check, process_settings, stock
 from objectives.content import sha256
 from objectives.errors import ModelError
 from objectives.models import LoadedModel
-from objectives.runtime.folder import ENGINES, read_facts, runtime_of
+from objectives.runtime.folder import made_runtime, read_facts, runtime_of
 from objectives.runtime.runner import EngineRunner
 from objectives.stock import CONFIG, MANIFEST, OWN_CONFIG
 from objectives.types import Runner
@@ -136,12 +135,9 @@ def _prepared(model: LoadedModel, folder: Path) -> LoadedModel:
     if found is None:
         return model
     try:
-        module, _, name = str(found["class"]).rpartition(".")
-        if not module.startswith(ENGINES):
-            raise ModelError(f"{folder / MANIFEST}: prepared.class must start with {ENGINES}, got {found['class']!r}")
-        runtime: Any = getattr(import_module(module), name)(**found["settings"])
+        runtime: Any = made_runtime(str(found["class"]), found["settings"], f"{folder / MANIFEST}: prepared.class")
         rows = {"": [torch.tensor(found["rows"])]}
-    except (KeyError, TypeError, ValueError, ImportError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError) as error:
         raise ModelError(f"{folder / MANIFEST}: prepared describes no runtime: {error}") from error
     missing = runtime.requirements()
     if missing is not None:
@@ -163,6 +159,8 @@ def _check(folder: Path) -> None:
         expected = " or ".join(map(str, FORMATS))
         raise ModelError(f"{file}: format {expected} expected, got {manifest.get('format')!r}")
     for name, digest in wanted.items():
+        if not (folder / name).resolve().is_relative_to(folder.resolve()):
+            raise ModelError(f"{file}: names a file outside of the folder: {name}")
         if not (folder / name).is_file():
             raise ModelError(f"{folder / name}: missing")
         if (found := sha256(folder / name)) != digest:

@@ -38,15 +38,17 @@ def quiet_log(folder: Path) -> Iterator[Path]:
     path = _new_file(folder)
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
-    with open(path, "a", encoding="utf-8", errors="backslashreplace", buffering=1) as log, ExitStack() as undo:
-        streams = {name: undo.enter_context(_diverted(name, number, log)) for name, number in _STREAMS.items()}
-        undo.enter_context(terminal.owned(streams))
-        undo.enter_context(_logging_of_ours(streams, log))
-        yield path
-    with suppress(OSError):
-        if path.name != os.path.basename(os.devnull) and path.stat().st_size == 0:
-            path.unlink()
-            path.parent.rmdir()
+    try:
+        with open(path, "a", encoding="utf-8", errors="backslashreplace", buffering=1) as log, ExitStack() as undo:
+            streams = {name: undo.enter_context(_diverted(name, number, log)) for name, number in _STREAMS.items()}
+            undo.enter_context(terminal.owned(streams))
+            undo.enter_context(_logging_of_ours(streams, log))
+            yield path
+    finally:
+        with suppress(OSError):
+            if path.name != os.path.basename(os.devnull) and path.stat().st_size == 0:
+                path.unlink()
+                path.parent.rmdir()
 
 
 _STREAMS = {"stdout": 1, "stderr": 2}

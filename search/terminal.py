@@ -7,6 +7,7 @@ takes no more is pointed at nowhere, and the exit code stays that of the result.
 from __future__ import annotations
 
 import codecs
+import errno
 import io
 import logging
 import os
@@ -98,7 +99,9 @@ class _Tolerant(io.FileIO):
         try:
             while (written := super().write(data)) is None:  # type: ignore[arg-type]
                 select.select([], [self], [])
-        except OSError:  # its reader left, the disk is full, it was closed
+        except OSError as error:  # its reader left, the disk is full, it was closed
+            if error.errno == errno.EBADF:  # the number may be another file's by now
+                return len(data)  # type: ignore[arg-type]
             nowhere = os.open(os.devnull, os.O_WRONLY)
             os.dup2(nowhere, self.fileno())
             os.close(nowhere)

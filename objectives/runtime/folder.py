@@ -112,14 +112,30 @@ def runtime_of(facts: Facts, allowed: Sequence[str] = (ENGINES,)) -> Opener:
 
     Raises ModelError for another class, and for one that is not there.
     """
-    module, _, name = facts.runtime.rpartition(".")
-    if not facts.runtime.startswith(tuple(allowed)):
-        raise ModelError(f"{FACTS}: runtime must start with one of {', '.join(allowed)}; got {facts.runtime!r}")
-    try:
-        found: Opener = getattr(importlib.import_module(module), name)(**facts.settings)
-    except (ImportError, AttributeError, ValueError, TypeError) as error:
-        raise ModelError(f"{FACTS}: {facts.runtime} cannot be made: {error}") from error
+    found: Opener = made_runtime(facts.runtime, facts.settings, FACTS, allowed)
     return found
+
+
+def made_runtime(path: str, settings: Mapping[str, Any], where: str, allowed: Sequence[str] = (ENGINES,)) -> Any:
+    """Make the runtime whose class a file names; ``where``: that file, for messages.
+
+    A file comes from anywhere, so nothing but a class of runtimes is called: one that is defined in the module that it
+    is named by, below one of ``allowed`` (a package, ending in a dot) or one of these itself. Raises ModelError.
+    """
+    module, _, name = path.rpartition(".")
+    if not any(path == each or (each.endswith(".") and path.startswith(each)) for each in allowed):
+        raise ModelError(f"{where}: runtime must start with one of {', '.join(allowed)}; got {path!r}")
+    try:
+        kind = getattr(importlib.import_module(module), name)
+        if not isinstance(kind, type) or kind.__module__ != module or not set(dir(kind)) >= _RUNTIME:
+            raise TypeError("it is no runtime")
+        return kind(**settings)
+    except (ImportError, AttributeError, ValueError, TypeError) as error:
+        raise ModelError(f"{where}: {path} cannot be made: {error}") from error
+
+
+_RUNTIME = {"name", "is_torch", "requirements", "supports", "storage", "versions", "prepare"}
+"""Members of ``objectives.types.Runtime``."""
 
 
 def path_of(runtime: object) -> str:

@@ -127,9 +127,11 @@ def _wrong_rows(domains: Any, vocabulary: int) -> str:
         for batch in batches:
             if not isinstance(batch, torch.Tensor) or batch.dtype != torch.int64 or batch.dim() != 2:
                 return f"got {shown(batch)} for a batch of domain {name}"
-            if batch.numel() and not 0 <= int(batch.min()) <= int(batch.max()) < vocabulary:
+            if not batch.numel():
+                return f"domain {name} has a batch without tokens"
+            if not 0 <= int(batch.min()) <= int(batch.max()) < vocabulary:
                 return f"domain {name} has token ids outside of 0 to {vocabulary - 1}"
-    return ""
+    return "" if any(len(batches) for batches in domains.values()) else "got no rows"
 
 
 def shown(value: Any) -> str:
