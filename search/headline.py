@@ -7,6 +7,7 @@ stands beside it. Everything here is a number or a type; :mod:`search.sentences`
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -53,12 +54,22 @@ class Gain:
     @property
     def is_firm(self) -> bool:
         """Whether the interval is narrow enough, and away from 1, for the value to be named by itself."""
-        return self.error <= FIRM and self.speed is not Speed.EQUAL
+        return self.error <= FIRM and self.is_told_apart
 
     @property
-    def speed(self) -> Speed:
-        """On which side of 1 the interval lies."""
-        return Speed.FASTER if self.low > 1 else Speed.SLOWER if self.high < 1 else Speed.EQUAL
+    def is_above(self) -> bool:
+        """Whether the whole interval lies above 1."""
+        return self.low > 1
+
+    @property
+    def is_below(self) -> bool:
+        """Whether the whole interval lies below 1."""
+        return self.high < 1
+
+    @property
+    def is_told_apart(self) -> bool:
+        """Whether the interval leaves 1 out."""
+        return self.is_above or self.is_below
 
 
 @dataclass(frozen=True)
@@ -147,9 +158,9 @@ def numbers(headline: Headline) -> dict[str, float]:
     found: dict[str, float] = {}
     for name, gain in gains.items():
         if gain is not None:
-            found |= {
-                f"headline.{name}": gain.value, f"headline.{name}.low": gain.low, f"headline.{name}.high": gain.high,
-            }  # fmt: skip
+            found[f"headline.{name}"] = gain.value
+            if math.isfinite(gain.high):
+                found |= {f"headline.{name}.low": gain.low, f"headline.{name}.high": gain.high}
     return found
 
 
@@ -169,7 +180,7 @@ def _latency(metrics: Mapping[str, float], baseline: Mapping[str, float], limits
     speedup, found = ratio_of(metrics, "speedup"), metrics.get("latency_ratio")
     if found is None or speedup is None or not speedup.low > 0:
         plain = found or _quotient(metrics, baseline, "latency.p50")
-        return None if plain is None else Gain(plain, 0.0, 2 * plain, tuple(limits))
+        return None if plain is None else Gain(plain, 0.0, math.inf, tuple(limits))
     return Gain(found, found * speedup.value / speedup.high, found * speedup.value / speedup.low, tuple(limits))
 
 

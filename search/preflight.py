@@ -21,13 +21,14 @@ from search.errors import ConfigError
 from search.frontier.grid import MOST_CELLS, is_of_recipe
 from search.records import Value
 from search.space import Axis, Cell, Space
-from search.storage_url import sqlite_path
+from search.storage_url import require_driver, sqlite_path
 
 log = logging.getLogger(__name__)
 
 
 def preflighted(config: StudyConfig) -> StudyConfig:
     """``config`` with what its checkpoint's files say, and without the cells that they rule out. Raises ConfigError."""
+    require_driver(config.storage)
     absent = getattr(config.device, "absent", lambda: None)()
     if absent is not None:
         raise ConfigError(absent)

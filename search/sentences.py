@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -47,7 +48,7 @@ def gains(found: Headline, row: Row) -> list[str]:
         lines.append(f"Runtime: {_times(found.runtime)} the speed of torch, both with the dense model.")
     if not found.is_like_the_baseline:
         lines += [_batching(found), _together(found)]
-    elif found.latency is not None and found.latency.speed is Speed.FASTER:
+    elif found.latency is not None and found.latency.is_above:
         lines.append(f"A request takes {_times(found.latency)} as long as the baseline's.")
     return [*lines, *_why_ranges(found)]
 
@@ -58,12 +59,14 @@ def gain_text(gain: Gain) -> str:
         return ratio(1.0)
     if gain.is_firm:
         return f"{ratio(gain.value)} ±{100 * gain.error:.2g} %"
+    if not math.isfinite(gain.high):
+        return f"about {ratio(gain.value)}, no interval known"
     return f"at most {ratio(gain.high)}" if _is_bottomless(gain) else f"{ratio(gain.low)} to {ratio(gain.high)}"
 
 
 def _times(gain: Gain) -> str:
     """The same within a sentence."""
-    if gain.is_exact or gain.is_firm or _is_bottomless(gain):
+    if gain.is_exact or gain.is_firm or _is_bottomless(gain) or not math.isfinite(gain.high):
         return gain_text(gain)
     return f"between {ratio(gain.low)} and {ratio(gain.high)}"
 
@@ -108,15 +111,15 @@ def _compression(found: Headline, row: Row) -> str:
         return f"Compression: none, this is {dense}."
     if found.runtime is not None:
         memory = ""  # what is known of memory is held against torch
-    if gain.speed is Speed.EQUAL and gain.error <= FIRM:
+    if not gain.is_told_apart and gain.error <= FIRM:
         return f"Compression: speed not told apart from that of {dense} ({gain_text(gain)}){memory}."
-    slower = f": slower than {dense}" if gain.speed is Speed.SLOWER else ""
+    slower = f": slower than {dense}" if gain.is_below else ""
     return f"Compression: {_times(gain)} the speed of {dense}{memory}{slower}."
 
 
 def _batching(found: Headline) -> str:
     takes = ""
-    if found.latency is not None and found.latency.speed is Speed.FASTER:
+    if found.latency is not None and found.latency.is_above:
         takes = f"; a request takes {_times(found.latency)} as long"
     if found.batching is None:
         return f"Batch {found.batch_size} instead of {found.baseline_batch_size}: its own gain was not measured{takes}."

@@ -56,7 +56,6 @@ def clean_url(url: str, key: str = "storage") -> str:
     """Return ``url`` as SQLAlchemy reads it: the path of an sqlite file absolute and quoted, its options kept."""
     path = sqlite_path(url)
     if path is None:
-        _require_driver(url, key)
         return url
     found = _QUERY.search(url)
     return sqlite_url(path, found["query"] if found and not str(path).endswith(found[0]) else "", key)
@@ -65,10 +64,10 @@ def clean_url(url: str, key: str = "storage") -> str:
 def redacted(url: str) -> str:
     """A storage URL without user and password."""
     scheme, separator, rest = url.partition("://")
-    return f"{scheme}{separator}{rest.rpartition('@')[2]}"
+    return url if scheme.startswith("sqlite") else f"{scheme}{separator}{rest.rpartition('@')[2]}"
 
 
-def _require_driver(url: str, key: str) -> None:
+def require_driver(url: str, key: str = "storage") -> None:
     """Raises ConfigError for what is no URL of a database, or of one whose driver is not installed."""
     try:
         make_url(url).get_dialect().import_dbapi()

@@ -155,6 +155,7 @@ def wait_until_busy(worker: psutil.Process) -> None:
     raise AssertionError("the worker does nothing")
 
 
+@pytest.mark.slow
 def test_killing_the_worker_costs_one_trial_and_the_study_ends_normally(tmp_path: Path, cache: Path) -> None:
     process = start(tmp_path, cache, "timing.min_rounds=200", "timing.max_rounds=200", "timing.max_seconds=60")
     wait_for(process, "[1/4]")

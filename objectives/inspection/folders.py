@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from threading import Thread
 from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 from objectives.errors import ModelError
 
@@ -44,8 +45,11 @@ def local_folder(path: str) -> Path | None:
         local = Path(path).expanduser()
     except RuntimeError:  # of a user who does not exist
         local = Path(path)
-    if local.is_dir():
-        return local
+    try:
+        if local.is_dir():
+            return local
+    except OSError as error:
+        raise ModelError(f"model.path: {error.strerror}: {path[:80]}; give a folder or a hub id") from error
     if local.is_file():
         raise ModelError(f"model.path: {path} is a file; give the folder with config.json, weights and tokenizer")
     if local.is_absolute() or path.startswith((".", "~")) or path.count("/") > 1:
@@ -76,17 +80,16 @@ def is_offline() -> str | None:
 
 def hub_answers(seconds: float = HUB_SECONDS) -> bool:
     """Whether the hub, or the proxy before it, takes a connection in time."""
-    address = urlsplit(os.environ.get("HF_ENDPOINT") or "https://huggingface.co")
-    proxies = (os.environ.get(name) for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"))
-    proxy = next(filter(None, proxies), None)
+    endpoint = os.environ.get("HF_ENDPOINT") or "https://huggingface.co"
+    host, port = _address("HF_ENDPOINT", endpoint)
+    proxy = None if proxy_bypass(host) else getproxies().get(urlsplit(endpoint).scheme)
     if proxy:
-        address = urlsplit(proxy if "://" in proxy else f"http://{proxy}")
-    port = address.port or (443 if address.scheme == "https" else 80)
+        host, port = _address("HTTPS_PROXY", proxy)
     answered: list[bool] = []
 
     def connect() -> None:
         try:
-            socket.create_connection((address.hostname or "", port), timeout=seconds).close()
+            socket.create_connection((host, port), timeout=seconds).close()
         except OSError:
             return
         answered.append(True)
@@ -97,9 +100,20 @@ def hub_answers(seconds: float = HUB_SECONDS) -> bool:
     return bool(answered)
 
 
+def _address(variable: str, url: str) -> tuple[str, int]:
+    """Host and port of a URL that an environment variable gives. Raises ModelError."""
+    try:
+        parts = urlsplit(url if "://" in url else f"http://{url}")
+        if not parts.hostname:
+            raise ValueError("no host")
+        return parts.hostname, parts.port or (443 if parts.scheme == "https" else 80)
+    except ValueError as error:
+        raise ModelError(f"{variable}: a URL as https://host:443 expected, got {url!r} ({error})") from error
+
+
 def require_hub(hub_id: str) -> None:
     """Raises ModelError at once where ``hub_id`` cannot be downloaded."""
-    if hub_id.count("/") != 1 or any(letter.isspace() for letter in hub_id):
+    if hub_id.count("/") > 1 or any(letter.isspace() for letter in hub_id):
         near = f"model.path: directory {hub_id} not found (working directory {Path.cwd()})"
         raise ModelError(f"{near}, and it is no hub id (organisation/name)")
     variable = is_offline()

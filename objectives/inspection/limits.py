@@ -16,7 +16,8 @@ from objectives.inspection.library import modelling
 from objectives.types import Head, Side, Span
 
 _LENGTHS = ("max_position_embeddings", "max_sequence_length", "max_seq_len", "n_positions", "n_ctx")
-_ID_BYTES, _VALUE_BYTES = 8, 2
+_ID_BYTES, _VALUE_BYTES, _KEPT_BYTES = 8, 2, 1
+"""Of an id, of a state or logit, and of a key or value: engines keep these in 8 bits."""
 
 
 def positions(config: Config, side: Side) -> int | None:
@@ -83,4 +84,4 @@ def _cache_bytes(config: Config) -> int:
     if heads is None or width is None or blocks is None:
         return 0
     kept = 1 if config.get("multi_query") else config.number("num_key_value_heads") or heads
-    return int(2 * blocks * kept * (config.number("head_dim") or width // heads) * _VALUE_BYTES)
+    return int(2 * blocks * kept * (config.number("head_dim") or width // heads) * _KEPT_BYTES)

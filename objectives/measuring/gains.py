@@ -7,6 +7,7 @@ read what is stored here.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from enum import StrEnum
 
@@ -51,7 +52,7 @@ def ratio_of(metrics: Metrics, name: str) -> Estimate | None:
         return None
     if f"{name}.low" in metrics and f"{name}.high" in metrics:
         return Estimate(value, metrics[f"{name}.low"], metrics[f"{name}.high"])
-    error = metrics.get(f"{name}.error", 1.0)
+    error = metrics.get(f"{name}.error", math.inf)
     return Estimate(value, value * max(0.0, 1 - error), value * (1 + error))
 
 

@@ -68,6 +68,9 @@ def test_what_is_no_score_is_told_also_inside_of_domains(answer: Any, words: str
     ("rows", "words"),
     [
         ([ROWS], "got list"),
+        ({}, "no "),
+        ({"a": []}, "domain a has no batch"),
+        ({"a": [torch.zeros(1, 0, dtype=torch.int64)]}, "a batch without tokens"),
         ({"a": ROWS}, "not a list of batches"),
         ({"a": [[1, 2]]}, "for a batch of domain a"),
         ({"a": [ROWS.float()]}, r"Tensor torch.float32 \[2, 4\]"),

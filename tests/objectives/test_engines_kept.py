@@ -89,6 +89,7 @@ def test_a_candidate_is_scored_weighed_and_timed_through_its_engine(make: Any, r
     assert "predicted_peak" not in found
 
 
+@pytest.mark.slow
 def test_an_engine_is_made_once_for_all_processes(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     first = answer(make(), EIGHT)
     monkeypatch.setattr(OnnxRuntime, "write", lambda *_: pytest.fail("made again"))
@@ -142,6 +143,7 @@ def test_an_engine_that_is_not_used_any_more_leaves_no_files(make: Any, cache: b
     assert not folder.exists()
 
 
+@pytest.mark.slow
 def test_a_runner_is_made_once_whatever_runs_it(make: Any) -> None:
     """What torch runs in a way of its own too: compiling takes minutes, and lookup goes on in its text."""
     ev = make()

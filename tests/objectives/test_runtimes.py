@@ -109,7 +109,7 @@ def test_a_yaml_is_called_as_its_runtime(name: str) -> None:
     assert isinstance(built("runtime", name), Runtime)
 
 
-@pytest.mark.parametrize("ratio", [0.0, 0.3])
+@pytest.mark.parametrize("ratio", [pytest.param(0.0, marks=pytest.mark.slow), 0.3])
 @each_engine
 def test_fp32_answers_are_those_of_torch(prepare: Prepare, name: str, head: Head, ratio: float) -> None:
     runtime = built("runtime", name)
@@ -128,7 +128,7 @@ def test_a_cache_goes_on_where_the_prompt_ended_with_and_without_padding(prepare
 
 
 @pytest.mark.parametrize("name", [name for name, head in CASES if head == "encoder"])
-@pytest.mark.parametrize("bits", [32, 8])
+@pytest.mark.parametrize("bits", [pytest.param(32, marks=pytest.mark.slow), 8])
 def test_neither_padding_nor_neighbours_change_an_embedding(prepare: Prepare, name: str, bits: int) -> None:
     """Kernels may add up in another order; that is all."""
     runner, _ = prepare("bert", built("runtime", name), rounded(bits, embeddings=16 if bits == 32 else 8))
@@ -140,7 +140,9 @@ def test_neither_padding_nor_neighbours_change_an_embedding(prepare: Prepare, na
     assert torch.nn.functional.cosine_similarity(padded[1, :6], alone[0], dim=-1).min() > 0.9999
 
 
-@pytest.mark.parametrize("family", ["gpt2", "gemma", "opt", "qwen2", "qwen3"])
+@pytest.mark.parametrize(
+    "family", ["gpt2", *(pytest.param(name, marks=pytest.mark.slow) for name in ("gemma", "opt", "qwen2", "qwen3"))]
+)
 @pytest.mark.parametrize("runtime", [OpenVino(), OnnxRuntime()], ids=lambda each: each.name)
 def test_decoders_of_other_families_are_converted(prepare: Prepare, runtime: Any, family: str) -> None:
     runner, model = prepare(family, runtime, WIDE)
@@ -148,7 +150,9 @@ def test_decoders_of_other_families_are_converted(prepare: Prepare, runtime: Any
     assert written(runner) == written(model)
 
 
-@pytest.mark.parametrize("family", ["distilbert", "electra", "roberta"])
+@pytest.mark.parametrize(
+    "family", ["distilbert", *(pytest.param(name, marks=pytest.mark.slow) for name in ("electra", "roberta"))]
+)
 def test_encoders_of_other_families_are_converted(prepare: Prepare, family: str) -> None:
     runner, model = prepare(family, OpenVino(), WIDE)
     assert off(answer(runner), answer(model)) < 1e-4
@@ -166,7 +170,7 @@ def test_a_model_that_cannot_be_converted_is_refused_in_a_line(prepare: Prepare,
 @pytest.mark.parametrize(
     "quantizer", [rounded(8), rounded(4), Gptq(bits=4, predicts=False), Awq(bits=4, predicts=False)]
 )
-@pytest.mark.parametrize("ratio", [0.0, 0.3])
+@pytest.mark.parametrize("ratio", [pytest.param(0.0, marks=pytest.mark.slow), 0.3])
 def test_openvino_multiplies_by_the_codes_that_it_was_given(prepare: Prepare, quantizer: Any, ratio: float) -> None:
     """In fp32 and without rounding activations nothing but the weights differs from the model in 32 bits."""
     runtime = OpenVino(precision="f32", cache_bits=16)
@@ -215,7 +219,9 @@ def test_zero_points_between_the_codes_are_refused(tiny: Tiny, statistics: Calla
         list(matrices(model))
 
 
-@pytest.mark.parametrize("runtime", [OpenVino(), OnnxRuntime()], ids=lambda each: each.name)
+@pytest.mark.parametrize(
+    "runtime", [OpenVino(), pytest.param(OnnxRuntime(), marks=pytest.mark.slow)], ids=lambda each: each.name
+)
 def test_all_bits_of_a_structure_share_one_conversion(
     tiny: Tiny, statistics: Callable[[str], Statistics], tmp_path: Path, runtime: Any
 ) -> None:

@@ -455,6 +455,7 @@ def test_objectives_that_only_a_whole_timing_tells_end_none_early(problem: Probl
     assert measured(evaluate(candidate(0.5), gate)).facts["stopped"] == "rounds"
 
 
+@pytest.mark.slow
 def test_a_peak_that_was_predicted_too_high_costs_a_second_timing(
     problem: Problem, monkeypatch: pytest.MonkeyPatch
 ) -> None:

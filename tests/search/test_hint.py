@@ -48,7 +48,7 @@ def test_the_hint_tells_gains_over_the_baseline_at_cells_that_the_other_study_ha
     assert hint.accuracy - accuracies == pytest.approx(np.full(24, (hint.accuracy - accuracies).mean()), abs=0.01)
 
 
-@pytest.mark.parametrize("answer", [closed_form, slower])
+@pytest.mark.parametrize("answer", [closed_form, pytest.param(slower, marks=pytest.mark.slow)])
 def test_a_warm_study_needs_fewer_trials_for_the_same_front(studies, answer) -> None:
     cold = run_study(studies("study_name=cold", answer=answer), Quiet())
     warm = run_study(studies("study_name=warm", "warm_start=whole", answer=answer), Quiet())

@@ -52,7 +52,7 @@ def refused(config: StudyConfig) -> str:
         ((LONG,), "space.workload.prompt_tokens: 300 + 4 tokens, the model has 256 positions"),
         (("workload.prompt_tokens=300",), "workload.prompt_tokens: 300 + 4 tokens, the model has 256 positions"),
         (("workload.new_tokens=300", "workload.prompt_tokens=16"),
-         "workload.prompt_tokens: 16 + 300 tokens, the model has 256 positions"),
+         "workload.new_tokens: 16 + 300 tokens, the model has 256 positions"),
         (("+space.workload.new_tokens=[4,300]", "workload.prompt_tokens=16"),
          "space.workload.new_tokens: 16 + 300 tokens, the model has 256 positions"),
         (("task.tokens=257",), "task.tokens: 257 tokens, the model has 256 positions"),

@@ -18,13 +18,20 @@ from tests.search.conftest import RATIOS, FakeExecutor, Quiet, closed_form, comp
 
 SAMPLERS = sorted(file.stem for file in (Path(__file__).parents[2] / "conf" / "sampler").glob("*.yaml"))
 STOPS_BY_ITSELF = "frontier"
+USUAL = ("frontier", "tpe", "random", "exhaustive")
+"""Tried by default; the others, which come from Optuna too, under ``slow``."""
+
+
+def tried(*left_out: str) -> list[object]:
+    names = [name for name in SAMPLERS if name not in left_out]
+    return [name if name in USUAL else pytest.param(name, marks=pytest.mark.slow) for name in names]
 
 
 def run(config):
     return run_study(config, Quiet())
 
 
-@pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.parametrize("sampler", tried())
 def test_every_sampler_runs_a_study_to_its_budget(make_config, sampler) -> None:
     budget = 6 if sampler == STOPS_BY_ITSELF else 12
     result = run(make_config(f"sampler={sampler}", f"n_trials={budget}"))
@@ -81,15 +88,13 @@ def test_a_repeated_cell_is_answered_from_its_record(make_config) -> None:
         assert (origin.metrics, origin.params) == (record.metrics, record.params)
 
 
-@pytest.mark.parametrize(
-    "sampler", [name for name in SAMPLERS if name not in ("gp", STOPS_BY_ITSELF)]
-)  # each question costs gp 0.5 s
+@pytest.mark.parametrize("sampler", tried("gp", STOPS_BY_ITSELF))  # each question costs gp 0.5 s
 def test_no_sampler_spends_the_budget_on_a_known_cell(make_config, sampler) -> None:
     result = run(make_config(f"sampler={sampler}", "n_trials=18"))
     assert len({tuple(record.params.items()) for record in result.records}) == 18
 
 
-@pytest.mark.parametrize("sampler", [name for name in SAMPLERS if name != "gp"])
+@pytest.mark.parametrize("sampler", tried("gp"))
 def test_no_sampler_asks_more_of_a_model_that_ran_out_of_memory(make_config, sampler) -> None:
     def answer(candidate):
         if candidate.workload.batch_size >= 4:

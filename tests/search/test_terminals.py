@@ -124,7 +124,7 @@ def test_a_report_is_written_wherever_it_is_shown(redirection: str, studied: Pat
     assert (studied / folder / "report.html").is_file()
 
 
-@pytest.mark.parametrize(("columns", "kind"), [(1, "xterm"), (20, "dumb")])
+@pytest.mark.parametrize(("columns", "kind"), [(1, "xterm"), pytest.param(20, "dumb", marks=pytest.mark.slow)])
 def test_a_narrow_or_dumb_terminal_shows_the_result(columns: int, kind: str, studied: Path) -> None:
     code, text = in_terminal([*COMMAND, "report"], studied, columns, TERM=kind)
     assert code == 0, text
