@@ -13,6 +13,8 @@ from typing import Any
 import torch
 
 from objectives.errors import Unsupported
+from objectives.finite import checked
+from objectives.inspection.limits import positions
 from objectives.models import LoadedModel
 from objectives.recipes import Recipes
 from objectives.tasks.answers import scored, told
@@ -36,7 +38,7 @@ def checkup(recipes: Recipes) -> CheckReport:
         model_type=str(config.model_type),
         parameters=sum(parameter.numel() for parameter in model.module.parameters()),
         vocabulary=model.vocabulary,
-        positions=_positions(config),
+        positions=_positions(recipes),
         padding=str(model.tokenizer.pad_token) if model.tokenizer.pad_token is not None else None,
         **_blocks(model),
         calibration={name: _size(batches) for name, batches in recipes.calibration.items()},
@@ -58,10 +60,10 @@ def _scores(recipes: Recipes) -> tuple[Score, bool]:
     if isinstance(task, Divisible):
         with told(task, "parts"):
             parts = [scored(task, part) for part in islice(task.parts(runner, range(EXAMPLES)), EXAMPLES)]
-        return merged(parts), False
+        return checked(merged(parts), runner), False
     with told(task, "evaluate"):
         answer = task.evaluate(runner)
-    return scored(task, answer), True
+    return checked(scored(task, answer), runner), True
 
 
 def _names(score: Score) -> Sequence[str]:
@@ -85,10 +87,10 @@ def _peak(recipes: Recipes) -> int:
     return runner.stored_bytes + runner.memory(baseline.workload, recipes.problem.device).peak
 
 
-def _positions(config: Any) -> int | None:
-    """The most tokens that the model reads, where its config says so."""
-    names = ("max_position_embeddings", "n_positions", "max_seq_len")
-    return next((value for name in names if isinstance(value := getattr(config, name, None), int)), None)
+def _positions(recipes: Recipes) -> int | None:
+    """The most tokens that the model can hold, as ``plan`` counts them; None where nothing limits them."""
+    found = recipes.problem.model.inspect()
+    return None if found is None else positions(found.config, "decoder")
 
 
 def _blocks(model: LoadedModel) -> dict[str, Any]:

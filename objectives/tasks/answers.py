@@ -10,11 +10,11 @@ import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from objectives.errors import ObjectiveError, TaskError
+from objectives.finite import number
 from objectives.provenance import own_classes
 from objectives.types import Score
 
@@ -94,7 +94,7 @@ def _wrong_numbers(answer: Any) -> str:
     if not isinstance(answer.extra, Mapping):
         return f"its extra is {shown(answer.extra)}, not a mapping of numbers"
     for name, value in {**numbers, **answer.extra}.items():
-        if not isinstance(value, Real):
+        if number(value) is None:
             return f"its {name} is {shown(value)}, not a number"
     return ""
 
@@ -106,9 +106,9 @@ def _wrong_lists(answer: Any) -> str:
         return "its examples, ids and strata must be tuples"
     if not examples:
         return "it has no examples: one number for each is needed"
-    if not all(isinstance(value, Real) for value in examples):
-        odd = next(value for value in examples if not isinstance(value, Real))
-        return f"its examples must be numbers, got {shown(odd)}"
+    odd = [value for value in examples if number(value) is None]
+    if odd:
+        return f"its examples must be numbers, got {shown(odd[0])}"
     if ids and (len(ids) != len(examples) or len(set(ids)) < len(ids)):
         return f"it has {len(examples)} examples and {len(set(ids))} different ids: one each, or none"
     if strata and sum(strata) != len(examples):

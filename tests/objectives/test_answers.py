@@ -77,7 +77,6 @@ def test_what_is_no_score_is_told_also_inside_of_domains(answer: Any, words: str
         ({"a": [ROWS[0]]}, r"Tensor torch.int64 \[4\]"),
         ({"a": [ROWS + 1000]}, "token ids outside of 0 to 127"),
         ({}, "got no domain"),
-        ({"a": []}, "domain a has no batch"),
         ({"b": [ROWS], "a": [ROWS, ROWS[:, :0]]}, "domain a has a batch without tokens"),
         ({"a": [ROWS[:0]]}, "domain a has a batch without tokens"),
     ],
