@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -44,7 +45,8 @@ def test_a_score_stays_and_its_lists_become_tuples() -> None:
         (None, "got None"),
         ({"accuracy": 0.5}, "got dict"),
         (replace(GOOD, accuracy=None), "accuracy is None"),
-        (replace(GOOD, accuracy=torch.tensor(0.5)), "accuracy is Tensor"),
+        (replace(GOOD, accuracy=True), "accuracy is bool True"),
+        (replace(GOOD, accuracy=torch.ones(2)), "accuracy is Tensor"),
         (replace(GOOD, extra={"perplexity": None}), "perplexity is None"),
         (replace(GOOD, extra=[1.0]), "extra is list"),
         (replace(GOOD, examples=()), "no examples"),
@@ -92,3 +94,8 @@ def test_what_its_code_raises_is_told_with_its_line_and_memory_is_not() -> None:
         raise KeyError("x")
     with pytest.raises(RuntimeError), told(Task(), "evaluate"):
         raise RuntimeError("CUDA out of memory")
+
+
+@pytest.mark.parametrize("value", [torch.tensor(0.5), np.float32(0.5)])
+def test_a_scalar_of_torch_or_numpy_is_a_number(value: Any) -> None:
+    assert scored(Task(), replace(GOOD, accuracy=value)).accuracy == 0.5
