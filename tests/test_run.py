@@ -53,6 +53,7 @@ def test_a_run_ends_with_a_verdict_that_names_every_test_that_ended_or_hung_its_
         assert re.search(rf"crashed while running 'test_{name}\.py::test_{test}'", text)
 
 
+@pytest.mark.slow
 def test_a_run_that_takes_too_long_ends_and_says_what_was_running(tmp_path: Path) -> None:
     plant(tmp_path, hangs=ENDLESS.format(began=str(tmp_path / "began")), fine=AFTER)
     run = started(tmp_path, "--run-limit=25")

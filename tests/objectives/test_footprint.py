@@ -37,7 +37,7 @@ from objectives.quantization.round_to_nearest import RoundToNearest
 from objectives.types import Candidate, Workload
 from tests.conftest import head_of
 from tests.objectives.conftest import Tiny
-from tests.objectives.families import TRIED, answer
+from tests.objectives.families import CORE, TRIED, answer
 
 pytestmark = pytest.mark.usefixtures("quick_collections")
 
@@ -125,7 +125,10 @@ def assert_agree(predicted: Footprint, model: LoadedModel, workload: Workload, s
 
 @pytest.mark.parametrize(
     ("kernels", "family", "pruning", "storing"),
-    [*(("this CPU", *which) for which in ON_THIS_CPU), *(("plain", *which) for which in ON_ANY_CPU)],
+    [
+        *(("this CPU", *which) for which in ON_THIS_CPU),
+        *(pytest.param("plain", *which, marks=() if which[0] in CORE else pytest.mark.slow) for which in ON_ANY_CPU),
+    ],
     indirect=["kernels"],
 )
 def test_a_prediction_is_what_building_and_running_find(

@@ -356,6 +356,7 @@ def test_litert_makes_a_file_for_every_size_and_fills_up_what_is_padded(prepare:
         served.encode(IDS.repeat(1, 10))
 
 
+@pytest.mark.slow
 @each_engine
 def test_memory_is_weighed_in_a_process_of_its_own(prepare: Prepare, name: str, head: Head) -> None:
     runner, _ = prepare(FAMILY[head], built("runtime", name), WIDE)

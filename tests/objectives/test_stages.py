@@ -440,6 +440,7 @@ def test_what_is_behind_for_sure_is_timed_no_further_and_that_is_not_kept(proble
     assert again.metrics["run_seconds"] > 0
 
 
+@pytest.mark.slow
 def test_who_needs_less_memory_is_timed_as_well_as_any(problem: Problem) -> None:
     evaluate = Evaluator(replace(problem, timing=LONG))
     evaluate(candidate())
@@ -448,6 +449,7 @@ def test_who_needs_less_memory_is_timed_as_well_as_any(problem: Problem) -> None
     assert measured(evaluate(candidate(0.5), gate)).facts["stopped"] == "rounds"
 
 
+@pytest.mark.slow
 def test_objectives_that_only_a_whole_timing_tells_end_none_early(problem: Problem) -> None:
     evaluate = Evaluator(replace(problem, timing=LONG))
     evaluate(candidate())

@@ -207,6 +207,7 @@ def test_timed_in_turns_it_has_the_metrics_of_all_three_phases(tiny: Tiny) -> No
 # ---- memory
 
 
+@pytest.mark.slow
 @main_family
 def test_excerpts_need_what_the_same_phase_of_the_whole_run_needs(tiny: Tiny, family: str) -> None:
     for workload in (LARGE, replace(LARGE, new_tokens=2), replace(LARGE, decoder_tokens=5)):

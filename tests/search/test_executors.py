@@ -57,6 +57,7 @@ def test_an_executor_describes_the_machine_and_measures(executor, problem) -> No
     assert len(outcome.samples["latency"]) == 1
 
 
+@pytest.mark.slow
 def test_a_worker_may_allocate_so_much_and_no_more(problem) -> None:
     for most, expected in ((4e9, Failure), (None, Measurement)):
         with Worker(max_memory=most).start(problem) as runner:
@@ -121,6 +122,7 @@ def test_a_worker_that_dies_between_two_trials_gets_a_successor(problem) -> None
     assert again.samples["accuracy"][0] != pid
 
 
+@pytest.mark.slow
 def test_a_worker_that_dies_as_a_trial_comes_costs_at_most_that_trial(problem) -> None:
     with Worker(timeout=60).start(problem) as runner:
         pid = int(runner.evaluate(candidate()).result(timeout=120).samples["accuracy"][0])

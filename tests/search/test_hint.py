@@ -61,6 +61,7 @@ def test_a_warm_study_needs_fewer_trials_for_the_same_front(studies, answer) -> 
         assert record.metrics.get("accuracy", own["accuracy"]) == own["accuracy"]
 
 
+@pytest.mark.slow
 def test_other_samplers_begin_with_the_other_front(studies, make_config) -> None:
     studies()
     config = make_config("sampler=random", "n_trials=40", RATIOS, "warm_start=whole")
