@@ -37,7 +37,7 @@ from objectives.quantization.round_to_nearest import RoundToNearest
 from objectives.types import Candidate, Workload
 from tests.conftest import head_of
 from tests.objectives.conftest import Tiny
-from tests.objectives.families import CORE, TRIED, answer
+from tests.objectives.families import TRIED, answer
 
 pytestmark = pytest.mark.usefixtures("quick_collections")
 
