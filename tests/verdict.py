@@ -117,7 +117,7 @@ def _end_children() -> None:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--run-limit", default=600, help="seconds for the whole run")
+    parser.addoption("--run-limit", default=1500, help="seconds for the whole run")
 
 
 def pytest_configure(config: pytest.Config) -> None:
