@@ -32,7 +32,7 @@ from objectives.anatomy import Family
 from objectives.canonical import canonicalize_
 from objectives.content import sha256
 from objectives.devices.cpu import Cpu
-from objectives.errors import ModelError, Unsupported
+from objectives.errors import ModelError, Unsupported, said
 from objectives.models import LoadedModel, auto_class, built_with
 from objectives.packing.bf16 import Bf16Linear
 from objectives.packing.embedding import Int8Embedding, replace_
@@ -132,7 +132,7 @@ def load(folder: Path) -> LoadedModel:
     except ModelError as error:
         raise ModelError(f"{folder}: {error}") from error
     except Exception as error:  # what was edited or lost shows anywhere
-        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        reason = f"{type(error).__name__}: {said(error)}"
         raise ModelError(f"{folder}: {MANIFEST}, config and tokenizer describe no model: {reason}") from error
     _fill_(model.module, folder / weights, manifest)
     _check_hash(folder / weights, manifest)  # last: what differs in shape or name is said in these terms

@@ -44,3 +44,9 @@ class DoesNotFit(MemoryError):
     def __init__(self, needed: int, room: int) -> None:
         super().__init__(f"out of memory by prediction: {needed / 2**20:,.0f} MiB needed, {room / 2**20:,.0f} MiB free")
         self.needed, self.excess = needed, needed / max(room, 1) - 1
+
+
+def said(error: BaseException) -> str:
+    """Return the first line of what an exception says, its class where it says nothing."""
+    lines = str(error).strip().splitlines()
+    return lines[0].strip() if lines else type(error).__name__

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from objectives.ahead import Ahead
-from objectives.errors import DoesNotFit, ModelError, NotFinite, TaskError, Unsupported
+from objectives.errors import DoesNotFit, ModelError, NotFinite, TaskError, Unsupported, said
 from objectives.measuring.bench import Ran, Reference
 from objectives.measuring.fingerprint import fingerprint
 from objectives.measuring.footprint import Footprint
@@ -105,7 +105,7 @@ class Evaluator:
             return Failure(Reason.ERROR, str(error))
         except torch.linalg.LinAlgError as error:  # type: ignore[attr-defined]
             text = "a matrix of this recipe has no inverse: more calibration rows, damping or ridge would give it one"
-            return Failure(Reason.UNSUPPORTED, f"{text} ({str(error).splitlines()[0]})")
+            return Failure(Reason.UNSUPPORTED, f"{text} ({said(error)})")
         except DoesNotFit as error:
             self.recipes.forget()
             known = {"predicted_peak": float(error.needed)}

@@ -22,7 +22,7 @@ from pydantic.dataclasses import dataclass as settings
 
 from objectives.anatomy import Family, Stack
 from objectives.blocks import Block
-from objectives.errors import ModelError, ObjectiveError, Unsupported
+from objectives.errors import ModelError, ObjectiveError, Unsupported, said
 from objectives.families import asks_to_prune, described, family_of, relative, undescribed
 from objectives.inspection import Inspection, inspect, inspect_folder
 from objectives.inspection.config import read_config
@@ -306,7 +306,7 @@ class Checkpoint:
                 folder, trust_remote_code=False, local_files_only=True
             )
         except Exception as error:  # transformers raises many types, some without a file name
-            raise ModelError(f"model.path: cannot load {folder}: {_first_line(error)}") from error
+            raise ModelError(f"model.path: cannot load {folder}: {type(error).__name__}: {said(error)}") from error
         _require_keys(folder, module, info)
         _require_rows(folder, tokenizer, module.get_input_embeddings().weight.shape[0])
         pad_(tokenizer)
@@ -391,7 +391,7 @@ def _hub_folder(hub_id: str, revision: str | None) -> Path:
     except Exception as error:
         raise ModelError(
             f"model.path: {hub_id} is no local directory (working directory {Path.cwd()}), and the hub does not give "
-            f"it: {_first_line(error)}"
+            f"it: {type(error).__name__}: {said(error)}"
         ) from error
 
 
@@ -432,7 +432,3 @@ def _require_rows(folder: Path, tokenizer: Any, rows: int) -> None:
             f"model.path: {folder}: the tokenizer has {tokenizer.vocab_size} tokens, the embedding {rows} rows; "
             "give the tokenizer that was saved with this model"
         )
-
-
-def _first_line(error: BaseException) -> str:
-    return f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else ''}"

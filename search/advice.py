@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from search.feasible import decision_of, is_scored
+from search.feasible import decision_of, is_scored, recipe_key
 from search.floor import AccuracyFloor
 from search.front import ParetoFront, baseline_of
-from search.records import TrialRecord, Value
+from search.records import TrialRecord
 
 NEAREST = 3
 
@@ -37,10 +37,9 @@ def advice(records: Sequence[TrialRecord], front: ParetoFront, floor: AccuracyFl
 
 def _one_a_recipe(records: Sequence[TrialRecord]) -> list[TrialRecord]:
     """The first of every recipe: its accuracy is the same at any batch size."""
-    found: dict[frozenset[tuple[str, Value]], TrialRecord] = {}
+    found: dict[object, TrialRecord] = {}
     for record in records:
-        recipe = frozenset((path, value) for path, value in record.params.items() if not path.startswith("workload."))
-        found.setdefault(recipe, record)
+        found.setdefault(recipe_key(record), record)
     return list(found.values())
 
 

@@ -30,6 +30,7 @@ from search.errors import ConfigError, ParetuneError
 from search.executors.protocol import Executor
 from search.floor import AccuracyFloor
 from search.members import require_members, require_sendable
+from search.overrides import absolute
 from search.samplers.distinct import DistinctSampler
 from search.samplers.frontier import Informed
 from search.space import CHOSEN, PARTS, Cell, Space, build_space
@@ -156,7 +157,7 @@ def _build_config(resolved: Mapping[str, Any], swept: str) -> StudyConfig:
     _check_clock(parts["timing"], parts["device"])
     sampler = _sampler(resolved["sampler"], allowed)
     sampler(0)
-    home = Path(scalars.home).expanduser().absolute()
+    home = absolute(scalars.home)
     return StudyConfig(
         name=_study_name(scalars, resolved, swept),
         project=scalars.project,
@@ -278,7 +279,7 @@ def _cache(node: Any, allowed: tuple[str, ...]) -> Cache | None:
     built = build(node, "cache", allowed)
     if not isinstance(built, Cache):
         raise ConfigError(f"cache._target_: {node.get('_target_')!r} is no cache")
-    return replace(built, folder=str(Path(built.folder).expanduser().absolute()))
+    return replace(built, folder=str(absolute(built.folder)))
 
 
 def _first(listed: Any, space: Space) -> tuple[Cell, ...]:

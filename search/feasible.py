@@ -84,7 +84,7 @@ def judged_again(
     )  # fmt: skip
     found, scorers = [], _scorers(records)
     for record, shared in zip(records, with_scores_of_recipe(records)):
-        scorer = record if shared is record else scorers[_recipe(record)]
+        scorer = record if shared is record else scorers[recipe_key(record)]
         source = scorer.number if scorer.cached_from is None else scorer.cached_from
         found.append(_judged(shared, samples[source], baseline, floor, error) if source in scored else shared)
     return found
@@ -99,7 +99,7 @@ def with_scores_of_recipe(records: Sequence[TrialRecord]) -> list[TrialRecord]:
     own = {_cell(record) for record in records if is_scored(record)}
     for record in records:
         bare = record.state == "complete" and not is_scored(record) and _cell(record) not in own
-        scorer = scorers.get(_recipe(record)) if bare else None
+        scorer = scorers.get(recipe_key(record)) if bare else None
         found.append(record if scorer is None else _scored_as(record, scorer))
     return found
 
@@ -109,9 +109,9 @@ def _scorers(records: Sequence[TrialRecord]) -> dict[Cell, TrialRecord]:
     found: dict[Cell, TrialRecord] = {}
     for record in records:
         if is_scored(record):
-            before = found.get(_recipe(record))
+            before = found.get(recipe_key(record))
             if before is None or record.metrics.get("examples", 0.0) >= before.metrics.get("examples", 0.0):
-                found[_recipe(record)] = record
+                found[recipe_key(record)] = record
     return found
 
 
@@ -119,7 +119,8 @@ def _cell(record: TrialRecord) -> Cell:
     return frozenset(record.params.items())
 
 
-def _recipe(record: TrialRecord) -> Cell:
+def recipe_key(record: TrialRecord) -> Cell:
+    """Return what makes two trials one recipe: their settings without the workload's."""
     return frozenset((path, value) for path, value in record.params.items() if not path.startswith("workload."))
 
 

@@ -14,6 +14,7 @@ from search.config import StudyConfig
 from search.confirmation import Confirmation
 from search.display import front_table
 from search.errors import NothingFeasible
+from search.feasible import recipe_key
 from search.formatting import confirmation, rate_of, rows_of
 from search.front import ParetoFront, frame, searched_columns
 from search.frontier.grid import Grid
@@ -21,7 +22,7 @@ from search.headline import headline_of, numbers
 from search.hint import hint_from
 from search.naming import bounded
 from search.plain_text import inert, inert_tree
-from search.records import TrialRecord, Value
+from search.records import TrialRecord
 from search.report import StudyInfo, write_report
 from search.samplers.frontier import FrontierSampler
 from search.study import StudyResult
@@ -109,10 +110,10 @@ def _search_cost(config: StudyConfig, records: tuple[TrialRecord, ...]) -> dict[
 
 def _scored_share(records: Sequence[TrialRecord], whole: float) -> float | None:
     """Of the ``whole`` number of examples, how many were scored per recipe; None where none was."""
-    scored: dict[frozenset[tuple[str, Value]], float] = {}
+    scored: dict[object, float] = {}
     for record in records:
-        recipe = frozenset((path, value) for path, value in record.params.items() if not path.startswith("workload."))
         if "examples" in record.metrics:
+            recipe = recipe_key(record)
             scored[recipe] = max(scored.get(recipe, 0.0), record.metrics["examples"])
     return sum(scored.values()) / len(scored) / whole if scored else None
 

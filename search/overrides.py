@@ -54,6 +54,11 @@ def expanded(value: str) -> str:
         return value
 
 
+def absolute(path: str) -> Path:
+    """Return the absolute path that a person means, ``~`` expanded; of a user who does not exist it is a name."""
+    return Path(expanded(path)).absolute()
+
+
 def quoted(value: str, quote: Quote = Quote.single) -> str:
     """Return ``value`` as quoted text of Hydra's grammar, in which ``${`` is no reference."""
     return QuotedString(literal(value), quote).with_quotes()

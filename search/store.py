@@ -25,6 +25,7 @@ from optuna.storages import RDBStorage
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
+from objectives.errors import said
 from objectives.measuring.fingerprint import HARDWARE, unlike
 from objectives.metrics import METRICS
 from objectives.provenance import Kind, Source, changes, merged
@@ -67,11 +68,8 @@ def open_storage(url: str, home: Path) -> RDBStorage:
     except OSError as error:
         raise ConfigError(f"home: cannot write to {home}: {error.strerror}") from error
     except Exception as error:
-        raise ConfigError(f"storage: cannot open {redacted(url)}: {type(error).__name__}: {_first(error)}") from error
-
-
-def _first(error: Exception) -> str:
-    return redacted(str(error).strip().splitlines()[0]) if str(error).strip() else ""
+        why = f"{type(error).__name__}: {redacted(said(error))}"
+        raise ConfigError(f"storage: cannot open {redacted(url)}: {why}") from error
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from objectives.errors import ModelError
+from objectives.errors import ModelError, said
 from objectives.inspection.library import ConfigClass, config_class
 
 
@@ -66,5 +66,4 @@ def read_json(file: Path) -> Any:
     try:
         return json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        reason = str(error).splitlines()[0]
-        raise ModelError(f"model.path: cannot load {file.parent}: {file.name} is no JSON: {reason}") from error
+        raise ModelError(f"model.path: cannot load {file.parent}: {file.name} is no JSON: {said(error)}") from error

@@ -41,16 +41,14 @@ def local_folder(path: str) -> Path | None:
     """
     if path.startswith(ASSET):
         return _asset_folder(path.removeprefix(ASSET))
-    try:
-        local = Path(path).expanduser()
-    except RuntimeError:  # of a user who does not exist
-        local = Path(path)
+    local = _expanded(path)
     try:
         if local.is_dir():
             return local
+        is_file = local.is_file()
     except OSError as error:
         raise ModelError(f"model.path: {error.strerror}: {path[:80]}; give a folder or a hub id") from error
-    if local.is_file():
+    if is_file:
         raise ModelError(f"model.path: {path} is a file; give the folder with config.json, weights and tokenizer")
     if local.is_absolute() or path.startswith((".", "~")) or path.count("/") > 1:
         raise ModelError(f"model.path: directory {path} not found (working directory {Path.cwd()})")
@@ -69,7 +67,16 @@ def cached_folder(hub_id: str, revision: str | None) -> Path | None:
 def hub_cache() -> Path:
     """Where the hub's client keeps what it downloaded."""
     home = Path(os.environ.get("HF_HOME") or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "huggingface")
-    return Path(os.environ.get("HF_HUB_CACHE") or os.environ.get("HUGGINGFACE_HUB_CACHE") or home / "hub").expanduser()
+    named = os.environ.get("HF_HUB_CACHE") or os.environ.get("HUGGINGFACE_HUB_CACHE")
+    return _expanded(named or str(home / "hub"))
+
+
+def _expanded(path: str) -> Path:
+    """The path with ``~`` expanded; of a user who does not exist it is a name."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        return Path(path)
 
 
 def is_offline() -> str | None:
@@ -84,7 +91,7 @@ def hub_answers(seconds: float = HUB_SECONDS) -> bool:
     host, port = _address("HF_ENDPOINT", endpoint)
     proxy = None if proxy_bypass(host) else getproxies().get(urlsplit(endpoint).scheme)
     if proxy:
-        host, port = _address("HTTPS_PROXY", proxy)
+        host, port = _address(_variable_of(proxy), proxy)
     answered: list[bool] = []
 
     def connect() -> None:
@@ -98,6 +105,11 @@ def hub_answers(seconds: float = HUB_SECONDS) -> bool:
     thread.start()
     thread.join(seconds)
     return bool(answered)
+
+
+def _variable_of(proxy: str) -> str:
+    """The environment variable that holds a proxy's address."""
+    return next((name for name, value in os.environ.items() if value == proxy and "proxy" in name.lower()), "proxy")
 
 
 def _address(variable: str, url: str) -> tuple[str, int]:
@@ -115,7 +127,7 @@ def require_hub(hub_id: str) -> None:
     """Raises ModelError at once where ``hub_id`` cannot be downloaded."""
     if hub_id.count("/") > 1 or any(letter.isspace() for letter in hub_id):
         near = f"model.path: directory {hub_id} not found (working directory {Path.cwd()})"
-        raise ModelError(f"{near}, and it is no hub id (organisation/name)")
+        raise ModelError(f"{near}, and it is no hub id (name, or organisation/name)")
     variable = is_offline()
     if variable is not None:
         raise ModelError(

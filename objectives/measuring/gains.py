@@ -99,7 +99,8 @@ def dense_speedup(metrics: Metrics) -> Estimate | None:
     compression, own = metrics.get("compression_speedup"), metrics.get("speedup")
     if found is not None or not compression or own is None:
         return found
-    error = max(0.0, metrics.get("compression_speedup.error", 1.0) - metrics.get("speedup.error", 0.0))
+    both, one = metrics.get("compression_speedup.error", math.inf), metrics.get("speedup.error", 0.0)
+    error = math.inf if math.isinf(both) else max(0.0, both - one)
     return ratio_of({"dense": own / compression, "dense.error": error}, "dense")
 
 

@@ -87,7 +87,7 @@ def convert(model: LoadedModel, folder: Path, quantization: str | None) -> None:
     """
     from ctranslate2.converters import TransformersConverter
 
-    from objectives.errors import Unsupported
+    from objectives.errors import Unsupported, said
     from objectives.runtime.export import twin
     from objectives.runtime.quiet import quiet
 
@@ -98,7 +98,7 @@ def convert(model: LoadedModel, folder: Path, quantization: str | None) -> None:
         try:
             TransformersConverter(scratch).convert(str(folder), quantization=quantization, force=True)
         except Exception as error:  # whatever an unknown architecture runs into
-            raise Unsupported(f"CTranslate2 cannot convert this model: {str(error).splitlines()[0]}") from error
+            raise Unsupported(f"CTranslate2 cannot convert this model: {said(error)}") from error
     file = folder / "config.json"  # a tokenizer need not have every special token, its reader insists
     tokens = json.loads(file.read_text(encoding="utf-8"))
     some = model.tokenizer.eos_token or model.tokenizer.convert_ids_to_tokens(0)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from objectives.errors import Unsupported
+from objectives.errors import Unsupported, said
 from objectives.runtime.export import Encoder, twin
 from objectives.runtime.quiet import keep_streams_open, quiet
 from objectives.runtime.weights import Rounded, block_linears, matrices
@@ -33,7 +33,7 @@ def convert(model: LoadedModel, rows: int, tokens: int, rounds: bool) -> bytes:
         except Unsupported:
             raise
         except Exception as error:  # its passes raise what they like
-            raise Unsupported(f"LiteRT cannot convert this model: {_first_line(error)}") from error
+            raise Unsupported(f"LiteRT cannot convert this model: {said(error)}") from error
         with tempfile.TemporaryDirectory() as scratch:
             file = Path(scratch) / "model.tflite"
             converted.export(str(file))
@@ -74,7 +74,3 @@ def _quantized(file: Path, operations: Mapping[str, int], rounds: bool) -> bytes
         ]
     )
     return bytes(worker.quantize().quantized_model)
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
-from objectives.errors import Unsupported
+from objectives.errors import Unsupported, said
 from objectives.runtime.export import Holes, export
 from objectives.runtime.quiet import quiet
 from objectives.runtime.weights import Dense, Rounded, Stored, matrices
@@ -42,7 +42,7 @@ def convert(model: LoadedModel, folder: Path) -> None:
                 output_names=list(exported.outputs), verbose=False,
             )  # fmt: skip
         except Exception as error:  # the exporter wraps whatever an operator raised
-            raise Unsupported(f"this model has no ONNX form: {str(error).strip().splitlines()[0]}") from error
+            raise Unsupported(f"this model has no ONNX form: {said(error)}") from error
     graph, holes = program.model.graph, Holes(model, exported, module)
     made: dict[str, Any] = {}
     for name, value in list(graph.initializers.items()):

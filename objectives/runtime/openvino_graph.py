@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from objectives.errors import Unsupported
+from objectives.errors import Unsupported, said
 from objectives.runtime.export import Exported, Holes, export
 from objectives.runtime.quiet import quiet, without_telemetry
 from objectives.runtime.weights import Dense, Rounded, Stored, block_linears, matrices
@@ -36,7 +36,7 @@ def convert(model: LoadedModel, folder: Path) -> None:
         try:
             graph = ov.convert_model(exported.program)
         except Exception as error:  # its frontend raises one type for all that it does not know
-            raise Unsupported(f"OpenVINO cannot convert this model: {str(error).strip().splitlines()[0]}") from error
+            raise Unsupported(f"OpenVINO cannot convert this model: {said(error)}") from error
     graph = _named(graph, exported)
     if model.head == "causal_lm":
         graph = _stateful(graph, exported)

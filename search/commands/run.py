@@ -17,12 +17,13 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
+from objectives.errors import said
 from objectives.types import Reason
 from search.build import nearest
 from search.errors import BaselineFailed, ConfigError, ParetuneError
 from search.leftovers import clear_refused
 from search.naming import name_of
-from search.overrides import fixed_keys, key_of, parsed, readable
+from search.overrides import absolute, fixed_keys, key_of, parsed, readable
 from search.plain_text import one_line as one_line_of
 from search.terminal import err, prepare_streams
 
@@ -115,14 +116,14 @@ def _run_one_of_many(composed: DictConfig, swept: str, home_was_there: bool) -> 
 
 def _clear(error: ParetuneError, composed: DictConfig, home_was_there: bool) -> None:
     """Leave nothing of a job that was refused."""
-    home = Path(str(composed.home)).expanduser().absolute()
+    home = absolute(str(composed.home))
     clear_refused(error, Path(HydraConfig.get().runtime.output_dir).absolute(), home, home_was_there)
 
 
 def _home_of(words: Sequence[str]) -> Path:
     """The home that the command line asks for, before Hydra makes a job's folder in it."""
     given = [word.partition("=")[2] for word in words if word.lstrip("+").startswith("home=")]
-    return Path(given[-1].strip("'\"") if given else "mlruns")
+    return absolute(given[-1].strip("'\"") if given else "mlruns")
 
 
 def plain(composed: DictConfig) -> dict[str, Any]:
@@ -186,6 +187,6 @@ def one_line(error: Exception) -> str:
         if not line.startswith(("full_key", "object_type", "reference_type", "Config search", "provider="))
     ]
     cause = error.__cause__
-    if cause is not None and str(cause).splitlines():
-        shown.append(f"({str(cause).splitlines()[0].strip()})")
+    if cause is not None:
+        shown.append(f"({said(cause)})")
     return " ".join(shown[:12])

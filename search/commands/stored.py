@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import optuna
 from omegaconf import DictConfig, OmegaConf
 
+from objectives.errors import said
 from objectives.provenance import Source
 from search import store
 from search.build import nearest
@@ -19,7 +19,7 @@ from search.errors import ConfigError
 from search.feasible import judged_again, with_scores_of_recipe
 from search.front import ParetoFront, cut
 from search.frontier.grid import recipe_count
-from search.overrides import expanded, literal
+from search.overrides import absolute, expanded, literal
 from search.preflight import with_stored_outside
 from search.records import TrialRecord
 from search.storage_url import clean_url, sqlite_path, sqlite_url
@@ -47,7 +47,7 @@ def load(arguments: Sequence[str], options: Sequence[str] = ()) -> StoredStudy:
     """From ``study=NAME [home=...] [storage=...] [accuracy_floor.epsilon=...]``; the latest study by default."""
     given = pairs(arguments)
     own = {name: given.pop(name) for name in options if name in given}
-    home = Path(given.pop("home", "mlruns")).expanduser().absolute()
+    home = absolute(given.pop("home", "mlruns"))
     url = clean_url(given["storage"]) if "storage" in given else sqlite_url(home / "studies.db")
     given.pop("storage", None)
     file = sqlite_path(url)
@@ -108,6 +108,6 @@ def _override(stored: DictConfig, given: dict[str, str]) -> dict[str, Any]:
         merged = OmegaConf.merge(stored, OmegaConf.from_dotlist([f"{key}={value}" for key, value in given.items()]))
         resolved = OmegaConf.to_container(merged, resolve=True)
     except Exception as error:  # OmegaConf's errors and the yaml parser's
-        raise ConfigError(f"{' '.join(given)}: {str(error).splitlines()[0]}") from error
+        raise ConfigError(f"{' '.join(given)}: {said(error)}") from error
     assert isinstance(resolved, dict)
     return {str(key): value for key, value in resolved.items()}

@@ -7,17 +7,17 @@ import signal
 import subprocess
 import sys
 from contextlib import suppress
-from pathlib import Path
 
 from search.commands.stored import pairs
 from search.errors import ConfigError
+from search.overrides import absolute
 from search.storage_url import sqlite_url
 
 
 def main(arguments: list[str]) -> int:
     """Serve until stopped. Loopback only; without MLflow's job runners it starts in 10 s and 0.5 GB."""
     given = pairs(arguments)
-    home = Path(given.pop("home", "mlruns")).expanduser().absolute()
+    home = absolute(given.pop("home", "mlruns"))
     port = given.pop("port", "5000")
     if given:
         raise ConfigError(f"{next(iter(given))}: unknown key; known: home, port")

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
+from search.cli import main
 from search.config import StudyConfig, build_config
 from search.errors import ConfigError, StudyConflict
 from search.frontier.grid import Grid
@@ -221,3 +222,23 @@ def test_a_stored_study_goes_on_where_a_value_was_rounded(make_config: Callable[
     assert len(run_study(again, Quiet()).records) == 4
     with pytest.raises(StudyConflict):
         run_study(make_config("study_name=s", "space.pruning.ratio=[0.0,0.31]"), Quiet())
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("plan", "experiment=ci_tiny", "home=~nobody-of-that-name/runs"),
+        ("plan", "experiment=ci_tiny", "cache.folder=~nobody-of-that-name/cache"),
+        ("report", "home=~nobody-of-that-name"),
+        ("ui", "home=~nobody-of-that-name"),
+        ("export", "folder=~nobody-of-that-name/x"),
+        ("plan", "experiment=ci_tiny", "model=causal_lm", "model.path=~nobody-of-that-name/m"),
+    ],
+)
+def test_a_home_of_a_user_who_does_not_exist_is_a_name(
+    words: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(list(words)) in (0, 2)
+    assert "Traceback" not in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
