@@ -19,7 +19,7 @@ from objectives.models import LoadedModel
 from objectives.recipes import Recipes
 from objectives.tasks.answers import scored, told
 from objectives.tasks.parts import merged
-from objectives.types import Candidate, CheckReport, Divisible, Score
+from objectives.types import Candidate, CheckReport, Divisible, Inspectable, Score
 
 EXAMPLES = 4
 
@@ -89,7 +89,8 @@ def _peak(recipes: Recipes) -> int:
 
 def _positions(recipes: Recipes) -> int | None:
     """The most tokens that the model can hold, as ``plan`` counts them; None where nothing limits them."""
-    found = recipes.problem.model.inspect()
+    model = recipes.problem.model
+    found = model.inspect() if isinstance(model, Inspectable) else None
     return None if found is None else positions(found.config, "decoder")
 
 

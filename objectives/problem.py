@@ -6,15 +6,14 @@ from dataclasses import dataclass
 
 from objectives.cache import Cache
 from objectives.measuring.interleaved import Interleaved
-from objectives.models import Checkpoint
-from objectives.types import Candidate, Device, Task
+from objectives.types import Candidate, Device, Model, Task
 
 
 @dataclass(frozen=True)
 class Problem:
     """Model, task, device, how to time, the baseline that every candidate is compared with, and what keeps results."""
 
-    model: Checkpoint
+    model: Model
     task: Task
     device: Device
     timing: Interleaved

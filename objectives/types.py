@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from objectives.blocks import Unit
     from objectives.calibration import Domains, Moment, Statistics
+    from objectives.inspection import Inspection
     from objectives.models import LoadedModel
     from objectives.pruning.curve import Curve
     from objectives.quantization.grid import Codes
@@ -509,18 +510,58 @@ class Divisible(Task, Protocol):
         """
 
 
+class Model(Protocol):
+    """Where a model comes from."""
+
+    @property
+    def path(self) -> str:
+        """A folder, an id or a name, for people."""
+
+    @property
+    def head(self) -> Head:
+        """The kind of model."""
+
+    def folder(self) -> Path:
+        """The local folder with its files. Raises ModelError."""
+
+    def load(self) -> LoadedModel:
+        """Load it in bfloat16 on the CPU, every weight accounted for. Raises ObjectiveError."""
+
+    def weights_hash(self) -> str:
+        """SHA-256 over its weights."""
+
+    def content_hash(self) -> str:
+        """SHA-256 over weights, config and tokenizer."""
+
+
+@runtime_checkable
+class Inspectable(Protocol):
+    """A model whose files can be asked before torch is imported. Of one that cannot, loading says what is wrong."""
+
+    def inspect(self) -> Inspection | None:
+        """What its files say; None while nothing is here yet. Raises ObjectiveError for what cannot be right."""
+
+    def unprunable(self) -> str | None:
+        """Why no pruner works on it, in a line; None where one may, or where nobody knows yet."""
+
+
+@runtime_checkable
+class Detectable(Protocol):
+    """A device that can be asked before torch is imported. Of one that cannot, starting says what is wrong."""
+
+    def absent(self) -> str | None:
+        """Why it is not here, in a line that names the setting; None where it is."""
+
+    def total_memory(self) -> int | None:
+        """Bytes that a run can never exceed; None where that is not known."""
+
+
 class Device(Protocol):
     """Where models run, and what its kernels can do."""
 
     @property
     def name(self) -> str:
         """``cpu`` or ``cuda``; the torch device type."""
-
-    def absent(self) -> str | None:
-        """Why it is not here, in a line that names the setting; None where it is. Imports no torch."""
-
-    def total_memory(self) -> int | None:
-        """Bytes that a run can never exceed; None where that is not known. Imports no torch."""
 
     def start(self) -> None:
         """Set up the evaluating process; raises Unsupported when the device is not there."""

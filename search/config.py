@@ -20,11 +20,10 @@ from objectives.errors import ObjectiveError
 from objectives.inspection import Inspection
 from objectives.measuring.interleaved import Interleaved
 from objectives.metrics import METRICS
-from objectives.models import Checkpoint
 from objectives.problem import Problem
 from objectives.provenance import Reads, Source
 from objectives.tasks.answers import in_a_line
-from objectives.types import Device, Task
+from objectives.types import Device, Model, Task
 from search.build import ALLOWED, build, explain, nearest, target_of
 from search.errors import ConfigError, ParetuneError
 from search.executors.protocol import Executor
@@ -38,7 +37,7 @@ from search.stopping import Limits
 from search.storage_url import clean_url, sqlite_url
 from search.tracking.protocol import Tracker
 from search.tradeoff import Tradeoff
-from search.unsupported import without_unsupported
+from search.unsupported import unprunable, without_unsupported
 
 DEFINITION = ("model", "task", "accuracy_floor", *PARTS, "runtimes", "space", "objectives", "timing", "device")
 """The keys that make two studies the same study."""
@@ -98,7 +97,7 @@ class StudyConfig:
     first: tuple[Cell, ...]
     home: Path
     storage: str
-    model: Checkpoint
+    model: Model
     task: Task
     floor: AccuracyFloor
     space: Space
@@ -153,7 +152,7 @@ def _build_config(resolved: Mapping[str, Any], swept: str) -> StudyConfig:
     space = build_space(resolved["space"], {part: resolved[part] for part in PARTS}, allowed, resolved["runtimes"])
     _check_kinds(parts["model"], parts["task"], space)
     _check_widths(space, parts["device"])
-    space = without_unsupported(space, parts["model"].head, parts["device"], parts["model"].unprunable())
+    space = without_unsupported(space, parts["model"].head, parts["device"], unprunable(parts["model"]))
     _check_clock(parts["timing"], parts["device"])
     sampler = _sampler(resolved["sampler"], allowed)
     sampler(0)
@@ -229,7 +228,7 @@ def metric_name(name: str) -> str:
     return found
 
 
-def _check_kinds(model: Checkpoint, task: Task, space: Space) -> None:
+def _check_kinds(model: Model, task: Task, space: Space) -> None:
     workload = space.baseline_candidate().workload
     for key, part in (("task", task), ("workload", workload)):
         if part.head != model.head:

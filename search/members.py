@@ -11,10 +11,9 @@ import pickle
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from typing_extensions import get_protocol_members, is_protocol
+from typing_extensions import get_protocol_members
 
-from objectives.models import Checkpoint
-from objectives.types import Device, Pruner, Quantizer, Recovery, Runtime, Task, Workload
+from objectives.types import Device, Model, Pruner, Quantizer, Recovery, Runtime, Task, Workload
 from search.errors import ConfigError
 from search.executors.protocol import Executor
 from search.tracking.protocol import Tracker
@@ -31,7 +30,7 @@ PROTOCOLS: Mapping[str, type] = {
     "executor": Executor,
     "tracker": Tracker,
     "tradeoff": Tradeoff,
-    "model": Checkpoint,
+    "model": Model,
 }
 """What the object of each key must be able to do."""
 
@@ -39,17 +38,10 @@ PROTOCOLS: Mapping[str, type] = {
 def require_members(part: Any, key: str, kind: str) -> None:
     """Raises ConfigError that names the class, what it lacks, and the protocol of ``kind`` with its file."""
     protocol = PROTOCOLS[kind]
-    wrong = [text for name in sorted(_members(protocol)) if (text := _wrong(part, name, protocol))]
+    wrong = [text for name in sorted(get_protocol_members(protocol)) if (text := _wrong(part, name, protocol))]
     if wrong:
         file = protocol.__module__.replace(".", "/") + ".py"
         raise ConfigError(f"{key}: {_name(part)} is no {kind}: it has {'; '.join(wrong)} ({file}: {protocol.__name__})")
-
-
-def _members(protocol: type) -> frozenset[str] | set[str]:
-    if is_protocol(protocol):
-        return get_protocol_members(protocol)
-    names = {*vars(protocol), *getattr(protocol, "__dataclass_fields__", {})} - {"revision"}
-    return {name for name in names if not name.startswith("_")}
 
 
 def _wrong(part: Any, name: str, protocol: type) -> str:

@@ -15,7 +15,7 @@ from dataclasses import replace
 
 from objectives.errors import ObjectiveError
 from objectives.inspection import Inspection
-from objectives.types import Bounded, Device, Span, Supplied, Workload
+from objectives.types import Bounded, Detectable, Device, Inspectable, Span, Supplied, Workload
 from search.config import StudyConfig
 from search.errors import ConfigError
 from search.frontier.grid import MOST_CELLS, is_of_recipe
@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 def preflighted(config: StudyConfig) -> StudyConfig:
     """``config`` with what its checkpoint's files say, and without the cells that they rule out. Raises ConfigError."""
     require_driver(config.storage)
-    absent = getattr(config.device, "absent", lambda: None)()
+    absent = config.device.absent() if isinstance(config.device, Detectable) else None
     if absent is not None:
         raise ConfigError(absent)
     found = _inspected(config)
@@ -43,12 +43,10 @@ def preflighted(config: StudyConfig) -> StudyConfig:
 
 def _inspected(config: StudyConfig) -> Inspection | None:
     """None for a checkpoint that is not here yet, or of a user's own kind."""
-    inspect = getattr(config.model, "inspect", None)
     try:
-        found = None if inspect is None else inspect()
+        return config.model.inspect() if isinstance(config.model, Inspectable) else None
     except ObjectiveError as error:
         raise ConfigError(str(error)) from error
-    return found if isinstance(found, Inspection) else None
 
 
 def _require_documents(config: StudyConfig) -> None:
@@ -135,7 +133,7 @@ def reason_beyond(space: Space, cell: Cell, found: Inspection, device: Device) -
     beyond = _beyond(workload, found)
     if beyond is not None:
         return f"{_setting(space, beyond[0])}: {_too_long(*beyond)}"
-    room = getattr(device, "total_memory", lambda: None)()
+    room = device.total_memory() if isinstance(device, Detectable) else None
     needed = found.least_bytes(workload)
     if room is None or needed <= room:
         return None

@@ -39,7 +39,7 @@ from search.signals import interrupted, sigterm_interrupts
 from search.space import Cell
 from search.stopping import GROWTH, StopReason
 from search.tracking.protocol import Mirror, StudyHeader
-from search.unsupported import reason_against
+from search.unsupported import reason_against, unprunable
 
 log = logging.getLogger(__name__)
 
@@ -305,7 +305,7 @@ class Loop:
         candidate = space.baseline_candidate() if is_baseline else space.candidate(cell)
         reason = None
         if not is_baseline:
-            reason = reason_against(space, cell, config.model.head, config.device, config.model.unprunable())
+            reason = reason_against(space, cell, config.model.head, config.device, unprunable(config.model))
         if reason is None and not is_baseline and config.inspection is not None:
             reason = reason_beyond(space, cell, config.inspection, config.device)
         if reason is not None:  # of a space too large to be told beforehand

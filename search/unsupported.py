@@ -7,34 +7,39 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from objectives.families import asks_to_prune
-from objectives.types import Device, Head, Runtime
+from objectives.types import Device, Head, Inspectable, Model, Runtime
 from search.errors import ConfigError
 from search.frontier.grid import MOST_CELLS
 from search.records import Value
 from search.space import CHOSEN, Cell, Space
 
 
-def without_unsupported(space: Space, head: Head, device: Device, unprunable: str | None = None) -> Space:
+def without_unsupported(space: Space, head: Head, device: Device, unpruned: str | None = None) -> Space:
     """``space`` with its cells told apart. Raises ConfigError where a package is missing or no cell is left.
 
-    One too large to be enumerated stays as it is: its trials are asked one by one. ``unprunable``: why the model cannot
+    One too large to be enumerated stays as it is: its trials are asked one by one. ``unpruned``: why the model cannot
     be pruned, where it cannot.
     """
     _require_packages(space)
     if len(space) > MOST_CELLS:
         return space
-    cells = ((tuple(cell.values()), reason_against(space, cell, head, device, unprunable)) for cell in space.cells())
+    cells = ((tuple(cell.values()), reason_against(space, cell, head, device, unpruned)) for cell in space.cells())
     outside = {values: reason for values, reason in cells if reason is not None}
     if len(outside) == len(space):
         raise ConfigError(f"space: no cell can be run; {'; '.join(grouped(outside))}")
     return replace(space, outside=outside)
 
 
-def reason_against(space: Space, cell: Cell, head: Head, device: Device, unprunable: str | None = None) -> str | None:
+def unprunable(model: Model) -> str | None:
+    """Why no pruner works on ``model``, as far as its files say."""
+    return model.unprunable() if isinstance(model, Inspectable) else None
+
+
+def reason_against(space: Space, cell: Cell, head: Head, device: Device, unpruned: str | None = None) -> str | None:
     """Why ``cell`` cannot be run, in a line that begins with its runtime or with ``pruning``; None where it can."""
     candidate = space.candidate(cell)
-    if unprunable is not None and asks_to_prune(candidate.pruning):
-        return f"pruning: {unprunable}"
+    if unpruned is not None and asks_to_prune(candidate.pruning):
+        return f"pruning: {unpruned}"
     reason = space.misplaced(cell) or candidate.runtime.supports(candidate, head, device.name)
     return None if reason is None else f"{candidate.runtime.name}: {reason}"
 

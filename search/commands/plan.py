@@ -22,7 +22,7 @@ from search.overrides import expanded, quoted, readable
 from search.plain_text import inert
 from search.preflight import preflighted
 from search.terminal import console
-from search.unsupported import grouped, runtimes_of
+from search.unsupported import grouped, runtimes_of, unprunable
 
 
 def main(arguments: list[str]) -> int:
@@ -92,9 +92,9 @@ def show(config: StudyConfig, out: Console) -> None:
     for runtime in runtimes_of(space).values():
         versions = ", ".join(f"{name} {number}" for name, number in runtime.versions().items())
         say(f"Runtime {runtime.name}{f': {versions}' if versions else ''}.")
-    unprunable = config.model.unprunable()
-    if unprunable is not None:
-        say(f"The {unprunable}.")
+    unpruned = unprunable(config.model)
+    if unpruned is not None:
+        say(f"The {unpruned}.")
     if len(space) > MOST_CELLS:
         say("Too many cells to ask of each which runtime takes it: trials will say so.")
     if space.outside:

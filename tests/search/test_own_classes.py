@@ -12,11 +12,13 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
-from objectives.types import Pruner, Task
+from objectives.devices.cpu import Cpu
+from objectives.types import Detectable, Inspectable, Pruner, Task
 from search.build import build
 from search.config import build_config
 from search.errors import ConfigError
 from search.members import PROTOCOLS, require_equality, require_members, require_sendable
+from search.preflight import preflighted
 from tests.search.conftest import composed
 
 ROOT = Path(__file__).parents[2]
@@ -204,3 +206,43 @@ def test_settings_of_runtimes_that_the_space_does_not_choose_are_checked_too() -
     assert "runtimes.openvino.foo: unknown key" in refused(
         lambda: build_config(composed("experiment=ci_tiny", "+runtimes.openvino.foo=1"))
     )
+
+
+@dataclass(frozen=True)
+class Elsewhere:
+    """A model that no file describes: what is needed, and nothing that only serves early answers."""
+
+    path: str = "mine"
+    head: str = "causal_lm"
+
+    def folder(self) -> Path:
+        raise NotImplementedError
+
+    def load(self) -> Any:
+        raise NotImplementedError
+
+    def weights_hash(self) -> str:
+        return "0"
+
+    def content_hash(self) -> str:
+        return "0"
+
+
+class Chip:
+    """A device that is the CPU, but for what is asked before torch is imported."""
+
+    def __init__(self) -> None:
+        self._cpu = Cpu()
+
+    def __getattr__(self, name: str) -> Any:
+        if name in ("absent", "total_memory") or name.startswith("__"):
+            raise AttributeError(name)
+        return getattr(self.__dict__.get("_cpu") or Cpu(), name)
+
+
+@pytest.mark.parametrize(("key", "target"), [("model", "Elsewhere"), ("device", "Chip")])
+def test_a_class_without_what_only_serves_early_answers_is_taken(key: str, target: str) -> None:
+    resolved = {**composed("experiment=ci_tiny", "allow_targets=[tests.]"), key: {"_target_": f"{__name__}.{target}"}}
+    found = preflighted(build_config(resolved))
+    assert not isinstance(getattr(found, key), (Inspectable, Detectable))
+    assert found.space.outside == {}
