@@ -43,7 +43,7 @@ _C = {
     "eos_token_id": 0,
 }
 _P = {**_C, "num_hidden_layers": 2, "intermediate_size": 128, "max_position_embeddings": 128}
-_EXPERTS = {"num_key_value_heads": 2, "num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 64}
+_EXPERTS = {"num_key_value_heads": 2, "num_experts": 4, "num_local_experts": 4, "num_experts_per_tok": 2}
 OTHERS: dict[str, tuple[str, dict[str, Any]]] = {
     "glm": ("causal_lm", {**_P, "num_key_value_heads": 2, "head_dim": 16}),
     "exaone4": ("causal_lm", {**_P, "num_key_value_heads": 2}),
@@ -55,9 +55,10 @@ OTHERS: dict[str, tuple[str, dict[str, Any]]] = {
     "megatron-bert": ("encoder", _P),
     "roformer": ("encoder", {**_P, "embedding_size": 64}),
     "deberta": ("encoder", {**_P, "relative_attention": True, "pos_att_type": ["c2p", "p2c"]}),
-    "mixtral": ("causal_lm", {**_P, "num_key_value_heads": 2, "num_local_experts": 4}),
-    "qwen2_moe": ("causal_lm", {**_P, **_EXPERTS, "shared_expert_intermediate_size": 64}),
-    "qwen3_moe": ("causal_lm", {**_P, **_EXPERTS, "head_dim": 16}),
+    "gpt_oss": ("causal_lm", {**_P, **_EXPERTS, "head_dim": 16, "rope_parameters": None}),
+    "granitemoe": ("causal_lm", {**_P, **_EXPERTS}),
+    "hunyuan_v1_moe": ("causal_lm", {**_P, **_EXPERTS, "head_dim": 16}),
+    "llama4_text": ("causal_lm", {**_P, **_EXPERTS, "head_dim": 16, "intermediate_size_mlp": 128}),
 }
 """Types that no row describes: head, sizes."""
 REFUSED = ("jamba", "lfm2", "mamba", "mamba2", "qwen3_next", "recurrent_gemma", "rwkv")

@@ -38,10 +38,17 @@ class Moment:
 
     mean: Tensor
     second: Tensor
+    share: float = 1.0
+    """Rows that were read, per token of the calibration text; below 1 for an expert, 0 where nothing is known."""
+
+    @staticmethod
+    def unread(channels: int) -> Moment:
+        """Channels alike and independent: for a linear that no calibration row has reached."""
+        return Moment(torch.zeros(channels), torch.eye(channels), 0.0)
 
     def select(self, channels: Tensor) -> Moment:
         """The moment of the kept channels."""
-        return Moment(self.mean[channels], self.second[channels][:, channels])
+        return Moment(self.mean[channels], self.second[channels][:, channels], self.share)
 
     @property
     def centred(self) -> Tensor:
@@ -77,6 +84,12 @@ class Statistics:
         from objectives.gradients import collect_gradients
 
         return collect_gradients(self.running, self.domains)
+
+    @property
+    def unread(self) -> list[str]:
+        """Linears that no calibration row has reached, as far as moments were asked for."""
+        asked: Moments = vars(self).get("moments", {})
+        return [".".join(key) for key, moment in asked.items() if not moment.share]
 
     @property
     def dense(self) -> Statistics:
@@ -135,21 +148,31 @@ class MomentSum:
         self.sum += rows.sum(dim=0)
         self.outer.addmm_(rows.t(), rows)
 
-    def moment(self) -> Moment:
-        """The averages over everything taken, on the CPU, where models are compressed."""
-        return Moment((self.sum / self.count).cpu(), (self.outer / self.count).cpu())
+    def moment(self, tokens: int) -> Moment:
+        """The averages over everything taken, on the CPU, where models are compressed; ``tokens``: of the text."""
+        return Moment((self.sum / self.count).cpu(), (self.outer / self.count).cpu(), self.count / tokens)
 
 
 def collect_moments(model: LoadedModel, domains: Domains) -> dict[tuple[str, str], Moment]:
-    """Run all batches through ``model``; a domain's moments are its averages, and domains are averaged equally."""
+    """Run all batches through ``model``; a domain's moments are its averages, and domains are averaged equally.
+
+    An expert's are averaged by the share of each domain's tokens that it read; unit power where it read none at all.
+    """
     found = [_collect_domain(model, batches) for batches in domains.values() if batches]
     if domains and not found:
         raise Unsupported("calibration: at least one row expected, the task gave none")
     moments: dict[tuple[str, str], Moment] = {}
     for block, *paths in dict.fromkeys(key for domain in found for key in domain):
         parts = [domain[block, *paths] for domain in found if (block, *paths) in domain]  # some see no text of one
-        moment = Moment(mean([part.mean for part in parts]), mean([part.second for part in parts]))
+        shares = [part.share for part in parts]
+        moment = Moment(
+            mean([part.mean for part in parts], shares), mean([part.second for part in parts], shares),
+            sum(shares) / len(found),
+        )  # fmt: skip
         moments.update({(block, path): moment for path in paths})
+    for one in model.blocks() if found else ():
+        for path in one.stack.block_linears:
+            moments.setdefault((one.name, path), Moment.unread(one.linear(path).in_features))
     return moments
 
 
@@ -178,9 +201,11 @@ def first(batches: Sequence[Tensor], tokens: int) -> Sequence[Tensor]:
     return taken
 
 
-def mean(parts: Sequence[Tensor]) -> Tensor:
-    """Of several domains, with equal weight; ``parts`` all have one shape."""
-    return sum(parts[1:], parts[0]) / len(parts)
+def mean(parts: Sequence[Tensor], shares: Sequence[float]) -> Tensor:
+    """Return the average of several domains' ``parts``, of one shape, each weighing its share."""
+    weights = [share / max(shares) for share in shares]
+    weighted = [part if weight == 1.0 else part * weight for part, weight in zip(parts, weights, strict=True)]
+    return sum(weighted[1:], weighted[0]) / sum(weights)
 
 
 def _collect_domain(model: LoadedModel, batches: Sequence[Tensor]) -> dict[tuple[str, ...], Moment]:
@@ -188,7 +213,8 @@ def _collect_domain(model: LoadedModel, batches: Sequence[Tensor]) -> dict[tuple
     with _watching(model, sums), torch.inference_mode():
         for batch in batches:
             model.module.base_model(**model.inputs(batch.to(model.module.device)))
-    return {key: total.moment() for key, total in sums.items()}
+    tokens = sum(batch.numel() for batch in batches)
+    return {key: total.moment(tokens) for key, total in sums.items()}
 
 
 @contextmanager

@@ -32,11 +32,14 @@ class Error:
     cost: float = field(default=0.0, init=False)
 
     def take(self, inputs: Tensor, gradient: Tensor) -> None:
-        """Add rows [texts, tokens, in] and gradients [texts, tokens, out], half the squared sum over each text."""
+        """Add rows [texts, tokens, in] and gradients [texts, tokens, out], half the squared sum over each text.
+
+        Rows [tokens, in], of experts, which are handed tokens and not texts, count one by one.
+        """
         moved = inputs.float() @ self.weight.to(inputs.device).t()
         if self.bias is not None:
             moved += self.bias.to(inputs.device)
-        self.cost += 0.5 * float((gradient.float() * moved).sum(dim=(1, 2)).square().sum())
+        self.cost += 0.5 * float((gradient.float() * moved).flatten(1).sum(dim=1).square().sum())
 
 
 Errors = Mapping[tuple[str, str], Error]

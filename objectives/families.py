@@ -76,6 +76,41 @@ _STABLELM = Family(
         ),
     )
 )  # fmt: skip
+_MIXTRAL = Family(
+    (
+        Stack(
+            "layers",
+            (_attention("self_attn", "q_proj", "k_proj", "v_proj", "o_proj"),),
+            (Ffn(("mlp.experts.*.gate_up_proj",) * 2, "mlp.experts.*.down_proj"),),
+        ),
+    )
+)
+_OLMOE = Family(
+    (
+        Stack(
+            "layers",
+            (_attention("self_attn", "q_proj", "k_proj", "v_proj", "o_proj", prunable=False),),  # normed as in OLMo 2
+            (Ffn(("mlp.experts.*.gate_up_proj",) * 2, "mlp.experts.*.down_proj"),),
+        ),
+    )
+)
+_QWEN_MOE = Family(
+    (
+        Stack(
+            "layers",
+            (_attention("self_attn", "q_proj", "k_proj", "v_proj", "o_proj"),),
+            (
+                Ffn(("mlp.gate_proj", "mlp.up_proj"), "mlp.down_proj"),
+                Ffn(("mlp.experts.*.gate_up_proj",) * 2, "mlp.experts.*.down_proj"),
+                *(
+                    Ffn((f"mlp.{shared}.gate_proj", f"mlp.{shared}.up_proj"), f"mlp.{shared}.down_proj")
+                    for shared in ("shared_expert", "shared_experts")
+                ),
+            ),
+        ),
+    )
+)
+"""Some blocks have one FFN, the others experts, of which one may be shared by all tokens."""
 _STARCODER2 = Family(
     (
         Stack(
@@ -333,6 +368,9 @@ FAMILIES = {
     **dict.fromkeys(("olmo2", "olmo3"), _OLMO2),
     **dict.fromkeys(("mt5", "t5"), _T5),
     **dict.fromkeys(("arcee", "nemotron"), _NEMOTRON),
+    **dict.fromkeys(("dots1", "ernie4_5_moe", "glm4_moe", "qwen2_moe", "qwen3_moe"), _QWEN_MOE),
+    **dict.fromkeys(("flex_olmo", "minimax_m2", "olmoe"), _OLMOE),
+    **dict.fromkeys(("mixtral", "phimoe"), _MIXTRAL),
     "albert": _ALBERT,
     "bloom": _BLOOM,
     "deberta-v2": _DEBERTA,
@@ -364,6 +402,8 @@ LOOKS: tuple[tuple[frozenset[str], str], ...] = (
     (frozenset({"n_embd"}), "gpt2"),
     (frozenset({"global_attn_every_n_layers"}), "modernbert"),
     (frozenset({"type_vocab_size"}), "bert"),
+    (frozenset({"num_local_experts", "rms_norm_eps"}), "mixtral"),
+    (frozenset({"num_experts", "rms_norm_eps"}), "qwen2_moe"),
     (frozenset({"rms_norm_eps"}), "llama"),
     (frozenset({"num_key_value_heads"}), "starcoder2"),
     (frozenset({"ffn_dim"}), "opt"),
@@ -371,8 +411,8 @@ LOOKS: tuple[tuple[frozenset[str], str], ...] = (
 """Fields of a config that give a family away, the most telling first."""
 
 
-EXPERTS = frozenset({"n_routed_experts", "num_experts", "num_local_experts"})
-"""Fields of a config that count experts: transformers keeps theirs in one tensor, which is no linear."""
+FUSED_EXPERTS = frozenset({"dbrx", "doge", "jetmoe", "llama4", "llama4_text", "longcat_flash", "muse_spark"})
+"""Types whose experts are one tensor that :mod:`objectives.experts` cannot take apart."""
 
 
 def described(model_type: str) -> bool:
@@ -401,7 +441,7 @@ def relative(model_type: str, fields: Collection[str] = ()) -> str | None:
 def undescribed(model_type: str, fields: Collection[str] = ()) -> str:
     """What can be done with a type that no row describes, in one line."""
     near = relative(model_type, fields)
-    experts = "; its experts stay in 16 bits" if EXPERTS & set(fields) else ""
+    experts = "; its experts stay in 16 bits" if model_type in FUSED_EXPERTS else ""
     like = f"; if it is built like {near}, +model.families={{{model_type}: {near}}} says so" if near else ""
     return (
         f"model type {model_type!r} is not described: it is quantised and timed, but not pruned{experts}{like}; "

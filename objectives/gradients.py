@@ -30,11 +30,17 @@ TOKENS: dict[Head, int] = {"causal_lm": 4096, "encoder": 16384, "seq2seq": 4096}
 def collect_gradients(model: LoadedModel, domains: Domains) -> dict[tuple[str, str], Tensor]:
     """E[g g^T] [out, out], fp32, of every consumer's output, by (block, path); its diagonal [out] of the others.
 
-    Uses the first :data:`TOKENS` tokens of each domain; domains weigh the same. Deterministic.
+    Uses the first :data:`TOKENS` tokens of each domain; domains weigh the same. The average is over all tokens of the
+    text, whether the linear read them or not: zero for an expert that read none. Deterministic.
     """
     found = [_collect_domain(model, rows_of(model, batches)) for batches in domains.values() if batches]
     keys = dict.fromkeys(key for domain in found for key in domain)
-    return {key: torch.stack([domain[key] for domain in found if key in domain]).sum(0) / len(found) for key in keys}
+    sums = {key: torch.stack([domain[key] for domain in found if key in domain]).sum(0) / len(found) for key in keys}
+    for block in model.blocks() if found else ():
+        for unit in block.units:
+            if unit.key not in sums:
+                sums[unit.key] = torch.zeros(2 * (block.linear(unit.consumer).out_features,))
+    return sums
 
 
 def rows_of(model: LoadedModel, batches: Sequence[Tensor]) -> Sequence[Tensor]:
@@ -54,7 +60,8 @@ def _collect_domain(model: LoadedModel, batches: Sequence[Tensor]) -> dict[tuple
     sums: dict[tuple[str, str], _Full | _Diagonal] = {}
     with _watching(model, sums):
         backpropagate(model, batches)
-    return {key: total.average() for key, total in sums.items()}
+    tokens = sum(batch.numel() for batch in batches)
+    return {key: total.average(tokens) for key, total in sums.items()}
 
 
 def _sampled_log_loss(model: LoadedModel, ids: Tensor, generator: torch.Generator) -> Tensor:
@@ -84,23 +91,22 @@ _SIGNALS: dict[Head, Callable[[LoadedModel, Tensor, torch.Generator], Tensor]] =
 class _Full(MomentSum):
     """E[g g^T]."""
 
-    def average(self) -> Tensor:
-        return self.moment().second
+    def average(self, tokens: int) -> Tensor:
+        return (self.outer / tokens).cpu()
 
 
 class _Diagonal:
     """The diagonal of E[g g^T]."""
 
     def __init__(self, channels: int, device: torch.device) -> None:
-        self.count, self.sum = 0, torch.zeros(channels, device=device)
+        self.sum = torch.zeros(channels, device=device)
 
     def take(self, gradient: Tensor) -> None:
         rows = gradient.reshape(-1, gradient.shape[-1]).float()
-        self.count += rows.shape[0]
         self.sum += rows.square().sum(dim=0)
 
-    def average(self) -> Tensor:
-        return (self.sum / self.count).cpu()
+    def average(self, tokens: int) -> Tensor:
+        return (self.sum / tokens).cpu()
 
 
 @contextmanager

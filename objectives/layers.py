@@ -65,6 +65,6 @@ def moment_of(model: LoadedModel, statistics: Statistics, layer: Layer) -> Momen
     width = layer.linears[0].in_features
     moment = statistics.moments.get(layer.key)
     if moment is None:
-        return Moment(torch.zeros(width), torch.eye(width))
+        return Moment.unread(width)
     kept = model.kept_inputs.get(layer.key)
     return moment if kept is None or len(moment.mean) == width else moment.select(kept)

@@ -33,7 +33,8 @@ _CHECKPOINT = (
     "added_tokens.json", "chat_template*",
 )  # fmt: skip
 """Files of a checkpoint's folder that loading reads, whatever the tokenizer's class."""
-_SYSTEM = ("/proc", "/sys", "/dev", "/run", "/etc", "/usr/lib", "/usr/share/zoneinfo")
+_SYSTEM = ("/proc", "/sys", "/etc", "/usr/lib", "/usr/share/zoneinfo")
+"""Not /dev and not /run: below them are memory and disks on which somebody may keep data."""
 
 
 class Kind(StrEnum):

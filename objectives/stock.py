@@ -109,7 +109,7 @@ def _answers_alike(folder: Path, model: LoadedModel, ids: Tensor, dtype: torch.d
         )
         if dtype == torch.float32:
             for name, part in list(module.named_modules()):
-                if isinstance(part, nn.Linear):
+                if type(part) is nn.Linear:
                     module.set_submodule(name, Fp32Linear.from_linear(part))
         Cpu().place_(stock)
         module.set_attn_implementation(model.module.config._attn_implementation)

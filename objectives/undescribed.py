@@ -41,5 +41,5 @@ def _stacks(base_model: nn.Module) -> Iterator[tuple[str, nn.ModuleList]]:
 
 def _linears(block: nn.Module) -> Iterator[str]:
     for path, module in block.named_modules():
-        if isinstance(module, nn.Linear) and module.out_features >= LEAST_OUTPUTS:
+        if type(module) is nn.Linear and module.out_features >= LEAST_OUTPUTS:
             yield path

@@ -36,6 +36,12 @@ _BOTH: dict[str, Any] = {
     "decoder_start_token_id": 0,
     "forced_eos_token_id": None,
 }
+_EXPERTS = {
+    **dict.fromkeys(("moe_num_experts", "n_routed_experts", "num_experts", "num_local_experts"), 4),
+    "num_experts_per_tok": 2, "moe_k": 2, "moe_intermediate_size": 64, "shared_expert_intermediate_size": 64,
+    "n_shared_experts": 1, "n_group": 1, "topk_group": 1, "first_k_dense_replace": 1, "mlp_only_layers": [0],
+}  # fmt: skip
+"""Each family reads its own of them; where one can have it, the first block has an FFN like any other."""
 SIZES: dict[str, dict[str, Any]] = {
     "llama": {**_GROUPED, "num_hidden_layers": 3, "intermediate_size": 128, "tie_word_embeddings": True},
     "mistral": {**_GROUPED, "num_hidden_layers": 2, "intermediate_size": 128, "head_dim": 32},
@@ -91,6 +97,13 @@ SIZES: dict[str, dict[str, Any]] = {
     "modernbert": {**_COMMON, **_PLAIN, "cls_token_id": 0, "sep_token_id": 0, **_ENDS, "local_attention": 16},
     "mpnet": {**_COMMON, **_PLAIN, **_ENDS, "intermediate_size": 512},
     **{family: {**_GROUPED, **_PLAIN, "head_dim": 16, "intermediate_size": 320} for family in ("olmo2", "olmo3")},
+    **{
+        family: {**_GROUPED, **_PLAIN, **_EXPERTS, "head_dim": 16}
+        for family in (
+            "dots1", "ernie4_5_moe", "flex_olmo", "glm4_moe", "minimax_m2", "mixtral", "olmoe", "phimoe", "qwen2_moe",
+            "qwen3_moe",
+        )
+    },
     "mt5": {
         **_COMMON, **_ENDS, "num_layers": 2, "num_decoder_layers": 2, "d_kv": 16, "d_ff": 192, "num_heads": 4,
         "decoder_start_token_id": 0,

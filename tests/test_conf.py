@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from hydra import compose, initialize_config_dir
 
 from objectives.types import Head
 from search.build import build
-from search.commands.run import CONF, plain
+from search.commands.run import CONF
 from search.config import build_config
 from search.errors import ConfigError
+from tests.search.conftest import composed
 
 GIVEN = {
     "model/causal_lm": "model.path=x",
@@ -43,8 +43,7 @@ class Rendering:
 
 
 def config_of(*overrides: str) -> object:
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        return build_config(plain(compose("config", overrides=list(overrides))))
+    return build_config(composed(*overrides))
 
 
 def message(*overrides: str) -> str:
@@ -127,10 +126,8 @@ def test_a_bad_setting_is_named_with_what_is_allowed(override: str, words: list[
     ],
 )
 def test_a_wrong_shape_is_named(change: dict[str, object], words: str) -> None:
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        resolved = plain(compose("config", overrides=["experiment=ci_tiny"]))
     with pytest.raises(ConfigError, match=words):
-        build_config({**resolved, **change})
+        build_config({**composed("experiment=ci_tiny"), **change})
 
 
 def test_an_absolute_floor_above_one_is_refused() -> None:

@@ -133,7 +133,7 @@ class Cpu:
             table = model.module.base_model.get_submodule(path)
             table.weight.data = table.weight.data.to(dtype)
         for name, module in list(model.module.named_modules()):
-            if isinstance(module, nn.Linear):
+            if type(module) is nn.Linear:
                 model.module.set_submodule(name, kind.from_linear(module))
             elif isinstance(module, nn.Embedding):
                 if wide:

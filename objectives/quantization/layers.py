@@ -104,6 +104,8 @@ def store_(
                 packed = device.pack(linear, 16, None, scheme)
             layer.block.module.set_submodule(path, packed)
             model.notes.extend(_notes(f"{layer.block.name}.{path}", linear, width, own, rounding.group_size))
+    if bits != 16:
+        model.notes.extend(_no_linears(model))
     device.place_(model)
 
 
@@ -136,6 +138,14 @@ def _packed(
         model.simulated = True
         return device.pack(linear, 16, None, scheme)
     return device.pack(linear, bits, codes, scheme)
+
+
+def _no_linears(model: LoadedModel) -> Iterator[str]:
+    """Weights of experts that are one tensor, and of convolutions."""
+    for block in model.blocks():
+        for name, weight in block.module.named_parameters():
+            if weight.dim() > 2:
+                yield f"{block.name}.{name}: {weight.dim()} dimensions are no linear, kept in 16 bits"
 
 
 def _notes(name: str, linear: nn.Linear, bits: int, codes: Codes | None, wanted: int) -> Iterator[str]:

@@ -126,13 +126,13 @@ def _storage(module: nn.Module) -> int | None:
         return module.codes.data_ptr()
     if isinstance(module, (Int4Linear, Int8Linear)):
         return id(module)
-    if isinstance(module, (nn.Embedding, nn.Linear, Bf16Linear, Fp32Linear)):
+    if type(module) is nn.Linear or isinstance(module, (nn.Embedding, Bf16Linear, Fp32Linear)):
         return module.weight.data_ptr()
     return None
 
 
 def _stored(name: str, module: nn.Module) -> Stored:
-    if isinstance(module, (nn.Embedding, nn.Linear, Bf16Linear, Fp32Linear)):
+    if type(module) is nn.Linear or isinstance(module, (nn.Embedding, Bf16Linear, Fp32Linear)):
         weight = module.weight.detach()
         return Dense(weight.float().numpy(), 32 if weight.dtype == torch.float32 else 16)
     if isinstance(module, (Int8Embedding, Int8WeightLinear, Int8Linear)):

@@ -6,7 +6,9 @@ import math
 import random
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
+from copy import deepcopy
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,8 @@ from search.commands.run import CONF, plain
 from search.config import StudyConfig, build_config
 
 RATIOS = "space.pruning.ratio=[0.0,0.1,0.2,0.3,0.4,0.5,0.6,0.7]"
+
+HOME = "/the/home/of/a/test"
 
 Answer = Callable[[Candidate], Outcome]
 
@@ -126,9 +130,24 @@ class Quiet:
         self.shown.append(len(front.front))
 
 
-def composed(*overrides: str) -> dict[str, Any]:
+@cache
+def _composed(overrides: tuple[str, ...]) -> dict[str, Any]:
     with initialize_config_dir(str(CONF), version_base="1.3"):
         return plain(compose("config", overrides=list(overrides)))
+
+
+def composed(*overrides: str) -> dict[str, Any]:
+    """What Hydra makes of the command line's words: half a second, so once for all tests that say the same."""
+    return deepcopy(_composed(overrides))
+
+
+def moved(resolved: Any, home: str) -> Any:
+    """``resolved`` with another folder in place of :data:`HOME`."""
+    if isinstance(resolved, dict):
+        return {key: moved(value, home) for key, value in resolved.items()}
+    if isinstance(resolved, list):
+        return [moved(value, home) for value in resolved]
+    return resolved.replace(HOME, home) if isinstance(resolved, str) else resolved
 
 
 @pytest.fixture
@@ -136,7 +155,8 @@ def make_config(tmp_path: Path) -> Callable[..., StudyConfig]:
     """A validated study of the ci_tiny preset with a fake executor and no tracker."""
 
     def make(*overrides: str, answer: Answer = closed_form) -> StudyConfig:
-        base = ("experiment=ci_tiny", "tracker=none", "device=cpu", f"home={tmp_path}/mlruns")
-        return replace(build_config(composed(*base, *overrides)), executor=FakeExecutor(answer))
+        base = ("experiment=ci_tiny", "tracker=none", "device=cpu", f"home={HOME}")
+        resolved = moved(composed(*base, *overrides), f"{tmp_path}/mlruns")
+        return replace(build_config(resolved), executor=FakeExecutor(answer))
 
     return make

@@ -27,6 +27,10 @@ def tried(*left_out: str) -> list[object]:
     return [name if name in USUAL else pytest.param(name, marks=pytest.mark.slow) for name in names]
 
 
+OF_BOTH_KINDS = (Reason.CRASHED, Reason.OUT_OF_MEMORY)
+"""Tried again once; never tried again."""
+
+
 def run(config):
     return run_study(config, Quiet())
 
@@ -179,8 +183,13 @@ def test_failures_that_would_repeat_are_told_as_infeasible_and_crashes_as_failed
             assert (trial.constraints["accuracy"] <= 0) == (record.metrics["accuracy"] >= 0.9 * 0.4)
 
 
-@pytest.mark.parametrize("reason", [reason for reason in Reason if reason is not Reason.INTERRUPTED])
-@pytest.mark.parametrize("sampler", ["frontier", "random", "tpe", "exhaustive"])
+@pytest.mark.parametrize(
+    ("sampler", "reason"),
+    [
+        *(("frontier", reason) for reason in Reason if reason is not Reason.INTERRUPTED),
+        *((sampler, reason) for sampler in ("random", "tpe", "exhaustive") for reason in OF_BOTH_KINDS),
+    ],
+)
 def test_no_failure_is_met_in_the_same_cell_for_ever(make_config, sampler, reason) -> None:
     """A cell that nothing is known of is worth most to our own sampler, and is nearest to the best for others."""
 
@@ -189,7 +198,8 @@ def test_no_failure_is_met_in_the_same_cell_for_ever(make_config, sampler, reaso
             return Failure(reason, "again")
         return closed_form(candidate)
 
-    result = run(make_config(f"sampler={sampler}", "n_trials=40", answer=answer))
+    few = ("space.pruning.ratio=[0.0,0.5]", "space.workload.batch_size=[1,4]")
+    result = run(make_config(f"sampler={sampler}", "n_trials=40", *few, answer=answer))
     assert result.stop_reason is StopReason.COMPLETE
     failed = [tuple(record.params.values()) for record in result.records if record.reason == reason]
     assert failed
