@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from search.build import nearest
 from search.errors import ConfigError, ParetuneError
 from search.plain_text import one_line
-from search.terminal import prepare_streams, set_up_logging
+from search.terminal import prepare_streams, warnings_shown
 
 VERBS = {
     "run": "run a study, or with -m a sweep of studies",
@@ -54,9 +54,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         print(version("paretune"))
         return 0
-    set_up_logging()
     try:
-        return _call(arguments[0], arguments[1:])
+        with warnings_shown():
+            return _call(arguments[0], arguments[1:])
     except BrokenPipeError:  # the reader left: ``paretune best | head``
         sys.stdout = None
         return 0

@@ -61,11 +61,22 @@ def console(*, stderr: bool = False) -> Console:
     return Console(file=stream, width=max(NARROWEST, Console(file=stream).width))
 
 
-def set_up_logging() -> None:
-    """Log warnings to stderr, as inert text."""
+@contextmanager
+def warnings_shown() -> Iterator[None]:
+    """Log warnings to stderr meanwhile, as inert text; whatever handlers Hydra sets up goes again at the end."""
+    root = logging.getLogger()
+    before, level = list(root.handlers), root.level
     handler = Messages()
     handler.setFormatter(InertFormatter("%(levelname)s %(message)s"))
     logging.basicConfig(level=logging.WARNING, handlers=[handler])
+    try:
+        yield
+    finally:
+        for added in (one for one in list(root.handlers) if one not in before):
+            root.removeHandler(added)
+            added.close()  # a file of Hydra's; a stream stays open
+        root.handlers[:] = before
+        root.setLevel(level)
 
 
 @contextmanager

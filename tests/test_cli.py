@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import signal
 import subprocess
@@ -181,3 +182,15 @@ def test_sigterm_stops_with_143_a_report_and_no_process_left(tmp_path: Path, cac
     assert process.returncode == 143, errors
     assert not any(worker.is_running() for worker in workers)
     assert list(tmp_path.glob("mlruns/reports/*/report.html"))
+
+
+def test_a_command_called_from_python_leaves_logging_as_it_was(capsys: pytest.CaptureFixture[str]) -> None:
+    before = list(logging.getLogger().handlers)
+    root = logging.getLogger()
+    for handler in before:
+        root.removeHandler(handler)
+    try:
+        assert main(["rum"]) == 2
+        assert root.handlers == []
+    finally:
+        root.handlers[:] = before

@@ -42,7 +42,8 @@ def work(shown):
     say("worker")
 if __name__ == "__main__":
     terminal.prepare_streams()
-    terminal.set_up_logging()
+    shown = terminal.warnings_shown()
+    shown.__enter__()
     print("before")
     with quiet_log(Path("logs")):
         say("driver")
