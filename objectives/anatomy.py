@@ -45,7 +45,7 @@ class Attention:
 
     @property
     def reads(self) -> tuple[str, str, str]:
-        """The paths of query, key and value."""
+        """Return the paths of query, key and value."""
         return self.query, self.key, self.value
 
     @property
@@ -59,7 +59,7 @@ class Attention:
         return (*(tuple(dict.fromkeys(paths)) for paths in reads), (self.out,))
 
     def found_in(self, there: Iterable[str], config: Any) -> tuple[Attention, ...]:
-        """One for each star that is ``there``, with the followers that are, as the config sets it."""
+        """Return one for each star that is ``there``, with the followers that are, as the config sets it."""
         there = dict.fromkeys(there)
         tied = any(getattr(config, field, None) for field in self.unless)
         followers = tuple(path for path in self.followers if path in there)
@@ -88,7 +88,7 @@ class Ffn:
         return (tuple(dict.fromkeys(self.inputs)), (self.out,))
 
     def found_in(self, there: Iterable[str]) -> tuple[Ffn, ...]:
-        """One for each expert that is ``there``, with the inputs that are; none where there is no such FFN."""
+        """Return one for each expert that is ``there``, with the inputs that are; none where there is no such FFN."""
         there = dict.fromkeys(there)
         named = (
             Ffn(tuple(path.replace("*", star) for path in self.inputs), self.out.replace("*", star))
@@ -98,7 +98,7 @@ class Ffn:
 
 
 def _stars(pattern: str, there: Iterable[str]) -> list[str]:
-    """What the star of ``pattern`` stands for in the paths that match it; one empty text for a path without star."""
+    """Return what the star of ``pattern`` stands for in paths that match it; one empty text where it has no star."""
     before, star, after = pattern.partition("*")
     return [path[len(before) : len(path) - len(after)] if star else "" for path in there if fnmatchcase(path, pattern)]
 
@@ -186,5 +186,5 @@ class Family:
     stacks: tuple[Stack, ...]
 
     def found_in(self, base_model: nn.Module) -> Family:
-        """As ``base_model`` is built. Raises Unsupported where a stack is missing."""
+        """Return the family as ``base_model`` is built. Raises Unsupported where a stack is missing."""
         return Family(tuple(stack.found_in(base_model) for stack in self.stacks))

@@ -55,7 +55,7 @@ def checkup(recipes: Recipes) -> CheckReport:
 
 
 def _scores(recipes: Recipes) -> tuple[Score, bool]:
-    """Of the first examples; of all, and True, where the task cannot score some."""
+    """Return the score of the first examples; of all, and True, where the task cannot score some."""
     task, runner = recipes.problem.task, recipes.runner(recipes.problem.baseline)
     if isinstance(task, Divisible):
         with told(task, "parts"):
@@ -71,7 +71,7 @@ def _names(score: Score) -> Sequence[str]:
 
 
 def _run_seconds(recipes: Recipes) -> float:
-    """Of one run, after one to warm up."""
+    """Return the seconds of one run, after one to warm up."""
     baseline, device = recipes.problem.baseline, recipes.problem.device
     runner = recipes.runner(baseline)
     for _ in range(2):
@@ -88,14 +88,14 @@ def _peak(recipes: Recipes) -> int:
 
 
 def _positions(recipes: Recipes) -> int | None:
-    """The most tokens that the model can hold, as ``plan`` counts them; None where nothing limits them."""
+    """Return the most tokens that the model can hold, as ``plan`` counts them; None where nothing limits them."""
     model = recipes.problem.model
     found = model.inspect() if isinstance(model, Inspectable) else None
     return None if found is None else positions(found.config, "decoder")
 
 
 def _blocks(model: LoadedModel) -> dict[str, Any]:
-    """How many blocks there are and what their linears hold; none, and why, for a model that no family describes."""
+    """Return how many blocks there are and what their linears hold; none, and why, where no family describes the model."""
     try:
         blocks = list(model.blocks())
     except Unsupported as error:

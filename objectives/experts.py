@@ -57,13 +57,13 @@ class Experts(nn.Module):
 
 
 def are_together(module: nn.Module) -> bool:
-    """Whether ``module`` holds gated experts as transformers' ``use_experts_implementation`` describes them."""
+    """Return whether ``module`` holds gated experts as transformers' ``use_experts_implementation`` describes them."""
     described = hasattr(module, "is_transposed") and hasattr(module, "_apply_gate")
     return described and getattr(module, "has_gate", False) and not getattr(module, "has_post_expert_norm", False)
 
 
 def _linear(stock: Any, name: str, index: int) -> nn.Linear:
-    """One expert's part of a tensor [experts, out, in], or [experts, in, out] where the class says so."""
+    """Return one expert's part of a tensor [experts, out, in], or [experts, in, out] where the class says so."""
     weight = getattr(stock, name).detach()[index]
     weight = weight.t() if stock.is_transposed else weight
     linear = nn.Linear(weight.shape[1], weight.shape[0], bias=False, device="meta")

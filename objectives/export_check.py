@@ -29,14 +29,14 @@ ANSWERS = "answers.safetensors"
 
 
 def sample(calibration: Any, rows: int = ROWS, tokens: int = TOKENS) -> Tensor:
-    """The first tokens of the calibration data, [rows, tokens], or fewer; begun anew where they are not enough."""
+    """Return the first tokens of the calibration data, [rows, tokens], begun anew where they are not enough."""
     found = torch.cat([batch.reshape(-1)[: rows * tokens] for batches in calibration.values() for batch in batches[:1]])
     return found.repeat(-(-rows * tokens // len(found)))[: rows * tokens].view(rows, tokens)
 
 
 def answers(runner: Runner, ids: Tensor) -> list[Tensor]:
-    """What ``runner`` says to ``ids`` [rows, tokens]: hidden states, or logits of all places and of a step from the
-    cache.
+    """Return what ``runner`` says to ``ids`` [rows, tokens]: hidden states, or logits of all places and of a step from
+    the cache.
     """
     with torch.inference_mode():
         if runner.head == "encoder":
@@ -54,7 +54,7 @@ def answers(runner: Runner, ids: Tensor) -> list[Tensor]:
 
 
 def differing(found: list[Tensor], wanted: list[Tensor], allowed: float = 0.0) -> float | None:
-    """By how much of its norm an answer differs, where that is more than ``allowed``; else None."""
+    """Return by how much of its norm an answer differs, where that is more than ``allowed``; else None."""
     worst: float | None = None
     for one, other in zip(found, wanted, strict=True):
         if one.shape != other.shape:
@@ -80,7 +80,7 @@ def check(measured: Runner, again: Runner, ids: Tensor, folder: Path) -> None:
 
 
 def first_difference(measured: LoadedModel, again: LoadedModel, ids: Tensor) -> str:
-    """The name of the first block whose output differs, of the dense model; what comes after the blocks else."""
+    """Return the name of the first block whose output differs, of the dense model; what comes after the blocks else."""
     for (name, one), (_, other) in zip(_outputs(measured, ids), _outputs(again, ids)):
         if one.shape != other.shape or not torch.equal(one, other):
             return name

@@ -63,7 +63,7 @@ def _float(name: str, value: Any) -> float:
 
 
 def _cause(runner: Runner) -> str:
-    """The first weight that is no number, in words; empty where all are, or where an engine holds them."""
+    """Return the first weight that is no number, in words; empty where all are, or where an engine holds them."""
     from objectives.models import LoadedModel
 
     if not isinstance(runner, LoadedModel):
@@ -75,6 +75,6 @@ def _cause(runner: Runner) -> str:
 
 
 def not_finite(metrics: Mapping[str, Any]) -> list[str]:
-    """The names of those that are no finite numbers."""
+    """Return the names of those that are no finite numbers."""
     values = {name: number(value) for name, value in metrics.items()}
     return [name for name, value in values.items() if value is None or not math.isfinite(value)]

@@ -36,7 +36,7 @@ OPENMP = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
 
 
 def measured_with(machine: Mapping[str, str]) -> dict[str, Any]:
-    """What the manifest says of the process that measured: its threads, and OpenMP's variables where they were set.
+    """Return what a manifest says of the process that measured: threads, and OpenMP's variables where they were set.
 
     ``machine``: what that process noted of itself (:mod:`objectives.measuring.fingerprint`).
     """
@@ -51,7 +51,7 @@ def here(threads: int) -> dict[str, Any]:
 
 
 def of_folder(folder: Path, manifest: str = "paretune.json") -> Mapping[str, Any]:
-    """What a winner's manifest says of the process; empty where it says nothing, or is none: loading says why."""
+    """Return what a winner's manifest says of the process; empty where it says nothing, or is no manifest."""
     try:
         found = json.loads((folder / manifest).read_text(encoding="utf-8"))["process"]
         return found if isinstance(found, dict) else {}
@@ -89,7 +89,7 @@ def set_threads(process: Mapping[str, Any]) -> None:
 
 
 def _openmp_is_loaded() -> bool:
-    """Whether a runtime of OpenMP is in this process already; where one cannot look, whether torch is."""
+    """Return whether a runtime of OpenMP is in this process already; where one cannot look, whether torch is."""
     try:
         mapped = Path("/proc/self/maps").read_text(encoding="utf-8")
     except OSError:

@@ -61,7 +61,7 @@ class Source:
 
     @property
     def key(self) -> tuple[Kind, str]:
-        """What makes two sources the same one."""
+        """Return what makes two sources the same one."""
         return self.kind, self.name
 
     @property
@@ -165,7 +165,7 @@ def own_classes(value: Any) -> list[type]:
 
 
 def _is_common(kind: type) -> bool:
-    """Whether a class is ours, Python's or a library's."""
+    """Return whether a class is ours, Python's or a library's."""
     top = kind.__module__.partition(".")[0]
     return top in (*_OURS, "builtins") or top in sys.stdlib_module_names or _is_installed(_file_of(top))
 
@@ -245,7 +245,7 @@ class Reads:
             self._opened.setdefault(path)
 
     def hold(self, files: Mapping[str, str]) -> bool:
-        """Whether ``files`` (hash by path) are as they were; then they count as read here too."""
+        """Return whether ``files`` (hash by path) are as they were; then they count as read here too."""
         if not all(os.path.isfile(path) and file_hash(path) == held for path, held in files.items()):
             return False
         for path in files:
@@ -310,7 +310,7 @@ def _add_hook() -> None:
 
 
 def _hear(event: str, arguments: tuple[Any, ...]) -> None:
-    """An audit hook: must not raise, as the opening would fail."""
+    """Return an audit hook: must not raise, as the opening would fail."""
     if not _listening or event not in ("open", "sqlite3.connect"):
         return
     try:

@@ -94,8 +94,8 @@ def publish_(folder: Path, model: LoadedModel, ids: Tensor) -> bool:
 
 
 def _answers_alike(folder: Path, model: LoadedModel, ids: Tensor, dtype: torch.dtype) -> bool:
-    """Whether ``from_pretrained`` takes every tensor of ``folder``, leaves none out and answers bit by bit alike, once
-    its linears have the form of ours.
+    """Return whether ``from_pretrained`` takes every tensor of ``folder``, leaves none out and answers bit by bit alike,
+    once its linears have the form of ours.
     """
     transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     try:
@@ -130,7 +130,7 @@ def _raise_of_machine(error: Exception) -> None:
 
 
 def _expressed(model: LoadedModel, tensors: Mapping[str, Tensor]) -> Any:
-    """A config whose class has exactly ``tensors``, by name and shape; None where no change of fields gives one."""
+    """Return a config whose class has exactly ``tensors``, by name and shape; None where no fields give one."""
     config = copy.deepcopy(model.module.config)
     wrong = _mismatches(config, model, tensors)
     if wrong is None:
@@ -146,7 +146,7 @@ def _expressed(model: LoadedModel, tensors: Mapping[str, Tensor]) -> Any:
 
 
 def _with(config: Any, changes: Mapping[str, Any]) -> Any:
-    """A copy with other fields; None where one of them takes no such value."""
+    """Return a copy with other fields; None where one of them takes no such value."""
     changed = copy.deepcopy(config)
     try:
         for name, value in changes.items():
@@ -201,7 +201,7 @@ def _is_unlike_a_width(name: str) -> bool:
 
 
 def _mismatches(config: Any, model: LoadedModel, tensors: Mapping[str, Tensor]) -> list[str] | None:
-    """Names whose shapes differ; None where the class cannot be built, or has not these names at all."""
+    """Return names whose shapes differ; None where the class cannot be built, or has not these names at all."""
     try:
         stock = _built(config, model)
     except Exception as error:  # configs and classes refuse in many ways
@@ -219,7 +219,7 @@ def _mismatches(config: Any, model: LoadedModel, tensors: Mapping[str, Tensor]) 
 
 
 def _built(config: Any, model: LoadedModel) -> nn.Module:
-    """The class of transformers that ``config`` describes, without values; on no meta device: some read theirs."""
+    """Build the class of transformers that ``config`` describes, without values; not on meta: some read theirs."""
     with no_init_weights():
         module: nn.Module = auto_class(model.head).from_config(copy.deepcopy(config), dtype=torch.bfloat16)
     return module

@@ -18,7 +18,7 @@ LEAST_OUTPUTS = 16
 
 
 def description(base_model: nn.Module) -> Family:
-    """Of the lists of equal blocks, every linear on its own. Raises Unsupported where there are none."""
+    """Describe the lists of equal blocks, every linear on its own. Raises Unsupported where there are none."""
     stacks = tuple(
         Stack(name, linears=tuple(dict.fromkeys(path for block in blocks for path in _linears(block))), depth="")
         for name, blocks in _stacks(base_model)

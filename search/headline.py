@@ -48,27 +48,27 @@ class Gain:
 
     @property
     def is_exact(self) -> bool:
-        """Whether it is 1 by definition: a model held against itself."""
+        """Return whether it is 1 by definition: a model held against itself."""
         return self.low == self.value == self.high == 1.0
 
     @property
     def is_firm(self) -> bool:
-        """Whether the interval is narrow enough, and away from 1, for the value to be named by itself."""
+        """Return whether the interval is narrow enough, and away from 1, for the value to be named by itself."""
         return self.error <= FIRM and self.is_told_apart
 
     @property
     def is_above(self) -> bool:
-        """Whether the whole interval lies above 1."""
+        """Return whether the whole interval lies above 1."""
         return self.low > 1
 
     @property
     def is_below(self) -> bool:
-        """Whether the whole interval lies below 1."""
+        """Return whether the whole interval lies below 1."""
         return self.high < 1
 
     @property
     def is_told_apart(self) -> bool:
-        """Whether the interval leaves 1 out."""
+        """Return whether the interval leaves 1 out."""
         return self.is_above or self.is_below
 
 
@@ -112,7 +112,7 @@ class Headline:
 
     @property
     def is_like_the_baseline(self) -> bool:
-        """Whether the dense model that it is held against is the baseline as it ran."""
+        """Return whether the dense model that it is held against is the baseline as it ran."""
         return self.runtime is None and self.batching is not None and self.batching.is_exact
 
 
@@ -169,7 +169,7 @@ def _gain(found: Estimate | None, limits: Sequence[Limit] | Mapping[Limit, None]
 
 
 def _limits(record: TrialRecord) -> tuple[Limit, ...]:
-    """What kept the trial's own timing from a narrower interval."""
+    """Return what kept the trial's own timing from a narrower interval."""
     busy = (Limit.BUSY,) if record.metrics.get("contended") else ()
     stopped = record.facts.get("stopped", "precision")
     return (*busy, Limit(stopped)) if stopped in list(Limit) else busy

@@ -45,7 +45,7 @@ def require_members(part: Any, key: str, kind: str) -> None:
 
 
 def _wrong(part: Any, name: str, protocol: type) -> str:
-    """What is wrong with one member; empty where nothing is."""
+    """Return what is wrong with one member; empty where nothing is."""
     wanted = inspect.getattr_static(protocol, name, None)
     has_it = any(name in vars(kind) for kind in type(part).__mro__) or name in getattr(part, "__dict__", {})
     if not has_it and not (hasattr(type(part), "__getattr__") or name in getattr(type(part), "__slots__", ())):
@@ -58,7 +58,7 @@ def _wrong(part: Any, name: str, protocol: type) -> str:
 
 
 def _takes(method: Callable[..., Any], wanted: Callable[..., Any]) -> bool:
-    """Whether ``method`` can be called as ``wanted`` is, its first argument aside."""
+    """Return whether ``method`` can be called as ``wanted`` is, its first argument aside."""
     try:
         signature = inspect.signature(method)
     except (TypeError, ValueError):

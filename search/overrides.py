@@ -124,19 +124,19 @@ def _as_text(key: str, value: str) -> str:
 
 
 def _is_structure(value: str) -> bool:
-    """Whether ``value`` was meant as a list, a mapping, a function or a quoted text, and is none."""
+    """Return whether ``value`` was meant as a list, a mapping, a function or a quoted text, and is none."""
     functions = tuple(f"{name}(" for name in _parser().functions.functions)
     return not _exists(value) and value.startswith(("[", "{", "'", '"', *functions))
 
 
 def _is_path_all_the_same(value: str, found: Override) -> bool:
-    """Whether what Hydra reads as several values or as a list is written as a path, and is there."""
+    """Return whether what Hydra reads as several values or as a list is written as a path, and is there."""
     several = found.is_sweep_override() and not all(_exists(part) for part in value.split(","))
     return (several or isinstance(found.value(), list | dict)) and _exists(value)
 
 
 def _exists(value: str) -> bool:
-    """Whether ``value`` is written as a path, with a slash, and is there."""
+    """Return whether ``value`` is written as a path, with a slash, and is there."""
     try:
         return "/" in value and Path(value).exists()
     except (OSError, ValueError):  # too long, or with a character that no path has

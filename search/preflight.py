@@ -42,7 +42,7 @@ def preflighted(config: StudyConfig) -> StudyConfig:
 
 
 def _inspected(config: StudyConfig) -> Inspection | None:
-    """None for a checkpoint that is not here yet, or of a user's own kind."""
+    """Return none for a checkpoint that is not here yet, or of a user's own kind."""
     try:
         return config.model.inspect() if isinstance(config.model, Inspectable) else None
     except ObjectiveError as error:
@@ -128,7 +128,7 @@ def _refuse_useless(space: Space, axes: Sequence[Axis], found: Inspection) -> No
 
 
 def reason_beyond(space: Space, cell: Cell, found: Inspection, device: Device) -> str | None:
-    """Why the model cannot run the workload of ``cell``, in a line that begins with the setting; None where it may."""
+    """Return why the model cannot run the workload of ``cell``, in a line that begins with the setting, or None."""
     workload = space.candidate(cell).workload
     beyond = _beyond(workload, found)
     if beyond is not None:
@@ -151,7 +151,7 @@ def _too_long(span: Span, limit: int) -> str:
 
 
 def _setting(space: Space, span: Span, asked: str = "") -> str:
-    """The setting to blame: the one that was ``asked`` for, else one that is searched, else the largest."""
+    """Return the setting to blame: the one that was ``asked`` for, else one that is searched, else the largest."""
     paths = [f"workload.{name}" for name in span.settings]
     searched = {axis.path for axis in space.axes}
     largest = max(zip(span.parts, paths), key=lambda each: each[0])[1]

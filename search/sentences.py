@@ -65,19 +65,19 @@ def gain_text(gain: Gain) -> str:
 
 
 def _times(gain: Gain) -> str:
-    """The same within a sentence."""
+    """Return the same within a sentence."""
     if gain.is_exact or gain.is_firm or _is_bottomless(gain) or not math.isfinite(gain.high):
         return gain_text(gain)
     return f"between {ratio(gain.low)} and {ratio(gain.high)}"
 
 
 def _is_bottomless(gain: Gain) -> bool:
-    """Whether the lower end says nothing: an interval of few rounds reaches down to 0."""
+    """Return whether the lower end says nothing: an interval of few rounds reaches down to 0."""
     return gain.low < 0.05 * gain.value
 
 
 def _why_ranges(found: Headline) -> list[str]:
-    """Why gains are told as ranges, where the timing says why; not for those that are close to 1 and well known."""
+    """Return why gains are told as ranges, where the timing says why; not for those close to 1 and well known."""
     told = (found.compression, found.runtime, found.batching, found.together)
     wide = [gain for gain in told if gain is not None and gain.error > FIRM]
     limits = dict.fromkeys(limit for gain in wide for limit in gain.limits)
@@ -167,7 +167,7 @@ def _loss(difference: tuple[float, float, float] | None) -> str:
 
 
 def _slower(rows: Sequence[Row], front: ParetoFront, found: Headline) -> list[str]:
-    """What the recommendation passed over, or that there was no faster choice."""
+    """Return what the recommendation passed over, or that there was no faster choice."""
     if front.passed_over:
         first, *more = front.passed_over
         row = next(row for row in rows if row["trial"] == first)
@@ -185,7 +185,7 @@ def _slower(rows: Sequence[Row], front: ParetoFront, found: Headline) -> list[st
 
 
 def _without(rows: Sequence[Row], front: ParetoFront, searched: Sequence[str]) -> str:
-    """Why nothing is recommended."""
+    """Return why nothing is recommended."""
     by_number = {row["trial"]: row for row in rows}
     if front.front:
         return f"{len(front.front)} on the front; without a finite trade-off none is recommended."

@@ -62,7 +62,7 @@ def clean_url(url: str, key: str = "storage") -> str:
 
 
 def redacted(url: str) -> str:
-    """A storage URL without user and password."""
+    """Return a storage URL without user and password."""
     scheme, separator, rest = url.partition("://")
     return url if scheme.startswith("sqlite") else f"{scheme}{separator}{rest.rpartition('@')[2]}"
 

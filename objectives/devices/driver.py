@@ -11,7 +11,7 @@ DRIVER = "libcuda.so.1"
 
 
 def gpus(driver: str = DRIVER) -> int:
-    """That NVIDIA's driver gives this process, which ``CUDA_VISIBLE_DEVICES`` restricts."""
+    """Return how many GPUs NVIDIA's driver gives this process, which ``CUDA_VISIBLE_DEVICES`` restricts."""
     count = ctypes.c_int()
     try:
         cuda = ctypes.CDLL(driver)
@@ -22,7 +22,7 @@ def gpus(driver: str = DRIVER) -> int:
 
 
 def cuda_of_torch() -> str | None:
-    """The CUDA version that torch was built for."""
+    """Return the CUDA version that torch was built for."""
     spec = find_spec("torch")
     folders = spec.submodule_search_locations if spec else None
     version = next((Path(folder) / "version.py" for folder in folders or ()), None)

@@ -30,7 +30,7 @@ class Inspection:
     head: Head
 
     def beyond(self, spans: Iterable[Span]) -> tuple[Span, int] | None:
-        """The first of ``spans`` that the model has no positions for, and how many it has."""
+        """Return the first of ``spans`` that the model has no positions for, and how many it has."""
         for span in spans:
             limit = limits.positions(self.config, span.side)
             if limit is not None and span.tokens > limit:

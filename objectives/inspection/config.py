@@ -21,7 +21,7 @@ class Config:
     kind: ConfigClass | None
 
     def get(self, name: str) -> Any:
-        """The value of a field by its common name (``num_hidden_layers`` for GPT-2's ``n_layer``); None where none."""
+        """Return a field's value by its common name (``num_hidden_layers`` for GPT-2's ``n_layer``); None where none."""
         names = [self.kind.aliases[name]] if self.kind and name in self.kind.aliases else []
         names.append(name)
         for each in names:
@@ -30,23 +30,23 @@ class Config:
         return next((self.kind.fields[each] for each in names if self.kind and each in self.kind.fields), None)
 
     def number(self, name: str) -> int | None:
-        """A positive whole number; None where the field is absent or anything else."""
+        """Return a positive whole number; None where the field is absent or anything else."""
         value = self.get(name)
         return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else None
 
     def declares(self, name: str) -> bool:
-        """Whether the model reads a field of that name; of an unknown class, whether the file has it."""
+        """Return whether the model reads a field of that name; of an unknown class, whether the file has it."""
         return name in self.raw if self.kind is None else self.kind.declares(name)
 
     @property
     def architectures(self) -> tuple[str, ...]:
-        """The classes that the checkpoint was saved from."""
+        """Return the classes that the checkpoint was saved from."""
         listed = self.raw.get("architectures")
         return tuple(map(str, listed)) if isinstance(listed, list) else ()
 
 
 def read_config(folder: Path) -> Config:
-    """The config of a checkpoint. Raises ModelError for a file that is missing or no JSON object."""
+    """Return the config of a checkpoint. Raises ModelError for a file that is missing or no JSON object."""
     file = folder / "config.json"
     if not file.is_file():
         raise ModelError(f"model.path: {folder} has no config.json")
@@ -62,7 +62,7 @@ def read_config(folder: Path) -> Config:
 
 
 def read_json(file: Path) -> Any:
-    """A file of the checkpoint. Raises ModelError where it is no JSON."""
+    """Return a file of the checkpoint. Raises ModelError where it is no JSON."""
     try:
         return json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:

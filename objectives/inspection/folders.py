@@ -35,7 +35,7 @@ _FOREIGN = {
 
 
 def local_folder(path: str) -> Path | None:
-    """The folder of a path or a ready asset, else None: a hub id, or an asset that is built on first use.
+    """Return the folder of a path or a ready asset, else None: a hub id, or an asset that is built on first use.
 
     Raises ModelError for what can be neither, AssetError for an asset that has to be fetched.
     """
@@ -56,7 +56,7 @@ def local_folder(path: str) -> Path | None:
 
 
 def cached_folder(hub_id: str, revision: str | None) -> Path | None:
-    """What the hub's cache holds of ``hub_id``, where it has a config."""
+    """Return what the hub's cache holds of ``hub_id``, where it has a config."""
     base = hub_cache() / f"models--{hub_id.replace('/', '--')}"
     wanted = revision or "main"
     file = base / "refs" / wanted
@@ -65,14 +65,14 @@ def cached_folder(hub_id: str, revision: str | None) -> Path | None:
 
 
 def hub_cache() -> Path:
-    """Where the hub's client keeps what it downloaded."""
+    """Return where the hub's client keeps what it downloaded."""
     home = Path(os.environ.get("HF_HOME") or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "huggingface")
     named = os.environ.get("HF_HUB_CACHE") or os.environ.get("HUGGINGFACE_HUB_CACHE")
     return _expanded(named or str(home / "hub"))
 
 
 def _expanded(path: str) -> Path:
-    """The path with ``~`` expanded; of a user who does not exist it is a name."""
+    """Return the path with ``~`` expanded; of a user who does not exist it is a name."""
     try:
         return Path(path).expanduser()
     except RuntimeError:
@@ -80,13 +80,13 @@ def _expanded(path: str) -> Path:
 
 
 def is_offline() -> str | None:
-    """The variable that keeps the hub's client offline, where one is set."""
+    """Return the variable that keeps the hub's client offline, where one is set."""
     names = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
     return next((name for name in names if os.environ.get(name, "").upper() in {"1", "ON", "YES", "TRUE"}), None)
 
 
 def hub_answers(seconds: float = HUB_SECONDS) -> bool:
-    """Whether the hub, or the proxy before it, takes a connection in time."""
+    """Return whether the hub, or the proxy before it, takes a connection in time."""
     endpoint = os.environ.get("HF_ENDPOINT") or "https://huggingface.co"
     host, port = _address("HF_ENDPOINT", endpoint)
     proxy = None if proxy_bypass(host) else getproxies().get(urlsplit(endpoint).scheme)
@@ -108,7 +108,7 @@ def hub_answers(seconds: float = HUB_SECONDS) -> bool:
 
 
 def _variable_of(proxy: str) -> str:
-    """The environment variable that holds a proxy's address."""
+    """Return the environment variable that holds a proxy's address."""
     return next((name for name, value in os.environ.items() if value == proxy and "proxy" in name.lower()), "proxy")
 
 
@@ -192,7 +192,7 @@ def _checkpoints(folder: Path) -> list[Path]:
 
 
 def _asset_folder(name: str) -> Path | None:
-    """That of a ready asset; None where it is built on first use."""
+    """Return the folder of a ready asset; None where it is built on first use."""
     from objectives import assets
 
     try:

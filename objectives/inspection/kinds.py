@@ -115,7 +115,7 @@ _NAMES: Mapping[Head, str] = {"causal_lm": "a decoder", "encoder": "an encoder",
 
 
 def _kind(config: Config) -> tuple[Head, str]:
-    """What the checkpoint is, and which field says so."""
+    """Return what the checkpoint is, and which field says so."""
     both, decoder = config.get("is_encoder_decoder"), config.get("is_decoder")
     if both is None:
         both = builds(config.model_type, "SEQ_TO_SEQ_CAUSAL_LM")

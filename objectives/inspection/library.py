@@ -27,18 +27,18 @@ class ConfigClass:
     aliases: Mapping[str, str] = field(default_factory=dict)
 
     def declares(self, name: str) -> bool:
-        """Whether the model reads a field of that name."""
+        """Return whether the model reads a field of that name."""
         return name in self.fields or name in self.aliases
 
 
 def installed() -> str:
-    """The version of transformers."""
+    """Return the version of transformers."""
     return version("transformers")
 
 
 @cache
 def table(name: str) -> Mapping[str, Any]:
-    """One of the auto classes' tables, by model type; empty where this version has none of that name."""
+    """Return one of the auto classes' tables, by model type; empty where this version has none of that name."""
     found = re.search(rf"^{name} = OrderedDict\(\n(.*?)^\)$", _tables(), re.MULTILINE | re.DOTALL)
     try:
         return dict(ast.literal_eval(found[1].strip())) if found else {}
@@ -48,19 +48,19 @@ def table(name: str) -> Mapping[str, Any]:
 
 @cache
 def model_types() -> Mapping[str, str]:
-    """The config class of every model type that transformers knows, second names included."""
+    """Return the config class of every model type that transformers knows, second names included."""
     further = re.search(r"OrderedDict\(\*\*(\{[^}]*\}), \*\*CONFIG_MAPPING_NAMES\)", _tables())
     return {**table("CONFIG_MAPPING_NAMES"), **(ast.literal_eval(further[1]) if further else {})}
 
 
 def builds(model_type: str, kind: str) -> bool:
-    """Whether there is a class of that ``kind``, such as ``CAUSAL_LM`` or ``MASKED_LM``."""
+    """Return whether there is a class of that ``kind``, such as ``CAUSAL_LM`` or ``MASKED_LM``."""
     return model_type in table(f"MODEL_FOR_{kind}_MAPPING_NAMES")
 
 
 @cache
 def config_class(model_type: str) -> ConfigClass | None:
-    """The config of a model type; None where its source cannot be read."""
+    """Return the config of a model type; None where its source cannot be read."""
     wanted = model_types().get(model_type)
     for file in sorted(_folder(model_type).glob("configuration_*.py")) if wanted else ():
         classes = {
@@ -75,12 +75,12 @@ def config_class(model_type: str) -> ConfigClass | None:
 
 @cache
 def modelling(model_type: str) -> str:
-    """The source of a model type's modules; empty where it cannot be read."""
+    """Return the source of a model type's modules; empty where it cannot be read."""
     return "\n".join(file.read_text(encoding="utf-8") for file in sorted(_folder(model_type).glob("modeling_*.py")))
 
 
 def _described(name: str, classes: Mapping[str, ast.ClassDef]) -> ConfigClass:
-    """A class with what it inherits from others of its file."""
+    """Return a class with what it inherits from others of its file."""
     fields: dict[str, Any] = {}
     aliases: dict[str, str] = {}
     for base in classes[name].bases:

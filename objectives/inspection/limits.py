@@ -49,7 +49,7 @@ def _offset(config: Config) -> int:
 
 
 def _scaled(config: Config, limit: int) -> Iterator[int]:
-    """What rotary positions that are stretched reach."""
+    """Yield what rotary positions that are stretched reach."""
     said = config.get("rope_parameters") or config.get("rope_scaling")
     if not isinstance(said, Mapping):
         return
@@ -74,7 +74,7 @@ def least_bytes(config: Config, head: Head, batch_size: int, spans: tuple[Span, 
 
 
 def _cache_bytes(config: Config) -> int:
-    """Of keys and values per token; 0 where some blocks keep none, or fewer tokens than there are."""
+    """Return the bytes of keys and values per token; 0 where some blocks keep none, or fewer tokens than there are."""
     for name in ("sliding_window", "kv_lora_rank", "layer_types", "num_kv_shared_layers", "attention_layers"):
         if config.get(name):
             return 0

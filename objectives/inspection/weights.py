@@ -41,7 +41,7 @@ def read_headers(folder: Path) -> dict[str, Stored]:
 
 
 def _files(folder: Path) -> list[Path]:
-    """One file, or the shards of an index."""
+    """Return one file, or the shards of an index."""
     if (folder / _WHOLE).is_file():
         return [folder / _WHOLE]
     if not (folder / INDEX).is_file():
@@ -139,7 +139,7 @@ def _refuse_layers(folder: Path, config: Config, weights: Mapping[str, Stored]) 
 
 
 def _depths(config: Config) -> dict[str, int | None]:
-    """By side of an encoder-decoder (empty for all others), how many blocks the config says."""
+    """Return by side of an encoder-decoder (empty for all others), how many blocks the config says."""
     if config.get("is_encoder_decoder"):
         first = config.number("encoder_layers") or config.number("num_layers") or config.number("num_hidden_layers")
         return {

@@ -21,6 +21,7 @@ from torch.export import Dim, ExportedProgram
 from transformers.cache_utils import DynamicCache, DynamicLayer
 
 from objectives.errors import Unsupported
+from objectives.experts import Experts
 from objectives.models import LoadedModel
 from objectives.packing.embedding import Int8Embedding
 from objectives.runtime.weights import Floats, is_matrix, matrices, owners
@@ -103,6 +104,8 @@ def export(model: LoadedModel, square: bool = False) -> tuple[Exported, nn.Modul
 
     ``square``: see :class:`Encoder`.
     """
+    if any(isinstance(part, Experts) for part in model.module.modules()):
+        raise Unsupported("which experts a token is sent to depends on it; a graph has no form for that, torch has")
     module = twin(model)
     with torch.no_grad():
         try:

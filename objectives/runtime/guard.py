@@ -78,7 +78,7 @@ class Guard:
 
 
 def _kind(facts: Facts, runtime: Runtime, threads: int) -> str | None:
-    """A name for all that decides whether an engine runs; None for a runtime that cannot be described."""
+    """Return a name for all that decides whether an engine runs; None for a runtime that cannot be described."""
     shapes = [facts.options, facts.head, facts.vocabulary, facts.caches, facts.stored, facts.others]
     try:
         return digest(code(), runtime, runtime.versions(), shapes, threads, *_cpus())
@@ -88,7 +88,7 @@ def _kind(facts: Facts, runtime: Runtime, threads: int) -> str | None:
 
 @cache
 def _instructions() -> str:
-    """The instruction sets of the CPU, as Linux names them; elsewhere the CPU's own name."""
+    """Return the instruction sets of the CPU, as Linux names them; elsewhere the CPU's own name."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
@@ -103,7 +103,7 @@ def _cpus() -> tuple[str, int]:
 
 
 def _ran(ended: Ended) -> bool:
-    """Whether it opened and answered; one that ends its process with 0 meanwhile did not."""
+    """Return whether it opened and answered; one that ends its process with 0 meanwhile did not."""
     return ended.answer.rstrip().endswith(RAN)
 
 

@@ -20,7 +20,7 @@ GATES = ("Swish", "Gelu")
 
 
 def usable_threads(threads: int) -> int:
-    """How many of ``threads`` the CPUs allow that this process may use."""
+    """Return how many of ``threads`` the CPUs allow that this process may use."""
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return min(threads, allowed)
 

@@ -39,17 +39,17 @@ class Ended:
 
     @property
     def faulted(self) -> bool:
-        """Whether its own code ended it: it will again."""
+        """Return whether its own code ended it: it will again."""
         return self.signal in FAULTS
 
     @property
     def out_of_memory(self) -> bool:
-        """Whether it says so itself."""
+        """Return whether it says so itself."""
         return "MemoryError" in self.said or "out of memory" in self.said.lower()
 
     @property
     def how(self) -> str:
-        """In words, for the end of a sentence."""
+        """Return how it ended, in words for the end of a sentence."""
         if self.code is None:
             return f"still running after {self.limit:.0f} s"
         if self.signal is not None:
@@ -83,7 +83,7 @@ def run(module: str, arguments: Sequence[str], limit: float, given: bytes = b"")
 
 
 def begin() -> None:
-    """In the new process: go with the one that started it, and leave no image of memory behind."""
+    """Make the new process go with the one that started it, and leave no image of memory behind."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_DIE_WITH_PARENT, int(signal.SIGKILL), 0, 0, 0)

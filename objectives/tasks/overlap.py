@@ -52,7 +52,7 @@ def excerpt(name: str, texts: Iterable[str], ids: Sequence[int] = ()) -> Excerpt
 
 
 def copy_of(row: Excerpt, calibration: Iterable[Excerpt]) -> str | None:
-    """The name of the calibration row that ``row`` is a copy of."""
+    """Return the name of the calibration row that ``row`` is a copy of."""
     return next((each.name for each in calibration if each.keys & row.keys), None)
 
 

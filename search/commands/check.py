@@ -36,7 +36,7 @@ def look(config: StudyConfig, console: Console) -> None:
 
 
 def report_of(config: StudyConfig) -> CheckReport:
-    """What the executor saw; nothing is taken from the cache or put there."""
+    """Return what the executor saw; nothing is taken from the cache or put there."""
     problem = replace(config.problem, cache=None)
     try:
         with config.executor.start(problem) as runner:
@@ -51,7 +51,7 @@ def report_of(config: StudyConfig) -> CheckReport:
 
 
 def lines(config: StudyConfig, report: CheckReport) -> list[str]:
-    """The report for a person."""
+    """Return the report for a person."""
     return [
         f"{config.model.path}: {report.model_type}, {_count(report.parameters)} parameters, "
         f"{report.vocabulary} tokens, {_positions(report)}, {_padding(report)}.",

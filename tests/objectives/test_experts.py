@@ -18,6 +18,7 @@ from objectives.calibration import Moment, Statistics, collect_moments
 from objectives.canonical import canonicalize_
 from objectives.checkpoint import load, save
 from objectives.devices.cpu import Cpu
+from objectives.errors import Unsupported
 from objectives.experts import Experts
 from objectives.families import FUSED_EXPERTS
 from objectives.gradients import collect_gradients
@@ -25,6 +26,7 @@ from objectives.hybrids import REFUSED
 from objectives.models import LoadedModel
 from objectives.pruning.structured import Structured
 from objectives.quantization.gptq import Gptq
+from objectives.runtime.export import export
 from tests.conftest import SIZES
 from tests.objectives.conftest import Tiny
 
@@ -142,6 +144,11 @@ def test_experts_are_cut_alone_and_come_back(
     save(model, tmp_path / "winner")
     with torch.inference_mode():
         assert torch.equal(load(tmp_path / "winner").module(IDS).logits, model.module(IDS).logits)
+
+
+def test_graphs_refuse_experts_in_words(tiny: Tiny) -> None:
+    with pytest.raises(Unsupported, match="which experts a token is sent to depends on it"):
+        export(tiny("olmoe"))
 
 
 def test_a_router_that_is_called_a_linear_stays_one_of_its_class() -> None:
