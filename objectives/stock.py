@@ -94,8 +94,8 @@ def publish_(folder: Path, model: LoadedModel, ids: Tensor) -> bool:
 
 
 def _answers_alike(folder: Path, model: LoadedModel, ids: Tensor, dtype: torch.dtype) -> bool:
-    """Return whether ``from_pretrained`` takes every tensor of ``folder``, leaves none out and answers bit by bit alike,
-    once its linears have the form of ours.
+    """Return whether ``from_pretrained`` takes every tensor of ``folder``, leaves none out and answers alike to the
+    bit, once its linears have the form of ours.
     """
     transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     try:

@@ -21,7 +21,7 @@ class Config:
     kind: ConfigClass | None
 
     def get(self, name: str) -> Any:
-        """Return a field's value by its common name (``num_hidden_layers`` for GPT-2's ``n_layer``); None where none."""
+        """Return a field's value by its common name (``num_hidden_layers`` for GPT-2's ``n_layer``); else None."""
         names = [self.kind.aliases[name]] if self.kind and name in self.kind.aliases else []
         names.append(name)
         for each in names:
