@@ -95,7 +95,7 @@ def _positions(recipes: Recipes) -> int | None:
 
 
 def _blocks(model: LoadedModel) -> dict[str, Any]:
-    """Return how many blocks there are and what their linears hold; none, and why, where nothing describes the model."""
+    """Return how many blocks there are and what their linears hold; none, and why, where no row describes it."""
     try:
         blocks = list(model.blocks())
     except Unsupported as error:

@@ -136,6 +136,8 @@ def cut(dense: LoadedModel, kind: str) -> LoadedModel:
     """``dense`` as it is, narrower (``even``: all blocks alike), without blocks, or both. Raises Unsupported."""
     model = dense.copy()
     if kind in {"depth", "both"}:
+        if not all(stack.depth for stack in model.family.stacks):
+            raise Unsupported("a block stands for others: none may go")
         for stack in model.family.stacks:
             keep_layers_(model, stack, kept_of(stack, len(model.layers_of(stack))))
     if kind in {"width", "even", "both"}:
@@ -171,6 +173,8 @@ def keeps_its_function(dense: LoadedModel) -> str:
     """Whether the blocks that ``cut`` leaves compute what they did in the dense model: ``yes``, or by how much not."""
     try:
         off = differing(answers(cut(dense, "depth"), IDS)[:1], skipping(dense))
+    except Unsupported:
+        return "none may go"
     except Exception as error:
         return f"does not run: {type(error).__name__}"
     return "yes" if off is None else f"off by {off:.1e}"
@@ -195,7 +199,7 @@ def of_measured(dense: LoadedModel, model: LoadedModel, folder: Path) -> str:
     try:
         wanted = answers(model, IDS)
     except Exception as error:
-        return f"refused: it does not run: {type(error).__name__}: {str(error).splitlines()[0][:80]}"
+        return f"FAULT: it does not run: {type(error).__name__}: {str(error).splitlines()[0][:80]}"
     try:
         winner.save(model, dense, folder, {}, IDS)
     except ObjectiveError as error:
