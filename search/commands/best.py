@@ -14,6 +14,7 @@ from objectives.metrics import METRICS
 from search.commands.stored import StoredStudy, load
 from search.config import metric_name
 from search.errors import ConfigError, NothingFeasible
+from search.page import plain
 from search.records import TrialRecord
 
 OPTIONS = ("objective", "max_memory", "inverse")
@@ -30,7 +31,8 @@ def main(arguments: list[str]) -> int:
             f"no trial of {study.config.name} reaches the accuracy floor {study.front.floor:.4f}{gap}"
         )
     chosen = choose(study, study.options)
-    print(json.dumps({"study": study.config.name, "trial": chosen.number, **_settings(study, chosen)}, indent=2))
+    found = {"study": study.config.name, "trial": chosen.number, **_settings(study, chosen)}
+    print(json.dumps(plain(found), indent=2, allow_nan=False))
     return 0
 
 
@@ -43,7 +45,8 @@ def choose(study: StoredStudy, options: dict[str, str]) -> TrialRecord:
     objective = metric_name(options["objective"]) if "objective" in options else None
     limit = _bytes(options["max_memory"]) if "max_memory" in options else math.inf
     if inverse == "false" and objective is None and math.isinf(limit):
-        assert study.front.recommended is not None
+        if study.front.recommended is None:
+            raise NothingFeasible("tradeoff: it has no finite value for any member of the front; name an objective=")
         return by_number[study.front.recommended]
     wide = inverse == "true" or math.isfinite(limit)  # a dominated trial may be the one that fits
     fitting = [
