@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from search.cli import main
-from search.finish import finish
 from search.config import StudyConfig
+from search.finish import finish
 from search.study import run_study
 from tests.search.conftest import Quiet
 
