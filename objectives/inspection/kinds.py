@@ -103,6 +103,11 @@ def refuse_head(config: Config, head: Head) -> None:
     wanted = {"causal_lm": "CAUSAL_LM", "seq2seq": "SEQ_TO_SEQ_CAUSAL_LM"}.get(head)
     if wanted and not builds(config.model_type, wanted):
         raise ModelError(f"model.head: transformers {installed()} has no {head} model of type {config.model_type!r}")
+    if head == "seq2seq" and not config.get("is_encoder_decoder"):
+        raise ModelError(
+            f"model.path: config.json says is_encoder_decoder false, and {config.model_type} has both halves: without "
+            "it they share one cache and answer otherwise than they were trained to; set it to true"
+        )
     other = next((name for name in config.architectures if _ANSWERS.search(name)), None)
     if head != "encoder" and other is not None:
         raise ModelError(

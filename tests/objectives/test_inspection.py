@@ -141,6 +141,12 @@ def test_an_encoder_decoder_is_only_that(write: Write, model_type: str, head: He
     assert "is an encoder-decoder here (is_encoder_decoder true): model=seq2seq" in refusal(write(model_type), head)
 
 
+@pytest.mark.parametrize("model_type", ["t5", "mt5", "umt5"])
+def test_both_halves_need_the_switch_that_says_so(write: Write, model_type: str) -> None:
+    folder = write(model_type, is_encoder_decoder=False)
+    assert "config.json says is_encoder_decoder false, and" in refusal(folder, "seq2seq")
+
+
 @pytest.mark.parametrize("name", ["LlamaForSequenceClassification", "LlamaForTokenClassification", "LlamaRewardModel"])
 def test_a_decoder_that_was_trained_to_classify_writes_no_text(write: Write, name: str) -> None:
     folder = write("llama", architectures=[name])

@@ -25,6 +25,9 @@ from objectives.devices.cpu import Cpu
 from objectives.errors import ObjectiveError, Unsupported
 from objectives.export_check import answers, differing
 from objectives.families import FAMILIES, Stack
+from objectives.inspection.config import Config
+from objectives.inspection.kinds import refuse_head
+from objectives.inspection.library import config_class
 from objectives.models import LoadedModel, auto_class
 from objectives.pruning.criteria.magnitude import Magnitude
 from objectives.pruning.structured import Structured
@@ -116,6 +119,7 @@ def switches(family: str) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
             continue
         for other in alternatives(base, name, value):
             try:
+                refuse_head(inspected(config_of(family, {name: other})), head_of(family))
                 changed = differing(answers(model_of(family, {name: other}), IDS), wanted) is not None
             except Exception:  # whatever a class objects to
                 raising.append({name: other})
@@ -125,6 +129,11 @@ def switches(family: str) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
                 if not isinstance(value, (str, dict)):
                     break  # one value of a number is enough
     return changing, raising
+
+
+def inspected(config: Any) -> Config:
+    """The config as its file is read before anything is loaded."""
+    return Config(config.to_dict(), config.model_type, config_class(config.model_type))
 
 
 def kept_of(stack: Stack, blocks: int) -> list[int]:
