@@ -24,7 +24,10 @@ _BLOCK = re.compile(r"^(.*?)\.(\d+)\.")
 _EMBEDDING = re.compile(
     r"(?:^|\.)(embed_tokens|wte|word_embeddings|shared|embed_in|tok_embeddings|tokens_embed)\.weight$"
 )
-_WIDTHS = ("hidden_size", "embedding_size", "word_embed_proj_dim", "d_embed", "d_model", "n_embd", "dim")
+_WIDTHS = (
+    "hidden_size", "embedding_size", "input_embedding_size", "embedding_dim", "embed_dim", "embedding_rank",
+    "word_embed_proj_dim", "d_embed", "d_model", "n_embd", "dim",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)

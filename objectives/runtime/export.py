@@ -124,11 +124,14 @@ class Encoder(nn.Module):
         """``square``: for engines that take no mask that is one row for all tokens."""
         super().__init__()
         self.module, self.square = module, square
+        self.turns = any(name.endswith("rotary_emb") for name, _ in module.named_modules())
 
     def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
         """See the class."""
         mask = mask.expand(-1, -1, ids.shape[1], -1) if self.square else mask
-        hidden: Tensor = self.module(input_ids=ids, attention_mask=mask).last_hidden_state
+        # One row of rotary tables for all rows of a batch is more than ONNX's operator takes.
+        places = {"position_ids": torch.arange(ids.shape[1]).expand(ids.shape)} if self.turns else {}
+        hidden: Tensor = self.module(input_ids=ids, attention_mask=mask, **places).last_hidden_state
         return hidden
 
 

@@ -26,6 +26,7 @@ from objectives.runtime.folder import (
     open_engine,
     path_of,
 )
+from objectives.runtime.likeness import require_alike, write_expected
 from objectives.runtime.masks import causal
 from objectives.runtime.probe import resident
 from objectives.types import Device, Head, Lap, Materials, Memory, Workload
@@ -58,11 +59,20 @@ class EngineRunner:
 
     @classmethod
     def made(cls, materials: Materials, runtime: object, write: Callable[[Path], None]) -> EngineRunner:
-        """Of the engine of ``runtime`` that ``write`` makes from ``materials``, or that was made earlier."""
-        folder = materials.engine(write)
+        """Open the engine of ``runtime`` that ``write`` makes from ``materials``, or that was made earlier.
+
+        Raises Unsupported where it computes something else than the model.
+        """
+
+        def written(new: Path) -> None:
+            write(new)
+            write_expected(new, materials.model())
+
+        folder = materials.engine(written)
         materials.admit(folder)
         runner = cls.open(folder, materials.tokenizer, materials.threads, (path_of(runtime),))
         materials.release(runner, folder)
+        require_alike(runner, folder, type(runtime).__name__)
         return runner
 
     @classmethod

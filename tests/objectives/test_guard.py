@@ -195,3 +195,18 @@ def test_an_evaluator_goes_on_after_an_engine_that_kills(tiny_folder: Callable[[
     healthy = evaluator(candidate(rounded(16), FaultyRuntime(), WORKLOAD))
     assert isinstance(healthy, Measurement), asdict(healthy)
     assert healthy.metrics["peak_memory"] > 0
+
+
+@pytest.mark.parametrize("fault", ["none", "wrong"])
+def test_an_engine_that_computes_another_model_is_refused(
+    tiny: Callable[[str], LoadedModel], tmp_path: Path, fault: Fault
+) -> None:
+    model = compressed(tiny("llama"), None, rounded(16))
+    runtime = FaultyRuntime(fault=fault)
+    if fault == "none":
+        assert runtime.prepare(Hand(model, None, tmp_path)).head == "causal_lm"
+        return
+    with pytest.raises(
+        Unsupported, match="FaultyRuntime reads this model otherwise than torch: its answer is 100% off"
+    ):
+        runtime.prepare(Hand(model, None, tmp_path))

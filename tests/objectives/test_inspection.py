@@ -400,6 +400,17 @@ def test_blocks_that_repeat_and_blocks_beside_the_model_are_no_difference(write:
     accepted(write("llama", 3, num_nextn_predict_layers=1))
 
 
+@pytest.mark.parametrize(
+    ("model_type", "field"),
+    [("rembert", "input_embedding_size"), ("electra", "embedding_size"), ("opt", "word_embed_proj_dim")],
+)
+def test_embeddings_may_be_narrower_than_the_model_where_the_config_says_so(
+    write: Write, model_type: str, field: str
+) -> None:
+    head: Head = "causal_lm" if model_type == "opt" else "encoder"
+    accepted(write(model_type, hidden_size=64, **{field: 32}), head)
+
+
 @pytest.mark.parametrize(("rows", "width", "words"), [(60, 32, "vocab_size of 64"), (64, 48, "hidden_size of 32")])
 def test_an_embedding_of_another_shape_is_refused(write: Write, rows: int, width: int, words: str) -> None:
     folder = write("llama")

@@ -120,6 +120,14 @@ def test_fp32_answers_are_those_of_torch(prepare: Prepare, name: str, head: Head
     assert ratio == 0.0 or len(set(model.widths.values())) > 1
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("family", ["eurobert", "modernbert"])
+@pytest.mark.parametrize("name", [name for name, head in CASES if head == "encoder"])
+def test_an_encoder_with_rotary_positions_takes_several_rows(prepare: Prepare, name: str, family: str) -> None:
+    runner, model = prepare(family, built("runtime", name), WIDE)
+    assert off(answer(runner), answer(model)) < 1e-4
+
+
 @pytest.mark.parametrize("name", DECODING)
 def test_a_cache_goes_on_where_the_prompt_ended_with_and_without_padding(prepare: Prepare, name: str) -> None:
     runner, model = prepare("llama", built("runtime", name), WIDE)

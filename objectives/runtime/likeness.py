@@ -1,0 +1,52 @@
+"""Whether an engine computes the model that it was made of: a converter may know an architecture by another formula.
+
+What torch says to a few tokens is kept beside the engine's files, and the engine is asked the same whenever it is
+opened for a study. Rounding of activations moves an answer by some per cent; a wrong formula moves it by as much as it
+is long.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from objectives.errors import Unsupported
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from objectives.models import LoadedModel
+    from objectives.types import Runner
+
+EXPECTED = ".expected.npz"
+TOKENS = 16
+"""As many as the smallest file of LiteRT holds."""
+FAR = 0.5
+"""Share of an answer's norm from which on it is another answer."""
+
+
+def write_expected(folder: Path, model: LoadedModel) -> None:
+    """Keep what ``model`` says to a few tokens in the folder of its engine."""
+    ids = (torch.arange(2, 2 + TOKENS) % model.vocabulary).view(1, TOKENS)
+    np.savez(folder / EXPECTED, ids=ids.numpy(), answer=_answer(model, ids).float().cpu().numpy())
+
+
+def require_alike(runner: Runner, folder: Path, name: str) -> None:
+    """Raises Unsupported where the engine of ``folder`` says something else; ``name``: what it is called."""
+    with np.load(folder / EXPECTED) as kept:
+        ids, wanted = torch.from_numpy(kept["ids"]), torch.from_numpy(kept["answer"])
+    if not bool(wanted.isfinite().all()):  # a fault of the model, which scoring names
+        return
+    off = float((_answer(runner, ids).float() - wanted).norm() / wanted.norm().clamp_min(1e-30))
+    if not off < FAR:
+        raise Unsupported(f"{name} reads this model otherwise than torch: its answer is {off:.0%} off")
+
+
+def _answer(runner: Runner, ids: Tensor) -> Tensor:
+    with torch.inference_mode():
+        return (
+            runner.encode(ids.to(runner.device)) if runner.head == "encoder" else runner.logits(ids.to(runner.device))
+        )
