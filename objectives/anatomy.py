@@ -140,7 +140,9 @@ class Stack:
         return tuple(path for paths in self.shared_inputs for path in paths)
 
     def head_dim(self, config: Any) -> int:
-        """Channels per attention head."""
+        """Return the channels per attention head; 0 where no attention is described."""
+        if not self.attentions:
+            return 0
         return int(getattr(config, "head_dim", None) or config.hidden_size // getattr(config, self.heads))
 
     def found_in(self, base_model: nn.Module) -> Stack:

@@ -87,9 +87,12 @@ class Statistics:
 
     @property
     def unread(self) -> list[str]:
-        """Linears that no calibration row has reached, as far as moments were asked for."""
-        asked: Moments = vars(self).get("moments", {})
-        return [".".join(key) for key, moment in asked.items() if not moment.share]
+        """Linears that no calibration row has reached, as far as moments or gradients were asked for."""
+        moments: Moments = vars(self).get("moments", {})
+        gradients: Mapping[tuple[str, str], Tensor] = vars(self).get("gradients", {})
+        without = [key for key, moment in moments.items() if not moment.share]
+        silent = [key for key, gradient in gradients.items() if key not in without and not gradient.any()]
+        return [".".join(key) for key in (*without, *silent)]
 
     @property
     def dense(self) -> Statistics:

@@ -47,6 +47,8 @@ class DoesNotFit(MemoryError):
 
 
 def said(error: BaseException) -> str:
-    """Return the first line of what an exception says, its class where it says nothing."""
-    lines = str(error).strip().splitlines()
-    return lines[0].strip() if lines else type(error).__name__
+    """Return the first line of what an exception says, with the next where that ends in a colon; else its class."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    if not lines:
+        return type(error).__name__
+    return " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]

@@ -26,18 +26,23 @@ class Expert(nn.Module):
 
 
 class Experts(nn.Module):
-    """The experts of one block, named ``0``, ``1``, ...; ``activation``: what is left of the class of transformers."""
+    """The experts of one block, named ``0``, ``1``, ...
+
+    ``halves``: the gate's channels come first and all others after them. ``gate``: the class of transformers without
+    its weights, which knows how one half acts on the other.
+    """
 
     def __init__(self, stock: Any) -> None:
         """Take the weights of ``stock`` apart, which loses them."""
         super().__init__()
         self.count = int(stock.num_experts)
+        self.halves = bool(stock.is_concatenated)
         for index in range(self.count):
             linears = (_linear(stock, name, index) for name in ("gate_up_proj", "down_proj"))
             self.add_module(str(index), Expert(*linears).train(stock.training))
         for name, _ in list(stock.named_parameters(recurse=False)):
             delattr(stock, name)
-        self.activation = stock
+        self.gate = stock
 
     def forward(self, hidden_states: Tensor, top_k_index: Tensor, top_k_weights: Tensor) -> Tensor:
         """Return the weighted sum [tokens, hidden] of the experts that each token of ``hidden_states`` was sent to.
@@ -50,13 +55,13 @@ class Experts(nn.Module):
                 continue
             expert: Any = self.get_submodule(str(index))
             place, token = torch.where(top_k_index.t() == index)
-            channels = self.activation._apply_gate(expert.gate_up_proj(hidden_states[token]))
+            channels = self.gate._apply_gate(expert.gate_up_proj(hidden_states[token]))
             weighted = expert.down_proj(channels) * top_k_weights[token, place, None]
             total.index_add_(0, token, weighted.to(total.dtype))
         return total
 
 
-def are_together(module: nn.Module) -> bool:
+def are_fused(module: nn.Module) -> bool:
     """Return whether ``module`` holds gated experts as transformers' ``use_experts_implementation`` describes them."""
     described = hasattr(module, "is_transposed") and hasattr(module, "_apply_gate")
     return described and getattr(module, "has_gate", False) and not getattr(module, "has_post_expert_norm", False)

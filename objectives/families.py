@@ -411,6 +411,10 @@ LOOKS: tuple[tuple[frozenset[str], str], ...] = (
 """Fields of a config that give a family away, the most telling first."""
 
 
+UNLIKE = frozenset({"kv_lora_rank", "swiglu_alpha", "hidden_size_per_layer_input"})
+"""Fields of a config that no described type is built like: latent attention, interleaved gates, inputs by layer."""
+
+
 FUSED_EXPERTS = frozenset({"dbrx", "doge", "jetmoe", "llama4", "llama4_text", "longcat_flash", "muse_spark"})
 """Types whose experts are one tensor that :mod:`objectives.experts` cannot take apart."""
 
@@ -432,7 +436,9 @@ def asks_to_prune(pruning: object) -> bool:
 
 
 def relative(model_type: str, fields: Collection[str] = ()) -> str | None:
-    """The described type nearest to one that is not: by name, else by the ``fields`` of its config."""
+    """Return the described type nearest to one that is not: by name, else by the ``fields`` of its config."""
+    if UNLIKE & set(fields):
+        return None
     close = get_close_matches(model_type, FAMILIES, n=1, cutoff=0.75)
     looks = (family for telling, family in LOOKS if telling <= set(fields))
     return close[0] if close else next(looks, None)

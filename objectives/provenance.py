@@ -310,7 +310,7 @@ def _add_hook() -> None:
 
 
 def _hear(event: str, arguments: tuple[Any, ...]) -> None:
-    """Return an audit hook: must not raise, as the opening would fail."""
+    """Note what an audit event opens; it must not raise, as the opening would fail."""
     if not _listening or event not in ("open", "sqlite3.connect"):
         return
     try:

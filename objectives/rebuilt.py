@@ -18,6 +18,8 @@ from objectives.packing.embedding import Int8Embedding
 from objectives.packing.linear import PackedLinear
 
 _OF_ALL_MODULES = frozenset(vars(nn.Module())) | {"_is_hf_initialized"}
+_OF_ITS_LIFE = frozenset({"_output_capturing_hooks_installed", "_use_kernels", "_weight_conversions"})
+"""What transformers notes on a module that ran or was loaded: a new one has to do it again."""
 _Scalar = (bool, int, float, str, type(None))
 
 
@@ -59,6 +61,8 @@ def set_attributes_(module: nn.Module, attributes: Mapping[str, Mapping[str, Any
     for name, own in attributes.items():
         part = module.get_submodule(name)
         for key, value in own.items():
+            if key in _OF_ITS_LIFE:  # folders from before 2026-11-28 hold them
+                continue
             there = vars(part).get(key, getattr(type(part), key, None))
             if (
                 key in _OF_ALL_MODULES
@@ -71,7 +75,7 @@ def set_attributes_(module: nn.Module, attributes: Mapping[str, Mapping[str, Any
 
 def _changed(name: str, module: nn.Module, other: Any) -> Iterator[tuple[str, Any]]:
     for key, value in vars(module).items():
-        if key in _OF_ALL_MODULES:
+        if key in _OF_ALL_MODULES or key in _OF_ITS_LIFE or (key.startswith("_") and key not in vars(other)):
             continue
         there = vars(other).get(key)
         if _is_plain(value):

@@ -154,7 +154,9 @@ class Recipes:
         pruner.prune_(model, statistics)
         recovery.recover_(model, statistics)
         quantizer.quantize_(model, statistics, self.problem.device)
-        model.notes += [f"{name}: no calibration row reached it, its inputs count alike" for name in statistics.unread]
+        model.notes += [
+            f"{name}: no calibration row that was read tells what it is worth" for name in statistics.unread
+        ]
         return model
 
     def model(self, candidate: Candidate) -> LoadedModel:

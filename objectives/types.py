@@ -450,7 +450,7 @@ class Materials(Protocol):
         """
 
     def admit(self, folder: Path) -> None:
-        """Return where the engine of ``folder`` opens and runs. Raises Unsupported, MemoryError: see
+        """Raise Unsupported or MemoryError unless the engine of ``folder`` opens and runs: see
         ``objectives.runtime.guard``.
         """
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from objectives.errors import ModelError
 from objectives.inspection import limits
-from objectives.inspection.config import Config, read_config
+from objectives.inspection.config import Config, read_config, read_generation, refuse_numbers
 from objectives.inspection.folders import cached_folder, local_folder, require_checkpoint, require_files, require_hub
 from objectives.inspection.kinds import refuse_head, refuse_quantised, refuse_unknown
 from objectives.inspection.vocabulary import refuse_vocabulary
@@ -68,8 +68,10 @@ def inspect_folder(folder: Path, head: Head) -> Inspection:
         config = read_config(folder)
         refuse_quantised(folder, config)
         refuse_unknown(folder, config)
+        refuse_numbers(folder, config)
         refuse_head(config, head)
         require_files(folder)
+        read_generation(folder)
         refuse_weights(folder, config, read_headers(folder))
         refuse_vocabulary(folder, config.number("vocab_size"))
     except OSError as error:

@@ -61,6 +61,34 @@ def read_config(folder: Path) -> Config:
     return Config(raw, model_type, config_class(model_type))
 
 
+COUNTS = (
+    "num_hidden_layers", "hidden_size", "num_attention_heads", "num_key_value_heads", "vocab_size", "intermediate_size",
+    "max_position_embeddings",
+)  # fmt: skip
+"""Fields that are positive whole numbers wherever they are."""
+
+
+def refuse_numbers(folder: Path, config: Config) -> None:
+    """Raises ModelError for a count that is none, and for heads that groups do not divide."""
+    for name in COUNTS:
+        given = config.raw.get(name)
+        if given is not None and not isinstance(given, list) and config.number(name) is None:  # some list them by block
+            raise ModelError(f"model.path: {folder}: config.json has {name} {given!r}, a whole number above 0 expected")
+    heads, groups = config.raw.get("num_attention_heads"), config.raw.get("num_key_value_heads")
+    if isinstance(heads, int) and isinstance(groups, int) and heads % groups:
+        raise ModelError(
+            f"model.path: {folder}: config.json has {heads} num_attention_heads, which {groups} num_key_value_heads do "
+            "not divide"
+        )
+
+
+def read_generation(folder: Path) -> None:
+    """Raises ModelError for a generation_config.json that is no JSON object."""
+    file = folder / "generation_config.json"
+    if file.is_file() and not isinstance(read_json(file), dict):
+        raise ModelError(f"model.path: cannot load {folder}: {file.name} holds no mapping")
+
+
 def read_json(file: Path) -> Any:
     """Return a file of the checkpoint. Raises ModelError where it is no JSON."""
     try:

@@ -30,6 +30,9 @@ _WIDTHS = (
 )  # fmt: skip
 
 
+_POINTER = b"version https://git-lfs"
+
+
 @dataclass(frozen=True)
 class Stored:
     """A tensor of a file: its type as safetensors names it, and its shape."""
@@ -73,6 +76,9 @@ def _header(file: Path) -> dict[str, Stored]:
     with file.open("rb") as stream:
         length = int.from_bytes(stream.read(8), "little")
         if size < 8 or length > size - 8:
+            stream.seek(0)
+            if stream.read(len(_POINTER)) == _POINTER:
+                raise ModelError(f"model.path: {file} is a pointer of git-lfs and no weights: run git lfs pull there")
             raise _damaged(file, f"its header would take {length + 8} bytes of {size}")
         text = stream.read(length)
     try:

@@ -51,9 +51,7 @@ class Guard:
         self._ended: dict[str, Ended] = {}
 
     def admit(self, folder: Path, runtime: Runtime, threads: int) -> None:
-        """Return where ``runtime``'s engine of ``folder`` opens and runs; raises Unsupported where it does not, and
-        MemoryError.
-        """
+        """Raise Unsupported or MemoryError unless ``runtime``'s engine of ``folder`` opens and runs."""
         kind = _kind(read_facts(folder), runtime, threads)
         ended = self._known(kind) or self._tried(kind, folder, runtime, threads)
         if ended.out_of_memory:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from objectives.errors import ObjectiveError, TaskError
 from objectives.finite import number
+from objectives.metrics import METRICS
 from objectives.provenance import own_classes
 from objectives.types import Score
 
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
     from objectives.calibration import Domains
     from objectives.models import LoadedModel
     from objectives.types import Task
+
+
+_MEASURED = {*METRICS, "accuracy", "stderr"} - {"perplexity"}
 
 
 def class_of(part: Any) -> str:
@@ -37,7 +41,7 @@ def told(task: Task, what: str) -> Iterator[None]:
         yield
     except (ObjectiveError, MemoryError, KeyboardInterrupt):
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         memory = ("out of memory", "can't allocate memory")
         if not own_classes(task) or any(text in str(error).lower() for text in memory):
             raise
@@ -93,6 +97,9 @@ def _wrong_numbers(answer: Any) -> str:
     numbers = {"accuracy": answer.accuracy, "stderr": answer.stderr}
     if not isinstance(answer.extra, Mapping):
         return f"its extra is {shown(answer.extra)}, not a mapping of numbers"
+    taken = sorted(name for name in answer.extra if name in _MEASURED)
+    if taken:
+        return f"its extra holds {taken[0]!r}, which is measured or told elsewhere: call it otherwise"
     for name, value in {**numbers, **answer.extra}.items():
         if number(value) is None:
             return f"its {name} is {shown(value)}, not a number"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -99,3 +100,26 @@ def test_what_its_code_raises_is_told_with_its_line_and_memory_is_not() -> None:
 @pytest.mark.parametrize("value", [torch.tensor(0.5), np.float32(0.5)])
 def test_a_scalar_of_torch_or_numpy_is_a_number(value: Any) -> None:
     assert scored(Task(), replace(GOOD, accuracy=value)).accuracy == 0.5
+
+
+class Leaving:
+    """A task of a user's own that ends the program."""
+
+    head = "causal_lm"
+
+    def evaluate(self, _model: object) -> Score:
+        """Ends it as if all were well."""
+        sys.exit(0)
+
+
+def test_a_task_that_ends_the_program_is_told() -> None:
+    task: Any = Leaving()
+    with pytest.raises(TaskError, match=r"Leaving\.evaluate raised SystemExit: 0"), told(task, "evaluate"):
+        task.evaluate(None)
+
+
+@pytest.mark.parametrize("name", ["accuracy", "throughput", "peak_memory"])
+def test_what_is_measured_elsewhere_is_no_metric_of_a_task(name: str) -> None:
+    task: Any = Leaving()
+    with pytest.raises(TaskError, match=f"its extra holds '{name}', which is measured or told elsewhere"):
+        scored(task, Score(0.5, 0.1, (0.5, 0.5), extra={name: 3.0}))

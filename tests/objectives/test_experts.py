@@ -20,13 +20,17 @@ from objectives.checkpoint import load, save
 from objectives.devices.cpu import Cpu
 from objectives.errors import Unsupported
 from objectives.experts import Experts
-from objectives.families import FUSED_EXPERTS
+from objectives.families import FAMILIES, FUSED_EXPERTS, undescribed
 from objectives.gradients import collect_gradients
 from objectives.hybrids import REFUSED
 from objectives.models import LoadedModel
+from objectives.pruning.criteria.activation import Activation
+from objectives.pruning.criteria.kfac import KFac
+from objectives.pruning.criteria.obs import Obs
 from objectives.pruning.structured import Structured
 from objectives.quantization.gptq import Gptq
 from objectives.runtime.export import export
+from objectives.types import Criterion
 from tests.conftest import SIZES
 from tests.objectives.conftest import Tiny
 
@@ -160,15 +164,24 @@ def test_a_router_that_is_called_a_linear_stays_one_of_its_class() -> None:
     assert type(model.module.base_model.layers[0].mlp.router) is router
 
 
-class Halved(nn.Linear):
-    """Not what it is called."""
-
-    def forward(self, rows: torch.Tensor) -> torch.Tensor:
-        """Half of it."""
-        return super().forward(rows) / 2
+def derived(answer: Any, name: str = "forward") -> Any:
+    """A class of linears that does something else to what a linear answers."""
+    plain = getattr(nn.Linear, name)
+    return type("Derived", (nn.Linear,), {name: lambda self, rows: answer(plain(self, rows))})
 
 
-@pytest.mark.parametrize(("kind", "stays"), [(Halved, True), (type("Named", (nn.Linear,), {}), False)])
+@pytest.mark.parametrize(
+    ("kind", "stays"),
+    [
+        (derived(lambda found: found / 2), True),
+        (derived(lambda found: found.clamp(-50, 50)), True),
+        (derived(lambda found: found.double()), True),
+        (derived(lambda found: found * 2, "__call__"), True),
+        (derived(lambda found: (found, found)), True),
+        (derived(lambda found: found), False),
+        (type("Named", (nn.Linear,), {}), False),
+    ],
+)
 def test_a_class_of_its_own_is_a_linear_where_it_answers_as_one(tiny: Tiny, kind: Any, stays: bool) -> None:
     model = tiny("llama").copy()
     own = kind(64, 32)
@@ -177,6 +190,53 @@ def test_a_class_of_its_own_is_a_linear_where_it_answers_as_one(tiny: Tiny, kind
     extra: Any = model.module.base_model.layers[0].extra
     assert (type(extra) is kind) == stays
     assert extra.weight is own.weight
+
+
+def test_a_linear_with_parametrised_weights_stays(tiny: Tiny) -> None:
+    model = tiny("llama").copy()
+    model.module.base_model.layers[0].extra = nn.utils.parametrizations.weight_norm(nn.Linear(64, 32))
+    canonicalize_(model)
+    assert hasattr(model.module.base_model.layers[0].extra, "parametrizations")
+
+
+def test_a_module_of_two_names_is_taken_apart_once() -> None:
+    module = stock("mixtral")
+    layers = module.base_model.layers
+    layers[1].mlp.experts = layers[0].mlp.experts
+    canonicalize_(LoadedModel(module, None, "causal_lm"))
+    assert isinstance(layers[0].mlp.experts, Experts)
+    assert layers[0].mlp.experts is layers[1].mlp.experts
+
+
+@pytest.mark.parametrize(
+    ("family", "like", "words"),
+    [
+        ("gpt_oss", "mixtral", "interleaves the gates of its experts"),
+        ("gpt_oss", "llama", "has no linear mlp.down_proj in any of layers"),
+        ("mixtral", "gpt_neox", "has no linear attention.dense in any of layers"),
+    ],
+)
+def test_a_row_of_another_type_is_refused(family: str, like: str, words: str) -> None:
+    with pytest.raises(Unsupported, match=words):
+        canonicalize_(LoadedModel(stock(family), None, "causal_lm", row=FAMILIES[like]))
+
+
+@pytest.mark.parametrize("fields", [["kv_lora_rank", "num_experts", "rms_norm_eps"], ["swiglu_alpha", "rms_norm_eps"]])
+def test_nothing_is_said_to_be_like_what_is_not(fields: list[str]) -> None:
+    assert "if it is built like" not in undescribed("mine", fields)
+
+
+@pytest.mark.parametrize("criterion", [Obs(), Activation(), KFac()])
+def test_an_expert_that_nobody_reads_goes_before_one_that_all_read(lonely: LoadedModel, criterion: Criterion) -> None:
+    statistics = Statistics(lonely, {"text": [IDS]})
+    block = lonely.block("layers.0")
+    losses = {
+        unit.consumer: criterion.curve(unit, lonely, statistics, (0, unit.count // 2)).losses[-1]
+        for unit in block.units
+        if unit.kind == "ffn"
+    }
+    assert losses["mlp.experts.3.down_proj"] == 0.0
+    assert all(loss > 0 for name, loss in losses.items() if name != "mlp.experts.3.down_proj")
 
 
 def test_types_whose_experts_stay_together_are_known() -> None:

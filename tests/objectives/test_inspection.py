@@ -411,6 +411,35 @@ def test_embeddings_may_be_narrower_than_the_model_where_the_config_says_so(
     accepted(write(model_type, hidden_size=64, **{field: 32}), head)
 
 
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("num_hidden_layers", 0), ("num_hidden_layers", -1), ("num_hidden_layers", "2"), ("num_hidden_layers", 2.0),
+        ("max_position_embeddings", 0), ("max_position_embeddings", "2048"), ("vocab_size", True),
+        ("num_attention_heads", 0),
+    ],
+)  # fmt: skip
+def test_counts_are_positive_whole_numbers(write: Write, field: str, value: object) -> None:
+    assert f"has {field} {value!r}, a whole number above 0 expected" in refusal(write("llama", **{field: value}))
+
+
+def test_heads_are_shared_evenly(write: Write) -> None:
+    assert "which 3 num_key_value_heads do not divide" in refusal(write("llama", num_key_value_heads=3))
+
+
+@pytest.mark.parametrize(("text", "words"), [("{", "is no JSON"), ("[]", "holds no mapping")])
+def test_a_damaged_generation_config_is_refused(write: Write, text: str, words: str) -> None:
+    folder = write("llama")
+    (folder / "generation_config.json").write_text(text)
+    assert f"generation_config.json {words}" in refusal(folder)
+
+
+def test_a_pointer_of_git_lfs_is_no_damage(write: Write) -> None:
+    folder = write("llama")
+    (folder / "model.safetensors").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:1\nsize 9\n")
+    assert "is a pointer of git-lfs and no weights: run git lfs pull" in refusal(folder)
+
+
 @pytest.mark.parametrize(("rows", "width", "words"), [(60, 32, "vocab_size of 64"), (64, 48, "hidden_size of 32")])
 def test_an_embedding_of_another_shape_is_refused(write: Write, rows: int, width: int, words: str) -> None:
     folder = write("llama")

@@ -342,6 +342,15 @@ def test_loading_sets_what_the_measurement_had_and_says_once_what_it_cannot(clos
     assert "measured with" not in right.stderr
 
 
+@pytest.mark.parametrize("bits", [16, 8])
+def test_what_a_model_notes_while_it_runs_does_not_go_with_it(tmp_path: Path, bits: int) -> None:
+    model = packed(model_of("llama"), bits)
+    states = len(model.module(IDS, output_hidden_states=True).hidden_states)
+    winner.save(model, model, tmp_path / "winner", {}, IDS)
+    again: Any = load(tmp_path / "winner")
+    assert len(again.module(IDS, output_hidden_states=True).hidden_states) == states > 0
+
+
 def test_a_runtime_of_torch_prepares_the_model_as_it_was_measured(tmp_path: Path) -> None:
     model = packed(model_of("llama"), 8)
     facts = {"prepared": winner.in_torch(Torch(prompt_lookup=3), {"one": [IDS]})}

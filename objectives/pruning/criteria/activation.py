@@ -36,7 +36,8 @@ class Activation:
         from objectives.pruning.curve import curve_of_scores
 
         weight = model.block(unit.block).linear(unit.consumer).weight
-        scores = activation_scores(weight, statistics.moments[unit.key].second, unit.width)
+        moment = statistics.moments[unit.key]
+        scores = activation_scores(weight, moment.second, unit.width) * moment.share  # per token of the text
         return curve_of_scores(unit, scores, removed)
 
 

@@ -34,4 +34,5 @@ class Obs:
         from objectives.pruning.removal import removal_curve
 
         weight = model.block(unit.block).linear(unit.consumer).weight.float()
-        return removal_curve(unit, model, statistics, weight, removed, self.damping)
+        felt = weight * statistics.moments[unit.key].share ** 0.5  # losses per token of the text
+        return removal_curve(unit, model, statistics, felt, removed, self.damping)
