@@ -13,6 +13,8 @@ from search.front import ParetoFront, frame, searched_columns
 from search.records import TrialRecord, Value
 
 _WIDE = ("latency_p50", "weight_bytes", "ttft", "tpot", "perplexity")
+NARROW = 100
+"""Columns of a terminal below which the table has no frame, and no ratio that can be told from others."""
 
 
 def front_table(
@@ -22,21 +24,29 @@ def front_table(
     *,
     rate: str = "tokens/s",
     title: str = "",
+    width: int = NARROW,
 ) -> Table:
-    """Table for ``rich``; ``fixed``: values of variables not searched, ``rate``: the unit of throughput.
+    """Return a table for ``rich``; ``fixed``: values of variables not searched, ``rate``: the unit of throughput;
+    ``width``: columns of the terminal.
 
     Every cell is a ``Text``, so that square brackets in names are shown and not read as markup.
     """
     rows = rows_of(frame(records, front, fixed))
     searched = tuple(searched_columns(records).values())
     shown = [column for column in columns(rows, front.objectives, searched, rate) if _fits(column, front)]
-    table = Table(title=Text(title) if title else None, caption=Text(_caption(rows, front)), header_style="bold")
-    table.add_column(Text(""))
-    table.add_column(Text("Trial"), justify="right", overflow="fold")
-    for column in shown:
-        table.add_column(Text(column.title), justify="right", overflow="fold")
     by_number = {row["trial"]: row for row in rows}
     baselines = [row for row in rows if row["is_baseline"] and row["state"] == "complete"][:1]
+    listed = [*(row["trial"] for row in baselines), *front.front]
+    table = Table(title=Text(title) if title else None, caption=Text(_caption(rows, front)), header_style="bold")
+    if width < NARROW:
+        table.box, table.padding, table.pad_edge = None, (0, 1, 0, 0), False
+        shown = [column for column in shown if column.key != "memory_ratio"]
+    table.add_column(Text(""))
+    table.add_column(Text("#" if width < NARROW else "Trial"), justify="right", overflow="fold")
+    for column in shown:
+        words = " ".join([column.title, *(column.cell(by_number[row]) for row in listed)]).split()
+        longest = min(14, max(map(len, words))) if width < NARROW else None
+        table.add_column(Text(column.title), justify="right", overflow="fold", width=longest)
     for row in baselines:
         _add(table, shown, row, "base", "dim")
     table.add_section()

@@ -167,7 +167,7 @@ def show(info: StudyInfo, records: tuple[TrialRecord, ...], front: ParetoFront, 
     info, records, out = inert_tree(info), inert_tree(records), console()
     out.print()
     if front.front:
-        out.print(front_table(records, front, info.fixed, rate=info.rate, title=info.name))
+        out.print(front_table(records, front, info.fixed, rate=info.rate, title=info.name, width=out.width))
     rows = rows_of(frame(records, front, info.fixed))
     for text in (*confirmation(info, rows), *(f"- trial {number}: {why}" for number, why in info.dropped.items())):
         out.print(Text(text))

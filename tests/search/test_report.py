@@ -238,6 +238,16 @@ def test_the_terminal_table_shows_markup_as_text() -> None:
     assert "1 failed (timeout 1)" in text
 
 
+def test_a_terminal_of_80_columns_shows_every_heading_whole() -> None:
+    records = records_of()
+    front = cut(records, ("throughput", "peak_memory"), 0.55, WeightedLogRatio())
+    output = StringIO()
+    Console(file=output, width=80).print(front_table(records, front, width=80))
+    words = output.getvalue().split()
+    assert {"Throughput", "[tokens/s]", "memory", "Accuracy", "Speed"} <= set(words)
+    assert max(map(len, output.getvalue().splitlines())) <= 80
+
+
 @pytest.mark.parametrize(
     ("name", "value", "text"),
     [
