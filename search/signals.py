@@ -1,4 +1,8 @@
-"""Signals that end a study: Ctrl-C and SIGTERM, alike but for the exit code."""
+"""Signals that end a study: Ctrl-C and SIGTERM, alike but for the exit code.
+
+Python runs a signal's handler between any two steps of the main thread, so also between taking a lock and the block
+that gives it back. Whoever takes locks that others need to end says so (:func:`deferred`).
+"""
 
 from __future__ import annotations
 
@@ -21,20 +25,44 @@ def interrupted(error: KeyboardInterrupt) -> Interrupted:
     return Interrupted("stopped by Ctrl-C")
 
 
+_KINDS: dict[int, type[KeyboardInterrupt]] = {signal.SIGINT: KeyboardInterrupt, signal.SIGTERM: Terminated}
+_pending: list[int] = []
+_deferring = 0
+
+
+def _stop(number: int, _frame: object) -> None:
+    if _deferring:
+        _pending.append(number)
+        return
+    raise _KINDS[number]
+
+
+@contextmanager
+def deferred() -> Iterator[None]:
+    """Let a signal that comes meanwhile end the study afterwards; for blocks that take no time."""
+    global _deferring
+    _deferring += 1
+    try:
+        yield
+    finally:
+        _deferring -= 1
+        if _pending and not _deferring:
+            number = _pending[0]
+            _pending.clear()
+            raise _KINDS[number]
+
+
 @contextmanager
 def sigterm_interrupts() -> Iterator[None]:
     """SIGTERM ends the study as Ctrl-C does, with exit code 143."""
-
-    def stop(_signal: int, _frame: object) -> None:
-        raise Terminated
-
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGTERM, stop)
+    before = {number: signal.signal(number, _stop) for number in _KINDS}
     try:
         yield
     except Terminated as error:  # before there was a study
         raise interrupted(error) from None
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -15,6 +15,7 @@ import signal
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import CancelledError, Future, TimeoutError
 from concurrent.futures.process import BrokenProcessPool
+from threading import Thread
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
@@ -29,6 +30,7 @@ from objectives.settings import Positive
 from objectives.types import Candidate, CheckReport, Failure, Gate, Measurement, Outcome, Reason
 from search.errors import Unmeasured
 from search.quiet_log import Shown
+from search.signals import deferred
 
 if TYPE_CHECKING:
     from objectives.evaluator import Evaluator
@@ -36,6 +38,10 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
+
+
+GRACE = 20.0
+"""Seconds that a pool may take to stop, before its process is killed."""
 
 
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
@@ -81,8 +87,18 @@ class WorkerRunner:
         """Let an idle process go; kill one that is still measuring."""
         if kind is None:
             self._pool.close()  # type: ignore[no-untyped-call]
-        else:
-            self._pool.stop()  # type: ignore[no-untyped-call]
+            self._pool.join()
+            return
+        stopping = Thread(target=self._stop, daemon=True)  # a lock of the pool may be lost where a signal came
+        stopping.start()
+        stopping.join(GRACE)
+        if stopping.is_alive():
+            log.warning("the worker did not stop within %g s and is killed", GRACE)
+            for child in multiprocessing.active_children():
+                child.kill()
+
+    def _stop(self) -> None:
+        self._pool.stop()  # type: ignore[no-untyped-call]
         self._pool.join()
 
     def prepare(self) -> Future[Mapping[str, str]]:
@@ -138,7 +154,8 @@ class WorkerRunner:
                 self._pool.join()
                 self._pool = self._new_pool()
             try:
-                scheduled: Future[Any] = self._pool.schedule(function, args=arguments, timeout=timeout)
+                with deferred():  # it takes locks that stopping needs
+                    scheduled: Future[Any] = self._pool.schedule(function, args=arguments, timeout=timeout)
                 return scheduled
             except RuntimeError:  # it gave up since we looked
                 continue

@@ -7,6 +7,7 @@ import signal
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 from omegaconf import OmegaConf
 
@@ -120,6 +121,25 @@ def test_a_worker_that_dies_between_two_trials_gets_a_successor(problem) -> None
         again = runner.evaluate(candidate()).result(timeout=120)
     assert isinstance(again, Measurement)
     assert again.samples["accuracy"][0] != pid
+
+
+def measured_until_a_lock_is_lost(problem) -> int:
+    """Lose a lock of the pool, as a signal between taking it and giving it back does; return the worker's pid."""
+    pid = 0
+    try:
+        with Worker(timeout=60).start(problem) as runner:
+            pid = int(runner.evaluate(candidate()).result(timeout=120).samples["accuracy"][0])
+            runner._pool._context.task_queue.mutex.acquire()
+            raise KeyboardInterrupt
+    except KeyboardInterrupt:
+        return pid
+
+
+def test_a_pool_that_lost_a_lock_is_killed(problem, monkeypatch) -> None:
+    monkeypatch.setattr("search.executors.worker.GRACE", 1.0)
+    pid = measured_until_a_lock_is_lost(problem)
+    psutil.wait_procs([psutil.Process(pid)] if psutil.pid_exists(pid) else [], timeout=20)
+    assert not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
 
 
 @pytest.mark.slow

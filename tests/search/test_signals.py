@@ -1,0 +1,49 @@
+"""Signals end a study wherever they come, and leave no lock behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+import pytest
+
+from search.errors import Interrupted
+from search.signals import deferred, sigterm_interrupts
+
+KINDS = {signal.SIGINT: KeyboardInterrupt, signal.SIGTERM: Interrupted}
+
+
+def ask_for(number: signal.Signals, reached: list[str]) -> None:
+    """Get a signal where it is deferred twice."""
+    with sigterm_interrupts():
+        with deferred():
+            with deferred():
+                os.kill(os.getpid(), number)
+                reached.append("inner")
+            reached.append("outer")
+        reached.append("never")
+
+
+def ask_at_once(number: signal.Signals) -> None:
+    """Get a signal where nothing is deferred any more."""
+    with sigterm_interrupts():
+        with deferred():
+            pass
+        os.kill(os.getpid(), number)
+        signal.pause()
+
+
+@pytest.mark.parametrize("number", KINDS)
+def test_a_signal_that_is_deferred_comes_afterwards(number: signal.Signals) -> None:
+    reached: list[str] = []
+    before = signal.getsignal(number)
+    with pytest.raises(KINDS[number]):
+        ask_for(number, reached)
+    assert reached == ["inner", "outer"]
+    assert signal.getsignal(number) is before
+
+
+@pytest.mark.parametrize("number", KINDS)
+def test_a_signal_that_is_not_deferred_comes_at_once(number: signal.Signals) -> None:
+    with pytest.raises(KINDS[number]):
+        ask_at_once(number)
