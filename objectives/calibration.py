@@ -43,7 +43,7 @@ class Moment:
 
     @staticmethod
     def unread(channels: int) -> Moment:
-        """Channels alike and independent: for a linear that no calibration row has reached."""
+        """Return the moment of a linear that no calibration row has reached: its channels are alike and independent."""
         return Moment(torch.zeros(channels), torch.eye(channels), 0.0)
 
     def select(self, channels: Tensor) -> Moment:
@@ -87,7 +87,7 @@ class Statistics:
 
     @property
     def unread(self) -> list[str]:
-        """Linears that no calibration row has reached, as far as moments or gradients were asked for."""
+        """Return the linears that no calibration row has reached, as far as moments or gradients were asked for."""
         moments: Moments = vars(self).get("moments", {})
         gradients: Mapping[tuple[str, str], Tensor] = vars(self).get("gradients", {})
         without = [key for key, moment in moments.items() if not moment.share]
@@ -152,7 +152,7 @@ class MomentSum:
         self.outer.addmm_(rows.t(), rows)
 
     def moment(self, tokens: int) -> Moment:
-        """The averages over everything taken, on the CPU, where models are compressed; ``tokens``: of the text."""
+        """Return the averages over everything taken, on the CPU, where models are compressed; ``tokens``: of the text."""
         return Moment((self.sum / self.count).cpu(), (self.outer / self.count).cpu(), self.count / tokens)
 
 

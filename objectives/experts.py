@@ -1,4 +1,4 @@
-"""Experts apart: transformers keeps all experts of a block in one tensor; here each has linears of its own.
+"""This module takes experts apart: transformers keeps those of a block in one tensor; here each has linears.
 
 Only then can their channels go and their weights be packed. The arithmetic is that of the classes' own loop over the
 experts that tokens were sent to, bit by bit but for two classes that sum in 32 bits; which tokens go where stays the
