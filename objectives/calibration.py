@@ -152,7 +152,7 @@ class MomentSum:
         self.outer.addmm_(rows.t(), rows)
 
     def moment(self, tokens: int) -> Moment:
-        """Return the averages over everything taken, on the CPU, where models are compressed; ``tokens``: of the text."""
+        """Return the averages over all that was taken, on the CPU; ``tokens``: how many the text has."""
         return Moment((self.sum / self.count).cpu(), (self.outer / self.count).cpu(), self.count / tokens)
 
 
