@@ -22,6 +22,7 @@ from objectives.ahead import Ahead
 from objectives.measuring.estimate import estimate
 from objectives.measuring.interleaved import falls_behind, next_look
 from objectives.metrics import is_behind
+from objectives.provenance import Source
 from objectives.types import Candidate, Failure, Gate, Measurement, Outcome, Reason, Score
 from objectives.verdict import contest, estimated, gains, judge
 from search.pareto import Floats, hypervolume, non_dominated
@@ -177,6 +178,10 @@ class Replay:
     def prepare(self) -> Future[Mapping[str, str]]:
         self.spent += self.grid.recorded["load_seconds"]
         return _done({"device": "replay"})
+
+    def sources(self) -> Future[list[Source]]:
+        """Return none: a recorded grid reads no files."""
+        return _done([])
 
     def evaluate(self, candidate: Candidate, gate: Gate | None = None) -> Future[Outcome]:
         now = time.perf_counter()
