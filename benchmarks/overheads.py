@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from objectives.types import Candidate, Gate, Measurement, Outcome
+from objectives.types import Candidate, Decision, Facts, Gate, Measurement, Outcome, Verdict
 from search.config import StudyConfig
 from search.frontier.grid import Grid
 from search.frontier.outlook import Forecaster, Hint, Known
@@ -88,6 +88,9 @@ class Instant:
     def prepare(self) -> Future[Mapping[str, str]]:
         return _done({"device": "none"})
 
+    def sources(self) -> Future[list[Any]]:
+        return _done([])
+
     def evaluate(self, candidate: Candidate, gate: Gate | None = None) -> Future[Outcome]:
         self.left.append(time.perf_counter() - self._since)
         ratio, bits = candidate.pruning.ratio, float(candidate.quantization.bits)
@@ -96,7 +99,7 @@ class Instant:
             "accuracy": 0.9 - ratio**2 / 10, "accuracy_stderr": 0.01, "speedup": speed, "throughput": speed,
             "peak_memory": (1 - ratio) * bits + 0.1 * candidate.workload.batch_size, "examples": 100.0,
         }  # fmt: skip
-        outcome = Measurement(metrics, {"accuracy": (0.9,)}, (), {"verdict": "reached", "verdict_by": "exact"}, ("a",))
+        outcome = Measurement(metrics, {"accuracy": (0.9,)}, (), Facts(verdict=Verdict(Decision.REACHED)), ("a",))
         self._since = time.perf_counter()
         return _done(outcome)
 

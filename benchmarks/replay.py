@@ -11,7 +11,7 @@ import random
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from types import SimpleNamespace
 from typing import Any
@@ -23,7 +23,18 @@ from objectives.measuring.estimate import estimate
 from objectives.measuring.interleaved import falls_behind, next_look
 from objectives.metrics import is_behind
 from objectives.provenance import Source
-from objectives.types import Candidate, Failure, Gate, Measurement, Outcome, Reason, Score
+from objectives.types import (
+    Candidate,
+    Decision,
+    Facts,
+    Failure,
+    Gate,
+    Measurement,
+    Outcome,
+    Reason,
+    Score,
+    Verdict,
+)
 from objectives.verdict import contest, estimated, gains, judge
 from search.pareto import Floats, hypervolume, non_dominated
 from search.space import Axis
@@ -220,36 +231,36 @@ class Replay:
         self._calibrate(key)
         spent = {"compress_seconds": 0.0 if key in self._made else own["compress_seconds"], "score_seconds": 0.0}
         self._made.add(key)
-        metrics, facts, examples, ids = {"weight_bytes": cell["metrics"]["weight_bytes"]}, {}, {}, ()
+        metrics, facts, examples, ids = {"weight_bytes": cell["metrics"]["weight_bytes"]}, Facts(), {}, ()
         ran, seconds = timing_of(cell, gate)
         timed = gate is None or gate.timed_first
         if timed and gate is not None and any(is_behind(ran, other) for other in gate.ahead):
-            facts = {"verdict": "unscored"}
+            facts = Facts(verdict=Verdict(Decision.UNSCORED))
         else:
             score, spent["score_seconds"] = self._scored(key, gate)
-            facts = self._verdict(key, score, gate)
+            facts = Facts(verdict=self._verdict(key, score, gate))
             score = estimated(score, self.grid.baseline)
             examples, ids = {"accuracy": score.examples}, score.ids
             metrics |= {"accuracy": score.accuracy, "accuracy_stderr": score.stderr}
             metrics |= {"examples": float(len(score.examples))}
-            timed = timed or gate is None or facts["verdict"] != "missed" or not gate.skip
+            timed = timed or gate is None or not facts.is_missed or not gate.skip
         if timed:
             metrics = {**ran, **metrics, "timing_seconds": seconds}
             spent["run_seconds"] = seconds
             self.timed += 1
         if not timed:
-            facts["skipped"] = "timing"
+            facts = replace(facts, timing_skipped=True)
         self.spent += sum(spent.values())
         if timed and "accuracy" in metrics:
             self.trail.append((self.spent, (*key, candidate.workload.batch_size)))
         return Measurement(metrics | spent, examples, (), facts, ids)
 
-    def _verdict(self, key: Key, score: Score, gate: Gate | None) -> dict[str, str]:
+    def _verdict(self, key: Key, score: Score, gate: Gate | None) -> Verdict | None:
         if gate is None:
-            return {}
+            return None
         judged = judge(score, self.grid.baseline, self.grid.floor, gate.error)
         self.wrong += (judged.decision == "reached") != (self.grid.score(key).accuracy >= self.grid.floor)
-        return {"verdict": judged.decision, "verdict_by": judged.method}
+        return judged.verdict
 
     def _scored(self, key: Key, gate: Gate | None) -> tuple[Score, float]:
         whole, base = self.grid.score(key), self.grid.baseline

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from objectives.measuring.bench import Ran
 from objectives.measuring.footprint import Footprint
 from objectives.metrics import at_pace, is_behind
-from objectives.types import Gate
+from objectives.types import Gate, Measurement
 
 _FORETOLD = 0.01
 """Of a peak, by how much a prediction may be too high."""
@@ -33,9 +32,9 @@ class Ahead:
         ]
         return max((speedup for speedup, others in rest if is_behind(known, others)), default=None)
 
-    def of(self, ran: Ran) -> bool:
+    def of(self, ran: Measurement) -> bool:
         """Whether another is at least as good in everything as what ``ran``."""
         if self.gate is None:
             return False
-        found = {**self.weights, **at_pace(ran.metrics, ran.facts, self.gate.pace)}
+        found = {**self.weights, **at_pace(ran.metrics, ran.facts.timing, self.gate.pace)}
         return any(is_behind(found, other) for other in self.gate.ahead)

@@ -43,6 +43,7 @@ from objectives.packing.linear import PackedLinear
 from objectives.pruning import surgery
 from objectives.rebuilt import differences, set_attributes_
 from objectives.stock import CONFIG, MANIFEST, OWN_CONFIG, OWN_WEIGHTS, PLAIN_WEIGHTS, close_
+from objectives.stored_facts import notes_of, stored_notes
 from objectives.types import Head
 
 FORMAT = 7
@@ -99,7 +100,7 @@ def _description(model: LoadedModel) -> dict[str, Any]:
         "layers": {path: list(kept) for path, kept in model.layers.items()},
         "widths": _nested(model.widths),
         "linears": {name: _describe(module, model) for name, module in _packed(model.module)},
-        "notes": model.notes,
+        "notes": stored_notes(model.notes),
     }
 
 
@@ -159,7 +160,7 @@ def _dress_(model: LoadedModel, folder: Path, manifest: Mapping[str, Any]) -> No
     if model.module.can_generate() and (folder / "generation_config.json").is_file():
         model.module.generation_config = transformers.GenerationConfig.from_pretrained(folder, local_files_only=True)
     model.tokenizer = tokenizer_of(folder)
-    model.notes.extend(manifest["notes"])
+    model.notes.extend(notes_of(manifest["notes"]))
     if manifest["format"] == FORMAT:
         if manifest["attention"] not in ATTENTION:  # other names fetch kernels and their code from the hub
             raise ModelError(f"{MANIFEST}: attention must be {' or '.join(ATTENTION)}, got {manifest['attention']!r}")

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -19,7 +19,7 @@ import torch
 
 from objectives.ahead import Ahead
 from objectives.errors import DoesNotFit, ModelError, NotFinite, TaskError, Unsupported, said
-from objectives.measuring.bench import Ran, Reference
+from objectives.measuring.bench import Reference
 from objectives.measuring.fingerprint import fingerprint
 from objectives.measuring.footprint import Footprint
 from objectives.measuring.weighing import block_weights
@@ -29,19 +29,25 @@ from objectives.provenance import Source, own_classes
 from objectives.recipes import Recipe, Recipes, recipe_of
 from objectives.running import Running
 from objectives.scoring import Scored, Scorer
+from objectives.stored_facts import measurement_of, notes_of, stored_measurement, stored_notes
 from objectives.tasks.paired import paired_difference
 from objectives.types import (
     Candidate,
     CheckReport,
+    Decision,
+    Facts,
     Failure,
     Gate,
     Measurement,
+    Note,
+    NoteCode,
     Outcome,
     Pruner,
     Quantizer,
     Reason,
     Runner,
     Score,
+    Verdict,
 )
 from objectives.verdict import judge
 
@@ -54,7 +60,7 @@ class Weighed:
     """What a model is, apart from its speed and accuracy."""
 
     metrics: Mapping[str, float]
-    notes: tuple[str, ...]
+    notes: tuple[Note, ...]
     simulated: bool
 
 
@@ -64,12 +70,18 @@ class Accuracy:
 
     scored: Scored | None
     metrics: Mapping[str, float] = field(default_factory=dict)
-    facts: Mapping[str, str] = field(default_factory=dict)
-    notes: tuple[str, ...] = ()
+    facts: Facts = field(default_factory=Facts)
+    notes: tuple[Note, ...] = ()
 
 
 _UNSCORED = Accuracy(
-    None, facts={"verdict": "unscored"}, notes=("not scored: another is at least as good in every objective",)
+    None,
+    facts=Facts(verdict=Verdict(Decision.UNSCORED)),
+    notes=(Note(NoteCode.NOT_SCORED, "not scored: another is at least as good in every objective"),),
+)
+_SIMULATED = Measurement({}, notes=(Note(NoteCode.SIMULATED, "simulated"),))
+_NOT_TIMED = Measurement(
+    {}, notes=(Note(NoteCode.NOT_TIMED, "not timed: its accuracy misses the floor"),), facts=Facts(timing_skipped=True)
 )
 
 
@@ -161,7 +173,7 @@ class Evaluator:
 
         Raises MemoryError where one cannot fit by itself, Unsupported where one cannot be built.
         """
-        return [Measurement(ran.metrics, ran.samples, ran.notes, ran.facts) for ran in self.running.confirm(candidates)]
+        return self.running.confirm(candidates)
 
     def prepare(self) -> Mapping[str, str]:
         """Load the model; returns hardware, versions and the hash of the weights. Raises ModelError, TaskError.
@@ -214,15 +226,15 @@ class Evaluator:
             scored = self._scorer.score(candidate, gate)
             accuracy = self._accuracy(scored, gate)
             if weighed.simulated:  # rounded but not stored so: its speed and bytes would be those of 16 bits
-                ran = Ran({}, notes=("simulated",))
-            elif ran is None and gate is not None and gate.skip and accuracy.facts.get("verdict") == "missed":
-                ran = Ran({}, notes=("not timed: its accuracy misses the floor",), facts={"skipped": "timing"})
+                ran = _SIMULATED
+            elif ran is None and gate is not None and gate.skip and accuracy.facts.is_missed:
+                ran = _NOT_TIMED
             elif ran is None:
                 ran = self._run(candidate, reference, shapes, ahead)
         return self._measurement(candidate, weighed, ran, accuracy, known)
 
     def _measurement(
-        self, candidate: Candidate, weighed: Weighed, ran: Ran, accuracy: Accuracy, known: Ran | None
+        self, candidate: Candidate, weighed: Weighed, ran: Measurement, accuracy: Accuracy, known: Measurement | None
     ) -> Outcome:
         metrics = {**weighed.metrics, **accuracy.metrics, **ran.metrics}
         metrics |= self._stages(candidate, accuracy.scored, known)
@@ -231,7 +243,8 @@ class Evaluator:
             return Failure(Reason.NOT_FINITE, f"{', '.join(wrong)} not finite")
         score = None if accuracy.scored is None else accuracy.scored.score
         samples = dict(ran.samples) if score is None else {**ran.samples, "accuracy": score.examples}
-        facts = {**ran.facts, **accuracy.facts}
+        told = accuracy.facts
+        facts = replace(ran.facts, verdict=told.verdict, link=told.link)
         notes = (*ran.notes, *weighed.notes, *accuracy.notes)
         return Measurement(metrics, samples, notes, facts, () if score is None else score.ids)
 
@@ -248,15 +261,15 @@ class Evaluator:
             if difference is not None:
                 found["accuracy_difference"] = difference.value
                 found["accuracy_difference.low"], found["accuracy_difference.high"] = difference.low, difference.high
-        facts: dict[str, str] = {} if score.link == "mean" else {"link": score.link}
+        facts = Facts(link=score.link)
         if gate is None or not math.isfinite(score.accuracy):
             return Accuracy(scored, found, facts)
-        judged = judge(scored.score, baseline, gate.floor(baseline.accuracy), gate.error)
+        judged = judge(scored.score, baseline, gate.floor, gate.error)
         if math.isfinite(judged.low):
             found["accuracy_interval.low"], found["accuracy_interval.high"] = judged.low, judged.high
-        return Accuracy(scored, found, {**facts, "verdict": judged.decision, "verdict_by": judged.method})
+        return Accuracy(scored, found, replace(facts, verdict=judged.verdict))
 
-    def _stages(self, candidate: Candidate, scored: Scored | None, known: Ran | None) -> dict[str, float]:
+    def _stages(self, candidate: Candidate, scored: Scored | None, known: Measurement | None) -> dict[str, float]:
         """Seconds that each stage took now, and that earlier work spared."""
         spared = 0.0 if known is None else known.metrics["timing_seconds"]
         return {
@@ -276,7 +289,7 @@ class Evaluator:
 
     def _kept_weights(self, candidate: Candidate) -> Weighed | None:
         found = self._get("weigh", self.recipes.name(candidate, "weigh"))
-        return None if found is None else Weighed(**{**found, "notes": tuple(found["notes"])})
+        return None if found is None else Weighed(**{**found, "notes": notes_of(found["notes"])})
 
     def _new_weights(self, candidate: Candidate) -> Weighed:
         runner = self.recipes.runner(candidate)
@@ -287,31 +300,31 @@ class Evaluator:
             }
         if not math.isnan(runner.predicted_loss):
             metrics["predicted_loss"] = runner.predicted_loss
-        found = Weighed(metrics, tuple(runner.notes), runner.simulated)
-        self._put("weigh", self.recipes.name(candidate, "weigh"), asdict(found))
+        found = Weighed(metrics, notes_of(runner.notes), runner.simulated)
+        kept = {**asdict(found), "notes": stored_notes(found.notes)}
+        self._put("weigh", self.recipes.name(candidate, "weigh"), kept)
         return found
 
     # ---- timing
 
-    def _known_run(self, candidate: Candidate) -> Ran | None:
+    def _known_run(self, candidate: Candidate) -> Measurement | None:
         """As it was timed earlier, on a machine like this one, while that was calm."""
         found = self._get("time", self._run_name(candidate))
-        if found is None:
-            return None
-        samples = {name: tuple(values) for name, values in found["samples"].items()}
-        return Ran(found["metrics"], samples, tuple(found["notes"]), found["facts"])
+        return None if found is None else measurement_of(found)
 
-    def _run(self, candidate: Candidate, reference: Reference | None, shapes: Footprint | None, ahead: Ahead) -> Ran:
+    def _run(
+        self, candidate: Candidate, reference: Reference | None, shapes: Footprint | None, ahead: Ahead
+    ) -> Measurement:
         """Beside the baseline, in full or until the candidate is behind another for sure."""
         began = time.perf_counter()
         given = (candidate, reference, shapes, ahead.weights)
         ran = self.running.run(*given, ahead.least(shapes))
-        if ran.facts["stopped"] == "behind" and not ahead.of(ran):  # it took less memory than was predicted
+        if ran.facts.is_cut_short and not ahead.of(ran):  # it took less memory than was predicted
             ran = self.running.run(*given)
         self._run_seconds = time.perf_counter() - began
-        whole = not ran.metrics.get("contended") and ran.facts["stopped"] != "behind"
+        whole = not ran.metrics.get("contended") and not ran.facts.is_cut_short
         if whole and all(map(math.isfinite, ran.metrics.values())):
-            self._put("time", self._run_name(candidate), asdict(ran))
+            self._put("time", self._run_name(candidate), stored_measurement(ran))
         return ran
 
     def _run_name(self, candidate: Candidate) -> str | None:

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
+from objectives.types import TimingFacts
+
 
 @dataclass(frozen=True)
 class Metric:
@@ -137,17 +139,12 @@ CONDITIONS: Mapping[str, Metric] = _metrics(
 """What went on while a trial was measured: shown and kept, no objective."""
 
 
-def is_beside_baseline(facts: Mapping[str, str]) -> bool:
-    """Whether something was timed in turns with the baseline, or is it."""
-    return facts.get("reference") in ("itself", "baseline")
-
-
-def at_pace(metrics: Mapping[str, float], facts: Mapping[str, str], pace: float | None) -> dict[str, float]:
-    """Times and rates as they would be if the baseline, beside which they were taken, took ``pace`` seconds.
+def at_pace(metrics: Mapping[str, float], timing: TimingFacts | None, pace: float | None) -> dict[str, float]:
+    """Return times and rates as they would be if the baseline, beside which they were taken, took ``pace`` seconds.
 
     What ran beside anything else says nothing about the baseline: it stays as it is, and so without ``pace``.
     """
-    if not pace or not is_beside_baseline(facts) or "reference_latency" not in metrics:
+    if not pace or timing is None or not timing.is_beside_baseline or "reference_latency" not in metrics:
         return dict(metrics)
     factor = pace / metrics["reference_latency"]
     return {name: _scaled(name, value, factor) for name, value in metrics.items()}

@@ -29,7 +29,7 @@ from objectives.inspection.config import read_config
 from objectives.inspection.folders import ASSET, cached_folder, hub_answers, is_offline, local_folder, require_hub
 from objectives.inspection.weights import read_headers
 from objectives.settings import FORBID, Name
-from objectives.types import Device, Head, Lap, Memory, Workload
+from objectives.types import Device, Head, Lap, Memory, Note, Workload
 
 if TYPE_CHECKING:
     import torch
@@ -73,7 +73,7 @@ class LoadedModel:
     predicted_loss: float = 0.0
     simulated: bool = False
     pattern: str = ""
-    notes: list[str] = field(default_factory=list)
+    notes: list[Note] = field(default_factory=list)
     row: Family | None = None
     dense_config: Any = None
 

@@ -14,13 +14,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from typing import Literal, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from objectives.types import Decision
+
 Values = NDArray[np.float64]
-Decision = Literal["reached", "missed", "open"]
 
 _STAKES = np.geomspace(0.01, 0.9, 16)
 """Shares of the largest bet that cannot ruin; the capital is spread over all, as nobody knows the best beforehand."""
@@ -55,13 +56,13 @@ class Race:
         self.seen, self.sum = 0, 0.0
         self._for = np.zeros_like(_STAKES)
         self._against = np.zeros_like(_STAKES)
-        self.decision: Decision = "open"
+        self.decision: Decision = Decision.OPEN
         self._settle()
 
     def see(self, examples: Iterable[float]) -> Decision:
         """Look at further examples, in their order; those after the decision change nothing."""
         for example in examples:
-            if self.decision != "open":
+            if self.decision != Decision.OPEN:
                 break
             if not self.low - _ROUNDING <= example <= self.high + _ROUNDING:
                 raise ValueError(f"an example is {example}, outside [{self.low}, {self.high}]")
@@ -75,7 +76,7 @@ class Race:
     @property
     def certain(self) -> bool:
         """Whether no rest can change the answer."""
-        return self._bound() != "open"
+        return self._bound() != Decision.OPEN
 
     def _rest(self) -> float:
         """What the examples not yet seen must average for the mean to be the threshold."""
@@ -85,17 +86,17 @@ class Race:
         left, needed = self.total - self.seen, self.total * self.threshold - self.sum
         slack = _ROUNDING * self.total
         if left * self.low >= needed - slack:
-            return "reached"
-        return "missed" if left * self.high < needed - slack else "open"
+            return Decision.REACHED
+        return Decision.MISSED if left * self.high < needed - slack else Decision.OPEN
 
     def _settle(self) -> None:
         self.decision = self._bound()
-        if self.decision == "open":
+        if self.decision == Decision.OPEN:
             wanted = math.log(len(_STAKES) / self.error)
             if np.logaddexp.reduce(self._for) >= wanted:
-                self.decision = "reached"
+                self.decision = Decision.REACHED
             elif np.logaddexp.reduce(self._against) >= wanted:
-                self.decision = "missed"
+                self.decision = Decision.MISSED
 
 
 class AsymptoticRace:
@@ -111,7 +112,7 @@ class AsymptoticRace:
     def __init__(self, threshold: float, total: int, error: float) -> None:
         self.threshold, self.total, self.error = threshold, total, error
         self.seen = 0
-        self.decision: Decision = "open"
+        self.decision: Decision = Decision.OPEN
         self._mean, self._squares = 0.0, 0.0
         wanted = -2 * math.log(2 * min(error, 0.2))
         self._focus = (wanted + math.log(wanted) + 1) / max(1.0, total / 4)  # tightest at a quarter of all
@@ -119,7 +120,7 @@ class AsymptoticRace:
     def see(self, examples: Iterable[float]) -> Decision:
         """Look at further examples, in their order; those after the decision change nothing."""
         for example in examples:
-            if self.decision != "open":
+            if self.decision != Decision.OPEN:
                 break
             if not math.isfinite(example):
                 raise ValueError(f"an example is {example}")
@@ -138,9 +139,9 @@ class AsymptoticRace:
     def _settle(self) -> None:
         away = self._mean - self.threshold
         if self.certain:
-            self.decision = "reached" if away >= -_ROUNDING else "missed"
+            self.decision = Decision.REACHED if away >= -_ROUNDING else Decision.MISSED
         elif self.seen >= self.FEWEST and abs(away) > self._half():
-            self.decision = "reached" if away > 0 else "missed"
+            self.decision = Decision.REACHED if away > 0 else Decision.MISSED
 
     def _half(self) -> float:
         time = self.seen * self._focus
@@ -166,4 +167,4 @@ def interval(examples: Iterable[float], total: int, low: float, high: float, err
     mean = sum(seen) / len(seen) if seen else (low + high) / 2
     if len(seen) == total:
         return mean, mean
-    return lowest("reached", mean, low), lowest("missed", mean, high)
+    return lowest(Decision.REACHED, mean, low), lowest(Decision.MISSED, mean, high)

@@ -44,7 +44,7 @@ from objectives.shelf import Shelf, Write
 from objectives.stock import MANIFEST
 from objectives.tasks.answers import calibrated, told
 from objectives.tasks.overlap import require_disjoint
-from objectives.types import Candidate, Pruner, Quantizer, Recovery, Runner, Runtime, Workload
+from objectives.types import Candidate, Note, NoteCode, Pruner, Quantizer, Recovery, Runner, Runtime, Workload
 
 log = logging.getLogger(__name__)
 
@@ -155,7 +155,8 @@ class Recipes:
         recovery.recover_(model, statistics)
         quantizer.quantize_(model, statistics, self.problem.device)
         model.notes += [
-            f"{name}: no calibration row that was read tells what it is worth" for name in statistics.unread
+            Note(NoteCode.OTHER, f"{name}: no calibration row that was read tells what it is worth")
+            for name in statistics.unread
         ]
         return model
 

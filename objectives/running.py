@@ -13,7 +13,7 @@ from dataclasses import replace
 from functools import cached_property
 
 from objectives.errors import DoesNotFit, Unsupported
-from objectives.measuring.bench import Bench, Ran, Reference
+from objectives.measuring.bench import Bench, Reference
 from objectives.measuring.fingerprint import digest, fingerprint
 from objectives.measuring.footprint import Footprint
 from objectives.measuring.gains import compared_with_own, dense_gains, gains, own_gains
@@ -22,7 +22,7 @@ from objectives.measuring.roofline import Peaks, peaks
 from objectives.measuring.weighing import block_weights, stored_bytes
 from objectives.quantization.round_to_nearest import RoundToNearest
 from objectives.recipes import Recipe, Recipes, recipe_of
-from objectives.types import Candidate, Runner, Runtime, Workload
+from objectives.types import Candidate, Measurement, Note, NoteCode, Runner, Runtime, Workload
 
 DENSE_TRIES = 3
 """How often the dense model is timed at one workload while the machine is busy: all gains there hang on it."""
@@ -32,6 +32,12 @@ REFERENCE = RoundToNearest(bits=32, predicts=False)
 """How a runtime's own dense model is stored."""
 
 
+_BUSY_DENSE = Note(NoteCode.DENSE_CONTENDED, "the dense model at this batch size was timed on a busy machine")
+_BUSY_OWN = Note(
+    NoteCode.DENSE_CONTENDED, "the runtime's own dense model at this batch size was timed on a busy machine"
+)
+
+
 class Running:
     """Of one problem's recipes."""
 
@@ -39,7 +45,7 @@ class Running:
         self._recipes, self._problem = recipes, recipes.problem
         self._dense: dict[Workload, Mapping[str, float]] = {}
         self._dense_tries: dict[Workload, int] = {}
-        self._own: dict[tuple[Runtime, Workload], Ran] = {}
+        self._own: dict[tuple[Runtime, Workload], Measurement] = {}
         self._own_tries: dict[tuple[Runtime, Workload], int] = {}
 
     @cached_property
@@ -51,12 +57,12 @@ class Running:
         problem, baseline = self._problem, self._recipes.baseline
         return Bench(problem.device, problem.timing, baseline, problem.baseline.workload, self._peaks)
 
-    def confirm(self, candidates: Sequence[Candidate]) -> list[Ran]:
+    def confirm(self, candidates: Sequence[Candidate]) -> list[Measurement]:
         """Time ``candidates`` in as many shared rounds with the baseline as memory allows; speed only.
 
         Raises MemoryError where one cannot fit by itself.
         """
-        found: dict[int, Ran] = {}
+        found: dict[int, Measurement] = {}
         waiting = list(enumerate(candidates))
         while waiting:
             group, reference = self._together([candidate for _, candidate in waiting])
@@ -96,13 +102,13 @@ class Running:
         shapes: Footprint | None,
         weights: Mapping[str, float],
         least: float | None = None,
-    ) -> Ran:
+    ) -> Measurement:
         """Time and weigh the running model; ``weights``: its byte metrics; ``least``: see :meth:`Bench.run`."""
         model, is_dense = self._recipes.runner(candidate), self._recipes.is_dense(candidate)
         asked = None if is_dense else least  # the dense model is what others are compared with
         ran = self._ran(candidate.workload, model, reference, shapes, weights, asked)
         metrics, workload = dict(ran.metrics), candidate.workload
-        facts, notes = dict(ran.facts), list(ran.notes)
+        facts, notes = ran.facts, list(ran.notes)
         metrics["latency_ratio"] = workload.items / self._problem.baseline.workload.items / metrics["speedup"]
         if is_dense:
             self._note_dense(workload, metrics, reference)
@@ -115,16 +121,17 @@ class Running:
         if dense is not None:
             metrics |= dense_gains(metrics) if is_dense else gains(metrics, dense)
             if dense["contended"] and not is_dense:
-                notes.append("the dense model at this batch size was timed on a busy machine")
+                notes.append(_BUSY_DENSE)
             own = self._own_reference(candidate, reference)
             if own is not None:
                 metrics |= own_gains(metrics, own.metrics)
                 if candidate.runtime.is_torch:  # what recording or compiling gains is not compression's
                     metrics |= compared_with_own(metrics, own.metrics)
                 if own.metrics["contended"]:
-                    notes.append("the runtime's own dense model at this batch size was timed on a busy machine")
+                    notes.append(_BUSY_OWN)
             if not is_dense:
-                facts |= judged(metrics, model, max(workload.tokens_read, workload.batch_size))
+                gained = judged(metrics, model, max(workload.tokens_read, workload.batch_size))
+                facts = replace(facts, gains=gained)
         return replace(ran, metrics=metrics, facts=facts, notes=tuple(notes))
 
     def _ran(
@@ -135,7 +142,7 @@ class Running:
         shapes: Footprint | None,
         weights: Mapping[str, float],
         least: float | None = None,
-    ) -> Ran:
+    ) -> Measurement:
         ran = self._bench.run(workload, model, reference, shapes, least)
         metrics = {**weights, **ran.metrics}
         metrics["peak_memory"] = metrics["weight_bytes"] + metrics["activation_peak"]
@@ -166,7 +173,7 @@ class Running:
             self._note_dense(workload, ran.metrics, reference)
         return self._dense[workload]
 
-    def _own_reference(self, candidate: Candidate, reference: Reference | None) -> Ran | None:
+    def _own_reference(self, candidate: Candidate, reference: Reference | None) -> Measurement | None:
         """The dense model in the candidate's runtime at its workload, in 32 bits (torch's runtimes: the baseline's),
         timed up to ``DENSE_TRIES`` times until the machine is calm. None for the baseline's own runtime, and where the
         runtime has none.

@@ -93,7 +93,7 @@ class Scorer:
         return scored(task, answer)
 
     def _asked(self, gate: Gate) -> tuple[float, float]:
-        return gate.floor(self.baseline().accuracy), gate.error
+        return gate.floor, gate.error
 
     def _is_enough(self, known: Score, gate: Gate | None) -> bool:
         if not math.isfinite(known.accuracy):

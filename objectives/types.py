@@ -94,6 +94,146 @@ class Reason(StrEnum):
     ERROR = "error"
 
 
+class NoteCode(StrEnum):
+    """What a note is about; programs decide by it, people read the text."""
+
+    CONTENDED = "contended"
+    WAITED = "waited"
+    IMPRECISE = "imprecise"
+    DRIFTED = "drifted"
+    THROTTLED = "throttled"
+    SHARED_GPU = "shared_gpu"
+    DENSE_CONTENDED = "dense_contended"
+    SIMULATED = "simulated"
+    NOT_TIMED = "not_timed"
+    NOT_SCORED = "not_scored"
+    SCORED_ELSEWHERE = "scored_elsewhere"
+    KEPT_IN_16_BITS = "kept_in_16_bits"
+    OTHER = "other"
+
+    @property
+    def is_of_timing(self) -> bool:
+        """Return whether a later timing of the same trial replaces such notes."""
+        return self in (
+            NoteCode.CONTENDED, NoteCode.WAITED, NoteCode.IMPRECISE, NoteCode.DRIFTED, NoteCode.THROTTLED,
+            NoteCode.SHARED_GPU,
+        )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Note:
+    """Something that was not done as asked, or that a reader of the figures should know."""
+
+    code: NoteCode
+    text: str
+
+    def __str__(self) -> str:
+        """Return the text."""
+        return self.text
+
+
+class Stop(StrEnum):
+    """Why a timing ended: narrow enough, known to be dominated, or one of the two budgets was spent."""
+
+    PRECISION = "precision"
+    BEHIND = "behind"
+    ROUNDS = "rounds"
+    SECONDS = "seconds"
+
+
+@dataclass(frozen=True)
+class TimingFacts:
+    """How a candidate was timed: why that stopped, what it took turns with, and by which clock."""
+
+    stopped: Stop
+    reference: Literal["itself", "baseline", "sentinel"]
+    clock: Literal["wall", "cpu"]
+
+    @property
+    def is_beside_baseline(self) -> bool:
+        """Return whether it took turns with the baseline, or is the baseline."""
+        return self.reference != "sentinel"
+
+
+class Decision(StrEnum):
+    """Whether an accuracy reaches the floor; ``open``: too few examples to tell, ``unscored``: nobody asked."""
+
+    REACHED = "reached"
+    MISSED = "missed"
+    OPEN = "open"
+    UNSCORED = "unscored"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a candidate's examples say of the floor, and by which method.
+
+    ``exact``: all were scored; ``betting``, ``asymptotic``: a race over some; ``none``: examples that cannot race.
+    """
+
+    decision: Decision
+    method: Literal["exact", "betting", "asymptotic", "none"] = "exact"
+
+
+class Speed(StrEnum):
+    """Whether a model is faster than the dense one at the same batch size, as far as the interval tells."""
+
+    FASTER = "faster"
+    EQUAL = "equal"
+    SLOWER = "slower"
+
+
+class Size(StrEnum):
+    """Whether a model needs less memory than the dense one at the same batch size."""
+
+    SMALLER = "smaller"
+    EQUAL = "equal"
+    LARGER = "larger"
+
+
+@dataclass(frozen=True)
+class GainFacts:
+    """What compression gained over the dense model at the same batch size.
+
+    The reasons are texts for people: the likeliest cause where nothing was gained, empty where nothing explains it.
+    """
+
+    speed: Speed
+    memory: Size
+    speed_reason: str = ""
+    memory_reason: str = ""
+
+
+Link = Literal["mean", "exp_minus_mean"]
+"""How the mean example becomes the accuracy: as it is, or exp(-mean) of log-losses."""
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What is known of a trial besides numbers; ``timing_skipped``: it was not timed, as it misses the floor."""
+
+    timing: TimingFacts | None = None
+    verdict: Verdict | None = None
+    gains: GainFacts | None = None
+    link: Link = "mean"
+    timing_skipped: bool = False
+
+    @property
+    def is_cut_short(self) -> bool:
+        """Return whether timing ended as soon as the candidate was known to be dominated."""
+        return self.timing is not None and self.timing.stopped is Stop.BEHIND
+
+    @property
+    def is_missed(self) -> bool:
+        """Return whether the accuracy was found to miss the floor."""
+        return self.verdict is not None and self.verdict.decision is Decision.MISSED
+
+    @property
+    def is_unscored(self) -> bool:
+        """Return whether nobody asked for the accuracy, as the candidate is dominated."""
+        return self.verdict is not None and self.verdict.decision is Decision.UNSCORED
+
+
 @dataclass(frozen=True)
 class Measurement:
     """What was measured of one candidate.
@@ -101,13 +241,13 @@ class Measurement:
     ``metrics`` maps names of :data:`objectives.metrics.METRICS` and ``CONDITIONS`` to finite floats in base units; one
     that does not apply (``ttft`` of an encoder) is absent, never zero. ``samples`` keeps raw timings in seconds,
     warm-up excluded, and the per-example scores, whose names are ``ids``; ``notes`` says what was not done as asked (a
-    layer kept in 16 bits). ``facts``: texts by name, such as why sampling ``stopped``.
+    layer kept in 16 bits); ``facts`` are the typed results of its stages.
     """
 
     metrics: Mapping[str, float]
-    samples: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
-    notes: tuple[str, ...] = ()
-    facts: Mapping[str, str] = field(default_factory=dict)
+    samples: Mapping[str, tuple[float, ...]] = field(default_factory=dict, compare=False)
+    notes: tuple[Note, ...] = ()
+    facts: Facts = field(default_factory=Facts)
     ids: tuple[str, ...] = ()
 
 
@@ -145,34 +285,28 @@ class Score:
     extra: Mapping[str, float] = field(default_factory=dict)
     ids: tuple[str, ...] = ()
     strata: tuple[int, ...] = ()
-    link: Literal["mean", "exp_minus_mean"] = "mean"
+    link: Link = "mean"
     total: int | None = None
     chance: float | None = None
 
 
 @dataclass(frozen=True)
 class Gate:
-    """The accuracy floor, as whoever measures needs it: examples are scored until the floor is known to be kept or
-    missed.
+    """The accuracy floor as the evaluator needs it: examples are scored until the floor is known to be kept or missed.
 
-    ``epsilon``: the floor, a share of the baseline's accuracy where ``relative``. ``error``: the chance of a wrong
-    answer that one recipe may have. ``skip``: a candidate that misses the floor is not timed. ``ahead``: what others
-    measured that keep it, by metric: a candidate need not be timed any better than that it is behind one of them in
-    everything. ``timed_first``: it is timed before it is scored, and not scored at all where it is. ``pace``: seconds
-    that the baseline takes where those had their times.
+    ``floor``: the lowest accuracy allowed, in [0, 1]. ``error``: the chance of a wrong answer that one recipe may have.
+    ``skip``: a candidate that misses the floor is not timed. ``ahead``: by metric, what the front's members measured.
+    Timing may stop as soon as the candidate is known to be dominated by one of them. ``timed_first``: the candidate is
+    timed before it is scored, and not scored at all where it is dominated. ``pace``: seconds that the baseline took
+    when the members were timed.
     """
 
-    epsilon: float
-    relative: bool
+    floor: float
     error: float
     skip: bool = False
     ahead: tuple[Mapping[str, float], ...] = ()
     timed_first: bool = False
     pace: float | None = None
-
-    def floor(self, baseline_accuracy: float) -> float:
-        """The lowest accuracy allowed, in [0, 1]."""
-        return self.epsilon * baseline_accuracy if self.relative else self.epsilon
 
 
 Phase = Literal["encode", "prefill", "decode"]
@@ -347,7 +481,7 @@ class Runner(Protocol):
         """Of all weights."""
 
     @property
-    def notes(self) -> Sequence[str]:
+    def notes(self) -> Sequence[Note]:
         """What was not done as asked."""
 
     @property

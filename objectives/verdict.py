@@ -12,26 +12,30 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from objectives.racing import AsymptoticRace, Contest, Decision, Race, interval
-from objectives.types import Score
+from objectives.racing import AsymptoticRace, Contest, Race, interval
+from objectives.types import Decision, Score, Verdict
 
 
 @dataclass(frozen=True)
-class Verdict:
-    """``decision``: ``reached``, ``missed`` or ``open``; ``certain``: no further example can change it.
+class FloorTest:
+    """The result of holding a score against the floor; ``certain``: no further example can change the ``verdict``.
 
     ``accuracy``: the estimate, and the interval [``low``, ``high``] in which it lies with the error that was asked for
-    at either end; NaN where none is known. ``method``: ``exact``, ``betting`` or ``asymptotic``.
+    at either end; NaN where none is known. ``seen`` of ``total`` examples were scored.
     """
 
-    decision: Decision
+    verdict: Verdict
     certain: bool
     accuracy: float
     low: float
     high: float
     seen: int
     total: int
-    method: str
+
+    @property
+    def decision(self) -> Decision:
+        """Return whether the floor is reached."""
+        return self.verdict.decision
 
 
 def contest(baseline: Score, floor: float, error: float) -> Contest | None:
@@ -73,23 +77,23 @@ def estimated(candidate: Score, baseline: Score) -> Score:
     return replace(candidate, accuracy=accuracy, stderr=error)
 
 
-def judge(candidate: Score, baseline: Score, floor: float, error: float) -> Verdict:
+def judge(candidate: Score, baseline: Score, floor: float, error: float) -> FloorTest:
     """Decide again from what is stored, in the order in which it was scored."""
     seen, total = len(candidate.examples), candidate.total or len(candidate.examples)
     if candidate.total is None or seen == total:
-        decision: Decision = "reached" if candidate.accuracy >= floor else "missed"
+        decision = Decision.REACHED if candidate.accuracy >= floor else Decision.MISSED
         exact = candidate.accuracy
-        return Verdict(decision, True, exact, exact, exact, seen, total, "exact")
+        return FloorTest(Verdict(decision), True, exact, exact, exact, seen, total)
     race, found = contest(baseline, floor, error), gains(candidate, baseline)
     estimate = estimated(candidate, baseline).accuracy
     if race is None:
-        return Verdict("open", False, estimate, math.nan, math.nan, seen, total, "none")
+        return FloorTest(Verdict(Decision.OPEN, "none"), False, estimate, math.nan, math.nan, seen, total)
     decision = race.see(found)
-    low, high, method = math.nan, math.nan, "asymptotic"
-    if isinstance(race, Race):
-        low, high = (_accuracy(baseline, end) for end in interval(found, total, race.low, race.high, error))
-        method = "betting"
-    return Verdict(decision, race.certain, estimate, low, high, seen, total, method)
+    if not isinstance(race, Race):
+        verdict = Verdict(decision, "asymptotic")
+        return FloorTest(verdict, race.certain, estimate, math.nan, math.nan, seen, total)
+    low, high = (_accuracy(baseline, end) for end in interval(found, total, race.low, race.high, error))
+    return FloorTest(Verdict(decision, "betting"), race.certain, estimate, low, high, seen, total)
 
 
 def _accuracy(baseline: Score, gain: float) -> float:

@@ -27,6 +27,7 @@ from objectives.models import LoadedModel
 from objectives.runtime.folder import made, read_facts, runtime_of
 from objectives.runtime.runner import EngineRunner
 from objectives.stock import CONFIG, MANIFEST, OWN_CONFIG
+from objectives.stored_facts import notes_of, stored_notes
 from objectives.types import Runner
 
 if TYPE_CHECKING:
@@ -88,7 +89,7 @@ def _write_engine(runner: EngineRunner, source: LoadedModel, part: Path, facts: 
         "format": FORMATS[-1],
         "versions": {name: version(name) for name in ("paretune", "transformers")} | runtime.packages.versions(),
         "head": runner.head,
-        "notes": list(runner.notes),
+        "notes": stored_notes(notes_of(runner.notes)),
         "sha256": {name: sha256(part / name) for name in names},
         **facts,
     }

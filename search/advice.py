@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from search.feasible import decision_of, is_scored, recipe_key
+from search.feasible import is_scored, recipe_key, verdict_of
 from search.floor import AccuracyFloor
 from search.front import ParetoFront, baseline_of
 from search.records import TrialRecord
@@ -27,7 +27,11 @@ def advice(records: Sequence[TrialRecord], front: ParetoFront, floor: AccuracyFl
     gaps = "; ".join(f"{_name(each)}, {below(front.floor - each.metrics['accuracy'])}" for each in nearest)
     failed = f", and {sum(failures.values())} failed" if failures else ""
     miss = f"all of {len(scored)} scored trials miss" if len(scored) > 1 else "the only scored trial misses"
-    kept = "would have been kept" if decision_of(best, front.floor).exact else "may have been kept, by its estimate"
+    kept = (
+        "would have been kept"
+        if verdict_of(best, front.floor).method == "exact"
+        else "may have been kept, by its estimate"
+    )
     return (
         f"What binds: accuracy; {miss} the floor{failed}. Nearest: {gaps}.",
         *_above_the_dense(records, front.floor),

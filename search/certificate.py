@@ -84,15 +84,27 @@ def certify(
     tolerance: float = 0.005,
     hint: Hint | None = None,
 ) -> Certificate | None:
-    """The certificate of ``front``; None where the grid is too large to be enumerated.
+    """Certify ``front`` from its records alone; None where the grid is too large to be enumerated.
 
     The settings are those of :class:`search.samplers.frontier.FrontierSampler`.
     """
     if len(grid) > MOST_CELLS:
         return None
     known = known_of(grid, records, front.objectives, front.floor)
-    forecaster = Forecaster(tolerance, resolution, hint)
-    outlook = forecaster.look(known)
+    outlook = Forecaster(tolerance, resolution, hint).look(known)
+    return certificate_of(records, front, known, outlook, error, resolution)
+
+
+def certificate_of(
+    records: Sequence[TrialRecord],
+    front: ParetoFront,
+    known: Known,
+    outlook: Outlook,
+    error: float,
+    resolution: float,
+) -> Certificate:
+    """Write the certificate that ``outlook`` gives, which was formed from ``known``."""
+    grid = known.grid
     trials = {index: record for record in records if (index := grid.index(record.params)) is not None}
     chances = outlook.feasible * outlook.gain
     left = _open_cells(chances, error)
@@ -109,7 +121,7 @@ def certify(
             for record in records
             if is_scored(record) and record.cached_from is None and is_open(record, front.floor)
         ),
-        hasty=tuple(number for number in front.front if by_number[number].facts.get("stopped") == "behind"),
+        hasty=tuple(number for number in front.front if by_number[number].facts.is_cut_short),
         standings=tuple(writer.standing(index) for index in range(len(grid))),
         seconds=float(outlook.cost[left].sum()),
         only_baseline=bool(front.front) and all(by_number[number].is_baseline for number in front.front),

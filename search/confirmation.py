@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 
 from objectives.measuring.gains import noted, ratio_of, regained
 from objectives.metrics import is_of_time
-from objectives.types import Measurement
+from objectives.types import Measurement, Note
 from search.errors import Unmeasured
 from search.front import ParetoFront, baseline_of, minimised
 from search.gained import judged_anew
@@ -29,26 +29,8 @@ TRIES = 2
 AGAIN_SHARE = 0.25
 """Of the seconds that the trials took, at most so much goes into timing contended ones again."""
 
-_REMARKS = ("contended", "speed known", "drifted")
-"""How notes begin that speak of a timing: those of the trial give way to those of the later one."""
-
 Measure = Callable[[Sequence[TrialRecord]], Sequence[Measurement]]
 """Times the trials given, in shared rounds. Raises Unmeasured."""
-
-
-@dataclass(frozen=True)
-class Retimed:
-    """A later timing of a trial: see :class:`objectives.types.Measurement`."""
-
-    metrics: Mapping[str, float]
-    notes: tuple[str, ...] = ()
-    facts: Mapping[str, str] = field(default_factory=dict)
-    samples: Mapping[str, tuple[float, ...]] = field(default_factory=dict, compare=False, repr=False)
-
-    @classmethod
-    def of(cls, found: Measurement) -> Retimed:
-        """What a measurement says of time."""
-        return cls(found.metrics, found.notes, found.facts, found.samples)
 
 
 @dataclass(frozen=True)
@@ -58,8 +40,8 @@ class Confirmation:
     ``dropped``: by number, why a trial left the front; ``failed``: why timing again ended early, where it did.
     """
 
-    members: Mapping[int, Retimed] = field(default_factory=dict)
-    again: Mapping[int, Retimed] = field(default_factory=dict)
+    members: Mapping[int, Measurement] = field(default_factory=dict)
+    again: Mapping[int, Measurement] = field(default_factory=dict)
     dropped: Mapping[int, str] = field(default_factory=dict)
     failed: str = ""
 
@@ -78,7 +60,7 @@ def time_again(records: Sequence[TrialRecord], measure: Measure, known: Confirma
     ends = time.monotonic() + AGAIN_SHARE * sum(record.seconds for record in records)
     for record in records:
         known_already = record.number in again or record.number in known.members or record.cached_from is not None
-        if not record.metrics.get("contended") or known_already or record.facts.get("stopped") == "behind":
+        if not record.metrics.get("contended") or known_already or record.facts.is_cut_short:
             continue
         if time.monotonic() > ends:
             break
@@ -88,7 +70,7 @@ def time_again(records: Sequence[TrialRecord], measure: Measure, known: Confirma
             failed = str(error)
             break
         if not found.metrics.get("contended"):
-            again[record.number] = Retimed.of(found)
+            again[record.number] = found
     return replace(known, again=again, failed=failed)
 
 
@@ -118,7 +100,7 @@ def confirm_front(
         if not found:
             failed = "the machine was busy while the front was confirmed"
             break
-        members |= dict(zip((record.number for record in own), map(Retimed.of, found), strict=True))
+        members |= dict(zip((record.number for record in own), found, strict=True))
     now = confirmed(records, replace(known, members=members))
     after = cut(now)
     gone = {number: _why(number, now, after) for number in sorted(before - set(after.front))}
@@ -162,7 +144,7 @@ def own_scale(records: Sequence[TrialRecord], confirmation: Confirmation) -> Sca
     )
 
 
-def _retimed(record: TrialRecord, later: Retimed, baseline: TrialRecord) -> TrialRecord:
+def _retimed(record: TrialRecord, later: Measurement, baseline: TrialRecord) -> TrialRecord:
     before, now = record.metrics["speedup"], later.metrics["speedup"]
     timed = {name: value for name, value in later.metrics.items() if name in record.metrics}
     if record.is_baseline:  # 1 by definition, whatever it was beside itself
@@ -174,12 +156,15 @@ def _retimed(record: TrialRecord, later: Retimed, baseline: TrialRecord) -> Tria
     timed |= {name: value for name, value in noted("speedup", speedup).items() if name in record.metrics}
     timed |= regained(record.metrics, speedup)
     merged = {**record.metrics, **timed, **_shares(record.metrics, timed)}
-    facts = {**judged_anew(record.facts, merged), **later.facts} if record.facts else record.facts
+    facts = replace(record.facts, gains=judged_anew(record.facts.gains, merged))
+    if record.facts.timing is not None and later.facts.timing is not None:
+        facts = replace(facts, timing=later.facts.timing)
     return replace(record, metrics=merged, facts=facts, notes=_later_notes(record, later))
 
 
-def _later_notes(record: TrialRecord, later: Retimed) -> tuple[str, ...]:
-    return (*later.notes, *(note for note in record.notes if not note.startswith(_REMARKS)))
+def _later_notes(record: TrialRecord, later: Measurement) -> tuple[Note, ...]:
+    """Return the notes of the later timing, and those of the trial that do not speak of its own."""
+    return (*later.notes, *(note for note in record.notes if not note.code.is_of_timing))
 
 
 def _shares(before: Mapping[str, float], now: Mapping[str, float]) -> dict[str, float]:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from statistics import NormalDist
 from typing import Any, Literal
 
-from objectives.types import Score
+from objectives.types import Decision, Note, NoteCode, Score, Verdict
 from objectives.verdict import judge
 from search.records import TrialRecord
 
@@ -17,39 +17,31 @@ Cell = frozenset[tuple[str, object]]
 LIKELY = 0.95
 
 
-@dataclass(frozen=True)
-class Decision:
-    """``decision``: ``reached``, ``missed`` or ``open``; ``exact``: all examples were scored."""
-
-    decision: str
-    exact: bool
-
-
 def is_scored(record: TrialRecord) -> bool:
-    """Whether it was measured, accuracy included: what is behind another in every objective may go without."""
+    """Return whether it was measured, accuracy included; dominated trials may have no accuracy."""
     return record.state == "complete" and "accuracy" in record.metrics
 
 
-def decision_of(record: TrialRecord, floor: float) -> Decision:
-    """Of a scored record. Of another floor than it was judged by, only a score of all examples decides."""
-    verdict = record.facts.get("verdict")
-    by = record.facts.get("verdict_by", "exact")
-    if verdict is not None and by != "exact" and record.metrics.get("floor") == floor:
-        return Decision(verdict, False)
-    if verdict is not None and by != "exact":
-        return Decision("open", False)
-    return Decision("reached" if record.metrics["accuracy"] >= floor else "missed", True)
+def verdict_of(record: TrialRecord, floor: float) -> Verdict:
+    """Return whether a scored trial reaches ``floor``.
+
+    For a floor other than the one that it was raced against, only a full score decides; otherwise the answer is open.
+    """
+    verdict = record.facts.verdict
+    if verdict is None or verdict.method == "exact":
+        return Verdict(Decision.REACHED if record.metrics["accuracy"] >= floor else Decision.MISSED)
+    return verdict if record.metrics.get("floor") == floor else replace(verdict, decision=Decision.OPEN)
 
 
 def is_feasible(record: TrialRecord, floor: float) -> bool:
     """Whether it keeps the floor; one that is not decided, by the estimate."""
-    found = decision_of(record, floor).decision
-    return found == "reached" or (found == "open" and record.metrics["accuracy"] >= floor)
+    found = verdict_of(record, floor).decision
+    return found is Decision.REACHED or (found is Decision.OPEN and record.metrics["accuracy"] >= floor)
 
 
 def is_open(record: TrialRecord, floor: float) -> bool:
     """Whether the examples that were scored do not decide."""
-    return decision_of(record, floor).decision == "open"
+    return verdict_of(record, floor).decision is Decision.OPEN
 
 
 def certainty_of(record: TrialRecord, floor: float) -> Certainty:
@@ -58,7 +50,7 @@ def certainty_of(record: TrialRecord, floor: float) -> Certainty:
     ``certain``: by all examples, or by a race at the error that the study allows; ``likely``: not decided, but so by
     the estimate and its standard error, as if it had been looked at once; ``undecided``: neither.
     """
-    if decision_of(record, floor).decision != "open":
+    if not is_open(record, floor):
         return "certain"
     error = record.metrics["accuracy_stderr"]
     away = record.metrics["accuracy"] - floor
@@ -77,10 +69,9 @@ def judged_again(
     if start is None:
         return with_scores_of_recipe(records)
     stored = samples[start.number]
-    link: Any = start.facts.get("link", "mean")
     baseline = Score(
         start.metrics["accuracy"], start.metrics["accuracy_stderr"], tuple(stored["accuracy"]), {},
-        tuple(stored["ids"]), link=link,
+        tuple(stored["ids"]), link=start.facts.link,
     )  # fmt: skip
     found, scorers = [], _scorers(records)
     for record, shared in zip(records, with_scores_of_recipe(records)):
@@ -129,20 +120,22 @@ def _scored_as(record: TrialRecord, other: TrialRecord) -> TrialRecord:
     metrics = {
         name: value for name, value in other.metrics.items() if name.startswith(("accuracy", "examples", "floor"))
     }
-    facts = {name: text for name, text in other.facts.items() if name.startswith("verdict") or name == "link"}
-    notes = (*(note for note in record.notes if not note.startswith("not scored")), f"scored as trial {other.number}")
-    return replace(record, metrics={**record.metrics, **metrics}, facts={**record.facts, **facts}, notes=notes)
+    facts = replace(record.facts, verdict=other.facts.verdict, link=other.facts.link)
+    kept = (note for note in record.notes if note.code is not NoteCode.NOT_SCORED)
+    notes = (*kept, Note(NoteCode.SCORED_ELSEWHERE, f"scored as trial {other.number}"))
+    return replace(record, metrics={**record.metrics, **metrics}, facts=facts, notes=notes)
 
 
 def _judged(
     record: TrialRecord, samples: Mapping[str, Any], baseline: Score, floor: float, error: float
 ) -> TrialRecord:
-    if record.facts.get("verdict_by", "exact") == "exact" or record.metrics.get("floor") == floor:
+    verdict = record.facts.verdict
+    if verdict is None or verdict.method == "exact" or record.metrics.get("floor") == floor:
         return record
     score = Score(
         record.metrics["accuracy"], record.metrics["accuracy_stderr"], tuple(samples["accuracy"]), {},
         tuple(samples["ids"]), link=baseline.link, total=len(baseline.examples),
     )  # fmt: skip
     found = judge(score, baseline, floor, error)
-    facts = {**record.facts, "verdict": found.decision, "verdict_by": found.method}
+    facts = replace(record.facts, verdict=found.verdict)
     return replace(record, facts=facts, metrics={**record.metrics, "floor": floor})

@@ -9,7 +9,7 @@ from rich.text import Text
 
 from search import sentences
 from search.advice import advice
-from search.certificate import Certificate, certify
+from search.certificate import Certificate
 from search.config import StudyConfig
 from search.confirmation import Confirmation
 from search.display import front_table
@@ -17,14 +17,11 @@ from search.errors import NothingFeasible
 from search.feasible import recipe_key
 from search.formatting import confirmation, rate_of, rows_of
 from search.front import ParetoFront, frame, searched_columns
-from search.frontier.grid import Grid
 from search.headline import headline_of, numbers
-from search.hint import hint_from
 from search.naming import bounded
 from search.plain_text import inert, inert_tree
 from search.records import TrialRecord
 from search.report import StudyInfo, write_report
-from search.samplers.frontier import FrontierSampler
 from search.study import StudyResult
 from search.terminal import console, err
 
@@ -33,7 +30,7 @@ def finish(result: StudyResult) -> int:
     """Report, track and print ``result``; returns the exit code."""
     config, front = result.config, result.front
     info = study_info(
-        config, result.records, front, result.machine, result.stop_reason, result.confirmation, result.losses
+        config, result.records, front, result.machine, result.stop_reason, result.confirmation, result.certificate
     )
     folder = report_folder(config)
     files = write_report(folder, info, result.records, front)
@@ -61,9 +58,9 @@ def study_info(
     machine: Mapping[str, str],
     stop_reason: str,
     confirmation: Confirmation,
-    losses: Sequence[float] | None = None,
+    certificate: Certificate | None,
 ) -> StudyInfo:
-    """What the report says beside the trials; ``losses``: as predicted, by recipe."""
+    """Return what the report says besides the trials."""
     baseline = next((record.number for record in records if record.is_baseline and record.state == "complete"), None)
     task = type(config.task).__name__
     return StudyInfo(
@@ -86,7 +83,7 @@ def study_info(
         dropped=confirmation.dropped,
         unconfirmed=confirmation.failed,
         rate=rate_of(config.model.head),
-        certificate=_certificate(config, records, front, losses),
+        certificate=certificate,
         advice=advice(records, front, config.floor),
         search_cost=_search_cost(config, records),
         gains=headline_of(records, front, config.space.fixed()),
@@ -116,18 +113,6 @@ def _scored_share(records: Sequence[TrialRecord], whole: float) -> float | None:
             recipe = recipe_key(record)
             scored[recipe] = max(scored.get(recipe, 0.0), record.metrics["examples"])
     return sum(scored.values()) / len(scored) / whole if scored else None
-
-
-def _certificate(
-    config: StudyConfig, records: tuple[TrialRecord, ...], front: ParetoFront, losses: Sequence[float] | None
-) -> Certificate | None:
-    """As sure as the study asked for, where its sampler knows how sure that is."""
-    grid, sampler = Grid.of(config.space), config.sampler(0)
-    if isinstance(sampler, FrontierSampler):
-        return certify(
-            grid, records, front, sampler.error, sampler.resolution, sampler.tolerance, hint_from(config, losses)
-        )
-    return certify(grid, records, front)
 
 
 def summary(info: StudyInfo, records: tuple[TrialRecord, ...], front: ParetoFront) -> dict[str, float]:

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from objectives.measuring.gains import Speed
 from objectives.metrics import METRICS
+from objectives.stored_facts import texts_of
+from objectives.types import Speed
 from search.feasible import is_feasible
 from search.gained import not_realised, realised, speed_gain
 from search.pareto import Floats, hypervolume, knee, non_dominated
@@ -250,7 +251,7 @@ def frame(records: Sequence[TrialRecord], front: ParetoFront, fixed: Mapping[str
 def _row(
     record: TrialRecord, front: ParetoFront, values: Mapping[str, Value], baseline: TrialRecord | None
 ) -> dict[str, Value]:
-    start = baseline.metrics if baseline else {}
+    start, told = baseline.metrics if baseline else {}, texts_of(record.facts)
     return {
         "trial": record.number,
         "state": record.state,
@@ -267,13 +268,13 @@ def _row(
         "is_baseline": record.is_baseline,
         "cached_from": record.cached_from,
         "confirmed": record.confirmed,
-        **{name: record.facts.get(name) for name in _FACTS},
-        "realised_gain": realised(record.facts),
-        "no_realised_gain": not_realised(record.facts, record.metrics) or None,
+        **{name: told.get(name) for name in _FACTS},
+        "realised_gain": realised(record.facts.gains),
+        "no_realised_gain": not_realised(record.facts.gains, record.metrics) or None,
         "seconds": record.seconds,
         "started": record.started,
         "message": record.message,
-        "notes": "; ".join(record.notes),
+        "notes": "; ".join(map(str, record.notes)),
     }
 
 

@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from objectives.measuring.estimate import Estimate
-from objectives.measuring.gains import Size, Speed, batching_speedup, ratio_of, size_of
-from search.feasible import Certainty, certainty_of, decision_of
+from objectives.measuring.gains import batching_speedup, ratio_of, size_of
+from objectives.types import Size, Speed, Stop
+from search.feasible import Certainty, certainty_of, verdict_of
 from search.front import BATCH, ParetoFront, baseline_of
 from search.gained import speed_gain
 from search.records import TrialRecord, Value
@@ -30,6 +31,9 @@ class Limit(StrEnum):
     SECONDS = "seconds"
     ROUNDS = "rounds"
     BRIEF = "behind"
+
+
+_LIMITS = {Stop.SECONDS: Limit.SECONDS, Stop.ROUNDS: Limit.ROUNDS, Stop.BEHIND: Limit.BRIEF}
 
 
 @dataclass(frozen=True)
@@ -171,8 +175,9 @@ def _gain(found: Estimate | None, limits: Sequence[Limit] | Mapping[Limit, None]
 def _limits(record: TrialRecord) -> tuple[Limit, ...]:
     """Return what kept the trial's own timing from a narrower interval."""
     busy = (Limit.BUSY,) if record.metrics.get("contended") else ()
-    stopped = record.facts.get("stopped", "precision")
-    return (*busy, Limit(stopped)) if stopped in list(Limit) else busy
+    timing = record.facts.timing
+    limit = None if timing is None else _LIMITS.get(timing.stopped)
+    return busy if limit is None else (*busy, limit)
 
 
 def _latency(metrics: Mapping[str, float], baseline: Mapping[str, float], limits: Sequence[Limit]) -> Gain | None:
@@ -192,7 +197,7 @@ def _accuracy(record: TrialRecord, floor: float) -> Accuracy:
         value=metrics["accuracy"],
         floor=floor,
         certainty=certainty_of(record, floor),
-        exact=decision_of(record, floor).exact,
+        exact=verdict_of(record, floor).method == "exact",
         examples=None if examples is None else int(examples),
         difference=difference,  # type: ignore[arg-type]
     )

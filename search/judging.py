@@ -16,7 +16,8 @@ from optuna.study import Study
 from optuna.trial import Trial, TrialState
 
 from objectives.finite import not_finite, number
-from objectives.types import Failure, Gate, Measurement, Outcome, Reason
+from objectives.stored_facts import notes_of
+from objectives.types import Facts, Failure, Gate, Measurement, Outcome, Reason
 from search.config import StudyConfig
 from search.errors import BaselineFailed, ConfigError, Unmeasured
 from search.feasible import is_feasible, is_scored
@@ -46,13 +47,16 @@ def admitted(outcome: Any, is_baseline: bool = False) -> Outcome:
     if wrong:
         shown = ", ".join(f"{name} is {outcome.metrics[name]!r}" for name in wrong[:3])
         return Failure(Reason.NOT_FINITE, f"{', '.join(wrong)} not finite ({shown})")
+    facts: Any = outcome.facts
+    if not isinstance(facts, Facts):
+        return Failure(Reason.ERROR, f"the outcome's facts are {type(facts).__name__}, no objectives.types.Facts")
     missing = _missing(outcome, is_baseline)
     if missing:
         return Failure(Reason.ERROR, f"the outcome lacks {', '.join(missing)}")
     metrics = {name: found for name, value in outcome.metrics.items() if (found := number(value)) is not None}
     if not 0.0 <= metrics.get("accuracy", 0.0) <= 1.0:
         return Failure(Reason.ERROR, f"an accuracy lies in [0, 1], got {metrics['accuracy']:g}")
-    return replace(outcome, metrics=metrics)
+    return replace(outcome, metrics=metrics, notes=notes_of(outcome.notes))
 
 
 def require_timed(measured: Any) -> Measurement:
@@ -67,7 +71,7 @@ def require_timed(measured: Any) -> Measurement:
 
 def _missing(outcome: Measurement, is_baseline: bool) -> list[str]:
     """Metrics without which nothing can be made of an outcome."""
-    wanted = [] if outcome.facts.get("verdict") == "unscored" else ["accuracy"]
+    wanted = [] if outcome.facts.is_unscored else ["accuracy"]
     if "speedup" in outcome.metrics or is_baseline:  # a simulated trial has neither speed nor bytes
         wanted += ["speedup", "peak_memory", *(["throughput"] if is_baseline else [])]
     return [name for name in wanted if name not in outcome.metrics]
@@ -87,7 +91,7 @@ class Judge:
 
     @property
     def floor(self) -> float:
-        """The accuracy floor, absolute; needs the baseline."""
+        """Return the accuracy floor as an accuracy. Requires a measured baseline."""
         assert self.baseline is not None
         return self._config.floor.absolute(self.baseline.metrics["accuracy"])
 
@@ -96,14 +100,14 @@ class Judge:
 
         ``members``: of the front, at the baseline's ``pace``, where that is known.
         """
-        floor, axes, sampler = self._config.floor, self._config.space.axes, study.sampler
-        if not floor.error or any(name.startswith("accuracy") for name in self._config.objectives):
+        allowed, axes, sampler = self._config.floor.error, self._config.space.axes, study.sampler
+        if not allowed or any(name.startswith("accuracy") for name in self._config.objectives):
             return None
-        error = floor.error / recipe_count(axes)
+        error = allowed / recipe_count(axes)
         if not isinstance(sampler, Informed):
-            return Gate(floor.epsilon, floor.relative, error)
+            return Gate(self.floor, error)
         ahead = tuple(map(self._bar, members))
-        return Gate(floor.epsilon, floor.relative, error, True, ahead, sampler.timed_first(), pace)
+        return Gate(self.floor, error, True, ahead, sampler.timed_first(), pace)
 
     def _bar(self, member: TrialRecord) -> Mapping[str, float]:
         """What a member measured of the objectives, as whoever measures will see it: see :meth:`filled`."""
@@ -123,7 +127,7 @@ class Judge:
             # Free of drift: blocks minutes apart differ by more than candidates do, paired ratios do not. The scale is
             # that of the baseline's first seconds until the study ends: see search.scale.
             metrics["throughput"] = reference["throughput"] * metrics["speedup"]
-        if "verdict" in outcome.facts and self.baseline is not None:
+        if outcome.facts.verdict is not None and self.baseline is not None:
             metrics["floor"] = self.floor
         return replace(blank, state="complete", metrics=metrics, notes=outcome.notes, facts=outcome.facts)
 
@@ -161,7 +165,7 @@ class Judge:
         if is_scored(record) and all(name in record.metrics for name in self._config.objectives):
             trial.set_constraint("accuracy", self._violation(record))
             study.tell(trial, self._values(record.metrics))
-        elif record.facts.get("verdict") == "missed":
+        elif record.facts.is_missed:
             trial.set_constraint("accuracy", self._violation(record))
             study.tell(trial, state=TrialState.PRUNED)
         elif record.state == "complete":  # nobody asked for its accuracy
@@ -178,8 +182,7 @@ class Judge:
 
     def _violation(self, record: TrialRecord) -> float:
         """How far below the floor, relative to it: <= 0 is feasible, and a sampler feels the severity."""
-        baseline = self.baseline or record
-        floor = self._config.floor.absolute(baseline.metrics["accuracy"])
+        floor = self.floor
         violation = (floor - record.metrics["accuracy"]) / (floor or 1.0)
         # A race may decide while the estimate is still on the other side.
         return min(violation, 0.0) if is_feasible(record, floor) else max(violation, 1e-6)

@@ -16,8 +16,8 @@ from functools import cache
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
-from objectives.measuring.gains import Speed
 from objectives.metrics import METRICS
+from objectives.types import Speed
 from search.formatting import (
     Column,
     Row,

@@ -131,7 +131,7 @@ def _last(record: TrialRecord) -> str:
         return f"trial {record.number} {cell}: failed, {record.reason}: {record.message}"
     metrics = record.metrics
     known = f" (as trial {record.cached_from})" if record.cached_from is not None else f" in {record.seconds:.0f} s"
-    gains = "below the floor, not timed" if record.facts.get("verdict") == "missed" else "simulated"
+    gains = "below the floor, not timed" if record.facts.is_missed else "simulated"
     if "speedup" in metrics:
         gains = f"speed-up {metrics['speedup']:.2f}x, memory {metrics['memory_ratio']:.2f}x"
     accuracy = f"accuracy {metrics['accuracy']:.3f}" if is_scored(record) else "behind, not scored"

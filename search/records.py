@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from objectives.types import Facts, Note
+
 Value = int | float | str | bool | None
 State = Literal["complete", "failed"]
 
@@ -18,7 +20,7 @@ class TrialRecord:
     ``objectives.metrics.METRICS`` in base units; of a failed trial, what is known anyway. ``reason``, ``message``: why
     it failed, ``severity`` by what share it exceeded a limit (1 where nobody knows). ``cached_from``: number of the
     trial whose measurement answered this repeat of its cell. ``seconds``: wall time of the trial; ``started``: ISO
-    8601, UTC. ``facts``: texts by name, such as why sampling stopped. ``confirmed``: its speed was measured again,
+    8601, UTC. ``facts``: the typed results of its stages. ``confirmed``: its speed was measured again,
     against the rest of the front.
     """
 
@@ -29,11 +31,11 @@ class TrialRecord:
     metrics: Mapping[str, float] = field(default_factory=dict)
     reason: str = ""
     message: str = ""
-    notes: tuple[str, ...] = ()
+    notes: tuple[Note, ...] = ()
     cached_from: int | None = None
     is_baseline: bool = False
     seconds: float = 0.0
     started: str = ""
-    facts: Mapping[str, str] = field(default_factory=dict)
+    facts: Facts = field(default_factory=Facts)
     confirmed: bool = False
     severity: float = 1.0

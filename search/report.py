@@ -181,7 +181,7 @@ def _point(record: TrialRecord, front: ParetoFront) -> dict[str, Any]:
         "params": record.params,
         "metrics": record.metrics,
         "tradeoff": front.tradeoffs.get(record.number),
-        "notes": record.notes,
+        "notes": list(map(str, record.notes)),
     }
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from objectives.metrics import at_pace, is_beside_baseline
+from objectives.metrics import at_pace
 from search.front import baseline_of
 from search.records import TrialRecord
 
@@ -34,7 +34,7 @@ class Scale:
         """
         if "speedup" not in record.metrics:
             return record
-        metrics = at_pace(record.metrics, record.facts, self.pace)
+        metrics = at_pace(record.metrics, record.facts.timing, self.pace)
         return replace(record, metrics={**metrics, "throughput": self.throughput * record.metrics["speedup"]})
 
 
@@ -45,9 +45,13 @@ def scale_of(trials: Sequence[TrialRecord]) -> Scale | None:
     baseline = baseline_of(trials)
     if baseline is None or "reference_latency" not in baseline.metrics:
         return None
-    own = [record for record in trials if is_beside_baseline(record.facts) and record.cached_from is None]
+    own = [record for record in trials if _is_beside_baseline(record) and record.cached_from is None]
     pace = float(np.quantile([record.metrics["reference_latency"] for record in own], CALM))
     return Scale(pace, baseline.metrics["throughput"] * baseline.metrics["latency.p50"] / pace)
+
+
+def _is_beside_baseline(record: TrialRecord) -> bool:
+    return record.facts.timing is not None and record.facts.timing.is_beside_baseline
 
 
 def on_one_scale(records: Sequence[TrialRecord], scale: Scale | None) -> list[TrialRecord]:

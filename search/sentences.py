@@ -6,8 +6,8 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from objectives.measuring.gains import Speed
 from objectives.metrics import METRICS
+from objectives.types import Speed
 from search.advice import below
 from search.formatting import Row, failures, heading, in_words, label, ratio, score, show
 from search.front import ParetoFront

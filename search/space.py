@@ -242,8 +242,8 @@ def build_space(
         for value in axis.values:
             try:
                 space.candidate({axis.path: value})
-            except ConfigError as error:
-                where = "" if error.message.startswith("runtimes.") else "space."
+            except ConfigError as error:  # one that an axis chooses by name is configured elsewhere
+                where = "" if axis.path == CHOSEN and value != space._own_runtime else "space."
                 raise ConfigError(f"{where}{error.message}") from error
     return space
 

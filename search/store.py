@@ -29,11 +29,18 @@ from objectives.errors import said
 from objectives.measuring.fingerprint import HARDWARE, unlike
 from objectives.metrics import METRICS
 from objectives.provenance import Kind, Source, changes, merged
-from objectives.types import Reason
+from objectives.stored_facts import (
+    facts_of,
+    measurement_of,
+    notes_of,
+    stored_measurement,
+    stored_notes,
+    texts_of,
+)
+from objectives.types import Measurement, Reason
 from search.config import StudyConfig
-from search.confirmation import Confirmation, Retimed
+from search.confirmation import Confirmation
 from search.errors import ConfigError, StudyConflict
-from search.gained import typed
 from search.naming import bounded
 from search.records import TrialRecord, Value
 from search.samplers.distinct import GRID, OUTSIDE
@@ -255,7 +262,8 @@ def save_record(study: Study, trial_number: int, record: TrialRecord, samples: M
     storage, trial_id = study._storage, _trial_id(study, trial_number)
     if samples:
         storage.set_trial_user_attr(trial_id, SAMPLES, _plain(samples))
-    storage.set_trial_user_attr(trial_id, RECORD, _plain(asdict(record)))
+    stored = {**asdict(record), "notes": stored_notes(record.notes), "facts": texts_of(record.facts)}
+    storage.set_trial_user_attr(trial_id, RECORD, _plain(stored))
 
 
 def _trial_id(study: Study, number: int) -> int:
@@ -267,8 +275,8 @@ def saved_record(trial: FrozenTrial) -> TrialRecord | None:
     stored = trial.user_attrs.get(RECORD)
     if stored is None:
         return None
-    facts = typed(stored.get("facts", {}), stored.get("metrics", {}))
-    return TrialRecord(**{**stored, "notes": tuple(stored["notes"]), "facts": facts})
+    facts = facts_of(stored.get("facts", {}), stored.get("metrics", {}))
+    return TrialRecord(**{**stored, "notes": notes_of(stored["notes"]), "facts": facts})
 
 
 def records_of(study: Study) -> list[TrialRecord]:
@@ -285,13 +293,15 @@ def samples_of(study: Study) -> dict[int, Mapping[str, Any]]:
 
 def save_confirmation(study: Study, confirmation: Confirmation) -> None:
     """Keep what timing again gave; raw samples by trial, as a finished trial takes no more attributes."""
-    stored = _plain(asdict(confirmation))
-    for kind in ("again", "members"):  # a member's figures are the latest
+    stored: dict[str, Any] = {"dropped": confirmation.dropped, "failed": confirmation.failed}
+    kinds = {"again": confirmation.again, "members": confirmation.members}  # a member's figures are the latest
+    for kind, timings in kinds.items():
+        stored[kind] = {str(number): _plain(stored_measurement(retimed)) for number, retimed in timings.items()}
         for number, retimed in stored[kind].items():
             samples = retimed.pop("samples")
             if samples:  # taken in this run
                 study.set_user_attr(f"{SAMPLES}.{number}", samples)
-    study.set_user_attr(CONFIRMATION, stored)
+    study.set_user_attr(CONFIRMATION, _plain(stored))
 
 
 def confirmation_of(study: Study) -> Confirmation:
@@ -305,10 +315,8 @@ def confirmation_of(study: Study) -> Confirmation:
     return Confirmation(members, again, dropped, stored.get("failed", ""))
 
 
-def _retimed(stored: Mapping[str, Any]) -> Retimed:
-    if "metrics" not in stored:  # of an earlier version, which kept metrics alone
-        return Retimed(stored)
-    return Retimed(stored["metrics"], tuple(stored["notes"]), stored["facts"])
+def _retimed(stored: Mapping[str, Any]) -> Measurement:
+    return measurement_of(stored if "metrics" in stored else {"metrics": stored})  # early versions kept these alone
 
 
 def orphans(study: Study) -> list[FrozenTrial]:

@@ -21,6 +21,7 @@ from optuna.trial import Trial, TrialState
 from objectives.errors import ObjectiveError
 from objectives.types import Candidate, Failure, Gate, Measurement, Outcome, Reason
 from search import store
+from search.certificate import Certificate, certificate_of, certify
 from search.config import StudyConfig
 from search.confirmation import Confirmation, confirm_front, is_timed, time_again
 from search.errors import BaselineFailed, ConfigError, Interrupted, Unmeasured
@@ -29,11 +30,12 @@ from search.feasible import is_scored
 from search.findings import Findings
 from search.front import ParetoFront
 from search.frontier.grid import MOST_CELLS, Grid
+from search.frontier.outlook import Outlook
 from search.hint import front_from, hint_from
 from search.judging import require_timed
 from search.preflight import reason_beyond
 from search.records import TrialRecord
-from search.samplers.frontier import Informed
+from search.samplers.frontier import FrontierSampler, Informed
 from search.settled import is_final
 from search.signals import interrupted, sigterm_interrupts
 from search.space import Cell
@@ -65,7 +67,7 @@ class StudyResult:
     stop_reason: StopReason
     mirror: Mirror
     confirmation: Confirmation
-    losses: Sequence[float] | None
+    certificate: Certificate | None
     interrupted: Interrupted | None = None
 
 
@@ -89,12 +91,7 @@ def run_study(config: StudyConfig, progress: Progress) -> StudyResult:
             if loop.found.judge.baseline is None:
                 raise stopped from None
         store.save_stop(study, stop_reason)
-        found = loop.found
-        found.read_anew()
-        return StudyResult(
-            config, tuple(found.read()), found.front(), loop.machine, stop_reason, loop.mirror, found.confirmation,
-            store.losses_of(study), stopped,
-        )  # fmt: skip
+        return loop.result(stop_reason, stopped)
 
 
 class Loop:
@@ -110,6 +107,26 @@ class Loop:
         self._running: Trial | None = None
         self._tried_again, self._confirmed_once = 0, False
         self._hypervolume, self._grown = 0.0, len(self.found.records)
+        self._final: Outlook | None = None
+
+    def result(self, stop_reason: StopReason, stopped: Interrupted | None) -> StudyResult:
+        """Return the study as it stands."""
+        found = self.found
+        found.read_anew()
+        return StudyResult(
+            self.config, tuple(found.read()), found.front(), self.machine, stop_reason, self.mirror,
+            found.confirmation, self._certificate(), stopped,
+        )  # fmt: skip
+
+    def _certificate(self) -> Certificate | None:
+        """Return how sure the front is, from the sampler's own last look where nothing was measured since."""
+        sampler, found, space = self.study.sampler, self.found, self.config.space
+        if len(space) > MOST_CELLS:
+            return None
+        if not isinstance(sampler, FrontierSampler) or not sampler.is_informed:
+            return certify(Grid.of(space), found.read(), found.front())
+        outlook = self._final or sampler.outlook(anew=True)
+        return certificate_of(found.read(), found.front(), found.known(), outlook, sampler.error, sampler.resolution)
 
     def confirm(self, runner: Runner) -> None:
         """Time contended trials again, then the members of the front against each other; a failure costs a warning."""
@@ -120,7 +137,7 @@ class Loop:
             measured = runner.confirm([self._candidate(record) for record in records]).result()
             return [require_timed(each) for each in measured]
 
-        now, found = replace(self.found.confirmation, failed=""), self.found
+        now, found, self._final = replace(self.found.confirmation, failed=""), self.found, None
         try:
             self.progress.stage("timing contended trials again")
             now = time_again(found.records[self._tried_again :], measure, now)
@@ -242,7 +259,10 @@ class Loop:
         if not sampler.finished():
             return None
         self.found.read_anew()
-        return StopReason.COMPLETE if sampler.finished(anew=True) else None
+        if not sampler.finished(anew=True):
+            return None
+        self._final = sampler.latest if isinstance(sampler, FrontierSampler) else None
+        return StopReason.COMPLETE
 
     def _report(self) -> None:
         """Say how far it is."""
@@ -279,7 +299,7 @@ class Loop:
         return trial
 
     def _trial(self, runner: Runner, trial: Trial, cell: Cell, is_baseline: bool) -> TrialRecord:
-        self._running = trial
+        self._running, self._final = trial, None
         started, clock = datetime.now(UTC).isoformat(timespec="seconds"), time.monotonic()
         uid = f"{self.study.user_attrs[store.UID]}:{trial.number}"
         blank = TrialRecord(trial.number, uid, dict(cell), "failed", is_baseline=is_baseline, started=started)

@@ -8,7 +8,6 @@ own ratio to it is measured once.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from statistics import median
 from time import perf_counter
 from typing import Literal
@@ -21,7 +20,19 @@ from objectives.measuring.pace import Pace
 from objectives.measuring.roofline import Peaks, limit
 from objectives.measuring.sentinel import Sentinel
 from objectives.models import LoadedModel
-from objectives.types import Device, Phase, Runner, Timing, Workload
+from objectives.types import (
+    Device,
+    Facts,
+    Measurement,
+    Note,
+    NoteCode,
+    Phase,
+    Runner,
+    Stop,
+    Timing,
+    TimingFacts,
+    Workload,
+)
 
 Reference = Literal["baseline", "sentinel"]
 """What a candidate takes turns with."""
@@ -31,16 +42,6 @@ ENERGY_SECONDS = 1.0
 
 DRIFTED = 1.25
 """How much slower or faster than at first the reference may be without a remark."""
-
-
-@dataclass(frozen=True)
-class Ran:
-    """What came out of one model and workload: see :class:`objectives.types.Measurement`."""
-
-    metrics: Mapping[str, float]
-    samples: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
-    notes: tuple[str, ...] = ()
-    facts: Mapping[str, str] = field(default_factory=dict)
 
 
 class Bench:
@@ -76,7 +77,7 @@ class Bench:
         reference: Reference | None,
         shapes: Footprint | None,
         least: float | None = None,
-    ) -> Ran:
+    ) -> Measurement:
         """Measure ``model``; without ``reference`` it is the baseline itself. ``shapes``: what was predicted;
         ``least``: the speed-up below which it need not be known any better.
         """
@@ -86,10 +87,10 @@ class Bench:
         metrics = self._speeds(workload, sampled, 0 if reference is None else 1, reference)
         metrics |= self._memory(workload, model)
         metrics |= self._shares(sampled.timings[-1], shapes)
-        metrics |= {} if sampled.stopped == "behind" else self._energy(run, workload)
+        metrics |= {} if sampled.stopped is Stop.BEHIND else self._energy(run, workload)
         return self._ran(sampled, -1, reference, metrics)
 
-    def confirm(self, runs: Sequence[tuple[Workload, Runner]], reference: Reference) -> list[Ran]:
+    def confirm(self, runs: Sequence[tuple[Workload, Runner]], reference: Reference) -> list[Measurement]:
         """Time several models against each other and ``reference``, in shared rounds; speed only."""
         timing = self._timing.for_many(len(runs))
         sampled = timing.time([self._references[reference], *(self.timed(*run) for run in runs)], self._pace)
@@ -125,14 +126,16 @@ class Bench:
             "speedup": found.value, "speedup.low": found.low, "speedup.high": found.high, "speedup.error": found.error,
         }  # fmt: skip
 
-    def _ran(self, sampled: Sampled, place: int, reference: Reference | None, metrics: Mapping[str, float]) -> Ran:
+    def _ran(
+        self, sampled: Sampled, place: int, reference: Reference | None, metrics: Mapping[str, float]
+    ) -> Measurement:
         timing = sampled.timings[place]
         samples = {name: getattr(timing, name) for name in ("latency", "cpu", "encode", "ttft", "tpot")}
-        return Ran(
+        return Measurement(
             metrics,
             {**{name: values for name, values in samples.items() if values}, "speedup": sampled.ratios[place]},
             tuple(self._notes(metrics, sampled)),
-            {"stopped": sampled.stopped, "reference": reference or "itself", "clock": self._timing.clock},
+            Facts(TimingFacts(sampled.stopped, reference or "itself", self._timing.clock)),
         )
 
     def _drift(self, timing: Timing, name: str) -> dict[str, float]:
@@ -167,26 +170,35 @@ class Bench:
             return {}
         return {"energy": joules / (count * workload.items)}
 
-    def _notes(self, metrics: Mapping[str, float], sampled: Sampled) -> list[str]:
+    def _notes(self, metrics: Mapping[str, float], sampled: Sampled) -> list[Note]:
         notes = []
         if sampled.contended:
-            notes.append(
+            text = (
                 f"contended: threads waited {metrics['wait']:.0%} of the time, a fixed product took "
                 f"{metrics['slowdown']:.2f}x as long as at best"
             )
+            notes.append(Note(NoteCode.CONTENDED, text))
         if self._timing.clock == "cpu" and metrics["wait"] > self._timing.strain:
-            notes.append(f"threads waited {metrics['wait']:.0%} of the time: latencies are by the wall clock")
-        if sampled.stopped == "behind":
-            notes.append(f"speed known to {metrics['speedup.error']:.1%} only: behind another for sure")
-        elif metrics["speedup.error"] > self._timing.precision:
-            notes.append(f"speed known to {metrics['speedup.error']:.1%} only: {sampled.stopped} spent")
+            text = f"threads waited {metrics['wait']:.0%} of the time: latencies are by the wall clock"
+            notes.append(Note(NoteCode.WAITED, text))
+        notes += _on_precision(metrics["speedup.error"], sampled.stopped, self._timing.precision)
         if not 1 / DRIFTED < metrics["drift"] < DRIFTED:
-            notes.append(f"drifted: the reference takes {metrics['drift']:.2f}x as long as at first, ratios hold")
+            text = f"drifted: the reference takes {metrics['drift']:.2f}x as long as at first, ratios hold"
+            notes.append(Note(NoteCode.DRIFTED, text))
         if metrics.get("throttled"):
-            notes.append("the GPU lowered its clocks for heat or power")
+            notes.append(Note(NoteCode.THROTTLED, "the GPU lowered its clocks for heat or power"))
         if metrics.get("other_processes"):
-            notes.append(f"{metrics['other_processes']:.0f} other processes computed on the GPU")
+            text = f"{metrics['other_processes']:.0f} other processes computed on the GPU"
+            notes.append(Note(NoteCode.SHARED_GPU, text))
         return notes
+
+
+def _on_precision(error: float, stopped: Stop, wanted: float) -> list[Note]:
+    """Return a note where the speed is known less well than asked for."""
+    if stopped is Stop.BEHIND:
+        return [Note(NoteCode.IMPRECISE, f"speed known to {error:.1%} only: dominated for sure")]
+    spent = f"speed known to {error:.1%} only: {stopped} spent"
+    return [Note(NoteCode.IMPRECISE, spent)] if error > wanted else []
 
 
 def phase_seconds(timing: Timing) -> dict[Phase, float]:

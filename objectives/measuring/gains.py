@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from enum import StrEnum
 
 from objectives.measuring.estimate import Estimate
+from objectives.types import Size, Speed
 
 Metrics = Mapping[str, float]
 
@@ -19,22 +19,6 @@ EXACT = Estimate(1.0, 1.0, 1.0)
 """What a model gains over itself."""
 SMALLER = 0.99
 """A saving of less than a hundredth is none: memory repeats to the byte, but nobody would notice."""
-
-
-class Speed(StrEnum):
-    """Whether a model is faster than the dense one at the same batch size, as far as the interval tells."""
-
-    FASTER = "faster"
-    EQUAL = "equal"
-    SLOWER = "slower"
-
-
-class Size(StrEnum):
-    """Whether a model needs less memory than the dense one at the same batch size."""
-
-    SMALLER = "smaller"
-    EQUAL = "equal"
-    LARGER = "larger"
 
 
 def noted(name: str, found: Estimate) -> dict[str, float]:

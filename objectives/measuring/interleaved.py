@@ -26,11 +26,9 @@ from objectives.measuring.estimate import FEWEST, Estimate, estimate
 from objectives.measuring.pace import Pace
 from objectives.measuring.strain import Strain, read_strain
 from objectives.settings import FORBID, Count, Natural, NonNegative, Positive, Share
-from objectives.types import Timing, Workload
+from objectives.types import Stop, Timing, Workload
 
 Run = Callable[[], Timing]
-Stopped = Literal["precision", "behind", "rounds", "seconds"]
-"""The interval was narrow enough, it lay below what was asked for, or one of the two budgets was spent."""
 
 _LOOKS = 1.15
 """How many times more rounds before the interval is looked at again: every look is a chance to stop too early."""
@@ -69,7 +67,7 @@ class Sampled:
     timings: tuple[Timing, ...]
     ratios: tuple[tuple[float, ...], ...]
     estimates: tuple[Estimate, ...]
-    stopped: Stopped
+    stopped: Stop
     conditions: Mapping[str, float]
     contended: bool
 
@@ -119,7 +117,7 @@ class Interleaved:
         start, look, glance = perf_counter(), self.min_rounds, _FEWEST_BEHIND
         rounds: list[Round] = []
         counted: Sequence[Round] = []
-        stopped: Stopped | None = None
+        stopped: Stop | None = None
         while stopped is None:
             rounds.append(self._round(runs, repeats, len(rounds), pace))
             before, counted = len(counted), self._counted(rounds, pace)
@@ -127,7 +125,7 @@ class Interleaved:
                 look, glance = self.min_rounds, _FEWEST_BEHIND
             if least is not None and len(counted) >= glance:
                 seconds = sum(each.seconds for each in counted)
-                stopped = "behind" if falls_behind(self._ratios(counted)[-1], seconds, least) else None
+                stopped = Stop.BEHIND if falls_behind(self._ratios(counted)[-1], seconds, least) else None
                 glance = next_look(glance)
             if stopped is None and (len(counted) >= look or perf_counter() - start >= self.max_seconds):
                 stopped = self._stop(counted, len(rounds), perf_counter() - start)
@@ -172,17 +170,17 @@ class Interleaved:
         wait = 1.0 if self.clock == "cpu" else self.strain  # CPU time passes for nobody who waits
         return [each for each in rounds if each.strain.wait <= wait and each.level <= slow]
 
-    def _stop(self, counted: Sequence[Round], done: int, seconds: float) -> Stopped | None:
+    def _stop(self, counted: Sequence[Round], done: int, seconds: float) -> Stop | None:
         timed = sum(each.seconds for each in counted)
         enough = len(counted) >= max(FEWEST, self.min_rounds) and timed >= self.min_seconds
         if enough and self._error(counted) <= self.precision:
-            return "precision"
+            return Stop.PRECISION
         if len(counted) >= self.max_rounds:
-            return "rounds"
+            return Stop.ROUNDS
         if seconds < self.max_seconds + self.patience:
             done = len(counted)  # later on strained rounds do as well: calm ones did not come
         late = seconds >= self.max_seconds and done >= self.min_rounds
-        return "seconds" if late or seconds >= _OVERTIME * self.max_seconds + self.patience else None
+        return Stop.SECONDS if late or seconds >= _OVERTIME * self.max_seconds + self.patience else None
 
     def _error(self, counted: Sequence[Round]) -> float:
         estimates = self._estimates(counted)
@@ -201,10 +199,10 @@ class Interleaved:
         return max(_TICK, float(np.mean(timing.cpu if self.clock == "cpu" else timing.latency)))
 
     def _sampled(
-        self, rounds: Sequence[Round], counted: Sequence[Round], pace: Pace | None, stopped: Stopped, seconds: float
+        self, rounds: Sequence[Round], counted: Sequence[Round], pace: Pace | None, stopped: Stop, seconds: float
     ) -> Sampled:
         calm = self._calm(rounds, pace)
-        if stopped == "behind":  # by what was looked at
+        if stopped is Stop.BEHIND:  # by what was looked at
             contended = len(counted) > len(calm)
         else:
             contended = len(calm) < min(self.min_rounds, len(rounds))

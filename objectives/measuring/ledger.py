@@ -12,11 +12,11 @@ from torch import nn
 
 from objectives.blocks import Block
 from objectives.measuring.footprint import Footprint
-from objectives.measuring.gains import SMALLER, Size, Speed, size_of, speed_of
+from objectives.measuring.gains import SMALLER, size_of, speed_of
 from objectives.measuring.roofline import Peaks, limit
 from objectives.models import LoadedModel
 from objectives.packing.bf16 import Bf16Linear
-from objectives.types import Runner, Workload
+from objectives.types import GainFacts, NoteCode, Runner, Size, Speed, Workload
 
 LAUNCH_BOUND = 0.15
 """Below this share of the device's limit a run is made of calls rather than of work."""
@@ -44,20 +44,17 @@ def _operations(shapes: Footprint, workload: Workload) -> float:
     return sum(sum(work.operations.values()) * _laps(workload, phase) for phase, work in shapes.work.items())
 
 
-def judged(metrics: Mapping[str, float], model: Runner, rows: int) -> dict[str, str]:
-    """Return the facts ``speed_gain`` and ``memory_gain``, and the likeliest reason for each that is none.
+def judged(metrics: Mapping[str, float], model: Runner, rows: int) -> GainFacts:
+    """Return what was gained in speed and memory, and the likeliest reason for each that was not.
 
     ``rows``: of the largest product of the run. A gain in speed counts when its interval lies above 1; the reasons are
-    texts for people, absent where nothing explains it.
+    texts for people, empty where nothing explains it.
     """
     speed, size = speed_of(metrics), size_of(metrics)
     assert speed is not None
     assert size is not None
-    reasons = {
-        "speed_reason": "" if speed is Speed.FASTER else _slow(metrics, speed, model, rows),
-        "memory_reason": "" if size is Size.SMALLER else _large(metrics),
-    }
-    return {"speed_gain": str(speed), "memory_gain": str(size), **{name: why for name, why in reasons.items() if why}}
+    slow = "" if speed is Speed.FASTER else _slow(metrics, speed, model, rows)
+    return GainFacts(speed, size, slow, "" if size is Size.SMALLER else _large(metrics))
 
 
 def _slow(metrics: Mapping[str, float], speed: Speed, model: Runner, rows: int) -> str:
@@ -69,7 +66,7 @@ def _slow(metrics: Mapping[str, float], speed: Speed, model: Runner, rows: int) 
     unpacked = [each for each in low if rows > getattr(each, "kernel_rows", rows)]
     if len(unpacked) > len(linears) / 2:
         return f"dequantised path, {rows} rows are more than the low-bit kernels are fast for"
-    if any(note.endswith("kept in 16 bits") for note in model.notes):
+    if any(note.code is NoteCode.KEPT_IN_16_BITS for note in model.notes):
         return "layers whose shape fits no kernel stay in 16 bits"
     uneven = [name for block in model.blocks() for name in _uneven(block)]
     if len(uneven) > len(linears) / 10:  # one of many explains nothing

@@ -15,7 +15,7 @@ from objectives.errors import NoKernel, Unsupported
 from objectives.layers import Layer, layers_of, moment_of
 from objectives.models import LoadedModel
 from objectives.quantization.grid import Codes
-from objectives.types import Device, Rounding, Scheme
+from objectives.types import Device, Note, NoteCode, Rounding, Scheme
 
 GROUP_SIZES = (128, 64, 32)
 
@@ -100,7 +100,7 @@ def store_(
             try:
                 packed = packed or _packed(model, linear, width, own, device, scheme)
             except NoKernel as error:
-                model.notes.append(f"{layer.block.name}.{path}: {error}, kept in 16 bits")
+                model.notes.append(_kept(f"{layer.block.name}.{path}: {error}"))
                 packed = device.pack(linear, 16, None, scheme)
             layer.block.module.set_submodule(path, packed)
             model.notes.extend(_notes(f"{layer.block.name}.{path}", linear, width, own, rounding.group_size))
@@ -122,7 +122,7 @@ def _thinned(model: LoadedModel, name: str, linear: nn.Linear, device: Device) -
     try:
         packed = device.pack_sparse(linear)
     except Unsupported as error:
-        model.notes.append(f"{name}: {error}, its zeros are multiplied")
+        model.notes.append(Note(NoteCode.OTHER, f"{name}: {error}, its zeros are multiplied"))
         return None
     model.simulated = False
     return packed
@@ -140,18 +140,23 @@ def _packed(
     return device.pack(linear, bits, codes, scheme)
 
 
-def _no_linears(model: LoadedModel) -> Iterator[str]:
+def _kept(what: str) -> Note:
+    return Note(NoteCode.KEPT_IN_16_BITS, f"{what}, kept in 16 bits")
+
+
+def _no_linears(model: LoadedModel) -> Iterator[Note]:
     """Weights of experts that are one tensor, and of convolutions."""
     for block in model.blocks():
         for name, weight in block.module.named_parameters():
             if weight.dim() > 2:
-                yield f"{block.name}.{name}: {weight.dim()} dimensions are no linear, kept in 16 bits"
+                yield _kept(f"{block.name}.{name}: {weight.dim()} dimensions are no linear")
 
 
-def _notes(name: str, linear: nn.Linear, bits: int, codes: Codes | None, wanted: int) -> Iterator[str]:
+def _notes(name: str, linear: nn.Linear, bits: int, codes: Codes | None, wanted: int) -> Iterator[Note]:
     """What was not done as asked."""
     inputs, outputs = linear.in_features, linear.out_features
     if bits < 8 and codes is None:
-        yield f"{name}: {inputs} inputs x {outputs} outputs fit no {bits}-bit kernel, kept in 16 bits"
+        yield _kept(f"{name}: {inputs} inputs x {outputs} outputs fit no {bits}-bit kernel")
     elif codes is not None and (size := inputs // codes.scale.shape[1]) != wanted:
-        yield f"{name}: {inputs} inputs fit no group of {wanted}, groups of {size} instead"
+        text = f"{name}: {inputs} inputs fit no group of {wanted}, groups of {size} instead"
+        yield Note(NoteCode.OTHER, text)

@@ -18,6 +18,7 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass as settings
 
 from objectives.settings import FORBID, Count, Positive
+from objectives.types import Note, NoteCode
 
 if TYPE_CHECKING:
     import torch
@@ -55,7 +56,8 @@ class Distillation:
 
         if not self.trains or not (model.widths or model.layers):
             if self.trains and model.simulated:
-                model.notes.append("recovery: a masked model is not trained, corrections would fill its zeros")
+                text = "recovery: a masked model is not trained, corrections would fill its zeros"
+                model.notes.append(Note(NoteCode.OTHER, text))
             return
         with torch.inference_mode(False), torch.enable_grad(), _in_fp32(model.module):
             model.module.to(statistics.running.device)  # trained where the dense model runs

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from objectives.errors import ModelError, ObjectiveError
 from objectives.runtime.packages import Packages
-from objectives.types import Head, Lap, Runtime
+from objectives.stored_facts import notes_of, stored_notes
+from objectives.types import Head, Lap, Note, Runtime
 
 FACTS = "engine.json"
 ENGINES = "objectives.runtime."
@@ -43,7 +44,7 @@ class Facts:
     block_bytes: int
     seconds: float
     predicted_loss: float | None
-    notes: Sequence[str]
+    notes: Sequence[Note]
 
     @property
     def weight_bytes(self) -> int:
@@ -94,7 +95,9 @@ class Opener(Protocol):
 
 def write_facts(folder: Path, facts: Facts) -> None:
     """Beside the engine's own files."""
-    (folder / FACTS).write_text(json.dumps(asdict(facts), indent=1), encoding="utf-8")
+    (folder / FACTS).write_text(
+        json.dumps({**asdict(facts), "notes": stored_notes(facts.notes)}, indent=1), encoding="utf-8"
+    )
 
 
 def read_facts(folder: Path) -> Facts:
@@ -102,6 +105,7 @@ def read_facts(folder: Path) -> Facts:
     file = folder / FACTS
     try:
         found = json.loads(file.read_text(encoding="utf-8"))
+        found["notes"] = notes_of(found["notes"])
         return Facts(**{field.name: found[field.name] for field in fields(Facts)})
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ModelError(f"{file}: no engine is described there: {error}") from error

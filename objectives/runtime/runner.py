@@ -29,7 +29,7 @@ from objectives.runtime.folder import (
 from objectives.runtime.likeness import require_alike, write_expected
 from objectives.runtime.masks import causal
 from objectives.runtime.probe import resident
-from objectives.types import Device, Head, Lap, Materials, Memory, Workload
+from objectives.types import Device, Head, Lap, Materials, Memory, Note, Workload
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ class EngineRunner:
         return self.facts.weight_bytes
 
     @property
-    def notes(self) -> Sequence[str]:
+    def notes(self) -> Sequence[Note]:
         """See ``objectives.types.Runner``."""
         return self.facts.notes
 

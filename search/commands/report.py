@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from search.commands.stored import load
+from search.commands.stored import certificate_of, load
 from search.errors import NothingFeasible
 from search.finish import report_folder, show, study_info
 from search.quiet_log import quiet_log
@@ -23,7 +23,7 @@ def main(arguments: list[str]) -> int:
     folder = Path(study.options.get("folder", own.with_name(own.name + "-recut") if study.recut else own))
     confirmation = replace(study.confirmation, dropped={}) if study.recut else study.confirmation  # of another front
     info = study_info(
-        study.config, study.records, study.front, study.machine, "stored", confirmation, study.losses
+        study.config, study.records, study.front, study.machine, "stored", confirmation, certificate_of(study)
     )  # fmt: skip
     with quiet_log(study.config.home / "logs"):
         write_report(folder, info, study.records, study.front)

@@ -13,15 +13,18 @@ from objectives.errors import said
 from objectives.provenance import Source
 from search import store
 from search.build import nearest
+from search.certificate import Certificate, certify
 from search.config import StudyConfig, build_config
 from search.confirmation import Confirmation, confirmed
 from search.errors import ConfigError
 from search.feasible import judged_again, with_scores_of_recipe
 from search.front import ParetoFront, cut
-from search.frontier.grid import recipe_count
+from search.frontier.grid import Grid, recipe_count
+from search.hint import hint_from
 from search.overrides import absolute, expanded, literal
 from search.preflight import with_stored_outside
 from search.records import TrialRecord
+from search.samplers.frontier import FrontierSampler
 from search.storage_url import clean_url, sqlite_path, sqlite_url
 
 RECUT = ("accuracy_floor", "objectives", "tradeoff")
@@ -75,6 +78,17 @@ def load(arguments: Sequence[str], options: Sequence[str] = ()) -> StoredStudy:
         config, tuple(records), front, machine, own, recut, confirmation, store.losses_of(study),
         store.sources_of(study),
     )  # fmt: skip
+
+
+def certificate_of(study: StoredStudy) -> Certificate | None:
+    """Certify the front of a stored study, at the error and resolution of its sampler where that has them."""
+    config, grid = study.config, Grid.of(study.config.space)
+    sampler = config.sampler(0)
+    if not isinstance(sampler, FrontierSampler):
+        return certify(grid, study.records, study.front)
+    hint = hint_from(config, study.losses)
+    settings = (sampler.error, sampler.resolution, sampler.tolerance)
+    return certify(grid, study.records, study.front, *settings, hint)
 
 
 def pairs(arguments: Sequence[str]) -> dict[str, str]:

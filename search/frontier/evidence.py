@@ -10,8 +10,8 @@ from statistics import median
 import numpy as np
 
 from objectives.metrics import METRICS, is_of_time
-from objectives.types import Reason
-from search.feasible import decision_of, is_scored
+from objectives.types import Decision, Reason
+from search.feasible import is_scored, verdict_of
 from search.frontier.grid import Floats, Grid
 from search.frontier.outlook import Flags, Known
 from search.records import TrialRecord
@@ -25,6 +25,9 @@ TRIES = 2
 
 FINAL = (Reason.OUT_OF_MEMORY, Reason.TIMEOUT, Reason.UNSUPPORTED, Reason.NOT_FINITE)
 """Failures that the same cell would meet again."""
+
+_SIGNS = {Decision.REACHED: 1, Decision.MISSED: -1}
+"""Of decisions, in arrays."""
 
 _HALF_WIDTH = 1.96
 """Standard errors in half of a 95 % interval."""
@@ -74,14 +77,14 @@ class Evidence:
         self._values[index] = [minimised_log(record.metrics, name) for name in self.objectives]
         error = record.metrics.get("speedup.error", 0.0) / _HALF_WIDTH
         self._value_errors[index] = [error if is_of_time(name) else 0.0 for name in self.objectives]
-        if not np.isfinite(self._values[index]).all() and "skipped" not in record.facts:
+        if not np.isfinite(self._values[index]).all() and not record.facts.timing_skipped:
             self._closed[index] = True  # measured as far as it can be: nothing new would come of another trial
         if not is_scored(record):
             return
-        decision = decision_of(record, self.floor)
+        verdict = verdict_of(record, self.floor)
         self._gaps[recipe] = record.metrics["accuracy"] - self.floor
-        self._errors[recipe] = 0.0 if decision.exact else record.metrics["accuracy_stderr"]
-        self._verdicts[recipe] = {"reached": 1, "missed": -1}.get(decision.decision, 0)
+        self._errors[recipe] = 0.0 if verdict.method == "exact" else record.metrics["accuracy_stderr"]
+        self._verdicts[recipe] = _SIGNS.get(verdict.decision, 0)
 
     def _see_memory(self, index: int, record: TrialRecord) -> None:
         """What it took, or was predicted to take where there was less room, and then how much there was."""

@@ -13,6 +13,7 @@ from optuna import Study
 from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial
+from typing_extensions import override
 
 from search.errors import ConfigError
 from search.frontier.grid import MOST_CELLS, Grid
@@ -34,7 +35,7 @@ class Informed(Protocol):
         """Whether the cell asked for last is better timed before it is scored."""
 
 
-class FrontierSampler(BaseSampler):
+class FrontierSampler(BaseSampler, Informed):
     """``error``: the chance that the front lacks a cell, which is accepted; ``resolution``: relative, by how much a
     cell has to improve the front to be missed; ``tolerance``: how much accuracy may rise, where it should fall.
     """
@@ -51,8 +52,8 @@ class FrontierSampler(BaseSampler):
         self._asked: int | None = None
         self._look: Callable[[], Known] | None = None
 
+    @override
     def inform(self, grid: Grid, look: Callable[[], Known], hint: Hint | None = None) -> None:
-        """See :class:`Informed`."""
         if len(grid) > MOST_CELLS:
             raise ConfigError(
                 f"sampler: frontier enumerates at most {MOST_CELLS:,} cells, the space has {len(grid):,}; "
@@ -61,20 +62,31 @@ class FrontierSampler(BaseSampler):
         self._grid, self._look = grid, look
         self._forecaster = Forecaster(self.tolerance, self.resolution, hint)
 
-    def outlook(self) -> Outlook:
-        """What the rest may be worth."""
+    def outlook(self, anew: bool = False) -> Outlook:
+        """Look at what is known now and return what the rest may be worth; ``anew``: with surrogates fitted again."""
         assert self._look is not None
-        return self._forecaster.look(self._look())
-
-    def finished(self, anew: bool = False) -> bool:
-        """See :class:`Informed`."""
         if anew:
             self._forecaster = Forecaster(self.tolerance, self.resolution, self._forecaster.hint)
-        self._next, self._asked = self.outlook(), None
-        return self._next.open <= self.error or not self._next.worth.max() > 0
+        self._next, self._asked = self._forecaster.look(self._look()), None
+        return self._next
 
+    @property
+    def is_informed(self) -> bool:
+        """Return whether a study told it what it knows."""
+        return self._look is not None
+
+    @property
+    def latest(self) -> Outlook:
+        """Return the outlook of the last look."""
+        return self._next
+
+    @override
+    def finished(self, anew: bool = False) -> bool:
+        found = self.outlook(anew)
+        return found.open <= self.error or not found.worth.max() > 0
+
+    @override
     def timed_first(self) -> bool:
-        """See :class:`Informed`."""
         return self._asked is not None and bool(self._next.timed_first[self._asked])
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:

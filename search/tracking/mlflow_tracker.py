@@ -20,6 +20,7 @@ from filelock import FileLock
 from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass
 
+from objectives.stored_facts import texts_of
 from search.gained import not_realised
 from search.naming import bounded
 from search.plain_text import inert
@@ -173,10 +174,12 @@ class MlflowMirror:
             "state": record.state,
             "is_baseline": str(record.is_baseline).lower(),
         }
-        optional = {"reason": record.reason, "message": record.message, "notes": "; ".join(record.notes)}
-        optional["no_realised_gain"] = not_realised(record.facts, record.metrics)
+        optional = {"reason": record.reason, "message": record.message, "notes": "; ".join(map(str, record.notes))}
+        optional["no_realised_gain"] = not_realised(record.facts.gains, record.metrics)
         optional["cached_from"] = "" if record.cached_from is None else str(record.cached_from)
-        tags |= {inert(name): inert(value)[:5000] for name, value in {**optional, **record.facts}.items() if value}
+        tags |= {
+            inert(name): inert(value)[:5000] for name, value in {**optional, **texts_of(record.facts)}.items() if value
+        }
         run = self.client.create_run(self.experiment, tags=tags).info.run_id
         self._batch(run, params={**record.params, "trial": record.number}, metrics=record.metrics)
         self.client.set_terminated(run, "FINISHED" if record.state == "complete" else "FAILED")
@@ -191,9 +194,9 @@ class MlflowMirror:
         if "speedup.trial" in record.metrics:  # timed again: what was said of the first timing no longer holds
             told = {
                 "speed_reason": "",
-                "no_realised_gain": not_realised(record.facts, record.metrics),
-                "notes": "; ".join(record.notes),
-                **record.facts,
+                "no_realised_gain": not_realised(record.facts.gains, record.metrics),
+                "notes": "; ".join(map(str, record.notes)),
+                **texts_of(record.facts),
                 "confirmed": str(record.confirmed).lower(),
             }
             for name, value in told.items():

@@ -37,7 +37,22 @@ from objectives.quantization.round_to_nearest import RoundToNearest
 from objectives.recovery.distillation import Distillation
 from objectives.running import DENSE_TRIES, Running
 from objectives.runtime.torch import Torch
-from objectives.types import Candidate, Failure, Head, Measurement, Phase, Reason, Score, Watch
+from objectives.types import (
+    Candidate,
+    Facts,
+    Failure,
+    GainFacts,
+    Head,
+    Measurement,
+    Phase,
+    Reason,
+    Score,
+    Size,
+    Speed,
+    Stop,
+    TimingFacts,
+    Watch,
+)
 
 pytestmark = pytest.mark.usefixtures("quick_collections")
 
@@ -151,8 +166,8 @@ def test_a_simulated_width_has_an_accuracy_but_neither_speed_nor_bytes(evaluate:
         "run_seconds", "saved_seconds",
     }  # fmt: skip
     assert outcome.samples.keys() == {"accuracy"}
-    assert outcome.notes[0] == "simulated"
-    assert outcome.facts == {}
+    assert outcome.notes[0].code == "simulated"
+    assert outcome.facts == Facts()
     assert "predicted_peak" not in evaluate.predict(rounded)
 
 
@@ -206,7 +221,7 @@ def test_raw_samples_and_notes_are_kept(evaluate: Evaluator) -> None:
     assert {name: len(values) for name, values in outcome.samples.items()} == {
         "latency": 1, "cpu": 1, "ttft": 1, "tpot": 1, "speedup": 1, "accuracy": 2,
     }  # fmt: skip
-    assert any("32 inputs fit no group of 64" in note for note in outcome.notes)
+    assert any("32 inputs fit no group of 64" in note.text for note in outcome.notes)
     assert outcome.ids == ("first", "second")
 
 
@@ -343,16 +358,17 @@ def test_the_baseline_at_another_batch_size_is_still_timed_beside_the_baseline(p
 def test_facts_say_how_it_was_timed(problem: Problem, clock: Clock) -> None:
     evaluate = scripted(problem, clock, 4.0, clock="cpu")
     baseline = evaluate.problem.baseline
-    assert measured(evaluate(baseline)).facts == {"stopped": "rounds", "reference": "itself", "clock": "cpu"}
+    assert measured(evaluate(baseline)).facts == Facts(TimingFacts(Stop.ROUNDS, "itself", "cpu"))
     evaluate = scripted(problem, clock, 4.0, min_rounds=6, max_rounds=6)
     own, of_dense = (2.0,) * 6, (6.0,) * 6
     facts = measured(evaluate(candidate(0.5, 8, workload=Scripted(clock, own + of_dense)))).facts
-    timed = {"stopped": "precision", "reference": "baseline", "clock": "wall"}
-    assert facts == {**timed, "speed_gain": "faster", "memory_gain": "smaller"}
+    timed = TimingFacts(Stop.PRECISION, "baseline", "wall")
+    assert facts == Facts(timed, gains=GainFacts(Speed.FASTER, Size.SMALLER))
     own, of_dense = (5.0,) * 6, (4.0,) * 6
     facts = measured(evaluate(candidate(0.5, 8, workload=Scripted(clock, own + of_dense)))).facts
-    assert (facts["speed_gain"], facts["memory_gain"]) == ("slower", "smaller")
-    assert facts["speed_reason"]
+    assert facts.gains is not None
+    assert (facts.gains.speed, facts.gains.memory) == ("slower", "smaller")
+    assert facts.gains.speed_reason
 
 
 @pytest.mark.parametrize("reference", ["auto", "baseline", "sentinel"])
@@ -366,7 +382,7 @@ def test_the_sentinel_gives_the_same_speedup_as_the_baseline(
     outcome = measured(evaluate(candidate(0.5, workload=Scripted(clock, (3.0,)))))
     assert outcome.metrics["speedup"] == pytest.approx(4.0)
     assert outcome.metrics["speedup.low"] == pytest.approx(4.0)
-    assert outcome.facts["reference"] == ("sentinel" if reference == "sentinel" else "baseline")
+    assert outcome.facts.timing.reference == ("sentinel" if reference == "sentinel" else "baseline")
     assert outcome.metrics["reference_latency"] == (2.0 if reference == "sentinel" else 12.0)
 
 
@@ -421,7 +437,7 @@ def test_candidates_are_confirmed_in_shared_rounds(problem: Problem, clock: Cloc
     found = evaluate.confirm(members)
     assert [one.metrics["speedup"] for one in found] == [4.0, 2.0]
     assert [one.samples["speedup"] for one in found] == [(4.0, 4.0), (2.0, 2.0)]
-    assert all(one.facts["stopped"] == "rounds" for one in found)
+    assert all(one.facts.timing.stopped == "rounds" for one in found)
     assert all(one.metrics.keys() <= KNOWN for one in found)
     assert not any("accuracy" in one.metrics for one in found)
     models = [evaluate.compressed(one) for one in (candidate(), *members)]
@@ -461,7 +477,7 @@ def test_what_was_timed_beside_a_sentinel_is_confirmed_beside_it(
     evaluate = scripted(problem, clock, 12.0, reference="sentinel", min_rounds=6, max_rounds=6)
     (found,) = evaluate.confirm([candidate(0.5, workload=Scripted(clock, (3.0,)))])
     assert found.metrics["speedup"] == pytest.approx(4.0)
-    assert found.facts["reference"] == "sentinel"
+    assert found.facts.timing.reference == "sentinel"
 
 
 def test_the_baseline_says_what_it_has_to_say_before_it_makes_room(
@@ -485,7 +501,7 @@ def test_the_baseline_says_what_it_has_to_say_before_it_makes_room(
     monkeypatch.setattr(Evaluator, "score", watch("score", score))
     monkeypatch.setattr(type(evaluate.recipes.baseline.module), "to", watch("park", to))
     outcome = measured(evaluate(candidate(0.5)))
-    assert outcome.facts["reference"] == "sentinel"
+    assert outcome.facts.timing.reference == "sentinel"
     assert events[:2] == ["link", "score"]  # of the baseline, where it runs
     assert events.index("park") == 2
     assert "compression_speedup" not in outcome.metrics  # the dense model cannot be timed while it is away
@@ -501,8 +517,8 @@ def test_what_runs_the_baselines_tensors_does_not_send_them_away(
     monkeypatch.setattr(type(evaluate.recipes.baseline.module), "to", lambda *arguments: moved.append(arguments))
     dense = replace(problem.baseline, workload=replace(problem.baseline.workload, batch_size=3))
     assert evaluate.recipes.is_built(dense)
-    assert measured(evaluate(dense)).facts["reference"] == "sentinel"
-    assert measured(evaluate(replace(dense, runtime=Torch(attention="eager")))).facts["reference"] == "sentinel"
+    assert measured(evaluate(dense)).facts.timing.reference == "sentinel"
+    assert measured(evaluate(replace(dense, runtime=Torch(attention="eager")))).facts.timing.reference == "sentinel"
     assert not moved
 
 
@@ -718,5 +734,5 @@ def test_the_dense_model_is_timed_again_while_the_machine_is_busy(
     monkeypatch.setattr(Bench, "run", busy)
     for ratio in (0.5, 0.25, 0.125, 0.375, 0.0625):
         outcome = measured(evaluate(candidate(ratio, batch=2)))
-        assert "the dense model at this batch size was timed on a busy machine" in outcome.notes
+        assert "the dense model at this batch size was timed on a busy machine" in map(str, outcome.notes)
     assert dense == [2] * DENSE_TRIES

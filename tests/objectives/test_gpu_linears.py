@@ -104,6 +104,6 @@ def test_a_layer_whose_shape_no_kernel_takes_stays_in_16_bits_and_is_named(
     monkeypatch.setattr(Cpu, "pack", refuse)
     model = tiny("llama").copy()
     RoundToNearest(bits=8, predicts=False).quantize_(model, Statistics(tiny("llama"), {}), Cpu())
-    assert any("only squares, kept in 16 bits" in note for note in model.notes)
+    assert any("only squares, kept in 16 bits" in note.text for note in model.notes)
     with torch.inference_mode():
         assert model.logits(torch.arange(6).view(1, 6)).isfinite().all()

@@ -22,6 +22,7 @@ from objectives.packing.capability import CpuKernels
 from objectives.pruning.criteria.magnitude import Magnitude
 from objectives.pruning.structured import Structured
 from objectives.quantization.round_to_nearest import RoundToNearest
+from objectives.types import GainFacts, NoteCode
 from tests.objectives.conftest import Tiny
 
 MB = 2**20
@@ -56,12 +57,12 @@ def metrics(speedup: float = 3.0, memory: float = 50.0, weights: float = 30.0, *
     return {**ran, **gains(ran, DENSE)}
 
 
-def facts(model: LoadedModel, rows: int = 4, **ran: float) -> dict[str, str]:
+def facts(model: LoadedModel, rows: int = 4, **ran: float) -> GainFacts:
     return judged(metrics(**ran), model, rows)
 
 
 def slow(model: LoadedModel, rows: int = 4, **ran: float) -> str:
-    return facts(model, rows, speedup=1.5, **ran)["speed_reason"]
+    return facts(model, rows, speedup=1.5, **ran).speed_reason
 
 
 # ---- arithmetic
@@ -115,9 +116,9 @@ def test_an_encoder_is_one_lap_whatever_its_batch() -> None:
 def test_a_verdict_has_three_ways(make: Make, speedup: float, speed: str, memory: float, size: str) -> None:
     """The interval decides: 2 % of the candidate's and 1 % of the dense model's, in squares."""
     found = facts(make(), speedup=speedup, memory=memory)
-    assert (found["speed_gain"], found["memory_gain"]) == (speed, size)
-    assert ("speed_reason" in found) == (speed == "slower")  # of what is not told apart nothing needs explaining
-    assert ("memory_reason" in found) == (size != "smaller")
+    assert (found.speed, found.memory) == (speed, size)
+    assert bool(found.speed_reason) == (speed == "slower")  # of what is not told apart nothing needs explaining
+    assert bool(found.memory_reason) == (size != "smaller")
 
 
 @pytest.mark.parametrize(("bits", "scheme"), [(4, "w8a8"), (8, "weight_only")])
@@ -141,7 +142,7 @@ def test_sixteen_bits_are_never_called_dequantised(make: Make, monkeypatch: pyte
 
 def test_layers_that_fit_no_kernel_are_named_as_the_reason(make: Make) -> None:
     model = make(4, multiple_of=16, ratio=0.35)  # 80 channels: no group of 32
-    assert any(note.endswith("kept in 16 bits") for note in model.notes)
+    assert any(note.code is NoteCode.KEPT_IN_16_BITS for note in model.notes)
     assert "layers whose shape fits no kernel stay in 16 bits" in slow(model)
 
 
@@ -169,9 +170,9 @@ def test_what_nothing_explains_is_left_to_the_kernels(make: Make) -> None:
 
 
 def test_activations_that_outweigh_the_weights_are_named(make: Make) -> None:
-    found = facts(make(), memory=100.0, weights=20.0)["memory_reason"]
+    found = facts(make(), memory=100.0, weights=20.0).memory_reason
     assert found == "weights shrank to 0.25x, but activations are 80% of the peak"
 
 
 def test_weights_that_did_not_shrink_are_named(make: Make) -> None:
-    assert facts(make(), memory=100.0, weights=80.0)["memory_reason"] == "its weights take as much"
+    assert facts(make(), memory=100.0, weights=80.0).memory_reason == "its weights take as much"

@@ -33,6 +33,7 @@ from objectives.quantization.layers import recollected
 from objectives.quantization.mixed import Mixed
 from objectives.quantization.round_to_nearest import RoundToNearest
 from objectives.quantization.sensitivity import rounded_loss
+from objectives.types import NoteCode
 from tests.objectives.conftest import Tiny
 from tests.objectives.families import TRIED, answer, each_core_family, pairs
 from tests.objectives.recipes import built, choices
@@ -165,7 +166,7 @@ def test_a_layer_that_fits_no_group_stays_in_16_bits_and_is_noted(
     kept = [linear.in_features for linear in linears(model) if isinstance(linear, Bf16Linear)]
     assert odd
     assert kept == odd
-    notes = [note for note in model.notes if "16 bits" in note]
+    notes = [note.text for note in model.notes if note.code is NoteCode.KEPT_IN_16_BITS]
     assert len(notes) == len(odd)
     assert notes[0].startswith("encoder.layer.")
     assert notes[0].endswith(f": {odd[0]} inputs x 64 outputs fit no 4-bit kernel, kept in 16 bits")
@@ -176,7 +177,7 @@ def test_a_smaller_group_than_asked_is_noted(quantize: Quantize, choice: str) ->
     model = quantize("llama", choice, bits=4, group_size=128)  # the model is 64 wide, its FFN 128
     assert all(linear.group_size == linear.in_features for linear in cast("list[Int4Linear]", linears(model)))
     assert len(model.notes) == sum(linear.in_features == 64 for linear in linears(model))
-    assert model.notes[0] == "layers.0.self_attn.q_proj: 64 inputs fit no group of 128, groups of 64 instead"
+    assert str(model.notes[0]) == "layers.0.self_attn.q_proj: 64 inputs fit no group of 128, groups of 64 instead"
 
 
 @each_quantizer

@@ -115,4 +115,4 @@ def test_that_a_masked_model_is_not_trained_is_noted(tiny: Tiny, statistics: Col
     model = tiny("llama").copy()
     built("pruning", "wanda", ratio=0.5).prune_(model, statistics("llama"))
     Distillation(steps=2).recover_(model, statistics("llama"))
-    assert "masked" in model.notes[0]
+    assert "masked" in model.notes[0].text

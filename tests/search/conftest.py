@@ -16,6 +16,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 
 from objectives.metrics import is_behind
+from objectives.stored_facts import facts_of
 from objectives.types import Candidate, Measurement, Outcome
 from search.commands.run import CONF, plain
 from search.config import StudyConfig, build_config
@@ -66,7 +67,7 @@ def behind(found: Measurement, ahead: Any) -> Measurement:
     if not any(is_behind(found.metrics, other) for other in ahead):
         return found
     metrics = {name: value for name, value in found.metrics.items() if not name.startswith("accuracy")}
-    return replace(found, metrics=metrics, facts={"verdict": "unscored"})
+    return replace(found, metrics=metrics, facts=facts_of({"verdict": "unscored"}))
 
 
 @dataclass

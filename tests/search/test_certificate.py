@@ -7,7 +7,8 @@ from dataclasses import replace
 
 import pytest
 
-from objectives.types import Failure, Measurement, Reason
+from objectives.stored_facts import facts_of, texts_of
+from objectives.types import Facts, Failure, Measurement, Note, NoteCode, Reason
 from search.certificate import (
     ASSUMED,
     DOMINATED,
@@ -28,6 +29,10 @@ from search.frontier.grid import Grid
 from search.stopping import StopReason
 from search.study import run_study
 from tests.search.conftest import RATIOS, Quiet, closed_form, slow_to_score
+
+
+def raced_to(decision: str) -> Facts:
+    return facts_of({"verdict": decision, "verdict_by": "betting"})
 
 
 def certified(result, **settings):
@@ -113,7 +118,11 @@ def test_a_recut_front_is_as_sure_as_its_examples(study) -> None:
     """A race that was decided for one floor leaves another open, and then the estimate says how likely it is."""
     result = study()
     raced = [
-        replace(record, facts={"verdict": "reached", "verdict_by": "betting"}, metrics={**record.metrics, "floor": 0.3})
+        replace(
+            record,
+            facts=facts_of({"verdict": "reached", "verdict_by": "betting"}),
+            metrics={**record.metrics, "floor": 0.3},
+        )
         for record in result.records
         if "accuracy" in record.metrics
     ]
@@ -131,21 +140,21 @@ def test_what_missed_the_floor_and_was_not_timed_is_open_where_the_floor_is_lowe
     speeds = ("throughput", "speedup", "peak_memory", "latency.p50", "latency.p95")
     records = [
         replace(
-            record, facts={"skipped": "timing"},
+            record, facts=facts_of({"skipped": "timing"}),
             metrics={name: value for name, value in record.metrics.items() if name not in speeds},
         )
         if record.metrics["accuracy"] < result.front.floor
         else record
         for record in result.records
     ]  # fmt: skip
-    assert any(record.facts for record in records)
+    assert any(record.facts.timing_skipped for record in records)
     grid = Grid(result.config.space.axes)
     tried = {each.status for each in certify(grid, records, result.front).standings if each.trial is not None}
     assert not tried & {OPEN, UNDECIDED}
     lower = cut(records, result.front.objectives, 0.5 * result.front.floor, result.config.tradeoff)
     found = certify(grid, records, lower)
     assert not found.complete
-    bare = {tuple(record.params.values()) for record in records if record.facts}
+    bare = {tuple(record.params.values()) for record in records if record.facts.timing_skipped}
     statuses = {standing.status for standing in found.standings if tuple(standing.cell.values()) in bare}
     assert statuses == {OPEN}
 
@@ -154,7 +163,9 @@ def test_members_that_were_timed_briefly_are_named(study) -> None:
     result = study()
     member = result.front.front[-1]
     records = [
-        replace(record, facts={**record.facts, "stopped": "behind"}) if record.number == member else record
+        replace(record, facts=facts_of({**texts_of(record.facts), "stopped": "behind"}))
+        if record.number == member
+        else record
         for record in result.records
     ]
     found = certify(Grid(result.config.space.axes), records, result.front)
@@ -176,10 +187,9 @@ def test_untimed_trials_count_as_scored_and_not_as_measured(study) -> None:
         if found.metrics["accuracy"] >= 0.99 * 0.4:
             return found
         kept = {name: found.metrics[name] for name in ("accuracy", "accuracy_stderr", "weight_bytes")}
-        facts = {"verdict": "missed", "verdict_by": "betting"}
-        return Measurement(
-            kept, {"accuracy": (1.0, 0.0)}, ("not timed: its accuracy misses the floor",), facts, ("a", "b")
-        )
+        facts = facts_of({"verdict": "missed", "verdict_by": "betting"})
+        notes = (Note(NoteCode.NOT_TIMED, "not timed: its accuracy misses the floor"),)
+        return Measurement(kept, {"accuracy": (1.0, 0.0)}, notes, facts, ("a", "b"))
 
     result = study(answer=answer)
     found = certified(result)
@@ -242,7 +252,11 @@ def test_a_recut_that_nothing_keeps_has_a_certificate_too(study, above) -> None:
 def test_races_that_are_too_short_are_undecided_and_counted_as_open(study) -> None:
     result = study()
     raced = [
-        replace(record, facts={"verdict": "open", "verdict_by": "betting"}, metrics={**record.metrics, "floor": 0.3})
+        replace(
+            record,
+            facts=facts_of({"verdict": "open", "verdict_by": "betting"}),
+            metrics={**record.metrics, "floor": 0.3},
+        )
         for record in result.records
         if "accuracy" in record.metrics
     ]

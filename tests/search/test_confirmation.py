@@ -11,6 +11,7 @@ import pytest
 
 from objectives.measuring.estimate import Estimate
 from objectives.measuring.gains import noted
+from objectives.stored_facts import facts_of, notes_of
 from objectives.types import Measurement
 from search import store
 from search.commands.stored import load
@@ -18,7 +19,6 @@ from search.confirmation import (
     AGAIN_SHARE,
     PASSES,
     Confirmation,
-    Retimed,
     Unmeasured,
     confirm_front,
     confirmed,
@@ -120,7 +120,7 @@ def test_a_dropped_trial_that_came_back_is_dropped_no_more() -> None:
 
 
 def contended(number: int, speedup: float, **more: Any) -> TrialRecord:
-    made = trial(number, speedup, 200, seconds=100.0, notes=("contended: much", "head in 16 bits"), **more)
+    made = trial(number, speedup, 200, seconds=100.0, notes=notes_of(("contended: much", "head in 16 bits")), **more)
     return replace(made, metrics={**made.metrics, "contended": 1.0})
 
 
@@ -133,7 +133,8 @@ class Calm(Rounds):
     def __call__(self, records: Any) -> list[Measurement]:
         found = super().__call__(records)
         return [
-            replace(each, metrics={**each.metrics, "contended": self.busy}, notes=("drifted: no",)) for each in found
+            replace(each, metrics={**each.metrics, "contended": self.busy}, notes=notes_of(["drifted: no"]))
+            for each in found
         ]
 
 
@@ -146,7 +147,7 @@ def test_a_contended_trial_is_timed_again_by_itself() -> None:
     assert [now[number].metrics["speedup"] for number in (1, 2, 3, 4)] == [1.8, 1.5, 1.4, 1.4]
     assert now[1].metrics["speedup.trial"] == 2.0
     assert now[1].metrics["contended"] == 0.0
-    assert now[1].notes == ("drifted: no", "head in 16 bits")
+    assert now[1].notes == notes_of(("drifted: no", "head in 16 bits"))
     assert not now[1].confirmed
     rounds.asked.clear()
     assert time_again(records, rounds, found) == found
@@ -224,7 +225,7 @@ def test_who_lost_its_place_by_being_timed_again_is_listed() -> None:
 def test_confirmed_members_are_not_timed_again_by_themselves() -> None:
     records = [BASELINE, contended(1, 2.0)]
     rounds = Calm({1: 1.8})
-    known = Confirmation(members={1: Retimed({"speedup": 1.5})})
+    known = Confirmation(members={1: Measurement({"speedup": 1.5})})
     assert time_again(records, rounds, known) == known
     assert rounds.asked == []
 
@@ -233,7 +234,7 @@ def test_shares_of_the_limit_follow_the_seconds() -> None:
     more = {"tpot": 0.2, "ttft": 1.0, "roofline.decode": 0.4, "roofline.prefill": 0.6}
     record = trial(1, 2.0, 200)
     record = replace(record, metrics={**record.metrics, **more})
-    later = Retimed({"speedup": 1.0, "tpot": 0.4, "ttft": 0.5})
+    later = Measurement({"speedup": 1.0, "tpot": 0.4, "ttft": 0.5})
     (_, now) = confirmed([BASELINE, record], Confirmation({1: later}))
     assert now.metrics["roofline.decode"] == pytest.approx(0.2)
     assert now.metrics["roofline.prefill"] == pytest.approx(1.2)
@@ -248,7 +249,7 @@ class Busy(FakeExecutor):
         self.asked.append(candidate)
         metrics = {**found.metrics, "contended": busy, "speedup": found.metrics["speedup"] * (1 + busy)}
         future: Future[Any] = Future()
-        future.set_result(replace(found, metrics=metrics, notes=("contended: busy",) if busy else ()))
+        future.set_result(replace(found, metrics=metrics, notes=notes_of(["contended: busy"] if busy else [])))
         return future
 
     def confirm(self, candidates: Any) -> Future[list[Measurement]]:
@@ -300,7 +301,7 @@ def test_a_study_that_was_stopped_while_it_confirmed_says_so_and_goes_on_later(m
 
 def test_a_member_that_was_contended_is_what_the_shared_rounds_say() -> None:
     records = [BASELINE, contended(1, 2.0)]
-    both = Confirmation(members={1: Retimed({"speedup": 1.5})}, again={1: Retimed({"speedup": 1.8})})
+    both = Confirmation(members={1: Measurement({"speedup": 1.5})}, again={1: Measurement({"speedup": 1.8})})
     (_, now) = confirmed(records, both)
     assert (now.metrics["speedup"], now.metrics["speedup.trial"], now.confirmed) == (1.5, 2.0, True)
 
@@ -313,7 +314,7 @@ def test_the_baseline_is_the_measure_of_all_and_not_measured_against_itself() ->
 
 def test_a_confirmed_record_carries_the_new_speed_and_what_its_trial_said() -> None:
     records = [BASELINE, trial(1, 2.0, 200), trial(2, 2.0, 200, cached_from=1)]
-    new = confirmed(records, Confirmation({1: Retimed({"speedup": 1.5, "latency.p50": 0.7, "rounds": 9.0})}))
+    new = confirmed(records, Confirmation({1: Measurement({"speedup": 1.5, "latency.p50": 0.7, "rounds": 9.0})}))
     assert new[0] == BASELINE
     for record in new[1:]:
         assert record.metrics == {
@@ -327,11 +328,11 @@ def test_a_confirmed_record_carries_the_new_speed_and_what_its_trial_said() -> N
 @pytest.mark.parametrize("before", ["faster", "equal", "slower"])
 def test_the_ledger_follows_what_was_confirmed(before: str, now: float, speed: str) -> None:
     facts = {"speed_gain": before, "speed_reason": "kernels", "memory_gain": "smaller", "reference": "baseline"}
-    own = trial(1, 2.2, 200, facts=facts)
+    own = trial(1, 2.2, 200, facts=facts_of(facts))
     own = replace(own, metrics={**own.metrics, "speedup.error": 0.01, "compression_speedup.error": 0.02})
-    (_, found) = confirmed([BASELINE, own], Confirmation({1: Retimed({"speedup": now, "speedup.error": 0.03})}))
-    assert (found.facts["speed_gain"], found.facts["memory_gain"]) == (speed, "smaller")
-    assert ("speed_reason" in found.facts) == (speed != "faster")
+    (_, found) = confirmed([BASELINE, own], Confirmation({1: Measurement({"speedup": now, "speedup.error": 0.03})}))
+    assert (found.facts.gains.speed, found.facts.gains.memory) == (speed, "smaller")
+    assert bool(found.facts.gains.speed_reason) == (speed != "faster")
     assert found.metrics["compression_speedup"] == pytest.approx(now / 2)
     assert found.metrics["speedup.error"] == pytest.approx(0.03)
 
@@ -408,7 +409,13 @@ def test_a_failed_confirmation_costs_a_warning_and_is_said_in_the_report(make_co
     assert "not all was timed again: the worker died" in caplog.text
     assert result.front.front
     info = study_info(
-        result.config, result.records, result.front, result.machine, result.stop_reason, result.confirmation
+        result.config,
+        result.records,
+        result.front,
+        result.machine,
+        result.stop_reason,
+        result.confirmation,
+        result.certificate,
     )
     told = in_words(info, rows_of(frame(result.records, result.front)))
     assert told[0].startswith("Complete: ")
@@ -430,7 +437,7 @@ def test_the_report_names_who_was_dropped_and_what_was_promised(make_config: Any
     records = [
         replace(
             record,
-            facts=gained,
+            facts=facts_of(gained),
             metrics={
                 **record.metrics,
                 **compared,
@@ -441,7 +448,9 @@ def test_the_report_names_who_was_dropped_and_what_was_promised(make_config: Any
         )
         for record in result.records
     ]
-    info = study_info(result.config, tuple(records), result.front, {}, "budget", result.confirmation)
+    info = study_info(
+        result.config, tuple(records), result.front, {}, "budget", result.confirmation, result.certificate
+    )
     write_report(tmp_path, info, records, result.front)
     number, why = next(iter(result.confirmation.dropped.items()))
     for name in ("report.html", "report.md"):

@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from objectives.stored_facts import facts_of
 from objectives.types import Measurement
 from search.certificate import certify
 from search.commands.stored import load
-from search.confirmation import Confirmation, Retimed
+from search.confirmation import Confirmation
 from search.findings import Findings
 from search.frontier.grid import Grid
 from search.records import TrialRecord
@@ -83,13 +84,13 @@ def trial(number: int, speedup: float, **more: Any) -> TrialRecord:
         "peak_memory": 100.0, "accuracy": 0.5, "examples": 10.0,
     }  # fmt: skip
     facts = {"reference": "baseline" if number else "itself"}
-    return replace(TrialRecord(number, f"u{number}", params, "complete", metrics, facts=facts), **more)
+    return replace(TrialRecord(number, f"u{number}", params, "complete", metrics, facts=facts_of(facts)), **more)
 
 
 def test_a_repeat_does_not_undo_what_was_confirmed(make_config: Any) -> None:
     config = make_config("space.pruning.ratio=[0.0,0.1,0.2]")
     records = [trial(0, 1.0, is_baseline=True), trial(1, 2.0)]
-    found = Findings(config, records, Confirmation({1: Retimed({"speedup": 1.5})}))
+    found = Findings(config, records, Confirmation({1: Measurement({"speedup": 1.5})}))
     index = found.known().grid.index(records[1].params)
     assert found.known().values[index, 0] == pytest.approx(-np.log(8 * 1.5))
     found.add(replace(trial(1, 2.0), number=2, cached_from=1))
@@ -116,14 +117,16 @@ def test_new_trials_are_read_at_the_pace_of_those_before(make_config: Any) -> No
 
 def test_an_unscored_trial_takes_the_score_of_its_recipe(make_config: Any) -> None:
     config = make_config("space.pruning.ratio=[0.0,0.1,0.2]")
-    scored = replace(trial(1, 2.0), facts={"reference": "baseline", "verdict": "reached", "verdict_by": "exact"})
+    scored = replace(
+        trial(1, 2.0), facts=facts_of({"reference": "baseline", "verdict": "reached", "verdict_by": "exact"})
+    )
     bare = replace(trial(1, 3.0), number=2, params={**scored.params, "workload.batch_size": 4})
     metrics = {name: value for name, value in bare.metrics.items() if name not in ("accuracy", "examples")}
-    bare = replace(bare, metrics=metrics, facts={"reference": "baseline", "verdict": "unscored"})
+    bare = replace(bare, metrics=metrics, facts=facts_of({"reference": "baseline", "verdict": "unscored"}))
     found = Findings(config, [trial(0, 1.0, is_baseline=True), scored, bare], Confirmation())
     now = found.read()[2]
     assert now.metrics["accuracy"] == 0.5
-    assert any("scored as trial 1" in note for note in now.notes)
+    assert any("scored as trial 1" in note.text for note in now.notes)
     assert found.front().front == (2,)
     whole = replace(bare, number=3, metrics={**metrics, "accuracy": 0.5, "examples": 10.0})
     found.add(whole)

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from objectives.measuring.estimate import Estimate
-from objectives.measuring.gains import Speed, noted
+from objectives.measuring.gains import noted
+from objectives.types import Speed
 from search.front import by_floor, cut, frame
 from search.records import TrialRecord
 from search.tradeoff import Chebyshev, Expression, WeightedLogRatio

@@ -6,7 +6,6 @@ import pytest
 
 from objectives.measuring.estimate import Estimate
 from objectives.measuring.gains import (
-    Speed,
     batching_speedup,
     compared_with_own,
     dense_gains,
@@ -18,7 +17,9 @@ from objectives.measuring.gains import (
     regained,
     speed_of,
 )
-from search.gained import judged_anew, not_realised, realised, speed_gain, typed
+from objectives.stored_facts import facts_of, texts_of
+from objectives.types import Facts, GainFacts, Size, Speed
+from search.gained import judged_anew, not_realised, realised, speed_gain
 from search.records import TrialRecord
 
 BYTES = {"peak_memory": 50.0, "weight_bytes": 40.0}
@@ -60,10 +61,10 @@ OLD = "no faster than dense (1.27x): dequantised path, 9 rows; no smaller than d
     ("facts", "metrics", "found"),
     [
         (
-            {"realised_gain": "none", "no_realised_gain": OLD, "clock": "wall"},
+            {"realised_gain": "none", "no_realised_gain": OLD},
             {"compression_speedup": 1.27, "compression_speedup.error": 0.5, "compression_memory_ratio": 1.0},
             {
-                "clock": "wall", "speed_gain": "equal", "speed_reason": "dequantised path, 9 rows",
+                "speed_gain": "equal", "speed_reason": "dequantised path, 9 rows",
                 "memory_gain": "equal", "memory_reason": "its weights take as much",
             },
         ),
@@ -74,30 +75,30 @@ OLD = "no faster than dense (1.27x): dequantised path, 9 rows; no smaller than d
         ),
         ({"realised_gain": "speed, memory"}, {}, {"speed_gain": "faster", "memory_gain": "smaller"}),
         ({"speed_gain": "slower", "memory_gain": "larger"}, {}, {"speed_gain": "slower", "memory_gain": "larger"}),
-        ({"clock": "cpu"}, {}, {"clock": "cpu"}),
+        ({"stopped": "rounds", "reference": "itself", "clock": "cpu"}, {}, {}),
     ],
 )  # fmt: skip
 def test_sentences_of_older_studies_are_read_as_types(
     facts: dict[str, str], metrics: dict[str, float], found: dict[str, str]
 ) -> None:
-    assert typed(facts, metrics) == found
-    assert typed(found, metrics) == found
+    read = facts_of(facts, metrics)
+    assert texts_of(read) == (found or facts)
+    assert facts_of(texts_of(read), metrics) == read
 
 
 def test_words_hold_the_interval_and_say_slower_only_of_what_is() -> None:
-    facts = {"speed_gain": "equal", "memory_gain": "smaller"}
+    facts = GainFacts(Speed.EQUAL, Size.SMALLER)
     metrics = noted("compression_speedup", Estimate(1.27, 0.95, 1.61))
     assert not_realised(facts, metrics) == "not told apart from dense in speed (1.27x, 0.95x to 1.61x)"
-    facts = {"speed_gain": "slower", "speed_reason": "launch-bound", "memory_gain": "larger"}
+    facts = GainFacts(Speed.SLOWER, Size.LARGER, "launch-bound")
     metrics = {**noted("compression_speedup", Estimate(0.7, 0.6, 0.8)), "compression_memory_ratio": 1.1}
     assert (
         not_realised(facts, metrics)
         == "slower than dense (0.70x, 0.60x to 0.80x): launch-bound; larger than dense (1.10x)"
     )
-    assert [realised({"speed_gain": a, "memory_gain": b}) for a, b in (("faster", "smaller"), ("equal", "larger"))] == [
-        "speed, memory", "none",
-    ]  # fmt: skip
-    assert realised({}) is None
+    assert realised(GainFacts(Speed.FASTER, Size.SMALLER)) == "speed, memory"
+    assert realised(GainFacts(Speed.EQUAL, Size.LARGER)) == "none"
+    assert realised(None) is None
 
 
 @pytest.mark.parametrize(
@@ -109,9 +110,11 @@ def test_a_later_timing_judges_anew(later: tuple[float, float, float], speed: st
     now = {**before, **regained(before, Estimate(*later))}
     assert now["compression_speedup"] == pytest.approx(later[0] / 2)
     assert now["compression_speedup.low"] < later[0] / 2 < now["compression_speedup.high"]
-    assert judged_anew({"speed_gain": "faster"}, now)["speed_gain"] == speed
-    assert judged_anew({"reference": "itself"}, now) == {"reference": "itself"}
-    record = TrialRecord(1, "u", {}, "complete", now, facts={"speed_gain": speed})
+    found = judged_anew(GainFacts(Speed.FASTER, Size.SMALLER), now)
+    assert found is not None
+    assert found.speed == speed
+    assert judged_anew(None, now) is None
+    record = TrialRecord(1, "u", {}, "complete", now, facts=Facts(gains=found))
     assert speed_gain(record) == speed
 
 

@@ -11,7 +11,9 @@ from typing import Any
 import pytest
 
 from objectives.measuring.estimate import Estimate
-from objectives.measuring.gains import Speed, compared_with_own, dense_gains, gains, noted, own_gains
+from objectives.measuring.gains import compared_with_own, dense_gains, gains, noted, own_gains
+from objectives.stored_facts import facts_of
+from objectives.types import Speed
 from search.formatting import rows_of
 from search.front import cut, frame
 from search.headline import Gain, Limit, headline_of, numbers
@@ -137,7 +139,7 @@ def test_the_words_for_compression_follow_the_interval(gain: float, error: float
 )
 @pytest.mark.parametrize("error", [0.02, 0.5])
 def test_a_range_says_once_why_it_is_one(found: dict[str, float], facts: Any, reasons: list[str], error: float) -> None:
-    lines = told(baseline(), record(1, 8, {**batched(1.9, error), **found}, facts=facts))
+    lines = told(baseline(), record(1, 8, {**batched(1.9, error), **found}, facts=facts_of(facts)))
     why = [line for line in lines if line.startswith("No single figure")]
     assert len(why) == (1 if reasons and error > 0.2 else 0)
     assert all(reason in why[0] for reason in reasons if why)
@@ -145,7 +147,7 @@ def test_a_range_says_once_why_it_is_one(found: dict[str, float], facts: Any, re
 
 def test_a_dense_model_that_was_not_measured_is_said() -> None:
     own = {**metrics(5.0, 0.02, 200), "latency_ratio": 1.6}
-    lines = told(baseline(), record(1, 8, own, facts={"reference": "sentinel"}))
+    lines = told(baseline(), record(1, 8, own, facts=facts_of({"reference": "sentinel"})))
     assert "since the dense model at batch 8 was not timed: memory does not hold both" in lines[1]
     assert lines[2].startswith("Batch 8 instead of 1: its own gain was not measured; a request takes 1.60×")
     assert lines[3].startswith("Together: 5.00× ±2 %")
@@ -193,7 +195,7 @@ def test_a_smaller_and_slower_model_leaves_the_baseline_recommended() -> None:
 
 def test_who_was_passed_over_is_named_with_the_way_to_take_it() -> None:
     dense = metrics(2.7, 0.02, 390)
-    of_dense = record(1, 8, {**dense, **dense_gains(dense), "latency_ratio": 8 / 2.7}, facts={})
+    of_dense = record(1, 8, {**dense, **dense_gains(dense), "latency_ratio": 8 / 2.7}, facts=facts_of({}))
     lines = told(baseline(), of_dense, record(2, 8, batched(0.67)))
     assert lines[0].startswith("Recommended: trial 1")
     assert lines[1] == "Compression: none, this is the dense model at batch 8."
@@ -251,7 +253,7 @@ OPEN = {"verdict": "open", "verdict_by": "race"}
     ],
 )
 def test_accuracy_is_told_as_far_as_it_is_known(found: dict[str, float], facts: Any, words: str) -> None:
-    own = record(1, 8, {**batched(1.9), "floor": FLOOR, **found}, facts=facts)
+    own = record(1, 8, {**batched(1.9), "floor": FLOOR, **found}, facts=facts_of(facts))
     (line,) = [line for line in told(baseline(), own) if line.startswith("Accuracy")]
     assert words in line
 
@@ -266,7 +268,7 @@ def test_accuracy_is_told_as_far_as_it_is_known(found: dict[str, float], facts: 
 )
 def test_the_nearest_miss_is_never_zero_below(accuracy: float, verdict: Any, words: str) -> None:
     start = replace(baseline(), metrics={**baseline().metrics, "accuracy": 0.2})
-    (line,) = told(start, record(1, 8, {**batched(1.9), "accuracy": accuracy, "floor": FLOOR}, facts=verdict))
+    (line,) = told(start, record(1, 8, {**batched(1.9), "accuracy": accuracy, "floor": FLOOR}, facts=facts_of(verdict)))
     assert words in line
 
 
@@ -274,7 +276,7 @@ def test_the_nearest_miss_is_never_zero_below(accuracy: float, verdict: Any, wor
 
 
 def test_json_and_metrics_hold_the_same_gains_as_types(tmp_path: Path) -> None:
-    records = (baseline(), record(1, 8, batched(1.9), facts={"stopped": "seconds"}))
+    records = (baseline(), record(1, 8, batched(1.9), facts=facts_of({"stopped": "seconds"})))
     info, front = study(*records)
     write_report(tmp_path, info, records, front)
     found = json.loads((tmp_path / "pareto.json").read_text())["headline"]

@@ -19,6 +19,8 @@ from rich.console import Console
 
 from objectives.measuring.estimate import Estimate
 from objectives.measuring.gains import noted
+from objectives.stored_facts import facts_of
+from objectives.types import Note, NoteCode
 from search.display import front_table
 from search.formatting import number, percent, rate_of, ratio, show
 from search.front import ParetoFront, cut
@@ -44,7 +46,11 @@ def records_of() -> list[TrialRecord]:
             "accuracy": 0.5 + 0.1 * float(rng.random()), "perplexity": 20.0,
             "latency.p50": 0.012, "latency.p95": float(rng.random()),
         }  # fmt: skip
-        made.append(TrialRecord(i, f"u{i}", params, "complete", metrics, notes=(HOSTILE,), is_baseline=i == 0))
+        made.append(
+            TrialRecord(
+                i, f"u{i}", params, "complete", metrics, notes=(Note(NoteCode.OTHER, HOSTILE),), is_baseline=i == 0
+            )
+        )
     made.append(TrialRecord(24, "f", made[1].params, "failed", reason="timeout", message="=cmd|' /C calc'!A0"))
     made.append(replace(made[3], number=25, uid="r", cached_from=3, notes=()))
     return made
@@ -194,7 +200,7 @@ def test_the_slider_finds_what_the_command_line_finds(tmp_path: Path, floor: flo
         slow = {**records[place].metrics, **noted("compression_speedup", Estimate(0.6, 0.5, 0.7))}
         records[place] = replace(records[place], metrics={**slow, "peak_memory": 1e7 * place})
     metrics = {**records[5].metrics, "accuracy": floor - 0.01, "floor": floor, "peak_memory": 1e6}
-    records[5] = replace(records[5], metrics=metrics, facts=RACED)  # kept by its race, below by its estimate
+    records[5] = replace(records[5], metrics=metrics, facts=facts_of(RACED))  # kept by its race, below by its estimate
     tradeoff = WeightedLogRatio()
     front = cut(records, ("throughput", "peak_memory"), floor, tradeoff)
     write_report(tmp_path, study_of(front), records, front)
@@ -203,7 +209,7 @@ def test_the_slider_finds_what_the_command_line_finds(tmp_path: Path, floor: flo
     assert (set(data["own"]["feasible"]), data["floor"]) == (set(front.feasible), floor)
     assert 5 in data["own"]["feasible"]
     assert {each["trial"] for each in data["trials"] if each["slower"]} == {4, 7, 11}
-    plain = [replace(record, facts={}) for record in records]
+    plain = [replace(record, facts=facts_of({})) for record in records]
     for other in sorted({record.metrics.get("accuracy", 0.7) for record in records} - {floor}):
         expected = cut(plain, ("throughput", "peak_memory"), other, tradeoff)
         step = next((step for step in data["steps"] if other <= step["floor"]), {"front": [], "best": None})

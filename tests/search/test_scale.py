@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from objectives.stored_facts import facts_of
 from search.records import TrialRecord
 from search.scale import changed, on_one_scale, scale_of
 
@@ -19,7 +20,7 @@ def trial(number: int, speedup: float, pace: float, **more: Any) -> TrialRecord:
         "decode_throughput": 10 / latency, "reference_latency": pace, "peak_memory": 7.0, "drift": pace,
     }  # fmt: skip
     facts = {"reference": "baseline" if number else "itself"}
-    return replace(TrialRecord(number, f"u{number}", {}, "complete", metrics, facts=facts), **more)
+    return replace(TrialRecord(number, f"u{number}", {}, "complete", metrics, facts=facts_of(facts)), **more)
 
 
 def scaled(records: list[TrialRecord]) -> list[TrialRecord]:
@@ -53,7 +54,7 @@ def test_throughput_and_latency_agree_on_one_scale() -> None:
 def test_what_was_timed_beside_a_sentinel_keeps_its_times_and_gets_the_scale_of_throughput() -> None:
     base = trial(0, 1.0, 5.0, is_baseline=True)
     base = replace(base, metrics={**base.metrics, "throughput": 8 / 5})
-    other = trial(1, 2.0, 9.0, facts={"reference": "sentinel"})
+    other = trial(1, 2.0, 9.0, facts=facts_of({"reference": "sentinel"}))
     failed = TrialRecord(4, "u4", {}, "failed", reason="timeout")
     found = scaled([base, other, trial(2, 1.0, 1.0), trial(3, 1.0, 1.0), failed])
     assert found[1].metrics == {**other.metrics, "throughput": 16.0}

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from objectives.stored_facts import facts_of
 from search.finish import finish
 from search.plain_text import inert, inert_json, inert_tree, one_line
 from search.study import run_study
@@ -184,7 +185,7 @@ def test_no_output_of_a_report_steers(tmp_path: Path) -> None:
     records = [
         replace(
             record, notes=(STEERING,), message=STEERING, params={**record.params, f"k{STEERING}": STEERING},
-            facts={"no_realised_gain": STEERING},
+            facts=facts_of({"no_realised_gain": STEERING}),
         )
         for record in records_of()
     ]  # fmt: skip
