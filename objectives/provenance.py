@@ -14,7 +14,6 @@ import os
 import sys
 import sysconfig
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, fields, is_dataclass
 from enum import StrEnum
 from fnmatch import fnmatch
@@ -22,7 +21,6 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from objectives.assets.store import cache_dir
 from objectives.content import sha256, texts_hash
 from objectives.tasks.corpora import Corpus
 
@@ -33,8 +31,6 @@ _CHECKPOINT = (
     "added_tokens.json", "chat_template*",
 )  # fmt: skip
 """Files of a checkpoint's folder that loading reads, whatever the tokenizer's class."""
-_SYSTEM = ("/proc", "/sys", "/etc", "/usr/lib", "/usr/share/zoneinfo")
-"""Not /dev and not /run: below them are memory and disks on which somebody may keep data."""
 
 
 class Kind(StrEnum):
@@ -167,7 +163,7 @@ def own_classes(value: Any) -> list[type]:
 def _is_common(kind: type) -> bool:
     """Return whether a class is ours, Python's or a library's."""
     top = kind.__module__.partition(".")[0]
-    return top in (*_OURS, "builtins") or top in sys.stdlib_module_names or _is_installed(_file_of(top))
+    return top in (*_OURS, "builtins") or top in sys.stdlib_module_names or is_installed(_file_of(top))
 
 
 def _held(value: Any) -> Mapping[str, Any]:
@@ -187,7 +183,7 @@ def code_sources(classes: Iterable[type]) -> list[Source]:
         top = name.partition(".")[0]
         if not isinstance(file, str) or not os.path.isfile(file) or top in (*_OURS, "__main__", "__mp_main__"):
             continue
-        beside = _is_below(os.path.abspath(file), folders) and not _is_installed(file)
+        beside = is_below(os.path.abspath(file), folders) and not is_installed(file)
         if top in tops or beside:
             path = os.path.abspath(file)
             found.append(Source(Kind.CODE, name, file_hash(path), path))
@@ -197,6 +193,26 @@ def code_sources(classes: Iterable[type]) -> list[Source]:
 def _file_of(module: str) -> str | None:
     file = getattr(sys.modules.get(module), "__file__", None)
     return os.path.abspath(file) if isinstance(file, str) else None
+
+
+@lru_cache(maxsize=1)
+def _installed() -> frozenset[str]:
+    names = ("stdlib", "platstdlib", "purelib", "platlib")
+    found = [sysconfig.get_paths().get(name) for name in names]
+    found += [path for path in sys.path if Path(path).name in ("site-packages", "dist-packages", "lib-dynload")]
+    found += [path for path in sys.path if path.endswith(".zip")]
+    kept = [path for path in found if path]
+    return frozenset([*kept, *map(os.path.realpath, kept)])
+
+
+def is_installed(path: str | None) -> bool:
+    """Return whether ``path`` belongs to Python or an installed package, as None does."""
+    return path is None or is_below(os.path.abspath(path), _installed())
+
+
+def is_below(path: str, folders: Iterable[str]) -> bool:
+    """Return whether ``path`` is one of ``folders`` or lies below one."""
+    return any(path == folder or path.startswith(folder.rstrip(os.sep) + os.sep) for folder in folders)
 
 
 # ---- what is made of them
@@ -215,119 +231,6 @@ def text_sources(task: Any, where: str = "task") -> list[Source]:
 def row_sources(rows: Mapping[str, str]) -> list[Source]:
     """Return the calibration rows, given their hash by domain."""
     return [Source(Kind.ROWS, f"calibration rows of {domain}", held) for domain, held in rows.items()]
-
-
-# ---- data: what is opened
-
-
-class Reads:
-    """Files that this process opened to read while it was :meth:`watched`, and that were there before."""
-
-    def __init__(self) -> None:
-        self._opened: dict[str, None] = {}
-        self._written: set[str] = set()
-
-    @contextmanager
-    def watched(self) -> Iterator[None]:
-        """Note what is opened meanwhile, by any thread."""
-        _add_hook()
-        _listening.append(self)
-        try:
-            yield
-        finally:
-            _listening.remove(self)
-
-    def hear(self, path: str, writes: bool) -> None:
-        """Note one file; what was written here first is no input."""
-        if writes:
-            self._written.add(path)
-        elif path not in self._written:
-            self._opened.setdefault(path)
-
-    def hold(self, files: Mapping[str, str]) -> bool:
-        """Return whether ``files`` (hash by path) are as they were; then they count as read here too."""
-        if not all(os.path.isfile(path) and file_hash(path) == held for path, held in files.items()):
-            return False
-        for path in files:
-            self.hear(path, writes=False)
-        return True
-
-    def sources(self, without: Iterable[Path] = ()) -> list[Source]:
-        """Return the data among them: regular files that belong to no installation, cache, module or folder in
-        ``without``, named from the working directory where they lie below it.
-        """
-        spared = {os.path.realpath(folder) for folder in without}
-        modules = {path for module in list(sys.modules.values()) for path in _files_of(module)}
-        found = []
-        for path in self._opened:
-            real = os.path.realpath(path)
-            if os.path.isfile(path) and path not in modules and not _is_spared(path, real, spared):
-                found.append(Source(Kind.DATA, _named(path), file_hash(path), path))
-        return found
-
-
-def _named(path: str) -> str:
-    here = os.getcwd() + os.sep
-    return path.removeprefix(here)
-
-
-def _files_of(module: Any) -> list[str]:
-    found = (getattr(module, name, None) for name in ("__file__", "__cached__"))
-    return [os.path.abspath(path) for path in found if isinstance(path, str)]
-
-
-def _is_spared(path: str, real: str, spared: set[str]) -> bool:
-    roots = {*spared, *_SYSTEM, str(cache_dir()), str(Path(__file__).resolve().parent)}
-    hidden = os.path.expanduser("~") + os.sep + "."  # caches and settings of tools
-    return any(_is_below(each, roots) or _is_installed(each) or each.startswith(hidden) for each in (path, real))
-
-
-@lru_cache(maxsize=1)
-def _installed() -> frozenset[str]:
-    names = ("stdlib", "platstdlib", "purelib", "platlib")
-    found = [sysconfig.get_paths().get(name) for name in names]
-    found += [path for path in sys.path if Path(path).name in ("site-packages", "dist-packages", "lib-dynload")]
-    found += [path for path in sys.path if path.endswith(".zip")]
-    kept = [path for path in found if path]
-    return frozenset([*kept, *map(os.path.realpath, kept)])
-
-
-def _is_installed(path: str | None) -> bool:
-    return path is None or _is_below(os.path.abspath(path), _installed())
-
-
-def _is_below(path: str, folders: Iterable[str]) -> bool:
-    return any(path == folder or path.startswith(folder.rstrip(os.sep) + os.sep) for folder in folders)
-
-
-_listening: list[Reads] = []
-"""Audit hooks stay for the life of a process: the one of this module does nothing while nobody listens."""
-
-
-@lru_cache(maxsize=1)
-def _add_hook() -> None:
-    sys.addaudithook(_hear)
-
-
-def _hear(event: str, arguments: tuple[Any, ...]) -> None:
-    """Note what an audit event opens; it must not raise, as the opening would fail."""
-    if not _listening or event not in ("open", "sqlite3.connect"):
-        return
-    try:
-        path = os.fspath(arguments[0])
-        path = os.path.abspath(os.fsdecode(path))
-        writes = event == "open" and _writes(arguments)
-    except (TypeError, ValueError, OSError, IndexError):  # a descriptor, or no path at all
-        return
-    for reads in tuple(_listening):
-        reads.hear(path, writes)
-
-
-def _writes(arguments: tuple[Any, ...]) -> bool:
-    mode, flags = arguments[1], arguments[2]
-    if isinstance(mode, str):
-        return not {"w", "a", "x"}.isdisjoint(mode)
-    return isinstance(flags, int) and flags & os.O_ACCMODE == os.O_WRONLY
 
 
 def rows_hash(shapes: Sequence[Sequence[int]], contents: Iterable[bytes]) -> str:

@@ -30,7 +30,6 @@ from objectives.measuring.weighing import stored_bytes
 from objectives.models import LoadedModel, require_units
 from objectives.problem import Problem
 from objectives.provenance import (
-    Reads,
     Source,
     checkpoint_sources,
     code_sources,
@@ -39,6 +38,7 @@ from objectives.provenance import (
     rows_hash,
     text_sources,
 )
+from objectives.reads import Reads
 from objectives.runtime.guard import Guard
 from objectives.shelf import Shelf, Write
 from objectives.stock import MANIFEST

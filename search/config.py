@@ -8,23 +8,21 @@ import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-import pydantic
 from optuna.exceptions import ExperimentalWarning
 from optuna.samplers import BaseSampler
-from pydantic import ConfigDict, Field, ValidationError
 
 from objectives.cache import Cache
 from objectives.errors import ObjectiveError
 from objectives.inspection import Inspection
 from objectives.measuring.interleaved import Interleaved
-from objectives.metrics import METRICS
 from objectives.problem import Problem
-from objectives.provenance import Reads, Source
+from objectives.provenance import Source
+from objectives.reads import Reads
 from objectives.tasks.answers import in_a_line
 from objectives.types import Device, Model, Task
-from search.build import ALLOWED, build, explain, nearest, target_of
+from search.build import ALLOWED, build, nearest, target_of
 from search.errors import ConfigError, ParetuneError
 from search.executors.protocol import Executor
 from search.floor import AccuracyFloor
@@ -32,6 +30,7 @@ from search.members import require_members, require_sendable
 from search.overrides import absolute
 from search.samplers.distinct import DistinctSampler
 from search.samplers.frontier import Informed
+from search.scalars import Scalars, scalars_of
 from search.space import CHOSEN, PARTS, Cell, Space, build_space
 from search.stopping import Limits
 from search.storage_url import clean_url, sqlite_url
@@ -58,26 +57,6 @@ _SENT = ("model", "task", "timing", "device")
 """What the worker gets."""
 
 _OTHERS = {*PARTS, "runtimes", "space", "sampler", "first", "cache", "allow_targets", "hydra", "experiment"}
-
-Text = Annotated[str, Field(strict=True, min_length=1)]
-
-
-@pydantic.dataclasses.dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
-class Scalars:
-    """The plain settings at the top of ``config.yaml``."""
-
-    project: Annotated[str, Field(strict=True, max_length=255, pattern=r"^[A-Za-z0-9][\w.\-]*$")]
-    study_name: Annotated[str, Field(strict=True, max_length=255, pattern=r"^[A-Za-z0-9][\w.,=\-]*$")] | None
-    objectives: Annotated[tuple[Text, ...], Field(min_length=1)]
-    n_trials: Annotated[int, Field(strict=True, ge=1)]
-    max_seconds: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None
-    patience: Annotated[int, Field(strict=True, ge=1)] | None
-    seed: Annotated[int, Field(strict=True, ge=0)]
-    warm_start: Text | None
-    home: Text
-    storage: Text | None
-    confirm: Annotated[bool, Field(strict=True)]
-    debug: Annotated[bool, Field(strict=True)]
 
 
 @dataclass(frozen=True)
@@ -146,7 +125,7 @@ def build_config(resolved: Mapping[str, Any], swept: str = "") -> StudyConfig:
 def _build_config(resolved: Mapping[str, Any], swept: str) -> StudyConfig:
     resolved = {**_DEFAULTS, **resolved}
     _require_keys(resolved)
-    scalars = _scalars(resolved)
+    scalars = scalars_of(resolved)
     allowed = (*ALLOWED, *_admitted(resolved.get("allow_targets") or []))
     parts = {key: _part(resolved[key], key, allowed) for key in _KINDS}
     space = build_space(resolved["space"], {part: resolved[part] for part in PARTS}, allowed, resolved["runtimes"])
@@ -205,27 +184,6 @@ def _part(node: Mapping[str, Any], key: str, allowed: tuple[str, ...]) -> Any:
     if key in _SENT:
         require_sendable(part, key)
     return part
-
-
-def _scalars(resolved: Mapping[str, Any]) -> Scalars:
-    try:
-        scalars = Scalars(**{name: resolved.get(name) for name in Scalars.__dataclass_fields__})  # type: ignore[arg-type]
-    except ValidationError as error:
-        raise ConfigError(explain(error, Scalars, "")) from error
-    names = [metric_name(name) for name in scalars.objectives]
-    if len(set(names)) < len(names):
-        raise ConfigError(f"objectives: each may be named once, got {list(scalars.objectives)}")
-    return replace(scalars, objectives=tuple(names))
-
-
-def metric_name(name: str) -> str:
-    """The metric of that name (``latency_p95`` and ``latency.p95`` are the same). Raises ConfigError."""
-    by_column = {metric.column: metric.name for metric in METRICS.values()}
-    found = by_column.get(name.replace(".", "_"))
-    if found is None:
-        known = ", ".join(METRICS)
-        raise ConfigError(f"objectives: unknown metric {name!r}{nearest(name, list(METRICS))}; known: {known}")
-    return found
 
 
 def _check_kinds(model: Model, task: Task, space: Space) -> None:

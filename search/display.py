@@ -8,9 +8,11 @@ from rich.table import Table
 from rich.text import Text
 
 from objectives.metrics import METRICS
-from search.formatting import Column, Row, columns, failures, rows_of
-from search.front import ParetoFront, frame, searched_columns
+from search.formatting import Row
+from search.front import ParetoFront
+from search.front_table import frame, searched_columns
 from search.records import TrialRecord, Value
+from search.tables import Column, columns, failures, rows_of
 
 _WIDE = ("latency_p50", "weight_bytes", "ttft", "tpot", "perplexity")
 NARROW = 100

@@ -15,14 +15,17 @@ from search.confirmation import Confirmation
 from search.display import front_table
 from search.errors import NothingFeasible
 from search.feasible import recipe_key
-from search.formatting import confirmation, rate_of, rows_of
-from search.front import ParetoFront, frame, searched_columns
+from search.formatting import rate_of
+from search.front import ParetoFront
+from search.front_table import frame, searched_columns
 from search.headline import headline_of, numbers
 from search.naming import bounded
 from search.plain_text import inert, inert_tree
 from search.records import TrialRecord
-from search.report import StudyInfo, write_report
+from search.report import write_report
 from search.study import StudyResult
+from search.study_info import StudyInfo
+from search.tables import confirmation, rows_of
 from search.terminal import console, err
 
 

@@ -16,7 +16,8 @@ from objectives.measuring.estimate import Estimate
 from objectives.measuring.gains import batching_speedup, ratio_of, size_of
 from objectives.types import Size, Speed, Stop
 from search.feasible import Certainty, certainty_of, verdict_of
-from search.front import BATCH, ParetoFront, baseline_of
+from search.front import ParetoFront, baseline_of
+from search.front_table import BATCH
 from search.gained import speed_gain
 from search.records import TrialRecord, Value
 

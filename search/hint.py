@@ -13,7 +13,7 @@ from dataclasses import replace
 import numpy as np
 import optuna
 
-from search import store
+from search import opening, store
 from search.build import nearest
 from search.config import StudyConfig
 from search.errors import ConfigError
@@ -53,7 +53,7 @@ def front_from(config: StudyConfig) -> tuple[Cell, ...]:
 
 
 def _records(config: StudyConfig, name: str) -> list[TrialRecord]:
-    storage = store.open_storage(config.storage, config.home)
+    storage = opening.open_storage(config.storage, config.home)
     names = [summary.study_name for summary in optuna.get_all_study_summaries(storage)]
     names = [each for each in names if each != config.name]
     if name not in names:

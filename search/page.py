@@ -18,28 +18,16 @@ from typing import TYPE_CHECKING, Any
 
 from objectives.metrics import METRICS
 from objectives.types import Speed
-from search.formatting import (
-    Column,
-    Row,
-    columns,
-    confirmation,
-    failures,
-    heading,
-    label,
-    ledger,
-    percent,
-    ratio,
-    scale_of,
-    score,
-)
+from search.formatting import Row, heading, label, percent, ratio, scale_of, score
 from search.front import ParetoFront, Step
 from search.headline import Headline
 from search.sentences import gain_text, result
+from search.tables import Column, columns, confirmation, failures, ledger
 
 if TYPE_CHECKING:
     from jinja2 import Environment
 
-    from search.report import StudyInfo
+    from search.study_info import StudyInfo
 
 _TEMPLATES = files("search") / "templates"
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Protocol
 
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, SpinnerColumn, TextColumn, TimeElapsedColumn
@@ -16,8 +17,17 @@ from search.feasible import is_scored
 from search.front import ParetoFront
 from search.plain_text import one_line
 from search.records import TrialRecord
-from search.study import Progress
 from search.terminal import console, err
+
+
+class Progress(Protocol):
+    """Shown while a study runs."""
+
+    def stage(self, text: str) -> None:
+        """What is going on now."""
+
+    def trial(self, records: Sequence[TrialRecord], front: ParetoFront) -> None:
+        """One more trial is finished."""
 
 
 @contextmanager

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING
 from objectives.metrics import METRICS
 from objectives.types import Speed
 from search.advice import below
-from search.formatting import Row, failures, heading, in_words, label, ratio, score, show
+from search.formatting import Row, heading, in_words, label, ratio, score, show
 from search.front import ParetoFront
 from search.headline import FIRM, Accuracy, Gain, Headline, Limit
+from search.tables import failures
 
 if TYPE_CHECKING:
-    from search.report import StudyInfo
+    from search.study_info import StudyInfo
 
 _WHY = {
     Limit.BUSY: "the machine was busy, and the same command on a calm one times it again",

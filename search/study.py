@@ -1,59 +1,25 @@
-"""The study: ask, evaluate, tell, until the budget is spent or every cell is known.
-
-The baseline (unpruned, 16 bits, first batch size) is always the first trial: it sets a relative floor and is the
-reference of every gain. A cell that was measured before is answered from its record. A failed trial is data: see
-:mod:`search.judging`.
-"""
+"""The study: ask, evaluate, tell, until the budget is spent or every cell is known."""
 
 from __future__ import annotations
 
 import logging
-import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime
-from typing import Protocol
+from collections.abc import Mapping
+from dataclasses import dataclass
 
-import numpy as np
-from optuna.study import Study
-from optuna.trial import Trial, TrialState
-
-from objectives.errors import ObjectiveError
-from objectives.types import Candidate, Failure, Gate, Measurement, Outcome, Reason
-from search import store
-from search.certificate import Certificate, certificate_of, certify
+from search import opening, store
+from search.certificate import Certificate
 from search.config import StudyConfig
-from search.confirmation import Confirmation, confirm_front, is_timed, time_again
-from search.errors import BaselineFailed, ConfigError, Interrupted, Unmeasured
-from search.executors.protocol import Runner
-from search.feasible import is_scored
-from search.findings import Findings
+from search.confirmation import Confirmation
+from search.errors import BaselineFailed, ConfigError, Interrupted
 from search.front import ParetoFront
-from search.frontier.grid import MOST_CELLS, Grid
-from search.frontier.outlook import Outlook
-from search.hint import front_from, hint_from
-from search.judging import require_timed
-from search.preflight import reason_beyond
+from search.loop import Loop
+from search.progress import Progress
 from search.records import TrialRecord
-from search.samplers.frontier import FrontierSampler, Informed
-from search.settled import is_final
 from search.signals import interrupted, sigterm_interrupts
-from search.space import Cell
-from search.stopping import GROWTH, StopReason
-from search.tracking.protocol import Mirror, StudyHeader
-from search.unsupported import reason_against, unprunable
+from search.stopping import StopReason
+from search.tracking.protocol import Mirror
 
 log = logging.getLogger(__name__)
-
-
-class Progress(Protocol):
-    """Shown while a study runs."""
-
-    def stage(self, text: str) -> None:
-        """What is going on now."""
-
-    def trial(self, records: Sequence[TrialRecord], front: ParetoFront) -> None:
-        """One more trial is finished."""
 
 
 @dataclass(frozen=True)
@@ -73,8 +39,8 @@ class StudyResult:
 
 def run_study(config: StudyConfig, progress: Progress) -> StudyResult:
     """Run or resume the study. Raises ConfigError, StudyConflict, BaselineFailed, or Interrupted before a baseline."""
-    with store.running(config), sigterm_interrupts():
-        study = store.open_study(config, config.sampler)
+    with opening.running(config), sigterm_interrupts():
+        study = opening.open_study(config, config.sampler)
         loop = Loop(config, study, progress)
         stopped = None
         try:
@@ -82,291 +48,25 @@ def run_study(config: StudyConfig, progress: Progress) -> StudyResult:
                 loop.open(runner)
                 stop_reason = loop.run(runner)
         except (ConfigError, BaselineFailed):
-            store.discard_if_empty(study)
+            opening.discard_if_empty(study)
             raise
         except KeyboardInterrupt as error:
             stopped = interrupted(error)
             stop_reason = StopReason.INTERRUPTED
-            loop.abandon()
+            loop.trials.abandon()
             if loop.found.judge.baseline is None:
                 raise stopped from None
         store.save_stop(study, stop_reason)
-        return loop.result(stop_reason, stopped)
-
-
-class Loop:
-    """The state of a running study: what is known, and what is asked next."""
-
-    mirror: Mirror
-
-    def __init__(self, config: StudyConfig, study: Study, progress: Progress) -> None:
-        self.config, self.study, self.progress = config, study, progress
-        self.machine: Mapping[str, str] = {}
-        self._settle_orphans()
-        self.found = Findings(config, store.records_of(study), store.confirmation_of(study))
-        self._running: Trial | None = None
-        self._tried_again, self._confirmed_once = 0, False
-        self._hypervolume, self._grown = 0.0, len(self.found.records)
-        self._final: Outlook | None = None
-
-    def result(self, stop_reason: StopReason, stopped: Interrupted | None) -> StudyResult:
-        """Return the study as it stands."""
-        found = self.found
+        found = loop.found
         found.read_anew()
         return StudyResult(
-            self.config, tuple(found.read()), found.front(), self.machine, stop_reason, self.mirror,
-            found.confirmation, self._certificate(), stopped,
-        )  # fmt: skip
-
-    def _certificate(self) -> Certificate | None:
-        """Return how sure the front is, from the sampler's own last look where nothing was measured since."""
-        sampler, found, space = self.study.sampler, self.found, self.config.space
-        if len(space) > MOST_CELLS:
-            return None
-        if not isinstance(sampler, FrontierSampler) or not sampler.is_informed:
-            return certify(Grid.of(space), found.read(), found.front())
-        outlook = self._final or sampler.outlook(anew=True)
-        return certificate_of(found.read(), found.front(), found.known(), outlook, sampler.error, sampler.resolution)
-
-    def confirm(self, runner: Runner) -> None:
-        """Time contended trials again, then the members of the front against each other; a failure costs a warning."""
-        if not self.config.confirm or not is_timed(self.config.objectives):
-            return
-
-        def measure(records: Sequence[TrialRecord]) -> Sequence[Measurement]:
-            measured = runner.confirm([self._candidate(record) for record in records]).result()
-            return [require_timed(each) for each in measured]
-
-        now, found, self._final = replace(self.found.confirmation, failed=""), self.found, None
-        try:
-            self.progress.stage("timing contended trials again")
-            now = time_again(found.records[self._tried_again :], measure, now)
-            self._tried_again = len(found.records)
-            self.progress.stage("confirming the front")
-            now = confirm_front(found.records, found.cut, measure, now)
-        except KeyboardInterrupt:
-            now = replace(now, failed="interrupted")
-            raise
-        finally:
-            found.confirm(now)
-            store.save_confirmation(self.study, now)
-        if now.failed:
-            log.warning("not all was timed again: %s", now.failed)
-
-    def _candidate(self, record: TrialRecord) -> Candidate:
-        space = self.config.space
-        return space.baseline_candidate() if record.is_baseline else space.candidate(record.params)
-
-    def open(self, runner: Runner) -> None:
-        """Load the model in the worker while the tracker connects here."""
-        _ = hint_from(self.config)  # what it refuses is said before the model is loaded
-        self.progress.stage("loading the model")
-        preparing = runner.prepare()
-        config = self.config
-        uid = self.study.user_attrs[store.UID]
-        self.mirror = config.tracker.open(StudyHeader(uid, config.name, config.project, config.home, config.resolved))
-        try:
-            self.machine = preparing.result()
-        except ObjectiveError as error:
-            raise ConfigError(str(error)) from error
-        except Exception as error:  # the worker timed out, was killed or met a bug while it loaded
-            raise BaselineFailed(f"loading the model: {type(error).__name__}: {error}") from error
-        self._settle_sources(runner)
-        store.settle_machine(self.study, self.machine)
-
-    def _settle_sources(self, runner: Runner) -> None:
-        """Hold what scores depend on against what the study was begun with, and note what is new."""
-        store.settle_sources(self.study, [*self.config.read, *runner.sources().result()])
-
-    def run(self, runner: Runner) -> StopReason:
-        """Measure until a reason to stop, then confirm; returns the reason.
-
-        What is confirmed may open cells that were thought to be behind: then the search goes on.
-        """
-        self._begin(runner)
-        self._inform(runner)
-        while True:
-            before = len(self.found.records)
-            reason = self._search(runner)
-            if before == len(self.found.records) and self._confirmed_once:
-                return reason
-            self.confirm(runner)
-            self._confirmed_once = True
-            if reason is not StopReason.COMPLETE:
-                return reason
-
-    def _begin(self, runner: Runner) -> None:
-        if self.found.judge.baseline is None:
-            self.progress.stage("measuring the baseline")
-            self._measure_baseline(runner)
-            self._settle_sources(runner)  # scoring may have read more
-            self._report()
-            self.found.judge.warn_of_a_floor_above(self.found.judge.baseline)
-        else:
-            self.found.judge.require_above_chance(self.found.judge.baseline)
-            self.progress.stage(f"resuming after {len(self.found.records)} trials")
-
-    def _inform(self, runner: Runner) -> None:
-        """Tell the sampler what it needs to know, and measure what the user wants first."""
-        sampler = self.study.sampler
-        if isinstance(sampler, Informed):
-            grid = Grid.of(self.config.space)
-            sampler.inform(grid, self.found.known, hint_from(self.config, self._losses(runner, grid)))
-        for cell in self._first():
-            if self.found.settled.by(cell) is None and self._limit() is None:
-                self._trial(runner, self._ask_for(cell), cell, is_baseline=False)
-                self._report()
-
-    def _search(self, runner: Runner) -> StopReason:
-        while (reason := self._limit() or self._completed()) is None:
-            trial = self.study.ask()
-            cell = self.config.space.suggest(trial)
-            self.progress.stage(", ".join(f"{path}={value}" for path, value in cell.items()))
-            self._trial(runner, trial, cell, is_baseline=False)
-            self._report()
-        return reason
-
-    def _losses(self, runner: Runner, grid: Grid) -> list[float] | None:
-        """What every recipe is predicted to lose, where that is asked for a grid that is searched as a whole."""
-        known = store.losses_of(self.study)
-        if known is not None or len(grid) > MOST_CELLS:
-            return known
-        self.progress.stage("predicting what compression loses")
-        _, first = np.unique(grid.recipes, return_index=True)
-        candidates = [self.config.space.candidate(grid.cell(index)) for index in first.tolist()]
-        try:
-            found = runner.predict_losses(candidates).result()
-        except Unmeasured as error:
-            log.warning("what compression loses was not predicted: %s", error)
-            return None
-        store.save_losses(self.study, found)
-        return found
-
-    def _first(self) -> tuple[Cell, ...]:
-        """Cells to begin with: a sampler that takes no hint gets the front of the study that would give one."""
-        given = self.config.first
-        return given if isinstance(self.study.sampler, Informed) else (*given, *front_from(self.config))
-
-    def _limit(self) -> StopReason | None:
-        """Which of the study's limits is reached."""
-        return self.config.limits.reached(self.found.records, self._grown)
-
-    def _completed(self) -> StopReason | None:
-        """Whether nothing is left: by the sampler's word, looking as the certificate does, or since all is known."""
-        sampler = self.study.sampler
-        if not isinstance(sampler, Informed):
-            return StopReason.COMPLETE if len(self.found.settled) >= len(self.config.space) else None
-        if not sampler.finished():
-            return None
-        self.found.read_anew()
-        if not sampler.finished(anew=True):
-            return None
-        self._final = sampler.latest if isinstance(sampler, FrontierSampler) else None
-        return StopReason.COMPLETE
-
-    def _report(self) -> None:
-        """Say how far it is."""
-        front, records = self.found.front(), self.found.records
-        if front.hypervolume > self._hypervolume * (1 + GROWTH):
-            self._hypervolume, self._grown = front.hypervolume, len(records)
-        self.progress.trial(records, front)
-
-    def _measure_baseline(self, runner: Runner) -> None:
-        """First trial; a crash is given one more chance."""
-        cell = self.config.space.baseline()
-        for _attempt in range(2):
-            trial = self._ask_for(cell)
-            record = self._trial(runner, trial, cell, is_baseline=True)
-            if record.state == "complete":
-                self.found.judge.require_objectives(record)
-                self.found.judge.require_above_chance(record)
-                return
-            if is_final(record):
-                break
-        raise BaselineFailed(
-            f"the baseline (unpruned, 16 bits) could not be measured: {record.reason}: {record.message}"
+            config=config,
+            records=tuple(found.read()),
+            front=found.front(),
+            machine=loop.machine,
+            stop_reason=stop_reason,
+            mirror=loop.trials.mirror,
+            confirmation=found.confirmation,
+            certificate=loop.certificate(),
+            interrupted=stopped,
         )
-
-    def _ask_for(self, cell: Cell) -> Trial:
-        """A trial of exactly ``cell``; outside the space it has no parameters, so no sampler learns from it."""
-        space = self.config.space
-        if cell not in space:
-            return self.study.ask()
-        if not self.study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
-            self.study.enqueue_trial(space.sampled(cell))
-        trial = self.study.ask()
-        space.suggest(trial)
-        return trial
-
-    def _trial(self, runner: Runner, trial: Trial, cell: Cell, is_baseline: bool) -> TrialRecord:
-        self._running, self._final = trial, None
-        started, clock = datetime.now(UTC).isoformat(timespec="seconds"), time.monotonic()
-        uid = f"{self.study.user_attrs[store.UID]}:{trial.number}"
-        blank = TrialRecord(trial.number, uid, dict(cell), "failed", is_baseline=is_baseline, started=started)
-        known = self.found.settled.by(cell)
-        samples: Mapping[str, object] = {}
-        if known is not None:
-            record = _repeat(known, blank)
-        else:
-            outcome = self._evaluate(runner, cell, is_baseline)
-            record = self.found.judge.filled(blank, outcome)
-            if isinstance(outcome, Measurement):
-                samples = {**outcome.samples, "ids": outcome.ids}
-        record = replace(record, seconds=time.monotonic() - clock)
-        store.save_record(self.study, trial.number, record, samples)
-        self.found.add(record)
-        self.found.judge.tell(self.study, trial, record, self.found.settled.by(cell) is not None)
-        self._running = None
-        self.mirror.log(record)
-        return record
-
-    def _evaluate(self, runner: Runner, cell: Cell, is_baseline: bool) -> Outcome:
-        space, config = self.config.space, self.config
-        candidate = space.baseline_candidate() if is_baseline else space.candidate(cell)
-        reason = None
-        if not is_baseline:
-            reason = reason_against(space, cell, config.model.head, config.device, unprunable(config.model))
-        if reason is None and not is_baseline and config.inspection is not None:
-            reason = reason_beyond(space, cell, config.inspection, config.device)
-        if reason is not None:  # of a space too large to be told beforehand
-            return Failure(Reason.UNSUPPORTED, reason)
-        gate = None if is_baseline else self._gate()
-        return runner.evaluate(candidate, gate).result()
-
-    def _gate(self) -> Gate | None:
-        found = self.found
-        members = found.members
-        return found.judge.gate(self.study, members, None if found.scale is None else found.scale.pace)
-
-    def abandon(self) -> None:
-        """Close the trial that a signal cut short."""
-        if self._running is not None:
-            self._settle_orphans()
-            self.found = Findings(self.config, store.records_of(self.study), self.found.confirmation)
-
-    def _settle_orphans(self) -> None:
-        """Tell trials that were cut short: by their record when it was saved, else as interrupted."""
-        for frozen in store.orphans(self.study):
-            record = store.saved_record(frozen)
-            if record is None:
-                record = store.interrupted_record(self.study, frozen)
-                store.save_record(self.study, frozen.number, record, {})
-            values = [record.metrics[name] for name in self.config.objectives if name in record.metrics]
-            measured = record.state == "complete" and len(values) == len(self.config.objectives)
-            if measured and is_scored(record) and frozen.constraints:
-                self.study.tell(frozen.number, values)
-            else:
-                self.study.tell(frozen.number, state=TrialState.FAIL)
-
-
-def _repeat(known: TrialRecord, blank: TrialRecord) -> TrialRecord:
-    """The record of a cell that is known already."""
-    origin = known.number if known.cached_from is None else known.cached_from
-    return replace(
-        known,
-        number=blank.number,
-        uid=blank.uid,
-        started=blank.started,
-        is_baseline=False,
-        cached_from=origin,
-    )

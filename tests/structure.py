@@ -17,32 +17,30 @@ from statistics import median
 
 ROOTS = ("search", "objectives")
 
-VERBS = frozenset(
-    """
-    accept acquire add admit advance allocate answer append apply ask assert attach average bind bring build calibrate
-    call cancel capture certify change check choose clear clip close collect combine compare compile complete compose
-    compress compute confirm connect convert copy count cover create cut decide decode decompose describe detach
-    discard divide do download draw drive drop dump embed encode end enqueue ensure enter estimate evaluate exclude
-    expand explain export extend fail fetch fill find finish fit fold follow forget form format fuse gather generate
-    get give group hash hold ignore import inform initialise insert inspect install interrupt invert join judge keep
-    kill leave let limit link list listen load locate lock log look make map mark mask measure merge mirror move
-    multiply name normalise note number obey open order pack pad parse pass pay permute pickle place plan pool predict
-    prepare print probe prune put quantise quote raise rank read rebuild recalibrate record recover redact reduce
-    refuse register release reload remember remove rename render repack repeat replace report require reset resolve
-    restore resume retrain return rewrite round run sample save say scale scan score search see seed select send serve
-    set settle shift show shrink shuffle skip solve sort split spread start stop store strip sum switch synchronise
-    take tell test tie time total trace track train transpose trim try turn unpack update use validate verify wait
-    walk warm warn watch weigh widen wrap write yield
-    """.split()
-)
+_VERBS = """
+accept acquire add admit advance allocate answer append apply ask assert attach average bind bring build calibrate
+call cancel capture certify change check choose clear clip close collect combine compare compile complete compose
+compress compute confirm connect convert copy count cover create cut decide decode decompose describe detach
+discard divide do download draw drive drop dump embed encode end enqueue ensure enter estimate evaluate exclude
+expand explain export extend fail fetch fill find finish fit fold follow forget form format fuse gather generate
+get give group hash hold ignore import inform initialise insert inspect install interrupt invert join judge keep
+kill leave let limit link list listen load locate lock log look make map mark mask measure merge mirror move
+multiply name normalise note number obey open order pack pad parse pass pay permute pickle place plan pool predict
+prepare print probe prune put quantise quote raise rank read rebuild recalibrate record recover redact reduce
+refuse register release reload remember remove rename render repack repeat replace report require reset resolve
+restore resume retrain return rewrite round run sample save say scale scan score search see seed select send serve
+set settle shift show shrink shuffle skip solve sort split spread start stop store strip sum switch synchronise
+take tell test tie time total trace track train transpose trim try turn unpack update use validate verify wait
+walk warm warn watch weigh widen wrap write yield
+"""
+VERBS = frozenset(_VERBS.split())
 """The imperatives with which the docstring of a function may begin."""
 
-FRAGMENTS = frozenset(
-    """
-    of as that where whether which what why how when who whose whom in by with without from for to at on if because
-    than those these beside beyond before after until unless none nothing never also and or but like so
-    """.split()
-)
+_FRAGMENTS = """
+of as that where whether which what why how when who whose whom in by with without from for to at on if because
+than those these beside beyond before after until unless none nothing never also and or but like so
+"""
+FRAGMENTS = frozenset(_FRAGMENTS.split())
 """Words with which a fragment begins: no docstring of a class or module may."""
 
 ORDER: Sequence[str] = ()

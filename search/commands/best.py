@@ -12,10 +12,10 @@ import math
 
 from objectives.metrics import METRICS
 from search.commands.stored import StoredStudy, load
-from search.config import metric_name
 from search.errors import ConfigError, NothingFeasible
 from search.page import plain
 from search.records import TrialRecord
+from search.scalars import metric_name
 
 OPTIONS = ("objective", "max_memory", "inverse")
 

@@ -14,7 +14,7 @@ from rich.console import Console
 
 from objectives.errors import ObjectiveError
 from objectives.types import CheckReport
-from search.commands.plan import config_of
+from search.commands.composition import config_of
 from search.config import StudyConfig
 from search.errors import ConfigError
 from search.quiet_log import quiet_log

@@ -20,7 +20,7 @@ from search.comparison import Cell, Comparison, Side, compare
 from search.config import DEFINITION
 from search.errors import ConfigError
 from search.formatting import heading, label, number, percent
-from search.front import BATCH, BITS, RATIO
+from search.front_table import BATCH, BITS, RATIO
 from search.plain_text import inert_tree
 from search.space import _NEUTRAL
 from search.terminal import console

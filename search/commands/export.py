@@ -14,7 +14,7 @@ from typing import Any
 from objectives import process_settings
 from objectives.provenance import Source
 from objectives.types import Candidate
-from search import store
+from search import opening
 from search.commands.best import choose
 from search.commands.stored import StoredStudy, load
 from search.errors import ConfigError, NothingFeasible, StudyConflict
@@ -72,7 +72,7 @@ def _write(study: StoredStudy, record: TrialRecord, folder: Path) -> int:
 
 def require_measured(study: StoredStudy, now: Sequence[Source]) -> None:
     """Raises StudyConflict where a candidate that is built again would not be the one that was measured."""
-    store.require_unchanged(study.config.name, study.sources, now)
+    opening.require_unchanged(study.config.name, study.sources, now)
     held = study.machine.get("model_sha256")
     if not study.sources and held not in (None, study.config.model.weights_hash()):  # of an earlier version
         raise StudyConflict(f"model.path: the weights differ from those that study {study.config.name} measured")

@@ -6,21 +6,16 @@ Nothing is loaded; takes a second. ``check=true`` goes on as ``paretune check``.
 
 from __future__ import annotations
 
-import os
-
-from hydra import compose, initialize_config_dir
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from search.commands.run import CONF, one_line, plain
-from search.config import StudyConfig, build_config
-from search.errors import ConfigError, ParetuneError
+from search.commands.composition import config_of
+from search.config import StudyConfig
+from search.errors import ConfigError
 from search.frontier.grid import MOST_CELLS, recipe_count
-from search.overrides import expanded, quoted, readable
 from search.plain_text import inert
-from search.preflight import preflighted
 from search.terminal import console
 from search.unsupported import grouped, runtimes_of, unprunable
 
@@ -37,37 +32,6 @@ def main(arguments: list[str]) -> int:
 
         look(config, console())
     return 0
-
-
-def config_of(arguments: list[str]) -> StudyConfig:
-    """The configuration that ``run`` would compose from these words, checked. Raises ConfigError."""
-    folder, given = _config_folder(arguments)
-    given = readable(given)
-    overrides = [f"hydra.searchpath=[{quoted(f'file://{folder}')}]", *given] if folder else given
-    try:
-        with initialize_config_dir(str(CONF), version_base="1.3"):
-            composed = compose("config", overrides)
-        resolved = plain(composed)
-    except ParetuneError:
-        raise
-    except Exception as error:  # Hydra's many
-        raise ConfigError(f"{one_line(error)} (given: {' '.join(arguments)})") from error
-    return preflighted(build_config(resolved))
-
-
-def _config_folder(arguments: list[str]) -> tuple[str | None, list[str]]:
-    """``--config-dir`` as Hydra's own commands take it, and the rest."""
-    rest = [word for each in arguments for word in (each.split("=", 1) if each.startswith("--config-dir=") else [each])]
-    folder = None
-    if "--config-dir" in rest:
-        place = rest.index("--config-dir")
-        if place + 1 == len(rest):
-            raise ConfigError("--config-dir: a folder expected, got nothing")
-        folder = os.path.abspath(expanded(rest[place + 1]))
-        if not os.path.isdir(folder):
-            raise ConfigError(f"--config-dir: no such folder: {folder}")
-        del rest[place : place + 2]
-    return folder, rest
 
 
 def show(config: StudyConfig, out: Console) -> None:

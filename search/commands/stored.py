@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from objectives.errors import said
 from objectives.provenance import Source
-from search import store
+from search import opening, store
 from search.build import nearest
 from search.certificate import Certificate, certify
 from search.config import StudyConfig, build_config
@@ -56,12 +56,12 @@ def load(arguments: Sequence[str], options: Sequence[str] = ()) -> StoredStudy:
     file = sqlite_path(url)
     if file is not None and not file.is_file():
         raise ConfigError(f"storage: no studies at {file}; run one, or give home=<folder>")
-    storage = store.open_storage(url, home)
+    storage = opening.open_storage(url, home)
     study = optuna.load_study(study_name=_name(storage, given.pop("study", "latest")), storage=storage)
     stored = OmegaConf.create(literal({**study.user_attrs[store.CONFIG], "home": str(home), "storage": url}))
     recut = bool(given)
     config = build_config(_override(stored, given))
-    outside = with_stored_outside(config.space, store.cells_outside(study, config.space))
+    outside = with_stored_outside(config.space, opening.cells_outside(study, config.space))
     config = replace(config, name=study.study_name, space=outside)
     records = store.records_of(study)
     baseline = next((record for record in records if record.is_baseline and record.state == "complete"), None)
@@ -76,7 +76,7 @@ def load(arguments: Sequence[str], options: Sequence[str] = ()) -> StoredStudy:
     machine = study.user_attrs.get(store.MACHINE, {})
     return StoredStudy(
         config, tuple(records), front, machine, own, recut, confirmation, store.losses_of(study),
-        store.sources_of(study),
+        opening.sources_of(study),
     )  # fmt: skip
 
 

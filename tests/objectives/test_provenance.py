@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 from objectives import provenance
-from objectives.provenance import How, Kind, Reads, Source, changes, checkpoint_sources, merged, text_sources
+from objectives.provenance import How, Kind, Source, changes, checkpoint_sources, merged, text_sources
+from objectives.reads import Reads
 from objectives.tasks.corpora import Document
 from objectives.tasks.language_modeling import LanguageModeling
 

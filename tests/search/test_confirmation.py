@@ -13,7 +13,7 @@ from objectives.measuring.estimate import Estimate
 from objectives.measuring.gains import noted
 from objectives.stored_facts import facts_of, notes_of
 from objectives.types import Measurement
-from search import store
+from search import opening, store
 from search.commands.stored import load
 from search.confirmation import (
     AGAIN_SHARE,
@@ -26,12 +26,13 @@ from search.confirmation import (
     time_again,
 )
 from search.finish import study_info
-from search.formatting import confirmation as in_words
-from search.formatting import rows_of
-from search.front import cut, frame
+from search.front import cut
+from search.front_table import frame
 from search.records import TrialRecord
 from search.report import write_report
 from search.study import run_study
+from search.tables import confirmation as in_words
+from search.tables import rows_of
 from search.tradeoff import WeightedLogRatio
 from tests.search.conftest import FakeExecutor, Quiet, closed_form
 
@@ -273,7 +274,7 @@ def test_contended_trials_of_a_study_are_timed_again_stored_and_reported(make_co
     stored = load([f"study={config.name}", f"home={config.home}"])
     assert stored.confirmation == result.confirmation
     assert [record.metrics for record in stored.records] == [record.metrics for record in result.records]
-    attributes = store.open_study(config, config.sampler).user_attrs
+    attributes = opening.open_study(config, config.sampler).user_attrs
     timed = set(result.confirmation.again) | set(result.confirmation.members)
     kept = {int(name.split(".")[1]): value for name, value in attributes.items() if name.startswith("samples.")}
     assert kept == {number: {"latency": [1.0, 2.0]} for number in timed}
@@ -427,7 +428,7 @@ def test_a_failed_confirmation_costs_a_warning_and_is_said_in_the_report(make_co
     assert stored.confirmation.failed == "the worker died"
     mended = exhaustive(make_config, Honest())
     assert run_study(mended, Quiet()).confirmation.failed == ""
-    assert store.confirmation_of(store.open_study(mended, mended.sampler)).failed == ""
+    assert store.confirmation_of(opening.open_study(mended, mended.sampler)).failed == ""
 
 
 def test_the_report_names_who_was_dropped_and_what_was_promised(make_config: Any, tmp_path: Any) -> None:

@@ -15,8 +15,8 @@ from search.cli import main
 from search.config import StudyConfig
 from search.errors import ConfigError
 from search.finish import finish
-from search.storage_url import LONGEST, clean_url, sqlite_path, sqlite_url
-from search.store import open_storage, redacted
+from search.opening import open_storage
+from search.storage_url import LONGEST, clean_url, redacted, sqlite_path, sqlite_url
 from search.study import run_study
 from search.tracking.mlflow_tracker import MlflowTracker
 from tests.search.conftest import Quiet

@@ -14,12 +14,14 @@ from objectives.measuring.estimate import Estimate
 from objectives.measuring.gains import compared_with_own, dense_gains, gains, noted, own_gains
 from objectives.stored_facts import facts_of
 from objectives.types import Speed
-from search.formatting import rows_of
-from search.front import cut, frame
+from search.front import cut
+from search.front_table import frame
 from search.headline import Gain, Limit, headline_of, numbers
 from search.records import TrialRecord
-from search.report import StudyInfo, write_report
+from search.report import write_report
 from search.sentences import gain_text, result
+from search.study_info import StudyInfo
+from search.tables import rows_of
 from search.tradeoff import WeightedLogRatio
 
 OBJECTIVES = ("throughput", "peak_memory")

@@ -17,11 +17,12 @@ import pytest
 
 from objectives.devices.driver import gpus
 from objectives.types import Failure, Measurement, Reason
+from search import opening
 from search.config import StudyConfig
 from search.errors import BaselineFailed, ConfigError, Unmeasured
 from search.judging import admitted, require_timed
+from search.opening import cells_outside
 from search.preflight import preflighted, with_stored_outside
-from search.store import cells_outside
 from search.study import run_study
 from tests.objectives.test_inspection import Write, write
 from tests.search.conftest import Answer, Quiet, closed_form
@@ -95,9 +96,8 @@ def test_what_was_left_out_stays_so_without_the_model(make_config: MakeConfig, w
     folder = write("gpt2", n_positions=256)
     plain = config_of(make_config, folder, *axes)
     checked = preflighted(plain)
-    from search import store
 
-    study = store.open_study(checked, checked.sampler)
+    study = opening.open_study(checked, checked.sampler)
     again = with_stored_outside(plain.space, cells_outside(study, plain.space))
     assert set(again.outside) == set(checked.space.outside) != set()
 

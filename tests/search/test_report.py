@@ -28,7 +28,8 @@ from search.headline import headline_of
 from search.pareto import non_dominated
 from search.plain_text import inert
 from search.records import TrialRecord, Value
-from search.report import StudyInfo, write_report
+from search.report import write_report
+from search.study_info import StudyInfo
 from search.tradeoff import WeightedLogRatio
 
 HOSTILE = "</script><img src=x onerror=alert(1)>|[b]{{7*7}}$x$\u2028&"

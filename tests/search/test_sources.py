@@ -18,7 +18,7 @@ from objectives.cache import Cache
 from objectives.evaluator import Evaluator
 from objectives.models import Checkpoint
 from objectives.provenance import Kind, Source
-from search import store
+from search import opening
 from search.commands.export import require_measured
 from search.config import build_config
 from search.errors import ConfigError, StudyConflict
@@ -190,12 +190,12 @@ def test_what_a_users_task_and_the_checkpoint_read_is_found_by_name(own: Path, p
     before = sources(problem, own)
     (own / "beside.txt").write_text("nothing reads this")
     (own / "model" / "README.md").write_text("nor this")
-    store.require_unchanged("s", before, sources(problem, own))
+    opening.require_unchanged("s", before, sources(problem, own))
     for name, change in CHANGES.items():
         kept = {path: path.read_bytes() for path in own.rglob("*") if path.is_file()}
         change(own)
         with pytest.raises(StudyConflict, match=rf"other inputs: {name} changed; put"):
-            store.require_unchanged("s", before, sources(problem, own))
+            opening.require_unchanged("s", before, sources(problem, own))
         for path, content in kept.items():
             path.write_bytes(content)
 

@@ -5,7 +5,7 @@ import logging
 import optuna
 import pytest
 
-from search import store
+from search import opening, store
 from search.errors import StudyConflict
 
 MACHINE = {
@@ -23,8 +23,8 @@ def study() -> optuna.Study:
 
 
 def told(caplog: pytest.LogCaptureFixture, study: optuna.Study, **changes: str) -> list[str]:
-    with caplog.at_level(logging.WARNING, logger="search.store"):
-        store.settle_machine(study, {**MACHINE, **changes})
+    with caplog.at_level(logging.WARNING, logger="search.opening"):
+        opening.settle_machine(study, {**MACHINE, **changes})
     return [record.getMessage() for record in caplog.records]
 
 
@@ -56,8 +56,10 @@ def test_the_same_machine_another_revision_and_new_facts_are_no_warning(study, c
 
 
 def test_a_fact_that_is_gone_is_told(study, caplog) -> None:
-    with caplog.at_level(logging.WARNING, logger="search.store"):
-        store.settle_machine(study, {name: value for name, value in MACHINE.items() if name not in ("driver", "numpy")})
+    with caplog.at_level(logging.WARNING, logger="search.opening"):
+        opening.settle_machine(
+            study, {name: value for name, value in MACHINE.items() if name not in ("driver", "numpy")}
+        )
     hardware, versions = (record.getMessage() for record in caplog.records)
     assert hardware.endswith(": driver 550.1 -> -")
     assert versions.endswith(": numpy 2.1.0 -> -")

@@ -8,7 +8,7 @@ import optuna
 import pytest
 
 from objectives.types import Failure, Measurement, Reason
-from search import store
+from search import opening, store
 from search.config import build_config
 from search.errors import BaselineFailed, ConfigError, Interrupted, StudyConflict
 from search.progress import _last
@@ -254,7 +254,7 @@ def test_the_default_name_changes_with_the_definition_only(make_config) -> None:
 
 def test_a_study_that_runs_elsewhere_is_refused(make_config) -> None:
     config = make_config("n_trials=2")
-    with store.running(config), pytest.raises(StudyConflict, match="being run by another process"):
+    with opening.running(config), pytest.raises(StudyConflict, match="being run by another process"):
         run(config)
 
 
@@ -324,7 +324,7 @@ def test_other_weights_under_the_same_path_are_refused(make_config) -> None:
     study = optuna.load_study(study_name=config.name, storage=config.storage)
     study.set_user_attr(store.MACHINE, {"device": "fake", "model_sha256": "x"})
     with pytest.raises(StudyConflict, match="weights differ"):
-        store.settle_machine(study, {"device": "fake", "model_sha256": "y"})
+        opening.settle_machine(study, {"device": "fake", "model_sha256": "y"})
 
 
 def test_a_study_that_could_not_start_is_forgotten(make_config) -> None:
