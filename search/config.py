@@ -50,6 +50,16 @@ _DEFAULTS: Mapping[str, Any] = {"runtime": {"_target_": "objectives.runtime.torc
 _KINDS = ("model", "task", "timing", "device", "tradeoff", "accuracy_floor", "executor", "tracker")
 """The keys that name one object each."""
 
+PROTOCOLS: Mapping[str, type] = {
+    "model": Model,
+    "task": Task,
+    "device": Device,
+    "tradeoff": Tradeoff,
+    "executor": Executor,
+    "tracker": Tracker,
+}
+"""What the object of a key that names one must be able to do."""
+
 _CONCRETE = {"timing": "time", "accuracy_floor": "absolute"}
 """What the object of a key that has no protocol must be able to do."""
 
@@ -178,7 +188,7 @@ def _part(node: Mapping[str, Any], key: str, allowed: tuple[str, ...]) -> Any:
     part = build(node, key, allowed)
     member = _CONCRETE.get(key)
     if member is None:
-        require_members(part, key, key)
+        require_members(part, key, key, PROTOCOLS[key])
     elif not hasattr(part, member):
         raise ConfigError(f"{key}._target_: {node.get('_target_')!r} is no {key} (it has no {member})")
     if key in _SENT:

@@ -13,31 +13,21 @@ from typing import Any
 
 from typing_extensions import get_protocol_members
 
-from objectives.types import Device, Model, Pruner, Quantizer, Recovery, Runtime, Task, Workload
+from objectives.types import Pruner, Quantizer, Recovery, Runtime, Workload
 from search.errors import ConfigError
-from search.executors.protocol import Executor
-from search.tracking.protocol import Tracker
-from search.tradeoff import Tradeoff
 
-PROTOCOLS: Mapping[str, type] = {
-    "task": Task,
-    "device": Device,
+PARTS: Mapping[str, type] = {
     "pruning": Pruner,
     "recovery": Recovery,
     "quantization": Quantizer,
     "workload": Workload,
     "runtime": Runtime,
-    "executor": Executor,
-    "tracker": Tracker,
-    "tradeoff": Tradeoff,
-    "model": Model,
 }
-"""What the object of each key must be able to do."""
+"""What the object of each part of a candidate must be able to do."""
 
 
-def require_members(part: Any, key: str, kind: str) -> None:
+def require_members(part: Any, key: str, kind: str, protocol: type) -> None:
     """Raises ConfigError that names the class, what it lacks, and the protocol of ``kind`` with its file."""
-    protocol = PROTOCOLS[kind]
     wrong = [text for name in sorted(get_protocol_members(protocol)) if (text := _wrong(part, name, protocol))]
     if wrong:
         file = protocol.__module__.replace(".", "/") + ".py"

@@ -7,7 +7,7 @@ are corrected by that factor. Throughput is the baseline's times the paired spee
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -57,8 +57,3 @@ def _is_beside_baseline(record: TrialRecord) -> bool:
 def on_one_scale(records: Sequence[TrialRecord], scale: Scale | None) -> list[TrialRecord]:
     """The records with times as they would be at that pace."""
     return list(records) if scale is None else list(map(scale, records))
-
-
-def changed(before: Mapping[str, float], after: Mapping[str, float]) -> dict[str, float]:
-    """Metrics of ``after`` that are new or differ."""
-    return {name: value for name, value in after.items() if before.get(name) != value}

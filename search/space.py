@@ -17,6 +17,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, IntD
 from optuna.trial import Trial
 
 from objectives.types import Candidate
+from search import members
 from search.build import ALLOWED, build, nearest, target_of
 from search.errors import ConfigError
 from search.members import require_equality, require_members, require_sendable
@@ -164,7 +165,7 @@ class Space:
             own = name is None or name == self._own_runtime
             where = part if own else f"runtimes.{name}"
             built = build({**node, **varied}, where, self.allowed)
-            require_members(built, where, part)
+            require_members(built, where, part, members.PARTS[part])
             require_sendable(built, where)
             require_equality(built, where)
             self._built[key] = built

@@ -1,8 +1,8 @@
 """A tiny GPT-type model (Llama architecture, 0.9 M parameters), trained here on Python's own help pages.
 
 It needs no download and builds in 40 to 60 seconds of one core, and it has learned enough that pruning and
-rounding visibly hurt, which no randomly initialised model shows. It reads :class:`PythonTopics` of the split
-``train``, so that ``test`` is unseen text.
+rounding visibly hurt, which no randomly initialised model shows. It reads the pages of the split ``train``
+(:mod:`objectives.assets.python_topics`), so that ``test`` is unseen text.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from objectives.assets.asset import AssetError, Say
 from objectives.assets.gguf import save_tokenizer
+from objectives.assets.python_topics import pages
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -59,9 +60,7 @@ class Micro:
 
 
 def _texts() -> list[str]:
-    from objectives.tasks.corpora import PythonTopics  # not at the top: corpora imports this package
-
-    return [page.text for page in PythonTopics(split="train").documents()]
+    return [text for _, text in pages()["train"]]
 
 
 def _train_tokenizer(texts: list[str]) -> Tokenizer:

@@ -6,16 +6,15 @@ Free of torch. A yaml names one of these classes; all fetched ones lie in the ``
 from __future__ import annotations
 
 import json
-import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Literal, Protocol, runtime_checkable
 
 from pydantic.dataclasses import dataclass as settings
 
 from objectives.assets import AssetError, locate
+from objectives.assets.python_topics import pages
 from objectives.settings import FORBID
 
 Split = Literal["train", "test"]
@@ -72,30 +71,8 @@ class PythonTopics:
     split: Split = "test"
 
     def documents(self) -> tuple[Document, ...]:
-        """The pages of ``split``, sorted by name."""
-        return _topics()[self.split]
-
-
-@lru_cache(maxsize=1)
-def _topics() -> Mapping[Split, tuple[Document, ...]]:
-    from pydoc_data.topics import topics
-
-    names = sorted(topics)
-    random.Random(0).shuffle(names)
-    cut = round(0.85 * len(names))
-    test = tuple(Document(name, topics[name]) for name in sorted(names[cut:]))
-    seen = {key for page in test for key, _ in _paragraphs(page.text)}
-    train = tuple(Document(name, _without(topics[name], seen)) for name in sorted(names[:cut]))
-    return {"train": tuple(page for page in train if page.text), "test": test}
-
-
-def _paragraphs(text: str) -> list[tuple[str, str]]:
-    """Paragraphs with a key that is the same whatever their indentation and line breaks."""
-    return [(" ".join(part.split()), part) for part in text.split("\n\n")]
-
-
-def _without(text: str, seen: set[str]) -> str:
-    return "\n\n".join(part for key, part in _paragraphs(text) if key not in seen)
+        """Return the pages of ``split``, sorted by name."""
+        return tuple(Document(name, text) for name, text in pages()[self.split])
 
 
 def _rows(path: Path, fields: tuple[str, ...]) -> Iterator[dict[str, str]]:

@@ -25,7 +25,6 @@ from search.gained import not_realised
 from search.naming import bounded
 from search.plain_text import inert
 from search.records import TrialRecord
-from search.scale import changed
 from search.storage_url import clean_url, sqlite_url
 from search.tracking.protocol import StudyHeader
 
@@ -188,7 +187,7 @@ class MlflowMirror:
     def _settle(self, record: TrialRecord) -> None:
         """What the study made of a trial becomes the latest value of a metric; its own stays in the history."""
         run = self.children[record.uid]
-        new = changed(self.client.get_run(run).data.metrics, record.metrics)
+        new = _changed(self.client.get_run(run).data.metrics, record.metrics)
         if new:
             self._batch(run, metrics=new, step=1)
         if "speedup.trial" in record.metrics:  # timed again: what was said of the first timing no longer holds
@@ -238,6 +237,11 @@ class MlflowMirror:
             self.client.log_artifact(self.parent, str(file), "report")
         self.client.set_terminated(self.parent, "KILLED" if tags.get("stop_reason") == "interrupted" else "FINISHED")
         return f"MLflow: {self.uri}, experiment {self.header.project}, run {self.header.name}"
+
+
+def _changed(before: Mapping[str, float], after: Mapping[str, float]) -> dict[str, float]:
+    """Return the metrics of ``after`` that are new or differ."""
+    return {name: value for name, value in after.items() if before.get(name) != value}
 
 
 @contextmanager

@@ -15,14 +15,16 @@ from omegaconf import OmegaConf
 from objectives.devices.cpu import Cpu
 from objectives.types import Detectable, Inspectable, Pruner, Task
 from search.build import build
-from search.config import build_config
+from search.config import PROTOCOLS, build_config
 from search.errors import ConfigError
-from search.members import PROTOCOLS, require_equality, require_members, require_sendable
+from search.members import PARTS, require_equality, require_members, require_sendable
 from search.preflight import preflighted
 from tests.search.conftest import composed
 
 ROOT = Path(__file__).parents[2]
 HERE = (f"{__name__}.",)
+
+KINDS = {**PARTS, **PROTOCOLS}
 
 
 @dataclass(frozen=True)
@@ -167,22 +169,22 @@ def test_what_construction_raises_is_one_line() -> None:
     ],
 )
 def test_a_task_that_lacks_a_member_is_told_which(part: Any, words: str) -> None:
-    assert words in refused(lambda: require_members(part, "task", "task"))
-    require_members(Scoring(), "task", "task")
+    assert words in refused(lambda: require_members(part, "task", "task", Task))
+    require_members(Scoring(), "task", "task", Task)
 
 
-@pytest.mark.parametrize("kind", PROTOCOLS)
+@pytest.mark.parametrize("kind", KINDS)
 def test_every_kind_names_its_protocol_and_file(kind: str) -> None:
-    said = refused(lambda: require_members(object(), kind, kind))
-    assert PROTOCOLS[kind].__name__ in said
+    said = refused(lambda: require_members(object(), kind, kind, KINDS[kind]))
+    assert KINDS[kind].__name__ in said
     assert ".py: " in said
 
 
 def test_parts_of_a_candidate_have_equality_and_can_be_sent() -> None:
-    require_members(Plain(), "pruning", "pruning")
+    require_members(Plain(), "pruning", "pruning", Pruner)
     assert "frozen=True" in refused(lambda: require_equality(Plain(), "pruning"))
     assert "cannot be sent to the worker" in refused(lambda: require_sendable(Unsent(), "task"))
-    assert {Pruner, Task} <= set(PROTOCOLS.values())
+    assert {Pruner, Task} <= set(KINDS.values())
 
 
 @pytest.mark.parametrize(
