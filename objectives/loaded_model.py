@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from inspect import signature
@@ -13,19 +13,11 @@ from objectives.anatomy import Family, Stack
 from objectives.blocks import Block
 from objectives.errors import Unsupported
 from objectives.families import asks_to_prune, family_of, undescribed
-from objectives.types import Device, Head, Lap, Memory, Workload
 
 if TYPE_CHECKING:
-    import torch
     from torch import Tensor, nn
 
-
-@dataclass(frozen=True)
-class Padded:
-    """A cache of transformers, and which of its places [rows, tokens] count."""
-
-    cache: Any
-    mask: Tensor
+    from objectives.types import Head
 
 
 @dataclass
@@ -60,6 +52,11 @@ class LoadedModel:
         """Where this architecture keeps its projections."""
         row = self.row or family_of(self.module.config.model_type)
         return row.found_in(self.module.base_model)
+
+    @property
+    def vocabulary(self) -> int:
+        """Return the number of token ids."""
+        return int(self.module.config.vocab_size)
 
     @property
     def head_dim(self) -> int:
@@ -97,77 +94,6 @@ class LoadedModel:
         later = ids.roll(1, dims=1)
         later[:, 0] = self.module.config.decoder_start_token_id
         return {"input_ids": ids, "decoder_input_ids": later}
-
-    # ---- running it in torch: see objectives.types.Runner
-
-    @property
-    def vocabulary(self) -> int:
-        """See ``objectives.types.Runner``."""
-        return int(self.module.config.vocab_size)
-
-    @property
-    def stored_bytes(self) -> int:
-        """See ``objectives.types.Runner``."""
-        from objectives.measuring.weighing import stored_bytes
-
-        return stored_bytes([self.module])
-
-    @property
-    def device(self) -> torch.device:
-        """See ``objectives.types.Runner``."""
-        found: torch.device = self.module.device
-        return found
-
-    def encode(self, ids: Tensor, mask: Tensor | None = None) -> Tensor:
-        """See ``objectives.types.Runner``."""
-        hidden: Tensor = self.module(input_ids=ids, attention_mask=mask).last_hidden_state
-        return hidden
-
-    def logits(self, ids: Tensor) -> Tensor:
-        """See ``objectives.types.Runner``."""
-        found: Tensor = self.module(input_ids=ids, use_cache=False).logits
-        return found
-
-    def prefill(self, ids: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Any]:
-        """See ``objectives.types.Runner``; the cache is that of transformers, with the mask where there is one."""
-        return self._pass(ids, None, mask)
-
-    def step(self, ids: Tensor, cache: Any) -> tuple[Tensor, Any]:
-        """See ``objectives.types.Runner``."""
-        if not isinstance(cache, Padded):
-            return self._pass(ids, cache, None)
-        return self._pass(ids, cache.cache, cache.mask.new_ones(len(ids), ids.shape[1]), cache.mask)
-
-    def _pass(self, ids: Tensor, cache: Any, mask: Tensor | None, seen: Tensor | None = None) -> tuple[Tensor, Any]:
-        import torch
-
-        if mask is None:
-            output = self.module(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
-            return output.logits[:, -1], output.past_key_values
-        mask = mask if seen is None else torch.cat([seen, mask], dim=1)
-        places = (mask.cumsum(dim=1) - 1).clamp_min(0)[:, -ids.shape[1] :]
-        output = self.module(
-            input_ids=ids, attention_mask=mask, position_ids=places, past_key_values=cache, use_cache=True,
-            logits_to_keep=1,
-        )  # fmt: skip
-        return output.logits[:, -1], Padded(output.past_key_values, mask)
-
-    def generate(self, ids: Tensor, out: Tensor, mask: Tensor | None = None, lap: Lap | None = None) -> None:
-        """See ``objectives.types.Runner``."""
-        from objectives.runtime.greedy import generate
-
-        generate(self, ids, out, mask, lap)
-
-    def memory(self, workload: Workload, device: Device) -> Memory:
-        """See ``objectives.types.Runner``: what torch's allocator hands out."""
-        return device.memory(self, workload)
-
-    def weights(self, dense_weights: int) -> Mapping[str, float]:
-        """See ``objectives.types.Runner``."""
-        from objectives.checkpoint import disk_bytes
-        from objectives.measuring.weighing import weigh
-
-        return {**weigh(self, dense_weights), "disk_bytes": float(disk_bytes(self))}
 
     def copy(self) -> LoadedModel:
         """An independent copy, to be compressed."""

@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from objectives.checkpoint_source import Checkpoint
-from objectives.loaded_model import LoadedModel, Padded, auto_class, built_with, require_units
+from objectives.loaded_model import LoadedModel, auto_class, built_with, require_units
 
-__all__ = ["Checkpoint", "LoadedModel", "Padded", "auto_class", "built_with", "require_units"]
+__all__ = ["Checkpoint", "LoadedModel", "auto_class", "built_with", "require_units"]

@@ -40,6 +40,7 @@ from objectives.provenance import (
     text_sources,
 )
 from objectives.runtime.guard import Guard
+from objectives.runtime.torch_runner import TorchRunner
 from objectives.shelf import Shelf, Write
 from objectives.stock import MANIFEST
 from objectives.tasks.answers import calibrated, told
@@ -129,8 +130,13 @@ class Recipes:
 
     @cached_property
     def baseline(self) -> LoadedModel:
-        """The dense model, ready to run."""
+        """Return the dense model, packed for the device."""
         return self.compress(made_by(self.problem.baseline), Statistics(self.source, {}))
+
+    @cached_property
+    def baseline_runner(self) -> TorchRunner:
+        """Return what runs the dense model whenever others are compared with it: torch in eager mode."""
+        return TorchRunner(self.baseline)
 
     @cached_property
     def statistics(self) -> Statistics:
@@ -183,9 +189,14 @@ class Recipes:
             runner = candidate.runtime.prepare(Making(self, candidate))
             if not there:
                 self.seconds[recipe] = time.perf_counter() - began
-        if not any(runner is kept for kept in (self.baseline, self.built.get(made_by(candidate)))):  # as they are
+        if not self._runs_a_kept_model(runner, candidate):
             self.engines[recipe] = runner
         return runner
+
+    def _runs_a_kept_model(self, runner: Runner, candidate: Candidate) -> bool:
+        """Return whether ``runner`` holds nothing but a model that stays in memory without it; its kinds hold more."""
+        kept = (self.baseline, self.built.get(made_by(candidate)))
+        return type(runner) is TorchRunner and any(runner.model is model for model in kept)
 
     def is_built(self, candidate: Candidate) -> bool:
         """Whether it is in memory."""
@@ -254,7 +265,7 @@ class Recipes:
             def write(folder: Path) -> None:
                 checkpoint.save(model, folder, {"predicted_loss": model.predicted_loss})
                 ids = export_check.sample(self.calibration)
-                export_check.check(model, checkpoint.load(folder), ids, folder)
+                export_check.check(TorchRunner(model), TorchRunner(checkpoint.load(folder)), ids, folder)
                 export_check.write_answers(folder, model, ids)
 
             try:

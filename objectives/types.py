@@ -387,6 +387,17 @@ class Runner(Protocol):
 
 
 @runtime_checkable
+class RunsInTorch(Protocol):
+    """A runner whose model torch runs itself, so that one can look into it."""
+
+    model: LoadedModel
+
+    @property
+    def module(self) -> Any:
+        """The model's module, of a class of transformers."""
+
+
+@runtime_checkable
 class Runtime(Protocol):
     """An engine that runs models. Immutable; importing it, building it and asking it imports no engine.
 
@@ -592,7 +603,7 @@ class Device(Protocol):
     def stopwatch(self) -> Stopwatch:
         """A watch for one run; the device is waited for before every stamp, or stamps the time itself."""
 
-    def memory(self, model: LoadedModel, workload: Workload) -> Memory:
+    def memory(self, runner: Runner, workload: Workload) -> Memory:
         """What running ``workload`` adds to what is allocated before, from the excerpts of its phases."""
 
     def free_memory(self) -> int:

@@ -26,6 +26,7 @@ from objectives.errors import ModelError
 from objectives.models import LoadedModel
 from objectives.runtime.folder import made, read_facts, runtime_of
 from objectives.runtime.runner import EngineRunner
+from objectives.runtime.torch_runner import TorchRunner
 from objectives.stock import CONFIG, MANIFEST, OWN_CONFIG
 from objectives.types import Runner
 
@@ -52,10 +53,10 @@ def save(runner: Runner, source: LoadedModel, folder: Path, facts: Mapping[str, 
     folder.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as temporary:
         part = Path(temporary) / "part"
-        if isinstance(runner, LoadedModel):
-            size = checkpoint.save(runner, part, facts)
-            stock.publish_(part, runner, ids)
-            again: Runner = checkpoint.load(part)
+        if isinstance(runner, TorchRunner):
+            size = checkpoint.save(runner.model, part, facts)
+            stock.publish_(part, runner.model, ids)
+            again: Runner = TorchRunner(checkpoint.load(part))
         else:
             assert isinstance(runner, EngineRunner)
             export_check.answers(runner, ids)  # engines with files by size make that of these before they are copied
@@ -95,7 +96,7 @@ def _write_engine(runner: EngineRunner, source: LoadedModel, part: Path, facts: 
     (part / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
 
 
-def load(folder: Path) -> LoadedModel | EngineRunner:
+def load(folder: Path) -> TorchRunner | EngineRunner:
     """Load what :func:`save` wrote, ready to run on the CPU. Raises ObjectiveError naming file and expectation."""
     engine = folder / ENGINE
     if not engine.is_dir():
@@ -129,11 +130,11 @@ class _Loaded:
         return self.loaded
 
 
-def _prepared(model: LoadedModel, folder: Path) -> LoadedModel:
-    """The model as its runtime runs it, where the manifest names one of ours."""
+def _prepared(model: LoadedModel, folder: Path) -> TorchRunner:
+    """Return what runs ``model``: the runner of the runtime that the manifest names, else that of eager mode."""
     found = json.loads((folder / MANIFEST).read_text(encoding="utf-8")).get("prepared")
     if found is None:
-        return model
+        return TorchRunner(model)
     try:
         runtime = made(str(found["class"]), found["settings"], f"{folder / MANIFEST}: prepared.class")
         rows = {"": [torch.tensor(found["rows"])]}
@@ -142,8 +143,8 @@ def _prepared(model: LoadedModel, folder: Path) -> LoadedModel:
     missing = runtime.requirements()
     if missing is not None:
         log.warning("%s: %s; until then it runs in torch's eager mode, slower than it was measured", folder, missing)
-        return model
-    prepared: LoadedModel = runtime.prepare(_Loaded(model, rows))
+        return TorchRunner(model)
+    prepared: TorchRunner = runtime.prepare(_Loaded(model, rows))
     return prepared
 
 

@@ -58,7 +58,7 @@ class Distillation:
                 model.notes.append("recovery: a masked model is not trained, corrections would fill its zeros")
             return
         with torch.inference_mode(False), torch.enable_grad(), _in_fp32(model.module):
-            model.module.to(statistics.running.device)  # trained where the dense model runs
+            model.module.to(statistics.running.module.device)  # trained where the dense model runs
             try:
                 self._train_(model, statistics)
             finally:

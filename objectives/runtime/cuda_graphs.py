@@ -35,4 +35,4 @@ class CudaGraphs(InTorch):
         """See ``objectives.types.Runtime``; recorded at the first run of every shape."""
         from objectives.runtime.captured import Captured
 
-        return Captured.of(materials.model()).check()
+        return Captured(materials.model()).check()

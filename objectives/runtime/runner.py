@@ -65,8 +65,10 @@ class EngineRunner:
         """
 
         def written(new: Path) -> None:
+            from objectives.runtime.torch_runner import TorchRunner  # brings transformers, which no engine needs
+
             write(new)
-            write_expected(new, materials.model())
+            write_expected(new, TorchRunner(materials.model()))
 
         folder = materials.engine(written)
         materials.admit(folder)

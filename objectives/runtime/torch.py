@@ -45,7 +45,9 @@ class Torch(InTorch):
             loaded = replace(loaded, module=loaded.sharing().module)
             loaded.module.set_attn_implementation(self.attention)
         if not self.prompt_lookup:
-            return loaded
+            from objectives.runtime.torch_runner import TorchRunner
+
+            return TorchRunner(loaded)
         from objectives.runtime.lookup import Lookup
 
         return Lookup.of(loaded, self.prompt_lookup, materials.calibration)

@@ -86,6 +86,6 @@ class TorchCompile(InTorch):
         from objectives.runtime.compiled import compiled
         from objectives.runtime.fixed import Fixed
 
-        if self.mode != "reduce-overhead" or model.device.type != "cuda":
-            return Fixed.of(model, compiled(model, self.mode))
-        return Captured.of(model, compiled(model, "default")).check()  # Inductor's own graphs know one cache only
+        if self.mode != "reduce-overhead" or model.module.device.type != "cuda":
+            return Fixed(model, compiled(model, self.mode))
+        return Captured(model, compiled(model, "default")).check()  # Inductor's own graphs know one cache only
