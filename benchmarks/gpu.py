@@ -86,7 +86,7 @@ def _unpacked(four: Any, x: torch.Tensor) -> torch.Tensor:
 
 @dataclass(frozen=True)
 class Given:
-    """Of :class:`objectives.types.Materials`, what a runtime of torch's asks for."""
+    """What a runtime of torch asks for: see :class:`objectives.types.TorchMaterials`."""
 
     loaded: LoadedModel
 

@@ -20,6 +20,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from objectives import checkpoint, export_check
 from objectives.calibration import Domains, Statistics
@@ -45,7 +46,7 @@ from objectives.shelf import Shelf, Write
 from objectives.stock import MANIFEST
 from objectives.tasks.answers import calibrated, told
 from objectives.tasks.overlap import require_disjoint
-from objectives.types import Candidate, Pruner, Quantizer, Recovery, Runner, Runtime, Workload
+from objectives.types import Candidate, Materials, Pruner, Quantizer, Recovery, Runner, Runtime, Workload
 
 log = logging.getLogger(__name__)
 
@@ -320,49 +321,49 @@ def _rows_hash(batches: Sequence[Tensor]) -> str:
 
 
 @dataclass(frozen=True)
-class Making:
-    """What a runner of ``candidate`` is made of: see ``objectives.types.Materials``."""
+class Making(Materials):
+    """Makes what a runner of ``candidate`` needs, from the models and folders of ``recipes``."""
 
     recipes: Recipes
     candidate: Candidate
 
     @property
+    @override
     def tokenizer(self) -> Any:
-        """See ``objectives.types.Materials``."""
         return self.recipes.source.tokenizer
 
     @property
+    @override
     def threads(self) -> int:
-        """See ``objectives.types.Materials``."""
         return torch.get_num_threads()
 
     @property
+    @override
     def quantizer(self) -> Quantizer:
-        """See ``objectives.types.Materials``."""
         return self.candidate.quantization
 
     @property
+    @override
     def calibration(self) -> Domains:
-        """See ``objectives.types.Materials``."""
         return self.recipes.calibration
 
+    @override
     def model(self) -> LoadedModel:
-        """See ``objectives.types.Materials``."""
         return self.recipes.model(self.candidate)
 
+    @override
     def graph(self, *content: object, write: Write) -> Path:
-        """See ``objectives.types.Materials``."""
         name = digest(code(), [version(name) for name in ("torch", "transformers")], *content)
         return self.recipes.shelf.folder("graph", name, write)
 
+    @override
     def engine(self, write: Write, part: str = "") -> Path:
-        """See ``objectives.types.Materials``."""
         return self.recipes.shelf.folder("engine", self.recipes.name(self.candidate, "engine", part), write)
 
+    @override
     def admit(self, folder: Path) -> None:
-        """See ``objectives.types.Materials``."""
         self.recipes.guard.admit(folder, self.candidate.runtime, self.threads)
 
+    @override
     def release(self, owner: object, folder: Path) -> None:
-        """See ``objectives.types.Materials``."""
         self.recipes.shelf.release_with(owner, folder)

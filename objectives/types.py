@@ -429,7 +429,18 @@ class Runtime(Protocol):
         """Ready to run. Raises Unsupported for a model that it turns out not to run."""
 
 
-class Materials(Protocol):
+class TorchMaterials(Protocol):
+    """What a runner of torch is made of."""
+
+    @property
+    def calibration(self) -> Domains:
+        """Token batches by domain."""
+
+    def model(self) -> LoadedModel:
+        """The compressed model; not to be changed."""
+
+
+class Materials(TorchMaterials, Protocol):
     """What a runner is made of, and where a runtime keeps what it makes, by content."""
 
     @property
@@ -443,13 +454,6 @@ class Materials(Protocol):
     @property
     def quantizer(self) -> Quantizer:
         """What the candidate asks for: the model's own may differ, see :meth:`Runtime.storage`."""
-
-    @property
-    def calibration(self) -> Domains:
-        """Token batches by domain."""
-
-    def model(self) -> LoadedModel:
-        """The compressed model; not to be changed."""
 
     def graph(self, *content: object, write: Callable[[Path], None]) -> Path:
         """A folder of that content; ``write`` fills a new one where there is none yet."""

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from objectives import checkpoint, export_check, process_settings, stock
 from objectives.content import sha256
@@ -28,7 +29,7 @@ from objectives.runtime.folder import made, read_facts, runtime_of
 from objectives.runtime.runner import EngineRunner
 from objectives.runtime.torch_runner import TorchRunner
 from objectives.stock import CONFIG, MANIFEST, OWN_CONFIG
-from objectives.types import Runner
+from objectives.types import Runner, TorchMaterials
 
 if TYPE_CHECKING:
     from objectives.calibration import Domains
@@ -119,14 +120,19 @@ def in_torch(runtime: Any, calibration: Domains) -> dict[str, Any]:
 
 
 @dataclass(frozen=True)
-class _Loaded:
-    """See ``objectives.types.Materials``: what a runtime of torch asks for."""
+class _Loaded(TorchMaterials):
+    """Holds what a folder keeps: the model, and ``rows`` of the calibration data."""
 
     loaded: LoadedModel
-    calibration: Domains
+    rows: Domains
 
+    @property
+    @override
+    def calibration(self) -> Domains:
+        return self.rows
+
+    @override
     def model(self) -> LoadedModel:
-        """See ``objectives.types.Materials``."""
         return self.loaded
 
 

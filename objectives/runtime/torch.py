@@ -12,7 +12,7 @@ from objectives.runtime.portable import embeds
 from objectives.settings import FORBID
 
 if TYPE_CHECKING:
-    from objectives.types import Candidate, Head, Materials, Runner
+    from objectives.types import Candidate, Head, Runner, TorchMaterials
 
 
 @settings(frozen=True, kw_only=True, config=FORBID)
@@ -38,7 +38,7 @@ class Torch(InTorch):
             return "prompt_lookup writes for one request at a time: workload.batch_size=1"
         return embeds(candidate, device)
 
-    def prepare(self, materials: Materials) -> Runner:
+    def prepare(self, materials: TorchMaterials) -> Runner:
         """See ``objectives.types.Runtime``."""
         loaded = materials.model()
         if self.attention != "sdpa":

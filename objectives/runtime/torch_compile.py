@@ -21,7 +21,7 @@ from objectives.settings import FORBID
 if TYPE_CHECKING:
     from objectives.models import LoadedModel
     from objectives.runtime.fixed import Fixed
-    from objectives.types import Candidate, Head, Materials, Runner
+    from objectives.types import Candidate, Head, Runner, TorchMaterials
 
 VARIANTS = 4096
 """Of one function that may be compiled in one process."""
@@ -57,7 +57,7 @@ class TorchCompile(InTorch):
         """See ``objectives.types.Runtime``; torch's own is a circumstance of every result."""
         return Packages("torch_compile", ("torch",)).versions()
 
-    def prepare(self, materials: Materials) -> Runner:
+    def prepare(self, materials: TorchMaterials) -> Runner:
         """See ``objectives.types.Runtime``; compiles for a sample, so that no timed run has to."""
         import torch
 
