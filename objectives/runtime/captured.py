@@ -20,7 +20,7 @@ from transformers.cache_utils import StaticCache
 from typing_extensions import override
 
 from objectives.errors import Unsupported
-from objectives.runtime.fixed import Fixed
+from objectives.runtime.static_cache import StaticCacheRunner
 from objectives.types import Device, Lap, Memory, Phase, Workload
 
 Pass = Callable[[Tensor], Tensor]
@@ -64,7 +64,7 @@ class Shape:
 
 
 @dataclass(eq=False)
-class Captured(Fixed):
+class Captured(StaticCacheRunner):
     """Replays passes that it recorded. Padded rows run as they come, and so do logits of whole texts.
 
     ``shapes``: by rows, tokens of the prompt and of the cache, latest last; ``keeps``: whether they stay for the next
@@ -96,7 +96,7 @@ class Captured(Fixed):
         return self
 
     def _agrees(self, ids: Tensor) -> bool:
-        plain = Fixed(self.model, self.forward)
+        plain = StaticCacheRunner(self.model, self.forward)
         with torch.inference_mode():
             if self.head == "encoder":
                 return torch.allclose(self.encode(ids), plain.encode(ids), rtol=0.02, atol=0.02)

@@ -48,6 +48,6 @@ class Torch(InTorch):
             from objectives.runtime.torch_runner import TorchRunner
 
             return TorchRunner(loaded)
-        from objectives.runtime.lookup import Lookup
+        from objectives.runtime.prompt_lookup import PromptLookupRunner
 
-        return Lookup.of(loaded, self.prompt_lookup, materials.calibration)
+        return PromptLookupRunner.of(loaded, self.prompt_lookup, materials.calibration)

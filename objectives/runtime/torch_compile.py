@@ -20,7 +20,7 @@ from objectives.settings import FORBID
 
 if TYPE_CHECKING:
     from objectives.models import LoadedModel
-    from objectives.runtime.fixed import Fixed
+    from objectives.runtime.static_cache import StaticCacheRunner
     from objectives.types import Candidate, Head, Runner, TorchMaterials
 
 VARIANTS = 4096
@@ -81,11 +81,11 @@ class TorchCompile(InTorch):
         runner.seconds = perf_counter() - began
         return runner
 
-    def _runner(self, model: LoadedModel) -> Fixed:
+    def _runner(self, model: LoadedModel) -> StaticCacheRunner:
         from objectives.runtime.captured import Captured
         from objectives.runtime.compiled import compiled
-        from objectives.runtime.fixed import Fixed
+        from objectives.runtime.static_cache import StaticCacheRunner
 
         if self.mode != "reduce-overhead" or model.module.device.type != "cuda":
-            return Fixed(model, compiled(model, self.mode))
+            return StaticCacheRunner(model, compiled(model, self.mode))
         return Captured(model, compiled(model, "default")).check()  # Inductor's own graphs know one cache only

@@ -1,7 +1,7 @@
 """The runner of torch itself: it runs a compressed model in eager mode, module by module.
 
 The other runners of torch derive from it and change what a pass or a whole text is: a cache of fixed length
-(:mod:`.fixed`), recorded passes (:mod:`.captured`), guesses (:mod:`.lookup`).
+(:mod:`.static_cache`), recorded passes (:mod:`.captured`), guesses (:mod:`.prompt_lookup`).
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ from objectives.errors import Unsupported
 from objectives.measuring.generation import Generation
 from objectives.runtime import captured
 from objectives.runtime.captured import Captured
-from objectives.runtime.fixed import Fixed
+from objectives.runtime.static_cache import StaticCacheRunner
 from objectives.runtime.torch_runner import TorchRunner
 from tests.conftest import head_of
 from tests.objectives.conftest import Tiny
@@ -86,7 +86,7 @@ WRITERS = [name for name in DECODERS if name not in (*SLIDING, *LOOKS_AT_VALUES)
 )
 def test_a_recorded_decoder_writes_what_a_plain_one_writes(tiny: Tiny, family: str) -> None:
     model = tiny(family)
-    recorded, fixed, plain = Captured(model).check(), Fixed(model), TorchRunner(model)
+    recorded, fixed, plain = Captured(model).check(), StaticCacheRunner(model), TorchRunner(model)
     for ids in (IDS, IDS + 40, IDS[:, :3], IDS[:1], IDS):  # anew, of other shapes, and the first one again
         assert written(recorded, ids) == written(fixed, ids) == written(plain, ids)
 
@@ -136,8 +136,8 @@ def test_the_oldest_shape_goes_first(tiny: Tiny, monkeypatch: pytest.MonkeyPatch
     assert list(recorded.shapes) == [(2, 3, 5), (2, 5, 7)]
 
 
-@pytest.mark.parametrize("kind", [Fixed, Captured])
-def test_the_memory_of_a_fixed_cache_is_that_of_the_whole_run(tiny: Tiny, kind: type[Fixed]) -> None:
+@pytest.mark.parametrize("kind", [StaticCacheRunner, Captured])
+def test_the_memory_of_a_fixed_cache_is_that_of_the_whole_run(tiny: Tiny, kind: type[StaticCacheRunner]) -> None:
     """Its cache is whole while the prompt is read, which an excerpt of one new token would not see."""
     model, workload = tiny("llama"), Generation(batch_size=4, prompt_tokens=16, new_tokens=48)
     runner = kind(model)

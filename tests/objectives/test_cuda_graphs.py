@@ -15,7 +15,7 @@ from objectives.models import LoadedModel
 from objectives.pruning.criteria.magnitude import Magnitude
 from objectives.pruning.structured import Structured
 from objectives.runtime.cuda_graphs import CudaGraphs
-from objectives.runtime.fixed import Fixed
+from objectives.runtime.static_cache import StaticCacheRunner
 from objectives.runtime.torch_compile import TorchCompile
 from objectives.runtime.torch_runner import TorchRunner
 from objectives.types import Materials, Runner
@@ -66,7 +66,7 @@ def test_a_recorded_model_writes_what_it_writes_launch_by_launch(
     tiny: Tiny, family: str, bits: int, ratio: float
 ) -> None:
     model = on_card(tiny, family, bits, ratio)
-    recorded, plain = CudaGraphs().prepare(materials(model)), Fixed(model)
+    recorded, plain = CudaGraphs().prepare(materials(model)), StaticCacheRunner(model)
     for ids in (IDS, IDS + 40, IDS[:, :3], IDS[:1], IDS):  # anew, of other shapes, and the first one again
         assert written(recorded, ids) == written(plain, ids)
 

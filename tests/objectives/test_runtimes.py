@@ -33,9 +33,9 @@ from objectives.quantization.gptq import Gptq
 from objectives.runtime import packages
 from objectives.runtime.folder import FACTS, read_facts
 from objectives.runtime.litert import LiteRt
-from objectives.runtime.lookup import Lookup, guess
 from objectives.runtime.onnxruntime import OnnxRuntime
 from objectives.runtime.openvino import OpenVino
+from objectives.runtime.prompt_lookup import PromptLookupRunner, guess
 from objectives.runtime.runner import EngineRunner
 from objectives.runtime.signal_stack import signal_stack
 from objectives.runtime.torch import Torch
@@ -482,7 +482,7 @@ def test_a_guess_is_what_followed_the_latest_occurrence() -> None:
 
 def test_what_depends_on_the_text_is_timed_on_text(prepare: Prepare) -> None:
     runner, _ = prepare("llama", Torch(prompt_lookup=3), WIDE)
-    assert isinstance(runner, Lookup)
+    assert isinstance(runner, PromptLookupRunner)
     assert runner.text is not None
     first, second = prompts(runner, 1, 8), prompts(runner, 1, 8)
     assert torch.cat([first, second], dim=1).flatten().tolist() == runner.text[:16].tolist()

@@ -356,7 +356,7 @@ def test_a_runtime_of_torch_prepares_the_model_as_it_was_measured(tmp_path: Path
     model = packed(model_of("llama"), 8)
     facts = {"prepared": winner.in_torch(Torch(prompt_lookup=3), {"one": [IDS]})}
     winner.save(TorchRunner(model), model, tmp_path / "winner", facts, IDS)
-    assert type(load(tmp_path / "winner")).__name__ == "Lookup"
+    assert type(load(tmp_path / "winner")).__name__ == "PromptLookupRunner"
 
 
 FOREIGN = {

@@ -20,7 +20,7 @@ from objectives.types import Device, Lap, Memory, Workload
 
 
 @dataclass(eq=False)
-class Fixed(TorchRunner):
+class StaticCacheRunner(TorchRunner):
     """Runs ``forward``, by default the module's own pass, with a cache as long as the whole text.
 
     ``seconds``: that preparing it took; ``room``: tokens that the cache of the run under way holds, 0 outside of runs,

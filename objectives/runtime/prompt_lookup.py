@@ -40,7 +40,7 @@ def guess(text: list[int], most: int) -> list[int]:
 
 
 @dataclass(eq=False)
-class Lookup(TorchRunner):
+class PromptLookupRunner(TorchRunner):
     """Checks guesses of up to ``most`` tokens; ``text``: ids that it is timed on, [tokens], ``place``: the next one."""
 
     most: int
@@ -48,7 +48,7 @@ class Lookup(TorchRunner):
     place: int = 0
 
     @classmethod
-    def of(cls, model: LoadedModel, most: int, calibration: Domains) -> Lookup:
+    def of(cls, model: LoadedModel, most: int, calibration: Domains) -> PromptLookupRunner:
         """Make the runner of ``model`` that is timed on the rows of ``calibration``."""
         rows = [row for batches in calibration.values() for batch in batches for row in batch]
         return cls(model, most, torch.cat(rows))
