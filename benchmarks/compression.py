@@ -41,6 +41,7 @@ from objectives.pruning.depth import Depth
 from objectives.pruning.structured import Structured
 from objectives.quantization.gptq import Gptq
 from objectives.quantization.mixed import Mixed
+from objectives.runtime.torch_runner import TorchRunner
 from objectives.tasks.corpora import BoolQPassages, Corpus, Document, PythonTopics, XSum
 from objectives.tasks.language_modeling import LanguageModeling
 from objectives.tasks.retrieval import Retrieval, embed
@@ -87,7 +88,7 @@ class Decoder:
     def measure(self, model: LoadedModel) -> dict[str, float]:
         """Log-perplexity by domain, nats per token."""
         tasks = {**self.served, **self.unseen}
-        return {name: math.log(task.evaluate(model).extra["perplexity"]) for name, task in tasks.items()}
+        return {name: math.log(task.evaluate(TorchRunner(model)).extra["perplexity"]) for name, task in tasks.items()}
 
 
 class Encoder:
@@ -113,11 +114,12 @@ class Encoder:
     def measure(self, model: LoadedModel) -> dict[str, float]:
         """Cosine to the dense embedding and accuracy@1."""
         cosine = float((self._embed(model) * self.vectors).sum(dim=1).mean())
-        return {"cosine": cosine, "accuracy": self.task.evaluate(model).accuracy}
+        return {"cosine": cosine, "accuracy": self.task.evaluate(TorchRunner(model)).accuracy}
 
     def _embed(self, model: LoadedModel) -> torch.Tensor:
+        runner = TorchRunner(model)
         with torch.inference_mode():
-            return torch.cat([embed(model, self.texts[at : at + 20], 96) for at in range(0, len(self.texts), 20)])
+            return torch.cat([embed(runner, self.texts[at : at + 20], 96) for at in range(0, len(self.texts), 20)])
 
 
 def dense(source: LoadedModel) -> LoadedModel:

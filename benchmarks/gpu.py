@@ -28,6 +28,7 @@ from objectives.models import Checkpoint, LoadedModel
 from objectives.quantization.grid import Codes
 from objectives.quantization.round_to_nearest import RoundToNearest
 from objectives.runtime.cuda_graphs import CudaGraphs
+from objectives.runtime.torch_runner import TorchRunner
 from objectives.types import Runner
 
 OUT = Path(__file__).parents[1] / "docs" / "benchmarks" / "gpu.json"
@@ -85,7 +86,7 @@ def _unpacked(four: Any, x: torch.Tensor) -> torch.Tensor:
 
 @dataclass(frozen=True)
 class Given:
-    """Of :class:`objectives.types.Materials`, what a runtime of torch's asks for."""
+    """What a runtime of torch asks for: see :class:`objectives.types.TorchMaterials`."""
 
     loaded: LoadedModel
 
@@ -101,7 +102,7 @@ def passes() -> Iterator[dict[str, Any]]:
         quantizer = RoundToNearest(bits=bits, scheme=scheme, predicts=False)  # type: ignore[arg-type]
         quantizer.quantize_(model, Statistics(source, {}), Cuda())
         recorded = CudaGraphs().prepare(Given(model))  # type: ignore[arg-type]
-        runners: dict[str, Runner] = {"torch": model, "cuda_graphs": recorded}
+        runners: dict[str, Runner] = {"torch": TorchRunner(model), "cuda_graphs": recorded}
         for name, runner in runners.items():
             for batch in (1, 32, 128):
                 yield {"bits": bits, "scheme": scheme, "runtime": name, "batch": batch, **_times(runner, batch)}

@@ -45,6 +45,7 @@ from objectives.problem import Problem
 from objectives.pruning.criteria.activation import Activation
 from objectives.pruning.structured import Structured
 from objectives.quantization.round_to_nearest import RoundToNearest
+from objectives.runtime.torch_runner import TorchRunner
 from objectives.tasks.corpora import XSum
 from objectives.tasks.language_modeling import LanguageModeling
 from objectives.tasks.retrieval import Retrieval
@@ -87,7 +88,7 @@ def busy(short: bool) -> State:
     found: State = {}
     for threads in (1, 2):
         ev = minilm(QUICK, threads)
-        dense, model = (ev.compressed(candidate(ratio, 16, Encoding())) for ratio in (0.0, 0.3))
+        dense, model = (ev.runner(candidate(ratio, 16, Encoding())) for ratio in (0.0, 0.3))
         bench = Bench(Cpu(threads=threads), QUICK, dense, Encoding(), Peaks(1.0, {"float32": 1.0}))
         runs = bench.timed(Encoding(), dense), bench.timed(Encoding(), model)
         fixed = bench.timed(Sentinel("cpu", size=512), dense)
@@ -221,7 +222,7 @@ def twice_lines(found: Mapping[str, Any]) -> Iterator[Line]:
 def same(pairs: int) -> State:
     """Two equal models, each timed in a trial of its own; the quotient of their speed-ups."""
     ev = minilm(QUICK)
-    dense = ev.compressed(candidate(0.0, 16, Encoding()))
+    dense = ev.runner(candidate(0.0, 16, Encoding()))
     recipes = [candidate(0.2, 16, Encoding()), candidate(0.2, 8, Encoding(batch_size=4)), candidate(0.0, 4, Encoding())]
     timing = Interleaved()
     bench = Bench(Cpu(), timing, dense, Encoding(), Peaks(1.0, {"float32": 1.0}))
@@ -231,7 +232,7 @@ def same(pairs: int) -> State:
         own = recipes[index % len(recipes)]
         found = []
         for _ in range(2):
-            model = ev.recipes.compress((own.pruning, own.recovery, own.quantization))
+            model = TorchRunner(ev.recipes.compress((own.pruning, own.recovery, own.quantization)))
             sampled = timing.time([bench.timed(Encoding(), dense), bench.timed(own.workload, model)], pace)
             found.append(sampled.estimates[1].value)
             seconds.append(sampled.conditions["timing_seconds"])

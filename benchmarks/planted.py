@@ -15,6 +15,7 @@ from objectives.devices.cpu import Cpu
 from objectives.measuring.generation import Generation
 from objectives.models import Checkpoint, LoadedModel
 from objectives.quantization.round_to_nearest import RoundToNearest
+from objectives.runtime.torch_runner import TorchRunner
 
 WORKLOAD = Generation(prompt_tokens=32, new_tokens=8)
 
@@ -39,9 +40,10 @@ def _after(model: LoadedModel, act: Any) -> Iterator[None]:
 def planted_memory() -> dict[str, float]:
     """Peak bytes that a run adds, with and without a temporary of 200 MB."""
     model, device = _model(), Cpu()
-    found = {"peak without": float(device.memory(model, WORKLOAD).peak)}
+    runner = TorchRunner(model)
+    found = {"peak without": float(device.memory(runner, WORKLOAD).peak)}
     with _after(model, lambda *_: torch.ones(50_000_000).sum() and None):
-        found["peak with"] = float(device.memory(model, WORKLOAD).peak)
+        found["peak with"] = float(device.memory(runner, WORKLOAD).peak)
     # The temporary does not coincide with the peak: what else is alive there counts too.
     return found
 
@@ -57,7 +59,7 @@ def planted_sleep() -> dict[str, float]:
 
     def run(name: str) -> None:
         watch = device.stopwatch()
-        WORKLOAD.run(model, watch)
+        WORKLOAD.run(TorchRunner(model), watch)
         timing = watch.timing(WORKLOAD.items)
         found.setdefault(f"ttft {name}", []).extend(timing.ttft)
         found.setdefault(f"tpot {name}", []).extend(timing.tpot)

@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from objectives.models import LoadedModel
     from objectives.runtime.runner import EngineRunner
+    from objectives.runtime.torch_runner import TorchRunner
 
 __all__ = ["load"]
 
 
-def load(folder: str | Path) -> LoadedModel | EngineRunner:
+def load(folder: str | Path) -> TorchRunner | EngineRunner:
     """Load a folder written by ``paretune export``: something that encodes or generates, with its ``.tokenizer``.
 
     See :class:`objectives.types.Runner` for what it does. Of a model that torch runs, ``.module`` is that of

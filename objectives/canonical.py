@@ -23,7 +23,7 @@ from objectives.blocks import Block
 from objectives.errors import Unsupported
 from objectives.experts import Experts, are_fused
 from objectives.families import described, family_of, refusal
-from objectives.models import LoadedModel
+from objectives.loaded_model import LoadedModel
 from objectives.undescribed import description
 
 

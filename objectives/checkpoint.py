@@ -67,10 +67,9 @@ def save(model: LoadedModel, folder: Path, facts: Mapping[str, Any] | None = Non
     ``facts``: anything to keep in the manifest, such as the recipe and what was measured. Raises Unsupported for a
     model on a GPU.
     """
-    if model.device.type != "cpu":
-        raise Unsupported(
-            f"models on {model.device.type} are not written yet; the same study with device=cpu writes them"
-        )
+    device = model.module.device.type
+    if device != "cpu":
+        raise Unsupported(f"models on {device} are not written yet; the same study with device=cpu writes them")
     config = copy.deepcopy(model.dense_config or model.module.config)
     manifest = {**_description(model), **(facts or {})}
     manifest["attributes"], buffers = differences(model.module, _as_described(config, manifest).module)

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from objectives.errors import ModelError
 from objectives.models import LoadedModel
-from objectives.types import Runner
+from objectives.types import Runner, RunsInTorch
 
 ROWS, TOKENS = 2, 24
 ROUNDING = 1e-3
@@ -41,16 +41,24 @@ def answers(runner: Runner, ids: Tensor) -> list[Tensor]:
     with torch.inference_mode():
         if runner.head == "encoder":
             return [runner.encode(ids)]
-        if isinstance(runner, LoadedModel):
-            module = runner.module
-            whole = module(**runner.inputs(ids)).logits
-            first = module(**runner.inputs(ids[:, :-1]), use_cache=True)
-            given: dict[str, Any] = runner.inputs(ids[:, -1:])
-            last = module(**given, past_key_values=first.past_key_values, use_cache=True).logits
-            return [whole, last]
+        if isinstance(runner, RunsInTorch):
+            return model_answers(runner.model, ids)
         whole = runner.logits(ids)
         _, cache = runner.prefill(ids[:, :-1])
         return [whole, runner.step(ids[:, -1:], cache)[0]]
+
+
+def model_answers(model: LoadedModel, ids: Tensor) -> list[Tensor]:
+    """Return the same of a model that nothing runs yet, from the passes of its module."""
+    module = model.module
+    with torch.inference_mode():
+        if model.head == "encoder":
+            return [module(**model.inputs(ids)).last_hidden_state]
+        whole = module(**model.inputs(ids)).logits
+        first = module(**model.inputs(ids[:, :-1]), use_cache=True)
+        given: dict[str, Any] = model.inputs(ids[:, -1:])
+        last = module(**given, past_key_values=first.past_key_values, use_cache=True).logits
+        return [whole, last]
 
 
 def differing(found: list[Tensor], wanted: list[Tensor], allowed: float = 0.0) -> float | None:
@@ -69,7 +77,9 @@ def differing(found: list[Tensor], wanted: list[Tensor], allowed: float = 0.0) -
 
 def check(measured: Runner, again: Runner, ids: Tensor, folder: Path) -> None:
     """Raises ModelError, naming the first block that differs, unless ``again`` answers ``ids`` as ``measured``."""
-    models = (measured, again) if isinstance(measured, LoadedModel) and isinstance(again, LoadedModel) else None
+    models = None
+    if isinstance(measured, RunsInTorch) and isinstance(again, RunsInTorch):
+        models = measured.model, again.model
     off = differing(answers(again, ids), answers(measured, ids), ROUNDING if models is None else 0.0)
     if off is not None:
         where = "the engine's answer" if models is None else first_difference(*models, ids)
@@ -113,7 +123,7 @@ def _watched(model: LoadedModel) -> Iterator[list[tuple[str, Tensor]]]:
 
 def write_answers(folder: Path, model: LoadedModel, ids: Tensor) -> None:
     """Keep what ``model`` says to ``ids`` beside its weights."""
-    kept = {f"answer{place}": tensor.contiguous().clone() for place, tensor in enumerate(answers(model, ids))}
+    kept = {f"answer{place}": tensor.contiguous().clone() for place, tensor in enumerate(model_answers(model, ids))}
     facts = {"threads": str(torch.get_num_threads())}
     save_file({"ids": ids.contiguous().clone(), **kept}, folder / ANSWERS, metadata=facts)
 
@@ -130,7 +140,7 @@ def check_answers(folder: Path, model: LoadedModel) -> None:
     except (OSError, SafetensorError, KeyError, json.JSONDecodeError) as error:
         raise ModelError(f"{folder / ANSWERS}: no answers to compare with: {error}") from error
     same = threads == str(torch.get_num_threads())
-    found = answers(model, ids)
+    found = model_answers(model, ids)
     wanted = [kept[name] for name in sorted(kept)]
     if len(found) != len(wanted) or differing(found, wanted, 0.0 if same else 1e-2) is not None:
         raise ModelError(f"{folder}: it answers otherwise than when it was made")

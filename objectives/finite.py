@@ -14,7 +14,7 @@ from numbers import Real
 from typing import Any
 
 from objectives.errors import NotFinite, Unsupported
-from objectives.types import Runner, Score
+from objectives.types import Runner, RunsInTorch, Score
 
 _SLACK = 1e-9
 """By how much rounding may take an accuracy out of [0, 1]."""
@@ -64,9 +64,7 @@ def _float(name: str, value: Any) -> float:
 
 def _cause(runner: Runner) -> str:
     """Return the first weight that is no number, in words; empty where all are, or where an engine holds them."""
-    from objectives.models import LoadedModel
-
-    if not isinstance(runner, LoadedModel):
+    if not isinstance(runner, RunsInTorch):
         return ""
     for name, tensor in runner.module.state_dict().items():
         if tensor.is_floating_point() and not bool(tensor.isfinite().all()):

@@ -20,6 +20,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from objectives import checkpoint, export_check
 from objectives.calibration import Domains, Statistics
@@ -40,11 +41,23 @@ from objectives.provenance import (
 )
 from objectives.reads import Reads
 from objectives.runtime.guard import Guard
+from objectives.runtime.torch_runner import TorchRunner
 from objectives.shelf import Shelf, Write
 from objectives.stock import MANIFEST
 from objectives.tasks.answers import calibrated, told
 from objectives.tasks.overlap import require_disjoint
-from objectives.types import Candidate, Note, NoteCode, Pruner, Quantizer, Recovery, Runner, Runtime, Workload
+from objectives.types import (
+    Candidate,
+    Materials,
+    Note,
+    NoteCode,
+    Pruner,
+    Quantizer,
+    Recovery,
+    Runner,
+    Runtime,
+    Workload,
+)
 
 log = logging.getLogger(__name__)
 
@@ -129,8 +142,13 @@ class Recipes:
 
     @cached_property
     def baseline(self) -> LoadedModel:
-        """The dense model, ready to run."""
+        """Return the dense model, packed for the device."""
         return self.compress(made_by(self.problem.baseline), Statistics(self.source, {}))
+
+    @cached_property
+    def baseline_runner(self) -> TorchRunner:
+        """Return what runs the dense model whenever others are compared with it: torch in eager mode."""
+        return TorchRunner(self.baseline)
 
     @cached_property
     def statistics(self) -> Statistics:
@@ -184,9 +202,14 @@ class Recipes:
             runner = candidate.runtime.prepare(Making(self, candidate))
             if not there:
                 self.seconds[recipe] = time.perf_counter() - began
-        if not any(runner is kept for kept in (self.baseline, self.built.get(made_by(candidate)))):  # as they are
+        if not self._runs_a_kept_model(runner, candidate):
             self.engines[recipe] = runner
         return runner
+
+    def _runs_a_kept_model(self, runner: Runner, candidate: Candidate) -> bool:
+        """Return whether ``runner`` holds nothing but a model that stays in memory without it; its kinds hold more."""
+        kept = (self.baseline, self.built.get(made_by(candidate)))
+        return type(runner) is TorchRunner and any(runner.model is model for model in kept)
 
     def is_built(self, candidate: Candidate) -> bool:
         """Whether it is in memory."""
@@ -255,7 +278,7 @@ class Recipes:
             def write(folder: Path) -> None:
                 checkpoint.save(model, folder, {"predicted_loss": model.predicted_loss})
                 ids = export_check.sample(self.calibration)
-                export_check.check(model, checkpoint.load(folder), ids, folder)
+                export_check.check(TorchRunner(model), TorchRunner(checkpoint.load(folder)), ids, folder)
                 export_check.write_answers(folder, model, ids)
 
             try:
@@ -310,49 +333,49 @@ def _rows_hash(batches: Sequence[Tensor]) -> str:
 
 
 @dataclass(frozen=True)
-class Making:
-    """What a runner of ``candidate`` is made of: see ``objectives.types.Materials``."""
+class Making(Materials):
+    """Makes what a runner of ``candidate`` needs, from the models and folders of ``recipes``."""
 
     recipes: Recipes
     candidate: Candidate
 
     @property
+    @override
     def tokenizer(self) -> Any:
-        """See ``objectives.types.Materials``."""
         return self.recipes.source.tokenizer
 
     @property
+    @override
     def threads(self) -> int:
-        """See ``objectives.types.Materials``."""
         return torch.get_num_threads()
 
     @property
+    @override
     def quantizer(self) -> Quantizer:
-        """See ``objectives.types.Materials``."""
         return self.candidate.quantization
 
     @property
+    @override
     def calibration(self) -> Domains:
-        """See ``objectives.types.Materials``."""
         return self.recipes.calibration
 
+    @override
     def model(self) -> LoadedModel:
-        """See ``objectives.types.Materials``."""
         return self.recipes.model(self.candidate)
 
+    @override
     def graph(self, *content: object, write: Write) -> Path:
-        """See ``objectives.types.Materials``."""
         name = digest(code(), [version(name) for name in ("torch", "transformers")], *content)
         return self.recipes.shelf.folder("graph", name, write)
 
+    @override
     def engine(self, write: Write, part: str = "") -> Path:
-        """See ``objectives.types.Materials``."""
         return self.recipes.shelf.folder("engine", self.recipes.name(self.candidate, "engine", part), write)
 
+    @override
     def admit(self, folder: Path) -> None:
-        """See ``objectives.types.Materials``."""
         self.recipes.guard.admit(folder, self.candidate.runtime, self.threads)
 
+    @override
     def release(self, owner: object, folder: Path) -> None:
-        """See ``objectives.types.Materials``."""
         self.recipes.shelf.release_with(owner, folder)

@@ -54,7 +54,7 @@ class Running:
 
     @cached_property
     def _bench(self) -> Bench:
-        problem, baseline = self._problem, self._recipes.baseline
+        problem, baseline = self._problem, self._recipes.baseline_runner
         return Bench(problem.device, problem.timing, baseline, problem.baseline.workload, self._peaks)
 
     def confirm(self, candidates: Sequence[Candidate]) -> list[Measurement]:
@@ -168,8 +168,9 @@ class Running:
                 return known
             dense = replace(self._problem.baseline, workload=workload)
             reference: Reference | None = None if dense == self._problem.baseline else "baseline"
-            weights = self._recipes.baseline.weights(block_weights(self._recipes.source))
-            ran = self._ran(workload, self._recipes.baseline, reference, None, weights)
+            runner = self._recipes.baseline_runner
+            weights = runner.weights(block_weights(self._recipes.source))
+            ran = self._ran(workload, runner, reference, None, weights)
             self._note_dense(workload, ran.metrics, reference)
         return self._dense[workload]
 

@@ -29,7 +29,7 @@ from objectives.anatomy import Stack
 from objectives.canonical import canonicalize_
 from objectives.content import sha256
 from objectives.devices.cpu import Cpu
-from objectives.export_check import answers, differing
+from objectives.export_check import differing, model_answers
 from objectives.models import LoadedModel, auto_class
 from objectives.packing.fp32 import Fp32Linear
 from objectives.tasks.answers import in_a_line
@@ -113,7 +113,7 @@ def _answers_alike(folder: Path, model: LoadedModel, ids: Tensor, dtype: torch.d
                     module.set_submodule(name, Fp32Linear.from_linear(part))
         Cpu().place_(stock)
         module.set_attn_implementation(model.module.config._attn_implementation)
-        return differing(answers(stock, ids), answers(model, ids)) is None
+        return differing(model_answers(stock, ids), model_answers(model, ids)) is None
     except (MemoryError, OSError):  # nothing that the folder could help
         raise
     except (

@@ -521,6 +521,17 @@ class Runner(Protocol):
 
 
 @runtime_checkable
+class RunsInTorch(Protocol):
+    """A runner whose model torch runs itself, so that one can look into it."""
+
+    model: LoadedModel
+
+    @property
+    def module(self) -> Any:
+        """The model's module, of a class of transformers."""
+
+
+@runtime_checkable
 class Runtime(Protocol):
     """An engine that runs models. Immutable; importing it, building it and asking it imports no engine.
 
@@ -552,7 +563,18 @@ class Runtime(Protocol):
         """Ready to run. Raises Unsupported for a model that it turns out not to run."""
 
 
-class Materials(Protocol):
+class TorchMaterials(Protocol):
+    """What a runner of torch is made of."""
+
+    @property
+    def calibration(self) -> Domains:
+        """Token batches by domain."""
+
+    def model(self) -> LoadedModel:
+        """The compressed model; not to be changed."""
+
+
+class Materials(TorchMaterials, Protocol):
     """What a runner is made of, and where a runtime keeps what it makes, by content."""
 
     @property
@@ -566,13 +588,6 @@ class Materials(Protocol):
     @property
     def quantizer(self) -> Quantizer:
         """What the candidate asks for: the model's own may differ, see :meth:`Runtime.storage`."""
-
-    @property
-    def calibration(self) -> Domains:
-        """Token batches by domain."""
-
-    def model(self) -> LoadedModel:
-        """The compressed model; not to be changed."""
 
     def graph(self, *content: object, write: Callable[[Path], None]) -> Path:
         """A folder of that content; ``write`` fills a new one where there is none yet."""
@@ -726,7 +741,7 @@ class Device(Protocol):
     def stopwatch(self) -> Stopwatch:
         """A watch for one run; the device is waited for before every stamp, or stamps the time itself."""
 
-    def memory(self, model: LoadedModel, workload: Workload) -> Memory:
+    def memory(self, runner: Runner, workload: Workload) -> Memory:
         """What running ``workload`` adds to what is allocated before, from the excerpts of its phases."""
 
     def free_memory(self) -> int:

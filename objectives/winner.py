@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from objectives import checkpoint, export_check, process_settings, stock
 from objectives.content import sha256
@@ -26,9 +27,10 @@ from objectives.errors import ModelError
 from objectives.models import LoadedModel
 from objectives.runtime.folder import made, read_facts, runtime_of
 from objectives.runtime.runner import EngineRunner
+from objectives.runtime.torch_runner import TorchRunner
 from objectives.stock import CONFIG, MANIFEST, OWN_CONFIG
 from objectives.stored_facts import notes_of, stored_notes
-from objectives.types import Runner
+from objectives.types import Runner, TorchMaterials
 
 if TYPE_CHECKING:
     from objectives.calibration import Domains
@@ -53,10 +55,10 @@ def save(runner: Runner, source: LoadedModel, folder: Path, facts: Mapping[str, 
     folder.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as temporary:
         part = Path(temporary) / "part"
-        if isinstance(runner, LoadedModel):
-            size = checkpoint.save(runner, part, facts)
-            stock.publish_(part, runner, ids)
-            again: Runner = checkpoint.load(part)
+        if isinstance(runner, TorchRunner):
+            size = checkpoint.save(runner.model, part, facts)
+            stock.publish_(part, runner.model, ids)
+            again: Runner = TorchRunner(checkpoint.load(part))
         else:
             assert isinstance(runner, EngineRunner)
             export_check.answers(runner, ids)  # engines with files by size make that of these before they are copied
@@ -96,7 +98,7 @@ def _write_engine(runner: EngineRunner, source: LoadedModel, part: Path, facts: 
     (part / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
 
 
-def load(folder: Path) -> LoadedModel | EngineRunner:
+def load(folder: Path) -> TorchRunner | EngineRunner:
     """Load what :func:`save` wrote, ready to run on the CPU. Raises ObjectiveError naming file and expectation."""
     engine = folder / ENGINE
     if not engine.is_dir():
@@ -119,22 +121,27 @@ def in_torch(runtime: Any, calibration: Domains) -> dict[str, Any]:
 
 
 @dataclass(frozen=True)
-class _Loaded:
-    """See ``objectives.types.Materials``: what a runtime of torch asks for."""
+class _Loaded(TorchMaterials):
+    """Holds what a folder keeps: the model, and ``rows`` of the calibration data."""
 
     loaded: LoadedModel
-    calibration: Domains
+    rows: Domains
 
+    @property
+    @override
+    def calibration(self) -> Domains:
+        return self.rows
+
+    @override
     def model(self) -> LoadedModel:
-        """See ``objectives.types.Materials``."""
         return self.loaded
 
 
-def _prepared(model: LoadedModel, folder: Path) -> LoadedModel:
-    """The model as its runtime runs it, where the manifest names one of ours."""
+def _prepared(model: LoadedModel, folder: Path) -> TorchRunner:
+    """Return what runs ``model``: the runner of the runtime that the manifest names, else that of eager mode."""
     found = json.loads((folder / MANIFEST).read_text(encoding="utf-8")).get("prepared")
     if found is None:
-        return model
+        return TorchRunner(model)
     try:
         runtime = made(str(found["class"]), found["settings"], f"{folder / MANIFEST}: prepared.class")
         rows = {"": [torch.tensor(found["rows"])]}
@@ -143,8 +150,8 @@ def _prepared(model: LoadedModel, folder: Path) -> LoadedModel:
     missing = runtime.requirements()
     if missing is not None:
         log.warning("%s: %s; until then it runs in torch's eager mode, slower than it was measured", folder, missing)
-        return model
-    prepared: LoadedModel = runtime.prepare(_Loaded(model, rows))
+        return TorchRunner(model)
+    prepared: TorchRunner = runtime.prepare(_Loaded(model, rows))
     return prepared
 
 

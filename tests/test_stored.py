@@ -81,10 +81,12 @@ def test_a_model_of_that_version_loads_and_answers_as_it_did(name: str) -> None:
 
     import objectives
     from objectives import checkpoint
+    from objectives.runtime.torch_runner import TorchRunner
 
     if name == "winner_engine":
         pytest.importorskip("onnxruntime")
-    model = checkpoint.load(STORED / name) if name == "cache_entry" else objectives.load(STORED / name)
+    folder = STORED / name
+    model = TorchRunner(checkpoint.load(folder)) if name == "cache_entry" else objectives.load(folder)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from objectives.models import LoadedModel
     from objectives.quantization.grid import Codes
-    from objectives.types import Scheme, Stopwatch, Workload
+    from objectives.types import Runner, Scheme, Stopwatch, Workload
 
 
 @settings(frozen=True, kw_only=True, config=FORBID)
@@ -149,7 +149,7 @@ class Cpu:
 
         return WallStopwatch()
 
-    def memory(self, model: LoadedModel, workload: Workload) -> Memory:
+    def memory(self, runner: Runner, workload: Workload) -> Memory:
         """See ``objectives.types.Device``."""
         from objectives.measuring.allocations import Allocations
         from objectives.measuring.stopwatch import Unwatched
@@ -157,9 +157,9 @@ class Cpu:
         peaks: dict[Phase, int] = {}
         resident = 0
         for phase, excerpt in workload.excerpts().items():
-            resident = max(resident, _resident_peak(partial(excerpt.run, model, Unwatched())))
+            resident = max(resident, _resident_peak(partial(excerpt.run, runner, Unwatched())))
             watch = Allocations()
-            excerpt.run(model, watch)
+            excerpt.run(runner, watch)
             peaks[phase] = watch.peaks[phase]
         return Memory(peaks, watch.cache, {"resident_peak": float(resident)} if resident else {})
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from objectives.models import LoadedModel
     from objectives.quantization.grid import Codes
-    from objectives.types import Scheme, Stopwatch, Workload
+    from objectives.types import Runner, Scheme, Stopwatch, Workload
 
 
 @settings(frozen=True, kw_only=True, config=FORBID)
@@ -134,7 +134,7 @@ class Cuda:
         """See ``objectives.types.Device``."""
         return EventStopwatch()
 
-    def memory(self, model: LoadedModel, workload: Workload) -> Memory:
+    def memory(self, runner: Runner, workload: Workload) -> Memory:
         """See ``objectives.types.Device``."""
         import torch
 
@@ -144,11 +144,11 @@ class Cuda:
         peaks: dict[Phase, int] = {}
         reserved = 0
         for phase, excerpt in workload.excerpts().items():
-            excerpt.run(model, Unwatched())  # what libraries allocate at first use is theirs
+            excerpt.run(runner, Unwatched())  # what libraries allocate at first use is theirs
             torch.cuda.synchronize()
             torch.cuda.empty_cache()
             watch = AllocatorPeaks()
-            excerpt.run(model, watch)
+            excerpt.run(runner, watch)
             peaks[phase], reserved = watch.peaks[phase], max(reserved, watch.reserved)
         process = process_memory(self.index)
         extra = {} if process is None else {"process_memory": float(process)}

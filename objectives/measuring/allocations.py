@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from transformers.cache_utils import EncoderDecoderCache
 
-from objectives.models import Padded
+from objectives.runtime.padded import Padded
 from objectives.types import Phase
 
 os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # read when the profiler first starts: it would report every start

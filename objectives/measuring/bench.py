@@ -19,7 +19,6 @@ from objectives.measuring.interleaved import Interleaved, Sampled, summarise
 from objectives.measuring.pace import Pace
 from objectives.measuring.roofline import Peaks, limit
 from objectives.measuring.sentinel import Sentinel
-from objectives.models import LoadedModel
 from objectives.types import (
     Device,
     Facts,
@@ -47,9 +46,7 @@ DRIFTED = 1.25
 class Bench:
     """Of one device. ``baseline``: what every model is compared with, and ``workload``: how that runs."""
 
-    def __init__(
-        self, device: Device, timing: Interleaved, baseline: LoadedModel, workload: Workload, peaks: Peaks
-    ) -> None:
+    def __init__(self, device: Device, timing: Interleaved, baseline: Runner, workload: Workload, peaks: Peaks) -> None:
         self._device, self._timing, self._peaks = device, timing, peaks
         self._references: dict[Reference, Callable[[], Timing]] = {
             "baseline": self.timed(workload, baseline),

@@ -21,6 +21,7 @@ from objectives.measuring.roofline import Work
 from objectives.measuring.trace import Forward, Trace, tracing
 from objectives.measuring.weighing import stored_bytes
 from objectives.models import LoadedModel, require_units
+from objectives.runtime.torch_runner import TorchRunner
 from objectives.types import Candidate, Device, Phase, Workload
 
 FAKE_ERRORS = (
@@ -60,7 +61,7 @@ def footprint(model: LoadedModel, workload: Workload, weights: int | None = None
     for phase, excerpt in workload.excerpts().items():
         trace = Trace(skeleton.module)
         with tracing(skeleton.module, trace, known):
-            excerpt.run(skeleton, trace)
+            excerpt.run(TorchRunner(skeleton), trace)
         peaks[phase], cache = trace.peaks[phase], trace.cache
         work[phase] = Work(float(trace.read[phase]), dict(trace.operations[phase]))
     return Footprint(weights, peaks, cache, work)

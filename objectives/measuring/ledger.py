@@ -14,9 +14,8 @@ from objectives.blocks import Block
 from objectives.measuring.footprint import Footprint
 from objectives.measuring.gains import SMALLER, size_of, speed_of
 from objectives.measuring.roofline import Peaks, limit
-from objectives.models import LoadedModel
 from objectives.packing.bf16 import Bf16Linear
-from objectives.types import GainFacts, NoteCode, Runner, Size, Speed, Workload
+from objectives.types import GainFacts, NoteCode, Runner, RunsInTorch, Size, Speed, Workload
 
 LAUNCH_BOUND = 0.15
 """Below this share of the device's limit a run is made of calls rather than of work."""
@@ -59,16 +58,17 @@ def judged(metrics: Mapping[str, float], model: Runner, rows: int) -> GainFacts:
 
 def _slow(metrics: Mapping[str, float], speed: Speed, model: Runner, rows: int) -> str:
     """Return the likeliest reason for which a compressed model is not faster."""
-    if not isinstance(model, LoadedModel):
+    if not isinstance(model, RunsInTorch):
         return f"this runtime's kernels take longer than torch's at {rows} rows" if speed is Speed.SLOWER else ""
-    linears: list[nn.Module] = [block.linear(path) for block in model.blocks() for path in block.stack.block_linears]
+    blocks = list(model.model.blocks())
+    linears: list[nn.Module] = [block.linear(path) for block in blocks for path in block.stack.block_linears]
     low = [each for each in linears if not isinstance(each, Bf16Linear)]
     unpacked = [each for each in low if rows > getattr(each, "kernel_rows", rows)]
     if len(unpacked) > len(linears) / 2:
         return f"dequantised path, {rows} rows are more than the low-bit kernels are fast for"
     if any(note.code is NoteCode.KEPT_IN_16_BITS for note in model.notes):
         return "layers whose shape fits no kernel stay in 16 bits"
-    uneven = [name for block in model.blocks() for name in _uneven(block)]
+    uneven = [name for block in blocks for name in _uneven(block)]
     if len(uneven) > len(linears) / 10:  # one of many explains nothing
         return f"unaligned widths, {len(uneven)} linears are no multiple of {ALIGNED} ({uneven[0]})"
     share = max((value for name, value in metrics.items() if name.startswith("roofline.")), default=1.0)

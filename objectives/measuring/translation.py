@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from pydantic.dataclasses import dataclass as settings
 
 from objectives.settings import FORBID, Count
-from objectives.types import Head, Phase, Runner, Span, Watch
+from objectives.types import Head, Phase, Runner, RunsInTorch, Span, Watch
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -71,13 +71,12 @@ class Translation:
         import torch
 
         from objectives.measuring.prompts import prompts
-        from objectives.models import LoadedModel
 
-        assert isinstance(model, LoadedModel)  # no other runtime takes encoder-decoders
+        assert isinstance(model, RunsInTorch)  # no other runtime takes encoder-decoders
         module, cache = model.module, None
         with torch.inference_mode(), _last_token_only(module.get_output_embeddings()):
             sources = prompts(model, self.batch_size, self.source_tokens)
-            prefix = ids = model.inputs(sources)["decoder_input_ids"][:, :1].repeat(1, self.decoder_tokens)
+            prefix = ids = model.model.inputs(sources)["decoder_input_ids"][:, :1].repeat(1, self.decoder_tokens)
             watch.start(laps=1 + self.new_tokens)
             states = module.get_encoder()(input_ids=sources)
             watch.lap("encode")

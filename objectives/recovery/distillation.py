@@ -60,7 +60,7 @@ class Distillation:
                 model.notes.append(Note(NoteCode.OTHER, text))
             return
         with torch.inference_mode(False), torch.enable_grad(), _in_fp32(model.module):
-            model.module.to(statistics.running.device)  # trained where the dense model runs
+            model.module.to(statistics.running.module.device)  # trained where the dense model runs
             try:
                 self._train_(model, statistics)
             finally:

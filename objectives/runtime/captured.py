@@ -17,9 +17,10 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 from transformers.cache_utils import StaticCache
+from typing_extensions import override
 
 from objectives.errors import Unsupported
-from objectives.runtime.fixed import Fixed
+from objectives.runtime.static_cache import StaticCacheRunner
 from objectives.types import Device, Lap, Memory, Phase, Workload
 
 Pass = Callable[[Tensor], Tensor]
@@ -62,9 +63,9 @@ class Shape:
     graphs: dict[Phase, Recorded] = field(default_factory=dict)
 
 
-@dataclass
-class Captured(Fixed):
-    """See ``objectives.types.Runner``. Padded rows run as they come, and so do logits of whole texts.
+@dataclass(eq=False)
+class Captured(StaticCacheRunner):
+    """Replays passes that it recorded. Padded rows run as they come, and so do logits of whole texts.
 
     ``shapes``: by rows, tokens of the prompt and of the cache, latest last; ``keeps``: whether they stay for the next
     run; ``pool``: the memory that all graphs share, as they run one after the other.
@@ -95,7 +96,7 @@ class Captured(Fixed):
         return self
 
     def _agrees(self, ids: Tensor) -> bool:
-        plain = Fixed.of(self, self.forward)
+        plain = StaticCacheRunner(self.model, self.forward)
         with torch.inference_mode():
             if self.head == "encoder":
                 return torch.allclose(self.encode(ids), plain.encode(ids), rtol=0.02, atol=0.02)
@@ -108,8 +109,9 @@ class Captured(Fixed):
         """The same, which keeps nothing from run to run."""
         return replace(self, shapes=OrderedDict(), keeps=False, pool=torch.cuda.graph_pool_handle())
 
+    @override
     def encode(self, ids: Tensor, mask: Tensor | None = None) -> Tensor:
-        """See ``objectives.types.Runner``; the next pass overwrites what comes back."""
+        """Return the last hidden states, which the next pass overwrites."""
         if mask is not None:
             return super().encode(ids, mask)
         rows, tokens = ids.shape
@@ -120,11 +122,12 @@ class Captured(Fixed):
         self._forget()
         return hidden
 
+    @override
     def generate(self, ids: Tensor, out: Tensor, mask: Tensor | None = None, lap: Lap | None = None) -> None:
-        """See ``objectives.types.Runner``."""
         super().generate(ids, out, mask, lap)
         self._forget()
 
+    @override
     def _pass(self, ids: Tensor, cache: Any, mask: Tensor | None, seen: Tensor | None = None) -> tuple[Tensor, Any]:
         if mask is not None or not self.room:
             return super()._pass(ids, cache, mask, seen)
@@ -164,8 +167,9 @@ class Captured(Fixed):
         self.shapes.clear()
         self.pool = torch.cuda.graph_pool_handle()  # a pool ends with its last graph
 
+    @override
     def memory(self, workload: Workload, device: Device) -> Memory:
-        """See ``objectives.types.Runner``: recorded anew, so that caches and what graphs keep are counted."""
+        """Return what a run adds that records anew, so that caches and what graphs keep are counted."""
         return super(Captured, self._anew()).memory(workload, device)
 
 

@@ -11,7 +11,7 @@ from objectives.runtime.portable import embeds
 from objectives.settings import FORBID
 
 if TYPE_CHECKING:
-    from objectives.types import Candidate, Head, Materials, Runner
+    from objectives.types import Candidate, Head, Runner, TorchMaterials
 
 
 @settings(frozen=True, kw_only=True, config=FORBID)
@@ -31,8 +31,8 @@ class CudaGraphs(InTorch):
             return "takes decoders and encoders, not encoder-decoders"
         return embeds(candidate, device)
 
-    def prepare(self, materials: Materials) -> Runner:
+    def prepare(self, materials: TorchMaterials) -> Runner:
         """See ``objectives.types.Runtime``; recorded at the first run of every shape."""
         from objectives.runtime.captured import Captured
 
-        return Captured.of(materials.model()).check()
+        return Captured(materials.model()).check()

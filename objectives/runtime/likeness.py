@@ -18,7 +18,6 @@ from objectives.errors import Unsupported
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from objectives.models import LoadedModel
     from objectives.types import Runner
 
 EXPECTED = ".expected.npz"
@@ -28,7 +27,7 @@ FAR = 0.5
 """Share of an answer's norm from which on it is another answer."""
 
 
-def write_expected(folder: Path, model: LoadedModel) -> None:
+def write_expected(folder: Path, model: Runner) -> None:
     """Keep what ``model`` says to a few tokens in the folder of its engine."""
     ids = (torch.arange(2, 2 + TOKENS) % model.vocabulary).view(1, TOKENS)
     np.savez(folder / EXPECTED, ids=ids.numpy(), answer=_answer(model, ids).float().cpu().numpy())

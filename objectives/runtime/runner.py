@@ -12,6 +12,7 @@ from typing import Any, cast
 import numpy as np
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from objectives.runtime import greedy
 from objectives.runtime.folder import (
@@ -29,11 +30,11 @@ from objectives.runtime.folder import (
 from objectives.runtime.likeness import require_alike, write_expected
 from objectives.runtime.masks import causal
 from objectives.runtime.probe import resident
-from objectives.types import Device, Head, Lap, Materials, Memory, Note, Workload
+from objectives.types import Device, Head, Lap, Materials, Memory, Note, Runner, Workload
 
 
 @dataclass(frozen=True)
-class Cache:
+class EngineCache:
     """``state``: the engine's; ``seen`` [rows, tokens]: which tokens in it count, or None where all do; ``length``: of
     it.
     """
@@ -44,18 +45,19 @@ class Cache:
 
 
 @dataclass
-class EngineRunner:
-    """See ``objectives.types.Runner``. ``folder``: the engine's files; ``allowed``: with what the path of the class
-    that opens them may begin.
+class EngineRunner(Runner):
+    """Runs the engine whose files are in ``folder``.
+
+    ``tokenizer``: None where nobody reads texts; ``allowed``: with what the path of the class that opens the files may
+    begin.
     """
 
     folder: Path
     facts: Facts
     engine: Engine
-    tokenizer: Any
     threads: int
+    tokenizer: Any = None
     allowed: Sequence[str] = (ENGINES,)
-    simulated: bool = False
 
     @classmethod
     def made(cls, materials: Materials, runtime: object, write: Callable[[Path], None]) -> EngineRunner:
@@ -65,8 +67,10 @@ class EngineRunner:
         """
 
         def written(new: Path) -> None:
+            from objectives.runtime.torch_runner import TorchRunner  # brings transformers, which no engine needs
+
             write(new)
-            write_expected(new, materials.model())
+            write_expected(new, TorchRunner(materials.model()))
 
         folder = materials.engine(written)
         materials.admit(folder)
@@ -79,40 +83,45 @@ class EngineRunner:
     def open(cls, folder: Path, tokenizer: Any, threads: int, allowed: Sequence[str] = (ENGINES,)) -> EngineRunner:
         """Raises ObjectiveError."""
         engine, facts = open_engine(folder, threads, allowed)
-        return cls(folder, facts, engine, tokenizer, threads, allowed)
+        return cls(folder, facts, engine, threads, tokenizer, allowed)
 
     @property
+    @override
     def head(self) -> Head:
-        """See ``objectives.types.Runner``."""
         return self.facts.head
 
     @property
+    @override
     def vocabulary(self) -> int:
-        """See ``objectives.types.Runner``."""
         return self.facts.vocabulary
 
     @property
+    @override
     def stored_bytes(self) -> int:
-        """See ``objectives.types.Runner``."""
         return self.facts.weight_bytes
 
     @property
+    @override
     def notes(self) -> Sequence[Note]:
-        """See ``objectives.types.Runner``."""
         return self.facts.notes
 
     @property
+    @override
+    def simulated(self) -> bool:
+        return False
+
+    @property
+    @override
     def predicted_loss(self) -> float:
-        """See ``objectives.types.Runner``."""
         return math.nan if self.facts.predicted_loss is None else self.facts.predicted_loss
 
     @property
+    @override
     def device(self) -> torch.device:
-        """See ``objectives.types.Runner``."""
         return torch.device("cpu")
 
+    @override
     def encode(self, ids: Tensor, mask: Tensor | None = None) -> Tensor:
-        """See ``objectives.types.Runner``."""
         counts = None if mask is None or bool(mask.all()) else mask.bool().numpy()
         return torch.from_numpy(cast("EncoderEngine", self.engine).encode(ids.long().numpy(), counts))
 
@@ -120,29 +129,29 @@ class EngineRunner:
     def _decoder(self) -> DecoderEngine:
         return cast("DecoderEngine", self.engine)
 
+    @override
     def logits(self, ids: Tensor) -> Tensor:
-        """See ``objectives.types.Runner``."""
         rows, tokens = ids.shape
-        cache = Cache(self._decoder.start(rows), 0, None)
+        cache = EngineCache(self._decoder.start(rows), 0, None)
         return torch.from_numpy(self._pass(ids, cache, np.arange(tokens))[0])
 
-    def prefill(self, ids: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Cache]:
-        """See ``objectives.types.Runner``."""
+    @override
+    def prefill(self, ids: Tensor, mask: Tensor | None = None) -> tuple[Tensor, EngineCache]:
         seen = None if mask is None or bool(mask.all()) else mask.bool().numpy()
-        return self._last(ids, Cache(self._decoder.start(len(ids)), 0, seen))
+        return self._last(ids, EngineCache(self._decoder.start(len(ids)), 0, seen))
 
-    def step(self, ids: Tensor, cache: Cache) -> tuple[Tensor, Cache]:
-        """See ``objectives.types.Runner``."""
+    @override
+    def step(self, ids: Tensor, cache: EngineCache) -> tuple[Tensor, EngineCache]:
         seen = cache.seen
         if seen is not None:
             seen = np.concatenate([seen, np.ones(ids.shape, np.bool_)], axis=1)
-        return self._last(ids, Cache(cache.state, cache.length, seen))
+        return self._last(ids, EngineCache(cache.state, cache.length, seen))
 
-    def _last(self, ids: Tensor, cache: Cache) -> tuple[Tensor, Cache]:
+    def _last(self, ids: Tensor, cache: EngineCache) -> tuple[Tensor, EngineCache]:
         logits, state = self._pass(ids, cache, np.array([ids.shape[1] - 1]))
-        return torch.from_numpy(logits[:, 0]), Cache(state, cache.length + ids.shape[1], cache.seen)
+        return torch.from_numpy(logits[:, 0]), EngineCache(state, cache.length + ids.shape[1], cache.seen)
 
-    def _pass(self, ids: Tensor, cache: Cache, wanted: np.ndarray[Any, np.dtype[np.int64]]) -> tuple[Floats, Any]:
+    def _pass(self, ids: Tensor, cache: EngineCache, wanted: np.ndarray[Any, np.dtype[np.int64]]) -> tuple[Floats, Any]:
         rows, tokens = ids.shape
         total = cache.length + tokens
         if cache.seen is None:
@@ -152,25 +161,24 @@ class EngineRunner:
         mask = causal(rows, tokens, total, cache.seen)
         return self._decoder.run(ids.long().numpy(), mask, np.ascontiguousarray(places), wanted, cache.state)
 
+    @override
     def generate(self, ids: Tensor, out: Tensor, mask: Tensor | None = None, lap: Lap | None = None) -> None:
-        """See ``objectives.types.Runner``."""
         if isinstance(self.engine, Generating):
             self.engine.generate(ids.numpy(), out.numpy(), None if mask is None else mask.bool().numpy(), lap)
         else:
             greedy.generate(self, ids, out, mask, lap)
 
+    @override
     def memory(self, workload: Workload, device: Device) -> Memory:
-        """See ``objectives.types.Runner``: resident, all beyond the stored weights, copies that the engine made
-        included.
-        """
+        """Return what is resident beyond the stored weights, copies that the engine made included."""
         found = resident(self.folder, workload, self.threads, self.allowed)
         above = max(0, found.peak - self.facts.weight_bytes)
         phase = max(workload.excerpts(), key=("encode", "prefill", "decode").index)
         added = float(found.peak - found.resting)
         return Memory({phase: above}, 0, {"resident_peak": added, "runtime_bytes": float(found.resting)})
 
+    @override
     def weights(self, dense_weights: int) -> Mapping[str, float]:
-        """See ``objectives.types.Runner``."""
         facts = self.facts
         return {
             "weight_bytes": float(facts.weight_bytes),

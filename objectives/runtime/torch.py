@@ -12,7 +12,7 @@ from objectives.runtime.portable import embeds
 from objectives.settings import FORBID
 
 if TYPE_CHECKING:
-    from objectives.types import Candidate, Head, Materials, Runner
+    from objectives.types import Candidate, Head, Runner, TorchMaterials
 
 
 @settings(frozen=True, kw_only=True, config=FORBID)
@@ -38,14 +38,16 @@ class Torch(InTorch):
             return "prompt_lookup writes for one request at a time: workload.batch_size=1"
         return embeds(candidate, device)
 
-    def prepare(self, materials: Materials) -> Runner:
+    def prepare(self, materials: TorchMaterials) -> Runner:
         """See ``objectives.types.Runtime``."""
         loaded = materials.model()
         if self.attention != "sdpa":
             loaded = replace(loaded, module=loaded.sharing().module)
             loaded.module.set_attn_implementation(self.attention)
         if not self.prompt_lookup:
-            return loaded
-        from objectives.runtime.lookup import Lookup
+            from objectives.runtime.torch_runner import TorchRunner
 
-        return Lookup.of(loaded, self.prompt_lookup, materials.calibration)
+            return TorchRunner(loaded)
+        from objectives.runtime.prompt_lookup import PromptLookupRunner
+
+        return PromptLookupRunner.of(loaded, self.prompt_lookup, materials.calibration)

@@ -20,8 +20,8 @@ from objectives.settings import FORBID
 
 if TYPE_CHECKING:
     from objectives.models import LoadedModel
-    from objectives.runtime.fixed import Fixed
-    from objectives.types import Candidate, Head, Materials, Runner
+    from objectives.runtime.static_cache import StaticCacheRunner
+    from objectives.types import Candidate, Head, Runner, TorchMaterials
 
 VARIANTS = 4096
 """Of one function that may be compiled in one process."""
@@ -57,7 +57,7 @@ class TorchCompile(InTorch):
         """See ``objectives.types.Runtime``; torch's own is a circumstance of every result."""
         return Packages("torch_compile", ("torch",)).versions()
 
-    def prepare(self, materials: Materials) -> Runner:
+    def prepare(self, materials: TorchMaterials) -> Runner:
         """See ``objectives.types.Runtime``; compiles for a sample, so that no timed run has to."""
         import torch
 
@@ -81,11 +81,11 @@ class TorchCompile(InTorch):
         runner.seconds = perf_counter() - began
         return runner
 
-    def _runner(self, model: LoadedModel) -> Fixed:
+    def _runner(self, model: LoadedModel) -> StaticCacheRunner:
         from objectives.runtime.captured import Captured
         from objectives.runtime.compiled import compiled
-        from objectives.runtime.fixed import Fixed
+        from objectives.runtime.static_cache import StaticCacheRunner
 
-        if self.mode != "reduce-overhead" or model.device.type != "cuda":
-            return Fixed.of(model, compiled(model, self.mode))
-        return Captured.of(model, compiled(model, "default")).check()  # Inductor's own graphs know one cache only
+        if self.mode != "reduce-overhead" or model.module.device.type != "cuda":
+            return StaticCacheRunner(model, compiled(model, self.mode))
+        return Captured(model, compiled(model, "default")).check()  # Inductor's own graphs know one cache only

@@ -21,7 +21,7 @@ from objectives.errors import ModelError
 from objectives.settings import Count
 from objectives.tasks.corpora import Corpus, Document
 from objectives.tasks.overlap import Excerpt, Excerpts, copy_of, excerpt
-from objectives.tasks.parts import batches, merged, require_rows, unique
+from objectives.tasks.parts import Reader, batches, merged, require_rows, unique
 from objectives.types import Head, Score, Span
 
 if TYPE_CHECKING:
@@ -103,7 +103,7 @@ class LanguageModeling:
     def _batches(self, rows: torch.Tensor) -> list[torch.Tensor]:
         return [rows[start : start + self.batch_rows] for start in range(0, len(rows), self.batch_rows)]
 
-    def _rows(self, model: Runner) -> tuple[torch.Tensor, torch.Tensor, tuple[str, ...]]:
+    def _rows(self, model: Reader) -> tuple[torch.Tensor, torch.Tensor, tuple[str, ...]]:
         """Token ids [documents, tokens] for calibration and for scoring, and the names of the scored documents."""
         import torch
 
@@ -111,7 +111,7 @@ class LanguageModeling:
         names = unique(read.id for read, _ in last)
         return torch.tensor([ids for _, ids in first]), torch.tensor([ids for _, ids in last]), names
 
-    def _read(self, model: Runner) -> tuple[list[Row], list[Row], list[tuple[str, str]]]:
+    def _read(self, model: Reader) -> tuple[list[Row], list[Row], list[tuple[str, str]]]:
         """The documents that calibrate and those that are scored, with the ids that are read of each; then copies of
         the first, which are not scored, with what they are copies of.
         """
@@ -136,7 +136,7 @@ class LanguageModeling:
             )
         return first, last, copies
 
-    def _long_enough(self, model: Runner, documents: Iterable[Document]) -> Iterator[Row]:
+    def _long_enough(self, model: Reader, documents: Iterable[Document]) -> Iterator[Row]:
         for document in documents:
             ids = model.tokenizer(document.text, truncation=True, max_length=self.tokens)["input_ids"]
             if len(ids) == self.tokens:

@@ -6,11 +6,24 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import chain, count
+from typing import Any, Protocol
 
 import numpy as np
 
 from objectives.errors import Unsupported
-from objectives.types import Runner, Score
+from objectives.types import Score
+
+
+class Reader(Protocol):
+    """Turns texts into token ids: a model does, and so does what runs it."""
+
+    @property
+    def tokenizer(self) -> Any:
+        """The tokenizer of transformers."""
+
+    @property
+    def vocabulary(self) -> int:
+        """The number of token ids."""
 
 
 def merged(parts: Sequence[Score]) -> Score:
@@ -46,7 +59,7 @@ def geometric_mean(values: Sequence[float], weights: Sequence[float] | None = No
     return math.exp(float(np.average(np.log(values), weights=weights)))
 
 
-def require_rows(model: Runner, highest: int) -> None:
+def require_rows(model: Reader, highest: int) -> None:
     """Raises Unsupported for a token of a text whose id, the ``highest`` of all, has no row in the embedding."""
     if highest >= model.vocabulary:
         token = model.tokenizer.convert_ids_to_tokens(highest)

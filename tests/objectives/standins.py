@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from objectives.models import LoadedModel
+from objectives.runtime.torch_runner import TorchRunner
+from objectives.types import Head
 
 MB = 2**20
 Plant = Callable[[], object]
@@ -64,6 +66,6 @@ class Stub(nn.Module):
         return SimpleNamespace(past_key_values="cache", logits=answer, last_hidden_state=answer)
 
 
-def stub(prefill: Plant = nothing, decode: Plant = nothing) -> LoadedModel:
-    """A stub as a loaded model."""
-    return LoadedModel(Stub(prefill, decode), None, "causal_lm")
+def stub(prefill: Plant = nothing, decode: Plant = nothing, head: Head = "causal_lm") -> TorchRunner:
+    """A stub as torch runs it."""
+    return TorchRunner(LoadedModel(Stub(prefill, decode), None, head))

@@ -21,7 +21,8 @@ from objectives.errors import Unsupported
 from objectives.measuring.generation import Generation
 from objectives.runtime import captured
 from objectives.runtime.captured import Captured
-from objectives.runtime.fixed import Fixed
+from objectives.runtime.static_cache import StaticCacheRunner
+from objectives.runtime.torch_runner import TorchRunner
 from tests.conftest import head_of
 from tests.objectives.conftest import Tiny
 from tests.objectives.families import CORE, DECODERS, TRIED
@@ -85,63 +86,63 @@ WRITERS = [name for name in DECODERS if name not in (*SLIDING, *LOOKS_AT_VALUES)
 )
 def test_a_recorded_decoder_writes_what_a_plain_one_writes(tiny: Tiny, family: str) -> None:
     model = tiny(family)
-    recorded, fixed = Captured.of(model).check(), Fixed.of(model)
+    recorded, fixed, plain = Captured(model).check(), StaticCacheRunner(model), TorchRunner(model)
     for ids in (IDS, IDS + 40, IDS[:, :3], IDS[:1], IDS):  # anew, of other shapes, and the first one again
-        assert written(recorded, ids) == written(fixed, ids) == written(model, ids)
+        assert written(recorded, ids) == written(fixed, ids) == written(plain, ids)
 
 
 @pytest.mark.parametrize("family", [name for name in TRIED if head_of(name) == "encoder"])
 def test_a_recorded_encoder_gives_what_a_plain_one_gives(tiny: Tiny, family: str) -> None:
-    model = tiny(family)
-    recorded = Captured.of(model).check()
+    plain = TorchRunner(tiny(family))
+    recorded = Captured(plain.model).check()
     for ids in (IDS, IDS + 30, IDS[:, :4], IDS):
-        assert torch.allclose(recorded.encode(ids), model.encode(ids), atol=1e-5)
+        assert torch.allclose(recorded.encode(ids), plain.encode(ids), atol=1e-5)
     mask = torch.ones_like(IDS)
     mask[0, 4:] = 0
-    assert torch.equal(recorded.encode(IDS, mask), model.encode(IDS, mask))
+    assert torch.equal(recorded.encode(IDS, mask), plain.encode(IDS, mask))
 
 
 @pytest.mark.parametrize("family", SLIDING)
 def test_a_cache_that_slides_is_refused(tiny: Tiny, family: str) -> None:
     with pytest.raises(Unsupported, match="caches that slide are not recorded"):
-        Captured.of(tiny(family)).check()
+        Captured(tiny(family)).check()
 
 
 @pytest.mark.parametrize("family", LOOKS_AT_VALUES)
 def test_a_pass_that_looks_at_values_is_refused(tiny: Tiny, family: str) -> None:
     with pytest.raises(Unsupported, match="cannot be recorded"):
-        Captured.of(tiny(family)).check()
+        Captured(tiny(family)).check()
 
 
 def test_a_recorded_pass_that_is_not_the_plain_one_is_refused(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
     wrong = Replayed.__call__
     monkeypatch.setattr(Replayed, "__call__", lambda self, ids: wrong(self, (ids + 1) % 96))
     with pytest.raises(Unsupported, match="do not give what plain ones give"):
-        Captured.of(tiny("llama")).check()
+        Captured(tiny("llama")).check()
 
 
 def test_runs_of_one_length_with_other_prompts_have_graphs_of_their_own(tiny: Tiny) -> None:
-    recorded, model = Captured.of(tiny("llama")), tiny("llama")
+    recorded, plain = Captured(tiny("llama")), TorchRunner(tiny("llama"))
     for prompt, new in ((6, 4), (1, 9), (4, 6), (6, 4)):
-        assert written(recorded, IDS[:, :prompt], new) == written(model, IDS[:, :prompt], new)
+        assert written(recorded, IDS[:, :prompt], new) == written(plain, IDS[:, :prompt], new)
     assert len(recorded.shapes) == 3
 
 
 def test_the_oldest_shape_goes_first(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(captured, "KEPT", 2)
-    recorded = Captured.of(tiny("llama"))
+    recorded = Captured(tiny("llama"))
     for prompt in (3, 4, 3, 5):
         written(recorded, IDS[:, :prompt], 2)
     assert list(recorded.shapes) == [(2, 3, 5), (2, 5, 7)]
 
 
-@pytest.mark.parametrize("kind", [Fixed, Captured])
-def test_the_memory_of_a_fixed_cache_is_that_of_the_whole_run(tiny: Tiny, kind: type[Fixed]) -> None:
+@pytest.mark.parametrize("kind", [StaticCacheRunner, Captured])
+def test_the_memory_of_a_fixed_cache_is_that_of_the_whole_run(tiny: Tiny, kind: type[StaticCacheRunner]) -> None:
     """Its cache is whole while the prompt is read, which an excerpt of one new token would not see."""
     model, workload = tiny("llama"), Generation(batch_size=4, prompt_tokens=16, new_tokens=48)
-    runner = kind.of(model)
+    runner = kind(model)
     found = runner.memory(workload, Cpu())
-    whole = Cpu().memory(model, Generation(batch_size=4, prompt_tokens=63, new_tokens=1)).cache * 64 // 63
+    whole = Cpu().memory(TorchRunner(model), Generation(batch_size=4, prompt_tokens=63, new_tokens=1)).cache * 64 // 63
     assert found.cache == whole
     assert found.peaks["prefill"] > whole
     assert not getattr(runner, "shapes", {})

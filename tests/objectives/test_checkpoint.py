@@ -137,7 +137,7 @@ def test_every_family_behaves_the_same_in_a_fresh_process(compress: Compress, tm
         "from pathlib import Path\n"
         "from tests.objectives.test_checkpoint import behaviour\n"
         "folders = Path(sys.argv[1]).iterdir()\n"
-        "torch.save({one.name: behaviour(objectives.load(str(one))) for one in folders}, sys.argv[2])\n"
+        "torch.save({one.name: behaviour(objectives.load(str(one)).model) for one in folders}, sys.argv[2])\n"
     )
     command = [sys.executable, "-W", "error", "-c", code, str(tmp_path / "models"), str(tmp_path / "found")]
     subprocess.run(command, cwd=Path(__file__).parents[2], check=True)

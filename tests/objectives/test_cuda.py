@@ -32,6 +32,7 @@ from objectives.quantization.mixed import Mixed
 from objectives.quantization.round_to_nearest import RoundToNearest
 from objectives.recovery.distillation import Distillation
 from objectives.recovery.off import Off
+from objectives.runtime.torch_runner import TorchRunner
 from objectives.types import Candidate
 from tests.objectives.conftest import Tiny
 from tests.objectives.standins import stub
@@ -164,8 +165,9 @@ def test_a_model_is_compressed_for_a_card_as_for_a_cpu(tiny: Tiny, family: str, 
         recovery.recover_(model, statistics)
         quantizer.quantize_(model, statistics, device)
         with torch.inference_mode():
-            given = ids[:2].to(model.device)
-            found.append((model.encode(given) if family == "bert" else model.logits(given)).float().cpu())
+            runner = TorchRunner(model)
+            given = ids[:2].to(runner.device)
+            found.append((runner.encode(given) if family == "bert" else runner.logits(given)).float().cpu())
     assert ((found[0] - found[1]).norm() / found[0].norm()).item() < 0.15
 
 
@@ -302,7 +304,7 @@ def test_what_is_predicted_on_a_card_is_near_what_the_allocator_hands_out(tiny: 
     predicted = footprint(sketch(skeleton_of(dense), chosen, nothing, Cuda()), workload)
     model = dense.copy()
     chosen.quantization.quantize_(model, nothing, Cuda())
-    memory = Cuda().memory(model, workload)
+    memory = Cuda().memory(TorchRunner(model), workload)
     assert predicted.weights == pytest.approx(stored_bytes([model.module]), rel=0.01)
     assert predicted.cache == memory.cache
     for phase, peak in memory.peaks.items():

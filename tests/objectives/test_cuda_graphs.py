@@ -15,8 +15,9 @@ from objectives.models import LoadedModel
 from objectives.pruning.criteria.magnitude import Magnitude
 from objectives.pruning.structured import Structured
 from objectives.runtime.cuda_graphs import CudaGraphs
-from objectives.runtime.fixed import Fixed
+from objectives.runtime.static_cache import StaticCacheRunner
 from objectives.runtime.torch_compile import TorchCompile
+from objectives.runtime.torch_runner import TorchRunner
 from objectives.types import Materials, Runner
 from tests.objectives.conftest import Tiny
 from tests.objectives.runtimes import Hand, candidate, rounded
@@ -65,7 +66,7 @@ def test_a_recorded_model_writes_what_it_writes_launch_by_launch(
     tiny: Tiny, family: str, bits: int, ratio: float
 ) -> None:
     model = on_card(tiny, family, bits, ratio)
-    recorded, plain = CudaGraphs().prepare(materials(model)), Fixed.of(model)
+    recorded, plain = CudaGraphs().prepare(materials(model)), StaticCacheRunner(model)
     for ids in (IDS, IDS + 40, IDS[:, :3], IDS[:1], IDS):  # anew, of other shapes, and the first one again
         assert written(recorded, ids) == written(plain, ids)
 
@@ -73,12 +74,13 @@ def test_a_recorded_model_writes_what_it_writes_launch_by_launch(
 @gpu
 def test_an_encoder_is_recorded_and_padded_rows_run_as_they_come(tiny: Tiny) -> None:
     model = on_card(tiny, "bert")
-    recorded, mask = CudaGraphs().prepare(materials(model)), torch.ones_like(IDS).cuda()
+    recorded, plain = CudaGraphs().prepare(materials(model)), TorchRunner(model)
+    mask = torch.ones_like(IDS).cuda()
     mask[0, 4:] = 0
     with torch.inference_mode():
         for ids in (IDS.cuda(), IDS.cuda() + 30):
-            assert torch.allclose(recorded.encode(ids), model.encode(ids), atol=1e-2)
-        assert torch.equal(recorded.encode(ids, mask), model.encode(ids, mask))
+            assert torch.allclose(recorded.encode(ids), plain.encode(ids), atol=1e-2)
+        assert torch.equal(recorded.encode(ids, mask), plain.encode(ids, mask))
 
 
 @gpu
@@ -89,7 +91,7 @@ def test_memory_of_a_recorded_model_holds_its_cache_and_is_the_same_after_it_ran
     first = recorded.memory(workload, Cuda())
     for _ in range(2):
         workload.run(recorded, Cuda().stopwatch())
-    again, plain = recorded.memory(workload, Cuda()), model.memory(workload, Cuda())
+    again, plain = recorded.memory(workload, Cuda()), TorchRunner(model).memory(workload, Cuda())
     for phase, peak in first.peaks.items():
         assert again.peaks[phase] == pytest.approx(peak, rel=0.001)
     assert first.cache == plain.cache * (64 / 63 if plain.cache else 1)  # as long as the run from the start
@@ -100,11 +102,11 @@ def test_memory_of_a_recorded_model_holds_its_cache_and_is_the_same_after_it_ran
 @pytest.mark.parametrize("mode", ["default", "reduce-overhead"])
 def test_a_compiled_model_writes_nearly_what_it_writes_in_eager_mode(tiny: Tiny, mode: Any) -> None:
     model = on_card(tiny, "llama")
-    compiled = TorchCompile(mode=mode).prepare(materials(model))
+    compiled, eager = TorchCompile(mode=mode).prepare(materials(model)), TorchRunner(model)
     with torch.inference_mode():
         first, _ = compiled.prefill(IDS.cuda())
-        other, _ = model.prefill(IDS.cuda())
+        other, _ = eager.prefill(IDS.cuda())
     assert torch.allclose(first, other, atol=0.05)
     assert written(compiled, IDS) == written(compiled, IDS)  # the second time replayed, where passes are recorded
-    found, plain = torch.tensor(written(compiled, IDS)), torch.tensor(written(model, IDS))
+    found, plain = torch.tensor(written(compiled, IDS)), torch.tensor(written(eager, IDS))
     assert (found == plain).float().mean() >= 0.8  # near ties may turn

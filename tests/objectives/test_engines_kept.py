@@ -24,6 +24,7 @@ from objectives.runtime.onnxruntime import OnnxRuntime
 from objectives.runtime.openvino import OpenVino
 from objectives.runtime.runner import EngineRunner
 from objectives.runtime.torch import Torch
+from objectives.runtime.torch_runner import TorchRunner
 from objectives.shelf import Shelf
 from objectives.types import Head, Measurement, Runner, Score
 from tests.objectives.runtimes import candidate, rounded
@@ -147,12 +148,14 @@ def test_an_engine_that_is_not_used_any_more_leaves_no_files(make: Any, cache: b
 def test_a_runner_is_made_once_whatever_runs_it(make: Any) -> None:
     """What torch runs in a way of its own too: compiling takes minutes, and lookup goes on in its text."""
     ev = make()
-    for runtime in (Torch(), Torch(attention="eager"), Torch(prompt_lookup=3), OnnxRuntime()):
+    for runtime in (Torch(attention="eager"), Torch(prompt_lookup=3), OnnxRuntime()):
         one = candidate(rounded(8), runtime, WORKLOAD)
         assert ev.runner(one) is ev.runner(one)
-    assert ev.runner(candidate(rounded(8), Torch(), WORKLOAD)) is ev.compressed(
-        candidate(rounded(8), Torch(), WORKLOAD)
-    )
+    plain = candidate(rounded(8), Torch(), WORKLOAD)
+    for _ in range(2):  # a runner that holds nothing of its own is not kept, its model is
+        runner = ev.runner(plain)
+        assert isinstance(runner, TorchRunner)
+        assert runner.model is ev.compressed(plain)
 
 
 def test_settings_that_change_the_engine_change_its_name(make: Any) -> None:

@@ -37,6 +37,7 @@ from objectives.quantization.round_to_nearest import RoundToNearest
 from objectives.recovery.distillation import Distillation
 from objectives.running import DENSE_TRIES, Running
 from objectives.runtime.torch import Torch
+from objectives.runtime.torch_runner import TorchRunner
 from objectives.types import (
     Candidate,
     Facts,
@@ -64,7 +65,7 @@ class Toy:
     """A task that logs what it is asked; ``act`` may raise or change the score."""
 
     head: Head = "causal_lm"
-    act: Callable[[LoadedModel], float] = lambda _model: 0.5
+    act: Callable[[TorchRunner], float] = lambda _model: 0.5
     scored: list[float] = field(default_factory=list)
     extra: dict[str, float] = field(default_factory=lambda: {"perplexity": 9.0})
     calibrated: int = 0
@@ -73,7 +74,7 @@ class Toy:
         self.calibrated += 1
         return {"toy": [torch.randint(2, 128, (4, 16), generator=torch.Generator().manual_seed(0))]}
 
-    def evaluate(self, model: LoadedModel) -> Score:
+    def evaluate(self, model: TorchRunner) -> Score:
         self.scored.append(self.act(model))
         found = self.scored[-1]
         return Score(found, 0.01, (found - 0.25, found + 0.25), self.extra, ids=("first", "second"))
@@ -286,7 +287,7 @@ class Clock:
 
     def __init__(self) -> None:
         self.now = 0.0
-        self.log: list[tuple[Any, LoadedModel | None]] = []
+        self.log: list[tuple[Any, LoadedModel]] = []
 
 
 @pytest.fixture
@@ -311,13 +312,13 @@ class Scripted:
     def excerpts(self) -> dict[Phase, Scripted]:
         return {"prefill": self}
 
-    def run(self, model: LoadedModel, watch: Watch) -> None:
+    def run(self, model: TorchRunner, watch: Watch) -> None:
         watch.start(1)
         with torch.inference_mode():
             model.module(input_ids=torch.ones(1, 2, dtype=torch.long))
         if isinstance(watch, WallStopwatch):
             mine = sum(workload is self for workload, _ in self.clock.log)
-            self.clock.log.append((self, model))
+            self.clock.log.append((self, model.model))
             self.clock.now += self.latencies[mine % len(self.latencies)]
         watch.lap("prefill")
 
@@ -408,8 +409,8 @@ def test_the_dense_model_is_measured_once_per_workload(evaluate: Evaluator, monk
     ran: list[tuple[Any, bool]] = []
     run = Bench.run
 
-    def watched(self: Bench, workload: Any, model: LoadedModel, *rest: Any) -> Any:
-        ran.append((workload.batch_size, model is evaluate.compressed(candidate())))
+    def watched(self: Bench, workload: Any, model: TorchRunner, *rest: Any) -> Any:
+        ran.append((workload.batch_size, model.model is evaluate.compressed(candidate())))
         return run(self, workload, model, *rest)
 
     monkeypatch.setattr(Bench, "run", watched)
@@ -583,8 +584,8 @@ def test_the_baseline_is_scored_though_nobody_asked_for_it(evaluate: Evaluator, 
     assert len(toy.scored) == 2
 
 
-def explode(error: BaseException) -> Callable[[LoadedModel], float]:
-    def act(_model: LoadedModel) -> float:
+def explode(error: BaseException) -> Callable[[TorchRunner], float]:
+    def act(_model: TorchRunner) -> float:
         raise error
 
     return act
@@ -724,9 +725,9 @@ def test_the_dense_model_is_timed_again_while_the_machine_is_busy(
     run = Bench.run
     dense: list[int] = []
 
-    def busy(self: Bench, workload: Any, model: LoadedModel, *rest: Any) -> Any:
+    def busy(self: Bench, workload: Any, model: TorchRunner, *rest: Any) -> Any:
         found = run(self, workload, model, *rest)
-        if model is evaluate.recipes.baseline:
+        if model.model is evaluate.recipes.baseline:
             dense.append(workload.batch_size)
             return replace(found, metrics={**found.metrics, "contended": 1.0})
         return found

@@ -13,7 +13,7 @@ import torch
 
 from objectives.errors import NotFinite, Unsupported
 from objectives.finite import checked, not_finite, number
-from objectives.models import LoadedModel
+from objectives.runtime.torch_runner import TorchRunner
 from objectives.tasks.corpora import Document
 from objectives.tasks.domains import Domains
 from objectives.tasks.language_modeling import LanguageModeling
@@ -46,13 +46,13 @@ def task_of(family: str) -> Any:
 
 
 @pytest.fixture
-def damaged(tiny: Tiny) -> Callable[[str, float], LoadedModel]:
+def damaged(tiny: Tiny) -> Callable[[str, float], TorchRunner]:
     """A tiny model of which one weight is not a number."""
 
-    def made(family: str, value: float) -> LoadedModel:
+    def made(family: str, value: float) -> TorchRunner:
         model = tiny(family).copy()
         model.module.get_parameter(WEIGHTS[family]).data.view(-1)[3] = value
-        return model
+        return TorchRunner(model)
 
     return made
 
@@ -60,7 +60,7 @@ def damaged(tiny: Tiny) -> Callable[[str, float], LoadedModel]:
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 @pytest.mark.parametrize("family", WEIGHTS)
 def test_a_weight_that_is_no_number_gives_no_accuracy_and_is_named(
-    damaged: Callable[[str, float], LoadedModel], family: str, value: float
+    damaged: Callable[[str, float], TorchRunner], family: str, value: float
 ) -> None:
     model = damaged(family, value)
     score = task_of(family).evaluate(model)
@@ -70,7 +70,7 @@ def test_a_weight_that_is_no_number_gives_no_accuracy_and_is_named(
 
 
 @pytest.mark.parametrize("family", ["bert", "llama"])
-def test_neither_does_a_domain_of_several(damaged: Callable[[str, float], LoadedModel], family: str) -> None:
+def test_neither_does_a_domain_of_several(damaged: Callable[[str, float], TorchRunner], family: str) -> None:
     task = Domains(served={"a": task_of(family), "b": task_of(family)})
     assert math.isnan(task.evaluate(damaged(family, math.nan)).accuracy)
 
@@ -78,10 +78,11 @@ def test_neither_does_a_domain_of_several(damaged: Callable[[str, float], Loaded
 @pytest.mark.parametrize("metric", ["next_token_accuracy", "inverse_perplexity"])
 def test_sound_models_have_sound_scores_and_say_what_guessing_gives(tiny: Tiny, metric: Any) -> None:
     task = replace(task_of("llama"), metric=metric)
-    score = checked(task.evaluate(tiny("llama")), tiny("llama"))
+    runner, encoder = TorchRunner(tiny("llama")), TorchRunner(tiny("bert"))
+    score = checked(task.evaluate(runner), runner)
     assert score.chance is not None
     assert 0 < score.chance < 1
-    assert checked(task_of("bert").evaluate(tiny("bert")), tiny("bert")).chance == pytest.approx(1 / 24)
+    assert checked(task_of("bert").evaluate(encoder), encoder).chance == pytest.approx(1 / 24)
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, np.float64("nan"), torch.tensor(math.inf)])
@@ -92,24 +93,24 @@ def test_sound_models_have_sound_scores_and_say_what_guessing_gives(tiny: Tiny, 
 def test_every_number_of_a_score_is_looked_at(tiny: Tiny, field: str, named: str, value: Any) -> None:
     given = {"examples": (0.5, value), "extra": {"loss": value}}.get(field, value)
     with pytest.raises(NotFinite, match=named):
-        checked(replace(GOOD, **{field: given}), tiny("llama"))
+        checked(replace(GOOD, **{field: given}), TorchRunner(tiny("llama")))
 
 
 @pytest.mark.parametrize("value", [None, True, "0.5", [0.5], 1 + 0j, 1.2, 73.0, -0.1, np.array([0.5, 0.5])])
 def test_what_is_no_accuracy_is_refused(tiny: Tiny, value: Any) -> None:
     with pytest.raises(Unsupported, match=r"^task: "):
-        checked(replace(GOOD, accuracy=value), tiny("llama"))
+        checked(replace(GOOD, accuracy=value), TorchRunner(tiny("llama")))
 
 
 @pytest.mark.parametrize("score", [0.5, None, {"accuracy": 0.5}, (0.5, 0.1)])
 def test_what_is_no_score_is_refused(tiny: Tiny, score: Any) -> None:
     with pytest.raises(Unsupported, match="evaluate must return a Score, got "):
-        checked(score, tiny("llama"))
+        checked(score, TorchRunner(tiny("llama")))
 
 
 @pytest.mark.parametrize("value", [np.float32(0.5), np.float64(0.5), torch.tensor(0.5), np.array(0.5), 1, 1.0 + 1e-12])
 def test_scalars_of_other_kinds_become_floats(tiny: Tiny, value: Any) -> None:
-    found = checked(replace(GOOD, accuracy=value), tiny("llama")).accuracy
+    found = checked(replace(GOOD, accuracy=value), TorchRunner(tiny("llama"))).accuracy
     assert type(found) is float
     assert 0.5 <= found <= 1.0
 
@@ -123,4 +124,4 @@ def test_a_text_with_a_token_that_has_no_row_is_refused_by_its_name(tiny: Tiny) 
     model = tiny("bert").copy()
     model.module.config.vocab_size = 20
     with pytest.raises(Unsupported, match=r"a text holds the token '.' \(id \d+\), the model embeds 20 tokens"):
-        task_of("bert").evaluate(model)
+        task_of("bert").evaluate(TorchRunner(model))

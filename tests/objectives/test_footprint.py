@@ -34,6 +34,7 @@ from objectives.quantization.awq import Awq
 from objectives.quantization.gptq import Gptq
 from objectives.quantization.mixed import Mixed
 from objectives.quantization.round_to_nearest import RoundToNearest
+from objectives.runtime.torch_runner import TorchRunner
 from objectives.types import Candidate, Workload
 from tests.conftest import head_of
 from tests.objectives.conftest import Tiny
@@ -103,11 +104,11 @@ def built(dense: LoadedModel, chosen: Candidate, statistics: Statistics) -> Load
 
 def measured(model: LoadedModel, workload: Workload) -> Allocations:
     """Peaks of every excerpt; run once before, as what is made once and kept is no part of a run."""
-    found = Allocations()
+    found, runner = Allocations(), TorchRunner(model)
     for phase, excerpt in workload.excerpts().items():
-        excerpt.run(model, Unwatched())
+        excerpt.run(runner, Unwatched())
         watch = Allocations()
-        excerpt.run(model, watch)
+        excerpt.run(runner, watch)
         found.peaks[phase], found.cache = watch.peaks[phase], watch.cache
     return found
 
@@ -224,7 +225,7 @@ def test_operations_are_those_that_torch_counts(tiny: Tiny, statistics: Collecte
     for phase, excerpt in workload.excerpts().items():
         watch = FlopsByPhase()
         with sdpa_kernel(SDPBackend.MATH), watch.mode:  # made of products that torch knows
-            excerpt.run(model, watch)
+            excerpt.run(TorchRunner(model), watch)
         assert sum(predicted.work[phase].operations.values()) == watch.last[phase], phase
 
 

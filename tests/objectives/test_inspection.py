@@ -588,10 +588,11 @@ def test_sources_and_what_is_written_count_apart(write: Write) -> None:
 
 def test_the_least_memory_is_below_what_a_run_takes(tiny: Any, tiny_folder: Any) -> None:
     from objectives.devices.cpu import Cpu
+    from objectives.runtime.torch_runner import TorchRunner
 
     workload = Generation(batch_size=64, prompt_tokens=32, new_tokens=8)
     least = accepted(tiny_folder("llama")).least_bytes(workload)
-    assert 0 < least < Cpu(threads=1).memory(tiny("llama"), workload).peak + 64 * 40 * 8
+    assert 0 < least < Cpu(threads=1).memory(TorchRunner(tiny("llama")), workload).peak + 64 * 40 * 8
     assert accepted(tiny_folder("llama")).least_bytes(Generation(batch_size=10**9)) > 1 << 40
 
 

@@ -22,6 +22,7 @@ from objectives.packing.capability import CpuKernels
 from objectives.pruning.criteria.magnitude import Magnitude
 from objectives.pruning.structured import Structured
 from objectives.quantization.round_to_nearest import RoundToNearest
+from objectives.runtime.torch_runner import TorchRunner
 from objectives.types import GainFacts, NoteCode
 from tests.objectives.conftest import Tiny
 
@@ -58,7 +59,7 @@ def metrics(speedup: float = 3.0, memory: float = 50.0, weights: float = 30.0, *
 
 
 def facts(model: LoadedModel, rows: int = 4, **ran: float) -> GainFacts:
-    return judged(metrics(**ran), model, rows)
+    return judged(metrics(**ran), TorchRunner(model), rows)
 
 
 def slow(model: LoadedModel, rows: int = 4, **ran: float) -> str:

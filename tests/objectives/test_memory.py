@@ -15,8 +15,8 @@ from objectives.devices.cpu import Cpu
 from objectives.measuring.allocations import Allocations, cache_bytes
 from objectives.measuring.encoding import Encoding
 from objectives.measuring.generation import Generation
-from objectives.models import LoadedModel
 from objectives.quantization.round_to_nearest import RoundToNearest
+from objectives.runtime.torch_runner import TorchRunner
 from objectives.types import Memory, Workload
 from tests.objectives.conftest import Tiny
 from tests.objectives.standins import MB, Plant, bytes_for_a_moment, nothing, stub
@@ -107,14 +107,14 @@ def test_a_run_that_fails_leaves_the_next_one_as_it_was() -> None:
         raise MemoryError
 
     with pytest.raises(MemoryError):
-        Encoding().run(LoadedModel(stub(fail).module, None, "encoder"), Allocations())
+        Encoding().run(stub(fail, head="encoder"), Allocations())
     assert 8 * MB <= measured(bytes_for_a_moment(8 * MB)).peak <= 8 * MB + SLACK
 
 
-def compressed(tiny: Tiny, statistics: Callable[[str], Statistics], family: str, bits: Any) -> LoadedModel:
+def compressed(tiny: Tiny, statistics: Callable[[str], Statistics], family: str, bits: Any) -> TorchRunner:
     model = tiny(family).copy()
     RoundToNearest(bits=bits, predicts=False).quantize_(model, statistics(family), Cpu())
-    return model
+    return TorchRunner(model)
 
 
 def test_the_cache_is_as_large_as_keys_and_values_of_all_tokens(

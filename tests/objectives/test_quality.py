@@ -16,6 +16,7 @@ import pytest
 from objectives.calibration import Statistics
 from objectives.devices.cpu import Cpu
 from objectives.models import Checkpoint
+from objectives.runtime.torch_runner import TorchRunner
 from objectives.tasks.corpora import PythonTopics
 from objectives.tasks.language_modeling import LanguageModeling
 from objectives.types import Score
@@ -36,7 +37,7 @@ def score(micro_folder: Path) -> Measure:
         model = source.copy()
         built("pruning", choice, ratio=ratio).prune_(model, statistics)
         built("quantization", "round_to_nearest", bits=bits, group_size=group_size).quantize_(model, statistics, Cpu())
-        return task.evaluate(model)
+        return task.evaluate(TorchRunner(model))
 
     return scored
 

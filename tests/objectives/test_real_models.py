@@ -20,6 +20,7 @@ from objectives.models import Checkpoint, LoadedModel
 from objectives.pruning.criteria.magnitude import Magnitude
 from objectives.pruning.structured import Structured
 from objectives.quantization.gptq import Gptq
+from objectives.runtime.torch_runner import TorchRunner
 from objectives.tasks.corpora import XSum
 from objectives.tasks.language_modeling import LanguageModeling
 from objectives.tasks.retrieval import Retrieval, embed
@@ -72,7 +73,7 @@ def continuation(model: LoadedModel, text: str) -> Tensor:
 
 @torch.inference_mode()
 def embedding(model: LoadedModel, text: str) -> Tensor:
-    return embed(model, [text], 128)
+    return embed(TorchRunner(model) if isinstance(model, LoadedModel) else model, [text], 128)
 
 
 # ---- SmolLM2-135M-Instruct: GPT type
@@ -152,7 +153,7 @@ def minilm() -> Compress:
 def vectors(model: LoadedModel) -> Tensor:
     """Of 48 documents that calibration did not see."""
     with torch.inference_mode():
-        return embed(model, [document.text for document in XSum().documents()[500:548]], 128)
+        return embed(TorchRunner(model), [document.text for document in XSum().documents()[500:548]], 128)
 
 
 @pytest.fixture(scope="module")

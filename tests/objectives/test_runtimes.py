@@ -33,20 +33,21 @@ from objectives.quantization.gptq import Gptq
 from objectives.runtime import packages
 from objectives.runtime.folder import FACTS, read_facts
 from objectives.runtime.litert import LiteRt
-from objectives.runtime.lookup import Lookup, guess
 from objectives.runtime.onnxruntime import OnnxRuntime
 from objectives.runtime.openvino import OpenVino
+from objectives.runtime.prompt_lookup import PromptLookupRunner, guess
 from objectives.runtime.runner import EngineRunner
 from objectives.runtime.signal_stack import signal_stack
 from objectives.runtime.torch import Torch
 from objectives.runtime.torch_compile import TorchCompile
+from objectives.runtime.torch_runner import TorchRunner
 from objectives.runtime.weights import Rounded, matrices
 from objectives.types import Head, Runner, Runtime, Timing
 from tests.objectives.recipes import built
 from tests.objectives.runtimes import ENGINES, RUNTIMES, Hand, candidate, compressed, each_runtime, heads, rounded
 
 Tiny = Callable[[str], LoadedModel]
-Prepare = Callable[..., tuple[Runner, LoadedModel]]
+Prepare = Callable[..., tuple[Runner, TorchRunner]]
 
 WORKLOADS: dict[Head, Any] = {
     "causal_lm": Generation(batch_size=2, prompt_tokens=6, new_tokens=4),
@@ -72,14 +73,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def prepare(tiny: Tiny, statistics: Callable[[str], Statistics], folder: Path) -> Prepare:
-    """The runner of a tiny model in a runtime, and the torch model that it was made of."""
+    """The runner of a tiny model in a runtime, and torch's own of the model that it was made of."""
 
     @cache
-    def prepared(family: str, runtime: Any, quantizer: Any, ratio: float = 0.0) -> tuple[Runner, LoadedModel]:
+    def prepared(family: str, runtime: Any, quantizer: Any, ratio: float = 0.0) -> tuple[Runner, TorchRunner]:
         stored = runtime.storage(quantizer)
         model = compressed(tiny(family), statistics(family), stored, ratio)
         ids = torch.randint(2, 128, (24, 12), generator=torch.Generator().manual_seed(3))
-        return runtime.prepare(Hand(model, quantizer, folder, {"random": [ids]})), model
+        return runtime.prepare(Hand(model, quantizer, folder, {"random": [ids]})), TorchRunner(model)
 
     return prepared
 
@@ -199,11 +200,11 @@ def test_rounded_models_answer_nearly_like_their_weights(prepare: Prepare, name:
     assert runner.weights(1)["effective_bits"] < bits + 3
 
 
-def plain(model: LoadedModel) -> LoadedModel:
+def plain(runner: TorchRunner) -> TorchRunner:
     """The fp32 model of the weights that the codes stand for."""
     from objectives.runtime.export import twin
 
-    return LoadedModel(twin(model), model.tokenizer, model.head)
+    return TorchRunner(LoadedModel(twin(runner.model), runner.tokenizer, runner.head))
 
 
 def test_stored_weights_are_what_packed_linears_unpack(tiny: Tiny, statistics: Callable[[str], Statistics]) -> None:
@@ -481,7 +482,7 @@ def test_a_guess_is_what_followed_the_latest_occurrence() -> None:
 
 def test_what_depends_on_the_text_is_timed_on_text(prepare: Prepare) -> None:
     runner, _ = prepare("llama", Torch(prompt_lookup=3), WIDE)
-    assert isinstance(runner, Lookup)
+    assert isinstance(runner, PromptLookupRunner)
     assert runner.text is not None
     first, second = prompts(runner, 1, 8), prompts(runner, 1, 8)
     assert torch.cat([first, second], dim=1).flatten().tolist() == runner.text[:16].tolist()

@@ -25,6 +25,7 @@ from objectives.problem import Problem
 from objectives.pruning.structured import Structured
 from objectives.quantization.round_to_nearest import RoundToNearest
 from objectives.running import Running
+from objectives.runtime.torch_runner import TorchRunner
 from objectives.tasks.parts import batches, merged
 from objectives.types import Candidate, Failure, Gate, Head, Measurement, Reason, Score
 
@@ -47,11 +48,11 @@ class Hits:
     def calibration(self, _model: LoadedModel) -> Domains:
         return {"toy": [torch.randint(2, 128, (4, 16), generator=torch.Generator().manual_seed(0))]}
 
-    def evaluate(self, model: LoadedModel) -> Score:
+    def evaluate(self, model: TorchRunner) -> Score:
         return merged(list(self.parts(model, range(TOTAL))))
 
-    def parts(self, model: LoadedModel, order: Sequence[int]) -> Iterator[Score]:
-        limit = 0.8 if not model.widths else 0.8 - self.wrong
+    def parts(self, model: TorchRunner, order: Sequence[int]) -> Iterator[Score]:
+        limit = 0.8 if not model.model.widths else 0.8 - self.wrong
         for chosen in batches(order, 20):
             self.seen.extend(chosen)
             examples = tuple(float(index < limit * TOTAL) for index in chosen)
@@ -71,7 +72,7 @@ class Whole:
     def calibration(self, model: LoadedModel) -> Domains:
         return self.inner.calibration(model)
 
-    def evaluate(self, model: LoadedModel) -> Score:
+    def evaluate(self, model: TorchRunner) -> Score:
         return self.inner.evaluate(model)
 
 
@@ -167,9 +168,9 @@ def test_a_race_over_all_examples_is_the_score_as_if_made_at_once(problem: Probl
 class Broken(Hits):
     """A pruned model whose later answers are no numbers."""
 
-    def parts(self, model: LoadedModel, order: Sequence[int]) -> Iterator[Score]:
+    def parts(self, model: TorchRunner, order: Sequence[int]) -> Iterator[Score]:
         for index, part in enumerate(super().parts(model, order)):
-            broken = bool(model.widths) and index == 1
+            broken = bool(model.model.widths) and index == 1
             yield replace(part, examples=(math.nan,) * len(part.examples)) if broken else part
 
 
@@ -306,7 +307,7 @@ class Opaque:
     def calibration(self, model: LoadedModel) -> Domains:
         return self.inner.calibration(model)
 
-    def evaluate(self, model: LoadedModel) -> Score:
+    def evaluate(self, model: TorchRunner) -> Score:
         return self.inner.evaluate(model)
 
 

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from objectives.errors import ModelError
 from objectives.models import Checkpoint, LoadedModel
+from objectives.runtime.torch_runner import TorchRunner
 from objectives.tasks.corpora import Document
 from objectives.tasks.domains import Domains
 from objectives.tasks.language_modeling import LanguageModeling
@@ -63,7 +64,7 @@ def rows_scored(model: LoadedModel, task: LanguageModeling) -> Tensor:
     watched, seen = model.copy(), []
     forward = watched.module.forward
     watched.module.forward = lambda **kwargs: seen.append(kwargs["input_ids"]) or forward(**kwargs)
-    task.evaluate(watched)
+    task.evaluate(TorchRunner(watched))
     return torch.cat(seen)
 
 
@@ -99,16 +100,16 @@ def naive_scores(model: LoadedModel, rows: Tensor) -> tuple[list[float], list[fl
 
 
 @pytest.fixture
-def fp32(tiny: Tiny) -> LoadedModel:
+def fp32(tiny: Tiny) -> TorchRunner:
     model = tiny("llama").copy()
     model.module.float()
-    return model
+    return TorchRunner(model)
 
 
-def test_accuracy_and_perplexity_are_those_of_a_naive_computation(fp32: LoadedModel) -> None:
+def test_accuracy_and_perplexity_are_those_of_a_naive_computation(fp32: TorchRunner) -> None:
     task = modeling(shelf([40] * 30), documents=20, tokens=32)
     score = task.evaluate(fp32)
-    hits, losses = naive_scores(fp32, rows_scored(fp32, task))
+    hits, losses = naive_scores(fp32.model, rows_scored(fp32.model, task))
     assert sum(hits) > 0
     assert score.examples == pytest.approx(hits)
     assert score.accuracy == pytest.approx(np.mean(hits))
@@ -116,10 +117,10 @@ def test_accuracy_and_perplexity_are_those_of_a_naive_computation(fp32: LoadedMo
     assert score.extra == {"perplexity": pytest.approx(math.exp(np.mean(losses)), rel=1e-5)}
 
 
-def test_inverse_perplexity_is_one_over_the_perplexity(fp32: LoadedModel) -> None:
+def test_inverse_perplexity_is_one_over_the_perplexity(fp32: TorchRunner) -> None:
     task = modeling(shelf([40] * 9), metric="inverse_perplexity")
     score = task.evaluate(fp32)
-    _, losses = naive_scores(fp32, rows_scored(fp32, task))
+    _, losses = naive_scores(fp32.model, rows_scored(fp32.model, task))
     assert 0 < score.accuracy < 1
     assert score.accuracy == pytest.approx(math.exp(-np.mean(losses)), rel=1e-5)
     assert score.accuracy * score.extra["perplexity"] == pytest.approx(1)
@@ -128,7 +129,7 @@ def test_inverse_perplexity_is_one_over_the_perplexity(fp32: LoadedModel) -> Non
 
 
 @pytest.mark.parametrize("rows", [1, 3, 100])
-def test_the_score_does_not_depend_on_how_rows_are_batched(fp32: LoadedModel, rows: int) -> None:
+def test_the_score_does_not_depend_on_how_rows_are_batched(fp32: TorchRunner, rows: int) -> None:
     one = modeling(shelf([40] * 9), batch_rows=rows).evaluate(fp32)
     other = modeling(shelf([40] * 9), batch_rows=2).evaluate(fp32)
     assert one.examples == pytest.approx(other.examples)
@@ -140,17 +141,17 @@ def test_too_few_documents_are_told(tiny: Tiny, count: int) -> None:
     words = r"^task\.documents: the corpus has too few documents of 12 tokens for 3 calibration \+ 5 scored ones$"
     task = modeling(shelf([20] * count + [11] * 9))
     with pytest.raises(ModelError, match=words):
-        task.evaluate(tiny("llama"))
+        task.evaluate(TorchRunner(tiny("llama")))
     with pytest.raises(ModelError, match=words):
         task.calibration(tiny("llama"))
 
 
-def test_a_model_that_went_mad_has_no_finite_perplexity(fp32: LoadedModel) -> None:
+def test_a_model_that_went_mad_has_no_finite_perplexity(fp32: TorchRunner) -> None:
     fp32.module.model.norm.weight.fill_(float("nan"))
     assert not math.isfinite(modeling(shelf([40] * 9)).evaluate(fp32).extra["perplexity"])
 
 
-def test_a_hopeless_model_has_a_perplexity_that_is_still_a_number(fp32: LoadedModel) -> None:
+def test_a_hopeless_model_has_a_perplexity_that_is_still_a_number(fp32: TorchRunner) -> None:
     fp32.module.model.norm.weight.mul_(1e5)
     assert 1e100 < modeling(shelf([40] * 9)).evaluate(fp32).extra["perplexity"] < math.inf
 
@@ -164,7 +165,7 @@ def test_the_micro_model_is_scored_on_text_it_was_not_trained_on(micro_folder: P
     corpus = PythonTopics(split=fields.pop("corpus")["split"])
     fields.pop("_target_")
     score = LanguageModeling(corpus=corpus, **fields).evaluate(
-        Checkpoint(path=str(micro_folder), head="causal_lm").load()
+        TorchRunner(Checkpoint(path=str(micro_folder), head="causal_lm").load())
     )
     assert len(score.examples) == 8
     assert 0.25 < score.accuracy < 0.6
@@ -181,41 +182,41 @@ def test_the_standard_error_is_that_of_a_mean(values: list[float], error: float)
 
 
 @pytest.fixture
-def encoder(tiny: Tiny) -> LoadedModel:
+def encoder(tiny: Tiny) -> TorchRunner:
     model = tiny("bert").copy()
     model.module.float()
-    return model
+    return TorchRunner(model)
 
 
 def retrieval(corpus: Shelf, **settings: Any) -> Retrieval:
     return Retrieval(corpus=corpus, **{"pool": 30, "tokens": 24, "calibration_pairs": 4, "batch_rows": 5, **settings})
 
 
-def test_an_embedding_is_the_normalised_mean_of_the_last_states(encoder: LoadedModel) -> None:
+def test_an_embedding_is_the_normalised_mean_of_the_last_states(encoder: TorchRunner) -> None:
     ids = torch.tensor([encoder.tokenizer("hello").input_ids])
     mean = encoder.module(input_ids=ids).last_hidden_state[0].mean(dim=0)
     torch.testing.assert_close(embed(encoder, ["hello"], 24)[0], mean / mean.norm())
 
 
-def test_padding_does_not_change_an_embedding(encoder: LoadedModel) -> None:
+def test_padding_does_not_change_an_embedding(encoder: TorchRunner) -> None:
     texts = ["a", "some words", "some more words, longer"]
     together = embed(encoder, texts, 24)
     alone = torch.cat([embed(encoder, [text], 24) for text in texts])
     torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-5)
 
 
-def test_texts_are_cut_at_the_tokens_asked(encoder: LoadedModel) -> None:
+def test_texts_are_cut_at_the_tokens_asked(encoder: TorchRunner) -> None:
     torch.testing.assert_close(embed(encoder, ["abcdefgh"], 5), embed(encoder, ["abcde"], 24))
 
 
-def test_a_model_that_embeds_equal_texts_equally_finds_itself(encoder: LoadedModel) -> None:
+def test_a_model_that_embeds_equal_texts_equally_finds_itself(encoder: TorchRunner) -> None:
     corpus = Shelf(tuple(Document(str(i), text_of(i, 20), text_of(i, 20)) for i in range(30)))
     score = retrieval(corpus).evaluate(encoder)
     assert score.accuracy == 1.0
     assert score.examples == (1.0,) * 26
 
 
-def test_a_summary_of_another_document_is_a_miss(encoder: LoadedModel) -> None:
+def test_a_summary_of_another_document_is_a_miss(encoder: TorchRunner) -> None:
     """The summaries of d10 and d11 are exchanged: both miss, all others hit."""
     swapped = {10: 11, 11: 10}
     corpus = Shelf(tuple(Document(str(i), text_of(i, 20), text_of(swapped.get(i, i), 20)) for i in range(30)))
@@ -226,32 +227,32 @@ def test_a_summary_of_another_document_is_a_miss(encoder: LoadedModel) -> None:
 
 
 @pytest.mark.parametrize("rows", [1, 7, 100])
-def test_the_hits_do_not_depend_on_how_texts_are_batched(encoder: LoadedModel, rows: int) -> None:
+def test_the_hits_do_not_depend_on_how_texts_are_batched(encoder: TorchRunner, rows: int) -> None:
     corpus = shelf([6 + i % 17 for i in range(30)], summaries=True)
     assert retrieval(corpus, batch_rows=rows).evaluate(encoder).examples == retrieval(corpus).evaluate(encoder).examples
 
 
-def test_documents_of_calibration_stay_in_the_pool(encoder: LoadedModel) -> None:
+def test_documents_of_calibration_stay_in_the_pool(encoder: TorchRunner) -> None:
     """d5's summary is the text of d0, which calibrates: it must be found there, and so miss."""
     corpus = Shelf(tuple(Document(str(i), text_of(i, 20), text_of(0 if i == 5 else i, 20)) for i in range(10)))
     assert retrieval(corpus).evaluate(encoder).examples == (1.0, 0.0, 1.0, 1.0, 1.0, 1.0)
 
 
-def test_only_pairs_at_the_front_calibrate_without_padding(encoder: LoadedModel) -> None:
+def test_only_pairs_at_the_front_calibrate_without_padding(encoder: TorchRunner) -> None:
     corpus = shelf([8, 30, 8, 40, 9, 9], summaries=True)
-    rows = [row for batch in retrieval(corpus).calibration(encoder)["task"] for row in batch.tolist()]
+    rows = [row for batch in retrieval(corpus).calibration(encoder.model)["task"] for row in batch.tolist()]
     texts = [text for pair in corpus.held[:4] for text in (pair.text, pair.summary or "")]
     assert sorted(rows) == sorted(encoder.tokenizer(text[:24]).input_ids for text in texts)
 
 
-def test_documents_without_a_summary_and_beyond_the_pool_are_left_out(encoder: LoadedModel) -> None:
+def test_documents_without_a_summary_and_beyond_the_pool_are_left_out(encoder: TorchRunner) -> None:
     pairs = shelf([8] * 9, summaries=True).held
     corpus = Shelf((Document("x", "no summary"), *pairs[:3], Document("y", "empty", ""), *pairs[3:]))
     assert len(retrieval(corpus, pool=6).evaluate(encoder).examples) == 2
 
 
 @pytest.mark.parametrize("count", [0, 3, 4])
-def test_too_few_pairs_are_told(encoder: LoadedModel, count: int) -> None:
+def test_too_few_pairs_are_told(encoder: TorchRunner, count: int) -> None:
     with pytest.raises(ModelError, match=rf"^task\.calibration_pairs: the corpus has {count} documents with a summary"):
         retrieval(shelf([8] * count, summaries=True)).evaluate(encoder)
 
@@ -267,7 +268,7 @@ def test_a_task_says_which_head_it_scores() -> None:
     assert retrieval(Shelf()).head == "encoder"
 
 
-def test_padding_is_told_to_the_model(encoder: LoadedModel) -> None:
+def test_padding_is_told_to_the_model(encoder: TorchRunner) -> None:
     seen: list[tuple[list[int], list[int]]] = []
 
     def encode(ids: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
@@ -290,20 +291,20 @@ def renamed(corpus: Shelf, name: str) -> Shelf:
     return Shelf(tuple(Document(name, document.text, document.summary) for document in corpus.held))
 
 
-def test_a_scored_text_is_named_by_its_document_from_the_end_of_the_corpus(fp32: LoadedModel) -> None:
+def test_a_scored_text_is_named_by_its_document_from_the_end_of_the_corpus(fp32: TorchRunner) -> None:
     score = modeling(shelf([40] * 7 + [3, 40, 40]), metric="inverse_perplexity").evaluate(fp32)
     assert score.ids == ("d9", "d8", "d6", "d5", "d4")  # d7 is too short
     rows = fp32.tokenizer([text_of(i, 40)[:12] for i in (9, 8, 6, 5, 4)], return_tensors="pt")["input_ids"]
     assert score.examples == pytest.approx(naive_scores(fp32, rows)[1], rel=1e-5)
 
 
-def test_a_query_is_named_by_its_pair(encoder: LoadedModel) -> None:
+def test_a_query_is_named_by_its_pair(encoder: TorchRunner) -> None:
     pairs = shelf([8] * 7, summaries=True).held
     corpus = Shelf((*pairs[:5], Document("x", "no summary"), *pairs[5:]))
     assert retrieval(corpus).evaluate(encoder).ids == ("d4", "d5", "d6")
 
 
-def test_examples_of_one_name_are_told_apart(fp32: LoadedModel, encoder: LoadedModel) -> None:
+def test_examples_of_one_name_are_told_apart(fp32: TorchRunner, encoder: TorchRunner) -> None:
     texts = Shelf((*shelf([40] * 4).held, *renamed(shelf([40] * 9), "same").held[4:]))
     pairs = renamed(shelf([8] * 7, summaries=True), "same")
     assert modeling(texts).evaluate(fp32).ids == ("same", "same#2", "same#3", "same#4", "same#5")
@@ -315,10 +316,10 @@ def test_a_number_that_is_another_name_already_is_not_given_twice() -> None:
 
 
 @pytest.mark.parametrize("metric", ["next_token_accuracy", "inverse_perplexity"])
-def test_names_are_the_same_at_every_call_and_for_every_model(tiny: Tiny, fp32: LoadedModel, metric: str) -> None:
+def test_names_are_the_same_at_every_call_and_for_every_model(tiny: Tiny, fp32: TorchRunner, metric: str) -> None:
     task = modeling(shelf([40] * 9), metric=metric)
     names = task.evaluate(fp32).ids
-    assert names == task.evaluate(fp32).ids == task.evaluate(tiny("opt")).ids
+    assert names == task.evaluate(fp32).ids == task.evaluate(TorchRunner(tiny("opt"))).ids
     assert len(set(names)) == len(task.evaluate(fp32).examples)
 
 
@@ -331,7 +332,7 @@ def served(**settings: Any) -> dict[str, LanguageModeling]:
     }
 
 
-def test_a_domain_stands_before_the_names_of_its_examples(fp32: LoadedModel) -> None:
+def test_a_domain_stands_before_the_names_of_its_examples(fp32: TorchRunner) -> None:
     task = Domains(served=served(), unseen={"other": modeling(shelf([40] * 9))})
     score = task.evaluate(fp32)
     assert score.ids == ("short:d8", "short:d7", "long:d8", "long:d7", "long:d6", "long:d5")
@@ -351,13 +352,13 @@ class Told:
     def calibration(self, _model: LoadedModel) -> dict[str, list[Tensor]]:
         return {}
 
-    def evaluate(self, _model: LoadedModel) -> Score:
+    def evaluate(self, _model: TorchRunner) -> Score:
         mean = float(np.mean(self.examples))
         return Score(mean if self.link == "mean" else math.exp(-mean), 0.1, self.examples, link=self.link)
 
 
 @pytest.mark.parametrize("link", ["mean", "exp_minus_mean"])
-def test_the_accuracy_of_domains_is_the_mean_over_their_strata(fp32: LoadedModel, link: Any) -> None:
+def test_the_accuracy_of_domains_is_the_mean_over_their_strata(fp32: TorchRunner, link: Any) -> None:
     one, other = Told((0.2, 0.4), link), Told((0.5, 0.9, 0.9, 0.9), link)
     flat = Domains(served={"one": one, "other": other})
     for task in (flat, Domains(served={"a": flat}), Domains(served={"a": flat, "b": flat})):
@@ -367,20 +368,20 @@ def test_the_accuracy_of_domains_is_the_mean_over_their_strata(fp32: LoadedModel
         assert score.link == link
 
 
-def test_domains_within_domains_bring_their_own_strata(fp32: LoadedModel) -> None:
+def test_domains_within_domains_bring_their_own_strata(fp32: TorchRunner) -> None:
     score = Domains(served={"a": Domains(served=served()), "b": Domains(served=served())}).evaluate(fp32)
     assert score.strata == (2, 4, 2, 4)
     assert score.ids[:3] == ("a:short:d8", "a:short:d7", "a:long:d8")
     assert len(set(score.ids)) == 12
 
 
-def test_nested_domains_that_would_weigh_differently_are_refused(fp32: LoadedModel) -> None:
+def test_nested_domains_that_would_weigh_differently_are_refused(fp32: TorchRunner) -> None:
     task = Domains(served={"a": Domains(served=served()), "b": served()["long"]})
     with pytest.raises(ModelError, match=r"^task\.served: .* weights would differ: \{'a': 2, 'b': 1\}$"):
         task.evaluate(fp32)
 
 
-def test_domains_of_unlike_metrics_are_refused(fp32: LoadedModel) -> None:
+def test_domains_of_unlike_metrics_are_refused(fp32: TorchRunner) -> None:
     tasks = {"a": modeling(shelf([40] * 9)), "b": modeling(shelf([40] * 9), metric="inverse_perplexity")}
     words = r"^task\.served: .* in different ways: \{'a': 'mean', 'b': 'exp_minus_mean'\}$"
     with pytest.raises(ModelError, match=words):
@@ -389,11 +390,11 @@ def test_domains_of_unlike_metrics_are_refused(fp32: LoadedModel) -> None:
     assert unlike.link == "mean"
 
 
-def test_examples_without_a_name_are_numbered(fp32: LoadedModel) -> None:
+def test_examples_without_a_name_are_numbered(fp32: TorchRunner) -> None:
     score = Domains(served={"a": Told((0.2, 0.4)), "b": Told((0.5,))}).evaluate(fp32)
     assert score.ids == ("a:0", "a:1", "b:0")
 
 
-def test_domains_whose_names_run_together_still_name_every_example_once(fp32: LoadedModel) -> None:
+def test_domains_whose_names_run_together_still_name_every_example_once(fp32: TorchRunner) -> None:
     nested = Domains(served={"b": Told((0.2,))})
     assert Domains(served={"a": nested, "a:b": Told((0.4,))}).evaluate(fp32).ids == ("a:b:0", "a:b:0#2")

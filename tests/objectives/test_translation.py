@@ -26,6 +26,7 @@ from objectives.measuring.translation import Translation
 from objectives.measuring.weighing import stored_bytes
 from objectives.models import LoadedModel
 from objectives.quantization.round_to_nearest import RoundToNearest
+from objectives.runtime.torch_runner import TorchRunner
 from objectives.types import Phase, Timing
 from tests.objectives.conftest import Tiny
 from tests.objectives.families import SEQ2SEQ
@@ -60,7 +61,7 @@ def written(model: LoadedModel, workload: Translation) -> tuple[Tensor, Laps]:
 
     seen = [torch.empty(0)]
     hook = model.module.register_forward_hook(note, with_kwargs=True)
-    workload.run(model, watch)
+    workload.run(TorchRunner(model), watch)
     hook.remove()
     return torch.cat(seen, dim=1), watch
 
@@ -78,7 +79,7 @@ def eloquent(model: LoadedModel) -> LoadedModel:
 
 def timed(model: LoadedModel, workload: Translation) -> Timing:
     watch = WallStopwatch()
-    workload.run(model, watch)
+    workload.run(TorchRunner(model), watch)
     return watch.timing(workload.items)
 
 
@@ -107,7 +108,7 @@ def sleepy(model: LoadedModel, part: str, when: Callable[[dict[str, Any]], bool]
 def test_it_writes_what_transformers_generates(tiny: Tiny, family: str, prefix: int) -> None:
     model = eloquent(tiny(family))
     workload = Translation(batch_size=3, source_tokens=9, new_tokens=7, decoder_tokens=prefix)
-    sources = prompts(model, 3, 9)
+    sources = prompts(TorchRunner(model), 3, 9)
     start = torch.full((3, prefix), model.module.config.decoder_start_token_id)
     asked = {"max_new_tokens": 7, "min_new_tokens": 7, "do_sample": False, "num_beams": 1}
     mask = torch.ones_like(sources)
@@ -130,7 +131,7 @@ def test_a_lap_ends_the_encoder_and_every_pass_of_the_decoder(tiny: Tiny, family
 def test_sources_are_encoded_once_and_the_model_is_left_as_it_was(tiny: Tiny, family: str) -> None:
     model, passes = tiny(family).copy(), []
     model.module.get_encoder().register_forward_hook(lambda *_: passes.append(1))
-    Translation(batch_size=2, source_tokens=9, new_tokens=4, decoder_tokens=2).run(model, Unwatched())
+    Translation(batch_size=2, source_tokens=9, new_tokens=4, decoder_tokens=2).run(TorchRunner(model), Unwatched())
     assert passes == [1]
     ids = torch.ones(2, 5, dtype=torch.long)
     assert model.module(**model.inputs(ids)).logits.shape == (2, 5, 128)
@@ -139,7 +140,7 @@ def test_sources_are_encoded_once_and_the_model_is_left_as_it_was(tiny: Tiny, fa
 def test_the_head_reads_the_last_token_of_a_prefix_only(tiny: Tiny) -> None:
     model, shapes = tiny("t5").copy(), []
     model.module.register_forward_hook(lambda _module, _inputs, output: shapes.append(tuple(output.logits.shape)))
-    Translation(batch_size=2, source_tokens=9, new_tokens=2, decoder_tokens=6).run(model, Unwatched())
+    Translation(batch_size=2, source_tokens=9, new_tokens=2, decoder_tokens=6).run(TorchRunner(model), Unwatched())
     assert shapes == [(2, 1, 128), (2, 1, 128)]
 
 
@@ -212,8 +213,8 @@ def test_timed_in_turns_it_has_the_metrics_of_all_three_phases(tiny: Tiny) -> No
 def test_excerpts_need_what_the_same_phase_of_the_whole_run_needs(tiny: Tiny, family: str) -> None:
     for workload in (LARGE, replace(LARGE, new_tokens=2), replace(LARGE, decoder_tokens=5)):
         watch = Allocations()
-        workload.run(tiny(family), watch)
-        memory = Cpu().memory(tiny(family), workload)
+        workload.run(TorchRunner(tiny(family)), watch)
+        memory = Cpu().memory(TorchRunner(tiny(family)), workload)
         assert memory.peaks == watch.peaks
         assert memory.peaks.keys() == {"encode", "prefill", "decode"}
         assert memory.cache == watch.cache
@@ -224,12 +225,12 @@ def test_both_caches_are_weighed(tiny: Tiny, family: str) -> None:
     """Keys and values, two blocks, bf16; the prefix, and all new tokens but the last, are the decoder's own."""
     workload = replace(LARGE, decoder_tokens=3)
     per_token = 2 * 2 * 64 * 2
-    assert Cpu().memory(tiny(family), workload).cache == 8 * (100 + 3 + 25 - 1) * per_token
+    assert Cpu().memory(TorchRunner(tiny(family)), workload).cache == 8 * (100 + 3 + 25 - 1) * per_token
 
 
 def test_one_new_token_has_no_decode(tiny: Tiny) -> None:
     workload = replace(LARGE, new_tokens=1)
-    assert Cpu().memory(tiny("t5"), workload).peaks.keys() == {"encode", "prefill"}
+    assert Cpu().memory(TorchRunner(tiny("t5")), workload).peaks.keys() == {"encode", "prefill"}
     assert footprint(tiny("t5"), workload).peaks.keys() == {"encode", "prefill"}
 
 
@@ -240,7 +241,7 @@ def test_what_the_encoder_allocates_is_seen_while_it_runs(tiny: Tiny) -> None:
         torch.empty(size)
 
     model.module.get_encoder().register_forward_pre_hook(fill)
-    plain, peaks = (Cpu().memory(each, LARGE).peaks for each in (tiny("bart"), model))
+    plain, peaks = (Cpu().memory(TorchRunner(each), LARGE).peaks for each in (tiny("bart"), model))
     assert peaks["encode"] == pytest.approx(4 * size, rel=0.01)
     assert [peaks[phase] for phase in ("prefill", "decode")] == [plain[phase] for phase in ("prefill", "decode")]
 
@@ -251,7 +252,7 @@ def test_the_footprint_is_what_the_run_needs(tiny: Tiny, family: str, placed: bo
     model = tiny(family).copy()
     if placed:
         Cpu().place_(model)
-    shapes, memory = footprint(model, LARGE), Cpu().memory(model, LARGE)
+    shapes, memory = footprint(model, LARGE), Cpu().memory(TorchRunner(model), LARGE)
     assert shapes.cache == memory.cache
     assert shapes.peaks == {phase: pytest.approx(peak, rel=0.05, abs=2**16) for phase, peak in memory.peaks.items()}
 

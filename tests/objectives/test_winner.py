@@ -19,13 +19,14 @@ from safetensors.torch import load_file, save_file
 from objectives import checkpoint, export_check, load, process_settings, stock, winner
 from objectives.content import sha256
 from objectives.errors import ModelError, Unsupported
-from objectives.export_check import answers, differing
+from objectives.export_check import answers, differing, model_answers
 from objectives.families import FAMILIES
 from objectives.models import LoadedModel, auto_class
 from objectives.runtime.folder import Facts, made, write_facts
 from objectives.runtime.onnxruntime import OnnxRuntime
 from objectives.runtime.runner import EngineRunner
 from objectives.runtime.torch import Torch
+from objectives.runtime.torch_runner import TorchRunner
 from tests.objectives.runtimes import Hand, rounded
 from tests.objectives.winners import (
     BITS,
@@ -146,8 +147,8 @@ def test_attributes_and_buffers_that_nobody_knows_of_come_back(tmp_path: Path) -
     model = packed(cut(model_of("llama"), "depth"), 8)
     model.module.model.layers[1].self_attn.scaling = 0.3
     model.module.model.rotary_emb.inv_freq = model.module.model.rotary_emb.inv_freq * 0.5
-    wanted = answers(model, IDS)
-    winner.save(model, model, tmp_path / "winner", {}, IDS)
+    wanted = model_answers(model, IDS)
+    winner.save(TorchRunner(model), model, tmp_path / "winner", {}, IDS)
     assert differing(answers(load(tmp_path / "winner"), IDS), wanted) is None
     manifest = json.loads((tmp_path / "winner" / "paretune.json").read_text())
     assert manifest["attributes"] == {"model.layers.1.self_attn": {"scaling": 0.3}}
@@ -157,8 +158,8 @@ def test_attributes_and_buffers_that_nobody_knows_of_come_back(tmp_path: Path) -
 def test_a_dense_model_with_another_attribute_is_no_plain_checkpoint(tmp_path: Path) -> None:
     model = packed(model_of("llama"), 16)
     model.module.model.layers[0].self_attn.scaling = 0.3
-    winner.save(model, model, tmp_path / "winner", {}, IDS)
-    assert opened_by_transformers(tmp_path / "winner", model, answers(model, IDS)) == "closed"
+    winner.save(TorchRunner(model), model, tmp_path / "winner", {}, IDS)
+    assert opened_by_transformers(tmp_path / "winner", model, model_answers(model, IDS)) == "closed"
 
 
 @pytest.mark.parametrize("change", ["function", "module"])
@@ -170,14 +171,14 @@ def test_what_cannot_be_written_down_is_refused_by_name(tmp_path: Path, change: 
     else:
         mlp.act_fn = torch.nn.ReLU()
     with pytest.raises(Unsupported, match=r"model\.layers\.1\.mlp\.(scale|act_fn): built again"):
-        winner.save(model, model, tmp_path / "winner", {}, IDS)
+        winner.save(TorchRunner(model), model, tmp_path / "winner", {}, IDS)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_the_way_attention_is_computed_comes_back(tmp_path: Path) -> None:
     model = packed(model_of("llama"), 8)
     model.module.set_attn_implementation("eager")
-    winner.save(model, model, tmp_path / "winner", {}, IDS)
+    winner.save(TorchRunner(model), model, tmp_path / "winner", {}, IDS)
     assert load(tmp_path / "winner").module.config._attn_implementation == "eager"  # type: ignore[union-attr]
 
 
@@ -198,7 +199,7 @@ def test_an_export_that_answers_otherwise_names_the_first_block_and_leaves_nothi
 
     monkeypatch.setattr(checkpoint, "load", spoilt)
     with pytest.raises(ModelError, match=f"otherwise than it was measured: {name} differs first"):
-        winner.save(model, model, tmp_path / "winner", {}, IDS)
+        winner.save(TorchRunner(model), model, tmp_path / "winner", {}, IDS)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -220,9 +221,9 @@ def test_a_folder_of_format_5_still_loads(tmp_path: Path, kind: str) -> None:
     hashes = {name: sha256(old / name) for name in ("model.safetensors", "config.json")}
     (old / "paretune.json").write_text(json.dumps({"format": 5, **kept, "sha256": hashes}))
     again = load(old)
-    assert isinstance(again, LoadedModel)
-    assert again.layers == model.layers
-    assert differing(answers(again, IDS), answers(model, IDS)) is None
+    assert isinstance(again, TorchRunner)
+    assert again.model.layers == model.layers
+    assert differing(answers(again, IDS), model_answers(model, IDS)) is None
 
 
 # ---- engines
@@ -346,7 +347,7 @@ def test_loading_sets_what_the_measurement_had_and_says_once_what_it_cannot(clos
 def test_what_a_model_notes_while_it_runs_does_not_go_with_it(tmp_path: Path, bits: int) -> None:
     model = packed(model_of("llama"), bits)
     states = len(model.module(IDS, output_hidden_states=True).hidden_states)
-    winner.save(model, model, tmp_path / "winner", {}, IDS)
+    winner.save(TorchRunner(model), model, tmp_path / "winner", {}, IDS)
     again: Any = load(tmp_path / "winner")
     assert len(again.module(IDS, output_hidden_states=True).hidden_states) == states > 0
 
@@ -354,8 +355,8 @@ def test_what_a_model_notes_while_it_runs_does_not_go_with_it(tmp_path: Path, bi
 def test_a_runtime_of_torch_prepares_the_model_as_it_was_measured(tmp_path: Path) -> None:
     model = packed(model_of("llama"), 8)
     facts = {"prepared": winner.in_torch(Torch(prompt_lookup=3), {"one": [IDS]})}
-    winner.save(model, model, tmp_path / "winner", facts, IDS)
-    assert type(load(tmp_path / "winner")).__name__ == "Lookup"
+    winner.save(TorchRunner(model), model, tmp_path / "winner", facts, IDS)
+    assert type(load(tmp_path / "winner")).__name__ == "PromptLookupRunner"
 
 
 FOREIGN = {

@@ -21,12 +21,13 @@ from objectives.measuring.stopwatch import Unwatched, WallStopwatch, timing_of
 from objectives.metrics import METRICS
 from objectives.models import LoadedModel
 from objectives.quantization.round_to_nearest import RoundToNearest
+from objectives.runtime.torch_runner import TorchRunner
 from objectives.types import Phase, Timing, Workload
 from tests.conftest import head_of
 from tests.objectives.conftest import Tiny
 from tests.objectives.families import TRIED
 from tests.objectives.recipes import built, choices
-from tests.objectives.standins import Stub, asleep, stub
+from tests.objectives.standins import asleep, stub
 
 SIX = Generation(prompt_tokens=4, new_tokens=6)
 SMALL: dict[str, dict[str, int]] = {
@@ -38,10 +39,10 @@ SMALL: dict[str, dict[str, int]] = {
 EXAMPLES = {"causal_lm": "llama", "encoder": "bert", "seq2seq": "t5"}
 
 
-def timed(workload: Workload, model: LoadedModel, runs: int = 5) -> Timing:
+def timed(workload: Workload, runner: TorchRunner, runs: int = 5) -> Timing:
     def once() -> Timing:
         watch = Cpu().stopwatch()
-        workload.run(model, watch)
+        workload.run(runner, watch)
         return watch.timing(workload.items)
 
     return merge([once() for _ in range(runs)])
@@ -83,8 +84,7 @@ def test_one_run_of_generation_gives_a_latency_a_ttft_and_a_step_per_further_tok
 
 
 def test_encoding_times_one_pass_over_the_batch() -> None:
-    model = LoadedModel(Stub(prefill=asleep(0.01)), None, "encoder")
-    timing = timed(Encoding(batch_size=3, tokens=5), model)
+    timing = timed(Encoding(batch_size=3, tokens=5), stub(prefill=asleep(0.01), head="encoder"))
     assert 0.01 <= np.median(timing.latency) < 0.02
     assert timing.items == 3
     assert timing.encode == timing.latency
@@ -138,7 +138,7 @@ def test_generation_continues_its_own_prompts_from_the_cache(tiny: Tiny) -> None
             lengths.append(held.get_seq_length())
 
     for _ in range(2):
-        Generation(batch_size=2, prompt_tokens=7, new_tokens=4).run(seen.model, Lengths())
+        Generation(batch_size=2, prompt_tokens=7, new_tokens=4).run(TorchRunner(seen.model), Lengths())
     assert torch.equal(torch.cat(seen.given[:4], dim=1), torch.cat(seen.given[4:], dim=1))
     assert [tuple(ids.shape) for ids in seen.given[:4]] == [(2, 7), (2, 1), (2, 1), (2, 1)]
     assert lengths[:4] == [7, 8, 9, 10]
@@ -149,7 +149,7 @@ def test_generation_continues_its_own_prompts_from_the_cache(tiny: Tiny) -> None
 
 def test_encoding_reads_texts_of_the_length_asked(tiny: Tiny) -> None:
     seen = Seen(tiny("bert"))
-    Encoding(batch_size=3, tokens=17).run(seen.model, Unwatched())
+    Encoding(batch_size=3, tokens=17).run(TorchRunner(seen.model), Unwatched())
     assert [tuple(ids.shape) for ids in seen.given] == [(3, 17)]
 
 
@@ -189,7 +189,7 @@ def reads(workload: Workload, model: LoadedModel) -> dict[Phase, list[tuple[Any,
 
     blocks = [block.linear(block.stack.block_linears[0]) for block in model.blocks()]
     hooks = [each.register_forward_pre_hook(lambda _, inputs: now.append(tuple(inputs[0].shape))) for each in blocks]
-    workload.run(model, Sizes())
+    workload.run(TorchRunner(model), Sizes())
     for hook in hooks:
         hook.remove()
     return found
@@ -198,7 +198,7 @@ def reads(workload: Workload, model: LoadedModel) -> dict[Phase, list[tuple[Any,
 @pytest.mark.parametrize("choice", choices("workload"))
 def test_a_workload_announces_its_laps_and_starts_once(tiny: Tiny, choice: str) -> None:
     workload, told = small(choice), Told()
-    workload.run(tiny(EXAMPLES[workload.head]), told)
+    workload.run(TorchRunner(tiny(EXAMPLES[workload.head])), told)
     assert told.began == 1
     assert told.announced == len(told.phases)
 
@@ -206,7 +206,7 @@ def test_a_workload_announces_its_laps_and_starts_once(tiny: Tiny, choice: str) 
 @pytest.mark.parametrize("choice", choices("workload"))
 def test_excerpts_name_exactly_the_phases_of_the_run_in_their_order(tiny: Tiny, choice: str) -> None:
     workload, told = small(choice), Told()
-    workload.run(tiny(EXAMPLES[workload.head]), told)
+    workload.run(TorchRunner(tiny(EXAMPLES[workload.head])), told)
     assert list(workload.excerpts()) == list(dict.fromkeys(told.phases))
 
 
@@ -223,7 +223,7 @@ def test_the_last_lap_of_an_excerpt_is_the_last_of_the_run(tiny: Tiny, choice: s
 @pytest.mark.parametrize("choice", choices("workload"))
 def test_items_are_what_one_run_yields_and_tokens_read_what_it_is_given(tiny: Tiny, choice: str) -> None:
     workload = small(choice)
-    timing = timed(workload, tiny(EXAMPLES[workload.head]), runs=1)
+    timing = timed(workload, TorchRunner(tiny(EXAMPLES[workload.head])), runs=1)
     laps = 1 + len(timing.tpot)
     assert timing.items == workload.items == workload.batch_size * laps
     assert workload.tokens_read == workload.batch_size * 9
@@ -255,7 +255,7 @@ def test_a_workload_drives_every_family_of_its_head(
     model = tiny(family).copy()
     RoundToNearest(bits=8, predicts=False).quantize_(model, statistics(family), Cpu())
     (workload,) = (small(choice) for choice in choices("workload") if small(choice).head == model.head)
-    assert timed(workload, model, runs=1).latency[0] > 0
+    assert timed(workload, TorchRunner(model), runs=1).latency[0] > 0
 
 
 # ---- the summary

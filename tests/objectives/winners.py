@@ -23,7 +23,7 @@ from objectives.calibration import Statistics
 from objectives.canonical import canonicalize_
 from objectives.devices.cpu import Cpu
 from objectives.errors import ObjectiveError, Unsupported
-from objectives.export_check import answers, differing
+from objectives.export_check import answers, differing, model_answers
 from objectives.families import FAMILIES, Stack
 from objectives.inspection.config import Config
 from objectives.inspection.kinds import refuse_head
@@ -33,6 +33,7 @@ from objectives.pruning.criteria.magnitude import Magnitude
 from objectives.pruning.structured import Structured
 from objectives.pruning.surgery import keep_layers_
 from objectives.quantization.round_to_nearest import RoundToNearest
+from objectives.runtime.torch_runner import TorchRunner
 from tests.conftest import SIZES, _tokenizer, head_of
 
 KINDS = ("dense", "width", "even", "depth", "both")
@@ -112,7 +113,7 @@ def _literals(hint: Any) -> Iterator[str]:
 def switches(family: str) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Changes of one field that change the answer, and those with which no model is built or runs."""
     base, changing, raising = config_of(family), [], []
-    wanted = answers(model_of(family), IDS)
+    wanted = model_answers(model_of(family), IDS)
     skipped = _STRUCTURE | {name for name in vars(base) if name.startswith(("_", "output_")) or "token" in name}
     for name, value in vars(base).items():
         if name in skipped:
@@ -120,7 +121,7 @@ def switches(family: str) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
         for other in alternatives(base, name, value):
             try:
                 refuse_head(inspected(config_of(family, {name: other})), head_of(family))
-                changed = differing(answers(model_of(family, {name: other}), IDS), wanted) is not None
+                changed = differing(model_answers(model_of(family, {name: other}), IDS), wanted) is not None
             except Exception:  # whatever a class objects to
                 raising.append({name: other})
                 continue
@@ -175,13 +176,13 @@ def skipping(dense: LoadedModel) -> list[Tensor]:
         kept = kept_of(stack, len(model.layers_of(stack)))
         for index in set(model.layers_of(stack)) - set(kept):
             model.block(f"{stack.layers}.{index}").module.register_forward_hook(_hand_on, with_kwargs=True)
-    return answers(model, IDS)[:1]
+    return model_answers(model, IDS)[:1]
 
 
 def keeps_its_function(dense: LoadedModel) -> str:
     """Whether the blocks that ``cut`` leaves compute what they did in the dense model: ``yes``, or by how much not."""
     try:
-        off = differing(answers(cut(dense, "depth"), IDS)[:1], skipping(dense))
+        off = differing(model_answers(cut(dense, "depth"), IDS)[:1], skipping(dense))
     except Unsupported:
         return "none may go"
     except Exception as error:
@@ -206,15 +207,15 @@ def outcome(dense: LoadedModel, kind: str, bits: int, folder: Path) -> str:
 def of_measured(dense: LoadedModel, model: LoadedModel, folder: Path) -> str:
     """See :func:`outcome`, of a model that is compressed already."""
     try:
-        wanted = answers(model, IDS)
+        wanted = model_answers(model, IDS)
     except Exception as error:
         return f"FAULT: it does not run: {type(error).__name__}: {str(error).splitlines()[0][:80]}"
     try:
-        winner.save(model, dense, folder, {}, IDS)
+        winner.save(TorchRunner(model), dense, folder, {}, IDS)
     except ObjectiveError as error:
         return f"refused: {error}" if not folder.exists() else f"FAULT: {folder} was left behind"
     again = load(folder)
-    if differing(answers(again, IDS), wanted) is not None:  # type: ignore[arg-type]
+    if differing(answers(again, IDS), wanted) is not None:
         return "FAULT: loaded again it answers otherwise"
     return opened_by_transformers(folder, model, wanted)
 
@@ -234,6 +235,6 @@ def opened_by_transformers(folder: Path, model: LoadedModel, wanted: list[Tensor
         if any(info.get(kind) for kind in ("missing_keys", "unexpected_keys", "mismatched_keys")):
             return f"FAULT: {opener.__name__} misses or invents tensors"
         stock = LoadedModel(module.eval(), None, model.head)
-        if differing(answers(stock, IDS), wanted, 0.05) is not None:  # dtypes of sums differ by CPU
+        if differing(model_answers(stock, IDS), wanted, 0.05) is not None:  # dtypes of sums differ by CPU
             return f"FAULT: {opener.__name__} answers otherwise"
     return "plain" if plain else "closed"

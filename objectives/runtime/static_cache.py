@@ -6,23 +6,25 @@ Compiled and recorded passes want tensors that stay where they are: transformers
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
-from typing import Any, Self
+from dataclasses import dataclass, replace
+from typing import Any
 
 from torch import Tensor
 from transformers.cache_utils import StaticCache
+from typing_extensions import override
 
 from objectives.measuring.generation import Generation
-from objectives.models import LoadedModel
 from objectives.runtime import greedy
+from objectives.runtime.torch_runner import TorchRunner
 from objectives.types import Device, Lap, Memory, Workload
 
 
-@dataclass
-class Fixed(LoadedModel):
-    """See ``objectives.types.Runner``. ``forward``: the pass; ``seconds``: that preparing it took; ``room``: tokens
-    that the cache of the run under way holds, 0 outside of runs, and ``least``: in any run; ``prompt``: tokens it began
-    with.
+@dataclass(eq=False)
+class StaticCacheRunner(TorchRunner):
+    """Runs ``forward``, by default the module's own pass, with a cache as long as the whole text.
+
+    ``seconds``: that preparing it took; ``room``: tokens that the cache of the run under way holds, 0 outside of runs,
+    and ``least``: in any run; ``prompt``: tokens it began with.
     """
 
     forward: Any = None
@@ -31,22 +33,21 @@ class Fixed(LoadedModel):
     least: int = 0
     prompt: int = 0
 
-    @classmethod
-    def of(cls, model: LoadedModel, forward: Any = None) -> Self:
-        """Of the same tensors as ``model``; ``forward``: by default the module's own pass."""
-        given = {field.name: getattr(model, field.name) for field in fields(LoadedModel)}
-        return cls(**given, forward=forward or model.module)
+    def __post_init__(self) -> None:
+        if self.forward is None:
+            self.forward = self.module
 
+    @override
     def encode(self, ids: Tensor, mask: Tensor | None = None) -> Tensor:
-        """See ``objectives.types.Runner``."""
         hidden: Tensor = self.forward(input_ids=ids, attention_mask=mask).last_hidden_state
         return hidden
 
+    @override
     def logits(self, ids: Tensor) -> Tensor:
-        """See ``objectives.types.Runner``."""
         found: Tensor = self.forward(input_ids=ids, use_cache=False).logits
         return found
 
+    @override
     def _pass(self, ids: Tensor, cache: Any, mask: Tensor | None, seen: Tensor | None = None) -> tuple[Tensor, Any]:
         if mask is not None or not (self.room or isinstance(cache, StaticCache)):
             return super()._pass(ids, cache, mask, seen)  # padded, or of unknown length
@@ -58,20 +59,21 @@ class Fixed(LoadedModel):
         logits: Tensor = self.forward(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1).logits
         return logits[:, -1]
 
+    @override
     def generate(self, ids: Tensor, out: Tensor, mask: Tensor | None = None, lap: Lap | None = None) -> None:
-        """See ``objectives.types.Runner``."""
         self.prompt, self.room = ids.shape[1], max(self.least, ids.shape[1] + out.shape[1])
         try:
             greedy.generate(self, ids, out, mask, lap)
         finally:
             self.room = 0
 
+    @override
     def memory(self, workload: Workload, device: Device) -> Memory:
-        """See ``objectives.types.Runner``: the cache has its whole length from the first pass on."""
+        """Return what a run adds; its cache has its whole length from the first pass on."""
         return device.memory(replace(self, least=_length(workload)), workload)
 
+    @override
     def weights(self, dense_weights: int) -> Mapping[str, float]:
-        """See ``objectives.types.Runner``."""
         return {**super().weights(dense_weights), "conversion_seconds": self.seconds}
 
 

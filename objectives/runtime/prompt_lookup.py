@@ -11,17 +11,19 @@ Reference, https://arxiv.org/abs/2304.04487.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
-from objectives.models import LoadedModel
+from objectives.runtime.torch_runner import TorchRunner
 from objectives.types import Lap
 
 if TYPE_CHECKING:
     from objectives.calibration import Domains
+    from objectives.loaded_model import LoadedModel
 
 LONGEST = 3
 """Tokens that are searched for; then fewer."""
@@ -37,30 +39,29 @@ def guess(text: list[int], most: int) -> list[int]:
     return []
 
 
-@dataclass
-class Lookup(LoadedModel):
-    """See ``objectives.types.Runner``. ``most``: tokens of a guess; ``text``: ids that it is timed on, [tokens]."""
+@dataclass(eq=False)
+class PromptLookupRunner(TorchRunner):
+    """Checks guesses of up to ``most`` tokens; ``text``: ids that it is timed on, [tokens], ``place``: the next one."""
 
-    most: int = 0
-    text: Tensor | None = None
+    most: int
+    text: Tensor
     place: int = 0
 
     @classmethod
-    def of(cls, model: LoadedModel, most: int, calibration: Domains) -> Lookup:
-        """Shares everything with ``model``."""
+    def of(cls, model: LoadedModel, most: int, calibration: Domains) -> PromptLookupRunner:
+        """Make the runner of ``model`` that is timed on the rows of ``calibration``."""
         rows = [row for batches in calibration.values() for batch in batches for row in batch]
-        given = {field.name: getattr(model, field.name) for field in fields(LoadedModel)}
-        return cls(**given, most=most, text=torch.cat(rows))
+        return cls(model, most, torch.cat(rows))
 
     def prompts(self, rows: int, tokens: int) -> Tensor:
-        """See ``objectives.measuring.prompts.Particular``."""
-        assert self.text is not None
+        """Return the next ids of the text, [rows, tokens]: see ``objectives.measuring.prompts.Particular``."""
         at = (self.place + torch.arange(rows * tokens)) % len(self.text)
         self.place = int(at[-1]) + 1
         return self.text[at].view(rows, tokens)
 
+    @override
     def generate(self, ids: Tensor, out: Tensor, mask: Tensor | None = None, lap: Lap | None = None) -> None:
-        """See ``objectives.types.Runner``; several rows are written plainly."""
+        """Fill ``out`` with what follows; several rows are written plainly."""
         if len(ids) != 1 or mask is not None:
             super().generate(ids, out, mask, lap)
             return

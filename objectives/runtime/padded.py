@@ -1,0 +1,17 @@
+"""A cache of rows that were padded."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Padded:
+    """A cache of transformers, and which of its places [rows, tokens] count."""
+
+    cache: Any
+    mask: Tensor
