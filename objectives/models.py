@@ -23,12 +23,12 @@ from pydantic.dataclasses import dataclass as settings
 from objectives.anatomy import Family, Stack
 from objectives.blocks import Block
 from objectives.errors import ModelError, ObjectiveError, Unsupported, said
-from objectives.families import asks_to_prune, described, family_of, relative, undescribed
+from objectives.families import described, family_of, relative, undescribed
 from objectives.inspection import Inspection, inspect, inspect_folder
 from objectives.inspection.config import read_config
 from objectives.inspection.folders import ASSET, cached_folder, hub_answers, is_offline, local_folder, require_hub
 from objectives.inspection.weights import read_headers
-from objectives.settings import FORBID, Name
+from objectives.settings import FORBID, Name, asks_to_prune
 from objectives.types import Device, Head, Lap, Memory, Workload
 
 if TYPE_CHECKING:
