@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from objectives.settings import UNDECLARED
 from objectives.types import Candidate, Decision, Facts, Gate, Measurement, Outcome, Verdict
 from search.config import StudyConfig
 from search.frontier.grid import Grid
@@ -20,12 +21,14 @@ from search.frontier.outlook import Forecaster, Hint, Known
 from search.space import Axis
 from search.study import run_study
 
+PRUNED, WIDTH = UNDECLARED["pruning"]["ratio"], UNDECLARED["quantization"]["bits"]
+
 
 def grid_of(ratios: int, bits: int, batches: int) -> Grid:
     """Of so many values an axis."""
     return Grid((
-        Axis("pruning.ratio", tuple(np.linspace(0.0, 0.7, ratios).tolist()), 0.0),
-        Axis("quantization.bits", tuple(range(2, 2 + bits)), 2),
+        Axis("pruning.ratio", tuple(np.linspace(0.0, 0.7, ratios).tolist()), 0.0, PRUNED),
+        Axis("quantization.bits", tuple(range(2, 2 + bits)), 2, WIDTH),
         Axis("workload.batch_size", tuple(range(1, 1 + batches)), 1),
     ))  # fmt: skip
 

@@ -430,11 +430,6 @@ def refusal(model_type: str) -> str | None:
     return None if reason is None else f"model type {model_type!r} is not taken: {reason}"
 
 
-def asks_to_prune(pruning: object) -> bool:
-    """Whether any of a pruner's ratios is above 0."""
-    return any(value for name, value in vars(pruning).items() if name.endswith("ratio"))
-
-
 def relative(model_type: str, fields: Collection[str] = ()) -> str | None:
     """Return the described type nearest to one that is not: by name, else by the ``fields`` of its config."""
     if UNLIKE & set(fields):

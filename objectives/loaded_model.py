@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 from objectives.anatomy import Family, Stack
 from objectives.blocks import Block
 from objectives.errors import Unsupported
-from objectives.families import asks_to_prune, family_of, undescribed
+from objectives.families import family_of, undescribed
+from objectives.settings import asks_to_prune
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

@@ -1,12 +1,19 @@
-"""Field types of settings: what a number in a yaml may be.
+"""Field types of settings: what a number in a yaml may be, and how strongly it compresses.
 
 Construction checks and raises; it never converts text to numbers, so ``batch_size=abc`` and ``ratio='0.1'``
-are refused where they stand.
+are refused where they stand. A setting that decides how much is compressed says so itself, by a :class:`Strength`
+among the annotations of its field; nothing is known of it by its name.
 """
 
 from __future__ import annotations
 
-from typing import Annotated
+import inspect
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
+from types import MappingProxyType, SimpleNamespace
+from typing import Annotated, Any, Literal, get_args, get_type_hints
 
 from pydantic import ConfigDict, Field
 
@@ -20,3 +27,110 @@ Share = Annotated[float, Field(strict=True, ge=0.0, le=1.0)]
 NonNegative = Annotated[float, Field(strict=True, ge=0.0, allow_inf_nan=False)]
 Positive = Annotated[float, Field(strict=True, gt=0.0, allow_inf_nan=False)]
 Name = Annotated[str, Field(strict=True, min_length=1)]
+
+
+@dataclass(frozen=True)
+class Strength:
+    """Says of a setting how strongly it compresses: ``ratio: Annotated[float, Strength(neutral=0.0, harder=+1)]``.
+
+    ``neutral``: the value that does nothing; the baseline has it, whatever is configured or searched. ``harder``: in
+    which direction of the value accuracy is assumed only to fall, 1 or -1. ``uneven``: values have kernels of their
+    own, as bit widths do, so that neighbours need not be alike in speed. Raises ValueError for another ``harder``.
+    """
+
+    neutral: int | float
+    harder: Literal[1, -1]
+    uneven: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse what is no direction."""
+        if self.harder not in (1, -1):
+            raise ValueError(f"Strength.harder: 1 or -1 expected, got {self.harder!r}")
+
+    def is_set(self, value: object) -> bool:
+        """Return whether ``value`` does anything; a setting that is None leaves it to others."""
+        return value is not None and value != self.neutral
+
+
+UNDECLARED: Mapping[str, Mapping[str, Strength]] = {
+    "pruning": dict.fromkeys(("ratio", "attention_ratio", "ffn_ratio"), Strength(neutral=0.0, harder=+1)),
+    "quantization": dict.fromkeys(("bits", "embeddings"), Strength(neutral=16, harder=-1, uneven=True)),
+    "recovery": {"seconds": Strength(neutral=0.0, harder=-1)},
+}
+"""By part, what settings of these names mean in a class that declares no strength at all."""
+
+
+@cache
+def strengths_of(target: Callable[..., object], part: str) -> Mapping[str, Strength]:
+    """Return the strengths of a class's settings, or of a function's arguments, by name; empty where it has none.
+
+    ``part``: the part of a candidate that ``target`` makes (``pruning``). Where nothing is declared, the names in
+    :data:`UNDECLARED` count. A subclass that redefines a field keeps its strength unless it declares another. Raises
+    TypeError for an annotation that speaks of a Strength and cannot be read.
+    """
+    declared = {
+        name: strength
+        for owner in _owners(target)
+        for name, hint in getattr(owner, "__dict__", {}).get("__annotations__", _no_hints(owner)).items()
+        if (strength := _strength_in(_resolved(hint, name, owner))) is not None
+    }
+    if declared:
+        return MappingProxyType(declared)
+    takes = _parameters(target)
+    return MappingProxyType({name: each for name, each in UNDECLARED.get(part, {}).items() if takes(name)})
+
+
+def asks_to_prune(pruner: Any) -> bool:
+    """Return whether any strength of a pruner is set; one that has none is asked for its ``ratio``, if any."""
+    strengths = strengths_of(pruner.__class__, "pruning")
+    if not strengths:
+        return bool(getattr(pruner, "ratio", 0))
+    return any(each.is_set(getattr(pruner, name, None)) for name, each in strengths.items())
+
+
+def _owners(target: Callable[..., object]) -> Iterator[object]:
+    """Yield what may hold annotations, the most general first: of a class the constructors too."""
+    for owner in reversed(inspect.getmro(target)) if isinstance(target, type) else (target,):
+        yield owner
+        constructor = vars(owner).get("__init__") if isinstance(owner, type) else None
+        if inspect.isfunction(constructor):
+            yield constructor
+
+
+def _no_hints(owner: object) -> Mapping[str, object]:
+    """Return the annotations of a function; a class without own ones must not show its base's."""
+    return {} if isinstance(owner, type) else getattr(owner, "__annotations__", {})
+
+
+def _resolved(hint: object, name: str, owner: object) -> object:
+    """Return what a text among annotations stands for; None for what needs names that are not there at run time."""
+    if not isinstance(hint, str):
+        return hint
+    module = vars(sys.modules.get(getattr(owner, "__module__", ""), SimpleNamespace()))
+    known = dict(vars(owner)) if isinstance(owner, type) else {}
+    try:
+        return get_type_hints(SimpleNamespace(__annotations__={name: hint}), module, known, include_extras=True)[name]
+    except Exception as error:
+        if Strength.__name__ not in hint:
+            return None
+        where = f"{getattr(owner, '__module__', '')}.{getattr(owner, '__qualname__', owner)}.{name}"
+        raise TypeError(f"{where}: the annotation {hint!r} cannot be read: {error}") from error
+
+
+def _strength_in(hint: object) -> Strength | None:
+    """Return the strength that an annotation holds, however deep: also one of ``Annotated[...] | None``."""
+    for each in get_args(hint):
+        found = each if isinstance(each, Strength) else _strength_in(each)
+        if found is not None:
+            return found
+    return None
+
+
+def _parameters(target: Callable[..., object]) -> Callable[[str], bool]:
+    """Return whether ``target`` takes a setting of some name."""
+    try:
+        parameters = inspect.signature(target).parameters
+    except (TypeError, ValueError):  # written in C
+        return lambda name: False
+    takes_any = any(each.kind is each.VAR_KEYWORD for each in parameters.values())
+    return lambda name: takes_any or name in parameters

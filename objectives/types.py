@@ -370,17 +370,16 @@ class Memory:
 
 
 class Pruner(Protocol):
-    """Removes structure from a model. Immutable; the same settings give the same model."""
+    """Removes structure from a model. Immutable; the same settings give the same model.
 
-    @property
-    def ratio(self) -> float:
-        """Share of block parameters to remove, in [0, 1)."""
+    Settings that say how much goes declare a :class:`objectives.settings.Strength`, from which the baseline is known.
+    """
 
     def prune_(self, model: LoadedModel, statistics: Statistics) -> None:
         """Shrink ``model`` in place and note the kept widths in its manifest.
 
         ``statistics`` are those of the unpruned model. Called at most once on a fresh copy, before
-        quantisation; with ``ratio`` 0 it does nothing. Raises ``Unsupported`` when the ratio cannot be met.
+        quantisation; with neutral strengths it does nothing. Raises ``Unsupported`` when the ratio cannot be met.
         """
 
     def sketch_(self, model: LoadedModel, statistics: Statistics) -> None:

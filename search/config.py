@@ -221,12 +221,12 @@ def _sampler(node: Mapping[str, Any], allowed: tuple[str, ...]) -> Callable[[int
 def _check_widths(space: Space, device: Device) -> None:
     """Raises ConfigError for bits that no kernel of the device stores and that nothing asks to simulate."""
     for axis in space.axes:
-        if axis.path == "quantization.bits":
+        if axis.strength is not None and axis.path.startswith("quantization."):
             for bits in axis.values:
                 quantizer = space.candidate({**space.baseline(), axis.path: bits}).quantization
                 if not quantizer.stored <= device.bits:
                     raise ConfigError(
-                        f"space.quantization.bits: {device.name} stores {sorted(device.bits)}, got {bits}; "
+                        f"space.{axis.path}: {device.name} stores {sorted(device.bits)}, got {bits}; "
                         "quantization.simulate=true measures the accuracy of other widths"
                     )
 

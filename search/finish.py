@@ -27,6 +27,7 @@ from search.study import StudyResult
 from search.study_info import StudyInfo
 from search.tables import confirmation, rows_of
 from search.terminal import console, err
+from search.tracking.protocol import StudyEnd
 
 
 def finish(result: StudyResult) -> int:
@@ -41,7 +42,7 @@ def finish(result: StudyResult) -> int:
         **tags(info, front, result.machine),
         "mlflow.note.content": (folder / "report.md").read_text(encoding="utf-8"),
     }
-    line = result.mirror.close(result.records, summary(info, result.records, front), noted, files)
+    line = result.mirror.close(StudyEnd(result.records, summary(info, result.records, front), noted, files))
     show(info, result.records, front, folder, line)
     if result.interrupted is not None:
         print(f"paretune: {result.interrupted}; the same command resumes", file=err())

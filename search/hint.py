@@ -86,8 +86,8 @@ def _joined(axis: Axis, records: Sequence[TrialRecord]) -> Axis:
     """With the values of both studies."""
     values: dict[Value, None] = dict.fromkeys(axis.values)
     values.update(dict.fromkeys(record.params[axis.path] for record in records))
-    joint = Axis(axis.path, tuple(values), axis.first)
-    return Axis(axis.path, tuple(sorted(values)), axis.first) if joint.is_ordinal else joint  # type: ignore[type-var]
+    joint = replace(axis, values=tuple(values))
+    return replace(joint, values=tuple(sorted(values))) if joint.is_ordinal else joint  # type: ignore[type-var]
 
 
 def _gains(records: Sequence[TrialRecord], baseline: TrialRecord, objective: str) -> list[tuple[TrialRecord, float]]:

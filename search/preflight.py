@@ -12,9 +12,11 @@ import logging
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 from objectives.errors import ObjectiveError
 from objectives.inspection import Inspection
+from objectives.settings import Strength, asks_to_prune, strengths_of
 from objectives.types import Bounded, Detectable, Device, Inspectable, Span, Supplied, Workload
 from search.config import StudyConfig
 from search.errors import ConfigError
@@ -32,6 +34,7 @@ def preflighted(config: StudyConfig) -> StudyConfig:
     absent = config.device.absent() if isinstance(config.device, Detectable) else None
     if absent is not None:
         raise ConfigError(absent)
+    require_dense(config.space)
     found = _inspected(config)
     if found is not None:
         _refuse_task(config, found)
@@ -39,6 +42,33 @@ def preflighted(config: StudyConfig) -> StudyConfig:
     _require_documents(config)
     _require_warm_start(config)
     return config
+
+
+def require_dense(space: Space) -> None:
+    """Raise ConfigError for a pruner or quantiser that no setting turns off: the baseline would be compressed."""
+    baseline = space.baseline_candidate()
+    pruner, width = baseline.pruning, baseline.quantization.bits
+    prunes = asks_to_prune(pruner) or not (_strengths(space, "pruning", pruner) or hasattr(pruner, "ratio"))
+    rounds = width < 16 and not _strengths(space, "quantization", baseline.quantization)
+    for part, wrong, wanted, neutral in (
+        ("pruning", prunes, "unpruned", "Annotated[float, Strength(neutral=0.0, harder=1)]"),
+        ("quantization", rounds, "in 16 bits", "Annotated[int, Strength(neutral=16, harder=-1)]"),
+    ):
+        if wrong:
+            raise ConfigError(
+                f"{part}: the baseline must be {wanted}, but no setting of {space.parts[part]['_target_']} says by "
+                f"which value; declare which, as {_first_setting(space, part)}: {neutral} (objectives/settings.py)"
+            )
+
+
+def _strengths(space: Space, part: str, made: Any) -> Mapping[str, Strength]:
+    """Return the strengths of what a part names, a class or a function, or else of the object that it made."""
+    named = {path: each for path, each in space.strengths.items() if path.startswith(f"{part}.")}
+    return named or strengths_of(made.__class__, part)
+
+
+def _first_setting(space: Space, part: str) -> str:
+    return next((name for name in space.parts[part] if name != "_target_"), "name")
 
 
 def _inspected(config: StudyConfig) -> Inspection | None:

@@ -10,12 +10,14 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
 from optuna.trial import Trial
 
+from objectives.settings import Strength, strengths_of
 from objectives.types import Candidate
 from search import members
 from search.build import ALLOWED, build, nearest, target_of
@@ -28,10 +30,10 @@ PARTS = ("pruning", "quantization", "workload", "recovery", "runtime")
 """In the order of the candidate's fields."""
 CHOSEN = "runtime"
 """The part of which an axis may choose the class, by its name in ``runtimes``."""
-_NEUTRAL: Mapping[str, Value] = {
-    "pruning.ratio": 0.0, "pruning.attention_ratio": 0.0, "pruning.ffn_ratio": 0.0, "quantization.bits": 16,
-    "recovery.seconds": 0.0, "quantization.embeddings": 16, "runtime": "torch",
-}  # fmt: skip
+COMPRESSING = ("pruning", "quantization", "recovery")
+"""The parts whose settings may have a strength."""
+REFERENCE = "torch"
+"""The runtime of the baseline."""
 
 
 def same(one: object, other: object) -> bool:
@@ -44,11 +46,15 @@ def same(one: object, other: object) -> bool:
 
 @dataclass(frozen=True)
 class Axis:
-    """One searched variable: its dotted path and its values, numbers sorted."""
+    """One searched variable: its dotted path and its values, numbers sorted.
+
+    ``first``: of the values as they are configured; ``strength``: that of the setting, where it has one.
+    """
 
     path: str
     values: tuple[Value, ...]
     first: Value
+    strength: Strength | None = None
 
     @property
     def is_ordinal(self) -> bool:
@@ -123,13 +129,27 @@ class Space:
         }
 
     def baseline(self) -> Cell:
-        """Unpruned, 16 bits, the first value of everything else: measured first in every study.
+        """Return the cell that is measured first in every study: every strength neutral, as unpruned and 16 bits, and
+        the first value of everything else.
 
-        A ratio or bit width that the settings fix otherwise is named in the cell, which then lies outside the space.
+        A strength that the settings fix otherwise is named in the cell, which then lies outside the space.
         """
-        fixed = self.fixed()
-        forced = {path: value for path, value in _NEUTRAL.items() if fixed.get(path) not in (None, value)}
-        return {**forced, **{axis.path: _NEUTRAL.get(axis.path, axis.first) for axis in self.axes}}
+        neutral, fixed = self.neutral(), self.fixed()
+        forced = {path: value for path, value in neutral.items() if fixed.get(path) not in (None, value)}
+        return {**forced, **{axis.path: neutral.get(axis.path, axis.first) for axis in self.axes}}
+
+    def neutral(self) -> dict[str, Value]:
+        """Return the value of every strength at which it does nothing, and the runtime of the baseline, by path."""
+        return {**{path: each.neutral for path, each in self.strengths.items()}, CHOSEN: REFERENCE}
+
+    @cached_property
+    def strengths(self) -> Mapping[str, Strength]:
+        """The strengths of all settings, searched or fixed, by dotted path."""
+        return {
+            f"{part}.{name}": strength
+            for part in COMPRESSING
+            for name, strength in strengths_of(target_of(self.parts[part], part, self.allowed), part).items()
+        }
 
     def suggest(self, trial: Trial) -> Cell:
         """Let Optuna choose a cell."""
@@ -150,7 +170,7 @@ class Space:
         return Candidate(*(self._part(part, cell) for part in PARTS))
 
     def baseline_candidate(self) -> Candidate:
-        """The candidate of the baseline; fixed settings other than ratio and bits stay as configured."""
+        """Return the candidate of the baseline; fixed settings that are no strength stay as configured."""
         return self.candidate(self.baseline())
 
     def _part(self, part: str, cell: Cell) -> Any:
@@ -204,6 +224,10 @@ class Space:
         """Scalar settings of the candidate that are not searched, by dotted path."""
         searched = {axis.path for axis in self.axes}
         found = {f"{part}.{name}": value for part in PARTS for name, value in self.parts[part].items()}
+        for path in self.strengths.keys() - found.keys():  # as the class has them
+            part, _, name = path.partition(".")
+            if (value := getattr(self._part(part, {}), name, None)) is not None:
+                found[path] = value
         found[CHOSEN] = self._own_runtime
         if CHOSEN in searched:  # what is configured for one of several
             found = {path: value for path, value in found.items() if not path.startswith(f"{CHOSEN}.")}
@@ -224,7 +248,8 @@ def build_space(
     runtimes = runtimes or {}
     if not isinstance(tree, Mapping):
         raise ConfigError(f"space: expected a mapping with {', '.join(PARTS)}, got {tree!r}")
-    Space((), parts, allowed, runtimes).candidate({})  # what is configured, by its own name
+    configured = Space((), parts, allowed, runtimes)
+    configured.candidate({})  # by its own name
     for name, node in runtimes.items():  # also those that the space does not choose
         build(node, f"runtimes.{name}", allowed)
     for part, names in tree.items():
@@ -235,7 +260,7 @@ def build_space(
         for name, values in (names or {}).items():
             if values is not None:
                 path = part if (part, name) == (CHOSEN, "name") else f"{part}.{name}"
-                axes.append(_axis(path, values, parts, allowed, runtimes))
+                axes.append(_axis(path, values, configured))
     if not axes:
         raise ConfigError("space: nothing to vary; give at least one list, e.g. space.pruning.ratio=[0,0.1,0.2]")
     space = Space(tuple(axes), parts, allowed, runtimes)
@@ -249,12 +274,10 @@ def build_space(
     return space
 
 
-def _axis(
-    path: str, values: Any, parts: Mapping[str, Any], allowed: Sequence[str], runtimes: Mapping[str, Any]
-) -> Axis:
+def _axis(path: str, values: Any, configured: Space) -> Axis:
     part, _, name = path.partition(".")
-    nodes = [parts[part], *(runtimes.values() if part == CHOSEN else ())]
-    fields = sorted({field for node in nodes for field in _fields(node, part, allowed)})
+    nodes = [configured.parts[part], *(configured.runtimes.values() if part == CHOSEN else ())]
+    fields = sorted({field for node in nodes for field in _fields(node, part, configured.allowed)})
     if path != CHOSEN and name not in fields:
         raise ConfigError(f"space.{path}: no such setting{nearest(name, fields)}; {part} has: {', '.join(fields)}")
     listed = values if isinstance(values, list) else [values]
@@ -263,8 +286,8 @@ def _axis(
     for one, other in itertools.combinations(listed, 2):
         if same(one, other):
             raise ConfigError(f"space.{path}: values must differ by more than rounding, got {one!r} and {other!r}")
-    axis = Axis(path, tuple(listed), listed[0])
-    return Axis(path, tuple(sorted(listed)), listed[0]) if axis.is_ordinal else axis
+    axis = Axis(path, tuple(listed), listed[0], configured.strengths.get(path))
+    return replace(axis, values=tuple(sorted(listed))) if axis.is_ordinal else axis
 
 
 def _fields(node: Mapping[str, Any], part: str, allowed: Sequence[str]) -> list[str]:

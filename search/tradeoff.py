@@ -66,10 +66,10 @@ def validate_names(names: Mapping[str, object]) -> None:
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
-class WeightedLogRatio:
-    """Sum of weight * log(ratio to the baseline), each ratio above 1 where the candidate is worse."""
+class Weighted:
+    """What the trade-offs by ``weights`` of metrics share."""
 
-    weights: Weights = Field(default_factory=lambda: {"throughput": 0.5, "peak_memory": 0.5}, min_length=1)
+    weights: Weights
 
     @field_validator("weights")
     @classmethod
@@ -80,7 +80,15 @@ class WeightedLogRatio:
     @property
     def asks_for_memory(self) -> bool:
         """Whether the weights of memory outweigh those of speed."""
-        return _memory_outweighs(self.weights)
+        of_memory = sum(weight for name, weight in self.weights.items() if is_of_memory(name))
+        return of_memory > sum(weight for name, weight in self.weights.items() if is_of_time(name))
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class WeightedLogRatio(Weighted):
+    """Sum of weight * log(ratio to the baseline), each ratio above 1 where the candidate is worse."""
+
+    weights: Weights = Field(default_factory=lambda: {"throughput": 0.5, "peak_memory": 0.5}, min_length=1)
 
     def __call__(self, metrics: Mapping[str, float], baseline: Mapping[str, float]) -> float:
         """Return f; 0 is the baseline, negative is better."""
@@ -88,7 +96,7 @@ class WeightedLogRatio:
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
-class Chebyshev:
+class Chebyshev(Weighted):
     """The worst weighted log-ratio, plus 1e-3 of their sum.
 
     It asks for balance: a point is as good as its weakest side. The small sum breaks ties towards points that
@@ -96,17 +104,6 @@ class Chebyshev:
     """
 
     weights: Weights = Field(default_factory=lambda: {"throughput": 1.0, "peak_memory": 1.0}, min_length=1)
-
-    @field_validator("weights")
-    @classmethod
-    def _known(cls, weights: Weights) -> Weights:
-        validate_names(weights)
-        return weights
-
-    @property
-    def asks_for_memory(self) -> bool:
-        """Whether the weights of memory outweigh those of speed."""
-        return _memory_outweighs(self.weights)
 
     def __call__(self, metrics: Mapping[str, float], baseline: Mapping[str, float]) -> float:
         """Return f; 0 is the baseline, negative is better on every side."""
@@ -141,11 +138,6 @@ class Expression:
             return _or_infinity(_compute(tree, scope))
         except (ArithmeticError, ValueError):
             return math.inf
-
-
-def _memory_outweighs(weights: Mapping[str, float]) -> bool:
-    of_memory = sum(weight for name, weight in weights.items() if is_of_memory(name))
-    return of_memory > sum(weight for name, weight in weights.items() if is_of_time(name))
 
 
 def _weighted_log_ratios(

@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from objectives.families import asks_to_prune
+from objectives.settings import asks_to_prune
 from objectives.types import Device, Head, Inspectable, Model, Runtime
 from search.errors import ConfigError
 from search.frontier.grid import MOST_CELLS

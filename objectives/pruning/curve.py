@@ -5,7 +5,6 @@ A criterion gives one curve per unit. All ratios are read off the same curves.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -33,10 +32,6 @@ class Curve:
         stays = torch.ones(self.unit.count, dtype=torch.bool)
         stays[self.order[: self.removed[step]]] = False
         return stays.nonzero().squeeze(1)
-
-
-Curves = Mapping[tuple[str, str], Curve]
-"""By :attr:`Unit.key`."""
 
 
 def steps(unit: Unit, multiple_of: int) -> tuple[int, ...]:

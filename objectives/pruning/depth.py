@@ -11,12 +11,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Collection
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 from pydantic.dataclasses import dataclass as settings
 
 from objectives.errors import Unsupported
-from objectives.settings import FORBID, Count, Ratio
+from objectives.settings import FORBID, Count, Ratio, Strength
 
 if TYPE_CHECKING:
     from objectives.anatomy import Stack
@@ -32,7 +32,7 @@ class Depth:
     first, are tried again at every step; the first step tries all.
     """
 
-    ratio: Ratio = 0.0
+    ratio: Annotated[Ratio, Strength(neutral=0.0, harder=+1)] = 0.0
     tokens: Count = 1024
     candidates: Count = 5
 

@@ -9,48 +9,33 @@ Frantar & Alistarh, SparseGPT, https://arxiv.org/abs/2301.00774.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from pydantic.dataclasses import dataclass as settings
 
-from objectives.settings import FORBID, Positive, Ratio
+from objectives.pruning.settings import Masked
+from objectives.settings import FORBID, Positive
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from objectives.calibration import Moment, Statistics
-    from objectives.models import LoadedModel
+    from objectives.calibration import Moment
     from objectives.pruning.masking import Pattern
 
 _AT_ONCE = 64  # channels between two choices; a multiple of four
 
 
 @settings(frozen=True, kw_only=True, config=FORBID)
-class SparseGpt:
+class SparseGpt(Masked):
     """Zero ``ratio`` of every block linear's weights: in any place, or ``2:4``. Simulated: no kernel gains by it.
 
     ``damping``: added to the diagonal of H, relative to its mean.
     """
 
-    ratio: Ratio = 0.0
-    pattern: Literal["unstructured", "2:4"] = "unstructured"
     damping: Positive = 0.01
 
-    def prune_(self, model: LoadedModel, statistics: Statistics) -> None:
-        """See ``objectives.types.Pruner``."""
-        from objectives.pruning.masking import mask_
-
-        if self.ratio:
-            mask_(model, statistics, self.ratio, self.pattern, self._masked)
-
-    def sketch_(self, model: LoadedModel, statistics: Statistics) -> None:
-        """See ``objectives.types.Pruner``: a mask changes no shape."""
-
-    def predict(self, statistics: Statistics) -> float:
-        """See ``objectives.types.Pruner``."""
-        return float("nan") if self.ratio else 0.0
-
-    def _masked(self, weight: Tensor, moment: Moment) -> Tensor:
+    def masked(self, weight: Tensor, moment: Moment) -> Tensor:
+        """See ``objectives.pruning.settings.Masked``."""
         return masked(weight, moment.second, self.ratio, self.pattern, self.damping)
 
 

@@ -12,7 +12,7 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import ConfigDict, InstanceOf
 from pydantic.dataclasses import dataclass as settings
@@ -20,7 +20,7 @@ from pydantic.dataclasses import dataclass as settings
 from objectives.errors import Unsupported
 from objectives.pruning.criteria.kfac import KFac
 from objectives.pruning.depth import Depth
-from objectives.settings import Count, Positive, Ratio, Share
+from objectives.settings import Count, Positive, Ratio, Share, Strength, asks_to_prune
 from objectives.types import Criterion
 
 if TYPE_CHECKING:
@@ -45,9 +45,9 @@ class Structured:
     Weights that no unit holds (the self-attention of T5) count in ``ratio``, not in the two others.
     """
 
-    ratio: Ratio = 0.0
-    attention_ratio: Ratio | None = None
-    ffn_ratio: Ratio | None = None
+    ratio: Annotated[Ratio, Strength(neutral=0.0, harder=+1)] = 0.0
+    attention_ratio: Annotated[Ratio, Strength(neutral=0.0, harder=+1)] | None = None
+    ffn_ratio: Annotated[Ratio, Strength(neutral=0.0, harder=+1)] | None = None
     depth_share: Share = 0.0
     depth: InstanceOf[Depth] = field(default_factory=Depth)
     criterion: InstanceOf[Criterion] = field(default_factory=KFac)
@@ -58,7 +58,7 @@ class Structured:
 
     def prune_(self, model: LoadedModel, statistics: Statistics) -> None:
         """See ``objectives.types.Pruner``."""
-        if not (self.ratio or self.attention_ratio or self.ffn_ratio):
+        if not asks_to_prune(self):
             return
         depth = self._depth
         depth.prune_(model, statistics)
@@ -72,7 +72,7 @@ class Structured:
         """See ``objectives.types.Pruner``."""
         from objectives.pruning.surgery import shrink_
 
-        if not (self.ratio or self.attention_ratio or self.ffn_ratio):
+        if not asks_to_prune(self):
             return
         self._depth.sketch_(model, statistics)
         for curve, step in self._plan(statistics, self._depth):
@@ -81,7 +81,7 @@ class Structured:
 
     def predict(self, statistics: Statistics) -> float:
         """See ``objectives.types.Pruner``: the curves' losses at the steps that would be taken."""
-        if not (self.ratio or self.attention_ratio or self.ffn_ratio):
+        if not asks_to_prune(self):
             return 0.0
         return self._depth.predict(statistics) + self._loss(self._plan(statistics, self._depth))
 

@@ -5,41 +5,25 @@ Sun et al., A Simple and Effective Pruning Approach for Large Language Models, h
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from pydantic.dataclasses import dataclass as settings
 
-from objectives.settings import FORBID, Ratio
+from objectives.pruning.settings import Masked
+from objectives.settings import FORBID
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from objectives.calibration import Moment, Statistics
-    from objectives.models import LoadedModel
+    from objectives.calibration import Moment
 
 
 @settings(frozen=True, kw_only=True, config=FORBID)
-class Wanda:
+class Wanda(Masked):
     """Zero ``ratio`` of every block linear's weights: in any place, or ``2:4``. Simulated: no kernel gains by it."""
 
-    ratio: Ratio = 0.0
-    pattern: Literal["unstructured", "2:4"] = "unstructured"
-
-    def prune_(self, model: LoadedModel, statistics: Statistics) -> None:
-        """See ``objectives.types.Pruner``."""
-        from objectives.pruning.masking import mask_
-
-        if self.ratio:
-            mask_(model, statistics, self.ratio, self.pattern, self._masked)
-
-    def sketch_(self, model: LoadedModel, statistics: Statistics) -> None:
-        """See ``objectives.types.Pruner``: a mask changes no shape."""
-
-    def predict(self, statistics: Statistics) -> float:
-        """See ``objectives.types.Pruner``."""
-        return float("nan") if self.ratio else 0.0
-
-    def _masked(self, weight: Tensor, moment: Moment) -> Tensor:
+    def masked(self, weight: Tensor, moment: Moment) -> Tensor:
+        """See ``objectives.pruning.settings.Masked``."""
         from objectives.pruning.masking import lowest
 
         scores = weight.square() * moment.second.diagonal()

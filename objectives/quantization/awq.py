@@ -10,62 +10,27 @@ Lin et al., AWQ, https://arxiv.org/abs/2306.00978.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar
 
 from pydantic.dataclasses import dataclass as settings
 
+from objectives.quantization.settings import OneWidth
 from objectives.settings import FORBID
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from objectives.calibration import Moment, Statistics
-    from objectives.models import LoadedModel
+    from objectives.calibration import Moment
     from objectives.quantization.grid import Codes
-    from objectives.types import Device
 
 ALPHAS = tuple(step / 10 for step in range(11))
 
 
 @settings(frozen=True, kw_only=True, config=FORBID)
-class Awq:
-    """Store block weights in ``bits``; all settings as for round to nearest."""
+class Awq(OneWidth):
+    """Store block weights in ``bits``, important inputs finer."""
 
-    bits: Literal[32, 16, 8, 4, 3, 2] = 16
-    group_size: Literal[32, 64, 128] = 64
-    grid: Literal["mse", "min_max"] = "mse"
-    zero: Literal["free", "whole"] = "free"
-    scheme: Literal["w8a8", "weight_only", "fp8"] = "w8a8"
-    embeddings: Literal[16, 8] = 16
-    simulate: bool = False
-    predicts: bool = True
-
-    @property
-    def stored(self) -> frozenset[int]:
-        """See ``objectives.types.Quantizer``."""
-        return frozenset() if self.simulate else frozenset({self.bits})
-
-    def quantize_(self, model: LoadedModel, statistics: Statistics, device: Device) -> None:
-        """See ``objectives.types.Quantizer``."""
-        from objectives.quantization.layers import store_
-
-        store_(
-            model, statistics, device, self.bits, self, scheme=self.scheme, simulate=self.simulate,
-            predict=self.predicts, embeddings=self.embeddings,
-        )  # fmt: skip
-
-    def sketch_(self, model: LoadedModel, statistics: Statistics, device: Device) -> None:
-        """See ``objectives.types.Quantizer``."""
-        from objectives.quantization.layers import Sketch, store_
-
-        sketch = Sketch(self.group_size, scales_inputs=True)
-        store_(model, statistics.shapes, device, self.bits, sketch, scheme=self.scheme, embeddings=self.embeddings)
-
-    def predict(self, statistics: Statistics) -> float:
-        """See ``objectives.types.Quantizer``."""
-        from objectives.quantization.sensitivity import predicted_loss
-
-        return predicted_loss(statistics, self.bits, self, self.scheme)
+    scales_inputs: ClassVar[bool] = True
 
     def round(self, weight: Tensor, moment: Moment, bits: int, group_size: int) -> Codes:
         """Codes of ``weight`` [out, in], with that of :data:`ALPHAS` which is best for every fourth output."""

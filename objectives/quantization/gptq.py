@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic.dataclasses import dataclass as settings
 
+from objectives.quantization.settings import OneWidth
 from objectives.settings import FORBID, Natural, Positive
 
 if TYPE_CHECKING:
@@ -30,56 +31,25 @@ _AT_ONCE = 32  # channels between two updates of all that is still open
 
 
 @settings(frozen=True, kw_only=True, config=FORBID)
-class Gptq:
+class Gptq(OneWidth):
     """Store block weights in ``bits``; only below 8 bits does the rounding matter enough to be compensated.
 
-    ``group_size``, ``grid``, ``zero``: as for round to nearest. ``order``: ``activation`` (largest first) or
-    ``natural``. ``damping``: added to the diagonal of H, relative to its mean. ``scheme``, ``embeddings``,
-    ``simulate``: as for round to nearest. ``recollect``: tokens of each domain that the pruned model runs for moments
-    of its own; 0 takes those of the dense model, which cost nothing. ``predicts``: say what the rounding is expected to
-    cost, which needs gradients.
+    ``order``: ``activation`` (largest first) or ``natural``. ``damping``: added to the diagonal of H, relative to its
+    mean. ``recollect``: tokens of each domain that the pruned model runs for moments of its own; 0 takes those of the
+    dense model, which cost nothing. The other settings are those of all such quantisers.
     """
 
-    bits: Literal[32, 16, 8, 4, 3, 2] = 16
-    group_size: Literal[32, 64, 128] = 64
-    grid: Literal["mse", "min_max"] = "mse"
-    zero: Literal["free", "whole"] = "free"
     order: Literal["activation", "natural"] = "activation"
     damping: Positive = 0.01
     recollect: Natural = 0
-    scheme: Literal["w8a8", "weight_only", "fp8"] = "w8a8"
-    embeddings: Literal[16, 8] = 16
-    simulate: bool = False
-    predicts: bool = True
-
-    @property
-    def stored(self) -> frozenset[int]:
-        """See ``objectives.types.Quantizer``."""
-        return frozenset() if self.simulate else frozenset({self.bits})
 
     def quantize_(self, model: LoadedModel, statistics: Statistics, device: Device) -> None:
         """See ``objectives.types.Quantizer``."""
-        from objectives.quantization.layers import recollected, store_
+        from objectives.quantization.layers import recollected
 
         if self.recollect and self.bits < 8 and (model.widths or model.layers):
             statistics = recollected(model, statistics, device, self.recollect)
-        store_(
-            model, statistics, device, self.bits, self, scheme=self.scheme, simulate=self.simulate,
-            predict=self.predicts, embeddings=self.embeddings,
-        )  # fmt: skip
-
-    def sketch_(self, model: LoadedModel, statistics: Statistics, device: Device) -> None:
-        """See ``objectives.types.Quantizer``."""
-        from objectives.quantization.layers import Sketch, store_
-
-        sketch = Sketch(self.group_size)
-        store_(model, statistics.shapes, device, self.bits, sketch, scheme=self.scheme, embeddings=self.embeddings)
-
-    def predict(self, statistics: Statistics) -> float:
-        """See ``objectives.types.Quantizer``."""
-        from objectives.quantization.sensitivity import predicted_loss
-
-        return predicted_loss(statistics, self.bits, self, self.scheme)
+        super().quantize_(model, statistics, device)
 
     def round(self, weight: Tensor, moment: Moment, bits: int, group_size: int) -> Codes:
         """Codes of ``weight`` [out, in]."""

@@ -17,6 +17,7 @@ from pydantic.dataclasses import dataclass as settings
 
 from objectives.errors import Unsupported
 from objectives.quantization.gptq import Gptq
+from objectives.settings import Strength
 from objectives.types import Rounding
 
 if TYPE_CHECKING:
@@ -40,12 +41,12 @@ class Mixed:
     the head. ``simulate``: also widths that no kernel stores, accuracy only.
     """
 
-    bits: Annotated[float, Field(strict=True, ge=2, le=16)] = 16.0
+    bits: Annotated[float, Field(strict=True, ge=2, le=16), Strength(neutral=16, harder=-1, uneven=True)] = 16.0
     widths: Annotated[tuple[Width, ...], Field(min_length=1)] = (8, 4)
     budget: Literal["codes", "stored"] = "codes"
     rounding: InstanceOf[Rounding] = field(default_factory=Gptq)
     scheme: Literal["w8a8", "weight_only", "fp8"] = "w8a8"
-    embeddings: Literal[16, 8] = 16
+    embeddings: Annotated[Literal[16, 8], Strength(neutral=16, harder=-1, uneven=True)] = 16
     simulate: bool = False
 
     def __post_init__(self) -> None:

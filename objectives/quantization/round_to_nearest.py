@@ -9,68 +9,23 @@ Grid search by shrinking the range: Shao et al., OmniQuant, https://arxiv.org/ab
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from pydantic.dataclasses import dataclass as settings
 
+from objectives.quantization.settings import OneWidth
 from objectives.settings import FORBID
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from objectives.calibration import Moment, Statistics
-    from objectives.models import LoadedModel
+    from objectives.calibration import Moment
     from objectives.quantization.grid import Codes
-    from objectives.types import Device
 
 
 @settings(frozen=True, kw_only=True, config=FORBID)
-class RoundToNearest:
-    """Store block weights in ``bits``; 32 is fp32, for reference.
-
-    ``group_size``: input channels per scale, at 4 bits. ``grid``: ``mse`` clips the range to the least output error;
-    ``min_max`` covers every weight. ``zero``: where the grid's zero may lie, anywhere (``free``) or on one of its
-    points (``whole``), which kernels of other runtimes ask for (docs/methods/runtimes.md). ``scheme``: whether 8 bits
-    round activations too. ``embeddings``: bits of the token embedding and the head. ``simulate``: also round to 3 and 2
-    bits, which no kernel here stores: such a trial has an accuracy, but neither speed nor memory. ``predicts``: say
-    what the rounding is expected to cost, which needs gradients.
-    """
-
-    bits: Literal[32, 16, 8, 4, 3, 2] = 16
-    group_size: Literal[32, 64, 128] = 64
-    grid: Literal["mse", "min_max"] = "mse"
-    zero: Literal["free", "whole"] = "free"
-    scheme: Literal["w8a8", "weight_only", "fp8"] = "w8a8"
-    embeddings: Literal[16, 8] = 16
-    simulate: bool = False
-    predicts: bool = True
-
-    @property
-    def stored(self) -> frozenset[int]:
-        """See ``objectives.types.Quantizer``."""
-        return frozenset() if self.simulate else frozenset({self.bits})
-
-    def quantize_(self, model: LoadedModel, statistics: Statistics, device: Device) -> None:
-        """See ``objectives.types.Quantizer``."""
-        from objectives.quantization.layers import store_
-
-        store_(
-            model, statistics, device, self.bits, self, scheme=self.scheme, simulate=self.simulate,
-            predict=self.predicts, embeddings=self.embeddings,
-        )  # fmt: skip
-
-    def sketch_(self, model: LoadedModel, statistics: Statistics, device: Device) -> None:
-        """See ``objectives.types.Quantizer``."""
-        from objectives.quantization.layers import Sketch, store_
-
-        sketch = Sketch(self.group_size)
-        store_(model, statistics.shapes, device, self.bits, sketch, scheme=self.scheme, embeddings=self.embeddings)
-
-    def predict(self, statistics: Statistics) -> float:
-        """See ``objectives.types.Quantizer``."""
-        from objectives.quantization.sensitivity import predicted_loss
-
-        return predicted_loss(statistics, self.bits, self, self.scheme)
+class RoundToNearest(OneWidth):
+    """Store block weights in ``bits``, each rounded by itself."""
 
     def round(self, weight: Tensor, moment: Moment, bits: int, group_size: int) -> Codes:
         """Codes of ``weight`` [out, in]; the error is weighted by E[x^2] of each input."""

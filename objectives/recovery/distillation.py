@@ -14,10 +14,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Annotated
 
-from pydantic import Field
 from pydantic.dataclasses import dataclass as settings
 
-from objectives.settings import FORBID, Count, Positive
+from objectives.settings import FORBID, Count, NonNegative, Positive, Strength
 from objectives.types import Note, NoteCode
 
 if TYPE_CHECKING:
@@ -26,8 +25,6 @@ if TYPE_CHECKING:
 
     from objectives.calibration import Domains, Statistics
     from objectives.models import LoadedModel
-
-Seconds = Annotated[float, Field(strict=True, ge=0.0, allow_inf_nan=False)]
 
 
 @settings(frozen=True, kw_only=True, config=FORBID)
@@ -39,7 +36,7 @@ class Distillation:
     one step, rows of all domains in turn.
     """
 
-    seconds: Seconds = 60.0
+    seconds: Annotated[NonNegative, Strength(neutral=0.0, harder=-1)] = 60.0
     steps: Count | None = None
     rank: Count = 16
     rate: Positive = 1e-3

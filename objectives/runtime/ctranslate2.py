@@ -19,7 +19,7 @@ from pydantic.dataclasses import dataclass as settings
 from objectives.runtime.engine import EngineRuntime
 from objectives.runtime.folder import Facts, write_facts
 from objectives.runtime.packages import Packages
-from objectives.settings import FORBID
+from objectives.settings import FORBID, asks_to_prune
 
 if TYPE_CHECKING:
     import numpy as np
@@ -50,7 +50,7 @@ class CTranslate2(EngineRuntime):
 
         reason = refused(candidate, head, device, heads=["causal_lm"], bits=(32, 8))
         quantizer = candidate.quantization
-        if reason is None and candidate.pruning.ratio:
+        if reason is None and asks_to_prune(candidate.pruning):
             return "takes unpruned models only: its files give all layers one width"
         if reason is None and 8 in quantizer.stored:
             if not rounds_activations(quantizer):

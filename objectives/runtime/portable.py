@@ -6,6 +6,8 @@ from collections.abc import Collection, Sequence
 from dataclasses import fields, is_dataclass, replace
 from typing import TYPE_CHECKING, Any, cast
 
+from objectives.settings import asks_to_prune
+
 if TYPE_CHECKING:
     from objectives.types import Candidate, Head, Quantizer
 
@@ -48,7 +50,7 @@ def refused(candidate: Candidate, head: Head, device: str, heads: Sequence[Head]
         return "simulated widths are stored by no engine"
     if getattr(quantizer, "scheme", None) == "fp8":
         return "fp8 is a format of GPUs"
-    if hasattr(candidate.pruning, "pattern") and candidate.pruning.ratio:
+    if hasattr(candidate.pruning, "pattern") and asks_to_prune(candidate.pruning):
         return "masks are stored by no engine: their zeros would be multiplied"
     odd = sorted(quantizer.stored - set(bits))
     if odd:

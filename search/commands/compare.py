@@ -22,7 +22,7 @@ from search.errors import ConfigError
 from search.formatting import heading, label, number, percent
 from search.front_table import BATCH, BITS, RATIO
 from search.plain_text import inert_tree
-from search.space import _NEUTRAL
+from search.records import Value
 from search.terminal import console
 
 OPTIONS = ("with", "with_home", "across_hardware", "json")
@@ -35,7 +35,8 @@ def main(arguments: list[str]) -> int:
     across, as_json = (_switch(options, name) for name in ("across_hardware", "json"))
     first, second = _load(given, options)
     _require_comparable(first, second)
-    found = compare(_side(first), _side(second))
+    neutral = {**second.config.space.neutral(), **first.config.space.neutral()}
+    found = compare(_side(first, neutral), _side(second, neutral))
     if found.hardware and not across:
         raise ConfigError(
             f"across_hardware: {found.studies[0]} and {found.studies[1]} ran on unlike hardware "
@@ -150,9 +151,9 @@ def _settings(first: StoredStudy, second: StoredStudy) -> list[str]:
     return [key for key in DEFINITION if first.config.definition[key] != second.config.definition[key]]
 
 
-def _side(study: StoredStudy) -> Side:
+def _side(study: StoredStudy, neutral: Mapping[str, Value]) -> Side:
     # A method without a setting does what its neutral value does: no recovery is recovery for 0 seconds.
-    fixed = {**_NEUTRAL, **study.config.space.fixed()}
+    fixed = {**neutral, **study.config.space.fixed()}
     return Side(study.config.name, study.records, study.front, fixed, study.machine)
 
 

@@ -25,8 +25,6 @@ MOST_CELLS = 20_000
 LOG_FROM = 4.0
 """An axis of positive numbers whose largest is so many times its smallest counts in doublings."""
 
-BOTH = ("quantization.bits", "quantization.embeddings")
-
 
 @dataclass(frozen=True)
 class Grid:
@@ -57,8 +55,8 @@ class Grid:
     def lattice(self) -> Lattice:
         """Coordinates in [0, 1]: one dimension for an axis of numbers, one for every value of a category.
 
-        Bit widths have both: what they do to a kernel has no order, and next to none for accuracy (fewer is worse, but
-        not evenly so).
+        Uneven strengths, as bit widths, have both: what they do to a kernel has no order, and next to none for accuracy
+        (fewer is worse, but not evenly so).
         """
         return Lattice(tuple(coordinates(axis) for axis in self.axes))
 
@@ -112,4 +110,5 @@ def coordinates(axis: Axis) -> Floats:
         values = np.log2(values)
     span = values.max() - values.min()
     ordered: Floats = ((values - values.min()) / (span or 1.0))[:, None]
-    return np.concatenate([ordered, categories], axis=1) if axis.path in BOTH and len(values) > 2 else ordered
+    uneven = axis.strength is not None and axis.strength.uneven and len(values) > 2
+    return np.concatenate([ordered, categories], axis=1) if uneven else ordered

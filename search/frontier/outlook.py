@@ -20,14 +20,9 @@ from search.frontier.grid import Floats, Grid, Indices, is_of_recipe
 from search.frontier.lattice import Lattice
 from search.frontier.surrogate import Guess, Prior, Surrogate
 from search.pareto import non_dominated
+from search.space import Axis
 
 Flags = NDArray[np.bool_]
-
-WORSE: Mapping[str, int] = {
-    "pruning.ratio": 1, "pruning.attention_ratio": 1, "pruning.ffn_ratio": 1,
-    "quantization.bits": -1, "quantization.embeddings": -1, "recovery.seconds": -1,
-}  # fmt: skip
-"""Along which axes accuracy is expected to fall: with the value (1) or against it (-1)."""
 
 OBJECTIVE = Prior(amplitude=0.5, quirk=0.02)
 GAP = Prior(amplitude=0.1, quirk=0.005)
@@ -284,14 +279,19 @@ def _chosen(own: Flags, distance: Floats, most: int) -> Indices:
 
 @lru_cache(maxsize=8)
 def harder_than(grid: Grid) -> Sequence[Indices]:
-    """For every recipe the harder ones: no milder in anything (see :data:`WORSE`) and equal in all else."""
+    """Return for every recipe the harder ones: no milder in any strength, and equal in all else."""
     own = [place for place, axis in enumerate(grid.axes) if is_of_recipe(axis)]
     _, first = np.unique(grid.recipes, return_index=True)
     places = grid.places[first][:, own]
-    signs = np.array([WORSE.get(grid.axes[place].path, 0) for place in own])
+    signs = np.array([_harder(grid.axes[place]) for place in own])
     found = []
     for row in places:
         away = (places - row) * signs
         harder = (away >= 0).all(axis=1) & ((places == row) | (signs != 0)).all(axis=1) & (places != row).any(axis=1)
         found.append(np.flatnonzero(harder))
     return found
+
+
+def _harder(axis: Axis) -> int:
+    """Return in which direction of its places accuracy is assumed to fall: 1, -1, or 0 where nothing is assumed."""
+    return axis.strength.harder if axis.strength is not None and axis.is_ordinal else 0

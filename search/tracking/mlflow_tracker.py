@@ -10,10 +10,9 @@ from __future__ import annotations
 import logging
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock
@@ -26,7 +25,7 @@ from search.naming import bounded
 from search.plain_text import inert
 from search.records import TrialRecord
 from search.storage_url import clean_url, sqlite_url
-from search.tracking.protocol import StudyHeader
+from search.tracking.protocol import StudyEnd, StudyHeader
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -73,15 +72,9 @@ class GuardedMirror:
         """See ``search.tracking.protocol.Mirror``."""
         self._guard(lambda: self._mirror.child(record))
 
-    def close(
-        self,
-        records: Sequence[TrialRecord],
-        summary: Mapping[str, float],
-        tags: Mapping[str, str],
-        files: Sequence[Path],
-    ) -> str:
+    def close(self, result: StudyEnd) -> str:
         """See ``search.tracking.protocol.Mirror``."""
-        return self._guard(lambda: self._mirror.finish(records, summary, tags, files)) or ""
+        return self._guard(lambda: self._mirror.finish(result)) or ""
 
     def _guard(self, action: Callable[[], Any]) -> Any:
         try:
@@ -219,23 +212,18 @@ class MlflowMirror:
             params=[Param(inert(name), inert(str(value))[:6000]) for name, value in (params or {}).items()],
         )
 
-    def finish(
-        self,
-        records: Sequence[TrialRecord],
-        summary: Mapping[str, float],
-        tags: Mapping[str, str],
-        files: Sequence[Path],
-    ) -> str:
+    def finish(self, result: StudyEnd) -> str:
         """Everything that is missing, then the summary and the report on the parent."""
-        for record in records:
+        for record in result.records:
             self.child(record)
             self._settle(record)
-        self._batch(self.parent, metrics=summary)
-        for name, value in tags.items():
+        self._batch(self.parent, metrics=result.summary)
+        for name, value in result.tags.items():
             self.client.set_tag(self.parent, inert(name), inert(value))
-        for file in files:
+        for file in result.files:
             self.client.log_artifact(self.parent, str(file), "report")
-        self.client.set_terminated(self.parent, "KILLED" if tags.get("stop_reason") == "interrupted" else "FINISHED")
+        interrupted = result.tags.get("stop_reason") == "interrupted"
+        self.client.set_terminated(self.parent, "KILLED" if interrupted else "FINISHED")
         return f"MLflow: {self.uri}, experiment {self.header.project}, run {self.header.name}"
 
 

@@ -26,19 +26,23 @@ class StudyHeader:
     resolved: Mapping[str, Any]
 
 
+@dataclass(frozen=True)
+class StudyEnd:
+    """What a study came to: its trials, ``summary`` metrics and ``tags`` of the whole, and the report's ``files``."""
+
+    records: Sequence[TrialRecord]
+    summary: Mapping[str, float]
+    tags: Mapping[str, str]
+    files: Sequence[Path]
+
+
 class Mirror(Protocol):
     """One study in a tracker."""
 
     def log(self, record: TrialRecord) -> None:
         """Mirror one finished trial."""
 
-    def close(
-        self,
-        records: Sequence[TrialRecord],
-        summary: Mapping[str, float],
-        tags: Mapping[str, str],
-        files: Sequence[Path],
-    ) -> str:
+    def close(self, result: StudyEnd) -> str:
         """Mirror what is missing, the study's summary metrics and its report; returns a line for the user."""
 
 

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-
 from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass
 
 from search.records import TrialRecord
-from search.tracking.protocol import StudyHeader
+from search.tracking.protocol import StudyEnd, StudyHeader
 
 
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
@@ -27,12 +24,6 @@ class SilentMirror:
     def log(self, record: TrialRecord) -> None:
         """See ``search.tracking.protocol.Mirror``."""
 
-    def close(
-        self,
-        records: Sequence[TrialRecord],
-        summary: Mapping[str, float],
-        tags: Mapping[str, str],
-        files: Sequence[Path],
-    ) -> str:
+    def close(self, result: StudyEnd) -> str:
         """See ``search.tracking.protocol.Mirror``."""
         return ""

@@ -64,8 +64,8 @@ def error(weight: Tensor, other: Tensor, second: Tensor) -> float:
 def test_sparsegpt_loses_less_than_wanda(ratio: float, pattern: Pattern) -> None:
     weight, second = problem(32, 64)
     moment = Moment(torch.zeros(64), second)
-    ours = SparseGpt(ratio=ratio, pattern=pattern)._masked(weight, moment)
-    theirs = Wanda(ratio=ratio, pattern=pattern)._masked(weight, moment)
+    ours = SparseGpt(ratio=ratio, pattern=pattern).masked(weight, moment)
+    theirs = Wanda(ratio=ratio, pattern=pattern).masked(weight, moment)
     assert error(weight, ours, second) < error(weight, theirs, second)
 
 
@@ -100,7 +100,7 @@ def test_two_of_four_are_half(tiny: Tiny, statistics: Collected, choice: str) ->
 
 def test_two_of_four_need_fours() -> None:
     with pytest.raises(Unsupported, match=r"2:4 needs a multiple of 4 inputs, got 6"):
-        Wanda(ratio=0.5, pattern="2:4")._masked(torch.ones(2, 6), Moment(torch.zeros(6), torch.eye(6)))
+        Wanda(ratio=0.5, pattern="2:4").masked(torch.ones(2, 6), Moment(torch.zeros(6), torch.eye(6)))
 
 
 class Sparse(Cpu):

@@ -193,7 +193,7 @@ def test_parts_of_a_candidate_have_equality_and_can_be_sent() -> None:
         ("task", "Headless", "task: .* it has no head"),
         ("task", "Fails", "RuntimeError: two lines"),
         ("pruning", "Plain", "no equality by its settings"),
-        ("pruning", "Takes", "pruning: .* is no pruning: it has no predict; .*no ratio"),
+        ("pruning", "Takes", "pruning: .* is no pruning: it has no predict"),
         ("executor", "Takes", "is no executor: it has no start"),
         ("tracker", "Takes", "is no tracker: it has no open"),
     ],

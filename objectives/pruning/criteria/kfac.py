@@ -13,35 +13,28 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic.dataclasses import dataclass as settings
 
-from objectives.settings import FORBID, Positive
+from objectives.pruning.criteria.settings import BrainSurgeon
+from objectives.settings import FORBID
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from objectives.blocks import Unit
     from objectives.calibration import Statistics
-    from objectives.models import LoadedModel
-    from objectives.pruning.curve import Curve
 
 
 @settings(frozen=True, kw_only=True, config=FORBID)
-class KFac:
-    """``damping``: added to the diagonal of H, relative to its mean."""
-
-    damping: Positive = 0.01
+class KFac(BrainSurgeon):
+    """Weigh what a set does to the outputs by how much the model minds."""
 
     @property
     def allocation(self) -> Literal["global", "uniform"]:
         """Costs are nats per token everywhere."""
         return "global"
 
-    def curve(self, unit: Unit, model: LoadedModel, statistics: Statistics, removed: tuple[int, ...]) -> Curve:
-        """See ``objectives.types.Criterion``."""
-        from objectives.pruning.removal import removal_curve
-
-        weight = model.block(unit.block).linear(unit.consumer).weight.float()
-        felt = root(statistics.gradients[unit.key]) @ weight  # its Gram matrix is W^T G W
-        return removal_curve(unit, model, statistics, felt, removed, self.damping)
+    def felt(self, weight: Tensor, unit: Unit, statistics: Statistics) -> Tensor:
+        """See ``objectives.pruning.criteria.settings.BrainSurgeon``."""
+        return root(statistics.gradients[unit.key]) @ weight  # its Gram matrix is W^T G W
 
 
 def root(gradient: Tensor) -> Tensor:

@@ -9,30 +9,26 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic.dataclasses import dataclass as settings
 
-from objectives.settings import FORBID, Positive
+from objectives.pruning.criteria.settings import BrainSurgeon
+from objectives.settings import FORBID
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from objectives.blocks import Unit
     from objectives.calibration import Statistics
-    from objectives.models import LoadedModel
-    from objectives.pruning.curve import Curve
 
 
 @settings(frozen=True, kw_only=True, config=FORBID)
-class Obs:
-    """``damping``: added to the diagonal of H, relative to its mean."""
-
-    damping: Positive = 0.01
+class Obs(BrainSurgeon):
+    """Weigh what a set does to all outputs alike."""
 
     @property
     def allocation(self) -> Literal["global", "uniform"]:
         """In squares of the residual stream: comparable inside a block, not between depths."""
         return "uniform"
 
-    def curve(self, unit: Unit, model: LoadedModel, statistics: Statistics, removed: tuple[int, ...]) -> Curve:
-        """See ``objectives.types.Criterion``."""
-        from objectives.pruning.removal import removal_curve
-
-        weight = model.block(unit.block).linear(unit.consumer).weight.float()
-        felt = weight * statistics.moments[unit.key].share ** 0.5  # losses per token of the text
-        return removal_curve(unit, model, statistics, felt, removed, self.damping)
+    def felt(self, weight: Tensor, unit: Unit, statistics: Statistics) -> Tensor:
+        """See ``objectives.pruning.criteria.settings.BrainSurgeon``."""
+        felt: Tensor = weight * statistics.moments[unit.key].share ** 0.5  # losses per token of the text
+        return felt

@@ -8,14 +8,16 @@ from typing import Any
 import numpy as np
 import pytest
 
+from objectives.settings import UNDECLARED
 from search.frontier.evidence import Evidence
 from search.frontier.grid import Grid
 from search.records import TrialRecord
 from search.space import Axis
 
+PRUNED, WIDTH = UNDECLARED["pruning"]["ratio"], UNDECLARED["quantization"]["bits"]
 GRID = Grid((
-    Axis("pruning.ratio", (0.0, 0.2), 0.0),
-    Axis("quantization.bits", (4, 16), 16),
+    Axis("pruning.ratio", (0.0, 0.2), 0.0, PRUNED),
+    Axis("quantization.bits", (4, 16), 16, WIDTH),
     Axis("workload.batch_size", (1, 2, 4), 1),
 ))  # fmt: skip
 

@@ -5,13 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from objectives.settings import UNDECLARED
 from search.frontier.grid import Grid
 from search.frontier.outlook import harder_than
 from search.space import Axis
 
+PRUNED, WIDTH = UNDECLARED["pruning"]["ratio"], UNDECLARED["quantization"]["bits"]
 AXES = (
-    Axis("pruning.ratio", (0.0, 0.1, 0.2), 0.0),
-    Axis("quantization.bits", (4, 8, 16), 16),
+    Axis("pruning.ratio", (0.0, 0.1, 0.2), 0.0, PRUNED),
+    Axis("quantization.bits", (4, 8, 16), 16, WIDTH),
     Axis("quantization.scheme", ("w8a8", "weight_only"), "w8a8"),
     Axis("workload.batch_size", (1, 2, 4, 32), 1),
 )

@@ -5,13 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from objectives.settings import UNDECLARED
 from search.frontier.grid import Grid
 from search.frontier.outlook import GAP, Forecaster, Hint, Known, _chosen
 from search.space import Axis
 
+PRUNED, WIDTH = UNDECLARED["pruning"]["ratio"], UNDECLARED["quantization"]["bits"]
 GRID = Grid((
-    Axis("pruning.ratio", (0.0, 0.1, 0.2, 0.3, 0.4), 0.0),
-    Axis("quantization.bits", (4, 8, 16), 16),
+    Axis("pruning.ratio", (0.0, 0.1, 0.2, 0.3, 0.4), 0.0, PRUNED),
+    Axis("quantization.bits", (4, 8, 16), 16, WIDTH),
     Axis("workload.batch_size", (1, 2, 4, 8), 1),
 ))  # fmt: skip
 RECIPES = len(GRID.recipe_lattice)
