@@ -19,6 +19,7 @@ VERBS = {
     "best": "print the recommended candidate of a study",
     "compare": "set two studies side by side: ratios of their cells, and what their fronts cover",
     "export": "write a candidate of a study as a folder for objectives.load; transformers opens it too where it can",
+    "metrics": "list every metric that objectives=[...] may name, and what each means",
     "ui": "browse studies in MLflow's pages",
     "fetch": "download models and data that the presets use",
 }

@@ -54,6 +54,7 @@ def render(
             verdict=result(study, rows, front, searched),
             tiles=_tiles(study, rows, front),
             headings=[("Trial", ""), ("Status", ""), *((c.heading, c.unit) for c in shown), ("Remark", "")],
+            meanings=[(column.title, column.meaning) for column in shown if column.meaning],
             rows=[_table_row(row, shown) for row in rows],
             compared=[_table_row(row, shown) for row in _compared(rows, front)],
             failures=failures(rows),

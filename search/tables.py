@@ -33,6 +33,7 @@ from search.formatting import (
     show,
 )
 
+_MEANINGS = {metric.column: metric.meaning for metric in METRICS.values()}
 _VERSUS = {"compression_speedup": "vs dense"}
 
 
@@ -50,6 +51,11 @@ class Column:
     def unit(self) -> str:
         """What stands under the heading; a ratio carries its sign in the cell."""
         return _VERSUS.get(self.key, "vs baseline") if self.scale.unit == "×" else self.scale.unit
+
+    @property
+    def meaning(self) -> str:
+        """Return what the metric of this column means; empty for a setting."""
+        return _MEANINGS.get(self.key, "")
 
     @property
     def title(self) -> str:

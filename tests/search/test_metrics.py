@@ -1,0 +1,33 @@
+"""``paretune metrics`` says of every metric what it means, and so does the report."""
+
+from __future__ import annotations
+
+import pytest
+
+from objectives.metrics import METRICS
+from search.cli import main
+from search.tables import columns
+
+
+def test_every_metric_is_listed_with_its_meaning(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["metrics"]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    for metric in METRICS.values():
+        assert metric.name in shown
+        assert metric.meaning.split()[-1] in shown
+
+
+def test_a_word_narrows_the_list_and_one_that_fits_none_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["metrics", "token"]) == 0
+    shown = capsys.readouterr().out
+    assert "ttft" in shown
+    assert "weight_bytes" not in shown
+    assert main(["metrics", "nonesuch"]) == 2
+    assert "none holds 'nonesuch'" in capsys.readouterr().err
+
+
+def test_columns_of_metrics_have_a_meaning_and_settings_have_none() -> None:
+    row = {"pruning_ratio": 0.1, "bits": 8, "batch_size": 1, "throughput": 2.0, "accuracy": 0.5}
+    found = {column.key: column.meaning for column in columns([row], ["throughput"], [], "tokens/s")}
+    assert found["throughput"] == METRICS["throughput"].meaning
+    assert found["bits"] == found["batch_size"] == ""
