@@ -27,7 +27,7 @@ EXAMPLES = 4
 def checkup(recipes: Recipes) -> CheckReport:
     """Look at the problem of ``recipes``. Raises ObjectiveError for what a study would meet at once."""
     began = time.perf_counter()
-    recipes.prepare()
+    recipes.inputs.prepare()
     model, loaded = recipes.source, time.perf_counter()
     score, whole = _scores(recipes)
     known = time.perf_counter()
@@ -50,7 +50,7 @@ def checkup(recipes: Recipes) -> CheckReport:
         peak_memory=peak,
         load_seconds=loaded - began,
         score_seconds=known - loaded,
-        left_out=recipes.left_out,
+        left_out=recipes.inputs.left_out,
     )
 
 

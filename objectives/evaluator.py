@@ -11,9 +11,8 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any
 
 import torch
 
@@ -22,14 +21,13 @@ from objectives.errors import DoesNotFit, ModelError, NotFinite, TaskError, Unsu
 from objectives.measuring.bench import Reference
 from objectives.measuring.fingerprint import fingerprint
 from objectives.measuring.footprint import Footprint
-from objectives.measuring.weighing import block_weights
 from objectives.models import LoadedModel
 from objectives.problem import Problem
 from objectives.provenance import Source, own_classes
-from objectives.recipes import Recipe, Recipes, recipe_of
+from objectives.recipes import Recipes, recipe_of
 from objectives.running import Running
 from objectives.scoring import Scored, Scorer
-from objectives.stored_facts import measurement_of, notes_of, stored_measurement, stored_notes
+from objectives.stored_facts import measurement_of, stored_measurement
 from objectives.tasks.paired import paired_difference
 from objectives.types import (
     Candidate,
@@ -50,18 +48,10 @@ from objectives.types import (
     Verdict,
 )
 from objectives.verdict import judge
+from objectives.weigher import Weighed, Weigher
 
 _VOLATILE = ("git_revision", "kernel", "python", "paretune")
 """Facts of the fingerprint that change no timing, or that the content of the code says better."""
-
-
-@dataclass(frozen=True)
-class Weighed:
-    """What a model is, apart from its speed and accuracy."""
-
-    metrics: Mapping[str, float]
-    notes: tuple[Note, ...]
-    simulated: bool
 
 
 @dataclass(frozen=True)
@@ -97,8 +87,7 @@ class Evaluator:
                 raise ModelError(f"{kind} drives {part.head} models, model.head is {problem.model.head}")
         self.recipes = Recipes(problem)
         self.running = Running(self.recipes)
-        self._scorer = Scorer(self.recipes)
-        self._weighed: dict[Recipe, Weighed] = {}
+        self._weigher, self._scorer = Weigher(self.recipes), Scorer(self.recipes)
         self._losses: dict[Pruner | Quantizer, float] = {}
         self._run_seconds = 0.0
 
@@ -148,14 +137,14 @@ class Evaluator:
 
     def _predicted_loss(self, candidate: Candidate) -> float:
         name = self.recipes.name(candidate, "predict")
-        kept = self._get("predict", name)
+        kept = self.recipes.kept("predict", name)
         if kept is not None:
             return math.nan if kept["loss"] is None else float(kept["loss"])
         try:
             loss = self.predict_loss(candidate)
         except Unsupported:
             loss = math.nan
-        self._put("predict", name, {"loss": loss if math.isfinite(loss) else None})
+        self.recipes.keep("predict", name, {"loss": loss if math.isfinite(loss) else None})
         return loss
 
     def predict_loss(self, candidate: Candidate) -> float:
@@ -180,14 +169,14 @@ class Evaluator:
 
         A user's task scores the baseline here, before any trial: what it gets wrong is no trial's fault.
         """
-        self.recipes.prepare()
+        self.recipes.inputs.prepare()
         if own_classes(self.problem.task):
             self._scorer.baseline()
         return {**fingerprint(self.problem.device), "model_sha256": self.problem.model.weights_hash()}
 
     def sources(self) -> list[Source]:
         """What scores depend on, as far as it was read: see :mod:`objectives.provenance`."""
-        return self.recipes.sources()
+        return self.recipes.inputs.sources()
 
     def check(self) -> CheckReport:
         """Look at the problem: see :mod:`objectives.checkup`. Raises ObjectiveError."""
@@ -216,7 +205,7 @@ class Evaluator:
             self.running.link()
             self.score(self.problem.baseline)
         with self.running.parked(reference, [candidate]):
-            weighed = self._weigh(candidate)
+            weighed = self._weigher.weigh(candidate)
             ran = known
             ahead = Ahead(gate, weighed.metrics)
             if gate is not None and gate.timed_first and not weighed.simulated:
@@ -279,37 +268,11 @@ class Evaluator:
             "saved_seconds": spared + (0.0 if scored is None else scored.saved),
         }
 
-    # ---- weighing
-
-    def _weigh(self, candidate: Candidate) -> Weighed:
-        recipe = recipe_of(candidate)
-        if recipe not in self._weighed:
-            self._weighed[recipe] = self._kept_weights(candidate) or self._new_weights(candidate)
-        return self._weighed[recipe]
-
-    def _kept_weights(self, candidate: Candidate) -> Weighed | None:
-        found = self._get("weigh", self.recipes.name(candidate, "weigh"))
-        return None if found is None else Weighed(**{**found, "notes": notes_of(found["notes"])})
-
-    def _new_weights(self, candidate: Candidate) -> Weighed:
-        runner = self.recipes.runner(candidate)
-        metrics = dict(runner.weights(block_weights(self.recipes.source)))
-        if runner.simulated:
-            metrics = {
-                name: value for name, value in metrics.items() if not name.endswith(("_bytes", "effective_bits"))
-            }
-        if not math.isnan(runner.predicted_loss):
-            metrics["predicted_loss"] = runner.predicted_loss
-        found = Weighed(metrics, notes_of(runner.notes), runner.simulated)
-        kept = {**asdict(found), "notes": stored_notes(found.notes)}
-        self._put("weigh", self.recipes.name(candidate, "weigh"), kept)
-        return found
-
     # ---- timing
 
     def _known_run(self, candidate: Candidate) -> Measurement | None:
         """As it was timed earlier, on a machine like this one, while that was calm."""
-        found = self._get("time", self._run_name(candidate))
+        found = self.recipes.kept("time", self._run_name(candidate))
         return None if found is None else measurement_of(found)
 
     def _run(
@@ -324,7 +287,7 @@ class Evaluator:
         self._run_seconds = time.perf_counter() - began
         whole = not ran.metrics.get("contended") and not ran.facts.is_cut_short
         if whole and all(map(math.isfinite, ran.metrics.values())):
-            self._put("time", self._run_name(candidate), stored_measurement(ran))
+            self.recipes.keep("time", self._run_name(candidate), stored_measurement(ran))
         return ran
 
     def _run_name(self, candidate: Candidate) -> str | None:
@@ -335,16 +298,6 @@ class Evaluator:
     def _machine(self) -> Mapping[str, str]:
         found = fingerprint(self.problem.device)
         return {name: fact for name, fact in found.items() if name not in _VOLATILE}
-
-    # ---- the cache
-
-    def _get(self, stage: str, name: str | None) -> dict[str, Any] | None:
-        cache = self.problem.cache
-        return None if cache is None or name is None else cache.get(stage, name)
-
-    def _put(self, stage: str, name: str | None, value: Mapping[str, Any]) -> None:
-        if self.problem.cache is not None and name is not None:
-            self.problem.cache.put(stage, name, value)
 
 
 def is_out_of_memory(error: BaseException) -> bool:

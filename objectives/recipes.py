@@ -11,7 +11,7 @@ import hashlib
 import json
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import version
@@ -19,33 +19,21 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 from typing_extensions import override
 
 from objectives import checkpoint, export_check
 from objectives.calibration import Domains, Statistics
 from objectives.content import Indescribable, code, digest
 from objectives.errors import ObjectiveError
+from objectives.inputs import Inputs
 from objectives.measuring.footprint import FAKE_ERRORS, Footprint, footprint, skeleton_of, sketch
 from objectives.measuring.weighing import stored_bytes
 from objectives.models import LoadedModel, require_units
 from objectives.problem import Problem
-from objectives.provenance import (
-    Source,
-    checkpoint_sources,
-    code_sources,
-    own_classes,
-    row_sources,
-    rows_hash,
-    text_sources,
-)
-from objectives.reads import Reads
 from objectives.runtime.guard import Guard
 from objectives.runtime.torch_runner import TorchRunner
 from objectives.shelf import Shelf, Write
 from objectives.stock import MANIFEST
-from objectives.tasks.answers import calibrated, told
-from objectives.tasks.overlap import require_disjoint
 from objectives.types import (
     Candidate,
     Materials,
@@ -94,51 +82,18 @@ class Recipes:
         """That each model took to make or to load, and to convert, in this process."""
         self.shelf = Shelf(problem.cache)
         self.guard = Guard(problem.cache)
-        self.reads = Reads()
-        self.left_out = ""
+        self.inputs = Inputs(problem)
         self._footprints: dict[tuple[Recipe, Workload], Footprint | None] = {}
 
-    @cached_property
+    @property
     def source(self) -> LoadedModel:
-        """The checkpoint as loaded, never changed."""
-        return self.problem.model.load()
-
-    @cached_property
-    def calibration(self) -> Domains:
-        """Token batches by domain. Raises TaskError where the task gives something else."""
-        source = self.source
-        with self.reads.watched():
-            return calibrated(self.problem.task, source)
-
-    @cached_property
-    def own_code(self) -> list[Source]:
-        """Modules of classes that are not ours, as they are loaded when this is first asked."""
-        return code_sources(own_classes(self.problem))
-
-    def sources(self) -> list[Source]:
-        """What scores depend on, as far as it was read: see :mod:`objectives.provenance`."""
-        names = getattr(self.source.tokenizer, "vocab_files_names", {}).values()
-        return [
-            *checkpoint_sources(self.problem.model.folder(), [name for name in names if isinstance(name, str)]),
-            *self.data,
-            *code_sources(own_classes(self.problem)),
-            *self._texts,
-            *row_sources({name: _rows_hash(batches) for name, batches in self.calibration.items()}),
-        ]
+        """Return the checkpoint as loaded, never changed."""
+        return self.inputs.source
 
     @property
-    def data(self) -> list[Source]:
-        """Files that were opened while calibration rows were made and the baseline was scored."""
-        folder = self.problem.model.folder()
-        without = [folder, *(file for file in folder.iterdir() if file.is_symlink())]
-        if self.problem.cache is not None:
-            without.append(Path(self.problem.cache.folder))
-        return self.reads.sources(without)
-
-    @cached_property
-    def _texts(self) -> list[Source]:
-        with told(self.problem.task, "documents"):
-            return text_sources(self.problem.task)
+    def calibration(self) -> Domains:
+        """Return token batches by domain. Raises TaskError where the task gives something else."""
+        return self.inputs.calibration
 
     @cached_property
     def baseline(self) -> LoadedModel:
@@ -236,6 +191,16 @@ class Recipes:
         except Indescribable:
             return None
 
+    def kept(self, stage: str, name: str | None) -> dict[str, Any] | None:
+        """Return what :meth:`keep` stored; None where nothing is kept."""
+        cache = self.problem.cache
+        return None if cache is None or name is None else cache.get(stage, name)
+
+    def keep(self, stage: str, name: str | None, value: Mapping[str, Any]) -> None:
+        """Store a stage's result in the problem's cache, where it has one and the candidate has a name."""
+        if self.problem.cache is not None and name is not None:
+            self.problem.cache.put(stage, name, value)
+
     @cached_property
     def _circumstances(self) -> list[object]:
         """What all models of the problem depend on besides their recipe."""
@@ -248,7 +213,7 @@ class Recipes:
             for batch in batches:
                 held.update(batch.numpy().tobytes())
         baseline = recipe_of(self.problem.baseline)
-        own = [(source.name, source.sha256) for source in self.own_code]
+        own = [(source.name, source.sha256) for source in self.inputs.own_code]
         return [code(), own, versions, numerics, self.problem.model.content_hash(), held.hexdigest(), baseline]
 
     def _stored(self, recipe: Made) -> LoadedModel | None:
@@ -318,18 +283,6 @@ class Recipes:
             except FAKE_ERRORS:  # its code looks at values: it can be measured all the same
                 self._footprints[key] = None
         return self._footprints[key]
-
-    def prepare(self) -> None:
-        """Load model and data, so that what is missing is said before the first trial."""
-        _ = self.calibration
-        with told(self.problem.task, "excerpts"):
-            self.left_out = require_disjoint(self.problem.task, self.source)
-        if self.left_out:
-            log.warning(self.left_out)
-
-
-def _rows_hash(batches: Sequence[Tensor]) -> str:
-    return rows_hash([list(batch.shape) for batch in batches], (batch.numpy().tobytes() for batch in batches))
 
 
 @dataclass(frozen=True)

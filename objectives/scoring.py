@@ -87,7 +87,7 @@ class Scorer:
     def _whole(self, candidate: Candidate) -> Score:
         """Of all examples; what the baseline's scoring reads is noted."""
         task, runner = self._problem.task, self._recipes.runner(candidate)
-        watched = self._recipes.reads.watched() if self._recipes.is_dense(candidate) else nullcontext()
+        watched = self._recipes.inputs.reads.watched() if self._recipes.is_dense(candidate) else nullcontext()
         with watched, told(task, "evaluate"):
             answer = task.evaluate(runner)
         return scored(task, answer)
@@ -129,7 +129,7 @@ class Scorer:
             return self._scores[recipe], 0.0
         cache, name = self._problem.cache, self._name(candidate)
         found = None if cache is None or name is None else cache.get("score", name)
-        if found is None or not self._recipes.reads.hold(found.get("files", {})):
+        if found is None or not self._recipes.inputs.reads.hold(found.get("files", {})):
             return None, 0.0
         self._spent[recipe] = found["seconds"]
         return _score_of(found["score"]), found["seconds"]
@@ -140,7 +140,7 @@ class Scorer:
         if cache is None or name is None or not all(map(math.isfinite, numbers)):
             return
         there = cache.get("score", name)
-        files = {source.path: source.sha256 for source in self._recipes.data}
+        files = {source.path: source.sha256 for source in self._recipes.inputs.data}
         further = there is not None and len(there["score"]["examples"]) >= len(score.examples)
         if there is None or not further or there.get("files", {}) != files:  # another process may be further
             value = {"score": asdict(score), "seconds": self._spent[recipe_of(candidate)], "files": files}
