@@ -14,17 +14,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
-import torch
-
 from objectives.ahead import Ahead
-from objectives.errors import DoesNotFit, ModelError, NotFinite, TaskError, Unsupported, said
+from objectives.errors import ModelError, Unsupported
+from objectives.failures import failure_of
 from objectives.measuring.bench import Reference
 from objectives.measuring.fingerprint import fingerprint
 from objectives.measuring.footprint import Footprint
 from objectives.models import LoadedModel
 from objectives.problem import Problem
 from objectives.provenance import Source, own_classes
-from objectives.recipes import Recipes, recipe_of
+from objectives.recipe import recipe_of
+from objectives.recipes import Recipes
 from objectives.running import Running
 from objectives.scoring import Scored, Scorer
 from objectives.stored_facts import measurement_of, stored_measurement
@@ -98,25 +98,13 @@ class Evaluator:
         """
         try:
             return self._measure(candidate, gate)
-        except Unsupported as error:
-            return Failure(Reason.UNSUPPORTED, str(error))
-        except NotFinite as error:
-            return Failure(Reason.NOT_FINITE, str(error))
-        except TaskError as error:
-            return Failure(Reason.ERROR, str(error))
-        except torch.linalg.LinAlgError as error:  # type: ignore[attr-defined]
-            text = "a matrix of this recipe has no inverse: more calibration rows, damping or ridge would give it one"
-            return Failure(Reason.UNSUPPORTED, f"{text} ({said(error)})")
-        except DoesNotFit as error:
-            self.recipes.forget()
-            known = {"predicted_peak": float(error.needed)}
-            return Failure(Reason.OUT_OF_MEMORY, str(error), error.excess, known)
-        except (MemoryError, RuntimeError) as error:
-            if not is_out_of_memory(error):
+        except Exception as error:
+            failure = failure_of(error)
+            if failure is None:
                 raise
-            self.recipes.forget()
-            lines = str(error).strip().splitlines()  # Python's own MemoryError says nothing
-            return Failure(Reason.OUT_OF_MEMORY, lines[0] if lines else "out of memory")
+            if failure.reason is Reason.OUT_OF_MEMORY:
+                self.recipes.forget()
+            return failure
 
     def predict(self, candidate: Candidate) -> Mapping[str, float]:
         """What is known of a candidate before it is built or run, from statistics that are gathered once.
@@ -136,15 +124,15 @@ class Evaluator:
         return [self._predicted_loss(candidate) for candidate in candidates]
 
     def _predicted_loss(self, candidate: Candidate) -> float:
-        name = self.recipes.name(candidate, "predict")
-        kept = self.recipes.kept("predict", name)
+        name = self.recipes.stages.name(candidate, "predict")
+        kept = self.recipes.stages.get("predict", name)
         if kept is not None:
             return math.nan if kept["loss"] is None else float(kept["loss"])
         try:
             loss = self.predict_loss(candidate)
         except Unsupported:
             loss = math.nan
-        self.recipes.keep("predict", name, {"loss": loss if math.isfinite(loss) else None})
+        self.recipes.stages.put("predict", name, {"loss": loss if math.isfinite(loss) else None})
         return loss
 
     def predict_loss(self, candidate: Candidate) -> float:
@@ -272,7 +260,7 @@ class Evaluator:
 
     def _known_run(self, candidate: Candidate) -> Measurement | None:
         """As it was timed earlier, on a machine like this one, while that was calm."""
-        found = self.recipes.kept("time", self._run_name(candidate))
+        found = self.recipes.stages.get("time", self._run_name(candidate))
         return None if found is None else measurement_of(found)
 
     def _run(
@@ -287,20 +275,16 @@ class Evaluator:
         self._run_seconds = time.perf_counter() - began
         whole = not ran.metrics.get("contended") and not ran.facts.is_cut_short
         if whole and all(map(math.isfinite, ran.metrics.values())):
-            self.recipes.keep("time", self._run_name(candidate), stored_measurement(ran))
+            self.recipes.stages.put("time", self._run_name(candidate), stored_measurement(ran))
         return ran
 
     def _run_name(self, candidate: Candidate) -> str | None:
         start = self.problem.baseline.workload
-        return self.recipes.name(candidate, "time", candidate.workload, start, self.problem.timing, self._machine)
+        return self.recipes.stages.name(
+            candidate, "time", candidate.workload, start, self.problem.timing, self._machine
+        )
 
     @cached_property
     def _machine(self) -> Mapping[str, str]:
         found = fingerprint(self.problem.device)
         return {name: fact for name, fact in found.items() if name not in _VOLATILE}
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """CPU allocation failures are plain RuntimeErrors, CUDA's a subclass: both are told by their text."""
-    text = str(error).lower()
-    return isinstance(error, MemoryError) or "out of memory" in text or "can't allocate memory" in text

@@ -7,11 +7,8 @@ than torch does of the same recipe (:meth:`objectives.types.Runtime.storage`); t
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import version
@@ -21,54 +18,35 @@ from typing import Any
 import torch
 from typing_extensions import override
 
-from objectives import checkpoint, export_check
 from objectives.calibration import Domains, Statistics
-from objectives.content import Indescribable, code, digest
-from objectives.errors import ObjectiveError
+from objectives.content import code, digest
 from objectives.inputs import Inputs
 from objectives.measuring.footprint import FAKE_ERRORS, Footprint, footprint, skeleton_of, sketch
 from objectives.measuring.weighing import stored_bytes
 from objectives.models import LoadedModel, require_units
 from objectives.problem import Problem
+from objectives.recipe import Made, Recipe, made_by, recipe_of
 from objectives.runtime.guard import Guard
 from objectives.runtime.torch_runner import TorchRunner
 from objectives.shelf import Shelf, Write
-from objectives.stock import MANIFEST
+from objectives.stage_cache import StageCache
 from objectives.types import (
     Candidate,
     Materials,
     Note,
     NoteCode,
-    Pruner,
     Quantizer,
-    Recovery,
     Runner,
-    Runtime,
     Workload,
 )
 
 log = logging.getLogger(__name__)
-
-Recipe = tuple[Pruner, Recovery, Quantizer, Runtime]
-"""What decides about bytes and accuracy."""
-Made = tuple[Pruner, Recovery, Quantizer]
-"""What makes a compressed model."""
 
 KEPT_BYTES = 1 << 30
 """Weights of compressed models that stay in memory beside the one in use."""
 
 WORTH_KEEPING = 1.0
 """Seconds: what is made faster is made again instead of being kept on disk."""
-
-
-def recipe_of(candidate: Candidate) -> Recipe:
-    """All of ``candidate`` but its workload."""
-    return candidate.pruning, candidate.recovery, candidate.quantization, candidate.runtime
-
-
-def made_by(candidate: Candidate) -> Made:
-    """What makes the model that its runtime runs."""
-    return candidate.pruning, candidate.recovery, candidate.runtime.storage(candidate.quantization)
 
 
 class Recipes:
@@ -83,6 +61,7 @@ class Recipes:
         self.shelf = Shelf(problem.cache)
         self.guard = Guard(problem.cache)
         self.inputs = Inputs(problem)
+        self.stages = StageCache(problem, self.inputs)
         self._footprints: dict[tuple[Recipe, Workload], Footprint | None] = {}
 
     @property
@@ -141,7 +120,7 @@ class Recipes:
         model = self.built.pop(recipe, None)
         if model is None:
             self._make_room()
-            model = self._stored(recipe) or self._made(recipe)
+            model = self.stages.model(recipe) or self._made(recipe)
         self.built[recipe] = model  # last: the order is that of use
         return model
 
@@ -180,83 +159,13 @@ class Recipes:
         self.built.clear()
         self.engines.clear()
 
-    def name(self, candidate: Candidate, *more: object) -> str | None:
-        """What tells the candidate's model from all others, and ``more``; None where something cannot be described, or
-        nothing is kept.
-        """
-        if self.problem.cache is None:
-            return None
-        try:
-            return digest(self._circumstances, recipe_of(candidate), candidate.runtime.versions(), *more)
-        except Indescribable:
-            return None
-
-    def kept(self, stage: str, name: str | None) -> dict[str, Any] | None:
-        """Return what :meth:`keep` stored; None where nothing is kept."""
-        cache = self.problem.cache
-        return None if cache is None or name is None else cache.get(stage, name)
-
-    def keep(self, stage: str, name: str | None, value: Mapping[str, Any]) -> None:
-        """Store a stage's result in the problem's cache, where it has one and the candidate has a name."""
-        if self.problem.cache is not None and name is not None:
-            self.problem.cache.put(stage, name, value)
-
-    @cached_property
-    def _circumstances(self) -> list[object]:
-        """What all models of the problem depend on besides their recipe."""
-        device = self.problem.device.describe()
-        numerics = [device.get(name) for name in ("device", "device_name", "cpu_capability", "compute_capability")]
-        versions = [version(name) for name in ("torch", "transformers")]
-        held = hashlib.sha256()
-        for domain, batches in self.calibration.items():
-            held.update(json.dumps([domain, [list(batch.shape) for batch in batches]]).encode())
-            for batch in batches:
-                held.update(batch.numpy().tobytes())
-        baseline = recipe_of(self.problem.baseline)
-        own = [(source.name, source.sha256) for source in self.inputs.own_code]
-        return [code(), own, versions, numerics, self.problem.model.content_hash(), held.hexdigest(), baseline]
-
-    def _stored(self, recipe: Made) -> LoadedModel | None:
-        """The model as it was made earlier."""
-        cache, name = self.problem.cache, self._stored_name(recipe)
-        folder = None if cache is None or name is None else cache.folder_of("compress", name)
-        if cache is None or name is None or folder is None:
-            return None
-        try:
-            model = checkpoint.load(folder)
-            export_check.check_answers(folder, model)
-            model.predicted_loss = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["predicted_loss"]
-        except (ObjectiveError, OSError) as error:
-            log.warning("the cache's model %s is damaged and will be made again: %s", folder, error)
-            cache.drop("compress", name)
-            return None
-        return model
-
     def _made(self, recipe: Made) -> LoadedModel:
         statistics = self.statistics  # gathered once, for all
         began = time.perf_counter()
         model = self.compress(recipe, statistics)
-        worth = time.perf_counter() - began >= WORTH_KEEPING
-        cache, name = self.problem.cache, self._stored_name(recipe)
-        if cache is not None and name is not None and worth and not model.simulated:
-
-            def write(folder: Path) -> None:
-                checkpoint.save(model, folder, {"predicted_loss": model.predicted_loss})
-                ids = export_check.sample(self.calibration)
-                export_check.check(TorchRunner(model), TorchRunner(checkpoint.load(folder)), ids, folder)
-                export_check.write_answers(folder, model, ids)
-
-            try:
-                cache.put_folder("compress", name, write)
-            except ObjectiveError as error:
-                log.warning("a compressed model is not kept in the cache: %s", error)
+        if time.perf_counter() - began >= WORTH_KEEPING:
+            self.stages.keep_model(recipe, model)
         return model
-
-    def _stored_name(self, recipe: Made) -> str | None:
-        """None on GPUs, whose models are not written yet."""
-        if self.problem.device.name != "cpu":
-            return None
-        return self.name(Candidate(recipe[0], recipe[2], self.problem.baseline.workload, recipe[1]))
 
     def _make_room(self) -> None:
         """Let go of the models that were not used for longest, before the next one is built."""
@@ -323,7 +232,7 @@ class Making(Materials):
 
     @override
     def engine(self, write: Write, part: str = "") -> Path:
-        return self.recipes.shelf.folder("engine", self.recipes.name(self.candidate, "engine", part), write)
+        return self.recipes.shelf.folder("engine", self.recipes.stages.name(self.candidate, "engine", part), write)
 
     @override
     def admit(self, folder: Path) -> None:

@@ -21,7 +21,8 @@ from objectives.measuring.ledger import judged, promises
 from objectives.measuring.roofline import Peaks, peaks
 from objectives.measuring.weighing import block_weights, stored_bytes
 from objectives.quantization.round_to_nearest import RoundToNearest
-from objectives.recipes import Recipe, Recipes, recipe_of
+from objectives.recipe import Recipe, recipe_of
+from objectives.recipes import Recipes
 from objectives.types import Candidate, Measurement, Note, NoteCode, Runner, Runtime, Workload
 
 DENSE_TRIES = 3

@@ -17,7 +17,8 @@ from typing import Any
 from objectives.errors import NotFinite, Unsupported
 from objectives.finite import checked
 from objectives.racing import Contest
-from objectives.recipes import Recipe, Recipes, recipe_of
+from objectives.recipe import Recipe, recipe_of
+from objectives.recipes import Recipes
 from objectives.tasks.answers import scored, told
 from objectives.tasks.parts import merged
 from objectives.types import Candidate, Divisible, Gate, Score
@@ -147,7 +148,7 @@ class Scorer:
             cache.put("score", name, value)
 
     def _name(self, candidate: Candidate) -> str | None:
-        return self._recipes.name(candidate, "score", self._problem.task)
+        return self._recipes.stages.name(candidate, "score", self._problem.task)
 
 
 def _in_all(parts: list[Score], baseline: Score) -> Score:

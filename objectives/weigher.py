@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
 from objectives.measuring.weighing import block_weights
-from objectives.recipes import Recipe, Recipes, recipe_of
+from objectives.recipe import Recipe, recipe_of
+from objectives.recipes import Recipes
 from objectives.stored_facts import notes_of, stored_notes
 from objectives.types import (
     Candidate,
@@ -39,7 +40,7 @@ class Weigher:
         return self._weighed[recipe]
 
     def _kept_weights(self, candidate: Candidate) -> Weighed | None:
-        found = self._recipes.kept("weigh", self._recipes.name(candidate, "weigh"))
+        found = self._recipes.stages.get("weigh", self._recipes.stages.name(candidate, "weigh"))
         return None if found is None else Weighed(**{**found, "notes": notes_of(found["notes"])})
 
     def _new_weights(self, candidate: Candidate) -> Weighed:
@@ -53,5 +54,5 @@ class Weigher:
             metrics["predicted_loss"] = runner.predicted_loss
         found = Weighed(metrics, notes_of(runner.notes), runner.simulated)
         kept = {**asdict(found), "notes": stored_notes(found.notes)}
-        self._recipes.keep("weigh", self._recipes.name(candidate, "weigh"), kept)
+        self._recipes.stages.put("weigh", self._recipes.stages.name(candidate, "weigh"), kept)
         return found

@@ -168,7 +168,7 @@ def test_settings_that_change_the_engine_change_its_name(make: Any) -> None:
         replace(EIGHT, runtime=OpenVino(), quantization=rounded(8, scheme="weight_only")),
         replace(EIGHT, quantization=rounded(8, embeddings=8)),
     ]
-    assert len({ev.recipes.name(one, "engine") for one in changed}) == len(changed)
+    assert len({ev.recipes.stages.name(one, "engine") for one in changed}) == len(changed)
 
 
 def test_what_a_converter_raises_is_not_taken_for_a_full_disk(tmp_path: Path) -> None:

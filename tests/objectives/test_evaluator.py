@@ -16,7 +16,8 @@ from objectives import calibration
 from objectives.calibration import Domains
 from objectives.devices.cpu import Cpu
 from objectives.errors import ModelError, Unsupported
-from objectives.evaluator import Evaluator, is_out_of_memory
+from objectives.evaluator import Evaluator
+from objectives.failures import is_out_of_memory
 from objectives.measuring.bench import Bench
 from objectives.measuring.encoding import Encoding
 from objectives.measuring.generation import Generation

@@ -1,0 +1,34 @@
+"""Which exceptions are results: what a candidate met that says why it has no measurement."""
+
+from __future__ import annotations
+
+import torch
+
+from objectives.errors import DoesNotFit, NotFinite, TaskError, Unsupported, said
+from objectives.types import Failure, Reason
+
+
+def failure_of(error: BaseException) -> Failure | None:
+    """Return what ``error`` says of the candidate that met it; None for one that nobody expects."""
+    if isinstance(error, Unsupported):
+        return Failure(Reason.UNSUPPORTED, str(error))
+    if isinstance(error, NotFinite):
+        return Failure(Reason.NOT_FINITE, str(error))
+    if isinstance(error, TaskError):
+        return Failure(Reason.ERROR, str(error))
+    if isinstance(error, torch.linalg.LinAlgError):  # type: ignore[attr-defined]
+        text = "a matrix of this recipe has no inverse: more calibration rows, damping or ridge would give it one"
+        return Failure(Reason.UNSUPPORTED, f"{text} ({said(error)})")
+    if isinstance(error, DoesNotFit):
+        known = {"predicted_peak": float(error.needed)}
+        return Failure(Reason.OUT_OF_MEMORY, str(error), error.excess, known)
+    if isinstance(error, (MemoryError, RuntimeError)) and is_out_of_memory(error):
+        lines = str(error).strip().splitlines()  # Python's own MemoryError says nothing
+        return Failure(Reason.OUT_OF_MEMORY, lines[0] if lines else "out of memory")
+    return None
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """CPU allocation failures are plain RuntimeErrors, CUDA's a subclass: both are told by their text."""
+    text = str(error).lower()
+    return isinstance(error, MemoryError) or "out of memory" in text or "can't allocate memory" in text

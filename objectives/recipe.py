@@ -1,0 +1,20 @@
+"""What tells candidates apart: the recipe, which decides about bytes and accuracy, and what makes the model."""
+
+from __future__ import annotations
+
+from objectives.types import Candidate, Pruner, Quantizer, Recovery, Runtime
+
+Recipe = tuple[Pruner, Recovery, Quantizer, Runtime]
+"""What decides about bytes and accuracy."""
+Made = tuple[Pruner, Recovery, Quantizer]
+"""What makes a compressed model."""
+
+
+def recipe_of(candidate: Candidate) -> Recipe:
+    """All of ``candidate`` but its workload."""
+    return candidate.pruning, candidate.recovery, candidate.quantization, candidate.runtime
+
+
+def made_by(candidate: Candidate) -> Made:
+    """What makes the model that its runtime runs."""
+    return candidate.pruning, candidate.recovery, candidate.runtime.storage(candidate.quantization)
