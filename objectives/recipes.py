@@ -25,10 +25,11 @@ from objectives import checkpoint, export_check
 from objectives.calibration import Domains, Statistics
 from objectives.content import Indescribable, code, digest
 from objectives.errors import ObjectiveError
+from objectives.inspection.folders import MANIFEST
 from objectives.measuring.footprint import FAKE_ERRORS, Footprint, footprint, skeleton_of, sketch
 from objectives.measuring.weighing import stored_bytes
 from objectives.models import LoadedModel, require_units
-from objectives.problem import Problem
+from objectives.problem import KEPT_BYTES, Problem
 from objectives.provenance import (
     Reads,
     Source,
@@ -41,7 +42,6 @@ from objectives.provenance import (
 )
 from objectives.runtime.guard import Guard
 from objectives.shelf import Shelf, Write
-from objectives.stock import MANIFEST
 from objectives.tasks.answers import calibrated, told
 from objectives.tasks.overlap import require_disjoint
 from objectives.types import Candidate, Pruner, Quantizer, Recovery, Runner, Runtime, Workload
@@ -52,9 +52,6 @@ Recipe = tuple[Pruner, Recovery, Quantizer, Runtime]
 """What decides about bytes and accuracy."""
 Made = tuple[Pruner, Recovery, Quantizer]
 """What makes a compressed model."""
-
-KEPT_BYTES = 1 << 30
-"""Weights of compressed models that stay in memory beside the one in use."""
 
 WORTH_KEEPING = 1.0
 """Seconds: what is made faster is made again instead of being kept on disk."""

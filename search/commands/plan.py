@@ -14,7 +14,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from search.commands.run import CONF, one_line, plain
+from search.commands.run import CONF, gist, plain
 from search.config import StudyConfig, build_config
 from search.errors import ConfigError, ParetuneError
 from search.frontier.grid import MOST_CELLS, recipe_count
@@ -51,7 +51,7 @@ def config_of(arguments: list[str]) -> StudyConfig:
     except ParetuneError:
         raise
     except Exception as error:  # Hydra's many
-        raise ConfigError(f"{one_line(error)} (given: {' '.join(arguments)})") from error
+        raise ConfigError(f"{gist(error)} (given: {' '.join(arguments)})") from error
     return preflighted(build_config(resolved))
 
 
