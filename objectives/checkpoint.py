@@ -33,6 +33,7 @@ from objectives.canonical import canonicalize_
 from objectives.content import sha256
 from objectives.devices.cpu import Cpu
 from objectives.errors import ModelError, Unsupported, said
+from objectives.inspection.folders import MANIFEST
 from objectives.models import LoadedModel, auto_class, built_with
 from objectives.packing.bf16 import Bf16Linear
 from objectives.packing.embedding import Int8Embedding, replace_
@@ -42,7 +43,7 @@ from objectives.packing.int8 import Int8Linear, Int8WeightLinear
 from objectives.packing.linear import PackedLinear
 from objectives.pruning import surgery
 from objectives.rebuilt import differences, set_attributes_
-from objectives.stock import CONFIG, MANIFEST, OWN_CONFIG, OWN_WEIGHTS, PLAIN_WEIGHTS, close_
+from objectives.stock import CONFIG, OWN_CONFIG, OWN_WEIGHTS, PLAIN_WEIGHTS, close_
 from objectives.stored_facts import notes_of, stored_notes
 from objectives.types import Head
 

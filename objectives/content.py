@@ -15,6 +15,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from objectives.settings import class_path
 from objectives.tasks.corpora import Corpus
 
 _PACKAGE = Path(__file__).resolve().parent
@@ -55,7 +56,7 @@ def _object(value: Any) -> Any:
     kind = type(value)
     found = {field.name: _described(getattr(value, field.name)) for field in fields(value) if field.compare}
     texts = texts_hash(value) if isinstance(value, Corpus) and callable(value.documents) else None
-    return [f"{kind.__module__}.{kind.__qualname__}", _source(kind.__module__, _file(kind)), found, texts]
+    return [class_path(kind), _source(kind.__module__, _file(kind)), found, texts]
 
 
 def texts_hash(corpus: Corpus) -> str:

@@ -46,6 +46,11 @@ class DoesNotFit(MemoryError):
         self.needed, self.excess = needed, needed / max(room, 1) - 1
 
 
+def described(error: BaseException) -> str:
+    """Return ``KeyError: 'x'``: the class of an exception and what it says, in one line."""
+    return f"{type(error).__name__}: {' '.join(str(error).split()) or 'nothing'}"
+
+
 def said(error: BaseException) -> str:
     """Return the first line of what an exception says, with the next where that ends in a colon; else its class."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]

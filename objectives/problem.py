@@ -8,6 +8,9 @@ from objectives.cache import Cache
 from objectives.measuring.interleaved import Interleaved
 from objectives.types import Candidate, Device, Model, Task
 
+KEPT_BYTES = 1 << 30
+"""Weights of compressed models that stay in memory beside the one in use."""
+
 
 @dataclass(frozen=True)
 class Problem:

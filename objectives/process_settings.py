@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from objectives.devices import heap
+from objectives.inspection.folders import MANIFEST
 
 log = logging.getLogger(__name__)
 
@@ -50,7 +51,7 @@ def here(threads: int) -> dict[str, Any]:
     return {"threads": threads, "environment": {name: os.environ[name] for name in OPENMP if name in os.environ}}
 
 
-def of_folder(folder: Path, manifest: str = "paretune.json") -> Mapping[str, Any]:
+def of_folder(folder: Path, manifest: str = MANIFEST) -> Mapping[str, Any]:
     """Return what a winner's manifest says of the process; empty where it says nothing, or is no manifest."""
     try:
         found = json.loads((folder / manifest).read_text(encoding="utf-8"))["process"]

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from objectives.content import sha256, texts_hash
+from objectives.settings import class_path
 from objectives.tasks.corpora import Corpus
 
 _OURS = ("objectives", "search")
@@ -223,7 +224,7 @@ def text_sources(task: Any, where: str = "task") -> list[Source]:
     found = []
     for place, part in parts_of(task, where):
         if isinstance(part, Corpus) and callable(part.documents):  # a number of documents is none
-            name = f"texts of {place} ({type(part).__module__}.{type(part).__qualname__})"
+            name = f"texts of {place} ({class_path(part)})"
             found.append(Source(Kind.TEXTS, name, texts_hash(part)))
     return found
 

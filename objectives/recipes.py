@@ -24,7 +24,7 @@ from objectives.inputs import Inputs
 from objectives.measuring.footprint import FAKE_ERRORS, Footprint, footprint, skeleton_of, sketch
 from objectives.measuring.weighing import stored_bytes
 from objectives.models import LoadedModel, require_units
-from objectives.problem import Problem
+from objectives.problem import KEPT_BYTES, Problem
 from objectives.recipe import Made, Recipe, made_by, recipe_of
 from objectives.runtime.guard import Guard
 from objectives.runtime.torch_runner import TorchRunner
@@ -42,8 +42,6 @@ from objectives.types import (
 
 log = logging.getLogger(__name__)
 
-KEPT_BYTES = 1 << 30
-"""Weights of compressed models that stay in memory beside the one in use."""
 
 WORTH_KEEPING = 1.0
 """Seconds: what is made faster is made again instead of being kept on disk."""

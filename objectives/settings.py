@@ -88,6 +88,12 @@ def asks_to_prune(pruner: Any) -> bool:
     return any(each.is_set(getattr(pruner, name, None)) for name, each in strengths.items())
 
 
+def class_path(value: object) -> str:
+    """Return ``module.Class`` of an object, a class or a function, as a yaml names it by ``_target_``."""
+    named: Any = value if isinstance(value, type) or inspect.isroutine(value) else type(value)
+    return f"{named.__module__}.{named.__qualname__}"
+
+
 def _owners(target: Callable[..., object]) -> Iterator[object]:
     """Yield what may hold annotations, the most general first: of a class the constructors too."""
     for owner in reversed(inspect.getmro(target)) if isinstance(target, type) else (target,):
@@ -113,8 +119,7 @@ def _resolved(hint: object, name: str, owner: object) -> object:
     except Exception as error:
         if Strength.__name__ not in hint:
             return None
-        where = f"{getattr(owner, '__module__', '')}.{getattr(owner, '__qualname__', owner)}.{name}"
-        raise TypeError(f"{where}: the annotation {hint!r} cannot be read: {error}") from error
+        raise TypeError(f"{class_path(owner)}.{name}: the annotation {hint!r} cannot be read: {error}") from error
 
 
 def _strength_in(hint: object) -> Strength | None:

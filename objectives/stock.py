@@ -30,13 +30,13 @@ from objectives.canonical import canonicalize_
 from objectives.content import sha256
 from objectives.devices.cpu import Cpu
 from objectives.export_check import differing, model_answers
+from objectives.inspection.folders import MANIFEST as MANIFEST
 from objectives.models import LoadedModel, auto_class
 from objectives.packing.fp32 import Fp32Linear
 from objectives.tasks.answers import in_a_line
 
 log = logging.getLogger(__name__)
 
-MANIFEST = "paretune.json"
 CONFIG = "config.json"
 OWN_CONFIG = "paretune_config.json"
 PLAIN_WEIGHTS = "model.safetensors"

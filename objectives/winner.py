@@ -28,6 +28,7 @@ from objectives.models import LoadedModel
 from objectives.runtime.folder import made, read_facts, runtime_of
 from objectives.runtime.runner import EngineRunner
 from objectives.runtime.torch_runner import TorchRunner
+from objectives.settings import class_path
 from objectives.stock import CONFIG, MANIFEST, OWN_CONFIG
 from objectives.stored_facts import notes_of, stored_notes
 from objectives.types import Runner, TorchMaterials
@@ -115,9 +116,8 @@ def load(folder: Path) -> TorchRunner | EngineRunner:
 
 def in_torch(runtime: Any, calibration: Domains) -> dict[str, Any]:
     """What the manifest says of a runtime of torch, so that loading prepares the model as it was measured."""
-    cls = type(runtime)
     rows = export_check.sample(calibration)
-    return {"class": f"{cls.__module__}.{cls.__qualname__}", "settings": asdict(runtime), "rows": rows.tolist()}
+    return {"class": class_path(runtime), "settings": asdict(runtime), "rows": rows.tolist()}
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,8 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from typing_extensions import get_protocol_members, is_protocol
 
+from objectives.errors import described
+from objectives.settings import class_path
 from search.errors import ConfigError, ParetuneError
 
 ALLOWED = ("objectives.", "search.", "optuna.samplers.")
@@ -43,7 +45,7 @@ def target_of(node: Mapping[str, Any], key: str, allowed: Sequence[str] = ALLOWE
     try:
         found = getattr(importlib.import_module(module_name), name)
     except Exception as error:  # a module of a user's may raise anything
-        raise ConfigError(f"{key}._target_: {target} cannot be imported: {_in_a_line(error)}") from error
+        raise ConfigError(f"{key}._target_: {target} cannot be imported: {_why(error)}") from error
     if not callable(found):
         raise ConfigError(f"{key}._target_: {target} is no class, but {type(found).__name__} {found!r}")
     return found
@@ -62,7 +64,7 @@ def _construct(node: dict[str, Any], key: str, allowed: Sequence[str]) -> Any:
     except (TypeError, ValueError) as error:
         raise ConfigError(f"{key}: {error}") from error
     except Exception as error:  # a user's own
-        raise ConfigError(f"{key}: {target.__module__}.{target.__qualname__}: {_in_a_line(error)}") from error
+        raise ConfigError(f"{key}: {class_path(target)}: {described(error)}") from error
 
 
 def _require_known(target: Any, arguments: Mapping[str, Any], key: str) -> None:
@@ -93,9 +95,10 @@ def _is_checked(target: Any) -> bool:
     return hasattr(target, "__pydantic_validator__")
 
 
-def _in_a_line(error: Exception) -> str:
-    said = " ".join(str(error).split())
-    return said if isinstance(error, (ImportError, AttributeError)) else f"{type(error).__name__}: {said}"
+def _why(error: Exception) -> str:
+    """Return why nothing of that name is there; what says so itself needs no name of its class."""
+    text = described(error)
+    return text.partition(": ")[2] if isinstance(error, (ImportError, AttributeError)) else text
 
 
 def explain(error: ValidationError, target: Any, key: str) -> str:
@@ -119,7 +122,7 @@ def explain(error: ValidationError, target: Any, key: str) -> str:
 def _no_instance(given: Any, wanted: str, target: Any) -> str:
     """``mine.Lines is no Corpus: it has no documents (objectives/tasks/corpora.py)``."""
     kind = getattr(inspect.getmodule(target), wanted, None)
-    came = f"{type(given).__module__}.{type(given).__qualname__}".removeprefix("builtins.")
+    came = class_path(type(given)).removeprefix("builtins.")
     if not isinstance(kind, type) or not is_protocol(kind):
         return f"expected a {wanted}, got {came}"
     lacks = [f"no {name}" for name in sorted(get_protocol_members(kind)) if not hasattr(given, name)]

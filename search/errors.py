@@ -4,6 +4,7 @@ ParetuneError
 ├── ConfigError      2   a key, type, range or name is wrong
 ├── StudyConflict    2   the study of that name was made with another definition, or is running
 ├── BaselineFailed   1   the unpruned 16-bit model itself could not be measured
+├── Unmeasured       1   what was to be timed again, or predicted, was not; the study goes on
 ├── NothingFeasible  3   no trial meets the accuracy floor
 └── Interrupted    130   stopped by a signal (143 on SIGTERM)
 """

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from rich.text import Text
 
+from objectives.inspection.folders import ASSET
 from search import sentences
 from search.advice import advice
 from search.certificate import Certificate
@@ -69,7 +70,7 @@ def study_info(
     task = type(config.task).__name__
     return StudyInfo(
         name=config.name,
-        title=f"{config.model.path.removeprefix('asset:')} · {task}",
+        title=f"{config.model.path.removeprefix(ASSET)} · {task}",
         objectives=front.objectives,
         floor=front.floor,
         epsilon=config.floor.epsilon,

@@ -13,6 +13,8 @@ from typing import Any
 
 from typing_extensions import get_protocol_members
 
+from objectives.errors import described
+from objectives.settings import class_path
 from objectives.types import Pruner, Quantizer, Recovery, Runtime, Workload
 from search.errors import ConfigError
 
@@ -31,7 +33,9 @@ def require_members(part: Any, key: str, kind: str, protocol: type) -> None:
     wrong = [text for name in sorted(get_protocol_members(protocol)) if (text := _wrong(part, name, protocol))]
     if wrong:
         file = protocol.__module__.replace(".", "/") + ".py"
-        raise ConfigError(f"{key}: {_name(part)} is no {kind}: it has {'; '.join(wrong)} ({file}: {protocol.__name__})")
+        raise ConfigError(
+            f"{key}: {class_path(part)} is no {kind}: it has {'; '.join(wrong)} ({file}: {protocol.__name__})"
+        )
 
 
 def _wrong(part: Any, name: str, protocol: type) -> str:
@@ -68,18 +72,13 @@ def _arguments(wanted: Callable[..., Any]) -> str:
     return f"({', '.join(names)})"
 
 
-def _name(part: Any) -> str:
-    return f"{type(part).__module__}.{type(part).__qualname__}"
-
-
 def require_sendable(part: Any, key: str) -> None:
     """Raises ConfigError for an object that no worker process could be given."""
     try:
         pickle.dumps(part)
     except Exception as error:
-        said = " ".join(str(error).split())
         raise ConfigError(
-            f"{key}: {_name(part)} cannot be sent to the worker ({type(error).__name__}: {said}); "
+            f"{key}: {class_path(part)} cannot be sent to the worker ({described(error)}); "
             "keep settings in its fields and load data when it is asked"
         ) from error
 
@@ -93,6 +92,6 @@ def require_equality(part: Any, key: str) -> None:
         equal = False
     if not equal:
         raise ConfigError(
-            f"{key}: {_name(part)} has no equality by its settings, by which results are shared; "
+            f"{key}: {class_path(part)} has no equality by its settings, by which results are shared; "
             "make it a @dataclass(frozen=True)"
         )

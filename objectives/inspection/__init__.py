@@ -13,7 +13,14 @@ from pathlib import Path
 from objectives.errors import ModelError
 from objectives.inspection import limits
 from objectives.inspection.config import Config, read_config, read_generation, refuse_numbers
-from objectives.inspection.folders import cached_folder, local_folder, require_checkpoint, require_files, require_hub
+from objectives.inspection.folders import (
+    ASSET,
+    cached_folder,
+    local_folder,
+    require_checkpoint,
+    require_files,
+    require_hub,
+)
 from objectives.inspection.kinds import refuse_head, refuse_quantised, refuse_unknown
 from objectives.inspection.vocabulary import refuse_vocabulary
 from objectives.inspection.weights import read_headers, refuse_weights
@@ -52,7 +59,7 @@ def inspect(path: str, head: Head, revision: str | None = None) -> Inspection | 
     folder = local_folder(path)
     if folder is not None:
         return inspect_folder(folder, head)
-    if path.startswith("asset:"):
+    if path.startswith(ASSET):
         return None
     folder = cached_folder(path, revision)
     if folder is None:

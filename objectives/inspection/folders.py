@@ -17,6 +17,9 @@ from urllib.request import getproxies, proxy_bypass
 from objectives.errors import ModelError
 
 ASSET = "asset:"
+"""What a ``model.path`` of an asset begins with."""
+MANIFEST = "paretune.json"
+"""What a winner says of itself, beside its weights."""
 TOKENIZERS = ("tokenizer.json", "vocab.txt", "tokenizer.model", "vocab.json", "spiece.model", "source.spm",
               "sentencepiece.bpe.model", "spm.model", "tekken.json")  # fmt: skip
 HUB_SECONDS = 1.5
@@ -144,7 +147,7 @@ def require_hub(hub_id: str) -> None:
 def require_checkpoint(folder: Path) -> None:
     """Raises ModelError for a folder of something else, saying what it is and what to do."""
     names = {path.name for path in folder.iterdir()}
-    if "paretune.json" in names:
+    if MANIFEST in names:
         raise ModelError(
             f"model.path: {folder} is a winner of paretune, compressed already; give the checkpoint that it was made "
             "from (objectives.load opens a winner)"

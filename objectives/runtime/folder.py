@@ -139,11 +139,6 @@ def _is_runtime(found: type) -> bool:
     return all(hasattr(found, member) for member in vars(Runtime) if not member.startswith("_"))
 
 
-def path_of(runtime: object) -> str:
-    """The class of ``runtime`` as ``engine.json`` names it."""
-    return f"{type(runtime).__module__}.{type(runtime).__qualname__}"
-
-
 def open_engine(folder: Path, threads: int, allowed: Sequence[str] = (ENGINES,)) -> tuple[Engine, Facts]:
     """The engine of ``folder``; ``allowed``: see :func:`runtime_of`. Raises ModelError, and ObjectiveError where a
     package is missing.

@@ -25,9 +25,10 @@ import numpy as np
 from objectives.content import Indescribable, code, digest
 from objectives.errors import Unsupported
 from objectives.runtime import probe_process
-from objectives.runtime.folder import Generating, disk_bytes, open_engine, path_of, read_facts
+from objectives.runtime.folder import Generating, disk_bytes, open_engine, read_facts
 from objectives.runtime.masks import causal
 from objectives.runtime.probe_process import Ended
+from objectives.settings import class_path
 
 if TYPE_CHECKING:
     from objectives.cache import Cache
@@ -67,7 +68,7 @@ class Guard:
 
     def _tried(self, kind: str | None, folder: Path, runtime: Runtime, threads: int) -> Ended:
         limit = PATIENCE + disk_bytes(folder) / BYTES_PER_SECOND
-        ended = probe_process.run(__name__, [str(folder), str(threads), path_of(runtime)], limit)
+        ended = probe_process.run(__name__, [str(folder), str(threads), class_path(runtime)], limit)
         if kind is not None and not ended.out_of_memory:
             self._ended[kind] = ended
             if self._cache is not None and (_ran(ended) or ended.faulted):  # nothing else happens each time

@@ -59,8 +59,23 @@ def convert(model: LoadedModel, folder: Path) -> None:
             value.name, made[name] = name, value
             graph.inputs.append(value)
     holes.require_all()
+    _forget_origins_(program.model)
     program.model.metadata_props["caches"] = repr(exported.caches)
     onnx_ir.save(program.model, folder / GRAPH)
+
+
+def _forget_origins_(model: Any) -> None:
+    """Take out what the exporter notes of every node and value: lines of code, with the folders of this machine."""
+    import onnx_ir
+
+    for graph in (model.graph, *model.functions.values()):
+        for one in (graph, *graph.inputs, *onnx_ir.traversal.RecursiveGraphIterator(graph)):
+            for noted in (one, *(one.outputs if isinstance(one, onnx_ir.Node) else ())):
+                noted.metadata_props.clear()
+                noted.doc_string = None
+    for value in model.graph.initializers.values():
+        value.metadata_props.clear()
+    model.metadata_props.clear()
 
 
 def fill(

@@ -25,11 +25,11 @@ from objectives.runtime.folder import (
     Generating,
     disk_bytes,
     open_engine,
-    path_of,
 )
 from objectives.runtime.likeness import require_alike, write_expected
 from objectives.runtime.masks import causal
 from objectives.runtime.probe import resident
+from objectives.settings import class_path
 from objectives.types import Device, Head, Lap, Materials, Memory, Note, Runner, Workload
 
 
@@ -74,7 +74,7 @@ class EngineRunner(Runner):
 
         folder = materials.engine(written)
         materials.admit(folder)
-        runner = cls.open(folder, materials.tokenizer, materials.threads, (path_of(runtime),))
+        runner = cls.open(folder, materials.tokenizer, materials.threads, (class_path(runtime),))
         materials.release(runner, folder)
         require_alike(runner, folder, type(runtime).__name__)
         return runner

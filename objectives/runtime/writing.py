@@ -9,8 +9,9 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from objectives.errors import Unsupported
-from objectives.runtime.folder import Facts, path_of
+from objectives.runtime.folder import Facts
 from objectives.runtime.weights import block_linears
+from objectives.settings import class_path
 
 if TYPE_CHECKING:
     from objectives.models import LoadedModel
@@ -34,7 +35,7 @@ def facts_of(
     linears = [block.linear(path) for block in model.blocks() for path in block.stack.block_linears]
     inside = block_linears(model)
     return Facts(
-        runtime=path_of(runtime),
+        runtime=class_path(runtime),
         settings=asdict(runtime),
         options=options,
         head=model.head,

@@ -13,10 +13,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from objectives.errors import ObjectiveError, TaskError
+from objectives.errors import ObjectiveError, TaskError, described
 from objectives.finite import number
 from objectives.metrics import METRICS
 from objectives.provenance import own_classes
+from objectives.settings import class_path
 from objectives.types import Score
 
 if TYPE_CHECKING:
@@ -30,8 +31,7 @@ _MEASURED = {*METRICS, "accuracy", "stderr"} - {"perplexity"}
 
 def class_of(part: Any) -> str:
     """Return ``module.Class`` of an object; of one of ours that holds a user's, that of the user's."""
-    kind = next(iter(own_classes(part)), type(part))
-    return f"{kind.__module__}.{kind.__qualname__}"
+    return class_path(next(iter(own_classes(part)), type(part)))
 
 
 @contextmanager
@@ -50,10 +50,9 @@ def told(task: Task, what: str) -> Iterator[None]:
 
 def in_a_line(error: BaseException) -> str:
     """``KeyError: 'x' (mine.py, line 3)``: what, and the innermost line outside of libraries."""
-    said = " ".join(str(error).split()) or "nothing"
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "site-packages" not in frame.filename]
     where = f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if frames else ""
-    return f"{type(error).__name__}: {said}{where}"
+    return f"{described(error)}{where}"
 
 
 def calibrated(task: Task, model: LoadedModel) -> Domains:

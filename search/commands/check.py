@@ -12,7 +12,7 @@ from tempfile import TemporaryDirectory
 
 from rich.console import Console
 
-from objectives.errors import ObjectiveError
+from objectives.errors import ObjectiveError, described
 from objectives.types import CheckReport
 from search.commands.composition import config_of
 from search.config import StudyConfig
@@ -44,10 +44,7 @@ def report_of(config: StudyConfig) -> CheckReport:
     except ObjectiveError as error:
         raise ConfigError(str(error)) from error
     except Exception as error:  # the worker timed out, was killed or met a bug
-        said = " ".join(str(error).split())
-        raise ConfigError(
-            f"check: {type(error).__name__}: {said} (executor=in_process debug=true shows where)"
-        ) from error
+        raise ConfigError(f"check: {described(error)} (executor=in_process debug=true shows where)") from error
 
 
 def lines(config: StudyConfig, report: CheckReport) -> list[str]:

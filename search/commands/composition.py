@@ -6,7 +6,7 @@ import os
 
 from hydra import compose, initialize_config_dir
 
-from search.commands.run import CONF, one_line, plain
+from search.commands.run import CONF, gist, plain
 from search.config import StudyConfig, build_config
 from search.errors import ConfigError, ParetuneError
 from search.overrides import expanded, quoted, readable
@@ -25,7 +25,7 @@ def config_of(arguments: list[str]) -> StudyConfig:
     except ParetuneError:
         raise
     except Exception as error:  # Hydra's many
-        raise ConfigError(f"{one_line(error)} (given: {' '.join(arguments)})") from error
+        raise ConfigError(f"{gist(error)} (given: {' '.join(arguments)})") from error
     return preflighted(build_config(resolved))
 
 

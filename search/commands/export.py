@@ -13,6 +13,7 @@ from typing import Any
 
 from objectives import process_settings
 from objectives.provenance import Source
+from objectives.settings import class_path
 from objectives.types import Candidate
 from search import opening
 from search.commands.best import choose
@@ -96,8 +97,7 @@ def _facts(study: StoredStudy, record: TrialRecord, candidate: Candidate) -> dic
 
 def _workload(candidate: Candidate) -> dict[str, Any]:
     """What was timed, as something that can be built again."""
-    cls = type(candidate.workload)
-    return {"_target_": f"{cls.__module__}.{cls.__qualname__}", **dataclasses.asdict(candidate.workload)}  # type: ignore[call-overload]
+    return {"_target_": class_path(candidate.workload), **dataclasses.asdict(candidate.workload)}  # type: ignore[call-overload]
 
 
 def _record(study: StoredStudy) -> TrialRecord:

@@ -24,7 +24,7 @@ from search.errors import BaselineFailed, ConfigError, ParetuneError
 from search.leftovers import clear_refused
 from search.naming import name_of
 from search.overrides import absolute, fixed_keys, key_of, parsed, readable
-from search.plain_text import one_line as one_line_of
+from search.plain_text import one_line
 from search.terminal import err, prepare_streams
 
 _PACKAGED = Path(__file__).resolve().parents[1] / "_conf"
@@ -52,7 +52,7 @@ def main(arguments: list[str]) -> int:
             raise
         if isinstance(error, OSError) and error.strerror:  # Hydra makes its folder below home before it calls the job
             raise ConfigError(f"home: cannot make {error.filename}: {error.strerror}; choose another folder") from error
-        raise ConfigError(f"{one_line(error)} (given: {' '.join(arguments)})") from error
+        raise ConfigError(f"{gist(error)} (given: {' '.join(arguments)})") from error
     if job.error is not None:
         raise job.error
     return job.code
@@ -106,7 +106,7 @@ def _run_one_of_many(composed: DictConfig, swept: str, home_was_there: bool) -> 
         code = run_job(plain(composed), swept)
     except ParetuneError as error:
         _clear(error, composed, home_was_there)
-        print(f"paretune: job {job}: {one_line_of(str(error))}", file=sys.stderr)
+        print(f"paretune: job {job}: {one_line(str(error))}", file=sys.stderr)
         raise ParetuneError(f"job {job} failed: {error}", error.exit_code) from error
     if code >= 128:  # a signal is meant for the whole sweep: no launcher goes on after SystemExit
         raise SystemExit(code)
@@ -133,7 +133,7 @@ def plain(composed: DictConfig) -> dict[str, Any]:
     except MissingMandatoryValue as error:
         raise ConfigError(f"{error.full_key}: required, got nothing; give {error.full_key}=<value>") from error
     except OmegaConfBaseException as error:
-        raise ConfigError(one_line(error)) from error
+        raise ConfigError(gist(error)) from error
     assert isinstance(resolved, dict)
     return {str(key): value for key, value in resolved.items()}
 
@@ -178,7 +178,7 @@ def _swept(fixed: set[str]) -> str:
     )
 
 
-def one_line(error: Exception) -> str:
+def gist(error: Exception) -> str:
     """The gist of a Hydra or OmegaConf message, whose first lines say it and whose rest repeats the stack."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     shown = [

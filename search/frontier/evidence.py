@@ -10,14 +10,12 @@ from statistics import median
 import numpy as np
 
 from objectives.metrics import METRICS, is_of_time
+from objectives.problem import KEPT_BYTES
 from objectives.types import Decision, Reason
 from search.feasible import is_scored, verdict_of
 from search.frontier.grid import Floats, Grid
 from search.frontier.outlook import Flags, Known
 from search.records import TrialRecord
-
-KEPT_BYTES = float(1 << 30)
-"""Of the latest compressed models, which the worker still holds: see ``objectives.recipes``."""
 
 REPEATED = (Reason.CRASHED, Reason.ERROR)
 """Failures that may be chance; ``TRIES``: a cell that failed so often so is left alone."""

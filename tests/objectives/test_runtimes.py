@@ -5,8 +5,10 @@ refuses.
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
@@ -119,6 +121,23 @@ def test_fp32_answers_are_those_of_torch(prepare: Prepare, name: str, head: Head
     runner, model = prepare(FAMILY[head], runtime, WIDE, ratio)
     assert off(answer(runner), answer(model)) < 1e-4
     assert ratio == 0.0 or len(set(model.widths.values())) > 1
+
+
+@each_engine
+def test_the_files_of_an_engine_say_nothing_of_the_machine_that_wrote_them(
+    prepare: Prepare, folder: Path, name: str, head: Head
+) -> None:
+    """No folder of Python, of this repository, of a home or of scratch files, and no line of code."""
+    runner, _ = prepare(FAMILY[head], built("runtime", name), WIDE)
+    assert isinstance(runner, EngineRunner)
+    ours = {Path(sys.prefix), Path(sys.base_prefix), Path(torch.__file__).parents[1], Path(__file__).parents[2]}
+    ours |= {folder, Path(tempfile.gettempdir()), Path.home()}
+    told = re.compile(
+        "|".join([r"site-packages", r"/[\w.-]+\.py\b", *(re.escape(f"{each}/") for each in ours)]).encode()
+    )
+    files = [file for file in runner.folder.rglob("*") if file.is_file()]
+    assert len(files) > 1
+    assert {file.name: found[0] for file in files if (found := told.search(file.read_bytes()))} == {}
 
 
 @pytest.mark.slow
