@@ -23,12 +23,11 @@ from torch import nn
 from objectives.calibration import Statistics
 from objectives.devices.cuda import Cuda
 from objectives.measuring.generation import Generation
-from objectives.measuring.roofline import probe
 from objectives.models import Checkpoint, LoadedModel
 from objectives.quantization.grid import Codes
 from objectives.quantization.round_to_nearest import RoundToNearest
 from objectives.runtime.cuda_graphs import CudaGraphs
-from objectives.types import Runner
+from objectives.types import Device, Runner
 
 OUT = Path(__file__).parents[1] / "docs" / "benchmarks" / "gpu.json"
 SHAPES = ((1536, 576), (4096, 4096), (14336, 4096))
@@ -88,6 +87,7 @@ class Given:
     """Of :class:`objectives.types.Materials`, what a runtime of torch's asks for."""
 
     loaded: LoadedModel
+    device: Device
 
     def model(self) -> LoadedModel:
         return self.loaded
@@ -100,7 +100,7 @@ def passes() -> Iterator[dict[str, Any]]:
         model = source.copy()
         quantizer = RoundToNearest(bits=bits, scheme=scheme, predicts=False)  # type: ignore[arg-type]
         quantizer.quantize_(model, Statistics(source, {}), Cuda())
-        recorded = CudaGraphs().prepare(Given(model))  # type: ignore[arg-type]
+        recorded = CudaGraphs().prepare(Given(model, Cuda()))  # type: ignore[arg-type]
         runners: dict[str, Runner] = {"torch": model, "cuda_graphs": recorded}
         for name, runner in runners.items():
             for batch in (1, 32, 128):
@@ -122,7 +122,7 @@ def _times(runner: Runner, batch: int) -> dict[str, float]:
 def main() -> None:
     Cuda().start()
     found: dict[str, Any] = {"device": dict(Cuda().describe()), "torch": torch.__version__}
-    peaks = probe("cuda")
+    peaks = Cuda().peaks()
     found["peaks"] = {"bandwidth": peaks.bandwidth, **peaks.flops}
     for name, rows in (("linears", linears()), ("passes", passes())):
         found[name] = []

@@ -44,7 +44,7 @@ from objectives.shelf import Shelf, Write
 from objectives.stock import MANIFEST
 from objectives.tasks.answers import calibrated, told
 from objectives.tasks.overlap import require_disjoint
-from objectives.types import Candidate, Pruner, Quantizer, Recovery, Runner, Runtime, Workload
+from objectives.types import Candidate, Device, Pruner, Quantizer, Recovery, Runner, Runtime, Workload
 
 log = logging.getLogger(__name__)
 
@@ -264,8 +264,8 @@ class Recipes:
         return model
 
     def _stored_name(self, recipe: Made) -> str | None:
-        """None on GPUs, whose models are not written yet."""
-        if self.problem.device.name != "cpu":
+        """Return none for a device whose models are not written."""
+        if not self.problem.device.writes_checkpoints:
             return None
         return self.name(Candidate(recipe[0], recipe[2], self.problem.baseline.workload, recipe[1]))
 
@@ -319,6 +319,11 @@ class Making:
     def tokenizer(self) -> Any:
         """See ``objectives.types.Materials``."""
         return self.recipes.source.tokenizer
+
+    @property
+    def device(self) -> Device:
+        """See ``objectives.types.Materials``."""
+        return self.recipes.problem.device
 
     @property
     def threads(self) -> int:

@@ -11,9 +11,10 @@ from collections.abc import Mapping
 from torch import nn
 
 from objectives.blocks import Block
+from objectives.devices.peaks import Peaks
 from objectives.measuring.footprint import Footprint
 from objectives.measuring.gains import SMALLER, Size, Speed, size_of, speed_of
-from objectives.measuring.roofline import Peaks, limit
+from objectives.measuring.roofline import limit
 from objectives.models import LoadedModel
 from objectives.packing.bf16 import Bf16Linear
 from objectives.types import Runner, Workload
