@@ -201,6 +201,7 @@ class _Trial:
         return f"bit-equal, {tried} forms"
 
     def _engine(self, name: str) -> str:
+        from objectives.devices.cpu import Cpu
         from objectives.runtime.openvino import OpenVino
         from objectives.runtime.runner import EngineRunner
         from tests.objectives.recipes import built
@@ -212,7 +213,7 @@ class _Trial:
         ratio = 0.25 if self.source.row is None and name != "ctranslate2" else 0.0
         quantizer = rounded(32)
         asked = candidate(quantizer, runtime, WORKLOADS[self.source.head], ratio)
-        reason = missing or runtime.supports(asked, self.source.head, "cpu")
+        reason = missing or runtime.supports(asked, self.source.head, Cpu())
         if reason is not None:
             return f"refused: {reason}"
         model = compressed(self.source, self.statistics, quantizer, ratio)

@@ -23,13 +23,12 @@ from torch import nn
 from objectives.calibration import Statistics
 from objectives.devices.cuda import Cuda
 from objectives.measuring.generation import Generation
-from objectives.measuring.roofline import probe
 from objectives.models import Checkpoint, LoadedModel
 from objectives.quantization.grid import Codes
 from objectives.quantization.round_to_nearest import RoundToNearest
 from objectives.runtime.cuda_graphs import CudaGraphs
 from objectives.runtime.torch_runner import TorchRunner
-from objectives.types import Runner
+from objectives.types import Device, Runner
 
 OUT = Path(__file__).parents[1] / "docs" / "benchmarks" / "gpu.json"
 SHAPES = ((1536, 576), (4096, 4096), (14336, 4096))
@@ -89,6 +88,7 @@ class Given:
     """What a runtime of torch asks for: see :class:`objectives.types.TorchMaterials`."""
 
     loaded: LoadedModel
+    device: Device
 
     def model(self) -> LoadedModel:
         return self.loaded
@@ -101,7 +101,7 @@ def passes() -> Iterator[dict[str, Any]]:
         model = source.copy()
         quantizer = RoundToNearest(bits=bits, scheme=scheme, predicts=False)  # type: ignore[arg-type]
         quantizer.quantize_(model, Statistics(source, {}), Cuda())
-        recorded = CudaGraphs().prepare(Given(model))  # type: ignore[arg-type]
+        recorded = CudaGraphs().prepare(Given(model, Cuda()))  # type: ignore[arg-type]
         runners: dict[str, Runner] = {"torch": TorchRunner(model), "cuda_graphs": recorded}
         for name, runner in runners.items():
             for batch in (1, 32, 128):
@@ -123,7 +123,7 @@ def _times(runner: Runner, batch: int) -> dict[str, float]:
 def main() -> None:
     Cuda().start()
     found: dict[str, Any] = {"device": dict(Cuda().describe()), "torch": torch.__version__}
-    peaks = probe("cuda")
+    peaks = Cuda().peaks()
     found["peaks"] = {"bandwidth": peaks.bandwidth, **peaks.flops}
     for name, rows in (("linears", linears()), ("passes", passes())):
         found[name] = []

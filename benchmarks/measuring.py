@@ -31,6 +31,7 @@ import numpy as np
 from planted import planted_memory, planted_sleep
 
 from objectives.devices.cpu import Cpu
+from objectives.devices.peaks import Peaks
 from objectives.evaluator import Evaluator
 from objectives.measuring.bench import Bench
 from objectives.measuring.encoding import Encoding
@@ -38,7 +39,6 @@ from objectives.measuring.fingerprint import fingerprint
 from objectives.measuring.generation import Generation
 from objectives.measuring.interleaved import Interleaved
 from objectives.measuring.pace import Pace
-from objectives.measuring.roofline import Peaks
 from objectives.measuring.sentinel import Sentinel
 from objectives.models import Checkpoint
 from objectives.problem import Problem

@@ -32,6 +32,7 @@ from objectives.shelf import Shelf, Write
 from objectives.stage_cache import StageCache
 from objectives.types import (
     Candidate,
+    Device,
     Materials,
     Note,
     NoteCode,
@@ -203,6 +204,11 @@ class Making(Materials):
     @override
     def tokenizer(self) -> Any:
         return self.recipes.source.tokenizer
+
+    @property
+    @override
+    def device(self) -> Device:
+        return self.recipes.problem.device
 
     @property
     @override

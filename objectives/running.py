@@ -12,13 +12,14 @@ from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property
 
+from objectives.devices.peaks import Peaks
 from objectives.errors import DoesNotFit, Unsupported
 from objectives.measuring.bench import Bench, Reference
 from objectives.measuring.fingerprint import digest, fingerprint
 from objectives.measuring.footprint import Footprint
 from objectives.measuring.gains import compared_with_own, dense_gains, gains, own_gains
 from objectives.measuring.ledger import judged, promises
-from objectives.measuring.roofline import Peaks, peaks
+from objectives.measuring.roofline import peaks
 from objectives.measuring.weighing import block_weights, stored_bytes
 from objectives.quantization.round_to_nearest import RoundToNearest
 from objectives.recipe import Recipe, recipe_of
@@ -185,7 +186,7 @@ class Running:
             return None
         quantization = baseline.quantization if runtime.is_torch else REFERENCE
         own = replace(baseline, quantization=quantization, workload=candidate.workload, runtime=runtime)
-        if own.runtime.supports(own, self._problem.model.head, self._problem.device.name) is not None:
+        if own.runtime.supports(own, self._problem.model.head, self._problem.device) is not None:
             return None
         key = (runtime, candidate.workload)
         known, tries = self._own.get(key), self._own_tries.get(key, 0)
@@ -222,8 +223,8 @@ class Running:
         return "sentinel"
 
     def _parkable(self) -> int:
-        """Bytes that the baseline takes from the device's own memory."""
-        return 0 if self._problem.device.name == "cpu" else stored_bytes([self._recipes.baseline.module])
+        """Return the bytes of the device's own memory that parking the baseline frees."""
+        return stored_bytes([self._recipes.baseline.module]) if self._problem.device.parks else 0
 
     @contextmanager
     def parked(self, reference: Reference | None, candidates: Sequence[Candidate]) -> Iterator[None]:

@@ -106,7 +106,7 @@ class StageCache:
             log.warning("a compressed model is not kept in the cache: %s", error)
 
     def _stored_name(self, recipe: Made) -> str | None:
-        """None on GPUs, whose models are not written yet."""
-        if self.problem.device.name != "cpu":
+        """Return none for a device whose models are not written."""
+        if not self.problem.device.writes_checkpoints:
             return None
         return self.name(Candidate(recipe[0], recipe[2], self.problem.baseline.workload, recipe[1]))

@@ -10,11 +10,13 @@ are in base units: seconds, bytes, tokens/s, fractions in [0, 1].
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from abc import abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
+from objectives.errors import Unsupported
 from objectives.recovery.off import Off
 from objectives.runtime.torch import Torch
 
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
 
     from objectives.blocks import Unit
     from objectives.calibration import Domains, Moment, Statistics
+    from objectives.devices.counters import Counter
+    from objectives.devices.peaks import Peaks
     from objectives.inspection import Inspection
     from objectives.models import LoadedModel
     from objectives.pruning.curve import Curve
@@ -549,8 +553,10 @@ class Runtime(Protocol):
     def requirements(self) -> str | None:
         """What to install, where something is missing: one line."""
 
-    def supports(self, candidate: Candidate, head: Head, device: str) -> str | None:
-        """Why it cannot run ``candidate``, in a line; None where it can, as far as one knows without the model."""
+    def supports(self, candidate: Candidate, head: Head, device: Device) -> str | None:
+        """Return why it cannot run ``candidate`` on ``device``, in a line; None where it can, as far as one knows
+        without the model. It goes by what the device answers, not by its name, and must not start it.
+        """
 
     def storage(self, quantizer: Quantizer) -> Quantizer:
         """The quantiser whose codes it can store, nearest to the one asked for."""
@@ -564,6 +570,10 @@ class Runtime(Protocol):
 
 class TorchMaterials(Protocol):
     """What a runner of torch is made of."""
+
+    @property
+    def device(self) -> Device:
+        """Return the device that the model is packed for."""
 
     @property
     def calibration(self) -> Domains:
@@ -704,50 +714,113 @@ class Detectable(Protocol):
         """Bytes that a run can never exceed; None where that is not known."""
 
 
-class Device(Protocol):
-    """Where models run, and what its kernels can do."""
+@runtime_checkable
+class Threaded(Protocol):
+    """A device whose work is done by threads of this process. Of another, CPU time says nothing about speed."""
 
     @property
-    def name(self) -> str:
-        """``cpu`` or ``cuda``; the torch device type."""
+    def threads(self) -> int | None:
+        """Return how many; None for all that the process may use."""
 
+
+class Device(Protocol):
+    """Where models run, and what its kernels can do. Nothing is decided by its name: it is asked.
+
+    A class of a user's own names this one as its base (``class Mine(Device)``). Then the abstract members are to be
+    written, and the others have an answer that claims nothing: no energy counter, no parking, no engines beside torch.
+    A class without the base has to have them all.
+    """
+
+    @property
+    @abstractmethod
+    def name(self) -> str:
+        """Return what people call it; measured peaks are kept by it, and studies of other names are other studies."""
+
+    @abstractmethod
     def start(self) -> None:
         """Set up the evaluating process; raises Unsupported when the device is not there."""
 
+    @abstractmethod
     def describe(self) -> Mapping[str, str]:
-        """Hardware facts for the record."""
+        """Return the hardware facts for the record, some of :data:`objectives.measuring.fingerprint.HARDWARE`."""
 
+    @property
+    @abstractmethod
+    def bits(self) -> frozenset[int]:
+        """Return the bit widths that some kernel here really stores."""
+
+    @abstractmethod
     def pack(self, linear: nn.Linear, bits: int, codes: Codes | None, scheme: Scheme) -> nn.Module:
-        """A linear that stores its weight in ``bits``; ``codes`` are its rounded weights below 8 bits."""
+        """Make a linear that stores its weight in ``bits``; ``codes`` are its rounded weights below 8 bits."""
 
     @property
     def sparse(self) -> bool:
-        """Whether :meth:`pack_sparse` stores and multiplies half of the weights."""
+        """Tell whether :meth:`pack_sparse` stores and multiplies half of the weights."""
+        return False
 
     def pack_sparse(self, linear: nn.Linear) -> nn.Module:
-        """A 16-bit linear of whose every four weights two are zero; raises Unsupported for a shape without kernel."""
+        """Make a 16-bit linear of whose every four weights two are zero; raises Unsupported for a shape without kernel.
+
+        Asked only where :attr:`sparse` says so.
+        """
+        raise Unsupported(f"no kernel of {self.name} stores two of every four weights: {linear}")
+
+    @property
+    def embeddings(self) -> frozenset[int]:
+        """Return the bit widths in which torch stores the token embedding and the head here."""
+        return frozenset({16})
 
     def pack_embeddings_(self, model: LoadedModel, bits: int) -> None:
         """Store the token embedding and the head in ``bits``, one of 8; raises Unsupported."""
+        raise Unsupported(f"embeddings: 16 bits on {self.name}, got {bits}")
 
+    @abstractmethod
     def place_(self, model: LoadedModel) -> None:
         """Make all that is not packed run here, in 16-bit storage."""
 
     @property
-    def bits(self) -> frozenset[int]:
-        """Bit widths that some kernel here really stores."""
+    def parks(self) -> bool:
+        """Tell whether memory is gained here by moving a model to the CPU with ``Module.to``."""
+        return False
 
+    @property
+    def writes_checkpoints(self) -> bool:
+        """Tell whether :mod:`objectives.checkpoint` can write and read what :meth:`pack` makes."""
+        return False
+
+    @property
+    def runs_engines(self) -> bool:
+        """Tell whether an engine that computes on the machine's CPU runs on this device."""
+        return False
+
+    @property
+    def records_graphs(self) -> bool:
+        """Tell whether ``torch.cuda.CUDAGraph`` records the passes of models here."""
+        return False
+
+    @abstractmethod
     def stopwatch(self) -> Stopwatch:
-        """A watch for one run; the device is waited for before every stamp, or stamps the time itself."""
+        """Return a watch for one run; the device is waited for before every stamp, or stamps the time itself."""
 
+    @abstractmethod
     def memory(self, runner: Runner, workload: Workload) -> Memory:
-        """What running ``workload`` adds to what is allocated before, from the excerpts of its phases."""
+        """Measure what running ``workload`` adds to what is allocated before, from the excerpts of its phases."""
 
+    @abstractmethod
     def free_memory(self) -> int:
-        """Bytes that could still be allocated."""
+        """Return the bytes that could still be allocated."""
+
+    @abstractmethod
+    def peaks(self) -> Peaks:
+        """Measure the most that it reads and multiplies, within seconds (:func:`objectives.devices.peaks.probe`)."""
+
+    def energy(self) -> Iterable[Counter]:
+        """Return the counters of the joules that it uses; those that do not answer are left out by the meter."""
+        return ()
 
     def conditions(self) -> Mapping[str, float]:
-        """What goes on here now: some of :data:`objectives.metrics.CONDITIONS`."""
+        """Return what goes on here now: some of :data:`objectives.metrics.CONDITIONS`."""
+        return {}
 
 
 @dataclass(frozen=True)

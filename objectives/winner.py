@@ -23,6 +23,7 @@ from typing_extensions import override
 
 from objectives import checkpoint, export_check, process_settings, stock
 from objectives.content import sha256
+from objectives.devices.cpu import Cpu
 from objectives.errors import ModelError
 from objectives.models import LoadedModel
 from objectives.runtime.folder import made, read_facts, runtime_of
@@ -31,7 +32,7 @@ from objectives.runtime.torch_runner import TorchRunner
 from objectives.settings import class_path
 from objectives.stock import CONFIG, MANIFEST, OWN_CONFIG
 from objectives.stored_facts import notes_of, stored_notes
-from objectives.types import Runner, TorchMaterials
+from objectives.types import Device, Runner, TorchMaterials
 
 if TYPE_CHECKING:
     from objectives.calibration import Domains
@@ -126,6 +127,11 @@ class _Loaded(TorchMaterials):
 
     loaded: LoadedModel
     rows: Domains
+
+    @property
+    @override
+    def device(self) -> Device:
+        return Cpu()
 
     @property
     @override

@@ -21,7 +21,7 @@ from objectives.problem import Problem
 from objectives.provenance import Source
 from objectives.reads import Reads
 from objectives.tasks.answers import in_a_line
-from objectives.types import Device, Model, Task
+from objectives.types import Device, Model, Task, Threaded
 from search.build import ALLOWED, build, nearest, target_of
 from search.errors import ConfigError, ParetuneError
 from search.executors.protocol import Executor
@@ -233,7 +233,7 @@ def _check_widths(space: Space, device: Device) -> None:
 
 def _check_clock(timing: Interleaved, device: Device) -> None:
     """CPU time adds up over threads, so it says nothing about the speed of several."""
-    if timing.clock == "cpu" and getattr(device, "threads", None) != 1:
+    if timing.clock == "cpu" and not (isinstance(device, Threaded) and device.threads == 1):
         raise ConfigError(f"timing.clock: cpu needs device=cpu device.threads=1, got {device}; choose wall")
 
 

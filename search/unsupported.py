@@ -40,7 +40,7 @@ def reason_against(space: Space, cell: Cell, head: Head, device: Device, unprune
     candidate = space.candidate(cell)
     if unpruned is not None and asks_to_prune(candidate.pruning):
         return f"pruning: {unpruned}"
-    reason = space.misplaced(cell) or candidate.runtime.supports(candidate, head, device.name)
+    reason = space.misplaced(cell) or candidate.runtime.supports(candidate, head, device)
     return None if reason is None else f"{candidate.runtime.name}: {reason}"
 
 

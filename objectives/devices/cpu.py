@@ -9,18 +9,21 @@ from __future__ import annotations
 
 import gc
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic.dataclasses import dataclass as settings
+from typing_extensions import override
 
 from objectives.devices import heap
 from objectives.devices.control_groups import memory_free, memory_limits
+from objectives.devices.counters import Rapl, rapl
+from objectives.devices.peaks import MIB, Effort, Peaks, Shape, probe, whole
 from objectives.errors import Unsupported
 from objectives.settings import FORBID, Count
-from objectives.types import Memory, Phase
+from objectives.types import Detectable, Device, Memory, Phase
 
 if TYPE_CHECKING:
     from torch import nn
@@ -29,29 +32,35 @@ if TYPE_CHECKING:
     from objectives.quantization.grid import Codes
     from objectives.types import Runner, Scheme, Stopwatch, Workload
 
+_SHAPES: tuple[Shape, ...] = ((128, 576, 1536), (1024, 1024, 1024), (2048, 768, 3072))
+"""The first is shorter than a scheduler's slice: beside other load it still runs undisturbed once in a while, where the
+others lost half of their rate. Two and more threads need that many free processors at once."""
+
 
 @settings(frozen=True, kw_only=True, config=FORBID)
-class Cpu:
+class Cpu(Device, Detectable):
     """``threads``: how many torch uses; default all that this process may run on."""
 
     threads: Count | None = None
     name: str = "cpu"
 
     @property
+    @override
     def bits(self) -> frozenset[int]:
-        """See ``objectives.types.Device``."""
         return frozenset({32, 16, 8, 4})
 
+    @override
     def absent(self) -> str | None:
-        """See ``objectives.types.Device``."""
         return None
 
+    @override
     def total_memory(self) -> int | None:
-        """See ``objectives.types.Device``: RAM and swap, or what the container may use of them."""
+        """Return the bytes of RAM and swap, or what the container may use of them."""
         fields = dict(line.split()[:2] for line in Path("/proc/meminfo").read_text(encoding="utf-8").splitlines())
         machine = 1024 * (int(fields["MemTotal:"]) + int(fields.get("SwapTotal:", 0)))
         return min(machine, *memory_limits(), machine)
 
+    @override
     def start(self) -> None:
         """Set up the process that evaluates."""
         import torch
@@ -59,8 +68,9 @@ class Cpu:
         torch.set_num_threads(self.threads or len(os.sched_getaffinity(0)))
         heap.keep_freed()
 
+    @override
     def describe(self) -> dict[str, str]:
-        """Hardware and threads, for the record."""
+        """Return the processor and the threads, for the record."""
         import torch
 
         names = [
@@ -76,8 +86,8 @@ class Cpu:
             "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         }
 
+    @override
     def pack(self, linear: nn.Linear, bits: int, codes: Codes | None, scheme: Scheme) -> nn.Module:
-        """See ``objectives.types.Device``."""
         from objectives.packing.bf16 import Bf16Linear
         from objectives.packing.fp32 import Fp32Linear
         from objectives.packing.int4 import Int4Linear
@@ -98,22 +108,19 @@ class Cpu:
         raise Unsupported(f"no CPU kernel stores {bits} bits")
 
     @property
-    def sparse(self) -> bool:
-        """See ``objectives.types.Device``: a dense kernel multiplies zeros like other numbers."""
-        return False
+    @override
+    def embeddings(self) -> frozenset[int]:
+        return frozenset({16, 8})
 
-    def pack_sparse(self, linear: nn.Linear) -> nn.Module:
-        """See ``objectives.types.Device``."""
-        raise Unsupported(f"no CPU kernel stores two of every four weights: {linear}")
-
+    @override
     def pack_embeddings_(self, model: LoadedModel, bits: int) -> None:
-        """See ``objectives.types.Device``."""
         from objectives.packing.embedding import pack_embeddings_
 
         if bits != 8:
             raise Unsupported(f"embeddings: 16 or 8 bits on a CPU, got {bits}")
         pack_embeddings_(model)
 
+    @override
     def place_(self, model: LoadedModel) -> None:
         """Make everything that is not yet packed run in the CPU's compute dtype; weights stay in bf16.
 
@@ -143,14 +150,25 @@ class Cpu:
                 for parameter in module.parameters(recurse=False):
                     parameter.data = parameter.data.to(dtype)
 
+    @property
+    @override
+    def writes_checkpoints(self) -> bool:
+        return True
+
+    @property
+    @override
+    def runs_engines(self) -> bool:
+        return True
+
+    @override
     def stopwatch(self) -> Stopwatch:
-        """See ``objectives.types.Device``; nothing is queued on a CPU."""
+        """Return the wall clock: nothing is queued on a CPU."""
         from objectives.measuring.stopwatch import WallStopwatch
 
         return WallStopwatch()
 
+    @override
     def memory(self, runner: Runner, workload: Workload) -> Memory:
-        """See ``objectives.types.Device``."""
         from objectives.measuring.allocations import Allocations
         from objectives.measuring.stopwatch import Unwatched
 
@@ -163,8 +181,9 @@ class Cpu:
             peaks[phase] = watch.peaks[phase]
         return Memory(peaks, watch.cache, {"resident_peak": float(resident)} if resident else {})
 
+    @override
     def free_memory(self) -> int:
-        """See ``objectives.types.Device``: of the machine, or what the process's limits leave of it."""
+        """Return the bytes that the machine has left, or what the process's limits leave of them."""
         import resource
 
         import psutil
@@ -179,9 +198,49 @@ class Cpu:
             free = min(free, limit - _status_bytes("VmData"))
         return max(0, min([free, *memory_free()]))
 
+    @override
+    def peaks(self) -> Peaks:
+        return probe("cpu", _effort())
+
+    @override
+    def energy(self) -> Iterator[Rapl]:
+        return rapl()
+
+    @override
     def conditions(self) -> dict[str, float]:
-        """See ``objectives.types.Device``."""
         return {"load": os.getloadavg()[0]}
+
+
+def _effort() -> Effort:
+    """Say what is tried: a block that no cache holds, and the types with a fast matrix kernel here."""
+    import torch
+
+    from objectives.packing.capability import cpu_kernels
+
+    block = min(max(256 * MIB, 4 * _cache_bytes()), 1024 * MIB)  # no more: memory may be short
+    fast = {torch.bfloat16: cpu_kernels().bf16, torch.int8: cpu_kernels().int8}
+    types = [torch.float32, *(dtype for dtype, is_fast in fast.items() if is_fast)]
+    return Effort(whole(block), _SHAPES, types)
+
+
+def _cache_bytes() -> int:
+    """Return the bytes of the last-level caches of all processors that this process may use; 0 where Linux does not
+    tell.
+    """
+    sizes: dict[str, int] = {}
+    for processor in os.sched_getaffinity(0):
+        levels = sorted(Path(f"/sys/devices/system/cpu/cpu{processor}/cache").glob("index*"))
+        try:
+            sizes[(levels[-1] / "shared_cpu_list").read_text(encoding="utf-8")] = _kib(
+                (levels[-1] / "size").read_text(encoding="utf-8")
+            )
+        except (OSError, ValueError, IndexError):
+            continue
+    return sum(sizes.values())
+
+
+def _kib(text: str) -> int:
+    return int(text.strip().removesuffix("K")) * 1024
 
 
 def _resident_peak(run: Callable[[], Any]) -> int:

@@ -7,16 +7,18 @@ from __future__ import annotations
 
 import os
 from importlib.util import find_spec
-from itertools import chain, pairwise
-from time import process_time
-from typing import TYPE_CHECKING, Any
+from itertools import chain
+from typing import TYPE_CHECKING
 
 from pydantic.dataclasses import dataclass as settings
+from typing_extensions import override
 
+from objectives.devices.counters import Nvml
 from objectives.devices.driver import cuda_of_torch, gpus, total_memory
+from objectives.devices.peaks import MIB, Effort, Peaks, Shape, probe, whole
 from objectives.errors import Unsupported
 from objectives.settings import FORBID, Natural
-from objectives.types import Memory, Phase, Timing
+from objectives.types import Detectable, Device, Memory, Phase
 
 if TYPE_CHECKING:
     import torch
@@ -26,21 +28,23 @@ if TYPE_CHECKING:
     from objectives.quantization.grid import Codes
     from objectives.types import Runner, Scheme, Stopwatch, Workload
 
+_SHAPES: tuple[Shape, ...] = ((4096, 4096, 4096), (8192, 4096, 16384))
+
 
 @settings(frozen=True, kw_only=True, config=FORBID)
-class Cuda:
-    """``index``: which GPU."""
+class Cuda(Device, Detectable):
+    """An NVIDIA GPU; ``index``: which of those that torch sees."""
 
     index: Natural = 0
     name: str = "cuda"
 
     @property
+    @override
     def bits(self) -> frozenset[int]:
-        """See ``objectives.types.Device``."""
         return frozenset({16, 8, 4})
 
+    @override
     def absent(self) -> str | None:
-        """See ``objectives.types.Device``."""
         found = gpus()
         if not found:
             return "device: cuda needs an NVIDIA GPU, and the driver gives this process none; use device=cpu"
@@ -50,10 +54,12 @@ class Cuda:
             return f"device.index: {found} GPUs found (0 to {found - 1}), got {self.index}"
         return None
 
+    @override
     def total_memory(self) -> int | None:
-        """See ``objectives.types.Device``."""
+        """Return the bytes of the GPU's own memory."""
         return total_memory(self.index)
 
+    @override
     def start(self) -> None:
         """Check that the GPU is there, and make it current."""
         import torch
@@ -64,10 +70,14 @@ class Cuda:
             raise Unsupported(f"device.index: {torch.cuda.device_count()} GPUs found, got index {self.index}")
         torch.cuda.set_device(self.index)
 
+    @override
     def describe(self) -> dict[str, str]:
-        """Hardware, for the record."""
+        """Return the card and its driver, for the record."""
         import torch
 
+        from objectives.devices.nvidia import driver_version
+
+        driver = driver_version()
         properties = torch.cuda.get_device_properties(self.index)
         return {
             "device": "cuda",
@@ -75,10 +85,12 @@ class Cuda:
             "device_memory": str(properties.total_memory),
             "compute_capability": f"{properties.major}.{properties.minor}",
             "cuda": str(torch.version.cuda),
+            **({} if driver is None else {"driver": driver}),
         }
 
+    @override
     def pack(self, linear: nn.Linear, bits: int, codes: Codes | None, scheme: Scheme) -> nn.Module:
-        """See ``objectives.types.Device``; on the GPU."""
+        """Make the linear on the GPU."""
         import torch
 
         if bits == 4 and codes is not None:
@@ -104,14 +116,16 @@ class Cuda:
         return Fp8Linear(linear.weight.detach(), linear.bias)
 
     @property
+    @override
     def sparse(self) -> bool:
-        """See ``objectives.types.Device``: tensor cores skip two zeros of four since compute capability 8.0."""
+        """Tell whether tensor cores skip two zeros of four, as they do since compute capability 8.0."""
         import torch
 
         return torch.cuda.is_available() and torch.cuda.get_device_capability(self.index) >= (8, 0)
 
+    @override
     def pack_sparse(self, linear: nn.Linear) -> nn.Module:
-        """See ``objectives.types.Device``; by cuSPARSELt or CUTLASS, which take rows in 32s and inputs in 64s."""
+        """Make it by cuSPARSELt or CUTLASS, which take rows in 32s and inputs in 64s."""
         import torch
         from torch import nn
         from torch.sparse import to_sparse_semi_structured
@@ -122,22 +136,36 @@ class Cuda:
         linear.weight = nn.Parameter(to_sparse_semi_structured(linear.weight.detach()), requires_grad=False)
         return linear
 
+    @override
     def pack_embeddings_(self, model: LoadedModel, bits: int) -> None:
-        """See ``objectives.types.Device``."""
         raise Unsupported(f"embeddings: 16 bits on CUDA, got {bits}")
 
+    @override
     def place_(self, model: LoadedModel) -> None:
         """Move everything to the GPU."""
         _to_card_(model.module)
 
+    @property
+    @override
+    def parks(self) -> bool:
+        return True
+
+    @property
+    @override
+    def records_graphs(self) -> bool:
+        return True
+
+    @override
     def stopwatch(self) -> Stopwatch:
-        """See ``objectives.types.Device``."""
+        from objectives.devices.cuda_watches import EventStopwatch
+
         return EventStopwatch()
 
+    @override
     def memory(self, runner: Runner, workload: Workload) -> Memory:
-        """See ``objectives.types.Device``."""
         import torch
 
+        from objectives.devices.cuda_watches import AllocatorPeaks
         from objectives.devices.nvidia import process_memory
         from objectives.measuring.stopwatch import Unwatched
 
@@ -154,17 +182,32 @@ class Cuda:
         extra = {} if process is None else {"process_memory": float(process)}
         return Memory(peaks, watch.cache, {"reserved_peak": float(reserved), **extra})
 
+    @override
     def free_memory(self) -> int:
-        """See ``objectives.types.Device``: what the driver has left once torch's allocator gave back what it can; what
-        recorded passes hold it cannot.
+        """Return what the driver has left once torch's allocator gave back what it can; what recorded passes hold it
+        cannot.
         """
         import torch
 
         torch.cuda.empty_cache()
         return int(torch.cuda.mem_get_info(self.index)[0])
 
+    @override
+    def peaks(self) -> Peaks:
+        import torch
+
+        since = {torch.bfloat16: (8, 0), torch.int8: (7, 5), torch.float8_e4m3fn: (8, 9)}
+        capability = torch.cuda.get_device_capability()
+        types = [torch.float32, *(dtype for dtype, first in since.items() if capability >= first)]
+        block = min(8192 * MIB, torch.cuda.mem_get_info()[0] // 4)  # long enough to read that its launch is nothing
+        return probe("cuda", Effort(whole(block), _SHAPES, types), torch.cuda.synchronize)
+
+    @override
+    def energy(self) -> tuple[Nvml]:
+        return (Nvml(self.index),)
+
+    @override
     def conditions(self) -> dict[str, float]:
-        """See ``objectives.types.Device``."""
         from objectives.devices.nvidia import conditions
 
         return {"load": os.getloadavg()[0], **conditions(self.index)}
@@ -196,68 +239,3 @@ def _weight_only(linear: nn.Linear) -> nn.Module:
     quantize_(holder, Int8WeightOnlyConfig())
     packed: nn.Module = holder[0]
     return packed
-
-
-class EventStopwatch:
-    """Times phases on the GPU's own clock, between events in its stream; nothing is waited for before the end."""
-
-    def start(self, laps: int) -> None:
-        """See ``objectives.types.Watch``."""
-        import torch
-
-        torch.cuda.synchronize()
-        self._phases: list[Phase] = []
-        self._began = process_time()
-        self._events = [self._stamp()]
-
-    @staticmethod
-    def _stamp() -> Any:
-        import torch
-
-        make: Any = torch.cuda.Event  # has no types
-        event = make(enable_timing=True)
-        event.record()
-        return event
-
-    def lap(self, phase: Phase, held: object = None) -> None:
-        """See ``objectives.types.Watch``."""
-        self._events.append(self._stamp())
-        self._phases.append(phase)
-
-    def timing(self, items: int) -> Timing:
-        """See ``objectives.types.Stopwatch``."""
-        from objectives.measuring.stopwatch import timing_of
-
-        self._events[-1].synchronize()
-        cpu = process_time() - self._began
-        laps = [earlier.elapsed_time(later) / 1e3 for earlier, later in pairwise(self._events)]
-        return timing_of(self._phases, laps, cpu, items)
-
-
-class AllocatorPeaks:
-    """What the caching allocator handed out, phase by phase, and the most it took from the driver (``reserved``)."""
-
-    def __init__(self) -> None:
-        self.peaks: dict[Phase, int] = {}
-        self.reserved = self.cache = 0
-
-    def start(self, laps: int) -> None:
-        """See ``objectives.types.Watch``."""
-        import torch
-
-        torch.cuda.synchronize()
-        torch.cuda.reset_peak_memory_stats()
-        self._resting = torch.cuda.memory_allocated()
-
-    def lap(self, phase: Phase, held: object = None) -> None:
-        """See ``objectives.types.Watch``."""
-        import torch
-
-        from objectives.measuring.allocations import cache_bytes
-
-        torch.cuda.synchronize()
-        peak = torch.cuda.max_memory_allocated() - self._resting
-        self.peaks[phase] = max(peak, self.peaks.get(phase, 0))
-        self.reserved = max(self.reserved, torch.cuda.max_memory_reserved())
-        self.cache = cache_bytes(held)
-        torch.cuda.reset_peak_memory_stats()

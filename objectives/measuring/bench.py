@@ -12,12 +12,13 @@ from statistics import median
 from time import perf_counter
 from typing import Literal
 
+from objectives.devices.peaks import Peaks
 from objectives.measuring.energy import EnergyMeter, find_meter
 from objectives.measuring.estimate import Estimate
 from objectives.measuring.footprint import Footprint
 from objectives.measuring.interleaved import Interleaved, Sampled, summarise
 from objectives.measuring.pace import Pace
-from objectives.measuring.roofline import Peaks, limit
+from objectives.measuring.roofline import limit
 from objectives.measuring.sentinel import Sentinel
 from objectives.types import (
     Device,
@@ -50,12 +51,12 @@ class Bench:
         self._device, self._timing, self._peaks = device, timing, peaks
         self._references: dict[Reference, Callable[[], Timing]] = {
             "baseline": self.timed(workload, baseline),
-            "sentinel": self.timed(Sentinel(device.name), baseline),
+            "sentinel": self.timed(Sentinel(baseline.device), baseline),
         }
-        self._pace = Pace(self.timed(Sentinel(device.name, size=512), baseline), timing.seconds)
+        self._pace = Pace(self.timed(Sentinel(baseline.device, size=512), baseline), timing.seconds)
         self._first: dict[str, float] = {}
         self._baseline_over_sentinel: Estimate | None = None
-        self._meter: EnergyMeter | None = find_meter(device.name, getattr(device, "index", 0))
+        self._meter: EnergyMeter | None = find_meter(device.energy())
 
     def timed(self, workload: Workload, model: Runner) -> Callable[[], Timing]:
         """A run of ``workload`` that tells how long it took."""

@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING
 import psutil
 
 from objectives.devices.control_groups import memory_limits
-from objectives.devices.nvidia import driver_version
 
 if TYPE_CHECKING:
     from objectives.types import Device
@@ -46,11 +45,9 @@ def fingerprint(device: Device) -> dict[str, str]:
 
     ``memory`` and ``device_memory`` in bytes. ``device`` has to be started, as its threads are among the facts.
     """
-    described = device.describe()
     found = {
-        **described,
+        **device.describe(),
         "memory": str(_memory()),
-        "driver": driver_version() if described.get("device") == "cuda" else None,
         "kernel": platform.release(),
         "machine": platform.machine(),
         "python": platform.python_version(),

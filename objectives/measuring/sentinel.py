@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from objectives.types import Head, Phase, Watch
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
     from objectives.types import Runner
@@ -28,7 +29,7 @@ class Sentinel:
     tokens_read = _ROWS
     head: Head = "encoder"
 
-    def __init__(self, device: str, size: int = 2048, times: int = 4) -> None:
+    def __init__(self, device: torch.device | str, size: int = 2048, times: int = 4) -> None:
         self._device, self._size, self._times = device, size, times
 
     @cached_property

@@ -56,12 +56,13 @@ class Distillation:
                 text = "recovery: a masked model is not trained, corrections would fill its zeros"
                 model.notes.append(Note(NoteCode.OTHER, text))
             return
+        home = model.module.device
         with torch.inference_mode(False), torch.enable_grad(), _in_fp32(model.module):
             model.module.to(statistics.running.module.device)  # trained where the dense model runs
             try:
                 self._train_(model, statistics)
             finally:
-                model.module.to("cpu")
+                model.module.to(home)
         model.predicted_loss = math.nan  # it was that of the model before
 
     def _train_(self, model: LoadedModel, statistics: Statistics) -> None:

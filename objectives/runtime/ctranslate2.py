@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from objectives.models import LoadedModel
     from objectives.runtime.folder import Engine, Floats, Ids
-    from objectives.types import Candidate, Head, Lap, Materials
+    from objectives.types import Candidate, Device, Head, Lap, Materials
 
 
 @settings(frozen=True, kw_only=True, config=FORBID)
@@ -44,7 +44,7 @@ class CTranslate2(EngineRuntime):
         """What it is made of."""
         return Packages("ctranslate2", ("ctranslate2",))
 
-    def supports(self, candidate: Candidate, head: Head, device: str) -> str | None:
+    def supports(self, candidate: Candidate, head: Head, device: Device) -> str | None:
         """See ``objectives.types.Runtime``."""
         from objectives.runtime.portable import refused, rounds_activations
 

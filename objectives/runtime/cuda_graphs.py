@@ -11,7 +11,7 @@ from objectives.runtime.portable import embeds
 from objectives.settings import FORBID
 
 if TYPE_CHECKING:
-    from objectives.types import Candidate, Head, Runner, TorchMaterials
+    from objectives.types import Candidate, Device, Head, Runner, TorchMaterials
 
 
 @settings(frozen=True, kw_only=True, config=FORBID)
@@ -23,9 +23,9 @@ class CudaGraphs(InTorch):
         """See ``objectives.types.Runtime``."""
         return "cuda_graphs"
 
-    def supports(self, candidate: Candidate, head: Head, device: str) -> str | None:
+    def supports(self, candidate: Candidate, head: Head, device: Device) -> str | None:
         """See ``objectives.types.Runtime``."""
-        if device != "cuda":
+        if not device.records_graphs:
             return "records what a GPU runs: device=cuda"
         if head == "seq2seq":
             return "takes decoders and encoders, not encoder-decoders"

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from objectives.runtime.folder import Engine, Floats, Ids
-    from objectives.types import Candidate, Head, Materials, Runner
+    from objectives.types import Candidate, Device, Head, Materials, Runner
 
 FIRST = (1, 16)
 """Rows and tokens of the file that every folder has."""
@@ -48,7 +48,7 @@ class LiteRt(EngineRuntime):
         """What it is made of."""
         return Packages("litert", ("ai_edge_litert",), ("litert_torch", "ai_edge_quantizer"))
 
-    def supports(self, candidate: Candidate, head: Head, device: str) -> str | None:
+    def supports(self, candidate: Candidate, head: Head, device: Device) -> str | None:
         """See ``objectives.types.Runtime``."""
         from objectives.runtime.portable import refused
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from objectives.runtime.folder import Engine, Floats, Ids
-    from objectives.types import Candidate, Head, Materials
+    from objectives.types import Candidate, Device, Head, Materials
 
 MODEL = "model.onnx"
 
@@ -49,7 +49,7 @@ class OnnxRuntime(EngineRuntime):
         """What it is made of."""
         return Packages("onnxruntime", ("onnxruntime",), ("onnx", "onnxscript"))
 
-    def supports(self, candidate: Candidate, head: Head, device: str) -> str | None:
+    def supports(self, candidate: Candidate, head: Head, device: Device) -> str | None:
         """See ``objectives.types.Runtime``."""
         from objectives.runtime.portable import refused, rounds_activations
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 from objectives.settings import asks_to_prune
 
 if TYPE_CHECKING:
-    from objectives.types import Candidate, Head, Quantizer
+    from objectives.types import Candidate, Device, Head, Quantizer
 
 KINDS = {"causal_lm": "decoders", "encoder": "encoders", "seq2seq": "encoder-decoders"}
 
@@ -39,11 +39,13 @@ def rounds_activations(quantizer: Quantizer) -> bool:
     return getattr(quantizer, "scheme", "w8a8") == "w8a8"
 
 
-def refused(candidate: Candidate, head: Head, device: str, heads: Sequence[Head], bits: Collection[int]) -> str | None:
-    """The first reason not to run ``candidate``, where a runtime takes models of ``heads`` in ``bits`` on CPUs."""
+def refused(
+    candidate: Candidate, head: Head, device: Device, heads: Sequence[Head], bits: Collection[int]
+) -> str | None:
+    """Return the first reason not to run ``candidate``, where a runtime takes ``heads`` in ``bits`` on CPUs."""
     quantizer = candidate.quantization
-    if device != "cpu":
-        return f"runs on CPUs, device is {device}: device=cpu"
+    if not device.runs_engines:
+        return f"runs on CPUs, device is {device.name}: device=cpu"
     if head not in heads:
         return f"takes {' and '.join(KINDS[each] for each in heads)}, not {KINDS[head]}"
     if not quantizer.stored:
@@ -58,9 +60,9 @@ def refused(candidate: Candidate, head: Head, device: str, heads: Sequence[Head]
     return None
 
 
-def embeds(candidate: Candidate, device: str) -> str | None:
-    """Why torch cannot store the candidate's embeddings on ``device``."""
-    bits = getattr(candidate.quantization, "embeddings", 16)
-    if device == "cpu" or bits == 16:
+def embeds(candidate: Candidate, device: Device) -> str | None:
+    """Return why torch cannot store the candidate's embeddings on ``device``; None where it can."""
+    if getattr(candidate.quantization, "embeddings", 16) in device.embeddings:
         return None
-    return f"embeddings have 16 bits on {device}: quantization.embeddings=16, or device=cpu"
+    stored = " or ".join(map(str, sorted(device.embeddings, reverse=True)))
+    return f"embeddings have {stored} bits on {device.name}: quantization.embeddings=16, or device=cpu"

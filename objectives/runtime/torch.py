@@ -12,7 +12,7 @@ from objectives.runtime.portable import embeds
 from objectives.settings import FORBID
 
 if TYPE_CHECKING:
-    from objectives.types import Candidate, Head, Runner, TorchMaterials
+    from objectives.types import Candidate, Device, Head, Runner, TorchMaterials
 
 
 @settings(frozen=True, kw_only=True, config=FORBID)
@@ -30,7 +30,7 @@ class Torch(InTorch):
         """See ``objectives.types.Runtime``."""
         return "torch"
 
-    def supports(self, candidate: Candidate, head: Head, device: str) -> str | None:
+    def supports(self, candidate: Candidate, head: Head, device: Device) -> str | None:
         """See ``objectives.types.Runtime``; whatever the device stores."""
         if self.prompt_lookup and head != "causal_lm":
             return "prompt_lookup is for decoders"

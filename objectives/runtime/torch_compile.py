@@ -21,7 +21,7 @@ from objectives.settings import FORBID
 if TYPE_CHECKING:
     from objectives.models import LoadedModel
     from objectives.runtime.static_cache import StaticCacheRunner
-    from objectives.types import Candidate, Head, Runner, TorchMaterials
+    from objectives.types import Candidate, Device, Head, Runner, TorchMaterials
 
 VARIANTS = 4096
 """Of one function that may be compiled in one process."""
@@ -47,7 +47,7 @@ class TorchCompile(InTorch):
         there = shutil.which(os.environ.get("CXX", "g++")) or shutil.which("clang++")
         return None if there else "runtime=torch_compile needs a C++ compiler: install g++, or name one in CXX"
 
-    def supports(self, candidate: Candidate, head: Head, device: str) -> str | None:
+    def supports(self, candidate: Candidate, head: Head, device: Device) -> str | None:
         """See ``objectives.types.Runtime``."""
         if head == "seq2seq":
             return "takes decoders and encoders, not encoder-decoders"
@@ -69,7 +69,7 @@ class TorchCompile(InTorch):
 
             dynamo.recompile_limit = dynamo.accumulated_recompile_limit = VARIANTS  # every candidate is one more
             dynamo.fail_on_recompile_limit_hit = True  # it would go on in eager mode without a word
-            runner = self._runner(materials.model())
+            runner = self._runner(materials.model(), materials.device)
         ids = torch.zeros(*SAMPLE, dtype=torch.int64, device=runner.device)
         with quiet(), torch.inference_mode():
             if runner.head == "encoder":
@@ -81,11 +81,11 @@ class TorchCompile(InTorch):
         runner.seconds = perf_counter() - began
         return runner
 
-    def _runner(self, model: LoadedModel) -> StaticCacheRunner:
+    def _runner(self, model: LoadedModel, device: Device) -> StaticCacheRunner:
         from objectives.runtime.captured import Captured
         from objectives.runtime.compiled import compiled
         from objectives.runtime.static_cache import StaticCacheRunner
 
-        if self.mode != "reduce-overhead" or model.module.device.type != "cuda":
+        if self.mode != "reduce-overhead" or not device.records_graphs:
             return StaticCacheRunner(model, compiled(model, self.mode))
         return Captured(model, compiled(model, "default")).check()  # Inductor's own graphs know one cache only

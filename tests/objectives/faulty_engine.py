@@ -21,7 +21,7 @@ from objectives.runtime.packages import Packages
 from objectives.settings import FORBID
 
 if TYPE_CHECKING:
-    from objectives.types import Candidate, Head, Materials
+    from objectives.types import Candidate, Device, Head, Materials
 
 Fault = Literal[
     "none", "SIGFPE", "SIGSEGV", "SIGABRT", "SIGILL", "SIGKILL", "divide", "hang", "exit", "leave", "raise", "memory",
@@ -44,7 +44,7 @@ class FaultyRuntime(EngineRuntime):
     def packages(self) -> Packages:
         return Packages("faulty", ("numpy",))
 
-    def supports(self, candidate: Candidate, head: Head, device: str) -> str | None:
+    def supports(self, candidate: Candidate, head: Head, device: Device) -> str | None:
         return None if head == "causal_lm" else "takes decoders"
 
     def write(self, folder: Path, materials: Materials) -> None:

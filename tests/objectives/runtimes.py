@@ -16,7 +16,7 @@ from objectives.models import LoadedModel
 from objectives.pruning.criteria.magnitude import Magnitude
 from objectives.pruning.structured import Structured
 from objectives.quantization.round_to_nearest import RoundToNearest
-from objectives.types import Candidate, Head, Quantizer, Runner, Runtime
+from objectives.types import Candidate, Device, Head, Quantizer, Runner, Runtime
 from tests.conftest import head_of
 from tests.objectives.recipes import CONF, built, choices
 
@@ -42,6 +42,7 @@ class Hand:
     calibration: Any = field(default_factory=dict)
     made: list[str] = field(default_factory=list)
     threads: int = 1
+    device: Device = field(default_factory=Cpu)
 
     @property
     def tokenizer(self) -> Any:
@@ -93,7 +94,7 @@ def heads(runtime: Runtime, workloads: dict[Head, Any], quantizer: Quantizer) ->
     """Kinds of model that it takes."""
     return [
         head for head, workload in workloads.items()
-        if runtime.supports(candidate(quantizer, runtime, workload), head, "cpu") is None
+        if runtime.supports(candidate(quantizer, runtime, workload), head, Cpu()) is None
     ]  # fmt: skip
 
 

@@ -15,7 +15,8 @@ from torch import nn
 
 from objectives.calibration import Statistics
 from objectives.devices.cpu import Cpu
-from objectives.devices.cuda import AllocatorPeaks, Cuda, EventStopwatch
+from objectives.devices.cuda import Cuda
+from objectives.devices.cuda_watches import AllocatorPeaks, EventStopwatch
 from objectives.errors import Unsupported
 from objectives.measuring.footprint import footprint, skeleton_of, sketch
 from objectives.measuring.generation import Generation

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from objectives.calibration import Statistics
+from objectives.devices.cpu import Cpu
 from objectives.devices.cuda import Cuda
 from objectives.measuring.encoding import Encoding
 from objectives.measuring.generation import Generation
@@ -18,7 +19,7 @@ from objectives.runtime.cuda_graphs import CudaGraphs
 from objectives.runtime.static_cache import StaticCacheRunner
 from objectives.runtime.torch_compile import TorchCompile
 from objectives.runtime.torch_runner import TorchRunner
-from objectives.types import Materials, Runner
+from objectives.types import Device, Materials, Runner
 from tests.objectives.conftest import Tiny
 from tests.objectives.runtimes import Hand, candidate, rounded
 
@@ -38,7 +39,7 @@ def on_card(tiny: Tiny, family: str, bits: int = 16, ratio: float = 0.0) -> Load
 
 
 def materials(model: LoadedModel) -> Materials:
-    return Hand(model, rounded(16), base=None)  # type: ignore[arg-type]
+    return Hand(model, rounded(16), base=None, device=Cuda())  # type: ignore[arg-type]
 
 
 def written(runner: Runner, ids: torch.Tensor, tokens: int = 5) -> list[list[int]]:
@@ -51,9 +52,9 @@ def written(runner: Runner, ids: torch.Tensor, tokens: int = 5) -> list[list[int
 
 @pytest.mark.parametrize(
     ("device", "head", "reason"),
-    [("cpu", "causal_lm", "device=cuda"), ("cuda", "seq2seq", "encoder-decoders"), ("cuda", "encoder", None)],
+    [(Cpu(), "causal_lm", "device=cuda"), (Cuda(), "seq2seq", "encoder-decoders"), (Cuda(), "encoder", None)],
 )
-def test_graphs_are_for_gpus(device: str, head: Any, reason: str | None) -> None:
+def test_graphs_are_for_gpus(device: Device, head: Any, reason: str | None) -> None:
     found = CudaGraphs().supports(candidate(rounded(16), CudaGraphs(), Generation()), head, device)
     assert found is None if reason is None else reason in str(found)
 

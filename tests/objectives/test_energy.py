@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 from objectives.devices import nvidia
-from objectives.measuring.energy import EnergyMeter, Nvml, find_meter
+from objectives.devices.counters import Nvml, rapl
+from objectives.devices.cuda import Cuda
+from objectives.measuring.energy import EnergyMeter, find_meter
 
 RANGE = 262_143_328_850
 """Microjoules of a usual package."""
@@ -24,7 +26,7 @@ def domain(root: Path, folder: str, name: str, microjoules: int, span: int = RAN
 
 
 def meter_of(root: Path) -> EnergyMeter:
-    meter = find_meter("cpu", root=root)
+    meter = find_meter(rapl(root))
     assert meter is not None
     return meter
 
@@ -85,10 +87,10 @@ def test_a_counter_that_may_not_be_read_is_absent(tmp_path: Path, monkeypatch: p
 
 
 def test_without_any_readable_counter_there_is_no_meter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert find_meter("cpu", root=tmp_path / "nowhere") is None
-    assert find_meter("cpu", root=tmp_path) is None
+    assert find_meter(rapl(tmp_path / "nowhere")) is None
+    assert find_meter(rapl(tmp_path)) is None
     forbid(monkeypatch, domain(tmp_path, "intel-rapl:0", "package-0", 0))
-    assert find_meter("cpu", root=tmp_path) is None
+    assert find_meter(rapl(tmp_path)) is None
 
 
 def test_a_counter_that_vanishes_gives_no_joules_instead_of_zero(tmp_path: Path) -> None:
@@ -111,12 +113,11 @@ def test_a_difference_needs_a_tick_and_an_update(tmp_path: Path) -> None:
     assert EnergyMeter((Nvml(0),)).meaningful(joules=1.0, seconds=0.2)
 
 
-def test_a_gpu_is_metered_by_its_own_counter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    domain(tmp_path, "intel-rapl:0", "package-0", 0)
+def test_a_gpu_is_metered_by_its_own_counter(monkeypatch: pytest.MonkeyPatch) -> None:
     joules = {1: 10.0}
     monkeypatch.setattr(nvidia, "total_energy", joules.get)
-    assert find_meter("cuda", 0, tmp_path) is None
-    meter = find_meter("cuda", 1, tmp_path)
+    assert find_meter(Cuda().energy()) is None
+    meter = find_meter(Cuda(index=1).energy())
     assert meter is not None
     start = meter.read()
     joules[1] = 12.5

@@ -15,6 +15,7 @@ import torch
 from objectives import calibration
 from objectives.calibration import Domains
 from objectives.devices.cpu import Cpu
+from objectives.devices.peaks import Peaks
 from objectives.errors import ModelError, Unsupported
 from objectives.evaluator import Evaluator
 from objectives.failures import is_out_of_memory
@@ -22,7 +23,6 @@ from objectives.measuring.bench import Bench
 from objectives.measuring.encoding import Encoding
 from objectives.measuring.generation import Generation
 from objectives.measuring.interleaved import Interleaved
-from objectives.measuring.roofline import Peaks
 from objectives.measuring.sentinel import Sentinel
 from objectives.measuring.stopwatch import WallStopwatch
 from objectives.metrics import CONDITIONS, METRICS

@@ -11,6 +11,7 @@ import numpy as np
 import psutil
 import pytest
 
+from objectives.devices.cuda import Cuda
 from objectives.measuring import fingerprint as module
 from objectives.measuring.fingerprint import HARDWARE, digest, fingerprint, unlike
 
@@ -27,11 +28,16 @@ class Chip:
         return {"device": "cpu", "device_name": "Chip", "cores": "4", "threads": "2", "cpu_capability": "AVX2"}
 
 
-def of_chip(kind: str = "cpu") -> dict[str, str]:
+def of_chip() -> dict[str, str]:
     device: Any = Chip()
-    described = {**device.describe(), "device": kind}
-    device.describe = lambda: described
     return fingerprint(device)
+
+
+def of_card(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """Of a GPU whose properties are made up."""
+    properties = SimpleNamespace(name="Card", total_memory=8, major=9, minor=0)
+    monkeypatch.setattr("torch.cuda.get_device_properties", lambda _index: properties)
+    return fingerprint(Cuda())
 
 
 def test_all_facts_are_text_and_none_is_empty(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -90,13 +96,13 @@ def test_the_driver_is_noted_where_it_is_loaded(monkeypatch: pytest.MonkeyPatch,
     library: Any = ModuleType("pynvml")
     library.NVMLError, library.nvmlInit, library.nvmlSystemGetDriverVersion = NvmlError, start, lambda: "580.1"
     monkeypatch.setitem(sys.modules, "pynvml", library)
-    assert of_chip("cuda").get("driver") == ("580.1" if loaded else None)
+    assert of_card(monkeypatch).get("driver") == ("580.1" if loaded else None)
     assert "driver" not in of_chip()  # a driver does not change what a CPU measures
 
 
 def test_the_driver_is_absent_without_its_library(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pynvml", None)
-    assert "driver" not in of_chip("cuda")
+    assert "driver" not in of_card(monkeypatch)
 
 
 def git(folder: Path, *words: str) -> str:

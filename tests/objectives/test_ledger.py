@@ -9,12 +9,13 @@ import pytest
 
 from objectives.calibration import Statistics
 from objectives.devices.cpu import Cpu
+from objectives.devices.peaks import Peaks
 from objectives.measuring.encoding import Encoding
 from objectives.measuring.footprint import Footprint
 from objectives.measuring.gains import gains
 from objectives.measuring.generation import Generation
 from objectives.measuring.ledger import judged, least_seconds, promises
-from objectives.measuring.roofline import Peaks, Work
+from objectives.measuring.roofline import Work
 from objectives.models import LoadedModel
 from objectives.packing import int8
 from objectives.packing.bf16 import Bf16Linear

@@ -21,6 +21,7 @@ import torch
 from objectives import load, winner
 from objectives.calibration import Statistics
 from objectives.devices.cpu import Cpu
+from objectives.devices.cuda import Cuda
 from objectives.errors import ModelError, Unsupported
 from objectives.measuring.encoding import Encoding
 from objectives.measuring.generation import Generation
@@ -116,7 +117,7 @@ def test_a_yaml_is_called_as_its_runtime(name: str) -> None:
 @each_engine
 def test_fp32_answers_are_those_of_torch(prepare: Prepare, name: str, head: Head, ratio: float) -> None:
     runtime = built("runtime", name)
-    if runtime.supports(candidate(WIDE, runtime, WORKLOADS[head], ratio), head, "cpu") is not None:
+    if runtime.supports(candidate(WIDE, runtime, WORKLOADS[head], ratio), head, Cpu()) is not None:
         ratio = 0.0
     runner, model = prepare(FAMILY[head], runtime, WIDE, ratio)
     assert off(answer(runner), answer(model)) < 1e-4
@@ -211,7 +212,7 @@ def test_openvino_multiplies_by_the_codes_that_it_was_given(prepare: Prepare, qu
 @pytest.mark.parametrize(("name", "head"), [case for case in CASES if case[0] in ("openvino", "onnxruntime", "litert")])
 def test_rounded_models_answer_nearly_like_their_weights(prepare: Prepare, name: str, head: Head, bits: int) -> None:
     runtime, quantizer = built("runtime", name), rounded(bits, embeddings=8)
-    if runtime.supports(candidate(quantizer, runtime, WORKLOADS[head]), head, "cpu") is not None:
+    if runtime.supports(candidate(quantizer, runtime, WORKLOADS[head]), head, Cpu()) is not None:
         bits, quantizer = 8, rounded(8, embeddings=8)
     runner, model = prepare(FAMILY[head], runtime, quantizer)
     wanted = answer(plain(model)).flatten()
@@ -291,7 +292,7 @@ REFUSED: list[tuple[Runtime, Head, Any, float, str]] = [
 def test_a_pair_that_does_not_run_has_a_reason(
     runtime: Runtime, head: Head, quantizer: Any, ratio: float, reason: str
 ) -> None:
-    found = runtime.supports(candidate(quantizer, runtime, WORKLOADS[head], ratio), head, "cpu")
+    found = runtime.supports(candidate(quantizer, runtime, WORKLOADS[head], ratio), head, Cpu())
     assert found is not None
     assert reason in found
     assert "\n" not in found
@@ -313,7 +314,7 @@ def test_engines_run_on_cpus_only(name: str) -> None:
     runtime = built("runtime", name)
     head = next(head for runner, head in CASES if runner == name)
     assert (
-        runtime.supports(candidate(WIDE, runtime, WORKLOADS[head]), head, "cuda")
+        runtime.supports(candidate(WIDE, runtime, WORKLOADS[head]), head, Cuda())
         == "runs on CPUs, device is cuda: device=cpu"
     )
 
@@ -323,7 +324,7 @@ def test_whatever_a_runtime_supports_it_prepares(prepare: Prepare, name: str) ->
     runtime = built("runtime", name)
     for head in ("encoder", "causal_lm"):
         for quantizer in (rounded(16), rounded(8, embeddings=8), rounded(4)):
-            if runtime.supports(candidate(quantizer, runtime, WORKLOADS[head]), head, "cpu") is None:
+            if runtime.supports(candidate(quantizer, runtime, WORKLOADS[head]), head, Cpu()) is None:
                 runner, _ = prepare(FAMILY[head], runtime, quantizer)
                 watch = WallStopwatch()
                 WORKLOADS[head].run(runner, watch)
@@ -344,7 +345,7 @@ def test_a_missing_package_is_named_with_what_to_install(name: str, monkeypatch:
 
 def test_masks_leave_the_space() -> None:
     masked = replace(candidate(rounded(16), OpenVino(), WORKLOADS["causal_lm"]), pruning=Wanda(ratio=0.5))
-    assert OpenVino().supports(masked, "causal_lm", "cpu") == (
+    assert OpenVino().supports(masked, "causal_lm", Cpu()) == (
         "masks are stored by no engine: their zeros would be multiplied"
     )
 
