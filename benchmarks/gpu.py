@@ -24,11 +24,11 @@ from objectives.calibration import Statistics
 from objectives.devices.cuda import Cuda
 from objectives.measuring.generation import Generation
 from objectives.models import Checkpoint, LoadedModel
+from objectives.protocols.running import Device, Runner
 from objectives.quantization.grid import Codes
 from objectives.quantization.round_to_nearest import RoundToNearest
 from objectives.runtime.cuda_graphs import CudaGraphs
 from objectives.runtime.torch_runner import TorchRunner
-from objectives.types import Device, Runner
 
 OUT = Path(__file__).parents[1] / "docs" / "benchmarks" / "gpu.json"
 SHAPES = ((1536, 576), (4096, 4096), (14336, 4096))
@@ -85,7 +85,7 @@ def _unpacked(four: Any, x: torch.Tensor) -> torch.Tensor:
 
 @dataclass(frozen=True)
 class Given:
-    """What a runtime of torch asks for: see :class:`objectives.types.TorchMaterials`."""
+    """What a runtime of torch asks for: see :class:`TorchMaterials`."""
 
     loaded: LoadedModel
     device: Device

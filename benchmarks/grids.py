@@ -31,12 +31,16 @@ from objectives.measuring.generation import Generation
 from objectives.measuring.interleaved import Interleaved
 from objectives.models import Checkpoint
 from objectives.problem import Problem
+from objectives.protocols.candidate import Candidate
+from objectives.protocols.running import Task, Workload
 from objectives.pruning.structured import Structured
 from objectives.quantization.mixed import Mixed
+from objectives.recovery.off import Off
+from objectives.runtime.torch import Torch
 from objectives.tasks.corpora import XSum
 from objectives.tasks.language_modeling import LanguageModeling
 from objectives.tasks.retrieval import Retrieval
-from objectives.types import Candidate, Measurement, Task, Workload
+from objectives.types import Measurement
 
 OUT = Path(__file__).parents[1] / "docs" / "benchmarks"
 KEPT = (
@@ -67,7 +71,7 @@ class Recipe:
 
     def candidate(self, ratio: float, bits: float, batch: int) -> Candidate:
         workload = replace(self.workload, batch_size=batch)  # type: ignore[type-var]
-        return Candidate(Structured(ratio=ratio), Mixed(bits=bits), workload)
+        return Candidate(Structured(ratio=ratio), Mixed(bits=bits), workload, Off(), Torch())
 
 
 GRIDS = {

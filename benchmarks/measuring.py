@@ -42,14 +42,18 @@ from objectives.measuring.pace import Pace
 from objectives.measuring.sentinel import Sentinel
 from objectives.models import Checkpoint
 from objectives.problem import Problem
+from objectives.protocols.candidate import Candidate
+from objectives.protocols.running import Workload
 from objectives.pruning.criteria.activation import Activation
 from objectives.pruning.structured import Structured
 from objectives.quantization.round_to_nearest import RoundToNearest
+from objectives.recovery.off import Off
+from objectives.runtime.torch import Torch
 from objectives.runtime.torch_runner import TorchRunner
 from objectives.tasks.corpora import XSum
 from objectives.tasks.language_modeling import LanguageModeling
 from objectives.tasks.retrieval import Retrieval
-from objectives.types import Candidate, Measurement, Workload
+from objectives.types import Measurement
 
 OUT = Path(__file__).parents[1] / "docs" / "benchmarks" / "measuring"
 Line = tuple[str, str, bool]
@@ -61,9 +65,8 @@ QUICK = Interleaved(min_rounds=1, max_rounds=2, min_seconds=0.0, max_seconds=0.1
 
 
 def candidate(ratio: float, bits: int, workload: Workload) -> Candidate:
-    return Candidate(
-        Structured(ratio=ratio, criterion=Activation()), RoundToNearest(bits=bits, predicts=False), workload
-    )
+    pruner = Structured(ratio=ratio, criterion=Activation())
+    return Candidate(pruner, RoundToNearest(bits=bits, predicts=False), workload, Off(), Torch())
 
 
 def minilm(timing: Interleaved, threads: int | None = None) -> Evaluator:

@@ -13,8 +13,9 @@ from typing import Any
 
 import numpy as np
 
+from objectives.protocols.candidate import Candidate
 from objectives.settings import UNDECLARED
-from objectives.types import Candidate, Decision, Facts, Gate, Measurement, Outcome, Verdict
+from objectives.types import Decision, Facts, Gate, Measurement, Outcome, Verdict
 from search.config import StudyConfig
 from search.frontier.grid import Grid
 from search.frontier.outlook import Forecaster, Hint, Known

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import peers
 
+from objectives.protocols.candidate import Pruner, Quantizer, Recovery
 from objectives.pruning.criteria.activation import Activation
 from objectives.pruning.criteria.magnitude import Magnitude
 from objectives.pruning.criteria.obs import Obs
@@ -19,7 +20,6 @@ from objectives.quantization.mixed import Mixed
 from objectives.quantization.round_to_nearest import RoundToNearest
 from objectives.recovery.distillation import Distillation
 from objectives.recovery.off import Off
-from objectives.types import Pruner, Quantizer, Recovery
 
 
 @dataclass(frozen=True)

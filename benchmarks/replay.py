@@ -22,19 +22,9 @@ from objectives.ahead import Ahead
 from objectives.measuring.estimate import estimate
 from objectives.measuring.interleaved import falls_behind, next_look
 from objectives.metrics import is_behind
+from objectives.protocols.candidate import Candidate
 from objectives.provenance import Source
-from objectives.types import (
-    Candidate,
-    Decision,
-    Facts,
-    Failure,
-    Gate,
-    Measurement,
-    Outcome,
-    Reason,
-    Score,
-    Verdict,
-)
+from objectives.types import Decision, Facts, Failure, Gate, Measurement, Outcome, Reason, Score, Verdict
 from objectives.verdict import contest, estimated, gains, judge
 from search.pareto import Floats, hypervolume, non_dominated
 from search.space import Axis

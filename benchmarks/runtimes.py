@@ -31,10 +31,13 @@ from objectives.measuring.generation import Generation
 from objectives.measuring.interleaved import Interleaved
 from objectives.models import Checkpoint
 from objectives.problem import Problem
+from objectives.protocols.candidate import Candidate, Quantizer, Runtime
+from objectives.protocols.running import Runner, Workload
 from objectives.pruning.criteria.activation import Activation
 from objectives.pruning.structured import Structured
 from objectives.quantization.gptq import Gptq
 from objectives.quantization.round_to_nearest import RoundToNearest
+from objectives.recovery.off import Off
 from objectives.runtime.ctranslate2 import CTranslate2
 from objectives.runtime.litert import LiteRt
 from objectives.runtime.onnxruntime import OnnxRuntime
@@ -44,7 +47,7 @@ from objectives.runtime.torch import Torch
 from objectives.tasks.corpora import XSum
 from objectives.tasks.language_modeling import LanguageModeling
 from objectives.tasks.retrieval import Retrieval, embed
-from objectives.types import Candidate, Phase, Quantizer, Runner, Runtime, Workload
+from objectives.types import Phase
 
 OUT = Path(__file__).resolve().parents[1] / "docs" / "benchmarks" / "runtimes"
 SMOLLM2 = Checkpoint(path="asset:smollm2-135m", head="causal_lm")
@@ -77,7 +80,7 @@ class Entry:
 
 def entries(workload: Workload, table: Sequence[tuple[str, Runtime, Quantizer, float, str | None]]) -> list[Entry]:
     return [
-        Entry(name, Candidate(pruner(ratio), quantizer, workload, runtime=runtime), own)
+        Entry(name, Candidate(pruner(ratio), quantizer, workload, Off(), runtime), own)
         for name, runtime, quantizer, ratio, own in table
     ]
 
@@ -303,7 +306,7 @@ def own_quality(ev: Evaluator, home: Path) -> State:
     """Perplexity of 4 bits as each runtime rounds by itself, from the same dense model."""
     found = {}
     for name, runtime in (("OpenVINO", OV), ("ONNX Runtime", ORT)):
-        dense = ev.runner(Candidate(pruner(0.0), rounded(32), DECODERS[0].candidate.workload, runtime=runtime))
+        dense = ev.runner(Candidate(pruner(0.0), rounded(32), DECODERS[0].candidate.workload, Off(), runtime))
         assert isinstance(dense, EngineRunner)
         with torch.inference_mode():
             score = ev.problem.task.evaluate(own_rounding(dense, home / "own" / name.replace(" ", "_")))

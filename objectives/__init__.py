@@ -19,7 +19,7 @@ __all__ = ["load"]
 def load(folder: str | Path) -> TorchRunner | EngineRunner:
     """Load a folder written by ``paretune export``: something that encodes or generates, with its ``.tokenizer``.
 
-    See :class:`objectives.types.Runner` for what it does. Of a model that torch runs, ``.module`` is that of
+    See :class:`Runner` for what it does. Of a model that torch runs, ``.module`` is that of
     transformers. Another runtime's package must be there. Threads, OpenMP and the allocator are set as they were when
     it was measured, where that can still be done; where not, a line of the log says what to set. Raises
     ``objectives.errors.ObjectiveError`` naming the file and what was expected, or what to install.

@@ -16,10 +16,14 @@ from objectives.errors import Unsupported
 from objectives.finite import checked
 from objectives.inspection.limits import positions
 from objectives.models import LoadedModel
+from objectives.problem import CheckReport
+from objectives.protocols.candidate import Candidate
+from objectives.protocols.optional import Inspectable
+from objectives.protocols.running import Divisible
 from objectives.recipes import Recipes
 from objectives.tasks.answers import scored, told
 from objectives.tasks.parts import merged
-from objectives.types import Candidate, CheckReport, Divisible, Inspectable, Score
+from objectives.types import Score
 
 EXAMPLES = 4
 

@@ -21,7 +21,9 @@ from objectives.measuring.bench import Reference
 from objectives.measuring.fingerprint import fingerprint
 from objectives.measuring.footprint import Footprint
 from objectives.models import LoadedModel
-from objectives.problem import Problem
+from objectives.problem import CheckReport, Problem
+from objectives.protocols.candidate import Candidate, Pruner, Quantizer
+from objectives.protocols.running import Runner
 from objectives.provenance import Source, own_classes
 from objectives.recipe import recipe_of
 from objectives.recipes import Recipes
@@ -30,8 +32,6 @@ from objectives.scoring import Scored, Scorer
 from objectives.stored_facts import measurement_of, stored_measurement
 from objectives.tasks.paired import paired_difference
 from objectives.types import (
-    Candidate,
-    CheckReport,
     Decision,
     Facts,
     Failure,
@@ -40,10 +40,7 @@ from objectives.types import (
     Note,
     NoteCode,
     Outcome,
-    Pruner,
-    Quantizer,
     Reason,
-    Runner,
     Score,
     Verdict,
 )

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from objectives.errors import ModelError
 from objectives.models import LoadedModel
-from objectives.types import Runner, RunsInTorch
+from objectives.protocols.running import Runner, RunsInTorch
 
 ROWS, TOKENS = 2, 24
 ROUNDING = 1e-3

@@ -14,7 +14,8 @@ from numbers import Real
 from typing import Any
 
 from objectives.errors import NotFinite, Unsupported
-from objectives.types import Runner, RunsInTorch, Score
+from objectives.protocols.running import Runner, RunsInTorch
+from objectives.types import Score
 
 _SLACK = 1e-9
 """By how much rounding may take an accuracy out of [0, 1]."""

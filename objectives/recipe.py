@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from objectives.types import Candidate, Pruner, Quantizer, Recovery, Runtime
+from objectives.protocols.candidate import Candidate, Pruner, Quantizer, Recovery, Runtime
 
 Recipe = tuple[Pruner, Recovery, Quantizer, Runtime]
 """What decides about bytes and accuracy."""

@@ -2,7 +2,7 @@
 
 Each is made once. The latest compressed ones stay in memory, so that candidates that differ only in their workload
 share one; what took long to make stays on disk as well, where the problem has a cache. A runtime may want another model
-than torch does of the same recipe (:meth:`objectives.types.Runtime.storage`); those that want the same share it.
+than torch does of the same recipe (:meth:`Runtime.storage`); those that want the same share it.
 """
 
 from __future__ import annotations
@@ -25,21 +25,14 @@ from objectives.measuring.footprint import FAKE_ERRORS, Footprint, footprint, sk
 from objectives.measuring.weighing import stored_bytes
 from objectives.models import LoadedModel, require_units
 from objectives.problem import KEPT_BYTES, Problem
+from objectives.protocols.candidate import Candidate, Materials, Quantizer
+from objectives.protocols.running import Device, Runner, Workload
 from objectives.recipe import Made, Recipe, made_by, recipe_of
 from objectives.runtime.guard import Guard
 from objectives.runtime.torch_runner import TorchRunner
 from objectives.shelf import Shelf, Write
 from objectives.stage_cache import StageCache
-from objectives.types import (
-    Candidate,
-    Device,
-    Materials,
-    Note,
-    NoteCode,
-    Quantizer,
-    Runner,
-    Workload,
-)
+from objectives.types import Note, NoteCode
 
 log = logging.getLogger(__name__)
 

@@ -21,10 +21,12 @@ from objectives.measuring.gains import compared_with_own, dense_gains, gains, ow
 from objectives.measuring.ledger import judged, promises
 from objectives.measuring.roofline import peaks
 from objectives.measuring.weighing import block_weights, stored_bytes
+from objectives.protocols.candidate import Candidate, Runtime
+from objectives.protocols.running import Runner, Workload
 from objectives.quantization.round_to_nearest import RoundToNearest
 from objectives.recipe import Recipe, recipe_of
 from objectives.recipes import Recipes
-from objectives.types import Candidate, Measurement, Note, NoteCode, Runner, Runtime, Workload
+from objectives.types import Measurement, Note, NoteCode
 
 DENSE_TRIES = 3
 """How often the dense model is timed at one workload while the machine is busy: all gains there hang on it."""

@@ -16,12 +16,14 @@ from typing import Any
 
 from objectives.errors import NotFinite, Unsupported
 from objectives.finite import checked
+from objectives.protocols.candidate import Candidate
+from objectives.protocols.running import Divisible
 from objectives.racing import Contest
 from objectives.recipe import Recipe, recipe_of
 from objectives.recipes import Recipes
 from objectives.tasks.answers import scored, told
 from objectives.tasks.parts import merged
-from objectives.types import Candidate, Divisible, Gate, Score
+from objectives.types import Gate, Score
 from objectives.verdict import contest, estimated, gains, judge
 
 

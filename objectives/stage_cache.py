@@ -20,12 +20,10 @@ from objectives.errors import ObjectiveError
 from objectives.inputs import Inputs
 from objectives.models import LoadedModel
 from objectives.problem import Problem
+from objectives.protocols.candidate import Candidate
 from objectives.recipe import Made, recipe_of
 from objectives.runtime.torch_runner import TorchRunner
 from objectives.stock import MANIFEST
-from objectives.types import (
-    Candidate,
-)
 
 log = logging.getLogger(__name__)
 
@@ -109,4 +107,6 @@ class StageCache:
         """Return none for a device whose models are not written."""
         if not self.problem.device.writes_checkpoints:
             return None
-        return self.name(Candidate(recipe[0], recipe[2], self.problem.baseline.workload, recipe[1]))
+        pruning, recovery, quantization = recipe
+        base = self.problem.baseline
+        return self.name(Candidate(pruning, quantization, base.workload, recovery, base.runtime))

@@ -7,13 +7,11 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
 from objectives.measuring.weighing import block_weights
+from objectives.protocols.candidate import Candidate
 from objectives.recipe import Recipe, recipe_of
 from objectives.recipes import Recipes
 from objectives.stored_facts import notes_of, stored_notes
-from objectives.types import (
-    Candidate,
-    Note,
-)
+from objectives.types import Note
 
 
 @dataclass(frozen=True)

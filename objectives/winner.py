@@ -26,13 +26,14 @@ from objectives.content import sha256
 from objectives.devices.cpu import Cpu
 from objectives.errors import ModelError
 from objectives.models import LoadedModel
+from objectives.protocols.candidate import TorchMaterials
+from objectives.protocols.running import Device, Runner
 from objectives.runtime.folder import made, read_facts, runtime_of
 from objectives.runtime.runner import EngineRunner
 from objectives.runtime.torch_runner import TorchRunner
 from objectives.settings import class_path
 from objectives.stock import CONFIG, MANIFEST, OWN_CONFIG
 from objectives.stored_facts import notes_of, stored_notes
-from objectives.types import Device, Runner, TorchMaterials
 
 if TYPE_CHECKING:
     from objectives.calibration import Domains

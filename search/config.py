@@ -18,10 +18,12 @@ from objectives.errors import ObjectiveError
 from objectives.inspection import Inspection
 from objectives.measuring.interleaved import Interleaved
 from objectives.problem import Problem
+from objectives.protocols.candidate import Model
+from objectives.protocols.optional import Threaded
+from objectives.protocols.running import Device, Task
 from objectives.provenance import Source
 from objectives.reads import Reads
 from objectives.tasks.answers import in_a_line
-from objectives.types import Device, Model, Task, Threaded
 from search.build import ALLOWED, build, nearest, target_of
 from search.errors import ConfigError, ParetuneError
 from search.executors.protocol import Executor

@@ -16,7 +16,8 @@ from optuna.study import Study
 from optuna.trial import Trial
 
 from objectives.errors import ObjectiveError
-from objectives.types import Candidate, Measurement
+from objectives.protocols.candidate import Candidate
+from objectives.types import Measurement
 from search import opening, store
 from search.certificate import Certificate, certificate_of, certify
 from search.config import StudyConfig

@@ -14,8 +14,9 @@ from typing import Any
 from typing_extensions import get_protocol_members
 
 from objectives.errors import described
+from objectives.protocols.candidate import Pruner, Quantizer, Recovery, Runtime
+from objectives.protocols.running import Workload
 from objectives.settings import class_path
-from objectives.types import Pruner, Quantizer, Recovery, Runtime, Workload
 from search.errors import ConfigError
 
 PARTS: Mapping[str, type] = {

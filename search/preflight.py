@@ -16,8 +16,9 @@ from typing import Any
 
 from objectives.errors import ObjectiveError
 from objectives.inspection import Inspection
+from objectives.protocols.optional import Bounded, Detectable, Inspectable, Span, Supplied
+from objectives.protocols.running import Device, Workload
 from objectives.settings import Strength, asks_to_prune, strengths_of
-from objectives.types import Bounded, Detectable, Device, Inspectable, Span, Supplied, Workload
 from search.config import StudyConfig
 from search.errors import ConfigError
 from search.frontier.grid import MOST_CELLS, is_of_recipe

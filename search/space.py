@@ -17,8 +17,8 @@ from typing import Any
 from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
 from optuna.trial import Trial
 
+from objectives.protocols.candidate import Candidate
 from objectives.settings import Strength, strengths_of
-from objectives.types import Candidate
 from search import members
 from search.build import ALLOWED, build, nearest, target_of
 from search.errors import ConfigError

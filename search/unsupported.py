@@ -6,8 +6,11 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+from objectives.protocols.candidate import Model, Runtime
+from objectives.protocols.optional import Inspectable
+from objectives.protocols.running import Device
 from objectives.settings import asks_to_prune
-from objectives.types import Device, Head, Inspectable, Model, Runtime
+from objectives.types import Head
 from search.errors import ConfigError
 from search.frontier.grid import MOST_CELLS
 from search.records import Value

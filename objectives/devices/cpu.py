@@ -22,15 +22,18 @@ from objectives.devices.control_groups import memory_free, memory_limits
 from objectives.devices.counters import Rapl, rapl
 from objectives.devices.peaks import MIB, Effort, Peaks, Shape, probe, whole
 from objectives.errors import Unsupported
+from objectives.protocols.optional import Detectable
+from objectives.protocols.running import Device
 from objectives.settings import FORBID, Count
-from objectives.types import Detectable, Device, Memory, Phase
+from objectives.types import Memory, Phase
 
 if TYPE_CHECKING:
     from torch import nn
 
     from objectives.models import LoadedModel
+    from objectives.protocols.running import Runner, Stopwatch, Workload
     from objectives.quantization.grid import Codes
-    from objectives.types import Runner, Scheme, Stopwatch, Workload
+    from objectives.types import Scheme
 
 _SHAPES: tuple[Shape, ...] = ((128, 576, 1536), (1024, 1024, 1024), (2048, 768, 3072))
 """The first is shorter than a scheduler's slice: beside other load it still runs undisturbed once in a while, where the

@@ -17,16 +17,19 @@ from objectives.devices.counters import Nvml
 from objectives.devices.driver import cuda_of_torch, gpus, total_memory
 from objectives.devices.peaks import MIB, Effort, Peaks, Shape, probe, whole
 from objectives.errors import Unsupported
+from objectives.protocols.optional import Detectable
+from objectives.protocols.running import Device
 from objectives.settings import FORBID, Natural
-from objectives.types import Detectable, Device, Memory, Phase
+from objectives.types import Memory, Phase
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
     from objectives.models import LoadedModel
+    from objectives.protocols.running import Runner, Stopwatch, Workload
     from objectives.quantization.grid import Codes
-    from objectives.types import Runner, Scheme, Stopwatch, Workload
+    from objectives.types import Scheme
 
 _SHAPES: tuple[Shape, ...] = ((4096, 4096, 4096), (8192, 4096, 16384))
 

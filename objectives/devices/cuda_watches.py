@@ -8,7 +8,8 @@ from typing import Any
 
 from typing_extensions import override
 
-from objectives.types import Phase, Stopwatch, Timing, Watch
+from objectives.protocols.running import Stopwatch, Watch
+from objectives.types import Phase, Timing
 
 
 class EventStopwatch(Stopwatch):

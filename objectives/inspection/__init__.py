@@ -24,7 +24,9 @@ from objectives.inspection.folders import (
 from objectives.inspection.kinds import refuse_head, refuse_quantised, refuse_unknown
 from objectives.inspection.vocabulary import refuse_vocabulary
 from objectives.inspection.weights import read_headers, refuse_weights
-from objectives.types import Bounded, Head, Span, Workload
+from objectives.protocols.optional import Bounded, Span
+from objectives.protocols.running import Workload
+from objectives.types import Head
 
 __all__ = ["Inspection", "inspect", "inspect_folder"]
 

@@ -13,7 +13,8 @@ from typing import Any
 
 from objectives.inspection.config import Config
 from objectives.inspection.library import modelling
-from objectives.types import Head, Side, Span
+from objectives.protocols.optional import Side, Span
+from objectives.types import Head
 
 _LENGTHS = ("max_position_embeddings", "max_sequence_length", "max_seq_len", "n_positions", "n_ctx")
 _ID_BYTES, _VALUE_BYTES, _KEPT_BYTES = 8, 2, 1

@@ -20,19 +20,8 @@ from objectives.measuring.interleaved import Interleaved, Sampled, summarise
 from objectives.measuring.pace import Pace
 from objectives.measuring.roofline import limit
 from objectives.measuring.sentinel import Sentinel
-from objectives.types import (
-    Device,
-    Facts,
-    Measurement,
-    Note,
-    NoteCode,
-    Phase,
-    Runner,
-    Stop,
-    Timing,
-    TimingFacts,
-    Workload,
-)
+from objectives.protocols.running import Device, Runner, Workload
+from objectives.types import Facts, Measurement, Note, NoteCode, Phase, Stop, Timing, TimingFacts
 
 Reference = Literal["baseline", "sentinel"]
 """What a candidate takes turns with."""

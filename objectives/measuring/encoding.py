@@ -6,11 +6,13 @@ from typing import TYPE_CHECKING
 
 from pydantic.dataclasses import dataclass as settings
 
+from objectives.protocols.optional import Span
+from objectives.protocols.running import Watch
 from objectives.settings import FORBID, Count
-from objectives.types import Head, Phase, Span, Watch
+from objectives.types import Head, Phase
 
 if TYPE_CHECKING:
-    from objectives.types import Runner
+    from objectives.protocols.running import Runner
 
 
 @settings(frozen=True, kw_only=True, config=FORBID)
@@ -27,25 +29,25 @@ class Encoding:
 
     @property
     def items(self) -> int:
-        """See ``objectives.types.Workload``: texts."""
+        """See ``Workload``: texts."""
         return self.batch_size
 
     @property
     def tokens_read(self) -> int:
-        """See ``objectives.types.Workload``."""
+        """See ``Workload``."""
         return self.batch_size * self.tokens
 
     @property
     def spans(self) -> tuple[Span, ...]:
-        """See ``objectives.types.Bounded``."""
+        """See ``Bounded``."""
         return (Span(("tokens",), (self.tokens,), "encoder"),)
 
     def excerpts(self) -> dict[Phase, Encoding]:
-        """See ``objectives.types.Workload``."""
+        """See ``Workload``."""
         return {"encode": self}
 
     def run(self, model: Runner, watch: Watch) -> None:
-        """See ``objectives.types.Workload``."""
+        """See ``Workload``."""
         import torch
 
         from objectives.measuring.prompts import prompts

@@ -22,7 +22,7 @@ import psutil
 from objectives.devices.control_groups import memory_limits
 
 if TYPE_CHECKING:
-    from objectives.types import Device
+    from objectives.protocols.running import Device
 
 HARDWARE: tuple[str, ...] = (
     "device", "device_name", "cores", "threads", "memory", "cpu_capability", "device_memory", "compute_capability",

@@ -21,8 +21,10 @@ from objectives.measuring.roofline import Work
 from objectives.measuring.trace import Forward, Trace, tracing
 from objectives.measuring.weighing import stored_bytes
 from objectives.models import LoadedModel, require_units
+from objectives.protocols.candidate import Candidate
+from objectives.protocols.running import Device, Workload
 from objectives.runtime.torch_runner import TorchRunner
-from objectives.types import Candidate, Device, Phase, Workload
+from objectives.types import Phase
 
 FAKE_ERRORS = (
     fake_tensor.DataDependentOutputException,

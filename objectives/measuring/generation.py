@@ -13,11 +13,13 @@ from typing import TYPE_CHECKING
 
 from pydantic.dataclasses import dataclass as settings
 
+from objectives.protocols.optional import Span
+from objectives.protocols.running import Watch
 from objectives.settings import FORBID, Count
-from objectives.types import Head, Phase, Span, Watch
+from objectives.types import Head, Phase
 
 if TYPE_CHECKING:
-    from objectives.types import Runner
+    from objectives.protocols.running import Runner
 
 
 @settings(frozen=True, kw_only=True, config=FORBID)
@@ -35,28 +37,28 @@ class Generation:
 
     @property
     def items(self) -> int:
-        """See ``objectives.types.Workload``: output tokens."""
+        """See ``Workload``: output tokens."""
         return self.batch_size * self.new_tokens
 
     @property
     def tokens_read(self) -> int:
-        """See ``objectives.types.Workload``."""
+        """See ``Workload``."""
         return self.batch_size * self.prompt_tokens
 
     @property
     def spans(self) -> tuple[Span, ...]:
-        """See ``objectives.types.Bounded``: a prompt and what is written after it."""
+        """See ``Bounded``: a prompt and what is written after it."""
         return (Span(("prompt_tokens", "new_tokens"), (self.prompt_tokens, self.new_tokens)),)
 
     def excerpts(self) -> dict[Phase, Generation]:
-        """See ``objectives.types.Workload``; the last step has the longest cache."""
+        """See ``Workload``; the last step has the longest cache."""
         found: dict[Phase, Generation] = {"prefill": replace(self, new_tokens=1)}
         if self.new_tokens > 1:
             found["decode"] = replace(self, prompt_tokens=self.prompt_tokens + self.new_tokens - 2, new_tokens=2)
         return found
 
     def run(self, model: Runner, watch: Watch) -> None:
-        """See ``objectives.types.Workload``; latency runs from the prompts to the last token."""
+        """See ``Workload``; latency runs from the prompts to the last token."""
         import torch
 
         from objectives.measuring.prompts import prompts

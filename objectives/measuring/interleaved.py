@@ -25,8 +25,9 @@ from pydantic.dataclasses import dataclass as settings
 from objectives.measuring.estimate import FEWEST, Estimate, estimate
 from objectives.measuring.pace import Pace
 from objectives.measuring.strain import Strain, read_strain
+from objectives.protocols.running import Workload
 from objectives.settings import FORBID, Count, Natural, NonNegative, Positive, Share
-from objectives.types import Stop, Timing, Workload
+from objectives.types import Stop, Timing
 
 Run = Callable[[], Timing]
 

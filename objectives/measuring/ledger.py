@@ -16,7 +16,8 @@ from objectives.measuring.footprint import Footprint
 from objectives.measuring.gains import SMALLER, size_of, speed_of
 from objectives.measuring.roofline import limit
 from objectives.packing.bf16 import Bf16Linear
-from objectives.types import GainFacts, NoteCode, Runner, RunsInTorch, Size, Speed, Workload
+from objectives.protocols.running import Runner, RunsInTorch, Workload
+from objectives.types import GainFacts, NoteCode, Size, Speed
 
 LAUNCH_BOUND = 0.15
 """Below this share of the device's limit a run is made of calls rather than of work."""

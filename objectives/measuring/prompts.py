@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 import torch
 
 if TYPE_CHECKING:
-    from objectives.types import Runner
+    from objectives.protocols.running import Runner
 
 
 @runtime_checkable

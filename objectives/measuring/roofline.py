@@ -27,7 +27,7 @@ from objectives.devices.peaks import Peaks
 from objectives.measuring.strain import read_strain
 
 if TYPE_CHECKING:
-    from objectives.types import Device
+    from objectives.protocols.running import Device
 
 log = logging.getLogger(__name__)
 

@@ -9,13 +9,14 @@ from __future__ import annotations
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from objectives.types import Head, Phase, Watch
+from objectives.protocols.running import Watch
+from objectives.types import Head, Phase
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from objectives.types import Runner
+    from objectives.protocols.running import Runner
 
 _ROWS = 64
 
@@ -39,11 +40,11 @@ class Sentinel:
         return torch.randn(self._size, self._size, generator=torch.Generator().manual_seed(0)).to(self._device)
 
     def excerpts(self) -> dict[Phase, Sentinel]:
-        """See ``objectives.types.Workload``."""
+        """See ``Workload``."""
         return {"encode": self}
 
     def run(self, model: Runner, watch: Watch) -> None:
-        """See ``objectives.types.Workload``; ``model`` is not touched."""
+        """See ``Workload``; ``model`` is not touched."""
         rows = self._matrix[:_ROWS]
         watch.start(laps=1)
         for _ in range(self._times):

@@ -16,21 +16,21 @@ class WallStopwatch:
         self._synchronize = synchronize
 
     def start(self, laps: int) -> None:
-        """See ``objectives.types.Watch``."""
+        """See ``Watch``."""
         self._phases: list[Phase] = []
         self._synchronize()
         self._began = self._ended = process_time()
         self._stamps = [perf_counter()]
 
     def lap(self, phase: Phase, held: object = None) -> None:
-        """See ``objectives.types.Watch``."""
+        """See ``Watch``."""
         self._synchronize()
         self._stamps.append(perf_counter())
         self._ended = process_time()
         self._phases.append(phase)
 
     def timing(self, items: int) -> Timing:
-        """See ``objectives.types.Stopwatch``."""
+        """See ``Stopwatch``."""
         laps = [later - earlier for earlier, later in pairwise(self._stamps)]
         return timing_of(self._phases, laps, self._ended - self._began, items)
 
@@ -47,7 +47,7 @@ class Unwatched:
     """A watch that does not look: for a run that is only to happen."""
 
     def start(self, laps: int) -> None:
-        """See ``objectives.types.Watch``."""
+        """See ``Watch``."""
 
     def lap(self, phase: Phase, held: object = None) -> None:
-        """See ``objectives.types.Watch``."""
+        """See ``Watch``."""

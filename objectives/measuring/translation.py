@@ -16,8 +16,10 @@ from typing import TYPE_CHECKING
 
 from pydantic.dataclasses import dataclass as settings
 
+from objectives.protocols.optional import Span
+from objectives.protocols.running import Runner, RunsInTorch, Watch
 from objectives.settings import FORBID, Count
-from objectives.types import Head, Phase, Runner, RunsInTorch, Span, Watch
+from objectives.types import Head, Phase
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -42,24 +44,24 @@ class Translation:
 
     @property
     def items(self) -> int:
-        """See ``objectives.types.Workload``: output tokens."""
+        """See ``Workload``: output tokens."""
         return self.batch_size * self.new_tokens
 
     @property
     def tokens_read(self) -> int:
-        """See ``objectives.types.Workload``: source tokens."""
+        """See ``Workload``: source tokens."""
         return self.batch_size * self.source_tokens
 
     @property
     def spans(self) -> tuple[Span, ...]:
-        """See ``objectives.types.Bounded``: the source, and what the decoder begins with and writes."""
+        """See ``Bounded``: the source, and what the decoder begins with and writes."""
         return (
             Span(("source_tokens",), (self.source_tokens,), "encoder"),
             Span(("decoder_tokens", "new_tokens"), (self.decoder_tokens, self.new_tokens)),
         )
 
     def excerpts(self) -> dict[Phase, Translation]:
-        """See ``objectives.types.Workload``; the last step has the longest cache, here by a longer prefix."""
+        """See ``Workload``; the last step has the longest cache, here by a longer prefix."""
         first = replace(self, new_tokens=1)
         found: dict[Phase, Translation] = {"encode": first, "prefill": first}
         if self.new_tokens > 1:
@@ -67,7 +69,7 @@ class Translation:
         return found
 
     def run(self, model: Runner, watch: Watch) -> None:
-        """See ``objectives.types.Workload``; latency runs from the sources to the last token."""
+        """See ``Workload``; latency runs from the sources to the last token."""
         import torch
 
         from objectives.measuring.prompts import prompts

@@ -37,17 +37,17 @@ class Depth:
     candidates: Count = 5
 
     def prune_(self, model: LoadedModel, statistics: Statistics) -> None:
-        """See ``objectives.types.Pruner``."""
+        """See ``Pruner``."""
         gone, damage = self.removed(statistics)
         _remove_(model, gone)
         model.predicted_loss += damage
 
     def sketch_(self, model: LoadedModel, statistics: Statistics) -> None:
-        """See ``objectives.types.Pruner``."""
+        """See ``Pruner``."""
         _remove_(model, self.removed(statistics)[0])
 
     def predict(self, statistics: Statistics) -> float:
-        """See ``objectives.types.Pruner``: what was measured when the last of these blocks was tried."""
+        """See ``Pruner``: what was measured when the last of these blocks was tried."""
         return self.removed(statistics)[1]
 
     def removed(self, statistics: Statistics) -> tuple[list[str], float]:

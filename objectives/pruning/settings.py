@@ -24,17 +24,17 @@ class Masked(ABC):
     pattern: Literal["unstructured", "2:4"] = "unstructured"
 
     def prune_(self, model: LoadedModel, statistics: Statistics) -> None:
-        """See ``objectives.types.Pruner``."""
+        """See ``Pruner``."""
         from objectives.pruning.masking import mask_
 
         if self.ratio:
             mask_(model, statistics, self.ratio, self.pattern, self.masked)
 
     def sketch_(self, model: LoadedModel, statistics: Statistics) -> None:  # noqa: B027
-        """See ``objectives.types.Pruner``: a mask changes no shape."""
+        """See ``Pruner``: a mask changes no shape."""
 
     def predict(self, statistics: Statistics) -> float:
-        """See ``objectives.types.Pruner``."""
+        """See ``Pruner``."""
         return float("nan") if self.ratio else 0.0
 
     @abstractmethod

@@ -19,9 +19,9 @@ from pydantic.dataclasses import dataclass as settings
 
 from objectives.errors import Unsupported
 from objectives.pruning.criteria.kfac import KFac
+from objectives.pruning.criterion import Criterion
 from objectives.pruning.depth import Depth
 from objectives.settings import Count, Positive, Ratio, Share, Strength, asks_to_prune
-from objectives.types import Criterion
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -57,7 +57,7 @@ class Structured:
     multiple_of: Count = 32
 
     def prune_(self, model: LoadedModel, statistics: Statistics) -> None:
-        """See ``objectives.types.Pruner``."""
+        """See ``Pruner``."""
         if not asks_to_prune(self):
             return
         depth = self._depth
@@ -69,7 +69,7 @@ class Structured:
         model.predicted_loss += self._loss(allocated)
 
     def sketch_(self, model: LoadedModel, statistics: Statistics) -> None:
-        """See ``objectives.types.Pruner``."""
+        """See ``Pruner``."""
         from objectives.pruning.surgery import shrink_
 
         if not asks_to_prune(self):
@@ -80,7 +80,7 @@ class Structured:
                 shrink_(model.block(curve.unit.block), curve.unit, len(curve.kept(step)))
 
     def predict(self, statistics: Statistics) -> float:
-        """See ``objectives.types.Pruner``: the curves' losses at the steps that would be taken."""
+        """See ``Pruner``: the curves' losses at the steps that would be taken."""
         if not asks_to_prune(self):
             return 0.0
         return self._depth.predict(statistics) + self._loss(self._plan(statistics, self._depth))

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
     from objectives.calibration import Moment, Statistics
     from objectives.models import LoadedModel
+    from objectives.protocols.running import Device
     from objectives.quantization.grid import Codes
-    from objectives.types import Device
 
 _AT_ONCE = 32  # channels between two updates of all that is still open
 
@@ -44,7 +44,7 @@ class Gptq(OneWidth):
     recollect: Natural = 0
 
     def quantize_(self, model: LoadedModel, statistics: Statistics, device: Device) -> None:
-        """See ``objectives.types.Quantizer``."""
+        """See ``Quantizer``."""
         from objectives.quantization.layers import recollected
 
         if self.recollect and self.bits < 8 and (model.widths or model.layers):

@@ -14,8 +14,10 @@ from objectives.calibration import Moment, Recollected, Statistics
 from objectives.errors import NoKernel, Unsupported
 from objectives.layers import Layer, layers_of, moment_of
 from objectives.models import LoadedModel
+from objectives.protocols.running import Device
 from objectives.quantization.grid import Codes
-from objectives.types import Device, Note, NoteCode, Rounding, Scheme
+from objectives.quantization.rounding import Rounding
+from objectives.types import Note, NoteCode, Scheme
 
 GROUP_SIZES = (128, 64, 32)
 
@@ -28,7 +30,7 @@ class Sketch:
     scales_inputs: bool = False
 
     def round(self, weight: Tensor, moment: Moment, bits: int, group_size: int) -> Codes:
-        """See ``objectives.types.Rounding``."""
+        """See ``objectives.quantization.rounding.Rounding``."""
         outputs, inputs = weight.shape
         scale = weight.new_empty(outputs, inputs // group_size)
         values = weight.new_empty(outputs, inputs, dtype=torch.int32)

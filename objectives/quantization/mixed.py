@@ -17,16 +17,16 @@ from pydantic.dataclasses import dataclass as settings
 
 from objectives.errors import Unsupported
 from objectives.quantization.gptq import Gptq
+from objectives.quantization.rounding import Rounding
 from objectives.settings import Strength
-from objectives.types import Rounding
 
 if TYPE_CHECKING:
     from objectives.allocation import Options
     from objectives.calibration import Statistics
     from objectives.layers import Layer
     from objectives.models import LoadedModel
+    from objectives.protocols.running import Device
     from objectives.quantization.sensitivity import Rounded
-    from objectives.types import Device
 
 Width = Literal[16, 8, 4, 3, 2]
 
@@ -59,11 +59,11 @@ class Mixed:
 
     @property
     def stored(self) -> frozenset[int]:
-        """See ``objectives.types.Quantizer``."""
+        """See ``Quantizer``."""
         return frozenset() if self.simulate else frozenset({16, *(self.widths if self.bits < 16 else ())})
 
     def quantize_(self, model: LoadedModel, statistics: Statistics, device: Device) -> None:
-        """See ``objectives.types.Quantizer``."""
+        """See ``Quantizer``."""
         from objectives.quantization.layers import store_
 
         rounded: Rounded = {}
@@ -74,7 +74,7 @@ class Mixed:
         )  # fmt: skip
 
     def sketch_(self, model: LoadedModel, statistics: Statistics, device: Device) -> None:
-        """See ``objectives.types.Quantizer``: bits as the dense model would get them."""
+        """See ``Quantizer``: bits as the dense model would get them."""
         from objectives.quantization.layers import Sketch, store_
 
         bits = self._assigned(statistics.model, statistics, {})
@@ -82,7 +82,7 @@ class Mixed:
         store_(model, statistics.shapes, device, bits, sketch, scheme=self.scheme, embeddings=self.embeddings)
 
     def predict(self, statistics: Statistics) -> float:
-        """See ``objectives.types.Quantizer``."""
+        """See ``Quantizer``."""
         from objectives.quantization.sensitivity import predicted_loss
 
         return predicted_loss(statistics, self._assigned(statistics.model, statistics, {}), self.rounding, self.scheme)

@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 
     from objectives.models import LoadedModel
     from objectives.quantization.grid import Codes
-    from objectives.types import Rounding, Scheme
+    from objectives.quantization.rounding import Rounding
+    from objectives.types import Scheme
 
 
 def sensitivity(error: Tensor, second: Tensor, power: Tensor) -> float:

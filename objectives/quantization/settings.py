@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
     from objectives.calibration import Moment, Statistics
     from objectives.models import LoadedModel
+    from objectives.protocols.running import Device
     from objectives.quantization.grid import Codes
-    from objectives.types import Device
 
 
 @settings(frozen=True, kw_only=True, config=FORBID)
@@ -44,11 +44,11 @@ class OneWidth(ABC):
 
     @property
     def stored(self) -> frozenset[int]:
-        """See ``objectives.types.Quantizer``."""
+        """See ``Quantizer``."""
         return frozenset() if self.simulate else frozenset({self.bits})
 
     def quantize_(self, model: LoadedModel, statistics: Statistics, device: Device) -> None:
-        """See ``objectives.types.Quantizer``."""
+        """See ``Quantizer``."""
         from objectives.quantization.layers import store_
 
         store_(
@@ -57,18 +57,18 @@ class OneWidth(ABC):
         )  # fmt: skip
 
     def sketch_(self, model: LoadedModel, statistics: Statistics, device: Device) -> None:
-        """See ``objectives.types.Quantizer``."""
+        """See ``Quantizer``."""
         from objectives.quantization.layers import Sketch, store_
 
         sketch = Sketch(self.group_size, self.scales_inputs)
         store_(model, statistics.shapes, device, self.bits, sketch, scheme=self.scheme, embeddings=self.embeddings)
 
     def predict(self, statistics: Statistics) -> float:
-        """See ``objectives.types.Quantizer``."""
+        """See ``Quantizer``."""
         from objectives.quantization.sensitivity import predicted_loss
 
         return predicted_loss(statistics, self.bits, self, self.scheme)
 
     @abstractmethod
     def round(self, weight: Tensor, moment: Moment, bits: int, group_size: int) -> Codes:
-        """See ``objectives.types.Rounding``."""
+        """See ``objectives.quantization.rounding.Rounding``."""

@@ -44,11 +44,11 @@ class Distillation:
 
     @property
     def trains(self) -> bool:
-        """See ``objectives.types.Recovery``."""
+        """See ``Recovery``."""
         return bool(self.seconds or self.steps)
 
     def recover_(self, model: LoadedModel, statistics: Statistics) -> None:
-        """See ``objectives.types.Recovery``."""
+        """See ``Recovery``."""
         import torch
 
         if not self.trains or not (model.widths or model.layers):

@@ -20,4 +20,4 @@ class Off:
     trains = False
 
     def recover_(self, model: LoadedModel, statistics: Statistics) -> None:
-        """See ``objectives.types.Recovery``."""
+        """See ``Recovery``."""

@@ -20,8 +20,9 @@ from transformers.cache_utils import StaticCache
 from typing_extensions import override
 
 from objectives.errors import Unsupported
+from objectives.protocols.running import Device, Lap, Workload
 from objectives.runtime.static_cache import StaticCacheRunner
-from objectives.types import Device, Lap, Memory, Phase, Workload
+from objectives.types import Memory, Phase
 
 Pass = Callable[[Tensor], Tensor]
 

@@ -26,8 +26,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from objectives.models import LoadedModel
+    from objectives.protocols.candidate import Candidate, Materials
+    from objectives.protocols.running import Device, Lap
     from objectives.runtime.folder import Engine, Floats, Ids
-    from objectives.types import Candidate, Device, Head, Lap, Materials
+    from objectives.types import Head
 
 
 @settings(frozen=True, kw_only=True, config=FORBID)
@@ -36,7 +38,7 @@ class CTranslate2(EngineRuntime):
 
     @property
     def name(self) -> str:
-        """See ``objectives.types.Runtime``."""
+        """See ``Runtime``."""
         return "ctranslate2"
 
     @property
@@ -45,7 +47,7 @@ class CTranslate2(EngineRuntime):
         return Packages("ctranslate2", ("ctranslate2",))
 
     def supports(self, candidate: Candidate, head: Head, device: Device) -> str | None:
-        """See ``objectives.types.Runtime``."""
+        """See ``Runtime``."""
         from objectives.runtime.portable import refused, rounds_activations
 
         reason = refused(candidate, head, device, heads=["causal_lm"], bits=(32, 8))
@@ -153,7 +155,7 @@ class _Decoder:
         return logits, texts
 
     def generate(self, ids: Ids, out: Ids, mask: NDArray[np.bool_] | None, lap: Lap | None) -> None:
-        """See ``objectives.types.Runner``."""
+        """See ``Runner``."""
         rows, count = out.shape
         seen = [row if mask is None else row[mask[index]] for index, row in enumerate(ids)]
         texts = [[self._vocabulary[token] for token in row.tolist()] for row in seen]

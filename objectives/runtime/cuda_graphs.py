@@ -11,7 +11,9 @@ from objectives.runtime.portable import embeds
 from objectives.settings import FORBID
 
 if TYPE_CHECKING:
-    from objectives.types import Candidate, Device, Head, Runner, TorchMaterials
+    from objectives.protocols.candidate import Candidate, TorchMaterials
+    from objectives.protocols.running import Device, Runner
+    from objectives.types import Head
 
 
 @settings(frozen=True, kw_only=True, config=FORBID)
@@ -20,11 +22,11 @@ class CudaGraphs(InTorch):
 
     @property
     def name(self) -> str:
-        """See ``objectives.types.Runtime``."""
+        """See ``Runtime``."""
         return "cuda_graphs"
 
     def supports(self, candidate: Candidate, head: Head, device: Device) -> str | None:
-        """See ``objectives.types.Runtime``."""
+        """See ``Runtime``."""
         if not device.records_graphs:
             return "records what a GPU runs: device=cuda"
         if head == "seq2seq":
@@ -32,7 +34,7 @@ class CudaGraphs(InTorch):
         return embeds(candidate, device)
 
     def prepare(self, materials: TorchMaterials) -> Runner:
-        """See ``objectives.types.Runtime``; recorded at the first run of every shape."""
+        """See ``Runtime``; recorded at the first run of every shape."""
         from objectives.runtime.captured import Captured
 
         return Captured(materials.model()).check()

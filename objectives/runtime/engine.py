@@ -6,16 +6,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from objectives.protocols.candidate import Materials, Quantizer
+    from objectives.protocols.running import Runner
     from objectives.runtime.packages import Packages
-    from objectives.types import Materials, Quantizer, Runner
 
 
 class EngineRuntime:
-    """See ``objectives.types.Runtime``; members write a folder and open it (``objectives.runtime.folder.Opener``)."""
+    """See ``Runtime``; members write a folder and open it (``objectives.runtime.folder.Opener``)."""
 
     @property
     def is_torch(self) -> bool:
-        """See ``objectives.types.Runtime``."""
+        """See ``Runtime``."""
         return False
 
     @property
@@ -24,21 +25,21 @@ class EngineRuntime:
         raise NotImplementedError
 
     def requirements(self) -> str | None:
-        """See ``objectives.types.Runtime``."""
+        """See ``Runtime``."""
         return self.packages.missing()
 
     def versions(self) -> dict[str, str]:
-        """See ``objectives.types.Runtime``."""
+        """See ``Runtime``."""
         return self.packages.versions()
 
     def storage(self, quantizer: Quantizer) -> Quantizer:
-        """See ``objectives.types.Runtime``."""
+        """See ``Runtime``."""
         from objectives.runtime.portable import portable
 
         return portable(quantizer)
 
     def prepare(self, materials: Materials) -> Runner:
-        """See ``objectives.types.Runtime``."""
+        """See ``Runtime``."""
         from objectives.runtime.runner import EngineRunner
 
         return EngineRunner.made(materials, self, lambda folder: self.write(folder, materials))

@@ -13,9 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from objectives.errors import ModelError, ObjectiveError
+from objectives.protocols.candidate import Runtime
+from objectives.protocols.running import Lap
 from objectives.runtime.packages import Packages
 from objectives.stored_facts import notes_of, stored_notes
-from objectives.types import Head, Lap, Note, Runtime
+from objectives.types import Head, Note
 
 FACTS = "engine.json"
 ENGINES = "objectives.runtime."
@@ -76,7 +78,7 @@ class Generating(Protocol):
     """A decoder that generates by itself."""
 
     def generate(self, ids: Ids, out: Ids, mask: NDArray[np.bool_] | None, lap: Lap | None) -> None:
-        """See ``objectives.types.Runner``, in numpy."""
+        """See ``Runner``, in numpy."""
 
 
 Engine = EncoderEngine | DecoderEngine

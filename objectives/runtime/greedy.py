@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from objectives.types import Lap, Runner
+    from objectives.protocols.running import Lap, Runner
 
 
 def generate(runner: Runner, ids: Tensor, out: Tensor, mask: Tensor | None = None, lap: Lap | None = None) -> None:
-    """See ``objectives.types.Runner``."""
+    """See ``Runner``."""
     cache, token = None, ids
     for place in range(out.shape[1]):
         logits, cache = runner.step(token, cache) if place else runner.prefill(ids, mask)

@@ -32,8 +32,8 @@ from objectives.settings import class_path
 
 if TYPE_CHECKING:
     from objectives.cache import Cache
+    from objectives.protocols.candidate import Runtime
     from objectives.runtime.folder import DecoderEngine, EncoderEngine, Facts
-    from objectives.types import Runtime
 
 PATIENCE = 60.0
 """Seconds that opening an engine and running it once may take, and one more for every :data:`BYTES_PER_SECOND`."""

@@ -18,7 +18,7 @@ from objectives.errors import Unsupported
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from objectives.types import Runner
+    from objectives.protocols.running import Runner
 
 EXPECTED = ".expected.npz"
 TOKENS = 16

@@ -25,8 +25,10 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from objectives.protocols.candidate import Candidate, Materials
+    from objectives.protocols.running import Device, Runner
     from objectives.runtime.folder import Engine, Floats, Ids
-    from objectives.types import Candidate, Device, Head, Materials, Runner
+    from objectives.types import Head
 
 FIRST = (1, 16)
 """Rows and tokens of the file that every folder has."""
@@ -40,7 +42,7 @@ class LiteRt(EngineRuntime):
 
     @property
     def name(self) -> str:
-        """See ``objectives.types.Runtime``."""
+        """See ``Runtime``."""
         return "litert"
 
     @property
@@ -49,13 +51,13 @@ class LiteRt(EngineRuntime):
         return Packages("litert", ("ai_edge_litert",), ("litert_torch", "ai_edge_quantizer"))
 
     def supports(self, candidate: Candidate, head: Head, device: Device) -> str | None:
-        """See ``objectives.types.Runtime``."""
+        """See ``Runtime``."""
         from objectives.runtime.portable import refused
 
         return refused(candidate, head, device, heads=["encoder"], bits=(32, 8))
 
     def prepare(self, materials: Materials) -> Runner:
-        """See ``objectives.types.Runtime``."""
+        """See ``Runtime``."""
         from objectives.runtime.runner import EngineRunner
 
         runner = super().prepare(materials)

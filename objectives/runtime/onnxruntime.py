@@ -24,8 +24,10 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from objectives.protocols.candidate import Candidate, Materials
+    from objectives.protocols.running import Device
     from objectives.runtime.folder import Engine, Floats, Ids
-    from objectives.types import Candidate, Device, Head, Materials
+    from objectives.types import Head
 
 MODEL = "model.onnx"
 
@@ -41,7 +43,7 @@ class OnnxRuntime(EngineRuntime):
 
     @property
     def name(self) -> str:
-        """See ``objectives.types.Runtime``."""
+        """See ``Runtime``."""
         return "onnxruntime"
 
     @property
@@ -50,7 +52,7 @@ class OnnxRuntime(EngineRuntime):
         return Packages("onnxruntime", ("onnxruntime",), ("onnx", "onnxscript"))
 
     def supports(self, candidate: Candidate, head: Head, device: Device) -> str | None:
-        """See ``objectives.types.Runtime``."""
+        """See ``Runtime``."""
         from objectives.runtime.portable import refused, rounds_activations
 
         reason = refused(candidate, head, device, heads=("causal_lm", "encoder"), bits=(32, 8, 4))

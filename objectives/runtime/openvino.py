@@ -24,8 +24,10 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from objectives.protocols.candidate import Candidate, Materials
+    from objectives.protocols.running import Device
     from objectives.runtime.folder import Engine, Floats, Ids
-    from objectives.types import Candidate, Device, Head, Materials
+    from objectives.types import Head
 
 MODEL = "model.xml"
 
@@ -47,7 +49,7 @@ class OpenVino(EngineRuntime):
 
     @property
     def name(self) -> str:
-        """See ``objectives.types.Runtime``."""
+        """See ``Runtime``."""
         return "openvino"
 
     @property
@@ -56,7 +58,7 @@ class OpenVino(EngineRuntime):
         return Packages("openvino", ("openvino",), ("nncf",) if self.activations == "static" else ())
 
     def supports(self, candidate: Candidate, head: Head, device: Device) -> str | None:
-        """See ``objectives.types.Runtime``."""
+        """See ``Runtime``."""
         from objectives.runtime.portable import refused, rounds_activations
 
         reason = refused(candidate, head, device, heads=("causal_lm", "encoder"), bits=(32, 16, 8, 4))

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any, cast
 from objectives.settings import asks_to_prune
 
 if TYPE_CHECKING:
-    from objectives.types import Candidate, Device, Head, Quantizer
+    from objectives.protocols.candidate import Candidate, Quantizer
+    from objectives.protocols.running import Device
+    from objectives.types import Head
 
 KINDS = {"causal_lm": "decoders", "encoder": "encoders", "seq2seq": "encoder-decoders"}
 

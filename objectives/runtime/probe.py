@@ -20,7 +20,7 @@ from objectives.errors import Unsupported
 from objectives.runtime import probe_process
 
 if TYPE_CHECKING:
-    from objectives.types import Workload
+    from objectives.protocols.running import Workload
 
 TIMEOUT = 300.0
 """Seconds for opening and running once."""

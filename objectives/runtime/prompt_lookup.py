@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
+from objectives.protocols.running import Lap
 from objectives.runtime.torch_runner import TorchRunner
-from objectives.types import Lap
 
 if TYPE_CHECKING:
     from objectives.calibration import Domains

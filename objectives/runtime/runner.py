@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
+from objectives.protocols.candidate import Materials
+from objectives.protocols.running import Device, Lap, Runner, Workload
 from objectives.runtime import greedy
 from objectives.runtime.folder import (
     ENGINES,
@@ -30,7 +32,7 @@ from objectives.runtime.likeness import require_alike, write_expected
 from objectives.runtime.masks import causal
 from objectives.runtime.probe import resident
 from objectives.settings import class_path
-from objectives.types import Device, Head, Lap, Materials, Memory, Note, Runner, Workload
+from objectives.types import Head, Memory, Note
 
 
 @dataclass(frozen=True)

@@ -14,9 +14,10 @@ from transformers.cache_utils import StaticCache
 from typing_extensions import override
 
 from objectives.measuring.generation import Generation
+from objectives.protocols.running import Device, Lap, Workload
 from objectives.runtime import greedy
 from objectives.runtime.torch_runner import TorchRunner
-from objectives.types import Device, Lap, Memory, Workload
+from objectives.types import Memory
 
 
 @dataclass(eq=False)

@@ -12,7 +12,9 @@ from objectives.runtime.portable import embeds
 from objectives.settings import FORBID
 
 if TYPE_CHECKING:
-    from objectives.types import Candidate, Device, Head, Runner, TorchMaterials
+    from objectives.protocols.candidate import Candidate, TorchMaterials
+    from objectives.protocols.running import Device, Runner
+    from objectives.types import Head
 
 
 @settings(frozen=True, kw_only=True, config=FORBID)
@@ -27,11 +29,11 @@ class Torch(InTorch):
 
     @property
     def name(self) -> str:
-        """See ``objectives.types.Runtime``."""
+        """See ``Runtime``."""
         return "torch"
 
     def supports(self, candidate: Candidate, head: Head, device: Device) -> str | None:
-        """See ``objectives.types.Runtime``; whatever the device stores."""
+        """See ``Runtime``; whatever the device stores."""
         if self.prompt_lookup and head != "causal_lm":
             return "prompt_lookup is for decoders"
         if self.prompt_lookup and candidate.workload.batch_size != 1:
@@ -39,7 +41,7 @@ class Torch(InTorch):
         return embeds(candidate, device)
 
     def prepare(self, materials: TorchMaterials) -> Runner:
-        """See ``objectives.types.Runtime``."""
+        """See ``Runtime``."""
         loaded = materials.model()
         if self.attention != "sdpa":
             loaded = replace(loaded, module=loaded.sharing().module)

@@ -20,8 +20,10 @@ from objectives.settings import FORBID
 
 if TYPE_CHECKING:
     from objectives.models import LoadedModel
+    from objectives.protocols.candidate import Candidate, TorchMaterials
+    from objectives.protocols.running import Device, Runner
     from objectives.runtime.static_cache import StaticCacheRunner
-    from objectives.types import Candidate, Device, Head, Runner, TorchMaterials
+    from objectives.types import Head
 
 VARIANTS = 4096
 """Of one function that may be compiled in one process."""
@@ -39,26 +41,26 @@ class TorchCompile(InTorch):
 
     @property
     def name(self) -> str:
-        """See ``objectives.types.Runtime``."""
+        """See ``Runtime``."""
         return "torch_compile"
 
     def requirements(self) -> str | None:
-        """See ``objectives.types.Runtime``."""
+        """See ``Runtime``."""
         there = shutil.which(os.environ.get("CXX", "g++")) or shutil.which("clang++")
         return None if there else "runtime=torch_compile needs a C++ compiler: install g++, or name one in CXX"
 
     def supports(self, candidate: Candidate, head: Head, device: Device) -> str | None:
-        """See ``objectives.types.Runtime``."""
+        """See ``Runtime``."""
         if head == "seq2seq":
             return "takes decoders and encoders, not encoder-decoders"
         return embeds(candidate, device)
 
     def versions(self) -> dict[str, str]:
-        """See ``objectives.types.Runtime``; torch's own is a circumstance of every result."""
+        """See ``Runtime``; torch's own is a circumstance of every result."""
         return Packages("torch_compile", ("torch",)).versions()
 
     def prepare(self, materials: TorchMaterials) -> Runner:
-        """See ``objectives.types.Runtime``; compiles for a sample, so that no timed run has to."""
+        """See ``Runtime``; compiles for a sample, so that no timed run has to."""
         import torch
 
         from objectives.runtime.quiet import quiet

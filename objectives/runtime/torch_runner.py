@@ -16,9 +16,10 @@ from typing_extensions import override
 
 from objectives.checkpoint import disk_bytes
 from objectives.measuring.weighing import stored_bytes, weigh
+from objectives.protocols.running import Device, Lap, Runner, RunsInTorch, Workload
 from objectives.runtime import greedy
 from objectives.runtime.padded import Padded
-from objectives.types import Device, Head, Lap, Memory, Note, Runner, RunsInTorch, Workload
+from objectives.types import Head, Memory, Note
 
 if TYPE_CHECKING:
     from objectives.loaded_model import LoadedModel

@@ -16,15 +16,17 @@ from pydantic import ConfigDict, Field, InstanceOf
 from pydantic.dataclasses import dataclass as settings
 
 from objectives.errors import ModelError
+from objectives.protocols.optional import Bounded, Span, Supplied
+from objectives.protocols.running import Task
 from objectives.tasks.answers import calibrated, scored
 from objectives.tasks.overlap import Excerpt, Excerpts, Exposed
 from objectives.tasks.parts import geometric_mean, unique
-from objectives.types import Bounded, Head, Score, Span, Supplied, Task
+from objectives.types import Head, Score
 
 if TYPE_CHECKING:
     from objectives.calibration import Domains as Batches
     from objectives.models import LoadedModel
-    from objectives.types import Runner
+    from objectives.protocols.running import Runner
 
 
 @settings(frozen=True, kw_only=True, config=ConfigDict(extra="forbid", arbitrary_types_allowed=True))
@@ -44,7 +46,7 @@ class Domains:
 
     @property
     def spans(self) -> tuple[Span, ...]:
-        """See ``objectives.types.Bounded``: those of every task that says its own."""
+        """See ``Bounded``: those of every task that says its own."""
         return tuple(
             replace(span, settings=tuple(f"{key}.{name}.{setting}" for setting in span.settings))
             for key, tasks in (("served", self.served), ("unseen", self.unseen))
@@ -54,7 +56,7 @@ class Domains:
         )
 
     def require_documents(self) -> None:
-        """See ``objectives.types.Supplied``: of every task that can tell."""
+        """See ``Supplied``: of every task that can tell."""
         for name, task in self._all():
             if isinstance(task, Supplied):
                 try:
@@ -66,7 +68,7 @@ class Domains:
         return {**self.served, **self.unseen}.items()
 
     def calibration(self, model: LoadedModel) -> Batches:
-        """See ``objectives.types.Task``: rows of every served domain."""
+        """See ``Task``: rows of every served domain."""
         return {
             name: [batch for batches in calibrated(task, model).values() for batch in batches]
             for name, task in self.served.items()
@@ -83,7 +85,7 @@ class Domains:
         return Excerpts(_named(served), _named({name: rows.scored for name, rows in found.items()}), copies)
 
     def evaluate(self, model: Runner) -> Score:
-        """See ``objectives.types.Task``; ``extra`` holds ``accuracy.<domain>`` and what else a domain reports.
+        """See ``Task``; ``extra`` holds ``accuracy.<domain>`` and what else a domain reports.
 
         Raises ModelError when the served domains' examples cannot be compared as one score.
         """

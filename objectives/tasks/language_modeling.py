@@ -18,18 +18,19 @@ from pydantic import ConfigDict, InstanceOf
 from pydantic.dataclasses import dataclass as settings
 
 from objectives.errors import ModelError
+from objectives.protocols.optional import Span
 from objectives.settings import Count
 from objectives.tasks.corpora import Corpus, Document
 from objectives.tasks.overlap import Excerpt, Excerpts, copy_of, excerpt
 from objectives.tasks.parts import Reader, batches, merged, require_rows, unique
-from objectives.types import Head, Score, Span
+from objectives.types import Head, Score
 
 if TYPE_CHECKING:
     import torch
 
     from objectives.calibration import Domains
     from objectives.models import LoadedModel
-    from objectives.types import Runner
+    from objectives.protocols.running import Runner
 
 Row = tuple[Document, list[int]]
 """A document and the token ids that are read of it."""
@@ -58,11 +59,11 @@ class LanguageModeling:
 
     @property
     def spans(self) -> tuple[Span, ...]:
-        """See ``objectives.types.Bounded``."""
+        """See ``Bounded``."""
         return (Span(("tokens",), (self.tokens,)),)
 
     def require_documents(self) -> None:
-        """See ``objectives.types.Supplied``."""
+        """See ``Supplied``."""
         found, wanted = len(self.corpus.documents()), self.calibration_documents + self.documents
         if found < wanted:
             raise ModelError(
@@ -71,15 +72,15 @@ class LanguageModeling:
             )
 
     def calibration(self, model: LoadedModel) -> Domains:
-        """See ``objectives.types.Task``."""
+        """See ``Task``."""
         return {"task": self._batches(self._rows(model)[0])}
 
     def evaluate(self, model: Runner) -> Score:
-        """See ``objectives.types.Task``; ``extra`` holds the perplexity."""
+        """See ``Task``; ``extra`` holds the perplexity."""
         return merged(list(self.parts(model, range(self.documents))))
 
     def parts(self, model: Runner, order: Sequence[int]) -> Iterator[Score]:
-        """See ``objectives.types.Divisible``."""
+        """See ``Divisible``."""
         import torch
 
         _, rows, ids = self._rows(model)

@@ -17,18 +17,19 @@ from pydantic import ConfigDict, InstanceOf
 from pydantic.dataclasses import dataclass as settings
 
 from objectives.errors import ModelError
+from objectives.protocols.optional import Span
 from objectives.settings import Count
 from objectives.tasks.corpora import Corpus, Document
 from objectives.tasks.overlap import Excerpt, Excerpts, excerpt
 from objectives.tasks.parts import batches, merged, require_rows, unique
-from objectives.types import Head, Score, Span
+from objectives.types import Head, Score
 
 if TYPE_CHECKING:
     import torch
 
     from objectives.calibration import Domains
     from objectives.models import LoadedModel
-    from objectives.types import Runner
+    from objectives.protocols.running import Runner
 
 
 _QUERIES = 128
@@ -57,25 +58,25 @@ class Retrieval:
 
     @property
     def spans(self) -> tuple[Span, ...]:
-        """See ``objectives.types.Bounded``."""
+        """See ``Bounded``."""
         return (Span(("tokens",), (self.tokens,), "encoder"),)
 
     def require_documents(self) -> None:
-        """See ``objectives.types.Supplied``."""
+        """See ``Supplied``."""
         self._read()
 
     def calibration(self, model: LoadedModel) -> Domains:
-        """See ``objectives.types.Task``: documents and summaries, as both are embedded."""
+        """See ``Task``: documents and summaries, as both are embedded."""
         pairs = self._pairs()[: self.calibration_pairs]
         texts = [text for pair in pairs for text in (pair.text, pair.summary or "")]
         return {"task": _same_length_batches(model, texts, self.tokens, self.batch_rows)}
 
     def evaluate(self, model: Runner) -> Score:
-        """See ``objectives.types.Task``; an example is 1 when the query found its partner."""
+        """See ``Task``; an example is 1 when the query found its partner."""
         return merged(list(self.parts(model, range(len(self._pairs()) - self.calibration_pairs))))
 
     def parts(self, model: Runner, order: Sequence[int]) -> Iterator[Score]:
-        """See ``objectives.types.Divisible``: all that may be found is embedded first, then queries as they come.
+        """See ``Divisible``: all that may be found is embedded first, then queries as they come.
 
         A query whose similarities are not all finite has no nearest text: its example is NaN.
         """

@@ -13,7 +13,7 @@ from tempfile import TemporaryDirectory
 from rich.console import Console
 
 from objectives.errors import ObjectiveError, described
-from objectives.types import CheckReport
+from objectives.problem import CheckReport
 from search.commands.composition import config_of
 from search.config import StudyConfig
 from search.errors import ConfigError

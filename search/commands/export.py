@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from objectives import process_settings
+from objectives.protocols.candidate import Candidate
 from objectives.provenance import Source
 from objectives.settings import class_path
-from objectives.types import Candidate
 from search import opening
 from search.commands.best import choose
 from search.commands.stored import StoredStudy, load

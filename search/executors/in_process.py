@@ -10,9 +10,10 @@ from typing import Self, TypeVar
 from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass
 
-from objectives.problem import Problem
+from objectives.problem import CheckReport, Problem
+from objectives.protocols.candidate import Candidate
 from objectives.provenance import Source
-from objectives.types import Candidate, CheckReport, Failure, Gate, Measurement, Outcome, Reason
+from objectives.types import Failure, Gate, Measurement, Outcome, Reason
 from search.errors import Unmeasured
 
 T = TypeVar("T")

@@ -11,9 +11,10 @@ from concurrent.futures import Future
 from types import TracebackType
 from typing import Protocol, Self
 
-from objectives.problem import Problem
+from objectives.problem import CheckReport, Problem
+from objectives.protocols.candidate import Candidate
 from objectives.provenance import Source
-from objectives.types import Candidate, CheckReport, Gate, Measurement, Outcome
+from objectives.types import Gate, Measurement, Outcome
 
 
 class Runner(Protocol):

@@ -23,11 +23,12 @@ from pebble import ProcessExpired, ProcessPool
 from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass
 
-from objectives.problem import Problem
+from objectives.problem import CheckReport, Problem
 from objectives.process_settings import ENVIRONMENT
+from objectives.protocols.candidate import Candidate
 from objectives.provenance import Source
 from objectives.settings import Positive
-from objectives.types import Candidate, CheckReport, Failure, Gate, Measurement, Outcome, Reason
+from objectives.types import Failure, Gate, Measurement, Outcome, Reason
 from search.errors import Unmeasured
 from search.quiet_log import Shown
 from search.signals import deferred

@@ -21,7 +21,9 @@ from objectives.runtime.packages import Packages
 from objectives.settings import FORBID
 
 if TYPE_CHECKING:
-    from objectives.types import Candidate, Device, Head, Materials
+    from objectives.protocols.candidate import Candidate, Materials
+    from objectives.protocols.running import Device
+    from objectives.types import Head
 
 Fault = Literal[
     "none", "SIGFPE", "SIGSEGV", "SIGABRT", "SIGILL", "SIGKILL", "divide", "hang", "exit", "leave", "raise", "memory",

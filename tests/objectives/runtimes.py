@@ -13,10 +13,13 @@ import pytest
 from objectives.content import digest
 from objectives.devices.cpu import Cpu
 from objectives.models import LoadedModel
+from objectives.protocols.candidate import Candidate, Quantizer, Runtime
+from objectives.protocols.running import Device, Runner
 from objectives.pruning.criteria.magnitude import Magnitude
 from objectives.pruning.structured import Structured
 from objectives.quantization.round_to_nearest import RoundToNearest
-from objectives.types import Candidate, Device, Head, Quantizer, Runner, Runtime
+from objectives.recovery.off import Off
+from objectives.types import Head
 from tests.conftest import head_of
 from tests.objectives.recipes import CONF, built, choices
 
@@ -34,7 +37,7 @@ each_runtime = pytest.mark.parametrize(
 
 @dataclass
 class Hand:
-    """See ``objectives.types.Materials``; ``made`` notes what was converted."""
+    """See ``Materials``; ``made`` notes what was converted."""
 
     loaded: LoadedModel
     quantizer: Any
@@ -77,7 +80,7 @@ def rounded(bits: int, **more: Any) -> RoundToNearest:
 
 
 def candidate(quantizer: Quantizer, runtime: Runtime, workload: Any, ratio: float = 0.0) -> Candidate:
-    return Candidate(Structured(ratio=ratio, criterion=Magnitude()), quantizer, workload, runtime=runtime)
+    return Candidate(Structured(ratio=ratio, criterion=Magnitude()), quantizer, workload, Off(), runtime)
 
 
 def compressed(source: LoadedModel, statistics: Any, quantizer: Quantizer, ratio: float = 0.0) -> LoadedModel:

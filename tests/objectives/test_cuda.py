@@ -24,6 +24,7 @@ from objectives.measuring.weighing import stored_bytes
 from objectives.packing import rows
 from objectives.packing.int8 import round_symmetric
 from objectives.packing.tinygemm import KERNEL_ROWS, TinygemmLinear
+from objectives.protocols.candidate import Candidate
 from objectives.pruning.depth import Depth
 from objectives.pruning.structured import Structured
 from objectives.quantization.awq import Awq
@@ -33,8 +34,8 @@ from objectives.quantization.mixed import Mixed
 from objectives.quantization.round_to_nearest import RoundToNearest
 from objectives.recovery.distillation import Distillation
 from objectives.recovery.off import Off
+from objectives.runtime.torch import Torch
 from objectives.runtime.torch_runner import TorchRunner
-from objectives.types import Candidate
 from tests.objectives.conftest import Tiny
 from tests.objectives.standins import stub
 
@@ -299,7 +300,7 @@ def test_what_is_predicted_on_a_card_is_near_what_the_allocator_hands_out(tiny: 
     Cuda().start()
     dense, workload = tiny("llama"), Generation(batch_size=4, prompt_tokens=80, new_tokens=4)
     chosen, nothing = (
-        Candidate(Structured(), RoundToNearest(bits=bits, predicts=False), workload),
+        Candidate(Structured(), RoundToNearest(bits=bits, predicts=False), workload, Off(), Torch()),
         Statistics(dense, {}),
     )
     predicted = footprint(sketch(skeleton_of(dense), chosen, nothing, Cuda()), workload)

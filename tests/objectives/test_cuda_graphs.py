@@ -13,13 +13,14 @@ from objectives.devices.cuda import Cuda
 from objectives.measuring.encoding import Encoding
 from objectives.measuring.generation import Generation
 from objectives.models import LoadedModel
+from objectives.protocols.candidate import Materials
+from objectives.protocols.running import Device, Runner
 from objectives.pruning.criteria.magnitude import Magnitude
 from objectives.pruning.structured import Structured
 from objectives.runtime.cuda_graphs import CudaGraphs
 from objectives.runtime.static_cache import StaticCacheRunner
 from objectives.runtime.torch_compile import TorchCompile
 from objectives.runtime.torch_runner import TorchRunner
-from objectives.types import Device, Materials, Runner
 from tests.objectives.conftest import Tiny
 from tests.objectives.runtimes import Hand, candidate, rounded
 

@@ -20,13 +20,14 @@ from objectives.measuring.generation import Generation
 from objectives.measuring.interleaved import Interleaved
 from objectives.models import Checkpoint, LoadedModel
 from objectives.problem import Problem
+from objectives.protocols.running import Runner
 from objectives.runtime.onnxruntime import OnnxRuntime
 from objectives.runtime.openvino import OpenVino
 from objectives.runtime.runner import EngineRunner
 from objectives.runtime.torch import Torch
 from objectives.runtime.torch_runner import TorchRunner
 from objectives.shelf import Shelf
-from objectives.types import Head, Measurement, Runner, Score
+from objectives.types import Head, Measurement, Score
 from tests.objectives.runtimes import candidate, rounded
 
 pytestmark = pytest.mark.usefixtures("quick_collections")

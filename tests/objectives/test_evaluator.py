@@ -28,6 +28,8 @@ from objectives.measuring.stopwatch import WallStopwatch
 from objectives.metrics import CONDITIONS, METRICS
 from objectives.models import Checkpoint, LoadedModel
 from objectives.problem import Problem
+from objectives.protocols.candidate import Candidate
+from objectives.protocols.running import Watch
 from objectives.pruning.criteria.magnitude import Magnitude
 from objectives.pruning.depth import Depth
 from objectives.pruning.structured import Structured
@@ -36,11 +38,11 @@ from objectives.quantization.gptq import Gptq
 from objectives.quantization.mixed import Mixed
 from objectives.quantization.round_to_nearest import RoundToNearest
 from objectives.recovery.distillation import Distillation
+from objectives.recovery.off import Off
 from objectives.running import DENSE_TRIES, Running
 from objectives.runtime.torch import Torch
 from objectives.runtime.torch_runner import TorchRunner
 from objectives.types import (
-    Candidate,
     Facts,
     Failure,
     GainFacts,
@@ -53,7 +55,6 @@ from objectives.types import (
     Speed,
     Stop,
     TimingFacts,
-    Watch,
 )
 
 pytestmark = pytest.mark.usefixtures("quick_collections")
@@ -83,7 +84,7 @@ class Toy:
 
 def candidate(ratio: float = 0.0, bits: Any = 16, batch: int = 1, workload: Any = None) -> Candidate:
     generation = Generation(batch_size=batch, prompt_tokens=4, new_tokens=2)
-    return Candidate(Structured(ratio=ratio), RoundToNearest(bits=bits), workload or generation)
+    return Candidate(Structured(ratio=ratio), RoundToNearest(bits=bits), workload or generation, Off(), Torch())
 
 
 QUICK = Interleaved(warmups=0, min_rounds=1, max_rounds=1, strain=1.0, slowdown=1e9)

@@ -27,10 +27,10 @@ from objectives.models import LoadedModel
 from objectives.pruning.criteria.activation import Activation
 from objectives.pruning.criteria.kfac import KFac
 from objectives.pruning.criteria.obs import Obs
+from objectives.pruning.criterion import Criterion
 from objectives.pruning.structured import Structured
 from objectives.quantization.gptq import Gptq
 from objectives.runtime.export import export
-from objectives.types import Criterion
 from tests.conftest import SIZES
 from tests.objectives.conftest import Tiny
 

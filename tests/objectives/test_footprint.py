@@ -26,6 +26,8 @@ from objectives.measuring.weighing import stored_bytes
 from objectives.models import LoadedModel
 from objectives.packing import bf16, capability, embedding, int4, int8, linear
 from objectives.packing.capability import CpuKernels, cpu_kernels
+from objectives.protocols.candidate import Candidate
+from objectives.protocols.running import Workload
 from objectives.pruning.criteria.magnitude import Magnitude
 from objectives.pruning.depth import Depth
 from objectives.pruning.structured import Structured
@@ -34,8 +36,9 @@ from objectives.quantization.awq import Awq
 from objectives.quantization.gptq import Gptq
 from objectives.quantization.mixed import Mixed
 from objectives.quantization.round_to_nearest import RoundToNearest
+from objectives.recovery.off import Off
+from objectives.runtime.torch import Torch
 from objectives.runtime.torch_runner import TorchRunner
-from objectives.types import Candidate, Workload
 from tests.conftest import head_of
 from tests.objectives.conftest import Tiny
 from tests.objectives.families import TRIED, answer
@@ -92,7 +95,7 @@ def candidate(family: str, pruning: str, storing: str) -> Candidate:
     quantizer = STORING[storing]
     if quantizer.embeddings == 8 and head_of(family) == "encoder":  # there is no head to store
         quantizer = RoundToNearest(bits=8, predicts=False)
-    return Candidate(PRUNING[pruning], quantizer, WORKLOADS[head_of(family)])
+    return Candidate(PRUNING[pruning], quantizer, WORKLOADS[head_of(family)], Off(), Torch())
 
 
 def built(dense: LoadedModel, chosen: Candidate, statistics: Statistics) -> LoadedModel:
@@ -165,7 +168,7 @@ def test_a_prediction_of_a_larger_model_is_within_two_percent(
     larger: LoadedModel, storing: str, kernels: CpuKernels
 ) -> None:
     workload = Generation(batch_size=2, prompt_tokens=128, new_tokens=3)
-    chosen, nothing = Candidate(Structured(), STORING[storing], workload), Statistics(larger, {})
+    chosen, nothing = Candidate(Structured(), STORING[storing], workload, Off(), Torch()), Statistics(larger, {})
     predicted = footprint(sketch(skeleton_of(larger), chosen, nothing, Cpu()), workload)
     model = built(larger, chosen, nothing)
     found = measured(model, workload).peaks
@@ -180,7 +183,7 @@ def test_a_prediction_of_a_larger_model_is_within_two_percent(
     ids=lambda quantizer: f"{type(quantizer).__name__} {quantizer.bits}",
 )
 def test_every_quantiser_is_sketched_as_it_stores(tiny: Tiny, statistics: Collected, quantizer: Any) -> None:
-    chosen = Candidate(Structured(ratio=0.25, criterion=Magnitude()), quantizer, WORKLOADS["causal_lm"])
+    chosen = Candidate(Structured(ratio=0.25, criterion=Magnitude()), quantizer, WORKLOADS["causal_lm"], Off(), Torch())
     shapes = footprint(sketch(skeleton_of(tiny("llama")), chosen, statistics("llama"), Cpu()), chosen.workload)
     model = built(tiny("llama"), chosen, statistics("llama"))
     assert shapes.weights == pytest.approx(stored_bytes([model.module]), rel=0.15 if type(quantizer) is Mixed else 0)
@@ -197,7 +200,7 @@ def test_every_quantiser_is_sketched_as_it_stores(tiny: Tiny, statistics: Collec
     ids=repr,
 )
 def test_every_pruner_is_sketched_as_it_cuts(tiny: Tiny, statistics: Collected, pruning: Any) -> None:
-    chosen = Candidate(pruning, STORING["16 bits"], WORKLOADS["causal_lm"])
+    chosen = Candidate(pruning, STORING["16 bits"], WORKLOADS["causal_lm"], Off(), Torch())
     shapes = footprint(sketch(skeleton_of(tiny("llama")), chosen, statistics("llama"), Cpu()), chosen.workload)
     assert shapes.weights == stored_bytes([built(tiny("llama"), chosen, statistics("llama")).module])
 
@@ -208,7 +211,7 @@ def test_a_compressed_model_is_predicted_from_itself_as_from_its_sketch(
     larger: LoadedModel, storing: str, kernels: CpuKernels
 ) -> None:
     """Which also says that what fbgemm hides outside of tensors is found in both."""
-    chosen = Candidate(Structured(), STORING[storing], Generation(prompt_tokens=16, new_tokens=2))
+    chosen = Candidate(Structured(), STORING[storing], Generation(prompt_tokens=16, new_tokens=2), Off(), Torch())
     nothing = Statistics(larger, {})
     model = built(larger, chosen, nothing)
     own = footprint(model, chosen.workload)
@@ -219,7 +222,7 @@ def test_a_compressed_model_is_predicted_from_itself_as_from_its_sketch(
 @pytest.mark.parametrize("family", ["llama", "bert", "t5", "gpt2", "gemma2"])
 def test_operations_are_those_that_torch_counts(tiny: Tiny, statistics: Collected, family: str) -> None:
     workload = WORKLOADS[head_of(family)]
-    chosen = Candidate(Structured(), STORING["16 bits"], workload)
+    chosen = Candidate(Structured(), STORING["16 bits"], workload, Off(), Torch())
     predicted = footprint(sketch(skeleton_of(tiny(family)), chosen, statistics(family), Cpu()), workload)
     model = tiny(family).copy()  # ordinary linears, whose products torch knows
     for phase, excerpt in workload.excerpts().items():
@@ -301,7 +304,7 @@ def fakes() -> int:
 def test_a_sketch_leaves_nothing_fake_behind(larger: LoadedModel, storing: str, kernels: CpuKernels) -> None:
     """Caches that are filled while fake tensors run must not hold any: they would surface in real answers."""
     workload, nothing = Generation(prompt_tokens=40, new_tokens=2), Statistics(larger, {})
-    chosen = Candidate(Structured(), STORING[storing], workload)
+    chosen = Candidate(Structured(), STORING[storing], workload, Off(), Torch())
     ids = torch.arange(2, 42)[None]
     before = answer(built(larger, chosen, nothing), ids)
     there = fakes()

@@ -21,8 +21,9 @@ from objectives.inspection.library import config_class, model_types
 from objectives.inspection.limits import positions
 from objectives.measuring.generation import Generation
 from objectives.measuring.translation import Translation
+from objectives.protocols.optional import Side
 from objectives.tasks.parts import geometric_mean
-from objectives.types import Head, Side
+from objectives.types import Head
 
 Write = Callable[..., Path]
 WORDS = {"<s>": 0, "<pad>": 1, "</s>": 2, "<unk>": 3, **{f"w{i}": i for i in range(4, 60)}}

@@ -26,11 +26,12 @@ from objectives.measuring.generation import Generation
 from objectives.measuring.interleaved import Interleaved
 from objectives.models import Checkpoint
 from objectives.problem import Problem
+from objectives.protocols.running import Device, Stopwatch
 from objectives.recovery.distillation import Distillation
 from objectives.runtime.cuda_graphs import CudaGraphs
 from objectives.runtime.openvino import OpenVino
 from objectives.runtime.torch import Torch
-from objectives.types import Device, Measurement, Memory, Stopwatch
+from objectives.types import Measurement, Memory
 from search.build import build
 from search.errors import ConfigError
 from search.members import require_members

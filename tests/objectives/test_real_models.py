@@ -17,6 +17,7 @@ from objectives.checkpoint import save
 from objectives.devices.cpu import Cpu
 from objectives.measuring.weighing import block_weights, weigh
 from objectives.models import Checkpoint, LoadedModel
+from objectives.protocols.running import Task
 from objectives.pruning.criteria.magnitude import Magnitude
 from objectives.pruning.structured import Structured
 from objectives.quantization.gptq import Gptq
@@ -24,7 +25,6 @@ from objectives.runtime.torch_runner import TorchRunner
 from objectives.tasks.corpora import XSum
 from objectives.tasks.language_modeling import LanguageModeling
 from objectives.tasks.retrieval import Retrieval, embed
-from objectives.types import Task
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 Compress = Callable[[Structured, int], LoadedModel]

@@ -30,6 +30,8 @@ from objectives.measuring.prompts import prompts
 from objectives.measuring.stopwatch import WallStopwatch
 from objectives.measuring.translation import Translation
 from objectives.models import LoadedModel
+from objectives.protocols.candidate import Runtime
+from objectives.protocols.running import Runner
 from objectives.pruning.wanda import Wanda
 from objectives.quantization.awq import Awq
 from objectives.quantization.gptq import Gptq
@@ -45,7 +47,7 @@ from objectives.runtime.torch import Torch
 from objectives.runtime.torch_compile import TorchCompile
 from objectives.runtime.torch_runner import TorchRunner
 from objectives.runtime.weights import Rounded, matrices
-from objectives.types import Head, Runner, Runtime, Timing
+from objectives.types import Head, Timing
 from tests.objectives.recipes import built
 from tests.objectives.runtimes import ENGINES, RUNTIMES, Hand, candidate, compressed, each_runtime, heads, rounded
 

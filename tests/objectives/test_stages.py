@@ -22,12 +22,15 @@ from objectives.measuring.generation import Generation
 from objectives.measuring.interleaved import Interleaved
 from objectives.models import Checkpoint, LoadedModel
 from objectives.problem import Problem
+from objectives.protocols.candidate import Candidate
 from objectives.pruning.structured import Structured
 from objectives.quantization.round_to_nearest import RoundToNearest
+from objectives.recovery.off import Off
 from objectives.running import Running
+from objectives.runtime.torch import Torch
 from objectives.runtime.torch_runner import TorchRunner
 from objectives.tasks.parts import batches, merged
-from objectives.types import Candidate, Failure, Gate, Head, Measurement, Reason, Score
+from objectives.types import Failure, Gate, Head, Measurement, Reason, Score
 
 pytestmark = pytest.mark.usefixtures("quick_collections")
 
@@ -92,7 +95,7 @@ def problem(tiny_folder: Callable[[str], Path], tmp_path: Path) -> Problem:
 
 def candidate(ratio: float = 0.0, bits: Any = 16, batch: int = 1) -> Candidate:
     workload = Generation(batch_size=batch, prompt_tokens=4, new_tokens=2)
-    return Candidate(Structured(ratio=ratio), RoundToNearest(bits=bits), workload)
+    return Candidate(Structured(ratio=ratio), RoundToNearest(bits=bits), workload, Off(), Torch())
 
 
 def measured(outcome: object) -> Measurement:

@@ -20,9 +20,10 @@ from objectives.measuring.interleaved import merge, summarise
 from objectives.measuring.stopwatch import Unwatched, WallStopwatch, timing_of
 from objectives.metrics import METRICS
 from objectives.models import LoadedModel
+from objectives.protocols.running import Workload
 from objectives.quantization.round_to_nearest import RoundToNearest
 from objectives.runtime.torch_runner import TorchRunner
-from objectives.types import Phase, Timing, Workload
+from objectives.types import Phase, Timing
 from tests.conftest import head_of
 from tests.objectives.conftest import Tiny
 from tests.objectives.families import TRIED

@@ -16,8 +16,9 @@ import pytest
 from hydra import compose, initialize_config_dir
 
 from objectives.metrics import is_behind
+from objectives.protocols.candidate import Candidate
 from objectives.stored_facts import facts_of
-from objectives.types import Candidate, Measurement, Outcome
+from objectives.types import Measurement, Outcome
 from search.commands.run import CONF, plain
 from search.config import StudyConfig, build_config
 

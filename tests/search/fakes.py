@@ -11,7 +11,8 @@ from typing import Any, Literal
 from pydantic.dataclasses import dataclass
 
 from objectives.errors import Unsupported
-from objectives.types import Head, Phase, Score, Watch
+from objectives.protocols.running import Watch
+from objectives.types import Head, Phase, Score
 
 
 @dataclass(frozen=True, kw_only=True)

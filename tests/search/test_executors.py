@@ -16,9 +16,12 @@ from objectives.errors import ModelError
 from objectives.measuring.interleaved import Interleaved
 from objectives.models import Checkpoint
 from objectives.problem import Problem
+from objectives.protocols.candidate import Candidate
 from objectives.pruning.structured import Structured
 from objectives.quantization.round_to_nearest import RoundToNearest
-from objectives.types import Candidate, Failure, Measurement, Reason
+from objectives.recovery.off import Off
+from objectives.runtime.torch import Torch
+from objectives.types import Failure, Measurement, Reason
 from search.build import build
 from search.commands.run import CONF
 from search.executors.worker import Worker
@@ -28,7 +31,7 @@ EXECUTORS = sorted(Path(CONF).glob("executor/*.yaml"))
 
 
 def candidate(fault: str = "none", **recipe: float) -> Candidate:
-    return Candidate(Structured(**recipe), RoundToNearest(), FaultyWorkload(fault=fault))
+    return Candidate(Structured(**recipe), RoundToNearest(), FaultyWorkload(fault=fault), Off(), Torch())
 
 
 @pytest.fixture

@@ -13,7 +13,9 @@ import pytest
 from omegaconf import OmegaConf
 
 from objectives.devices.cpu import Cpu
-from objectives.types import Detectable, Inspectable, Pruner, Task
+from objectives.protocols.candidate import Pruner
+from objectives.protocols.optional import Detectable, Inspectable
+from objectives.protocols.running import Task
 from search.build import build
 from search.config import PROTOCOLS, build_config
 from search.errors import ConfigError

@@ -7,8 +7,9 @@ from dataclasses import replace
 
 import pytest
 
+from objectives.protocols.candidate import Candidate
 from objectives.runtime import packages
-from objectives.types import Candidate, Measurement
+from objectives.types import Measurement
 from search import cli
 from search.certificate import UNSUPPORTED, certify
 from search.config import StudyConfig, build_config

@@ -10,8 +10,9 @@ from typing import Annotated, Any
 import optuna
 import pytest
 
+from objectives.protocols.candidate import Candidate
 from objectives.settings import Strength
-from objectives.types import Candidate, Measurement
+from objectives.types import Measurement
 from search import store
 from search.certificate import ASSUMED, certify
 from search.cli import main

@@ -32,7 +32,7 @@ class Activation:
         return "uniform"
 
     def curve(self, unit: Unit, model: LoadedModel, statistics: Statistics, removed: tuple[int, ...]) -> Curve:
-        """See ``objectives.types.Criterion``."""
+        """See ``objectives.pruning.criterion.Criterion``."""
         from objectives.pruning.curve import curve_of_scores
 
         weight = model.block(unit.block).linear(unit.consumer).weight

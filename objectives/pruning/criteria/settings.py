@@ -28,7 +28,7 @@ class BrainSurgeon(ABC):
     damping: Positive = 0.01
 
     def curve(self, unit: Unit, model: LoadedModel, statistics: Statistics, removed: tuple[int, ...]) -> Curve:
-        """See ``objectives.types.Criterion``."""
+        """See ``objectives.pruning.criterion.Criterion``."""
         from objectives.pruning.removal import removal_curve
 
         weight = model.block(unit.block).linear(unit.consumer).weight.float()

@@ -1,0 +1,82 @@
+"""Abilities that a model, task, workload or device may have; who lacks one is taken as it is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
+
+if TYPE_CHECKING:
+    from objectives.inspection import Inspection
+
+
+Side = Literal["encoder", "decoder"]
+"""Which half of an encoder-decoder reads a sequence; decoders and encoders have one half."""
+
+
+@dataclass(frozen=True)
+class Span:
+    """The tokens of one sequence that a model must be able to hold: ``parts`` added up, which ``settings`` ask for."""
+
+    settings: tuple[str, ...]
+    parts: tuple[int, ...]
+    side: Side = "decoder"
+
+    @property
+    def tokens(self) -> int:
+        """All of them."""
+        return sum(self.parts)
+
+
+@runtime_checkable
+class Bounded(Protocol):
+    """A workload or task that says how long the sequences are that it reads and writes.
+
+    One that does not is taken as it is: what a model cannot hold shows when it runs.
+    """
+
+    @property
+    def spans(self) -> Sequence[Span]:
+        """One for every kind of sequence; ``settings`` are names of its own fields."""
+
+
+@runtime_checkable
+class Supplied(Protocol):
+    """A task that can tell, without a model, whether its corpus holds what it asks for.
+
+    One that cannot is taken as it is: what is missing shows when its rows are made.
+    """
+
+    def require_documents(self) -> None:
+        """Raise ModelError where the corpus has too few documents, however long they are."""
+
+
+@runtime_checkable
+class Inspectable(Protocol):
+    """A model whose files can be asked before torch is imported. Of one that cannot, loading says what is wrong."""
+
+    def inspect(self) -> Inspection | None:
+        """What its files say; None while nothing is here yet. Raises ObjectiveError for what cannot be right."""
+
+    def unprunable(self) -> str | None:
+        """Why no pruner works on it, in a line; None where one may, or where nobody knows yet."""
+
+
+@runtime_checkable
+class Detectable(Protocol):
+    """A device that can be asked before torch is imported. Of one that cannot, starting says what is wrong."""
+
+    def absent(self) -> str | None:
+        """Why it is not here, in a line that names the setting; None where it is."""
+
+    def total_memory(self) -> int | None:
+        """Bytes that a run can never exceed; None where that is not known."""
+
+
+@runtime_checkable
+class Threaded(Protocol):
+    """A device whose work is done by threads of this process. Of another, CPU time says nothing about speed."""
+
+    @property
+    def threads(self) -> int | None:
+        """Return how many; None for all that the process may use."""
