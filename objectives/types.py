@@ -394,6 +394,15 @@ class Pruner(Protocol):
 
 
 @runtime_checkable
+class Masking(Protocol):
+    """A pruner that only sets weights to zero: all shapes stay, and a dense kernel multiplies the zeros."""
+
+    @property
+    def pattern(self) -> str:
+        """Say where the zeros may lie: ``unstructured``, or ``2:4``, two of every four."""
+
+
+@runtime_checkable
 class Criterion(Protocol):
     """What a set of channels is worth to a pruner. Immutable and hashable."""
 
@@ -420,16 +429,38 @@ class Recovery(Protocol):
 
 
 class Quantizer(Protocol):
-    """Stores the weights of the blocks in fewer bits. Immutable."""
+    """Stores the weights of the blocks in fewer bits. Immutable.
+
+    Runtimes decide by ``stored``, ``scheme`` and ``embeddings`` whether they store the same. So a class that leaves out
+    a member is refused when the study is built, in a line that names it, instead of being taken for what it is not.
+    """
 
     @property
+    @abstractmethod
     def bits(self) -> float:
         """Nominal bits per block weight, of some on average."""
 
     @property
+    @abstractmethod
     def stored(self) -> frozenset[int]:
         """Widths that the device has to store; none where what it cannot store is simulated."""
 
+    @property
+    @abstractmethod
+    def scheme(self) -> Scheme:
+        """Say what 8 bits means. Engines that round the inputs of narrower layers too do so for ``w8a8`` only."""
+
+    @property
+    @abstractmethod
+    def embeddings(self) -> int:
+        """Return the bits of the token embedding and the head; 16 where they stay as they are."""
+
+    @property
+    @abstractmethod
+    def predicts(self) -> bool:
+        """Tell whether :meth:`predict` is to be asked, which needs gradients; without it no loss is predicted."""
+
+    @abstractmethod
     def quantize_(self, model: LoadedModel, statistics: Statistics, device: Device) -> None:
         """Replace the block linears of ``model`` in place by packed ones for ``device``.
 
@@ -437,9 +468,11 @@ class Quantizer(Protocol):
         16 bits and is named in ``model.notes``.
         """
 
+    @abstractmethod
     def sketch_(self, model: LoadedModel, statistics: Statistics, device: Device) -> None:
         """As ``quantize_``, on a model whose tensors are fake: only shapes and types change."""
 
+    @abstractmethod
     def predict(self, statistics: Statistics) -> float:
         """Nats per token that storing the dense model so is expected to cost."""
 
@@ -449,9 +482,11 @@ class Rounding(Protocol):
     """How one weight becomes codes of fewer than 8 bits. Immutable and hashable."""
 
     @property
+    @abstractmethod
     def group_size(self) -> int:
         """Input channels per scale, where the width allows it."""
 
+    @abstractmethod
     def round(self, weight: Tensor, moment: Moment, bits: int, group_size: int) -> Codes:
         """Codes of ``weight`` [out, in]; ``moment``: of its inputs."""
 
