@@ -135,7 +135,7 @@ class Evaluator:
     def predict_loss(self, candidate: Candidate) -> float:
         """Of one candidate, where nothing is kept; each part is asked once, whatever it goes with."""
         trained = candidate.recovery.trains and candidate.pruning != self.problem.baseline.pruning
-        if trained or not getattr(candidate.quantization, "predicts", True):
+        if trained or not candidate.quantization.predicts:
             return math.nan
         for part in (candidate.pruning, candidate.quantization):
             if part not in self._losses:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from objectives.protocols.running import Device, Runner, Workload
-from objectives.types import Head
+from objectives.types import Head, Scheme
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -51,16 +52,38 @@ class Recovery(Protocol):
 
 
 class Quantizer(Protocol):
-    """Stores the weights of the blocks in fewer bits. Immutable."""
+    """Stores the weights of the blocks in fewer bits. Immutable.
+
+    Runtimes decide by ``stored``, ``scheme`` and ``embeddings`` whether they store the same. So a class that leaves out
+    a member is refused when the study is built, in a line that names it, instead of being taken for what it is not.
+    """
 
     @property
+    @abstractmethod
     def bits(self) -> float:
         """Nominal bits per block weight, of some on average."""
 
     @property
+    @abstractmethod
     def stored(self) -> frozenset[int]:
         """Widths that the device has to store; none where what it cannot store is simulated."""
 
+    @property
+    @abstractmethod
+    def scheme(self) -> Scheme:
+        """Say what 8 bits means. Engines that round the inputs of narrower layers too do so for ``w8a8`` only."""
+
+    @property
+    @abstractmethod
+    def embeddings(self) -> int:
+        """Return the bits of the token embedding and the head; 16 where they stay as they are."""
+
+    @property
+    @abstractmethod
+    def predicts(self) -> bool:
+        """Tell whether :meth:`predict` is to be asked, which needs gradients; without it no loss is predicted."""
+
+    @abstractmethod
     def quantize_(self, model: LoadedModel, statistics: Statistics, device: Device) -> None:
         """Replace the block linears of ``model`` in place by packed ones for ``device``.
 
@@ -68,9 +91,11 @@ class Quantizer(Protocol):
         16 bits and is named in ``model.notes``.
         """
 
+    @abstractmethod
     def sketch_(self, model: LoadedModel, statistics: Statistics, device: Device) -> None:
         """As ``quantize_``, on a model whose tensors are fake: only shapes and types change."""
 
+    @abstractmethod
     def predict(self, statistics: Statistics) -> float:
         """Nats per token that storing the dense model so is expected to cost."""
 

@@ -80,3 +80,12 @@ class Threaded(Protocol):
     @property
     def threads(self) -> int | None:
         """Return how many; None for all that the process may use."""
+
+
+@runtime_checkable
+class Masking(Protocol):
+    """A pruner that only sets weights to zero: all shapes stay, and a dense kernel multiplies the zeros."""
+
+    @property
+    def pattern(self) -> str:
+        """Say where the zeros may lie: ``unstructured``, or ``2:4``, two of every four."""

@@ -13,6 +13,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar
 
 from pydantic.dataclasses import dataclass as settings
+from typing_extensions import override
 
 from objectives.quantization.settings import OneWidth
 from objectives.settings import FORBID
@@ -32,6 +33,7 @@ class Awq(OneWidth):
 
     scales_inputs: ClassVar[bool] = True
 
+    @override
     def round(self, weight: Tensor, moment: Moment, bits: int, group_size: int) -> Codes:
         """Codes of ``weight`` [out, in], with that of :data:`ALPHAS` which is best for every fourth output."""
         power = moment.second.diagonal().clamp_min(1e-12)

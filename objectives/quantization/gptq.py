@@ -15,6 +15,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal
 
 from pydantic.dataclasses import dataclass as settings
+from typing_extensions import override
 
 from objectives.quantization.settings import OneWidth
 from objectives.settings import FORBID, Natural, Positive
@@ -43,14 +44,15 @@ class Gptq(OneWidth):
     damping: Positive = 0.01
     recollect: Natural = 0
 
+    @override
     def quantize_(self, model: LoadedModel, statistics: Statistics, device: Device) -> None:
-        """See ``Quantizer``."""
         from objectives.quantization.layers import recollected
 
         if self.recollect and self.bits < 8 and (model.widths or model.layers):
             statistics = recollected(model, statistics, device, self.recollect)
         super().quantize_(model, statistics, device)
 
+    @override
     def round(self, weight: Tensor, moment: Moment, bits: int, group_size: int) -> Codes:
         """Codes of ``weight`` [out, in]."""
         from objectives.quantization.grid import SHRINKS, Codes, grid_of

@@ -60,63 +60,85 @@ def recollected(model: LoadedModel, statistics: Statistics, device: Device, toke
     return Recollected(statistics, running, tokens)
 
 
+@dataclass(frozen=True)
+class WeightFormat:
+    """In what form the weights of a model are stored: ``bits`` for all block linears, or by :attr:`Layer.key`.
+
+    ``rounding``: how a width below 8 is rounded; ``scheme``: what 8 bits means; ``embeddings``: bits of the embedding
+    and the head. With ``simulate`` a width below 8 that no kernel of the device stores is rounded, but stored in 16
+    bits.
+    """
+
+    bits: int | Mapping[tuple[str, str], int]
+    rounding: Rounding
+    scheme: Scheme
+    embeddings: int = 16
+    simulate: bool = False
+
+    def width(self, layer: Layer, device: Device) -> int:
+        """Return the bits of a layer. Raises Unsupported for what ``device`` does not store."""
+        width = self.bits if isinstance(self.bits, int) else self.bits[layer.key]
+        if width not in device.bits and not (self.simulate and width < 8):
+            raise Unsupported(f"{width} bits on {device.name}: choose from {sorted(device.bits)}")
+        return width
+
+
 def store_(
     model: LoadedModel,
     statistics: Statistics,
     device: Device,
-    bits: int | Mapping[tuple[str, str], int],
-    rounding: Rounding,
-    scheme: Scheme = "w8a8",
-    simulate: bool = False,
+    form: WeightFormat,
     predict: bool = False,
-    embeddings: int = 16,
     rounded: Mapping[tuple[tuple[str, str], int], Codes] | None = None,
 ) -> None:
-    """Replace all block linears by packed ones. ``bits``: for all layers, or by :attr:`Layer.key`.
+    """Replace all block linears by packed ones.
 
-    A layer that fits no kernel below 8 bits stays in 16; that, and a smaller group than asked for, is noted. Raises
-    Unsupported for a width that no kernel of the device stores; with ``simulate`` such a layer is rounded, but stored
-    in 16 bits, and the model is marked. ``scheme``: what 8 bits means. ``predict``: add what the rounding is expected
-    to cost to the model's prediction, which needs calibration and gradients. ``embeddings``: bits of the embedding and
-    the head, which the prediction leaves out. ``rounded``: codes that are known already, by (:attr:`Layer.key`, bits).
+    A layer that fits no kernel below 8 bits stays in 16; that, and a smaller group than asked for, is noted. A model
+    whose widths are only simulated is marked. ``predict``: add what the rounding is expected to cost to the model's
+    prediction, which needs calibration and gradients, and leaves the embedding and the head out. ``rounded``: codes
+    that are known already, by (:attr:`Layer.key`, bits).
     """
     predict = predict and bool(statistics.domains)
-    sparse = model.pattern == "2:4" and bits == 16 and device.sparse
-    if embeddings != 16:
-        device.pack_embeddings_(model, embeddings)
+    if form.embeddings != 16:
+        device.pack_embeddings_(model, form.embeddings)
     for layer in list(layers_of(model)):
-        width = bits if isinstance(bits, int) else bits[layer.key]
-        if width not in device.bits and not (simulate and width < 8):
-            raise Unsupported(f"{width} bits on {device.name}: choose from {sorted(device.bits)}")
+        width = form.width(layer, device)
         codes = (rounded or {}).get((layer.key, width))
         if codes is None and width < 8:
-            codes = codes_of(model, statistics, layer, width, rounding)
+            codes = codes_of(model, statistics, layer, width, form.rounding)
         if width < 16 and (codes is not None or width == 8):
-            model.predicted_loss += (
-                _predicted(model, statistics, layer, codes, scheme, rounding) if predict else math.nan
-            )
-        start = 0
-        for path, linear in zip(layer.paths, layer.linears):
-            own = None if codes is None else codes.rows(slice(start, start := start + linear.out_features))
-            packed = _thinned(model, f"{layer.block.name}.{path}", linear, device) if sparse else None
-            try:
-                packed = packed or _packed(model, linear, width, own, device, scheme)
-            except NoKernel as error:
-                model.notes.append(_kept(f"{layer.block.name}.{path}: {error}"))
-                packed = device.pack(linear, 16, None, scheme)
-            layer.block.module.set_submodule(path, packed)
-            model.notes.extend(_notes(f"{layer.block.name}.{path}", linear, width, own, rounding.group_size))
-    if bits != 16:
+            model.predicted_loss += _predicted(model, statistics, layer, codes, form) if predict else math.nan
+        _store_layer_(model, layer, width, codes, device, form)
+    if form.bits != 16:
         model.notes.extend(_no_linears(model))
     device.place_(model)
 
 
+def _store_layer_(
+    model: LoadedModel, layer: Layer, bits: int, codes: Codes | None, device: Device, form: WeightFormat
+) -> None:
+    """Replace the linears of one layer; ``codes``: of all their outputs, one linear after the other."""
+    sparse = model.pattern == "2:4" and form.bits == 16 and device.sparse
+    start = 0
+    for path, linear in zip(layer.paths, layer.linears):
+        name = f"{layer.block.name}.{path}"
+        own = None if codes is None else codes.rows(slice(start, start := start + linear.out_features))
+        packed = _thinned(model, name, linear, device) if sparse else None
+        try:
+            packed = packed or _packed(model, linear, bits, own, device, form.scheme)
+        except NoKernel as error:
+            model.notes.append(_kept(f"{name}: {error}"))
+            packed = device.pack(linear, 16, None, form.scheme)
+        layer.block.module.set_submodule(path, packed)
+        model.notes.extend(_notes(name, linear, bits, own, form.rounding.group_size))
+
+
 def _predicted(
-    model: LoadedModel, statistics: Statistics, layer: Layer, codes: Codes | None, scheme: Scheme, rounding: Rounding
+    model: LoadedModel, statistics: Statistics, layer: Layer, codes: Codes | None, form: WeightFormat
 ) -> float:
     from objectives.quantization.sensitivity import error_of, sensitivity_of
 
-    return sensitivity_of(model, statistics, layer, error_of(layer, codes, scheme), rounding)
+    return sensitivity_of(model, statistics, layer, error_of(layer, codes, form.scheme), form.rounding)
 
 
 def _thinned(model: LoadedModel, name: str, linear: nn.Linear, device: Device) -> nn.Module | None:

@@ -9,13 +9,15 @@ As in Dong et al., HAWQ-V2, https://arxiv.org/abs/1911.03852, with the K-FAC cur
 
 from __future__ import annotations
 
-from dataclasses import field
-from typing import TYPE_CHECKING, Annotated, Literal
+from dataclasses import field, fields, is_dataclass
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, InstanceOf
 from pydantic.dataclasses import dataclass as settings
+from typing_extensions import override
 
 from objectives.errors import Unsupported
+from objectives.protocols.candidate import Quantizer
 from objectives.quantization.gptq import Gptq
 from objectives.quantization.rounding import Rounding
 from objectives.settings import Strength
@@ -30,9 +32,12 @@ if TYPE_CHECKING:
 
 Width = Literal[16, 8, 4, 3, 2]
 
+_OWN = ("bits", "scheme", "embeddings", "simulate", "recollect")
+"""Settings of a rounding that mixed precision sets itself."""
+
 
 @settings(frozen=True, kw_only=True, config=ConfigDict(extra="forbid", arbitrary_types_allowed=True))
-class Mixed:
+class Mixed(Quantizer):
     """Store block weights in ``bits`` on average, each layer in one of ``widths`` (or 16).
 
     ``budget``: what the average counts: ``codes`` alone, or all that is ``stored``, scales and zeros too, so that a
@@ -51,38 +56,44 @@ class Mixed:
 
     def __post_init__(self) -> None:
         """Two places for one setting would contradict each other."""
-        for name in ("bits", "scheme", "embeddings", "simulate", "recollect"):
-            default = getattr(type(self.rounding), name, None)
-            if getattr(self.rounding, name, default) != default:
-                given = getattr(self.rounding, name)
-                raise ValueError(f"rounding.{name}: {default!r} expected, mixed precision has its own; got {given!r}")
+        rounding: Any = self.rounding
+        for setting in fields(rounding) if is_dataclass(rounding) else ():
+            given = getattr(rounding, setting.name)
+            if setting.name in _OWN and given != setting.default:
+                text = f"{setting.default!r} expected, mixed precision has its own; got {given!r}"
+                raise ValueError(f"rounding.{setting.name}: {text}")
 
     @property
+    @override
+    def predicts(self) -> bool:
+        """Say yes: the bits are assigned by what they are predicted to cost."""
+        return True
+
+    @property
+    @override
     def stored(self) -> frozenset[int]:
-        """See ``Quantizer``."""
         return frozenset() if self.simulate else frozenset({16, *(self.widths if self.bits < 16 else ())})
 
+    @override
     def quantize_(self, model: LoadedModel, statistics: Statistics, device: Device) -> None:
-        """See ``Quantizer``."""
-        from objectives.quantization.layers import store_
+        from objectives.quantization.layers import WeightFormat, store_
 
         rounded: Rounded = {}
         bits = self._assigned(model, statistics, rounded)
-        store_(
-            model, statistics, device, bits, self.rounding, scheme=self.scheme, simulate=self.simulate,
-            predict=True, embeddings=self.embeddings, rounded=rounded,
-        )  # fmt: skip
+        form = WeightFormat(bits, self.rounding, self.scheme, self.embeddings, self.simulate)
+        store_(model, statistics, device, form, predict=True, rounded=rounded)
 
+    @override
     def sketch_(self, model: LoadedModel, statistics: Statistics, device: Device) -> None:
-        """See ``Quantizer``: bits as the dense model would get them."""
-        from objectives.quantization.layers import Sketch, store_
+        """Give every layer the bits that the dense model's would get."""
+        from objectives.quantization.layers import Sketch, WeightFormat, store_
 
         bits = self._assigned(statistics.model, statistics, {})
-        sketch = Sketch(self.rounding.group_size)
-        store_(model, statistics.shapes, device, bits, sketch, scheme=self.scheme, embeddings=self.embeddings)
+        form = WeightFormat(bits, Sketch(self.rounding.group_size), self.scheme, self.embeddings)
+        store_(model, statistics.shapes, device, form)
 
+    @override
     def predict(self, statistics: Statistics) -> float:
-        """See ``Quantizer``."""
         from objectives.quantization.sensitivity import predicted_loss
 
         return predicted_loss(statistics, self._assigned(statistics.model, statistics, {}), self.rounding, self.scheme)

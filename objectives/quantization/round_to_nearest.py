@@ -12,6 +12,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pydantic.dataclasses import dataclass as settings
+from typing_extensions import override
 
 from objectives.quantization.settings import OneWidth
 from objectives.settings import FORBID
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 class RoundToNearest(OneWidth):
     """Store block weights in ``bits``, each rounded by itself."""
 
+    @override
     def round(self, weight: Tensor, moment: Moment, bits: int, group_size: int) -> Codes:
         """Codes of ``weight`` [out, in]; the error is weighted by E[x^2] of each input."""
         from objectives.quantization.grid import SHRINKS, round_to_grid

@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic.dataclasses import dataclass as settings
+from typing_extensions import override
 
+from objectives.protocols.candidate import Quantizer
+from objectives.quantization.rounding import Rounding
 from objectives.settings import FORBID, Strength
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
-    from objectives.calibration import Moment, Statistics
+    from objectives.calibration import Statistics
     from objectives.models import LoadedModel
     from objectives.protocols.running import Device
-    from objectives.quantization.grid import Codes
 
 
 @settings(frozen=True, kw_only=True, config=FORBID)
-class OneWidth(ABC):
+class OneWidth(Quantizer, Rounding):
     """Store block weights in ``bits``; 32 is fp32, for reference. A method adds how a layer is rounded.
 
     ``group_size``: input channels per scale, at 4 bits. ``grid``: ``mse`` clips the range to the least output error;
@@ -43,32 +42,26 @@ class OneWidth(ABC):
     """Whether the codes have a factor for every input."""
 
     @property
+    @override
     def stored(self) -> frozenset[int]:
-        """See ``Quantizer``."""
         return frozenset() if self.simulate else frozenset({self.bits})
 
+    @override
     def quantize_(self, model: LoadedModel, statistics: Statistics, device: Device) -> None:
-        """See ``Quantizer``."""
-        from objectives.quantization.layers import store_
+        from objectives.quantization.layers import WeightFormat, store_
 
-        store_(
-            model, statistics, device, self.bits, self, scheme=self.scheme, simulate=self.simulate,
-            predict=self.predicts, embeddings=self.embeddings,
-        )  # fmt: skip
+        form = WeightFormat(self.bits, self, self.scheme, self.embeddings, self.simulate)
+        store_(model, statistics, device, form, predict=self.predicts)
 
+    @override
     def sketch_(self, model: LoadedModel, statistics: Statistics, device: Device) -> None:
-        """See ``Quantizer``."""
-        from objectives.quantization.layers import Sketch, store_
+        from objectives.quantization.layers import Sketch, WeightFormat, store_
 
         sketch = Sketch(self.group_size, self.scales_inputs)
-        store_(model, statistics.shapes, device, self.bits, sketch, scheme=self.scheme, embeddings=self.embeddings)
+        store_(model, statistics.shapes, device, WeightFormat(self.bits, sketch, self.scheme, self.embeddings))
 
+    @override
     def predict(self, statistics: Statistics) -> float:
-        """See ``Quantizer``."""
         from objectives.quantization.sensitivity import predicted_loss
 
         return predicted_loss(statistics, self.bits, self, self.scheme)
-
-    @abstractmethod
-    def round(self, weight: Tensor, moment: Moment, bits: int, group_size: int) -> Codes:
-        """See ``objectives.quantization.rounding.Rounding``."""

@@ -57,7 +57,7 @@ class CTranslate2(EngineRuntime):
         if reason is None and 8 in quantizer.stored:
             if not rounds_activations(quantizer):
                 return "its 8-bit kernels round activations as well: choose quantization.scheme=w8a8"
-            if getattr(quantizer, "embeddings", 8) != 8:
+            if quantizer.embeddings != 8:
                 return "stores the embedding in 8 bits too: choose quantization.embeddings=8"
         return reason
 

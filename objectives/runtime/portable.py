@@ -38,13 +38,15 @@ def _portable(settings: Any, part: bool = False) -> Any:
 
 def rounds_activations(quantizer: Quantizer) -> bool:
     """Whether 8 bits are asked for of a layer's inputs too."""
-    return getattr(quantizer, "scheme", "w8a8") == "w8a8"
+    return quantizer.scheme == "w8a8"
 
 
 def refused(
     candidate: Candidate, head: Head, device: Device, heads: Sequence[Head], bits: Collection[int]
 ) -> str | None:
     """Return the first reason not to run ``candidate``, where a runtime takes ``heads`` in ``bits`` on CPUs."""
+    from objectives.protocols.optional import Masking
+
     quantizer = candidate.quantization
     if not device.runs_engines:
         return f"runs on CPUs, device is {device.name}: device=cpu"
@@ -52,9 +54,9 @@ def refused(
         return f"takes {' and '.join(KINDS[each] for each in heads)}, not {KINDS[head]}"
     if not quantizer.stored:
         return "simulated widths are stored by no engine"
-    if getattr(quantizer, "scheme", None) == "fp8":
+    if quantizer.scheme == "fp8":
         return "fp8 is a format of GPUs"
-    if hasattr(candidate.pruning, "pattern") and asks_to_prune(candidate.pruning):
+    if isinstance(candidate.pruning, Masking) and asks_to_prune(candidate.pruning):
         return "masks are stored by no engine: their zeros would be multiplied"
     odd = sorted(quantizer.stored - set(bits))
     if odd:
@@ -64,7 +66,7 @@ def refused(
 
 def embeds(candidate: Candidate, device: Device) -> str | None:
     """Return why torch cannot store the candidate's embeddings on ``device``; None where it can."""
-    if getattr(candidate.quantization, "embeddings", 16) in device.embeddings:
+    if candidate.quantization.embeddings in device.embeddings:
         return None
     stored = " or ".join(map(str, sorted(device.embeddings, reverse=True)))
     return f"embeddings have {stored} bits on {device.name}: quantization.embeddings=16, or device=cpu"
