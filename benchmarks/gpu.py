@@ -24,8 +24,8 @@ from objectives.calibration import Statistics
 from objectives.devices.cuda import Cuda
 from objectives.measuring.generation import Generation
 from objectives.models import Checkpoint, LoadedModel
+from objectives.packing.codes import Codes
 from objectives.protocols.running import Device, Runner
-from objectives.quantization.grid import Codes
 from objectives.quantization.round_to_nearest import RoundToNearest
 from objectives.runtime.cuda_graphs import CudaGraphs
 from objectives.runtime.torch_runner import TorchRunner

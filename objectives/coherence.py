@@ -19,8 +19,8 @@ from torch import Tensor
 from objectives.gradients import backpropagate, rows_of
 
 if TYPE_CHECKING:
-    from objectives.calibration import Domains
     from objectives.models import LoadedModel
+    from objectives.moments import Domains
 
 
 @dataclass

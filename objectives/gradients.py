@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy, normalize
 
-from objectives.calibration import Domains, MomentSum, first
+from objectives.moments import Domains, MomentSum, first
 
 if TYPE_CHECKING:
     from objectives.models import LoadedModel

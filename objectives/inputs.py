@@ -9,8 +9,8 @@ from pathlib import Path
 
 from torch import Tensor
 
-from objectives.calibration import Domains
 from objectives.models import LoadedModel
+from objectives.moments import Domains
 from objectives.problem import Problem
 from objectives.provenance import (
     Source,

@@ -14,7 +14,6 @@ import torch
 from torch import Tensor, nn
 
 from objectives.blocks import Block
-from objectives.calibration import Moment, Statistics
 from objectives.models import LoadedModel
 
 
@@ -58,13 +57,3 @@ def layers_of(model: LoadedModel) -> Iterator[Layer]:
     for block in model.blocks():
         for paths in block.stack.shared_inputs:
             yield Layer(block, paths)
-
-
-def moment_of(model: LoadedModel, statistics: Statistics, layer: Layer) -> Moment:
-    """Of the layer's inputs that pruning left, in whichever model it was taken; unit power without calibration."""
-    width = layer.linears[0].in_features
-    moment = statistics.moments.get(layer.key)
-    if moment is None:
-        return Moment.unread(width)
-    kept = model.kept_inputs.get(layer.key)
-    return moment if kept is None or len(moment.mean) == width else moment.select(kept)

@@ -18,12 +18,13 @@ from typing import Any
 import torch
 from typing_extensions import override
 
-from objectives.calibration import Domains, Statistics
+from objectives.calibration import Statistics
 from objectives.content import code, digest
 from objectives.inputs import Inputs
 from objectives.measuring.footprint import FAKE_ERRORS, Footprint, footprint, skeleton_of, sketch
 from objectives.measuring.weighing import stored_bytes
 from objectives.models import LoadedModel, require_units
+from objectives.moments import Domains
 from objectives.problem import KEPT_BYTES, Problem
 from objectives.protocols.candidate import Candidate, Materials, Quantizer
 from objectives.protocols.running import Device, Runner, Workload

@@ -36,7 +36,7 @@ from objectives.stock import CONFIG, MANIFEST, OWN_CONFIG
 from objectives.stored_facts import notes_of, stored_notes
 
 if TYPE_CHECKING:
-    from objectives.calibration import Domains
+    from objectives.moments import Domains
 
 log = logging.getLogger(__name__)
 

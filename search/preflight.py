@@ -16,7 +16,8 @@ from typing import Any
 
 from objectives.errors import ObjectiveError
 from objectives.inspection import Inspection
-from objectives.protocols.optional import Bounded, Detectable, Inspectable, Span, Supplied
+from objectives.inspection.spans import Span
+from objectives.protocols.optional import Bounded, Detectable, Inspectable, Supplied
 from objectives.protocols.running import Device, Workload
 from objectives.settings import Strength, asks_to_prune, strengths_of
 from search.config import StudyConfig
@@ -165,7 +166,7 @@ def reason_beyond(space: Space, cell: Cell, found: Inspection, device: Device) -
     if beyond is not None:
         return f"{_setting(space, beyond[0])}: {_too_long(*beyond)}"
     room = device.total_memory() if isinstance(device, Detectable) else None
-    needed = found.least_bytes(workload)
+    needed = found.least_bytes(workload.batch_size, workload.spans) if isinstance(workload, Bounded) else 0
     if room is None or needed <= room:
         return None
     named = _key(space, "workload.batch_size")

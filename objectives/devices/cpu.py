@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from torch import nn
 
     from objectives.models import LoadedModel
+    from objectives.packing.codes import Codes
     from objectives.protocols.running import Runner, Stopwatch, Workload
-    from objectives.quantization.grid import Codes
     from objectives.types import Scheme
 
 _SHAPES: tuple[Shape, ...] = ((128, 576, 1536), (1024, 1024, 1024), (2048, 768, 3072))

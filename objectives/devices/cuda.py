@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from objectives.models import LoadedModel
+    from objectives.packing.codes import Codes
     from objectives.protocols.running import Runner, Stopwatch, Workload
-    from objectives.quantization.grid import Codes
     from objectives.types import Scheme
 
 _SHAPES: tuple[Shape, ...] = ((4096, 4096, 4096), (8192, 4096, 16384))

@@ -22,10 +22,9 @@ from objectives.inspection.folders import (
     require_hub,
 )
 from objectives.inspection.kinds import refuse_head, refuse_quantised, refuse_unknown
+from objectives.inspection.spans import Span
 from objectives.inspection.vocabulary import refuse_vocabulary
 from objectives.inspection.weights import read_headers, refuse_weights
-from objectives.protocols.optional import Bounded, Span
-from objectives.protocols.running import Workload
 from objectives.types import Head
 
 __all__ = ["Inspection", "inspect", "inspect_folder"]
@@ -46,11 +45,9 @@ class Inspection:
                 return span, limit
         return None
 
-    def least_bytes(self, workload: Workload) -> int:
-        """Bytes that running ``workload`` takes at least, whatever the engine; 0 for one that names no lengths."""
-        if not isinstance(workload, Bounded):
-            return 0
-        return limits.least_bytes(self.config, self.head, workload.batch_size, tuple(workload.spans))
+    def least_bytes(self, batch_size: int, spans: Iterable[Span]) -> int:
+        """Return the bytes that a run of such a batch takes at least, whatever the engine."""
+        return limits.least_bytes(self.config, self.head, batch_size, tuple(spans))
 
 
 def inspect(path: str, head: Head, revision: str | None = None) -> Inspection | None:

@@ -13,7 +13,7 @@ from typing import Any
 
 from objectives.inspection.config import Config
 from objectives.inspection.library import modelling
-from objectives.protocols.optional import Side, Span
+from objectives.inspection.spans import Side, Span
 from objectives.types import Head
 
 _LENGTHS = ("max_position_embeddings", "max_sequence_length", "max_seq_len", "n_positions", "n_ctx")

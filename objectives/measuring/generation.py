@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from pydantic.dataclasses import dataclass as settings
 
-from objectives.protocols.optional import Span
+from objectives.inspection.spans import Span
 from objectives.protocols.running import Watch
 from objectives.settings import FORBID, Count
 from objectives.types import Head, Phase

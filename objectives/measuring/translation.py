@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from pydantic.dataclasses import dataclass as settings
 
-from objectives.protocols.optional import Span
+from objectives.inspection.spans import Span
 from objectives.protocols.running import Runner, RunsInTorch, Watch
 from objectives.settings import FORBID, Count
 from objectives.types import Head, Phase

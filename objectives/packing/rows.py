@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from objectives.packing.row_codes import largest
+
 _COMPILER = shutil.which(os.environ.get("CC", "cc")) or shutil.which("gcc") or shutil.which("clang")
 HAS_TRITON = find_spec("triton") is not None and _COMPILER is not None
 """Triton builds a launcher in C for every kernel."""
@@ -41,8 +43,3 @@ def scale_sums(sums: Tensor, rows: Tensor, columns: Tensor, bias: Tensor | None)
         return scaled
     y = sums[: len(rows)] * rows * columns
     return (y if bias is None else y + bias).to(torch.bfloat16)
-
-
-def largest(dtype: torch.dtype) -> float:
-    """The largest code."""
-    return 127.0 if dtype == torch.int8 else float(torch.finfo(dtype).max)

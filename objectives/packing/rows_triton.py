@@ -7,7 +7,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from objectives.packing.rows import largest
+from objectives.packing.row_codes import largest
 
 BLOCK = 1024
 """Elements of a row at a time."""

@@ -16,9 +16,9 @@ import torch
 from torch import Tensor
 
 from objectives.errors import NoKernel
+from objectives.packing.codes import Codes
 from objectives.packing.gpu import GpuLinear
 from objectives.packing.rows import HAS_TRITON
-from objectives.quantization.grid import Codes
 
 GROUP_SIZES = (32, 64, 128, 256)
 ROWS = 8

@@ -13,8 +13,9 @@ from objectives.types import Head, Scheme
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from objectives.calibration import Domains, Statistics
+    from objectives.calibration import Statistics
     from objectives.models import LoadedModel
+    from objectives.moments import Domains
 
 
 class Pruner(Protocol):

@@ -3,29 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     from objectives.inspection import Inspection
-
-
-Side = Literal["encoder", "decoder"]
-"""Which half of an encoder-decoder reads a sequence; decoders and encoders have one half."""
-
-
-@dataclass(frozen=True)
-class Span:
-    """The tokens of one sequence that a model must be able to hold: ``parts`` added up, which ``settings`` ask for."""
-
-    settings: tuple[str, ...]
-    parts: tuple[int, ...]
-    side: Side = "decoder"
-
-    @property
-    def tokens(self) -> int:
-        """All of them."""
-        return sum(self.parts)
+    from objectives.inspection.spans import Span
 
 
 @runtime_checkable

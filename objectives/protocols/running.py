@@ -13,11 +13,11 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
-    from objectives.calibration import Domains
     from objectives.devices.counters import Counter
     from objectives.devices.peaks import Peaks
     from objectives.models import LoadedModel
-    from objectives.quantization.grid import Codes
+    from objectives.moments import Domains
+    from objectives.packing.codes import Codes
 
 
 class Watch(Protocol):

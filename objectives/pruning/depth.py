@@ -64,8 +64,8 @@ class TrialRemoval:
     """The order in which the blocks of a dense model go, found as far as it is asked for."""
 
     def __init__(self, statistics: Statistics, tokens: int, candidates: int) -> None:
-        from objectives.calibration import sample
         from objectives.divergence import divergence_from
+        from objectives.moments import sample
 
         self._model = statistics.running
         self._candidates = candidates

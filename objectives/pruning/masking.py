@@ -12,10 +12,11 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from objectives.calibration import Moment, Statistics
+from objectives.calibration import Statistics, moment_of
 from objectives.errors import Unsupported
-from objectives.layers import layers_of, moment_of
+from objectives.layers import layers_of
 from objectives.models import LoadedModel
+from objectives.moments import Moment
 
 Pattern = Literal["unstructured", "2:4"]
 

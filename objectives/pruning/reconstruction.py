@@ -12,7 +12,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from objectives.calibration import Moment
+from objectives.moments import Moment
 
 
 def reconstruct(

@@ -21,8 +21,8 @@ from objectives.settings import FORBID
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from objectives.calibration import Moment
-    from objectives.quantization.grid import Codes
+    from objectives.moments import Moment
+    from objectives.packing.codes import Codes
 
 ALPHAS = tuple(step / 10 for step in range(11))
 

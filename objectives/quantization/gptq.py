@@ -23,10 +23,11 @@ from objectives.settings import FORBID, Natural, Positive
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from objectives.calibration import Moment, Statistics
+    from objectives.calibration import Statistics
     from objectives.models import LoadedModel
+    from objectives.moments import Moment
+    from objectives.packing.codes import Codes
     from objectives.protocols.running import Device
-    from objectives.quantization.grid import Codes
 
 _AT_ONCE = 32  # channels between two updates of all that is still open
 
@@ -55,7 +56,8 @@ class Gptq(OneWidth):
     @override
     def round(self, weight: Tensor, moment: Moment, bits: int, group_size: int) -> Codes:
         """Codes of ``weight`` [out, in]."""
-        from objectives.quantization.grid import SHRINKS, Codes, grid_of
+        from objectives.packing.codes import Codes
+        from objectives.quantization.grid import SHRINKS, grid_of
 
         power = moment.second.diagonal()
         scale, zero = grid_of(weight, power, bits, group_size, SHRINKS[self.grid], self.zero == "whole")

@@ -10,16 +10,17 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from objectives.calibration import Moment, Recollected, Statistics
+from objectives.calibration import Recollected, Statistics
 from objectives.errors import NoKernel, Unsupported
-from objectives.layers import Layer, layers_of, moment_of
+from objectives.layers import Layer, layers_of
 from objectives.models import LoadedModel
+from objectives.moments import Moment
+from objectives.packing.codes import Codes
 from objectives.protocols.running import Device
-from objectives.quantization.grid import Codes
+from objectives.quantization.layer_codes import codes_of
 from objectives.quantization.rounding import Rounding
+from objectives.quantization.sensitivity import error_of, sensitivity_of
 from objectives.types import Note, NoteCode, Scheme
-
-GROUP_SIZES = (128, 64, 32)
 
 
 @dataclass(frozen=True)
@@ -35,22 +36,6 @@ class Sketch:
         scale = weight.new_empty(outputs, inputs // group_size)
         values = weight.new_empty(outputs, inputs, dtype=torch.int32)
         return Codes(values, scale, scale, bits, weight.new_empty(inputs) if self.scales_inputs else None)
-
-
-def group_size_for(layer: Layer, wanted: int) -> int | None:
-    """The largest group of at most ``wanted`` inputs that divides the width; None where no kernel takes the shape."""
-    linears = layer.linears
-    if any(linear.out_features % 16 for linear in linears):
-        return None
-    return next((size for size in GROUP_SIZES if size <= wanted and linears[0].in_features % size == 0), None)
-
-
-def codes_of(model: LoadedModel, statistics: Statistics, layer: Layer, bits: int, rounding: Rounding) -> Codes | None:
-    """A layer rounded to fewer than 8 bits; None where no kernel takes its shape."""
-    size = group_size_for(layer, rounding.group_size)
-    if size is None:
-        return None
-    return rounding.round(layer.weight, moment_of(model, statistics, layer), bits, size)
 
 
 def recollected(model: LoadedModel, statistics: Statistics, device: Device, tokens: int) -> Statistics:
@@ -136,8 +121,6 @@ def _store_layer_(
 def _predicted(
     model: LoadedModel, statistics: Statistics, layer: Layer, codes: Codes | None, form: WeightFormat
 ) -> float:
-    from objectives.quantization.sensitivity import error_of, sensitivity_of
-
     return sensitivity_of(model, statistics, layer, error_of(layer, codes, form.scheme), form.rounding)
 
 

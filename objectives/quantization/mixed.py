@@ -128,7 +128,7 @@ class Mixed(Quantizer):
 
     def _cost(self, layer: Layer, width: int) -> int:
         """Bits that a layer takes: codes, and with ``budget`` stored what its kernel keeps beside them."""
-        from objectives.quantization.layers import group_size_for
+        from objectives.quantization.layer_codes import group_size_for
 
         codes = width * layer.parameters
         if self.budget == "codes" or width == 16:

@@ -20,8 +20,8 @@ from objectives.settings import FORBID
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from objectives.calibration import Moment
-    from objectives.quantization.grid import Codes
+    from objectives.moments import Moment
+    from objectives.packing.codes import Codes
 
 
 @settings(frozen=True, kw_only=True, config=FORBID)

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from objectives.calibration import Moment
-    from objectives.quantization.grid import Codes
+    from objectives.moments import Moment
+    from objectives.packing.codes import Codes
 
 
 @runtime_checkable

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from objectives.calibration import Statistics
+from objectives.calibration import Statistics, moment_of
 from objectives.coherence import Error, adds_up, error_costs
-from objectives.layers import Layer, layers_of, moment_of
+from objectives.layers import Layer, layers_of
 from objectives.packing.int8 import round_in_pairs, round_symmetric
-from objectives.quantization.layers import codes_of
+from objectives.quantization.layer_codes import codes_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from objectives.models import LoadedModel
-    from objectives.quantization.grid import Codes
+    from objectives.packing.codes import Codes
     from objectives.quantization.rounding import Rounding
     from objectives.types import Scheme
 

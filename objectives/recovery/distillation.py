@@ -23,8 +23,9 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
-    from objectives.calibration import Domains, Statistics
+    from objectives.calibration import Statistics
     from objectives.models import LoadedModel
+    from objectives.moments import Domains
 
 
 @settings(frozen=True, kw_only=True, config=FORBID)

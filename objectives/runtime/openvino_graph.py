@@ -20,8 +20,8 @@ import openvino as ov  # noqa: E402
 from openvino import opset6, opset13  # noqa: E402
 
 if TYPE_CHECKING:
-    from objectives.calibration import Domains
     from objectives.models import LoadedModel
+    from objectives.moments import Domains
 
 GRAPH = "graph.xml"
 HOLE = "weight:"

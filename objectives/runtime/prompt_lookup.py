@@ -22,8 +22,8 @@ from objectives.protocols.running import Lap
 from objectives.runtime.torch_runner import TorchRunner
 
 if TYPE_CHECKING:
-    from objectives.calibration import Domains
     from objectives.loaded_model import LoadedModel
+    from objectives.moments import Domains
 
 LONGEST = 3
 """Tokens that are searched for; then fewer."""

@@ -21,8 +21,8 @@ from objectives.settings import class_path
 from objectives.types import Score
 
 if TYPE_CHECKING:
-    from objectives.calibration import Domains
     from objectives.models import LoadedModel
+    from objectives.moments import Domains
     from objectives.protocols.running import Task
 
 

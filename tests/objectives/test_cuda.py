@@ -22,6 +22,7 @@ from objectives.measuring.footprint import footprint, skeleton_of, sketch
 from objectives.measuring.generation import Generation
 from objectives.measuring.weighing import stored_bytes
 from objectives.packing import rows
+from objectives.packing.codes import Codes
 from objectives.packing.int8 import round_symmetric
 from objectives.packing.tinygemm import KERNEL_ROWS, TinygemmLinear
 from objectives.protocols.candidate import Candidate
@@ -29,7 +30,7 @@ from objectives.pruning.depth import Depth
 from objectives.pruning.structured import Structured
 from objectives.quantization.awq import Awq
 from objectives.quantization.gptq import Gptq
-from objectives.quantization.grid import Codes, round_to_grid
+from objectives.quantization.grid import round_to_grid
 from objectives.quantization.mixed import Mixed
 from objectives.quantization.round_to_nearest import RoundToNearest
 from objectives.recovery.distillation import Distillation

@@ -13,7 +13,6 @@ import pytest
 import torch
 
 from objectives import calibration
-from objectives.calibration import Domains
 from objectives.devices.cpu import Cpu
 from objectives.devices.peaks import Peaks
 from objectives.errors import ModelError, Unsupported
@@ -27,6 +26,7 @@ from objectives.measuring.sentinel import Sentinel
 from objectives.measuring.stopwatch import WallStopwatch
 from objectives.metrics import CONDITIONS, METRICS
 from objectives.models import Checkpoint, LoadedModel
+from objectives.moments import Domains
 from objectives.problem import Problem
 from objectives.protocols.candidate import Candidate
 from objectives.protocols.running import Watch

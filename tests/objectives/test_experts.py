@@ -14,7 +14,7 @@ from torch import nn
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
-from objectives.calibration import Moment, Statistics, collect_moments
+from objectives.calibration import Statistics
 from objectives.canonical import canonicalize_
 from objectives.checkpoint import load, save
 from objectives.devices.cpu import Cpu
@@ -24,6 +24,7 @@ from objectives.families import FAMILIES, FUSED_EXPERTS, undescribed
 from objectives.gradients import collect_gradients
 from objectives.hybrids import REFUSED
 from objectives.models import LoadedModel
+from objectives.moments import Moment, collect_moments
 from objectives.pruning.criteria.activation import Activation
 from objectives.pruning.criteria.kfac import KFac
 from objectives.pruning.criteria.obs import Obs

@@ -6,9 +6,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from objectives.calibration import Moment
+from objectives.moments import Moment
+from objectives.packing.codes import Codes
 from objectives.quantization.gptq import Gptq, compensated
-from objectives.quantization.grid import Codes, codes_on_grid, grid_of
+from objectives.quantization.grid import codes_on_grid, grid_of
 from objectives.quantization.round_to_nearest import RoundToNearest
 
 

@@ -19,9 +19,9 @@ from objectives.inspection import Inspection, folders, inspect
 from objectives.inspection.config import Config
 from objectives.inspection.library import config_class, model_types
 from objectives.inspection.limits import positions
+from objectives.inspection.spans import Side
 from objectives.measuring.generation import Generation
 from objectives.measuring.translation import Translation
-from objectives.protocols.optional import Side
 from objectives.tasks.parts import geometric_mean
 from objectives.types import Head
 
@@ -592,9 +592,10 @@ def test_the_least_memory_is_below_what_a_run_takes(tiny: Any, tiny_folder: Any)
     from objectives.runtime.torch_runner import TorchRunner
 
     workload = Generation(batch_size=64, prompt_tokens=32, new_tokens=8)
-    least = accepted(tiny_folder("llama")).least_bytes(workload)
+    least = accepted(tiny_folder("llama")).least_bytes(workload.batch_size, workload.spans)
     assert 0 < least < Cpu(threads=1).memory(TorchRunner(tiny("llama")), workload).peak + 64 * 40 * 8
-    assert accepted(tiny_folder("llama")).least_bytes(Generation(batch_size=10**9)) > 1 << 40
+    huge = Generation(batch_size=10**9)
+    assert accepted(tiny_folder("llama")).least_bytes(huge.batch_size, huge.spans) > 1 << 40
 
 
 def test_geometric_means_need_no_positive_numbers() -> None:

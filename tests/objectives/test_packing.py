@@ -21,10 +21,10 @@ from objectives.measuring.weighing import stored_bytes
 from objectives.packing import bf16, int4, int8, linear
 from objectives.packing.bf16 import Bf16Linear
 from objectives.packing.capability import CpuKernels, cpu_kernels
+from objectives.packing.codes import Codes
 from objectives.packing.int4 import Int4Linear, block_rows, check_shape, from_pairs, pack, unpack_codes
 from objectives.packing.int8 import Int8Linear, Int8WeightLinear, round_symmetric
 from objectives.packing.linear import PackedLinear
-from objectives.quantization.grid import Codes
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,10 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from objectives.calibration import Statistics, sample
+from objectives.calibration import Statistics
 from objectives.divergence import divergence_from
 from objectives.models import LoadedModel
+from objectives.moments import sample
 from objectives.pruning.structured import Structured
 from objectives.recovery import distillation
 from objectives.recovery.distillation import Distillation

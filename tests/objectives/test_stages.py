@@ -14,13 +14,13 @@ import pytest
 import torch
 
 from objectives.cache import Cache
-from objectives.calibration import Domains
 from objectives.devices.cpu import Cpu
 from objectives.devices.peaks import Peaks
 from objectives.evaluator import Evaluator
 from objectives.measuring.generation import Generation
 from objectives.measuring.interleaved import Interleaved
 from objectives.models import Checkpoint, LoadedModel
+from objectives.moments import Domains
 from objectives.problem import Problem
 from objectives.protocols.candidate import Candidate
 from objectives.pruning.structured import Structured

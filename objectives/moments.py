@@ -1,0 +1,159 @@
+"""First and second moments of what linears read, gathered in one walk over the calibration rows.
+
+Every domain weighs the same, however many rows it has: moments of one domain alone make a reconstruction that loses
+twice as much in another.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from objectives.errors import Unsupported
+
+if TYPE_CHECKING:
+    from objectives.models import LoadedModel
+
+Domains = Mapping[str, Sequence[Tensor]]
+"""Token batches (int64, [rows, tokens], no padding) by domain."""
+
+
+@dataclass(frozen=True)
+class Moment:
+    """Statistics of a linear's input x with k channels: E[x] as [k], E[x x^T] as [k, k], fp32."""
+
+    mean: Tensor
+    second: Tensor
+    share: float = 1.0
+    """Rows that were read, per token of the calibration text; below 1 for an expert, 0 where nothing is known."""
+
+    @staticmethod
+    def unread(channels: int) -> Moment:
+        """Return the moment of a linear that no calibration row has reached: its channels are alike and independent."""
+        return Moment(torch.zeros(channels), torch.eye(channels), 0.0)
+
+    def select(self, channels: Tensor) -> Moment:
+        """The moment of the kept channels."""
+        return Moment(self.mean[channels], self.second[channels][:, channels], self.share)
+
+    @property
+    def centred(self) -> Tensor:
+        """Covariance [k, k]: what a layer with a bias has to reproduce."""
+        return self.second - torch.outer(self.mean, self.mean)
+
+
+Moments = Mapping[tuple[str, str], Moment]
+"""By (block name, path of the linear inside the block)."""
+
+
+class MomentSum:
+    """Accumulates a :class:`Moment`: take batches, then solve."""
+
+    def __init__(self, channels: int, device: torch.device) -> None:
+        self.count = 0
+        self.sum = torch.zeros(channels, device=device)
+        self.outer = torch.zeros(channels, channels, device=device)
+
+    def take(self, inputs: Tensor) -> None:
+        """Add ``inputs`` [..., k]."""
+        rows = inputs.reshape(-1, inputs.shape[-1]).float()
+        self.count += rows.shape[0]
+        self.sum += rows.sum(dim=0)
+        self.outer.addmm_(rows.t(), rows)
+
+    def moment(self, tokens: int) -> Moment:
+        """Return the averages over all that was taken, on the CPU; ``tokens``: how many the text has."""
+        return Moment((self.sum / self.count).cpu(), (self.outer / self.count).cpu(), self.count / tokens)
+
+
+def collect_moments(model: LoadedModel, domains: Domains) -> dict[tuple[str, str], Moment]:
+    """Run all batches through ``model``; a domain's moments are its averages, and domains are averaged equally.
+
+    An expert's are averaged by the share of each domain's tokens that it read; unit power where it read none at all.
+    """
+    found = [_collect_domain(model, batches) for batches in domains.values() if batches]
+    if domains and not found:
+        raise Unsupported("calibration: at least one row expected, the task gave none")
+    moments: dict[tuple[str, str], Moment] = {}
+    for block, *paths in dict.fromkeys(key for domain in found for key in domain):
+        parts = [domain[block, *paths] for domain in found if (block, *paths) in domain]  # some see no text of one
+        shares = [part.share for part in parts]
+        moment = Moment(
+            mean([part.mean for part in parts], shares), mean([part.second for part in parts], shares),
+            sum(shares) / len(found),
+        )  # fmt: skip
+        moments.update({(block, path): moment for path in paths})
+    for one in model.blocks() if found else ():
+        for path in one.stack.block_linears:
+            moments.setdefault((one.name, path), Moment.unread(one.linear(path).in_features))
+    return moments
+
+
+def sample(domains: Domains, tokens: int) -> list[Tensor]:
+    """One batch per domain, of rows as long as most: about ``tokens`` tokens in all, one row of each at least."""
+    found = []
+    for batches in domains.values():
+        if batches:
+            lengths = Counter[int]()
+            for batch in batches:
+                lengths[batch.shape[1]] += batch.numel()
+            length = lengths.most_common(1)[0][0]
+            rows = [row for batch in batches for row in batch if len(row) == length]
+            found.append(torch.stack(rows[: max(1, tokens // (len(domains) * length))]))
+    return found
+
+
+def first(batches: Sequence[Tensor], tokens: int) -> Sequence[Tensor]:
+    """The first batches, until they hold ``tokens`` tokens."""
+    taken, seen = [], 0
+    for batch in batches:
+        if seen >= tokens:
+            break
+        taken.append(batch)
+        seen += batch.numel()
+    return taken
+
+
+def mean(parts: Sequence[Tensor], shares: Sequence[float]) -> Tensor:
+    """Return the average of several domains' ``parts``, of one shape, each weighing its share."""
+    weights = [share / max(shares) for share in shares]
+    weighted = [part if weight == 1.0 else part * weight for part, weight in zip(parts, weights, strict=True)]
+    return sum(weighted[1:], weighted[0]) / sum(weights)
+
+
+def _collect_domain(model: LoadedModel, batches: Sequence[Tensor]) -> dict[tuple[str, ...], Moment]:
+    sums: dict[tuple[str, ...], MomentSum] = {}
+    with _watching(model, sums), torch.inference_mode():
+        for batch in batches:
+            model.module.base_model(**model.inputs(batch.to(model.module.device)))
+    tokens = sum(batch.numel() for batch in batches)
+    return {key: total.moment(tokens) for key, total in sums.items()}
+
+
+@contextmanager
+def _watching(model: LoadedModel, sums: dict[tuple[str, ...], MomentSum]) -> Iterator[None]:
+    def watch(key: tuple[str, ...]) -> Any:
+        def hook(_module: object, inputs: tuple[Tensor, ...]) -> None:
+            x = inputs[0]
+            if key not in sums:
+                sums[key] = MomentSum(x.shape[-1], x.device)
+            sums[key].take(x)
+
+        return hook
+
+    handles = [
+        block.module.get_submodule(paths[0]).register_forward_pre_hook(watch((block.name, *paths)))
+        for block in model.blocks()
+        for paths in block.stack.shared_inputs
+    ]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
