@@ -35,7 +35,7 @@ def model(name: str, head: str = "causal_lm", verb: str = "run") -> str:
 
 EMPTY = "from dataclasses import dataclass\n@dataclass(frozen=True)\nclass None_:\n    def documents(self):\n        return ()\n"
 UNLABELLED = """from dataclasses import dataclass
-from objectives.tasks.corpora import Document
+from objectives.protocols.corpus import Document
 @dataclass(frozen=True)
 class Plain:
     def documents(self):

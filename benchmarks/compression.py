@@ -37,12 +37,13 @@ from recipes import DECODER, ENCODER, FAST, PEERS, Cell
 from objectives.calibration import Statistics
 from objectives.devices.cpu import Cpu
 from objectives.models import Checkpoint, LoadedModel
+from objectives.protocols.corpus import Corpus, Document
 from objectives.pruning.depth import Depth
 from objectives.pruning.structured import Structured
 from objectives.quantization.gptq import Gptq
 from objectives.quantization.mixed import Mixed
 from objectives.runtime.torch_runner import TorchRunner
-from objectives.tasks.corpora import BoolQPassages, Corpus, Document, PythonTopics, XSum
+from objectives.tasks.corpora import BoolQPassages, PythonTopics, XSum
 from objectives.tasks.language_modeling import LanguageModeling
 from objectives.tasks.retrieval import Retrieval, embed
 

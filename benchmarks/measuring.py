@@ -31,7 +31,6 @@ import numpy as np
 from planted import planted_memory, planted_sleep
 
 from objectives.devices.cpu import Cpu
-from objectives.devices.peaks import Peaks
 from objectives.evaluator import Evaluator
 from objectives.measuring.bench import Bench
 from objectives.measuring.encoding import Encoding
@@ -43,6 +42,7 @@ from objectives.measuring.sentinel import Sentinel
 from objectives.models import Checkpoint
 from objectives.problem import Problem
 from objectives.protocols.candidate import Candidate
+from objectives.protocols.readings import Peaks
 from objectives.protocols.running import Workload
 from objectives.pruning.criteria.activation import Activation
 from objectives.pruning.structured import Structured

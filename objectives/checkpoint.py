@@ -34,7 +34,9 @@ from objectives.content import sha256
 from objectives.devices.cpu import Cpu
 from objectives.errors import ModelError, Unsupported, said
 from objectives.inspection.folders import MANIFEST
+from objectives.measuring.weighing import unique_tensors
 from objectives.models import LoadedModel, auto_class, built_with
+from objectives.notes import notes_of, stored_notes
 from objectives.packing.bf16 import Bf16Linear
 from objectives.packing.embedding import Int8Embedding, replace_
 from objectives.packing.fp32 import Fp32Linear
@@ -44,7 +46,6 @@ from objectives.packing.linear import PackedLinear
 from objectives.pruning import surgery
 from objectives.rebuilt import differences, set_attributes_
 from objectives.stock import CONFIG, OWN_CONFIG, OWN_WEIGHTS, PLAIN_WEIGHTS, close_
-from objectives.stored_facts import notes_of, stored_notes
 from objectives.types import Head
 
 FORMAT = 7
@@ -111,13 +112,8 @@ def _write(part: Path, model: LoadedModel, config: Any, buffers: Mapping[str, Te
     if model.module.can_generate():
         model.module.generation_config.to_json_file(part / "generation_config.json")
     model.tokenizer.save_pretrained(part)
-    save_file({**_unique(model.module), **buffers}, part / OWN_WEIGHTS, metadata={"format": "pt"})
+    save_file({**unique_tensors(model.module), **buffers}, part / OWN_WEIGHTS, metadata={"format": "pt"})
     (part / OWN_WEIGHTS).chmod((part / CONFIG).stat().st_mode)  # written as 0600
-
-
-def disk_bytes(model: LoadedModel) -> int:
-    """Bytes of the tensors that :func:`save` would write."""
-    return sum(tensor.nbytes for tensor in _unique(model.module).values())
 
 
 def load(folder: Path) -> LoadedModel:
@@ -189,17 +185,6 @@ def _as_described(config: Any, manifest: Mapping[str, Any]) -> LoadedModel:
 def _packed(module: nn.Module) -> list[tuple[str, nn.Module]]:
     kinds = tuple(_STORED.values())
     return [(name, child) for name, child in module.named_modules() if isinstance(child, kinds)]
-
-
-def _unique(module: nn.Module) -> dict[str, Tensor]:
-    """All persistent tensors; one that several modules share is written once."""
-    seen: set[int] = set()
-    tensors = {}
-    for name, tensor in module.state_dict().items():
-        if tensor.data_ptr() not in seen:
-            tensors[name] = tensor
-            seen.add(tensor.data_ptr())
-    return tensors
 
 
 def _describe(module: nn.Module, model: LoadedModel) -> dict[str, Any]:
@@ -320,7 +305,7 @@ def _fill_(module: nn.Module, file: Path, manifest: Mapping[str, Any]) -> None:
     for name in {*manifest.get("buffers", ())} & stored.keys():
         owner, _, leaf = name.rpartition(".")
         module.get_submodule(owner).register_buffer(leaf, stored.pop(name), persistent=False)
-    wanted = _unique(module)
+    wanted = unique_tensors(module)
     wrong = sorted(wanted.keys() ^ stored.keys())
     wrong += sorted(name for name in wanted.keys() & stored.keys() if not _fits(stored[name], wanted[name]))
     if wrong:

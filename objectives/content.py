@@ -15,8 +15,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from objectives.protocols.corpus import Corpus
 from objectives.settings import class_path
-from objectives.tasks.corpora import Corpus
 
 _PACKAGE = Path(__file__).resolve().parent
 

@@ -22,8 +22,8 @@ from pathlib import Path
 from typing import Any
 
 from objectives.content import sha256, texts_hash
+from objectives.protocols.corpus import Corpus
 from objectives.settings import class_path
-from objectives.tasks.corpora import Corpus
 
 _OURS = ("objectives", "search")
 _CHECKPOINT = (

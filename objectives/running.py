@@ -12,7 +12,6 @@ from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property
 
-from objectives.devices.peaks import Peaks
 from objectives.errors import DoesNotFit, Unsupported
 from objectives.measuring.bench import Bench, Reference
 from objectives.measuring.fingerprint import digest, fingerprint
@@ -22,6 +21,7 @@ from objectives.measuring.ledger import judged, promises
 from objectives.measuring.roofline import peaks
 from objectives.measuring.weighing import block_weights, stored_bytes
 from objectives.protocols.candidate import Candidate, Runtime
+from objectives.protocols.readings import Peaks
 from objectives.protocols.running import Runner, Workload
 from objectives.quantization.round_to_nearest import RoundToNearest
 from objectives.recipe import Recipe, recipe_of

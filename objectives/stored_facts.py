@@ -1,23 +1,22 @@
-"""The stored form of notes and facts: what JSON, CSV files and MLflow keep of them, and how it is read back.
+"""The stored form of facts and measurements: what JSON, CSV files and MLflow keep of them, and how it is read back.
 
-Facts are flat texts by name, as every version has stored them. Notes are a code with a text. What versions before
-2026-11-28 said in sentences is read here, and nowhere else.
+Facts are flat texts by name, as every version has stored them. What versions before 2026-11-28 said of gains in
+sentences is read here, and nowhere else.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
 from objectives.measuring.gains import size_of, speed_of
+from objectives.notes import notes_of, stored_notes
 from objectives.types import (
     Decision,
     Facts,
     GainFacts,
     Measurement,
-    Note,
-    NoteCode,
     Size,
     Speed,
     Stop,
@@ -25,20 +24,6 @@ from objectives.types import (
     Verdict,
 )
 
-_OLD_NOTES = {
-    "contended": NoteCode.CONTENDED,
-    "threads waited": NoteCode.WAITED,
-    "speed known": NoteCode.IMPRECISE,
-    "drifted": NoteCode.DRIFTED,
-    "the GPU lowered": NoteCode.THROTTLED,
-    "simulated": NoteCode.SIMULATED,
-    "not timed": NoteCode.NOT_TIMED,
-    "not scored": NoteCode.NOT_SCORED,
-    "scored as trial": NoteCode.SCORED_ELSEWHERE,
-}
-"""How notes began that were stored as sentences, by what they are about."""
-_KEPT = "kept in 16 bits"
-"""How notes of one kind ended."""
 _OLD_REASONS = {"no faster than dense": "speed_reason", "no smaller than dense": "memory_reason"}
 """How the sentences of ``no_realised_gain`` began, by the fact that they gave the reason of."""
 
@@ -108,30 +93,6 @@ def _typed_gains(texts: Mapping[str, str], metrics: Mapping[str, float]) -> Mapp
             if head.startswith(beginning) and why and not why.startswith("within the noise"):
                 found[name] = why
     return found
-
-
-def note_of(stored: str | Note | Mapping[str, str]) -> Note:
-    """Return a stored note; a plain text, as old versions and classes of a user's own write it, gets its code."""
-    if isinstance(stored, Note):
-        return stored
-    if isinstance(stored, Mapping):
-        known = {str(code) for code in NoteCode}
-        code = stored.get("code", "")
-        return Note(NoteCode(code) if code in known else NoteCode.OTHER, stored["text"])
-    text = str(stored)
-    if text.endswith(_KEPT):
-        return Note(NoteCode.KEPT_IN_16_BITS, text)
-    return Note(next((code for start, code in _OLD_NOTES.items() if text.startswith(start)), NoteCode.OTHER), text)
-
-
-def notes_of(stored: Iterable[str | Note | Mapping[str, str]]) -> tuple[Note, ...]:
-    """Return stored notes: see :func:`note_of`."""
-    return tuple(map(note_of, stored))
-
-
-def stored_notes(notes: Iterable[Note]) -> list[dict[str, str]]:
-    """Return ``notes`` as JSON keeps them."""
-    return [{"code": str(note.code), "text": note.text} for note in notes]
 
 
 def stored_measurement(measured: Measurement) -> dict[str, Any]:

@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
 from objectives.measuring.weighing import block_weights
+from objectives.notes import notes_of, stored_notes
 from objectives.protocols.candidate import Candidate
 from objectives.recipe import Recipe, recipe_of
 from objectives.recipes import Recipes
-from objectives.stored_facts import notes_of, stored_notes
 from objectives.types import Note
 
 

@@ -26,6 +26,7 @@ from objectives.content import sha256
 from objectives.devices.cpu import Cpu
 from objectives.errors import ModelError
 from objectives.models import LoadedModel
+from objectives.notes import notes_of, stored_notes
 from objectives.protocols.candidate import TorchMaterials
 from objectives.protocols.running import Device, Runner
 from objectives.runtime.folder import made, read_facts, runtime_of
@@ -33,7 +34,6 @@ from objectives.runtime.runner import EngineRunner
 from objectives.runtime.torch_runner import TorchRunner
 from objectives.settings import class_path
 from objectives.stock import CONFIG, MANIFEST, OWN_CONFIG
-from objectives.stored_facts import notes_of, stored_notes
 
 if TYPE_CHECKING:
     from objectives.moments import Domains

@@ -16,7 +16,7 @@ from optuna.study import Study
 from optuna.trial import Trial, TrialState
 
 from objectives.finite import not_finite, number
-from objectives.stored_facts import notes_of
+from objectives.notes import notes_of
 from objectives.types import Facts, Failure, Gate, Measurement, Outcome, Reason
 from search.config import StudyConfig
 from search.errors import BaselineFailed, ConfigError, Unmeasured

@@ -17,14 +17,8 @@ import optuna
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
-from objectives.stored_facts import (
-    facts_of,
-    measurement_of,
-    notes_of,
-    stored_measurement,
-    stored_notes,
-    texts_of,
-)
+from objectives.notes import notes_of, stored_notes
+from objectives.stored_facts import facts_of, measurement_of, stored_measurement, texts_of
 from objectives.types import Measurement, Reason
 from search.confirmation import Confirmation
 from search.records import TrialRecord

@@ -13,32 +13,9 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Protocol
+from typing import ClassVar
 
 from objectives.devices import nvidia
-
-
-class Counter(Protocol):
-    """Counts joules up to ``span`` and begins anew."""
-
-    @property
-    def name(self) -> str:
-        """Say what it counts, for the record."""
-
-    @property
-    def span(self) -> float:
-        """Return the joules of one turn; infinite where it never turns over."""
-
-    @property
-    def tick(self) -> float:
-        """Return the joules of its smallest step."""
-
-    @property
-    def period(self) -> float:
-        """Return the seconds between two of its updates."""
-
-    def read(self) -> float | None:
-        """Return the joules now; None where it does not answer."""
 
 
 @dataclass(frozen=True)

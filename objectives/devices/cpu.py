@@ -20,9 +20,10 @@ from typing_extensions import override
 from objectives.devices import heap
 from objectives.devices.control_groups import memory_free, memory_limits
 from objectives.devices.counters import Rapl, rapl
-from objectives.devices.peaks import MIB, Effort, Peaks, Shape, probe, whole
+from objectives.devices.peaks import MIB, Effort, Shape, probe, whole
 from objectives.errors import Unsupported
 from objectives.protocols.optional import Detectable
+from objectives.protocols.readings import Peaks
 from objectives.protocols.running import Device
 from objectives.settings import FORBID, Count
 from objectives.types import Memory, Phase

@@ -15,9 +15,10 @@ from typing_extensions import override
 
 from objectives.devices.counters import Nvml
 from objectives.devices.driver import cuda_of_torch, gpus, total_memory
-from objectives.devices.peaks import MIB, Effort, Peaks, Shape, probe, whole
+from objectives.devices.peaks import MIB, Effort, Shape, probe, whole
 from objectives.errors import Unsupported
 from objectives.protocols.optional import Detectable
+from objectives.protocols.readings import Peaks
 from objectives.protocols.running import Device
 from objectives.settings import FORBID, Natural
 from objectives.types import Memory, Phase

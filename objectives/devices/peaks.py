@@ -7,7 +7,7 @@ device says (:class:`Effort`); how it is tried is the same everywhere.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import count, cycle
 from time import perf_counter
@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
+
+from objectives.protocols.readings import Peaks
 
 Shape = tuple[int, int, int]
 """Rows, inputs and outputs of a matrix product."""
@@ -26,28 +28,6 @@ _READ = "read"
 _PARTS = 8
 _GRAIN = 4 * _ROW * _PARTS
 _SLICE = 0.03
-
-
-@dataclass(frozen=True)
-class Peaks:
-    """``bandwidth``: bytes/s that are read; ``flops``: operations/s by operand type, as torch names it.
-
-    A multiplication and an addition are two operations. ``flops`` has ``float32`` and the types with a matrix kernel of
-    their own. Raises ValueError when a rate is not a positive number or ``float32`` is missing.
-    """
-
-    bandwidth: float
-    flops: Mapping[str, float]
-
-    def __post_init__(self) -> None:
-        """A cache file may hold anything."""
-        rates = [self.bandwidth, *self.flops.values()]
-        if "float32" not in self.flops or not all(math.isfinite(rate) and rate > 0 for rate in rates):
-            raise ValueError(f"peaks must be positive numbers, one of them of float32, got {self}")
-
-    def rate(self, operands: str) -> float:
-        """Operations/s of a type; one without a kernel is computed in floats, so it gets the slowest of these."""
-        return self.flops.get(operands) or min(rate for name, rate in self.flops.items() if "float" in name)
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,6 @@ from statistics import median
 from time import perf_counter
 from typing import Literal
 
-from objectives.devices.peaks import Peaks
 from objectives.measuring.energy import EnergyMeter, find_meter
 from objectives.measuring.estimate import Estimate
 from objectives.measuring.footprint import Footprint
@@ -20,6 +19,7 @@ from objectives.measuring.interleaved import Interleaved, Sampled, summarise
 from objectives.measuring.pace import Pace
 from objectives.measuring.roofline import limit
 from objectives.measuring.sentinel import Sentinel
+from objectives.protocols.readings import Peaks
 from objectives.protocols.running import Device, Runner, Workload
 from objectives.types import Facts, Measurement, Note, NoteCode, Phase, Stop, Timing, TimingFacts
 

@@ -9,7 +9,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from objectives.devices.counters import Counter
+from objectives.protocols.readings import Counter
 
 Reading = tuple[float | None, ...]
 """Joules on every counter of a meter; None where it does not answer."""

@@ -11,11 +11,11 @@ from collections.abc import Mapping
 from torch import nn
 
 from objectives.blocks import Block
-from objectives.devices.peaks import Peaks
 from objectives.measuring.footprint import Footprint
 from objectives.measuring.gains import SMALLER, size_of, speed_of
 from objectives.measuring.roofline import limit
 from objectives.packing.bf16 import Bf16Linear
+from objectives.protocols.readings import Peaks
 from objectives.protocols.running import Runner, RunsInTorch, Workload
 from objectives.types import GainFacts, NoteCode, Size, Speed
 

@@ -23,8 +23,8 @@ from typing import TYPE_CHECKING, Literal
 from uuid import uuid4
 
 from objectives.assets.store import cache_dir
-from objectives.devices.peaks import Peaks
 from objectives.measuring.strain import read_strain
+from objectives.protocols.readings import Peaks
 
 if TYPE_CHECKING:
     from objectives.protocols.running import Device

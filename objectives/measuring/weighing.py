@@ -58,3 +58,19 @@ class _Holder(nn.Module):
     def __init__(self, tensor: Tensor) -> None:
         super().__init__()
         self.register_buffer("tensor", tensor)
+
+
+def unique_tensors(module: nn.Module) -> dict[str, Tensor]:
+    """Return all persistent tensors by name; one that several modules share comes once."""
+    seen: set[int] = set()
+    tensors = {}
+    for name, tensor in module.state_dict().items():
+        if tensor.data_ptr() not in seen:
+            tensors[name] = tensor
+            seen.add(tensor.data_ptr())
+    return tensors
+
+
+def disk_bytes(model: LoadedModel) -> int:
+    """Return the bytes of the tensors that a checkpoint of ``model`` holds."""
+    return sum(tensor.nbytes for tensor in unique_tensors(model.module).values())

@@ -13,11 +13,10 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
-    from objectives.devices.counters import Counter
-    from objectives.devices.peaks import Peaks
     from objectives.models import LoadedModel
     from objectives.moments import Domains
     from objectives.packing.codes import Codes
+    from objectives.protocols.readings import Counter, Peaks
 
 
 class Watch(Protocol):

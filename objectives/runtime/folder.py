@@ -13,10 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from objectives.errors import ModelError, ObjectiveError
+from objectives.notes import notes_of, stored_notes
 from objectives.protocols.candidate import Runtime
 from objectives.protocols.running import Lap
 from objectives.runtime.packages import Packages
-from objectives.stored_facts import notes_of, stored_notes
 from objectives.types import Head, Note
 
 FACTS = "engine.json"

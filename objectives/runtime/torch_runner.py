@@ -14,8 +14,7 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from objectives.checkpoint import disk_bytes
-from objectives.measuring.weighing import stored_bytes, weigh
+from objectives.measuring.weighing import disk_bytes, stored_bytes, weigh
 from objectives.protocols.running import Device, Lap, Runner, RunsInTorch, Workload
 from objectives.runtime import greedy
 from objectives.runtime.padded import Padded

@@ -7,34 +7,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol, runtime_checkable
+from typing import Literal
 
 from pydantic.dataclasses import dataclass as settings
 
 from objectives.assets import AssetError, locate
 from objectives.assets.python_topics import pages
+from objectives.protocols.corpus import Document
 from objectives.settings import FORBID
 
 Split = Literal["train", "test"]
-
-
-@dataclass(frozen=True)
-class Document:
-    """One text; ``summary`` is its human-written summary where there is one."""
-
-    id: str
-    text: str
-    summary: str | None = None
-
-
-@runtime_checkable
-class Corpus(Protocol):
-    """A source of documents."""
-
-    def documents(self) -> tuple[Document, ...]:
-        """All documents, in the same order at every call."""
 
 
 @settings(frozen=True, kw_only=True, config=FORBID)

@@ -19,8 +19,8 @@ from pydantic.dataclasses import dataclass as settings
 
 from objectives.errors import ModelError
 from objectives.inspection.spans import Span
+from objectives.protocols.corpus import Corpus, Document
 from objectives.settings import Count
-from objectives.tasks.corpora import Corpus, Document
 from objectives.tasks.overlap import Excerpt, Excerpts, copy_of, excerpt
 from objectives.tasks.parts import Reader, batches, merged, require_rows, unique
 from objectives.types import Head, Score

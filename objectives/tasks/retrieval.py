@@ -18,8 +18,8 @@ from pydantic.dataclasses import dataclass as settings
 
 from objectives.errors import ModelError
 from objectives.inspection.spans import Span
+from objectives.protocols.corpus import Corpus, Document
 from objectives.settings import Count
-from objectives.tasks.corpora import Corpus, Document
 from objectives.tasks.overlap import Excerpt, Excerpts, excerpt
 from objectives.tasks.parts import batches, merged, require_rows, unique
 from objectives.types import Head, Score

@@ -13,7 +13,7 @@ import pytest
 
 from objectives.content import Indescribable, code, digest
 from objectives.measuring.encoding import Encoding
-from objectives.tasks.corpora import Document
+from objectives.protocols.corpus import Document
 from objectives.tasks.retrieval import Retrieval
 
 ROOT = Path(__file__).parents[2]

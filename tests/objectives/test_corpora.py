@@ -11,8 +11,9 @@ import pydantic
 import pytest
 
 from objectives.assets import AssetError
+from objectives.protocols.corpus import Corpus, Document
 from objectives.tasks import corpora
-from objectives.tasks.corpora import BoolQPassages, Corpus, Document, PythonTopics, XSum
+from objectives.tasks.corpora import BoolQPassages, PythonTopics, XSum
 
 
 @pytest.fixture

@@ -14,7 +14,6 @@ import torch
 
 from objectives import calibration
 from objectives.devices.cpu import Cpu
-from objectives.devices.peaks import Peaks
 from objectives.errors import ModelError, Unsupported
 from objectives.evaluator import Evaluator
 from objectives.failures import is_out_of_memory
@@ -29,6 +28,7 @@ from objectives.models import Checkpoint, LoadedModel
 from objectives.moments import Domains
 from objectives.problem import Problem
 from objectives.protocols.candidate import Candidate
+from objectives.protocols.readings import Peaks
 from objectives.protocols.running import Watch
 from objectives.pruning.criteria.magnitude import Magnitude
 from objectives.pruning.depth import Depth

@@ -13,8 +13,8 @@ import torch
 
 from objectives.errors import NotFinite, Unsupported
 from objectives.finite import checked, not_finite, number
+from objectives.protocols.corpus import Document
 from objectives.runtime.torch_runner import TorchRunner
-from objectives.tasks.corpora import Document
 from objectives.tasks.domains import Domains
 from objectives.tasks.language_modeling import LanguageModeling
 from objectives.tasks.retrieval import Retrieval

@@ -9,7 +9,6 @@ import pytest
 
 from objectives.calibration import Statistics
 from objectives.devices.cpu import Cpu
-from objectives.devices.peaks import Peaks
 from objectives.measuring.encoding import Encoding
 from objectives.measuring.footprint import Footprint
 from objectives.measuring.gains import gains
@@ -20,6 +19,7 @@ from objectives.models import LoadedModel
 from objectives.packing import int8
 from objectives.packing.bf16 import Bf16Linear
 from objectives.packing.capability import CpuKernels
+from objectives.protocols.readings import Peaks
 from objectives.pruning.criteria.magnitude import Magnitude
 from objectives.pruning.structured import Structured
 from objectives.quantization.round_to_nearest import RoundToNearest

@@ -10,7 +10,7 @@ import pytest
 
 from objectives.errors import ModelError, TaskError
 from objectives.models import LoadedModel
-from objectives.tasks.corpora import Document
+from objectives.protocols.corpus import Document
 from objectives.tasks.domains import Domains
 from objectives.tasks.language_modeling import LanguageModeling
 from objectives.tasks.overlap import require_disjoint

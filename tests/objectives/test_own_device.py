@@ -17,7 +17,7 @@ from objectives.cache import Cache
 from objectives.calibration import Statistics
 from objectives.devices.cpu import Cpu
 from objectives.devices.cuda import Cuda
-from objectives.devices.peaks import Effort, Peaks, probe, whole
+from objectives.devices.peaks import Effort, probe, whole
 from objectives.errors import Unsupported
 from objectives.evaluator import Evaluator
 from objectives.measuring.bench import Bench
@@ -26,6 +26,7 @@ from objectives.measuring.generation import Generation
 from objectives.measuring.interleaved import Interleaved
 from objectives.models import Checkpoint
 from objectives.problem import Problem
+from objectives.protocols.readings import Peaks
 from objectives.protocols.running import Device, Stopwatch
 from objectives.recovery.distillation import Distillation
 from objectives.runtime.cuda_graphs import CudaGraphs

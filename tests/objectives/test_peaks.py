@@ -12,8 +12,9 @@ import torch
 
 from objectives.devices import cpu
 from objectives.devices import peaks as module
-from objectives.devices.peaks import Effort, Peaks, probe
+from objectives.devices.peaks import Effort, probe
 from objectives.packing.capability import cpu_kernels
+from objectives.protocols.readings import Peaks
 
 
 @pytest.mark.parametrize(

@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 
 from objectives import provenance
+from objectives.protocols.corpus import Document
 from objectives.provenance import How, Kind, Source, changes, checkpoint_sources, merged, text_sources
 from objectives.reads import Reads
-from objectives.tasks.corpora import Document
 from objectives.tasks.language_modeling import LanguageModeling
 
 FILES = ("config.json", "generation_config.json", "tokenizer.json", "model.safetensors", "vocab.txt")

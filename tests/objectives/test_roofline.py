@@ -11,10 +11,10 @@ import pytest
 import torch
 
 from objectives.devices.cpu import Cpu
-from objectives.devices.peaks import Peaks
 from objectives.measuring import roofline
 from objectives.measuring.roofline import Work, limit, peaks
 from objectives.measuring.strain import Strain
+from objectives.protocols.readings import Peaks
 
 
 class Probed(Cpu):

@@ -15,7 +15,6 @@ import torch
 
 from objectives.cache import Cache
 from objectives.devices.cpu import Cpu
-from objectives.devices.peaks import Peaks
 from objectives.evaluator import Evaluator
 from objectives.measuring.generation import Generation
 from objectives.measuring.interleaved import Interleaved
@@ -23,6 +22,7 @@ from objectives.models import Checkpoint, LoadedModel
 from objectives.moments import Domains
 from objectives.problem import Problem
 from objectives.protocols.candidate import Candidate
+from objectives.protocols.readings import Peaks
 from objectives.pruning.structured import Structured
 from objectives.quantization.round_to_nearest import RoundToNearest
 from objectives.recovery.off import Off

@@ -16,8 +16,8 @@ from torch import Tensor
 
 from objectives.errors import ModelError
 from objectives.models import Checkpoint, LoadedModel
+from objectives.protocols.corpus import Document
 from objectives.runtime.torch_runner import TorchRunner
-from objectives.tasks.corpora import Document
 from objectives.tasks.domains import Domains
 from objectives.tasks.language_modeling import LanguageModeling
 from objectives.tasks.parts import standard_error, unique

@@ -11,7 +11,8 @@ import pytest
 
 from objectives.measuring.estimate import Estimate
 from objectives.measuring.gains import noted
-from objectives.stored_facts import facts_of, notes_of
+from objectives.notes import notes_of
+from objectives.stored_facts import facts_of
 from objectives.types import Measurement
 from search import opening, store
 from search.commands.stored import load

@@ -1,0 +1,46 @@
+"""Notes in their stored form: a code with a text. Sentences that older versions stored get their codes here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from objectives.types import Note, NoteCode
+
+_OLD_NOTES = {
+    "contended": NoteCode.CONTENDED,
+    "threads waited": NoteCode.WAITED,
+    "speed known": NoteCode.IMPRECISE,
+    "drifted": NoteCode.DRIFTED,
+    "the GPU lowered": NoteCode.THROTTLED,
+    "simulated": NoteCode.SIMULATED,
+    "not timed": NoteCode.NOT_TIMED,
+    "not scored": NoteCode.NOT_SCORED,
+    "scored as trial": NoteCode.SCORED_ELSEWHERE,
+}
+"""How notes began that were stored as sentences, by what they are about."""
+_KEPT = "kept in 16 bits"
+"""How notes of one kind ended."""
+
+
+def note_of(stored: str | Note | Mapping[str, str]) -> Note:
+    """Return a stored note; a plain text, as old versions and classes of a user's own write it, gets its code."""
+    if isinstance(stored, Note):
+        return stored
+    if isinstance(stored, Mapping):
+        known = {str(code) for code in NoteCode}
+        code = stored.get("code", "")
+        return Note(NoteCode(code) if code in known else NoteCode.OTHER, stored["text"])
+    text = str(stored)
+    if text.endswith(_KEPT):
+        return Note(NoteCode.KEPT_IN_16_BITS, text)
+    return Note(next((code for start, code in _OLD_NOTES.items() if text.startswith(start)), NoteCode.OTHER), text)
+
+
+def notes_of(stored: Iterable[str | Note | Mapping[str, str]]) -> tuple[Note, ...]:
+    """Return stored notes: see :func:`note_of`."""
+    return tuple(map(note_of, stored))
+
+
+def stored_notes(notes: Iterable[Note]) -> list[dict[str, str]]:
+    """Return ``notes`` as JSON keeps them."""
+    return [{"code": str(note.code), "text": note.text} for note in notes]
