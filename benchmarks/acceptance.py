@@ -22,7 +22,7 @@ from mlflow import MlflowClient
 sys.path.append(sys.path.pop(0))  # search.py beside this file must not hide the package
 
 from search.commands import export
-from search.commands.stored import StoredStudy, load
+from search.commands.stored_study import StoredStudy, load
 
 Line = tuple[str, str, bool]
 

@@ -24,7 +24,7 @@ from typing import Any
 ROOT = Path(__file__).parents[1]
 sys.path = [str(ROOT), *sys.path[1:]]  # this file is no package of ours, the tests' tiny models are
 
-from objectives.families import described, refusal  # noqa: E402
+from objectives.models.families import described, refusal  # noqa: E402
 
 PAGE = ROOT / "docs" / "benchmarks" / "architectures.md"
 LIMIT = 180.0
@@ -113,7 +113,7 @@ class _Trial:
     def __init__(self, source: Any, folder: Path) -> None:
         import torch
 
-        from objectives.calibration import Statistics
+        from objectives.calibration.statistics import Statistics
 
         self.source, self.folder = source, folder
         generator = torch.Generator().manual_seed(2)
@@ -181,7 +181,7 @@ class _Trial:
         return f"{float((narrow - wide).norm() / wide.norm()):.1%} off"
 
     def _export(self) -> str:
-        from objectives import checkpoint
+        from objectives.export import checkpoint
 
         tried = 0
         for bits in (16, 8, 4):
@@ -202,8 +202,8 @@ class _Trial:
 
     def _engine(self, name: str) -> str:
         from objectives.devices.cpu import Cpu
+        from objectives.runtime.engines.runner import EngineRunner
         from objectives.runtime.openvino import OpenVino
-        from objectives.runtime.runner import EngineRunner
         from tests.objectives.recipes import built
         from tests.objectives.runtimes import Hand, candidate, compressed, rounded
         from tests.objectives.test_runtimes import WORKLOADS

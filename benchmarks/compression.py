@@ -34,7 +34,7 @@ from equal_speed import at_equal_speed, equal_speed_lines
 from promises import Line, Results, decoder_lines, encoder_lines, speed_lines
 from recipes import DECODER, ENCODER, FAST, PEERS, Cell
 
-from objectives.calibration import Statistics
+from objectives.calibration.statistics import Statistics
 from objectives.devices.cpu import Cpu
 from objectives.models import Checkpoint, LoadedModel
 from objectives.protocols.corpus import Corpus, Document
@@ -42,7 +42,7 @@ from objectives.pruning.depth import Depth
 from objectives.pruning.structured import Structured
 from objectives.quantization.gptq import Gptq
 from objectives.quantization.mixed import Mixed
-from objectives.runtime.torch_runner import TorchRunner
+from objectives.runtime.in_torch.runner import TorchRunner
 from objectives.tasks.corpora import BoolQPassages, PythonTopics, XSum
 from objectives.tasks.language_modeling import LanguageModeling
 from objectives.tasks.retrieval import Retrieval, embed

@@ -20,15 +20,15 @@ from typing import Any
 import torch
 from torch import nn
 
-from objectives.calibration import Statistics
+from objectives.calibration.statistics import Statistics
 from objectives.devices.cuda import Cuda
-from objectives.measuring.generation import Generation
 from objectives.models import Checkpoint, LoadedModel
 from objectives.packing.codes import Codes
 from objectives.protocols.running import Device, Runner
 from objectives.quantization.round_to_nearest import RoundToNearest
 from objectives.runtime.cuda_graphs import CudaGraphs
-from objectives.runtime.torch_runner import TorchRunner
+from objectives.runtime.in_torch.runner import TorchRunner
+from objectives.workloads.generation import Generation
 
 OUT = Path(__file__).parents[1] / "docs" / "benchmarks" / "gpu.json"
 SHAPES = ((1536, 576), (4096, 4096), (14336, 4096))

@@ -25,12 +25,10 @@ from pathlib import Path
 from typing import Any
 
 from objectives.devices.cpu import Cpu
-from objectives.evaluator import Evaluator
-from objectives.measuring.encoding import Encoding
-from objectives.measuring.generation import Generation
+from objectives.evaluation.evaluator import Evaluator
+from objectives.evaluation.problem import Problem
 from objectives.measuring.interleaved import Interleaved
 from objectives.models import Checkpoint
-from objectives.problem import Problem
 from objectives.protocols.candidate import Candidate
 from objectives.protocols.running import Task, Workload
 from objectives.pruning.structured import Structured
@@ -41,6 +39,8 @@ from objectives.tasks.corpora import XSum
 from objectives.tasks.language_modeling import LanguageModeling
 from objectives.tasks.retrieval import Retrieval
 from objectives.types import Measurement
+from objectives.workloads.encoding import Encoding
+from objectives.workloads.generation import Generation
 
 OUT = Path(__file__).parents[1] / "docs" / "benchmarks"
 KEPT = (

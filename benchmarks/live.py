@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from search.commands.stored import StoredStudy, load
-from search.pareto import hypervolume
-from search.records import TrialRecord
+from search.commands.stored_study import StoredStudy, load
+from search.front.pareto import hypervolume
+from search.records.trial import TrialRecord
 
 ROOT = Path(__file__).parents[1]
 GOAL = 0.999

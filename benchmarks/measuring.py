@@ -31,16 +31,13 @@ import numpy as np
 from planted import planted_memory, planted_sleep
 
 from objectives.devices.cpu import Cpu
-from objectives.evaluator import Evaluator
+from objectives.evaluation.evaluator import Evaluator
+from objectives.evaluation.problem import Problem
 from objectives.measuring.bench import Bench
-from objectives.measuring.encoding import Encoding
 from objectives.measuring.fingerprint import fingerprint
-from objectives.measuring.generation import Generation
 from objectives.measuring.interleaved import Interleaved
 from objectives.measuring.pace import Pace
-from objectives.measuring.sentinel import Sentinel
 from objectives.models import Checkpoint
-from objectives.problem import Problem
 from objectives.protocols.candidate import Candidate
 from objectives.protocols.readings import Peaks
 from objectives.protocols.running import Workload
@@ -48,12 +45,15 @@ from objectives.pruning.criteria.activation import Activation
 from objectives.pruning.structured import Structured
 from objectives.quantization.round_to_nearest import RoundToNearest
 from objectives.recovery.off import Off
+from objectives.runtime.in_torch.runner import TorchRunner
 from objectives.runtime.torch import Torch
-from objectives.runtime.torch_runner import TorchRunner
 from objectives.tasks.corpora import XSum
 from objectives.tasks.language_modeling import LanguageModeling
 from objectives.tasks.retrieval import Retrieval
 from objectives.types import Measurement
+from objectives.workloads.encoding import Encoding
+from objectives.workloads.generation import Generation
+from objectives.workloads.reference import Sentinel
 
 OUT = Path(__file__).parents[1] / "docs" / "benchmarks" / "measuring"
 Line = tuple[str, str, bool]

@@ -16,11 +16,11 @@ import numpy as np
 from objectives.protocols.candidate import Candidate
 from objectives.settings import UNDECLARED
 from objectives.types import Decision, Facts, Gate, Measurement, Outcome, Verdict
-from search.config import StudyConfig
-from search.frontier.grid import Grid
-from search.frontier.outlook import Forecaster, Hint, Known
-from search.space import Axis
-from search.study import run_study
+from search.config.study_config import StudyConfig
+from search.frontier.forecast import Forecaster, Hint, Known
+from search.space.grid import Grid
+from search.space.space import Axis
+from search.study.study import run_study
 
 PRUNED, WIDTH = UNDECLARED["pruning"]["ratio"], UNDECLARED["quantization"]["bits"]
 
@@ -118,10 +118,10 @@ class Silent:
     """Progress that nobody watches."""
 
     def stage(self, text: str) -> None:
-        """See ``search.study.Progress``."""
+        """See ``search.study.study.Progress``."""
 
     def trial(self, records: Any, front: Any) -> None:
-        """See ``search.study.Progress``."""
+        """See ``search.study.study.Progress``."""
 
 
 def long_study(config: StudyConfig, trials: int, window: int = 250) -> tuple[float, float]:

@@ -6,9 +6,9 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
-from objectives.runtime.folder import write_facts
-from objectives.runtime.quiet import quiet
-from objectives.runtime.runner import EngineRunner
+from objectives.runtime.engines.folder import write_facts
+from objectives.runtime.engines.runner import EngineRunner
+from objectives.runtime.engines.silence import quiet
 
 GROUP = 64
 

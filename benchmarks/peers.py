@@ -16,10 +16,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from objectives.calibration import Statistics
+from objectives.calibration.moments import sample
+from objectives.calibration.statistics import Statistics
 from objectives.devices.cpu import Cpu
 from objectives.models import LoadedModel
-from objectives.moments import sample
 from objectives.quantization.gptq import Gptq
 
 Change = Callable[[LoadedModel, Statistics], None]

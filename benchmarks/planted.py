@@ -10,12 +10,12 @@ from typing import Any
 
 import torch
 
-from objectives.calibration import Statistics
+from objectives.calibration.statistics import Statistics
 from objectives.devices.cpu import Cpu
-from objectives.measuring.generation import Generation
 from objectives.models import Checkpoint, LoadedModel
 from objectives.quantization.round_to_nearest import RoundToNearest
-from objectives.runtime.torch_runner import TorchRunner
+from objectives.runtime.in_torch.runner import TorchRunner
+from objectives.workloads.generation import Generation
 
 WORKLOAD = Generation(prompt_tokens=32, new_tokens=8)
 

@@ -9,8 +9,8 @@ from statistics import mean
 
 from replay import Grid
 
+from objectives.evaluation.floor_test import contest, gains
 from objectives.types import Score
-from objectives.verdict import contest, gains
 
 BATCH = 32
 

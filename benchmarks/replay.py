@@ -18,16 +18,16 @@ from typing import Any
 
 import numpy as np
 
-from objectives.ahead import Ahead
+from objectives.evaluation.dominance import Ahead
+from objectives.evaluation.floor_test import contest, estimated, gains, judge
 from objectives.measuring.estimate import estimate
 from objectives.measuring.interleaved import falls_behind, next_look
 from objectives.metrics import is_behind
 from objectives.protocols.candidate import Candidate
-from objectives.provenance import Source
+from objectives.tasks.provenance import Source
 from objectives.types import Decision, Facts, Failure, Gate, Measurement, Outcome, Reason, Score, Verdict
-from objectives.verdict import contest, estimated, gains, judge
-from search.pareto import Floats, hypervolume, non_dominated
-from search.space import Axis
+from search.front.pareto import Floats, hypervolume, non_dominated
+from search.space.space import Axis
 
 Key = tuple[float, float]
 
@@ -211,7 +211,7 @@ class Replay:
         self.spent += max(0.0, self.grid.statistics_seconds(self._needs) - before)
 
     def _outcome(self, candidate: Candidate, gate: Gate | None) -> Outcome:
-        """Stage by stage as :mod:`objectives.evaluator` goes."""
+        """Stage by stage as :mod:`objectives.evaluation.evaluator` goes."""
         key = _key(candidate)
         own, cell = self.grid.recipes[key], self.grid.cells[(*key, candidate.workload.batch_size)]
         if "metrics" not in cell:

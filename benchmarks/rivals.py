@@ -12,7 +12,7 @@ from typing import Any
 import optuna
 from replay import Grid, Key, needs_of
 
-from search.space import Axis
+from search.space.space import Axis
 
 SAMPLERS: Mapping[str, Callable[[int], optuna.samplers.BaseSampler]] = {
     "random": lambda seed: optuna.samplers.RandomSampler(seed=seed),

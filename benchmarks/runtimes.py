@@ -24,13 +24,11 @@ from own_rounding import own_rounding
 
 from objectives.cache import Cache
 from objectives.devices.cpu import Cpu
-from objectives.evaluator import Evaluator
-from objectives.measuring.encoding import Encoding
+from objectives.evaluation.evaluator import Evaluator
+from objectives.evaluation.problem import Problem
 from objectives.measuring.fingerprint import fingerprint
-from objectives.measuring.generation import Generation
 from objectives.measuring.interleaved import Interleaved
 from objectives.models import Checkpoint
-from objectives.problem import Problem
 from objectives.protocols.candidate import Candidate, Quantizer, Runtime
 from objectives.protocols.running import Runner, Workload
 from objectives.pruning.criteria.activation import Activation
@@ -39,15 +37,17 @@ from objectives.quantization.gptq import Gptq
 from objectives.quantization.round_to_nearest import RoundToNearest
 from objectives.recovery.off import Off
 from objectives.runtime.ctranslate2 import CTranslate2
+from objectives.runtime.engines.runner import EngineRunner
 from objectives.runtime.litert import LiteRt
 from objectives.runtime.onnxruntime import OnnxRuntime
 from objectives.runtime.openvino import OpenVino
-from objectives.runtime.runner import EngineRunner
 from objectives.runtime.torch import Torch
 from objectives.tasks.corpora import XSum
 from objectives.tasks.language_modeling import LanguageModeling
 from objectives.tasks.retrieval import Retrieval, embed
 from objectives.types import Phase
+from objectives.workloads.encoding import Encoding
+from objectives.workloads.generation import Generation
 
 OUT = Path(__file__).resolve().parents[1] / "docs" / "benchmarks" / "runtimes"
 SMOLLM2 = Checkpoint(path="asset:smollm2-135m", head="causal_lm")

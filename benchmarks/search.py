@@ -43,9 +43,9 @@ from search_page import page
 from surfaces import Surface
 
 from search.commands.run import CONF, plain
-from search.config import StudyConfig, build_config
-from search.front_table import BATCH, BITS, RATIO
-from search.study import run_study
+from search.config.study_config import StudyConfig, build_config
+from search.front.table import BATCH, BITS, RATIO
+from search.study.study import run_study
 
 FLOORS: Mapping[str, tuple[float, ...]] = {"minilm": (0.95, 0.97, 0.99), "smollm2": (0.75, 0.85, 0.95)}
 COMPARED: Mapping[str, float] = {"minilm": 0.97, "smollm2": 0.85}

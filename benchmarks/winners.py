@@ -37,7 +37,7 @@ import json, sys, time
 from pkgutil import resolve_name
 import objectives
 runner = objectives.load(sys.argv[1])
-from objectives.measuring.stopwatch import WallStopwatch
+from objectives.devices.stopwatch import WallStopwatch
 described = json.loads(sys.argv[2])
 workload = resolve_name(described.pop("_target_"))(**described)
 seconds = []
@@ -53,7 +53,7 @@ Row = Mapping[str, Any]
 def speed(folder: Path, runs: int = RUNS) -> tuple[float, float]:
     """Median seconds of a batch in a plain process, the first three left out, and by the study."""
     manifest = json.loads((folder / "paretune.json").read_text())
-    from objectives.process_settings import ENVIRONMENT
+    from objectives.devices.process_settings import ENVIRONMENT
 
     plain = {name: value for name, value in os.environ.items() if name not in ENVIRONMENT and name != "OMP_NUM_THREADS"}
     command = [sys.executable, "-c", _TIMED, str(folder.absolute()), json.dumps(manifest["workload"]), str(runs + 3)]
@@ -151,7 +151,7 @@ def main(arguments: Sequence[str]) -> int:
         found, wanted = speed(Path(arguments[1]))
         print(f"{found:.4f} s in a plain process, {wanted:.4f} s by the study: ratio {found / wanted:.3f}")
         return 0 if abs(found / wanted - 1) <= ALLOWED else 1
-    from objectives.families import FAMILIES
+    from objectives.models.families import FAMILIES
 
     there = RESULTS.is_file()  # not in the repository: it has a line for every combination
     kept: list[Row] = json.loads(RESULTS.read_text(encoding="utf-8")) if there and arguments else []

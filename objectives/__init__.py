@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from objectives.runtime.runner import EngineRunner
-    from objectives.runtime.torch_runner import TorchRunner
+    from objectives.runtime.engines.runner import EngineRunner
+    from objectives.runtime.in_torch.runner import TorchRunner
 
 __all__ = ["load"]
 
@@ -24,11 +24,11 @@ def load(folder: str | Path) -> TorchRunner | EngineRunner:
     it was measured, where that can still be done; where not, a line of the log says what to set. Raises
     ``objectives.errors.ObjectiveError`` naming the file and what was expected, or what to install.
     """
-    from objectives import process_settings
+    from objectives.devices import process_settings
 
     process = process_settings.of_folder(Path(folder))
     process_settings.set_environment(process)  # before torch is imported
-    from objectives.winner import load as load_folder
+    from objectives.export.winner import load as load_folder
 
     process_settings.set_threads(process)
     return load_folder(Path(folder))

@@ -1,9 +1,9 @@
 """Results of stages, kept under a folder that many processes and studies share.
 
 An entry is a file (or, for a compressed model, a folder) named by the content that it was made from
-(:mod:`objectives.content`), so it is right or not there: nothing ever has to be declared stale. It appears whole, by
-being renamed into its place. A file begins with the hash of the rest; one that is torn all the same is removed, and
-made again. When all is larger than allowed, what was not used for longest goes.
+(:mod:`objectives.content_hash`), so it is right or not there: nothing ever has to be declared stale. It appears
+whole, by being renamed into its place. A file begins with the hash of the rest; one that is torn all the same is
+removed, and made again. When all is larger than allowed, what was not used for longest goes.
 """
 
 from __future__ import annotations

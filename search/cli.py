@@ -6,10 +6,10 @@ import importlib
 import sys
 from collections.abc import Sequence
 
-from search.build import nearest
 from search.errors import ConfigError, ParetuneError
-from search.plain_text import one_line
-from search.terminal import prepare_streams, warnings_shown
+from search.space.instantiate import nearest
+from search.terminal.console import prepare_streams, warnings_shown
+from search.terminal.plain_text import one_line
 
 VERBS = {
     "run": "run a study, or with -m a sweep of studies",

@@ -196,8 +196,8 @@ def tiny_folder(tiny: Callable[[str], LoadedModel], tmp_path_factory: pytest.Tem
 
 
 def _build(family: str) -> LoadedModel:
-    from objectives.canonical import canonicalize_
     from objectives.models import LoadedModel
+    from objectives.models.canonical import canonicalize_
 
     return canonicalize_(LoadedModel(_transformer(family), _tokenizer(), head_of(family)))
 

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from objectives.types import Head
-from search.build import build
 from search.commands.run import CONF
-from search.config import build_config
+from search.config.study_config import build_config
 from search.errors import ConfigError
+from search.space.instantiate import build
 from tests.search.conftest import composed
 
 GIVEN = {
@@ -121,7 +121,7 @@ def test_a_bad_setting_is_named_with_what_is_allowed(override: str, words: list[
         ({"allow_targets": 5}, "allow_targets: expected a list"),
         ({"executor": None}, "executor: required"),
         ({"sampler": None}, "sampler: required"),
-        ({"executor": {"_target_": "objectives.measuring.encoding.Encoding"}}, "is no executor"),
+        ({"executor": {"_target_": "objectives.workloads.encoding.Encoding"}}, "is no executor"),
         ({"foo": 1}, "foo: unknown setting"),
     ],
 )
@@ -140,7 +140,7 @@ def test_an_empty_space_is_refused() -> None:
 
 def test_a_nested_target_outside_the_allowed_packages_is_refused() -> None:
     node = {
-        "_target_": "objectives.measuring.encoding.Encoding",
+        "_target_": "objectives.workloads.encoding.Encoding",
         "tokens": {"_target_": "pandas.read_pickle", "x": 1},
     }
     with pytest.raises(ConfigError, match=r"workload\.tokens\._target_"):

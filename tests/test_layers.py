@@ -51,7 +51,7 @@ def test_every_setting_is_built_and_checked_without_torch() -> None:
     loaded = fresh(
         "from hydra import compose, initialize_config_dir\n"
         "from search.commands.run import CONF, plain\n"
-        "from search.config import build_config\n"
+        "from search.config.study_config import build_config\n"
         "with initialize_config_dir(str(CONF), version_base='1.3'):\n"
         "    build_config(plain(compose('config', overrides=['experiment=quickstart'])))"
     )

@@ -80,8 +80,8 @@ def test_a_model_of_that_version_loads_and_answers_as_it_did(name: str) -> None:
     import torch
 
     import objectives
-    from objectives import checkpoint
-    from objectives.runtime.torch_runner import TorchRunner
+    from objectives.export import checkpoint
+    from objectives.runtime.in_torch.runner import TorchRunner
 
     if name == "winner_engine":
         pytest.importorskip("onnxruntime")
@@ -107,7 +107,7 @@ def test_a_study_keeps_its_name(words: str, name: str) -> None:
     from hydra import compose, initialize_config_dir
 
     from search.commands.run import CONF, plain
-    from search.config import build_config
+    from search.config.study_config import build_config
 
     with initialize_config_dir(str(CONF), version_base="1.3"):
         assert build_config(plain(compose("config", overrides=words.split()))).name == name

@@ -1,6 +1,6 @@
 """The CPU: packed linears of our own, and two counts of peak memory.
 
-What torch's allocator hands out is counted exactly (:mod:`objectives.measuring.allocations`). Beside it stands the
+What torch's allocator hands out is counted exactly (:mod:`objectives.devices.allocations`). Beside it stands the
 process's high-water mark (``VmHWM``), reset by writing 5 to ``/proc/self/clear_refs``. With glibc's defaults that is
 36-123 % too high, because freed blocks stay in the heap; for its pass they are given back (:mod:`.heap`).
 """
@@ -167,14 +167,14 @@ class Cpu(Device, Detectable):
     @override
     def stopwatch(self) -> Stopwatch:
         """Return the wall clock: nothing is queued on a CPU."""
-        from objectives.measuring.stopwatch import WallStopwatch
+        from objectives.devices.stopwatch import WallStopwatch
 
         return WallStopwatch()
 
     @override
     def memory(self, runner: Runner, workload: Workload) -> Memory:
-        from objectives.measuring.allocations import Allocations
-        from objectives.measuring.stopwatch import Unwatched
+        from objectives.devices.allocations import Allocations
+        from objectives.devices.stopwatch import Unwatched
 
         peaks: dict[Phase, int] = {}
         resident = 0

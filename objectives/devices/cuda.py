@@ -171,7 +171,7 @@ class Cuda(Device, Detectable):
 
         from objectives.devices.cuda_watches import AllocatorPeaks
         from objectives.devices.nvidia import process_memory
-        from objectives.measuring.stopwatch import Unwatched
+        from objectives.devices.stopwatch import Unwatched
 
         peaks: dict[Phase, int] = {}
         reserved = 0

@@ -40,7 +40,7 @@ class EventStopwatch(Stopwatch):
 
     @override
     def timing(self, items: int) -> Timing:
-        from objectives.measuring.stopwatch import timing_of
+        from objectives.devices.stopwatch import timing_of
 
         self._events[-1].synchronize()
         cpu = process_time() - self._began
@@ -67,7 +67,7 @@ class AllocatorPeaks(Watch):
     def lap(self, phase: Phase, held: object = None) -> None:
         import torch
 
-        from objectives.measuring.allocations import cache_bytes
+        from objectives.devices.allocations import cache_bytes
 
         torch.cuda.synchronize()
         peak = torch.cuda.max_memory_allocated() - self._resting

@@ -18,10 +18,10 @@ from objectives.measuring.footprint import Footprint
 from objectives.measuring.interleaved import Interleaved, Sampled, summarise
 from objectives.measuring.pace import Pace
 from objectives.measuring.roofline import limit
-from objectives.measuring.sentinel import Sentinel
 from objectives.protocols.readings import Peaks
 from objectives.protocols.running import Device, Runner, Workload
 from objectives.types import Facts, Measurement, Note, NoteCode, Phase, Stop, Timing, TimingFacts
+from objectives.workloads.reference import Sentinel
 
 Reference = Literal["baseline", "sentinel"]
 """What a candidate takes turns with."""

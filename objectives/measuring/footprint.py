@@ -16,14 +16,14 @@ from torch import nn
 from torch._subclasses import fake_tensor
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
-from objectives.calibration import Statistics
+from objectives.calibration.statistics import Statistics
 from objectives.measuring.roofline import Work
 from objectives.measuring.trace import Forward, Trace, tracing
-from objectives.measuring.weighing import stored_bytes
 from objectives.models import LoadedModel, require_units
+from objectives.packing.weighing import stored_bytes
 from objectives.protocols.candidate import Candidate
 from objectives.protocols.running import Device, Workload
-from objectives.runtime.torch_runner import TorchRunner
+from objectives.runtime.in_torch.runner import TorchRunner
 from objectives.types import Phase
 
 FAKE_ERRORS = (

@@ -10,10 +10,10 @@ from collections.abc import Mapping
 
 from torch import nn
 
-from objectives.blocks import Block
 from objectives.measuring.footprint import Footprint
 from objectives.measuring.gains import SMALLER, size_of, speed_of
 from objectives.measuring.roofline import limit
+from objectives.models.blocks import Block
 from objectives.packing.bf16 import Bf16Linear
 from objectives.protocols.readings import Peaks
 from objectives.protocols.running import Runner, RunsInTorch, Workload

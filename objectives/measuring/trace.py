@@ -21,11 +21,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
-from objectives.measuring.allocations import cache_bytes
-from objectives.measuring.weighing import stored_bytes
+from objectives.devices.allocations import cache_bytes
 from objectives.packing.capability import cpu_kernels
 from objectives.packing.embedding import Int8Embedding
 from objectives.packing.linear import PackedLinear
+from objectives.packing.weighing import stored_bytes
 from objectives.types import Phase
 
 

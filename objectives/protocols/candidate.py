@@ -13,9 +13,9 @@ from objectives.types import Head, Scheme
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from objectives.calibration import Statistics
+    from objectives.calibration.moments import Domains
+    from objectives.calibration.statistics import Statistics
     from objectives.models import LoadedModel
-    from objectives.moments import Domains
 
 
 class Pruner(Protocol):
@@ -176,7 +176,7 @@ class Materials(TorchMaterials, Protocol):
 
     def admit(self, folder: Path) -> None:
         """Raise Unsupported or MemoryError unless the engine of ``folder`` opens and runs: see
-        ``objectives.runtime.guard``.
+        ``objectives.runtime.engines.guard``.
         """
 
     def release(self, owner: object, folder: Path) -> None:

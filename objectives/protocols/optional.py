@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
-    from objectives.inspection import Inspection
-    from objectives.inspection.spans import Span
+    from objectives.models.inspection import Inspection
+    from objectives.models.inspection.spans import Span
 
 
 @runtime_checkable

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
+    from objectives.calibration.moments import Domains
     from objectives.models import LoadedModel
-    from objectives.moments import Domains
     from objectives.packing.codes import Codes
     from objectives.protocols.readings import Counter, Peaks
 
@@ -231,7 +231,7 @@ class Device(Protocol):
 
     @property
     def writes_checkpoints(self) -> bool:
-        """Tell whether :mod:`objectives.checkpoint` can write and read what :meth:`pack` makes."""
+        """Tell whether :mod:`objectives.export.checkpoint` can write and read what :meth:`pack` makes."""
         return False
 
     @property

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from objectives.coherence import Error, adds_up, error_costs
+from objectives.calibration.token_coherence import Error, adds_up, error_costs
 from objectives.pruning import reconstruction, surgery
 from objectives.pruning.curve import Curve
 
 if TYPE_CHECKING:
-    from objectives.calibration import Statistics
+    from objectives.calibration.statistics import Statistics
     from objectives.models import LoadedModel
 
 PROBED = 0.4

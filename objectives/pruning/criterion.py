@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
-    from objectives.blocks import Unit
-    from objectives.calibration import Statistics
+    from objectives.calibration.statistics import Statistics
     from objectives.models import LoadedModel
+    from objectives.models.blocks import Unit
     from objectives.pruning.curve import Curve
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from objectives.blocks import Unit
+from objectives.models.blocks import Unit
 
 
 @dataclass(frozen=True)

@@ -19,9 +19,9 @@ from objectives.errors import Unsupported
 from objectives.settings import FORBID, Count, Ratio, Strength
 
 if TYPE_CHECKING:
-    from objectives.anatomy import Stack
-    from objectives.calibration import Statistics
+    from objectives.calibration.statistics import Statistics
     from objectives.models import LoadedModel
+    from objectives.models.anatomy import Stack
 
 
 @settings(frozen=True, kw_only=True, config=FORBID)
@@ -64,8 +64,8 @@ class TrialRemoval:
     """The order in which the blocks of a dense model go, found as far as it is asked for."""
 
     def __init__(self, statistics: Statistics, tokens: int, candidates: int) -> None:
-        from objectives.divergence import divergence_from
-        from objectives.moments import sample
+        from objectives.calibration.divergence import divergence_from
+        from objectives.calibration.moments import sample
 
         self._model = statistics.running
         self._candidates = candidates

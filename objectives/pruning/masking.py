@@ -12,11 +12,11 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from objectives.calibration import Statistics, moment_of
+from objectives.calibration.moments import Moment
+from objectives.calibration.statistics import Statistics, moment_of
 from objectives.errors import Unsupported
-from objectives.layers import layers_of
 from objectives.models import LoadedModel
-from objectives.moments import Moment
+from objectives.models.layers import layers_of
 
 Pattern = Literal["unstructured", "2:4"]
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from objectives.moments import Moment
+from objectives.calibration.moments import Moment
 
 
 def reconstruct(

@@ -12,9 +12,9 @@ from objectives.settings import FORBID, Ratio, Strength
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from objectives.calibration import Statistics
+    from objectives.calibration.moments import Moment
+    from objectives.calibration.statistics import Statistics
     from objectives.models import LoadedModel
-    from objectives.moments import Moment
 
 
 @settings(frozen=True, kw_only=True, config=FORBID)

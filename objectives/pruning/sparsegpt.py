@@ -19,7 +19,7 @@ from objectives.settings import FORBID, Positive
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from objectives.moments import Moment
+    from objectives.calibration.moments import Moment
     from objectives.pruning.masking import Pattern
 
 _AT_ONCE = 64  # channels between two choices; a multiple of four

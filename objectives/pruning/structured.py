@@ -26,7 +26,7 @@ from objectives.settings import Count, Positive, Ratio, Share, Strength, asks_to
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from objectives.calibration import Statistics
+    from objectives.calibration.statistics import Statistics
     from objectives.models import LoadedModel
     from objectives.pruning.curve import Curve
 
@@ -140,7 +140,7 @@ class Structured:
         return taken
 
     def _choose(self, curves: Sequence[Curve], share: _Share, budget: float, where: str) -> list[tuple[Curve, int]]:
-        from objectives.allocation import Options, cheapest
+        from objectives.knapsack import Options, cheapest
 
         movable = [curve for curve in curves if len(curve.gains) > 1]  # not a single KV group, as in Gemma
         finest = min((curve.gains[-1] / (len(curve.gains) - 1) for curve in movable), default=0.0)

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedConfig
 
-from objectives.anatomy import Stack
-from objectives.blocks import Block, Unit
 from objectives.models import LoadedModel
+from objectives.models.anatomy import Stack
+from objectives.models.blocks import Block, Unit
 
 
 def keep_layers_(model: LoadedModel, stack: Stack, kept: Sequence[int]) -> None:

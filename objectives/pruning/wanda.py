@@ -15,7 +15,7 @@ from objectives.settings import FORBID
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from objectives.moments import Moment
+    from objectives.calibration.moments import Moment
 
 
 @settings(frozen=True, kw_only=True, config=FORBID)

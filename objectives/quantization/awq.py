@@ -21,7 +21,7 @@ from objectives.settings import FORBID
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from objectives.moments import Moment
+    from objectives.calibration.moments import Moment
     from objectives.packing.codes import Codes
 
 ALPHAS = tuple(step / 10 for step in range(11))

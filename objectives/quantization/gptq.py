@@ -23,9 +23,9 @@ from objectives.settings import FORBID, Natural, Positive
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from objectives.calibration import Statistics
+    from objectives.calibration.moments import Moment
+    from objectives.calibration.statistics import Statistics
     from objectives.models import LoadedModel
-    from objectives.moments import Moment
     from objectives.packing.codes import Codes
     from objectives.protocols.running import Device
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from objectives.calibration import Statistics, moment_of
-from objectives.layers import Layer
+from objectives.calibration.statistics import Statistics, moment_of
 from objectives.models import LoadedModel
+from objectives.models.layers import Layer
 from objectives.packing.codes import Codes
 from objectives.quantization.rounding import Rounding
 

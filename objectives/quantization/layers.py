@@ -10,11 +10,11 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from objectives.calibration import Recollected, Statistics
+from objectives.calibration.moments import Moment
+from objectives.calibration.statistics import Recollected, Statistics
 from objectives.errors import NoKernel, Unsupported
-from objectives.layers import Layer, layers_of
 from objectives.models import LoadedModel
-from objectives.moments import Moment
+from objectives.models.layers import Layer, layers_of
 from objectives.packing.codes import Codes
 from objectives.protocols.running import Device
 from objectives.quantization.layer_codes import codes_of

@@ -23,10 +23,10 @@ from objectives.quantization.rounding import Rounding
 from objectives.settings import Strength
 
 if TYPE_CHECKING:
-    from objectives.allocation import Options
-    from objectives.calibration import Statistics
-    from objectives.layers import Layer
+    from objectives.calibration.statistics import Statistics
+    from objectives.knapsack import Options
     from objectives.models import LoadedModel
+    from objectives.models.layers import Layer
     from objectives.protocols.running import Device
     from objectives.quantization.sensitivity import Rounded
 
@@ -100,8 +100,8 @@ class Mixed(Quantizer):
 
     def _assigned(self, model: LoadedModel, statistics: Statistics, rounded: Rounded) -> dict[tuple[str, str], int]:
         """Bits by layer; the codes made on the way are left in ``rounded``."""
-        from objectives.allocation import cheapest
-        from objectives.layers import layers_of
+        from objectives.knapsack import cheapest
+        from objectives.models.layers import layers_of
 
         layers = list(layers_of(model))
         if self.bits >= 16:
@@ -118,7 +118,7 @@ class Mixed(Quantizer):
         self, model: LoadedModel, statistics: Statistics, layer: Layer, widths: list[int], rounded: Rounded
     ) -> Options:
         """Bits saved by each width, and the loss it is predicted to cost."""
-        from objectives.allocation import Options
+        from objectives.knapsack import Options
         from objectives.quantization.sensitivity import rounded_loss
 
         losses = [

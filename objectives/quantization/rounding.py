@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from objectives.moments import Moment
+    from objectives.calibration.moments import Moment
     from objectives.packing.codes import Codes
 
 

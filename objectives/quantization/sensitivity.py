@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from objectives.calibration import Statistics, moment_of
-from objectives.coherence import Error, adds_up, error_costs
-from objectives.layers import Layer, layers_of
+from objectives.calibration.statistics import Statistics, moment_of
+from objectives.calibration.token_coherence import Error, adds_up, error_costs
+from objectives.models.layers import Layer, layers_of
 from objectives.packing.int8 import round_in_pairs, round_symmetric
 from objectives.quantization.layer_codes import codes_of
 
@@ -70,7 +70,8 @@ def sensitivity_of(
 
 def coherence(statistics: Statistics, rounding: Rounding) -> Mapping[tuple[str, str], float]:
     """By :attr:`Layer.key`, how much more rounding costs than tokens' independent errors would: see
-    :mod:`objectives.coherence`. Measured on the dense model in 4 bits; empty for models that answer per token.
+    :mod:`objectives.calibration.token_coherence`. Measured on the dense model in 4 bits; empty for models that answer
+    per token.
     """
     dense = statistics.dense
     return dense.once((coherence, rounding), lambda: _coherence(dense, rounding))

@@ -12,7 +12,7 @@ from objectives.quantization.rounding import Rounding
 from objectives.settings import FORBID, Strength
 
 if TYPE_CHECKING:
-    from objectives.calibration import Statistics
+    from objectives.calibration.statistics import Statistics
     from objectives.models import LoadedModel
     from objectives.protocols.running import Device
 

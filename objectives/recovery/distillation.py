@@ -23,9 +23,9 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
-    from objectives.calibration import Statistics
+    from objectives.calibration.moments import Domains
+    from objectives.calibration.statistics import Statistics
     from objectives.models import LoadedModel
-    from objectives.moments import Domains
 
 
 @settings(frozen=True, kw_only=True, config=FORBID)
@@ -70,7 +70,7 @@ class Distillation:
         import torch
         from torch.nn.utils import clip_grad_norm_
 
-        from objectives.divergence import answer, distance
+        from objectives.calibration.divergence import answer, distance
 
         with ExitStack() as stack:
             corrections = [stack.enter_context(_corrected(linear, self.rank, i)) for i, linear in _linears(model)]

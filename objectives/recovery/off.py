@@ -9,7 +9,7 @@ from pydantic.dataclasses import dataclass as settings
 from objectives.settings import FORBID
 
 if TYPE_CHECKING:
-    from objectives.calibration import Statistics
+    from objectives.calibration.statistics import Statistics
     from objectives.models import LoadedModel
 
 

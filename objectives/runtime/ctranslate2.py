@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic.dataclasses import dataclass as settings
 
-from objectives.runtime.engine import EngineRuntime
-from objectives.runtime.folder import Facts, write_facts
+from objectives.runtime.engines.engine import EngineRuntime
+from objectives.runtime.engines.folder import Facts, write_facts
 from objectives.runtime.packages import Packages
 from objectives.settings import FORBID, asks_to_prune
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from objectives.models import LoadedModel
     from objectives.protocols.candidate import Candidate, Materials
     from objectives.protocols.running import Device, Lap
-    from objectives.runtime.folder import Engine, Floats, Ids
+    from objectives.runtime.engines.folder import Engine, Floats, Ids
     from objectives.types import Head
 
 
@@ -48,7 +48,7 @@ class CTranslate2(EngineRuntime):
 
     def supports(self, candidate: Candidate, head: Head, device: Device) -> str | None:
         """See ``Runtime``."""
-        from objectives.runtime.portable import refused, rounds_activations
+        from objectives.runtime.engine_support import refused, rounds_activations
 
         reason = refused(candidate, head, device, heads=["causal_lm"], bits=(32, 8))
         quantizer = candidate.quantization
@@ -62,9 +62,9 @@ class CTranslate2(EngineRuntime):
         return reason
 
     def write(self, folder: Path, materials: Materials) -> None:
-        """See ``objectives.runtime.engine.EngineRuntime``."""
-        from objectives.runtime.weights import Rounded, matrices, sizes
-        from objectives.runtime.writing import facts_of
+        """See ``objectives.runtime.engines.engine.EngineRuntime``."""
+        from objectives.runtime.engines.engine_facts import facts_of
+        from objectives.runtime.engines.weights import Rounded, matrices, sizes
 
         began, model = perf_counter(), materials.model()
         rounded = any(isinstance(weight, Rounded) for _, weight in matrices(model))
@@ -74,7 +74,7 @@ class CTranslate2(EngineRuntime):
         write_facts(folder, facts_of(self, model, began, stored, others, {}))
 
     def open(self, folder: Path, facts: Facts, threads: int) -> Engine:
-        """See ``objectives.runtime.folder.Opener``."""
+        """See ``objectives.runtime.engines.folder.Opener``."""
         import ctranslate2
 
         generator = ctranslate2.Generator(
@@ -90,8 +90,8 @@ def convert(model: LoadedModel, folder: Path, quantization: str | None) -> None:
     from ctranslate2.converters import TransformersConverter
 
     from objectives.errors import Unsupported, said
-    from objectives.runtime.export import twin
-    from objectives.runtime.quiet import quiet
+    from objectives.runtime.engines.graph_export import twin
+    from objectives.runtime.engines.silence import quiet
 
     with TemporaryDirectory() as scratch, quiet():
         module: Any = twin(model)
@@ -132,19 +132,21 @@ def _error(module: Any, folder: Path, vocabulary: int) -> float:
 
 
 class _Decoder:
-    """See ``objectives.runtime.folder.DecoderEngine``: its cache is the text so far, read again at every pass."""
+    """See ``objectives.runtime.engines.folder.DecoderEngine``: its cache is the text so far, read again at every
+    pass.
+    """
 
     def __init__(self, generator: Any, vocabulary: list[str]) -> None:
         self._generator, self._vocabulary = generator, vocabulary
 
     def start(self, rows: int) -> list[list[int]]:
-        """See ``objectives.runtime.folder.DecoderEngine``."""
+        """See ``objectives.runtime.engines.folder.DecoderEngine``."""
         return [[] for _ in range(rows)]
 
     def run(
         self, ids: Ids, mask: Floats, places: Ids, wanted: Ids, cache: list[list[int]]
     ) -> tuple[Floats, list[list[int]]]:
-        """See ``objectives.runtime.folder.DecoderEngine``; what comes before place 0 is padding."""
+        """See ``objectives.runtime.engines.folder.DecoderEngine``; what comes before place 0 is padding."""
         import numpy as np
 
         texts = [(seen + row)[-(int(last) + 1) :] for seen, row, last in zip(cache, ids.tolist(), places[:, -1])]

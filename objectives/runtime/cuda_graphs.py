@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 from pydantic.dataclasses import dataclass as settings
 
-from objectives.runtime.in_torch import InTorch
-from objectives.runtime.portable import embeds
+from objectives.runtime.engine_support import embeds
+from objectives.runtime.in_torch.base import InTorch
 from objectives.settings import FORBID
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @settings(frozen=True, kw_only=True, config=FORBID)
 class CudaGraphs(InTorch):
-    """See ``objectives.runtime.captured``."""
+    """See ``objectives.runtime.in_torch.captured``."""
 
     @property
     def name(self) -> str:
@@ -35,6 +35,6 @@ class CudaGraphs(InTorch):
 
     def prepare(self, materials: TorchMaterials) -> Runner:
         """See ``Runtime``; recorded at the first run of every shape."""
-        from objectives.runtime.captured import Captured
+        from objectives.runtime.in_torch.captured import Captured
 
         return Captured(materials.model()).check()

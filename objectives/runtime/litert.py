@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 from pydantic.dataclasses import dataclass as settings
 
 from objectives.errors import Unsupported
-from objectives.runtime.engine import EngineRuntime
-from objectives.runtime.folder import Facts, write_facts
+from objectives.runtime.engines.engine import EngineRuntime
+from objectives.runtime.engines.folder import Facts, write_facts
 from objectives.runtime.packages import Packages
 from objectives.settings import FORBID
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from objectives.protocols.candidate import Candidate, Materials
     from objectives.protocols.running import Device, Runner
-    from objectives.runtime.folder import Engine, Floats, Ids
+    from objectives.runtime.engines.folder import Engine, Floats, Ids
     from objectives.types import Head
 
 FIRST = (1, 16)
@@ -52,13 +52,13 @@ class LiteRt(EngineRuntime):
 
     def supports(self, candidate: Candidate, head: Head, device: Device) -> str | None:
         """See ``Runtime``."""
-        from objectives.runtime.portable import refused
+        from objectives.runtime.engine_support import refused
 
         return refused(candidate, head, device, heads=["encoder"], bits=(32, 8))
 
     def prepare(self, materials: Materials) -> Runner:
         """See ``Runtime``."""
-        from objectives.runtime.runner import EngineRunner
+        from objectives.runtime.engines.runner import EngineRunner
 
         runner = super().prepare(materials)
         assert isinstance(runner, EngineRunner)
@@ -68,9 +68,9 @@ class LiteRt(EngineRuntime):
         return runner
 
     def write(self, folder: Path, materials: Materials) -> None:
-        """See ``objectives.runtime.engine.EngineRuntime``."""
-        from objectives.runtime.weights import block_linears, sizes
-        from objectives.runtime.writing import facts_of
+        """See ``objectives.runtime.engines.engine.EngineRuntime``."""
+        from objectives.runtime.engines.engine_facts import facts_of
+        from objectives.runtime.engines.weights import block_linears, sizes
 
         began, model = perf_counter(), materials.model()
         self._convert(folder, materials, *FIRST)
@@ -81,8 +81,8 @@ class LiteRt(EngineRuntime):
 
     def _convert(self, folder: Path, materials: Materials, rows: int, tokens: int) -> None:
         """One more file in ``folder``."""
-        from objectives.runtime.litert_graph import convert
-        from objectives.runtime.portable import rounds_activations
+        from objectives.runtime.engine_support import rounds_activations
+        from objectives.runtime.engines.litert_graph import convert
 
         rounds = rounds_activations(materials.quantizer)
 
@@ -93,7 +93,7 @@ class LiteRt(EngineRuntime):
         _file(made, rows, tokens).replace(_file(folder, rows, tokens))
 
     def open(self, folder: Path, facts: Facts, threads: int) -> Engine:
-        """See ``objectives.runtime.folder.Opener``."""
+        """See ``objectives.runtime.engines.folder.Opener``."""
         return _Encoder(folder, threads)
 
 
@@ -102,7 +102,9 @@ def _file(folder: Path, rows: int, tokens: int) -> Path:
 
 
 class _Encoder:
-    """See ``objectives.runtime.folder.EncoderEngine``. ``make`` writes the file of a size, where that can be done."""
+    """See ``objectives.runtime.engines.folder.EncoderEngine``. ``make`` writes the file of a size, where that can be
+    done.
+    """
 
     def __init__(self, folder: Path, threads: int) -> None:
         self._folder, self._threads = folder, threads
@@ -110,10 +112,10 @@ class _Encoder:
         self.make: Callable[[int, int], None] | None = None
 
     def encode(self, ids: Ids, mask: NDArray[np.bool_] | None) -> Floats:
-        """See ``objectives.runtime.folder.EncoderEngine``."""
+        """See ``objectives.runtime.engines.folder.EncoderEngine``."""
         import numpy as np
 
-        from objectives.runtime.masks import bidirectional
+        from objectives.runtime.engines.masks import bidirectional
 
         rows, tokens = ids.shape
         size = self._size(rows, tokens, exact=mask is None)
@@ -171,7 +173,7 @@ class _Encoder:
         import numpy as np
         from ai_edge_litert.interpreter import Interpreter
 
-        from objectives.runtime.quiet import quiet
+        from objectives.runtime.engines.silence import quiet
 
         with quiet():  # it says which kernels it found
             interpreter = Interpreter(str(_file(self._folder, *size)), num_threads=self._threads)

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic.dataclasses import dataclass as settings
 
-from objectives.runtime.engine import EngineRuntime
-from objectives.runtime.folder import Facts, write_facts
+from objectives.runtime.engines.engine import EngineRuntime
+from objectives.runtime.engines.folder import Facts, write_facts
 from objectives.runtime.packages import Packages
 from objectives.settings import FORBID
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from objectives.protocols.candidate import Candidate, Materials
     from objectives.protocols.running import Device
-    from objectives.runtime.folder import Engine, Floats, Ids
+    from objectives.runtime.engines.folder import Engine, Floats, Ids
     from objectives.types import Head
 
 MODEL = "model.onnx"
@@ -53,7 +53,7 @@ class OnnxRuntime(EngineRuntime):
 
     def supports(self, candidate: Candidate, head: Head, device: Device) -> str | None:
         """See ``Runtime``."""
-        from objectives.runtime.portable import refused, rounds_activations
+        from objectives.runtime.engine_support import refused, rounds_activations
 
         reason = refused(candidate, head, device, heads=("causal_lm", "encoder"), bits=(32, 8, 4))
         quantizer = candidate.quantization
@@ -64,10 +64,10 @@ class OnnxRuntime(EngineRuntime):
         return reason
 
     def write(self, folder: Path, materials: Materials) -> None:
-        """See ``objectives.runtime.engine.EngineRuntime``."""
-        from objectives.runtime.export import structure
-        from objectives.runtime.onnx_graph import convert, fill
-        from objectives.runtime.writing import facts_of
+        """See ``objectives.runtime.engines.engine.EngineRuntime``."""
+        from objectives.runtime.engines.engine_facts import facts_of
+        from objectives.runtime.engines.graph_export import structure
+        from objectives.runtime.engines.onnx_graph import convert, fill
 
         began, model = perf_counter(), materials.model()
         graph = materials.graph("onnx", self.versions(), structure(model), write=lambda new: convert(model, new))
@@ -76,7 +76,7 @@ class OnnxRuntime(EngineRuntime):
         write_facts(folder, facts_of(self, model, began, stored, others, {}, caches))
 
     def open(self, folder: Path, facts: Facts, threads: int) -> Engine:
-        """See ``objectives.runtime.folder.Opener``."""
+        """See ``objectives.runtime.engines.folder.Opener``."""
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
@@ -89,14 +89,14 @@ class OnnxRuntime(EngineRuntime):
 
 
 class _Encoder:
-    """See ``objectives.runtime.folder.EncoderEngine``."""
+    """See ``objectives.runtime.engines.folder.EncoderEngine``."""
 
     def __init__(self, session: Any) -> None:
         self._session = session
 
     def encode(self, ids: Ids, mask: NDArray[np.bool_] | None) -> Floats:
-        """See ``objectives.runtime.folder.EncoderEngine``."""
-        from objectives.runtime.masks import bidirectional
+        """See ``objectives.runtime.engines.folder.EncoderEngine``."""
+        from objectives.runtime.engines.masks import bidirectional
 
         hidden: Floats = self._session.run(["hidden"], {"ids": ids, "mask": bidirectional(ids, mask)})[0]
         return hidden
@@ -111,7 +111,7 @@ class _Decoder:
         self._outputs = [each.name for each in session.get_outputs()]
 
     def start(self, rows: int) -> list[Any]:
-        """See ``objectives.runtime.folder.DecoderEngine``."""
+        """See ``objectives.runtime.engines.folder.DecoderEngine``."""
         import numpy as np
         from onnxruntime import OrtValue
 
@@ -119,7 +119,7 @@ class _Decoder:
         return [OrtValue.ortvalue_from_numpy(each) for each in empty]
 
     def run(self, ids: Ids, mask: Floats, places: Ids, wanted: Ids, cache: list[Any]) -> tuple[Floats, list[Any]]:
-        """See ``objectives.runtime.folder.DecoderEngine``."""
+        """See ``objectives.runtime.engines.folder.DecoderEngine``."""
         binding = self._session.io_binding()
         for name, value in {"ids": ids, "mask": mask, "places": places, "wanted": wanted}.items():
             binding.bind_cpu_input(name, value)

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic.dataclasses import dataclass as settings
 
-from objectives.runtime.engine import EngineRuntime
-from objectives.runtime.folder import Facts, write_facts
+from objectives.runtime.engines.engine import EngineRuntime
+from objectives.runtime.engines.folder import Facts, write_facts
+from objectives.runtime.engines.signal_stack import signal_stack_kept
 from objectives.runtime.packages import Packages
-from objectives.runtime.signal_stack import signal_stack_kept
 from objectives.settings import FORBID
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from objectives.protocols.candidate import Candidate, Materials
     from objectives.protocols.running import Device
-    from objectives.runtime.folder import Engine, Floats, Ids
+    from objectives.runtime.engines.folder import Engine, Floats, Ids
     from objectives.types import Head
 
 MODEL = "model.xml"
@@ -59,7 +59,7 @@ class OpenVino(EngineRuntime):
 
     def supports(self, candidate: Candidate, head: Head, device: Device) -> str | None:
         """See ``Runtime``."""
-        from objectives.runtime.portable import refused, rounds_activations
+        from objectives.runtime.engine_support import refused, rounds_activations
 
         reason = refused(candidate, head, device, heads=("causal_lm", "encoder"), bits=(32, 16, 8, 4))
         if reason is None and self.activations == "static":
@@ -71,12 +71,12 @@ class OpenVino(EngineRuntime):
 
     @signal_stack_kept()
     def write(self, folder: Path, materials: Materials) -> None:
-        """See ``objectives.runtime.engine.EngineRuntime``."""
-        from objectives.runtime.export import structure
-        from objectives.runtime.openvino_graph import convert, filled, round_activations, save
-        from objectives.runtime.portable import rounds_activations
-        from objectives.runtime.weights import sizes
-        from objectives.runtime.writing import facts_of
+        """See ``objectives.runtime.engines.engine.EngineRuntime``."""
+        from objectives.runtime.engine_support import rounds_activations
+        from objectives.runtime.engines.engine_facts import facts_of
+        from objectives.runtime.engines.graph_export import structure
+        from objectives.runtime.engines.openvino_graph import convert, filled, round_activations, save
+        from objectives.runtime.engines.weights import sizes
 
         began, model = perf_counter(), materials.model()
         graph = materials.graph("openvino", self.versions(), structure(model), write=lambda new: convert(model, new))
@@ -92,13 +92,13 @@ class OpenVino(EngineRuntime):
 
     @signal_stack_kept()
     def open(self, folder: Path, facts: Facts, threads: int) -> Engine:
-        """See ``objectives.runtime.folder.Opener``."""
-        from objectives.runtime.quiet import keep_streams_open, without_telemetry
+        """See ``objectives.runtime.engines.folder.Opener``."""
+        from objectives.runtime.engines.silence import keep_streams_open, without_telemetry
 
         without_telemetry()
         import openvino
 
-        from objectives.runtime.openvino_faults import keep_gates_apart, usable_threads
+        from objectives.runtime.engines.openvino_faults import keep_gates_apart, usable_threads
 
         keep_streams_open()
         core = openvino.Core()
@@ -121,14 +121,14 @@ class OpenVino(EngineRuntime):
 
 
 class _Encoder:
-    """See ``objectives.runtime.folder.EncoderEngine``."""
+    """See ``objectives.runtime.engines.folder.EncoderEngine``."""
 
     def __init__(self, compiled: Any) -> None:
         self._request = compiled.create_infer_request()
 
     def encode(self, ids: Ids, mask: NDArray[np.bool_] | None) -> Floats:
-        """See ``objectives.runtime.folder.EncoderEngine``."""
-        from objectives.runtime.masks import bidirectional
+        """See ``objectives.runtime.engines.folder.EncoderEngine``."""
+        from objectives.runtime.engines.masks import bidirectional
 
         found = self._request.infer({"ids": ids, "mask": bidirectional(ids, mask)}, share_inputs=True)
         hidden: Floats = found[0]
@@ -146,7 +146,7 @@ class _Decoder:
         self._passes = 0
 
     def start(self, rows: int) -> int:
-        """See ``objectives.runtime.folder.DecoderEngine``."""
+        """See ``objectives.runtime.engines.folder.DecoderEngine``."""
         import numpy as np
 
         self._request.reset_state()
@@ -155,7 +155,7 @@ class _Decoder:
         return self._passes
 
     def run(self, ids: Ids, mask: Floats, places: Ids, wanted: Ids, cache: int) -> tuple[Floats, int]:
-        """See ``objectives.runtime.folder.DecoderEngine``."""
+        """See ``objectives.runtime.engines.folder.DecoderEngine``."""
         if cache != self._passes:
             raise ValueError("OpenVINO keeps one cache, and a later call has used it")
         inputs = {"ids": ids, "mask": mask, "places": places, "wanted": wanted, "rows": self._rows}

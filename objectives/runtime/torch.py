@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic.dataclasses import dataclass as settings
 
-from objectives.runtime.in_torch import InTorch
-from objectives.runtime.portable import embeds
+from objectives.runtime.engine_support import embeds
+from objectives.runtime.in_torch.base import InTorch
 from objectives.settings import FORBID
 
 if TYPE_CHECKING:
@@ -47,9 +47,9 @@ class Torch(InTorch):
             loaded = replace(loaded, module=loaded.sharing().module)
             loaded.module.set_attn_implementation(self.attention)
         if not self.prompt_lookup:
-            from objectives.runtime.torch_runner import TorchRunner
+            from objectives.runtime.in_torch.runner import TorchRunner
 
             return TorchRunner(loaded)
-        from objectives.runtime.prompt_lookup import PromptLookupRunner
+        from objectives.runtime.in_torch.prompt_lookup import PromptLookupRunner
 
         return PromptLookupRunner.of(loaded, self.prompt_lookup, materials.calibration)

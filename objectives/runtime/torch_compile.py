@@ -13,16 +13,16 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic.dataclasses import dataclass as settings
 
-from objectives.runtime.in_torch import InTorch
+from objectives.runtime.engine_support import embeds
+from objectives.runtime.in_torch.base import InTorch
 from objectives.runtime.packages import Packages
-from objectives.runtime.portable import embeds
 from objectives.settings import FORBID
 
 if TYPE_CHECKING:
     from objectives.models import LoadedModel
     from objectives.protocols.candidate import Candidate, TorchMaterials
     from objectives.protocols.running import Device, Runner
-    from objectives.runtime.static_cache import StaticCacheRunner
+    from objectives.runtime.in_torch.static_cache import StaticCacheRunner
     from objectives.types import Head
 
 VARIANTS = 4096
@@ -34,7 +34,7 @@ SAMPLE = (2, 12)
 @settings(frozen=True, kw_only=True, config=FORBID)
 class TorchCompile(InTorch):
     """``mode``: torch.compile's; ``reduce-overhead`` records what was compiled as CUDA graphs, on a GPU: see
-    :mod:`objectives.runtime.captured`.
+    :mod:`objectives.runtime.in_torch.captured`.
     """
 
     mode: Literal["default", "reduce-overhead", "max-autotune-no-cudagraphs"] = "default"
@@ -63,7 +63,7 @@ class TorchCompile(InTorch):
         """See ``Runtime``; compiles for a sample, so that no timed run has to."""
         import torch
 
-        from objectives.runtime.quiet import quiet
+        from objectives.runtime.engines.silence import quiet
 
         began = perf_counter()
         with quiet():
@@ -84,9 +84,9 @@ class TorchCompile(InTorch):
         return runner
 
     def _runner(self, model: LoadedModel, device: Device) -> StaticCacheRunner:
-        from objectives.runtime.captured import Captured
-        from objectives.runtime.compiled import compiled
-        from objectives.runtime.static_cache import StaticCacheRunner
+        from objectives.runtime.in_torch.captured import Captured
+        from objectives.runtime.in_torch.compiled import compiled
+        from objectives.runtime.in_torch.static_cache import StaticCacheRunner
 
         if self.mode != "reduce-overhead" or not device.records_graphs:
             return StaticCacheRunner(model, compiled(model, self.mode))

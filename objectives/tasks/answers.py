@@ -14,15 +14,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from objectives.errors import ObjectiveError, TaskError, described
-from objectives.finite import number
 from objectives.metrics import METRICS
-from objectives.provenance import own_classes
 from objectives.settings import class_path
+from objectives.tasks.finite import number
+from objectives.tasks.provenance import own_classes
 from objectives.types import Score
 
 if TYPE_CHECKING:
+    from objectives.calibration.moments import Domains
     from objectives.models import LoadedModel
-    from objectives.moments import Domains
     from objectives.protocols.running import Task
 
 

@@ -16,7 +16,7 @@ from pydantic import ConfigDict, Field, InstanceOf
 from pydantic.dataclasses import dataclass as settings
 
 from objectives.errors import ModelError
-from objectives.inspection.spans import Span
+from objectives.models.inspection.spans import Span
 from objectives.protocols.optional import Bounded, Supplied
 from objectives.protocols.running import Task
 from objectives.tasks.answers import calibrated, scored
@@ -25,8 +25,8 @@ from objectives.tasks.parts import geometric_mean, unique
 from objectives.types import Head, Score
 
 if TYPE_CHECKING:
+    from objectives.calibration.moments import Domains as Batches
     from objectives.models import LoadedModel
-    from objectives.moments import Domains as Batches
     from objectives.protocols.running import Runner
 
 

@@ -18,7 +18,7 @@ from pydantic import ConfigDict, InstanceOf
 from pydantic.dataclasses import dataclass as settings
 
 from objectives.errors import ModelError
-from objectives.inspection.spans import Span
+from objectives.models.inspection.spans import Span
 from objectives.protocols.corpus import Corpus, Document
 from objectives.settings import Count
 from objectives.tasks.overlap import Excerpt, Excerpts, copy_of, excerpt
@@ -28,8 +28,8 @@ from objectives.types import Head, Score
 if TYPE_CHECKING:
     import torch
 
+    from objectives.calibration.moments import Domains
     from objectives.models import LoadedModel
-    from objectives.moments import Domains
     from objectives.protocols.running import Runner
 
 Row = tuple[Document, list[int]]

@@ -11,11 +11,11 @@ import json
 import math
 
 from objectives.metrics import METRICS
-from search.commands.stored import StoredStudy, load
+from search.commands.stored_study import StoredStudy, load
+from search.config.scalars import metric_name
 from search.errors import ConfigError, NothingFeasible
-from search.page import plain
-from search.records import TrialRecord
-from search.scalars import metric_name
+from search.records.trial import TrialRecord
+from search.reporting.html import plain
 
 OPTIONS = ("objective", "max_memory", "inverse")
 

@@ -13,12 +13,12 @@ from tempfile import TemporaryDirectory
 from rich.console import Console
 
 from objectives.errors import ObjectiveError, described
-from objectives.problem import CheckReport
+from objectives.evaluation.problem import CheckReport
 from search.commands.composition import config_of
-from search.config import StudyConfig
+from search.config.study_config import StudyConfig
 from search.errors import ConfigError
-from search.quiet_log import quiet_log
-from search.terminal import console
+from search.terminal.console import console
+from search.terminal.quiet_log import quiet_log
 
 
 def main(arguments: list[str]) -> int:

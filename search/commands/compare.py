@@ -15,15 +15,15 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from search.commands.stored import StoredStudy, load, pairs
-from search.comparison import Cell, Comparison, Side, compare
-from search.config import DEFINITION
+from search.commands.stored_study import StoredStudy, load, pairs
+from search.config.study_config import DEFINITION
 from search.errors import ConfigError
-from search.formatting import heading, label, number, percent
-from search.front_table import BATCH, BITS, RATIO
-from search.plain_text import inert_tree
-from search.records import Value
-from search.terminal import console
+from search.front.comparison import Cell, Comparison, Side, compare
+from search.front.table import BATCH, BITS, RATIO
+from search.records.trial import Value
+from search.reporting.formatting import heading, label, number, percent
+from search.terminal.console import console
+from search.terminal.plain_text import inert_tree
 
 OPTIONS = ("with", "with_home", "across_hardware", "json")
 

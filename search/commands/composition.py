@@ -7,10 +7,10 @@ import os
 from hydra import compose, initialize_config_dir
 
 from search.commands.run import CONF, gist, plain
-from search.config import StudyConfig, build_config
+from search.config.overrides import expanded, quoted, readable
+from search.config.study_config import StudyConfig, build_config
 from search.errors import ConfigError, ParetuneError
-from search.overrides import expanded, quoted, readable
-from search.preflight import preflighted
+from search.study.preflight import preflighted
 
 
 def config_of(arguments: list[str]) -> StudyConfig:

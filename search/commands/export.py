@@ -11,17 +11,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from objectives import process_settings
+from objectives.devices import process_settings
 from objectives.protocols.candidate import Candidate
-from objectives.provenance import Source
 from objectives.settings import class_path
-from search import opening
+from objectives.tasks.provenance import Source
 from search.commands.best import choose
-from search.commands.stored import StoredStudy, load
+from search.commands.stored_study import StoredStudy, load
 from search.errors import ConfigError, NothingFeasible, StudyConflict
-from search.plain_text import inert
-from search.quiet_log import quiet_log
-from search.records import TrialRecord
+from search.records.trial import TrialRecord
+from search.study import opening
+from search.terminal.plain_text import inert
+from search.terminal.quiet_log import quiet_log
 
 
 def main(arguments: list[str]) -> int:
@@ -44,11 +44,11 @@ def _write(study: StoredStudy, record: TrialRecord, folder: Path) -> int:
     """Build the candidate again and write it; returns the bytes of its weights. Raises ConfigError."""
     candidate = study.config.space.candidate(record.params)
 
-    from objectives import winner
+    from objectives.devices.stopwatch import Unwatched
     from objectives.errors import ObjectiveError
-    from objectives.evaluator import Evaluator
-    from objectives.export_check import sample
-    from objectives.measuring.stopwatch import Unwatched
+    from objectives.evaluation.evaluator import Evaluator
+    from objectives.export import winner
+    from objectives.export.export_check import sample
 
     try:
         evaluator = Evaluator(study.config.problem)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from objectives import assets
 from objectives.assets.store import cache_dir
-from search.build import nearest
 from search.errors import ConfigError
-from search.plain_text import inert
-from search.quiet_log import quiet_log
-from search.terminal import err, out
+from search.space.instantiate import nearest
+from search.terminal.console import err, out
+from search.terminal.plain_text import inert
+from search.terminal.quiet_log import quiet_log
 
 
 def main(arguments: list[str]) -> int:

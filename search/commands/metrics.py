@@ -10,7 +10,7 @@ from rich.text import Text
 
 from objectives.metrics import METRICS, Metric
 from search.errors import ConfigError
-from search.terminal import console
+from search.terminal.console import console
 
 
 def main(arguments: list[str]) -> int:

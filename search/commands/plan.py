@@ -12,12 +12,12 @@ from rich.table import Table
 from rich.text import Text
 
 from search.commands.composition import config_of
-from search.config import StudyConfig
+from search.config.study_config import StudyConfig
 from search.errors import ConfigError
-from search.frontier.grid import MOST_CELLS, recipe_count
-from search.plain_text import inert
-from search.terminal import console
-from search.unsupported import grouped, runtimes_of, unprunable
+from search.space.grid import MOST_CELLS, recipe_count
+from search.space.supported import grouped, runtimes_of, unprunable
+from search.terminal.console import console
+from search.terminal.plain_text import inert
 
 
 def main(arguments: list[str]) -> int:

@@ -9,11 +9,11 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from search.commands.stored import certificate_of, load
+from search.commands.stored_study import certificate_of, load
 from search.errors import NothingFeasible
-from search.finish import report_folder, show, study_info
-from search.quiet_log import quiet_log
-from search.report import write_report
+from search.reporting.files import write_report
+from search.reporting.finish import report_folder, show, study_info
+from search.terminal.quiet_log import quiet_log
 
 
 def main(arguments: list[str]) -> int:

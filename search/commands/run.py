@@ -19,13 +19,13 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from objectives.errors import said
 from objectives.types import Reason
-from search.build import nearest
+from search.commands.leftovers import clear_refused
+from search.config.overrides import absolute, fixed_keys, key_of, parsed, readable
 from search.errors import BaselineFailed, ConfigError, ParetuneError
-from search.leftovers import clear_refused
-from search.naming import name_of
-from search.overrides import absolute, fixed_keys, key_of, parsed, readable
-from search.plain_text import one_line
-from search.terminal import err, prepare_streams
+from search.records.names import name_of
+from search.space.instantiate import nearest
+from search.terminal.console import err, prepare_streams
+from search.terminal.plain_text import one_line
 
 _PACKAGED = Path(__file__).resolve().parents[1] / "_conf"
 CONF = _PACKAGED if _PACKAGED.is_dir() else Path(__file__).resolve().parents[2] / "conf"
@@ -140,12 +140,12 @@ def plain(composed: DictConfig) -> dict[str, Any]:
 
 def run_job(resolved: dict[str, Any], swept: str) -> int:
     """One study from its configuration to its report; returns the exit code."""
-    from search.config import build_config
-    from search.finish import finish
-    from search.preflight import preflighted
-    from search.progress import make_progress
-    from search.quiet_log import quiet_log, remove_log
-    from search.study import run_study
+    from search.config.study_config import build_config
+    from search.reporting.finish import finish
+    from search.study.preflight import preflighted
+    from search.study.progress import make_progress
+    from search.study.study import run_study
+    from search.terminal.quiet_log import quiet_log, remove_log
 
     config = preflighted(build_config(resolved, swept))
     with quiet_log(config.home / "logs") as log:

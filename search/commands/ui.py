@@ -8,10 +8,10 @@ import subprocess
 import sys
 from contextlib import suppress
 
-from search.commands.stored import pairs
+from search.commands.stored_study import pairs
+from search.config.overrides import absolute
 from search.errors import ConfigError
-from search.overrides import absolute
-from search.storage_url import sqlite_url
+from search.records.storage_url import sqlite_url
 
 
 def main(arguments: list[str]) -> int:

@@ -10,9 +10,9 @@ from typing import Self, TypeVar
 from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass
 
-from objectives.problem import CheckReport, Problem
+from objectives.evaluation.problem import CheckReport, Problem
 from objectives.protocols.candidate import Candidate
-from objectives.provenance import Source
+from objectives.tasks.provenance import Source
 from objectives.types import Failure, Gate, Measurement, Outcome, Reason
 from search.errors import Unmeasured
 
@@ -36,7 +36,7 @@ class InProcessRunner:
 
     def __enter__(self) -> Self:
         """Load torch and build the evaluator."""
-        from objectives.evaluator import Evaluator
+        from objectives.evaluation.evaluator import Evaluator
 
         self._evaluator = Evaluator(self._problem)
         return self

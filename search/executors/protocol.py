@@ -11,9 +11,9 @@ from concurrent.futures import Future
 from types import TracebackType
 from typing import Protocol, Self
 
-from objectives.problem import CheckReport, Problem
+from objectives.evaluation.problem import CheckReport, Problem
 from objectives.protocols.candidate import Candidate
-from objectives.provenance import Source
+from objectives.tasks.provenance import Source
 from objectives.types import Gate, Measurement, Outcome
 
 
@@ -32,13 +32,13 @@ class Runner(Protocol):
         """Load the model; the result describes hardware, versions and weights. Fails with ObjectiveError."""
 
     def sources(self) -> Future[list[Source]]:
-        """What scores depend on, as far as it was read, after ``prepare``: see :mod:`objectives.provenance`."""
+        """What scores depend on, as far as it was read, after ``prepare``: see :mod:`objectives.tasks.provenance`."""
 
     def check(self) -> Future[CheckReport]:
-        """Look at the problem, without a study: see :mod:`objectives.checkup`. Fails with ObjectiveError."""
+        """Look at the problem, without a study: see :mod:`objectives.evaluation.checkup`. Fails with ObjectiveError."""
 
     def evaluate(self, candidate: Candidate, gate: Gate | None = None) -> Future[Outcome]:
-        """Start measuring; ``gate``: see ``objectives.evaluator``.
+        """Start measuring; ``gate``: see ``objectives.evaluation.evaluator``.
 
         The future yields a Failure for whatever befalls the trial; it never raises for it.
         """

@@ -23,18 +23,18 @@ from pebble import ProcessExpired, ProcessPool
 from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass
 
-from objectives.problem import CheckReport, Problem
-from objectives.process_settings import ENVIRONMENT
+from objectives.devices.process_settings import ENVIRONMENT
+from objectives.evaluation.problem import CheckReport, Problem
 from objectives.protocols.candidate import Candidate
-from objectives.provenance import Source
 from objectives.settings import Positive
+from objectives.tasks.provenance import Source
 from objectives.types import Failure, Gate, Measurement, Outcome, Reason
 from search.errors import Unmeasured
-from search.quiet_log import Shown
-from search.signals import deferred
+from search.executors.signals import deferred
+from search.terminal.quiet_log import Shown
 
 if TYPE_CHECKING:
-    from objectives.evaluator import Evaluator
+    from objectives.evaluation.evaluator import Evaluator
 
 log = logging.getLogger(__name__)
 
@@ -208,7 +208,7 @@ def _initialise(problem: Problem, max_memory: float | None, shown: Shown) -> Non
 def _get_evaluator() -> Evaluator:
     global _evaluator
     if _evaluator is None:
-        from objectives.evaluator import Evaluator
+        from objectives.evaluation.evaluator import Evaluator
 
         assert _problem is not None
         _evaluator = Evaluator(_problem)
@@ -224,7 +224,7 @@ def _sources() -> list[Source]:
 
 
 def _check() -> CheckReport:
-    from objectives.runtime.quiet import quiet
+    from objectives.runtime.engines.silence import quiet
 
     with quiet():
         return _get_evaluator().check()

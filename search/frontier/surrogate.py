@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from scipy.linalg import cho_solve, solve_triangular
 from scipy.optimize import minimize
 
-from search.frontier.lattice import Lattice
+from search.space.lattice import Lattice
 
 Floats = NDArray[np.float64]
 

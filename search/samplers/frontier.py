@@ -16,9 +16,9 @@ from optuna.trial import FrozenTrial
 from typing_extensions import override
 
 from search.errors import ConfigError
-from search.frontier.grid import MOST_CELLS, Grid
-from search.frontier.outlook import Forecaster, Hint, Known, Outlook
+from search.frontier.forecast import Forecaster, Hint, Known, Outlook
 from search.samplers.distinct import grid_distributions
+from search.space.grid import MOST_CELLS, Grid
 
 
 @runtime_checkable

@@ -19,12 +19,12 @@ from filelock import FileLock
 from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass
 
-from objectives.stored_facts import texts_of
-from search.gained import not_realised
-from search.naming import bounded
-from search.plain_text import inert
-from search.records import TrialRecord
-from search.storage_url import clean_url, sqlite_url
+from objectives.measuring.stored_facts import texts_of
+from search.front.realised_gain import not_realised
+from search.records.names import bounded
+from search.records.storage_url import clean_url, sqlite_url
+from search.records.trial import TrialRecord
+from search.terminal.plain_text import inert
 from search.tracking.protocol import StudyEnd, StudyHeader
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from search.records import TrialRecord
+from search.records.trial import TrialRecord
 
 
 @dataclass(frozen=True)

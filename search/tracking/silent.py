@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass
 
-from search.records import TrialRecord
+from search.records.trial import TrialRecord
 from search.tracking.protocol import StudyEnd, StudyHeader
 
 

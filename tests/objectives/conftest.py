@@ -9,7 +9,7 @@ from functools import cache
 import pytest
 import torch
 
-from objectives.calibration import Statistics
+from objectives.calibration.statistics import Statistics
 from objectives.models import LoadedModel
 
 Tiny = Callable[[str], LoadedModel]

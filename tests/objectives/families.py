@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from objectives.families import FAMILIES
 from objectives.models import LoadedModel
+from objectives.models.families import FAMILIES
 from tests.conftest import HEADS
 from tests.objectives.recipes import choices
 

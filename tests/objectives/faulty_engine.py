@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from pydantic.dataclasses import dataclass as settings
 
-from objectives.runtime.engine import EngineRuntime
-from objectives.runtime.folder import Facts, write_facts
-from objectives.runtime.likeness import EXPECTED
+from objectives.runtime.engines.engine import EngineRuntime
+from objectives.runtime.engines.folder import Facts, write_facts
+from objectives.runtime.engines.likeness import EXPECTED
 from objectives.runtime.packages import Packages
 from objectives.settings import FORBID
 
@@ -50,8 +50,8 @@ class FaultyRuntime(EngineRuntime):
         return None if head == "causal_lm" else "takes decoders"
 
     def write(self, folder: Path, materials: Materials) -> None:
-        from objectives.runtime.weights import sizes
-        from objectives.runtime.writing import facts_of
+        from objectives.runtime.engines.engine_facts import facts_of
+        from objectives.runtime.engines.weights import sizes
 
         if self.at == "write":
             meet(self.fault)
@@ -66,7 +66,7 @@ class FaultyRuntime(EngineRuntime):
 
 
 class Constant:
-    """See ``objectives.runtime.folder.DecoderEngine``: every token is as likely as any other.
+    """See ``objectives.runtime.engines.folder.DecoderEngine``: every token is as likely as any other.
 
     But what it is asked to tell whether it is the model, it knows by heart.
     """

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from objectives.content import digest
+from objectives.content_hash import digest
 from objectives.devices.cpu import Cpu
 from objectives.models import LoadedModel
 from objectives.protocols.candidate import Candidate, Quantizer, Runtime

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from objectives.models import LoadedModel
-from objectives.runtime.torch_runner import TorchRunner
+from objectives.runtime.in_torch.runner import TorchRunner
 from objectives.types import Head
 
 MB = 2**20

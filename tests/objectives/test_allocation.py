@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from objectives.allocation import Options, cheapest
+from objectives.knapsack import Options, cheapest
 
 losses_of = st.lists(st.sampled_from([0.0, 1e-3, 0.5, 1.0, 1.0, 3.0, 40.0, math.inf]), min_size=0, max_size=3)
 

@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from objectives.calibration.moments import Moment, collect_moments
 from objectives.models import LoadedModel
-from objectives.moments import Moment, collect_moments
 from tests.objectives.conftest import Tiny
 from tests.objectives.families import answer, each_family
 

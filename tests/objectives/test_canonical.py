@@ -9,8 +9,8 @@ from torch import nn
 from transformers import GPT2Config, GPT2LMHeadModel
 from transformers.pytorch_utils import Conv1D
 
-from objectives.canonical import canonicalize_
 from objectives.models import LoadedModel
+from objectives.models.canonical import canonicalize_
 from objectives.pruning.surgery import keep_sets_, kept_rows
 from tests.objectives.conftest import Tiny
 

@@ -1,8 +1,8 @@
 """Recorded passes without a GPU: Python runs once, what it asked of torch is replayed, as a CUDA graph does.
 
-``Replayed`` stands in for :class:`objectives.runtime.captured.Recorded`: it warms up, traces one pass into a list of
-operations, undoes what that changed, and runs the operations from then on. What looks at a value while it is traced
-fails, as it does while a stream is recorded.
+``Replayed`` stands in for :class:`objectives.runtime.in_torch.captured.Recorded`: it warms up, traces one pass into a
+list of operations, undoes what that changed, and runs the operations from then on. What looks at a value while it is
+traced fails, as it does while a stream is recorded.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 from objectives.devices.cpu import Cpu
 from objectives.errors import Unsupported
-from objectives.measuring.generation import Generation
-from objectives.runtime import captured
-from objectives.runtime.captured import Captured
-from objectives.runtime.static_cache import StaticCacheRunner
-from objectives.runtime.torch_runner import TorchRunner
+from objectives.runtime.in_torch import captured
+from objectives.runtime.in_torch.captured import Captured
+from objectives.runtime.in_torch.runner import TorchRunner
+from objectives.runtime.in_torch.static_cache import StaticCacheRunner
+from objectives.workloads.generation import Generation
 from tests.conftest import head_of
 from tests.objectives.conftest import Tiny
 from tests.objectives.families import CORE, DECODERS, TRIED

@@ -16,15 +16,15 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 import objectives
-from objectives import checkpoint
-from objectives.calibration import Statistics
-from objectives.checkpoint import MANIFEST, load, save
+from objectives.calibration.statistics import Statistics
 from objectives.devices.cpu import Cpu
 from objectives.errors import ModelError, Unsupported
-from objectives.measuring.weighing import stored_bytes
+from objectives.export import checkpoint
+from objectives.export.checkpoint import MANIFEST, load, save
 from objectives.models import LoadedModel
 from objectives.packing.int4 import Int4Linear, block_rows, unpack_codes
 from objectives.packing.int8 import Int8WeightLinear
+from objectives.packing.weighing import stored_bytes
 from objectives.pruning.structured import Structured
 from objectives.quantization.round_to_nearest import RoundToNearest
 from tests.objectives.conftest import Tiny

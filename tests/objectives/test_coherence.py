@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch.nn.functional import normalize
 
-from objectives.calibration import Statistics
-from objectives.coherence import Error, error_costs
+from objectives.calibration.statistics import Statistics
+from objectives.calibration.token_coherence import Error, error_costs
 from objectives.models import LoadedModel
 from objectives.pruning.coherent import coherent
 from objectives.pruning.structured import Structured

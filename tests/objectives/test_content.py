@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from objectives.content import Indescribable, code, digest
-from objectives.measuring.encoding import Encoding
+from objectives.content_hash import Indescribable, code, digest
 from objectives.protocols.corpus import Document
 from objectives.tasks.retrieval import Retrieval
+from objectives.workloads.encoding import Encoding
 
 ROOT = Path(__file__).parents[2]
 
@@ -81,7 +81,7 @@ def test_the_source_of_a_class_that_is_not_ours_counts(tmp_path: Path) -> None:
     names = []
     for source in (SOURCE, SOURCE, SOURCE + "# edited"):
         (tmp_path / "mine.py").write_text(source)
-        command = "from mine import Method; from objectives.content import digest; print(digest(Method()))"
+        command = "from mine import Method; from objectives.content_hash import digest; print(digest(Method()))"
         done = subprocess.run(
             [sys.executable, "-c", command], cwd=tmp_path, capture_output=True, text=True, check=True,
             env={**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])},

@@ -13,18 +13,17 @@ import pytest
 import torch
 from torch import nn
 
-from objectives.calibration import Statistics
+from objectives.calibration.statistics import Statistics
 from objectives.devices.cpu import Cpu
 from objectives.devices.cuda import Cuda
 from objectives.devices.cuda_watches import AllocatorPeaks, EventStopwatch
 from objectives.errors import Unsupported
 from objectives.measuring.footprint import footprint, skeleton_of, sketch
-from objectives.measuring.generation import Generation
-from objectives.measuring.weighing import stored_bytes
 from objectives.packing import rows
 from objectives.packing.codes import Codes
 from objectives.packing.int8 import round_symmetric
 from objectives.packing.tinygemm import KERNEL_ROWS, TinygemmLinear
+from objectives.packing.weighing import stored_bytes
 from objectives.protocols.candidate import Candidate
 from objectives.pruning.depth import Depth
 from objectives.pruning.structured import Structured
@@ -35,8 +34,9 @@ from objectives.quantization.mixed import Mixed
 from objectives.quantization.round_to_nearest import RoundToNearest
 from objectives.recovery.distillation import Distillation
 from objectives.recovery.off import Off
+from objectives.runtime.in_torch.runner import TorchRunner
 from objectives.runtime.torch import Torch
-from objectives.runtime.torch_runner import TorchRunner
+from objectives.workloads.generation import Generation
 from tests.objectives.conftest import Tiny
 from tests.objectives.standins import stub
 

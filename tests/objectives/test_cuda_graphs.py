@@ -7,20 +7,20 @@ from typing import Any
 import pytest
 import torch
 
-from objectives.calibration import Statistics
+from objectives.calibration.statistics import Statistics
 from objectives.devices.cpu import Cpu
 from objectives.devices.cuda import Cuda
-from objectives.measuring.encoding import Encoding
-from objectives.measuring.generation import Generation
 from objectives.models import LoadedModel
 from objectives.protocols.candidate import Materials
 from objectives.protocols.running import Device, Runner
 from objectives.pruning.criteria.magnitude import Magnitude
 from objectives.pruning.structured import Structured
 from objectives.runtime.cuda_graphs import CudaGraphs
-from objectives.runtime.static_cache import StaticCacheRunner
+from objectives.runtime.in_torch.runner import TorchRunner
+from objectives.runtime.in_torch.static_cache import StaticCacheRunner
 from objectives.runtime.torch_compile import TorchCompile
-from objectives.runtime.torch_runner import TorchRunner
+from objectives.workloads.encoding import Encoding
+from objectives.workloads.generation import Generation
 from tests.objectives.conftest import Tiny
 from tests.objectives.runtimes import Hand, candidate, rounded
 

@@ -10,14 +10,14 @@ import torch
 import transformers
 from torch import Tensor, nn
 
-from objectives.calibration import Statistics
-from objectives.checkpoint import load, save
+from objectives.calibration.divergence import divergence_from
+from objectives.calibration.moments import sample
+from objectives.calibration.statistics import Statistics
 from objectives.devices.cpu import Cpu
-from objectives.divergence import divergence_from
 from objectives.errors import ModelError, Unsupported
-from objectives.measuring.weighing import block_weights, weigh
+from objectives.export.checkpoint import load, save
 from objectives.models import LoadedModel
-from objectives.moments import sample
+from objectives.packing.weighing import block_weights, weigh
 from objectives.pruning.depth import Depth
 from objectives.pruning.structured import Structured
 from objectives.quantization.round_to_nearest import RoundToNearest

@@ -13,21 +13,21 @@ import pytest
 import torch
 
 from objectives.cache import Cache
+from objectives.calibration.moments import Domains
 from objectives.devices.cpu import Cpu
-from objectives.evaluator import Evaluator
-from objectives.measuring.generation import Generation
+from objectives.evaluation.artifact_store import Shelf
+from objectives.evaluation.evaluator import Evaluator
+from objectives.evaluation.problem import Problem
 from objectives.measuring.interleaved import Interleaved
 from objectives.models import Checkpoint, LoadedModel
-from objectives.moments import Domains
-from objectives.problem import Problem
 from objectives.protocols.running import Runner
+from objectives.runtime.engines.runner import EngineRunner
+from objectives.runtime.in_torch.runner import TorchRunner
 from objectives.runtime.onnxruntime import OnnxRuntime
 from objectives.runtime.openvino import OpenVino
-from objectives.runtime.runner import EngineRunner
 from objectives.runtime.torch import Torch
-from objectives.runtime.torch_runner import TorchRunner
-from objectives.shelf import Shelf
 from objectives.types import Head, Measurement, Score
+from objectives.workloads.generation import Generation
 from tests.objectives.runtimes import candidate, rounded
 
 pytestmark = pytest.mark.usefixtures("quick_collections")

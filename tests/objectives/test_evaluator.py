@@ -12,21 +12,19 @@ from typing import Any
 import pytest
 import torch
 
-from objectives import calibration
+from objectives.calibration import statistics as calibration
+from objectives.calibration.moments import Domains
 from objectives.devices.cpu import Cpu
+from objectives.devices.stopwatch import WallStopwatch
 from objectives.errors import ModelError, Unsupported
-from objectives.evaluator import Evaluator
-from objectives.failures import is_out_of_memory
+from objectives.evaluation.evaluator import Evaluator
+from objectives.evaluation.failures import is_out_of_memory
+from objectives.evaluation.problem import Problem
+from objectives.evaluation.timing import DENSE_TRIES, Running
 from objectives.measuring.bench import Bench
-from objectives.measuring.encoding import Encoding
-from objectives.measuring.generation import Generation
 from objectives.measuring.interleaved import Interleaved
-from objectives.measuring.sentinel import Sentinel
-from objectives.measuring.stopwatch import WallStopwatch
 from objectives.metrics import CONDITIONS, METRICS
 from objectives.models import Checkpoint, LoadedModel
-from objectives.moments import Domains
-from objectives.problem import Problem
 from objectives.protocols.candidate import Candidate
 from objectives.protocols.readings import Peaks
 from objectives.protocols.running import Watch
@@ -39,9 +37,8 @@ from objectives.quantization.mixed import Mixed
 from objectives.quantization.round_to_nearest import RoundToNearest
 from objectives.recovery.distillation import Distillation
 from objectives.recovery.off import Off
-from objectives.running import DENSE_TRIES, Running
+from objectives.runtime.in_torch.runner import TorchRunner
 from objectives.runtime.torch import Torch
-from objectives.runtime.torch_runner import TorchRunner
 from objectives.types import (
     Facts,
     Failure,
@@ -56,6 +53,9 @@ from objectives.types import (
     Stop,
     TimingFacts,
 )
+from objectives.workloads.encoding import Encoding
+from objectives.workloads.generation import Generation
+from objectives.workloads.reference import Sentinel
 
 pytestmark = pytest.mark.usefixtures("quick_collections")
 
@@ -94,7 +94,7 @@ QUICK = Interleaved(warmups=0, min_rounds=1, max_rounds=1, strain=1.0, slowdown=
 @pytest.fixture(autouse=True)
 def _peaks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of a device that nobody measured."""
-    monkeypatch.setattr("objectives.running.peaks", lambda _device, _key: Peaks(1e10, {"float32": 1e11}))
+    monkeypatch.setattr("objectives.evaluation.timing.peaks", lambda _device, _key: Peaks(1e10, {"float32": 1e11}))
 
 
 @pytest.fixture
@@ -271,7 +271,7 @@ def test_compressed_models_are_kept_within_a_budget(
         prune_(self, *args)
 
     monkeypatch.setattr(Structured, "prune_", watched)
-    monkeypatch.setattr("objectives.recipes.KEPT_BYTES", kept)
+    monkeypatch.setattr("objectives.evaluation.model_pool.KEPT_BYTES", kept)
     for ratio, batch in ((0.5, 1), (0.5, 2), (0.0, 1), (0.5, 3), (0.25, 1), (0.5, 1)):
         evaluate(candidate(ratio, batch=batch))
     assert [ratio for ratio, _ in built] == expected  # the baseline gives the moments, so it is first

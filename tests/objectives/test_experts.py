@@ -14,24 +14,24 @@ from torch import nn
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
-from objectives.calibration import Statistics
-from objectives.canonical import canonicalize_
-from objectives.checkpoint import load, save
+from objectives.calibration.gradients import collect_gradients
+from objectives.calibration.moments import Moment, collect_moments
+from objectives.calibration.statistics import Statistics
 from objectives.devices.cpu import Cpu
 from objectives.errors import Unsupported
-from objectives.experts import Experts
-from objectives.families import FAMILIES, FUSED_EXPERTS, undescribed
-from objectives.gradients import collect_gradients
-from objectives.hybrids import REFUSED
+from objectives.export.checkpoint import load, save
 from objectives.models import LoadedModel
-from objectives.moments import Moment, collect_moments
+from objectives.models.canonical import canonicalize_
+from objectives.models.experts import Experts
+from objectives.models.families import FAMILIES, FUSED_EXPERTS, undescribed
+from objectives.models.hybrids import REFUSED
 from objectives.pruning.criteria.activation import Activation
 from objectives.pruning.criteria.kfac import KFac
 from objectives.pruning.criteria.obs import Obs
 from objectives.pruning.criterion import Criterion
 from objectives.pruning.structured import Structured
 from objectives.quantization.gptq import Gptq
-from objectives.runtime.export import export
+from objectives.runtime.engines.graph_export import export
 from tests.conftest import SIZES
 from tests.objectives.conftest import Tiny
 

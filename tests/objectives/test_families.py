@@ -15,14 +15,14 @@ import yaml
 from pydantic import TypeAdapter
 from torch import Tensor, nn
 
-from objectives.anatomy import Family
-from objectives.blocks import Unit
-from objectives.calibration import Statistics
-from objectives.checkpoint import load, save
+from objectives.calibration.statistics import Statistics
 from objectives.devices.cpu import Cpu
 from objectives.errors import Unsupported
-from objectives.families import FAMILIES, relative, undescribed
+from objectives.export.checkpoint import load, save
 from objectives.models import Checkpoint, LoadedModel, require_units
+from objectives.models.anatomy import Family
+from objectives.models.blocks import Unit
+from objectives.models.families import FAMILIES, relative, undescribed
 from objectives.packing import bf16, capability, embedding, int8, linear
 from objectives.pruning import surgery
 from objectives.pruning.criteria.activation import Activation
@@ -31,10 +31,10 @@ from objectives.pruning.structured import Structured
 from objectives.pruning.wanda import Wanda
 from objectives.quantization.gptq import Gptq
 from objectives.quantization.round_to_nearest import RoundToNearest
-from search.build import ALLOWED, build
 from search.errors import ConfigError
-from search.space import build_space
-from search.unsupported import without_unsupported
+from search.space.instantiate import ALLOWED, build
+from search.space.space import build_space
+from search.space.supported import without_unsupported
 from tests.conftest import SIZES, VARIANTS
 from tests.objectives.conftest import Tiny
 from tests.objectives.families import SHORTENED, TRIED, answer

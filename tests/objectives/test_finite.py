@@ -12,10 +12,10 @@ import pytest
 import torch
 
 from objectives.errors import NotFinite, Unsupported
-from objectives.finite import checked, not_finite, number
 from objectives.protocols.corpus import Document
-from objectives.runtime.torch_runner import TorchRunner
+from objectives.runtime.in_torch.runner import TorchRunner
 from objectives.tasks.domains import Domains
+from objectives.tasks.finite import checked, not_finite, number
 from objectives.tasks.language_modeling import LanguageModeling
 from objectives.tasks.retrieval import Retrieval
 from objectives.types import Score

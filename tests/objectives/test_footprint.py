@@ -12,20 +12,17 @@ from torch._subclasses.fake_tensor import FakeTensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from objectives.calibration import Statistics
-from objectives.canonical import canonicalize_
+from objectives.calibration.statistics import Statistics
+from objectives.devices.allocations import Allocations
 from objectives.devices.cpu import Cpu
+from objectives.devices.stopwatch import Unwatched
 from objectives.measuring import trace
-from objectives.measuring.allocations import Allocations
-from objectives.measuring.encoding import Encoding
 from objectives.measuring.footprint import Footprint, footprint, is_skeleton, skeleton_of, sketch
-from objectives.measuring.generation import Generation
-from objectives.measuring.stopwatch import Unwatched
-from objectives.measuring.translation import Translation
-from objectives.measuring.weighing import stored_bytes
 from objectives.models import LoadedModel
+from objectives.models.canonical import canonicalize_
 from objectives.packing import bf16, capability, embedding, int4, int8, linear
 from objectives.packing.capability import CpuKernels, cpu_kernels
+from objectives.packing.weighing import stored_bytes
 from objectives.protocols.candidate import Candidate
 from objectives.protocols.running import Workload
 from objectives.pruning.criteria.magnitude import Magnitude
@@ -37,8 +34,11 @@ from objectives.quantization.gptq import Gptq
 from objectives.quantization.mixed import Mixed
 from objectives.quantization.round_to_nearest import RoundToNearest
 from objectives.recovery.off import Off
+from objectives.runtime.in_torch.runner import TorchRunner
 from objectives.runtime.torch import Torch
-from objectives.runtime.torch_runner import TorchRunner
+from objectives.workloads.encoding import Encoding
+from objectives.workloads.generation import Generation
+from objectives.workloads.translation import Translation
 from tests.conftest import head_of
 from tests.objectives.conftest import Tiny
 from tests.objectives.families import TRIED, answer

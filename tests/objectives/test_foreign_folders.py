@@ -10,22 +10,22 @@ import pytest
 import torch
 from torch import nn
 
-from objectives import winner
 from objectives.errors import ModelError
-from objectives.rebuilt import set_attributes_
-from objectives.runtime.folder import made
+from objectives.export import winner
+from objectives.export.rebuilt import set_attributes_
+from objectives.runtime.engines.folder import made
 from objectives.runtime.openvino import OpenVino
 from objectives.runtime.torch import Torch
 
 CODE = {"module": "timeit", "arguments": ["open('ran', 'w')"], "limit": 20.0}
 FOREIGN = (
-    ("objectives.runtime.probe_process.run", CODE),
-    ("objectives.runtime.folder.read_facts", {"folder": "."}),
+    ("objectives.runtime.engines.probe_process.run", CODE),
+    ("objectives.runtime.engines.folder.read_facts", {"folder": "."}),
     ("objectives.runtime.torch.settings", {}),
     ("objectives.runtime.openvino.Packages", {"extra": "x", "run": ()}),
     ("os.system", {"command": "touch ran"}),
     ("objectives.runtimes.Torch", {}),
-    ("objectives.content.sha256", {"file": "/etc/passwd"}),
+    ("objectives.content_hash.sha256", {"file": "/etc/passwd"}),
 )
 
 

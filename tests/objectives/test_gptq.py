@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from objectives.moments import Moment
+from objectives.calibration.moments import Moment
 from objectives.packing.codes import Codes
 from objectives.quantization.gptq import Gptq, compensated
 from objectives.quantization.grid import codes_on_grid, grid_of

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from objectives.calibration import Statistics
+from objectives.calibration.statistics import Statistics
 from objectives.devices.cpu import Cpu
 from objectives.errors import NoKernel
 from objectives.packing import rows, tinygemm
@@ -18,7 +18,7 @@ from objectives.packing.int8 import round_symmetric
 from objectives.packing.int_mm import IntMmLinear
 from objectives.quantization.grid import round_to_grid
 from objectives.quantization.round_to_nearest import RoundToNearest
-from objectives.runtime.torch_runner import TorchRunner
+from objectives.runtime.in_torch.runner import TorchRunner
 from tests.objectives.conftest import Tiny
 
 

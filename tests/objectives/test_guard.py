@@ -15,17 +15,17 @@ import pytest
 from objectives.cache import Cache
 from objectives.devices.cpu import Cpu
 from objectives.errors import ModelError, ObjectiveError, Unsupported
-from objectives.evaluator import Evaluator
-from objectives.measuring.generation import Generation
+from objectives.evaluation.evaluator import Evaluator
+from objectives.evaluation.problem import Problem
 from objectives.measuring.interleaved import Interleaved
 from objectives.models import Checkpoint, LoadedModel
-from objectives.problem import Problem
-from objectives.runtime import guard, probe_process
-from objectives.runtime.folder import open_engine, read_facts, write_facts
-from objectives.runtime.guard import Guard
-from objectives.runtime.probe import resident
+from objectives.runtime.engines import guard, probe_process
+from objectives.runtime.engines.folder import open_engine, read_facts, write_facts
+from objectives.runtime.engines.guard import Guard
+from objectives.runtime.engines.probe import resident
 from objectives.runtime.torch import Torch
 from objectives.types import Failure, Measurement, Reason
+from objectives.workloads.generation import Generation
 from tests.objectives.faulty_engine import LEFT, Fault, FaultyRuntime
 from tests.objectives.runtimes import Hand, candidate, compressed, rounded
 from tests.search.fakes import InstantTask

@@ -15,15 +15,15 @@ from typing import Any
 import pytest
 
 from objectives.errors import ObjectiveError
-from objectives.inspection import Inspection, folders, inspect
-from objectives.inspection.config import Config
-from objectives.inspection.library import config_class, model_types
-from objectives.inspection.limits import positions
-from objectives.inspection.spans import Side
-from objectives.measuring.generation import Generation
-from objectives.measuring.translation import Translation
+from objectives.models.inspection import Inspection, folders, inspect
+from objectives.models.inspection.config import Config
+from objectives.models.inspection.library import config_class, model_types
+from objectives.models.inspection.limits import positions
+from objectives.models.inspection.spans import Side
 from objectives.tasks.parts import geometric_mean
 from objectives.types import Head
+from objectives.workloads.generation import Generation
+from objectives.workloads.translation import Translation
 
 Write = Callable[..., Path]
 WORDS = {"<s>": 0, "<pad>": 1, "</s>": 2, "<unk>": 3, **{f"w{i}": i for i in range(4, 60)}}
@@ -589,7 +589,7 @@ def test_sources_and_what_is_written_count_apart(write: Write) -> None:
 
 def test_the_least_memory_is_below_what_a_run_takes(tiny: Any, tiny_folder: Any) -> None:
     from objectives.devices.cpu import Cpu
-    from objectives.runtime.torch_runner import TorchRunner
+    from objectives.runtime.in_torch.runner import TorchRunner
 
     workload = Generation(batch_size=64, prompt_tokens=32, new_tokens=8)
     least = accepted(tiny_folder("llama")).least_bytes(workload.batch_size, workload.spans)
@@ -606,7 +606,7 @@ def test_geometric_means_need_no_positive_numbers() -> None:
 
 def test_neither_torch_nor_transformers_is_imported(write: Write) -> None:
     code = (
-        "import sys; from objectives.inspection import inspect; "
+        "import sys; from objectives.models.inspection import inspect; "
         f"inspect({str(write('llama'))!r}, 'causal_lm'); print({{'torch', 'transformers'}} & set(sys.modules))"
     )
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

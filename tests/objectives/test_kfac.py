@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from objectives.calibration import Statistics
-from objectives.gradients import collect_gradients
+from objectives.calibration.gradients import collect_gradients
+from objectives.calibration.statistics import Statistics
 from objectives.models import LoadedModel
 from objectives.pruning.criteria.kfac import root
 from objectives.pruning.removal import removal

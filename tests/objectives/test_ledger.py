@@ -7,12 +7,10 @@ from typing import Any
 
 import pytest
 
-from objectives.calibration import Statistics
+from objectives.calibration.statistics import Statistics
 from objectives.devices.cpu import Cpu
-from objectives.measuring.encoding import Encoding
 from objectives.measuring.footprint import Footprint
 from objectives.measuring.gains import gains
-from objectives.measuring.generation import Generation
 from objectives.measuring.ledger import judged, least_seconds, promises
 from objectives.measuring.roofline import Work
 from objectives.models import LoadedModel
@@ -23,8 +21,10 @@ from objectives.protocols.readings import Peaks
 from objectives.pruning.criteria.magnitude import Magnitude
 from objectives.pruning.structured import Structured
 from objectives.quantization.round_to_nearest import RoundToNearest
-from objectives.runtime.torch_runner import TorchRunner
+from objectives.runtime.in_torch.runner import TorchRunner
 from objectives.types import GainFacts, NoteCode
+from objectives.workloads.encoding import Encoding
+from objectives.workloads.generation import Generation
 from tests.objectives.conftest import Tiny
 
 MB = 2**20

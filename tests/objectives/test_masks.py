@@ -8,11 +8,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from objectives.calibration import Statistics
+from objectives.calibration.moments import Moment
+from objectives.calibration.statistics import Statistics
 from objectives.devices.cpu import Cpu
 from objectives.errors import Unsupported
 from objectives.models import LoadedModel
-from objectives.moments import Moment
 from objectives.packing.bf16 import Bf16Linear
 from objectives.pruning.masking import Pattern
 from objectives.pruning.sparsegpt import SparseGpt, masked

@@ -10,15 +10,15 @@ import numpy as np
 import pytest
 import torch
 
-from objectives.calibration import Statistics
+from objectives.calibration.statistics import Statistics
+from objectives.devices.allocations import Allocations, cache_bytes
 from objectives.devices.cpu import Cpu
-from objectives.measuring.allocations import Allocations, cache_bytes
-from objectives.measuring.encoding import Encoding
-from objectives.measuring.generation import Generation
 from objectives.protocols.running import Workload
 from objectives.quantization.round_to_nearest import RoundToNearest
-from objectives.runtime.torch_runner import TorchRunner
+from objectives.runtime.in_torch.runner import TorchRunner
 from objectives.types import Memory
+from objectives.workloads.encoding import Encoding
+from objectives.workloads.generation import Generation
 from tests.objectives.conftest import Tiny
 from tests.objectives.standins import MB, Plant, bytes_for_a_moment, nothing, stub
 

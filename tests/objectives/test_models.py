@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from objectives.errors import ModelError, ObjectiveError, Unsupported
 from objectives.models import Checkpoint, LoadedModel
-from objectives.runtime.torch_runner import TorchRunner
+from objectives.runtime.in_torch.runner import TorchRunner
 from tests.conftest import SIZES, head_of
 from tests.objectives.conftest import Tiny
 from tests.objectives.families import answer, each_family

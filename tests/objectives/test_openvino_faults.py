@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 
 from objectives.models import LoadedModel
-from objectives.runtime.folder import Floats
-from objectives.runtime.guard import Guard
-from objectives.runtime.masks import causal
+from objectives.runtime.engines.folder import Floats
+from objectives.runtime.engines.guard import Guard
+from objectives.runtime.engines.masks import causal
+from objectives.runtime.engines.openvino_faults import keep_gates_apart, usable_threads
+from objectives.runtime.engines.signal_stack import signal_stack_kept
 from objectives.runtime.openvino import MODEL, OpenVino
-from objectives.runtime.openvino_faults import keep_gates_apart, usable_threads
-from objectives.runtime.signal_stack import signal_stack_kept
 from tests.objectives.runtimes import Hand, compressed, rounded
 
 IDS = np.arange(18).reshape(2, 9)

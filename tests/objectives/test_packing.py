@@ -17,7 +17,6 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from objectives.errors import Unsupported
-from objectives.measuring.weighing import stored_bytes
 from objectives.packing import bf16, int4, int8, linear
 from objectives.packing.bf16 import Bf16Linear
 from objectives.packing.capability import CpuKernels, cpu_kernels
@@ -25,6 +24,7 @@ from objectives.packing.codes import Codes
 from objectives.packing.int4 import Int4Linear, block_rows, check_shape, from_pairs, pack, unpack_codes
 from objectives.packing.int8 import Int8Linear, Int8WeightLinear, round_symmetric
 from objectives.packing.linear import PackedLinear
+from objectives.packing.weighing import stored_bytes
 
 
 @dataclass(frozen=True)

@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 
-from objectives import provenance
 from objectives.protocols.corpus import Document
-from objectives.provenance import How, Kind, Source, changes, checkpoint_sources, merged, text_sources
-from objectives.reads import Reads
+from objectives.tasks import provenance
 from objectives.tasks.language_modeling import LanguageModeling
+from objectives.tasks.provenance import How, Kind, Source, changes, checkpoint_sources, merged, text_sources
+from objectives.tasks.reads import Reads
 
 FILES = ("config.json", "generation_config.json", "tokenizer.json", "model.safetensors", "vocab.txt")
 
@@ -154,7 +154,7 @@ def test_own_code_is_the_module_and_what_it_imports_from_beside_it(own: Any, tmp
 
 
 def test_ours_are_no_own_classes() -> None:
-    from objectives.measuring.generation import Generation
+    from objectives.workloads.generation import Generation
 
     assert provenance.own_classes(Generation()) == []
 

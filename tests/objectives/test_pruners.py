@@ -15,10 +15,10 @@ import torch
 import transformers
 from torch import Tensor
 
-from objectives.calibration import Statistics
+from objectives.calibration.statistics import Statistics
 from objectives.errors import Unsupported
-from objectives.measuring.weighing import block_weights, weigh
 from objectives.models import LoadedModel
+from objectives.packing.weighing import block_weights, weigh
 from objectives.pruning.curve import steps
 from objectives.pruning.structured import Structured
 from tests.objectives.conftest import Tiny
@@ -238,7 +238,7 @@ def test_a_single_kv_group_stays_and_the_rest_gives_what_is_asked() -> None:
 
 
 def test_a_model_of_another_family_is_named_with_those_known() -> None:
-    from objectives.families import family_of
+    from objectives.models.families import family_of
 
     with pytest.raises(
         Unsupported, match=r"'blom' is not described: .* built like bloom, \+model\.families=.*; known: al"

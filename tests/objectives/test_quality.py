@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from objectives.calibration import Statistics
+from objectives.calibration.statistics import Statistics
 from objectives.devices.cpu import Cpu
 from objectives.models import Checkpoint
-from objectives.runtime.torch_runner import TorchRunner
+from objectives.runtime.in_torch.runner import TorchRunner
 from objectives.tasks.corpora import PythonTopics
 from objectives.tasks.language_modeling import LanguageModeling
 from objectives.types import Score

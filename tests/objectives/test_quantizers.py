@@ -15,19 +15,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from objectives.calibration import Statistics, moment_of
+from objectives.calibration.moments import Moment
+from objectives.calibration.statistics import Statistics, moment_of
 from objectives.devices.cpu import Cpu
 from objectives.errors import Unsupported
-from objectives.layers import layers_of
-from objectives.measuring.weighing import block_weights, stored_bytes, weigh
 from objectives.models import LoadedModel
-from objectives.moments import Moment
+from objectives.models.layers import layers_of
 from objectives.packing.bf16 import Bf16Linear
 from objectives.packing.capability import cpu_kernels
 from objectives.packing.codes import Codes
 from objectives.packing.int4 import Int4Linear
 from objectives.packing.int8 import Int8Linear
 from objectives.packing.linear import PackedLinear
+from objectives.packing.weighing import block_weights, stored_bytes, weigh
 from objectives.pruning.structured import Structured
 from objectives.quantization.gptq import Gptq
 from objectives.quantization.grid import min_max_grid, round_to_grid

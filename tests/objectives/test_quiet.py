@@ -24,7 +24,7 @@ except Exception:
     pass
 """
 NNCF = """
-from objectives.runtime.quiet import quiet, without_telemetry
+from objectives.runtime.engines.silence import quiet, without_telemetry
 without_telemetry()
 with quiet():
     import nncf

@@ -12,16 +12,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from objectives.calibration import Statistics
-from objectives.checkpoint import save
+from objectives.calibration.statistics import Statistics
 from objectives.devices.cpu import Cpu
-from objectives.measuring.weighing import block_weights, weigh
+from objectives.export.checkpoint import save
 from objectives.models import Checkpoint, LoadedModel
+from objectives.packing.weighing import block_weights, weigh
 from objectives.protocols.running import Task
 from objectives.pruning.criteria.magnitude import Magnitude
 from objectives.pruning.structured import Structured
 from objectives.quantization.gptq import Gptq
-from objectives.runtime.torch_runner import TorchRunner
+from objectives.runtime.in_torch.runner import TorchRunner
 from objectives.tasks.corpora import XSum
 from objectives.tasks.language_modeling import LanguageModeling
 from objectives.tasks.retrieval import Retrieval, embed

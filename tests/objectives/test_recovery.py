@@ -7,10 +7,10 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from objectives.calibration import Statistics
-from objectives.divergence import divergence_from
+from objectives.calibration.divergence import divergence_from
+from objectives.calibration.moments import sample
+from objectives.calibration.statistics import Statistics
 from objectives.models import LoadedModel
-from objectives.moments import sample
 from objectives.pruning.structured import Structured
 from objectives.recovery import distillation
 from objectives.recovery.distillation import Distillation

@@ -18,17 +18,14 @@ from typing import Any
 import pytest
 import torch
 
-from objectives import load, winner
-from objectives.calibration import Statistics
+from objectives import load
+from objectives.calibration.statistics import Statistics
 from objectives.devices.cpu import Cpu
 from objectives.devices.cuda import Cuda
+from objectives.devices.stopwatch import WallStopwatch
 from objectives.errors import ModelError, Unsupported
-from objectives.measuring.encoding import Encoding
-from objectives.measuring.generation import Generation
+from objectives.export import winner
 from objectives.measuring.interleaved import summarise
-from objectives.measuring.prompts import prompts
-from objectives.measuring.stopwatch import WallStopwatch
-from objectives.measuring.translation import Translation
 from objectives.models import LoadedModel
 from objectives.protocols.candidate import Runtime
 from objectives.protocols.running import Runner
@@ -36,18 +33,22 @@ from objectives.pruning.wanda import Wanda
 from objectives.quantization.awq import Awq
 from objectives.quantization.gptq import Gptq
 from objectives.runtime import packages
-from objectives.runtime.folder import FACTS, read_facts
+from objectives.runtime.engines.folder import FACTS, read_facts
+from objectives.runtime.engines.runner import EngineRunner
+from objectives.runtime.engines.signal_stack import signal_stack
+from objectives.runtime.engines.weights import Rounded, matrices
+from objectives.runtime.in_torch.prompt_lookup import PromptLookupRunner, guess
+from objectives.runtime.in_torch.runner import TorchRunner
 from objectives.runtime.litert import LiteRt
 from objectives.runtime.onnxruntime import OnnxRuntime
 from objectives.runtime.openvino import OpenVino
-from objectives.runtime.prompt_lookup import PromptLookupRunner, guess
-from objectives.runtime.runner import EngineRunner
-from objectives.runtime.signal_stack import signal_stack
 from objectives.runtime.torch import Torch
 from objectives.runtime.torch_compile import TorchCompile
-from objectives.runtime.torch_runner import TorchRunner
-from objectives.runtime.weights import Rounded, matrices
 from objectives.types import Head, Timing
+from objectives.workloads.encoding import Encoding
+from objectives.workloads.generation import Generation
+from objectives.workloads.prompts import prompts
+from objectives.workloads.translation import Translation
 from tests.objectives.recipes import built
 from tests.objectives.runtimes import ENGINES, RUNTIMES, Hand, candidate, compressed, each_runtime, heads, rounded
 
@@ -224,7 +225,7 @@ def test_rounded_models_answer_nearly_like_their_weights(prepare: Prepare, name:
 
 def plain(runner: TorchRunner) -> TorchRunner:
     """The fp32 model of the weights that the codes stand for."""
-    from objectives.runtime.export import twin
+    from objectives.runtime.engines.graph_export import twin
 
     return TorchRunner(LoadedModel(twin(runner.model), runner.tokenizer, runner.head))
 

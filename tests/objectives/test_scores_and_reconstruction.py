@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from objectives.moments import Moment
+from objectives.calibration.moments import Moment
 from objectives.pruning.criteria.activation import activation_scores
 from objectives.pruning.criteria.magnitude import magnitude_scores
 from objectives.pruning.reconstruction import reconstruct

@@ -12,15 +12,15 @@ import torch
 from torch import Tensor
 from transformers import AutoConfig, BartForCausalLM, T5ForConditionalGeneration
 
-from objectives.calibration import Statistics
-from objectives.canonical import canonicalize_
-from objectives.checkpoint import load, save
+from objectives.calibration.moments import collect_moments
+from objectives.calibration.statistics import Statistics
 from objectives.devices.cpu import Cpu
 from objectives.errors import Unsupported
-from objectives.measuring.weighing import block_weights, weigh
+from objectives.export.checkpoint import load, save
 from objectives.models import LoadedModel
-from objectives.moments import collect_moments
+from objectives.models.canonical import canonicalize_
 from objectives.packing.int4 import Int4Linear
+from objectives.packing.weighing import block_weights, weigh
 from objectives.pruning.structured import Structured
 from objectives.pruning.surgery import channels_of, keep_sets_, set_inputs_
 from objectives.quantization.round_to_nearest import RoundToNearest

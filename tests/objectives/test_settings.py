@@ -10,8 +10,8 @@ import pytest
 from omegaconf import OmegaConf
 
 from objectives.settings import FORBID, UNDECLARED, Ratio, Strength, asks_to_prune, strengths_of
-from search.build import build, target_of
 from search.commands.run import CONF
+from search.space.instantiate import build, target_of
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -14,23 +14,23 @@ import pytest
 import torch
 
 from objectives.cache import Cache
+from objectives.calibration.moments import Domains
 from objectives.devices.cpu import Cpu
-from objectives.evaluator import Evaluator
-from objectives.measuring.generation import Generation
+from objectives.evaluation.evaluator import Evaluator
+from objectives.evaluation.problem import Problem
+from objectives.evaluation.timing import Running
 from objectives.measuring.interleaved import Interleaved
 from objectives.models import Checkpoint, LoadedModel
-from objectives.moments import Domains
-from objectives.problem import Problem
 from objectives.protocols.candidate import Candidate
 from objectives.protocols.readings import Peaks
 from objectives.pruning.structured import Structured
 from objectives.quantization.round_to_nearest import RoundToNearest
 from objectives.recovery.off import Off
-from objectives.running import Running
+from objectives.runtime.in_torch.runner import TorchRunner
 from objectives.runtime.torch import Torch
-from objectives.runtime.torch_runner import TorchRunner
 from objectives.tasks.parts import batches, merged
 from objectives.types import Failure, Gate, Head, Measurement, Reason, Score
+from objectives.workloads.generation import Generation
 
 pytestmark = pytest.mark.usefixtures("quick_collections")
 
@@ -81,8 +81,8 @@ class Whole:
 
 @pytest.fixture(autouse=True)
 def _quiet(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("objectives.running.peaks", lambda _device, _key: Peaks(1e10, {"float32": 1e11}))
-    monkeypatch.setattr("objectives.recipes.WORTH_KEEPING", 0.0)
+    monkeypatch.setattr("objectives.evaluation.timing.peaks", lambda _device, _key: Peaks(1e10, {"float32": 1e11}))
+    monkeypatch.setattr("objectives.evaluation.model_pool.WORTH_KEEPING", 0.0)
     Hits.seen.clear()
 
 
@@ -471,7 +471,7 @@ def test_a_peak_that_was_predicted_too_high_costs_a_second_timing(
     evaluate(candidate())
     peak = measured(evaluate(candidate(0.5))).metrics["peak_memory"]
     gate = replace(FLOOR, ahead=({"speedup": 1e9, "peak_memory": 1.5 * peak},), timed_first=True)
-    monkeypatch.setattr("objectives.ahead._FORETOLD", -1.0)  # as if twice as much had been predicted
+    monkeypatch.setattr("objectives.evaluation.dominance._FORETOLD", -1.0)  # as if twice as much had been predicted
     found = measured(Evaluator(replace(problem, timing=LONG, cache=None))(candidate(0.5), gate))
     assert found.facts.timing.stopped == "rounds"
     assert found.facts.verdict.decision == "reached"

@@ -17,7 +17,7 @@ from torch import Tensor
 from objectives.errors import ModelError
 from objectives.models import Checkpoint, LoadedModel
 from objectives.protocols.corpus import Document
-from objectives.runtime.torch_runner import TorchRunner
+from objectives.runtime.in_torch.runner import TorchRunner
 from objectives.tasks.domains import Domains
 from objectives.tasks.language_modeling import LanguageModeling
 from objectives.tasks.parts import standard_error, unique

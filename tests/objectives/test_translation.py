@@ -15,19 +15,19 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from objectives.calibration import Statistics
+from objectives.calibration.statistics import Statistics
+from objectives.devices.allocations import Allocations
 from objectives.devices.cpu import Cpu
-from objectives.measuring.allocations import Allocations
+from objectives.devices.stopwatch import Unwatched, WallStopwatch
 from objectives.measuring.footprint import footprint
 from objectives.measuring.interleaved import Interleaved, merge, summarise
-from objectives.measuring.prompts import prompts
-from objectives.measuring.stopwatch import Unwatched, WallStopwatch
-from objectives.measuring.translation import Translation
-from objectives.measuring.weighing import stored_bytes
 from objectives.models import LoadedModel
+from objectives.packing.weighing import stored_bytes
 from objectives.quantization.round_to_nearest import RoundToNearest
-from objectives.runtime.torch_runner import TorchRunner
+from objectives.runtime.in_torch.runner import TorchRunner
 from objectives.types import Phase, Timing
+from objectives.workloads.prompts import prompts
+from objectives.workloads.translation import Translation
 from tests.objectives.conftest import Tiny
 from tests.objectives.families import SEQ2SEQ
 

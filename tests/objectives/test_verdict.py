@@ -7,9 +7,9 @@ import math
 import numpy as np
 import pytest
 
-from objectives.racing import AsymptoticRace, Race, interval
+from objectives.evaluation.floor_test import contest, estimated, gains, judge
+from objectives.evaluation.sequential_test import AsymptoticRace, Race, interval
 from objectives.types import Score
-from objectives.verdict import contest, estimated, gains, judge
 
 RNG = np.random.default_rng(0)
 

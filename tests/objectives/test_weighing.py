@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from objectives.measuring.weighing import block_weights, stored_bytes, weigh
 from objectives.metrics import METRICS
+from objectives.packing.weighing import block_weights, stored_bytes, weigh
 from tests.objectives.conftest import Tiny
 
 

@@ -16,17 +16,19 @@ import torch
 import transformers
 from safetensors.torch import load_file, save_file
 
-from objectives import checkpoint, export_check, load, process_settings, stock, winner
-from objectives.content import sha256
+from objectives import load
+from objectives.content_hash import sha256
+from objectives.devices import process_settings
 from objectives.errors import ModelError, Unsupported
-from objectives.export_check import answers, differing, model_answers
-from objectives.families import FAMILIES
+from objectives.export import checkpoint, export_check, stock, winner
+from objectives.export.export_check import answers, differing, model_answers
 from objectives.models import LoadedModel, auto_class
-from objectives.runtime.folder import Facts, made, write_facts
+from objectives.models.families import FAMILIES
+from objectives.runtime.engines.folder import Facts, made, write_facts
+from objectives.runtime.engines.runner import EngineRunner
+from objectives.runtime.in_torch.runner import TorchRunner
 from objectives.runtime.onnxruntime import OnnxRuntime
-from objectives.runtime.runner import EngineRunner
 from objectives.runtime.torch import Torch
-from objectives.runtime.torch_runner import TorchRunner
 from tests.objectives.runtimes import Hand, rounded
 from tests.objectives.winners import (
     BITS,
@@ -361,10 +363,20 @@ def test_a_runtime_of_torch_prepares_the_model_as_it_was_measured(tmp_path: Path
 
 FOREIGN = {
     "os.system": {"command": "touch ran"},
-    "objectives.runtime.probe_process.run": {"module": "timeit", "arguments": ["-n1", "open('ran', 'w')"], "limit": 9},
-    "objectives.runtime.probe_process.Ended": {"code": 0, "signal": None, "answer": "", "said": "", "limit": 1.0},
-    "objectives.runtime.folder.Path": {},
-    "objectives.runtime.guard.os.system": {"command": "touch ran"},
+    "objectives.runtime.engines.probe_process.run": {
+        "module": "timeit",
+        "arguments": ["-n1", "open('ran', 'w')"],
+        "limit": 9,
+    },
+    "objectives.runtime.engines.probe_process.Ended": {
+        "code": 0,
+        "signal": None,
+        "answer": "",
+        "said": "",
+        "limit": 1.0,
+    },
+    "objectives.runtime.engines.folder.Path": {},
+    "objectives.runtime.engines.guard.os.system": {"command": "touch ran"},
     "": {},
 }
 

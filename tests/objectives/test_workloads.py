@@ -11,19 +11,19 @@ import pytest
 import torch
 from torch import Tensor
 
-from objectives.calibration import Statistics
+from objectives.calibration.statistics import Statistics
+from objectives.devices import stopwatch
 from objectives.devices.cpu import Cpu
-from objectives.measuring import stopwatch
-from objectives.measuring.encoding import Encoding
-from objectives.measuring.generation import Generation
+from objectives.devices.stopwatch import Unwatched, WallStopwatch, timing_of
 from objectives.measuring.interleaved import merge, summarise
-from objectives.measuring.stopwatch import Unwatched, WallStopwatch, timing_of
 from objectives.metrics import METRICS
 from objectives.models import LoadedModel
 from objectives.protocols.running import Workload
 from objectives.quantization.round_to_nearest import RoundToNearest
-from objectives.runtime.torch_runner import TorchRunner
+from objectives.runtime.in_torch.runner import TorchRunner
 from objectives.types import Phase, Timing
+from objectives.workloads.encoding import Encoding
+from objectives.workloads.generation import Generation
 from tests.conftest import head_of
 from tests.objectives.conftest import Tiny
 from tests.objectives.families import TRIED
@@ -299,7 +299,7 @@ def test_merging_keeps_every_sample() -> None:
 
 
 def test_prompts_are_the_same_for_every_model_of_a_vocabulary() -> None:
-    from objectives.measuring.prompts import prompts
+    from objectives.workloads.prompts import prompts
 
     first, second = prompts(stub(), 3, 50), prompts(stub(asleep(0)), 3, 50)
     assert torch.equal(first, second)

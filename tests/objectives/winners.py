@@ -18,22 +18,23 @@ import torch
 import transformers
 from torch import Tensor
 
-from objectives import load, winner
-from objectives.calibration import Statistics
-from objectives.canonical import canonicalize_
+from objectives import load
+from objectives.calibration.statistics import Statistics
 from objectives.devices.cpu import Cpu
 from objectives.errors import ObjectiveError, Unsupported
-from objectives.export_check import answers, differing, model_answers
-from objectives.families import FAMILIES, Stack
-from objectives.inspection.config import Config
-from objectives.inspection.kinds import refuse_head
-from objectives.inspection.library import config_class
+from objectives.export import winner
+from objectives.export.export_check import answers, differing, model_answers
 from objectives.models import LoadedModel, auto_class
+from objectives.models.canonical import canonicalize_
+from objectives.models.families import FAMILIES, Stack
+from objectives.models.inspection.config import Config
+from objectives.models.inspection.kinds import refuse_head
+from objectives.models.inspection.library import config_class
 from objectives.pruning.criteria.magnitude import Magnitude
 from objectives.pruning.structured import Structured
 from objectives.pruning.surgery import keep_layers_
 from objectives.quantization.round_to_nearest import RoundToNearest
-from objectives.runtime.torch_runner import TorchRunner
+from objectives.runtime.in_torch.runner import TorchRunner
 from tests.conftest import SIZES, _tokenizer, head_of
 
 KINDS = ("dense", "width", "even", "depth", "both")

@@ -15,12 +15,12 @@ from typing import Any
 import pytest
 from hydra import compose, initialize_config_dir
 
+from objectives.measuring.stored_facts import facts_of
 from objectives.metrics import is_behind
 from objectives.protocols.candidate import Candidate
-from objectives.stored_facts import facts_of
 from objectives.types import Measurement, Outcome
 from search.commands.run import CONF, plain
-from search.config import StudyConfig, build_config
+from search.config.study_config import StudyConfig, build_config
 
 RATIOS = "space.pruning.ratio=[0.0,0.1,0.2,0.3,0.4,0.5,0.6,0.7]"
 

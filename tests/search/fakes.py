@@ -54,7 +54,7 @@ class FaultyWorkload:
     def run(self, model: Any, watch: Watch) -> None:
         import torch
 
-        from objectives.measuring.stopwatch import WallStopwatch
+        from objectives.devices.stopwatch import WallStopwatch
 
         if isinstance(watch, WallStopwatch):
             self._meet()

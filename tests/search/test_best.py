@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from search.cli import main
-from search.config import StudyConfig
-from search.finish import finish
-from search.study import run_study
+from search.config.study_config import StudyConfig
+from search.reporting.finish import finish
+from search.study.study import run_study
 from tests.search.conftest import Quiet
 
 

@@ -7,9 +7,12 @@ from dataclasses import replace
 
 import pytest
 
-from objectives.stored_facts import facts_of, texts_of
+from objectives.measuring.stored_facts import facts_of, texts_of
 from objectives.types import Facts, Failure, Measurement, Note, NoteCode, Reason
-from search.certificate import (
+from search.config.limits import StopReason
+from search.front.feasibility import judged_again
+from search.front.front import cut
+from search.frontier.certificate import (  # fmt: skip
     ASSUMED,
     DOMINATED,
     FAILED,
@@ -22,12 +25,9 @@ from search.certificate import (
     Standing,
     certify,
     told,
-)  # fmt: skip
-from search.feasible import judged_again
-from search.front import cut
-from search.frontier.grid import Grid
-from search.stopping import StopReason
-from search.study import run_study
+)
+from search.space.grid import Grid
+from search.study.study import run_study
 from tests.search.conftest import RATIOS, Quiet, closed_form, slow_to_score
 
 
@@ -175,7 +175,7 @@ def test_members_that_were_timed_briefly_are_named(study) -> None:
 
 def test_a_grid_too_large_to_be_enumerated_has_no_certificate(study, monkeypatch) -> None:
     result = study("n_trials=2")
-    monkeypatch.setattr("search.certificate.MOST_CELLS", 17)
+    monkeypatch.setattr("search.frontier.certificate.MOST_CELLS", 17)
     assert certified(result) is None
 
 

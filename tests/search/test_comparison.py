@@ -14,14 +14,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from objectives.types import Measurement
-from search import store
 from search.cli import main
-from search.comparison import Side, compare
 from search.errors import ConfigError
-from search.front import cut
-from search.pareto import epsilon_indicator, non_dominated
-from search.records import TrialRecord
-from search.study import run_study
+from search.front.comparison import Side, compare
+from search.front.front import cut
+from search.front.pareto import epsilon_indicator, non_dominated
+from search.records.trial import TrialRecord
+from search.study import store
+from search.study.study import run_study
 from tests.search.conftest import Quiet, closed_form
 
 Rows = list[list[float]]

@@ -11,12 +11,20 @@ import pytest
 
 from objectives.measuring.estimate import Estimate
 from objectives.measuring.gains import noted
-from objectives.notes import notes_of
-from objectives.stored_facts import facts_of
+from objectives.measuring.stored_facts import facts_of
+from objectives.models.notes import notes_of
 from objectives.types import Measurement
-from search import opening, store
-from search.commands.stored import load
-from search.confirmation import (
+from search.commands.stored_study import load
+from search.front.front import cut
+from search.front.table import frame
+from search.front.tradeoff import WeightedLogRatio
+from search.records.trial import TrialRecord
+from search.reporting.files import write_report
+from search.reporting.finish import study_info
+from search.reporting.tables import confirmation as in_words
+from search.reporting.tables import rows_of
+from search.study import opening, store
+from search.study.confirmation import (
     AGAIN_SHARE,
     PASSES,
     Confirmation,
@@ -26,15 +34,7 @@ from search.confirmation import (
     is_timed,
     time_again,
 )
-from search.finish import study_info
-from search.front import cut
-from search.front_table import frame
-from search.records import TrialRecord
-from search.report import write_report
-from search.study import run_study
-from search.tables import confirmation as in_words
-from search.tables import rows_of
-from search.tradeoff import WeightedLogRatio
+from search.study.study import run_study
 from tests.search.conftest import FakeExecutor, Quiet, closed_form
 
 OBJECTIVES = ("throughput", "peak_memory")
@@ -165,7 +165,7 @@ def test_a_trial_that_is_contended_again_keeps_its_figure_and_its_mark() -> None
 
 def test_timing_again_is_bounded_by_a_share_of_what_the_trials_took(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [0.0]
-    monkeypatch.setattr("search.confirmation.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("search.study.confirmation.time.monotonic", lambda: now[0])
     records = [BASELINE, *(contended(number, 2.0) for number in range(1, 9))]
     rounds = Calm(dict.fromkeys(range(1, 9), 1.8))
 
@@ -265,7 +265,7 @@ class Busy(FakeExecutor):
 
 
 def test_contended_trials_of_a_study_are_timed_again_stored_and_reported(make_config: Any, monkeypatch: Any) -> None:
-    monkeypatch.setattr("search.confirmation.AGAIN_SHARE", 1e9)
+    monkeypatch.setattr("search.study.confirmation.AGAIN_SHARE", 1e9)
     config = exhaustive(make_config, Busy())
     result = run_study(config, Quiet())
     assert len(result.confirmation.again) == 9

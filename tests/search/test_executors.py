@@ -13,18 +13,18 @@ from omegaconf import OmegaConf
 
 from objectives.devices.cpu import Cpu
 from objectives.errors import ModelError
+from objectives.evaluation.problem import Problem
 from objectives.measuring.interleaved import Interleaved
 from objectives.models import Checkpoint
-from objectives.problem import Problem
 from objectives.protocols.candidate import Candidate
 from objectives.pruning.structured import Structured
 from objectives.quantization.round_to_nearest import RoundToNearest
 from objectives.recovery.off import Off
 from objectives.runtime.torch import Torch
 from objectives.types import Failure, Measurement, Reason
-from search.build import build
 from search.commands.run import CONF
 from search.executors.worker import Worker
+from search.space.instantiate import build
 from tests.search.fakes import FaultyWorkload, InstantTask
 
 EXECUTORS = sorted(Path(CONF).glob("executor/*.yaml"))

@@ -10,16 +10,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from objectives.stored_facts import facts_of
+from objectives.measuring.stored_facts import facts_of
 from objectives.types import Measurement
-from search.certificate import certify
-from search.commands.stored import load
-from search.confirmation import Confirmation
-from search.findings import Findings
-from search.frontier.grid import Grid
-from search.records import TrialRecord
-from search.stopping import StopReason
-from search.study import run_study
+from search.commands.stored_study import load
+from search.config.limits import StopReason
+from search.frontier.certificate import certify
+from search.records.trial import TrialRecord
+from search.space.grid import Grid
+from search.study.confirmation import Confirmation
+from search.study.state import Findings
+from search.study.study import run_study
 from tests.search.conftest import RATIOS, FakeExecutor, Quiet, done, slow_to_score
 
 

@@ -12,12 +12,12 @@ import pytest
 from sqlalchemy.engine import make_url
 
 from search.cli import main
-from search.config import StudyConfig
+from search.config.study_config import StudyConfig
 from search.errors import ConfigError
-from search.finish import finish
-from search.opening import open_storage
-from search.storage_url import LONGEST, clean_url, redacted, sqlite_path, sqlite_url
-from search.study import run_study
+from search.records.storage_url import LONGEST, clean_url, redacted, sqlite_path, sqlite_url
+from search.reporting.finish import finish
+from search.study.opening import open_storage
+from search.study.study import run_study
 from search.tracking.mlflow_tracker import MlflowTracker
 from tests.search.conftest import Quiet
 

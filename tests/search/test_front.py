@@ -10,10 +10,10 @@ import pytest
 from objectives.measuring.estimate import Estimate
 from objectives.measuring.gains import noted
 from objectives.types import Speed
-from search.front import by_floor, cut
-from search.front_table import frame
-from search.records import TrialRecord
-from search.tradeoff import Chebyshev, Expression, WeightedLogRatio
+from search.front.front import by_floor, cut
+from search.front.table import frame
+from search.front.tradeoff import Chebyshev, Expression, WeightedLogRatio
+from search.records.trial import TrialRecord
 
 OBJECTIVES = ("throughput", "peak_memory")
 

@@ -17,10 +17,10 @@ from objectives.measuring.gains import (
     regained,
     speed_of,
 )
-from objectives.stored_facts import facts_of, texts_of
+from objectives.measuring.stored_facts import facts_of, texts_of
 from objectives.types import Facts, GainFacts, Size, Speed
-from search.gained import judged_anew, not_realised, realised, speed_gain
-from search.records import TrialRecord
+from search.front.realised_gain import judged_anew, not_realised, realised, speed_gain
+from search.records.trial import TrialRecord
 
 BYTES = {"peak_memory": 50.0, "weight_bytes": 40.0}
 

@@ -12,17 +12,17 @@ import pytest
 
 from objectives.measuring.estimate import Estimate
 from objectives.measuring.gains import compared_with_own, dense_gains, gains, noted, own_gains
-from objectives.stored_facts import facts_of
+from objectives.measuring.stored_facts import facts_of
 from objectives.types import Speed
-from search.front import cut
-from search.front_table import frame
-from search.headline import Gain, Limit, headline_of, numbers
-from search.records import TrialRecord
-from search.report import write_report
-from search.sentences import gain_text, result
-from search.study_info import StudyInfo
-from search.tables import rows_of
-from search.tradeoff import WeightedLogRatio
+from search.front.front import cut
+from search.front.table import frame
+from search.front.tradeoff import WeightedLogRatio
+from search.records.trial import TrialRecord
+from search.reporting.files import write_report
+from search.reporting.headline import Gain, Limit, headline_of, numbers
+from search.reporting.sentences import gain_text, result
+from search.reporting.study_info import StudyInfo
+from search.reporting.tables import rows_of
 
 OBJECTIVES = ("throughput", "peak_memory")
 FLOOR = 0.45

@@ -9,9 +9,9 @@ import pytest
 
 from objectives.types import Measurement
 from search.errors import ConfigError
-from search.frontier.grid import Grid
-from search.hint import hint_from
-from search.study import run_study
+from search.space.grid import Grid
+from search.study.study import run_study
+from search.study.warm_start import hint_from
 from tests.search.conftest import RATIOS, Quiet, closed_form
 
 

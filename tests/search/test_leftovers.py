@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from search.cli import main
+from search.commands.leftovers import clear_refused
 from search.errors import BaselineFailed, ConfigError, ParetuneError
-from search.leftovers import clear_refused
 
 
 def job_of(home: Path, *more: str) -> Path:

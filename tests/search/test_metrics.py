@@ -6,7 +6,7 @@ import pytest
 
 from objectives.metrics import METRICS
 from search.cli import main
-from search.tables import columns
+from search.reporting.tables import columns
 
 
 def test_every_metric_is_listed_with_its_meaning(capsys: pytest.CaptureFixture[str]) -> None:

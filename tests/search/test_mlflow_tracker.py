@@ -6,9 +6,9 @@ from dataclasses import replace
 import pytest
 from mlflow import MlflowClient
 
-from search.finish import finish
-from search.records import TrialRecord
-from search.study import run_study
+from search.records.trial import TrialRecord
+from search.reporting.finish import finish
+from search.study.study import run_study
 from search.tracking.mlflow_tracker import MlflowTracker, flatten
 from search.tracking.protocol import StudyHeader
 from tests.search.conftest import Quiet

@@ -13,13 +13,13 @@ import pytest
 from omegaconf import OmegaConf
 
 from search.cli import main
-from search.config import StudyConfig, build_config
+from search.config.overrides import expanded, fixed_keys, literal, parsed, readable
+from search.config.study_config import StudyConfig, build_config
 from search.errors import ConfigError, StudyConflict
-from search.frontier.grid import Grid
-from search.naming import LONGEST, bounded, name_of
-from search.overrides import expanded, fixed_keys, literal, parsed, readable
-from search.space import same
-from search.study import run_study
+from search.records.names import LONGEST, bounded, name_of
+from search.space.grid import Grid
+from search.space.space import same
+from search.study.study import run_study
 from tests.search.conftest import Quiet, composed
 
 TEXTS = [

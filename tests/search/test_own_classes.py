@@ -16,11 +16,11 @@ from objectives.devices.cpu import Cpu
 from objectives.protocols.candidate import Pruner
 from objectives.protocols.optional import Detectable, Inspectable
 from objectives.protocols.running import Task
-from search.build import build
-from search.config import PROTOCOLS, build_config
+from search.config.study_config import PROTOCOLS, build_config
 from search.errors import ConfigError
-from search.members import PARTS, require_equality, require_members, require_sendable
-from search.preflight import preflighted
+from search.space.instantiate import build
+from search.space.members import PARTS, require_equality, require_members, require_sendable
+from search.study.preflight import preflighted
 from tests.search.conftest import composed
 
 ROOT = Path(__file__).parents[2]

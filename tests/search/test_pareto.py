@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from search.pareto import hypervolume, knee, non_dominated
+from search.front.pareto import hypervolume, knee, non_dominated
 
 Rows = list[list[float]]
 

@@ -17,13 +17,13 @@ import pytest
 
 from objectives.devices.driver import gpus
 from objectives.types import Failure, Measurement, Reason
-from search import opening
-from search.config import StudyConfig
+from search.config.study_config import StudyConfig
 from search.errors import BaselineFailed, ConfigError, Unmeasured
-from search.judging import admitted, require_timed
-from search.opening import cells_outside
-from search.preflight import preflighted, with_stored_outside
-from search.study import run_study
+from search.study import opening
+from search.study.opening import cells_outside
+from search.study.preflight import preflighted, with_stored_outside
+from search.study.study import run_study
+from search.study.telling import admitted, require_timed
 from tests.objectives.test_inspection import Write, write
 from tests.search.conftest import Answer, Quiet, closed_form
 

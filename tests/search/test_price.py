@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from search.advice import advice
-from search.floor import AccuracyFloor
-from search.front import cut
-from search.price import offers
-from search.records import TrialRecord
+from search.front.accuracy_floor import AccuracyFloor
+from search.front.accuracy_price import offers
+from search.front.advice import advice
+from search.front.front import cut
+from search.records.trial import TrialRecord
 
 
 def trial(number: int, accuracy: float, throughput: float, **more: Any) -> TrialRecord:

@@ -13,7 +13,7 @@ import pytest
 
 from search.commands.run import run_job
 from search.errors import BaselineFailed, ConfigError, ParetuneError, StudyConflict
-from search.quiet_log import MOST, quiet_log
+from search.terminal.quiet_log import MOST, quiet_log
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -27,7 +27,7 @@ def say(who):
     sys.stderr.write(f"their bar, {who}\\n")
     os.write(1, f"their C, {who}\\n".encode())
     os.write(2, f"their C error, {who}\\n".encode())
-    logging.getLogger("search.study").warning(f"our warning, {who}")
+    logging.getLogger("search.study.study").warning(f"our warning, {who}")
     logging.getLogger("objectives.measuring").warning(f"our \\x1b[31mobjective, {who}")
 """
 SCRIPT = (
@@ -35,8 +35,8 @@ SCRIPT = (
     + """
 import multiprocessing
 from pathlib import Path
-from search import terminal
-from search.quiet_log import Shown, quiet_log
+from search.terminal import console as terminal
+from search.terminal.quiet_log import Shown, quiet_log
 def work(shown):
     shown.show_messages()
     say("worker")
@@ -158,10 +158,10 @@ def test_of_a_refused_study_no_log_stays(tmp_path: Path, monkeypatch: pytest.Mon
         print("what libraries say")
         raise error
 
-    monkeypatch.setattr("search.preflight.preflighted", lambda config: config)
-    monkeypatch.setattr("search.config.build_config", lambda *_: SimpleNamespace(home=tmp_path))
-    monkeypatch.setattr("search.progress.make_progress", lambda _: nullcontext())
-    monkeypatch.setattr("search.study.run_study", refuse)
+    monkeypatch.setattr("search.study.preflight.preflighted", lambda config: config)
+    monkeypatch.setattr("search.config.study_config.build_config", lambda *_: SimpleNamespace(home=tmp_path))
+    monkeypatch.setattr("search.study.progress.make_progress", lambda _: nullcontext())
+    monkeypatch.setattr("search.study.study.run_study", refuse)
     with pytest.raises(type(error)):
         run_job({}, "")
     assert (tmp_path / "logs").exists() == isinstance(error, BaselineFailed)

@@ -19,18 +19,18 @@ from rich.console import Console
 
 from objectives.measuring.estimate import Estimate
 from objectives.measuring.gains import noted
-from objectives.stored_facts import facts_of
+from objectives.measuring.stored_facts import facts_of
 from objectives.types import Note, NoteCode
-from search.display import front_table
-from search.formatting import number, percent, rate_of, ratio, show
-from search.front import ParetoFront, cut
-from search.headline import headline_of
-from search.pareto import non_dominated
-from search.plain_text import inert
-from search.records import TrialRecord, Value
-from search.report import write_report
-from search.study_info import StudyInfo
-from search.tradeoff import WeightedLogRatio
+from search.front.front import ParetoFront, cut
+from search.front.pareto import non_dominated
+from search.front.tradeoff import WeightedLogRatio
+from search.records.trial import TrialRecord, Value
+from search.reporting.files import write_report
+from search.reporting.formatting import number, percent, rate_of, ratio, show
+from search.reporting.headline import headline_of
+from search.reporting.study_info import StudyInfo
+from search.reporting.terminal import front_table
+from search.terminal.plain_text import inert
 
 HOSTILE = "</script><img src=x onerror=alert(1)>|[b]{{7*7}}$x$\u2028&"
 FILES = ["pareto.csv", "trials.csv", "pareto.json", "report.md", "report.html", "front.png", "price.csv"]

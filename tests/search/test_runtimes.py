@@ -11,13 +11,13 @@ from objectives.protocols.candidate import Candidate
 from objectives.runtime import packages
 from objectives.types import Measurement
 from search import cli
-from search.certificate import UNSUPPORTED, certify
-from search.config import StudyConfig, build_config
+from search.config.study_config import StudyConfig, build_config
 from search.errors import ConfigError
-from search.front import ParetoFront
-from search.frontier.grid import Grid
-from search.study import StudyResult, run_study
-from search.unsupported import grouped, reason_against
+from search.front.front import ParetoFront
+from search.frontier.certificate import UNSUPPORTED, certify
+from search.space.grid import Grid
+from search.space.supported import grouped, reason_against
+from search.study.study import StudyResult, run_study
 from tests.conftest import VOCABULARY
 from tests.search.conftest import FakeExecutor, Quiet, closed_form, composed
 
@@ -164,7 +164,7 @@ def test_plan_says_what_is_wrong_in_a_line(capsys: pytest.CaptureFixture[str]) -
 def test_a_space_too_large_to_be_told_beforehand_fails_trial_by_trial(
     make_config: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("search.unsupported.MOST_CELLS", 4)
+    monkeypatch.setattr("search.space.supported.MOST_CELLS", 4)
     config = make_config(*SMALL, "sampler=exhaustive", "n_trials=19", answer=answer)
     assert not config.space.outside
     result = run_study(config, Quiet())

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from objectives.stored_facts import facts_of
-from search.records import TrialRecord
-from search.scale import changed, on_one_scale, scale_of
+from objectives.measuring.stored_facts import facts_of
+from search.records.trial import TrialRecord
+from search.study.timescale import changed, on_one_scale, scale_of
 
 
 def trial(number: int, speedup: float, pace: float, **more: Any) -> TrialRecord:

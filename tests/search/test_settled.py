@@ -6,8 +6,8 @@ import itertools
 import random
 
 from objectives.types import Reason
-from search.records import TrialRecord
-from search.settled import Settled
+from search.records.trial import TrialRecord
+from search.study.closed_cells import Settled
 
 
 def record(number: int, cell: dict, **more) -> TrialRecord:

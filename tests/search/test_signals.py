@@ -8,7 +8,7 @@ import signal
 import pytest
 
 from search.errors import Interrupted
-from search.signals import deferred, sigterm_interrupts
+from search.executors.signals import deferred, sigterm_interrupts
 
 KINDS = {signal.SIGINT: KeyboardInterrupt, signal.SIGTERM: Interrupted}
 

@@ -15,14 +15,14 @@ from typing import Any
 import pytest
 
 from objectives.cache import Cache
-from objectives.evaluator import Evaluator
+from objectives.evaluation.evaluator import Evaluator
 from objectives.models import Checkpoint
-from objectives.provenance import Kind, Source
-from search import opening
+from objectives.tasks.provenance import Kind, Source
 from search.commands.export import require_measured
-from search.config import build_config
+from search.config.study_config import build_config
 from search.errors import ConfigError, StudyConflict
-from search.study import run_study
+from search.study import opening
+from search.study.study import run_study
 from tests.search.conftest import FakeExecutor, Quiet, composed, done
 from tests.search.test_executors import problem  # noqa: F401
 
@@ -71,7 +71,7 @@ def test_a_study_whose_inputs_changed_is_refused_before_any_trial(make_config, n
 
 
 def test_data_that_the_baselines_scoring_read_are_held_too(make_config, tmp_path: Path) -> None:
-    from objectives.provenance import file_hash
+    from objectives.tasks.provenance import file_hash
 
     file = tmp_path / "labels.txt"
     file.write_text("a")

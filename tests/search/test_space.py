@@ -3,7 +3,7 @@ from __future__ import annotations
 import optuna
 import pytest
 
-from search.config import build_config
+from search.config.study_config import build_config
 from tests.search.conftest import composed
 
 

@@ -5,8 +5,8 @@ import logging
 import optuna
 import pytest
 
-from search import opening, store
 from search.errors import StudyConflict
+from search.study import opening, store
 
 MACHINE = {
     "device": "cpu", "device_name": "Chip", "cores": "4", "memory": "16000000000", "driver": "550.1",
@@ -23,7 +23,7 @@ def study() -> optuna.Study:
 
 
 def told(caplog: pytest.LogCaptureFixture, study: optuna.Study, **changes: str) -> list[str]:
-    with caplog.at_level(logging.WARNING, logger="search.opening"):
+    with caplog.at_level(logging.WARNING, logger="search.study.opening"):
         opening.settle_machine(study, {**MACHINE, **changes})
     return [record.getMessage() for record in caplog.records]
 
@@ -56,7 +56,7 @@ def test_the_same_machine_another_revision_and_new_facts_are_no_warning(study, c
 
 
 def test_a_fact_that_is_gone_is_told(study, caplog) -> None:
-    with caplog.at_level(logging.WARNING, logger="search.opening"):
+    with caplog.at_level(logging.WARNING, logger="search.study.opening"):
         opening.settle_machine(
             study, {name: value for name, value in MACHINE.items() if name not in ("driver", "numpy")}
         )

@@ -13,16 +13,16 @@ import pytest
 from objectives.protocols.candidate import Candidate
 from objectives.settings import Strength
 from objectives.types import Measurement
-from search import store
-from search.certificate import ASSUMED, certify
 from search.cli import main
-from search.config import StudyConfig, build_config
+from search.config.study_config import StudyConfig, build_config
 from search.errors import ConfigError
-from search.front import baseline_of
-from search.frontier.grid import Grid
-from search.frontier.outlook import harder_than
-from search.preflight import preflighted
-from search.study import StudyResult, run_study
+from search.front.front import baseline_of
+from search.frontier.certificate import ASSUMED, certify
+from search.frontier.forecast import harder_than
+from search.space.grid import Grid
+from search.study import store
+from search.study.preflight import preflighted
+from search.study.study import StudyResult, run_study
 from tests.search.conftest import Quiet, closed_form, composed
 
 SPARSITIES = "[0.5,0.2,0.0]"

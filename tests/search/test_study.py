@@ -8,12 +8,12 @@ import optuna
 import pytest
 
 from objectives.types import Failure, Measurement, Reason
-from search import opening, store
-from search.config import build_config
+from search.config.limits import Limits, StopReason
+from search.config.study_config import build_config
 from search.errors import BaselineFailed, ConfigError, Interrupted, StudyConflict
-from search.progress import _last
-from search.stopping import Limits, StopReason
-from search.study import run_study
+from search.study import opening, store
+from search.study.progress import _last
+from search.study.study import run_study
 from tests.search.conftest import RATIOS, FakeExecutor, Quiet, closed_form, composed, done, slow_to_score
 
 SAMPLERS = sorted(file.stem for file in (Path(__file__).parents[2] / "conf" / "sampler").glob("*.yaml"))

@@ -13,11 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from objectives.stored_facts import facts_of
-from search.finish import finish
-from search.plain_text import inert, inert_json, inert_tree, one_line
-from search.study import run_study
-from search.terminal import REPLACED, tolerant
+from objectives.measuring.stored_facts import facts_of
+from search.reporting.finish import finish
+from search.study.study import run_study
+from search.terminal.console import REPLACED, tolerant
+from search.terminal.plain_text import inert, inert_json, inert_tree, one_line
 from tests.search.conftest import Quiet, composed
 from tests.search.test_report import study_of
 
@@ -28,7 +28,7 @@ COMMAND = [sys.executable, "-m", "search.cli"]
 @pytest.fixture(scope="module")
 def studied(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a finished study, whose recommended row has a star and whose ratios have crosses."""
-    from search.config import build_config
+    from search.config.study_config import build_config
     from tests.search.conftest import FakeExecutor
 
     folder = tmp_path_factory.mktemp("studied")
@@ -177,9 +177,9 @@ def test_what_steers_is_shown_as_its_escape_and_the_rest_stays() -> None:
 
 
 def test_no_output_of_a_report_steers(tmp_path: Path) -> None:
-    from search.front import cut
-    from search.report import write_report
-    from search.tradeoff import WeightedLogRatio
+    from search.front.front import cut
+    from search.front.tradeoff import WeightedLogRatio
+    from search.reporting.files import write_report
     from tests.search.test_report import records_of
 
     records = [

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from search.tradeoff import Chebyshev, Expression, Tradeoff, WeightedLogRatio
+from search.front.tradeoff import Chebyshev, Expression, Tradeoff, WeightedLogRatio
 
 BASELINE = {"throughput": 100.0, "peak_memory": 400.0, "latency.p95": 0.2, "pruning_ratio": 0.0}
 TRIAL = {"throughput": 200.0, "peak_memory": 100.0, "latency.p95": 0.1, "pruning_ratio": 0.3}

@@ -16,9 +16,9 @@ from objectives.settings import FORBID
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from objectives.blocks import Unit
-    from objectives.calibration import Statistics
+    from objectives.calibration.statistics import Statistics
     from objectives.models import LoadedModel
+    from objectives.models.blocks import Unit
     from objectives.pruning.curve import Curve
 
 

@@ -15,8 +15,8 @@ from objectives.settings import FORBID
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from objectives.blocks import Unit
-    from objectives.calibration import Statistics
+    from objectives.calibration.statistics import Statistics
+    from objectives.models.blocks import Unit
 
 
 @settings(frozen=True, kw_only=True, config=FORBID)

@@ -12,9 +12,9 @@ from objectives.settings import FORBID, Positive
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from objectives.blocks import Unit
-    from objectives.calibration import Statistics
+    from objectives.calibration.statistics import Statistics
     from objectives.models import LoadedModel
+    from objectives.models.blocks import Unit
     from objectives.pruning.curve import Curve
 
 

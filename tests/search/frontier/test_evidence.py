@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from objectives.settings import UNDECLARED
-from search.frontier.evidence import Evidence
-from search.frontier.grid import Grid
-from search.records import TrialRecord
-from search.space import Axis
+from search.frontier.observations import Evidence
+from search.records.trial import TrialRecord
+from search.space.grid import Grid
+from search.space.space import Axis
 
 PRUNED, WIDTH = UNDECLARED["pruning"]["ratio"], UNDECLARED["quantization"]["bits"]
 GRID = Grid((

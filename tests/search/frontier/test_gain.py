@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from search.frontier.gain import chance_of_gain, expected_gain, gain
+from search.frontier.improvement import chance_of_gain, expected_gain, gain
 
 coordinates = st.sampled_from([0.0, 0.5, 1.0, 2.0])
 points = st.lists(st.tuples(coordinates, coordinates, coordinates).map(list), min_size=1, max_size=5)

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from objectives.settings import UNDECLARED
-from search.frontier.grid import Grid
-from search.frontier.outlook import harder_than
-from search.space import Axis
+from search.frontier.forecast import harder_than
+from search.space.grid import Grid
+from search.space.space import Axis
 
 PRUNED, WIDTH = UNDECLARED["pruning"]["ratio"], UNDECLARED["quantization"]["bits"]
 AXES = (

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from scipy.optimize import check_grad
 
-from search.frontier.lattice import Lattice
 from search.frontier.surrogate import Prior, Surrogate
+from search.space.lattice import Lattice
 
 PRIOR = Prior(amplitude=0.5, quirk=0.02)
 RNG = np.random.default_rng(0)

@@ -1,0 +1,1 @@
+"""What calibration learns about the dense model: moments, gradients, divergence."""

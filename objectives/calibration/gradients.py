@@ -1,0 +1,152 @@
+"""How much the model's output minds an error at each block linear, from one backward pass.
+
+With g the gradient of the summed log-loss at a linear's output, a small error d there costs about d^T E[g g^T] d / 2
+nats per token: the Fisher approximation of the curvature, with the second moment of the inputs the K-FAC of Martens
+& Grosse, https://arxiv.org/abs/1503.05671. Labels are drawn from the model itself, as the Fisher matrix asks.
+An encoder has no log-loss: there the error is that of its mean-pooled, normalised embedding, and g is the
+gradient of a random projection of it, whose E[g g^T] is the Gauss-Newton matrix of the squared distance.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy, normalize
+
+from objectives.calibration.moments import Domains, MomentSum, first
+
+if TYPE_CHECKING:
+    from objectives.models import LoadedModel
+    from objectives.types import Head
+
+TOKENS: dict[Head, int] = {"causal_lm": 4096, "encoder": 16384, "seq2seq": 4096}
+"""Of each domain: the curvature needs fewer rows than the moments. Encoders answer per text, so they need more."""
+
+
+def collect_gradients(model: LoadedModel, domains: Domains) -> dict[tuple[str, str], Tensor]:
+    """E[g g^T] [out, out], fp32, of every consumer's output, by (block, path); its diagonal [out] of the others.
+
+    Uses the first :data:`TOKENS` tokens of each domain; domains weigh the same. The average is over all tokens of the
+    text, whether the linear read them or not: zero for an expert that read none. Deterministic.
+    """
+    found = [_collect_domain(model, rows_of(model, batches)) for batches in domains.values() if batches]
+    keys = dict.fromkeys(key for domain in found for key in domain)
+    sums = {key: torch.stack([domain[key] for domain in found if key in domain]).sum(0) / len(found) for key in keys}
+    for block in model.blocks() if found else ():
+        for unit in block.units:
+            if unit.key not in sums:
+                sums[unit.key] = torch.zeros(2 * (block.linear(unit.consumer).out_features,))
+    return sums
+
+
+def rows_of(model: LoadedModel, batches: Sequence[Tensor]) -> Sequence[Tensor]:
+    """The batches of one domain that gradients are taken of."""
+    return first(batches, TOKENS[model.head])
+
+
+def backpropagate(model: LoadedModel, batches: Sequence[Tensor]) -> None:
+    """Run ``batches`` forward and back from the answers' random projections; hooks on the blocks see the gradients."""
+    generator = torch.Generator().manual_seed(0)
+    with _from_the_first_block(model), torch.inference_mode(False), torch.enable_grad():
+        for batch in batches:
+            _SIGNALS[model.head](model, batch.to(model.module.device), generator).backward()  # type: ignore[no-untyped-call]
+
+
+def _collect_domain(model: LoadedModel, batches: Sequence[Tensor]) -> dict[tuple[str, str], Tensor]:
+    sums: dict[tuple[str, str], _Full | _Diagonal] = {}
+    with _watching(model, sums):
+        backpropagate(model, batches)
+    tokens = sum(batch.numel() for batch in batches)
+    return {key: total.average(tokens) for key, total in sums.items()}
+
+
+def _sampled_log_loss(model: LoadedModel, ids: Tensor, generator: torch.Generator) -> Tensor:
+    logits = model.module(**model.inputs(ids), use_cache=False).logits.float().flatten(0, 1)
+    return cross_entropy(logits, _drawn(logits.detach(), generator), reduction="sum")
+
+
+def _drawn(logits: Tensor, generator: torch.Generator) -> Tensor:
+    """A label for every row, by inverting the cumulative probability: ten times faster than torch.multinomial."""
+    cumulative = logits.softmax(dim=-1).cumsum(dim=-1)
+    level = torch.rand(len(logits), 1, generator=generator).to(logits.device) * cumulative[:, -1:]
+    return torch.searchsorted(cumulative, level).squeeze(1).clamp_max(logits.shape[-1] - 1)
+
+
+def _projected_embedding(model: LoadedModel, ids: Tensor, generator: torch.Generator) -> Tensor:
+    pooled = normalize(model.module(**model.inputs(ids)).last_hidden_state.float().mean(dim=1), dim=1)
+    return (pooled * torch.randn(pooled.shape, generator=generator).to(pooled.device)).sum()
+
+
+_SIGNALS: dict[Head, Callable[[LoadedModel, Tensor, torch.Generator], Tensor]] = {
+    "causal_lm": _sampled_log_loss,
+    "encoder": _projected_embedding,
+    "seq2seq": _sampled_log_loss,
+}
+
+
+class _Full(MomentSum):
+    """E[g g^T]."""
+
+    def average(self, tokens: int) -> Tensor:
+        return (self.outer / tokens).cpu()
+
+
+class _Diagonal:
+    """The diagonal of E[g g^T]."""
+
+    def __init__(self, channels: int, device: torch.device) -> None:
+        self.sum = torch.zeros(channels, device=device)
+
+    def take(self, gradient: Tensor) -> None:
+        rows = gradient.reshape(-1, gradient.shape[-1]).float()
+        self.sum += rows.square().sum(dim=0)
+
+    def average(self, tokens: int) -> Tensor:
+        return (self.sum / tokens).cpu()
+
+
+@contextmanager
+def _watching(model: LoadedModel, sums: dict[tuple[str, str], _Full | _Diagonal]) -> Iterator[None]:
+    def watch(key: tuple[str, str], kind: type[_Full | _Diagonal]) -> Callable[..., None]:
+        def take(gradient: Tensor) -> None:  # a tensor hook that returned something would replace the gradient
+            if key not in sums:
+                sums[key] = kind(gradient.shape[-1], gradient.device)
+            sums[key].take(gradient.detach())
+
+        def hook(_module: object, _inputs: object, output: Tensor) -> None:
+            if output.requires_grad:  # not that of position embeddings, which some linears read too
+                output.register_hook(take)  # type: ignore[no-untyped-call]
+
+        return hook
+
+    handles = []
+    for block in model.blocks():
+        consumers = {unit.consumer for unit in block.units}
+        for path in block.stack.block_linears:
+            kind = _Full if path in consumers else _Diagonal
+            handles.append(block.linear(path).register_forward_hook(watch((block.name, path), kind)))
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@contextmanager
+def _from_the_first_block(model: LoadedModel) -> Iterator[None]:
+    """Autograd begins there: no weight asks for a gradient."""
+
+    def begin(_module: object, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+        return (inputs[0].detach().requires_grad_(), *inputs[1:])
+
+    blocks = [model.block(f"{stack.layers}.0").module for stack in model.family.stacks]
+    handles = [module.register_forward_pre_hook(begin) for module in blocks]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()

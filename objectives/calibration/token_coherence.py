@@ -1,0 +1,86 @@
+"""What a known error of a block linear costs an encoder, by one backward pass.
+
+K-FAC takes the errors of a text's tokens as independent. A decoder answers once per token, where that holds well
+enough; an encoder answers once per text, and there they add up: on MiniLM a removal costs 60 times what independent
+tokens would make it in early blocks, 800 times in the last. Once it is known which error D a change makes,
+the first order needs no such assumption: with g the gradient of a random projection of the embedding, the answer moves
+by the sum over tokens of g^T D x. Costs from curvature keep their shape and take their scale from here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from torch import Tensor
+
+from objectives.calibration.gradients import backpropagate, rows_of
+
+if TYPE_CHECKING:
+    from objectives.calibration.moments import Domains
+    from objectives.models import LoadedModel
+
+
+@dataclass
+class Error:
+    """A change of a linear's output for inputs x: ``weight`` x + ``bias``, [out, in] and [out]. Sums up its cost."""
+
+    weight: Tensor
+    bias: Tensor | None = None
+    cost: float = field(default=0.0, init=False)
+
+    def take(self, inputs: Tensor, gradient: Tensor) -> None:
+        """Add rows [texts, tokens, in] and gradients [texts, tokens, out], half the squared sum over each text.
+
+        Rows [tokens, in], of experts, which are handed tokens and not texts, count one by one.
+        """
+        moved = inputs.float() @ self.weight.to(inputs.device).t()
+        if self.bias is not None:
+            moved += self.bias.to(inputs.device)
+        self.cost += 0.5 * float((gradient.float() * moved).flatten(1).sum(dim=1).square().sum())
+
+
+Errors = Mapping[tuple[str, str], Error]
+"""By (block name, path of the linear inside the block)."""
+
+
+def adds_up(model: LoadedModel) -> bool:
+    """Whether the model answers once per text."""
+    return model.head == "encoder"
+
+
+def error_costs(model: LoadedModel, domains: Domains, errors: Errors) -> dict[tuple[str, str], float]:
+    """What each error costs alone: half the mean squared distance that embeddings move, domains weighing the same."""
+    held = [batches for batches in domains.values() if batches]
+    found = [_costs(model, rows_of(model, batches), errors) for batches in held]
+    return {key: sum(domain[key] for domain in found) / max(1, len(found)) for key in errors}
+
+
+def _costs(model: LoadedModel, batches: Sequence[Tensor], errors: Errors) -> dict[tuple[str, str], float]:
+    fresh = {key: Error(error.weight, error.bias) for key, error in errors.items()}
+    with _watching(model, fresh):
+        backpropagate(model, batches)
+    texts = sum(len(batch) for batch in batches)
+    return {key: error.cost / texts for key, error in fresh.items()}
+
+
+@contextmanager
+def _watching(model: LoadedModel, errors: Errors) -> Iterator[None]:
+    def watch(error: Error) -> Callable[..., None]:
+        def hook(_module: object, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+            rows = inputs[0].detach()
+            if output.requires_grad:
+                output.register_hook(lambda gradient: error.take(rows, gradient))  # type: ignore[no-untyped-call]
+
+        return hook
+
+    handles = [
+        model.block(block).linear(path).register_forward_hook(watch(error)) for (block, path), error in errors.items()
+    ]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()

@@ -1,0 +1,85 @@
+"""Live bytes of torch's CPU allocator during one run, phase by phase.
+
+The profiler reports every allocation and release, those of temporaries inside kernels too; their running sum repeats
+to the byte whatever the process did before. The kernel's high-water mark does not: freed blocks stay in the heap and
+are used again unseen, and what ran before decides how many there are.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from transformers.cache_utils import EncoderDecoderCache
+
+from objectives.models.padded import Padded
+from objectives.types import Phase
+
+os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # read when the profiler first starts: it would report every start
+
+
+class Allocations:
+    """A watch over one run: ``peaks``, by phase, what was allocated at most above the start; ``cache``, what was held.
+
+    Every lap is a profile of its own, so that phases are told apart; blocks that outlive one are known to the next.
+    """
+
+    def __init__(self) -> None:
+        self.peaks: dict[Phase, int] = {}
+        self.cache = 0
+
+    def start(self, laps: int) -> None:
+        """See ``Watch``."""
+        self._laps, self._live = laps, 0
+        gc.collect()
+        self._watch()
+
+    def lap(self, phase: Phase, held: object = None) -> None:
+        """See ``Watch``."""
+        self._profile.__exit__(None, None, None)
+        self.cache = cache_bytes(held)
+        peak, self._live = _peak(_changes(self._profile), self._live)
+        self.peaks[phase] = max(peak, self.peaks.get(phase, 0))
+        self._laps -= 1
+        if self._laps:
+            self._watch()
+
+    def _watch(self) -> None:
+        activities = [torch.profiler.ProfilerActivity.CPU]
+        profile: Any = torch.profiler.profile(activities=activities, profile_memory=True)  # has no types
+        profile.__enter__()
+        self._profile = profile
+
+
+def _changes(profile: Any) -> list[int]:
+    """Bytes taken (positive) and given back, in the order of time."""
+    events = [event for event in profile.profiler.kineto_results.events() if event.name() == "[memory]"]
+    return [event.nbytes() for event in sorted(events, key=lambda event: event.start_ns())]
+
+
+def _peak(changes: list[int], live: int) -> tuple[int, int]:
+    """The most and the last of the running sum that starts at ``live``."""
+    peak = live
+    for change in changes:
+        live += change
+        peak = max(peak, live)
+    return peak, live
+
+
+def cache_bytes(held: object) -> int:
+    """Of the keys and values in a cache of transformers; 0 where nothing is held."""
+    storages = {tensor.untyped_storage()._cdata: tensor.untyped_storage().nbytes() for tensor in _tensors(held)}
+    return sum(storages.values())
+
+
+def _tensors(held: object) -> Iterator[torch.Tensor]:
+    if isinstance(held, Padded):
+        held = held.cache
+    if isinstance(held, EncoderDecoderCache):
+        yield from (*_tensors(held.self_attention_cache), *_tensors(held.cross_attention_cache))
+        return
+    for layer in getattr(held, "layers", None) or ():
+        yield from (tensor for tensor in (layer.keys, layer.values) if tensor is not None)

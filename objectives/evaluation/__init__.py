@@ -1,0 +1,1 @@
+"""From a candidate to its measurement: compress, weigh, score, time."""

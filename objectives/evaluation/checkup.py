@@ -1,0 +1,113 @@
+"""A look at a problem before a study of it: load, calibrate, score four examples, run the baseline's workload once.
+
+Everything is done by the code that a trial uses. Nothing is kept.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from itertools import islice
+from typing import Any
+
+import torch
+
+from objectives.errors import Unsupported
+from objectives.evaluation.model_pool import Recipes
+from objectives.evaluation.problem import CheckReport
+from objectives.models import LoadedModel
+from objectives.models.inspection.limits import positions
+from objectives.protocols.candidate import Candidate
+from objectives.protocols.optional import Inspectable
+from objectives.protocols.running import Divisible
+from objectives.tasks.answers import scored, told
+from objectives.tasks.finite import checked
+from objectives.tasks.parts import merged
+from objectives.types import Score
+
+EXAMPLES = 4
+
+
+def checkup(recipes: Recipes) -> CheckReport:
+    """Look at the problem of ``recipes``. Raises ObjectiveError for what a study would meet at once."""
+    began = time.perf_counter()
+    recipes.inputs.prepare()
+    model, loaded = recipes.source, time.perf_counter()
+    score, whole = _scores(recipes)
+    known = time.perf_counter()
+    seconds = _run_seconds(recipes)
+    peak = _peak(recipes)
+    config = model.module.config
+    return CheckReport(
+        model_type=str(config.model_type),
+        parameters=sum(parameter.numel() for parameter in model.module.parameters()),
+        vocabulary=model.vocabulary,
+        positions=_positions(recipes),
+        padding=str(model.tokenizer.pad_token) if model.tokenizer.pad_token is not None else None,
+        **_blocks(model),
+        calibration={name: _size(batches) for name, batches in recipes.calibration.items()},
+        examples=dict(zip(_names(score), score.examples[:EXAMPLES])),
+        accuracy=score.accuracy,
+        extra=score.extra,
+        whole=whole,
+        run_seconds=seconds,
+        peak_memory=peak,
+        load_seconds=loaded - began,
+        score_seconds=known - loaded,
+        left_out=recipes.inputs.left_out,
+    )
+
+
+def _scores(recipes: Recipes) -> tuple[Score, bool]:
+    """Return the score of the first examples; of all, and True, where the task cannot score some."""
+    task, runner = recipes.problem.task, recipes.runner(recipes.problem.baseline)
+    if isinstance(task, Divisible):
+        with told(task, "parts"):
+            parts = [scored(task, part) for part in islice(task.parts(runner, range(EXAMPLES)), EXAMPLES)]
+        return checked(merged(parts), runner), False
+    with told(task, "evaluate"):
+        answer = task.evaluate(runner)
+    return checked(scored(task, answer), runner), True
+
+
+def _names(score: Score) -> Sequence[str]:
+    return score.ids or [str(place) for place in range(len(score.examples))]
+
+
+def _run_seconds(recipes: Recipes) -> float:
+    """Return the seconds of one run, after one to warm up."""
+    baseline, device = recipes.problem.baseline, recipes.problem.device
+    runner = recipes.runner(baseline)
+    for _ in range(2):
+        watch = device.stopwatch()
+        baseline.workload.run(runner, watch)
+    return watch.timing(baseline.workload.items).latency[0]
+
+
+def _peak(recipes: Recipes) -> int:
+    """Bytes of weights and of what a run adds."""
+    baseline: Candidate = recipes.problem.baseline
+    runner = recipes.runner(baseline)
+    return runner.stored_bytes + runner.memory(baseline.workload, recipes.problem.device).peak
+
+
+def _positions(recipes: Recipes) -> int | None:
+    """Return the most tokens that the model can hold, as ``plan`` counts them; None where nothing limits them."""
+    model = recipes.problem.model
+    found = model.inspect() if isinstance(model, Inspectable) else None
+    return None if found is None else positions(found.config, "decoder")
+
+
+def _blocks(model: LoadedModel) -> dict[str, Any]:
+    """Return how many blocks there are and what their linears hold; none, and why, where no row describes it."""
+    try:
+        blocks = list(model.blocks())
+    except Unsupported as error:
+        return {"blocks": 0, "block_parameters": 0, "undescribed": str(error)}
+    linears = [module for block in blocks for module in block.module.modules() if isinstance(module, torch.nn.Linear)]
+    return {"blocks": len(blocks), "block_parameters": sum(linear.weight.numel() for linear in linears)}
+
+
+def _size(batches: Sequence[torch.Tensor]) -> tuple[int, int]:
+    """Rows and tokens."""
+    return sum(len(batch) for batch in batches), sum(batch.numel() for batch in batches)

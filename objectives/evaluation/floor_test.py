@@ -1,0 +1,111 @@
+"""Whether a model keeps the accuracy floor, from the examples that were scored so far. Free of torch.
+
+Compared in pairs with the baseline, whose score on every example is known: what a candidate gains or loses against it
+varies far less than the examples do. The floor is a number, so the mean gain that reaches it is one too.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from objectives.evaluation.sequential_test import AsymptoticRace, Contest, Race, interval
+from objectives.types import Decision, Score, Verdict
+
+
+@dataclass(frozen=True)
+class FloorTest:
+    """The result of holding a score against the floor; ``certain``: no further example can change the ``verdict``.
+
+    ``accuracy``: the estimate, and the interval [``low``, ``high``] in which it lies with the error that was asked for
+    at either end; NaN where none is known. ``seen`` of ``total`` examples were scored.
+    """
+
+    verdict: Verdict
+    certain: bool
+    accuracy: float
+    low: float
+    high: float
+    seen: int
+    total: int
+
+    @property
+    def decision(self) -> Decision:
+        """Return whether the floor is reached."""
+        return self.verdict.decision
+
+
+def contest(baseline: Score, floor: float, error: float) -> Contest | None:
+    """A race of :func:`gains`; None where examples of this kind have to be scored in full.
+
+    Hits (0 or 1) are raced by betting. Shares of hits differ by so much less than they could that bets against the
+    range of -1 to 1 would take all examples; they and log-losses, which have no range, are raced asymptotically.
+    """
+    total, mean = len(baseline.examples), float(np.mean(baseline.examples))
+    if baseline.strata or total < 2 or not 0 < floor < 1:
+        return None
+    if baseline.link == "exp_minus_mean":
+        return AsymptoticRace(math.log(floor) + mean, total, error)
+    if set(baseline.examples) <= {0.0, 1.0}:
+        return Race(floor - mean, total, -1.0, 1.0, error)
+    return AsymptoticRace(floor - mean, total, error)
+
+
+def gains(candidate: Score, baseline: Score) -> tuple[float, ...]:
+    """Of every example that ``candidate`` has: its score less the baseline's, turned round for losses.
+
+    Raises ValueError for an example that the baseline does not have.
+    """
+    base = _paired(candidate, baseline)
+    sign = -1.0 if baseline.link == "exp_minus_mean" else 1.0
+    return tuple(sign * (own - other) for own, other in zip(candidate.examples, base))
+
+
+def estimated(candidate: Score, baseline: Score) -> Score:
+    """A score of some examples, its accuracy estimated as the baseline's plus the mean gain."""
+    if candidate.total is None:
+        return candidate
+    found = gains(candidate, baseline)
+    error = float(np.std(found, ddof=1)) / math.sqrt(len(found)) if len(found) > 1 else 0.0
+    error *= math.sqrt(max(0.0, 1 - len(found) / candidate.total))
+    accuracy = _accuracy(baseline, float(np.mean(found)))
+    if baseline.link == "exp_minus_mean":
+        error *= accuracy
+    return replace(candidate, accuracy=accuracy, stderr=error)
+
+
+def judge(candidate: Score, baseline: Score, floor: float, error: float) -> FloorTest:
+    """Decide again from what is stored, in the order in which it was scored."""
+    seen, total = len(candidate.examples), candidate.total or len(candidate.examples)
+    if candidate.total is None or seen == total:
+        decision = Decision.REACHED if candidate.accuracy >= floor else Decision.MISSED
+        exact = candidate.accuracy
+        return FloorTest(Verdict(decision), True, exact, exact, exact, seen, total)
+    race, found = contest(baseline, floor, error), gains(candidate, baseline)
+    estimate = estimated(candidate, baseline).accuracy
+    if race is None:
+        return FloorTest(Verdict(Decision.OPEN, "none"), False, estimate, math.nan, math.nan, seen, total)
+    decision = race.see(found)
+    if not isinstance(race, Race):
+        verdict = Verdict(decision, "asymptotic")
+        return FloorTest(verdict, race.certain, estimate, math.nan, math.nan, seen, total)
+    low, high = (_accuracy(baseline, end) for end in interval(found, total, race.low, race.high, error))
+    return FloorTest(Verdict(decision, "betting"), race.certain, estimate, low, high, seen, total)
+
+
+def _accuracy(baseline: Score, gain: float) -> float:
+    mean = float(np.mean(baseline.examples))
+    return math.exp(gain - mean) if baseline.link == "exp_minus_mean" else mean + gain
+
+
+def _paired(candidate: Score, baseline: Score) -> Sequence[float]:
+    if not candidate.ids and len(candidate.examples) == len(baseline.examples):
+        return baseline.examples
+    by_id = dict(zip(baseline.ids, baseline.examples))
+    unknown = next((name for name in candidate.ids if name not in by_id), None)
+    if unknown is not None or len(candidate.ids) != len(candidate.examples):
+        raise ValueError(f"the baseline has no example {unknown!r}")
+    return [by_id[name] for name in candidate.ids]

@@ -1,0 +1,241 @@
+"""The models of a problem: the source, the dense baseline, and those compressed by a recipe.
+
+Each is made once. The latest compressed ones stay in memory, so that candidates that differ only in their workload
+share one; what took long to make stays on disk as well, where the problem has a cache. A runtime may want another model
+than torch does of the same recipe (:meth:`Runtime.storage`); those that want the same share it.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import dataclass
+from functools import cached_property
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from typing_extensions import override
+
+from objectives.calibration.moments import Domains
+from objectives.calibration.statistics import Statistics
+from objectives.content_hash import code, digest
+from objectives.evaluation.artifact_store import Shelf, Write
+from objectives.evaluation.inputs import Inputs
+from objectives.evaluation.problem import KEPT_BYTES, Problem
+from objectives.evaluation.recipe import Made, Recipe, made_by, recipe_of
+from objectives.evaluation.stage_cache import StageCache
+from objectives.measuring.footprint import FAKE_ERRORS, Footprint, footprint, skeleton_of, sketch
+from objectives.models import LoadedModel, require_units
+from objectives.packing.weighing import stored_bytes
+from objectives.protocols.candidate import Candidate, Materials, Quantizer
+from objectives.protocols.running import Device, Runner, Workload
+from objectives.runtime.engines.guard import Guard
+from objectives.runtime.in_torch.runner import TorchRunner
+from objectives.types import Note, NoteCode
+
+log = logging.getLogger(__name__)
+
+
+WORTH_KEEPING = 1.0
+"""Seconds: what is made faster is made again instead of being kept on disk."""
+
+
+class Recipes:
+    """Of one problem."""
+
+    def __init__(self, problem: Problem) -> None:
+        self.problem = problem
+        self.built: dict[Made, LoadedModel] = {}
+        self.engines: dict[Recipe, Runner] = {}
+        self.seconds: dict[Recipe, float] = {}
+        """That each model took to make or to load, and to convert, in this process."""
+        self.shelf = Shelf(problem.cache)
+        self.guard = Guard(problem.cache)
+        self.inputs = Inputs(problem)
+        self.stages = StageCache(problem, self.inputs)
+        self._footprints: dict[tuple[Recipe, Workload], Footprint | None] = {}
+
+    @property
+    def source(self) -> LoadedModel:
+        """Return the checkpoint as loaded, never changed."""
+        return self.inputs.source
+
+    @property
+    def calibration(self) -> Domains:
+        """Return token batches by domain. Raises TaskError where the task gives something else."""
+        return self.inputs.calibration
+
+    @cached_property
+    def baseline(self) -> LoadedModel:
+        """Return the dense model, packed for the device."""
+        return self.compress(made_by(self.problem.baseline), Statistics(self.source, {}))
+
+    @cached_property
+    def baseline_runner(self) -> TorchRunner:
+        """Return what runs the dense model whenever others are compared with it: torch in eager mode."""
+        return TorchRunner(self.baseline)
+
+    @cached_property
+    def statistics(self) -> Statistics:
+        """Of the baseline."""
+        return Statistics(self.source, self.calibration, self.baseline)
+
+    @cached_property
+    def _skeleton(self) -> LoadedModel:
+        return skeleton_of(self.source)
+
+    def is_dense(self, candidate: Candidate) -> bool:
+        """Whether its model is the baseline's."""
+        return recipe_of(candidate) == recipe_of(self.problem.baseline)
+
+    def compress(self, recipe: Made, statistics: Statistics | None = None) -> LoadedModel:
+        """Make a model anew."""
+        pruner, recovery, quantizer = recipe
+        statistics = statistics or self.statistics
+        model = self.source.copy()
+        require_units(model, pruner)
+        pruner.prune_(model, statistics)
+        recovery.recover_(model, statistics)
+        quantizer.quantize_(model, statistics, self.problem.device)
+        model.notes += [
+            Note(NoteCode.OTHER, f"{name}: no calibration row that was read tells what it is worth")
+            for name in statistics.unread
+        ]
+        return model
+
+    def model(self, candidate: Candidate) -> LoadedModel:
+        """The compressed model of a candidate, in torch; the latest ones are kept."""
+        recipe = made_by(candidate)
+        if recipe == made_by(self.problem.baseline):
+            return self.baseline
+        model = self.built.pop(recipe, None)
+        if model is None:
+            self._make_room()
+            model = self.stages.model(recipe) or self._made(recipe)
+        self.built[recipe] = model  # last: the order is that of use
+        return model
+
+    def runner(self, candidate: Candidate) -> Runner:
+        """What runs a candidate; the latest ones are kept."""
+        recipe, is_torch = recipe_of(candidate), candidate.runtime.is_torch
+        runner = self.engines.pop(recipe, None)
+        if runner is None:
+            there = self.is_dense(candidate) or (is_torch and self.is_built(candidate))
+            if not is_torch:
+                self._make_room()
+            began = time.perf_counter()
+            runner = candidate.runtime.prepare(Making(self, candidate))
+            if not there:
+                self.seconds[recipe] = time.perf_counter() - began
+        if not self._runs_a_kept_model(runner, candidate):
+            self.engines[recipe] = runner
+        return runner
+
+    def _runs_a_kept_model(self, runner: Runner, candidate: Candidate) -> bool:
+        """Return whether ``runner`` holds nothing but a model that stays in memory without it; its kinds hold more."""
+        kept = (self.baseline, self.built.get(made_by(candidate)))
+        return type(runner) is TorchRunner and any(runner.model is model for model in kept)
+
+    def is_built(self, candidate: Candidate) -> bool:
+        """Whether it is in memory."""
+        there = made_by(candidate) in self.built or recipe_of(candidate) in self.engines
+        return there or self.is_the_baseline(candidate)
+
+    def is_the_baseline(self, candidate: Candidate) -> bool:
+        """Whether it runs the very tensors of the baseline."""
+        return candidate.runtime.is_torch and made_by(candidate) == made_by(self.problem.baseline)
+
+    def forget(self) -> None:
+        """Let go of all compressed models."""
+        self.built.clear()
+        self.engines.clear()
+
+    def _made(self, recipe: Made) -> LoadedModel:
+        statistics = self.statistics  # gathered once, for all
+        began = time.perf_counter()
+        model = self.compress(recipe, statistics)
+        if time.perf_counter() - began >= WORTH_KEEPING:
+            self.stages.keep_model(recipe, model)
+        return model
+
+    def _make_room(self) -> None:
+        """Let go of the models that were not used for longest, before the next one is built."""
+        sizes = {recipe: stored_bytes([model.module]) for recipe, model in self.built.items()}
+        for recipe in list(sizes):
+            if sum(sizes.values()) > KEPT_BYTES:
+                del self.built[recipe], sizes[recipe]
+        engines = {recipe: one.stored_bytes for recipe, one in self.engines.items()}
+        for oldest in list(engines):
+            if sum(engines.values()) > KEPT_BYTES:
+                del self.engines[oldest], engines[oldest]
+
+    def shapes(self, candidate: Candidate) -> Footprint | None:
+        """What a candidate will need, before it is built. None where only its accuracy will be measured, or where its
+        code needs values.
+        """
+        key = (recipe_of(candidate), candidate.workload)
+        if not candidate.quantization.stored or not candidate.runtime.is_torch:
+            return None
+        if key not in self._footprints:
+            model = sketch(self._skeleton, candidate, self.statistics, self.problem.device)
+            try:
+                self._footprints[key] = footprint(model, candidate.workload)
+            except FAKE_ERRORS:  # its code looks at values: it can be measured all the same
+                self._footprints[key] = None
+        return self._footprints[key]
+
+
+@dataclass(frozen=True)
+class Making(Materials):
+    """Makes what a runner of ``candidate`` needs, from the models and folders of ``recipes``."""
+
+    recipes: Recipes
+    candidate: Candidate
+
+    @property
+    @override
+    def tokenizer(self) -> Any:
+        return self.recipes.source.tokenizer
+
+    @property
+    @override
+    def device(self) -> Device:
+        return self.recipes.problem.device
+
+    @property
+    @override
+    def threads(self) -> int:
+        return torch.get_num_threads()
+
+    @property
+    @override
+    def quantizer(self) -> Quantizer:
+        return self.candidate.quantization
+
+    @property
+    @override
+    def calibration(self) -> Domains:
+        return self.recipes.calibration
+
+    @override
+    def model(self) -> LoadedModel:
+        return self.recipes.model(self.candidate)
+
+    @override
+    def graph(self, *content: object, write: Write) -> Path:
+        name = digest(code(), [version(name) for name in ("torch", "transformers")], *content)
+        return self.recipes.shelf.folder("graph", name, write)
+
+    @override
+    def engine(self, write: Write, part: str = "") -> Path:
+        return self.recipes.shelf.folder("engine", self.recipes.stages.name(self.candidate, "engine", part), write)
+
+    @override
+    def admit(self, folder: Path) -> None:
+        self.recipes.guard.admit(folder, self.candidate.runtime, self.threads)
+
+    @override
+    def release(self, owner: object, folder: Path) -> None:
+        self.recipes.shelf.release_with(owner, folder)

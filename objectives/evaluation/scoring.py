@@ -1,0 +1,170 @@
+"""Accuracy of recipes: each scored once, as far as it has to be known, and never again.
+
+The baseline is scored in full. A candidate that only has to keep a floor is scored example by example, in one random
+order for all, until that is decided (:mod:`objectives.evaluation.sequential_test`); a later question goes on where
+the last one stopped.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+import time
+from collections.abc import Mapping
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from objectives.errors import NotFinite, Unsupported
+from objectives.evaluation.floor_test import contest, estimated, gains, judge
+from objectives.evaluation.model_pool import Recipes
+from objectives.evaluation.recipe import Recipe, recipe_of
+from objectives.evaluation.sequential_test import Contest
+from objectives.protocols.candidate import Candidate
+from objectives.protocols.running import Divisible
+from objectives.tasks.answers import scored, told
+from objectives.tasks.finite import checked
+from objectives.tasks.parts import merged
+from objectives.types import Gate, Score
+
+
+@dataclass(frozen=True)
+class Scored:
+    """``score``: of the examples seen; ``seconds``: that scoring took now; ``saved``: that another process spent."""
+
+    score: Score
+    seconds: float
+    saved: float
+
+
+class Scorer:
+    """Of one problem's recipes."""
+
+    def __init__(self, recipes: Recipes) -> None:
+        self._recipes, self._problem = recipes, recipes.problem
+        self._scores: dict[Recipe, Score] = {}
+        self._spent: dict[Recipe, float] = {}
+        self._wrong: dict[Recipe, NotFinite | Unsupported] = {}
+
+    def score(self, candidate: Candidate, gate: Gate | None = None) -> Scored:
+        """Of a candidate's model: all examples, or with ``gate`` as many as decide about its floor.
+
+        Raises NotFinite where the model or the task gives what is no number, Unsupported where it gives no score.
+        """
+        recipe = recipe_of(candidate)
+        known, saved = self._known(candidate)
+        gate = None if self._recipes.is_dense(candidate) else gate
+        if known is not None and (known.total is None or self._is_enough(known, gate)):
+            self._scores[recipe] = known
+            return Scored(known, 0.0, saved)
+        if recipe in self._wrong:  # whatever its workload
+            raise self._wrong[recipe]
+        runner = self._recipes.runner(candidate)  # making it is another stage
+        began = time.perf_counter()
+        try:
+            score = checked(self._extended(candidate, known, gate), runner)
+        except (NotFinite, Unsupported) as error:
+            self._wrong[recipe] = error
+            raise
+        seconds = time.perf_counter() - began
+        self._scores[recipe] = score
+        self._spent[recipe] = self._spent.get(recipe, 0.0) + seconds
+        self._keep(candidate, score)
+        return Scored(score, seconds, saved)
+
+    def baseline(self) -> Score:
+        """Of the dense model."""
+        return self.score(self._problem.baseline).score
+
+    def estimated(self, score: Score) -> Score:
+        """With the accuracy that its examples, in pairs with the baseline's, make likely."""
+        return estimated(score, self.baseline()) if score.total is not None else score
+
+    def _extended(self, candidate: Candidate, known: Score | None, gate: Gate | None) -> Score:
+        task = self._problem.task
+        if gate is not None and isinstance(task, Divisible):
+            race = contest(self.baseline(), *self._asked(gate))
+            if race is not None:
+                return self._raced(task, candidate, known, race)
+        return self._whole(candidate)
+
+    def _whole(self, candidate: Candidate) -> Score:
+        """Of all examples; what the baseline's scoring reads is noted."""
+        task, runner = self._problem.task, self._recipes.runner(candidate)
+        watched = self._recipes.inputs.reads.watched() if self._recipes.is_dense(candidate) else nullcontext()
+        with watched, told(task, "evaluate"):
+            answer = task.evaluate(runner)
+        return scored(task, answer)
+
+    def _asked(self, gate: Gate) -> tuple[float, float]:
+        return gate.floor, gate.error
+
+    def _is_enough(self, known: Score, gate: Gate | None) -> bool:
+        if not math.isfinite(known.accuracy):
+            return True
+        return gate is not None and judge(known, self.baseline(), *self._asked(gate)).decision != "open"
+
+    def _raced(self, task: Divisible, candidate: Candidate, known: Score | None, race: Contest) -> Score:
+        """Score on, in the common order, until the race is decided."""
+        baseline = self.baseline()
+        order = list(range(len(baseline.examples)))
+        random.Random(0).shuffle(order)
+        parts = []
+        if known is not None:
+            parts.append(known)
+            race.see(gains(known, baseline))
+        with told(self._problem.task, "parts"):
+            left = order[0 if known is None else len(known.examples) :]
+            for answer in task.parts(self._recipes.runner(candidate), left):
+                part = scored(self._problem.task, answer)
+                parts.append(part)
+                if not all(map(math.isfinite, part.examples)):  # whatever the others are, the accuracy is no number
+                    return replace(merged(parts), accuracy=math.nan, total=len(order))
+                if race.see(gains(part, baseline)) != "open":
+                    break
+        return _in_all(parts, baseline)
+
+    # ---- the cache
+
+    def _known(self, candidate: Candidate) -> tuple[Score | None, float]:
+        """What is known already, and the seconds that another process spent on it."""
+        recipe = recipe_of(candidate)
+        if recipe in self._scores:
+            return self._scores[recipe], 0.0
+        cache, name = self._problem.cache, self._name(candidate)
+        found = None if cache is None or name is None else cache.get("score", name)
+        if found is None or not self._recipes.inputs.reads.hold(found.get("files", {})):
+            return None, 0.0
+        self._spent[recipe] = found["seconds"]
+        return _score_of(found["score"]), found["seconds"]
+
+    def _keep(self, candidate: Candidate, score: Score) -> None:
+        cache, name = self._problem.cache, self._name(candidate)
+        numbers = (score.accuracy, score.stderr, *score.examples, *score.extra.values())
+        if cache is None or name is None or not all(map(math.isfinite, numbers)):
+            return
+        there = cache.get("score", name)
+        files = {source.path: source.sha256 for source in self._recipes.inputs.data}
+        further = there is not None and len(there["score"]["examples"]) >= len(score.examples)
+        if there is None or not further or there.get("files", {}) != files:  # another process may be further
+            value = {"score": asdict(score), "seconds": self._spent[recipe_of(candidate)], "files": files}
+            cache.put("score", name, value)
+
+    def _name(self, candidate: Candidate) -> str | None:
+        return self._recipes.stages.name(candidate, "score", self._problem.task)
+
+
+def _in_all(parts: list[Score], baseline: Score) -> Score:
+    """Parts as one score; that of all examples in the baseline's order, as if it had been made at once."""
+    score = merged(parts)
+    total = len(baseline.examples)
+    if len(score.examples) < total:
+        return replace(score, total=total)
+    by_id = dict(zip(score.ids, score.examples))
+    examples = tuple(by_id[name] for name in baseline.ids)
+    return replace(score, examples=examples, ids=baseline.ids, total=None)
+
+
+def _score_of(stored: Mapping[str, Any]) -> Score:
+    lists = {name: tuple(stored[name]) for name in ("examples", "ids", "strata")}
+    return Score(**{**stored, **lists})

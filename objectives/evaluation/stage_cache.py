@@ -1,0 +1,112 @@
+"""What stages found, kept under a name made from all that it depends on: the inputs, the recipe, the code.
+
+Nothing has to be declared stale: other content has another name.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Mapping
+from functools import cached_property
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from objectives.content_hash import Indescribable, code, digest
+from objectives.errors import ObjectiveError
+from objectives.evaluation.inputs import Inputs
+from objectives.evaluation.problem import Problem
+from objectives.evaluation.recipe import Made, recipe_of
+from objectives.export import checkpoint, export_check
+from objectives.export.stock import MANIFEST
+from objectives.models import LoadedModel
+from objectives.protocols.candidate import Candidate
+from objectives.runtime.in_torch.runner import TorchRunner
+
+log = logging.getLogger(__name__)
+
+
+class StageCache:
+    """The cache of one problem; keeps nothing where the problem has none."""
+
+    def __init__(self, problem: Problem, inputs: Inputs) -> None:
+        self.problem, self.inputs = problem, inputs
+
+    def name(self, candidate: Candidate, *more: object) -> str | None:
+        """What tells the candidate's model from all others, and ``more``; None where something cannot be described, or
+        nothing is kept.
+        """
+        if self.problem.cache is None:
+            return None
+        try:
+            return digest(self._circumstances, recipe_of(candidate), candidate.runtime.versions(), *more)
+        except Indescribable:
+            return None
+
+    def get(self, stage: str, name: str | None) -> dict[str, Any] | None:
+        """Return what :meth:`put` stored; None where nothing is kept."""
+        cache = self.problem.cache
+        return None if cache is None or name is None else cache.get(stage, name)
+
+    def put(self, stage: str, name: str | None, value: Mapping[str, Any]) -> None:
+        """Store a stage's result in the problem's cache, where it has one and the candidate has a name."""
+        if self.problem.cache is not None and name is not None:
+            self.problem.cache.put(stage, name, value)
+
+    @cached_property
+    def _circumstances(self) -> list[object]:
+        """What all models of the problem depend on besides their recipe."""
+        device = self.problem.device.describe()
+        numerics = [device.get(name) for name in ("device", "device_name", "cpu_capability", "compute_capability")]
+        versions = [version(name) for name in ("torch", "transformers")]
+        held = hashlib.sha256()
+        for domain, batches in self.inputs.calibration.items():
+            held.update(json.dumps([domain, [list(batch.shape) for batch in batches]]).encode())
+            for batch in batches:
+                held.update(batch.numpy().tobytes())
+        baseline = recipe_of(self.problem.baseline)
+        own = [(source.name, source.sha256) for source in self.inputs.own_code]
+        return [code(), own, versions, numerics, self.problem.model.content_hash(), held.hexdigest(), baseline]
+
+    def model(self, recipe: Made) -> LoadedModel | None:
+        """Return the model as it was made earlier; None where it was not, or is damaged."""
+        cache, name = self.problem.cache, self._stored_name(recipe)
+        folder = None if cache is None or name is None else cache.folder_of("compress", name)
+        if cache is None or name is None or folder is None:
+            return None
+        try:
+            model = checkpoint.load(folder)
+            export_check.check_answers(folder, model)
+            model.predicted_loss = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["predicted_loss"]
+        except (ObjectiveError, OSError) as error:
+            log.warning("the cache's model %s is damaged and will be made again: %s", folder, error)
+            cache.drop("compress", name)
+            return None
+        return model
+
+    def keep_model(self, recipe: Made, model: LoadedModel) -> None:
+        """Store a compressed model that answers, loaded again, as it does now; a failure costs a warning."""
+        cache, name = self.problem.cache, self._stored_name(recipe)
+        if cache is None or name is None or model.simulated:
+            return
+
+        def write(folder: Path) -> None:
+            checkpoint.save(model, folder, {"predicted_loss": model.predicted_loss})
+            ids = export_check.sample(self.inputs.calibration)
+            export_check.check(TorchRunner(model), TorchRunner(checkpoint.load(folder)), ids, folder)
+            export_check.write_answers(folder, model, ids)
+
+        try:
+            cache.put_folder("compress", name, write)
+        except ObjectiveError as error:
+            log.warning("a compressed model is not kept in the cache: %s", error)
+
+    def _stored_name(self, recipe: Made) -> str | None:
+        """Return none for a device whose models are not written."""
+        if not self.problem.device.writes_checkpoints:
+            return None
+        pruning, recovery, quantization = recipe
+        base = self.problem.baseline
+        return self.name(Candidate(pruning, quantization, base.workload, recovery, base.runtime))

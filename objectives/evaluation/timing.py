@@ -1,0 +1,247 @@
+"""Running models beside the baseline: what fits, beside what it is timed, and what compression gained.
+
+The dense baseline stays loaded and takes turns with every candidate. Where memory cannot hold both, it is parked, and a
+small fixed workload takes its place (:mod:`objectives.measuring.bench`).
+"""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import cached_property
+
+from objectives.errors import DoesNotFit, Unsupported
+from objectives.evaluation.model_pool import Recipes
+from objectives.evaluation.recipe import Recipe, recipe_of
+from objectives.measuring.bench import Bench, Reference
+from objectives.measuring.fingerprint import digest, fingerprint
+from objectives.measuring.footprint import Footprint
+from objectives.measuring.gains import compared_with_own, dense_gains, gains, own_gains
+from objectives.measuring.ledger import judged, promises
+from objectives.measuring.roofline import peaks
+from objectives.packing.weighing import block_weights, stored_bytes
+from objectives.protocols.candidate import Candidate, Runtime
+from objectives.protocols.readings import Peaks
+from objectives.protocols.running import Runner, Workload
+from objectives.quantization.round_to_nearest import RoundToNearest
+from objectives.types import Measurement, Note, NoteCode
+
+DENSE_TRIES = 3
+"""How often the dense model is timed at one workload while the machine is busy: all gains there hang on it."""
+
+
+REFERENCE = RoundToNearest(bits=32, predicts=False)
+"""How a runtime's own dense model is stored."""
+
+
+_BUSY_DENSE = Note(NoteCode.DENSE_CONTENDED, "the dense model at this batch size was timed on a busy machine")
+_BUSY_OWN = Note(
+    NoteCode.DENSE_CONTENDED, "the runtime's own dense model at this batch size was timed on a busy machine"
+)
+
+
+class Running:
+    """Of one problem's recipes."""
+
+    def __init__(self, recipes: Recipes) -> None:
+        self._recipes, self._problem = recipes, recipes.problem
+        self._dense: dict[Workload, Mapping[str, float]] = {}
+        self._dense_tries: dict[Workload, int] = {}
+        self._own: dict[tuple[Runtime, Workload], Measurement] = {}
+        self._own_tries: dict[tuple[Runtime, Workload], int] = {}
+
+    @cached_property
+    def _peaks(self) -> Peaks:
+        return peaks(self._problem.device, digest(fingerprint(self._problem.device)))
+
+    @cached_property
+    def _bench(self) -> Bench:
+        problem, baseline = self._problem, self._recipes.baseline_runner
+        return Bench(problem.device, problem.timing, baseline, problem.baseline.workload, self._peaks)
+
+    def confirm(self, candidates: Sequence[Candidate]) -> list[Measurement]:
+        """Time ``candidates`` in as many shared rounds with the baseline as memory allows; speed only.
+
+        Raises MemoryError where one cannot fit by itself.
+        """
+        found: dict[int, Measurement] = {}
+        waiting = list(enumerate(candidates))
+        while waiting:
+            group, reference = self._together([candidate for _, candidate in waiting])
+            own, waiting = waiting[:group], waiting[group:]
+            if reference == "sentinel":
+                self._bench.link()
+            with self.parked(reference, [candidate for _, candidate in own]):
+                runs = [(candidate.workload, self._recipes.runner(candidate)) for _, candidate in own]
+                found |= dict(zip((index for index, _ in own), self._bench.confirm(runs, reference)))
+        return [ran for _, ran in sorted(found.items())]
+
+    def _together(self, candidates: Sequence[Candidate]) -> tuple[int, Reference]:
+        """How many of the first fit into memory at once, by prediction, and beside what."""
+        reference = self.reference(candidates[0], self._recipes.shapes(candidates[0])) or "baseline"
+        if reference == "sentinel" and self._parkable():
+            return 1, reference
+        free, weights, run = self._problem.device.free_memory(), dict[Recipe, int](), 0
+        for count, candidate in enumerate(candidates):
+            shapes = self._recipes.shapes(candidate)
+            if shapes is None:
+                continue
+            recipe = recipe_of(candidate)
+            weights[recipe] = 0 if self._recipes.is_built(candidate) else shapes.weights
+            run = max(run, shapes.peak - shapes.weights)
+            if count and sum(weights.values()) + run > free:
+                return count, reference
+        return len(candidates), reference
+
+    def link(self) -> None:
+        """What the baseline has to say beside the sentinel, while it is where it runs."""
+        self._bench.link()
+
+    def run(
+        self,
+        candidate: Candidate,
+        reference: Reference | None,
+        shapes: Footprint | None,
+        weights: Mapping[str, float],
+        least: float | None = None,
+    ) -> Measurement:
+        """Time and weigh the running model; ``weights``: its byte metrics; ``least``: see :meth:`Bench.run`."""
+        model, is_dense = self._recipes.runner(candidate), self._recipes.is_dense(candidate)
+        asked = None if is_dense else least  # the dense model is what others are compared with
+        ran = self._ran(candidate.workload, model, reference, shapes, weights, asked)
+        metrics, workload = dict(ran.metrics), candidate.workload
+        facts, notes = ran.facts, list(ran.notes)
+        metrics["latency_ratio"] = workload.items / self._problem.baseline.workload.items / metrics["speedup"]
+        if is_dense:
+            self._note_dense(workload, metrics, reference)
+        dense_shapes = self._recipes.shapes(replace(self._problem.baseline, workload=workload))
+        if shapes is not None and dense_shapes is not None:
+            metrics |= promises(shapes, dense_shapes, workload, self._peaks)
+        parked = reference == "sentinel" and bool(self._parkable())
+        there = is_dense or parked
+        dense = self._dense.get(workload) if there else self._dense_metrics(workload, dense_shapes)
+        if dense is not None:
+            metrics |= dense_gains(metrics) if is_dense else gains(metrics, dense)
+            if dense["contended"] and not is_dense:
+                notes.append(_BUSY_DENSE)
+            own = self._own_reference(candidate, reference)
+            if own is not None:
+                metrics |= own_gains(metrics, own.metrics)
+                if candidate.runtime.is_torch:  # what recording or compiling gains is not compression's
+                    metrics |= compared_with_own(metrics, own.metrics)
+                if own.metrics["contended"]:
+                    notes.append(_BUSY_OWN)
+            if not is_dense:
+                gained = judged(metrics, model, max(workload.tokens_read, workload.batch_size))
+                facts = replace(facts, gains=gained)
+        return replace(ran, metrics=metrics, facts=facts, notes=tuple(notes))
+
+    def _ran(
+        self,
+        workload: Workload,
+        model: Runner,
+        reference: Reference | None,
+        shapes: Footprint | None,
+        weights: Mapping[str, float],
+        least: float | None = None,
+    ) -> Measurement:
+        ran = self._bench.run(workload, model, reference, shapes, least)
+        metrics = {**weights, **ran.metrics}
+        metrics["peak_memory"] = metrics["weight_bytes"] + metrics["activation_peak"]
+        if shapes is not None:
+            metrics["predicted_peak"] = float(shapes.peak)
+        return replace(ran, metrics=metrics)
+
+    def _note_dense(self, workload: Workload, metrics: Mapping[str, float], reference: Reference | None) -> None:
+        known = self._dense.get(workload)
+        if known is None or known["contended"] >= metrics["contended"]:  # the baseline is 1 by definition
+            self._dense[workload] = {**metrics, "speedup.error": 0.0} if reference is None else metrics
+
+    def _dense_metrics(self, workload: Workload, shapes: Footprint | None) -> Mapping[str, float] | None:
+        """Of the dense model at the same workload, measured up to ``DENSE_TRIES`` times until the machine is calm.
+
+        None where it does not fit, as many a compressed one does.
+        """
+        known = self._dense.get(workload)
+        tries = self._dense_tries.get(workload, 0)
+        if known is None or (known["contended"] and tries < DENSE_TRIES):
+            self._dense_tries[workload] = tries + 1
+            if shapes is not None and shapes.peak - shapes.weights > self._problem.device.free_memory():
+                return known
+            dense = replace(self._problem.baseline, workload=workload)
+            reference: Reference | None = None if dense == self._problem.baseline else "baseline"
+            runner = self._recipes.baseline_runner
+            weights = runner.weights(block_weights(self._recipes.source))
+            ran = self._ran(workload, runner, reference, None, weights)
+            self._note_dense(workload, ran.metrics, reference)
+        return self._dense[workload]
+
+    def _own_reference(self, candidate: Candidate, reference: Reference | None) -> Measurement | None:
+        """The dense model in the candidate's runtime at its workload, in 32 bits (torch's runtimes: the baseline's),
+        timed up to ``DENSE_TRIES`` times until the machine is calm. None for the baseline's own runtime, and where the
+        runtime has none.
+        """
+        runtime, baseline = candidate.runtime, self._problem.baseline
+        if runtime == baseline.runtime:
+            return None
+        quantization = baseline.quantization if runtime.is_torch else REFERENCE
+        own = replace(baseline, quantization=quantization, workload=candidate.workload, runtime=runtime)
+        if own.runtime.supports(own, self._problem.model.head, self._problem.device) is not None:
+            return None
+        key = (runtime, candidate.workload)
+        known, tries = self._own.get(key), self._own_tries.get(key, 0)
+        if known is None or (known.metrics["contended"] and tries < DENSE_TRIES):
+            self._own_tries[key] = tries + 1
+            try:
+                runs = [(candidate.workload, self._recipes.runner(own))]
+            except Unsupported:  # it turns out not to run: what was measured of the candidate stands all the same
+                return None
+            found = self._bench.confirm(runs, reference or "baseline")[0]
+            if known is None or known.metrics["contended"] >= found.metrics["contended"]:
+                self._own[key] = found
+        return self._own[key]
+
+    def reference(self, candidate: Candidate, shapes: Footprint | None) -> Reference | None:
+        """What a candidate is timed beside. Raises DoesNotFit."""
+        if candidate == self._problem.baseline:
+            return None
+        asked = self._problem.timing.reference
+        there, shares = self._recipes.is_built(candidate), self._recipes.is_the_baseline(candidate)
+        needed = 0 if shapes is None else shapes.peak - (shapes.weights if there else 0)
+        free = self._problem.device.free_memory()
+        others = (self._recipes.built or self._recipes.engines) and (shares or not there)
+        if needed > free and others:  # of what we hold ourselves
+            self._recipes.forget()
+            gc.collect()
+            free = self._problem.device.free_memory()
+        if needed <= free:
+            return "baseline" if asked == "auto" else asked
+        room = free + (0 if asked == "baseline" or shares else self._parkable())
+        if needed > room:
+            assert shapes is not None
+            raise DoesNotFit(shapes.peak, room + shapes.peak - needed)
+        return "sentinel"
+
+    def _parkable(self) -> int:
+        """Return the bytes of the device's own memory that parking the baseline frees."""
+        return stored_bytes([self._recipes.baseline.module]) if self._problem.device.parks else 0
+
+    @contextmanager
+    def parked(self, reference: Reference | None, candidates: Sequence[Candidate]) -> Iterator[None]:
+        """Keep the baseline out of the device's memory while ``candidates`` run beside the sentinel, unless one of them
+        runs its tensors.
+        """
+        shared = any(self._recipes.is_the_baseline(candidate) for candidate in candidates)
+        away = reference == "sentinel" and bool(self._parkable()) and not shared
+        module = self._recipes.baseline.module
+        home = module.device
+        if away:
+            self._recipes.engines.clear()  # recorded passes go to where their weights were
+            module.to("cpu")
+        try:
+            yield
+        finally:
+            if away:
+                module.to(home)

@@ -1,0 +1,99 @@
+"""The stored form of facts and measurements: what JSON, CSV files and MLflow keep of them, and how it is read back.
+
+Facts are flat texts by name, as every version has stored them. What versions before 2026-11-28 said of gains in
+sentences is read here, and nowhere else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+from objectives.measuring.gains import size_of, speed_of
+from objectives.models.notes import notes_of, stored_notes
+from objectives.types import Decision, Facts, GainFacts, Measurement, Size, Speed, Stop, TimingFacts, Verdict
+
+_OLD_REASONS = {"no faster than dense": "speed_reason", "no smaller than dense": "memory_reason"}
+"""How the sentences of ``no_realised_gain`` began, by the fact that they gave the reason of."""
+
+
+def texts_of(facts: Facts) -> dict[str, str]:
+    """Return ``facts`` as flat texts by name; what does not apply is absent."""
+    found: dict[str, str] = {}
+    if facts.timing is not None:
+        found |= {name: str(value) for name, value in vars(facts.timing).items()}
+    if facts.link != "mean":
+        found["link"] = facts.link
+    if facts.verdict is not None:
+        found["verdict"] = str(facts.verdict.decision)
+        if facts.verdict.decision is not Decision.UNSCORED:
+            found["verdict_by"] = facts.verdict.method
+    if facts.timing_skipped:
+        found["skipped"] = "timing"
+    if facts.gains is not None:
+        found |= {"speed_gain": str(facts.gains.speed), "memory_gain": str(facts.gains.memory)}
+        reasons = {"speed_reason": facts.gains.speed_reason, "memory_reason": facts.gains.memory_reason}
+        found |= {name: text for name, text in reasons.items() if text}
+    return found
+
+
+def facts_of(texts: Mapping[str, str], metrics: Mapping[str, float] | None = None) -> Facts:
+    """Return the facts that ``texts`` tell; ``metrics``: of the same trial, for studies that tell gains in sentences.
+
+    Raises ValueError for a text that names no known value.
+    """
+    texts = _typed_gains(texts, metrics or {})
+    timing = verdict = gains = None
+    if "reference" in texts or "stopped" in texts:
+        timing = TimingFacts(
+            Stop(texts.get("stopped", Stop.PRECISION)),
+            _one_of(texts.get("reference", "baseline"), "itself", "baseline", "sentinel"),
+            _one_of(texts.get("clock", "wall"), "wall", "cpu"),
+        )
+    if "verdict" in texts:
+        method = _one_of(texts.get("verdict_by", "exact"), "exact", "betting", "asymptotic", "none")
+        verdict = Verdict(Decision(texts["verdict"]), method)
+    if "speed_gain" in texts:
+        gains = GainFacts(
+            Speed(texts["speed_gain"]), Size(texts.get("memory_gain", Size.EQUAL)), texts.get("speed_reason", ""),
+            texts.get("memory_reason", ""),
+        )  # fmt: skip
+    link = _one_of(texts.get("link", "mean"), "mean", "exp_minus_mean")
+    return Facts(timing, verdict, gains, link, "skipped" in texts)
+
+
+def _one_of(text: str, *allowed: str) -> Any:
+    if text not in allowed:
+        raise ValueError(f"expected one of {', '.join(allowed)}, got {text!r}")
+    return text
+
+
+def _typed_gains(texts: Mapping[str, str], metrics: Mapping[str, float]) -> Mapping[str, str]:
+    """Return ``texts`` with the sentences of ``realised_gain`` and ``no_realised_gain`` as types."""
+    if "realised_gain" not in texts:
+        return texts
+    gained = texts["realised_gain"].split(", ")
+    found = dict(texts)
+    found["speed_gain"] = str(speed_of(metrics) or (Speed.FASTER if "speed" in gained else Speed.EQUAL))
+    found["memory_gain"] = str(size_of(metrics) or (Size.SMALLER if "memory" in gained else Size.EQUAL))
+    for sentence in texts.get("no_realised_gain", "").split("; "):
+        head, _, why = sentence.partition(": ")
+        for beginning, name in _OLD_REASONS.items():
+            if head.startswith(beginning) and why and not why.startswith("within the noise"):
+                found[name] = why
+    return found
+
+
+def stored_measurement(measured: Measurement) -> dict[str, Any]:
+    """Return a measurement as JSON keeps it."""
+    return {**asdict(measured), "notes": stored_notes(measured.notes), "facts": texts_of(measured.facts)}
+
+
+def measurement_of(stored: Mapping[str, Any]) -> Measurement:
+    """Return the measurement that :func:`stored_measurement` wrote; samples may be kept elsewhere."""
+    samples = {name: tuple(values) for name, values in stored.get("samples", {}).items()}
+    facts = facts_of(stored.get("facts", {}), stored["metrics"])
+    return Measurement(
+        stored["metrics"], samples, notes_of(stored.get("notes", ())), facts, tuple(stored.get("ids", ()))
+    )

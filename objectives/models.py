@@ -1,8 +1,0 @@
-"""Where models come from, and what is compressed: the names that other files and ``conf/model`` use."""
-
-from __future__ import annotations
-
-from objectives.checkpoint_source import Checkpoint
-from objectives.loaded_model import LoadedModel, auto_class, built_with, require_units
-
-__all__ = ["Checkpoint", "LoadedModel", "auto_class", "built_with", "require_units"]

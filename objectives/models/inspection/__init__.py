@@ -1,0 +1,85 @@
+"""What a checkpoint's files say before one of its weights is read: config, tokenizer, headers of safetensors.
+
+The driver asks it in ``run`` and ``plan``, the worker once more when it loads. Neither torch nor transformers is
+imported: an answer takes a fraction of a second, and what cannot be right is refused in one line that says what to do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from objectives.errors import ModelError
+from objectives.models.inspection import limits
+from objectives.models.inspection.config import Config, read_config, read_generation, refuse_numbers
+from objectives.models.inspection.folders import (
+    ASSET,
+    cached_folder,
+    local_folder,
+    require_checkpoint,
+    require_files,
+    require_hub,
+)
+from objectives.models.inspection.kinds import refuse_head, refuse_quantised, refuse_unknown
+from objectives.models.inspection.spans import Span
+from objectives.models.inspection.vocabulary import refuse_vocabulary
+from objectives.models.inspection.weights import read_headers, refuse_weights
+from objectives.types import Head
+
+__all__ = ["Inspection", "inspect", "inspect_folder"]
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """A checkpoint that can be what it is taken for, and how far it reaches."""
+
+    config: Config
+    head: Head
+
+    def beyond(self, spans: Iterable[Span]) -> tuple[Span, int] | None:
+        """Return the first of ``spans`` that the model has no positions for, and how many it has."""
+        for span in spans:
+            limit = limits.positions(self.config, span.side)
+            if limit is not None and span.tokens > limit:
+                return span, limit
+        return None
+
+    def least_bytes(self, batch_size: int, spans: Iterable[Span]) -> int:
+        """Return the bytes that a run of such a batch takes at least, whatever the engine."""
+        return limits.least_bytes(self.config, self.head, batch_size, tuple(spans))
+
+
+def inspect(path: str, head: Head, revision: str | None = None) -> Inspection | None:
+    """Inspect what ``model.path`` names; None where nothing is here yet that could be: it is built or downloaded later.
+
+    Raises ObjectiveError for what is missing, foreign, damaged, or not for ``head``.
+    """
+    folder = local_folder(path)
+    if folder is not None:
+        return inspect_folder(folder, head)
+    if path.startswith(ASSET):
+        return None
+    folder = cached_folder(path, revision)
+    if folder is None:
+        require_hub(path)
+        return None
+    return inspect_folder(folder, head)
+
+
+def inspect_folder(folder: Path, head: Head) -> Inspection:
+    """Inspect a folder with a whole checkpoint. Raises ObjectiveError."""
+    try:
+        require_checkpoint(folder)
+        config = read_config(folder)
+        refuse_quantised(folder, config)
+        refuse_unknown(folder, config)
+        refuse_numbers(folder, config)
+        refuse_head(config, head)
+        require_files(folder)
+        read_generation(folder)
+        refuse_weights(folder, config, read_headers(folder))
+        refuse_vocabulary(folder, config.number("vocab_size"))
+    except OSError as error:
+        raise ModelError(f"model.path: cannot read {folder}: {error.strerror or error}") from error
+    return Inspection(config, head)

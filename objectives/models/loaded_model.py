@@ -1,0 +1,138 @@
+"""What is compressed: a transformer with the map of its blocks. What runs it is a runner."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from inspect import signature
+from typing import TYPE_CHECKING, Any
+
+from objectives.errors import Unsupported
+from objectives.models.anatomy import Family, Stack
+from objectives.models.blocks import Block
+from objectives.models.families import family_of, undescribed
+from objectives.settings import asks_to_prune
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from objectives.types import Head, Note
+
+
+@dataclass
+class LoadedModel:
+    """A transformer with its tokenizer and the map of its blocks, which keep the names of the dense model.
+
+    ``layers``: by stack, which of the dense model's blocks are left, where some are gone. ``widths``: by (block,
+    consumer), how many sets a pruned unit kept; both are the pruning manifest. ``kept_inputs``: by the same key, the
+    input channels that the consumer still reads; ``kept_outputs``: by (block, producer), the rows that it still writes.
+    ``predicted_loss``: what the methods expect to have cost, nats per token; NaN where one cannot tell.
+    ``pattern``: where masks left zeros, ``2:4`` or ``unstructured``. ``simulated``: some weights are only rounded or
+    masked, and stored in no fewer bits. ``notes``: what was not done as asked. ``row``: what describes the
+    architecture where that is none of ours. ``dense_config``: the config before any block went, None where none did.
+    """
+
+    module: Any
+    tokenizer: Any
+    head: Head
+    layers: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    widths: dict[tuple[str, str], int] = field(default_factory=dict)
+    kept_inputs: dict[tuple[str, str], Tensor] = field(default_factory=dict)
+    kept_outputs: dict[tuple[str, str], Tensor] = field(default_factory=dict)
+    predicted_loss: float = 0.0
+    simulated: bool = False
+    pattern: str = ""
+    notes: list[Note] = field(default_factory=list)
+    row: Family | None = None
+    dense_config: Any = None
+
+    @cached_property
+    def family(self) -> Family:
+        """Where this architecture keeps its projections."""
+        row = self.row or family_of(self.module.config.model_type)
+        return row.found_in(self.module.base_model)
+
+    @property
+    def vocabulary(self) -> int:
+        """Return the number of token ids."""
+        return int(self.module.config.vocab_size)
+
+    @property
+    def head_dim(self) -> int:
+        """Channels per attention head, of the first stack."""
+        return self.family.stacks[0].head_dim(self.module.config)
+
+    def blocks(self) -> Iterator[Block]:
+        """The transformer blocks, first to last; an encoder's before those of its decoder."""
+        for stack in self.family.stacks:
+            for index in self.layers_of(stack):
+                yield self.block(f"{stack.layers}.{index}")
+
+    def layers_of(self, stack: Stack) -> tuple[int, ...]:
+        """Which blocks of the dense model a stack has."""
+        layers: nn.ModuleList = self.module.base_model.get_submodule(stack.layers)
+        return self.layers.get(stack.layers, tuple(range(len(layers))))
+
+    def block(self, name: str) -> Block:
+        """The block of that name in the dense model."""
+        path, _, index = name.rpartition(".")
+        stack = {stack.layers: stack for stack in self.family.stacks}[path]
+        module = self.module.base_model.get_submodule(f"{path}.{self.layers_of(stack).index(int(index))}")
+        return Block(name, module, stack.of(module), stack.head_dim(self.module.config))
+
+    def inputs(self, ids: Tensor) -> dict[str, Tensor]:
+        """The arguments of a forward pass over the token batch ``ids`` [rows, tokens].
+
+        An encoder-decoder reads the batch and is made to write the same: its decoder gets it one step later.
+        """
+        if self.head != "seq2seq":
+            return {"input_ids": ids}
+        shift = getattr(self.module, "prepare_decoder_input_ids_from_labels", None)
+        if shift is not None:
+            return {"input_ids": ids, "decoder_input_ids": shift(labels=ids)}
+        later = ids.roll(1, dims=1)
+        later[:, 0] = self.module.config.decoder_start_token_id
+        return {"input_ids": ids, "decoder_input_ids": later}
+
+    def copy(self) -> LoadedModel:
+        """An independent copy, to be compressed."""
+        return LoadedModel(copy.deepcopy(self.module), self.tokenizer, self.head, row=self.row)
+
+    def sharing(self) -> LoadedModel:
+        """A copy whose modules are its own but whose tensors are shared: blocks may be taken out of it."""
+        tensors = (*self.module.parameters(), *self.module.buffers())
+        return LoadedModel(
+            copy.deepcopy(self.module, {id(tensor): tensor for tensor in tensors}), self.tokenizer, self.head,
+            row=self.row,
+        )  # fmt: skip
+
+
+def require_units(model: LoadedModel, pruner: object) -> None:
+    """Raises Unsupported where ``pruner`` is to remove something and nothing says what belongs together."""
+    if asks_to_prune(pruner) and not any(stack.attentions or stack.ffns for stack in model.family.stacks):
+        raise Unsupported(f"pruning: {undescribed(model.module.config.model_type, model.module.config.to_dict())}")
+
+
+def auto_class(head: Head) -> Any:
+    """The class of transformers that builds models with this head."""
+    import transformers
+
+    classes = {
+        "causal_lm": transformers.AutoModelForCausalLM,
+        "encoder": transformers.AutoModel,
+        "seq2seq": transformers.AutoModelForSeq2SeqLM,
+    }
+    return classes[head]
+
+
+def without_pooler(model_class: Any) -> dict[str, bool]:
+    """What makes ``model_class`` leave out its pooler, where it can."""
+    known = signature(model_class.__init__).parameters
+    return {"add_pooling_layer": False} if "add_pooling_layer" in known else {}
+
+
+def built_with(module: Any) -> dict[str, bool]:
+    """What the class of ``module`` is to be given to build such a model again, besides its config."""
+    return without_pooler(type(module)) if getattr(module, "pooler", None) is None else {}

@@ -1,0 +1,1 @@
+"""What the engines with files of their own share."""

@@ -1,0 +1,148 @@
+"""An engine's first load happens in a process of its own: an engine that ends its process is a reason then, and not the
+end of the study.
+
+Engines are compilers and hand-written kernels; what they do with a new shape, thread count or CPU nobody knows before
+it was tried. So before an engine of a new kind is opened where a study measures, it is opened and run once elsewhere.
+A kind is everything that decides: the runtime with its settings and versions, the shapes of the model, the threads and
+the instruction sets. What came of it is kept with the results of the machine, so each kind is tried once; another
+version, CPU or setting is another kind. Only what will happen again is kept: that it runs, and by which fault of its
+own it ended. Conversions are not tried: they run once, where the model is, and one that ends the worker is that trial's
+failure.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+from dataclasses import asdict
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+import numpy as np
+
+from objectives.content_hash import Indescribable, code, digest
+from objectives.errors import Unsupported
+from objectives.runtime.engines import probe_process
+from objectives.runtime.engines.folder import Generating, disk_bytes, open_engine, read_facts
+from objectives.runtime.engines.masks import causal
+from objectives.runtime.engines.probe_process import Ended
+from objectives.settings import class_path
+
+if TYPE_CHECKING:
+    from objectives.cache import Cache
+    from objectives.protocols.candidate import Runtime
+    from objectives.runtime.engines.folder import DecoderEngine, EncoderEngine, Facts
+
+PATIENCE = 60.0
+"""Seconds that opening an engine and running it once may take, and one more for every :data:`BYTES_PER_SECOND`."""
+BYTES_PER_SECOND = 1 << 25
+ENCODED, PROMPT = 16, 4
+"""Tokens of the one text that an encoder reads, and that a decoder goes on from."""
+RAN = "ran"
+STAGE = "guard"
+
+
+class Guard:
+    """Of one process. ``cache``: where it is kept what came of a trial; None keeps it for this process only."""
+
+    def __init__(self, cache: Cache | None) -> None:
+        self._cache = cache
+        self._ended: dict[str, Ended] = {}
+
+    def admit(self, folder: Path, runtime: Runtime, threads: int) -> None:
+        """Raise Unsupported or MemoryError unless ``runtime``'s engine of ``folder`` opens and runs."""
+        kind = _kind(read_facts(folder), runtime, threads)
+        ended = self._known(kind) or self._tried(kind, folder, runtime, threads)
+        if ended.out_of_memory:
+            raise MemoryError(f"{runtime.name} could not open the model: {ended.how}")
+        if not _ran(ended):
+            raise Unsupported(_refusal(ended, runtime, threads))
+
+    def _known(self, kind: str | None) -> Ended | None:
+        if kind is None or kind in self._ended or self._cache is None:
+            return None if kind is None else self._ended.get(kind)
+        kept = self._cache.get(STAGE, kind)
+        return None if kept is None else Ended(**kept)
+
+    def _tried(self, kind: str | None, folder: Path, runtime: Runtime, threads: int) -> Ended:
+        limit = PATIENCE + disk_bytes(folder) / BYTES_PER_SECOND
+        ended = probe_process.run(__name__, [str(folder), str(threads), class_path(runtime)], limit)
+        if kind is not None and not ended.out_of_memory:
+            self._ended[kind] = ended
+            if self._cache is not None and (_ran(ended) or ended.faulted):  # nothing else happens each time
+                self._cache.put(STAGE, kind, asdict(ended))
+        return ended
+
+
+def _kind(facts: Facts, runtime: Runtime, threads: int) -> str | None:
+    """Return a name for all that decides whether an engine runs; None for a runtime that cannot be described."""
+    shapes = [facts.options, facts.head, facts.vocabulary, facts.caches, facts.stored, facts.others]
+    try:
+        return digest(code(), runtime, runtime.versions(), shapes, threads, *_cpus())
+    except Indescribable:
+        return None
+
+
+@cache
+def _instructions() -> str:
+    """Return the instruction sets of the CPU, as Linux names them; elsewhere the CPU's own name."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    flags = next((line for line in lines if line.lower().startswith(("flags", "features"))), platform.processor())
+    return f"{platform.machine()} {flags}"
+
+
+def _cpus() -> tuple[str, int]:
+    """Instruction sets, and how many CPUs this process may use."""
+    return _instructions(), len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _ran(ended: Ended) -> bool:
+    """Return whether it opened and answered; one that ends its process with 0 meanwhile did not."""
+    return ended.answer.rstrip().endswith(RAN)
+
+
+def _refusal(ended: Ended, runtime: Runtime, threads: int) -> str:
+    versions = ", ".join(f"{name} {version}" for name, version in runtime.versions().items()) or runtime.name
+    how = ended.how if ended.code != 0 else "it ended its process without an answer"
+    return (
+        f"{versions} does not open and run this model with {threads} thread{'s' * (threads != 1)} on this CPU: "
+        f"{how}, in a process of its own; another runtime, version or device.threads may"
+    )
+
+
+# Below: the other process's side.
+
+
+def _main(folder: Path, threads: int, runtime: str) -> None:
+    engine, facts = open_engine(folder, threads, (runtime,))
+    if facts.head == "encoder":
+        cast("EncoderEngine", engine).encode(_ids(ENCODED, facts.vocabulary), None)
+    elif isinstance(engine, Generating):
+        engine.generate(_ids(PROMPT, facts.vocabulary), np.zeros((1, 2), np.int64), None, None)
+    elif facts.head == "causal_lm":
+        _write_two(cast("DecoderEngine", engine), facts.vocabulary)
+    print(RAN, flush=True)
+    os._exit(0)  # how an engine goes is not what was asked
+
+
+def _write_two(engine: DecoderEngine, vocabulary: int) -> None:
+    """Read a prompt and one token more."""
+    state = engine.start(1)
+    for tokens, total in ((PROMPT, PROMPT), (1, PROMPT + 1)):
+        places = np.arange(total - tokens, total)[None]
+        given = (_ids(tokens, vocabulary), causal(1, tokens, total, None), places, np.array([tokens - 1]))
+        _, state = engine.run(*given, state)
+
+
+def _ids(tokens: int, vocabulary: int) -> np.ndarray[tuple[int, int], np.dtype[np.int64]]:
+    return np.arange(tokens, dtype=np.int64)[None] % vocabulary
+
+
+if __name__ == "__main__":
+    probe_process.begin()
+    _main(Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3])

@@ -1,0 +1,76 @@
+"""LiteRT's graphs: converted whole, weights and all, for one size of batch and text."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from objectives.errors import Unsupported, said
+from objectives.runtime.engines.graph_export import Encoder, twin
+from objectives.runtime.engines.silence import keep_streams_open, quiet
+from objectives.runtime.engines.weights import Rounded, block_linears, matrices
+
+if TYPE_CHECKING:
+    from objectives.models import LoadedModel
+
+
+def convert(model: LoadedModel, rows: int, tokens: int, rounds: bool) -> bytes:
+    """The file of ``model`` for [rows, tokens]; ``rounds``: 8-bit layers round their inputs as well.
+
+    Raises Unsupported.
+    """
+    sample = (torch.zeros(rows, tokens, dtype=torch.int32), torch.zeros(rows, 1, 1, tokens))
+    with quiet():
+        import litert_torch
+
+        keep_streams_open()
+        try:
+            converted = litert_torch.convert(Encoder(twin(model)).eval(), sample)
+        except Unsupported:
+            raise
+        except Exception as error:  # its passes raise what they like
+            raise Unsupported(f"LiteRT cannot convert this model: {said(error)}") from error
+        with tempfile.TemporaryDirectory() as scratch:
+            file = Path(scratch) / "model.tflite"
+            converted.export(str(file))
+            operations = _rounded(model)
+            return _quantized(file, operations, rounds) if operations else file.read_bytes()
+
+
+def _rounded(model: LoadedModel) -> dict[str, int]:
+    """Operations whose weights have 8 bits: all layers, and the embedding where it is stored so; of each the fewest
+    weights of one that does. Smaller tables, of positions and types, stay as they are.
+    """
+    names = block_linears(model)
+    layers = {isinstance(weight, Rounded) for name, weight in matrices(model) if name in names}
+    if len(layers) > 1:
+        raise Unsupported("LiteRT rounds all layers or none: mixed widths are not written")
+    table = model.module.get_input_embeddings()
+    embedded = any(
+        isinstance(weight, Rounded) for name, weight in matrices(model) if model.module.get_submodule(name) is table
+    )
+    found = {"FULLY_CONNECTED": 0} if layers == {True} else {}
+    return {**found, "EMBEDDING_LOOKUP": _size(table)} if embedded else found
+
+
+def _size(table: Any) -> int:
+    return int((table.codes if hasattr(table, "codes") else table.weight).numel())
+
+
+def _quantized(file: Path, operations: Mapping[str, int], rounds: bool) -> bytes:
+    from ai_edge_quantizer import quantizer, recipe
+
+    base: list[dict[str, Any]] = recipe.dynamic_wi8_afp32() if rounds else recipe.weight_only_wi8_afp32()
+    worker = quantizer.Quantizer(str(file))
+    plain = base[0]["op_config"]
+    worker.load_quantization_recipe(
+        [
+            {**base[0], "operation": operation, "op_config": {**plain, "min_weight_elements": fewest}}
+            for operation, fewest in operations.items()
+        ]
+    )
+    return bytes(worker.quantize().quantized_model)

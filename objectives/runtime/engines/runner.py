@@ -1,0 +1,192 @@
+"""An engine as a runner: torch tensors outside, numpy inside."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+from torch import Tensor
+from typing_extensions import override
+
+from objectives.protocols.candidate import Materials
+from objectives.protocols.running import Device, Lap, Runner, Workload
+from objectives.runtime.engines.folder import (
+    ENGINES,
+    DecoderEngine,
+    EncoderEngine,
+    Engine,
+    Facts,
+    Floats,
+    Generating,
+    disk_bytes,
+    open_engine,
+)
+from objectives.runtime.engines.likeness import require_alike, write_expected
+from objectives.runtime.engines.masks import causal
+from objectives.runtime.engines.probe import resident
+from objectives.runtime.in_torch import greedy
+from objectives.settings import class_path
+from objectives.types import Head, Memory, Note
+
+
+@dataclass(frozen=True)
+class EngineCache:
+    """``state``: the engine's; ``seen`` [rows, tokens]: which tokens in it count, or None where all do; ``length``: of
+    it.
+    """
+
+    state: Any
+    length: int
+    seen: np.ndarray[Any, np.dtype[np.bool_]] | None
+
+
+@dataclass
+class EngineRunner(Runner):
+    """Runs the engine whose files are in ``folder``.
+
+    ``tokenizer``: None where nobody reads texts; ``allowed``: with what the path of the class that opens the files may
+    begin.
+    """
+
+    folder: Path
+    facts: Facts
+    engine: Engine
+    threads: int
+    tokenizer: Any = None
+    allowed: Sequence[str] = (ENGINES,)
+
+    @classmethod
+    def made(cls, materials: Materials, runtime: object, write: Callable[[Path], None]) -> EngineRunner:
+        """Open the engine of ``runtime`` that ``write`` makes from ``materials``, or that was made earlier.
+
+        Raises Unsupported where it computes something else than the model.
+        """
+
+        def written(new: Path) -> None:
+            from objectives.runtime.in_torch.runner import TorchRunner  # brings transformers, which no engine needs
+
+            write(new)
+            write_expected(new, TorchRunner(materials.model()))
+
+        folder = materials.engine(written)
+        materials.admit(folder)
+        runner = cls.open(folder, materials.tokenizer, materials.threads, (class_path(runtime),))
+        materials.release(runner, folder)
+        require_alike(runner, folder, type(runtime).__name__)
+        return runner
+
+    @classmethod
+    def open(cls, folder: Path, tokenizer: Any, threads: int, allowed: Sequence[str] = (ENGINES,)) -> EngineRunner:
+        """Raises ObjectiveError."""
+        engine, facts = open_engine(folder, threads, allowed)
+        return cls(folder, facts, engine, threads, tokenizer, allowed)
+
+    @property
+    @override
+    def head(self) -> Head:
+        return self.facts.head
+
+    @property
+    @override
+    def vocabulary(self) -> int:
+        return self.facts.vocabulary
+
+    @property
+    @override
+    def stored_bytes(self) -> int:
+        return self.facts.weight_bytes
+
+    @property
+    @override
+    def notes(self) -> Sequence[Note]:
+        return self.facts.notes
+
+    @property
+    @override
+    def simulated(self) -> bool:
+        return False
+
+    @property
+    @override
+    def predicted_loss(self) -> float:
+        return math.nan if self.facts.predicted_loss is None else self.facts.predicted_loss
+
+    @property
+    @override
+    def device(self) -> torch.device:
+        return torch.device("cpu")
+
+    @override
+    def encode(self, ids: Tensor, mask: Tensor | None = None) -> Tensor:
+        counts = None if mask is None or bool(mask.all()) else mask.bool().numpy()
+        return torch.from_numpy(cast("EncoderEngine", self.engine).encode(ids.long().numpy(), counts))
+
+    @cached_property
+    def _decoder(self) -> DecoderEngine:
+        return cast("DecoderEngine", self.engine)
+
+    @override
+    def logits(self, ids: Tensor) -> Tensor:
+        rows, tokens = ids.shape
+        cache = EngineCache(self._decoder.start(rows), 0, None)
+        return torch.from_numpy(self._pass(ids, cache, np.arange(tokens))[0])
+
+    @override
+    def prefill(self, ids: Tensor, mask: Tensor | None = None) -> tuple[Tensor, EngineCache]:
+        seen = None if mask is None or bool(mask.all()) else mask.bool().numpy()
+        return self._last(ids, EngineCache(self._decoder.start(len(ids)), 0, seen))
+
+    @override
+    def step(self, ids: Tensor, cache: EngineCache) -> tuple[Tensor, EngineCache]:
+        seen = cache.seen
+        if seen is not None:
+            seen = np.concatenate([seen, np.ones(ids.shape, np.bool_)], axis=1)
+        return self._last(ids, EngineCache(cache.state, cache.length, seen))
+
+    def _last(self, ids: Tensor, cache: EngineCache) -> tuple[Tensor, EngineCache]:
+        logits, state = self._pass(ids, cache, np.array([ids.shape[1] - 1]))
+        return torch.from_numpy(logits[:, 0]), EngineCache(state, cache.length + ids.shape[1], cache.seen)
+
+    def _pass(self, ids: Tensor, cache: EngineCache, wanted: np.ndarray[Any, np.dtype[np.int64]]) -> tuple[Floats, Any]:
+        rows, tokens = ids.shape
+        total = cache.length + tokens
+        if cache.seen is None:
+            places = np.broadcast_to(np.arange(cache.length, total), (rows, tokens))
+        else:
+            places = np.maximum(cache.seen.cumsum(axis=1) - 1, 0)[:, -tokens:]
+        mask = causal(rows, tokens, total, cache.seen)
+        return self._decoder.run(ids.long().numpy(), mask, np.ascontiguousarray(places), wanted, cache.state)
+
+    @override
+    def generate(self, ids: Tensor, out: Tensor, mask: Tensor | None = None, lap: Lap | None = None) -> None:
+        if isinstance(self.engine, Generating):
+            self.engine.generate(ids.numpy(), out.numpy(), None if mask is None else mask.bool().numpy(), lap)
+        else:
+            greedy.generate(self, ids, out, mask, lap)
+
+    @override
+    def memory(self, workload: Workload, device: Device) -> Memory:
+        """Return what is resident beyond the stored weights, copies that the engine made included."""
+        found = resident(self.folder, workload, self.threads, self.allowed)
+        above = max(0, found.peak - self.facts.weight_bytes)
+        phase = max(workload.excerpts(), key=("encode", "prefill", "decode").index)
+        added = float(found.peak - found.resting)
+        return Memory({phase: above}, 0, {"resident_peak": added, "runtime_bytes": float(found.resting)})
+
+    @override
+    def weights(self, dense_weights: int) -> Mapping[str, float]:
+        facts = self.facts
+        return {
+            "weight_bytes": float(facts.weight_bytes),
+            "block_bytes": float(facts.block_bytes),
+            "effective_bits": 8.0 * facts.block_bytes / facts.block_weights,
+            "pruning_ratio": 1.0 - facts.block_weights / dense_weights,
+            "disk_bytes": float(disk_bytes(self.folder)),
+            "conversion_seconds": facts.seconds,
+        }

@@ -1,0 +1,1 @@
+"""Runtimes that run the packed model itself, in torch."""

@@ -1,0 +1,122 @@
+"""The runner of torch itself: it runs a compressed model in eager mode, module by module.
+
+The other runners of torch derive from it and change what a pass or a whole text is: a cache of fixed length
+(:mod:`.static_cache`), recorded passes (:mod:`.captured`), guesses (:mod:`.prompt_lookup`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from typing_extensions import override
+
+from objectives.models.padded import Padded
+from objectives.packing.weighing import disk_bytes, stored_bytes, weigh
+from objectives.protocols.running import Device, Lap, Runner, RunsInTorch, Workload
+from objectives.runtime.in_torch import greedy
+from objectives.types import Head, Memory, Note
+
+if TYPE_CHECKING:
+    from objectives.models.loaded_model import LoadedModel
+
+
+@dataclass(eq=False)
+class TorchRunner(Runner, RunsInTorch):
+    """Runs ``model`` where its weights are. A cache is that of transformers, with a mask where rows are padded."""
+
+    model: LoadedModel
+
+    @property
+    @override
+    def module(self) -> Any:
+        return self.model.module
+
+    @property
+    @override
+    def head(self) -> Head:
+        return self.model.head
+
+    @property
+    @override
+    def tokenizer(self) -> Any:
+        return self.model.tokenizer
+
+    @property
+    @override
+    def vocabulary(self) -> int:
+        return self.model.vocabulary
+
+    @property
+    @override
+    def stored_bytes(self) -> int:
+        return stored_bytes([self.module])
+
+    @property
+    @override
+    def notes(self) -> Sequence[Note]:
+        return self.model.notes
+
+    @property
+    @override
+    def simulated(self) -> bool:
+        return self.model.simulated
+
+    @property
+    @override
+    def predicted_loss(self) -> float:
+        return self.model.predicted_loss
+
+    @property
+    @override
+    def device(self) -> torch.device:
+        found: torch.device = self.module.device
+        return found
+
+    @override
+    def encode(self, ids: Tensor, mask: Tensor | None = None) -> Tensor:
+        hidden: Tensor = self.module(input_ids=ids, attention_mask=mask).last_hidden_state
+        return hidden
+
+    @override
+    def logits(self, ids: Tensor) -> Tensor:
+        found: Tensor = self.module(input_ids=ids, use_cache=False).logits
+        return found
+
+    @override
+    def prefill(self, ids: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Any]:
+        return self._pass(ids, None, mask)
+
+    @override
+    def step(self, ids: Tensor, cache: Any) -> tuple[Tensor, Any]:
+        if not isinstance(cache, Padded):
+            return self._pass(ids, cache, None)
+        return self._pass(ids, cache.cache, cache.mask.new_ones(len(ids), ids.shape[1]), cache.mask)
+
+    def _pass(self, ids: Tensor, cache: Any, mask: Tensor | None, seen: Tensor | None = None) -> tuple[Tensor, Any]:
+        """Return what ``step`` does; ``mask`` is of ``ids``, and ``seen`` of what the cache holds."""
+        if mask is None:
+            output = self.module(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
+            return output.logits[:, -1], output.past_key_values
+        mask = mask if seen is None else torch.cat([seen, mask], dim=1)
+        places = (mask.cumsum(dim=1) - 1).clamp_min(0)[:, -ids.shape[1] :]
+        output = self.module(
+            input_ids=ids, attention_mask=mask, position_ids=places, past_key_values=cache, use_cache=True,
+            logits_to_keep=1,
+        )  # fmt: skip
+        return output.logits[:, -1], Padded(output.past_key_values, mask)
+
+    @override
+    def generate(self, ids: Tensor, out: Tensor, mask: Tensor | None = None, lap: Lap | None = None) -> None:
+        greedy.generate(self, ids, out, mask, lap)
+
+    @override
+    def memory(self, workload: Workload, device: Device) -> Memory:
+        return device.memory(self, workload)  # what torch's allocator hands out
+
+    @override
+    def weights(self, dense_weights: int) -> Mapping[str, float]:
+        return {**weigh(self.model, dense_weights), "disk_bytes": float(disk_bytes(self.model))}

@@ -1,0 +1,70 @@
+"""Text generation, timed in its two phases.
+
+*Prefill* reads all prompts at once and is bound by compute; its time is the time to first token (TTFT).
+*Decode* then yields one token per request and pass from a filled cache and is bound by memory bandwidth; its
+time per pass is TPOT, which here excludes the first token. The two react to bits and batch size in opposite
+ways, so they are never mixed. The number of new tokens is fixed: a candidate gains nothing by stopping early.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from pydantic.dataclasses import dataclass as settings
+
+from objectives.models.inspection.spans import Span
+from objectives.protocols.running import Watch
+from objectives.settings import FORBID, Count
+from objectives.types import Head, Phase
+
+if TYPE_CHECKING:
+    from objectives.protocols.running import Runner
+
+
+@settings(frozen=True, kw_only=True, config=FORBID)
+class Generation:
+    """``batch_size`` requests of ``prompt_tokens`` each, continued greedily by ``new_tokens``."""
+
+    batch_size: Count = 1
+    prompt_tokens: Count = 128
+    new_tokens: Count = 16
+
+    @property
+    def head(self) -> Head:
+        """Drives decoders."""
+        return "causal_lm"
+
+    @property
+    def items(self) -> int:
+        """See ``Workload``: output tokens."""
+        return self.batch_size * self.new_tokens
+
+    @property
+    def tokens_read(self) -> int:
+        """See ``Workload``."""
+        return self.batch_size * self.prompt_tokens
+
+    @property
+    def spans(self) -> tuple[Span, ...]:
+        """See ``Bounded``: a prompt and what is written after it."""
+        return (Span(("prompt_tokens", "new_tokens"), (self.prompt_tokens, self.new_tokens)),)
+
+    def excerpts(self) -> dict[Phase, Generation]:
+        """See ``Workload``; the last step has the longest cache."""
+        found: dict[Phase, Generation] = {"prefill": replace(self, new_tokens=1)}
+        if self.new_tokens > 1:
+            found["decode"] = replace(self, prompt_tokens=self.prompt_tokens + self.new_tokens - 2, new_tokens=2)
+        return found
+
+    def run(self, model: Runner, watch: Watch) -> None:
+        """See ``Workload``; latency runs from the prompts to the last token."""
+        import torch
+
+        from objectives.workloads.prompts import prompts
+
+        with torch.inference_mode():
+            ids = prompts(model, self.batch_size, self.prompt_tokens)
+            out = ids.new_empty(self.batch_size, self.new_tokens)
+            watch.start(laps=self.new_tokens)
+            model.generate(ids, out, lap=watch.lap)

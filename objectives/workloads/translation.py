@@ -1,0 +1,106 @@
+"""Reading one text and writing another - translation, summarisation - timed in its three phases.
+
+The *encoder* reads all sources at once and is bound by compute. The *first pass of the decoder* (prefill) computes keys
+and values of the sources for every cross-attention and yields the first token: time to first token (TTFT) is the two
+together. *Decode* then yields one token per request and pass from two caches, of which only the decoder's own grows,
+and is bound by memory bandwidth; TPOT is its time per pass. The number of new tokens is fixed, as in
+:mod:`objectives.workloads.generation`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from pydantic.dataclasses import dataclass as settings
+
+from objectives.models.inspection.spans import Span
+from objectives.protocols.running import Runner, RunsInTorch, Watch
+from objectives.settings import FORBID, Count
+from objectives.types import Head, Phase
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+
+@settings(frozen=True, kw_only=True, config=FORBID)
+class Translation:
+    """``batch_size`` sources of ``source_tokens`` each, to which ``new_tokens`` are written greedily.
+
+    ``decoder_tokens``: what the decoder is given to start with: the start token, or a prefix of so many tokens.
+    """
+
+    batch_size: Count = 1
+    source_tokens: Count = 128
+    new_tokens: Count = 16
+    decoder_tokens: Count = 1
+
+    @property
+    def head(self) -> Head:
+        """Drives encoder-decoders."""
+        return "seq2seq"
+
+    @property
+    def items(self) -> int:
+        """See ``Workload``: output tokens."""
+        return self.batch_size * self.new_tokens
+
+    @property
+    def tokens_read(self) -> int:
+        """See ``Workload``: source tokens."""
+        return self.batch_size * self.source_tokens
+
+    @property
+    def spans(self) -> tuple[Span, ...]:
+        """See ``Bounded``: the source, and what the decoder begins with and writes."""
+        return (
+            Span(("source_tokens",), (self.source_tokens,), "encoder"),
+            Span(("decoder_tokens", "new_tokens"), (self.decoder_tokens, self.new_tokens)),
+        )
+
+    def excerpts(self) -> dict[Phase, Translation]:
+        """See ``Workload``; the last step has the longest cache, here by a longer prefix."""
+        first = replace(self, new_tokens=1)
+        found: dict[Phase, Translation] = {"encode": first, "prefill": first}
+        if self.new_tokens > 1:
+            found["decode"] = replace(self, decoder_tokens=self.decoder_tokens + self.new_tokens - 2, new_tokens=2)
+        return found
+
+    def run(self, model: Runner, watch: Watch) -> None:
+        """See ``Workload``; latency runs from the sources to the last token."""
+        import torch
+
+        from objectives.workloads.prompts import prompts
+
+        assert isinstance(model, RunsInTorch)  # no other runtime takes encoder-decoders
+        module, cache = model.module, None
+        with torch.inference_mode(), _last_token_only(module.get_output_embeddings()):
+            sources = prompts(model, self.batch_size, self.source_tokens)
+            prefix = ids = model.model.inputs(sources)["decoder_input_ids"][:, :1].repeat(1, self.decoder_tokens)
+            watch.start(laps=1 + self.new_tokens)
+            states = module.get_encoder()(input_ids=sources)
+            watch.lap("encode")
+            for step in range(self.new_tokens):
+                output = module(decoder_input_ids=ids, encoder_outputs=states, past_key_values=cache, use_cache=True)
+                cache, ids = output.past_key_values, output.logits[:, -1].argmax(dim=-1, keepdim=True)
+                watch.lap("decode" if step else "prefill", cache)
+            del sources, prefix  # kept so far: they were there before the run
+
+
+@contextmanager
+def _last_token_only(head: nn.Module) -> Iterator[None]:
+    """Logits of no other token: what ``logits_to_keep=1`` does, which encoder-decoders do not take.
+
+    A prefix must not pay for words that nobody reads: with a large vocabulary they would outweigh the rest of the run.
+    """
+
+    def last(_head: nn.Module, inputs: tuple[Tensor]) -> Tensor:
+        return inputs[0][:, -1:]
+
+    hook = head.register_forward_pre_hook(last)
+    try:
+        yield
+    finally:
+        hook.remove()

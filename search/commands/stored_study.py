@@ -1,0 +1,127 @@
+"""Finding a stored study by ``study=<name>`` and reading it back with its configuration."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import optuna
+from omegaconf import DictConfig, OmegaConf
+
+from objectives.errors import said
+from objectives.tasks.provenance import Source
+from search.config.overrides import absolute, expanded, literal
+from search.config.study_config import StudyConfig, build_config
+from search.errors import ConfigError
+from search.front.feasibility import judged_again, with_scores_of_recipe
+from search.front.front import ParetoFront, cut
+from search.frontier.certificate import Certificate, certify
+from search.records.storage_url import clean_url, sqlite_path, sqlite_url
+from search.records.trial import TrialRecord
+from search.samplers.frontier import FrontierSampler
+from search.space.grid import Grid, recipe_count
+from search.space.instantiate import nearest
+from search.study import opening, store
+from search.study.confirmation import Confirmation, confirmed
+from search.study.preflight import with_stored_outside
+from search.study.warm_start import hint_from
+
+RECUT = ("accuracy_floor", "objectives", "tradeoff")
+"""What may be changed afterwards, without a new trial."""
+
+
+@dataclass(frozen=True)
+class StoredStudy:
+    """A study as stored, cut anew; ``options``: the command's own keys."""
+
+    config: StudyConfig
+    records: tuple[TrialRecord, ...]
+    front: ParetoFront
+    machine: dict[str, str]
+    options: dict[str, str]
+    recut: bool
+    confirmation: Confirmation
+    losses: list[float] | None
+    sources: list[Source]
+
+
+def load(arguments: Sequence[str], options: Sequence[str] = ()) -> StoredStudy:
+    """From ``study=NAME [home=...] [storage=...] [accuracy_floor.epsilon=...]``; the latest study by default."""
+    given = pairs(arguments)
+    own = {name: given.pop(name) for name in options if name in given}
+    home = absolute(given.pop("home", "mlruns"))
+    url = clean_url(given["storage"]) if "storage" in given else sqlite_url(home / "studies.db")
+    given.pop("storage", None)
+    file = sqlite_path(url)
+    if file is not None and not file.is_file():
+        raise ConfigError(f"storage: no studies at {file}; run one, or give home=<folder>")
+    storage = opening.open_storage(url, home)
+    study = optuna.load_study(study_name=_name(storage, given.pop("study", "latest")), storage=storage)
+    stored = OmegaConf.create(literal({**study.user_attrs[store.CONFIG], "home": str(home), "storage": url}))
+    recut = bool(given)
+    config = build_config(_override(stored, given))
+    outside = with_stored_outside(config.space, opening.cells_outside(study, config.space))
+    config = replace(config, name=study.study_name, space=outside)
+    records = store.records_of(study)
+    baseline = next((record for record in records if record.is_baseline and record.state == "complete"), None)
+    if baseline is None:
+        raise ConfigError(f"study: {study.study_name} has no measured baseline yet; run it again")
+    floor = config.floor.absolute(baseline.metrics["accuracy"])
+    error = config.floor.error / recipe_count(config.space.axes)
+    judged = judged_again(records, store.samples_of(study), floor, error) if error else with_scores_of_recipe(records)
+    confirmation = store.confirmation_of(study)
+    records = confirmed(judged, confirmation)
+    front = cut(records, config.objectives, floor, config.tradeoff)
+    machine = study.user_attrs.get(store.MACHINE, {})
+    return StoredStudy(
+        config, tuple(records), front, machine, own, recut, confirmation, store.losses_of(study),
+        opening.sources_of(study),
+    )  # fmt: skip
+
+
+def certificate_of(study: StoredStudy) -> Certificate | None:
+    """Certify the front of a stored study, at the error and resolution of its sampler where that has them."""
+    config, grid = study.config, Grid.of(study.config.space)
+    sampler = config.sampler(0)
+    if not isinstance(sampler, FrontierSampler):
+        return certify(grid, study.records, study.front)
+    hint = hint_from(config, study.losses)
+    settings = (sampler.error, sampler.resolution, sampler.tolerance)
+    return certify(grid, study.records, study.front, *settings, hint)
+
+
+def pairs(arguments: Sequence[str]) -> dict[str, str]:
+    """``key=value`` words as a dict. Raises ConfigError for any other word."""
+    wrong = [argument for argument in arguments if "=" not in argument]
+    if wrong:
+        raise ConfigError(f"expected key=value, got {wrong[0]!r}")
+    return {key: expanded(value) for key, _, value in (argument.partition("=") for argument in arguments)}
+
+
+def _name(storage: optuna.storages.BaseStorage, asked: str) -> str:
+    summaries = [s for s in optuna.get_all_study_summaries(storage) if store.CONFIG in s.user_attrs]
+    names = [summary.study_name for summary in summaries]
+    if not names:
+        raise ConfigError("study: the storage holds no study of paretune")
+    if asked == "latest":
+        started = [s for s in summaries if s.datetime_start is not None] or summaries
+        return max(started, key=lambda s: (s.datetime_start is not None, s.datetime_start, s._study_id)).study_name
+    if asked not in names:
+        raise ConfigError(f"study: no study named {asked!r}{nearest(asked, names)}; known: {', '.join(names)}")
+    return asked
+
+
+def _override(stored: DictConfig, given: dict[str, str]) -> dict[str, Any]:
+    for key in given:
+        if key.partition(".")[0] not in RECUT:
+            raise ConfigError(
+                f"{key}: cannot be changed after the trials; can be: study, home, storage, {', '.join(RECUT)}"
+            )
+    try:
+        merged = OmegaConf.merge(stored, OmegaConf.from_dotlist([f"{key}={value}" for key, value in given.items()]))
+        resolved = OmegaConf.to_container(merged, resolve=True)
+    except Exception as error:  # OmegaConf's errors and the yaml parser's
+        raise ConfigError(f"{' '.join(given)}: {said(error)}") from error
+    assert isinstance(resolved, dict)
+    return {str(key): value for key, value in resolved.items()}

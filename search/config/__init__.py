@@ -1,0 +1,1 @@
+"""The composed configuration, checked and turned into the objects of a study."""

@@ -1,0 +1,46 @@
+"""When a study stops, and why."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from objectives.types import Reason
+from search.records.trial import TrialRecord
+
+GROWTH = 1e-3
+"""Relative growth of the hypervolume that counts as such."""
+
+
+class StopReason(StrEnum):
+    """Kept with the study."""
+
+    COMPLETE = "complete"
+    """Every cell is measured, or nothing that is left is worth a trial."""
+    BUDGET = "budget"
+    TIME = "time"
+    HYPERVOLUME_STALLED = "hypervolume_stalled"
+    INTERRUPTED = "interrupted"
+
+
+@dataclass(frozen=True)
+class Limits:
+    """``n_trials``, ``max_seconds`` of all trials together, and ``patience``: trials without growth of the hypervolume;
+    the latter two may be None. All hold for the study, whatever the restarts.
+    """
+
+    n_trials: int
+    max_seconds: float | None = None
+    patience: int | None = None
+
+    def reached(self, records: Sequence[TrialRecord], grown: int) -> StopReason | None:
+        """``grown``: the number of trials when the hypervolume grew last."""
+        spent = [record for record in records if record.reason != Reason.INTERRUPTED]  # those taught nothing
+        if len(spent) >= self.n_trials:
+            return StopReason.BUDGET
+        if self.max_seconds is not None and sum(record.seconds for record in records) >= self.max_seconds:
+            return StopReason.TIME
+        if self.patience is not None and len(records) - grown >= self.patience:
+            return StopReason.HYPERVOLUME_STALLED
+        return None

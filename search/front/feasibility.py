@@ -1,0 +1,141 @@
+"""Whether a trial keeps an accuracy floor, and how sure that is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from statistics import NormalDist
+from typing import Any, Literal
+
+from objectives.evaluation.floor_test import judge
+from objectives.types import Decision, Note, NoteCode, Score, Verdict
+from search.records.trial import TrialRecord
+
+Certainty = Literal["certain", "likely", "undecided"]
+Cell = frozenset[tuple[str, object]]
+
+LIKELY = 0.95
+
+
+def is_scored(record: TrialRecord) -> bool:
+    """Return whether it was measured, accuracy included; dominated trials may have no accuracy."""
+    return record.state == "complete" and "accuracy" in record.metrics
+
+
+def verdict_of(record: TrialRecord, floor: float) -> Verdict:
+    """Return whether a scored trial reaches ``floor``.
+
+    For a floor other than the one that it was raced against, only a full score decides; otherwise the answer is open.
+    """
+    verdict = record.facts.verdict
+    if verdict is None or verdict.method == "exact":
+        return Verdict(Decision.REACHED if record.metrics["accuracy"] >= floor else Decision.MISSED)
+    return verdict if record.metrics.get("floor") == floor else replace(verdict, decision=Decision.OPEN)
+
+
+def is_feasible(record: TrialRecord, floor: float) -> bool:
+    """Whether it keeps the floor; one that is not decided, by the estimate."""
+    found = verdict_of(record, floor).decision
+    return found is Decision.REACHED or (found is Decision.OPEN and record.metrics["accuracy"] >= floor)
+
+
+def is_open(record: TrialRecord, floor: float) -> bool:
+    """Whether the examples that were scored do not decide."""
+    return verdict_of(record, floor).decision is Decision.OPEN
+
+
+def certainty_of(record: TrialRecord, floor: float) -> Certainty:
+    """How sure it is that a member keeps the floor.
+
+    ``certain``: by all examples, or by a race at the error that the study allows; ``likely``: not decided, but so by
+    the estimate and its standard error, as if it had been looked at once; ``undecided``: neither.
+    """
+    if not is_open(record, floor):
+        return "certain"
+    error = record.metrics["accuracy_stderr"]
+    away = record.metrics["accuracy"] - floor
+    return "likely" if error > 0 and NormalDist().cdf(away / error) >= LIKELY else "undecided"
+
+
+def judged_again(
+    records: Sequence[TrialRecord], samples: Mapping[int, Mapping[str, Any]], floor: float, error: float
+) -> list[TrialRecord]:
+    """The records with verdicts for ``floor``, from the examples that are stored; ``samples``: by trial number.
+
+    ``error``: of one recipe. A trial whose examples are not stored keeps its verdict, which holds for its own floor.
+    """
+    scored = {number for number, stored in samples.items() if stored.get("accuracy") and stored.get("ids")}
+    start = next((record for record in records if record.is_baseline and record.number in scored), None)
+    if start is None:
+        return with_scores_of_recipe(records)
+    stored = samples[start.number]
+    baseline = Score(
+        start.metrics["accuracy"], start.metrics["accuracy_stderr"], tuple(stored["accuracy"]), {},
+        tuple(stored["ids"]), link=start.facts.link,
+    )  # fmt: skip
+    found, scorers = [], _scorers(records)
+    for record, shared in zip(records, with_scores_of_recipe(records)):
+        scorer = record if shared is record else scorers[recipe_key(record)]
+        source = scorer.number if scorer.cached_from is None else scorer.cached_from
+        found.append(_judged(shared, samples[source], baseline, floor, error) if source in scored else shared)
+    return found
+
+
+def with_scores_of_recipe(records: Sequence[TrialRecord]) -> list[TrialRecord]:
+    """The records, those that were not scored with what another trial of their recipe found.
+
+    A cell that was tried again until it was scored is left to that trial.
+    """
+    scorers, found = _scorers(records), []
+    own = {_cell(record) for record in records if is_scored(record)}
+    for record in records:
+        bare = record.state == "complete" and not is_scored(record) and _cell(record) not in own
+        scorer = scorers.get(recipe_key(record)) if bare else None
+        found.append(record if scorer is None else _scored_as(record, scorer))
+    return found
+
+
+def _scorers(records: Sequence[TrialRecord]) -> dict[Cell, TrialRecord]:
+    """By recipe, the trial that scored it on the most examples, of equals the latest."""
+    found: dict[Cell, TrialRecord] = {}
+    for record in records:
+        if is_scored(record):
+            before = found.get(recipe_key(record))
+            if before is None or record.metrics.get("examples", 0.0) >= before.metrics.get("examples", 0.0):
+                found[recipe_key(record)] = record
+    return found
+
+
+def _cell(record: TrialRecord) -> Cell:
+    return frozenset(record.params.items())
+
+
+def recipe_key(record: TrialRecord) -> Cell:
+    """Return what makes two trials one recipe: their settings without the workload's."""
+    return frozenset((path, value) for path, value in record.params.items() if not path.startswith("workload."))
+
+
+def _scored_as(record: TrialRecord, other: TrialRecord) -> TrialRecord:
+    """One that was not scored, with what another trial of its recipe found."""
+    metrics = {
+        name: value for name, value in other.metrics.items() if name.startswith(("accuracy", "examples", "floor"))
+    }
+    facts = replace(record.facts, verdict=other.facts.verdict, link=other.facts.link)
+    kept = (note for note in record.notes if note.code is not NoteCode.NOT_SCORED)
+    notes = (*kept, Note(NoteCode.SCORED_ELSEWHERE, f"scored as trial {other.number}"))
+    return replace(record, metrics={**record.metrics, **metrics}, facts=facts, notes=notes)
+
+
+def _judged(
+    record: TrialRecord, samples: Mapping[str, Any], baseline: Score, floor: float, error: float
+) -> TrialRecord:
+    verdict = record.facts.verdict
+    if verdict is None or verdict.method == "exact" or record.metrics.get("floor") == floor:
+        return record
+    score = Score(
+        record.metrics["accuracy"], record.metrics["accuracy_stderr"], tuple(samples["accuracy"]), {},
+        tuple(samples["ids"]), link=baseline.link, total=len(baseline.examples),
+    )  # fmt: skip
+    found = judge(score, baseline, floor, error)
+    facts = replace(record.facts, verdict=found.verdict)
+    return replace(record, facts=facts, metrics={**record.metrics, "floor": floor})

@@ -1,0 +1,255 @@
+"""How sure a front is: what every member rests on, and why every cell that was not measured was left.
+
+A cell is closed because its recipe misses the floor (scored, or assumed from one that is milder and misses it), because
+it fails or must fail, or because a member is expected to dominate it by a margin. What is left of the chance that some
+cell would improve the front by more than the resolution is added up; the front is complete when that is allowed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from search.front.feasibility import Certainty, certainty_of, is_open, is_scored
+from search.front.front import ParetoFront
+from search.frontier.forecast import Forecaster, Hint, Known, Outlook, harder_than
+from search.frontier.observations import implied, known_of
+from search.records.trial import TrialRecord
+from search.space.grid import MOST_CELLS, Grid, Indices
+from search.space.space import Cell
+
+MEASURED, INFEASIBLE, FAILED, MUST_FAIL = "measured", "infeasible", "failed", "must fail"
+UNSUPPORTED = "unsupported"
+ASSUMED, DOMINATED, OPEN, UNDECIDED = "assumed infeasible", "dominated", "open", "undecided"
+
+
+@dataclass(frozen=True)
+class Standing:
+    """Of one cell: its ``status``, the ``trial`` that says so, where one does, and ``why`` in words.
+
+    ``chance``: at most so likely would it improve the front by more than the resolution.
+    """
+
+    cell: Cell
+    status: str
+    trial: int | None
+    why: str
+    chance: float = 0.0
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """``complete``: nothing is left but an ``open`` chance that the study accepts (``error``).
+
+    ``members``: by trial number, how sure it is that each keeps the floor; ``short``: trials scored on too few
+    examples for this floor; ``hasty``: members that were timed only until they were behind others, who are none for
+    this floor; ``standings``: of all cells; ``seconds``: what measuring the open ones would take. ``only_baseline``:
+    the front has no other member.
+    """
+
+    complete: bool
+    open: float
+    error: float
+    resolution: float
+    members: Mapping[int, Certainty] = field(default_factory=dict)
+    short: tuple[int, ...] = ()
+    hasty: tuple[int, ...] = ()
+    standings: tuple[Standing, ...] = ()
+    seconds: float = 0.0
+    only_baseline: bool = False
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Cells by status."""
+        return dict(Counter(standing.status for standing in self.standings))
+
+    def rows(self) -> list[dict[str, object]]:
+        """For a table, one row per cell of the grid."""
+        return [
+            {**each.cell, "status": each.status, "trial": each.trial, "why": each.why, "chance": each.chance}
+            for each in self.standings
+        ]
+
+
+def certify(
+    grid: Grid,
+    records: Sequence[TrialRecord],
+    front: ParetoFront,
+    error: float = 0.05,
+    resolution: float = 0.02,
+    tolerance: float = 0.005,
+    hint: Hint | None = None,
+) -> Certificate | None:
+    """Certify ``front`` from its records alone; None where the grid is too large to be enumerated.
+
+    The settings are those of :class:`search.samplers.frontier.FrontierSampler`.
+    """
+    if len(grid) > MOST_CELLS:
+        return None
+    known = known_of(grid, records, front.objectives, front.floor)
+    outlook = Forecaster(tolerance, resolution, hint).look(known)
+    return certificate_of(records, front, known, outlook, error, resolution)
+
+
+def certificate_of(
+    records: Sequence[TrialRecord],
+    front: ParetoFront,
+    known: Known,
+    outlook: Outlook,
+    error: float,
+    resolution: float,
+) -> Certificate:
+    """Write the certificate that ``outlook`` gives, which was formed from ``known``."""
+    grid = known.grid
+    trials = {index: record for record in records if (index := grid.index(record.params)) is not None}
+    chances = outlook.feasible * outlook.gain
+    left = _open_cells(chances, error)
+    writer = _Writer(grid, known, outlook, trials, records, set(left.tolist()))
+    by_number = {record.number: record for record in records}
+    return Certificate(
+        complete=len(left) == 0,
+        open=outlook.open,
+        error=error,
+        resolution=resolution,
+        members={number: certainty_of(by_number[number], front.floor) for number in front.front},
+        short=tuple(
+            record.number
+            for record in records
+            if is_scored(record) and record.cached_from is None and is_open(record, front.floor)
+        ),
+        hasty=tuple(number for number in front.front if by_number[number].facts.is_cut_short),
+        standings=tuple(writer.standing(index) for index in range(len(grid))),
+        seconds=float(outlook.cost[left].sum()),
+        only_baseline=bool(front.front) and all(by_number[number].is_baseline for number in front.front),
+    )
+
+
+def told(certificate: Certificate) -> list[str]:
+    """For people, a line each: how complete, how sure, and what became of the cells."""
+    counts = ", ".join(f"{count} {status}" for status, count in certificate.counts.items())
+    sure = Counter(certificate.members.values())
+    floor = ", ".join(f"{sure[kind]} {kind}" for kind in ("certain", "likely", "undecided") if sure[kind])
+    lines = [_completeness(certificate), f"Of {counted(len(certificate.standings), 'cell', 'cells')}: {counts}."]
+    if floor:
+        lines.append(f"Above the floor: {floor}.")
+    if certificate.short:
+        trials = f"{'trial' if len(certificate.short) == 1 else 'trials'} {', '.join(map(str, certificate.short))}"
+        lines.append(f"Scored on too few examples to decide this floor: {trials}; a study with it goes on there.")
+    if certificate.hasty:
+        trials = f"{'trial' if len(certificate.hasty) == 1 else 'trials'} {', '.join(map(str, certificate.hasty))}"
+        lines.append(f"Timed briefly, since others were ahead that are not here: {trials}.")
+    return lines
+
+
+def _completeness(certificate: Certificate) -> str:
+    """What the search can still change; an empty front, or that of the baseline alone, is none to improve."""
+    by_more = f"by more than {float(f'{certificate.resolution:.2g}'):.0%}"
+    if not certificate.members:
+        so_far, does = "nothing that was measured keeps the floor", "keeps it"
+    elif certificate.only_baseline:
+        so_far, does = "nothing that was measured improves on the baseline above the floor", f"does {by_more}"
+    else:
+        so_far, does = "", f"improves the front {by_more}"
+    left = sum(standing.status in (OPEN, UNDECIDED) for standing in certificate.standings)
+    so_far = f"{so_far}; " if so_far else ""
+    if certificate.complete:
+        if certificate.open <= 0:
+            return (
+                f"Complete: {so_far}no cell is left that may change that."
+                if so_far
+                else ("Complete: no cell is left that may improve the front.")
+            )
+        chance = f"{certificate.open:.1%}" if certificate.open >= 1e-3 else "0.1%"
+        return f"Complete: {so_far}at most {chance} chance that an unmeasured cell {does}."
+    if not left:
+        return f"Not complete: {so_far}{certificate.open:.1%} chance is left that some cell {does}."
+    minutes = max(1, round(certificate.seconds / 60))
+    cells = counted(left, "cell is", "cells are")
+    return f"Not complete: {so_far}{cells} open, about {minutes} min to close; perhaps one {does}."
+
+
+def counted(count: int, one: str, more: str) -> str:
+    """``1 cell is``, ``2 cells are``."""
+    return f"{count} {one if count == 1 else more}"
+
+
+def _open_cells(chances: np.ndarray, error: float) -> Indices:
+    """The likeliest cells, so many that the chances of all others add up to what is accepted."""
+    order = np.argsort(-chances, kind="stable")
+    rest = chances.sum() - np.concatenate([[0.0], np.cumsum(chances[order])])
+    return order[: int(np.argmax(rest <= error + 1e-12))]
+
+
+class _Writer:
+    """Says of every cell why it is as it is."""
+
+    def __init__(
+        self,
+        grid: Grid,
+        known: Known,
+        outlook: Outlook,
+        trials: Mapping[int, TrialRecord],
+        records: Sequence[TrialRecord],
+        left: set[int],
+    ) -> None:
+        self.grid, self.known, self.outlook, self.trials, self.left = grid, known, outlook, trials, left
+        self.harder = harder_than(grid)
+        self.scored = {int(grid.recipes[index]): record for index, record in trials.items() if is_scored(record)}
+        self.front = known.front
+        self.failures = [(index, record) for index, record in trials.items() if record.state == "failed"]
+
+    def standing(self, index: int) -> Standing:
+        """Of the cell of that number."""
+        cell, trial = self.grid.cell(index), self.trials.get(index)
+        if index in self.grid.outside:
+            return Standing(cell, UNSUPPORTED, None, self.grid.outside[index])
+        chance = float(self.outlook.feasible[index] * self.outlook.gain[index])
+        done = trial is not None and trial.state == "complete"
+        missed = self.known.verdicts[self.grid.recipes[index]] == -1
+        if trial is not None and done and (self.known.measured[index] or (self.known.closed[index] and not missed)):
+            return self._measured(index, cell, trial, chance)
+        if self.known.closed[index] and not done:
+            return self._failed(index, cell, trial)
+        recipe = int(self.grid.recipes[index])
+        if self.known.verdicts[recipe] == -1:
+            scorer = self.scored[recipe]
+            return Standing(cell, INFEASIBLE, scorer.number, f"accuracy {scorer.metrics['accuracy']:.4f}")
+        if index in self.left:
+            return Standing(cell, OPEN, None, f"feasible with {self.outlook.feasible[index]:.0%}", chance)
+        if self.outlook.feasible[index] <= self.outlook.gain[index] or not len(self.front):
+            return self._assumed(recipe, cell, chance)
+        member, margin = self._dominator(index)
+        return Standing(cell, DOMINATED, member, f"expected {margin:+.1%} behind in all objectives", chance)
+
+    def _measured(self, index: int, cell: Cell, trial: TrialRecord, chance: float) -> Standing:
+        if is_scored(trial):
+            if index in self.left:
+                return Standing(cell, UNDECIDED, trial.number, "scored on too few examples for this floor", chance)
+            return Standing(cell, MEASURED, trial.number, "")
+        if index in self.left or not len(self.front):
+            return Standing(cell, UNDECIDED, trial.number, "timed, and never scored", chance)
+        member, margin = self._dominator(index)
+        return Standing(cell, MEASURED, trial.number, f"not scored: {margin:+.1%} behind trial {member} in everything")
+
+    def _failed(self, index: int, cell: Cell, trial: TrialRecord | None) -> Standing:
+        if trial is not None and trial.state == "failed":
+            return Standing(cell, FAILED, trial.number, trial.reason)
+        cause = next(record for other, record in self.failures if implied(self.grid, other, record)[index])
+        return Standing(cell, MUST_FAIL, cause.number, f"{cause.reason} with less work")
+
+    def _assumed(self, recipe: int, cell: Cell, chance: float) -> Standing:
+        likely = f"feasible with {self.outlook.feasible[self.grid.recipes == recipe].max():.1%}"
+        for milder, record in self.scored.items():
+            if self.known.verdicts[milder] == -1 and recipe in self.harder[milder].tolist():
+                return Standing(cell, ASSUMED, record.number, f"{likely}: a milder recipe misses the floor", chance)
+        return Standing(cell, ASSUMED, None, f"{likely}, by the recipes around it", chance)
+
+    def _dominator(self, index: int) -> tuple[int | None, float]:
+        """The member that is expected to be furthest ahead in everything, and by how much."""
+        ahead = (self.outlook.mean[index] - self.known.values[self.front]).min(axis=1)
+        best = int(ahead.argmax())
+        return self.trials[int(self.front[best])].number, math.expm1(float(ahead[best]))

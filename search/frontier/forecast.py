@@ -1,0 +1,297 @@
+"""What is known of a grid of cells, and what that says of the rest: what may still matter, and what is worth trying.
+
+A cell can still matter if its recipe may keep the floor and its objectives may reach beyond the front. The sum of both
+chances over all cells bounds the chance that the front is not complete; below what the user allows, the search is over.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property, lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import ndtr, stdtr
+
+from search.front.pareto import non_dominated
+from search.frontier.improvement import chance_of_gain, expected_gain
+from search.frontier.surrogate import Guess, Prior, Surrogate
+from search.space.grid import Floats, Grid, Indices, is_of_recipe
+from search.space.lattice import Lattice
+from search.space.space import Axis
+
+Flags = NDArray[np.bool_]
+
+OBJECTIVE = Prior(amplitude=0.5, quirk=0.02)
+GAP = Prior(amplitude=0.1, quirk=0.005)
+_SMALL = 0.01
+"""Nats: predicted losses are told apart by their logarithm above, and as they are below."""
+_HINTED = 0.3
+"""What is left to learn of a smooth function that another study hints at, as a share of its amplitude."""
+_MOST = 200
+"""A surrogate learns from so many cells at most: half of them nearest to the edge in question, half from anywhere."""
+_FITTED = 120
+"""Its scales from so many at most; ``_AGAIN``: by how much what is known must grow before they are fitted anew."""
+_AGAIN = 1.05
+_CANDIDATES, _PAIRS, _FEWEST = 1024, 65536, 64
+"""The likeliest cells, whose expected gains are compared: so many, or fewer where the front has many members."""
+_TRACE = 1e-3
+"""What a chance of gain is worth beside the expected gain: where that is lost in rounding, the chance decides."""
+
+
+@dataclass(frozen=True)
+class Known:
+    """What was found so far.
+
+    ``values`` [cells, objectives]: minimised, in log units, NaN where not measured, known to ``errors`` (standard, 0
+    where there is nothing but the value). ``gaps`` [recipes]: accuracy minus
+    the floor, NaN where not scored; ``gap_errors``: their standard errors, 0 for all examples. ``verdicts`` [recipes]:
+    1 feasible, -1 not, 0 open. ``closed`` [cells]: failed, or known to fail. ``ready`` [recipes]: the compressed model
+    is at hand. ``seconds``: of the stages ``compress``, ``score`` and ``run``, each [recipes] or [cells] or a number.
+    ``memory`` [cells]: log of the peak, NaN where not known; ``starved`` [cells]: ran out of memory; ``room``: log of
+    the largest peak that fits, NaN where not known.
+    """
+
+    grid: Grid
+    values: Floats
+    gaps: Floats
+    gap_errors: Floats
+    verdicts: NDArray[np.int_]
+    closed: Flags
+    ready: Flags
+    seconds: Mapping[str, float | Floats] = field(default_factory=dict)
+    memory: Floats | None = None
+    starved: Flags | None = None
+    room: float = math.nan
+    errors: Floats | None = None
+
+    @cached_property
+    def measured(self) -> Flags:
+        """[cells]: whether all objectives are known."""
+        return np.asarray(np.isfinite(self.values).all(axis=1), dtype=np.bool_)
+
+    @cached_property
+    def front(self) -> Indices:
+        """Cells that are feasible, measured and not dominated."""
+        own = np.flatnonzero(self.measured & (self.verdicts[self.grid.recipes] == 1))
+        return own[non_dominated(self.values[own])] if len(own) else own
+
+
+@dataclass(frozen=True)
+class Hint:
+    """What is known of a study before anything is measured.
+
+    ``values`` [cells, objectives], in log units, and ``accuracy`` [recipes]: expected, up to a constant. ``losses``
+    [recipes]: the log-loss that each is predicted to cost, nats, NaN where nobody can tell.
+    """
+
+    values: Floats | None = None
+    accuracy: Floats | None = None
+    losses: Floats | None = None
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """Over all cells: ``feasible``: the chance that it keeps the floor; ``gain``: at most the chance that it would
+    reach beyond the front by more than the resolution; ``worth``: expected gain per second; all 0 where nothing is
+    left to find. ``mean``, ``deviation`` [cells, objectives]: what is guessed of its objectives. ``timed_first``:
+    whether trying it costs less when it is timed before it is scored; ``cost``: seconds.
+    """
+
+    feasible: Floats
+    gain: Floats
+    worth: Floats
+    mean: Floats
+    deviation: Floats
+    timed_first: Flags
+    cost: Floats
+
+    @property
+    def open(self) -> float:
+        """At most the chance that some cell would improve the front by more than the resolution."""
+        return float(min(1.0, (self.feasible * self.gain).sum()))
+
+
+class Forecaster:
+    """Keeps the scales of its surrogates between looks. ``tolerance``: by how much accuracy may rise where it should
+    fall (standard deviation); ``resolution``: relative, what two cells must differ by to be told apart.
+    """
+
+    def __init__(self, tolerance: float = 0.005, resolution: float = 0.02, hint: Hint | None = None) -> None:
+        self.tolerance, self.resolution, self.hint = tolerance, resolution, hint or Hint()
+        self._scales: dict[str, tuple[Floats, int]] = {}
+
+    def look(self, known: Known) -> Outlook:
+        """What the rest may be worth."""
+        grid, recipes = known.grid, known.grid.recipes
+        behind = _behind(known)
+        guesses = [self._guess(known, place, behind) for place in range(known.values.shape[1])]
+        mean = np.stack([guess.mean for guess in guesses], axis=1)
+        deviation = np.stack([guess.deviation for guess in guesses], axis=1)
+        mean = np.where(known.measured[:, None], known.values, mean)
+        deviation = np.where(known.measured[:, None], 0.0, deviation)
+        feasible = self.feasible(known)[recipes] * self._fits(known)
+        left = ~known.closed & (known.verdicts[recipes] != -1) & ~(known.measured & (known.verdicts[recipes] == 1))
+        front = known.values[known.front]
+        gain, worth = np.zeros(len(grid)), np.zeros(len(grid))
+        gain[left] = chance_of_gain(mean[left], deviation[left], front, self.resolution)
+        most = min(_CANDIDATES, max(_FEWEST, _PAIRS // max(1, len(front))))
+        likely = np.argsort(-feasible * gain, kind="stable")[:most]
+        likely = likely[feasible[likely] * gain[likely] > 1e-6]
+        expected = expected_gain(mean[likely], deviation[likely], front) if len(front) else np.ones(len(likely))
+        useful = np.zeros(len(grid))
+        useful[left] = chance_of_gain(mean[left], deviation[left], front, 0.0)
+        cost, timed_first = self.cost(known, feasible, useful)
+        worth[likely] = feasible[likely] * (expected + _TRACE * gain[likely]) / cost[likely]
+        return Outlook(np.where(left, feasible, 0.0), gain, worth, mean, deviation, timed_first, cost)
+
+    def feasible(self, known: Known) -> Floats:
+        """[recipes]: the chance that each keeps the floor."""
+        chance = (known.verdicts > 0).astype(np.float64)
+        unknown = known.verdicts == 0
+        scored = np.isfinite(known.gaps)
+        if unknown.any():
+            lattice, distance = self._recipes(known.grid), np.abs(known.gaps)
+            errors = known.gap_errors
+            guess = self._fitted("gap", lattice, known.gaps, scored, GAP, distance, self.hint.accuracy, errors)
+            mean, deviation = guess.mean.copy(), np.hypot(guess.deviation, self.tolerance)
+            mean[scored] = known.gaps[scored]
+            deviation[scored] = np.maximum(known.gap_errors[scored], 1e-9)
+            freedom = max(1, int(scored.sum()) - 1)  # the scales were fitted to so few
+            chance[unknown] = np.where(scored, ndtr(mean / deviation), stdtr(freedom, mean / deviation))[unknown]
+            ceiling = self._ceiling(known)
+            chance[unknown] = np.minimum(chance, ceiling)[unknown]
+        return chance
+
+    def _recipes(self, grid: Grid) -> Lattice:
+        """What tells recipes apart: what they are made of, and the loss predicted, where it is for all."""
+        losses = self.hint.losses
+        if losses is None or not np.isfinite(losses).all() or not losses.max() > 0:
+            return grid.recipe_lattice
+        size = np.log1p(np.maximum(losses, 0.0) / _SMALL)
+        return Lattice((np.column_stack([grid.recipe_lattice.points, size / size.max()]),))
+
+    def _fits(self, known: Known) -> Floats:
+        """[cells]: the chance of fitting into memory.
+
+        How much there is, what was refused by prediction says. Where cells ran out of memory without a word, it lies
+        between the largest peak that fitted and the smallest that did not, anywhere for all we know, and the latter
+        are guesses: of cells around them, and at least what fitted elsewhere.
+        """
+        if known.memory is None or known.starved is None or not known.starved.any():
+            return np.ones(len(known.grid))
+        own = np.isfinite(known.memory)
+        fitted = known.memory[own & ~known.starved]
+        most = float(fitted.max()) if len(fitted) else -math.inf
+        guess = self._peaks(known, known.memory)
+        low = known.starved & ~own & (guess.mean < most)
+        if low.any():
+            guess = self._peaks(known, np.where(low, most, known.memory))
+        peaks, unsure = np.where(own, known.memory, guess.mean), np.where(own, 0.0, guess.deviation)
+        limit, doubt = known.room, 0.0
+        silent = np.flatnonzero(known.starved & ~own)
+        if len(silent):
+            least = silent[peaks[silent].argmin()]
+            below = min(most, float(peaks[least])) if len(fitted) else float(peaks[least])
+            middle = (below + float(peaks[least])) / 2
+            if not middle > limit:  # there may be less than was said
+                limit, doubt = middle, (float(peaks[least]) - below) ** 2 / 12 + unsure[least] ** 2 / 4
+        fits: Floats = ndtr((limit - peaks) / np.sqrt(unsure**2 + doubt + 1e-6))
+        return fits
+
+    def _peaks(self, known: Known, memory: Floats) -> Guess:
+        return self._fitted("memory", known.grid.lattice, memory, np.isfinite(memory), OBJECTIVE, -memory)
+
+    def _ceiling(self, known: Known) -> Floats:
+        """[recipes]: the chance that each is feasible although a milder one is not."""
+        found = np.ones(len(known.gaps))
+        harder = harder_than(known.grid)
+        for recipe in np.flatnonzero(known.verdicts == -1).tolist():
+            short = -(known.gaps[recipe] + 2 * known.gap_errors[recipe])
+            found[harder[recipe]] = np.minimum(found[harder[recipe]], ndtr(-max(short, 0.0) / self.tolerance))
+        return found
+
+    def _guess(self, known: Known, place: int, behind: Floats) -> Guess:
+        own = np.isfinite(known.values[:, place])
+        hint = None if self.hint.values is None else self.hint.values[:, place]
+        noise = None if known.errors is None else known.errors[:, place]
+        return self._fitted(str(place), known.grid.lattice, known.values[:, place], own, OBJECTIVE, behind, hint, noise)
+
+    def _fitted(
+        self, name: str, lattice: Lattice, values: Floats, own: Flags, prior: Prior, distance: Floats,
+        expected: Floats | None = None, noise: Floats | None = None,
+    ) -> Guess:  # fmt: skip
+        """``distance`` [cells]: from the edge at which guesses matter most; ``expected``: what is known beforehand;
+        ``noise``: standard errors of ``values``.
+        """
+        if expected is not None and np.isfinite(expected).all():
+            prior = replace(prior, amplitude=_HINTED * prior.amplitude)
+            guess = self._fitted(name, lattice, values - expected, own, prior, distance, noise=noise)
+            return Guess(guess.mean + expected, guess.deviation)
+        if not own.any():
+            return Guess(np.zeros(len(lattice)), np.full(len(lattice), 1e3))
+        chosen = _chosen(own, distance, _MOST)
+        points, values = lattice.points[chosen], values[chosen]
+        noise = np.zeros(len(chosen)) if noise is None else noise[chosen]
+        scales, count = self._scales.get(name, (None, 0))
+        if scales is None or len(chosen) < _FITTED or own.sum() > _AGAIN * count:
+            some = slice(None, None, max(1, len(chosen) // _FITTED))
+            scales = Surrogate(points[some], values[some], prior, scales, noise=noise[some]).scales
+            self._scales[name] = scales, int(own.sum())
+        return Surrogate(points, values, prior, scales, noise=noise, fit=False).guess(lattice)
+
+    @staticmethod
+    def cost(known: Known, feasible: Floats, useful: Floats) -> tuple[Floats, Flags]:
+        """[cells]: seconds that trying each would take, and whether that is so when it is timed before it is scored.
+
+        What is scored first is timed if it is ``feasible``; what is timed first is scored if that is ``useful``.
+        """
+        recipes = known.grid.recipes
+        make = np.where(known.ready, 0.0, known.seconds.get("compress", 1.0))[recipes]
+        score = np.where(known.verdicts == 0, known.seconds.get("score", 1.0), 0.0)[recipes]
+        run = np.where(known.measured, 0.0, known.seconds.get("run", 1.0))
+        scored_first, timed_first = score + feasible * run, run + np.minimum(useful, 1.0) * score
+        return make + np.minimum(scored_first, timed_first), (timed_first < scored_first) & ~known.measured
+
+
+def _behind(known: Known) -> Floats:
+    """[cells]: by how much of the measured ones the member that leads most is ahead in everything."""
+    found = np.zeros(len(known.grid))
+    own, front = np.flatnonzero(known.measured), known.values[known.front]
+    if len(own) > _MOST and len(front):
+        found[own] = np.max([(known.values[own] - member).min(axis=1) for member in front], axis=0)
+    return found
+
+
+def _chosen(own: Flags, distance: Floats, most: int) -> Indices:
+    """At most so many of the cells that are known, half of them the nearest, the rest spread at random."""
+    found = np.flatnonzero(own)
+    if len(found) <= most:
+        return found
+    order = np.argsort(distance[found], kind="stable")
+    rest = order[most // 2 :]
+    spread = np.random.default_rng(0).permutation(len(own))[found[rest]].argsort()  # the same cells at every look
+    chosen: Indices = found[np.concatenate([order[: most // 2], rest[spread[: most - most // 2]]])]
+    return chosen
+
+
+@lru_cache(maxsize=8)
+def harder_than(grid: Grid) -> Sequence[Indices]:
+    """Return for every recipe the harder ones: no milder in any strength, and equal in all else."""
+    own = [place for place, axis in enumerate(grid.axes) if is_of_recipe(axis)]
+    _, first = np.unique(grid.recipes, return_index=True)
+    places = grid.places[first][:, own]
+    signs = np.array([_harder(grid.axes[place]) for place in own])
+    found = []
+    for row in places:
+        away = (places - row) * signs
+        harder = (away >= 0).all(axis=1) & ((places == row) | (signs != 0)).all(axis=1) & (places != row).any(axis=1)
+        found.append(np.flatnonzero(harder))
+    return found
+
+
+def _harder(axis: Axis) -> int:
+    """Return in which direction of its places accuracy is assumed to fall: 1, -1, or 0 where nothing is assumed."""
+    return axis.strength.harder if axis.strength is not None and axis.is_ordinal else 0

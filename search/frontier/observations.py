@@ -1,0 +1,157 @@
+"""What the records of a study say of its grid: see :class:`search.frontier.forecast.Known`."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from statistics import median
+
+import numpy as np
+
+from objectives.evaluation.problem import KEPT_BYTES
+from objectives.metrics import METRICS, is_of_time
+from objectives.types import Decision, Reason
+from search.front.feasibility import is_scored, verdict_of
+from search.frontier.forecast import Flags, Known
+from search.records.trial import TrialRecord
+from search.space.grid import Floats, Grid
+
+REPEATED = (Reason.CRASHED, Reason.ERROR)
+"""Failures that may be chance; ``TRIES``: a cell that failed so often so is left alone."""
+TRIES = 2
+
+FINAL = (Reason.OUT_OF_MEMORY, Reason.TIMEOUT, Reason.UNSUPPORTED, Reason.NOT_FINITE)
+"""Failures that the same cell would meet again."""
+
+_SIGNS = {Decision.REACHED: 1, Decision.MISSED: -1}
+"""Of decisions, in arrays."""
+
+_HALF_WIDTH = 1.96
+"""Standard errors in half of a 95 % interval."""
+
+_HARDER = (Reason.OUT_OF_MEMORY, Reason.TIMEOUT)
+"""Failures that more work of the same model meets as well."""
+
+
+class Evidence:
+    """Everything that the trials so far say of ``grid``, one by one; those of other cells say nothing.
+
+    ``floor``: the accuracy floor, absolute.
+    """
+
+    def __init__(self, grid: Grid, objectives: Sequence[str], floor: float) -> None:
+        self.grid, self.objectives, self.floor = grid, tuple(objectives), floor
+        cells, recipes = len(grid), int(grid.recipes.max()) + 1
+        self._values = np.full((cells, len(self.objectives)), np.nan)
+        self._value_errors = np.zeros((cells, len(self.objectives)))
+        self._gaps, self._errors = np.full(recipes, np.nan), np.zeros(recipes)
+        self._verdicts = np.zeros(recipes, np.int_)
+        self._memory, self._starved = np.full(cells, np.nan), np.zeros(cells, np.bool_)
+        self._closed = np.zeros(cells, np.bool_)
+        self._closed[list(grid.outside)] = True
+        self._failed, self._room = Counter[int](), math.nan
+        self._weights: dict[int, float] = {}
+        self._spent: dict[str, list[float]] = {"compress": [], "score": [], "run": []}
+
+    def add(self, record: TrialRecord) -> None:
+        """One more trial; what it says of its cell replaces what was said before."""
+        index = self.grid.index(record.params)
+        if index is None:
+            return
+        self._stages(record)
+        recipe = int(self.grid.recipes[index])
+        self._see_memory(index, record)
+        if "weight_bytes" in record.metrics:
+            self._weights.pop(recipe, None)  # the latest last
+            self._weights[recipe] = record.metrics["weight_bytes"]
+        if record.state == "failed" and record.reason in FINAL:
+            self._closed |= implied(self.grid, index, record)
+        if record.reason in REPEATED:
+            self._failed[index] += 1
+            self._closed[index] |= self._failed[index] >= TRIES
+        if record.state != "complete":
+            return
+        self._values[index] = [minimised_log(record.metrics, name) for name in self.objectives]
+        error = record.metrics.get("speedup.error", 0.0) / _HALF_WIDTH
+        self._value_errors[index] = [error if is_of_time(name) else 0.0 for name in self.objectives]
+        if not np.isfinite(self._values[index]).all() and not record.facts.timing_skipped:
+            self._closed[index] = True  # measured as far as it can be: nothing new would come of another trial
+        if not is_scored(record):
+            return
+        verdict = verdict_of(record, self.floor)
+        self._gaps[recipe] = record.metrics["accuracy"] - self.floor
+        self._errors[recipe] = 0.0 if verdict.method == "exact" else record.metrics["accuracy_stderr"]
+        self._verdicts[recipe] = _SIGNS.get(verdict.decision, 0)
+
+    def _see_memory(self, index: int, record: TrialRecord) -> None:
+        """What it took, or was predicted to take where there was less room, and then how much there was."""
+        self._starved[index] = record.reason == Reason.OUT_OF_MEMORY
+        name = "predicted_peak" if self._starved[index] else "peak_memory"
+        self._memory[index] = minimised_log(record.metrics, name)
+        if self._starved[index]:
+            room = self._memory[index] - math.log1p(record.severity)
+            self._room = float(np.fmin(self._room, room))
+
+    def known(self) -> Known:
+        """As it stands now."""
+        return Known(
+            self.grid, self._values.copy(), self._gaps.copy(), self._errors.copy(), self._verdicts.copy(),
+            self._closed.copy(), self._ready(), self._seconds(), self._memory.copy(), self._starved.copy(), self._room,
+            self._value_errors.copy(),
+        )  # fmt: skip
+
+    def _ready(self) -> Flags:
+        """[recipes]: whose models were used last, as far as memory holds them."""
+        ready, held = np.zeros(len(self._gaps), np.bool_), 0.0
+        for recipe, weight in reversed(self._weights.items()):
+            if held > KEPT_BYTES:
+                break
+            ready[recipe] = True
+            held += weight
+        return ready
+
+    def _stages(self, record: TrialRecord) -> None:
+        """Note the seconds of each stage that it really did."""
+        for name, spent in self._spent.items():
+            seconds = record.metrics.get(f"{name}_seconds", 0.0)
+            if seconds > 0 and record.cached_from is None:
+                spent.append(seconds)
+
+    def _seconds(self) -> dict[str, float | Floats]:
+        """Typical seconds of each stage."""
+        return {name: median(spent) if spent else 1.0 for name, spent in self._spent.items()}
+
+
+def known_of(grid: Grid, records: Sequence[TrialRecord], objectives: Sequence[str], floor: float) -> Known:
+    """Everything that ``records`` say."""
+    evidence = Evidence(grid, objectives, floor)
+    for record in records:
+        evidence.add(record)
+    return evidence.known()
+
+
+def minimised_log(metrics: Mapping[str, float], name: str) -> float:
+    """In log units, smaller is better; NaN where it is not measured, or has no logarithm."""
+    value = metrics.get(name, math.nan)
+    if not value > 0:
+        return math.nan
+    return -math.log(value) if METRICS[name].higher_is_better else math.log(value)
+
+
+def implied(grid: Grid, index: int, record: TrialRecord) -> Flags:
+    """[cells]: those that fail as that one did for good, itself among them.
+
+    A model that runs out of memory or time does so with more of the same work, and one that cannot be built cannot be
+    built for another workload.
+    """
+    same = grid.recipes == grid.recipes[index]
+    if record.reason == Reason.UNSUPPORTED:
+        return np.asarray(same, dtype=np.bool_)
+    if record.reason not in _HARDER:
+        return np.asarray(np.arange(len(grid)) == index, dtype=np.bool_)
+    work = [place for place, axis in enumerate(grid.axes) if axis.path.startswith("workload.") and axis.is_ordinal]
+    other = [place for place, axis in enumerate(grid.axes) if axis.path.startswith("workload.") and not axis.is_ordinal]
+    more = (grid.places[:, work] >= grid.places[index, work]).all(axis=1)
+    alike = (grid.places[:, other] == grid.places[index, other]).all(axis=1)
+    return np.asarray(same & more & alike, dtype=np.bool_)

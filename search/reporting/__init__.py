@@ -1,0 +1,1 @@
+"""What a person sees: report files, tables, sentences, the end of a study."""

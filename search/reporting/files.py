@@ -1,0 +1,125 @@
+"""Writes what a study found: tables for programs (CSV, JSON) and for people (Markdown, HTML, PNG).
+
+Every file appears whole or not at all: it is written beside its place and then moved there, so that a report
+renewed while somebody reads it is never half a report.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from search.front.accuracy_price import offers
+from search.front.front import ParetoFront, by_floor
+from search.front.table import frame, searched_columns
+from search.frontier.certificate import Certificate
+from search.records.trial import TrialRecord
+from search.reporting.html import plain, render
+from search.reporting.markdown import markdown, price_of_accuracy
+from search.reporting.picture import draw
+from search.reporting.study_info import StudyInfo
+from search.reporting.tables import price, rows_of
+from search.terminal.plain_text import inert_json, inert_tree
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def write_report(folder: Path, study: StudyInfo, records: Sequence[TrialRecord], front: ParetoFront) -> list[Path]:
+    """Write all files into ``folder``, replacing older ones, and return their paths."""
+    import pandas as pd
+
+    given, measured = study, records  # JSON has escapes of its own
+    study, records = inert_tree(study), inert_tree(list(records))
+    table = frame(records, front, study.fixed)
+    rows = rows_of(table)
+    searched = tuple(searched_columns(records).values())
+    members = table.set_index("trial", drop=False).loc[list(front.front)]
+    writers: Mapping[str, Callable[[], str | bytes]] = {
+        "pareto.csv": lambda: csv(members),
+        "trials.csv": lambda: csv(table),
+        "pareto.json": lambda: to_json(given, measured, front),
+        "report.md": lambda: (
+            markdown(study, rows, front, searched) + price_of_accuracy(rows, records, front, study.rate)
+        ),
+        "report.html": lambda: render(
+            study, rows, front, searched, by_floor(records, front), price(rows, records, front, study.rate)
+        ),
+        "front.png": lambda: draw(rows, front, searched, study.title, study.rate),
+    }
+    bought = pd.DataFrame([asdict(offer) for name in front.objectives for offer in offers(records, name)])
+    if not bought.empty:
+        writers = {**writers, "price.csv": lambda: csv(bought)}
+    if study.certificate is not None:
+        cells = pd.DataFrame(study.certificate.rows())
+        writers = {**writers, "cells.csv": lambda: csv(cells)}
+    folder.mkdir(parents=True, exist_ok=True)
+    return [_replace(folder / name, content()) for name, content in writers.items()]
+
+
+def csv(table: pd.DataFrame) -> str:
+    """CSV whose text cells no spreadsheet runs as a formula: they get a quote before ``= + - @``."""
+    safe = table.astype(object).map(_inert)
+    return safe.to_csv(index=False, lineterminator="\n")
+
+
+def to_json(study: StudyInfo, records: Sequence[TrialRecord], front: ParetoFront) -> str:
+    """The result for programs: base units, strict JSON."""
+    by_number = {record.number: record for record in records}
+    sure = study.certificate
+    study_facts = asdict(replace(study, certificate=None, gains=None))
+    del study_facts["gains"]
+    found = {
+        "study": {**study_facts, "certificate": None if sure is None else _summed(sure)},
+        "headline": None if study.gains is None else asdict(study.gains),
+        "objectives": front.objectives,
+        "floor": front.floor,
+        "front": [_point(by_number[number], front) for number in front.front],
+        "recommended": front.recommended,
+        "passed_over": front.passed_over,
+        "knee": front.knee,
+        "hypervolume": front.hypervolume,
+        "feasible": sorted(front.feasible),
+        "nearest_miss": front.nearest_miss,
+        "gap": front.gap,
+        "trials": len(records),
+    }
+    return inert_json(json.dumps(plain(found), indent=2, allow_nan=False, ensure_ascii=False)) + "\n"
+
+
+def _point(record: TrialRecord, front: ParetoFront) -> dict[str, Any]:
+    return {
+        "trial": record.number,
+        "params": record.params,
+        "metrics": record.metrics,
+        "tradeoff": front.tradeoffs.get(record.number),
+        "notes": list(map(str, record.notes)),
+    }
+
+
+def _summed(certificate: Certificate) -> dict[str, Any]:
+    """Without the cells, which have a table of their own."""
+    return {**asdict(replace(certificate, standings=())), "cells": certificate.counts}
+
+
+def _inert(value: object) -> object:
+    return f"'{value}" if isinstance(value, str) and value.startswith(tuple("=+-@\t\r")) else value
+
+
+def _replace(path: Path, content: str | bytes) -> Path:
+    data = content.encode(errors="replace") if isinstance(content, str) else content
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+        os.chmod(temporary, 0o644)  # mkstemp makes it private
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+    return path

@@ -1,0 +1,208 @@
+"""What the recommended candidate gains, told apart: by compression, by its runtime and by its batch size.
+
+A speed-up over the baseline alone flatters compression, since the baseline runs at the first batch size and in torch.
+So compression is held against the dense model at the same batch size and in the same runtime, and what those two give
+stands beside it. Everything here is a number or a type; :mod:`search.reporting.sentences` has the words.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from objectives.measuring.estimate import Estimate
+from objectives.measuring.gains import batching_speedup, ratio_of, size_of
+from objectives.types import Size, Speed, Stop
+from search.front.feasibility import Certainty, certainty_of, verdict_of
+from search.front.front import ParetoFront, baseline_of
+from search.front.realised_gain import speed_gain
+from search.front.table import BATCH
+from search.records.trial import TrialRecord, Value
+
+FIRM = 0.2
+"""Half of an interval, relative, up to which a gain is a figure; a wider one is told as a range."""
+
+
+class Limit(StrEnum):
+    """Why an interval is no narrower."""
+
+    BUSY = "busy"
+    SECONDS = "seconds"
+    ROUNDS = "rounds"
+    BRIEF = "behind"
+
+
+_LIMITS = {Stop.SECONDS: Limit.SECONDS, Stop.ROUNDS: Limit.ROUNDS, Stop.BEHIND: Limit.BRIEF}
+
+
+@dataclass(frozen=True)
+class Gain:
+    """A ratio with its 95 % interval; ``limits``: why that is no narrower, as far as is known."""
+
+    value: float
+    low: float
+    high: float
+    limits: tuple[Limit, ...] = ()
+
+    @property
+    def error(self) -> float:
+        """Half of the interval, relative."""
+        return (self.high - self.low) / 2 / self.value
+
+    @property
+    def is_exact(self) -> bool:
+        """Return whether it is 1 by definition: a model held against itself."""
+        return self.low == self.value == self.high == 1.0
+
+    @property
+    def is_firm(self) -> bool:
+        """Return whether the interval is narrow enough, and away from 1, for the value to be named by itself."""
+        return self.error <= FIRM and self.is_told_apart
+
+    @property
+    def is_above(self) -> bool:
+        """Return whether the whole interval lies above 1."""
+        return self.low > 1
+
+    @property
+    def is_below(self) -> bool:
+        """Return whether the whole interval lies below 1."""
+        return self.high < 1
+
+    @property
+    def is_told_apart(self) -> bool:
+        """Return whether the interval leaves 1 out."""
+        return self.is_above or self.is_below
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """``difference``: to the baseline's, with its interval, where both were scored on the same examples in full."""
+
+    value: float
+    floor: float
+    certainty: Certainty
+    exact: bool
+    examples: int | None = None
+    difference: tuple[float, float, float] | None = None
+
+
+@dataclass(frozen=True)
+class Headline:
+    """Of the recommended ``trial``. Gains that were not measured are None.
+
+    ``compression``: over the dense model at the same batch size, and in the same runtime where ``runtime`` is told:
+    what that gives over torch. ``batching``: of the dense model at this batch size over the baseline. ``together``:
+    over the baseline. ``latency``: of a request, over the baseline's. ``speed``: the verdict on its speed, beside the
+    dense model in torch at its batch size, that the recommendation goes by. Memory ratios: ``compression_memory`` over
+    that dense model, ``memory`` over the baseline.
+    """
+
+    trial: int
+    is_baseline: bool
+    batch_size: Value
+    baseline_batch_size: Value
+    compression: Gain | None
+    runtime: Gain | None
+    batching: Gain | None
+    together: Gain | None
+    latency: Gain | None
+    speed: Speed | None
+    size: Size | None
+    compression_memory: float | None
+    memory: float | None
+    accuracy: Accuracy
+
+    @property
+    def is_like_the_baseline(self) -> bool:
+        """Return whether the dense model that it is held against is the baseline as it ran."""
+        return self.runtime is None and self.batching is not None and self.batching.is_exact
+
+
+def headline_of(
+    records: Sequence[TrialRecord], front: ParetoFront, fixed: Mapping[str, Value] | None = None
+) -> Headline | None:
+    """Return what the recommended candidate gains; None without a recommendation.
+
+    ``fixed``: values, by dotted path, of variables that were not searched.
+    """
+    baseline = baseline_of(records)
+    best = next((record for record in records if record.number == front.recommended), None)
+    if best is None or baseline is None:
+        return None
+    metrics, limits = best.metrics, _limits(best)
+    batching, runtime = batching_speedup(metrics), ratio_of(metrics, "runtime_speedup")
+    compression = ratio_of(metrics, "compression_speedup" if runtime is None else "own_speedup")
+    over = None if runtime is None or batching is None else runtime.over(batching)
+    of_dense = (Limit.BUSY,) if metrics.get("dense_contended") else ()
+    return Headline(
+        trial=best.number,
+        is_baseline=best.is_baseline,
+        batch_size=best.params.get(BATCH, (fixed or {}).get(BATCH)),
+        baseline_batch_size=baseline.params.get(BATCH, (fixed or {}).get(BATCH)),
+        compression=_gain(compression, dict.fromkeys((*limits, *of_dense))),
+        runtime=_gain(over, of_dense),
+        batching=_gain(batching, of_dense),
+        together=_gain(ratio_of(metrics, "speedup"), limits),
+        latency=_latency(metrics, baseline.metrics, limits),
+        speed=speed_gain(best),
+        size=size_of(metrics),
+        compression_memory=metrics.get("compression_memory_ratio"),
+        memory=_quotient(metrics, baseline.metrics, "peak_memory"),
+        accuracy=_accuracy(best, front.floor),
+    )
+
+
+def numbers(headline: Headline) -> dict[str, float]:
+    """Return the gains as metrics of the study, ``headline.compression.low`` and the like."""
+    gains = {
+        name: getattr(headline, name) for name in ("compression", "runtime", "batching", "together", "latency")
+    }  # fmt: skip
+    found: dict[str, float] = {}
+    for name, gain in gains.items():
+        if gain is not None:
+            found[f"headline.{name}"] = gain.value
+            if math.isfinite(gain.high):
+                found |= {f"headline.{name}.low": gain.low, f"headline.{name}.high": gain.high}
+    return found
+
+
+def _gain(found: Estimate | None, limits: Sequence[Limit] | Mapping[Limit, None]) -> Gain | None:
+    return None if found is None else Gain(found.value, found.low, found.high, tuple(limits))
+
+
+def _limits(record: TrialRecord) -> tuple[Limit, ...]:
+    """Return what kept the trial's own timing from a narrower interval."""
+    busy = (Limit.BUSY,) if record.metrics.get("contended") else ()
+    timing = record.facts.timing
+    limit = None if timing is None else _LIMITS.get(timing.stopped)
+    return busy if limit is None else (*busy, limit)
+
+
+def _latency(metrics: Mapping[str, float], baseline: Mapping[str, float], limits: Sequence[Limit]) -> Gain | None:
+    """By the paired speed-up where it was stored, else by both medians, of which no interval is known."""
+    speedup, found = ratio_of(metrics, "speedup"), metrics.get("latency_ratio")
+    if found is None or speedup is None or not speedup.low > 0:
+        plain = found or _quotient(metrics, baseline, "latency.p50")
+        return None if plain is None else Gain(plain, 0.0, math.inf, tuple(limits))
+    return Gain(found, found * speedup.value / speedup.high, found * speedup.value / speedup.low, tuple(limits))
+
+
+def _accuracy(record: TrialRecord, floor: float) -> Accuracy:
+    metrics, examples = record.metrics, record.metrics.get("examples")
+    ends = [metrics.get(f"accuracy_difference{end}") for end in ("", ".low", ".high")]
+    difference = None if None in ends or record.is_baseline else (ends[0], ends[1], ends[2])
+    return Accuracy(
+        value=metrics["accuracy"],
+        floor=floor,
+        certainty=certainty_of(record, floor),
+        exact=verdict_of(record, floor).method == "exact",
+        examples=None if examples is None else int(examples),
+        difference=difference,  # type: ignore[arg-type]
+    )
+
+
+def _quotient(metrics: Mapping[str, float], start: Mapping[str, float], name: str) -> float | None:
+    return metrics[name] / start[name] if name in metrics and start.get(name) else None

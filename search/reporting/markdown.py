@@ -1,0 +1,85 @@
+"""The front as Markdown, to paste into an issue or a README."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from search.front.front import ParetoFront
+from search.records.trial import TrialRecord
+from search.reporting.formatting import Row, score
+from search.reporting.html import floor_rule
+from search.reporting.sentences import result
+from search.reporting.study_info import StudyInfo
+from search.reporting.tables import columns, confirmation, failures, ledger, price
+
+if TYPE_CHECKING:
+    pass
+
+
+def markdown(study: StudyInfo, rows: Sequence[Row], front: ParetoFront, searched: Sequence[str]) -> str:
+    """The front as a table to paste into an issue or a README."""
+    shown = columns(rows, front.objectives, searched, study.rate)
+    by_number = {row["trial"]: row for row in rows}
+    baseline = next((row for row in rows if row["is_baseline"] and row["state"] == "complete"), None)
+    body = [("baseline", baseline)] if baseline else []
+    body += [("★" if n == front.recommended else "", by_number[n]) for n in front.front]
+    lines = [f"# {_cell(study.title)}", "", *_paragraphs(result(study, rows, front, searched)), ""]
+    lines += [f"{_cell(study.model)}, {_cell(study.task)}, {_cell(study.device)}; {len(rows)} trials; "
+              f"accuracy floor {score(front.floor)} ({floor_rule(study)}).", ""]  # fmt: skip
+    lines += _line(["", "Trial", *(column.title for column in shown)])
+    lines += _line([":--", "--:", *("--:" for _ in shown)], escape=False)
+    for mark, row in body:
+        lines += _line([mark, str(row["trial"]), *(column.cell(row) for column in shown)])
+    lines += ["", *_confirmed(study, rows)]
+    lines += _ledger(rows, front)
+    failed = failures(rows)
+    if failed:
+        lines += ["", "## Failed trials", "", *_line(["Reason", "Trials"]), "| :-- | --: |"]
+        lines += [line for reason, count in failed.items() for line in _line([reason, str(count)])]
+    return "\n".join(lines) + "\n"
+
+
+def _paragraphs(texts: Sequence[str]) -> list[str]:
+    """The first by itself, the others as a list."""
+    first, *more = texts
+    return [f"**{_cell(first)}**", *([""] if more else []), *(f"- {_cell(text)}" for text in more)]
+
+
+def _confirmed(study: StudyInfo, rows: Sequence[Row]) -> list[str]:
+    """How far the front can be relied on."""
+    lines = [_cell(text) for text in confirmation(study, rows)]
+    return [*lines, *(f"- {_cell(f'trial {number}: {why}')}" for number, why in study.dropped.items())]
+
+
+def _ledger(rows: Sequence[Row], front: ParetoFront) -> list[str]:
+    """Promised and delivered, of the members of the front."""
+    headings, body = ledger([row for row in rows if row["trial"] in front.front])
+    if not body:
+        return []
+    return [
+        "", "## Promised and delivered", "",
+        "Against the dense model at the same batch size; promised is what bytes and operations allow.", "",
+        *_line(headings), *_line([":--", *("--:" for _ in headings[2:]), ":--"], escape=False),
+        *(line for row in body for line in _line(row)),
+    ]  # fmt: skip
+
+
+def price_of_accuracy(rows: Sequence[Row], records: Sequence[TrialRecord], front: ParetoFront, rate: str) -> str:
+    """Return the section on what every accuracy leaves of the first objective; empty where nothing is to be had."""
+    headings, body = price(rows, records, front, rate)
+    if not body:
+        return ""
+    title = ["", "## The price of accuracy", "", "The best that each accuracy leaves, in the first objective.", ""]
+    lines = [*title, *_line(headings), *_line(["--:", "--:", "--:", "--:", ":--"], escape=False)]
+    return "\n".join([*lines, *(line for row in body for line in _line(row))]) + "\n"
+
+
+def _line(cells: Sequence[str], escape: bool = True) -> list[str]:
+    return ["| " + " | ".join(_cell(cell) if escape else cell for cell in cells) + " |"]
+
+
+def _cell(text: str) -> str:
+    for character in "\\|<>`*_[]":
+        text = text.replace(character, f"\\{character}")
+    return " ".join(text.split())

@@ -1,0 +1,48 @@
+"""What a report says about a study besides its trials."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from search.frontier.certificate import Certificate
+from search.records.trial import Value
+from search.reporting.headline import Headline
+
+
+@dataclass(frozen=True)
+class StudyInfo:
+    """What a report says about the study besides its trials.
+
+    ``floor``: absolute accuracy floor; ``epsilon`` and ``relative`` say how it was asked for. ``baseline``:
+    its trial number. ``n_trials``: trials asked for. ``space``: values searched, by dotted path; ``fixed``:
+    values not searched. ``settings``: the whole config, for the details. ``hardware``: name -> text.
+    ``search_cost``: what the search took and was spared, such as ``{"cells timed": "12 of 18"}``.
+    ``dropped``: trials that left the front when it was confirmed, and why; ``unconfirmed``: why it could not be.
+    ``rate``: the unit of throughput, ``tokens/s`` or ``samples/s``. ``certificate``: how sure the front is, if known.
+    ``advice``: what to do where nothing keeps the floor. ``gains``: what the recommended candidate gains by what.
+    """
+
+    name: str
+    title: str
+    objectives: tuple[str, ...]
+    floor: float
+    epsilon: float
+    relative: bool
+    baseline: int | None
+    model: str
+    task: str
+    device: str
+    stop_reason: str
+    n_trials: int
+    space: Mapping[str, Sequence[Value]] = field(default_factory=dict)
+    fixed: Mapping[str, Value] = field(default_factory=dict)
+    settings: Mapping[str, object] = field(default_factory=dict)
+    hardware: Mapping[str, str] = field(default_factory=dict)
+    search_cost: Mapping[str, str] = field(default_factory=dict)
+    dropped: Mapping[int, str] = field(default_factory=dict)
+    unconfirmed: str = ""
+    rate: str = "tokens/s"
+    certificate: Certificate | None = None
+    advice: tuple[str, ...] = ()
+    gains: Headline | None = None

@@ -1,0 +1,181 @@
+"""Tables for people: one list of columns serves the terminal, Markdown and HTML, so that the three never disagree."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from objectives.metrics import METRICS
+from search.front.accuracy_price import offers
+from search.front.front import ParetoFront
+from search.frontier.certificate import counted, told
+from search.records.trial import TrialRecord
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from search.reporting.study_info import StudyInfo
+
+from search.reporting.formatting import (
+    DECIMALS,
+    HEADINGS,
+    Row,
+    Scale,
+    heading,
+    label,
+    number,
+    percent,
+    ratio,
+    scale_of,
+    score,
+    show,
+)
+
+_MEANINGS = {metric.column: metric.meaning for metric in METRICS.values()}
+_VERSUS = {"compression_speedup": "vs dense"}
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of a table for people; ``key`` names the column of the frame, ``error`` that of its relative error."""
+
+    key: str
+    heading: str
+    scale: Scale
+    decimals: int | None = None
+    error: str = ""
+
+    @property
+    def unit(self) -> str:
+        """What stands under the heading; a ratio carries its sign in the cell."""
+        return _VERSUS.get(self.key, "vs baseline") if self.scale.unit == "×" else self.scale.unit
+
+    @property
+    def meaning(self) -> str:
+        """Return what the metric of this column means; empty for a setting."""
+        return _MEANINGS.get(self.key, "")
+
+    @property
+    def title(self) -> str:
+        """Heading with the unit."""
+        return f"{self.heading} [{self.unit}]" if self.scale.unit not in ("", "×") else self.heading
+
+    def cell(self, row: Row) -> str:
+        """What stands in the cell, an en dash when there is nothing."""
+        value = row.get(self.key)
+        if value is None:
+            return "–"
+        if isinstance(value, bool | str) or self.key in ("bits", "batch_size"):
+            return f"{value:g}" if isinstance(value, float) else str(value)
+        scaled = value / self.scale.size
+        text = number(scaled) if self.decimals is None else f"{scaled:.{self.decimals}f}"
+        error = row.get(self.error) if not row.get("is_baseline") else None
+        return text + ("×" if self.scale.unit == "×" else "") + (f" ±{error:.1%}" if error else "")
+
+
+def rows_of(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """The rows of a frame, with None for everything that is missing."""
+    rows: list[dict[str, Any]] = table.astype(object).where(table.notna(), None).to_dict("records")  # type: ignore[assignment]
+    return rows
+
+
+def columns(rows: Sequence[Row], objectives: Sequence[str], searched: Sequence[str], rate: str) -> list[Column]:
+    """Settings first, then every metric of interest that occurs in ``rows``."""
+    settings = [
+        Column("pruning_ratio", "Pruned", Scale(0.01, "%"), 1),
+        Column("bits", "Bits", Scale(1.0, "")),
+        Column("batch_size", "Batch", Scale(1.0, "")),
+        *(Column(key, key.replace("_", " "), Scale(1.0, "")) for key in searched),
+    ]
+    metrics = []
+    for name in dict.fromkeys((*objectives, *HEADINGS)):
+        key = METRICS[name].column
+        values = [abs(row[key]) for row in rows if row.get(key) is not None]
+        if values:
+            error = f"{key}_error" if name.endswith("speedup") else ""
+            metrics.append(Column(key, heading(name), scale_of(name, max(values), rate), DECIMALS.get(name), error))
+    last = ("accuracy", "perplexity", "speedup", "memory_ratio", "compression_speedup")
+    return settings + sorted(metrics, key=lambda column: column.key in last)
+
+
+def failures(rows: Sequence[Row]) -> dict[str, int]:
+    """Failed trials by reason, most frequent first."""
+    return dict(Counter(str(row["reason"] or "error") for row in rows if row["state"] == "failed").most_common())
+
+
+def confirmation(study: StudyInfo, rows: Sequence[Row]) -> list[str]:
+    """How sure the front is, how many of its members were confirmed, and how many trials that cost their place."""
+    sure = [] if study.certificate is None else told(study.certificate)
+    return [*study.advice, *sure, *_confirmed(study, rows)]
+
+
+def _confirmed(study: StudyInfo, rows: Sequence[Row]) -> list[str]:
+    members = [row for row in rows if row["on_front"] and not row["is_baseline"]]
+    count = sum(bool(row["confirmed"]) for row in members)
+    found = [f"Not all was timed again: {study.unconfirmed}."] if study.unconfirmed and members else []
+    busy, of = sum(bool(row.get("contended")) for row in members), counted(len(members), "member", "members")
+    if busy:
+        were = "was" if busy == 1 else "were"
+        found.append(f"{busy} of the front's {of} {were} timed on a busy machine: take the speed with care.")
+    if not count:
+        unsure = members and any(row.get("speedup_error") for row in members)
+        return [*found, "Not confirmed: speeds are those of single trials."] if unsure else found
+    left = f"; {len(study.dropped)} no longer belonged and left it:" if study.dropped else "."
+    return [*found, f"Confirmed: {count} of the front's {of}, timed again in shared rounds{left}"]
+
+
+_LEDGER = (
+    ("Weights", "weight_ratio"), ("Operations", "flops_ratio"), ("Speed promised", "promised_speedup"),
+    ("delivered", "compression_speedup"), ("Memory", "compression_memory_ratio"),
+)  # fmt: skip
+
+
+def ledger(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
+    """Headings and cells of what compression promised and delivered; trials that compress nothing are left out."""
+    limits = [
+        (f"{phase.capitalize()}, share of limit", f"roofline_{phase}")
+        for phase in ("encode", "prefill", "decode")
+        if any(row.get(f"roofline_{phase}") is not None for row in rows)
+    ]
+    body = [
+        [
+            f"{row['trial']}: {label(row)}",
+            *("–" if row.get(key) is None else _with_interval(row, key) for _, key in _LEDGER),
+            *("–" if row.get(key) is None else f"{row[key]:.0%}" for _, key in limits),
+            row.get("no_realised_gain") or "–",
+        ]
+        for row in rows
+        if row.get("realised_gain")
+    ]
+    return ["Trial", *(name for name, _ in (*_LEDGER, *limits)), "Not gained"], body
+
+
+def _with_interval(row: Row, key: str) -> str:
+    low, high = row.get(f"{key}_low"), row.get(f"{key}_high")
+    return (
+        ratio(row[key])
+        if low is None or high is None or low == high
+        else (f"{ratio(row[key])} ({ratio(low)} to {ratio(high)})")
+    )
+
+
+def price(
+    rows: Sequence[Row], records: Sequence[TrialRecord], front: ParetoFront, rate: str
+) -> tuple[list[str], list[list[str]]]:
+    """Headings and cells of what every accuracy leaves of the first objective; empty where nothing is to be had."""
+    name = front.objectives[0]
+    by_number = {row["trial"]: row for row in rows}
+    found = offers(records, name)
+    body = [
+        [
+            score(offer.accuracy),
+            percent(offer.share),
+            show(name, offer.value, rate),
+            ratio(offer.gain),
+            f"{offer.trial}: {label(by_number[offer.trial])}",
+        ]
+        for offer in found
+    ]
+    return ["Accuracy", "of the baseline's", heading(name), "times as good", "Trial"], body if len(body) > 1 else []

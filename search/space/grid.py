@@ -1,0 +1,114 @@
+"""The search space as arrays: cells, the recipe of each, and coordinates in which neighbours are alike.
+
+A *recipe* is a cell without its workload: cells of one recipe share the compressed model and its accuracy.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from search.space.lattice import Lattice
+from search.space.space import Axis, Cell, Space
+
+Floats = NDArray[np.float64]
+Indices = NDArray[np.intp]
+
+MOST_CELLS = 20_000
+"""Larger grids are not enumerated, neither searched by ours nor certified."""
+
+LOG_FROM = 4.0
+"""An axis of positive numbers whose largest is so many times its smallest counts in doublings."""
+
+
+@dataclass(frozen=True)
+class Grid:
+    """All cells of ``axes``, last axis fastest; ``outside``: by number, why some of them are left out."""
+
+    axes: tuple[Axis, ...]
+    outside: Mapping[int, str] = field(default_factory=dict, compare=False)
+
+    @classmethod
+    def of(cls, space: Space) -> Grid:
+        """That of a space."""
+        grid = cls(space.axes)
+        names = [axis.path for axis in space.axes]
+        numbered = ((grid.index(dict(zip(names, values))), reason) for values, reason in space.outside.items())
+        return cls(space.axes, {index: reason for index, reason in numbered if index is not None})
+
+    def __len__(self) -> int:
+        """Number of cells."""
+        return math.prod(len(axis.values) for axis in self.axes)
+
+    @cached_property
+    def places(self) -> Indices:
+        """[cells, axes]: which value of each axis a cell has."""
+        sizes = [len(axis.values) for axis in self.axes]
+        return np.stack(np.unravel_index(np.arange(len(self)), sizes), axis=1) if sizes else np.zeros((1, 0), np.intp)
+
+    @cached_property
+    def lattice(self) -> Lattice:
+        """Coordinates in [0, 1]: one dimension for an axis of numbers, one for every value of a category.
+
+        Uneven strengths, as bit widths, have both: what they do to a kernel has no order, and next to none for accuracy
+        (fewer is worse, but not evenly so).
+        """
+        return Lattice(tuple(coordinates(axis) for axis in self.axes))
+
+    @cached_property
+    def recipe_lattice(self) -> Lattice:
+        """Of what a recipe is made of; its cells are the recipes, by number."""
+        return Lattice(tuple(coordinates(axis) for axis in self.axes if is_of_recipe(axis)))
+
+    @cached_property
+    def recipes(self) -> Indices:
+        """[cells]: the number of each cell's recipe."""
+        own = [place for place, axis in enumerate(self.axes) if is_of_recipe(axis)]
+        sizes = [len(self.axes[place].values) for place in own]
+        return (
+            np.ravel_multi_index(tuple(self.places[:, own].T), sizes).astype(np.intp)
+            if own
+            else np.zeros(len(self), np.intp)
+        )
+
+    def index(self, cell: Cell) -> int | None:
+        """The number of ``cell``; None where it is not in the grid."""
+        if set(cell) != {axis.path for axis in self.axes}:
+            return None
+        places = [place for axis in self.axes if (place := axis.place(cell[axis.path])) is not None]
+        if len(places) < len(self.axes):
+            return None
+        return int(np.ravel_multi_index(places, [len(axis.values) for axis in self.axes])) if places else 0
+
+    def cell(self, index: int) -> Cell:
+        """The cell of that number."""
+        return {axis.path: axis.values[place] for axis, place in zip(self.axes, self.places[index])}
+
+
+def is_of_recipe(axis: Axis) -> bool:
+    """Whether the model changes with it, and not only how it is run."""
+    return not axis.path.startswith("workload.")
+
+
+def recipe_count(axes: Sequence[Axis]) -> int:
+    """How many models a space holds, whatever its size."""
+    return math.prod(len(axis.values) for axis in axes if is_of_recipe(axis))
+
+
+def coordinates(axis: Axis) -> Floats:
+    """[values, dimensions] of an axis, in [0, 1]."""
+    categories = np.eye(len(axis.values)) / math.sqrt(2.0)  # any two a distance of one apart
+    if not axis.is_ordinal:
+        return categories
+    values = np.array(axis.values, dtype=np.float64)
+    if len(values) > 1 and values.min() > 0 and values.max() >= LOG_FROM * values.min():
+        values = np.log2(values)
+    span = values.max() - values.min()
+    ordered: Floats = ((values - values.min()) / (span or 1.0))[:, None]
+    uneven = axis.strength is not None and axis.strength.uneven and len(values) > 2
+    return np.concatenate([ordered, categories], axis=1) if uneven else ordered

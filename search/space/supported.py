@@ -1,0 +1,74 @@
+"""Which cells leave a space, and why: pairs that their runtime says it cannot run, asked before any work."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from objectives.protocols.candidate import Model, Runtime
+from objectives.protocols.optional import Inspectable
+from objectives.protocols.running import Device
+from objectives.settings import asks_to_prune
+from objectives.types import Head
+from search.errors import ConfigError
+from search.records.trial import Value
+from search.space.grid import MOST_CELLS
+from search.space.space import CHOSEN, Cell, Space
+
+
+def without_unsupported(space: Space, head: Head, device: Device, unpruned: str | None = None) -> Space:
+    """``space`` with its cells told apart. Raises ConfigError where a package is missing or no cell is left.
+
+    One too large to be enumerated stays as it is: its trials are asked one by one. ``unpruned``: why the model cannot
+    be pruned, where it cannot.
+    """
+    _require_packages(space)
+    if len(space) > MOST_CELLS:
+        return space
+    cells = ((tuple(cell.values()), reason_against(space, cell, head, device, unpruned)) for cell in space.cells())
+    outside = {values: reason for values, reason in cells if reason is not None}
+    if len(outside) == len(space):
+        raise ConfigError(f"space: no cell can be run; {'; '.join(grouped(outside))}")
+    return replace(space, outside=outside)
+
+
+def unprunable(model: Model) -> str | None:
+    """Why no pruner works on ``model``, as far as its files say."""
+    return model.unprunable() if isinstance(model, Inspectable) else None
+
+
+def reason_against(space: Space, cell: Cell, head: Head, device: Device, unpruned: str | None = None) -> str | None:
+    """Why ``cell`` cannot be run, in a line that begins with its runtime or with ``pruning``; None where it can."""
+    candidate = space.candidate(cell)
+    if unpruned is not None and asks_to_prune(candidate.pruning):
+        return f"pruning: {unpruned}"
+    reason = space.misplaced(cell) or candidate.runtime.supports(candidate, head, device)
+    return None if reason is None else f"{candidate.runtime.name}: {reason}"
+
+
+def runtimes_of(space: Space) -> dict[str, Runtime]:
+    """All that a space may choose, by name."""
+    names: Sequence[Value] = next((axis.values for axis in space.axes if axis.path == CHOSEN), (None,))
+    first = space.baseline()
+    found = (space.candidate({**first, CHOSEN: name} if name else _without(first)).runtime for name in names)
+    return {runtime.name: runtime for runtime in found}
+
+
+def _without(cell: Cell) -> dict[str, Value]:
+    return {path: value for path, value in cell.items() if path != CHOSEN}
+
+
+def _require_packages(space: Space) -> None:
+    for runtime in runtimes_of(space).values():
+        missing = runtime.requirements()
+        if missing is not None:
+            raise ConfigError(missing)
+
+
+def grouped(outside: Mapping[tuple[Value, ...], str]) -> dict[str, int]:
+    """Cells by reason, most first."""
+    counts: dict[str, int] = defaultdict(int)
+    for reason in outside.values():
+        counts[reason] += 1
+    return dict(sorted(counts.items(), key=lambda item: -item[1]))

@@ -1,0 +1,63 @@
+"""Which cells of a space need no further trial, and which trial says so, at the same cost however many there are."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+
+import numpy as np
+
+from search.front.feasibility import is_scored
+from search.frontier.observations import FINAL, REPEATED, TRIES, implied
+from search.records.trial import TrialRecord
+from search.space.grid import MOST_CELLS, Grid
+from search.space.space import Cell, Space
+
+Key = tuple[tuple[str, object], ...]
+
+
+class Settled:
+    """Cells that are measured, left out, failed for good or again and again, or must fail like another (told of spaces
+    that can be enumerated).
+    """
+
+    def __init__(self, space: Space, records: Iterable[TrialRecord]) -> None:
+        self._space, self._grid = space, Grid.of(space)
+        self._by_cell: dict[Key, TrialRecord] = {}
+        self._cells = {_key(self._grid.cell(index)) for index in self._grid.outside}
+        self._failed = Counter[Key]()
+        for record in records:
+            self.add(record)
+
+    def __len__(self) -> int:
+        """Number of cells of the space that need no further trial."""
+        return len(self._cells)
+
+    def add(self, record: TrialRecord) -> None:
+        """One more trial."""
+        key = _key(record.params)
+        self._failed[key] += record.reason in REPEATED
+        if not is_final(record) and self._failed[key] < TRIES:
+            return
+        if record.state == "failed" or is_scored(record):
+            self._by_cell.setdefault(key, record)
+        if record.params not in self._space:
+            return
+        self._cells.add(key)
+        index = self._grid.index(record.params)
+        if record.state == "failed" and index is not None and len(self._space) <= MOST_CELLS:
+            others = np.flatnonzero(implied(self._grid, index, record)).tolist()
+            self._cells.update(_key(self._grid.cell(other)) for other in others)
+
+    def by(self, cell: Cell) -> TrialRecord | None:
+        """The first trial that says all of ``cell`` itself."""
+        return self._by_cell.get(_key(cell))
+
+
+def is_final(record: TrialRecord) -> bool:
+    """Whether measuring the cell again would tell nothing new."""
+    return record.state == "complete" or record.reason in FINAL
+
+
+def _key(cell: Cell) -> Key:
+    return tuple(sorted(cell.items()))

@@ -1,0 +1,233 @@
+"""The loop of a running study: what is known, what is asked next, and what becomes of the answer.
+
+The baseline (unpruned, 16 bits, first batch size) is always the first trial: it sets a relative floor and is the
+reference of every gain. A cell that was measured before is answered from its record. A failed trial is data: see
+:mod:`search.study.telling`.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+from optuna.study import Study
+from optuna.trial import Trial
+
+from objectives.errors import ObjectiveError
+from objectives.protocols.candidate import Candidate
+from objectives.types import Measurement
+from search.config.limits import GROWTH, StopReason
+from search.config.study_config import StudyConfig
+from search.errors import BaselineFailed, ConfigError, Unmeasured
+from search.executors.protocol import Runner
+from search.frontier.certificate import Certificate, certificate_of, certify
+from search.frontier.forecast import Outlook
+from search.records.trial import TrialRecord
+from search.samplers.frontier import FrontierSampler, Informed
+from search.space.grid import MOST_CELLS, Grid
+from search.space.space import Cell
+from search.study import opening, store
+from search.study.closed_cells import is_final
+from search.study.confirmation import confirm_front, is_timed, time_again
+from search.study.progress import Progress
+from search.study.state import Findings
+from search.study.telling import require_timed
+from search.study.trials import Trials
+from search.study.warm_start import front_from, hint_from
+from search.tracking.protocol import StudyHeader
+
+log = logging.getLogger(__name__)
+
+
+class Loop:
+    """The state of a running study: what is known, and what is asked next."""
+
+    def __init__(self, config: StudyConfig, study: Study, progress: Progress) -> None:
+        self.config, self.study, self.progress = config, study, progress
+        self.trials = Trials(config, study)
+        self.machine: Mapping[str, str] = {}
+        self._tried_again, self._confirmed_once = 0, False
+        self._hypervolume, self._grown = 0.0, len(self.found.records)
+        self._final: Outlook | None = None
+
+    @property
+    def found(self) -> Findings:
+        """Return what the study found so far."""
+        return self.trials.found
+
+    def certificate(self) -> Certificate | None:
+        """Return how sure the front is, from the sampler's own last look where nothing was measured since."""
+        sampler, found, space = self.study.sampler, self.found, self.config.space
+        if len(space) > MOST_CELLS:
+            return None
+        if not isinstance(sampler, FrontierSampler) or not sampler.is_informed:
+            return certify(Grid.of(space), found.read(), found.front())
+        outlook = self._final or sampler.outlook(anew=True)
+        return certificate_of(found.read(), found.front(), found.known(), outlook, sampler.error, sampler.resolution)
+
+    def confirm(self, runner: Runner) -> None:
+        """Time contended trials again, then the members of the front against each other; a failure costs a warning."""
+        if not self.config.confirm or not is_timed(self.config.objectives):
+            return
+
+        def measure(records: Sequence[TrialRecord]) -> Sequence[Measurement]:
+            measured = runner.confirm([self._candidate(record) for record in records]).result()
+            return [require_timed(each) for each in measured]
+
+        now, found, self._final = replace(self.found.confirmation, failed=""), self.found, None
+        try:
+            self.progress.stage("timing contended trials again")
+            now = time_again(found.records[self._tried_again :], measure, now)
+            self._tried_again = len(found.records)
+            self.progress.stage("confirming the front")
+            now = confirm_front(found.records, found.cut, measure, now)
+        except KeyboardInterrupt:
+            now = replace(now, failed="interrupted")
+            raise
+        finally:
+            found.confirm(now)
+            store.save_confirmation(self.study, now)
+        if now.failed:
+            log.warning("not all was timed again: %s", now.failed)
+
+    def _candidate(self, record: TrialRecord) -> Candidate:
+        space = self.config.space
+        return space.baseline_candidate() if record.is_baseline else space.candidate(record.params)
+
+    def open(self, runner: Runner) -> None:
+        """Load the model in the worker while the tracker connects here."""
+        _ = hint_from(self.config)  # what it refuses is said before the model is loaded
+        self.progress.stage("loading the model")
+        preparing = runner.prepare()
+        config = self.config
+        uid = self.study.user_attrs[store.UID]
+        self.trials.mirror = config.tracker.open(
+            StudyHeader(uid, config.name, config.project, config.home, config.resolved)
+        )
+        try:
+            self.machine = preparing.result()
+        except ObjectiveError as error:
+            raise ConfigError(str(error)) from error
+        except Exception as error:  # the worker timed out, was killed or met a bug while it loaded
+            raise BaselineFailed(f"loading the model: {type(error).__name__}: {error}") from error
+        self._settle_sources(runner)
+        opening.settle_machine(self.study, self.machine)
+
+    def _settle_sources(self, runner: Runner) -> None:
+        """Hold what scores depend on against what the study was begun with, and note what is new."""
+        opening.settle_sources(self.study, [*self.config.read, *runner.sources().result()])
+
+    def run(self, runner: Runner) -> StopReason:
+        """Measure until a reason to stop, then confirm; returns the reason.
+
+        What is confirmed may open cells that were thought to be behind: then the search goes on.
+        """
+        self._begin(runner)
+        self._inform(runner)
+        while True:
+            before = len(self.found.records)
+            reason = self._search(runner)
+            if before == len(self.found.records) and self._confirmed_once:
+                return reason
+            self.confirm(runner)
+            self._confirmed_once = True
+            if reason is not StopReason.COMPLETE:
+                return reason
+
+    def _begin(self, runner: Runner) -> None:
+        if self.found.judge.baseline is None:
+            self.progress.stage("measuring the baseline")
+            self._measure_baseline(runner)
+            self._settle_sources(runner)  # scoring may have read more
+            self._report()
+            self.found.judge.warn_of_a_floor_above(self.found.judge.baseline)
+        else:
+            self.found.judge.require_above_chance(self.found.judge.baseline)
+            self.progress.stage(f"resuming after {len(self.found.records)} trials")
+
+    def _inform(self, runner: Runner) -> None:
+        """Tell the sampler what it needs to know, and measure what the user wants first."""
+        sampler = self.study.sampler
+        if isinstance(sampler, Informed):
+            grid = Grid.of(self.config.space)
+            sampler.inform(grid, self.found.known, hint_from(self.config, self._losses(runner, grid)))
+        for cell in self._first():
+            if self.found.settled.by(cell) is None and self._limit() is None:
+                self._trial(runner, self.trials.ask_for(cell), cell, is_baseline=False)
+                self._report()
+
+    def _search(self, runner: Runner) -> StopReason:
+        while (reason := self._limit() or self._completed()) is None:
+            trial = self.study.ask()
+            cell = self.config.space.suggest(trial)
+            self.progress.stage(", ".join(f"{path}={value}" for path, value in cell.items()))
+            self._trial(runner, trial, cell, is_baseline=False)
+            self._report()
+        return reason
+
+    def _losses(self, runner: Runner, grid: Grid) -> list[float] | None:
+        """What every recipe is predicted to lose, where that is asked for a grid that is searched as a whole."""
+        known = store.losses_of(self.study)
+        if known is not None or len(grid) > MOST_CELLS:
+            return known
+        self.progress.stage("predicting what compression loses")
+        _, first = np.unique(grid.recipes, return_index=True)
+        candidates = [self.config.space.candidate(grid.cell(index)) for index in first.tolist()]
+        try:
+            found = runner.predict_losses(candidates).result()
+        except Unmeasured as error:
+            log.warning("what compression loses was not predicted: %s", error)
+            return None
+        store.save_losses(self.study, found)
+        return found
+
+    def _first(self) -> tuple[Cell, ...]:
+        """Cells to begin with: a sampler that takes no hint gets the front of the study that would give one."""
+        given = self.config.first
+        return given if isinstance(self.study.sampler, Informed) else (*given, *front_from(self.config))
+
+    def _limit(self) -> StopReason | None:
+        """Which of the study's limits is reached."""
+        return self.config.limits.reached(self.found.records, self._grown)
+
+    def _completed(self) -> StopReason | None:
+        """Whether nothing is left: by the sampler's word, looking as the certificate does, or since all is known."""
+        sampler = self.study.sampler
+        if not isinstance(sampler, Informed):
+            return StopReason.COMPLETE if len(self.found.settled) >= len(self.config.space) else None
+        if not sampler.finished():
+            return None
+        self.found.read_anew()
+        if not sampler.finished(anew=True):
+            return None
+        self._final = sampler.latest if isinstance(sampler, FrontierSampler) else None
+        return StopReason.COMPLETE
+
+    def _report(self) -> None:
+        """Say how far it is."""
+        front, records = self.found.front(), self.found.records
+        if front.hypervolume > self._hypervolume * (1 + GROWTH):
+            self._hypervolume, self._grown = front.hypervolume, len(records)
+        self.progress.trial(records, front)
+
+    def _measure_baseline(self, runner: Runner) -> None:
+        """First trial; a crash is given one more chance."""
+        cell = self.config.space.baseline()
+        for _attempt in range(2):
+            trial = self.trials.ask_for(cell)
+            record = self._trial(runner, trial, cell, is_baseline=True)
+            if record.state == "complete":
+                self.found.judge.require_objectives(record)
+                self.found.judge.require_above_chance(record)
+                return
+            if is_final(record):
+                break
+        raise BaselineFailed(
+            f"the baseline (unpruned, 16 bits) could not be measured: {record.reason}: {record.message}"
+        )
+
+    def _trial(self, runner: Runner, trial: Trial, cell: Cell, is_baseline: bool) -> TrialRecord:
+        self._final = None
+        return self.trials.run(runner, trial, cell, is_baseline)

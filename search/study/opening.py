@@ -1,0 +1,208 @@
+"""Opening a study in its storage, and holding it against what it was begun with: definition, machine, inputs."""
+
+from __future__ import annotations
+
+import logging
+import uuid
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import optuna
+from filelock import FileLock, Timeout
+from optuna.exceptions import ExperimentalWarning
+from optuna.samplers import BaseSampler
+from optuna.storages import RDBStorage
+from optuna.study import Study, StudyDirection
+
+from objectives.errors import said
+from objectives.measuring.fingerprint import HARDWARE, unlike
+from objectives.metrics import METRICS
+from objectives.tasks.provenance import Kind, Source, changes, merged
+from search.config.study_config import StudyConfig
+from search.errors import ConfigError, StudyConflict
+from search.records.names import bounded
+from search.records.storage_url import clean_url, redacted
+from search.records.trial import Value
+from search.samplers.distinct import GRID, OUTSIDE
+from search.space.space import Space, same
+from search.study.store import CONFIG, DEFINITION, MACHINE, SOURCES, UID, plain
+
+log = logging.getLogger(__name__)
+optuna.logging.set_verbosity(optuna.logging.WARNING)
+
+
+def open_storage(url: str, home: Path) -> RDBStorage:
+    """Connect; the schema is created under a lock, as two fresh jobs would race on it. Raises ConfigError."""
+    url = clean_url(url)
+    options: dict[str, Any] = {"connect_args": {"timeout": 60}} if url.startswith("sqlite") else {}
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+        with FileLock(str(home / ".studies.lock")):
+            return RDBStorage(url, engine_kwargs=options)
+    except OSError as error:
+        raise ConfigError(f"home: cannot write to {home}: {error.strerror}") from error
+    except Exception as error:
+        why = f"{type(error).__name__}: {redacted(said(error))}"
+        raise ConfigError(f"storage: cannot open {redacted(url)}: {why}") from error
+
+
+@contextmanager
+def running(config: StudyConfig) -> Iterator[None]:
+    """Hold the study: a second process that would run the same one is refused."""
+    folder = config.home / "locks"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"home: cannot write to {config.home}: {error.strerror}") from error
+    lock = FileLock(str(folder / f"{bounded(config.name)}.lock"), timeout=0)
+    try:
+        with lock:
+            yield
+    except Timeout as error:
+        raise StudyConflict(f"study_name: {config.name} is being run by another process") from error
+
+
+def open_study(config: StudyConfig, sampler: Callable[[int], BaseSampler]) -> Study:
+    """Create the study, or load it after checking that it is the same one. Raises StudyConflict.
+
+    ``sampler``: by seed; a resumed study gets another seed, or it would draw its first trials again.
+    """
+    storage = open_storage(config.storage, config.home)
+    up, down = StudyDirection.MAXIMIZE, StudyDirection.MINIMIZE
+    directions = [up if METRICS[name].higher_is_better else down for name in config.objectives]
+    known = {summary.study_name for summary in optuna.get_all_study_summaries(storage)}
+    if config.name in known:
+        study = optuna.load_study(study_name=config.name, storage=storage)
+        if DEFINITION not in study.user_attrs and not study.get_trials(deepcopy=False):
+            _define(study, config)  # its creator was killed half-way
+        _require_same(study, config)
+        study.sampler = sampler(config.seed + len(study.get_trials(deepcopy=False)))
+        return study
+    study = optuna.create_study(
+        study_name=config.name, storage=storage, sampler=sampler(config.seed), directions=directions
+    )
+    _define(study, config)
+    return study
+
+
+def _define(study: Study, config: StudyConfig) -> None:
+    """Store what the study is; the definition last, as it says that the rest is there."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExperimentalWarning)  # names for the dashboard; nothing depends on them
+        study.set_metric_names(list(config.objectives))
+    study.set_user_attr(UID, str(uuid.uuid4()))
+    study.set_user_attr(CONFIG, plain(config.resolved))
+    study.set_user_attr(GRID, {axis.parameter: _choices(axis) for axis in config.space.axes})
+    study.set_user_attr(OUTSIDE, _outside(config.space))
+    study.set_user_attr(DEFINITION, plain(config.definition))
+
+
+def _outside(space: Space) -> list[list[Any]]:
+    """Cells that are left out, as Optuna's parameters in the order of the grid."""
+    return [[axis.sampled(value) for axis, value in zip(space.axes, values)] for values in space.outside]
+
+
+def cells_outside(study: Study, space: Space) -> list[dict[str, Value]]:
+    """The cells that were left out when the study began, as far as ``space`` has them."""
+    listed = study.user_attrs.get(OUTSIDE, [])
+    try:
+        return [{axis.path: axis.value(each) for axis, each in zip(space.axes, values)} for values in listed]
+    except (IndexError, TypeError):  # of other axes
+        return []
+
+
+def _choices(axis: Any) -> list[Any]:
+    return list(range(len(axis.values))) if axis.is_ordinal else list(axis.values)
+
+
+def _require_same(study: Study, config: StudyConfig) -> None:
+    stored, wanted = study.user_attrs.get(DEFINITION), plain(config.definition)
+    if stored is None:
+        raise StudyConflict(f"study_name: {config.name} exists in the storage, but paretune did not make it")
+    changed = list(_differences(stored, wanted))
+    if changed:
+        raise StudyConflict(
+            f"study_name: {config.name} exists with another definition ({'; '.join(changed[:3])}). "
+            "Choose another study_name; another floor or objectives need no new trials: paretune report "
+            f"study={config.name} <key>=<value>"
+        )
+
+
+def _differences(stored: Any, wanted: Any, path: str = "") -> Iterator[str]:
+    if isinstance(stored, Mapping) and isinstance(wanted, Mapping):
+        for name in {**stored, **wanted}:
+            yield from _differences(stored.get(name), wanted.get(name), f"{path}.{name}" if path else name)
+    elif not _alike(stored, wanted):
+        yield f"{path}: stored {stored!r}, now {wanted!r}"
+
+
+def _alike(stored: Any, wanted: Any) -> bool:
+    """Whether two settings are one, rounding aside, in lists too."""
+    if isinstance(stored, list) and isinstance(wanted, list) and len(stored) == len(wanted):
+        return all(_alike(one, other) for one, other in zip(stored, wanted))
+    return bool(stored == wanted) or same(stored, wanted)
+
+
+def settle_machine(study: Study, machine: Mapping[str, str]) -> None:
+    """Note where the study runs. Other weights under the same path are refused; other hardware and versions are told.
+
+    A fact that the store does not hold is no difference: an earlier version did not note it. Raises StudyConflict.
+    """
+    stored = study.user_attrs.get(MACHINE, {})
+    changed = {name: (old, machine.get(name, "-")) for name, old in stored.items() if old != machine.get(name)}
+    if "model_sha256" in changed:
+        raise StudyConflict(
+            f"model.path: the weights differ from those that study {study.study_name} was started with; "
+            f"{_ways_out(study.study_name)}"
+        )
+    hardware = {name: pair for name, pair in unlike(stored, machine).items() if name in stored}
+    if hardware:
+        log.warning("the study was started on other hardware, timings may not compare: %s", _told(hardware))
+    versions = {name: pair for name, pair in changed.items() if name not in (*HARDWARE, "git_revision")}
+    if versions:
+        log.warning("the study was started with other versions, results may differ: %s", _told(versions))
+    study.set_user_attr(MACHINE, dict(machine))
+
+
+def settle_sources(study: Study, sources: Sequence[Source]) -> None:
+    """Note what scores depend on, in addition to what is noted. Raises StudyConflict where something is another now.
+
+    A study that was stored before sources were kept has none, and takes these.
+    """
+    stored = sources_of(study)
+    require_unchanged(study.study_name, stored, sources)
+    study.set_user_attr(SOURCES, [asdict(source) for source in merged(stored, sources)])
+
+
+def sources_of(study: Study) -> list[Source]:
+    """As they were when the study was begun; none where it is older than they."""
+    return [Source(**{**each, "kind": Kind(each["kind"])}) for each in study.user_attrs.get(SOURCES, [])]
+
+
+def require_unchanged(name: str, stored: Sequence[Source], now: Sequence[Source]) -> None:
+    """Raises StudyConflict that names what changed since study ``name`` was begun, and the two ways out."""
+    found = changes(stored, now)
+    if found:
+        shown = [f"{change.source.label} {change.how}" for change in found[:4]]
+        more = f" and {len(found) - 4} more" if len(found) > 4 else ""
+        raise StudyConflict(
+            f"study_name: {name} was begun with other inputs: {', '.join(shown)}{more}; {_ways_out(name)}"
+        )
+
+
+def _ways_out(name: str) -> str:
+    return f"put back what it was, or begin another study, e.g. study_name={name}-2"
+
+
+def _told(changed: Mapping[str, tuple[str, str]]) -> str:
+    return ", ".join(f"{name} {old} -> {new}" for name, (old, new) in changed.items())
+
+
+def discard_if_empty(study: Study) -> None:
+    """Forget a study that could not even start."""
+    if not study.get_trials(deepcopy=False):
+        optuna.delete_study(study_name=study.study_name, storage=study._storage)

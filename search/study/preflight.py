@@ -1,0 +1,201 @@
+"""What is known about a study before torch is imported: its device is there, its checkpoint fits, its cells can be run.
+
+Asked by ``run`` and ``plan``, not by the commands that read what is stored: a report needs neither model nor device.
+Lengths that the model has no positions for are refused where a value of an axis, the task or the baseline would never
+run; single cells that are too long, or larger than the machine's memory, leave the space with the reason.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from objectives.errors import ObjectiveError
+from objectives.models.inspection import Inspection
+from objectives.models.inspection.spans import Span
+from objectives.protocols.optional import Bounded, Detectable, Inspectable, Supplied
+from objectives.protocols.running import Device, Workload
+from objectives.settings import Strength, asks_to_prune, strengths_of
+from search.config.study_config import StudyConfig
+from search.errors import ConfigError
+from search.records.storage_url import require_driver, sqlite_path
+from search.records.trial import Value
+from search.space.grid import MOST_CELLS, is_of_recipe
+from search.space.space import Axis, Cell, Space
+
+log = logging.getLogger(__name__)
+
+
+def preflighted(config: StudyConfig) -> StudyConfig:
+    """``config`` with what its checkpoint's files say, and without the cells that they rule out. Raises ConfigError."""
+    require_driver(config.storage)
+    absent = config.device.absent() if isinstance(config.device, Detectable) else None
+    if absent is not None:
+        raise ConfigError(absent)
+    require_dense(config.space)
+    found = _inspected(config)
+    if found is not None:
+        _refuse_task(config, found)
+        config = replace(config, inspection=found, space=_within(config.space, found, config.device))
+    _require_documents(config)
+    _require_warm_start(config)
+    return config
+
+
+def require_dense(space: Space) -> None:
+    """Raise ConfigError for a pruner or quantiser that no setting turns off: the baseline would be compressed."""
+    baseline = space.baseline_candidate()
+    pruner, width = baseline.pruning, baseline.quantization.bits
+    prunes = asks_to_prune(pruner) or not (_strengths(space, "pruning", pruner) or hasattr(pruner, "ratio"))
+    rounds = width < 16 and not _strengths(space, "quantization", baseline.quantization)
+    for part, wrong, wanted, neutral in (
+        ("pruning", prunes, "unpruned", "Annotated[float, Strength(neutral=0.0, harder=1)]"),
+        ("quantization", rounds, "in 16 bits", "Annotated[int, Strength(neutral=16, harder=-1)]"),
+    ):
+        if wrong:
+            raise ConfigError(
+                f"{part}: the baseline must be {wanted}, but no setting of {space.parts[part]['_target_']} says by "
+                f"which value; declare which, as {_first_setting(space, part)}: {neutral} (objectives/settings.py)"
+            )
+
+
+def _strengths(space: Space, part: str, made: Any) -> Mapping[str, Strength]:
+    """Return the strengths of what a part names, a class or a function, or else of the object that it made."""
+    named = {path: each for path, each in space.strengths.items() if path.startswith(f"{part}.")}
+    return named or strengths_of(made.__class__, part)
+
+
+def _first_setting(space: Space, part: str) -> str:
+    return next((name for name in space.parts[part] if name != "_target_"), "name")
+
+
+def _inspected(config: StudyConfig) -> Inspection | None:
+    """Return none for a checkpoint that is not here yet, or of a user's own kind."""
+    try:
+        return config.model.inspect() if isinstance(config.model, Inspectable) else None
+    except ObjectiveError as error:
+        raise ConfigError(str(error)) from error
+
+
+def _require_documents(config: StudyConfig) -> None:
+    """Raises ConfigError for a task whose corpus is missing or holds too little. A user's own code that fails is met
+    again, and explained, where the task makes its rows.
+    """
+    if not isinstance(config.task, Supplied):
+        return
+    try:
+        config.task.require_documents()
+    except ObjectiveError as error:
+        raise ConfigError(str(error)) from error
+    except Exception:
+        log.debug("the task's corpus fails", exc_info=True)
+
+
+def _require_warm_start(config: StudyConfig) -> None:
+    """Raises ConfigError for a study to begin from that is not there, or is no help; nothing is created."""
+    if config.warm_start is None:
+        return
+    file = sqlite_path(config.storage)
+    if file is not None and not file.is_file():
+        raise ConfigError(f"warm_start: no study named {config.warm_start!r}: there are no studies at {file}")
+    from search.study.warm_start import hint_from
+
+    hint_from(config)
+
+
+def _refuse_task(config: StudyConfig, found: Inspection) -> None:
+    """Raises ConfigError for a task whose scored or calibration texts are longer than the model's positions."""
+    beyond = found.beyond(config.task.spans) if isinstance(config.task, Bounded) else None
+    if beyond is not None:
+        raise ConfigError(f"task.{beyond[0].settings[0]}: {_too_long(*beyond)}")
+
+
+def _within(space: Space, found: Inspection, device: Device) -> Space:
+    """``space`` without the workloads that cannot run. Raises ConfigError where a value or the baseline never could."""
+    baseline = space.baseline()
+    reason = reason_beyond(space, baseline, found, device)
+    if reason is not None:
+        raise ConfigError(reason)
+    axes = [axis for axis in space.axes if not is_of_recipe(axis)]
+    beyond = {values: reason for values, reason in _workloads(space, axes, found, device) if reason is not None}
+    _refuse_useless(space, axes, found)
+    if not beyond or len(space) > MOST_CELLS:
+        return space
+    places = [space.axes.index(axis) for axis in axes]
+    outside = dict(space.outside)
+    for cell in space.cells():
+        values = tuple(cell.values())
+        reason = beyond.get(tuple(values[place] for place in places))
+        if reason is not None:
+            outside.setdefault(values, reason)
+    if len(outside) == len(space):
+        raise ConfigError(f"space: no cell can be run; {next(iter(beyond.values()))}")
+    return replace(space, outside=outside)
+
+
+def _workloads(
+    space: Space, axes: Sequence[Axis], found: Inspection, device: Device
+) -> Iterator[tuple[tuple[Value, ...], str | None]]:
+    """Every combination of the workload's values, as far as they can be enumerated, and why it cannot run."""
+    if math.prod(len(axis.values) for axis in axes) > MOST_CELLS:
+        return
+    for values in itertools.product(*(axis.values for axis in axes)):
+        cell = {**space.baseline(), **dict(zip((axis.path for axis in axes), values))}
+        yield values, reason_beyond(space, cell, found, device)
+
+
+def _refuse_useless(space: Space, axes: Sequence[Axis], found: Inspection) -> None:
+    """Raises ConfigError for a value that is too long whatever it is combined with."""
+    shortest = {axis.path: axis.values[0] for axis in axes if axis.is_ordinal}
+    for axis in axes:
+        for value in axis.values:
+            cell = {**space.baseline(), **shortest, axis.path: value}
+            beyond = _beyond(space.candidate(cell).workload, found)
+            if beyond is not None:
+                raise ConfigError(f"{_setting(space, beyond[0], axis.path)}: {_too_long(*beyond)}")
+
+
+def reason_beyond(space: Space, cell: Cell, found: Inspection, device: Device) -> str | None:
+    """Return why the model cannot run the workload of ``cell``, in a line that begins with the setting, or None."""
+    workload = space.candidate(cell).workload
+    beyond = _beyond(workload, found)
+    if beyond is not None:
+        return f"{_setting(space, beyond[0])}: {_too_long(*beyond)}"
+    room = device.total_memory() if isinstance(device, Detectable) else None
+    needed = found.least_bytes(workload.batch_size, workload.spans) if isinstance(workload, Bounded) else 0
+    if room is None or needed <= room:
+        return None
+    named = _key(space, "workload.batch_size")
+    size = f"{needed / 2**30:,.0f} GiB at least by prediction"
+    return f"{named}: {workload.batch_size} requests take {size}, {device.name} has {room / 2**30:,.1f} GiB"
+
+
+def _beyond(workload: Workload, found: Inspection) -> tuple[Span, int] | None:
+    return found.beyond(workload.spans) if isinstance(workload, Bounded) else None
+
+
+def _too_long(span: Span, limit: int) -> str:
+    return f"{' + '.join(map(str, span.parts))} tokens, the model has {limit} positions"
+
+
+def _setting(space: Space, span: Span, asked: str = "") -> str:
+    """Return the setting to blame: the one that was ``asked`` for, else one that is searched, else the largest."""
+    paths = [f"workload.{name}" for name in span.settings]
+    searched = {axis.path for axis in space.axes}
+    largest = max(zip(span.parts, paths), key=lambda each: each[0])[1]
+    first = asked if asked in paths else next((path for path in paths if path in searched), largest)
+    return _key(space, first)
+
+
+def _key(space: Space, path: str) -> str:
+    return f"space.{path}" if any(axis.path == path for axis in space.axes) else path
+
+
+def with_stored_outside(space: Space, cells: Sequence[Mapping[str, Value]]) -> Space:
+    """``space`` without ``cells`` too, which were left out when the study began."""
+    known = {tuple(cell[axis.path] for axis in space.axes): "left out when the study began" for cell in cells}
+    return replace(space, outside={**known, **space.outside})

@@ -1,0 +1,148 @@
+"""What is shown while a study runs: a live bar in a terminal, one plain line per trial elsewhere."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Protocol
+
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import Progress as RichProgress
+
+from objectives.types import Reason
+from search.config.study_config import StudyConfig
+from search.front.feasibility import is_scored
+from search.front.front import ParetoFront
+from search.records.trial import TrialRecord
+from search.terminal.console import console, err
+from search.terminal.plain_text import one_line
+
+
+class Progress(Protocol):
+    """Shown while a study runs."""
+
+    def stage(self, text: str) -> None:
+        """What is going on now."""
+
+    def trial(self, records: Sequence[TrialRecord], front: ParetoFront) -> None:
+        """One more trial is finished."""
+
+
+@contextmanager
+def make_progress(config: StudyConfig) -> Iterator[Progress]:
+    """Live in a terminal, plain lines otherwise."""
+    shown = console(stderr=True)
+    if not shown.is_terminal or shown.is_dumb_terminal:
+        yield PlainProgress(config)
+        return
+    columns = (
+        SpinnerColumn("dots" if shown.encoding.startswith("utf") else "line"),
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+    )
+    with RichProgress(
+        *columns, TimeElapsedColumn(), console=shown, redirect_stdout=False, redirect_stderr=False
+    ) as bar:
+        yield LiveProgress(config, bar)
+
+
+def status(records: Sequence[TrialRecord], front: ParetoFront, clock: Clock) -> str:
+    """Time left, size of the front, best feasible speed-up, failures."""
+    measured = {record.number: record for record in records}
+    speedups = [measured[number].metrics.get("speedup", 0.0) for number in front.feasible if number in measured]
+    failed = sum(record.state == "failed" for record in records)
+    parts = [f"front {len(front.front)}"]
+    if speedups:
+        parts.append(f"best feasible speed-up {max(speedups):.2f}x")
+    if failed:
+        parts.append(f"failed {failed}")
+    left = clock.left(spent(records))
+    if left is not None:
+        parts.append(f"about {_duration(left)} left")
+    return ", ".join(parts)
+
+
+def spent(records: Sequence[TrialRecord]) -> int:
+    """Trials that count towards ``n_trials``: an interrupted one taught nothing."""
+    return sum(record.reason != Reason.INTERRUPTED for record in records)
+
+
+class Clock:
+    """Estimates the time left from the trials that this run measured; the first, with its set-up, is left out."""
+
+    def __init__(self, n_trials: int) -> None:
+        self.n_trials = n_trials
+        self.first: tuple[int, float] | None = None
+
+    def left(self, done: int) -> float | None:
+        """Seconds until ``n_trials``, or None while unknown."""
+        now = time.monotonic()
+        if self.first is None:
+            self.first = (done, now)
+            return None
+        trials, since = self.first
+        return (now - since) / max(1, done - trials) * max(0, self.n_trials - done) if done > trials else None
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"
+
+
+class PlainProgress:
+    """Lines on stderr, for logs."""
+
+    def __init__(self, config: StudyConfig) -> None:
+        self.config, self.clock = config, Clock(config.limits.n_trials)
+        self._begun = False
+
+    def stage(self, text: str) -> None:
+        """See ``search.study.study.Progress``; only the slow set-up steps are worth a line."""
+        if not self._begun:  # what is refused before has one line of its own
+            self._say(f"study {self.config.name}: {len(self.config.space)} cells, {self.config.limits.n_trials} trials")
+            self._begun = True
+        if "=" not in text:
+            self._say(text)
+
+    def trial(self, records: Sequence[TrialRecord], front: ParetoFront) -> None:
+        """See ``search.study.study.Progress``."""
+        done = f"[{spent(records)}/{self.config.limits.n_trials}]"
+        self._say(f"{done} {_last(records[-1])}; {status(records, front, self.clock)}")
+
+    @staticmethod
+    def _say(line: str) -> None:
+        print(one_line(line), file=err(), flush=True)
+
+
+class LiveProgress:
+    """A bar with what is going on."""
+
+    def __init__(self, config: StudyConfig, bar: RichProgress) -> None:
+        self.bar, self.clock = bar, Clock(config.limits.n_trials)
+        self.name = escape(config.name)
+        self.row = bar.add_task(self.name, total=config.limits.n_trials)
+
+    def stage(self, text: str) -> None:
+        """See ``search.study.study.Progress``."""
+        self.bar.update(self.row, description=f"{self.name}: {escape(one_line(text))}")
+
+    def trial(self, records: Sequence[TrialRecord], front: ParetoFront) -> None:
+        """See ``search.study.study.Progress``."""
+        self.bar.console.print(escape(one_line(_last(records[-1]))), highlight=False)
+        text = f"{self.name}: {escape(status(records, front, self.clock))}"
+        self.bar.update(self.row, completed=spent(records), description=text)
+
+
+def _last(record: TrialRecord) -> str:
+    cell = " ".join(f"{path.rpartition('.')[2]}={value}" for path, value in record.params.items())
+    if record.state == "failed":
+        return f"trial {record.number} {cell}: failed, {record.reason}: {record.message}"
+    metrics = record.metrics
+    known = f" (as trial {record.cached_from})" if record.cached_from is not None else f" in {record.seconds:.0f} s"
+    gains = "below the floor, not timed" if record.facts.is_missed else "simulated"
+    if "speedup" in metrics:
+        gains = f"speed-up {metrics['speedup']:.2f}x, memory {metrics['memory_ratio']:.2f}x"
+    accuracy = f"accuracy {metrics['accuracy']:.3f}" if is_scored(record) else "behind, not scored"
+    return f"trial {record.number} {cell}: {accuracy}, {gains}{known}"

@@ -1,0 +1,108 @@
+"""What a study found so far, kept up to date trial by trial: one reading for the search, the front and the report.
+
+Everything that decides (the front, what is worth a trial, which candidates are behind) looks at the trials as the
+report will: with the speed that was confirmed, on one scale of time, and with their recipe's score.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from search.config.study_config import StudyConfig
+from search.front.feasibility import is_feasible, is_scored, with_scores_of_recipe
+from search.front.front import ParetoFront, cut, minimised
+from search.frontier.forecast import Known
+from search.frontier.observations import Evidence
+from search.records.trial import TrialRecord
+from search.space.grid import Grid
+from search.study.closed_cells import Settled
+from search.study.confirmation import Confirmation, confirmed, own_scale
+from search.study.telling import Judge
+from search.study.timescale import Scale
+
+
+class Findings:
+    """Of one study. ``records``: its trials as they were measured.
+
+    ``judge``: what becomes of outcomes; ``settled``: cells that need no further trial.
+    """
+
+    def __init__(self, config: StudyConfig, records: Sequence[TrialRecord], confirmation: Confirmation) -> None:
+        self._config = config
+        self.records: list[TrialRecord] = []
+        self.judge, self.settled = Judge(config), Settled(config.space, ())
+        self.confirm(confirmation)
+        for record in records:
+            self.add(record)
+
+    def add(self, record: TrialRecord) -> None:
+        """One more trial."""
+        self.records.append(record)
+        self.judge.see(record)
+        self.settled.add(record)
+        if self._evidence is not None and record.cached_from is None:  # a repeat says nothing new
+            self._evidence.add(self._scaled(record))
+
+    def confirm(self, confirmation: Confirmation) -> None:
+        """Take up what was timed again."""
+        self.confirmation = confirmation
+        self.read_anew()
+
+    def read_anew(self) -> None:
+        """Forget what was derived from the trials: the scale of time moves with them."""
+        self.scale: Scale | None = None
+        self._members: list[TrialRecord] = []
+        self._evidence: Evidence | None = None
+        self._front: ParetoFront | None = None
+
+    def read(self) -> list[TrialRecord]:
+        """The trials as everybody reads them."""
+        self.scale = self.scale or own_scale(self.records, self.confirmation)
+        return with_scores_of_recipe(confirmed(self.records, self.confirmation, self.scale))
+
+    def cut(self, records: Sequence[TrialRecord]) -> ParetoFront:
+        """The front of ``records``, which are read already; needs the baseline."""
+        config = self._config
+        return cut(with_scores_of_recipe(records), config.objectives, self.judge.floor, config.tradeoff)
+
+    def front(self) -> ParetoFront:
+        """Of all trials; cut anew only where the last one may be on it. Needs the baseline."""
+        last, front = self.records[-1], self._front
+        if front is None or self._may_enter(last):
+            records = self.read()
+            front = self.cut(records)
+            self._members = [record for record in records if record.number in front.front]
+        elif self._is_feasible(last):
+            front = replace(front, feasible=front.feasible | {last.number})
+        self._front = front
+        return front
+
+    @property
+    def members(self) -> list[TrialRecord]:
+        """Those on the front, as they are read; needs the baseline."""
+        if self._front is None:
+            self.front()
+        return self._members
+
+    def known(self) -> Known:
+        """What the trials say of the grid."""
+        if self._evidence is None:
+            self._evidence = Evidence(Grid.of(self._config.space), self._config.objectives, self.judge.floor)
+            for record in self.read():
+                if record.cached_from is None:
+                    self._evidence.add(record)
+        return self._evidence.known()
+
+    def _scaled(self, record: TrialRecord) -> TrialRecord:
+        return record if self.scale is None else self.scale(record)
+
+    def _is_feasible(self, record: TrialRecord) -> bool:
+        there = all(name in record.metrics for name in self._config.objectives)
+        return there and is_scored(record) and is_feasible(record, self.judge.floor)
+
+    def _may_enter(self, record: TrialRecord) -> bool:
+        if record.cached_from is not None or not self._is_feasible(record):
+            return False
+        values = minimised([*self._members, self._scaled(record)], self._config.objectives)
+        return not (values[:-1] <= values[-1]).all(axis=1).any()

@@ -1,0 +1,141 @@
+"""The Optuna study as the store of record: what is kept of trials and of the study, and how it is read back.
+
+Everything about a trial that Optuna has no place for is one JSON attribute, written before the trial is told, so
+that a driver killed in between loses nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import optuna
+from optuna.study import Study
+from optuna.trial import FrozenTrial, TrialState
+
+from objectives.measuring.stored_facts import facts_of, measurement_of, stored_measurement, texts_of
+from objectives.models.notes import notes_of, stored_notes
+from objectives.types import Measurement, Reason
+from search.records.trial import TrialRecord
+from search.study.confirmation import Confirmation
+
+log = logging.getLogger(__name__)
+optuna.logging.set_verbosity(optuna.logging.WARNING)
+
+RECORD, SAMPLES, DEFINITION, CONFIG, MACHINE, UID, CONFIRMATION, STOP, LOSSES, SOURCES = (
+    "record",
+    "samples",
+    "definition",
+    "config",
+    "machine",
+    "uid",
+    "confirmation",
+    "stop_reason",
+    "losses",
+    "sources",
+)
+
+
+def plain(value: Any) -> Any:
+    """Return ``value`` as JSON gives it back."""
+    return json.loads(json.dumps(value))
+
+
+def save_stop(study: Study, reason: str) -> None:
+    """Note why the study stopped last."""
+    study.set_user_attr(STOP, str(reason))
+
+
+def save_losses(study: Study, losses: Sequence[float]) -> None:
+    """Keep what every recipe was predicted to lose, by its number."""
+    study.set_user_attr(LOSSES, [loss if math.isfinite(loss) else None for loss in losses])
+
+
+def losses_of(study: Study) -> list[float] | None:
+    """As they were kept; None where nothing was predicted."""
+    stored = study.user_attrs.get(LOSSES)
+    return None if stored is None else [math.nan if loss is None else float(loss) for loss in stored]
+
+
+def save_record(study: Study, trial_number: int, record: TrialRecord, samples: Mapping[str, Any]) -> None:
+    """Attach what was measured to the trial, before it is told."""
+    storage, trial_id = study._storage, _trial_id(study, trial_number)
+    if samples:
+        storage.set_trial_user_attr(trial_id, SAMPLES, plain(samples))
+    stored = {**asdict(record), "notes": stored_notes(record.notes), "facts": texts_of(record.facts)}
+    storage.set_trial_user_attr(trial_id, RECORD, plain(stored))
+
+
+def _trial_id(study: Study, number: int) -> int:
+    return study._storage.get_trial_id_from_study_id_trial_number(study._study_id, number)
+
+
+def saved_record(trial: FrozenTrial) -> TrialRecord | None:
+    """The record attached to a trial, if it came that far."""
+    stored = trial.user_attrs.get(RECORD)
+    if stored is None:
+        return None
+    facts = facts_of(stored.get("facts", {}), stored.get("metrics", {}))
+    return TrialRecord(**{**stored, "notes": notes_of(stored["notes"]), "facts": facts})
+
+
+def records_of(study: Study) -> list[TrialRecord]:
+    """All finished trials, by number."""
+    found = [saved_record(trial) for trial in study.get_trials(deepcopy=False) if trial.state.is_finished()]
+    return [record for record in found if record is not None]
+
+
+def samples_of(study: Study) -> dict[int, Mapping[str, Any]]:
+    """Raw samples by trial number: timings, and the scores of examples."""
+    trials = study.get_trials(deepcopy=False)
+    return {trial.number: trial.user_attrs[SAMPLES] for trial in trials if SAMPLES in trial.user_attrs}
+
+
+def save_confirmation(study: Study, confirmation: Confirmation) -> None:
+    """Keep what timing again gave; raw samples by trial, as a finished trial takes no more attributes."""
+    stored: dict[str, Any] = {"dropped": confirmation.dropped, "failed": confirmation.failed}
+    kinds = {"again": confirmation.again, "members": confirmation.members}  # a member's figures are the latest
+    for kind, timings in kinds.items():
+        stored[kind] = {str(number): plain(stored_measurement(retimed)) for number, retimed in timings.items()}
+        for number, retimed in stored[kind].items():
+            samples = retimed.pop("samples")
+            if samples:  # taken in this run
+                study.set_user_attr(f"{SAMPLES}.{number}", samples)
+    study.set_user_attr(CONFIRMATION, plain(stored))
+
+
+def confirmation_of(study: Study) -> Confirmation:
+    """What timing again gave when the study ran last."""
+    stored = study.user_attrs.get(CONFIRMATION, {})
+    members, again = (
+        {int(number): _retimed(value) for number, value in stored.get(name, {}).items()}
+        for name in ("members", "again")
+    )
+    dropped = {int(number): why for number, why in stored.get("dropped", {}).items()}
+    return Confirmation(members, again, dropped, stored.get("failed", ""))
+
+
+def _retimed(stored: Mapping[str, Any]) -> Measurement:
+    return measurement_of(stored if "metrics" in stored else {"metrics": stored})  # early versions kept these alone
+
+
+def orphans(study: Study) -> list[FrozenTrial]:
+    """Trials that a killed driver left running; the caller holds the study's lock, so nobody runs them."""
+    return study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+
+
+def interrupted_record(study: Study, trial: FrozenTrial) -> TrialRecord:
+    """The record of an orphan that was never measured."""
+    return TrialRecord(
+        number=trial.number,
+        uid=f"{study.user_attrs[UID]}:{trial.number}",
+        params={},
+        state="failed",
+        reason=Reason.INTERRUPTED.value,
+        message="the study was stopped during this trial",
+        started=trial.datetime_start.isoformat(timespec="seconds") if trial.datetime_start else "",
+    )

@@ -1,0 +1,72 @@
+"""The study: ask, evaluate, tell, until the budget is spent or every cell is known."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from search.config.limits import StopReason
+from search.config.study_config import StudyConfig
+from search.errors import BaselineFailed, ConfigError, Interrupted
+from search.executors.signals import interrupted, sigterm_interrupts
+from search.front.front import ParetoFront
+from search.frontier.certificate import Certificate
+from search.records.trial import TrialRecord
+from search.study import opening, store
+from search.study.confirmation import Confirmation
+from search.study.loop import Loop
+from search.study.progress import Progress
+from search.tracking.protocol import Mirror
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class StudyResult:
+    """A study as it stands: rows, front, and why it stopped."""
+
+    config: StudyConfig
+    records: tuple[TrialRecord, ...]
+    front: ParetoFront
+    machine: Mapping[str, str]
+    stop_reason: StopReason
+    mirror: Mirror
+    confirmation: Confirmation
+    certificate: Certificate | None
+    interrupted: Interrupted | None = None
+
+
+def run_study(config: StudyConfig, progress: Progress) -> StudyResult:
+    """Run or resume the study. Raises ConfigError, StudyConflict, BaselineFailed, or Interrupted before a baseline."""
+    with opening.running(config), sigterm_interrupts():
+        study = opening.open_study(config, config.sampler)
+        loop = Loop(config, study, progress)
+        stopped = None
+        try:
+            with config.executor.start(config.problem) as runner:
+                loop.open(runner)
+                stop_reason = loop.run(runner)
+        except (ConfigError, BaselineFailed):
+            opening.discard_if_empty(study)
+            raise
+        except KeyboardInterrupt as error:
+            stopped = interrupted(error)
+            stop_reason = StopReason.INTERRUPTED
+            loop.trials.abandon()
+            if loop.found.judge.baseline is None:
+                raise stopped from None
+        store.save_stop(study, stop_reason)
+        found = loop.found
+        found.read_anew()
+        return StudyResult(
+            config=config,
+            records=tuple(found.read()),
+            front=found.front(),
+            machine=loop.machine,
+            stop_reason=stop_reason,
+            mirror=loop.trials.mirror,
+            confirmation=found.confirmation,
+            certificate=loop.certificate(),
+            interrupted=stopped,
+        )

@@ -1,0 +1,188 @@
+"""What becomes of an outcome: the study's record of it, and what Optuna is told.
+
+A measured trial is told with its accuracy as a constraint: how far below the floor, relative to it. What fails for good
+(out of memory, too slow, unsupported) is told as pruned with a violated constraint of that name, as severe as is known,
+so that the sampler keeps away; a crash is told as failed, since it may have been chance, until it repeats.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from optuna.study import Study
+from optuna.trial import Trial, TrialState
+
+from objectives.models.notes import notes_of
+from objectives.tasks.finite import not_finite, number
+from objectives.types import Facts, Failure, Gate, Measurement, Outcome, Reason
+from search.config.study_config import StudyConfig
+from search.errors import BaselineFailed, ConfigError, Unmeasured
+from search.front.feasibility import is_feasible, is_scored
+from search.records.trial import TrialRecord
+from search.samplers.frontier import Informed
+from search.space.grid import recipe_count
+from search.study.closed_cells import is_final
+
+log = logging.getLogger(__name__)
+
+_MEASURED_AS = {"throughput": "speedup", "memory_ratio": "peak_memory"}
+"""Objectives that the study makes of others."""
+
+
+def admitted(outcome: Any, is_baseline: bool = False) -> Outcome:
+    """What an executor answered, with plain finite numbers only; a Failure where it has others or lacks some.
+
+    Executors and tasks may be anybody's: nothing else that a study knows comes from outside.
+    """
+    if isinstance(outcome, Failure):
+        known = {name: value for name, value in outcome.metrics.items() if name not in not_finite(outcome.metrics)}
+        severity = 1.0 if not_finite({"": outcome.severity}) else outcome.severity
+        return replace(outcome, message=str(outcome.message), severity=severity, metrics=known)
+    if not isinstance(outcome, Measurement):
+        return Failure(Reason.ERROR, f"the executor returned {type(outcome).__name__}, no Measurement and no Failure")
+    wrong = not_finite(outcome.metrics)
+    if wrong:
+        shown = ", ".join(f"{name} is {outcome.metrics[name]!r}" for name in wrong[:3])
+        return Failure(Reason.NOT_FINITE, f"{', '.join(wrong)} not finite ({shown})")
+    facts: Any = outcome.facts
+    if not isinstance(facts, Facts):
+        return Failure(Reason.ERROR, f"the outcome's facts are {type(facts).__name__}, no objectives.types.Facts")
+    missing = _missing(outcome, is_baseline)
+    if missing:
+        return Failure(Reason.ERROR, f"the outcome lacks {', '.join(missing)}")
+    metrics = {name: found for name, value in outcome.metrics.items() if (found := number(value)) is not None}
+    if not 0.0 <= metrics.get("accuracy", 0.0) <= 1.0:
+        return Failure(Reason.ERROR, f"an accuracy lies in [0, 1], got {metrics['accuracy']:g}")
+    return replace(outcome, metrics=metrics, notes=notes_of(outcome.notes))
+
+
+def require_timed(measured: Any) -> Measurement:
+    """What an executor timed again. Raises Unmeasured where it is no measurement of finite numbers with a speed-up."""
+    if not isinstance(measured, Measurement):
+        raise Unmeasured(f"the executor returned {type(measured).__name__}, no Measurement")
+    wrong = not_finite(measured.metrics)
+    if wrong or "speedup" not in measured.metrics:
+        raise Unmeasured(f"{', '.join(wrong)} not finite" if wrong else "the outcome lacks speedup")
+    return measured
+
+
+def _missing(outcome: Measurement, is_baseline: bool) -> list[str]:
+    """Metrics without which nothing can be made of an outcome."""
+    wanted = [] if outcome.facts.is_unscored else ["accuracy"]
+    if "speedup" in outcome.metrics or is_baseline:  # a simulated trial has neither speed nor bytes
+        wanted += ["speedup", "peak_memory", *(["throughput"] if is_baseline else [])]
+    return [name for name in wanted if name not in outcome.metrics]
+
+
+class Judge:
+    """Of the trials of one study; ``baseline``: the measured one, once there is one."""
+
+    def __init__(self, config: StudyConfig) -> None:
+        self._config = config
+        self.baseline: TrialRecord | None = None
+
+    def see(self, record: TrialRecord) -> None:
+        """One more trial: the first measured baseline is the reference of all others."""
+        if self.baseline is None and record.is_baseline and record.state == "complete":
+            self.baseline = record
+
+    @property
+    def floor(self) -> float:
+        """Return the accuracy floor as an accuracy. Requires a measured baseline."""
+        assert self.baseline is not None
+        return self._config.floor.absolute(self.baseline.metrics["accuracy"])
+
+    def gate(self, study: Study, members: Sequence[TrialRecord], pace: float | None = None) -> Gate | None:
+        """How far accuracy has to be known; None where it is an objective itself.
+
+        ``members``: of the front, at the baseline's ``pace``, where that is known.
+        """
+        allowed, axes, sampler = self._config.floor.error, self._config.space.axes, study.sampler
+        if not allowed or any(name.startswith("accuracy") for name in self._config.objectives):
+            return None
+        error = allowed / recipe_count(axes)
+        if not isinstance(sampler, Informed):
+            return Gate(self.floor, error)
+        ahead = tuple(map(self._bar, members))
+        return Gate(self.floor, error, True, ahead, sampler.timed_first(), pace)
+
+    def _bar(self, member: TrialRecord) -> Mapping[str, float]:
+        """What a member measured of the objectives, as whoever measures will see it: see :meth:`filled`."""
+        names = (_MEASURED_AS.get(name, name) for name in self._config.objectives)
+        return {name: member.metrics[name] for name in names}
+
+    def filled(self, blank: TrialRecord, outcome: Outcome) -> TrialRecord:
+        """``blank`` with what was measured, or with why it was not."""
+        outcome = admitted(outcome, self.baseline is None)
+        if isinstance(outcome, Failure):
+            reason, known = str(outcome.reason), outcome.metrics
+            return replace(blank, metrics=known, reason=reason, message=outcome.message, severity=outcome.severity)
+        metrics = dict(outcome.metrics)
+        reference = self.baseline.metrics if self.baseline else metrics
+        if "speedup" in metrics:  # a simulated trial has neither speed nor bytes
+            metrics["memory_ratio"] = metrics["peak_memory"] / reference["peak_memory"]
+            # Free of drift: blocks minutes apart differ by more than candidates do, paired ratios do not. The scale is
+            # that of the baseline's first seconds until the study ends: see search.study.timescale.
+            metrics["throughput"] = reference["throughput"] * metrics["speedup"]
+        if outcome.facts.verdict is not None and self.baseline is not None:
+            metrics["floor"] = self.floor
+        return replace(blank, state="complete", metrics=metrics, notes=outcome.notes, facts=outcome.facts)
+
+    def require_above_chance(self, baseline: TrialRecord) -> None:
+        """Raises BaselineFailed where a share of the baseline's accuracy is no floor: guessing would keep it."""
+        floor, accuracy = self._config.floor, baseline.metrics["accuracy"]
+        chance = baseline.metrics.get("chance", 0.0)
+        if floor.relative and floor.epsilon > 0 and accuracy <= chance:
+            guess = f"guessing gives {chance:.4g}" if chance else "no accuracy is lost by any compression"
+            raise BaselineFailed(
+                f"the baseline (unpruned, 16 bits) has an accuracy of {accuracy:.4g}, and {guess}: a floor of "
+                f"{floor.epsilon:g} of it means nothing; give a model that does this task, or an absolute floor "
+                "(accuracy_floor=absolute accuracy_floor.epsilon=...)",
+                ConfigError.exit_code,
+            )
+
+    def warn_of_a_floor_above(self, baseline: TrialRecord | None) -> None:
+        """Say so where only a candidate that is better than the model itself would keep the floor."""
+        accuracy = 0.0 if baseline is None else baseline.metrics["accuracy"]
+        floor = self._config.floor.absolute(accuracy)
+        if baseline is not None and floor > accuracy:
+            log.warning(
+                "accuracy_floor.epsilon: the floor of %.4g lies above the baseline's accuracy of %.4g", floor, accuracy
+            )
+
+    def require_objectives(self, baseline: TrialRecord) -> None:
+        """Raises ConfigError for an objective that this model and workload do not have."""
+        for name in self._config.objectives:
+            if name not in baseline.metrics and name != "memory_ratio":
+                known = ", ".join(baseline.metrics)
+                raise ConfigError(f"objectives: {name} is not measured for this model and workload; measured: {known}")
+
+    def tell(self, study: Study, trial: Trial, record: TrialRecord, settled: bool = False) -> None:
+        """The trial is over; ``settled``: nothing new would come of its cell."""
+        if is_scored(record) and all(name in record.metrics for name in self._config.objectives):
+            trial.set_constraint("accuracy", self._violation(record))
+            study.tell(trial, self._values(record.metrics))
+        elif record.facts.is_missed:
+            trial.set_constraint("accuracy", self._violation(record))
+            study.tell(trial, state=TrialState.PRUNED)
+        elif record.state == "complete":  # nobody asked for its accuracy
+            trial.set_constraint("unscored", 1.0)
+            study.tell(trial, state=TrialState.PRUNED)
+        elif is_final(record) or settled:
+            trial.set_constraint(record.reason or "unmeasured", record.severity)
+            study.tell(trial, state=TrialState.PRUNED)
+        else:
+            study.tell(trial, state=TrialState.FAIL)
+
+    def _values(self, metrics: Mapping[str, float]) -> list[float]:
+        return [metrics[name] for name in self._config.objectives]
+
+    def _violation(self, record: TrialRecord) -> float:
+        """How far below the floor, relative to it: <= 0 is feasible, and a sampler feels the severity."""
+        floor = self.floor
+        violation = (floor - record.metrics["accuracy"]) / (floor or 1.0)
+        # A race may decide while the estimate is still on the other side.
+        return min(violation, 0.0) if is_feasible(record, floor) else max(violation, 1e-6)

@@ -1,0 +1,123 @@
+"""One trial of a study: asked for, evaluated, stored, told to Optuna and mirrored.
+
+A cell that was measured before is answered from its record. A failed trial is data: see :mod:`search.study.telling`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import UTC, datetime
+
+from optuna.study import Study
+from optuna.trial import Trial, TrialState
+
+from objectives.types import Failure, Gate, Measurement, Outcome, Reason
+from search.config.study_config import StudyConfig
+from search.executors.protocol import Runner
+from search.front.feasibility import is_scored
+from search.records.trial import TrialRecord
+from search.space.space import Cell
+from search.space.supported import reason_against, unprunable
+from search.study import store
+from search.study.preflight import reason_beyond
+from search.study.state import Findings
+from search.tracking.protocol import Mirror
+
+
+class Trials:
+    """Runs the trials of one study; ``found``: what they found so far."""
+
+    mirror: Mirror
+
+    def __init__(self, config: StudyConfig, study: Study) -> None:
+        self.config, self.study = config, study
+        self._settle_orphans()
+        self.found = Findings(config, store.records_of(study), store.confirmation_of(study))
+        self._running: Trial | None = None
+
+    def ask_for(self, cell: Cell) -> Trial:
+        """A trial of exactly ``cell``; outside the space it has no parameters, so no sampler learns from it."""
+        space = self.config.space
+        if cell not in space:
+            return self.study.ask()
+        if not self.study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
+            self.study.enqueue_trial(space.sampled(cell))
+        trial = self.study.ask()
+        space.suggest(trial)
+        return trial
+
+    def run(self, runner: Runner, trial: Trial, cell: Cell, is_baseline: bool) -> TrialRecord:
+        """Evaluate ``cell``, or repeat what is known of it, and return the record."""
+        self._running = trial
+        started, clock = datetime.now(UTC).isoformat(timespec="seconds"), time.monotonic()
+        uid = f"{self.study.user_attrs[store.UID]}:{trial.number}"
+        blank = TrialRecord(trial.number, uid, dict(cell), "failed", is_baseline=is_baseline, started=started)
+        known = self.found.settled.by(cell)
+        samples: Mapping[str, object] = {}
+        if known is not None:
+            record = _repeat(known, blank)
+        else:
+            outcome = self._evaluate(runner, cell, is_baseline)
+            record = self.found.judge.filled(blank, outcome)
+            if isinstance(outcome, Measurement):
+                samples = {**outcome.samples, "ids": outcome.ids}
+        record = replace(record, seconds=time.monotonic() - clock)
+        store.save_record(self.study, trial.number, record, samples)
+        self.found.add(record)
+        self.found.judge.tell(self.study, trial, record, self.found.settled.by(cell) is not None)
+        self._running = None
+        self.mirror.log(record)
+        return record
+
+    def _evaluate(self, runner: Runner, cell: Cell, is_baseline: bool) -> Outcome:
+        space, config = self.config.space, self.config
+        candidate = space.baseline_candidate() if is_baseline else space.candidate(cell)
+        reason = None
+        if not is_baseline:
+            reason = reason_against(space, cell, config.model.head, config.device, unprunable(config.model))
+        if reason is None and not is_baseline and config.inspection is not None:
+            reason = reason_beyond(space, cell, config.inspection, config.device)
+        if reason is not None:  # of a space too large to be told beforehand
+            return Failure(Reason.UNSUPPORTED, reason)
+        gate = None if is_baseline else self._gate()
+        return runner.evaluate(candidate, gate).result()
+
+    def _gate(self) -> Gate | None:
+        found = self.found
+        members = found.members
+        return found.judge.gate(self.study, members, None if found.scale is None else found.scale.pace)
+
+    def abandon(self) -> None:
+        """Close the trial that a signal cut short."""
+        if self._running is not None:
+            self._settle_orphans()
+            self.found = Findings(self.config, store.records_of(self.study), self.found.confirmation)
+
+    def _settle_orphans(self) -> None:
+        """Tell trials that were cut short: by their record when it was saved, else as interrupted."""
+        for frozen in store.orphans(self.study):
+            record = store.saved_record(frozen)
+            if record is None:
+                record = store.interrupted_record(self.study, frozen)
+                store.save_record(self.study, frozen.number, record, {})
+            values = [record.metrics[name] for name in self.config.objectives if name in record.metrics]
+            measured = record.state == "complete" and len(values) == len(self.config.objectives)
+            if measured and is_scored(record) and frozen.constraints:
+                self.study.tell(frozen.number, values)
+            else:
+                self.study.tell(frozen.number, state=TrialState.FAIL)
+
+
+def _repeat(known: TrialRecord, blank: TrialRecord) -> TrialRecord:
+    """The record of a cell that is known already."""
+    origin = known.number if known.cached_from is None else known.cached_from
+    return replace(
+        known,
+        number=blank.number,
+        uid=blank.uid,
+        started=blank.started,
+        is_baseline=False,
+        cached_from=origin,
+    )

@@ -1,0 +1,117 @@
+"""What another study lets one expect of this one's cells: the surrogate starts from it, and is corrected by what is
+measured here. Nothing of it is ever reported.
+
+Taken over are gains over that study's own baseline, so that another device, model or batch list does no harm beyond
+what a guess does. Values that only one of the two studies has lie between the others on a common axis.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+import optuna
+
+from search.config.study_config import StudyConfig
+from search.errors import ConfigError
+from search.front.feasibility import is_scored
+from search.front.front import baseline_of, cut
+from search.frontier.forecast import GAP, OBJECTIVE, Hint
+from search.frontier.observations import minimised_log
+from search.frontier.surrogate import Prior, Surrogate
+from search.records.trial import TrialRecord, Value
+from search.space.grid import Grid, coordinates, is_of_recipe
+from search.space.instantiate import nearest
+from search.space.lattice import Floats, Lattice
+from search.space.space import Axis, Cell
+from search.study import opening, store
+
+FEWEST = 3
+"""Trials from which anything is concluded."""
+
+
+def hint_from(config: StudyConfig, losses: Sequence[float] | None = None) -> Hint:
+    """Of ``config.warm_start``, a study in the same storage, and of the ``losses`` predicted for the recipes.
+
+    Raises ConfigError for a study that is no help.
+    """
+    name = config.warm_start
+    found = Hint() if name is None else hint_of(Grid.of(config.space), config.objectives, _records(config, name), name)
+    return found if losses is None else replace(found, losses=np.array(losses))
+
+
+def front_from(config: StudyConfig) -> tuple[Cell, ...]:
+    """Cells of this study that are on the front of that one, at this study's floor."""
+    records = [] if config.warm_start is None else _records(config, config.warm_start)
+    baseline = baseline_of(records)
+    if baseline is None:
+        return ()
+    floor = config.floor.absolute(baseline.metrics["accuracy"])
+    members = set(cut(records, config.objectives, floor, config.tradeoff).front)
+    return tuple(record.params for record in records if record.number in members and record.params in config.space)
+
+
+def _records(config: StudyConfig, name: str) -> list[TrialRecord]:
+    storage = opening.open_storage(config.storage, config.home)
+    names = [summary.study_name for summary in optuna.get_all_study_summaries(storage)]
+    names = [each for each in names if each != config.name]
+    if name not in names:
+        raise ConfigError(
+            f"warm_start: no study named {name!r}{nearest(name, names)}; known: {', '.join(names) or 'none'}"
+        )
+    return store.records_of(optuna.load_study(study_name=name, storage=storage))
+
+
+def hint_of(grid: Grid, objectives: Sequence[str], records: Sequence[TrialRecord], name: str) -> Hint:
+    """For the cells of ``grid``, from the trials of the study ``name``."""
+    baseline = baseline_of(records)
+    own = {axis.path for axis in grid.axes}
+    theirs = {path for record in records for path in record.params}
+    if theirs and theirs != own:
+        raise ConfigError(f"warm_start: {name} varies {', '.join(sorted(theirs))}, this study {', '.join(sorted(own))}")
+    usable = [record for record in records if record.state == "complete" and set(record.params) == own]
+    if baseline is None or len(usable) < FEWEST:
+        raise ConfigError(f"warm_start: {name} has {len(usable)} measured trials, needed are {FEWEST} and its baseline")
+    joint = [_joined(axis, usable) for axis in grid.axes]
+    values = [_guessed(grid, joint, _gains(usable, baseline, each), OBJECTIVE) for each in objectives]
+    scored = [record for record in usable if is_scored(record)]
+    lost = [(record, record.metrics["accuracy"] - baseline.metrics["accuracy"]) for record in scored]
+    by_recipe = [axis for axis in joint if is_of_recipe(axis)]
+    recipes = Grid(tuple(axis for axis in grid.axes if is_of_recipe(axis)))
+    return Hint(np.stack(values, axis=1), _guessed(recipes, by_recipe, lost, GAP))
+
+
+def _joined(axis: Axis, records: Sequence[TrialRecord]) -> Axis:
+    """With the values of both studies."""
+    values: dict[Value, None] = dict.fromkeys(axis.values)
+    values.update(dict.fromkeys(record.params[axis.path] for record in records))
+    joint = replace(axis, values=tuple(values))
+    return replace(joint, values=tuple(sorted(values))) if joint.is_ordinal else joint  # type: ignore[type-var]
+
+
+def _gains(records: Sequence[TrialRecord], baseline: TrialRecord, objective: str) -> list[tuple[TrialRecord, float]]:
+    """In log units, smaller is better; those that were not measured are left out."""
+    start = minimised_log(baseline.metrics, objective)
+    found = [(record, minimised_log(record.metrics, objective) - start) for record in records]
+    return [(record, gain) for record, gain in found if np.isfinite(gain)]
+
+
+def _guessed(grid: Grid, joint: Sequence[Axis], known: Sequence[tuple[TrialRecord, float]], prior: Prior) -> Floats:
+    """[cells]: what is expected; NaN everywhere where too little is known."""
+    if len(known) < FEWEST:
+        return np.full(len(grid), np.nan)
+    places = {axis.path: {value: place for place, value in enumerate(axis.values)} for axis in joint}
+    tables = {axis.path: coordinates(axis) for axis in joint}
+    points = np.array([_point(record.params, joint, places, tables) for record, _ in known])
+    asked = Lattice(tuple(tables[axis.path][[places[axis.path][value] for value in axis.values]] for axis in grid.axes))
+    return Surrogate(points, np.array([value for _, value in known]), prior).guess(asked).mean
+
+
+def _point(
+    params: Mapping[str, Value],
+    joint: Sequence[Axis],
+    places: Mapping[str, Mapping[Value, int]],
+    tables: Mapping[str, Floats],
+) -> Floats:
+    return np.concatenate([tables[axis.path][places[axis.path][params[axis.path]]] for axis in joint])

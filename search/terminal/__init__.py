@@ -1,0 +1,1 @@
+"""The terminal, and texts from outside that must not steer it."""
