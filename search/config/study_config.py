@@ -34,7 +34,7 @@ from search.front.tradeoff import Tradeoff
 from search.records.storage_url import clean_url, sqlite_url
 from search.samplers.distinct import DistinctSampler
 from search.samplers.frontier import Informed
-from search.space.instantiate import ALLOWED, build, nearest, target_of
+from search.space.instantiate import ALLOWED, build, first_spelled, nearest, target_of
 from search.space.members import require_members, require_sendable
 from search.space.space import CHOSEN, PARTS, Cell, Space, build_space
 from search.space.supported import unprunable, without_unsupported
@@ -277,7 +277,8 @@ def _study_name(scalars: Scalars, resolved: Mapping[str, Any], swept: str) -> st
 
 
 def _defining(resolved: Mapping[str, Any]) -> dict[str, Any]:
-    """Of the runtimes those only that the space may choose."""
+    """Return the configuration, with only those runtimes that the space can select."""
     tree = resolved["space"].get(CHOSEN)
     names = (tree.get("name") or ()) if isinstance(tree, Mapping) else ()
-    return {**resolved, "runtimes": {name: resolved["runtimes"].get(name) for name in names}}
+    runtimes = {name: resolved["runtimes"].get(name) for name in names}
+    return dict(first_spelled({**resolved, "runtimes": runtimes}))

@@ -22,6 +22,17 @@ from search.errors import ConfigError, ParetuneError
 
 ALLOWED = ("objectives.", "search.", "optuna.samplers.")
 
+MOVED: Mapping[str, str] = {
+    "objectives.anatomy": "objectives.models.anatomy",
+    "objectives.measuring.encoding": "objectives.workloads.encoding",
+    "objectives.measuring.generation": "objectives.workloads.generation",
+    "objectives.measuring.translation": "objectives.workloads.translation",
+    "search.floor": "search.front.accuracy_floor",
+    "search.tradeoff": "search.front.tradeoff",
+}
+"""Modules whose classes a yaml may name, by the path that they had until 2026-11-28; both spellings are obeyed."""
+_BEFORE = {now: before for before, now in MOVED.items()}
+
 
 def build(node: Any, key: str, allowed: Sequence[str] = ALLOWED) -> Any:
     """Build ``node``, children first. ``key``: its dotted path in the config, for messages."""
@@ -42,6 +53,7 @@ def target_of(node: Mapping[str, Any], key: str, allowed: Sequence[str] = ALLOWE
             "(allow_targets=[your_module.] admits your own)"
         )
     module_name, _, name = target.rpartition(".")
+    module_name = MOVED.get(module_name, module_name)
     try:
         found = getattr(importlib.import_module(module_name), name)
     except Exception as error:  # a module of a user's may raise anything
@@ -49,6 +61,21 @@ def target_of(node: Mapping[str, Any], key: str, allowed: Sequence[str] = ALLOWE
     if not callable(found):
         raise ConfigError(f"{key}._target_: {target} is no class, but {type(found).__name__} {found!r}")
     return found
+
+
+def first_spelled(value: Any) -> Any:
+    """Return a configuration whose targets are spelled as they were first, so that a study keeps its name."""
+    if isinstance(value, Mapping):
+        return {
+            name: _first_target(item) if name == "_target_" and isinstance(item, str) else first_spelled(item)
+            for name, item in value.items()
+        }
+    return [first_spelled(item) for item in value] if isinstance(value, list) else value
+
+
+def _first_target(target: str) -> str:
+    module, _, name = target.rpartition(".")
+    return f"{_BEFORE.get(module, module)}.{name}"
 
 
 def _construct(node: dict[str, Any], key: str, allowed: Sequence[str]) -> Any:
