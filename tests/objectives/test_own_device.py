@@ -223,7 +223,9 @@ def test_its_compressed_models_are_kept_where_it_says_that_they_can_be_written(
 ) -> None:
     found = evaluator(tiny_folder("llama"), device, Cache(folder=str(tmp_path / "kept")))
     parts = found.problem.baseline
-    assert (found.recipes.stages._stored_name((parts.pruning, parts.recovery, parts.quantization)) is not None) == is_kept
+    assert (
+        found.recipes.stages._stored_name((parts.pruning, parts.recovery, parts.quantization)) is not None
+    ) == is_kept
 
 
 def test_distillation_leaves_the_model_where_it_was(

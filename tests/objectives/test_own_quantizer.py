@@ -97,7 +97,9 @@ def test_an_engine_goes_by_what_it_says() -> None:
 
 
 def test_one_that_does_not_say_is_refused_in_a_line_that_names_what_it_lacks() -> None:
-    with pytest.raises(ConfigError, match=r"it has no embeddings; no predicts; no scheme \(objectives/.*\.py: Quantizer"):
+    with pytest.raises(
+        ConfigError, match=r"it has no embeddings; no predicts; no scheme \(objectives/.*\.py: Quantizer"
+    ):
         require_members(Vague(), "quantization", "quantization", Quantizer)
     with pytest.raises(ConfigError, match=r"quantization: Can't instantiate abstract class Based .*scheme"):
         build({"_target_": f"{__name__}.Based"}, "quantization", (f"{__name__}.",))
