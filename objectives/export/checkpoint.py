@@ -31,6 +31,7 @@ from transformers.initialization import no_init_weights
 from objectives.content_hash import sha256
 from objectives.devices.cpu import Cpu
 from objectives.errors import ModelError, Unsupported, said
+from objectives.export.packed_linears import describe, empty_like, packed_linears
 from objectives.export.rebuilt import differences, set_attributes_
 from objectives.export.stock import CONFIG, OWN_CONFIG, OWN_WEIGHTS, PLAIN_WEIGHTS, close_
 from objectives.models import LoadedModel, auto_class, built_with
@@ -38,11 +39,7 @@ from objectives.models.anatomy import Family
 from objectives.models.canonical import canonicalize_
 from objectives.models.inspection.folders import MANIFEST
 from objectives.models.notes import notes_of, stored_notes
-from objectives.packing.bf16 import Bf16Linear
-from objectives.packing.embedding import Int8Embedding, replace_
-from objectives.packing.fp32 import Fp32Linear
-from objectives.packing.int4 import Int4Linear
-from objectives.packing.int8 import Int8Linear, Int8WeightLinear
+from objectives.packing.embedding import replace_
 from objectives.packing.linear import PackedLinear
 from objectives.packing.weighing import unique_tensors
 from objectives.pruning import surgery
@@ -53,14 +50,6 @@ FORMATS = (5, FORMAT)
 """Of 5, config.json is that of the model without the blocks that went, and holds all that is known of them."""
 ATTENTION = ("eager", "sdpa")
 """Ways to compute attention that a folder may ask for."""
-_STORED: Mapping[str, type[nn.Module]] = {
-    "fp32": Fp32Linear,
-    "bf16": Bf16Linear,
-    "int8": Int8Linear,
-    "int8_weight_only": Int8WeightLinear,
-    "int4": Int4Linear,
-    "int8_embedding": Int8Embedding,
-}
 
 
 def save(model: LoadedModel, folder: Path, facts: Mapping[str, Any] | None = None) -> int:
@@ -100,7 +89,7 @@ def _description(model: LoadedModel) -> dict[str, Any]:
         "attention": model.module.config._attn_implementation,
         "layers": {path: list(kept) for path, kept in model.layers.items()},
         "widths": _nested(model.widths),
-        "linears": {name: _describe(module, model) for name, module in _packed(model.module)},
+        "linears": {name: describe(module, model) for name, module in packed_linears(model.module)},
         "notes": stored_notes(model.notes),
     }
 
@@ -177,31 +166,9 @@ def _as_described(config: Any, manifest: Mapping[str, Any]) -> LoadedModel:
         if wanted:
             raise ModelError(f"{MANIFEST} prunes {name}.{next(iter(wanted))}, which is no unit of the model")
     for name, description in manifest["linears"].items():
-        replace_(model.module, name, _empty(model, model.module.get_submodule(name), description))
+        replace_(model.module, name, empty_like(model, model.module.get_submodule(name), description))
     Cpu().place_(model)
     return model
-
-
-def _packed(module: nn.Module) -> list[tuple[str, nn.Module]]:
-    kinds = tuple(_STORED.values())
-    return [(name, child) for name, child in module.named_modules() if isinstance(child, kinds)]
-
-
-def _describe(module: nn.Module, model: LoadedModel) -> dict[str, Any]:
-    description: dict[str, Any] = {"stored": next(name for name, cls in _STORED.items() if type(module) is cls)}
-    if isinstance(module, Int4Linear):
-        description |= {"group_size": module.group_size, "scaled_inputs": module.inputs is not None}
-    if isinstance(module, Int8Embedding):
-        description["factor"] = module.factor
-    first = _embedding(model)
-    if first is not None and module is not first and getattr(module, "codes", None) is first.codes:
-        description["tied"] = True
-    return description
-
-
-def _embedding(model: LoadedModel) -> Int8Embedding | None:
-    """The packed embedding, of several that share their tensors the first."""
-    return next((part for part in model.module.modules() if isinstance(part, Int8Embedding)), None)
 
 
 def _manifest(folder: Path) -> dict[str, Any]:
@@ -262,33 +229,6 @@ def _cut_(model: LoadedModel, manifest: Mapping[str, Any]) -> None:
             raise ModelError(f"{MANIFEST} keeps {path} {kept}, the config has {there or 'none'}")
         else:
             surgery.keep_layers_(model, stacks[path], kept)
-
-
-def _empty(model: LoadedModel, linear: nn.Module, description: Mapping[str, Any]) -> nn.Module:
-    """A packed linear of the right shapes, still to be filled; a tied weight stays tied."""
-    stored = description["stored"]
-    first = _embedding(model) if description.get("tied") else None
-    if stored == "int8_embedding":
-        assert isinstance(linear, nn.Embedding)
-        shape = linear.weight.shape
-        codes = torch.empty(shape, dtype=torch.int8) if first is None else first.codes
-        return Int8Embedding(codes, torch.empty(shape[0]) if first is None else first.scale, description["factor"])
-    assert isinstance(linear, nn.Linear)
-    if first is not None:
-        return Int8WeightLinear(first.codes, first.scale, linear.bias)
-    out, width, bias = linear.out_features, linear.in_features, linear.bias
-    if stored == "fp32":
-        return Fp32Linear.from_linear(linear)
-    if stored == "bf16":
-        return Bf16Linear.from_linear(linear)
-    if stored in {"int8", "int8_weight_only"}:
-        kind = Int8Linear if stored == "int8" else Int8WeightLinear
-        return kind(torch.empty(out, width, dtype=torch.int8), torch.empty(out), bias)
-    if stored != "int4":
-        raise ValueError(f"stored: one of {', '.join(_STORED)} expected, got {stored!r}")
-    scale_zero = torch.empty(width // description["group_size"], out, 2, dtype=torch.bfloat16)
-    inputs = torch.empty(width, dtype=torch.bfloat16) if description["scaled_inputs"] else None
-    return Int4Linear(torch.empty(out, width // 2, dtype=torch.uint8), scale_zero, bias, inputs)
 
 
 def _fill_(module: nn.Module, file: Path, manifest: Mapping[str, Any]) -> None:
