@@ -17,7 +17,8 @@ from objectives.protocols.candidate import Candidate
 from objectives.settings import UNDECLARED
 from objectives.types import Decision, Facts, Gate, Measurement, Outcome, Verdict
 from search.config.study_config import StudyConfig
-from search.frontier.forecast import Forecaster, Hint, Known
+from search.frontier.forecast import Forecaster
+from search.frontier.known import Hint, Known
 from search.space.grid import Grid
 from search.space.space import Axis
 from search.study.study import run_study

@@ -186,11 +186,16 @@ def _functions(name: str, tree: ast.Module) -> Iterator[Function]:
     for node in ast.walk(tree):
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
             given = node.args
-            names = [each.arg for each in (*given.posonlyargs, *given.args, *given.kwonlyargs)]
-            taken = [each for each in names if each not in ("self", "cls")]
+            every = (*given.posonlyargs, *given.args, *given.kwonlyargs)
+            taken = [each for each in every if each.arg not in ("self", "cls") and not _is_constant(each)]
             marks = {getattr(each, "id", "") for each in node.decorator_list}
             lines = (node.end_lineno or node.lineno) - node.lineno + 1
             yield Function(f"{name}.{node.name}", lines, len(taken), ast.get_docstring(node), "override" in marks)
+
+
+def _is_constant(argument: ast.arg) -> bool:
+    """Return whether Triton compiles a kernel for every value of ``argument``: a setting of the kernel."""
+    return argument.annotation is not None and ast.unparse(argument.annotation) == "tl.constexpr"
 
 
 def _absolute(name: str, node: ast.ImportFrom) -> str:

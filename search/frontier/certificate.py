@@ -16,7 +16,8 @@ import numpy as np
 
 from search.front.feasibility import Certainty, certainty_of, is_open, is_scored
 from search.front.front import ParetoFront
-from search.frontier.forecast import Forecaster, Hint, Known, Outlook, harder_than
+from search.frontier.forecast import Forecaster, Outlook, harder_than
+from search.frontier.known import Hint, Known
 from search.frontier.observations import implied, known_of
 from search.records.trial import TrialRecord
 from search.space.grid import MOST_CELLS, Grid, Indices

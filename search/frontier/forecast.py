@@ -6,23 +6,20 @@ chances over all cells bounds the chance that the front is not complete; below w
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from functools import cached_property, lru_cache
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.special import ndtr, stdtr
 
-from search.front.pareto import non_dominated
 from search.frontier.improvement import chance_of_gain, expected_gain
+from search.frontier.known import Flags, Hint, Known
+from search.frontier.memory_room import chance_of_fitting
 from search.frontier.surrogate import Guess, Prior, Surrogate
 from search.space.grid import Floats, Grid, Indices, is_of_recipe
 from search.space.lattice import Lattice
 from search.space.space import Axis
-
-Flags = NDArray[np.bool_]
 
 OBJECTIVE = Prior(amplitude=0.5, quirk=0.02)
 GAP = Prior(amplitude=0.1, quirk=0.005)
@@ -39,57 +36,6 @@ _CANDIDATES, _PAIRS, _FEWEST = 1024, 65536, 64
 """The likeliest cells, whose expected gains are compared: so many, or fewer where the front has many members."""
 _TRACE = 1e-3
 """What a chance of gain is worth beside the expected gain: where that is lost in rounding, the chance decides."""
-
-
-@dataclass(frozen=True)
-class Known:
-    """What was found so far.
-
-    ``values`` [cells, objectives]: minimised, in log units, NaN where not measured, known to ``errors`` (standard, 0
-    where there is nothing but the value). ``gaps`` [recipes]: accuracy minus
-    the floor, NaN where not scored; ``gap_errors``: their standard errors, 0 for all examples. ``verdicts`` [recipes]:
-    1 feasible, -1 not, 0 open. ``closed`` [cells]: failed, or known to fail. ``ready`` [recipes]: the compressed model
-    is at hand. ``seconds``: of the stages ``compress``, ``score`` and ``run``, each [recipes] or [cells] or a number.
-    ``memory`` [cells]: log of the peak, NaN where not known; ``starved`` [cells]: ran out of memory; ``room``: log of
-    the largest peak that fits, NaN where not known.
-    """
-
-    grid: Grid
-    values: Floats
-    gaps: Floats
-    gap_errors: Floats
-    verdicts: NDArray[np.int_]
-    closed: Flags
-    ready: Flags
-    seconds: Mapping[str, float | Floats] = field(default_factory=dict)
-    memory: Floats | None = None
-    starved: Flags | None = None
-    room: float = math.nan
-    errors: Floats | None = None
-
-    @cached_property
-    def measured(self) -> Flags:
-        """[cells]: whether all objectives are known."""
-        return np.asarray(np.isfinite(self.values).all(axis=1), dtype=np.bool_)
-
-    @cached_property
-    def front(self) -> Indices:
-        """Cells that are feasible, measured and not dominated."""
-        own = np.flatnonzero(self.measured & (self.verdicts[self.grid.recipes] == 1))
-        return own[non_dominated(self.values[own])] if len(own) else own
-
-
-@dataclass(frozen=True)
-class Hint:
-    """What is known of a study before anything is measured.
-
-    ``values`` [cells, objectives], in log units, and ``accuracy`` [recipes]: expected, up to a constant. ``losses``
-    [recipes]: the log-loss that each is predicted to cost, nats, NaN where nobody can tell.
-    """
-
-    values: Floats | None = None
-    accuracy: Floats | None = None
-    losses: Floats | None = None
 
 
 @dataclass(frozen=True)
@@ -114,6 +60,20 @@ class Outlook:
         return float(min(1.0, (self.feasible * self.gain).sum()))
 
 
+@dataclass(frozen=True)
+class _Learned:
+    """A quantity as far as it is known: ``values`` [cells] where ``own``, with standard errors ``noise``.
+
+    ``expected`` [cells]: what is known beforehand.
+    """
+
+    values: Floats
+    own: Flags
+    prior: Prior
+    expected: Floats | None = None
+    noise: Floats | None = None
+
+
 class Forecaster:
     """Keeps the scales of its surrogates between looks. ``tolerance``: by how much accuracy may rise where it should
     fall (standard deviation); ``resolution``: relative, what two cells must differ by to be told apart.
@@ -132,7 +92,7 @@ class Forecaster:
         deviation = np.stack([guess.deviation for guess in guesses], axis=1)
         mean = np.where(known.measured[:, None], known.values, mean)
         deviation = np.where(known.measured[:, None], 0.0, deviation)
-        feasible = self.feasible(known)[recipes] * self._fits(known)
+        feasible = self.feasible(known)[recipes] * self.fits(known)
         left = ~known.closed & (known.verdicts[recipes] != -1) & ~(known.measured & (known.verdicts[recipes] == 1))
         front = known.values[known.front]
         gain, worth = np.zeros(len(grid)), np.zeros(len(grid))
@@ -154,8 +114,8 @@ class Forecaster:
         scored = np.isfinite(known.gaps)
         if unknown.any():
             lattice, distance = self._recipes(known.grid), np.abs(known.gaps)
-            errors = known.gap_errors
-            guess = self._fitted("gap", lattice, known.gaps, scored, GAP, distance, self.hint.accuracy, errors)
+            gaps = _Learned(known.gaps, scored, GAP, self.hint.accuracy, known.gap_errors)
+            guess = self._fitted("gap", lattice, gaps, distance)
             mean, deviation = guess.mean.copy(), np.hypot(guess.deviation, self.tolerance)
             mean[scored] = known.gaps[scored]
             deviation[scored] = np.maximum(known.gap_errors[scored], 1e-9)
@@ -173,36 +133,12 @@ class Forecaster:
         size = np.log1p(np.maximum(losses, 0.0) / _SMALL)
         return Lattice((np.column_stack([grid.recipe_lattice.points, size / size.max()]),))
 
-    def _fits(self, known: Known) -> Floats:
-        """[cells]: the chance of fitting into memory.
-
-        How much there is, what was refused by prediction says. Where cells ran out of memory without a word, it lies
-        between the largest peak that fitted and the smallest that did not, anywhere for all we know, and the latter
-        are guesses: of cells around them, and at least what fitted elsewhere.
-        """
-        if known.memory is None or known.starved is None or not known.starved.any():
-            return np.ones(len(known.grid))
-        own = np.isfinite(known.memory)
-        fitted = known.memory[own & ~known.starved]
-        most = float(fitted.max()) if len(fitted) else -math.inf
-        guess = self._peaks(known, known.memory)
-        low = known.starved & ~own & (guess.mean < most)
-        if low.any():
-            guess = self._peaks(known, np.where(low, most, known.memory))
-        peaks, unsure = np.where(own, known.memory, guess.mean), np.where(own, 0.0, guess.deviation)
-        limit, doubt = known.room, 0.0
-        silent = np.flatnonzero(known.starved & ~own)
-        if len(silent):
-            least = silent[peaks[silent].argmin()]
-            below = min(most, float(peaks[least])) if len(fitted) else float(peaks[least])
-            middle = (below + float(peaks[least])) / 2
-            if not middle > limit:  # there may be less than was said
-                limit, doubt = middle, (float(peaks[least]) - below) ** 2 / 12 + unsure[least] ** 2 / 4
-        fits: Floats = ndtr((limit - peaks) / np.sqrt(unsure**2 + doubt + 1e-6))
-        return fits
+    def fits(self, known: Known) -> Floats:
+        """Return [cells] the chance of fitting into memory."""
+        return chance_of_fitting(known, lambda peaks: self._peaks(known, peaks))
 
     def _peaks(self, known: Known, memory: Floats) -> Guess:
-        return self._fitted("memory", known.grid.lattice, memory, np.isfinite(memory), OBJECTIVE, -memory)
+        return self._fitted("memory", known.grid.lattice, _Learned(memory, np.isfinite(memory), OBJECTIVE), -memory)
 
     def _ceiling(self, known: Known) -> Floats:
         """[recipes]: the chance that each is feasible although a milder one is not."""
@@ -217,30 +153,28 @@ class Forecaster:
         own = np.isfinite(known.values[:, place])
         hint = None if self.hint.values is None else self.hint.values[:, place]
         noise = None if known.errors is None else known.errors[:, place]
-        return self._fitted(str(place), known.grid.lattice, known.values[:, place], own, OBJECTIVE, behind, hint, noise)
+        learned = _Learned(known.values[:, place], own, OBJECTIVE, hint, noise)
+        return self._fitted(str(place), known.grid.lattice, learned, behind)
 
-    def _fitted(
-        self, name: str, lattice: Lattice, values: Floats, own: Flags, prior: Prior, distance: Floats,
-        expected: Floats | None = None, noise: Floats | None = None,
-    ) -> Guess:  # fmt: skip
-        """``distance`` [cells]: from the edge at which guesses matter most; ``expected``: what is known beforehand;
-        ``noise``: standard errors of ``values``.
-        """
+    def _fitted(self, name: str, lattice: Lattice, learned: _Learned, distance: Floats) -> Guess:
+        """Guess a quantity everywhere; ``distance`` [cells]: from the edge at which guesses matter most."""
+        expected, own = learned.expected, learned.own
         if expected is not None and np.isfinite(expected).all():
-            prior = replace(prior, amplitude=_HINTED * prior.amplitude)
-            guess = self._fitted(name, lattice, values - expected, own, prior, distance, noise=noise)
+            prior = replace(learned.prior, amplitude=_HINTED * learned.prior.amplitude)
+            rest = replace(learned, values=learned.values - expected, prior=prior, expected=None)
+            guess = self._fitted(name, lattice, rest, distance)
             return Guess(guess.mean + expected, guess.deviation)
         if not own.any():
             return Guess(np.zeros(len(lattice)), np.full(len(lattice), 1e3))
         chosen = _chosen(own, distance, _MOST)
-        points, values = lattice.points[chosen], values[chosen]
-        noise = np.zeros(len(chosen)) if noise is None else noise[chosen]
+        points, values = lattice.points[chosen], learned.values[chosen]
+        noise = np.zeros(len(chosen)) if learned.noise is None else learned.noise[chosen]
         scales, count = self._scales.get(name, (None, 0))
         if scales is None or len(chosen) < _FITTED or own.sum() > _AGAIN * count:
             some = slice(None, None, max(1, len(chosen) // _FITTED))
-            scales = Surrogate(points[some], values[some], prior, scales, noise=noise[some]).scales
+            scales = Surrogate(points[some], values[some], learned.prior, scales, noise=noise[some]).scales
             self._scales[name] = scales, int(own.sum())
-        return Surrogate(points, values, prior, scales, noise=noise, fit=False).guess(lattice)
+        return Surrogate(points, values, learned.prior, scales, noise=noise, fit=False).guess(lattice)
 
     @staticmethod
     def cost(known: Known, feasible: Floats, useful: Floats) -> tuple[Floats, Flags]:

@@ -1,4 +1,4 @@
-"""What the records of a study say of its grid: see :class:`search.frontier.forecast.Known`."""
+"""What the records of a study say of its grid: see :class:`search.frontier.known.Known`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from objectives.evaluation.problem import KEPT_BYTES
 from objectives.metrics import METRICS, is_of_time
 from objectives.types import Decision, Reason
 from search.front.feasibility import is_scored, verdict_of
-from search.frontier.forecast import Flags, Known
+from search.frontier.known import Flags, Known
 from search.records.trial import TrialRecord
 from search.space.grid import Floats, Grid
 

@@ -16,7 +16,8 @@ from optuna.trial import FrozenTrial
 from typing_extensions import override
 
 from search.errors import ConfigError
-from search.frontier.forecast import Forecaster, Hint, Known, Outlook
+from search.frontier.forecast import Forecaster, Outlook
+from search.frontier.known import Hint, Known
 from search.samplers.distinct import grid_distributions
 from search.space.grid import MOST_CELLS, Grid
 

@@ -12,7 +12,7 @@ from dataclasses import replace
 from search.config.study_config import StudyConfig
 from search.front.feasibility import is_feasible, is_scored, with_scores_of_recipe
 from search.front.front import ParetoFront, cut, minimised
-from search.frontier.forecast import Known
+from search.frontier.known import Known
 from search.frontier.observations import Evidence
 from search.records.trial import TrialRecord
 from search.space.grid import Grid

@@ -17,7 +17,8 @@ from search.config.study_config import StudyConfig
 from search.errors import ConfigError
 from search.front.feasibility import is_scored
 from search.front.front import baseline_of, cut
-from search.frontier.forecast import GAP, OBJECTIVE, Hint
+from search.frontier.forecast import GAP, OBJECTIVE
+from search.frontier.known import Hint
 from search.frontier.observations import minimised_log
 from search.frontier.surrogate import Prior, Surrogate
 from search.records.trial import TrialRecord, Value

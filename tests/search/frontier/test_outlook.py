@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from objectives.settings import UNDECLARED
-from search.frontier.forecast import GAP, Forecaster, Hint, Known, _chosen
+from search.frontier.forecast import GAP, Forecaster, _chosen
+from search.frontier.known import Hint, Known
 from search.space.grid import Grid
 from search.space.space import Axis
 
@@ -42,7 +43,7 @@ def test_where_something_did_not_fit_what_is_smaller_than_what_did_is_still_trie
     for cell in ((0.0, 16, 4), (0.1, 16, 8), (0.2, 16, 8)):
         starved[index(*cell)] = True
     known = blank(memory=memory, starved=starved, closed=starved.copy())
-    fits = Forecaster()._fits(known)
+    fits = Forecaster().fits(known)
     assert fits[index(0.1, 16, 1)] > 0.3
     assert fits[index(0.4, 4, 1)] > 0.3
     assert fits[index(0.0, 16, 1)] > 0.7
@@ -55,7 +56,7 @@ def test_what_certainly_needs_more_than_there_is_hardly_fits() -> None:
     memory, starved = np.full(len(GRID), np.nan), np.zeros(len(GRID), np.bool_)
     memory[own[peaks[own] <= limit]] = peaks[own[peaks[own] <= limit]]
     starved[own[peaks[own] > limit]] = True
-    fits = Forecaster()._fits(blank(memory=memory, starved=starved))
+    fits = Forecaster().fits(blank(memory=memory, starved=starved))
     assert fits[peaks > limit + 0.2].max() < 0.3
     assert np.median(fits[peaks < limit - 0.1]) > 0.9
 
@@ -69,7 +70,7 @@ def test_what_was_refused_by_prediction_says_how_much_room_there_is() -> None:
     memory[own], starved[own] = peaks[own], peaks[own] > room
     assert 2 <= starved.sum() <= 10
     forecaster = Forecaster()
-    told = forecaster._fits(blank(memory=memory, starved=starved, room=room))
+    told = forecaster.fits(blank(memory=memory, starved=starved, room=room))
     guess = forecaster._peaks(blank(), memory)
     sure = np.abs(guess.mean - room) > 3 * guess.deviation
     assert sure.sum() > len(GRID) / 2
@@ -83,9 +84,9 @@ def test_where_less_fits_than_was_said_what_really_ran_out_counts() -> None:
     for batch, peak in ((1, 100), (2, 120), (8, 400)):
         memory[index(0.0, 16, batch)] = np.log(peak)
     starved[index(0.0, 16, 8)] = True
-    told = Forecaster()._fits(blank(memory=memory, starved=starved, room=float(np.log(300))))
+    told = Forecaster().fits(blank(memory=memory, starved=starved, room=float(np.log(300))))
     starved[index(0.0, 16, 4)] = True  # without a word
-    now = Forecaster()._fits(blank(memory=memory, starved=starved, room=float(np.log(300))))
+    now = Forecaster().fits(blank(memory=memory, starved=starved, room=float(np.log(300))))
     assert now[index(0.0, 16, 4)] < told[index(0.0, 16, 4)] - 0.2
 
 
@@ -99,7 +100,7 @@ def test_what_ran_out_of_memory_needs_at_least_what_fitted_elsewhere() -> None:
     for ratio in (0.0, 0.1, 0.2):
         starved[index(ratio, 4, 8)] = True
     known = blank(memory=memory, starved=starved, closed=starved.copy())
-    fits = Forecaster()._fits(known)
+    fits = Forecaster().fits(known)
     assert fits[index(0.3, 4, 8)] < fits[index(0.3, 4, 1)] - 0.2
 
 
