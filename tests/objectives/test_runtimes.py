@@ -124,7 +124,7 @@ def test_fp32_answers_are_those_of_torch(prepare: Prepare, name: str, head: Head
         ratio = 0.0
     runner, model = prepare(FAMILY[head], runtime, WIDE, ratio)
     assert off(answer(runner), answer(model)) < 1e-4
-    assert ratio == 0.0 or len(set(model.widths.values())) > 1
+    assert ratio == 0.0 or len(set(model.model.widths.values())) > 1
 
 
 @each_engine
@@ -515,6 +515,7 @@ def test_what_depends_on_the_text_is_timed_on_text(prepare: Prepare) -> None:
 
 def test_eager_attention_is_a_setting_of_torch(prepare: Prepare) -> None:
     runner, model = prepare("llama", Torch(attention="eager"), WIDE)
-    assert runner is not model
+    assert isinstance(runner, TorchRunner)
+    assert runner.module is not model.module
     assert off(answer(runner), answer(model)) < 1e-4
     assert model.module.config._attn_implementation == "sdpa"
