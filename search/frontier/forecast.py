@@ -61,7 +61,7 @@ class Outlook:
 
 
 @dataclass(frozen=True)
-class _Learned:
+class Learned:
     """A quantity as far as it is known: ``values`` [cells] where ``own``, with standard errors ``noise``.
 
     ``expected`` [cells]: what is known beforehand.
@@ -114,7 +114,7 @@ class Forecaster:
         scored = np.isfinite(known.gaps)
         if unknown.any():
             lattice, distance = self._recipes(known.grid), np.abs(known.gaps)
-            gaps = _Learned(known.gaps, scored, GAP, self.hint.accuracy, known.gap_errors)
+            gaps = Learned(known.gaps, scored, GAP, self.hint.accuracy, known.gap_errors)
             guess = self._fitted("gap", lattice, gaps, distance)
             mean, deviation = guess.mean.copy(), np.hypot(guess.deviation, self.tolerance)
             mean[scored] = known.gaps[scored]
@@ -138,7 +138,7 @@ class Forecaster:
         return chance_of_fitting(known, lambda peaks: self._peaks(known, peaks))
 
     def _peaks(self, known: Known, memory: Floats) -> Guess:
-        return self._fitted("memory", known.grid.lattice, _Learned(memory, np.isfinite(memory), OBJECTIVE), -memory)
+        return self._fitted("memory", known.grid.lattice, Learned(memory, np.isfinite(memory), OBJECTIVE), -memory)
 
     def _ceiling(self, known: Known) -> Floats:
         """[recipes]: the chance that each is feasible although a milder one is not."""
@@ -153,10 +153,10 @@ class Forecaster:
         own = np.isfinite(known.values[:, place])
         hint = None if self.hint.values is None else self.hint.values[:, place]
         noise = None if known.errors is None else known.errors[:, place]
-        learned = _Learned(known.values[:, place], own, OBJECTIVE, hint, noise)
+        learned = Learned(known.values[:, place], own, OBJECTIVE, hint, noise)
         return self._fitted(str(place), known.grid.lattice, learned, behind)
 
-    def _fitted(self, name: str, lattice: Lattice, learned: _Learned, distance: Floats) -> Guess:
+    def _fitted(self, name: str, lattice: Lattice, learned: Learned, distance: Floats) -> Guess:
         """Guess a quantity everywhere; ``distance`` [cells]: from the edge at which guesses matter most."""
         expected, own = learned.expected, learned.own
         if expected is not None and np.isfinite(expected).all():

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from objectives.settings import UNDECLARED
-from search.frontier.forecast import GAP, Forecaster, _chosen
+from search.frontier.forecast import GAP, Forecaster, Learned, _chosen
 from search.frontier.known import Hint, Known
 from search.space.grid import Grid
 from search.space.space import Axis
@@ -121,7 +121,7 @@ def test_predicted_losses_sharpen_the_guess_of_what_is_feasible() -> None:
     away = []
     for hint in (None, Hint(losses=losses)):
         forecaster = Forecaster(hint=hint)
-        guess = forecaster._fitted("gap", forecaster._recipes(GRID), gaps, scored, GAP, np.abs(gaps))
+        guess = forecaster._fitted("gap", forecaster._recipes(GRID), Learned(gaps, scored, GAP), np.abs(gaps))
         away.append(np.abs(guess.mean - gaps)[~scored].mean())
     assert away[1] < 0.5 * away[0]
 
