@@ -19,7 +19,7 @@ import torch
 from torch.utils.benchmark import Timer
 
 from objectives.measuring.interleaved import Interleaved
-from objectives.measuring.pace import Pace
+from objectives.measuring.pace import MachineSpeed
 from objectives.types import Timing
 
 Run = Callable[[], Timing]
@@ -53,7 +53,7 @@ def busy_core() -> Iterator[None]:
 def ours(clock: Literal["wall", "cpu"], fixed: Run) -> Callable[[Run, Run], Answer]:
     """Interleaved pairs until the interval of the median ratio is narrow; ``fixed`` tells the machine's pace."""
     timing = Interleaved(clock=clock, precision=PRECISION, max_rounds=2000, max_seconds=30.0)
-    pace = Pace(fixed, timing.seconds)
+    pace = MachineSpeed(fixed, timing.seconds)
 
     def answer(dense: Run, model: Run) -> Answer:
         began = time.perf_counter()

@@ -54,7 +54,7 @@ def microseconds(run: Callable[[], object]) -> float:
         watch: Any = Cuda().stopwatch()
         watch.start(laps=1)
         graph.replay()
-        watch.lap("encode")
+        watch.end_phase("encode")
         found.append(watch.timing(IN_A_ROW).latency[0])
     return median(found[2:]) / IN_A_ROW * 1e6
 
@@ -85,7 +85,7 @@ def _unpacked(four: Any, x: torch.Tensor) -> torch.Tensor:
 
 @dataclass(frozen=True)
 class Given:
-    """What a runtime of torch asks for: see :class:`TorchMaterials`."""
+    """What a runtime of torch asks for: see :class:`TorchBuildContext`."""
 
     loaded: LoadedModel
     device: Device

@@ -32,7 +32,7 @@ def columns(inputs: int, outputs: int, rows: int) -> dict[str, Callable[[], torc
     x = wide.to(cpu_kernels().compute_dtype)
     integers = torch.randint(-127, 128, (rows, inputs), dtype=torch.int8)
     codes = round_to_grid(linear.weight, torch.ones(inputs), 4, 64, (1.0,))
-    int8 = Int8Linear.from_weight(linear.weight, None).settle_()
+    int8 = Int8Linear.from_weight(linear.weight, None).repack_()
     int4 = Int4Linear.from_codes(codes.values, codes.scale, codes.zero, None)
     bf16 = Bf16Linear.from_linear(linear)
     calls: dict[str, Callable[[], torch.Tensor]] = {

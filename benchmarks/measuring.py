@@ -36,7 +36,7 @@ from objectives.evaluation.problem import Problem
 from objectives.measuring.bench import Bench
 from objectives.measuring.fingerprint import fingerprint
 from objectives.measuring.interleaved import Interleaved
-from objectives.measuring.pace import Pace
+from objectives.measuring.pace import MachineSpeed
 from objectives.models import Checkpoint
 from objectives.protocols.candidate import Candidate
 from objectives.protocols.readings import Peaks
@@ -53,7 +53,7 @@ from objectives.tasks.retrieval import Retrieval
 from objectives.types import Measurement
 from objectives.workloads.encoding import Encoding
 from objectives.workloads.generation import Generation
-from objectives.workloads.reference import Sentinel
+from objectives.workloads.reference import ReferenceWorkload
 
 OUT = Path(__file__).parents[1] / "docs" / "benchmarks" / "measuring"
 Line = tuple[str, str, bool]
@@ -94,7 +94,7 @@ def busy(short: bool) -> State:
         dense, model = (ev.runner(candidate(ratio, 16, Encoding())) for ratio in (0.0, 0.3))
         bench = Bench(Cpu(threads=threads), QUICK, dense, Encoding(), Peaks(1.0, {"float32": 1.0}))
         runs = bench.timed(Encoding(), dense), bench.timed(Encoding(), model)
-        fixed = bench.timed(Sentinel("cpu", size=512), dense)
+        fixed = bench.timed(ReferenceWorkload("cpu", size=512), dense)
         rivals = {OPTIMUM: estimators.RIVALS[OPTIMUM]} if short else estimators.RIVALS
         schemes = {"interleaved, wall": estimators.ours("wall", fixed), **rivals}
         if threads == 1:
@@ -229,7 +229,7 @@ def same(pairs: int) -> State:
     recipes = [candidate(0.2, 16, Encoding()), candidate(0.2, 8, Encoding(batch_size=4)), candidate(0.0, 4, Encoding())]
     timing = Interleaved()
     bench = Bench(Cpu(), timing, dense, Encoding(), Peaks(1.0, {"float32": 1.0}))
-    pace = Pace(bench.timed(Sentinel("cpu", size=512), dense), timing.seconds)
+    pace = MachineSpeed(bench.timed(ReferenceWorkload("cpu", size=512), dense), timing.seconds)
     quotients, seconds = [], []
     for index in range(pairs):
         own = recipes[index % len(recipes)]

@@ -18,7 +18,7 @@ from objectives.settings import UNDECLARED
 from objectives.types import Decision, Facts, Gate, Measurement, Outcome, Verdict
 from search.config.study_config import StudyConfig
 from search.frontier.forecast import Forecaster
-from search.frontier.known import Hint, Known
+from search.frontier.known import Observations, WarmStart
 from search.space.grid import Grid
 from search.space.space import Axis
 from search.study.study import run_study
@@ -35,7 +35,7 @@ def grid_of(ratios: int, bits: int, batches: int) -> Grid:
     ))  # fmt: skip
 
 
-def known_of(grid: Grid, measured: int, *, hard: bool = False) -> Known:
+def known_of(grid: Grid, measured: int, *, hard: bool = False) -> Observations:
     """A made-up state of a study: so many cells measured, half of the recipes feasible.
 
     ``hard``: three objectives, and a tenth of what was tried ran out of memory.
@@ -52,7 +52,9 @@ def known_of(grid: Grid, measured: int, *, hard: bool = False) -> Known:
     values = np.full((len(grid), 2), np.nan)
     values[own] = np.where(verdicts[grid.recipes[own], None] > 0, truth[own], np.nan)
     nothing = np.zeros(len(grid), np.bool_)
-    known = Known(grid, values, gaps, np.zeros(len(recipes)), verdicts, nothing, np.zeros(len(recipes), np.bool_))
+    known = Observations(
+        grid, values, gaps, np.zeros(len(recipes)), verdicts, nothing, np.zeros(len(recipes), np.bool_)
+    )
     if not hard:
         return known
     starved = np.isin(np.arange(len(grid)), own[: measured // 10])
@@ -64,7 +66,7 @@ def known_of(grid: Grid, measured: int, *, hard: bool = False) -> Known:
 def look_seconds(grid: Grid, measured: int, looks: int = 5, *, hard: bool = False) -> float:
     """Median of a look, the first, which fits from scratch, left out. ``hard``: see above, with losses predicted."""
     losses = np.random.default_rng(1).uniform(0.0, 0.5, len(grid.recipe_lattice)) if hard else None
-    forecaster, found = Forecaster(hint=Hint(losses=losses)), []
+    forecaster, found = Forecaster(warm_start=WarmStart(losses=losses)), []
     for _ in range(looks + 1):
         known = known_of(grid, measured, hard=hard)
         began = time.perf_counter()

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from objectives.runtime.engines.folder import write_facts
 from objectives.runtime.engines.runner import EngineRunner
-from objectives.runtime.engines.silence import quiet
+from objectives.runtime.engines.silence import silence
 
 GROUP = 64
 
@@ -28,7 +28,7 @@ def own_rounding(dense: EngineRunner, folder: Path) -> EngineRunner:
 
 
 def _nncf(source: Path, folder: Path) -> None:
-    with quiet():
+    with silence():
         import nncf
         import openvino as ov
         from nncf.quantization.advanced_parameters import AdvancedCompressionParameters, GroupSizeFallbackMode
@@ -42,7 +42,7 @@ def _nncf(source: Path, folder: Path) -> None:
 
 
 def _matmul_nbits(source: Path, folder: Path) -> None:
-    with quiet():
+    with silence():
         import onnx
         from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
 

@@ -18,8 +18,8 @@ from typing import Any
 
 import numpy as np
 
-from objectives.evaluation.dominance import Ahead
-from objectives.evaluation.floor_test import contest, estimated, gains, judge
+from objectives.evaluation.dominance import DominanceCheck
+from objectives.evaluation.floor_test import contest, decide, estimated, gains
 from objectives.measuring.estimate import estimate
 from objectives.measuring.interleaved import falls_behind, next_look
 from objectives.metrics import is_behind
@@ -224,7 +224,7 @@ class Replay:
         metrics, facts, examples, ids = {"weight_bytes": cell["metrics"]["weight_bytes"]}, Facts(), {}, ()
         ran, seconds = timing_of(cell, gate)
         timed = gate is None or gate.timed_first
-        if timed and gate is not None and any(is_behind(ran, other) for other in gate.ahead):
+        if timed and gate is not None and any(is_behind(ran, other) for other in gate.incumbents):
             facts = Facts(verdict=Verdict(Decision.UNSCORED))
         else:
             score, spent["score_seconds"] = self._scored(key, gate)
@@ -248,7 +248,7 @@ class Replay:
     def _verdict(self, key: Key, score: Score, gate: Gate | None) -> Verdict | None:
         if gate is None:
             return None
-        judged = judge(score, self.grid.baseline, self.grid.floor, gate.error)
+        judged = decide(score, self.grid.baseline, self.grid.floor, gate.error)
         self.wrong += (judged.decision == "reached") != (self.grid.score(key).accuracy >= self.grid.floor)
         return judged.verdict
 
@@ -281,7 +281,7 @@ def timing_of(cell: Mapping[str, Any], gate: Gate | None) -> tuple[dict[str, flo
     """
     ran = {name: value for name, value in cell["metrics"].items() if name != "accuracy"}
     shapes = SimpleNamespace(peak=ran["peak_memory"])
-    least = Ahead(gate, {"weight_bytes": ran["weight_bytes"]}).least(shapes)  # type: ignore[arg-type]
+    least = DominanceCheck(gate, {"weight_bytes": ran["weight_bytes"]}).least(shapes)  # type: ignore[arg-type]
     whole, ratios = cell["time_seconds"], cell.get("ratios", ())
     if ratios:
         ran["speedup.error"] = estimate(ratios).error

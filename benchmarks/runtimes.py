@@ -176,7 +176,7 @@ class Laps:
     def start(self, laps: int) -> None:
         self._last = time.process_time()
 
-    def lap(self, phase: Phase, held: object = None) -> None:
+    def end_phase(self, phase: Phase, held: object = None) -> None:
         now = time.process_time()
         self.seconds.setdefault(phase, []).append(now - self._last)
         self._last = now

@@ -153,7 +153,7 @@ def memory(seeds: int, trials: int = 60) -> State:
 
 
 def _little(seed: int, told: str) -> Grid:
-    surface = Surface(quirk=0.03, rises=0.0, memory=0.6, predicted=told == TOLD[1])
+    surface = Surface(nugget=0.03, rises=0.0, memory=0.6, predicted=told == TOLD[1])
     return Grid(surface.recorded(seed), surface.floor(seed))
 
 

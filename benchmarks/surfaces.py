@@ -26,11 +26,11 @@ DROPS = (0.0085, 0.02, 0.04)
 
 @dataclass(frozen=True)
 class Surface:
-    """``quirk``: standard deviation of log speed that is a cell's own; ``rises``: of accuracy; ``memory``: the share of
-    cells that fit; ``predicted``: whether what does not fit is refused by prediction, or found out by running out.
+    """``nugget``: standard deviation of log speed that is a cell's own; ``rises``: of accuracy; ``memory``: the share
+    of cells that fit; ``predicted``: whether what does not fit is refused by prediction, or found out by running out.
     """
 
-    quirk: float = 0.08
+    nugget: float = 0.08
     rises: float = 0.005
     memory: float = 0.85
     predicted: bool = False
@@ -99,8 +99,8 @@ class Surface:
             memory = stored / bandwidth
             compute = 2 * weights * (1 - ratio) * batch / peak_flops * (unpacking[bits] if batch > 4 else 1.0)
             aligned = 1.08 if round(ratio * 10) % 3 == 1 else 1.0
-            quirk = math.exp(rng.normal(0, self.quirk))
-            speed[key] = batch / ((memory**3 + compute**3) ** (1 / 3) * aligned * quirk + overhead)
+            nugget = math.exp(rng.normal(0, self.nugget))
+            speed[key] = batch / ((memory**3 + compute**3) ** (1 / 3) * aligned * nugget + overhead)
             peak[key] = stored + cache * batch
         return speed, peak
 

@@ -78,7 +78,7 @@ class Statistics:
         return made
 
 
-class Recollected(Statistics):
+class RecalibratedStatistics(Statistics):
     """``dense`` statistics with the moments of a model that was pruned, over the first ``tokens`` tokens per domain."""
 
     def __init__(self, dense: Statistics, pruned: LoadedModel, tokens: int) -> None:

@@ -46,7 +46,7 @@ Errors = Mapping[tuple[str, str], Error]
 """By (block name, path of the linear inside the block)."""
 
 
-def adds_up(model: LoadedModel) -> bool:
+def errors_add_up(model: LoadedModel) -> bool:
     """Whether the model answers once per text."""
     return model.head == "encoder"
 

@@ -32,13 +32,13 @@ class Allocations:
         self.cache = 0
 
     def start(self, laps: int) -> None:
-        """See ``Watch``."""
+        """See ``PhaseObserver``."""
         self._laps, self._live = laps, 0
         gc.collect()
         self._watch()
 
-    def lap(self, phase: Phase, held: object = None) -> None:
-        """See ``Watch``."""
+    def end_phase(self, phase: Phase, held: object = None) -> None:
+        """See ``PhaseObserver``."""
         self._profile.__exit__(None, None, None)
         self.cache = cache_bytes(held)
         peak, self._live = _peak(_changes(self._profile), self._live)

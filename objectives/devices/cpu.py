@@ -106,7 +106,7 @@ class Cpu(Device, Detectable):
             raise Unsupported("quantization.scheme: no CPU kernel multiplies fp8, choose w8a8 or weight_only")
         if bits == 8:
             kind = Int8Linear if scheme == "w8a8" else Int8WeightLinear
-            return kind.from_weight(linear.weight.detach(), bias).settle_()
+            return kind.from_weight(linear.weight.detach(), bias).repack_()
         if bits == 4 and codes is not None:
             return Int4Linear.from_codes(codes.values, codes.scale, codes.zero, bias, codes.inputs)
         raise Unsupported(f"no CPU kernel stores {bits} bits")
@@ -125,7 +125,7 @@ class Cpu(Device, Detectable):
         pack_embeddings_(model)
 
     @override
-    def place_(self, model: LoadedModel) -> None:
+    def to_device_(self, model: LoadedModel) -> None:
         """Make everything that is not yet packed run in the CPU's compute dtype; weights stay in bf16.
 
         A model whose linears have 32 bits has them throughout.
@@ -178,7 +178,7 @@ class Cpu(Device, Detectable):
 
         peaks: dict[Phase, int] = {}
         resident = 0
-        for phase, excerpt in workload.excerpts().items():
+        for phase, excerpt in workload.representative_runs().items():
             resident = max(resident, _resident_peak(partial(excerpt.run, runner, Unwatched())))
             watch = Allocations()
             excerpt.run(runner, watch)

@@ -145,7 +145,7 @@ class Cuda(Device, Detectable):
         raise Unsupported(f"embeddings: 16 bits on CUDA, got {bits}")
 
     @override
-    def place_(self, model: LoadedModel) -> None:
+    def to_device_(self, model: LoadedModel) -> None:
         """Move everything to the GPU."""
         _to_card_(model.module)
 
@@ -175,7 +175,7 @@ class Cuda(Device, Detectable):
 
         peaks: dict[Phase, int] = {}
         reserved = 0
-        for phase, excerpt in workload.excerpts().items():
+        for phase, excerpt in workload.representative_runs().items():
             excerpt.run(runner, Unwatched())  # what libraries allocate at first use is theirs
             torch.cuda.synchronize()
             torch.cuda.empty_cache()

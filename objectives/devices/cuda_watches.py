@@ -8,7 +8,7 @@ from typing import Any
 
 from typing_extensions import override
 
-from objectives.protocols.running import Stopwatch, Watch
+from objectives.protocols.running import PhaseObserver, Stopwatch
 from objectives.types import Phase, Timing
 
 
@@ -34,7 +34,7 @@ class EventStopwatch(Stopwatch):
         return event
 
     @override
-    def lap(self, phase: Phase, held: object = None) -> None:
+    def end_phase(self, phase: Phase, held: object = None) -> None:
         self._events.append(self._stamp())
         self._phases.append(phase)
 
@@ -48,7 +48,7 @@ class EventStopwatch(Stopwatch):
         return timing_of(self._phases, laps, cpu, items)
 
 
-class AllocatorPeaks(Watch):
+class AllocatorPeaks(PhaseObserver):
     """What the caching allocator handed out, phase by phase, and the most it took from the driver (``reserved``)."""
 
     def __init__(self) -> None:
@@ -64,7 +64,7 @@ class AllocatorPeaks(Watch):
         self._resting = torch.cuda.memory_allocated()
 
     @override
-    def lap(self, phase: Phase, held: object = None) -> None:
+    def end_phase(self, phase: Phase, held: object = None) -> None:
         import torch
 
         from objectives.devices.allocations import cache_bytes

@@ -16,14 +16,14 @@ class WallStopwatch:
         self._synchronize = synchronize
 
     def start(self, laps: int) -> None:
-        """See ``Watch``."""
+        """See ``PhaseObserver``."""
         self._phases: list[Phase] = []
         self._synchronize()
         self._began = self._ended = process_time()
         self._stamps = [perf_counter()]
 
-    def lap(self, phase: Phase, held: object = None) -> None:
-        """See ``Watch``."""
+    def end_phase(self, phase: Phase, held: object = None) -> None:
+        """See ``PhaseObserver``."""
         self._synchronize()
         self._stamps.append(perf_counter())
         self._ended = process_time()
@@ -37,7 +37,7 @@ class WallStopwatch:
 
 def timing_of(phases: Sequence[Phase], laps: Sequence[float], cpu: float, items: int) -> Timing:
     """One run from the seconds of its phases; the first token comes when the first prompt is read."""
-    found = {name: tuple(lap for phase, lap in zip(phases, laps) if phase == name) for name in set(phases)}
+    found = {name: tuple(end_phase for phase, end_phase in zip(phases, laps) if phase == name) for name in set(phases)}
     encode, prefill = found.get("encode", ()), found.get("prefill", ())
     ttft = (sum(encode) + sum(prefill),) if prefill else ()
     return Timing((sum(laps),), items, encode, ttft, found.get("decode", ()), (cpu,))
@@ -47,7 +47,7 @@ class Unwatched:
     """A watch that does not look: for a run that is only to happen."""
 
     def start(self, laps: int) -> None:
-        """See ``Watch``."""
+        """See ``PhaseObserver``."""
 
-    def lap(self, phase: Phase, held: object = None) -> None:
-        """See ``Watch``."""
+    def end_phase(self, phase: Phase, held: object = None) -> None:
+        """See ``PhaseObserver``."""

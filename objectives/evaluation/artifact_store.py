@@ -26,7 +26,7 @@ HASHES = ".sha256.json"
 Write = Callable[[Path], None]
 
 
-class Shelf:
+class ArtifactStore:
     """Of one process. ``cache``: None keeps nothing beyond it."""
 
     def __init__(self, cache: Cache | None) -> None:

@@ -13,13 +13,13 @@ from typing import Any
 import torch
 
 from objectives.errors import Unsupported
-from objectives.evaluation.model_pool import Recipes
+from objectives.evaluation.model_pool import ModelPool
 from objectives.evaluation.problem import CheckReport
 from objectives.models import LoadedModel
 from objectives.models.inspection.limits import positions
 from objectives.protocols.candidate import Candidate
 from objectives.protocols.optional import Inspectable
-from objectives.protocols.running import Divisible
+from objectives.protocols.running import PartiallyScorable
 from objectives.tasks.answers import scored, told
 from objectives.tasks.finite import checked
 from objectives.tasks.parts import merged
@@ -28,7 +28,7 @@ from objectives.types import Score
 EXAMPLES = 4
 
 
-def checkup(recipes: Recipes) -> CheckReport:
+def checkup(recipes: ModelPool) -> CheckReport:
     """Look at the problem of ``recipes``. Raises ObjectiveError for what a study would meet at once."""
     began = time.perf_counter()
     recipes.inputs.prepare()
@@ -58,10 +58,10 @@ def checkup(recipes: Recipes) -> CheckReport:
     )
 
 
-def _scores(recipes: Recipes) -> tuple[Score, bool]:
+def _scores(recipes: ModelPool) -> tuple[Score, bool]:
     """Return the score of the first examples; of all, and True, where the task cannot score some."""
     task, runner = recipes.problem.task, recipes.runner(recipes.problem.baseline)
-    if isinstance(task, Divisible):
+    if isinstance(task, PartiallyScorable):
         with told(task, "parts"):
             parts = [scored(task, part) for part in islice(task.parts(runner, range(EXAMPLES)), EXAMPLES)]
         return checked(merged(parts), runner), False
@@ -74,7 +74,7 @@ def _names(score: Score) -> Sequence[str]:
     return score.ids or [str(place) for place in range(len(score.examples))]
 
 
-def _run_seconds(recipes: Recipes) -> float:
+def _run_seconds(recipes: ModelPool) -> float:
     """Return the seconds of one run, after one to warm up."""
     baseline, device = recipes.problem.baseline, recipes.problem.device
     runner = recipes.runner(baseline)
@@ -84,14 +84,14 @@ def _run_seconds(recipes: Recipes) -> float:
     return watch.timing(baseline.workload.items).latency[0]
 
 
-def _peak(recipes: Recipes) -> int:
+def _peak(recipes: ModelPool) -> int:
     """Bytes of weights and of what a run adds."""
     baseline: Candidate = recipes.problem.baseline
     runner = recipes.runner(baseline)
     return runner.stored_bytes + runner.memory(baseline.workload, recipes.problem.device).peak
 
 
-def _positions(recipes: Recipes) -> int | None:
+def _positions(recipes: ModelPool) -> int | None:
     """Return the most tokens that the model can hold, as ``plan`` counts them; None where nothing limits them."""
     model = recipes.problem.model
     found = model.inspect() if isinstance(model, Inspectable) else None

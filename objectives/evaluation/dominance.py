@@ -14,7 +14,7 @@ _FORETOLD = 0.01
 
 
 @dataclass(frozen=True)
-class Ahead:
+class DominanceCheck:
     """``gate``: says who is; ``weights``: byte metrics of the candidate."""
 
     gate: Gate | None
@@ -27,7 +27,7 @@ class Ahead:
         known = {**self.weights, "peak_memory": shapes.peak * (1 - _FORETOLD)}
         rest = [
             (other["speedup"], {name: value for name, value in other.items() if name != "speedup"})
-            for other in self.gate.ahead
+            for other in self.gate.incumbents
             if "speedup" in other
         ]
         return max((speedup for speedup, others in rest if is_behind(known, others)), default=None)
@@ -37,4 +37,4 @@ class Ahead:
         if self.gate is None:
             return False
         found = {**self.weights, **at_pace(ran.metrics, ran.facts.timing, self.gate.pace)}
-        return any(is_behind(found, other) for other in self.gate.ahead)
+        return any(is_behind(found, other) for other in self.gate.incumbents)

@@ -15,14 +15,14 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from objectives.errors import ModelError, Unsupported
-from objectives.evaluation.dominance import Ahead
+from objectives.evaluation.dominance import DominanceCheck
 from objectives.evaluation.failures import failure_of
-from objectives.evaluation.floor_test import judge
-from objectives.evaluation.model_pool import Recipes
+from objectives.evaluation.floor_test import decide
+from objectives.evaluation.model_pool import ModelPool
 from objectives.evaluation.problem import CheckReport, Problem
 from objectives.evaluation.recipe import recipe_of
 from objectives.evaluation.scoring import Scored, Scorer
-from objectives.evaluation.timing import Running
+from objectives.evaluation.timing import CandidateTimer
 from objectives.evaluation.weigher import Weighed, Weigher
 from objectives.measuring.bench import Reference
 from objectives.measuring.fingerprint import fingerprint
@@ -82,8 +82,8 @@ class Evaluator:
         for kind, part in (("task", problem.task), ("workload", problem.baseline.workload)):
             if part.head != problem.model.head:
                 raise ModelError(f"{kind} drives {part.head} models, model.head is {problem.model.head}")
-        self.recipes = Recipes(problem)
-        self.running = Running(self.recipes)
+        self.recipes = ModelPool(problem)
+        self.running = CandidateTimer(self.recipes)
         self._weigher, self._scorer = Weigher(self.recipes), Scorer(self.recipes)
         self._losses: dict[Pruner | Quantizer, float] = {}
         self._run_seconds = 0.0
@@ -189,13 +189,13 @@ class Evaluator:
         if reference == "sentinel":  # what the baseline has to say, while it is where it runs
             self.running.link()
             self.score(self.problem.baseline)
-        with self.running.parked(reference, [candidate]):
+        with self.running.baseline_offloaded(reference, [candidate]):
             weighed = self._weigher.weigh(candidate)
             ran = known
-            ahead = Ahead(gate, weighed.metrics)
+            incumbents = DominanceCheck(gate, weighed.metrics)
             if gate is not None and gate.timed_first and not weighed.simulated:
-                ran = known or self._run(candidate, reference, shapes, ahead)
-                if ahead.of(ran):
+                ran = known or self._run(candidate, reference, shapes, incumbents)
+                if incumbents.of(ran):
                     return self._measurement(candidate, weighed, ran, _UNSCORED, known)
             scored = self._scorer.score(candidate, gate)
             accuracy = self._accuracy(scored, gate)
@@ -204,7 +204,7 @@ class Evaluator:
             elif ran is None and gate is not None and gate.skip and accuracy.facts.is_missed:
                 ran = _NOT_TIMED
             elif ran is None:
-                ran = self._run(candidate, reference, shapes, ahead)
+                ran = self._run(candidate, reference, shapes, incumbents)
         return self._measurement(candidate, weighed, ran, accuracy, known)
 
     def _measurement(
@@ -238,7 +238,7 @@ class Evaluator:
         facts = Facts(link=score.link)
         if gate is None or not math.isfinite(score.accuracy):
             return Accuracy(scored, found, facts)
-        judged = judge(scored.score, baseline, gate.floor, gate.error)
+        judged = decide(scored.score, baseline, gate.floor, gate.error)
         if math.isfinite(judged.low):
             found["accuracy_interval.low"], found["accuracy_interval.high"] = judged.low, judged.high
         return Accuracy(scored, found, replace(facts, verdict=judged.verdict))
@@ -261,13 +261,13 @@ class Evaluator:
         return None if found is None else measurement_of(found)
 
     def _run(
-        self, candidate: Candidate, reference: Reference | None, shapes: Footprint | None, ahead: Ahead
+        self, candidate: Candidate, reference: Reference | None, shapes: Footprint | None, incumbents: DominanceCheck
     ) -> Measurement:
         """Beside the baseline, in full or until the candidate is behind another for sure."""
         began = time.perf_counter()
-        given = (candidate, reference, shapes, ahead.weights)
-        ran = self.running.run(*given, ahead.least(shapes))
-        if ran.facts.is_cut_short and not ahead.of(ran):  # it took less memory than was predicted
+        given = (candidate, reference, shapes, incumbents.weights)
+        ran = self.running.run(*given, incumbents.least(shapes))
+        if ran.facts.is_cut_short and not incumbents.of(ran):  # it took less memory than was predicted
             ran = self.running.run(*given)
         self._run_seconds = time.perf_counter() - began
         whole = not ran.metrics.get("contended") and not ran.facts.is_cut_short

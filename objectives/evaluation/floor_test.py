@@ -77,7 +77,7 @@ def estimated(candidate: Score, baseline: Score) -> Score:
     return replace(candidate, accuracy=accuracy, stderr=error)
 
 
-def judge(candidate: Score, baseline: Score, floor: float, error: float) -> FloorTest:
+def decide(candidate: Score, baseline: Score, floor: float, error: float) -> FloorTest:
     """Decide again from what is stored, in the order in which it was scored."""
     seen, total = len(candidate.examples), candidate.total or len(candidate.examples)
     if candidate.total is None or seen == total:

@@ -21,15 +21,15 @@ from typing_extensions import override
 from objectives.calibration.moments import Domains
 from objectives.calibration.statistics import Statistics
 from objectives.content_hash import code, digest
-from objectives.evaluation.artifact_store import Shelf, Write
+from objectives.evaluation.artifact_store import ArtifactStore, Write
 from objectives.evaluation.inputs import Inputs
 from objectives.evaluation.problem import KEPT_BYTES, Problem
-from objectives.evaluation.recipe import Made, Recipe, made_by, recipe_of
+from objectives.evaluation.recipe import CompressionKey, Recipe, compression_key, recipe_of
 from objectives.evaluation.stage_cache import StageCache
-from objectives.measuring.footprint import FAKE_ERRORS, Footprint, footprint, skeleton_of, sketch
+from objectives.measuring.footprint import FAKE_ERRORS, Footprint, fake_copy, footprint, sketch
 from objectives.models import LoadedModel, require_units
 from objectives.packing.weighing import stored_bytes
-from objectives.protocols.candidate import Candidate, Materials, Quantizer
+from objectives.protocols.candidate import BuildContext, Candidate, Quantizer
 from objectives.protocols.running import Device, Runner, Workload
 from objectives.runtime.engines.guard import Guard
 from objectives.runtime.in_torch.runner import TorchRunner
@@ -42,16 +42,16 @@ WORTH_KEEPING = 1.0
 """Seconds: what is made faster is made again instead of being kept on disk."""
 
 
-class Recipes:
+class ModelPool:
     """Of one problem."""
 
     def __init__(self, problem: Problem) -> None:
         self.problem = problem
-        self.built: dict[Made, LoadedModel] = {}
+        self.built: dict[CompressionKey, LoadedModel] = {}
         self.engines: dict[Recipe, Runner] = {}
         self.seconds: dict[Recipe, float] = {}
         """That each model took to make or to load, and to convert, in this process."""
-        self.shelf = Shelf(problem.cache)
+        self.shelf = ArtifactStore(problem.cache)
         self.guard = Guard(problem.cache)
         self.inputs = Inputs(problem)
         self.stages = StageCache(problem, self.inputs)
@@ -70,7 +70,7 @@ class Recipes:
     @cached_property
     def baseline(self) -> LoadedModel:
         """Return the dense model, packed for the device."""
-        return self.compress(made_by(self.problem.baseline), Statistics(self.source, {}))
+        return self.compress(compression_key(self.problem.baseline), Statistics(self.source, {}))
 
     @cached_property
     def baseline_runner(self) -> TorchRunner:
@@ -83,14 +83,14 @@ class Recipes:
         return Statistics(self.source, self.calibration, self.baseline)
 
     @cached_property
-    def _skeleton(self) -> LoadedModel:
-        return skeleton_of(self.source)
+    def _fake(self) -> LoadedModel:
+        return fake_copy(self.source)
 
     def is_dense(self, candidate: Candidate) -> bool:
         """Whether its model is the baseline's."""
         return recipe_of(candidate) == recipe_of(self.problem.baseline)
 
-    def compress(self, recipe: Made, statistics: Statistics | None = None) -> LoadedModel:
+    def compress(self, recipe: CompressionKey, statistics: Statistics | None = None) -> LoadedModel:
         """Make a model anew."""
         pruner, recovery, quantizer = recipe
         statistics = statistics or self.statistics
@@ -107,8 +107,8 @@ class Recipes:
 
     def model(self, candidate: Candidate) -> LoadedModel:
         """The compressed model of a candidate, in torch; the latest ones are kept."""
-        recipe = made_by(candidate)
-        if recipe == made_by(self.problem.baseline):
+        recipe = compression_key(candidate)
+        if recipe == compression_key(self.problem.baseline):
             return self.baseline
         model = self.built.pop(recipe, None)
         if model is None:
@@ -126,7 +126,7 @@ class Recipes:
             if not is_torch:
                 self._make_room()
             began = time.perf_counter()
-            runner = candidate.runtime.prepare(Making(self, candidate))
+            runner = candidate.runtime.prepare(PoolBuildContext(self, candidate))
             if not there:
                 self.seconds[recipe] = time.perf_counter() - began
         if not self._runs_a_kept_model(runner, candidate):
@@ -135,24 +135,24 @@ class Recipes:
 
     def _runs_a_kept_model(self, runner: Runner, candidate: Candidate) -> bool:
         """Return whether ``runner`` holds nothing but a model that stays in memory without it; its kinds hold more."""
-        kept = (self.baseline, self.built.get(made_by(candidate)))
+        kept = (self.baseline, self.built.get(compression_key(candidate)))
         return type(runner) is TorchRunner and any(runner.model is model for model in kept)
 
     def is_built(self, candidate: Candidate) -> bool:
         """Whether it is in memory."""
-        there = made_by(candidate) in self.built or recipe_of(candidate) in self.engines
+        there = compression_key(candidate) in self.built or recipe_of(candidate) in self.engines
         return there or self.is_the_baseline(candidate)
 
     def is_the_baseline(self, candidate: Candidate) -> bool:
         """Whether it runs the very tensors of the baseline."""
-        return candidate.runtime.is_torch and made_by(candidate) == made_by(self.problem.baseline)
+        return candidate.runtime.is_torch and compression_key(candidate) == compression_key(self.problem.baseline)
 
     def forget(self) -> None:
         """Let go of all compressed models."""
         self.built.clear()
         self.engines.clear()
 
-    def _made(self, recipe: Made) -> LoadedModel:
+    def _made(self, recipe: CompressionKey) -> LoadedModel:
         statistics = self.statistics  # gathered once, for all
         began = time.perf_counter()
         model = self.compress(recipe, statistics)
@@ -179,7 +179,7 @@ class Recipes:
         if not candidate.quantization.stored or not candidate.runtime.is_torch:
             return None
         if key not in self._footprints:
-            model = sketch(self._skeleton, candidate, self.statistics, self.problem.device)
+            model = sketch(self._fake, candidate, self.statistics, self.problem.device)
             try:
                 self._footprints[key] = footprint(model, candidate.workload)
             except FAKE_ERRORS:  # its code looks at values: it can be measured all the same
@@ -188,10 +188,10 @@ class Recipes:
 
 
 @dataclass(frozen=True)
-class Making(Materials):
+class PoolBuildContext(BuildContext):
     """Makes what a runner of ``candidate`` needs, from the models and folders of ``recipes``."""
 
-    recipes: Recipes
+    recipes: ModelPool
     candidate: Candidate
 
     @property

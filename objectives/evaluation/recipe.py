@@ -6,7 +6,7 @@ from objectives.protocols.candidate import Candidate, Pruner, Quantizer, Recover
 
 Recipe = tuple[Pruner, Recovery, Quantizer, Runtime]
 """What decides about bytes and accuracy."""
-Made = tuple[Pruner, Recovery, Quantizer]
+CompressionKey = tuple[Pruner, Recovery, Quantizer]
 """What makes a compressed model."""
 
 
@@ -15,6 +15,6 @@ def recipe_of(candidate: Candidate) -> Recipe:
     return candidate.pruning, candidate.recovery, candidate.quantization, candidate.runtime
 
 
-def made_by(candidate: Candidate) -> Made:
+def compression_key(candidate: Candidate) -> CompressionKey:
     """What makes the model that its runtime runs."""
     return candidate.pruning, candidate.recovery, candidate.runtime.storage(candidate.quantization)

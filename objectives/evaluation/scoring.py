@@ -16,12 +16,12 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from objectives.errors import NotFinite, Unsupported
-from objectives.evaluation.floor_test import contest, estimated, gains, judge
-from objectives.evaluation.model_pool import Recipes
+from objectives.evaluation.floor_test import contest, decide, estimated, gains
+from objectives.evaluation.model_pool import ModelPool
 from objectives.evaluation.recipe import Recipe, recipe_of
 from objectives.evaluation.sequential_test import Contest
 from objectives.protocols.candidate import Candidate
-from objectives.protocols.running import Divisible
+from objectives.protocols.running import PartiallyScorable
 from objectives.tasks.answers import scored, told
 from objectives.tasks.finite import checked
 from objectives.tasks.parts import merged
@@ -40,7 +40,7 @@ class Scored:
 class Scorer:
     """Of one problem's recipes."""
 
-    def __init__(self, recipes: Recipes) -> None:
+    def __init__(self, recipes: ModelPool) -> None:
         self._recipes, self._problem = recipes, recipes.problem
         self._scores: dict[Recipe, Score] = {}
         self._spent: dict[Recipe, float] = {}
@@ -82,7 +82,7 @@ class Scorer:
 
     def _extended(self, candidate: Candidate, known: Score | None, gate: Gate | None) -> Score:
         task = self._problem.task
-        if gate is not None and isinstance(task, Divisible):
+        if gate is not None and isinstance(task, PartiallyScorable):
             race = contest(self.baseline(), *self._asked(gate))
             if race is not None:
                 return self._raced(task, candidate, known, race)
@@ -102,9 +102,9 @@ class Scorer:
     def _is_enough(self, known: Score, gate: Gate | None) -> bool:
         if not math.isfinite(known.accuracy):
             return True
-        return gate is not None and judge(known, self.baseline(), *self._asked(gate)).decision != "open"
+        return gate is not None and decide(known, self.baseline(), *self._asked(gate)).decision != "open"
 
-    def _raced(self, task: Divisible, candidate: Candidate, known: Score | None, race: Contest) -> Score:
+    def _raced(self, task: PartiallyScorable, candidate: Candidate, known: Score | None, race: Contest) -> Score:
         """Score on, in the common order, until the race is decided."""
         baseline = self.baseline()
         order = list(range(len(baseline.examples)))

@@ -18,7 +18,7 @@ from objectives.content_hash import Indescribable, code, digest
 from objectives.errors import ObjectiveError
 from objectives.evaluation.inputs import Inputs
 from objectives.evaluation.problem import Problem
-from objectives.evaluation.recipe import Made, recipe_of
+from objectives.evaluation.recipe import CompressionKey, recipe_of
 from objectives.export import checkpoint, export_check
 from objectives.export.stock import MANIFEST
 from objectives.models import LoadedModel
@@ -70,7 +70,7 @@ class StageCache:
         own = [(source.name, source.sha256) for source in self.inputs.own_code]
         return [code(), own, versions, numerics, self.problem.model.content_hash(), held.hexdigest(), baseline]
 
-    def model(self, recipe: Made) -> LoadedModel | None:
+    def model(self, recipe: CompressionKey) -> LoadedModel | None:
         """Return the model as it was made earlier; None where it was not, or is damaged."""
         cache, name = self.problem.cache, self._stored_name(recipe)
         folder = None if cache is None or name is None else cache.folder_of("compress", name)
@@ -86,7 +86,7 @@ class StageCache:
             return None
         return model
 
-    def keep_model(self, recipe: Made, model: LoadedModel) -> None:
+    def keep_model(self, recipe: CompressionKey, model: LoadedModel) -> None:
         """Store a compressed model that answers, loaded again, as it does now; a failure costs a warning."""
         cache, name = self.problem.cache, self._stored_name(recipe)
         if cache is None or name is None or model.simulated:
@@ -103,7 +103,7 @@ class StageCache:
         except ObjectiveError as error:
             log.warning("a compressed model is not kept in the cache: %s", error)
 
-    def _stored_name(self, recipe: Made) -> str | None:
+    def _stored_name(self, recipe: CompressionKey) -> str | None:
         """Return none for a device whose models are not written."""
         if not self.problem.device.writes_checkpoints:
             return None

@@ -13,7 +13,7 @@ from dataclasses import replace
 from functools import cached_property
 
 from objectives.errors import DoesNotFit, Unsupported
-from objectives.evaluation.model_pool import Recipes
+from objectives.evaluation.model_pool import ModelPool
 from objectives.evaluation.recipe import Recipe, recipe_of
 from objectives.measuring.bench import Bench, Reference
 from objectives.measuring.fingerprint import digest, fingerprint
@@ -42,10 +42,10 @@ _BUSY_OWN = Note(
 )
 
 
-class Running:
+class CandidateTimer:
     """Of one problem's recipes."""
 
-    def __init__(self, recipes: Recipes) -> None:
+    def __init__(self, recipes: ModelPool) -> None:
         self._recipes, self._problem = recipes, recipes.problem
         self._dense: dict[Workload, Mapping[str, float]] = {}
         self._dense_tries: dict[Workload, int] = {}
@@ -73,7 +73,7 @@ class Running:
             own, waiting = waiting[:group], waiting[group:]
             if reference == "sentinel":
                 self._bench.link()
-            with self.parked(reference, [candidate for _, candidate in own]):
+            with self.baseline_offloaded(reference, [candidate for _, candidate in own]):
                 runs = [(candidate.workload, self._recipes.runner(candidate)) for _, candidate in own]
                 found |= dict(zip((index for index, _ in own), self._bench.confirm(runs, reference)))
         return [ran for _, ran in sorted(found.items())]
@@ -119,8 +119,8 @@ class Running:
         dense_shapes = self._recipes.shapes(replace(self._problem.baseline, workload=workload))
         if shapes is not None and dense_shapes is not None:
             metrics |= promises(shapes, dense_shapes, workload, self._peaks)
-        parked = reference == "sentinel" and bool(self._parkable())
-        there = is_dense or parked
+        baseline_offloaded = reference == "sentinel" and bool(self._parkable())
+        there = is_dense or baseline_offloaded
         dense = self._dense.get(workload) if there else self._dense_metrics(workload, dense_shapes)
         if dense is not None:
             metrics |= dense_gains(metrics) if is_dense else gains(metrics, dense)
@@ -229,7 +229,7 @@ class Running:
         return stored_bytes([self._recipes.baseline.module]) if self._problem.device.parks else 0
 
     @contextmanager
-    def parked(self, reference: Reference | None, candidates: Sequence[Candidate]) -> Iterator[None]:
+    def baseline_offloaded(self, reference: Reference | None, candidates: Sequence[Candidate]) -> Iterator[None]:
         """Keep the baseline out of the device's memory while ``candidates`` run beside the sentinel, unless one of them
         runs its tensors.
         """

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
-from objectives.evaluation.model_pool import Recipes
+from objectives.evaluation.model_pool import ModelPool
 from objectives.evaluation.recipe import Recipe, recipe_of
 from objectives.models.notes import notes_of, stored_notes
 from objectives.packing.weighing import block_weights
@@ -26,7 +26,7 @@ class Weighed:
 class Weigher:
     """Weighs the recipes of one problem."""
 
-    def __init__(self, recipes: Recipes) -> None:
+    def __init__(self, recipes: ModelPool) -> None:
         self._recipes = recipes
         self._weighed: dict[Recipe, Weighed] = {}
 

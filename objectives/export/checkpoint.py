@@ -124,7 +124,7 @@ def load(folder: Path) -> LoadedModel:
     _check_hash(folder / weights, manifest)  # last: what differs in shape or name is said in these terms
     for module in model.module.modules():
         if isinstance(module, PackedLinear):
-            module.settle_()
+            module.repack_()
     return model
 
 
@@ -156,7 +156,7 @@ def _dress_(model: LoadedModel, folder: Path, manifest: Mapping[str, Any]) -> No
 def _as_described(config: Any, manifest: Mapping[str, Any]) -> LoadedModel:
     """The model of ``config`` cut, shrunk and packed as the manifest says, its tensors still empty."""
     row = TypeAdapter(Family).validate_python(manifest["family"]) if "family" in manifest else None
-    model = _skeleton(config, manifest["head"], row, manifest.get("arguments", {}))
+    model = _fake(config, manifest["head"], row, manifest.get("arguments", {}))
     _cut_(model, manifest)
     for name, widths in manifest["widths"].items():
         block, wanted = model.block(name), dict(widths)
@@ -167,7 +167,7 @@ def _as_described(config: Any, manifest: Mapping[str, Any]) -> LoadedModel:
             raise ModelError(f"{MANIFEST} prunes {name}.{next(iter(wanted))}, which is no unit of the model")
     for name, description in manifest["linears"].items():
         replace_(model.module, name, empty_like(model, model.module.get_submodule(name), description))
-    Cpu().place_(model)
+    Cpu().to_device_(model)
     return model
 
 
@@ -194,7 +194,7 @@ def _check_hash(file: Path, manifest: Mapping[str, Any]) -> None:
         raise ModelError(f"{file}: changed since it was written: sha256 {wanted[file.name]} expected, got {found}")
 
 
-def _skeleton(config: Any, head: Head, row: Family | None, arguments: Mapping[str, Any]) -> LoadedModel:
+def _fake(config: Any, head: Head, row: Family | None, arguments: Mapping[str, Any]) -> LoadedModel:
     """The model of ``config``, its tensors still empty; ``row`` describes it where none of ours does.
 
     ``arguments``: see :func:`objectives.models.built_with`.

@@ -111,7 +111,7 @@ def _answers_alike(folder: Path, model: LoadedModel, ids: Tensor, dtype: torch.d
             for name, part in list(module.named_modules()):
                 if type(part) is nn.Linear:
                     module.set_submodule(name, Fp32Linear.from_linear(part))
-        Cpu().place_(stock)
+        Cpu().to_device_(stock)
         module.set_attn_implementation(model.module.config._attn_implementation)
         return differing(model_answers(stock, ids), model_answers(model, ids)) is None
     except (MemoryError, OSError):  # nothing that the folder could help

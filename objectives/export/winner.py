@@ -29,7 +29,7 @@ from objectives.export import checkpoint, export_check, stock
 from objectives.export.stock import CONFIG, MANIFEST, OWN_CONFIG
 from objectives.models import LoadedModel
 from objectives.models.notes import notes_of, stored_notes
-from objectives.protocols.candidate import TorchMaterials
+from objectives.protocols.candidate import TorchBuildContext
 from objectives.protocols.running import Device, Runner
 from objectives.runtime.engines.folder import made, read_facts, runtime_of
 from objectives.runtime.engines.runner import EngineRunner
@@ -124,7 +124,7 @@ def in_torch(runtime: Any, calibration: Domains) -> dict[str, Any]:
 
 
 @dataclass(frozen=True)
-class _Loaded(TorchMaterials):
+class _Loaded(TorchBuildContext):
     """Holds what a folder keeps: the model, and ``rows`` of the calibration data."""
 
     loaded: LoadedModel

@@ -16,12 +16,12 @@ from objectives.measuring.energy import EnergyMeter, find_meter
 from objectives.measuring.estimate import Estimate
 from objectives.measuring.footprint import Footprint
 from objectives.measuring.interleaved import Interleaved, Sampled, summarise
-from objectives.measuring.pace import Pace
+from objectives.measuring.pace import MachineSpeed
 from objectives.measuring.roofline import limit
 from objectives.protocols.readings import Peaks
 from objectives.protocols.running import Device, Runner, Workload
 from objectives.types import Facts, Measurement, Note, NoteCode, Phase, Stop, Timing, TimingFacts
-from objectives.workloads.reference import Sentinel
+from objectives.workloads.reference import ReferenceWorkload
 
 Reference = Literal["baseline", "sentinel"]
 """What a candidate takes turns with."""
@@ -40,9 +40,9 @@ class Bench:
         self._device, self._timing, self._peaks = device, timing, peaks
         self._references: dict[Reference, Callable[[], Timing]] = {
             "baseline": self.timed(workload, baseline),
-            "sentinel": self.timed(Sentinel(baseline.device), baseline),
+            "sentinel": self.timed(ReferenceWorkload(baseline.device), baseline),
         }
-        self._pace = Pace(self.timed(Sentinel(baseline.device, size=512), baseline), timing.seconds)
+        self._pace = MachineSpeed(self.timed(ReferenceWorkload(baseline.device, size=512), baseline), timing.seconds)
         self._first: dict[str, float] = {}
         self._baseline_over_sentinel: Estimate | None = None
         self._meter: EnergyMeter | None = find_meter(device.energy())

@@ -55,15 +55,15 @@ class Footprint:
 def footprint(model: LoadedModel, workload: Workload, weights: int | None = None) -> Footprint:
     """Of running ``workload`` on ``model``, whose tensors may be real or fake. ``weights``: its bytes, where known."""
     weights = stored_bytes([model.module]) if weights is None else weights
-    skeleton = model if is_skeleton(model) else skeleton_of(model)
+    fake = model if is_fake(model) else fake_copy(model)
     peaks: dict[Phase, int] = {}
     work: dict[Phase, Work] = {}
     cache = 0
     known: dict[Hashable, Forward] = {}
-    for phase, excerpt in workload.excerpts().items():
-        trace = Trace(skeleton.module)
-        with tracing(skeleton.module, trace, known):
-            excerpt.run(TorchRunner(skeleton), trace)
+    for phase, excerpt in workload.representative_runs().items():
+        trace = Trace(fake.module)
+        with tracing(fake.module, trace, known):
+            excerpt.run(TorchRunner(fake), trace)
         peaks[phase], cache = trace.peaks[phase], trace.cache
         work[phase] = Work(float(trace.read[phase]), dict(trace.operations[phase]))
     return Footprint(weights, peaks, cache, work)
@@ -73,17 +73,17 @@ def sketch(dense: LoadedModel, candidate: Candidate, statistics: Statistics, dev
     """The model of ``candidate``, from the skeleton of the dense one: its shapes, and how it is stored."""
     model = dense.sharing()
     require_units(model, candidate.pruning)
-    candidate.pruning.sketch_(model, statistics)
-    candidate.quantization.sketch_(model, statistics, device)
+    candidate.pruning.resize_fake_(model, statistics)
+    candidate.quantization.resize_fake_(model, statistics, device)
     return model
 
 
-def is_skeleton(model: LoadedModel) -> bool:
+def is_fake(model: LoadedModel) -> bool:
     """Whether its tensors are fake."""
     return any(isinstance(tensor.data, FakeTensor) for tensor in model.module.parameters())
 
 
-def skeleton_of(model: LoadedModel) -> LoadedModel:
+def fake_copy(model: LoadedModel) -> LoadedModel:
     """A copy whose tensors have shapes and no storage."""
     fake_mode: Any = FakeTensorMode  # has no types
     mode = fake_mode(allow_non_fake_inputs=True)

@@ -23,8 +23,8 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass as settings
 
 from objectives.measuring.estimate import FEWEST, Estimate, estimate
-from objectives.measuring.pace import Pace
-from objectives.measuring.strain import Strain, read_strain
+from objectives.measuring.pace import MachineSpeed
+from objectives.measuring.strain import Contention, read_strain
 from objectives.protocols.running import Workload
 from objectives.settings import FORBID, Count, Natural, NonNegative, Positive, Share
 from objectives.types import Stop, Timing
@@ -49,7 +49,7 @@ class Round:
     """One turn of every run, and what else went on. ``level``: seconds of the pace's probe meanwhile."""
 
     timings: tuple[Timing, ...]
-    strain: Strain
+    strain: Contention
     level: float = 1.0
 
     @property
@@ -108,7 +108,7 @@ class Interleaved:
         seconds = {name: getattr(self, name) * runs for name in ("min_seconds", "max_seconds", "patience")}
         return replace(self, **seconds, precision=self.precision / 2)
 
-    def time(self, runs: Sequence[Run], pace: Pace | None = None, least: float | None = None) -> Sampled:
+    def time(self, runs: Sequence[Run], pace: MachineSpeed | None = None, least: float | None = None) -> Sampled:
         """Time ``runs`` in turns; the first is what the others are compared with.
 
         ``least``: the ratio below which nobody asks for the last run's any more: then it is known no better than that.
@@ -147,7 +147,7 @@ class Interleaved:
         return [max(1, min(_MOST_REPEATS, round(turn / max(own, 1e-9)))) for own in seconds]
 
     @staticmethod
-    def _round(runs: Sequence[Run], repeats: Sequence[int], index: int, pace: Pace | None) -> Round:
+    def _round(runs: Sequence[Run], repeats: Sequence[int], index: int, pace: MachineSpeed | None) -> Round:
         order = range(len(runs)) if index % 2 == 0 else reversed(range(len(runs)))
         began, before = perf_counter(), read_strain()
         found = {}
@@ -160,13 +160,13 @@ class Interleaved:
         level = 1.0 if pace is None else pace.level(began)
         return Round(tuple(found[which] for which in range(len(runs))), read_strain().since(before), level)
 
-    def _counted(self, rounds: Sequence[Round], pace: Pace | None) -> Sequence[Round]:
+    def _counted(self, rounds: Sequence[Round], pace: MachineSpeed | None) -> Sequence[Round]:
         """The calm rounds; all of them when those do not come."""
         calm = self._calm(rounds, pace)
         waited = sum(each.seconds for each in rounds) - sum(each.seconds for each in calm)
         return calm if len(calm) >= self.min_rounds or waited <= self.patience else rounds
 
-    def _calm(self, rounds: Sequence[Round], pace: Pace | None) -> Sequence[Round]:
+    def _calm(self, rounds: Sequence[Round], pace: MachineSpeed | None) -> Sequence[Round]:
         slow = (1.0 if pace is None else pace.best) * (1 + self.slowdown)
         wait = 1.0 if self.clock == "cpu" else self.strain  # CPU time passes for nobody who waits
         return [each for each in rounds if each.strain.wait <= wait and each.level <= slow]
@@ -200,7 +200,12 @@ class Interleaved:
         return max(_TICK, float(np.mean(timing.cpu if self.clock == "cpu" else timing.latency)))
 
     def _sampled(
-        self, rounds: Sequence[Round], counted: Sequence[Round], pace: Pace | None, stopped: Stop, seconds: float
+        self,
+        rounds: Sequence[Round],
+        counted: Sequence[Round],
+        pace: MachineSpeed | None,
+        stopped: Stop,
+        seconds: float,
     ) -> Sampled:
         calm = self._calm(rounds, pace)
         if stopped is Stop.BEHIND:  # by what was looked at
@@ -210,7 +215,7 @@ class Interleaved:
             counted = rounds if contended else calm
         runs = range(len(counted[0].timings))
         timings = tuple(merge([each.timings[run] for each in counted]) for run in runs)
-        strain = sum((each.strain for each in counted), Strain())
+        strain = sum((each.strain for each in counted), Contention())
         wall = sum(sum(timing.latency) for timing in timings)
         conditions = {
             "rounds": float(len(counted)),

@@ -28,7 +28,7 @@ _BEST = 0.1
 """The quantile that counts as the best: the very best is an accident."""
 
 
-class Pace:
+class MachineSpeed:
     """``run``: one pass of the fixed workload; ``seconds``: of one of its timings, by the clock that is asked for."""
 
     def __init__(self, run: Callable[[], Timing], seconds: Callable[[Timing], float]) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 
 @dataclass(frozen=True)
-class Strain:
+class Contention:
     """Seconds since the process or the machine started; zero where the system does not count.
 
     ``ran``, ``waited``: of all our threads; ``stolen``, ``passed``: of all processors, in ticks. ``faults``: pages that
@@ -25,13 +25,13 @@ class Strain:
     passed: float = 0.0
     faults: float = 0.0
 
-    def since(self, earlier: Strain) -> Strain:
+    def since(self, earlier: Contention) -> Contention:
         """What was added."""
-        return Strain(*(getattr(self, name) - getattr(earlier, name) for name in self.__dataclass_fields__))
+        return Contention(*(getattr(self, name) - getattr(earlier, name) for name in self.__dataclass_fields__))
 
-    def __add__(self, other: Strain) -> Strain:
+    def __add__(self, other: Contention) -> Contention:
         """Of two stretches of time."""
-        return Strain(*(getattr(self, name) + getattr(other, name) for name in self.__dataclass_fields__))
+        return Contention(*(getattr(self, name) + getattr(other, name) for name in self.__dataclass_fields__))
 
     @property
     def wait(self) -> float:
@@ -44,7 +44,7 @@ class Strain:
         return _share(self.stolen, self.passed)
 
 
-def read_strain(proc: Path = Path("/proc")) -> Strain:
+def read_strain(proc: Path = Path("/proc")) -> Contention:
     """The counters now."""
     ran = waited = 0.0
     for file in proc.glob("self/task/*/schedstat"):
@@ -54,7 +54,7 @@ def read_strain(proc: Path = Path("/proc")) -> Strain:
             continue
         ran, waited = ran + int(fields[0]) / 1e9, waited + int(fields[1]) / 1e9
     usage = resource.getrusage(resource.RUSAGE_SELF)
-    return Strain(ran, waited, *_ticks(proc / "stat"), float(usage.ru_minflt + usage.ru_majflt))
+    return Contention(ran, waited, *_ticks(proc / "stat"), float(usage.ru_minflt + usage.ru_majflt))
 
 
 def _ticks(file: Path) -> tuple[float, float]:

@@ -64,14 +64,14 @@ class Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._ran.add(part)
 
     def start(self, laps: int) -> None:
-        """See ``Watch``; what was made before is not of the run."""
+        """See ``PhaseObserver``; what was made before is not of the run."""
         self._live = self._peak = 0
         self._seen.clear()
         self._ran.clear()
         self._counted = defaultdict(float)
 
-    def lap(self, phase: Phase, held: object = None) -> None:
-        """See ``Watch``."""
+    def end_phase(self, phase: Phase, held: object = None) -> None:
+        """See ``PhaseObserver``."""
         self.peaks[phase], self.operations[phase] = self._peak, dict(self._counted)
         self.cache = cache_bytes(held)
         self.read[phase] = stored_bytes(self._ran) + self.cache

@@ -137,7 +137,7 @@ class Int4Linear(PackedLinear):
         """``codes`` int [out, in] in 0..15; ``scale``, ``zero`` [out, in / group]; ``inputs`` [in]."""
         check_shape(codes.shape[0], codes.shape[1], codes.shape[1] // scale.shape[1])
         scale_zero = torch.stack([scale.t(), zero.t()], dim=2).to(torch.bfloat16).contiguous()
-        return cls(pairs(codes), scale_zero, bias, None if inputs is None else inputs.to(torch.bfloat16)).settle_()
+        return cls(pairs(codes), scale_zero, bias, None if inputs is None else inputs.to(torch.bfloat16)).repack_()
 
     @property
     def kernel_rows(self) -> int:
@@ -150,7 +150,7 @@ class Int4Linear(PackedLinear):
         fixed = (6 if self._block == 64 else 2) << 20
         return 32 + 16 * min(torch.get_num_threads(), 4) + fixed // (self.in_features * self.out_features)
 
-    def settle_(self) -> Self:
+    def repack_(self) -> Self:
         """Move the codes into the layout that aten reads on this CPU; returns self."""
         if not self.settled:
             self.packed = pack(from_pairs(self.packed))

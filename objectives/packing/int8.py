@@ -137,7 +137,7 @@ class Int8Linear(PackedLinear):
         held: Tensor = torch.ops.quantized.linear_unpack(self._fbgemm)[0].int_repr()
         return torch.cat([held, self._open], dim=1)
 
-    def settle_(self) -> Self:
+    def repack_(self) -> Self:
         """Move the weight into the layout that this CPU multiplies fastest; returns self."""
         held = _inputs_for_fbgemm(self.in_features, self.out_features)
         if self._fbgemm is None and held and not cpu_kernels().int8 and _fbgemm_is_exact():

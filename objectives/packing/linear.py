@@ -46,7 +46,7 @@ class PackedLinear(nn.Module):
         """``rows`` [m, in] -> [m, out] without bias, on the packed weight."""
         raise NotImplementedError
 
-    def settle_(self) -> Self:
+    def repack_(self) -> Self:
         """Prepare for the kernel of this CPU, once the values are in place; returns self."""
         return self
 

@@ -31,7 +31,7 @@ class Pruner(Protocol):
         quantisation; with neutral strengths it does nothing. Raises ``Unsupported`` when the ratio cannot be met.
         """
 
-    def sketch_(self, model: LoadedModel, statistics: Statistics) -> None:
+    def resize_fake_(self, model: LoadedModel, statistics: Statistics) -> None:
         """As ``prune_``, on a copy of the dense model whose tensors are fake: only shapes change."""
 
     def predict(self, statistics: Statistics) -> float:
@@ -93,7 +93,7 @@ class Quantizer(Protocol):
         """
 
     @abstractmethod
-    def sketch_(self, model: LoadedModel, statistics: Statistics, device: Device) -> None:
+    def resize_fake_(self, model: LoadedModel, statistics: Statistics, device: Device) -> None:
         """As ``quantize_``, on a model whose tensors are fake: only shapes and types change."""
 
     @abstractmethod
@@ -131,11 +131,11 @@ class Runtime(Protocol):
     def versions(self) -> Mapping[str, str]:
         """Of what it is made of, by package."""
 
-    def prepare(self, materials: Materials) -> Runner:
+    def prepare(self, materials: BuildContext) -> Runner:
         """Ready to run. Raises Unsupported for a model that it turns out not to run."""
 
 
-class TorchMaterials(Protocol):
+class TorchBuildContext(Protocol):
     """What a runner of torch is made of."""
 
     @property
@@ -150,7 +150,7 @@ class TorchMaterials(Protocol):
         """The compressed model; not to be changed."""
 
 
-class Materials(TorchMaterials, Protocol):
+class BuildContext(TorchBuildContext, Protocol):
     """What a runner is made of, and where a runtime keeps what it makes, by content."""
 
     @property

@@ -19,28 +19,28 @@ if TYPE_CHECKING:
     from objectives.protocols.readings import Counter, Peaks
 
 
-class Watch(Protocol):
+class PhaseObserver(Protocol):
     """Told by a workload where its phases end; what it does then, is its own business: timing, weighing, tracing.
 
-    Life: ``start`` when inputs are ready, then ``lap`` at the end of every phase.
+    Life: ``start`` when inputs are ready, then ``end_phase`` at the end of every phase.
     """
 
     def start(self, laps: int) -> None:
         """The first of ``laps`` phases begins."""
 
-    def lap(self, phase: Phase, held: object = None) -> None:
+    def end_phase(self, phase: Phase, held: object = None) -> None:
         """A phase is over and the next begins. ``held``: what stays alive between phases, a KV cache."""
 
 
-class Stopwatch(Watch, Protocol):
+class Stopwatch(PhaseObserver, Protocol):
     """A watch that tells the time."""
 
     def timing(self, items: int) -> Timing:
         """Of the one run since ``start``."""
 
 
-Lap = Callable[[Phase, object], None]
-"""Told where a phase of a run ends, and what stays alive between phases: see :class:`Watch`."""
+EndPhase = Callable[[Phase, object], None]
+"""Told where a phase of a run ends, and what stays alive between phases: see :class:`PhaseObserver`."""
 
 
 class Runner(Protocol):
@@ -94,9 +94,9 @@ class Runner(Protocol):
     def step(self, ids: Tensor, cache: Any) -> tuple[Tensor, Any]:
         """Decoders: as ``prefill``, one more token [rows, 1] for every row; the cache that was given is used up."""
 
-    def generate(self, ids: Tensor, out: Tensor, mask: Tensor | None = None, lap: Lap | None = None) -> None:
+    def generate(self, ids: Tensor, out: Tensor, mask: Tensor | None = None, end_phase: EndPhase | None = None) -> None:
         """Decoders: fill ``out`` [rows, new tokens] with what follows every row, greedily; whether a token ends a text
-        is not looked at. ``lap`` is told after every pass.
+        is not looked at. ``end_phase`` is told after every pass.
         """
 
     def memory(self, workload: Workload, device: Device) -> Memory:
@@ -136,10 +136,10 @@ class Workload(Protocol):
     def tokens_read(self) -> int:
         """Prompt or source tokens of one run."""
 
-    def excerpts(self) -> Mapping[Phase, Workload]:
+    def representative_runs(self) -> Mapping[Phase, Workload]:
         """By phase, a shorter run whose last lap of that phase is as large as any of this one's."""
 
-    def run(self, model: Runner, watch: Watch) -> None:
+    def run(self, model: Runner, watch: PhaseObserver) -> None:
         """Run one batch on ``model``, telling ``watch`` where its phases end."""
 
 
@@ -159,7 +159,7 @@ class Task(Protocol):
 
 
 @runtime_checkable
-class Divisible(Task, Protocol):
+class PartiallyScorable(Task, Protocol):
     """A task that can score some of its examples, each by itself."""
 
     def parts(self, model: Runner, order: Sequence[int]) -> Iterator[Score]:
@@ -221,7 +221,7 @@ class Device(Protocol):
         raise Unsupported(f"embeddings: 16 bits on {self.name}, got {bits}")
 
     @abstractmethod
-    def place_(self, model: LoadedModel) -> None:
+    def to_device_(self, model: LoadedModel) -> None:
         """Make all that is not packed run here, in 16-bit storage."""
 
     @property

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from objectives.calibration.token_coherence import Error, adds_up, error_costs
+from objectives.calibration.token_coherence import Error, error_costs, errors_add_up
 from objectives.pruning import reconstruction, surgery
 from objectives.pruning.curve import Curve
 
@@ -23,7 +23,7 @@ RIDGE = 0.01
 def coherent(curves: Sequence[Curve], statistics: Statistics) -> list[Curve]:
     """``curves`` of the dense model with losses in its own unit; those of models that answer per token as they are."""
     model = statistics.model
-    if not adds_up(model):
+    if not errors_add_up(model):
         return list(curves)
     probed = {curve.unit.key: _step(curve) for curve in curves}
     errors = {curve.unit.key: _left(model, statistics, curve, probed[curve.unit.key]) for curve in curves}

@@ -42,7 +42,7 @@ class Depth:
         _remove_(model, gone)
         model.predicted_loss += damage
 
-    def sketch_(self, model: LoadedModel, statistics: Statistics) -> None:
+    def resize_fake_(self, model: LoadedModel, statistics: Statistics) -> None:
         """See ``Pruner``."""
         _remove_(model, self.removed(statistics)[0])
 

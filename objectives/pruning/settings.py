@@ -31,7 +31,7 @@ class Masked(ABC):
         if self.ratio:
             mask_(model, statistics, self.ratio, self.pattern, self.masked)
 
-    def sketch_(self, model: LoadedModel, statistics: Statistics) -> None:  # noqa: B027
+    def resize_fake_(self, model: LoadedModel, statistics: Statistics) -> None:  # noqa: B027
         """See ``Pruner``: a mask changes no shape."""
 
     def predict(self, statistics: Statistics) -> float:

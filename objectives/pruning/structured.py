@@ -68,13 +68,13 @@ class Structured:
                 self._cut_(model, curve, step, statistics)
         model.predicted_loss += self._loss(allocated)
 
-    def sketch_(self, model: LoadedModel, statistics: Statistics) -> None:
+    def resize_fake_(self, model: LoadedModel, statistics: Statistics) -> None:
         """See ``Pruner``."""
         from objectives.pruning.surgery import shrink_
 
         if not asks_to_prune(self):
             return
-        self._depth.sketch_(model, statistics)
+        self._depth.resize_fake_(model, statistics)
         for curve, step in self._plan(statistics, self._depth):
             if step:
                 shrink_(model.block(curve.unit.block), curve.unit, len(curve.kept(step)))

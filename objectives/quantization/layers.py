@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from objectives.calibration.moments import Moment
-from objectives.calibration.statistics import Recollected, Statistics
+from objectives.calibration.statistics import RecalibratedStatistics, Statistics
 from objectives.errors import NoKernel, Unsupported
 from objectives.models import LoadedModel
 from objectives.models.layers import Layer, layers_of
@@ -41,8 +41,8 @@ class Sketch:
 def recollected(model: LoadedModel, statistics: Statistics, device: Device, tokens: int) -> Statistics:
     """Statistics with moments of ``model`` as pruning left it, from ``tokens`` tokens per domain."""
     running = replace(model, module=copy.deepcopy(model.module))
-    device.place_(running)
-    return Recollected(statistics, running, tokens)
+    device.to_device_(running)
+    return RecalibratedStatistics(statistics, running, tokens)
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ def store_(
         _store_layer_(model, layer, width, codes, device, form)
     if form.bits != 16:
         model.notes.extend(_no_linears(model))
-    device.place_(model)
+    device.to_device_(model)
 
 
 def _store_layer_(

@@ -84,7 +84,7 @@ class Mixed(Quantizer):
         store_(model, statistics, device, form, predict=True, rounded=rounded)
 
     @override
-    def sketch_(self, model: LoadedModel, statistics: Statistics, device: Device) -> None:
+    def resize_fake_(self, model: LoadedModel, statistics: Statistics, device: Device) -> None:
         """Give every layer the bits that the dense model's would get."""
         from objectives.quantization.layers import Sketch, WeightFormat, store_
 

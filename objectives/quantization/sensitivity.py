@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from objectives.calibration.statistics import Statistics, moment_of
-from objectives.calibration.token_coherence import Error, adds_up, error_costs
+from objectives.calibration.token_coherence import Error, error_costs, errors_add_up
 from objectives.models.layers import Layer, layers_of
 from objectives.packing.int8 import round_in_pairs, round_symmetric
 from objectives.quantization.layer_codes import codes_of
@@ -79,7 +79,7 @@ def coherence(statistics: Statistics, rounding: Rounding) -> Mapping[tuple[str, 
 
 def _coherence(statistics: Statistics, rounding: Rounding) -> Mapping[tuple[str, str], float]:
     model = statistics.model
-    if not adds_up(model):
+    if not errors_add_up(model):
         return {}
     layers = list(layers_of(model))
     errors = {

@@ -54,7 +54,7 @@ class OneWidth(Quantizer, Rounding):
         store_(model, statistics, device, form, predict=self.predicts)
 
     @override
-    def sketch_(self, model: LoadedModel, statistics: Statistics, device: Device) -> None:
+    def resize_fake_(self, model: LoadedModel, statistics: Statistics, device: Device) -> None:
         from objectives.quantization.layers import Sketch, WeightFormat, store_
 
         sketch = Sketch(self.group_size, self.scales_inputs)

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from objectives.models import LoadedModel
-    from objectives.protocols.candidate import Candidate, Materials
-    from objectives.protocols.running import Device, Lap
+    from objectives.protocols.candidate import BuildContext, Candidate
+    from objectives.protocols.running import Device, EndPhase
     from objectives.runtime.engines.folder import Engine, Floats, Ids
     from objectives.types import Head
 
@@ -61,9 +61,9 @@ class CTranslate2(EngineRuntime):
                 return "stores the embedding in 8 bits too: choose quantization.embeddings=8"
         return reason
 
-    def write(self, folder: Path, materials: Materials) -> None:
+    def write(self, folder: Path, materials: BuildContext) -> None:
         """See ``objectives.runtime.engines.engine.EngineRuntime``."""
-        from objectives.runtime.engines.engine_facts import facts_of
+        from objectives.runtime.engines.engine_facts import engine_facts_of
         from objectives.runtime.engines.weights import Rounded, matrices, sizes
 
         began, model = perf_counter(), materials.model()
@@ -71,7 +71,7 @@ class CTranslate2(EngineRuntime):
         convert(model, folder, "int8" if rounded else None)
         stored = sizes(model, least_bits=32)
         others = max(0, (folder / "model.bin").stat().st_size - sum(stored.values()))
-        write_facts(folder, facts_of(self, model, began, stored, others, {}))
+        write_facts(folder, engine_facts_of(self, model, began, stored, others, {}))
 
     def open(self, folder: Path, facts: Facts, threads: int) -> Engine:
         """See ``objectives.runtime.engines.folder.Opener``."""
@@ -90,11 +90,11 @@ def convert(model: LoadedModel, folder: Path, quantization: str | None) -> None:
     from ctranslate2.converters import TransformersConverter
 
     from objectives.errors import Unsupported, said
-    from objectives.runtime.engines.graph_export import twin
-    from objectives.runtime.engines.silence import quiet
+    from objectives.runtime.engines.graph_export import fp32_copy
+    from objectives.runtime.engines.silence import silence
 
-    with TemporaryDirectory() as scratch, quiet():
-        module: Any = twin(model)
+    with TemporaryDirectory() as scratch, silence():
+        module: Any = fp32_copy(model)
         module.save_pretrained(scratch)
         model.tokenizer.save_pretrained(scratch)
         try:
@@ -156,7 +156,7 @@ class _Decoder:
         logits: Floats = np.take_along_axis(found, at[:, :, None], axis=1)
         return logits, texts
 
-    def generate(self, ids: Ids, out: Ids, mask: NDArray[np.bool_] | None, lap: Lap | None) -> None:
+    def generate(self, ids: Ids, out: Ids, mask: NDArray[np.bool_] | None, end_phase: EndPhase | None) -> None:
         """See ``Runner``."""
         rows, count = out.shape
         seen = [row if mask is None else row[mask[index]] for index, row in enumerate(ids)]
@@ -166,8 +166,8 @@ class _Decoder:
         def told(result: Any) -> bool:
             nonlocal done
             done += 1
-            if lap is not None and done % rows == 0:
-                lap("prefill" if done == rows else "decode", None)
+            if end_phase is not None and done % rows == 0:
+                end_phase("prefill" if done == rows else "decode", None)
             return False
 
         found = self._generator.generate_batch(

@@ -11,7 +11,7 @@ from objectives.runtime.in_torch.base import InTorch
 from objectives.settings import FORBID
 
 if TYPE_CHECKING:
-    from objectives.protocols.candidate import Candidate, TorchMaterials
+    from objectives.protocols.candidate import Candidate, TorchBuildContext
     from objectives.protocols.running import Device, Runner
     from objectives.types import Head
 
@@ -33,7 +33,7 @@ class CudaGraphs(InTorch):
             return "takes decoders and encoders, not encoder-decoders"
         return embeds(candidate, device)
 
-    def prepare(self, materials: TorchMaterials) -> Runner:
+    def prepare(self, materials: TorchBuildContext) -> Runner:
         """See ``Runtime``; recorded at the first run of every shape."""
         from objectives.runtime.in_torch.captured import Captured
 

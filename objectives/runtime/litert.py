@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from objectives.protocols.candidate import Candidate, Materials
+    from objectives.protocols.candidate import BuildContext, Candidate
     from objectives.protocols.running import Device, Runner
     from objectives.runtime.engines.folder import Engine, Floats, Ids
     from objectives.types import Head
@@ -56,7 +56,7 @@ class LiteRt(EngineRuntime):
 
         return refused(candidate, head, device, heads=["encoder"], bits=(32, 8))
 
-    def prepare(self, materials: Materials) -> Runner:
+    def prepare(self, materials: BuildContext) -> Runner:
         """See ``Runtime``."""
         from objectives.runtime.engines.runner import EngineRunner
 
@@ -67,9 +67,9 @@ class LiteRt(EngineRuntime):
         runner.engine.make = lambda rows, tokens: self._convert(folder, materials, rows, tokens)
         return runner
 
-    def write(self, folder: Path, materials: Materials) -> None:
+    def write(self, folder: Path, materials: BuildContext) -> None:
         """See ``objectives.runtime.engines.engine.EngineRuntime``."""
-        from objectives.runtime.engines.engine_facts import facts_of
+        from objectives.runtime.engines.engine_facts import engine_facts_of
         from objectives.runtime.engines.weights import block_linears, sizes
 
         began, model = perf_counter(), materials.model()
@@ -77,9 +77,9 @@ class LiteRt(EngineRuntime):
         inside = block_linears(model)
         stored = {name: size for name, size in sizes(model, least_bits=32).items() if name in inside}
         others = max(0, _file(folder, *FIRST).stat().st_size - sum(stored.values()))
-        write_facts(folder, facts_of(self, model, began, stored, others, {}))
+        write_facts(folder, engine_facts_of(self, model, began, stored, others, {}))
 
-    def _convert(self, folder: Path, materials: Materials, rows: int, tokens: int) -> None:
+    def _convert(self, folder: Path, materials: BuildContext, rows: int, tokens: int) -> None:
         """One more file in ``folder``."""
         from objectives.runtime.engine_support import rounds_activations
         from objectives.runtime.engines.litert_graph import convert
@@ -173,9 +173,9 @@ class _Encoder:
         import numpy as np
         from ai_edge_litert.interpreter import Interpreter
 
-        from objectives.runtime.engines.silence import quiet
+        from objectives.runtime.engines.silence import silence
 
-        with quiet():  # it says which kernels it found
+        with silence():  # it says which kernels it found
             interpreter = Interpreter(str(_file(self._folder, *size)), num_threads=self._threads)
             interpreter.allocate_tensors()
         inputs = sorted(interpreter.get_input_details(), key=lambda each: each["dtype"] != np.int32)

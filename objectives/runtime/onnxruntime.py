@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from objectives.protocols.candidate import Candidate, Materials
+    from objectives.protocols.candidate import BuildContext, Candidate
     from objectives.protocols.running import Device
     from objectives.runtime.engines.folder import Engine, Floats, Ids
     from objectives.types import Head
@@ -63,9 +63,9 @@ class OnnxRuntime(EngineRuntime):
             return "activations=batch is for encoders: it loses a decoder's outliers (docs/methods/runtimes.md)"
         return reason
 
-    def write(self, folder: Path, materials: Materials) -> None:
+    def write(self, folder: Path, materials: BuildContext) -> None:
         """See ``objectives.runtime.engines.engine.EngineRuntime``."""
-        from objectives.runtime.engines.engine_facts import facts_of
+        from objectives.runtime.engines.engine_facts import engine_facts_of
         from objectives.runtime.engines.graph_export import structure
         from objectives.runtime.engines.onnx_graph import convert, fill
 
@@ -73,7 +73,7 @@ class OnnxRuntime(EngineRuntime):
         graph = materials.graph("onnx", self.versions(), structure(model), write=lambda new: convert(model, new))
         by_batch = self.activations == "batch"
         caches, stored, others = fill(graph, model, folder / MODEL, self.activation_group, by_batch)
-        write_facts(folder, facts_of(self, model, began, stored, others, {}, caches))
+        write_facts(folder, engine_facts_of(self, model, began, stored, others, {}, caches))
 
     def open(self, folder: Path, facts: Facts, threads: int) -> Engine:
         """See ``objectives.runtime.engines.folder.Opener``."""

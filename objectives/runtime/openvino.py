@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from objectives.protocols.candidate import Candidate, Materials
+    from objectives.protocols.candidate import BuildContext, Candidate
     from objectives.protocols.running import Device
     from objectives.runtime.engines.folder import Engine, Floats, Ids
     from objectives.types import Head
@@ -70,10 +70,10 @@ class OpenVino(EngineRuntime):
         return reason
 
     @signal_stack_kept()
-    def write(self, folder: Path, materials: Materials) -> None:
+    def write(self, folder: Path, materials: BuildContext) -> None:
         """See ``objectives.runtime.engines.engine.EngineRuntime``."""
         from objectives.runtime.engine_support import rounds_activations
-        from objectives.runtime.engines.engine_facts import facts_of
+        from objectives.runtime.engines.engine_facts import engine_facts_of
         from objectives.runtime.engines.graph_export import structure
         from objectives.runtime.engines.openvino_graph import convert, filled, round_activations, save
         from objectives.runtime.engines.weights import sizes
@@ -88,7 +88,7 @@ class OpenVino(EngineRuntime):
         others = (folder / MODEL).with_suffix(".bin").stat().st_size - sum(stored.values())
         rounds = rounds_activations(materials.quantizer)
         options = {"wide": 32 in bits, "rounds": rounds}
-        write_facts(folder, facts_of(self, model, began, stored, max(0, others), options))
+        write_facts(folder, engine_facts_of(self, model, began, stored, max(0, others), options))
 
     @signal_stack_kept()
     def open(self, folder: Path, facts: Facts, threads: int) -> Engine:

@@ -12,7 +12,7 @@ from objectives.runtime.in_torch.base import InTorch
 from objectives.settings import FORBID
 
 if TYPE_CHECKING:
-    from objectives.protocols.candidate import Candidate, TorchMaterials
+    from objectives.protocols.candidate import Candidate, TorchBuildContext
     from objectives.protocols.running import Device, Runner
     from objectives.types import Head
 
@@ -40,7 +40,7 @@ class Torch(InTorch):
             return "prompt_lookup writes for one request at a time: workload.batch_size=1"
         return embeds(candidate, device)
 
-    def prepare(self, materials: TorchMaterials) -> Runner:
+    def prepare(self, materials: TorchBuildContext) -> Runner:
         """See ``Runtime``."""
         loaded = materials.model()
         if self.attention != "sdpa":

@@ -20,7 +20,7 @@ from objectives.settings import FORBID
 
 if TYPE_CHECKING:
     from objectives.models import LoadedModel
-    from objectives.protocols.candidate import Candidate, TorchMaterials
+    from objectives.protocols.candidate import Candidate, TorchBuildContext
     from objectives.protocols.running import Device, Runner
     from objectives.runtime.in_torch.static_cache import StaticCacheRunner
     from objectives.types import Head
@@ -59,21 +59,21 @@ class TorchCompile(InTorch):
         """See ``Runtime``; torch's own is a circumstance of every result."""
         return Packages("torch_compile", ("torch",)).versions()
 
-    def prepare(self, materials: TorchMaterials) -> Runner:
+    def prepare(self, materials: TorchBuildContext) -> Runner:
         """See ``Runtime``; compiles for a sample, so that no timed run has to."""
         import torch
 
-        from objectives.runtime.engines.silence import quiet
+        from objectives.runtime.engines.silence import silence
 
         began = perf_counter()
-        with quiet():
+        with silence():
             import torch._dynamo.config as dynamo
 
             dynamo.recompile_limit = dynamo.accumulated_recompile_limit = VARIANTS  # every candidate is one more
             dynamo.fail_on_recompile_limit_hit = True  # it would go on in eager mode without a word
             runner = self._runner(materials.model(), materials.device)
         ids = torch.zeros(*SAMPLE, dtype=torch.int64, device=runner.device)
-        with quiet(), torch.inference_mode():
+        with silence(), torch.inference_mode():
             if runner.head == "encoder":
                 runner.encode(ids)
                 runner.encode(ids, torch.ones_like(ids))

@@ -80,7 +80,7 @@ class LanguageModeling:
         return merged(list(self.parts(model, range(self.documents))))
 
     def parts(self, model: Runner, order: Sequence[int]) -> Iterator[Score]:
-        """See ``Divisible``."""
+        """See ``PartiallyScorable``."""
         import torch
 
         _, rows, ids = self._rows(model)

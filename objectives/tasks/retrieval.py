@@ -76,7 +76,7 @@ class Retrieval:
         return merged(list(self.parts(model, range(len(self._pairs()) - self.calibration_pairs))))
 
     def parts(self, model: Runner, order: Sequence[int]) -> Iterator[Score]:
-        """See ``Divisible``: all that may be found is embedded first, then queries as they come.
+        """See ``PartiallyScorable``: all that may be found is embedded first, then queries as they come.
 
         A query whose similarities are not all finite has no nearest text: its example is NaN.
         """

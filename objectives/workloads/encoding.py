@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from pydantic.dataclasses import dataclass as settings
 
 from objectives.models.inspection.spans import Span
-from objectives.protocols.running import Watch
+from objectives.protocols.running import PhaseObserver
 from objectives.settings import FORBID, Count
 from objectives.types import Head, Phase
 
@@ -42,11 +42,11 @@ class Encoding:
         """See ``Bounded``."""
         return (Span(("tokens",), (self.tokens,), "encoder"),)
 
-    def excerpts(self) -> dict[Phase, Encoding]:
+    def representative_runs(self) -> dict[Phase, Encoding]:
         """See ``Workload``."""
         return {"encode": self}
 
-    def run(self, model: Runner, watch: Watch) -> None:
+    def run(self, model: Runner, watch: PhaseObserver) -> None:
         """See ``Workload``."""
         import torch
 
@@ -56,4 +56,4 @@ class Encoding:
             ids = prompts(model, self.batch_size, self.tokens)
             watch.start(laps=1)
             model.encode(ids)
-            watch.lap("encode")
+            watch.end_phase("encode")

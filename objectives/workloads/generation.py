@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from pydantic.dataclasses import dataclass as settings
 
 from objectives.models.inspection.spans import Span
-from objectives.protocols.running import Watch
+from objectives.protocols.running import PhaseObserver
 from objectives.settings import FORBID, Count
 from objectives.types import Head, Phase
 
@@ -50,14 +50,14 @@ class Generation:
         """See ``Bounded``: a prompt and what is written after it."""
         return (Span(("prompt_tokens", "new_tokens"), (self.prompt_tokens, self.new_tokens)),)
 
-    def excerpts(self) -> dict[Phase, Generation]:
+    def representative_runs(self) -> dict[Phase, Generation]:
         """See ``Workload``; the last step has the longest cache."""
         found: dict[Phase, Generation] = {"prefill": replace(self, new_tokens=1)}
         if self.new_tokens > 1:
             found["decode"] = replace(self, prompt_tokens=self.prompt_tokens + self.new_tokens - 2, new_tokens=2)
         return found
 
-    def run(self, model: Runner, watch: Watch) -> None:
+    def run(self, model: Runner, watch: PhaseObserver) -> None:
         """See ``Workload``; latency runs from the prompts to the last token."""
         import torch
 
@@ -67,4 +67,4 @@ class Generation:
             ids = prompts(model, self.batch_size, self.prompt_tokens)
             out = ids.new_empty(self.batch_size, self.new_tokens)
             watch.start(laps=self.new_tokens)
-            model.generate(ids, out, lap=watch.lap)
+            model.generate(ids, out, end_phase=watch.end_phase)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from objectives.protocols.running import Watch
+from objectives.protocols.running import PhaseObserver
 from objectives.types import Head, Phase
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 _ROWS = 64
 
 
-class Sentinel:
+class ReferenceWorkload:
     """``times`` products of [64, size] with [size, size] in fp32. 2048 is 16 MiB: larger than most caches, small beside
     any model; 512 stays in a core's own cache.
     """
@@ -39,14 +39,14 @@ class Sentinel:
 
         return torch.randn(self._size, self._size, generator=torch.Generator().manual_seed(0)).to(self._device)
 
-    def excerpts(self) -> dict[Phase, Sentinel]:
+    def representative_runs(self) -> dict[Phase, ReferenceWorkload]:
         """See ``Workload``."""
         return {"encode": self}
 
-    def run(self, model: Runner, watch: Watch) -> None:
+    def run(self, model: Runner, watch: PhaseObserver) -> None:
         """See ``Workload``; ``model`` is not touched."""
         rows = self._matrix[:_ROWS]
         watch.start(laps=1)
         for _ in range(self._times):
             rows @ self._matrix
-        watch.lap("encode")
+        watch.end_phase("encode")

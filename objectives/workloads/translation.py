@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from pydantic.dataclasses import dataclass as settings
 
 from objectives.models.inspection.spans import Span
-from objectives.protocols.running import Runner, RunsInTorch, Watch
+from objectives.protocols.running import PhaseObserver, Runner, RunsInTorch
 from objectives.settings import FORBID, Count
 from objectives.types import Head, Phase
 
@@ -60,7 +60,7 @@ class Translation:
             Span(("decoder_tokens", "new_tokens"), (self.decoder_tokens, self.new_tokens)),
         )
 
-    def excerpts(self) -> dict[Phase, Translation]:
+    def representative_runs(self) -> dict[Phase, Translation]:
         """See ``Workload``; the last step has the longest cache, here by a longer prefix."""
         first = replace(self, new_tokens=1)
         found: dict[Phase, Translation] = {"encode": first, "prefill": first}
@@ -68,7 +68,7 @@ class Translation:
             found["decode"] = replace(self, decoder_tokens=self.decoder_tokens + self.new_tokens - 2, new_tokens=2)
         return found
 
-    def run(self, model: Runner, watch: Watch) -> None:
+    def run(self, model: Runner, watch: PhaseObserver) -> None:
         """See ``Workload``; latency runs from the sources to the last token."""
         import torch
 
@@ -81,11 +81,11 @@ class Translation:
             prefix = ids = model.model.inputs(sources)["decoder_input_ids"][:, :1].repeat(1, self.decoder_tokens)
             watch.start(laps=1 + self.new_tokens)
             states = module.get_encoder()(input_ids=sources)
-            watch.lap("encode")
+            watch.end_phase("encode")
             for step in range(self.new_tokens):
                 output = module(decoder_input_ids=ids, encoder_outputs=states, past_key_values=cache, use_cache=True)
                 cache, ids = output.past_key_values, output.logits[:, -1].argmax(dim=-1, keepdim=True)
-                watch.lap("decode" if step else "prefill", cache)
+                watch.end_phase("decode" if step else "prefill", cache)
             del sources, prefix  # kept so far: they were there before the run
 
 

@@ -14,7 +14,7 @@ from objectives.tasks.provenance import Source
 from search.config.overrides import absolute, expanded, literal
 from search.config.study_config import StudyConfig, build_config
 from search.errors import ConfigError
-from search.front.feasibility import judged_again, with_scores_of_recipe
+from search.front.feasibility import decided_again, with_scores_of_recipe
 from search.front.front import ParetoFront, cut
 from search.frontier.certificate import Certificate, certify
 from search.records.storage_url import clean_url, sqlite_path, sqlite_url
@@ -25,7 +25,7 @@ from search.space.instantiate import nearest
 from search.study import opening, store
 from search.study.confirmation import Confirmation, confirmed
 from search.study.preflight import with_stored_outside
-from search.study.warm_start import hint_from
+from search.study.warm_start import warm_start_of
 
 RECUT = ("accuracy_floor", "objectives", "tradeoff")
 """What may be changed afterwards, without a new trial."""
@@ -69,7 +69,7 @@ def load(arguments: Sequence[str], options: Sequence[str] = ()) -> StoredStudy:
         raise ConfigError(f"study: {study.study_name} has no measured baseline yet; run it again")
     floor = config.floor.absolute(baseline.metrics["accuracy"])
     error = config.floor.error / recipe_count(config.space.axes)
-    judged = judged_again(records, store.samples_of(study), floor, error) if error else with_scores_of_recipe(records)
+    judged = decided_again(records, store.samples_of(study), floor, error) if error else with_scores_of_recipe(records)
     confirmation = store.confirmation_of(study)
     records = confirmed(judged, confirmation)
     front = cut(records, config.objectives, floor, config.tradeoff)
@@ -86,9 +86,9 @@ def certificate_of(study: StoredStudy) -> Certificate | None:
     sampler = config.sampler(0)
     if not isinstance(sampler, FrontierSampler):
         return certify(grid, study.records, study.front)
-    hint = hint_from(config, study.losses)
+    warm_start = warm_start_of(config, study.losses)
     settings = (sampler.error, sampler.resolution, sampler.tolerance)
-    return certify(grid, study.records, study.front, *settings, hint)
+    return certify(grid, study.records, study.front, *settings, warm_start)
 
 
 def pairs(arguments: Sequence[str]) -> dict[str, str]:

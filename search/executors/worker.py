@@ -224,9 +224,9 @@ def _sources() -> list[Source]:
 
 
 def _check() -> CheckReport:
-    from objectives.runtime.engines.silence import quiet
+    from objectives.runtime.engines.silence import silence
 
-    with quiet():
+    with silence():
         return _get_evaluator().check()
 
 

@@ -15,7 +15,7 @@ from search.records.trial import TrialRecord
 
 
 @dataclass(frozen=True)
-class Offer:
+class PriceRow:
     """``accuracy``: what is kept, ``share`` of the baseline's; ``value``: of ``objective``, by ``trial``.
 
     ``gain``: how many times as good as the baseline, in either direction.
@@ -29,7 +29,7 @@ class Offer:
     trial: int
 
 
-def offers(records: Sequence[TrialRecord], objective: str) -> list[Offer]:
+def price_rows(records: Sequence[TrialRecord], objective: str) -> list[PriceRow]:
     """From the most accurate trial down; empty without a measured baseline."""
     baseline = baseline_of(records)
     measured = [
@@ -46,7 +46,7 @@ def offers(records: Sequence[TrialRecord], objective: str) -> list[Offer]:
         if size < best:
             best = size
             found.append(
-                Offer(
+                PriceRow(
                     accuracy=record.metrics["accuracy"],
                     share=record.metrics["accuracy"] / (baseline.metrics["accuracy"] or 1.0),
                     objective=objective,

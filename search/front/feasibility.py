@@ -7,7 +7,7 @@ from dataclasses import replace
 from statistics import NormalDist
 from typing import Any, Literal
 
-from objectives.evaluation.floor_test import judge
+from objectives.evaluation.floor_test import decide
 from objectives.types import Decision, Note, NoteCode, Score, Verdict
 from search.records.trial import TrialRecord
 
@@ -57,7 +57,7 @@ def certainty_of(record: TrialRecord, floor: float) -> Certainty:
     return "likely" if error > 0 and NormalDist().cdf(away / error) >= LIKELY else "undecided"
 
 
-def judged_again(
+def decided_again(
     records: Sequence[TrialRecord], samples: Mapping[int, Mapping[str, Any]], floor: float, error: float
 ) -> list[TrialRecord]:
     """The records with verdicts for ``floor``, from the examples that are stored; ``samples``: by trial number.
@@ -77,7 +77,7 @@ def judged_again(
     for record, shared in zip(records, with_scores_of_recipe(records)):
         scorer = record if shared is record else scorers[recipe_key(record)]
         source = scorer.number if scorer.cached_from is None else scorer.cached_from
-        found.append(_judged(shared, samples[source], baseline, floor, error) if source in scored else shared)
+        found.append(_decided(shared, samples[source], baseline, floor, error) if source in scored else shared)
     return found
 
 
@@ -126,7 +126,7 @@ def _scored_as(record: TrialRecord, other: TrialRecord) -> TrialRecord:
     return replace(record, metrics={**record.metrics, **metrics}, facts=facts, notes=notes)
 
 
-def _judged(
+def _decided(
     record: TrialRecord, samples: Mapping[str, Any], baseline: Score, floor: float, error: float
 ) -> TrialRecord:
     verdict = record.facts.verdict
@@ -136,6 +136,6 @@ def _judged(
         record.metrics["accuracy"], record.metrics["accuracy_stderr"], tuple(samples["accuracy"]), {},
         tuple(samples["ids"]), link=baseline.link, total=len(baseline.examples),
     )  # fmt: skip
-    found = judge(score, baseline, floor, error)
+    found = decide(score, baseline, floor, error)
     facts = replace(record.facts, verdict=found.verdict)
     return replace(record, facts=facts, metrics={**record.metrics, "floor": floor})

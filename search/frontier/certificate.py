@@ -16,8 +16,8 @@ import numpy as np
 
 from search.front.feasibility import Certainty, certainty_of, is_open, is_scored
 from search.front.front import ParetoFront
-from search.frontier.forecast import Forecaster, Outlook, harder_than
-from search.frontier.known import Hint, Known
+from search.frontier.forecast import Forecast, Forecaster, harder_than
+from search.frontier.known import Observations, WarmStart
 from search.frontier.observations import implied, known_of
 from search.records.trial import TrialRecord
 from search.space.grid import MOST_CELLS, Grid, Indices
@@ -29,7 +29,7 @@ ASSUMED, DOMINATED, OPEN, UNDECIDED = "assumed infeasible", "dominated", "open",
 
 
 @dataclass(frozen=True)
-class Standing:
+class CellStatus:
     """Of one cell: its ``status``, the ``trial`` that says so, where one does, and ``why`` in words.
 
     ``chance``: at most so likely would it improve the front by more than the resolution.
@@ -46,10 +46,10 @@ class Standing:
 class Certificate:
     """``complete``: nothing is left but an ``open`` chance that the study accepts (``error``).
 
-    ``members``: by trial number, how sure it is that each keeps the floor; ``short``: trials scored on too few
-    examples for this floor; ``hasty``: members that were timed only until they were behind others, who are none for
-    this floor; ``standings``: of all cells; ``seconds``: what measuring the open ones would take. ``only_baseline``:
-    the front has no other member.
+    ``members``: by trial number, how sure it is that each keeps the floor; ``partly_scored``: trials scored on too few
+    examples for this floor; ``timed_until_dominated``: members that were timed only until they were behind others,
+    who are none for this floor; ``standings``: of all cells; ``seconds``: what measuring the open ones would take.
+    ``only_baseline``: the front has no other member.
     """
 
     complete: bool
@@ -57,9 +57,9 @@ class Certificate:
     error: float
     resolution: float
     members: Mapping[int, Certainty] = field(default_factory=dict)
-    short: tuple[int, ...] = ()
-    hasty: tuple[int, ...] = ()
-    standings: tuple[Standing, ...] = ()
+    partly_scored: tuple[int, ...] = ()
+    timed_until_dominated: tuple[int, ...] = ()
+    standings: tuple[CellStatus, ...] = ()
     seconds: float = 0.0
     only_baseline: bool = False
 
@@ -83,7 +83,7 @@ def certify(
     error: float = 0.05,
     resolution: float = 0.02,
     tolerance: float = 0.005,
-    hint: Hint | None = None,
+    warm_start: WarmStart | None = None,
 ) -> Certificate | None:
     """Certify ``front`` from its records alone; None where the grid is too large to be enumerated.
 
@@ -92,44 +92,44 @@ def certify(
     if len(grid) > MOST_CELLS:
         return None
     known = known_of(grid, records, front.objectives, front.floor)
-    outlook = Forecaster(tolerance, resolution, hint).look(known)
-    return certificate_of(records, front, known, outlook, error, resolution)
+    forecast = Forecaster(tolerance, resolution, warm_start).look(known)
+    return certificate_of(records, front, known, forecast, error, resolution)
 
 
 def certificate_of(
     records: Sequence[TrialRecord],
     front: ParetoFront,
-    known: Known,
-    outlook: Outlook,
+    known: Observations,
+    forecast: Forecast,
     error: float,
     resolution: float,
 ) -> Certificate:
-    """Write the certificate that ``outlook`` gives, which was formed from ``known``."""
+    """Write the certificate that ``forecast`` gives, which was formed from ``known``."""
     grid = known.grid
     trials = {index: record for record in records if (index := grid.index(record.params)) is not None}
-    chances = outlook.feasible * outlook.gain
+    chances = forecast.feasible * forecast.improvement
     left = _open_cells(chances, error)
-    writer = _Writer(grid, known, outlook, trials, records, set(left.tolist()))
+    writer = _Writer(grid, known, forecast, trials, records, set(left.tolist()))
     by_number = {record.number: record for record in records}
     return Certificate(
         complete=len(left) == 0,
-        open=outlook.open,
+        open=forecast.open,
         error=error,
         resolution=resolution,
         members={number: certainty_of(by_number[number], front.floor) for number in front.front},
-        short=tuple(
+        partly_scored=tuple(
             record.number
             for record in records
             if is_scored(record) and record.cached_from is None and is_open(record, front.floor)
         ),
-        hasty=tuple(number for number in front.front if by_number[number].facts.is_cut_short),
+        timed_until_dominated=tuple(number for number in front.front if by_number[number].facts.is_cut_short),
         standings=tuple(writer.standing(index) for index in range(len(grid))),
-        seconds=float(outlook.cost[left].sum()),
+        seconds=float(forecast.cost[left].sum()),
         only_baseline=bool(front.front) and all(by_number[number].is_baseline for number in front.front),
     )
 
 
-def told(certificate: Certificate) -> list[str]:
+def summary_lines(certificate: Certificate) -> list[str]:
     """For people, a line each: how complete, how sure, and what became of the cells."""
     counts = ", ".join(f"{count} {status}" for status, count in certificate.counts.items())
     sure = Counter(certificate.members.values())
@@ -137,13 +137,18 @@ def told(certificate: Certificate) -> list[str]:
     lines = [_completeness(certificate), f"Of {counted(len(certificate.standings), 'cell', 'cells')}: {counts}."]
     if floor:
         lines.append(f"Above the floor: {floor}.")
-    if certificate.short:
-        trials = f"{'trial' if len(certificate.short) == 1 else 'trials'} {', '.join(map(str, certificate.short))}"
+    if certificate.partly_scored:
+        trials = _listed(certificate.partly_scored)
         lines.append(f"Scored on too few examples to decide this floor: {trials}; a study with it goes on there.")
-    if certificate.hasty:
-        trials = f"{'trial' if len(certificate.hasty) == 1 else 'trials'} {', '.join(map(str, certificate.hasty))}"
+    if certificate.timed_until_dominated:
+        trials = _listed(certificate.timed_until_dominated)
         lines.append(f"Timed briefly, since others were ahead that are not here: {trials}.")
     return lines
+
+
+def _listed(numbers: Sequence[int]) -> str:
+    """Return ``trial 3`` or ``trials 3, 5``."""
+    return f"{'trial' if len(numbers) == 1 else 'trials'} {', '.join(map(str, numbers))}"
 
 
 def _completeness(certificate: Certificate) -> str:
@@ -191,24 +196,24 @@ class _Writer:
     def __init__(
         self,
         grid: Grid,
-        known: Known,
-        outlook: Outlook,
+        known: Observations,
+        forecast: Forecast,
         trials: Mapping[int, TrialRecord],
         records: Sequence[TrialRecord],
         left: set[int],
     ) -> None:
-        self.grid, self.known, self.outlook, self.trials, self.left = grid, known, outlook, trials, left
+        self.grid, self.known, self.forecast, self.trials, self.left = grid, known, forecast, trials, left
         self.harder = harder_than(grid)
         self.scored = {int(grid.recipes[index]): record for index, record in trials.items() if is_scored(record)}
         self.front = known.front
         self.failures = [(index, record) for index, record in trials.items() if record.state == "failed"]
 
-    def standing(self, index: int) -> Standing:
+    def standing(self, index: int) -> CellStatus:
         """Of the cell of that number."""
         cell, trial = self.grid.cell(index), self.trials.get(index)
         if index in self.grid.outside:
-            return Standing(cell, UNSUPPORTED, None, self.grid.outside[index])
-        chance = float(self.outlook.feasible[index] * self.outlook.gain[index])
+            return CellStatus(cell, UNSUPPORTED, None, self.grid.outside[index])
+        chance = float(self.forecast.feasible[index] * self.forecast.improvement[index])
         done = trial is not None and trial.state == "complete"
         missed = self.known.verdicts[self.grid.recipes[index]] == -1
         if trial is not None and done and (self.known.measured[index] or (self.known.closed[index] and not missed)):
@@ -218,39 +223,41 @@ class _Writer:
         recipe = int(self.grid.recipes[index])
         if self.known.verdicts[recipe] == -1:
             scorer = self.scored[recipe]
-            return Standing(cell, INFEASIBLE, scorer.number, f"accuracy {scorer.metrics['accuracy']:.4f}")
+            return CellStatus(cell, INFEASIBLE, scorer.number, f"accuracy {scorer.metrics['accuracy']:.4f}")
         if index in self.left:
-            return Standing(cell, OPEN, None, f"feasible with {self.outlook.feasible[index]:.0%}", chance)
-        if self.outlook.feasible[index] <= self.outlook.gain[index] or not len(self.front):
+            return CellStatus(cell, OPEN, None, f"feasible with {self.forecast.feasible[index]:.0%}", chance)
+        if self.forecast.feasible[index] <= self.forecast.improvement[index] or not len(self.front):
             return self._assumed(recipe, cell, chance)
         member, margin = self._dominator(index)
-        return Standing(cell, DOMINATED, member, f"expected {margin:+.1%} behind in all objectives", chance)
+        return CellStatus(cell, DOMINATED, member, f"expected {margin:+.1%} behind in all objectives", chance)
 
-    def _measured(self, index: int, cell: Cell, trial: TrialRecord, chance: float) -> Standing:
+    def _measured(self, index: int, cell: Cell, trial: TrialRecord, chance: float) -> CellStatus:
         if is_scored(trial):
             if index in self.left:
-                return Standing(cell, UNDECIDED, trial.number, "scored on too few examples for this floor", chance)
-            return Standing(cell, MEASURED, trial.number, "")
+                return CellStatus(cell, UNDECIDED, trial.number, "scored on too few examples for this floor", chance)
+            return CellStatus(cell, MEASURED, trial.number, "")
         if index in self.left or not len(self.front):
-            return Standing(cell, UNDECIDED, trial.number, "timed, and never scored", chance)
+            return CellStatus(cell, UNDECIDED, trial.number, "timed, and never scored", chance)
         member, margin = self._dominator(index)
-        return Standing(cell, MEASURED, trial.number, f"not scored: {margin:+.1%} behind trial {member} in everything")
+        return CellStatus(
+            cell, MEASURED, trial.number, f"not scored: {margin:+.1%} behind trial {member} in everything"
+        )
 
-    def _failed(self, index: int, cell: Cell, trial: TrialRecord | None) -> Standing:
+    def _failed(self, index: int, cell: Cell, trial: TrialRecord | None) -> CellStatus:
         if trial is not None and trial.state == "failed":
-            return Standing(cell, FAILED, trial.number, trial.reason)
+            return CellStatus(cell, FAILED, trial.number, trial.reason)
         cause = next(record for other, record in self.failures if implied(self.grid, other, record)[index])
-        return Standing(cell, MUST_FAIL, cause.number, f"{cause.reason} with less work")
+        return CellStatus(cell, MUST_FAIL, cause.number, f"{cause.reason} with less work")
 
-    def _assumed(self, recipe: int, cell: Cell, chance: float) -> Standing:
-        likely = f"feasible with {self.outlook.feasible[self.grid.recipes == recipe].max():.1%}"
+    def _assumed(self, recipe: int, cell: Cell, chance: float) -> CellStatus:
+        likely = f"feasible with {self.forecast.feasible[self.grid.recipes == recipe].max():.1%}"
         for milder, record in self.scored.items():
             if self.known.verdicts[milder] == -1 and recipe in self.harder[milder].tolist():
-                return Standing(cell, ASSUMED, record.number, f"{likely}: a milder recipe misses the floor", chance)
-        return Standing(cell, ASSUMED, None, f"{likely}, by the recipes around it", chance)
+                return CellStatus(cell, ASSUMED, record.number, f"{likely}: a milder recipe misses the floor", chance)
+        return CellStatus(cell, ASSUMED, None, f"{likely}, by the recipes around it", chance)
 
     def _dominator(self, index: int) -> tuple[int | None, float]:
         """The member that is expected to be furthest ahead in everything, and by how much."""
-        ahead = (self.outlook.mean[index] - self.known.values[self.front]).min(axis=1)
+        ahead = (self.forecast.mean[index] - self.known.values[self.front]).min(axis=1)
         best = int(ahead.argmax())
         return self.trials[int(self.front[best])].number, math.expm1(float(ahead[best]))

@@ -13,16 +13,16 @@ from functools import lru_cache
 import numpy as np
 from scipy.special import ndtr, stdtr
 
-from search.frontier.improvement import chance_of_gain, expected_gain
-from search.frontier.known import Flags, Hint, Known
+from search.frontier.improvement import chance_of_improvement, expected_improvement
+from search.frontier.known import Flags, Observations, WarmStart
 from search.frontier.memory_room import chance_of_fitting
-from search.frontier.surrogate import Guess, Prior, Surrogate
+from search.frontier.surrogate import Prediction, Prior, Surrogate
 from search.space.grid import Floats, Grid, Indices, is_of_recipe
-from search.space.lattice import Lattice
+from search.space.lattice import ProductGrid
 from search.space.space import Axis
 
-OBJECTIVE = Prior(amplitude=0.5, quirk=0.02)
-GAP = Prior(amplitude=0.1, quirk=0.005)
+OBJECTIVE = Prior(amplitude=0.5, nugget=0.02)
+GAP = Prior(amplitude=0.1, nugget=0.005)
 _SMALL = 0.01
 """Nats: predicted losses are told apart by their logarithm above, and as they are below."""
 _HINTED = 0.3
@@ -39,15 +39,15 @@ _TRACE = 1e-3
 
 
 @dataclass(frozen=True)
-class Outlook:
-    """Over all cells: ``feasible``: the chance that it keeps the floor; ``gain``: at most the chance that it would
-    reach beyond the front by more than the resolution; ``worth``: expected gain per second; all 0 where nothing is
-    left to find. ``mean``, ``deviation`` [cells, objectives]: what is guessed of its objectives. ``timed_first``:
+class Forecast:
+    """Over all cells: ``feasible``: the chance that it keeps the floor; ``improvement``: at most the chance that it
+    would reach beyond the front by more than the resolution; ``worth``: expected gain per second; all 0 where nothing
+    is left to find. ``mean``, ``deviation`` [cells, objectives]: what is guessed of its objectives. ``timed_first``:
     whether trying it costs less when it is timed before it is scored; ``cost``: seconds.
     """
 
     feasible: Floats
-    gain: Floats
+    improvement: Floats
     worth: Floats
     mean: Floats
     deviation: Floats
@@ -57,7 +57,7 @@ class Outlook:
     @property
     def open(self) -> float:
         """At most the chance that some cell would improve the front by more than the resolution."""
-        return float(min(1.0, (self.feasible * self.gain).sum()))
+        return float(min(1.0, (self.feasible * self.improvement).sum()))
 
 
 @dataclass(frozen=True)
@@ -79,11 +79,11 @@ class Forecaster:
     fall (standard deviation); ``resolution``: relative, what two cells must differ by to be told apart.
     """
 
-    def __init__(self, tolerance: float = 0.005, resolution: float = 0.02, hint: Hint | None = None) -> None:
-        self.tolerance, self.resolution, self.hint = tolerance, resolution, hint or Hint()
+    def __init__(self, tolerance: float = 0.005, resolution: float = 0.02, warm_start: WarmStart | None = None) -> None:
+        self.tolerance, self.resolution, self.warm_start = tolerance, resolution, warm_start or WarmStart()
         self._scales: dict[str, tuple[Floats, int]] = {}
 
-    def look(self, known: Known) -> Outlook:
+    def look(self, known: Observations) -> Forecast:
         """What the rest may be worth."""
         grid, recipes = known.grid, known.grid.recipes
         behind = _behind(known)
@@ -95,26 +95,26 @@ class Forecaster:
         feasible = self.feasible(known)[recipes] * self.fits(known)
         left = ~known.closed & (known.verdicts[recipes] != -1) & ~(known.measured & (known.verdicts[recipes] == 1))
         front = known.values[known.front]
-        gain, worth = np.zeros(len(grid)), np.zeros(len(grid))
-        gain[left] = chance_of_gain(mean[left], deviation[left], front, self.resolution)
+        improvement, worth = np.zeros(len(grid)), np.zeros(len(grid))
+        improvement[left] = chance_of_improvement(mean[left], deviation[left], front, self.resolution)
         most = min(_CANDIDATES, max(_FEWEST, _PAIRS // max(1, len(front))))
-        likely = np.argsort(-feasible * gain, kind="stable")[:most]
-        likely = likely[feasible[likely] * gain[likely] > 1e-6]
-        expected = expected_gain(mean[likely], deviation[likely], front) if len(front) else np.ones(len(likely))
+        likely = np.argsort(-feasible * improvement, kind="stable")[:most]
+        likely = likely[feasible[likely] * improvement[likely] > 1e-6]
+        expected = expected_improvement(mean[likely], deviation[likely], front) if len(front) else np.ones(len(likely))
         useful = np.zeros(len(grid))
-        useful[left] = chance_of_gain(mean[left], deviation[left], front, 0.0)
+        useful[left] = chance_of_improvement(mean[left], deviation[left], front, 0.0)
         cost, timed_first = self.cost(known, feasible, useful)
-        worth[likely] = feasible[likely] * (expected + _TRACE * gain[likely]) / cost[likely]
-        return Outlook(np.where(left, feasible, 0.0), gain, worth, mean, deviation, timed_first, cost)
+        worth[likely] = feasible[likely] * (expected + _TRACE * improvement[likely]) / cost[likely]
+        return Forecast(np.where(left, feasible, 0.0), improvement, worth, mean, deviation, timed_first, cost)
 
-    def feasible(self, known: Known) -> Floats:
+    def feasible(self, known: Observations) -> Floats:
         """[recipes]: the chance that each keeps the floor."""
         chance = (known.verdicts > 0).astype(np.float64)
         unknown = known.verdicts == 0
         scored = np.isfinite(known.gaps)
         if unknown.any():
             lattice, distance = self._recipes(known.grid), np.abs(known.gaps)
-            gaps = Learned(known.gaps, scored, GAP, self.hint.accuracy, known.gap_errors)
+            gaps = Learned(known.gaps, scored, GAP, self.warm_start.accuracy, known.gap_errors)
             guess = self._fitted("gap", lattice, gaps, distance)
             mean, deviation = guess.mean.copy(), np.hypot(guess.deviation, self.tolerance)
             mean[scored] = known.gaps[scored]
@@ -125,22 +125,22 @@ class Forecaster:
             chance[unknown] = np.minimum(chance, ceiling)[unknown]
         return chance
 
-    def _recipes(self, grid: Grid) -> Lattice:
+    def _recipes(self, grid: Grid) -> ProductGrid:
         """What tells recipes apart: what they are made of, and the loss predicted, where it is for all."""
-        losses = self.hint.losses
+        losses = self.warm_start.losses
         if losses is None or not np.isfinite(losses).all() or not losses.max() > 0:
             return grid.recipe_lattice
         size = np.log1p(np.maximum(losses, 0.0) / _SMALL)
-        return Lattice((np.column_stack([grid.recipe_lattice.points, size / size.max()]),))
+        return ProductGrid((np.column_stack([grid.recipe_lattice.points, size / size.max()]),))
 
-    def fits(self, known: Known) -> Floats:
+    def fits(self, known: Observations) -> Floats:
         """Return [cells] the chance of fitting into memory."""
         return chance_of_fitting(known, lambda peaks: self._peaks(known, peaks))
 
-    def _peaks(self, known: Known, memory: Floats) -> Guess:
+    def _peaks(self, known: Observations, memory: Floats) -> Prediction:
         return self._fitted("memory", known.grid.lattice, Learned(memory, np.isfinite(memory), OBJECTIVE), -memory)
 
-    def _ceiling(self, known: Known) -> Floats:
+    def _ceiling(self, known: Observations) -> Floats:
         """[recipes]: the chance that each is feasible although a milder one is not."""
         found = np.ones(len(known.gaps))
         harder = harder_than(known.grid)
@@ -149,23 +149,23 @@ class Forecaster:
             found[harder[recipe]] = np.minimum(found[harder[recipe]], ndtr(-max(short, 0.0) / self.tolerance))
         return found
 
-    def _guess(self, known: Known, place: int, behind: Floats) -> Guess:
+    def _guess(self, known: Observations, place: int, behind: Floats) -> Prediction:
         own = np.isfinite(known.values[:, place])
-        hint = None if self.hint.values is None else self.hint.values[:, place]
+        warm_start = None if self.warm_start.values is None else self.warm_start.values[:, place]
         noise = None if known.errors is None else known.errors[:, place]
-        learned = Learned(known.values[:, place], own, OBJECTIVE, hint, noise)
+        learned = Learned(known.values[:, place], own, OBJECTIVE, warm_start, noise)
         return self._fitted(str(place), known.grid.lattice, learned, behind)
 
-    def _fitted(self, name: str, lattice: Lattice, learned: Learned, distance: Floats) -> Guess:
+    def _fitted(self, name: str, lattice: ProductGrid, learned: Learned, distance: Floats) -> Prediction:
         """Guess a quantity everywhere; ``distance`` [cells]: from the edge at which guesses matter most."""
         expected, own = learned.expected, learned.own
         if expected is not None and np.isfinite(expected).all():
             prior = replace(learned.prior, amplitude=_HINTED * learned.prior.amplitude)
             rest = replace(learned, values=learned.values - expected, prior=prior, expected=None)
             guess = self._fitted(name, lattice, rest, distance)
-            return Guess(guess.mean + expected, guess.deviation)
+            return Prediction(guess.mean + expected, guess.deviation)
         if not own.any():
-            return Guess(np.zeros(len(lattice)), np.full(len(lattice), 1e3))
+            return Prediction(np.zeros(len(lattice)), np.full(len(lattice), 1e3))
         chosen = _chosen(own, distance, _MOST)
         points, values = lattice.points[chosen], learned.values[chosen]
         noise = np.zeros(len(chosen)) if learned.noise is None else learned.noise[chosen]
@@ -174,10 +174,10 @@ class Forecaster:
             some = slice(None, None, max(1, len(chosen) // _FITTED))
             scales = Surrogate(points[some], values[some], learned.prior, scales, noise=noise[some]).scales
             self._scales[name] = scales, int(own.sum())
-        return Surrogate(points, values, learned.prior, scales, noise=noise, fit=False).guess(lattice)
+        return Surrogate(points, values, learned.prior, scales, noise=noise, fit=False).predict(lattice)
 
     @staticmethod
-    def cost(known: Known, feasible: Floats, useful: Floats) -> tuple[Floats, Flags]:
+    def cost(known: Observations, feasible: Floats, useful: Floats) -> tuple[Floats, Flags]:
         """[cells]: seconds that trying each would take, and whether that is so when it is timed before it is scored.
 
         What is scored first is timed if it is ``feasible``; what is timed first is scored if that is ``useful``.
@@ -190,7 +190,7 @@ class Forecaster:
         return make + np.minimum(scored_first, timed_first), (timed_first < scored_first) & ~known.measured
 
 
-def _behind(known: Known) -> Floats:
+def _behind(known: Observations) -> Floats:
     """[cells]: by how much of the measured ones the member that leads most is ahead in everything."""
     found = np.zeros(len(known.grid))
     own, front = np.flatnonzero(known.measured), known.values[known.front]

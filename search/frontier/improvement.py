@@ -19,7 +19,7 @@ _DRAWS = 64
 _CHUNK = 2048
 
 
-def gain(points: Floats, front: Floats) -> Floats:
+def improvement(points: Floats, front: Floats) -> Floats:
     """Of ``points`` [..., objectives] over ``front`` [members, objectives], minimised; infinite without a member."""
     if len(front) == 0:
         return np.full(points.shape[:-1], np.inf)
@@ -27,20 +27,22 @@ def gain(points: Floats, front: Floats) -> Floats:
     return np.maximum(found, 0.0)
 
 
-def expected_gain(mean: Floats, deviation: Floats, front: Floats) -> Floats:
+def expected_improvement(mean: Floats, deviation: Floats, front: Floats) -> Floats:
     """[cells]: over independent normal objectives of ``mean`` and ``deviation`` [cells, objectives]."""
     from scipy.stats import qmc  # half a second, which no other command should pay
 
     draws = ndtri(qmc.Sobol(mean.shape[1], scramble=True, rng=0).random(_DRAWS))
     chunks = range(0, len(mean), _CHUNK)
     found = [
-        gain(mean[start : start + _CHUNK, None] + deviation[start : start + _CHUNK, None] * draws, front).mean(axis=1)
+        improvement(mean[start : start + _CHUNK, None] + deviation[start : start + _CHUNK, None] * draws, front).mean(
+            axis=1
+        )
         for start in chunks
     ]
     return np.concatenate(found) if found else np.zeros(0)
 
 
-def chance_of_gain(mean: Floats, deviation: Floats, front: Floats, resolution: float) -> Floats:
+def chance_of_improvement(mean: Floats, deviation: Floats, front: Floats, resolution: float) -> Floats:
     """[cells]: how likely is a gain above ``resolution``; at most so likely, for other than two objectives."""
     if len(front) == 0:
         return np.ones(len(mean))

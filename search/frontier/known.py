@@ -17,7 +17,7 @@ Flags = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
-class Known:
+class Observations:
     """What was found so far.
 
     ``values`` [cells, objectives]: minimised, in log units, NaN where not measured, known to ``errors`` (standard, 0
@@ -55,7 +55,7 @@ class Known:
 
 
 @dataclass(frozen=True)
-class Hint:
+class WarmStart:
     """What is known of a study before anything is measured.
 
     ``values`` [cells, objectives], in log units, and ``accuracy`` [recipes]: expected, up to a constant. ``losses``

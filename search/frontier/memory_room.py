@@ -8,12 +8,12 @@ from collections.abc import Callable
 import numpy as np
 from scipy.special import ndtr
 
-from search.frontier.known import Known
-from search.frontier.surrogate import Guess
+from search.frontier.known import Observations
+from search.frontier.surrogate import Prediction
 from search.space.grid import Floats
 
 
-def chance_of_fitting(known: Known, guessed: Callable[[Floats], Guess]) -> Floats:
+def chance_of_fitting(known: Observations, guessed: Callable[[Floats], Prediction]) -> Floats:
     """Return [cells] the chance of fitting into memory; ``guessed``: all peaks, in log units, from those given.
 
     Refusals by prediction report the available memory. Where cells only ran out of memory, the limit lies between the

@@ -1,4 +1,4 @@
-"""What the records of a study say of its grid: see :class:`search.frontier.known.Known`."""
+"""What the records of a study say of its grid: see :class:`search.frontier.known.Observations`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from objectives.evaluation.problem import KEPT_BYTES
 from objectives.metrics import METRICS, is_of_time
 from objectives.types import Decision, Reason
 from search.front.feasibility import is_scored, verdict_of
-from search.frontier.known import Flags, Known
+from search.frontier.known import Flags, Observations
 from search.records.trial import TrialRecord
 from search.space.grid import Floats, Grid
 
@@ -34,7 +34,7 @@ _HARDER = (Reason.OUT_OF_MEMORY, Reason.TIMEOUT)
 """Failures that more work of the same model meets as well."""
 
 
-class Evidence:
+class ObservationBuilder:
     """Everything that the trials so far say of ``grid``, one by one; those of other cells say nothing.
 
     ``floor``: the accuracy floor, absolute.
@@ -93,9 +93,9 @@ class Evidence:
             room = self._memory[index] - math.log1p(record.severity)
             self._room = float(np.fmin(self._room, room))
 
-    def known(self) -> Known:
+    def known(self) -> Observations:
         """As it stands now."""
-        return Known(
+        return Observations(
             self.grid, self._values.copy(), self._gaps.copy(), self._errors.copy(), self._verdicts.copy(),
             self._closed.copy(), self._ready(), self._seconds(), self._memory.copy(), self._starved.copy(), self._room,
             self._value_errors.copy(),
@@ -123,9 +123,9 @@ class Evidence:
         return {name: median(spent) if spent else 1.0 for name, spent in self._spent.items()}
 
 
-def known_of(grid: Grid, records: Sequence[TrialRecord], objectives: Sequence[str], floor: float) -> Known:
+def known_of(grid: Grid, records: Sequence[TrialRecord], objectives: Sequence[str], floor: float) -> Observations:
     """Everything that ``records`` say."""
-    evidence = Evidence(grid, objectives, floor)
+    evidence = ObservationBuilder(grid, objectives, floor)
     for record in records:
         evidence.add(record)
     return evidence.known()

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from scipy.linalg import cho_solve, solve_triangular
 from scipy.optimize import minimize
 
-from search.space.lattice import Lattice
+from search.space.lattice import ProductGrid
 
 Floats = NDArray[np.float64]
 
@@ -32,15 +32,15 @@ _LEVEL = 25.0
 class Prior:
     """What is believed of a quantity before it is measured, in its own units; scales are medians of log-normals.
 
-    ``amplitude``: of the smooth functions; ``quirk``: standard deviation of what is a cell's own.
+    ``amplitude``: of the smooth functions; ``nugget``: standard deviation of what is a cell's own.
     """
 
     amplitude: float
-    quirk: float
+    nugget: float
 
 
 @dataclass(frozen=True)
-class Guess:
+class Prediction:
     """``mean``, ``deviation`` [cells]: of the value that each cell would have."""
 
     mean: Floats
@@ -71,16 +71,16 @@ class Surrogate:
         self._factor = factor
         self.inflation = self._inflation()
 
-    def guess(self, cells: Lattice) -> Guess:
+    def predict(self, cells: ProductGrid) -> Prediction:
         """Of cells that were not measured."""
         across = self._across(cells)
         mean = self._level + across.T @ self._weights
         explained = (_half_solved(self._factor, across) ** 2).sum(axis=0)
         own = _LEVEL + _LINEAR * cells.squares + self._smooth_variance()
         variance = np.maximum(own - explained, 0.0) + self._quirk(self.scales) ** 2
-        return Guess(mean, self.inflation * np.sqrt(variance))
+        return Prediction(mean, self.inflation * np.sqrt(variance))
 
-    def _across(self, cells: Lattice) -> Floats:
+    def _across(self, cells: ProductGrid) -> Floats:
         """[n, cells]: covariance of the measured with ``cells``."""
         lengths, alone = np.exp(-2 * self.scales[:-3]), np.exp(2 * self.scales[-3])
         summed, multiplied, start = [], [], 0
@@ -125,11 +125,11 @@ class Surrogate:
 
     def _fit(self, start: Floats | None) -> Floats:
         dimensions = self._points.shape[1]
-        amplitude, quirk = math.log(self._prior.amplitude), math.log(self._prior.quirk)
-        centre = np.array([math.log(0.5)] * dimensions + [amplitude, amplitude, quirk])
+        amplitude, nugget = math.log(self._prior.amplitude), math.log(self._prior.nugget)
+        centre = np.array([math.log(0.5)] * dimensions + [amplitude, amplitude, nugget])
         spread = np.array([0.7] * dimensions + [1.0, 1.0, 1.0])
         bounds = [(math.log(0.05), math.log(5.0))] * dimensions + [(amplitude - 4, amplitude + 3)] * 2
-        bounds.append((quirk - 3, quirk + 4))
+        bounds.append((nugget - 3, nugget + 4))
         first = centre if start is None else start
         found = minimize(  # type: ignore[no-untyped-call]
             self._loss, first, args=(centre, spread), jac=True, method="L-BFGS-B", bounds=bounds,

@@ -14,7 +14,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from search.front.accuracy_price import offers
+from search.front.accuracy_price import price_rows
 from search.front.front import ParetoFront, by_floor
 from search.front.table import frame, searched_columns
 from search.frontier.certificate import Certificate
@@ -52,7 +52,7 @@ def write_report(folder: Path, study: StudyInfo, records: Sequence[TrialRecord],
         ),
         "front.png": lambda: draw(rows, front, searched, study.title, study.rate),
     }
-    bought = pd.DataFrame([asdict(offer) for name in front.objectives for offer in offers(records, name)])
+    bought = pd.DataFrame([asdict(offer) for name in front.objectives for offer in price_rows(records, name)])
     if not bought.empty:
         writers = {**writers, "price.csv": lambda: csv(bought)}
     if study.certificate is not None:
@@ -104,7 +104,9 @@ def _point(record: TrialRecord, front: ParetoFront) -> dict[str, Any]:
 
 def _summed(certificate: Certificate) -> dict[str, Any]:
     """Without the cells, which have a table of their own."""
-    return {**asdict(replace(certificate, standings=())), "cells": certificate.counts}
+    found = asdict(replace(certificate, standings=()))
+    before = {"partly_scored": "short", "timed_until_dominated": "hasty"}  # programs that read the file know these names
+    return {before.get(name, name): value for name, value in found.items()} | {"cells": certificate.counts}
 
 
 def _inert(value: object) -> object:

@@ -35,7 +35,7 @@ DECIMALS = {"accuracy": 4, "accuracy_stderr": 4, "speedup": 2, "memory_ratio": 2
 
 
 @dataclass(frozen=True)
-class Scale:
+class UnitPrefix:
     """A prefix: a base value divided by ``size`` is in ``unit``."""
 
     size: float
@@ -79,22 +79,22 @@ def score(value: float) -> str:
     return f"{value:.4f}"
 
 
-def scale_of(name: str, largest: float, rate: str) -> Scale:
+def prefix_of(name: str, largest: float, rate: str) -> UnitPrefix:
     """The unit in which the values of a metric read well when the largest is ``largest``."""
     unit = METRICS[name].unit
     if unit in _STEPS:
         fitting = (step for step in _STEPS[unit] if largest >= step[0] * (4 if step[1] == "GiB" else 1))
-        return Scale(*next(fitting, _STEPS[unit][-1]))
+        return UnitPrefix(*next(fitting, _STEPS[unit][-1]))
     if name in ("pruning_ratio", "sparsity"):
-        return Scale(0.01, "%")
+        return UnitPrefix(0.01, "%")
     if name in ("speedup", "memory_ratio", "compression_speedup"):
-        return Scale(1.0, "×")
-    return Scale(1.0, rate if unit == "1/s" else unit)
+        return UnitPrefix(1.0, "×")
+    return UnitPrefix(1.0, rate if unit == "1/s" else unit)
 
 
 def show(name: str, value: float, rate: str) -> str:
     """A metric by itself: ``612 MiB``."""
-    return score(value) if DECIMALS.get(name) == 4 else scale_of(name, abs(value), rate).text(value)
+    return score(value) if DECIMALS.get(name) == 4 else prefix_of(name, abs(value), rate).text(value)
 
 
 def heading(name: str) -> str:

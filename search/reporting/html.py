@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from objectives.metrics import METRICS
 from objectives.types import Speed
 from search.front.front import ParetoFront, Step
-from search.reporting.formatting import Row, heading, label, percent, ratio, scale_of, score
+from search.reporting.formatting import Row, heading, label, percent, prefix_of, ratio, score
 from search.reporting.headline import Headline
 from search.reporting.sentences import gain_text, result
 from search.reporting.tables import Column, columns, confirmation, failures, ledger
@@ -206,7 +206,7 @@ def _drawing(study: StudyInfo, rows: Sequence[Row], front: ParetoFront, searched
 
 
 def _axis(name: str, values: Sequence[float], rate: str) -> dict[str, Any]:
-    scale = scale_of(name, max(map(abs, values), default=0.0), rate)
+    scale = prefix_of(name, max(map(abs, values), default=0.0), rate)
     return {
         "title": heading(name),
         "unit": scale.unit,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from objectives.metrics import METRICS
 from search.front.front import ParetoFront
-from search.reporting.formatting import Row, heading, label, scale_of, score
+from search.reporting.formatting import Row, heading, label, prefix_of, score
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -83,7 +83,7 @@ def _points(rows: Sequence[Row], names: Sequence[str], rate: str) -> list[dict[s
 
 def _scale(rows: Sequence[Row], name: str, rate: str) -> tuple[float, str]:
     largest = max((abs(row[METRICS[name].column]) for row in rows), default=0.0)
-    scale = scale_of(name, largest, rate)
+    scale = prefix_of(name, largest, rate)
     return scale.size, scale.unit
 
 

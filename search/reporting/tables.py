@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from objectives.metrics import METRICS
-from search.front.accuracy_price import offers
+from search.front.accuracy_price import price_rows
 from search.front.front import ParetoFront
-from search.frontier.certificate import counted, told
+from search.frontier.certificate import counted, summary_lines
 from search.records.trial import TrialRecord
 
 if TYPE_CHECKING:
@@ -22,13 +22,13 @@ from search.reporting.formatting import (
     DECIMALS,
     HEADINGS,
     Row,
-    Scale,
+    UnitPrefix,
     heading,
     label,
     number,
     percent,
+    prefix_of,
     ratio,
-    scale_of,
     score,
     show,
 )
@@ -43,7 +43,7 @@ class Column:
 
     key: str
     heading: str
-    scale: Scale
+    scale: UnitPrefix
     decimals: int | None = None
     error: str = ""
 
@@ -84,10 +84,10 @@ def rows_of(table: pd.DataFrame) -> list[dict[str, Any]]:
 def columns(rows: Sequence[Row], objectives: Sequence[str], searched: Sequence[str], rate: str) -> list[Column]:
     """Settings first, then every metric of interest that occurs in ``rows``."""
     settings = [
-        Column("pruning_ratio", "Pruned", Scale(0.01, "%"), 1),
-        Column("bits", "Bits", Scale(1.0, "")),
-        Column("batch_size", "Batch", Scale(1.0, "")),
-        *(Column(key, key.replace("_", " "), Scale(1.0, "")) for key in searched),
+        Column("pruning_ratio", "Pruned", UnitPrefix(0.01, "%"), 1),
+        Column("bits", "Bits", UnitPrefix(1.0, "")),
+        Column("batch_size", "Batch", UnitPrefix(1.0, "")),
+        *(Column(key, key.replace("_", " "), UnitPrefix(1.0, "")) for key in searched),
     ]
     metrics = []
     for name in dict.fromkeys((*objectives, *HEADINGS)):
@@ -95,7 +95,7 @@ def columns(rows: Sequence[Row], objectives: Sequence[str], searched: Sequence[s
         values = [abs(row[key]) for row in rows if row.get(key) is not None]
         if values:
             error = f"{key}_error" if name.endswith("speedup") else ""
-            metrics.append(Column(key, heading(name), scale_of(name, max(values), rate), DECIMALS.get(name), error))
+            metrics.append(Column(key, heading(name), prefix_of(name, max(values), rate), DECIMALS.get(name), error))
     last = ("accuracy", "perplexity", "speedup", "memory_ratio", "compression_speedup")
     return settings + sorted(metrics, key=lambda column: column.key in last)
 
@@ -107,7 +107,7 @@ def failures(rows: Sequence[Row]) -> dict[str, int]:
 
 def confirmation(study: StudyInfo, rows: Sequence[Row]) -> list[str]:
     """How sure the front is, how many of its members were confirmed, and how many trials that cost their place."""
-    sure = [] if study.certificate is None else told(study.certificate)
+    sure = [] if study.certificate is None else summary_lines(study.certificate)
     return [*study.advice, *sure, *_confirmed(study, rows)]
 
 
@@ -167,7 +167,7 @@ def price(
     """Headings and cells of what every accuracy leaves of the first objective; empty where nothing is to be had."""
     name = front.objectives[0]
     by_number = {row["trial"]: row for row in rows}
-    found = offers(records, name)
+    found = price_rows(records, name)
     body = [
         [
             score(offer.accuracy),

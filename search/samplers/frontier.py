@@ -16,8 +16,8 @@ from optuna.trial import FrozenTrial
 from typing_extensions import override
 
 from search.errors import ConfigError
-from search.frontier.forecast import Forecaster, Outlook
-from search.frontier.known import Hint, Known
+from search.frontier.forecast import Forecast, Forecaster
+from search.frontier.known import Observations, WarmStart
 from search.samplers.distinct import grid_distributions
 from search.space.grid import MOST_CELLS, Grid
 
@@ -26,8 +26,8 @@ from search.space.grid import MOST_CELLS, Grid
 class Informed(Protocol):
     """A sampler that is told what the study knows, and may say that it is over."""
 
-    def inform(self, grid: Grid, look: Callable[[], Known], hint: Hint | None = None) -> None:
-        """Before the first question. ``look``: what is known now; ``hint``: what is known beforehand."""
+    def inform(self, grid: Grid, look: Callable[[], Observations], warm_start: WarmStart | None = None) -> None:
+        """Before the first question. ``look``: what is known now; ``warm_start``: what is known beforehand."""
 
     def finished(self, anew: bool = False) -> bool:
         """Whether nothing is left that is worth a trial; ``anew``: whatever was kept from earlier looks aside."""
@@ -51,23 +51,23 @@ class FrontierSampler(BaseSampler, Informed):
         self._forecaster = Forecaster(tolerance, resolution)
         self._grid: Grid | None = None
         self._asked: int | None = None
-        self._look: Callable[[], Known] | None = None
+        self._look: Callable[[], Observations] | None = None
 
     @override
-    def inform(self, grid: Grid, look: Callable[[], Known], hint: Hint | None = None) -> None:
+    def inform(self, grid: Grid, look: Callable[[], Observations], warm_start: WarmStart | None = None) -> None:
         if len(grid) > MOST_CELLS:
             raise ConfigError(
                 f"sampler: frontier enumerates at most {MOST_CELLS:,} cells, the space has {len(grid):,}; "
                 "choose another, as sampler=tpe"
             )
         self._grid, self._look = grid, look
-        self._forecaster = Forecaster(self.tolerance, self.resolution, hint)
+        self._forecaster = Forecaster(self.tolerance, self.resolution, warm_start)
 
-    def outlook(self, anew: bool = False) -> Outlook:
+    def forecast(self, anew: bool = False) -> Forecast:
         """Look at what is known now and return what the rest may be worth; ``anew``: with surrogates fitted again."""
         assert self._look is not None
         if anew:
-            self._forecaster = Forecaster(self.tolerance, self.resolution, self._forecaster.hint)
+            self._forecaster = Forecaster(self.tolerance, self.resolution, self._forecaster.warm_start)
         self._next, self._asked = self._forecaster.look(self._look()), None
         return self._next
 
@@ -77,13 +77,13 @@ class FrontierSampler(BaseSampler, Informed):
         return self._look is not None
 
     @property
-    def latest(self) -> Outlook:
+    def latest(self) -> Forecast:
         """Return the outlook of the last look."""
         return self._next
 
     @override
     def finished(self, anew: bool = False) -> bool:
-        found = self.outlook(anew)
+        found = self.forecast(anew)
         return found.open <= self.error or not found.worth.max() > 0
 
     @override

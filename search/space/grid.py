@@ -13,7 +13,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from search.space.lattice import Lattice
+from search.space.lattice import ProductGrid
 from search.space.space import Axis, Cell, Space
 
 Floats = NDArray[np.float64]
@@ -52,18 +52,18 @@ class Grid:
         return np.stack(np.unravel_index(np.arange(len(self)), sizes), axis=1) if sizes else np.zeros((1, 0), np.intp)
 
     @cached_property
-    def lattice(self) -> Lattice:
+    def lattice(self) -> ProductGrid:
         """Coordinates in [0, 1]: one dimension for an axis of numbers, one for every value of a category.
 
         Uneven strengths, as bit widths, have both: what they do to a kernel has no order, and next to none for accuracy
         (fewer is worse, but not evenly so).
         """
-        return Lattice(tuple(coordinates(axis) for axis in self.axes))
+        return ProductGrid(tuple(coordinates(axis) for axis in self.axes))
 
     @cached_property
-    def recipe_lattice(self) -> Lattice:
+    def recipe_lattice(self) -> ProductGrid:
         """Of what a recipe is made of; its cells are the recipes, by number."""
-        return Lattice(tuple(coordinates(axis) for axis in self.axes if is_of_recipe(axis)))
+        return ProductGrid(tuple(coordinates(axis) for axis in self.axes if is_of_recipe(axis)))
 
     @cached_property
     def recipes(self) -> Indices:

@@ -17,7 +17,7 @@ Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
-class Lattice:
+class ProductGrid:
     """``axes``: the coordinates [values, dimensions] of each one's values. Cells: every choice, last axis fastest.
 
     Points without such an order are a lattice of one axis.

@@ -16,7 +16,7 @@ from search.space.space import Cell, Space
 Key = tuple[tuple[str, object], ...]
 
 
-class Settled:
+class ClosedCells:
     """Cells that are measured, left out, failed for good or again and again, or must fail like another (told of spaces
     that can be enumerated).
     """

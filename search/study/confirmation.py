@@ -18,7 +18,7 @@ from search.errors import Unmeasured
 from search.front.front import ParetoFront, baseline_of, minimised
 from search.front.realised_gain import judged_anew
 from search.records.trial import TrialRecord
-from search.study.timescale import Scale, on_one_scale, scale_of
+from search.study.timescale import TimeScale, on_time_scale, time_scale_of
 
 PASSES = 2
 """A member that loses its place may bring in one that was never confirmed: then all are measured together again."""
@@ -118,7 +118,7 @@ def _calm(records: Sequence[TrialRecord], measure: Measure) -> Sequence[Measurem
 
 
 def confirmed(
-    records: Sequence[TrialRecord], confirmation: Confirmation, scale: Scale | None = None
+    records: Sequence[TrialRecord], confirmation: Confirmation, scale: TimeScale | None = None
 ) -> list[TrialRecord]:
     """The records on one scale of time, by default their own, with the latest speed of trials that were timed again."""
     baseline = baseline_of(records)
@@ -131,15 +131,15 @@ def confirmed(
         later = member or confirmation.again.get(source)
         now = _retimed(record, later, baseline) if later else record
         found.append(replace(now, confirmed=member is not None and record.cached_from is None))
-    return on_one_scale(found, scale or own_scale(records, confirmation))
+    return on_time_scale(found, scale or own_time_scale(records, confirmation))
 
 
-def own_scale(records: Sequence[TrialRecord], confirmation: Confirmation) -> Scale | None:
+def own_time_scale(records: Sequence[TrialRecord], confirmation: Confirmation) -> TimeScale | None:
     """Of the records, each as it was timed by itself at last."""
     baseline, again = baseline_of(records), confirmation.again
     if baseline is None:
         return None
-    return scale_of(
+    return time_scale_of(
         [_retimed(each, again[each.number], baseline) if each.number in again else each for each in records]
     )
 

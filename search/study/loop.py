@@ -23,7 +23,7 @@ from search.config.study_config import StudyConfig
 from search.errors import BaselineFailed, ConfigError, Unmeasured
 from search.executors.protocol import Runner
 from search.frontier.certificate import Certificate, certificate_of, certify
-from search.frontier.forecast import Outlook
+from search.frontier.forecast import Forecast
 from search.records.trial import TrialRecord
 from search.samplers.frontier import FrontierSampler, Informed
 from search.space.grid import MOST_CELLS, Grid
@@ -32,10 +32,10 @@ from search.study import opening, store
 from search.study.closed_cells import is_final
 from search.study.confirmation import confirm_front, is_timed, time_again
 from search.study.progress import Progress
-from search.study.state import Findings
+from search.study.state import StudyState
 from search.study.telling import require_timed
 from search.study.trials import Trials
-from search.study.warm_start import front_from, hint_from
+from search.study.warm_start import first_cells, warm_start_of
 from search.tracking.protocol import StudyHeader
 
 log = logging.getLogger(__name__)
@@ -50,10 +50,10 @@ class Loop:
         self.machine: Mapping[str, str] = {}
         self._tried_again, self._confirmed_once = 0, False
         self._hypervolume, self._grown = 0.0, len(self.found.records)
-        self._final: Outlook | None = None
+        self._final: Forecast | None = None
 
     @property
-    def found(self) -> Findings:
+    def found(self) -> StudyState:
         """Return what the study found so far."""
         return self.trials.found
 
@@ -64,8 +64,8 @@ class Loop:
             return None
         if not isinstance(sampler, FrontierSampler) or not sampler.is_informed:
             return certify(Grid.of(space), found.read(), found.front())
-        outlook = self._final or sampler.outlook(anew=True)
-        return certificate_of(found.read(), found.front(), found.known(), outlook, sampler.error, sampler.resolution)
+        forecast = self._final or sampler.forecast(anew=True)
+        return certificate_of(found.read(), found.front(), found.known(), forecast, sampler.error, sampler.resolution)
 
     def confirm(self, runner: Runner) -> None:
         """Time contended trials again, then the members of the front against each other; a failure costs a warning."""
@@ -98,7 +98,7 @@ class Loop:
 
     def open(self, runner: Runner) -> None:
         """Load the model in the worker while the tracker connects here."""
-        _ = hint_from(self.config)  # what it refuses is said before the model is loaded
+        _ = warm_start_of(self.config)  # what it refuses is said before the model is loaded
         self.progress.stage("loading the model")
         preparing = runner.prepare()
         config = self.config
@@ -137,14 +137,14 @@ class Loop:
                 return reason
 
     def _begin(self, runner: Runner) -> None:
-        if self.found.judge.baseline is None:
+        if self.found.telling.baseline is None:
             self.progress.stage("measuring the baseline")
             self._measure_baseline(runner)
             self._settle_sources(runner)  # scoring may have read more
             self._report()
-            self.found.judge.warn_of_a_floor_above(self.found.judge.baseline)
+            self.found.telling.warn_of_a_floor_above(self.found.telling.baseline)
         else:
-            self.found.judge.require_above_chance(self.found.judge.baseline)
+            self.found.telling.require_above_chance(self.found.telling.baseline)
             self.progress.stage(f"resuming after {len(self.found.records)} trials")
 
     def _inform(self, runner: Runner) -> None:
@@ -152,9 +152,9 @@ class Loop:
         sampler = self.study.sampler
         if isinstance(sampler, Informed):
             grid = Grid.of(self.config.space)
-            sampler.inform(grid, self.found.known, hint_from(self.config, self._losses(runner, grid)))
+            sampler.inform(grid, self.found.known, warm_start_of(self.config, self._losses(runner, grid)))
         for cell in self._first():
-            if self.found.settled.by(cell) is None and self._limit() is None:
+            if self.found.closed_cells.by(cell) is None and self._limit() is None:
                 self._trial(runner, self.trials.ask_for(cell), cell, is_baseline=False)
                 self._report()
 
@@ -186,7 +186,7 @@ class Loop:
     def _first(self) -> tuple[Cell, ...]:
         """Cells to begin with: a sampler that takes no hint gets the front of the study that would give one."""
         given = self.config.first
-        return given if isinstance(self.study.sampler, Informed) else (*given, *front_from(self.config))
+        return given if isinstance(self.study.sampler, Informed) else (*given, *first_cells(self.config))
 
     def _limit(self) -> StopReason | None:
         """Which of the study's limits is reached."""
@@ -196,7 +196,7 @@ class Loop:
         """Whether nothing is left: by the sampler's word, looking as the certificate does, or since all is known."""
         sampler = self.study.sampler
         if not isinstance(sampler, Informed):
-            return StopReason.COMPLETE if len(self.found.settled) >= len(self.config.space) else None
+            return StopReason.COMPLETE if len(self.found.closed_cells) >= len(self.config.space) else None
         if not sampler.finished():
             return None
         self.found.read_anew()
@@ -219,8 +219,8 @@ class Loop:
             trial = self.trials.ask_for(cell)
             record = self._trial(runner, trial, cell, is_baseline=True)
             if record.state == "complete":
-                self.found.judge.require_objectives(record)
-                self.found.judge.require_above_chance(record)
+                self.found.telling.require_objectives(record)
+                self.found.telling.require_above_chance(record)
                 return
             if is_final(record):
                 break

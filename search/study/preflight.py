@@ -102,9 +102,9 @@ def _require_warm_start(config: StudyConfig) -> None:
     file = sqlite_path(config.storage)
     if file is not None and not file.is_file():
         raise ConfigError(f"warm_start: no study named {config.warm_start!r}: there are no studies at {file}")
-    from search.study.warm_start import hint_from
+    from search.study.warm_start import warm_start_of
 
-    hint_from(config)
+    warm_start_of(config)
 
 
 def _refuse_task(config: StudyConfig, found: Inspection) -> None:

@@ -12,26 +12,26 @@ from dataclasses import replace
 from search.config.study_config import StudyConfig
 from search.front.feasibility import is_feasible, is_scored, with_scores_of_recipe
 from search.front.front import ParetoFront, cut, minimised
-from search.frontier.known import Known
-from search.frontier.observations import Evidence
+from search.frontier.known import Observations
+from search.frontier.observations import ObservationBuilder
 from search.records.trial import TrialRecord
 from search.space.grid import Grid
-from search.study.closed_cells import Settled
-from search.study.confirmation import Confirmation, confirmed, own_scale
-from search.study.telling import Judge
-from search.study.timescale import Scale
+from search.study.closed_cells import ClosedCells
+from search.study.confirmation import Confirmation, confirmed, own_time_scale
+from search.study.telling import Telling
+from search.study.timescale import TimeScale
 
 
-class Findings:
+class StudyState:
     """Of one study. ``records``: its trials as they were measured.
 
-    ``judge``: what becomes of outcomes; ``settled``: cells that need no further trial.
+    ``judge``: what becomes of outcomes; ``closed_cells``: cells that need no further trial.
     """
 
     def __init__(self, config: StudyConfig, records: Sequence[TrialRecord], confirmation: Confirmation) -> None:
         self._config = config
         self.records: list[TrialRecord] = []
-        self.judge, self.settled = Judge(config), Settled(config.space, ())
+        self.telling, self.closed_cells = Telling(config), ClosedCells(config.space, ())
         self.confirm(confirmation)
         for record in records:
             self.add(record)
@@ -39,8 +39,8 @@ class Findings:
     def add(self, record: TrialRecord) -> None:
         """One more trial."""
         self.records.append(record)
-        self.judge.see(record)
-        self.settled.add(record)
+        self.telling.see(record)
+        self.closed_cells.add(record)
         if self._evidence is not None and record.cached_from is None:  # a repeat says nothing new
             self._evidence.add(self._scaled(record))
 
@@ -51,20 +51,20 @@ class Findings:
 
     def read_anew(self) -> None:
         """Forget what was derived from the trials: the scale of time moves with them."""
-        self.scale: Scale | None = None
+        self.scale: TimeScale | None = None
         self._members: list[TrialRecord] = []
-        self._evidence: Evidence | None = None
+        self._evidence: ObservationBuilder | None = None
         self._front: ParetoFront | None = None
 
     def read(self) -> list[TrialRecord]:
         """The trials as everybody reads them."""
-        self.scale = self.scale or own_scale(self.records, self.confirmation)
+        self.scale = self.scale or own_time_scale(self.records, self.confirmation)
         return with_scores_of_recipe(confirmed(self.records, self.confirmation, self.scale))
 
     def cut(self, records: Sequence[TrialRecord]) -> ParetoFront:
         """The front of ``records``, which are read already; needs the baseline."""
         config = self._config
-        return cut(with_scores_of_recipe(records), config.objectives, self.judge.floor, config.tradeoff)
+        return cut(with_scores_of_recipe(records), config.objectives, self.telling.floor, config.tradeoff)
 
     def front(self) -> ParetoFront:
         """Of all trials; cut anew only where the last one may be on it. Needs the baseline."""
@@ -85,10 +85,12 @@ class Findings:
             self.front()
         return self._members
 
-    def known(self) -> Known:
+    def known(self) -> Observations:
         """What the trials say of the grid."""
         if self._evidence is None:
-            self._evidence = Evidence(Grid.of(self._config.space), self._config.objectives, self.judge.floor)
+            self._evidence = ObservationBuilder(
+                Grid.of(self._config.space), self._config.objectives, self.telling.floor
+            )
             for record in self.read():
                 if record.cached_from is None:
                     self._evidence.add(record)
@@ -99,7 +101,7 @@ class Findings:
 
     def _is_feasible(self, record: TrialRecord) -> bool:
         there = all(name in record.metrics for name in self._config.objectives)
-        return there and is_scored(record) and is_feasible(record, self.judge.floor)
+        return there and is_scored(record) and is_feasible(record, self.telling.floor)
 
     def _may_enter(self, record: TrialRecord) -> bool:
         if record.cached_from is not None or not self._is_feasible(record):

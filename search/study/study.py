@@ -54,7 +54,7 @@ def run_study(config: StudyConfig, progress: Progress) -> StudyResult:
             stopped = interrupted(error)
             stop_reason = StopReason.INTERRUPTED
             loop.trials.abandon()
-            if loop.found.judge.baseline is None:
+            if loop.found.telling.baseline is None:
                 raise stopped from None
         store.save_stop(study, stop_reason)
         found = loop.found

@@ -77,7 +77,7 @@ def _missing(outcome: Measurement, is_baseline: bool) -> list[str]:
     return [name for name in wanted if name not in outcome.metrics]
 
 
-class Judge:
+class Telling:
     """Of the trials of one study; ``baseline``: the measured one, once there is one."""
 
     def __init__(self, config: StudyConfig) -> None:
@@ -95,7 +95,7 @@ class Judge:
         assert self.baseline is not None
         return self._config.floor.absolute(self.baseline.metrics["accuracy"])
 
-    def gate(self, study: Study, members: Sequence[TrialRecord], pace: float | None = None) -> Gate | None:
+    def gate_for(self, study: Study, members: Sequence[TrialRecord], pace: float | None = None) -> Gate | None:
         """How far accuracy has to be known; None where it is an objective itself.
 
         ``members``: of the front, at the baseline's ``pace``, where that is known.
@@ -106,15 +106,15 @@ class Judge:
         error = allowed / recipe_count(axes)
         if not isinstance(sampler, Informed):
             return Gate(self.floor, error)
-        ahead = tuple(map(self._bar, members))
-        return Gate(self.floor, error, True, ahead, sampler.timed_first(), pace)
+        incumbents = tuple(map(self._incumbent, members))
+        return Gate(self.floor, error, True, incumbents, sampler.timed_first(), pace)
 
-    def _bar(self, member: TrialRecord) -> Mapping[str, float]:
+    def _incumbent(self, member: TrialRecord) -> Mapping[str, float]:
         """What a member measured of the objectives, as whoever measures will see it: see :meth:`filled`."""
         names = (_MEASURED_AS.get(name, name) for name in self._config.objectives)
         return {name: member.metrics[name] for name in names}
 
-    def filled(self, blank: TrialRecord, outcome: Outcome) -> TrialRecord:
+    def to_record(self, blank: TrialRecord, outcome: Outcome) -> TrialRecord:
         """``blank`` with what was measured, or with why it was not."""
         outcome = admitted(outcome, self.baseline is None)
         if isinstance(outcome, Failure):

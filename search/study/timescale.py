@@ -21,7 +21,7 @@ CALM = 0.25
 
 
 @dataclass(frozen=True)
-class Scale:
+class TimeScale:
     """``pace``: seconds that the baseline takes in calm trials, and ``throughput`` that it has then."""
 
     pace: float
@@ -38,7 +38,7 @@ class Scale:
         return replace(record, metrics={**metrics, "throughput": self.throughput * record.metrics["speedup"]})
 
 
-def scale_of(trials: Sequence[TrialRecord]) -> Scale | None:
+def time_scale_of(trials: Sequence[TrialRecord]) -> TimeScale | None:
     """As far as ``trials`` tell it, each timed by itself: members of a front that were timed again in shared rounds
     saw the machine once, and would vote once each. None where nothing was timed.
     """
@@ -47,13 +47,13 @@ def scale_of(trials: Sequence[TrialRecord]) -> Scale | None:
         return None
     own = [record for record in trials if _is_beside_baseline(record) and record.cached_from is None]
     pace = float(np.quantile([record.metrics["reference_latency"] for record in own], CALM))
-    return Scale(pace, baseline.metrics["throughput"] * baseline.metrics["latency.p50"] / pace)
+    return TimeScale(pace, baseline.metrics["throughput"] * baseline.metrics["latency.p50"] / pace)
 
 
 def _is_beside_baseline(record: TrialRecord) -> bool:
     return record.facts.timing is not None and record.facts.timing.is_beside_baseline
 
 
-def on_one_scale(records: Sequence[TrialRecord], scale: Scale | None) -> list[TrialRecord]:
+def on_time_scale(records: Sequence[TrialRecord], scale: TimeScale | None) -> list[TrialRecord]:
     """The records with times as they would be at that pace."""
     return list(records) if scale is None else list(map(scale, records))

@@ -22,7 +22,7 @@ from search.space.space import Cell
 from search.space.supported import reason_against, unprunable
 from search.study import store
 from search.study.preflight import reason_beyond
-from search.study.state import Findings
+from search.study.state import StudyState
 from search.tracking.protocol import Mirror
 
 
@@ -34,7 +34,7 @@ class Trials:
     def __init__(self, config: StudyConfig, study: Study) -> None:
         self.config, self.study = config, study
         self._settle_orphans()
-        self.found = Findings(config, store.records_of(study), store.confirmation_of(study))
+        self.found = StudyState(config, store.records_of(study), store.confirmation_of(study))
         self._running: Trial | None = None
 
     def ask_for(self, cell: Cell) -> Trial:
@@ -54,19 +54,19 @@ class Trials:
         started, clock = datetime.now(UTC).isoformat(timespec="seconds"), time.monotonic()
         uid = f"{self.study.user_attrs[store.UID]}:{trial.number}"
         blank = TrialRecord(trial.number, uid, dict(cell), "failed", is_baseline=is_baseline, started=started)
-        known = self.found.settled.by(cell)
+        known = self.found.closed_cells.by(cell)
         samples: Mapping[str, object] = {}
         if known is not None:
             record = _repeat(known, blank)
         else:
             outcome = self._evaluate(runner, cell, is_baseline)
-            record = self.found.judge.filled(blank, outcome)
+            record = self.found.telling.to_record(blank, outcome)
             if isinstance(outcome, Measurement):
                 samples = {**outcome.samples, "ids": outcome.ids}
         record = replace(record, seconds=time.monotonic() - clock)
         store.save_record(self.study, trial.number, record, samples)
         self.found.add(record)
-        self.found.judge.tell(self.study, trial, record, self.found.settled.by(cell) is not None)
+        self.found.telling.tell(self.study, trial, record, self.found.closed_cells.by(cell) is not None)
         self._running = None
         self.mirror.log(record)
         return record
@@ -87,13 +87,13 @@ class Trials:
     def _gate(self) -> Gate | None:
         found = self.found
         members = found.members
-        return found.judge.gate(self.study, members, None if found.scale is None else found.scale.pace)
+        return found.telling.gate_for(self.study, members, None if found.scale is None else found.scale.pace)
 
     def abandon(self) -> None:
         """Close the trial that a signal cut short."""
         if self._running is not None:
             self._settle_orphans()
-            self.found = Findings(self.config, store.records_of(self.study), self.found.confirmation)
+            self.found = StudyState(self.config, store.records_of(self.study), self.found.confirmation)
 
     def _settle_orphans(self) -> None:
         """Tell trials that were cut short: by their record when it was saved, else as interrupted."""

@@ -18,13 +18,13 @@ from search.errors import ConfigError
 from search.front.feasibility import is_scored
 from search.front.front import baseline_of, cut
 from search.frontier.forecast import GAP, OBJECTIVE
-from search.frontier.known import Hint
+from search.frontier.known import WarmStart
 from search.frontier.observations import minimised_log
 from search.frontier.surrogate import Prior, Surrogate
 from search.records.trial import TrialRecord, Value
 from search.space.grid import Grid, coordinates, is_of_recipe
 from search.space.instantiate import nearest
-from search.space.lattice import Floats, Lattice
+from search.space.lattice import Floats, ProductGrid
 from search.space.space import Axis, Cell
 from search.study import opening, store
 
@@ -32,17 +32,21 @@ FEWEST = 3
 """Trials from which anything is concluded."""
 
 
-def hint_from(config: StudyConfig, losses: Sequence[float] | None = None) -> Hint:
+def warm_start_of(config: StudyConfig, losses: Sequence[float] | None = None) -> WarmStart:
     """Of ``config.warm_start``, a study in the same storage, and of the ``losses`` predicted for the recipes.
 
     Raises ConfigError for a study that is no help.
     """
     name = config.warm_start
-    found = Hint() if name is None else hint_of(Grid.of(config.space), config.objectives, _records(config, name), name)
+    found = (
+        WarmStart()
+        if name is None
+        else warm_start_from(Grid.of(config.space), config.objectives, _records(config, name), name)
+    )
     return found if losses is None else replace(found, losses=np.array(losses))
 
 
-def front_from(config: StudyConfig) -> tuple[Cell, ...]:
+def first_cells(config: StudyConfig) -> tuple[Cell, ...]:
     """Cells of this study that are on the front of that one, at this study's floor."""
     records = [] if config.warm_start is None else _records(config, config.warm_start)
     baseline = baseline_of(records)
@@ -64,7 +68,7 @@ def _records(config: StudyConfig, name: str) -> list[TrialRecord]:
     return store.records_of(optuna.load_study(study_name=name, storage=storage))
 
 
-def hint_of(grid: Grid, objectives: Sequence[str], records: Sequence[TrialRecord], name: str) -> Hint:
+def warm_start_from(grid: Grid, objectives: Sequence[str], records: Sequence[TrialRecord], name: str) -> WarmStart:
     """For the cells of ``grid``, from the trials of the study ``name``."""
     baseline = baseline_of(records)
     own = {axis.path for axis in grid.axes}
@@ -80,7 +84,7 @@ def hint_of(grid: Grid, objectives: Sequence[str], records: Sequence[TrialRecord
     lost = [(record, record.metrics["accuracy"] - baseline.metrics["accuracy"]) for record in scored]
     by_recipe = [axis for axis in joint if is_of_recipe(axis)]
     recipes = Grid(tuple(axis for axis in grid.axes if is_of_recipe(axis)))
-    return Hint(np.stack(values, axis=1), _guessed(recipes, by_recipe, lost, GAP))
+    return WarmStart(np.stack(values, axis=1), _guessed(recipes, by_recipe, lost, GAP))
 
 
 def _joined(axis: Axis, records: Sequence[TrialRecord]) -> Axis:
@@ -105,8 +109,10 @@ def _guessed(grid: Grid, joint: Sequence[Axis], known: Sequence[tuple[TrialRecor
     places = {axis.path: {value: place for place, value in enumerate(axis.values)} for axis in joint}
     tables = {axis.path: coordinates(axis) for axis in joint}
     points = np.array([_point(record.params, joint, places, tables) for record, _ in known])
-    asked = Lattice(tuple(tables[axis.path][[places[axis.path][value] for value in axis.values]] for axis in grid.axes))
-    return Surrogate(points, np.array([value for _, value in known]), prior).guess(asked).mean
+    asked = ProductGrid(
+        tuple(tables[axis.path][[places[axis.path][value] for value in axis.values]] for axis in grid.axes)
+    )
+    return Surrogate(points, np.array([value for _, value in known]), prior).predict(asked).mean
 
 
 def _point(

@@ -21,7 +21,7 @@ from objectives.runtime.packages import Packages
 from objectives.settings import FORBID
 
 if TYPE_CHECKING:
-    from objectives.protocols.candidate import Candidate, Materials
+    from objectives.protocols.candidate import BuildContext, Candidate
     from objectives.protocols.running import Device
     from objectives.types import Head
 
@@ -49,14 +49,14 @@ class FaultyRuntime(EngineRuntime):
     def supports(self, candidate: Candidate, head: Head, device: Device) -> str | None:
         return None if head == "causal_lm" else "takes decoders"
 
-    def write(self, folder: Path, materials: Materials) -> None:
-        from objectives.runtime.engines.engine_facts import facts_of
+    def write(self, folder: Path, materials: BuildContext) -> None:
+        from objectives.runtime.engines.engine_facts import engine_facts_of
         from objectives.runtime.engines.weights import sizes
 
         if self.at == "write":
             meet(self.fault)
         began, model = time.perf_counter(), materials.model()
-        write_facts(folder, facts_of(self, model, began, sizes(model), 0, {}))
+        write_facts(folder, engine_facts_of(self, model, began, sizes(model), 0, {}))
 
     def open(self, folder: Path, facts: Facts, threads: int) -> Any:
         if self.at == "open":

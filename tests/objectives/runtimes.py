@@ -37,7 +37,7 @@ each_runtime = pytest.mark.parametrize(
 
 @dataclass
 class Hand:
-    """See ``Materials``; ``made`` notes what was converted."""
+    """See ``BuildContext``; ``made`` notes what was converted."""
 
     loaded: LoadedModel
     quantizer: Any

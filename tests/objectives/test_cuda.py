@@ -18,7 +18,7 @@ from objectives.devices.cpu import Cpu
 from objectives.devices.cuda import Cuda
 from objectives.devices.cuda_watches import AllocatorPeaks, EventStopwatch
 from objectives.errors import Unsupported
-from objectives.measuring.footprint import footprint, skeleton_of, sketch
+from objectives.measuring.footprint import fake_copy, footprint, sketch
 from objectives.packing import rows
 from objectives.packing.codes import Codes
 from objectives.packing.int8 import round_symmetric
@@ -304,7 +304,7 @@ def test_what_is_predicted_on_a_card_is_near_what_the_allocator_hands_out(tiny: 
         Candidate(Structured(), RoundToNearest(bits=bits, predicts=False), workload, Off(), Torch()),
         Statistics(dense, {}),
     )
-    predicted = footprint(sketch(skeleton_of(dense), chosen, nothing, Cuda()), workload)
+    predicted = footprint(sketch(fake_copy(dense), chosen, nothing, Cuda()), workload)
     model = dense.copy()
     chosen.quantization.quantize_(model, nothing, Cuda())
     memory = Cuda().memory(TorchRunner(model), workload)

@@ -11,7 +11,7 @@ from objectives.calibration.statistics import Statistics
 from objectives.devices.cpu import Cpu
 from objectives.devices.cuda import Cuda
 from objectives.models import LoadedModel
-from objectives.protocols.candidate import Materials
+from objectives.protocols.candidate import BuildContext
 from objectives.protocols.running import Device, Runner
 from objectives.pruning.criteria.magnitude import Magnitude
 from objectives.pruning.structured import Structured
@@ -39,7 +39,7 @@ def on_card(tiny: Tiny, family: str, bits: int = 16, ratio: float = 0.0) -> Load
     return model
 
 
-def materials(model: LoadedModel) -> Materials:
+def materials(model: LoadedModel) -> BuildContext:
     return Hand(model, rounded(16), base=None, device=Cuda())  # type: ignore[arg-type]
 
 

@@ -15,7 +15,7 @@ import torch
 from objectives.cache import Cache
 from objectives.calibration.moments import Domains
 from objectives.devices.cpu import Cpu
-from objectives.evaluation.artifact_store import Shelf
+from objectives.evaluation.artifact_store import ArtifactStore
 from objectives.evaluation.evaluator import Evaluator
 from objectives.evaluation.problem import Problem
 from objectives.measuring.interleaved import Interleaved
@@ -177,12 +177,12 @@ def test_what_a_converter_raises_is_not_taken_for_a_full_disk(tmp_path: Path) ->
         raise OSError("converter")
 
     with pytest.raises(OSError, match="converter"):
-        Shelf(Cache(folder=str(tmp_path / "cache"))).folder("graph", "name", fail)
+        ArtifactStore(Cache(folder=str(tmp_path / "cache"))).folder("graph", "name", fail)
 
 
 def test_a_cache_that_cannot_be_written_to_costs_no_engine(tmp_path: Path) -> None:
     blocked = tmp_path / "file"
     blocked.write_text("")
-    shelf = Shelf(Cache(folder=str(blocked / "cache")))
+    shelf = ArtifactStore(Cache(folder=str(blocked / "cache")))
     made = shelf.folder("graph", "name", lambda folder: (folder / "one").write_text("1") and None)
     assert (made / "one").read_text() == "1"

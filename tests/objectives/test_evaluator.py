@@ -20,14 +20,14 @@ from objectives.errors import ModelError, Unsupported
 from objectives.evaluation.evaluator import Evaluator
 from objectives.evaluation.failures import is_out_of_memory
 from objectives.evaluation.problem import Problem
-from objectives.evaluation.timing import DENSE_TRIES, Running
+from objectives.evaluation.timing import DENSE_TRIES, CandidateTimer
 from objectives.measuring.bench import Bench
 from objectives.measuring.interleaved import Interleaved
 from objectives.metrics import CONDITIONS, METRICS
 from objectives.models import Checkpoint, LoadedModel
 from objectives.protocols.candidate import Candidate
 from objectives.protocols.readings import Peaks
-from objectives.protocols.running import Watch
+from objectives.protocols.running import PhaseObserver
 from objectives.pruning.criteria.magnitude import Magnitude
 from objectives.pruning.depth import Depth
 from objectives.pruning.structured import Structured
@@ -55,7 +55,7 @@ from objectives.types import (
 )
 from objectives.workloads.encoding import Encoding
 from objectives.workloads.generation import Generation
-from objectives.workloads.reference import Sentinel
+from objectives.workloads.reference import ReferenceWorkload
 
 pytestmark = pytest.mark.usefixtures("quick_collections")
 
@@ -311,10 +311,10 @@ class Scripted:
     items: int = 1
     tokens_read: int = 1
 
-    def excerpts(self) -> dict[Phase, Scripted]:
+    def representative_runs(self) -> dict[Phase, Scripted]:
         return {"prefill": self}
 
-    def run(self, model: TorchRunner, watch: Watch) -> None:
+    def run(self, model: TorchRunner, watch: PhaseObserver) -> None:
         watch.start(1)
         with torch.inference_mode():
             model.module(input_ids=torch.ones(1, 2, dtype=torch.long))
@@ -322,7 +322,7 @@ class Scripted:
             mine = sum(workload is self for workload, _ in self.clock.log)
             self.clock.log.append((self, model.model))
             self.clock.now += self.latencies[mine % len(self.latencies)]
-        watch.lap("prefill")
+        watch.end_phase("prefill")
 
 
 def scripted(problem: Problem, ticking: Clock, *latencies: float, **timing: Any) -> Evaluator:
@@ -380,7 +380,7 @@ def test_the_sentinel_gives_the_same_speedup_as_the_baseline(
 ) -> None:
     """Each against its own neighbour; the stand-in takes 2 s, the baseline 12, the candidate 3."""
     stand_in = Scripted(clock, (2.0,))
-    monkeypatch.setattr(Sentinel, "run", lambda _self, model, watch: stand_in.run(model, watch))
+    monkeypatch.setattr(ReferenceWorkload, "run", lambda _self, model, watch: stand_in.run(model, watch))
     evaluate = scripted(problem, clock, 12.0, reference=reference, min_rounds=6, max_rounds=6)
     outcome = measured(evaluate(candidate(0.5, workload=Scripted(clock, (3.0,)))))
     assert outcome.metrics["speedup"] == pytest.approx(4.0)
@@ -476,7 +476,7 @@ def test_what_was_timed_beside_a_sentinel_is_confirmed_beside_it(
     problem: Problem, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stand_in = Scripted(clock, (2.0,))
-    monkeypatch.setattr(Sentinel, "run", lambda _self, model, watch: stand_in.run(model, watch))
+    monkeypatch.setattr(ReferenceWorkload, "run", lambda _self, model, watch: stand_in.run(model, watch))
     evaluate = scripted(problem, clock, 12.0, reference="sentinel", min_rounds=6, max_rounds=6)
     (found,) = evaluate.confirm([candidate(0.5, workload=Scripted(clock, (3.0,)))])
     assert found.metrics["speedup"] == pytest.approx(4.0)
@@ -489,8 +489,8 @@ def test_the_baseline_says_what_it_has_to_say_before_it_makes_room(
     """A card that holds the candidate, or the baseline, but not both; here both lie in the same memory."""
     evaluate = Evaluator(problem)
     events: list[str] = []
-    monkeypatch.setattr(Running, "reference", lambda *_: "sentinel")
-    monkeypatch.setattr(Running, "_parkable", lambda _self: 1)
+    monkeypatch.setattr(CandidateTimer, "reference", lambda *_: "sentinel")
+    monkeypatch.setattr(CandidateTimer, "_parkable", lambda _self: 1)
     link, score, to = Bench.link, Evaluator.score, type(evaluate.compressed(candidate()).module).to
 
     def watch(name: str, call: Any) -> Any:
@@ -514,8 +514,8 @@ def test_what_runs_the_baselines_tensors_does_not_send_them_away(
     problem: Problem, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     evaluate = Evaluator(problem)
-    monkeypatch.setattr(Running, "reference", lambda *_: "sentinel")
-    monkeypatch.setattr(Running, "_parkable", lambda _self: 1)
+    monkeypatch.setattr(CandidateTimer, "reference", lambda *_: "sentinel")
+    monkeypatch.setattr(CandidateTimer, "_parkable", lambda _self: 1)
     moved: list[object] = []
     monkeypatch.setattr(type(evaluate.recipes.baseline.module), "to", lambda *arguments: moved.append(arguments))
     dense = replace(problem.baseline, workload=replace(problem.baseline.workload, batch_size=3))

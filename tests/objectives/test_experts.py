@@ -161,7 +161,7 @@ def test_a_router_that_is_called_a_linear_stays_one_of_its_class() -> None:
     router = type(model.module.base_model.layers[0].mlp.router)
     assert issubclass(router, nn.Linear)
     canonicalize_(model)
-    Cpu(threads=1).place_(model)
+    Cpu(threads=1).to_device_(model)
     assert type(model.module.base_model.layers[0].mlp.router) is router
 
 

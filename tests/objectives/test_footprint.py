@@ -17,7 +17,7 @@ from objectives.devices.allocations import Allocations
 from objectives.devices.cpu import Cpu
 from objectives.devices.stopwatch import Unwatched
 from objectives.measuring import trace
-from objectives.measuring.footprint import Footprint, footprint, is_skeleton, skeleton_of, sketch
+from objectives.measuring.footprint import Footprint, fake_copy, footprint, is_fake, sketch
 from objectives.models import LoadedModel
 from objectives.models.canonical import canonicalize_
 from objectives.packing import bf16, capability, embedding, int4, int8, linear
@@ -108,7 +108,7 @@ def built(dense: LoadedModel, chosen: Candidate, statistics: Statistics) -> Load
 def measured(model: LoadedModel, workload: Workload) -> Allocations:
     """Peaks of every excerpt; run once before, as what is made once and kept is no part of a run."""
     found, runner = Allocations(), TorchRunner(model)
-    for phase, excerpt in workload.excerpts().items():
+    for phase, excerpt in workload.representative_runs().items():
         excerpt.run(runner, Unwatched())
         watch = Allocations()
         excerpt.run(runner, watch)
@@ -140,7 +140,7 @@ def test_a_prediction_is_what_building_and_running_find(
 ) -> None:
     """Of models so small that what kernels for bf16 allocate inside themselves (up to 42 KiB) shows."""
     chosen, dense = candidate(family, pruning, storing), tiny(family)
-    predicted = footprint(sketch(skeleton_of(dense), chosen, statistics(family), Cpu()), chosen.workload)
+    predicted = footprint(sketch(fake_copy(dense), chosen, statistics(family), Cpu()), chosen.workload)
     model = built(dense, chosen, statistics(family))
     assert_agree(predicted, model, chosen.workload, 64 * 1024 if kernels.bf16 else 8 * 1024)
 
@@ -169,7 +169,7 @@ def test_a_prediction_of_a_larger_model_is_within_two_percent(
 ) -> None:
     workload = Generation(batch_size=2, prompt_tokens=128, new_tokens=3)
     chosen, nothing = Candidate(Structured(), STORING[storing], workload, Off(), Torch()), Statistics(larger, {})
-    predicted = footprint(sketch(skeleton_of(larger), chosen, nothing, Cpu()), workload)
+    predicted = footprint(sketch(fake_copy(larger), chosen, nothing, Cpu()), workload)
     model = built(larger, chosen, nothing)
     found = measured(model, workload).peaks
     assert predicted.weights == stored_bytes([model.module])
@@ -184,7 +184,7 @@ def test_a_prediction_of_a_larger_model_is_within_two_percent(
 )
 def test_every_quantiser_is_sketched_as_it_stores(tiny: Tiny, statistics: Collected, quantizer: Any) -> None:
     chosen = Candidate(Structured(ratio=0.25, criterion=Magnitude()), quantizer, WORKLOADS["causal_lm"], Off(), Torch())
-    shapes = footprint(sketch(skeleton_of(tiny("llama")), chosen, statistics("llama"), Cpu()), chosen.workload)
+    shapes = footprint(sketch(fake_copy(tiny("llama")), chosen, statistics("llama"), Cpu()), chosen.workload)
     model = built(tiny("llama"), chosen, statistics("llama"))
     assert shapes.weights == pytest.approx(stored_bytes([model.module]), rel=0.15 if type(quantizer) is Mixed else 0)
 
@@ -201,7 +201,7 @@ def test_every_quantiser_is_sketched_as_it_stores(tiny: Tiny, statistics: Collec
 )
 def test_every_pruner_is_sketched_as_it_cuts(tiny: Tiny, statistics: Collected, pruning: Any) -> None:
     chosen = Candidate(pruning, STORING["16 bits"], WORKLOADS["causal_lm"], Off(), Torch())
-    shapes = footprint(sketch(skeleton_of(tiny("llama")), chosen, statistics("llama"), Cpu()), chosen.workload)
+    shapes = footprint(sketch(fake_copy(tiny("llama")), chosen, statistics("llama"), Cpu()), chosen.workload)
     assert shapes.weights == stored_bytes([built(tiny("llama"), chosen, statistics("llama")).module])
 
 
@@ -215,17 +215,17 @@ def test_a_compressed_model_is_predicted_from_itself_as_from_its_sketch(
     nothing = Statistics(larger, {})
     model = built(larger, chosen, nothing)
     own = footprint(model, chosen.workload)
-    assert own == footprint(sketch(skeleton_of(larger), chosen, nothing, Cpu()), chosen.workload)
-    assert not is_skeleton(model)
+    assert own == footprint(sketch(fake_copy(larger), chosen, nothing, Cpu()), chosen.workload)
+    assert not is_fake(model)
 
 
 @pytest.mark.parametrize("family", ["llama", "bert", "t5", "gpt2", "gemma2"])
 def test_operations_are_those_that_torch_counts(tiny: Tiny, statistics: Collected, family: str) -> None:
     workload = WORKLOADS[head_of(family)]
     chosen = Candidate(Structured(), STORING["16 bits"], workload, Off(), Torch())
-    predicted = footprint(sketch(skeleton_of(tiny(family)), chosen, statistics(family), Cpu()), workload)
+    predicted = footprint(sketch(fake_copy(tiny(family)), chosen, statistics(family), Cpu()), workload)
     model = tiny(family).copy()  # ordinary linears, whose products torch knows
-    for phase, excerpt in workload.excerpts().items():
+    for phase, excerpt in workload.representative_runs().items():
         watch = FlopsByPhase()
         with sdpa_kernel(SDPBackend.MATH), watch.mode:  # made of products that torch knows
             excerpt.run(TorchRunner(model), watch)
@@ -241,7 +241,7 @@ class FlopsByPhase(Unwatched):
     def start(self, laps: int) -> None:
         self._before = self.mode.get_total_flops()
 
-    def lap(self, phase: Any, held: object = None) -> None:
+    def end_phase(self, phase: Any, held: object = None) -> None:
         now = self.mode.get_total_flops()
         self.last[phase], self._before = now - self._before, now
 
@@ -249,7 +249,7 @@ class FlopsByPhase(Unwatched):
 def test_operations_of_integers_are_told_apart_and_pruning_lowers_them(tiny: Tiny, statistics: Collected) -> None:
     def work(pruning: str, storing: str) -> Any:
         chosen = candidate("llama", pruning, storing)
-        return footprint(sketch(skeleton_of(tiny("llama")), chosen, statistics("llama"), Cpu()), chosen.workload).work
+        return footprint(sketch(fake_copy(tiny("llama")), chosen, statistics("llama"), Cpu()), chosen.workload).work
 
     dense, pruned, rounded = (
         work(*which) for which in (("dense", "16 bits"), ("pruned", "16 bits"), ("dense", "8 bits"))
@@ -264,10 +264,10 @@ def test_operations_of_integers_are_told_apart_and_pruning_lowers_them(tiny: Tin
 
 def test_what_a_lap_reads_is_what_its_modules_hold_and_the_cache(tiny: Tiny, statistics: Collected) -> None:
     chosen = candidate("llama", "dense", "16 bits")
-    shapes = footprint(sketch(skeleton_of(tiny("llama")), chosen, statistics("llama"), Cpu()), chosen.workload)
+    shapes = footprint(sketch(fake_copy(tiny("llama")), chosen, statistics("llama"), Cpu()), chosen.workload)
     assert shapes.work["decode"].bytes == shapes.weights + shapes.cache  # its head multiplies by the embedding
     untied = candidate("mistral", "dense", "16 bits")
-    shapes = footprint(sketch(skeleton_of(tiny("mistral")), untied, statistics("mistral"), Cpu()), untied.workload)
+    shapes = footprint(sketch(fake_copy(tiny("mistral")), untied, statistics("mistral"), Cpu()), untied.workload)
     table = 128 * 64 * 2
     assert shapes.work["decode"].bytes == shapes.weights - table + shapes.cache
 
@@ -277,7 +277,7 @@ def test_remembering_linears_changes_no_prediction(
     tiny: Tiny, statistics: Collected, storing: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     chosen = candidate("llama", "pruned", storing)
-    model = sketch(skeleton_of(tiny("llama")), chosen, statistics("llama"), Cpu())
+    model = sketch(fake_copy(tiny("llama")), chosen, statistics("llama"), Cpu())
     remembered = footprint(model, chosen.workload)
     monkeypatch.setattr(
         "objectives.measuring.trace._forward", lambda linear, _trace, _known, x: type(linear).forward(linear, x)
@@ -286,10 +286,10 @@ def test_remembering_linears_changes_no_prediction(
 
 
 def test_a_trace_leaves_the_model_as_it_was(tiny: Tiny) -> None:
-    skeleton = skeleton_of(tiny("llama"))
-    Cpu().place_(skeleton)
-    footprint(skeleton, WORKLOADS["causal_lm"])
-    for part in skeleton.module.modules():
+    fake = fake_copy(tiny("llama"))
+    Cpu().to_device_(fake)
+    footprint(fake, WORKLOADS["causal_lm"])
+    for part in fake.module.modules():
         assert "forward" not in vars(part)
         assert not part._forward_pre_hooks
 
@@ -310,7 +310,7 @@ def test_a_sketch_leaves_nothing_fake_behind(larger: LoadedModel, storing: str, 
     there = fakes()
     for each in (int8._ones, int8._fbgemm_is_exact, int4.block_rows, int4.block_layout):
         each.cache_clear()
-    footprint(sketch(skeleton_of(larger), chosen, nothing, Cpu()), workload)
+    footprint(sketch(fake_copy(larger), chosen, nothing, Cpu()), workload)
     model = built(larger, chosen, nothing)
     after = answer(model, ids)
     assert type(after) is torch.Tensor
@@ -320,13 +320,13 @@ def test_a_sketch_leaves_nothing_fake_behind(larger: LoadedModel, storing: str, 
 
 
 def test_a_sketch_shares_no_change_with_the_skeleton_it_is_made_of(tiny: Tiny, statistics: Collected) -> None:
-    skeleton = skeleton_of(tiny("llama"))
-    assert is_skeleton(skeleton)
-    before = stored_bytes([skeleton.module])
+    fake = fake_copy(tiny("llama"))
+    assert is_fake(fake)
+    before = stored_bytes([fake.module])
     for pruning in PRUNING:
-        sketch(skeleton, candidate("llama", pruning, "4 bits"), statistics("llama"), Cpu())
-    assert stored_bytes([skeleton.module]) == before == stored_bytes([tiny("llama").module])
-    assert len(list(skeleton.blocks())) == 3
+        sketch(fake, candidate("llama", pruning, "4 bits"), statistics("llama"), Cpu())
+    assert stored_bytes([fake.module]) == before == stored_bytes([tiny("llama").module])
+    assert len(list(fake.blocks())) == 3
 
 
 @pytest.mark.parametrize(

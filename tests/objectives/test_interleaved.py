@@ -12,7 +12,7 @@ import pytest
 
 from objectives.measuring import interleaved
 from objectives.measuring.interleaved import Interleaved, Sampled
-from objectives.measuring.strain import Strain
+from objectives.measuring.strain import Contention
 from objectives.types import Timing
 
 Run = Callable[[], Timing]
@@ -29,12 +29,12 @@ class Clock:
         monkeypatch.setattr(interleaved, "perf_counter", lambda: self.now)
         monkeypatch.setattr(interleaved, "read_strain", self._strain)
 
-    def _strain(self) -> Strain:
+    def _strain(self) -> Contention:
         self._reads += 1
         if self._reads % 2 == 0:  # the end of a round
             wait = next(self._waits)
             self._ran, self._waited = self._ran + 1 - wait, self._waited + wait
-        return Strain(self._ran, self._waited, 0.0, self.now)
+        return Contention(self._ran, self._waited, 0.0, self.now)
 
     def run(self, name: str, seconds: Sequence[float], items: int = 1, cpu: float = 1.0) -> Run:
         """A run that takes each of ``seconds`` in turn, over and over."""
@@ -408,7 +408,7 @@ def test_precision_is_not_claimed_before_the_least_seconds(clock: Clock) -> None
 
 def test_steal_is_told_over_the_rounds_that_count(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     ticks = iter(range(0, 10_000, 5))
-    monkeypatch.setattr(interleaved, "read_strain", lambda: Strain(0.0, 0.0, next(ticks) / 10, clock.now))
+    monkeypatch.setattr(interleaved, "read_strain", lambda: Contention(0.0, 0.0, next(ticks) / 10, clock.now))
     sampled = timed(clock, (1.0,), max_rounds=3)
     assert sampled.conditions["steal"] == pytest.approx(3 * 0.5 / 6)
 

@@ -91,8 +91,8 @@ class Board(Device):
         return Cpu().pack(linear, bits, codes, scheme)
 
     @override
-    def place_(self, model: Any) -> None:
-        Cpu().place_(model)
+    def to_device_(self, model: Any) -> None:
+        Cpu().to_device_(model)
 
     @override
     def stopwatch(self) -> Stopwatch:

@@ -44,8 +44,8 @@ class Silent:
     def quantize_(self, model: Any, statistics: Any, device: Any) -> None:
         rounded(self.bits, scheme=self.scheme).quantize_(model, statistics, device)
 
-    def sketch_(self, model: Any, statistics: Any, device: Any) -> None:
-        rounded(self.bits, scheme=self.scheme).sketch_(model, statistics, device)
+    def resize_fake_(self, model: Any, statistics: Any, device: Any) -> None:
+        rounded(self.bits, scheme=self.scheme).resize_fake_(model, statistics, device)
 
     def predict(self, statistics: Any) -> float:
         raise AssertionError("it said that it is not to be asked")
@@ -56,7 +56,7 @@ class Vague:
 
     bits = 8
     stored = frozenset({8})
-    quantize_ = sketch_ = Silent.quantize_
+    quantize_ = resize_fake_ = Silent.quantize_
     predict = Silent.predict
 
 
@@ -68,7 +68,7 @@ class Based(Quantizer):
     embeddings: int = 16
     predicts: bool = False
     stored: Any = frozenset({8})
-    quantize_ = sketch_ = Silent.quantize_
+    quantize_ = resize_fake_ = Silent.quantize_
     predict = Silent.predict
 
 

@@ -64,7 +64,7 @@ def make_int8(out: int, width: int, bias: bool = False) -> Made:
 
 def make_int8_settled(out: int, width: int, bias: bool = False) -> Made:
     made = make_int8(out, width, bias)
-    return replace(made, linear=made.linear.settle_())
+    return replace(made, linear=made.linear.repack_())
 
 
 def make_int8_weight_only(out: int, width: int, bias: bool = False) -> Made:
@@ -178,7 +178,7 @@ def test_the_fastest_kernel_at_hand_is_taken(kernels: bool, monkeypatch: pytest.
     made.linear(random(9, 32))
     assert taken == (["_int_mm", "_int_mm"] if kernels else ["_weight_int8pack_mm"])
     taken.clear()
-    settled = make_int8(512, 576).linear.settle_()
+    settled = make_int8(512, 576).linear.repack_()
     settled(random(1, 576))
     settled(random(9, 576))
     if kernels:
@@ -237,9 +237,9 @@ def test_the_codes_of_int4_can_be_read_back_for_any_other_cpu(
     codes = torch.randint(0, 16, (out, 128), generator=torch.Generator().manual_seed(5))
     made = Int4Linear.from_codes(codes, random(out, 2), random(out, 2, seed=1), None)
     assert torch.equal(from_pairs(made.codes).to(codes.dtype), codes)
-    again = Int4Linear(made.codes, made.scale_zero, None).settle_()
+    again = Int4Linear(made.codes, made.scale_zero, None).repack_()
     assert torch.equal(again.packed, made.packed)
-    assert torch.equal(again.settle_().packed, made.packed)
+    assert torch.equal(again.repack_().packed, made.packed)
 
 
 @pytest.mark.skipif(torch.backends.cpu.get_cpu_capability() not in {"AVX2", "AVX512"}, reason="another CPU type")
@@ -345,7 +345,7 @@ def test_a_settled_int8_weight_is_weighed_though_no_tensor_holds_it(monkeypatch:
 
 def test_settling_keeps_the_integers_the_copy_and_what_is_saved() -> None:
     packed, settled = make_int8(512, 576, True).linear, make_int8_settled(512, 576, True).linear
-    for other in (settled, copy.deepcopy(settled), settled.settle_()):
+    for other in (settled, copy.deepcopy(settled), settled.repack_()):
         assert torch.equal(other.codes, packed.codes)
         assert torch.equal(other.scale, packed.scale)
         assert torch.equal(other(random(3, 576)), settled(random(3, 576)))
@@ -358,7 +358,7 @@ def test_no_sum_of_two_products_saturates(width: int, rows: int) -> None:
     """Weights and activations as large as they come; fp32 holds these sums exactly."""
     weight = random(600, width).sign() * torch.rand(600, width).add(3).floor()  # pairs of one sign everywhere
     codes, scale = int8.round_in_pairs(weight.abs())
-    packed = Int8Linear(codes.to(torch.int8), scale.squeeze(1), None).settle_()
+    packed = Int8Linear(codes.to(torch.int8), scale.squeeze(1), None).repack_()
     x = torch.full((rows, width), 127.0)
     x[::2] *= -1
     torch.testing.assert_close(packed(x), x @ (codes * scale).t(), rtol=1e-6, atol=0)

@@ -207,10 +207,10 @@ def test_pruned_inputs_are_weighed_by_their_own_moments(tiny: Tiny, statistics: 
     moments = statistics("llama").moments
     own = Statistics(model, {})
     own.moments = {**moments, **{key: moments[key].select(kept) for key, kept in model.kept_inputs.items()}}
-    twin = model.copy()
+    fp32_copy = model.copy()
     RoundToNearest(bits=4, group_size=32).quantize_(model, statistics("llama"), Cpu())
-    RoundToNearest(bits=4, group_size=32).quantize_(twin, own, Cpu())
-    left, right = model.module.state_dict(), twin.module.state_dict()
+    RoundToNearest(bits=4, group_size=32).quantize_(fp32_copy, own, Cpu())
+    left, right = model.module.state_dict(), fp32_copy.module.state_dict()
     assert model.kept_inputs
     assert all(torch.equal(left[name], right[name]) for name in left)
 

@@ -13,7 +13,7 @@ import torch
 from objectives.devices.cpu import Cpu
 from objectives.measuring import roofline
 from objectives.measuring.roofline import Work, limit, peaks
-from objectives.measuring.strain import Strain
+from objectives.measuring.strain import Contention
 from objectives.protocols.readings import Peaks
 
 
@@ -61,7 +61,7 @@ def probes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Names of the devices that were measured; the cache is empty."""
     CPU.asked.clear()
     monkeypatch.setenv("PARETUNE_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(roofline, "read_strain", Strain)  # whatever else runs beside the tests
+    monkeypatch.setattr(roofline, "read_strain", Contention)  # whatever else runs beside the tests
     return CPU.asked
 
 
@@ -76,11 +76,15 @@ def test_a_device_is_probed_once_per_key(probes: list[str]) -> None:
     assert probes == ["cpu", "cpu"]
 
 
-@pytest.mark.parametrize("busy", [Strain(ran=1.0, waited=1.0), Strain(stolen=1.0, passed=10.0)])
+@pytest.mark.parametrize("busy", [Contention(ran=1.0, waited=1.0), Contention(stolen=1.0, passed=10.0)])
 def test_peaks_of_a_busy_machine_are_used_and_not_kept(
-    probes: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, busy: Strain
+    probes: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    busy: Contention,
 ) -> None:
-    reads = iter([Strain(), busy, Strain(), Strain()])
+    reads = iter([Contention(), busy, Contention(), Contention()])
     monkeypatch.setattr(roofline, "read_strain", lambda: next(reads))
     assert peaks(CPU, "key") == PEAKS
     assert "busy machine" in caplog.text

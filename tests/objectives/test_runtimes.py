@@ -225,9 +225,9 @@ def test_rounded_models_answer_nearly_like_their_weights(prepare: Prepare, name:
 
 def plain(runner: TorchRunner) -> TorchRunner:
     """The fp32 model of the weights that the codes stand for."""
-    from objectives.runtime.engines.graph_export import twin
+    from objectives.runtime.engines.graph_export import fp32_copy
 
-    return TorchRunner(LoadedModel(twin(runner.model), runner.tokenizer, runner.head))
+    return TorchRunner(LoadedModel(fp32_copy(runner.model), runner.tokenizer, runner.head))
 
 
 def test_stored_weights_are_what_packed_linears_unpack(tiny: Tiny, statistics: Callable[[str], Statistics]) -> None:
@@ -488,7 +488,7 @@ def test_lookup_writes_what_greedy_decoding_writes(prepare: Prepare, most: Any) 
         ids = torch.randint(2, 40, (1, 12), generator=generator).repeat(1, 2)  # something to look up
         found, wanted, passes = ids.new_empty(1, 20), ids.new_empty(1, 20), list[str]()
         with torch.inference_mode():
-            runner.generate(ids, found, lap=lambda phase, _held, told=passes.append: told(phase))
+            runner.generate(ids, found, end_phase=lambda phase, _held, told=passes.append: told(phase))
             model.generate(ids, wanted)
         assert found.tolist() == wanted.tolist()
         assert passes[0] == "prefill"

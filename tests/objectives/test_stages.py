@@ -18,7 +18,7 @@ from objectives.calibration.moments import Domains
 from objectives.devices.cpu import Cpu
 from objectives.evaluation.evaluator import Evaluator
 from objectives.evaluation.problem import Problem
-from objectives.evaluation.timing import Running
+from objectives.evaluation.timing import CandidateTimer
 from objectives.measuring.interleaved import Interleaved
 from objectives.models import Checkpoint, LoadedModel
 from objectives.protocols.candidate import Candidate
@@ -193,19 +193,19 @@ def test_answers_that_are_no_numbers_fail_the_trial_and_are_not_kept(problem: Pr
 def work(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """What is really done."""
     done: list[str] = []
-    prune, ran = Structured.prune_, Running._ran
+    prune, ran = Structured.prune_, CandidateTimer._ran
 
     def pruned(self: Structured, *arguments: Any) -> None:
         if self.ratio:
             done.append("prune")
         prune(self, *arguments)
 
-    def timed(self: Running, *arguments: Any) -> Any:
+    def timed(self: CandidateTimer, *arguments: Any) -> Any:
         done.append("time")
         return ran(self, *arguments)
 
     monkeypatch.setattr(Structured, "prune_", pruned)
-    monkeypatch.setattr(Running, "_ran", timed)
+    monkeypatch.setattr(CandidateTimer, "_ran", timed)
     return done
 
 
@@ -286,14 +286,14 @@ def test_a_damaged_model_is_made_again(
 def test_what_was_timed_on_a_busy_machine_is_timed_again(
     problem: Problem, work: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run = Running.run
+    run = CandidateTimer.run
 
-    def busy(self: Running, *arguments: Any) -> Any:
+    def busy(self: CandidateTimer, *arguments: Any) -> Any:
         ran = run(self, *arguments)
         return replace(ran, metrics={**ran.metrics, "contended": 1.0})
 
     with monkeypatch.context() as patched:
-        patched.setattr(Running, "run", busy)
+        patched.setattr(CandidateTimer, "run", busy)
         Evaluator(problem)(candidate(0.5))
     work.clear()
     Evaluator(problem)(candidate(0.5))
@@ -341,7 +341,7 @@ def test_what_is_behind_another_is_not_scored(problem: Problem, work: list[str])
     evaluate = Evaluator(replace(problem, cache=None))
     baseline = measured(evaluate(candidate()))
     Hits.seen.clear()
-    gate = replace(FLOOR, timed_first=True, ahead=({"speedup": 1e9, "peak_memory": 1.0},))
+    gate = replace(FLOOR, timed_first=True, incumbents=({"speedup": 1e9, "peak_memory": 1.0},))
     found = measured(evaluate(candidate(0.5), gate))
     assert Hits.seen == []
     assert found.facts.verdict.decision == "unscored"
@@ -360,10 +360,10 @@ def test_times_are_compared_at_the_pace_of_the_baseline(problem: Problem) -> Non
     own = measured(evaluate(candidate(0.5)))
     relative = own.metrics["latency.p50"] / own.metrics["reference_latency"]
     for factor, verdict in ((0.2, "unscored"), (20.0, "reached")):
-        ahead = {"latency.p50": 100 * relative * factor, "peak_memory": 1.0}
-        gate = replace(FLOOR, timed_first=True, ahead=(ahead,), pace=100.0)
+        incumbents = {"latency.p50": 100 * relative * factor, "peak_memory": 1.0}
+        gate = replace(FLOOR, timed_first=True, incumbents=(incumbents,), pace=100.0)
         assert measured(evaluate(candidate(0.5), gate)).facts.verdict.decision == verdict
-    gate = replace(FLOOR, timed_first=True, ahead=({"latency.p50": 100 * relative * 0.2, "peak_memory": 1.0},))
+    gate = replace(FLOOR, timed_first=True, incumbents=({"latency.p50": 100 * relative * 0.2, "peak_memory": 1.0},))
     assert (
         measured(evaluate(candidate(0.5), gate)).facts.verdict.decision == "reached"
     )  # as if the clock had not changed
@@ -375,10 +375,12 @@ def test_what_is_ahead_in_something_is_timed_once_and_scored(problem: Problem, w
     evaluate(candidate())
     work.clear()
     gate = replace(
-        FLOOR, timed_first=True, ahead=({"speedup": 0.0, "peak_memory": 1.0}, {"speedup": 1e9, "peak_memory": 1.0})
+        FLOOR, timed_first=True, incumbents=({"speedup": 0.0, "peak_memory": 1.0}, {"speedup": 1e9, "peak_memory": 1.0})
     )
     slow = replace(
-        FLOOR, timed_first=True, ahead=({"speedup": 1e9, "peak_memory": 1e15}, {"speedup": 0.0, "peak_memory": 1.0})
+        FLOOR,
+        timed_first=True,
+        incumbents=({"speedup": 1e9, "peak_memory": 1e15}, {"speedup": 0.0, "peak_memory": 1.0}),
     )
     assert measured(evaluate(candidate(0.5), gate)).facts.verdict.decision == "unscored"
     found = measured(evaluate(candidate(0.5), slow))
@@ -389,7 +391,7 @@ def test_what_is_ahead_in_something_is_timed_once_and_scored(problem: Problem, w
 
 def test_a_miss_that_was_timed_keeps_its_speed(problem: Problem) -> None:
     evaluate = Evaluator(replace(problem, task=Hits(wrong=0.4), cache=None))
-    found = measured(evaluate(candidate(0.5), replace(FLOOR, timed_first=True, ahead=(SLOW,))))
+    found = measured(evaluate(candidate(0.5), replace(FLOOR, timed_first=True, incumbents=(SLOW,))))
     assert found.facts.verdict.decision == "missed"
     assert found.metrics["throughput"] > 0
 
@@ -434,7 +436,7 @@ FAR = {"speedup": 1e9, "peak_memory": 1.0}
 def test_what_is_behind_for_sure_is_timed_no_further_and_that_is_not_kept(problem: Problem, timed_first: bool) -> None:
     evaluate = Evaluator(replace(problem, timing=LONG))
     evaluate(candidate())
-    gate = replace(FLOOR, ahead=(FAR,), timed_first=timed_first)
+    gate = replace(FLOOR, incumbents=(FAR,), timed_first=timed_first)
     found = measured(evaluate(candidate(0.5), gate))
     assert found.facts.timing.stopped == "behind"
     assert found.facts.verdict.decision == ("unscored" if timed_first else "reached")
@@ -451,7 +453,7 @@ def test_who_needs_less_memory_is_timed_as_well_as_any(problem: Problem) -> None
     evaluate = Evaluator(replace(problem, timing=LONG))
     evaluate(candidate())
     peak = evaluate.predict(candidate(0.5))["predicted_peak"]
-    gate = replace(FLOOR, ahead=({"speedup": 1e9, "peak_memory": 1.01 * peak},))
+    gate = replace(FLOOR, incumbents=({"speedup": 1e9, "peak_memory": 1.01 * peak},))
     assert measured(evaluate(candidate(0.5), gate)).facts.timing.stopped == "rounds"
 
 
@@ -459,7 +461,7 @@ def test_who_needs_less_memory_is_timed_as_well_as_any(problem: Problem) -> None
 def test_objectives_that_only_a_whole_timing_tells_end_none_early(problem: Problem) -> None:
     evaluate = Evaluator(replace(problem, timing=LONG))
     evaluate(candidate())
-    gate = replace(FLOOR, ahead=({"speedup": 1e9, "latency.p95": 1e-9},))
+    gate = replace(FLOOR, incumbents=({"speedup": 1e9, "latency.p95": 1e-9},))
     assert measured(evaluate(candidate(0.5), gate)).facts.timing.stopped == "rounds"
 
 
@@ -470,7 +472,7 @@ def test_a_peak_that_was_predicted_too_high_costs_a_second_timing(
     evaluate = Evaluator(replace(problem, timing=LONG))
     evaluate(candidate())
     peak = measured(evaluate(candidate(0.5))).metrics["peak_memory"]
-    gate = replace(FLOOR, ahead=({"speedup": 1e9, "peak_memory": 1.5 * peak},), timed_first=True)
+    gate = replace(FLOOR, incumbents=({"speedup": 1e9, "peak_memory": 1.5 * peak},), timed_first=True)
     monkeypatch.setattr("objectives.evaluation.dominance._FORETOLD", -1.0)  # as if twice as much had been predicted
     found = measured(Evaluator(replace(problem, timing=LONG, cache=None))(candidate(0.5), gate))
     assert found.facts.timing.stopped == "rounds"
@@ -481,6 +483,6 @@ def test_the_dense_model_is_always_timed_in_full(problem: Problem) -> None:
     """Others of its batch size are compared with it."""
     evaluate = Evaluator(replace(problem, timing=LONG, cache=None))
     evaluate(candidate())
-    gate = replace(FLOOR, ahead=(FAR,), timed_first=True)
+    gate = replace(FLOOR, incumbents=(FAR,), timed_first=True)
     assert measured(evaluate(candidate(batch=2), gate)).facts.timing.stopped == "rounds"
     assert measured(evaluate(candidate(0.5, batch=2), gate)).facts.timing.stopped == "behind"

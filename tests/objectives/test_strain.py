@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from objectives.measuring.strain import Strain, read_strain
+from objectives.measuring.strain import Contention, read_strain
 
 STAT = "cpu  100 5 50 800 7 0 3 35 9 0\ncpu0 1 2 3 4 5 6 7 8 9 10\n"
 
@@ -49,7 +49,7 @@ def test_a_thread_that_ends_while_it_is_read_is_left_out(tmp_path: Path) -> None
 @pytest.mark.parametrize("stat", [None, "", "cpu  1 2 3\n"])
 def test_a_system_that_does_not_count_shows_no_strain(tmp_path: Path, stat: str | None) -> None:
     found = read_strain(proc(tmp_path, {}, stat))
-    assert replace(found, faults=0.0) == Strain()
+    assert replace(found, faults=0.0) == Contention()
     assert (found.wait, found.steal) == (0.0, 0.0)
 
 
@@ -62,19 +62,19 @@ def test_a_page_that_is_touched_first_is_a_fault() -> None:
 
 
 def test_strain_between_two_readings_is_what_was_added() -> None:
-    earlier, later = Strain(1.0, 2.0, 3.0, 100.0), Strain(4.0, 3.0, 13.0, 200.0)
+    earlier, later = Contention(1.0, 2.0, 3.0, 100.0), Contention(4.0, 3.0, 13.0, 200.0)
     added = later.since(earlier)
-    assert added == Strain(3.0, 1.0, 10.0, 100.0)
+    assert added == Contention(3.0, 1.0, 10.0, 100.0)
     assert (added.wait, added.steal) == (0.25, 0.1)
     assert earlier + added == later
-    assert added.since(added) == Strain()
+    assert added.since(added) == Contention()
 
 
 def test_counters_that_step_back_are_no_strain() -> None:
     """A thread that ended takes its counters with it."""
-    assert Strain(1.0, -0.5, -2.0, 10.0).wait == 0.0
-    assert Strain(1.0, -0.5, -2.0, 10.0).steal == 0.0
-    assert Strain(-2.0, 1.0).wait == 0.0
+    assert Contention(1.0, -0.5, -2.0, 10.0).wait == 0.0
+    assert Contention(1.0, -0.5, -2.0, 10.0).steal == 0.0
+    assert Contention(-2.0, 1.0).wait == 0.0
 
 
 SPIN = """

@@ -28,7 +28,7 @@ from tests.objectives.recipes import CONF
 
 
 @dataclass(frozen=True)
-class Shelf:
+class ArtifactStore:
     """A corpus at hand."""
 
     held: tuple[Document, ...] = field(default=())
@@ -42,8 +42,8 @@ def text_of(seed: int, length: int) -> str:
     return "".join(letters)
 
 
-def shelf(lengths: list[int], summaries: bool = False) -> Shelf:
-    return Shelf(
+def shelf(lengths: list[int], summaries: bool = False) -> ArtifactStore:
+    return ArtifactStore(
         tuple(
             Document(f"d{i}", text_of(i, length), text_of(1000 + i, 6) if summaries else None)
             for i, length in enumerate(lengths)
@@ -54,7 +54,7 @@ def shelf(lengths: list[int], summaries: bool = False) -> Shelf:
 # ---- language modelling
 
 
-def modeling(corpus: Shelf, **settings: Any) -> LanguageModeling:
+def modeling(corpus: ArtifactStore, **settings: Any) -> LanguageModeling:
     settings = {"documents": 5, "tokens": 12, "calibration_documents": 3, "batch_rows": 2, **settings}
     return LanguageModeling(corpus=corpus, **settings)
 
@@ -188,7 +188,7 @@ def encoder(tiny: Tiny) -> TorchRunner:
     return TorchRunner(model)
 
 
-def retrieval(corpus: Shelf, **settings: Any) -> Retrieval:
+def retrieval(corpus: ArtifactStore, **settings: Any) -> Retrieval:
     return Retrieval(corpus=corpus, **{"pool": 30, "tokens": 24, "calibration_pairs": 4, "batch_rows": 5, **settings})
 
 
@@ -210,7 +210,7 @@ def test_texts_are_cut_at_the_tokens_asked(encoder: TorchRunner) -> None:
 
 
 def test_a_model_that_embeds_equal_texts_equally_finds_itself(encoder: TorchRunner) -> None:
-    corpus = Shelf(tuple(Document(str(i), text_of(i, 20), text_of(i, 20)) for i in range(30)))
+    corpus = ArtifactStore(tuple(Document(str(i), text_of(i, 20), text_of(i, 20)) for i in range(30)))
     score = retrieval(corpus).evaluate(encoder)
     assert score.accuracy == 1.0
     assert score.examples == (1.0,) * 26
@@ -219,7 +219,7 @@ def test_a_model_that_embeds_equal_texts_equally_finds_itself(encoder: TorchRunn
 def test_a_summary_of_another_document_is_a_miss(encoder: TorchRunner) -> None:
     """The summaries of d10 and d11 are exchanged: both miss, all others hit."""
     swapped = {10: 11, 11: 10}
-    corpus = Shelf(tuple(Document(str(i), text_of(i, 20), text_of(swapped.get(i, i), 20)) for i in range(30)))
+    corpus = ArtifactStore(tuple(Document(str(i), text_of(i, 20), text_of(swapped.get(i, i), 20)) for i in range(30)))
     score = retrieval(corpus).evaluate(encoder)
     assert [i + 4 for i, hit in enumerate(score.examples) if not hit] == [10, 11]
     assert score.accuracy == pytest.approx(24 / 26)
@@ -234,7 +234,7 @@ def test_the_hits_do_not_depend_on_how_texts_are_batched(encoder: TorchRunner, r
 
 def test_documents_of_calibration_stay_in_the_pool(encoder: TorchRunner) -> None:
     """d5's summary is the text of d0, which calibrates: it must be found there, and so miss."""
-    corpus = Shelf(tuple(Document(str(i), text_of(i, 20), text_of(0 if i == 5 else i, 20)) for i in range(10)))
+    corpus = ArtifactStore(tuple(Document(str(i), text_of(i, 20), text_of(0 if i == 5 else i, 20)) for i in range(10)))
     assert retrieval(corpus).evaluate(encoder).examples == (1.0, 0.0, 1.0, 1.0, 1.0, 1.0)
 
 
@@ -247,7 +247,7 @@ def test_only_pairs_at_the_front_calibrate_without_padding(encoder: TorchRunner)
 
 def test_documents_without_a_summary_and_beyond_the_pool_are_left_out(encoder: TorchRunner) -> None:
     pairs = shelf([8] * 9, summaries=True).held
-    corpus = Shelf((Document("x", "no summary"), *pairs[:3], Document("y", "empty", ""), *pairs[3:]))
+    corpus = ArtifactStore((Document("x", "no summary"), *pairs[:3], Document("y", "empty", ""), *pairs[3:]))
     assert len(retrieval(corpus, pool=6).evaluate(encoder).examples) == 2
 
 
@@ -264,8 +264,8 @@ def test_a_corpus_has_documents(task: type) -> None:
 
 
 def test_a_task_says_which_head_it_scores() -> None:
-    assert modeling(Shelf()).head == "causal_lm"
-    assert retrieval(Shelf()).head == "encoder"
+    assert modeling(ArtifactStore()).head == "causal_lm"
+    assert retrieval(ArtifactStore()).head == "encoder"
 
 
 def test_padding_is_told_to_the_model(encoder: TorchRunner) -> None:
@@ -286,9 +286,9 @@ def test_padding_is_told_to_the_model(encoder: TorchRunner) -> None:
 # ---- names of the examples
 
 
-def renamed(corpus: Shelf, name: str) -> Shelf:
+def renamed(corpus: ArtifactStore, name: str) -> ArtifactStore:
     """All documents under one name."""
-    return Shelf(tuple(Document(name, document.text, document.summary) for document in corpus.held))
+    return ArtifactStore(tuple(Document(name, document.text, document.summary) for document in corpus.held))
 
 
 def test_a_scored_text_is_named_by_its_document_from_the_end_of_the_corpus(fp32: TorchRunner) -> None:
@@ -300,12 +300,12 @@ def test_a_scored_text_is_named_by_its_document_from_the_end_of_the_corpus(fp32:
 
 def test_a_query_is_named_by_its_pair(encoder: TorchRunner) -> None:
     pairs = shelf([8] * 7, summaries=True).held
-    corpus = Shelf((*pairs[:5], Document("x", "no summary"), *pairs[5:]))
+    corpus = ArtifactStore((*pairs[:5], Document("x", "no summary"), *pairs[5:]))
     assert retrieval(corpus).evaluate(encoder).ids == ("d4", "d5", "d6")
 
 
 def test_examples_of_one_name_are_told_apart(fp32: TorchRunner, encoder: TorchRunner) -> None:
-    texts = Shelf((*shelf([40] * 4).held, *renamed(shelf([40] * 9), "same").held[4:]))
+    texts = ArtifactStore((*shelf([40] * 4).held, *renamed(shelf([40] * 9), "same").held[4:]))
     pairs = renamed(shelf([8] * 7, summaries=True), "same")
     assert modeling(texts).evaluate(fp32).ids == ("same", "same#2", "same#3", "same#4", "same#5")
     assert retrieval(pairs).evaluate(encoder).ids == ("same", "same#2", "same#3")

@@ -46,7 +46,7 @@ class Laps:
     def start(self, laps: int) -> None:
         self.announced, self.phases, self.held = laps, list[Phase](), list[Any]()
 
-    def lap(self, phase: Phase, held: Any = None) -> None:
+    def end_phase(self, phase: Phase, held: Any = None) -> None:
         self.phases.append(phase)
         self.held.append(held and (held.get_seq_length(), held.cross_attention_cache.get_seq_length()))
 
@@ -251,7 +251,7 @@ def test_what_the_encoder_allocates_is_seen_while_it_runs(tiny: Tiny) -> None:
 def test_the_footprint_is_what_the_run_needs(tiny: Tiny, family: str, placed: bool) -> None:
     model = tiny(family).copy()
     if placed:
-        Cpu().place_(model)
+        Cpu().to_device_(model)
     shapes, memory = footprint(model, LARGE), Cpu().memory(TorchRunner(model), LARGE)
     assert shapes.cache == memory.cache
     assert shapes.peaks == {phase: pytest.approx(peak, rel=0.05, abs=2**16) for phase, peak in memory.peaks.items()}

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from objectives.evaluation.floor_test import contest, estimated, gains, judge
+from objectives.evaluation.floor_test import contest, decide, estimated, gains
 from objectives.evaluation.sequential_test import AsymptoticRace, Race, interval
 from objectives.types import Score
 
@@ -72,7 +72,7 @@ def test_the_asymptotic_race_decides_and_rightly(base: Score, shift: float) -> N
     whole = score(worse, link=base.link)
     part = Score(0.0, 0.0, whole.examples[:200], {}, whole.ids[:200], link=base.link, total=len(worse))
     for floor, decision in ((whole.accuracy * 0.97, "reached"), (whole.accuracy * 1.03, "missed")):
-        found = judge(part, base, floor, 0.01)
+        found = decide(part, base, floor, 0.01)
         assert (found.decision, found.method) == (decision, "asymptotic")
         assert found.accuracy == pytest.approx(whole.accuracy, rel=0.02)
 
@@ -88,7 +88,7 @@ def test_the_asymptotic_race_is_wrong_as_rarely_as_promised() -> None:
 
 
 def test_all_examples_are_exact() -> None:
-    found = judge(HITS, HITS, HITS.accuracy, 0.05)
+    found = decide(HITS, HITS, HITS.accuracy, 0.05)
     assert (found.decision, found.certain, found.method) == ("reached", True, "exact")
     assert found.low == found.high == found.accuracy
 

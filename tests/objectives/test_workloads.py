@@ -135,7 +135,7 @@ def test_generation_continues_its_own_prompts_from_the_cache(tiny: Tiny) -> None
     seen, lengths = Seen(tiny("llama")), []
 
     class Lengths(Unwatched):
-        def lap(self, phase: Phase, held: Any = None) -> None:
+        def end_phase(self, phase: Phase, held: Any = None) -> None:
             lengths.append(held.get_seq_length())
 
     for _ in range(2):
@@ -166,7 +166,7 @@ class Told(Unwatched):
     def start(self, laps: int) -> None:
         self.began, self.announced = self.began + 1, laps
 
-    def lap(self, phase: Phase, held: Any = None) -> None:
+    def end_phase(self, phase: Phase, held: Any = None) -> None:
         self.phases.append(phase)
 
 
@@ -183,7 +183,7 @@ def reads(workload: Workload, model: LoadedModel) -> dict[Phase, list[tuple[Any,
         def start(self, laps: int) -> None:
             now.clear()
 
-        def lap(self, phase: Phase, held: Any = None) -> None:
+        def end_phase(self, phase: Phase, held: Any = None) -> None:
             length = None if held is None else held.get_seq_length()
             found.setdefault(phase, []).append((tuple(now), length))
             now.clear()
@@ -208,7 +208,7 @@ def test_a_workload_announces_its_laps_and_starts_once(tiny: Tiny, choice: str) 
 def test_excerpts_name_exactly_the_phases_of_the_run_in_their_order(tiny: Tiny, choice: str) -> None:
     workload, told = small(choice), Told()
     workload.run(TorchRunner(tiny(EXAMPLES[workload.head])), told)
-    assert list(workload.excerpts()) == list(dict.fromkeys(told.phases))
+    assert list(workload.representative_runs()) == list(dict.fromkeys(told.phases))
 
 
 @pytest.mark.parametrize("choice", choices("workload"))
@@ -216,7 +216,7 @@ def test_the_last_lap_of_an_excerpt_is_the_last_of_the_run(tiny: Tiny, choice: s
     workload = small(choice)
     model = tiny(EXAMPLES[workload.head])
     whole = reads(workload, model)
-    for phase, excerpt in workload.excerpts().items():
+    for phase, excerpt in workload.representative_runs().items():
         assert reads(excerpt, model)[phase][-1] == whole[phase][-1]
         assert type(excerpt) is type(workload)
 

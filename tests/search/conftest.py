@@ -57,15 +57,15 @@ def slow_to_score(candidate: Candidate) -> Measurement:
     """The same with quirks of a tenth in every cell's speed, where scoring takes twenty times as long as timing."""
     found = closed_form(candidate)
     cell = (candidate.pruning.ratio, candidate.quantization.bits, candidate.workload.batch_size)
-    quirk = math.exp(random.Random(str(cell)).gauss(0.0, 0.1))
+    nugget = math.exp(random.Random(str(cell)).gauss(0.0, 0.1))
     metrics = {**found.metrics, "score_seconds": 20.0, "run_seconds": 1.0}
-    metrics |= {name: metrics[name] * quirk for name in ("throughput", "speedup")}
+    metrics |= {name: metrics[name] * nugget for name in ("throughput", "speedup")}
     return replace(found, metrics=metrics)
 
 
-def behind(found: Measurement, ahead: Any) -> Measurement:
+def behind(found: Measurement, incumbents: Any) -> Measurement:
     """As the evaluator leaves it: what is behind another is not scored."""
-    if not any(is_behind(found.metrics, other) for other in ahead):
+    if not any(is_behind(found.metrics, other) for other in incumbents):
         return found
     metrics = {name: value for name, value in found.metrics.items() if not name.startswith("accuracy")}
     return replace(found, metrics=metrics, facts=facts_of({"verdict": "unscored"}))
@@ -102,7 +102,7 @@ class FakeExecutor:
         self.asked.append(candidate)
         found = self.answer(candidate)
         if gate is not None and gate.timed_first and isinstance(found, Measurement):
-            found = behind(found, gate.ahead)
+            found = behind(found, gate.incumbents)
         return done(found)
 
     def predict_losses(self, candidates: Any) -> Future[list[float]]:

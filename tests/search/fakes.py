@@ -11,7 +11,7 @@ from typing import Any, Literal
 from pydantic.dataclasses import dataclass
 
 from objectives.errors import Unsupported
-from objectives.protocols.running import Watch
+from objectives.protocols.running import PhaseObserver
 from objectives.types import Head, Phase, Score
 
 
@@ -48,10 +48,10 @@ class FaultyWorkload:
     def head(self) -> Head:
         return "causal_lm"
 
-    def excerpts(self) -> dict[Phase, FaultyWorkload]:
+    def representative_runs(self) -> dict[Phase, FaultyWorkload]:
         return {"prefill": self}
 
-    def run(self, model: Any, watch: Watch) -> None:
+    def run(self, model: Any, watch: PhaseObserver) -> None:
         import torch
 
         from objectives.devices.stopwatch import WallStopwatch
@@ -62,7 +62,7 @@ class FaultyWorkload:
             ids = torch.ones(1, self.tokens_read, dtype=torch.long)
             watch.start(1)
             model.module(input_ids=ids)
-            watch.lap("prefill")
+            watch.end_phase("prefill")
 
     def _meet(self) -> None:
         if self.fault == "kill":

@@ -10,7 +10,7 @@ import pytest
 from objectives.measuring.stored_facts import facts_of, texts_of
 from objectives.types import Facts, Failure, Measurement, Note, NoteCode, Reason
 from search.config.limits import StopReason
-from search.front.feasibility import judged_again
+from search.front.feasibility import decided_again
 from search.front.front import cut
 from search.frontier.certificate import (  # fmt: skip
     ASSUMED,
@@ -21,10 +21,10 @@ from search.frontier.certificate import (  # fmt: skip
     MUST_FAIL,
     OPEN,
     UNDECIDED,
+    CellStatus,
     Certificate,
-    Standing,
     certify,
-    told,
+    summary_lines,
 )
 from search.space.grid import Grid
 from search.study.study import run_study
@@ -76,7 +76,7 @@ def test_a_study_that_ran_out_of_trials_says_what_is_open(study) -> None:
     assert result.stop_reason is StopReason.BUDGET
     assert not found.complete
     assert found.counts[OPEN] > 0
-    lines = told(found)
+    lines = summary_lines(found)
     assert lines[0].startswith(f"Not complete: {found.counts[OPEN]} cells are open, about ")
     assert "18 cells" in lines[1]
     assert found.seconds > 0
@@ -169,8 +169,8 @@ def test_members_that_were_timed_briefly_are_named(study) -> None:
         for record in result.records
     ]
     found = certify(Grid(result.config.space.axes), records, result.front)
-    assert found.hasty == (member,)
-    assert any(line.endswith(f"not here: trial {member}.") for line in told(found))
+    assert found.timed_until_dominated == (member,)
+    assert any(line.endswith(f"not here: trial {member}.") for line in summary_lines(found))
 
 
 def test_a_grid_too_large_to_be_enumerated_has_no_certificate(study, monkeypatch) -> None:
@@ -210,9 +210,9 @@ def test_what_was_timed_and_not_scored_is_measured_and_says_behind_whom(study) -
     assert unscored
     for standing in certified(result).standings:
         if standing.trial in unscored and standing.status == MEASURED:
-            ahead = by_number[int(standing.why.split("trial ")[1].split()[0])]
-            assert ahead.number in result.front.front
-            assert ahead.metrics["throughput"] >= by_number[standing.trial].metrics["throughput"]
+            incumbents = by_number[int(standing.why.split("trial ")[1].split()[0])]
+            assert incumbents.number in result.front.front
+            assert incumbents.metrics["throughput"] >= by_number[standing.trial].metrics["throughput"]
             unscored.remove(standing.trial)
     assert not unscored
 
@@ -223,7 +223,7 @@ def test_where_the_members_are_gone_what_was_not_scored_is_open_or_takes_the_acc
     unscored = [record for record in result.records if "accuracy" not in record.metrics]
     assert unscored
     floor = max(record.metrics["accuracy"] for record in result.records if "accuracy" in record.metrics)
-    judged = judged_again(result.records, {0: {"accuracy": (1.0, 0.0), "ids": ("a", "b")}}, floor, 0.01)
+    judged = decided_again(result.records, {0: {"accuracy": (1.0, 0.0), "ids": ("a", "b")}}, floor, 0.01)
     recipes = {recipe(r): r.metrics["accuracy"] for r in result.records if "accuracy" in r.metrics}
     for record in unscored:
         now = judged[record.number]
@@ -246,7 +246,7 @@ def test_a_recut_that_nothing_keeps_has_a_certificate_too(study, above) -> None:
     found = certify(Grid(result.config.space.axes), result.records, front)
     assert front.front == ()
     assert not any("behind" in standing.why for standing in found.standings)
-    assert told(found)
+    assert summary_lines(found)
 
 
 def test_races_that_are_too_short_are_undecided_and_counted_as_open(study) -> None:
@@ -264,14 +264,14 @@ def test_races_that_are_too_short_are_undecided_and_counted_as_open(study) -> No
     found = certify(Grid(result.config.space.axes), raced, front)
     undecided = found.counts[UNDECIDED]
     assert undecided > 0
-    assert told(found)[0].startswith(f"Not complete: {undecided + found.counts.get(OPEN, 0)} cells are open")
+    assert summary_lines(found)[0].startswith(f"Not complete: {undecided + found.counts.get(OPEN, 0)} cells are open")
 
 
 # ---- sentences over fronts of every kind
 
 
-def standing(status: str) -> Standing:
-    return Standing({}, status, None, "")
+def standing(status: str) -> CellStatus:
+    return CellStatus({}, status, None, "")
 
 
 NOTHING = "nothing that was measured keeps the floor; "
@@ -303,7 +303,7 @@ def test_what_is_sure_is_said_of_the_front_at_hand(front, opened, statuses, sent
         opened <= 0.05, opened, 0.05, 0.02, members, standings=tuple(map(standing, statuses)), seconds=100.0,
         only_baseline=alone,
     )  # fmt: skip
-    lines = told(found)
+    lines = summary_lines(found)
     assert lines[0] == ("Complete: " if opened <= 0.05 else "Not complete: ") + sentence
     assert lines[1].startswith(f"Of {len(statuses)} cell{'s' if len(statuses) > 1 else ''}: ")
     assert any("Above the floor" in line for line in lines) == bool(members)
@@ -312,10 +312,10 @@ def test_what_is_sure_is_said_of_the_front_at_hand(front, opened, statuses, sent
 def test_an_empty_front_is_told_from_a_real_study(study) -> None:
     found = certified(study("accuracy_floor.epsilon=1.5"))
     assert (found.members, found.only_baseline) == ({}, False)
-    assert NOTHING in told(found)[0]
+    assert NOTHING in summary_lines(found)[0]
 
 
 def test_a_front_of_the_baseline_alone_is_told_from_a_real_study(study) -> None:
     found = certified(study("accuracy_floor.epsilon=1.0", "space.workload.batch_size=[1]"))
     assert (tuple(found.members), found.only_baseline) == ((0,), True)
-    assert NO_BETTER in told(found)[0]
+    assert NO_BETTER in summary_lines(found)[0]

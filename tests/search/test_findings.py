@@ -18,7 +18,7 @@ from search.frontier.certificate import certify
 from search.records.trial import TrialRecord
 from search.space.grid import Grid
 from search.study.confirmation import Confirmation
-from search.study.state import Findings
+from search.study.state import StudyState
 from search.study.study import run_study
 from tests.search.conftest import RATIOS, FakeExecutor, Quiet, done, slow_to_score
 
@@ -90,7 +90,7 @@ def trial(number: int, speedup: float, **more: Any) -> TrialRecord:
 def test_a_repeat_does_not_undo_what_was_confirmed(make_config: Any) -> None:
     config = make_config("space.pruning.ratio=[0.0,0.1,0.2]")
     records = [trial(0, 1.0, is_baseline=True), trial(1, 2.0)]
-    found = Findings(config, records, Confirmation({1: Measurement({"speedup": 1.5})}))
+    found = StudyState(config, records, Confirmation({1: Measurement({"speedup": 1.5})}))
     index = found.known().grid.index(records[1].params)
     assert found.known().values[index, 0] == pytest.approx(-np.log(8 * 1.5))
     found.add(replace(trial(1, 2.0), number=2, cached_from=1))
@@ -103,7 +103,7 @@ def test_new_trials_are_read_at_the_pace_of_those_before(make_config: Any) -> No
     slow = {"reference_latency": 2.0, "latency.p50": 2.0, "throughput": 4.0}
     base = trial(0, 1.0, is_baseline=True)
     base = replace(base, metrics={**base.metrics, **slow})
-    found = Findings(config, [base], Confirmation())
+    found = StudyState(config, [base], Confirmation())
     _ = found.known()
     late = trial(1, 2.0)
     found.add(late)
@@ -111,8 +111,8 @@ def test_new_trials_are_read_at_the_pace_of_those_before(make_config: Any) -> No
     assert found.known().values[index, 0] == pytest.approx(np.log(1.0))  # half of the baseline's 2 s
     found.read_anew()
     base_index = found.known().grid.index(base.params)
-    ahead = found.known().values[base_index, 0] - found.known().values[index, 0]
-    assert ahead == pytest.approx(np.log(2))
+    incumbents = found.known().values[base_index, 0] - found.known().values[index, 0]
+    assert incumbents == pytest.approx(np.log(2))
 
 
 def test_an_unscored_trial_takes_the_score_of_its_recipe(make_config: Any) -> None:
@@ -123,7 +123,7 @@ def test_an_unscored_trial_takes_the_score_of_its_recipe(make_config: Any) -> No
     bare = replace(trial(1, 3.0), number=2, params={**scored.params, "workload.batch_size": 4})
     metrics = {name: value for name, value in bare.metrics.items() if name not in ("accuracy", "examples")}
     bare = replace(bare, metrics=metrics, facts=facts_of({"reference": "baseline", "verdict": "unscored"}))
-    found = Findings(config, [trial(0, 1.0, is_baseline=True), scored, bare], Confirmation())
+    found = StudyState(config, [trial(0, 1.0, is_baseline=True), scored, bare], Confirmation())
     now = found.read()[2]
     assert now.metrics["accuracy"] == 0.5
     assert any("scored as trial 1" in note.text for note in now.notes)

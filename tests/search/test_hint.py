@@ -11,7 +11,7 @@ from objectives.types import Measurement
 from search.errors import ConfigError
 from search.space.grid import Grid
 from search.study.study import run_study
-from search.study.warm_start import hint_from
+from search.study.warm_start import warm_start_of
 from tests.search.conftest import RATIOS, Quiet, closed_form
 
 
@@ -37,15 +37,17 @@ def slower(candidate) -> Measurement:
 
 def test_the_hint_tells_gains_over_the_baseline_at_cells_that_the_other_study_has_not(studies) -> None:
     config = studies("warm_start=whole")
-    hint, grid = hint_from(config), Grid(config.space.axes)
+    warm_start, grid = warm_start_of(config), Grid(config.space.axes)
     cells = [grid.cell(index) for index in range(len(grid))]
     truth = [closed_form(config.space.candidate(cell)).metrics for cell in cells]
     gains = np.array([[-np.log(each["speedup"]), np.log(each["peak_memory"] / 1.01e8)] for each in truth])
-    away = hint.values - gains - np.median(hint.values - gains, axis=0)
+    away = warm_start.values - gains - np.median(warm_start.values - gains, axis=0)
     inside = [index for index, cell in enumerate(cells) if cell["workload.batch_size"] < 8]
     assert np.abs(away[inside]).max() < 0.1
     accuracies = np.array([each["accuracy"] for each in truth])[np.unique(grid.recipes, return_index=True)[1]]
-    assert hint.accuracy - accuracies == pytest.approx(np.full(24, (hint.accuracy - accuracies).mean()), abs=0.01)
+    assert warm_start.accuracy - accuracies == pytest.approx(
+        np.full(24, (warm_start.accuracy - accuracies).mean()), abs=0.01
+    )
 
 
 @pytest.mark.parametrize("answer", [closed_form, pytest.param(slower, marks=pytest.mark.slow)])

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from search.front.accuracy_floor import AccuracyFloor
-from search.front.accuracy_price import offers
+from search.front.accuracy_price import price_rows
 from search.front.advice import advice
 from search.front.front import cut
 from search.records.trial import TrialRecord
@@ -24,7 +24,7 @@ RECORDS = [BASE, trial(1, 0.79, 90.0), trial(2, 0.7, 300.0), trial(3, 0.75, 200.
 
 
 def test_going_down_in_accuracy_every_offer_is_better_than_all_before() -> None:
-    found = offers(RECORDS, "throughput")
+    found = price_rows(RECORDS, "throughput")
     assert [(offer.trial, offer.accuracy, offer.value) for offer in found] == [
         (0, 0.8, 100.0), (3, 0.75, 200.0), (2, 0.7, 300.0)
     ]  # fmt: skip
@@ -33,7 +33,7 @@ def test_going_down_in_accuracy_every_offer_is_better_than_all_before() -> None:
 
 
 def test_an_offer_is_the_best_that_keeps_its_accuracy() -> None:
-    for offer in offers(RECORDS, "throughput"):
+    for offer in price_rows(RECORDS, "throughput"):
         kept = [record.metrics["throughput"] for record in RECORDS if record.metrics["accuracy"] >= offer.accuracy]
         assert offer.value == max(kept)
 
@@ -41,12 +41,12 @@ def test_an_offer_is_the_best_that_keeps_its_accuracy() -> None:
 def test_less_is_better_where_it_is() -> None:
     records = [BASE, trial(1, 0.7, 1.0)]
     records[1] = replace(records[1], metrics={**records[1].metrics, "peak_memory": 5e5})
-    assert [offer.gain for offer in offers(records, "peak_memory")] == [1.0, 2.0]
+    assert [offer.gain for offer in price_rows(records, "peak_memory")] == [1.0, 2.0]
 
 
 def test_without_a_baseline_or_a_measurement_there_is_no_price() -> None:
-    assert offers([trial(1, 0.7, 1.0)], "throughput") == []
-    assert offers(RECORDS, "ttft") == []
+    assert price_rows([trial(1, 0.7, 1.0)], "throughput") == []
+    assert price_rows(RECORDS, "ttft") == []
 
 
 def said(records: list[TrialRecord], floor: AccuracyFloor) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ import pytest
 
 from objectives.measuring.stored_facts import facts_of
 from search.records.trial import TrialRecord
-from search.study.timescale import changed, on_one_scale, scale_of
+from search.study.timescale import changed, on_time_scale, time_scale_of
 
 
 def trial(number: int, speedup: float, pace: float, **more: Any) -> TrialRecord:
@@ -24,7 +24,7 @@ def trial(number: int, speedup: float, pace: float, **more: Any) -> TrialRecord:
 
 
 def scaled(records: list[TrialRecord]) -> list[TrialRecord]:
-    return on_one_scale(records, scale_of(records))
+    return on_time_scale(records, time_scale_of(records))
 
 
 def test_a_slow_minute_does_not_make_a_candidate_slow() -> None:
@@ -70,7 +70,7 @@ def test_repeats_of_a_cell_have_no_vote_on_the_pace() -> None:
 def test_shared_rounds_have_no_vote_where_trials_were_timed_by_themselves() -> None:
     trials = [trial(0, 1.0, 1.0, is_baseline=True), *(trial(number, 2.0, 1.0) for number in range(1, 9))]
     shared = [trials[0], *(trial(number, 2.0, 3.0) for number in range(1, 9))]
-    found = on_one_scale(shared, scale_of(trials))
+    found = on_time_scale(shared, time_scale_of(trials))
     assert found[0].metrics["latency.p50"] == pytest.approx(1.0)
     assert [record.metrics["throughput"] for record in found[1:]] == pytest.approx([16.0] * 8)
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from objectives.protocols.candidate import Materials, Quantizer
+    from objectives.protocols.candidate import BuildContext, Quantizer
     from objectives.protocols.running import Runner
     from objectives.runtime.packages import Packages
 
@@ -38,12 +38,12 @@ class EngineRuntime:
 
         return portable(quantizer)
 
-    def prepare(self, materials: Materials) -> Runner:
+    def prepare(self, materials: BuildContext) -> Runner:
         """See ``Runtime``."""
         from objectives.runtime.engines.runner import EngineRunner
 
         return EngineRunner.made(materials, self, lambda folder: self.write(folder, materials))
 
-    def write(self, folder: Path, materials: Materials) -> None:
+    def write(self, folder: Path, materials: BuildContext) -> None:
         """Fill the new ``folder`` with the engine of the compressed model. Raises Unsupported."""
         raise NotImplementedError

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from objectives.models import LoadedModel
 
 
-def facts_of(
+def engine_facts_of(
     runtime: Any,
     model: LoadedModel,
     began: float,

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from objectives.errors import ModelError, ObjectiveError
 from objectives.models.notes import notes_of, stored_notes
 from objectives.protocols.candidate import Runtime
-from objectives.protocols.running import Lap
+from objectives.protocols.running import EndPhase
 from objectives.runtime.packages import Packages
 from objectives.types import Head, Note
 
@@ -77,7 +77,7 @@ class DecoderEngine(Protocol):
 class Generating(Protocol):
     """A decoder that generates by itself."""
 
-    def generate(self, ids: Ids, out: Ids, mask: NDArray[np.bool_] | None, lap: Lap | None) -> None:
+    def generate(self, ids: Ids, out: Ids, mask: NDArray[np.bool_] | None, end_phase: EndPhase | None) -> None:
         """See ``Runner``, in numpy."""
 
 

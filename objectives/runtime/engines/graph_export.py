@@ -48,7 +48,7 @@ class Exported:
         return {name.removeprefix("module.").rpartition(".")[0] for name in read}
 
 
-def twin(model: LoadedModel) -> nn.Module:
+def fp32_copy(model: LoadedModel) -> nn.Module:
     """An independent fp32 copy of ``model`` made of ordinary modules, tied weights tied.
 
     Raises Unsupported for modules that have no ordinary form.
@@ -106,7 +106,7 @@ def export(model: LoadedModel, square: bool = False) -> tuple[Exported, nn.Modul
     """
     if any(isinstance(part, Experts) for part in model.module.modules()):
         raise Unsupported("which experts a token is sent to depends on it; a graph has no form for that, torch has")
-    module = twin(model)
+    module = fp32_copy(model)
     with torch.no_grad():
         try:
             return (_decoder(module) if model.head == "causal_lm" else _encoder(module, square)), module
@@ -196,7 +196,7 @@ def _decoder(module: Any) -> Exported:
     return Exported(program, inputs, outputs, caches)
 
 
-class Holes:
+class WeightPlaceholders:
     """Where a model's matrices lie in a converted graph, by their bytes: as they are, or transposed."""
 
     def __init__(self, model: LoadedModel, exported: Exported, module: nn.Module) -> None:

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from objectives.errors import Unsupported, said
-from objectives.runtime.engines.graph_export import Encoder, twin
-from objectives.runtime.engines.silence import keep_streams_open, quiet
+from objectives.runtime.engines.graph_export import Encoder, fp32_copy
+from objectives.runtime.engines.silence import keep_streams_open, silence
 from objectives.runtime.engines.weights import Rounded, block_linears, matrices
 
 if TYPE_CHECKING:
@@ -24,12 +24,12 @@ def convert(model: LoadedModel, rows: int, tokens: int, rounds: bool) -> bytes:
     Raises Unsupported.
     """
     sample = (torch.zeros(rows, tokens, dtype=torch.int32), torch.zeros(rows, 1, 1, tokens))
-    with quiet():
+    with silence():
         import litert_torch
 
         keep_streams_open()
         try:
-            converted = litert_torch.convert(Encoder(twin(model)).eval(), sample)
+            converted = litert_torch.convert(Encoder(fp32_copy(model)).eval(), sample)
         except Unsupported:
             raise
         except Exception as error:  # its passes raise what they like

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 from objectives.errors import Unsupported, said
-from objectives.runtime.engines.graph_export import Holes, export
-from objectives.runtime.engines.silence import quiet
+from objectives.runtime.engines.graph_export import WeightPlaceholders, export
+from objectives.runtime.engines.silence import silence
 from objectives.runtime.engines.weights import Dense, Rounded, Stored, matrices
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ def convert(model: LoadedModel, folder: Path) -> None:
     """Write the graph of ``model``'s structure into ``folder``. Raises Unsupported."""
     import onnx_ir
 
-    with quiet():
+    with silence():
         exported, module = export(model, square=True)
         try:
             program: Any = torch.onnx.export(
@@ -43,7 +43,7 @@ def convert(model: LoadedModel, folder: Path) -> None:
             )  # fmt: skip
         except Exception as error:  # the exporter wraps whatever an operator raised
             raise Unsupported(f"this model has no ONNX form: {said(error)}") from error
-    graph, holes = program.model.graph, Holes(model, exported, module)
+    graph, holes = program.model.graph, WeightPlaceholders(model, exported, module)
     made: dict[str, Any] = {}
     for name, value in list(graph.initializers.items()):
         if value.const_value is None or len(value.shape) != 2 or value.dtype != onnx_ir.DataType.FLOAT:
@@ -91,7 +91,7 @@ def fill(
     proto = onnx.load(folder / GRAPH)
     caches = ast.literal_eval(next(prop.value for prop in proto.metadata_props if prop.key == "caches"))
     others = sum(len(each.raw_data) for each in proto.graph.initializer)
-    filling = Filling(proto.graph, dict(matrices(model)), group, by_batch)
+    filling = WeightWriter(proto.graph, dict(matrices(model)), group, by_batch)
     filling.run()
     proto.opset_import.append(helper.make_opsetid(CONTRIB, 1))
     onnx.save(proto, file, save_as_external_data=True, location=file.name + ".data", size_threshold=1024)
@@ -99,7 +99,7 @@ def fill(
 
 
 @dataclass
-class Filling:
+class WeightWriter:
     """Replaces whatever reads a hole by an operator that reads what is stored.
 
     A reader that is none of the known ones is an error: a matrix passed over in silence would stay in 32 bits.

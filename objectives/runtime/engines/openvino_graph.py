@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from objectives.errors import Unsupported, said
-from objectives.runtime.engines.graph_export import Exported, Holes, export
-from objectives.runtime.engines.silence import quiet, without_telemetry
+from objectives.runtime.engines.graph_export import Exported, WeightPlaceholders, export
+from objectives.runtime.engines.silence import silence, without_telemetry
 from objectives.runtime.engines.weights import Dense, Rounded, Stored, block_linears, matrices
 
 without_telemetry()
@@ -31,7 +31,7 @@ CALIBRATED = 128
 
 def convert(model: LoadedModel, folder: Path) -> None:
     """Write the graph of ``model``'s structure into ``folder``. Raises Unsupported."""
-    with quiet():
+    with silence():
         exported, module = export(model)
         try:
             graph = ov.convert_model(exported.program)
@@ -40,7 +40,7 @@ def convert(model: LoadedModel, folder: Path) -> None:
     graph = _named(graph, exported)
     if model.head == "causal_lm":
         graph = _stateful(graph, exported)
-    graph = _opened(graph, Holes(model, exported, module))
+    graph = _opened(graph, WeightPlaceholders(model, exported, module))
     ov.save_model(graph, folder / GRAPH, compress_to_fp16=False)
 
 
@@ -74,7 +74,7 @@ def _stateful(graph: ov.Model, exported: Exported) -> ov.Model:
     return ov.Model([graph.get_results()[0]], sinks, [*kept, rows], "decoder")
 
 
-def _opened(graph: ov.Model, holes: Holes) -> ov.Model:
+def _opened(graph: ov.Model, holes: WeightPlaceholders) -> ov.Model:
     """With a parameter in place of every matrix."""
     found: dict[str, Any] = {}
     for node in _constants(graph):
@@ -194,7 +194,7 @@ def round_activations(graph: ov.Model, calibration: Domains) -> ov.Model:
     step = max(1, len(rows) // CALIBRATED)
     samples = [{"ids": ids, "mask": bidirectional(ids, None)} for ids in (row[None].numpy() for row in rows[::step])]
     logging.getLogger("nncf").setLevel(logging.ERROR)
-    with quiet():
+    with silence():
         quantized: ov.Model = nncf.quantize(
             graph, nncf.Dataset(samples), model_type=nncf.ModelType.TRANSFORMER, subset_size=len(samples)
         )

@@ -40,7 +40,7 @@ def _main(folder: Path, threads: int, allowed: Sequence[str]) -> None:
         heap.trim()
         resting = _status()
         Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")
-        for excerpt in workload.excerpts().values():
+        for excerpt in workload.representative_runs().values():
             excerpt.run(runner, Unwatched())
         after = _status()
     libraries = after["RssFile"] - before["RssFile"] - _mapped(folder)

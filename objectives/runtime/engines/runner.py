@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from objectives.protocols.candidate import Materials
-from objectives.protocols.running import Device, Lap, Runner, Workload
+from objectives.protocols.candidate import BuildContext
+from objectives.protocols.running import Device, EndPhase, Runner, Workload
 from objectives.runtime.engines.folder import (
     ENGINES,
     DecoderEngine,
@@ -62,7 +62,7 @@ class EngineRunner(Runner):
     allowed: Sequence[str] = (ENGINES,)
 
     @classmethod
-    def made(cls, materials: Materials, runtime: object, write: Callable[[Path], None]) -> EngineRunner:
+    def made(cls, materials: BuildContext, runtime: object, write: Callable[[Path], None]) -> EngineRunner:
         """Open the engine of ``runtime`` that ``write`` makes from ``materials``, or that was made earlier.
 
         Raises Unsupported where it computes something else than the model.
@@ -164,18 +164,18 @@ class EngineRunner(Runner):
         return self._decoder.run(ids.long().numpy(), mask, np.ascontiguousarray(places), wanted, cache.state)
 
     @override
-    def generate(self, ids: Tensor, out: Tensor, mask: Tensor | None = None, lap: Lap | None = None) -> None:
+    def generate(self, ids: Tensor, out: Tensor, mask: Tensor | None = None, end_phase: EndPhase | None = None) -> None:
         if isinstance(self.engine, Generating):
-            self.engine.generate(ids.numpy(), out.numpy(), None if mask is None else mask.bool().numpy(), lap)
+            self.engine.generate(ids.numpy(), out.numpy(), None if mask is None else mask.bool().numpy(), end_phase)
         else:
-            greedy.generate(self, ids, out, mask, lap)
+            greedy.generate(self, ids, out, mask, end_phase)
 
     @override
     def memory(self, workload: Workload, device: Device) -> Memory:
         """Return what is resident beyond the stored weights, copies that the engine made included."""
         found = resident(self.folder, workload, self.threads, self.allowed)
         above = max(0, found.peak - self.facts.weight_bytes)
-        phase = max(workload.excerpts(), key=("encode", "prefill", "decode").index)
+        phase = max(workload.representative_runs(), key=("encode", "prefill", "decode").index)
         added = float(found.peak - found.resting)
         return Memory({phase: above}, 0, {"resident_peak": added, "runtime_bytes": float(found.resting)})
 

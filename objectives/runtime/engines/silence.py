@@ -25,7 +25,7 @@ def keep_streams_open() -> None:
 
 
 @contextmanager
-def quiet() -> Iterator[None]:
+def silence() -> Iterator[None]:
     """Send what is printed meanwhile, by C++ code too, to nowhere; of an error the last lines are kept in its notes."""
     with tempfile.TemporaryFile() as sink, warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -20,7 +20,7 @@ from transformers.cache_utils import StaticCache
 from typing_extensions import override
 
 from objectives.errors import Unsupported
-from objectives.protocols.running import Device, Lap, Workload
+from objectives.protocols.running import Device, EndPhase, Workload
 from objectives.runtime.in_torch.static_cache import StaticCacheRunner
 from objectives.types import Memory, Phase
 
@@ -124,8 +124,8 @@ class Captured(StaticCacheRunner):
         return hidden
 
     @override
-    def generate(self, ids: Tensor, out: Tensor, mask: Tensor | None = None, lap: Lap | None = None) -> None:
-        super().generate(ids, out, mask, lap)
+    def generate(self, ids: Tensor, out: Tensor, mask: Tensor | None = None, end_phase: EndPhase | None = None) -> None:
+        super().generate(ids, out, mask, end_phase)
         self._forget()
 
     @override

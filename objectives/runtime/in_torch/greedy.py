@@ -7,15 +7,17 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from objectives.protocols.running import Lap, Runner
+    from objectives.protocols.running import EndPhase, Runner
 
 
-def generate(runner: Runner, ids: Tensor, out: Tensor, mask: Tensor | None = None, lap: Lap | None = None) -> None:
+def generate(
+    runner: Runner, ids: Tensor, out: Tensor, mask: Tensor | None = None, end_phase: EndPhase | None = None
+) -> None:
     """See ``Runner``."""
     cache, token = None, ids
     for place in range(out.shape[1]):
         logits, cache = runner.step(token, cache) if place else runner.prefill(ids, mask)
         token = logits.argmax(dim=-1, keepdim=True)
         out[:, place : place + 1] = token
-        if lap is not None:
-            lap("decode" if place else "prefill", cache)
+        if end_phase is not None:
+            end_phase("decode" if place else "prefill", cache)

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from objectives.protocols.running import Lap
+from objectives.protocols.running import EndPhase
 from objectives.runtime.in_torch.runner import TorchRunner
 
 if TYPE_CHECKING:
@@ -60,16 +60,16 @@ class PromptLookupRunner(TorchRunner):
         return self.text[at].view(rows, tokens)
 
     @override
-    def generate(self, ids: Tensor, out: Tensor, mask: Tensor | None = None, lap: Lap | None = None) -> None:
+    def generate(self, ids: Tensor, out: Tensor, mask: Tensor | None = None, end_phase: EndPhase | None = None) -> None:
         """Fill ``out`` with what follows; several rows are written plainly."""
         if len(ids) != 1 or mask is not None:
-            super().generate(ids, out, mask, lap)
+            super().generate(ids, out, mask, end_phase)
             return
         text, count = ids[0].tolist(), out.shape[1]
         output = self.module(input_ids=ids, use_cache=True, logits_to_keep=1)
         cache, written = output.past_key_values, [int(output.logits[0, -1].argmax())]
-        if lap is not None:
-            lap("prefill", cache)
+        if end_phase is not None:
+            end_phase("prefill", cache)
         while len(written) < count:
             guessed = guess([*text, *written], min(self.most, count - len(written) - 1))
             read = torch.tensor([[written[-1], *guessed]], device=ids.device)
@@ -80,6 +80,6 @@ class PromptLookupRunner(TorchRunner):
             cache = output.past_key_values
             if right < len(guessed):
                 cache.crop(len(text) + len(written) - 1)
-            if lap is not None:
-                lap("decode", cache)
+            if end_phase is not None:
+                end_phase("decode", cache)
         out[0] = torch.tensor(written[:count])

@@ -16,7 +16,7 @@ from typing_extensions import override
 
 from objectives.models.padded import Padded
 from objectives.packing.weighing import disk_bytes, stored_bytes, weigh
-from objectives.protocols.running import Device, Lap, Runner, RunsInTorch, Workload
+from objectives.protocols.running import Device, EndPhase, Runner, RunsInTorch, Workload
 from objectives.runtime.in_torch import greedy
 from objectives.types import Head, Memory, Note
 
@@ -110,8 +110,8 @@ class TorchRunner(Runner, RunsInTorch):
         return output.logits[:, -1], Padded(output.past_key_values, mask)
 
     @override
-    def generate(self, ids: Tensor, out: Tensor, mask: Tensor | None = None, lap: Lap | None = None) -> None:
-        greedy.generate(self, ids, out, mask, lap)
+    def generate(self, ids: Tensor, out: Tensor, mask: Tensor | None = None, end_phase: EndPhase | None = None) -> None:
+        greedy.generate(self, ids, out, mask, end_phase)
 
     @override
     def memory(self, workload: Workload, device: Device) -> Memory:

@@ -13,7 +13,7 @@ from torch import Tensor
 from transformers.cache_utils import StaticCache
 from typing_extensions import override
 
-from objectives.protocols.running import Device, Lap, Workload
+from objectives.protocols.running import Device, EndPhase, Workload
 from objectives.runtime.in_torch import greedy
 from objectives.runtime.in_torch.runner import TorchRunner
 from objectives.types import Memory
@@ -61,10 +61,10 @@ class StaticCacheRunner(TorchRunner):
         return logits[:, -1]
 
     @override
-    def generate(self, ids: Tensor, out: Tensor, mask: Tensor | None = None, lap: Lap | None = None) -> None:
+    def generate(self, ids: Tensor, out: Tensor, mask: Tensor | None = None, end_phase: EndPhase | None = None) -> None:
         self.prompt, self.room = ids.shape[1], max(self.least, ids.shape[1] + out.shape[1])
         try:
-            greedy.generate(self, ids, out, mask, lap)
+            greedy.generate(self, ids, out, mask, end_phase)
         finally:
             self.room = 0
 

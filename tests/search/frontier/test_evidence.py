@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from objectives.settings import UNDECLARED
-from search.frontier.observations import Evidence
+from search.frontier.observations import ObservationBuilder
 from search.records.trial import TrialRecord
 from search.space.grid import Grid
 from search.space.space import Axis
@@ -28,7 +28,7 @@ def record(ratio: float, bits: int, batch: int, reason: str = "", **metrics: flo
 
 
 def seen(*records: TrialRecord, **more: Any) -> Any:
-    evidence = Evidence(GRID, ("throughput", "peak_memory"), 0.8)
+    evidence = ObservationBuilder(GRID, ("throughput", "peak_memory"), 0.8)
     for each in records:
         evidence.add(each)
     return evidence.known()

@@ -7,7 +7,7 @@ import pytest
 
 from objectives.settings import UNDECLARED
 from search.frontier.forecast import GAP, Forecaster, Learned, _chosen
-from search.frontier.known import Hint, Known
+from search.frontier.known import Observations, WarmStart
 from search.space.grid import Grid
 from search.space.space import Axis
 
@@ -20,14 +20,14 @@ GRID = Grid((
 RECIPES = len(GRID.recipe_lattice)
 
 
-def blank(**changed) -> Known:
+def blank(**changed) -> Observations:
     cells = len(GRID)
     parts = {
         "values": np.full((cells, 2), np.nan), "gaps": np.full(RECIPES, np.nan), "gap_errors": np.zeros(RECIPES),
         "verdicts": np.zeros(RECIPES, np.int_), "closed": np.zeros(cells, np.bool_),
         "ready": np.zeros(RECIPES, np.bool_), "memory": np.full(cells, np.nan), "starved": np.zeros(cells, np.bool_),
     }  # fmt: skip
-    return Known(GRID, **{**parts, **changed})
+    return Observations(GRID, **{**parts, **changed})
 
 
 def index(ratio: float, bits: int, batch: int) -> int:
@@ -106,12 +106,12 @@ def test_what_ran_out_of_memory_needs_at_least_what_fitted_elsewhere() -> None:
 
 def test_a_loss_predicted_for_all_tells_recipes_apart_and_nothing_where_one_is_missing() -> None:
     losses = np.linspace(0.0, 0.3, RECIPES)
-    told = Forecaster(hint=Hint(losses=losses))._recipes(GRID)
+    told = Forecaster(warm_start=WarmStart(losses=losses))._recipes(GRID)
     assert told.points.shape == (RECIPES, GRID.recipe_lattice.points.shape[1] + 1)
     assert told.points[:, -1].tolist() == sorted(told.points[:, -1])
     assert (told.points[0, -1], told.points[-1, -1]) == (0, 1)
     for useless in (np.where(np.arange(RECIPES) == 3, np.nan, losses), np.zeros(RECIPES), None):
-        assert Forecaster(hint=Hint(losses=useless))._recipes(GRID) is GRID.recipe_lattice
+        assert Forecaster(warm_start=WarmStart(losses=useless))._recipes(GRID) is GRID.recipe_lattice
 
 
 def test_predicted_losses_sharpen_the_guess_of_what_is_feasible() -> None:
@@ -119,8 +119,8 @@ def test_predicted_losses_sharpen_the_guess_of_what_is_feasible() -> None:
     losses = np.random.default_rng(1).permutation(np.linspace(0.0, 0.2, RECIPES))
     gaps, scored = 0.05 - losses, np.arange(RECIPES) % 2 == 0
     away = []
-    for hint in (None, Hint(losses=losses)):
-        forecaster = Forecaster(hint=hint)
+    for warm_start in (None, WarmStart(losses=losses)):
+        forecaster = Forecaster(warm_start=warm_start)
         guess = forecaster._fitted("gap", forecaster._recipes(GRID), Learned(gaps, scored, GAP), np.abs(gaps))
         away.append(np.abs(guess.mean - gaps)[~scored].mean())
     assert away[1] < 0.5 * away[0]

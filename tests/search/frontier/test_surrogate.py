@@ -9,9 +9,9 @@ import pytest
 from scipy.optimize import check_grad
 
 from search.frontier.surrogate import Prior, Surrogate
-from search.space.lattice import Lattice
+from search.space.lattice import ProductGrid
 
-PRIOR = Prior(amplitude=0.5, quirk=0.02)
+PRIOR = Prior(amplitude=0.5, nugget=0.02)
 RNG = np.random.default_rng(0)
 
 
@@ -25,7 +25,7 @@ def test_the_posterior_is_that_of_the_textbook(noise: np.ndarray) -> None:
     points, asked = RNG.random((9, 2)), RNG.random((4, 2))
     values = smooth(points)
     fitted = Surrogate(points, values, PRIOR, noise=noise)
-    lengths, alone, together, quirk = (
+    lengths, alone, together, nugget = (
         np.exp(fitted.scales[:2]), math.exp(fitted.scales[2]), math.exp(fitted.scales[3]), math.exp(fitted.scales[4]),
     )  # fmt: skip
 
@@ -37,11 +37,11 @@ def test_the_posterior_is_that_of_the_textbook(noise: np.ndarray) -> None:
         )  # fmt: skip
 
     across = np.array([[k(one, other) for other in asked] for one in points])
-    within = np.array([[k(one, other) for other in points] for one in points]) + np.diag(quirk**2 + 1e-8 + noise**2)
+    within = np.array([[k(one, other) for other in points] for one in points]) + np.diag(nugget**2 + 1e-8 + noise**2)
     weights = np.linalg.solve(within, values - values.mean())
     mean = values.mean() + across.T @ weights
-    variance = np.array([k(x, x) for x in asked]) - np.diag(across.T @ np.linalg.solve(within, across)) + quirk**2
-    guess = fitted.guess(Lattice((asked,)))
+    variance = np.array([k(x, x) for x in asked]) - np.diag(across.T @ np.linalg.solve(within, across)) + nugget**2
+    guess = fitted.guess(ProductGrid((asked,)))
     assert guess.mean == pytest.approx(mean, abs=1e-5)
     assert guess.deviation == pytest.approx(fitted.inflation * np.sqrt(variance), abs=1e-4)
 
@@ -59,7 +59,7 @@ def test_the_gradient_of_the_fit_is_right() -> None:
 
 def test_a_smooth_surface_is_learnt_and_the_interval_says_how_well() -> None:
     points, asked = RNG.random((30, 2)), RNG.random((200, 2))
-    guess = Surrogate(points, smooth(points), PRIOR).guess(Lattice((asked,)))
+    guess = Surrogate(points, smooth(points), PRIOR).predict(ProductGrid((asked,)))
     away = np.abs(guess.mean - smooth(asked))
     assert np.median(away) < 0.02
     assert (away <= 3 * guess.deviation).mean() > 0.98
@@ -68,8 +68,8 @@ def test_a_smooth_surface_is_learnt_and_the_interval_says_how_well() -> None:
 def test_quirks_of_cells_widen_the_guess_of_all_others() -> None:
     points, asked = RNG.random((40, 2)), RNG.random((50, 2))
     quirks = 0.1 * RNG.standard_normal(40)
-    calm = Surrogate(points, smooth(points), PRIOR).guess(Lattice((asked,)))
-    rough = Surrogate(points, smooth(points) + quirks, PRIOR).guess(Lattice((asked,)))
+    calm = Surrogate(points, smooth(points), PRIOR).predict(ProductGrid((asked,)))
+    rough = Surrogate(points, smooth(points) + quirks, PRIOR).predict(ProductGrid((asked,)))
     assert np.median(rough.deviation) > 0.08
     assert np.median(rough.deviation) > 3 * np.median(calm.deviation)
 
@@ -77,25 +77,25 @@ def test_quirks_of_cells_widen_the_guess_of_all_others() -> None:
 @pytest.mark.parametrize("count", [1, 2, 3])
 def test_few_measurements_say_little(count: int) -> None:
     points = RNG.random((count, 2))
-    guess = Surrogate(points, smooth(points), PRIOR).guess(Lattice((np.array([[0.0, 0.0], [1.0, 1.0]]),)))
+    guess = Surrogate(points, smooth(points), PRIOR).predict(ProductGrid((np.array([[0.0, 0.0], [1.0, 1.0]]),)))
     assert np.isfinite(guess.mean).all()
     assert (guess.deviation > 0.2).all()
 
 
 def test_repeats_of_one_point_and_constant_values_do_no_harm() -> None:
     points = np.repeat(RNG.random((2, 2)), 3, axis=0)
-    guess = Surrogate(points, np.ones(6), PRIOR).guess(Lattice((RNG.random((5, 2)),)))
+    guess = Surrogate(points, np.ones(6), PRIOR).predict(ProductGrid((RNG.random((5, 2)),)))
     assert guess.mean == pytest.approx(np.ones(5), abs=0.2)
 
 
 def test_a_lattice_of_axes_is_guessed_like_its_points_one_by_one() -> None:
     axes = (RNG.random((3, 1)), RNG.random((4, 2)), RNG.random((2, 1)))
-    lattice = Lattice(axes)
+    lattice = ProductGrid(axes)
     assert len(lattice) == len(lattice.points) == 24
     assert lattice.points[5].tolist() == [*axes[0][0], *axes[1][2], *axes[2][1]]
     points = RNG.random((12, 4))
     fitted = Surrogate(points, smooth(points), PRIOR)
-    fast, plain = fitted.guess(lattice), fitted.guess(Lattice((lattice.points,)))
+    fast, plain = fitted.guess(lattice), fitted.guess(ProductGrid((lattice.points,)))
     assert fast.mean == pytest.approx(plain.mean, rel=1e-9)
     assert fast.deviation == pytest.approx(plain.deviation, rel=1e-6)
 
@@ -105,4 +105,4 @@ def test_kept_scales_are_not_fitted_again() -> None:
     scales = Surrogate(points[:10], smooth(points[:10]), PRIOR).scales
     again = Surrogate(points, smooth(points), PRIOR, scales, fit=False)
     assert again.scales is scales
-    assert again.guess(Lattice((points,))).mean == pytest.approx(smooth(points), abs=0.05)
+    assert again.guess(ProductGrid((points,))).mean == pytest.approx(smooth(points), abs=0.05)
