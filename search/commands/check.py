@@ -39,8 +39,8 @@ def report_of(config: StudyConfig) -> CheckReport:
     """Return what the executor saw; nothing is taken from the cache or put there."""
     problem = replace(config.problem, cache=None)
     try:
-        with config.executor.start(problem) as runner:
-            return runner.check().result()
+        with config.executor.start(problem) as session:
+            return session.check().result()
     except ObjectiveError as error:
         raise ConfigError(str(error)) from error
     except Exception as error:  # the worker timed out, was killed or met a bug

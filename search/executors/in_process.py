@@ -9,12 +9,14 @@ from typing import Self, TypeVar
 
 from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass
+from typing_extensions import override
 
 from objectives.evaluation.problem import CheckReport, Problem
 from objectives.protocols.candidate import Candidate
 from objectives.tasks.provenance import Source
 from objectives.types import Failure, Gate, Measurement, Outcome, Reason
 from search.errors import Unmeasured
+from search.executors.protocol import Session
 
 T = TypeVar("T")
 
@@ -23,12 +25,12 @@ T = TypeVar("T")
 class InProcess:
     """No settings."""
 
-    def start(self, problem: Problem) -> InProcessRunner:
+    def start(self, problem: Problem) -> InProcessSession:
         """See ``search.executors.protocol.Executor``."""
-        return InProcessRunner(problem)
+        return InProcessSession(problem)
 
 
-class InProcessRunner:
+class InProcessSession(Session):
     """Answers at once, with completed futures."""
 
     def __init__(self, problem: Problem) -> None:
@@ -47,20 +49,20 @@ class InProcessRunner:
         """Forget the models."""
         del self._evaluator
 
+    @override
     def prepare(self) -> Future[Mapping[str, str]]:
-        """See ``Runner``."""
         return _completed(self._evaluator.prepare)
 
+    @override
     def sources(self) -> Future[list[Source]]:
-        """See ``Runner``."""
         return _completed(self._evaluator.sources)
 
+    @override
     def check(self) -> Future[CheckReport]:
-        """See ``Runner``."""
         return _completed(self._evaluator.check)
 
     def evaluate(self, candidate: Candidate, gate: Gate | None = None) -> Future[Outcome]:
-        """See ``Runner``; an exception becomes a Failure, as in a worker."""
+        """See ``Session``; an exception becomes a Failure, as in a worker."""
 
         def measure() -> Outcome:
             try:
@@ -70,12 +72,12 @@ class InProcessRunner:
 
         return _completed(measure)
 
+    @override
     def predict_losses(self, candidates: Sequence[Candidate]) -> Future[list[float]]:
-        """See ``Runner``."""
         return _completed(lambda: _or_unmeasured(lambda: self._evaluator.predict_losses(candidates)))
 
+    @override
     def confirm(self, candidates: Sequence[Candidate]) -> Future[list[Measurement]]:
-        """See ``Runner``."""
         return _completed(lambda: _or_unmeasured(lambda: self._evaluator.confirm(candidates)))
 
 

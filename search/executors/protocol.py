@@ -1,6 +1,6 @@
 """What the study asks of an executor.
 
-Life: the yaml's object is :class:`Executor`; ``start`` gives a :class:`Runner` for one problem, which is entered,
+Life: the yaml's object is :class:`Executor`; ``start`` gives a :class:`Session` for one problem, which is entered,
 asked to ``prepare`` once, then to ``evaluate`` candidates, and left.
 """
 
@@ -17,7 +17,7 @@ from objectives.tasks.provenance import Source
 from objectives.types import Gate, Measurement, Outcome
 
 
-class Runner(Protocol):
+class Session(Protocol):
     """Evaluates candidates of one problem."""
 
     def __enter__(self) -> Self:
@@ -56,5 +56,5 @@ class Runner(Protocol):
 class Executor(Protocol):
     """Settings of a way to run trials."""
 
-    def start(self, problem: Problem) -> Runner:
+    def start(self, problem: Problem) -> Session:
         """A runner for ``problem``."""

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 from pebble import ProcessExpired, ProcessPool
 from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass
+from typing_extensions import override
 
 from objectives.devices.process_settings import ENVIRONMENT
 from objectives.evaluation.problem import CheckReport, Problem
@@ -30,6 +31,7 @@ from objectives.settings import Positive
 from objectives.tasks.provenance import Source
 from objectives.types import Failure, Gate, Measurement, Outcome, Reason
 from search.errors import Unmeasured
+from search.executors.protocol import Session
 from search.executors.signals import deferred
 from search.terminal.quiet_log import Shown
 
@@ -54,12 +56,12 @@ class Worker:
     timeout: Positive = 600.0
     max_memory: Positive | None = None
 
-    def start(self, problem: Problem) -> WorkerRunner:
+    def start(self, problem: Problem) -> WorkerSession:
         """See ``search.executors.protocol.Executor``."""
-        return WorkerRunner(problem, self.timeout, self.max_memory)
+        return WorkerSession(problem, self.timeout, self.max_memory)
 
 
-class WorkerRunner:
+class WorkerSession(Session):
     """A pebble pool of one spawned process."""
 
     def __init__(self, problem: Problem, timeout: float, max_memory: float | None = None) -> None:
@@ -102,31 +104,31 @@ class WorkerRunner:
         self._pool.stop()  # type: ignore[no-untyped-call]
         self._pool.join()
 
+    @override
     def prepare(self) -> Future[Mapping[str, str]]:
-        """See ``Runner``."""
         return self._schedule(_prepare, (), self._timeout)
 
+    @override
     def sources(self) -> Future[list[Source]]:
-        """See ``Runner``."""
         return self._schedule(_sources, (), self._timeout)
 
+    @override
     def check(self) -> Future[CheckReport]:
-        """See ``Runner``."""
         return self._schedule(_check, (), self._timeout)
 
+    @override
     def evaluate(self, candidate: Candidate, gate: Gate | None = None) -> Future[Outcome]:
-        """See ``Runner``."""
         answer: Future[Outcome] = Future()
         scheduled = self._schedule(_evaluate, (candidate, gate), self._timeout)
         scheduled.add_done_callback(lambda done: answer.set_result(self._outcome(done)))
         return answer
 
+    @override
     def predict_losses(self, candidates: Sequence[Candidate]) -> Future[list[float]]:
-        """See ``Runner``."""
         return self._whole(_predict_losses, candidates)
 
+    @override
     def confirm(self, candidates: Sequence[Candidate]) -> Future[list[Measurement]]:
-        """See ``Runner``."""
         return self._whole(_confirm, candidates)
 
     def _whole(

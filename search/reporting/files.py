@@ -105,7 +105,10 @@ def _point(record: TrialRecord, front: ParetoFront) -> dict[str, Any]:
 def _summed(certificate: Certificate) -> dict[str, Any]:
     """Without the cells, which have a table of their own."""
     found = asdict(replace(certificate, standings=()))
-    before = {"partly_scored": "short", "timed_until_dominated": "hasty"}  # programs that read the file know these names
+    before = {
+        "partly_scored": "short",
+        "timed_until_dominated": "hasty",
+    }  # programs that read the file know these names
     return {before.get(name, name): value for name, value in found.items()} | {"cells": certificate.counts}
 
 

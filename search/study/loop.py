@@ -21,7 +21,7 @@ from objectives.types import Measurement
 from search.config.limits import GROWTH, StopReason
 from search.config.study_config import StudyConfig
 from search.errors import BaselineFailed, ConfigError, Unmeasured
-from search.executors.protocol import Runner
+from search.executors.protocol import Session
 from search.frontier.certificate import Certificate, certificate_of, certify
 from search.frontier.forecast import Forecast
 from search.records.trial import TrialRecord
@@ -49,45 +49,45 @@ class Loop:
         self.trials = Trials(config, study)
         self.machine: Mapping[str, str] = {}
         self._tried_again, self._confirmed_once = 0, False
-        self._hypervolume, self._grown = 0.0, len(self.found.records)
+        self._hypervolume, self._grown = 0.0, len(self.state.records)
         self._final: Forecast | None = None
 
     @property
-    def found(self) -> StudyState:
+    def state(self) -> StudyState:
         """Return what the study found so far."""
-        return self.trials.found
+        return self.trials.state
 
     def certificate(self) -> Certificate | None:
         """Return how sure the front is, from the sampler's own last look where nothing was measured since."""
-        sampler, found, space = self.study.sampler, self.found, self.config.space
+        sampler, state, space = self.study.sampler, self.state, self.config.space
         if len(space) > MOST_CELLS:
             return None
         if not isinstance(sampler, FrontierSampler) or not sampler.is_informed:
-            return certify(Grid.of(space), found.read(), found.front())
+            return certify(Grid.of(space), state.read(), state.front())
         forecast = self._final or sampler.forecast(anew=True)
-        return certificate_of(found.read(), found.front(), found.known(), forecast, sampler.error, sampler.resolution)
+        return certificate_of(state.read(), state.front(), state.known(), forecast, sampler.error, sampler.resolution)
 
-    def confirm(self, runner: Runner) -> None:
+    def confirm(self, session: Session) -> None:
         """Time contended trials again, then the members of the front against each other; a failure costs a warning."""
         if not self.config.confirm or not is_timed(self.config.objectives):
             return
 
         def measure(records: Sequence[TrialRecord]) -> Sequence[Measurement]:
-            measured = runner.confirm([self._candidate(record) for record in records]).result()
+            measured = session.confirm([self._candidate(record) for record in records]).result()
             return [require_timed(each) for each in measured]
 
-        now, found, self._final = replace(self.found.confirmation, failed=""), self.found, None
+        now, state, self._final = replace(self.state.confirmation, failed=""), self.state, None
         try:
             self.progress.stage("timing contended trials again")
-            now = time_again(found.records[self._tried_again :], measure, now)
-            self._tried_again = len(found.records)
+            now = time_again(state.records[self._tried_again :], measure, now)
+            self._tried_again = len(state.records)
             self.progress.stage("confirming the front")
-            now = confirm_front(found.records, found.cut, measure, now)
+            now = confirm_front(state.records, state.cut, measure, now)
         except KeyboardInterrupt:
             now = replace(now, failed="interrupted")
             raise
         finally:
-            found.confirm(now)
+            state.confirm(now)
             store.save_confirmation(self.study, now)
         if now.failed:
             log.warning("not all was timed again: %s", now.failed)
@@ -96,11 +96,11 @@ class Loop:
         space = self.config.space
         return space.baseline_candidate() if record.is_baseline else space.candidate(record.params)
 
-    def open(self, runner: Runner) -> None:
+    def open(self, session: Session) -> None:
         """Load the model in the worker while the tracker connects here."""
         _ = warm_start_of(self.config)  # what it refuses is said before the model is loaded
         self.progress.stage("loading the model")
-        preparing = runner.prepare()
+        preparing = session.prepare()
         config = self.config
         uid = self.study.user_attrs[store.UID]
         self.trials.mirror = config.tracker.open(
@@ -112,62 +112,62 @@ class Loop:
             raise ConfigError(str(error)) from error
         except Exception as error:  # the worker timed out, was killed or met a bug while it loaded
             raise BaselineFailed(f"loading the model: {type(error).__name__}: {error}") from error
-        self._settle_sources(runner)
+        self._settle_sources(session)
         opening.settle_machine(self.study, self.machine)
 
-    def _settle_sources(self, runner: Runner) -> None:
+    def _settle_sources(self, session: Session) -> None:
         """Hold what scores depend on against what the study was begun with, and note what is new."""
-        opening.settle_sources(self.study, [*self.config.read, *runner.sources().result()])
+        opening.settle_sources(self.study, [*self.config.read, *session.sources().result()])
 
-    def run(self, runner: Runner) -> StopReason:
+    def run(self, session: Session) -> StopReason:
         """Measure until a reason to stop, then confirm; returns the reason.
 
         What is confirmed may open cells that were thought to be behind: then the search goes on.
         """
-        self._begin(runner)
-        self._inform(runner)
+        self._begin(session)
+        self._inform(session)
         while True:
-            before = len(self.found.records)
-            reason = self._search(runner)
-            if before == len(self.found.records) and self._confirmed_once:
+            before = len(self.state.records)
+            reason = self._search(session)
+            if before == len(self.state.records) and self._confirmed_once:
                 return reason
-            self.confirm(runner)
+            self.confirm(session)
             self._confirmed_once = True
             if reason is not StopReason.COMPLETE:
                 return reason
 
-    def _begin(self, runner: Runner) -> None:
-        if self.found.telling.baseline is None:
+    def _begin(self, session: Session) -> None:
+        if self.state.telling.baseline is None:
             self.progress.stage("measuring the baseline")
-            self._measure_baseline(runner)
-            self._settle_sources(runner)  # scoring may have read more
+            self._measure_baseline(session)
+            self._settle_sources(session)  # scoring may have read more
             self._report()
-            self.found.telling.warn_of_a_floor_above(self.found.telling.baseline)
+            self.state.telling.warn_of_a_floor_above(self.state.telling.baseline)
         else:
-            self.found.telling.require_above_chance(self.found.telling.baseline)
-            self.progress.stage(f"resuming after {len(self.found.records)} trials")
+            self.state.telling.require_above_chance(self.state.telling.baseline)
+            self.progress.stage(f"resuming after {len(self.state.records)} trials")
 
-    def _inform(self, runner: Runner) -> None:
+    def _inform(self, session: Session) -> None:
         """Tell the sampler what it needs to know, and measure what the user wants first."""
         sampler = self.study.sampler
         if isinstance(sampler, Informed):
             grid = Grid.of(self.config.space)
-            sampler.inform(grid, self.found.known, warm_start_of(self.config, self._losses(runner, grid)))
+            sampler.inform(grid, self.state.known, warm_start_of(self.config, self._losses(session, grid)))
         for cell in self._first():
-            if self.found.closed_cells.by(cell) is None and self._limit() is None:
-                self._trial(runner, self.trials.ask_for(cell), cell, is_baseline=False)
+            if self.state.closed_cells.by(cell) is None and self._limit() is None:
+                self._trial(session, self.trials.ask_for(cell), cell, is_baseline=False)
                 self._report()
 
-    def _search(self, runner: Runner) -> StopReason:
+    def _search(self, session: Session) -> StopReason:
         while (reason := self._limit() or self._completed()) is None:
             trial = self.study.ask()
             cell = self.config.space.suggest(trial)
             self.progress.stage(", ".join(f"{path}={value}" for path, value in cell.items()))
-            self._trial(runner, trial, cell, is_baseline=False)
+            self._trial(session, trial, cell, is_baseline=False)
             self._report()
         return reason
 
-    def _losses(self, runner: Runner, grid: Grid) -> list[float] | None:
+    def _losses(self, session: Session, grid: Grid) -> list[float] | None:
         """What every recipe is predicted to lose, where that is asked for a grid that is searched as a whole."""
         known = store.losses_of(self.study)
         if known is not None or len(grid) > MOST_CELLS:
@@ -176,7 +176,7 @@ class Loop:
         _, first = np.unique(grid.recipes, return_index=True)
         candidates = [self.config.space.candidate(grid.cell(index)) for index in first.tolist()]
         try:
-            found = runner.predict_losses(candidates).result()
+            found = session.predict_losses(candidates).result()
         except Unmeasured as error:
             log.warning("what compression loses was not predicted: %s", error)
             return None
@@ -190,16 +190,16 @@ class Loop:
 
     def _limit(self) -> StopReason | None:
         """Which of the study's limits is reached."""
-        return self.config.limits.reached(self.found.records, self._grown)
+        return self.config.limits.reached(self.state.records, self._grown)
 
     def _completed(self) -> StopReason | None:
         """Whether nothing is left: by the sampler's word, looking as the certificate does, or since all is known."""
         sampler = self.study.sampler
         if not isinstance(sampler, Informed):
-            return StopReason.COMPLETE if len(self.found.closed_cells) >= len(self.config.space) else None
+            return StopReason.COMPLETE if len(self.state.closed_cells) >= len(self.config.space) else None
         if not sampler.finished():
             return None
-        self.found.read_anew()
+        self.state.read_anew()
         if not sampler.finished(anew=True):
             return None
         self._final = sampler.latest if isinstance(sampler, FrontierSampler) else None
@@ -207,20 +207,20 @@ class Loop:
 
     def _report(self) -> None:
         """Say how far it is."""
-        front, records = self.found.front(), self.found.records
+        front, records = self.state.front(), self.state.records
         if front.hypervolume > self._hypervolume * (1 + GROWTH):
             self._hypervolume, self._grown = front.hypervolume, len(records)
         self.progress.trial(records, front)
 
-    def _measure_baseline(self, runner: Runner) -> None:
+    def _measure_baseline(self, session: Session) -> None:
         """First trial; a crash is given one more chance."""
         cell = self.config.space.baseline()
         for _attempt in range(2):
             trial = self.trials.ask_for(cell)
-            record = self._trial(runner, trial, cell, is_baseline=True)
+            record = self._trial(session, trial, cell, is_baseline=True)
             if record.state == "complete":
-                self.found.telling.require_objectives(record)
-                self.found.telling.require_above_chance(record)
+                self.state.telling.require_objectives(record)
+                self.state.telling.require_above_chance(record)
                 return
             if is_final(record):
                 break
@@ -228,6 +228,6 @@ class Loop:
             f"the baseline (unpruned, 16 bits) could not be measured: {record.reason}: {record.message}"
         )
 
-    def _trial(self, runner: Runner, trial: Trial, cell: Cell, is_baseline: bool) -> TrialRecord:
+    def _trial(self, session: Session, trial: Trial, cell: Cell, is_baseline: bool) -> TrialRecord:
         self._final = None
-        return self.trials.run(runner, trial, cell, is_baseline)
+        return self.trials.run(session, trial, cell, is_baseline)

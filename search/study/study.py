@@ -44,9 +44,9 @@ def run_study(config: StudyConfig, progress: Progress) -> StudyResult:
         loop = Loop(config, study, progress)
         stopped = None
         try:
-            with config.executor.start(config.problem) as runner:
-                loop.open(runner)
-                stop_reason = loop.run(runner)
+            with config.executor.start(config.problem) as session:
+                loop.open(session)
+                stop_reason = loop.run(session)
         except (ConfigError, BaselineFailed):
             opening.discard_if_empty(study)
             raise
@@ -54,19 +54,19 @@ def run_study(config: StudyConfig, progress: Progress) -> StudyResult:
             stopped = interrupted(error)
             stop_reason = StopReason.INTERRUPTED
             loop.trials.abandon()
-            if loop.found.telling.baseline is None:
+            if loop.state.telling.baseline is None:
                 raise stopped from None
         store.save_stop(study, stop_reason)
-        found = loop.found
-        found.read_anew()
+        state = loop.state
+        state.read_anew()
         return StudyResult(
             config=config,
-            records=tuple(found.read()),
-            front=found.front(),
+            records=tuple(state.read()),
+            front=state.front(),
             machine=loop.machine,
             stop_reason=stop_reason,
             mirror=loop.trials.mirror,
-            confirmation=found.confirmation,
+            confirmation=state.confirmation,
             certificate=loop.certificate(),
             interrupted=stopped,
         )

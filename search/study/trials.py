@@ -15,7 +15,7 @@ from optuna.trial import Trial, TrialState
 
 from objectives.types import Failure, Gate, Measurement, Outcome, Reason
 from search.config.study_config import StudyConfig
-from search.executors.protocol import Runner
+from search.executors.protocol import Session
 from search.front.feasibility import is_scored
 from search.records.trial import TrialRecord
 from search.space.space import Cell
@@ -27,14 +27,14 @@ from search.tracking.protocol import Mirror
 
 
 class Trials:
-    """Runs the trials of one study; ``found``: what they found so far."""
+    """Runs the trials of one study; ``state``: what they found so far."""
 
     mirror: Mirror
 
     def __init__(self, config: StudyConfig, study: Study) -> None:
         self.config, self.study = config, study
         self._settle_orphans()
-        self.found = StudyState(config, store.records_of(study), store.confirmation_of(study))
+        self.state = StudyState(config, store.records_of(study), store.confirmation_of(study))
         self._running: Trial | None = None
 
     def ask_for(self, cell: Cell) -> Trial:
@@ -48,30 +48,30 @@ class Trials:
         space.suggest(trial)
         return trial
 
-    def run(self, runner: Runner, trial: Trial, cell: Cell, is_baseline: bool) -> TrialRecord:
+    def run(self, session: Session, trial: Trial, cell: Cell, is_baseline: bool) -> TrialRecord:
         """Evaluate ``cell``, or repeat what is known of it, and return the record."""
         self._running = trial
         started, clock = datetime.now(UTC).isoformat(timespec="seconds"), time.monotonic()
         uid = f"{self.study.user_attrs[store.UID]}:{trial.number}"
         blank = TrialRecord(trial.number, uid, dict(cell), "failed", is_baseline=is_baseline, started=started)
-        known = self.found.closed_cells.by(cell)
+        known = self.state.closed_cells.by(cell)
         samples: Mapping[str, object] = {}
         if known is not None:
             record = _repeat(known, blank)
         else:
-            outcome = self._evaluate(runner, cell, is_baseline)
-            record = self.found.telling.to_record(blank, outcome)
+            outcome = self._evaluate(session, cell, is_baseline)
+            record = self.state.telling.to_record(blank, outcome)
             if isinstance(outcome, Measurement):
                 samples = {**outcome.samples, "ids": outcome.ids}
         record = replace(record, seconds=time.monotonic() - clock)
         store.save_record(self.study, trial.number, record, samples)
-        self.found.add(record)
-        self.found.telling.tell(self.study, trial, record, self.found.closed_cells.by(cell) is not None)
+        self.state.add(record)
+        self.state.telling.tell(self.study, trial, record, self.state.closed_cells.by(cell) is not None)
         self._running = None
         self.mirror.log(record)
         return record
 
-    def _evaluate(self, runner: Runner, cell: Cell, is_baseline: bool) -> Outcome:
+    def _evaluate(self, session: Session, cell: Cell, is_baseline: bool) -> Outcome:
         space, config = self.config.space, self.config
         candidate = space.baseline_candidate() if is_baseline else space.candidate(cell)
         reason = None
@@ -82,18 +82,18 @@ class Trials:
         if reason is not None:  # of a space too large to be told beforehand
             return Failure(Reason.UNSUPPORTED, reason)
         gate = None if is_baseline else self._gate()
-        return runner.evaluate(candidate, gate).result()
+        return session.evaluate(candidate, gate).result()
 
     def _gate(self) -> Gate | None:
-        found = self.found
-        members = found.members
-        return found.telling.gate_for(self.study, members, None if found.scale is None else found.scale.pace)
+        state = self.state
+        members = state.members
+        return state.telling.gate_for(self.study, members, None if state.scale is None else state.scale.pace)
 
     def abandon(self) -> None:
         """Close the trial that a signal cut short."""
         if self._running is not None:
             self._settle_orphans()
-            self.found = StudyState(self.config, store.records_of(self.study), self.found.confirmation)
+            self.state = StudyState(self.config, store.records_of(self.study), self.state.confirmation)
 
     def _settle_orphans(self) -> None:
         """Tell trials that were cut short: by their record when it was saved, else as interrupted."""

@@ -73,8 +73,8 @@ class Floating:
 def test_a_worker_answers_a_check(problem) -> None:  # noqa: F811
     from search.executors.worker import Worker
 
-    with Worker(timeout=240).start(problem) as runner:
-        report = runner.check().result(timeout=240)
+    with Worker(timeout=240).start(problem) as session:
+        report = session.check().result(timeout=240)
     assert report.whole
     assert report.blocks == 3
     assert len(report.examples) == 2

@@ -47,13 +47,13 @@ def executor(request):
 
 
 def test_an_executor_describes_the_machine_and_measures(executor, problem) -> None:
-    with executor.start(problem) as runner:
-        facts = runner.prepare().result(timeout=120)
+    with executor.start(problem) as session:
+        facts = session.prepare().result(timeout=120)
         assert facts["device"] == "cpu"
         assert len(facts["model_sha256"]) == 64
-        outcome = runner.evaluate(candidate()).result(timeout=120)
-        losses = runner.predict_losses([candidate(), candidate(ratio=0.5)]).result(timeout=120)
-        confirmed = runner.confirm([candidate(), candidate(ratio=0.5)]).result(timeout=120)
+        outcome = session.evaluate(candidate()).result(timeout=120)
+        losses = session.predict_losses([candidate(), candidate(ratio=0.5)]).result(timeout=120)
+        confirmed = session.confirm([candidate(), candidate(ratio=0.5)]).result(timeout=120)
     assert losses[0] == 0 < losses[1]
     assert [len(one.samples["speedup"]) for one in confirmed] == [1, 1]
     assert isinstance(outcome, Measurement)
@@ -64,20 +64,20 @@ def test_an_executor_describes_the_machine_and_measures(executor, problem) -> No
 @pytest.mark.slow
 def test_a_worker_may_allocate_so_much_and_no_more(problem) -> None:
     for most, expected in ((4e9, Failure), (None, Measurement)):
-        with Worker(max_memory=most).start(problem) as runner:
-            outcome = runner.evaluate(candidate("allocate")).result(timeout=120)
+        with Worker(max_memory=most).start(problem) as session:
+            outcome = session.evaluate(candidate("allocate")).result(timeout=120)
             assert isinstance(outcome, expected)
             if most is not None:
                 assert outcome.reason is Reason.OUT_OF_MEMORY
-                assert isinstance(runner.evaluate(candidate()).result(timeout=120), Measurement)
+                assert isinstance(session.evaluate(candidate()).result(timeout=120), Measurement)
 
 
 def test_failures_come_back_as_values(executor, problem) -> None:
-    with executor.start(problem) as runner:
+    with executor.start(problem) as session:
         outcomes = {
-            fault: runner.evaluate(candidate(fault)).result(120) for fault in ("raise", "no_memory", "unsupported")
+            fault: session.evaluate(candidate(fault)).result(120) for fault in ("raise", "no_memory", "unsupported")
         }
-        again = runner.evaluate(candidate()).result(timeout=120)
+        again = session.evaluate(candidate()).result(timeout=120)
     assert {fault: outcome.reason for fault, outcome in outcomes.items()} == {
         "raise": Reason.ERROR,
         "no_memory": Reason.OUT_OF_MEMORY,
@@ -91,37 +91,37 @@ def test_a_model_that_cannot_be_loaded_is_an_error_of_the_study(executor, proble
     from dataclasses import replace
 
     broken = replace(problem, model=Checkpoint(path=str(tmp_path), head="causal_lm"))
-    with executor.start(broken) as runner, pytest.raises(ModelError, match=r"config\.json"):
-        runner.prepare().result(timeout=120)
+    with executor.start(broken) as session, pytest.raises(ModelError, match=r"config\.json"):
+        session.prepare().result(timeout=120)
 
 
 def test_a_worker_survives_kills_faults_and_hangs_and_then_measures(problem) -> None:
-    with Worker(timeout=60).start(problem) as runner:
+    with Worker(timeout=60).start(problem) as session:
         expected = {"kill": "SIGKILL", "segfault": "SIGSEGV", "exit": "exit code 3"}
         for fault, words in expected.items():
-            outcome = runner.evaluate(candidate(fault)).result(timeout=120)
+            outcome = session.evaluate(candidate(fault)).result(timeout=120)
             assert isinstance(outcome, Failure)
             assert outcome.reason == Reason.CRASHED
             assert words in outcome.message
-        assert isinstance(runner.evaluate(candidate()).result(timeout=120), Measurement)
+        assert isinstance(session.evaluate(candidate()).result(timeout=120), Measurement)
 
 
 def test_a_hang_ends_at_the_time_limit_and_the_next_trial_runs(problem) -> None:
-    with Worker(timeout=15).start(problem) as runner:
-        assert isinstance(runner.evaluate(candidate()).result(timeout=120), Measurement)
-        outcome = runner.evaluate(candidate("hang")).result(timeout=120)
+    with Worker(timeout=15).start(problem) as session:
+        assert isinstance(session.evaluate(candidate()).result(timeout=120), Measurement)
+        outcome = session.evaluate(candidate("hang")).result(timeout=120)
         assert outcome.reason == Reason.TIMEOUT
         assert "15 s" in outcome.message
-        assert isinstance(runner.evaluate(candidate()).result(timeout=120), Measurement)
+        assert isinstance(session.evaluate(candidate()).result(timeout=120), Measurement)
 
 
 def test_a_worker_that_dies_between_two_trials_gets_a_successor(problem) -> None:
-    with Worker(timeout=60).start(problem) as runner:
-        first = runner.evaluate(candidate()).result(timeout=120)
+    with Worker(timeout=60).start(problem) as session:
+        first = session.evaluate(candidate()).result(timeout=120)
         pid = int(first.samples["accuracy"][0])
         os.kill(pid, signal.SIGKILL)
         time.sleep(1)  # until the pool has seen it
-        again = runner.evaluate(candidate()).result(timeout=120)
+        again = session.evaluate(candidate()).result(timeout=120)
     assert isinstance(again, Measurement)
     assert again.samples["accuracy"][0] != pid
 
@@ -130,9 +130,9 @@ def measured_until_a_lock_is_lost(problem) -> int:
     """Lose a lock of the pool, as a signal between taking it and giving it back does; return the worker's pid."""
     pid = 0
     try:
-        with Worker(timeout=60).start(problem) as runner:
-            pid = int(runner.evaluate(candidate()).result(timeout=120).samples["accuracy"][0])
-            runner._pool._context.task_queue.mutex.acquire()
+        with Worker(timeout=60).start(problem) as session:
+            pid = int(session.evaluate(candidate()).result(timeout=120).samples["accuracy"][0])
+            session._pool._context.task_queue.mutex.acquire()
             raise KeyboardInterrupt
     except KeyboardInterrupt:
         return pid
@@ -147,16 +147,16 @@ def test_a_pool_that_lost_a_lock_is_killed(problem, monkeypatch) -> None:
 
 @pytest.mark.slow
 def test_a_worker_that_dies_as_a_trial_comes_costs_at_most_that_trial(problem) -> None:
-    with Worker(timeout=60).start(problem) as runner:
-        pid = int(runner.evaluate(candidate()).result(timeout=120).samples["accuracy"][0])
+    with Worker(timeout=60).start(problem) as session:
+        pid = int(session.evaluate(candidate()).result(timeout=120).samples["accuracy"][0])
         os.kill(pid, signal.SIGKILL)
-        hit = runner.evaluate(candidate(ratio=0.5)).result(timeout=120)
+        hit = session.evaluate(candidate(ratio=0.5)).result(timeout=120)
         assert isinstance(hit, Measurement) or hit.reason == Reason.CRASHED
-        assert isinstance(runner.evaluate(candidate()).result(timeout=120), Measurement)
+        assert isinstance(session.evaluate(candidate()).result(timeout=120), Measurement)
 
 
 def test_a_worker_process_is_used_again(problem) -> None:
-    with Worker(timeout=60).start(problem) as runner:
-        pids = {runner.evaluate(candidate(ratio=ratio)).result(120).samples["accuracy"][0] for ratio in (0.0, 0.5)}
+    with Worker(timeout=60).start(problem) as session:
+        pids = {session.evaluate(candidate(ratio=ratio)).result(120).samples["accuracy"][0] for ratio in (0.0, 0.5)}
     assert len(pids) == 1
     assert pids != {os.getpid()}
