@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from objectives.calibration.moments import sample
+from objectives.calibration.moments import sample_rows
 from objectives.calibration.statistics import Statistics
 from objectives.devices.cpu import Cpu
 from objectives.models import LoadedModel
@@ -57,7 +57,7 @@ def torch_pruning(ratio: float, importance: str) -> Peer:
         ffn = sum(unit.parameters * unit.count for _, unit in units)
         free = {block.linear(path) for block, unit in units for path, _ in unit.producers}
         kept = [part for part in module.modules() if isinstance(part, nn.Linear | nn.Embedding) and part not in free]
-        ids = [batch for part in sample(statistics.domains, 8192) for batch in part.split(8)]
+        ids = [batch for part in sample_rows(statistics.domains, 8192) for batch in part.split(8)]
         with torch.inference_mode(False), torch.enable_grad():
             if importance == "taylor":
                 for rows in ids:

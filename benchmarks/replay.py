@@ -281,15 +281,15 @@ def timing_of(cell: Mapping[str, Any], gate: Gate | None) -> tuple[dict[str, flo
     """
     ran = {name: value for name, value in cell["metrics"].items() if name != "accuracy"}
     shapes = SimpleNamespace(peak=ran["peak_memory"])
-    least = DominanceCheck(gate, {"weight_bytes": ran["weight_bytes"]}).least(shapes)  # type: ignore[arg-type]
+    stop_below = DominanceCheck(gate, {"weight_bytes": ran["weight_bytes"]}).stop_below(shapes)  # type: ignore[arg-type]
     whole, ratios = cell["time_seconds"], cell.get("ratios", ())
     if ratios:
         ran["speedup.error"] = estimate(ratios).error
-    if least is None or not ratios:
+    if stop_below is None or not ratios:
         return ran, whole
     each, rounds = ran["timing_seconds"] / len(ratios), 3
     while rounds < len(ratios):
-        if falls_behind(ratios[:rounds], rounds * each, least):
+        if falls_behind(ratios[:rounds], rounds * each, stop_below):
             now = float(np.median(ratios[:rounds]))
             ran["throughput"] *= now / ran["speedup"]
             ran |= {"speedup": now, "speedup.error": estimate(ratios[:rounds]).error}

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy, normalize
 
-from objectives.calibration.moments import Domains, MomentSum, first
+from objectives.calibration.moments import Domains, MomentSum, first_tokens
 
 if TYPE_CHECKING:
     from objectives.models import LoadedModel
@@ -45,7 +45,7 @@ def collect_gradients(model: LoadedModel, domains: Domains) -> dict[tuple[str, s
 
 def rows_of(model: LoadedModel, batches: Sequence[Tensor]) -> Sequence[Tensor]:
     """The batches of one domain that gradients are taken of."""
-    return first(batches, TOKENS[model.head])
+    return first_tokens(batches, TOKENS[model.head])
 
 
 def backpropagate(model: LoadedModel, batches: Sequence[Tensor]) -> None:

@@ -84,10 +84,9 @@ def collect_moments(model: LoadedModel, domains: Domains) -> dict[tuple[str, str
     for block, *paths in dict.fromkeys(key for domain in found for key in domain):
         parts = [domain[block, *paths] for domain in found if (block, *paths) in domain]  # some see no text of one
         shares = [part.share for part in parts]
-        moment = Moment(
-            mean([part.mean for part in parts], shares), mean([part.second for part in parts], shares),
-            sum(shares) / len(found),
-        )  # fmt: skip
+        means = mean_over_domains([part.mean for part in parts], shares)
+        seconds = mean_over_domains([part.second for part in parts], shares)
+        moment = Moment(means, seconds, sum(shares) / len(found))
         moments.update({(block, path): moment for path in paths})
     for one in model.blocks() if found else ():
         for path in one.stack.block_linears:
@@ -95,7 +94,7 @@ def collect_moments(model: LoadedModel, domains: Domains) -> dict[tuple[str, str
     return moments
 
 
-def sample(domains: Domains, tokens: int) -> list[Tensor]:
+def sample_rows(domains: Domains, tokens: int) -> list[Tensor]:
     """One batch per domain, of rows as long as most: about ``tokens`` tokens in all, one row of each at least."""
     found = []
     for batches in domains.values():
@@ -109,7 +108,7 @@ def sample(domains: Domains, tokens: int) -> list[Tensor]:
     return found
 
 
-def first(batches: Sequence[Tensor], tokens: int) -> Sequence[Tensor]:
+def first_tokens(batches: Sequence[Tensor], tokens: int) -> Sequence[Tensor]:
     """The first batches, until they hold ``tokens`` tokens."""
     taken, seen = [], 0
     for batch in batches:
@@ -120,7 +119,7 @@ def first(batches: Sequence[Tensor], tokens: int) -> Sequence[Tensor]:
     return taken
 
 
-def mean(parts: Sequence[Tensor], shares: Sequence[float]) -> Tensor:
+def mean_over_domains(parts: Sequence[Tensor], shares: Sequence[float]) -> Tensor:
     """Return the average of several domains' ``parts``, of one shape, each weighing its share."""
     weights = [share / max(shares) for share in shares]
     weighted = [part if weight == 1.0 else part * weight for part, weight in zip(parts, weights, strict=True)]

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from torch import Tensor
 
-from objectives.calibration.moments import Domains, Moment, Moments, collect_moments, first
+from objectives.calibration.moments import Domains, Moment, Moments, collect_moments, first_tokens
 
 if TYPE_CHECKING:
     from objectives.models import LoadedModel
@@ -70,7 +70,7 @@ class Statistics:
         """Nothing but the model: enough to store a sketch of it."""
         return Statistics(self.model, {})
 
-    def once(self, key: Hashable, make: Callable[[], _T]) -> _T:
+    def memoize(self, key: Hashable, make: Callable[[], _T]) -> _T:
         """What ``make`` returned when it was first asked for under ``key``."""
         if key not in self._derived:
             self._derived[key] = make()
@@ -82,7 +82,7 @@ class RecalibratedStatistics(Statistics):
     """``dense`` statistics with the moments of a model that was pruned, over the first ``tokens`` tokens per domain."""
 
     def __init__(self, dense: Statistics, pruned: LoadedModel, tokens: int) -> None:
-        few = {name: first(batches, tokens) for name, batches in dense.domains.items()}
+        few = {name: first_tokens(batches, tokens) for name, batches in dense.domains.items()}
         super().__init__(dense.model, few, dense.running)
         self._dense, self._pruned = dense, pruned
 

@@ -22,7 +22,7 @@ from objectives.protocols.optional import Inspectable
 from objectives.protocols.running import PartiallyScorable
 from objectives.tasks.answers import scored, told
 from objectives.tasks.finite import checked
-from objectives.tasks.parts import merged
+from objectives.tasks.partial_scores import merged
 from objectives.types import Score
 
 EXAMPLES = 4

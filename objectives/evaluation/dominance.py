@@ -20,7 +20,7 @@ class DominanceCheck:
     gate: Gate | None
     weights: Mapping[str, float]
 
-    def least(self, shapes: Footprint | None) -> float | None:
+    def stop_below(self, shapes: Footprint | None) -> float | None:
         """The speed-up below which the candidate is behind another in everything, going by its predicted memory."""
         if self.gate is None or shapes is None:
             return None

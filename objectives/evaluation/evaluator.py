@@ -187,7 +187,7 @@ class Evaluator:
         shapes = self.recipes.shapes(candidate) if known is None else None
         reference = self.running.reference(candidate, shapes) if known is None else None
         if reference == "sentinel":  # what the baseline has to say, while it is where it runs
-            self.running.link()
+            self.running.baseline_over_reference()
             self.score(self.problem.baseline)
         with self.running.baseline_offloaded(reference, [candidate]):
             weighed = self._weigher.weigh(candidate)
@@ -266,7 +266,7 @@ class Evaluator:
         """Beside the baseline, in full or until the candidate is behind another for sure."""
         began = time.perf_counter()
         given = (candidate, reference, shapes, incumbents.weights)
-        ran = self.running.run(*given, incumbents.least(shapes))
+        ran = self.running.run(*given, incumbents.stop_below(shapes))
         if ran.facts.is_cut_short and not incumbents.of(ran):  # it took less memory than was predicted
             ran = self.running.run(*given)
         self._run_seconds = time.perf_counter() - began

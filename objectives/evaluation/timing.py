@@ -72,7 +72,7 @@ class CandidateTimer:
             group, reference = self._together([candidate for _, candidate in waiting])
             own, waiting = waiting[:group], waiting[group:]
             if reference == "sentinel":
-                self._bench.link()
+                self._bench.baseline_over_reference()
             with self.baseline_offloaded(reference, [candidate for _, candidate in own]):
                 runs = [(candidate.workload, self._recipes.runner(candidate)) for _, candidate in own]
                 found |= dict(zip((index for index, _ in own), self._bench.confirm(runs, reference)))
@@ -95,9 +95,9 @@ class CandidateTimer:
                 return count, reference
         return len(candidates), reference
 
-    def link(self) -> None:
+    def baseline_over_reference(self) -> None:
         """What the baseline has to say beside the sentinel, while it is where it runs."""
-        self._bench.link()
+        self._bench.baseline_over_reference()
 
     def run(
         self,
@@ -105,11 +105,11 @@ class CandidateTimer:
         reference: Reference | None,
         shapes: Footprint | None,
         weights: Mapping[str, float],
-        least: float | None = None,
+        stop_below: float | None = None,
     ) -> Measurement:
-        """Time and weigh the running model; ``weights``: its byte metrics; ``least``: see :meth:`Bench.run`."""
+        """Time and weigh the running model; ``weights``: its byte metrics; ``stop_below``: see :meth:`Bench.run`."""
         model, is_dense = self._recipes.runner(candidate), self._recipes.is_dense(candidate)
-        asked = None if is_dense else least  # the dense model is what others are compared with
+        asked = None if is_dense else stop_below  # the dense model is what others are compared with
         ran = self._ran(candidate.workload, model, reference, shapes, weights, asked)
         metrics, workload = dict(ran.metrics), candidate.workload
         facts, notes = ran.facts, list(ran.notes)
@@ -145,9 +145,9 @@ class CandidateTimer:
         reference: Reference | None,
         shapes: Footprint | None,
         weights: Mapping[str, float],
-        least: float | None = None,
+        stop_below: float | None = None,
     ) -> Measurement:
-        ran = self._bench.run(workload, model, reference, shapes, least)
+        ran = self._bench.run(workload, model, reference, shapes, stop_below)
         metrics = {**weights, **ran.metrics}
         metrics["peak_memory"] = metrics["weight_bytes"] + metrics["activation_peak"]
         if shapes is not None:

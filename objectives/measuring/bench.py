@@ -63,14 +63,14 @@ class Bench:
         model: Runner,
         reference: Reference | None,
         shapes: Footprint | None,
-        least: float | None = None,
+        stop_below: float | None = None,
     ) -> Measurement:
         """Measure ``model``; without ``reference`` it is the baseline itself. ``shapes``: what was predicted;
-        ``least``: the speed-up below which it need not be known any better.
+        ``stop_below``: the speed-up below which it need not be known any better.
         """
         run = self.timed(workload, model)
         turns = [run] if reference is None else [self._references[reference], run]
-        sampled = self._timing.time(turns, self._pace, least if reference == "baseline" else None)
+        sampled = self._timing.time(turns, self._pace, stop_below if reference == "baseline" else None)
         metrics = self._speeds(workload, sampled, 0 if reference is None else 1, reference)
         metrics |= self._memory(workload, model)
         metrics |= self._shares(sampled.timings[-1], shapes)
@@ -87,7 +87,7 @@ class Bench:
             found.append(self._ran(sampled, place, reference, metrics))
         return found
 
-    def link(self) -> Estimate:
+    def baseline_over_reference(self) -> Estimate:
         """The baseline's throughput over the sentinel's, measured once; the baseline must be where it runs."""
         if self._baseline_over_sentinel is None:
             sampled = self._timing.time([self._references["sentinel"], self._references["baseline"]], self._pace)
@@ -108,7 +108,7 @@ class Bench:
         if reference is None:  # what is known of its latency is all there is to know
             return {"speedup": 1.0, "speedup.low": 1.0, "speedup.high": 1.0, "speedup.error": found.error}
         if reference == "sentinel":
-            found = found.over(self.link())
+            found = found.over(self.baseline_over_reference())
         return {
             "speedup": found.value, "speedup.low": found.low, "speedup.high": found.high, "speedup.error": found.error,
         }  # fmt: skip

@@ -108,10 +108,10 @@ class Interleaved:
         seconds = {name: getattr(self, name) * runs for name in ("min_seconds", "max_seconds", "patience")}
         return replace(self, **seconds, precision=self.precision / 2)
 
-    def time(self, runs: Sequence[Run], pace: MachineSpeed | None = None, least: float | None = None) -> Sampled:
+    def time(self, runs: Sequence[Run], pace: MachineSpeed | None = None, stop_below: float | None = None) -> Sampled:
         """Time ``runs`` in turns; the first is what the others are compared with.
 
-        ``least``: the ratio below which nobody asks for the last run's any more: then it is known no better than that.
+        ``stop_below``: the ratio below which the last run need not be known any better.
         """
         began = perf_counter()
         repeats = self._warm_up(runs)
@@ -124,9 +124,9 @@ class Interleaved:
             before, counted = len(counted), self._counted(rounds, pace)
             if len(counted) < before:  # enough calm rounds at last: what was looked at counts no more
                 look, glance = self.min_rounds, _FEWEST_BEHIND
-            if least is not None and len(counted) >= glance:
+            if stop_below is not None and len(counted) >= glance:
                 seconds = sum(each.seconds for each in counted)
-                stopped = Stop.BEHIND if falls_behind(self._ratios(counted)[-1], seconds, least) else None
+                stopped = Stop.BEHIND if falls_behind(self._ratios(counted)[-1], seconds, stop_below) else None
                 glance = next_look(glance)
             if stopped is None and (len(counted) >= look or perf_counter() - start >= self.max_seconds):
                 stopped = self._stop(counted, len(rounds), perf_counter() - start)
@@ -239,10 +239,10 @@ def next_look(rounds: int) -> int:
     return max(rounds + 1, int(rounds * _LOOKS))
 
 
-def falls_behind(ratios: Sequence[float], seconds: float, least: float) -> bool:
-    """Whether ``ratios``, which took ``seconds`` in all, say for sure that their median is below ``least``."""
+def falls_behind(ratios: Sequence[float], seconds: float, stop_below: float) -> bool:
+    """Whether ``ratios``, which took ``seconds`` in all, say for sure that their median is below ``stop_below``."""
     enough = len(ratios) >= _FEWEST_BEHIND and seconds >= _SHORTEST_BEHIND
-    return enough and estimate(ratios).high * (1 + _STATES) < least
+    return enough and estimate(ratios).high * (1 + _STATES) < stop_below
 
 
 def merge(timings: Sequence[Timing]) -> Timing:

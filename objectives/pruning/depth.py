@@ -55,7 +55,7 @@ class Depth:
         if not self.ratio:
             return [], 0.0
         key = (Depth, self.tokens, self.candidates)
-        removal = statistics.once(key, lambda: TrialRemoval(statistics, self.tokens, self.candidates))
+        removal = statistics.memoize(key, lambda: TrialRemoval(statistics, self.tokens, self.candidates))
         gone = removal.nearest(self.ratio)
         return gone, removal.damage(len(gone))
 
@@ -65,12 +65,12 @@ class TrialRemoval:
 
     def __init__(self, statistics: Statistics, tokens: int, candidates: int) -> None:
         from objectives.calibration.divergence import divergence_from
-        from objectives.calibration.moments import sample
+        from objectives.calibration.moments import sample_rows
 
         self._model = statistics.running
         self._candidates = candidates
         self._divergence: Callable[[LoadedModel], float] = divergence_from(
-            self._model, sample(statistics.domains, tokens)
+            self._model, sample_rows(statistics.domains, tokens)
         )
         self._parameters = {block.name: block.parameters for block in self._model.blocks()}
         fixed = {

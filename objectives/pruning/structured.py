@@ -95,7 +95,7 @@ class Structured:
         dense = {block.name: block.parameters for block in statistics.model.blocks()}
         weights = {name: count for name, count in dense.items() if name not in gone}
         ratio = max(0.0, 1 - (1 - self.ratio) * sum(dense.values()) / sum(weights.values()))  # of what the blocks left
-        curves = statistics.once((self.criterion, self.multiple_of), lambda: self._curves(statistics))
+        curves = statistics.memoize((self.criterion, self.multiple_of), lambda: self._curves(statistics))
         return self._allocated([curve for curve in curves if curve.unit.block in weights], ratio, weights)
 
     def _loss(self, allocated: Sequence[tuple[Curve, int]]) -> float:
@@ -103,8 +103,8 @@ class Structured:
         return sum(curve.losses[step] for curve, step in allocated) if in_nats else math.nan
 
     def _curves(self, statistics: Statistics) -> list[Curve]:
-        from objectives.pruning.coherent import coherent
         from objectives.pruning.curve import steps
+        from objectives.pruning.joint_costs import with_joint_costs
 
         model = statistics.model
         curves = [
@@ -112,7 +112,7 @@ class Structured:
             for block in model.blocks()
             for unit in block.units
         ]
-        return coherent(curves, statistics) if self.criterion.allocation == "global" else curves
+        return with_joint_costs(curves, statistics) if self.criterion.allocation == "global" else curves
 
     def _allocated(self, curves: Sequence[Curve], ratio: float, weights: Mapping[str, int]) -> list[tuple[Curve, int]]:
         """The step taken on each curve. ``weights``: by block, also those that no unit holds."""

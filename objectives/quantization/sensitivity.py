@@ -65,19 +65,19 @@ def sensitivity_of(
 ) -> float:
     """Predicted loss of an error of one layer that ``rounding`` left."""
     alone = sensitivity(error, moment_of(model, statistics, layer).second, output_power(model, statistics, layer))
-    return alone * coherence(statistics, rounding).get(layer.key, 1.0)
+    return alone * token_coherence(statistics, rounding).get(layer.key, 1.0)
 
 
-def coherence(statistics: Statistics, rounding: Rounding) -> Mapping[tuple[str, str], float]:
+def token_coherence(statistics: Statistics, rounding: Rounding) -> Mapping[tuple[str, str], float]:
     """By :attr:`Layer.key`, how much more rounding costs than tokens' independent errors would: see
     :mod:`objectives.calibration.token_coherence`. Measured on the dense model in 4 bits; empty for models that answer
     per token.
     """
     dense = statistics.dense
-    return dense.once((coherence, rounding), lambda: _coherence(dense, rounding))
+    return dense.memoize((token_coherence, rounding), lambda: _token_coherence(dense, rounding))
 
 
-def _coherence(statistics: Statistics, rounding: Rounding) -> Mapping[tuple[str, str], float]:
+def _token_coherence(statistics: Statistics, rounding: Rounding) -> Mapping[tuple[str, str], float]:
     model = statistics.model
     if not errors_add_up(model):
         return {}
@@ -131,7 +131,7 @@ def rounded_loss(
 
     if bits >= 16:
         return 0.0
-    return statistics.once((rounded_loss, rounding, bits, scheme, layer.key, layer.digest()), loss)
+    return statistics.memoize((rounded_loss, rounding, bits, scheme, layer.key, layer.digest()), loss)
 
 
 def predicted_loss(

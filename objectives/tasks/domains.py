@@ -21,7 +21,7 @@ from objectives.protocols.optional import Bounded, Supplied
 from objectives.protocols.running import Task
 from objectives.tasks.answers import calibrated, scored
 from objectives.tasks.overlap import Excerpt, Excerpts, Exposed
-from objectives.tasks.parts import geometric_mean, unique
+from objectives.tasks.partial_scores import geometric_mean, unique
 from objectives.types import Head, Score
 
 if TYPE_CHECKING:

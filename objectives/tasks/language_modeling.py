@@ -22,7 +22,7 @@ from objectives.models.inspection.spans import Span
 from objectives.protocols.corpus import Corpus, Document
 from objectives.settings import Count
 from objectives.tasks.overlap import Excerpt, Excerpts, copy_of, excerpt
-from objectives.tasks.parts import Reader, batches, merged, require_rows, unique
+from objectives.tasks.partial_scores import Reader, batches, merged, require_rows, unique
 from objectives.types import Head, Score
 
 if TYPE_CHECKING:

@@ -21,7 +21,7 @@ from objectives.models.inspection.spans import Span
 from objectives.protocols.corpus import Corpus, Document
 from objectives.settings import Count
 from objectives.tasks.overlap import Excerpt, Excerpts, excerpt
-from objectives.tasks.parts import batches, merged, require_rows, unique
+from objectives.tasks.partial_scores import batches, merged, require_rows, unique
 from objectives.types import Head, Score
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ from search.frontier.known import Flags, Observations, WarmStart
 from search.frontier.memory_room import chance_of_fitting
 from search.frontier.surrogate import Prediction, Prior, Surrogate
 from search.space.grid import Floats, Grid, Indices, is_of_recipe
-from search.space.lattice import ProductGrid
+from search.space.product_grid import ProductGrid
 from search.space.space import Axis
 
 OBJECTIVE = Prior(amplitude=0.5, nugget=0.02)

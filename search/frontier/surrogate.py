@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from scipy.linalg import cho_solve, solve_triangular
 from scipy.optimize import minimize
 
-from search.space.lattice import ProductGrid
+from search.space.product_grid import ProductGrid
 
 Floats = NDArray[np.float64]
 

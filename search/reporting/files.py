@@ -23,7 +23,7 @@ from search.reporting.html import plain, render
 from search.reporting.markdown import markdown, price_of_accuracy
 from search.reporting.picture import draw
 from search.reporting.study_info import StudyInfo
-from search.reporting.tables import price, rows_of
+from search.reporting.tables import price_table, rows_of
 from search.terminal.plain_text import inert_json, inert_tree
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def write_report(folder: Path, study: StudyInfo, records: Sequence[TrialRecord],
             markdown(study, rows, front, searched) + price_of_accuracy(rows, records, front, study.rate)
         ),
         "report.html": lambda: render(
-            study, rows, front, searched, by_floor(records, front), price(rows, records, front, study.rate)
+            study, rows, front, searched, by_floor(records, front), price_table(rows, records, front, study.rate)
         ),
         "front.png": lambda: draw(rows, front, searched, study.title, study.rate),
     }

@@ -38,10 +38,10 @@ def render(
     front: ParetoFront,
     searched: Sequence[str],
     steps: Sequence[Step] = (),
-    price: tuple[Sequence[str], Sequence[Sequence[str]]] = ((), ()),
+    price_table: tuple[Sequence[str], Sequence[Sequence[str]]] = ((), ()),
 ) -> str:
     """The page; ``rows`` are those of ``front.frame``, ``searched`` its columns of further variables, ``steps`` what
-    :func:`search.front.front.by_floor` finds, ``price`` the headings and cells of
+    :func:`search.front.front.by_floor` finds, ``price_table`` the headings and cells of
     :func:`search.reporting.formatting.price`.
     """
     shown = columns(rows, front.objectives, searched, study.rate)
@@ -61,7 +61,7 @@ def render(
             failures=failures(rows),
             confirmation=confirmation(study, rows),
             ledger=ledger([row for row in rows if row["trial"] in front.front]),
-            price=price,
+            price_table=price_table,
             floor=score(front.floor),
             rule=floor_rule(study),
             settings=json.dumps(plain(study.settings), indent=2, ensure_ascii=False),

@@ -11,7 +11,7 @@ from search.reporting.formatting import Row, score
 from search.reporting.html import floor_rule
 from search.reporting.sentences import result
 from search.reporting.study_info import StudyInfo
-from search.reporting.tables import columns, confirmation, failures, ledger, price
+from search.reporting.tables import columns, confirmation, failures, ledger, price_table
 
 if TYPE_CHECKING:
     pass
@@ -67,7 +67,7 @@ def _ledger(rows: Sequence[Row], front: ParetoFront) -> list[str]:
 
 def price_of_accuracy(rows: Sequence[Row], records: Sequence[TrialRecord], front: ParetoFront, rate: str) -> str:
     """Return the section on what every accuracy leaves of the first objective; empty where nothing is to be had."""
-    headings, body = price(rows, records, front, rate)
+    headings, body = price_table(rows, records, front, rate)
     if not body:
         return ""
     title = ["", "## The price of accuracy", "", "The best that each accuracy leaves, in the first objective.", ""]

@@ -161,7 +161,7 @@ def _with_interval(row: Row, key: str) -> str:
     )
 
 
-def price(
+def price_table(
     rows: Sequence[Row], records: Sequence[TrialRecord], front: ParetoFront, rate: str
 ) -> tuple[list[str], list[list[str]]]:
     """Headings and cells of what every accuracy leaves of the first objective; empty where nothing is to be had."""

@@ -13,7 +13,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from search.space.lattice import ProductGrid
+from search.space.product_grid import ProductGrid
 from search.space.space import Axis, Cell, Space
 
 Floats = NDArray[np.float64]

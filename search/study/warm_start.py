@@ -24,7 +24,7 @@ from search.frontier.surrogate import Prior, Surrogate
 from search.records.trial import TrialRecord, Value
 from search.space.grid import Grid, coordinates, is_of_recipe
 from search.space.instantiate import nearest
-from search.space.lattice import Floats, ProductGrid
+from search.space.product_grid import Floats, ProductGrid
 from search.space.space import Axis, Cell
 from search.study import opening, store
 

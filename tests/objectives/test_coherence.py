@@ -12,10 +12,10 @@ from torch.nn.functional import normalize
 from objectives.calibration.statistics import Statistics
 from objectives.calibration.token_coherence import Error, error_costs
 from objectives.models import LoadedModel
-from objectives.pruning.coherent import coherent
+from objectives.pruning.joint_costs import with_joint_costs
 from objectives.pruning.structured import Structured
 from objectives.quantization.gptq import Gptq
-from objectives.quantization.sensitivity import coherence
+from objectives.quantization.sensitivity import token_coherence
 from tests.objectives.conftest import Tiny
 from tests.objectives.families import answer
 
@@ -53,7 +53,7 @@ def test_the_cost_of_an_error_is_how_far_it_moves_the_embeddings(tiny: Tiny, fam
 def test_an_encoders_predictions_are_costs_per_text(statistics: Statistics_, family: str) -> None:
     """Independent tokens would make them as many times too small as a text has tokens, at least."""
     found = statistics(family)
-    factors = coherence(found, Gptq(bits=4))
+    factors = token_coherence(found, Gptq(bits=4))
     assert min(factors.values()) > 1
     pruner = Structured(ratio=0.2)
     assert pruner.predict(found) > 0
@@ -61,12 +61,12 @@ def test_an_encoders_predictions_are_costs_per_text(statistics: Statistics_, fam
 
 def test_a_decoders_curves_stay_as_they_are(statistics: Statistics_) -> None:
     found = statistics("llama")
-    assert coherence(found, Gptq(bits=4)) == {}
+    assert token_coherence(found, Gptq(bits=4)) == {}
     curves = Structured(ratio=0.2)._curves(found)
-    assert coherent(curves, found) == curves
+    assert with_joint_costs(curves, found) == curves
 
 
 def test_a_curve_that_costs_nothing_is_not_scaled(statistics: Statistics_) -> None:
     found = statistics("bert")
     free = [replace(curve, losses=tuple(0.0 for _ in curve.losses)) for curve in Structured(ratio=0.2)._curves(found)]
-    assert [curve.losses for curve in coherent(free, found)] == [curve.losses for curve in free]
+    assert [curve.losses for curve in with_joint_costs(free, found)] == [curve.losses for curve in free]

@@ -11,7 +11,7 @@ import transformers
 from torch import Tensor, nn
 
 from objectives.calibration.divergence import divergence_from
-from objectives.calibration.moments import sample
+from objectives.calibration.moments import sample_rows
 from objectives.calibration.statistics import Statistics
 from objectives.devices.cpu import Cpu
 from objectives.errors import ModelError, Unsupported
@@ -60,7 +60,7 @@ def without(model: LoadedModel, gone: set[int]) -> LoadedModel:
 
 def test_the_blocks_that_go_are_those_a_full_greedy_search_removes(deep: tuple[LoadedModel, Statistics]) -> None:
     dense, statistics = deep
-    divergence = divergence_from(dense, sample(statistics.domains, 128))
+    divergence = divergence_from(dense, sample_rows(statistics.domains, 128))
     gone: set[int] = set()
     for count in (1, 2, 3):
         costs = {i: divergence(without(dense, gone | {i})) for i in range(5) if i not in gone}

@@ -20,7 +20,7 @@ from objectives.models.inspection.config import Config
 from objectives.models.inspection.library import config_class, model_types
 from objectives.models.inspection.limits import positions
 from objectives.models.inspection.spans import Side
-from objectives.tasks.parts import geometric_mean
+from objectives.tasks.partial_scores import geometric_mean
 from objectives.types import Head
 from objectives.workloads.generation import Generation
 from objectives.workloads.translation import Translation

@@ -416,13 +416,15 @@ def test_steal_is_told_over_the_rounds_that_count(clock: Clock, monkeypatch: pyt
 # ---- who is behind
 
 
-def behind(clock: Clock, candidate: Sequence[float], least: float, **settings: Any) -> Sampled:
+def behind(clock: Clock, candidate: Sequence[float], stop_below: float, **settings: Any) -> Sampled:
     runs = [clock.run("reference", (1.0,), 2), clock.run("candidate", candidate, 6)]  # ratio 3 at one second
-    return Interleaved(**{**SETTINGS, "max_rounds": 40, "precision": 1e-6, **settings}).time(runs, least=least)
+    return Interleaved(**{**SETTINGS, "max_rounds": 40, "precision": 1e-6, **settings}).time(
+        runs, stop_below=stop_below
+    )
 
 
 def test_what_is_behind_for_sure_is_timed_no_further(clock: Clock) -> None:
-    sampled = behind(clock, (1.0, 1.01, 0.99), least=4.0, min_seconds=1e3)
+    sampled = behind(clock, (1.0, 1.01, 0.99), stop_below=4.0, min_seconds=1e3)
     assert sampled.stopped == "behind"
     assert len(sampled.ratios[1]) == 3
     assert sampled.estimates[1].value == pytest.approx(3.0, rel=0.02)
@@ -436,15 +438,15 @@ def test_what_is_behind_for_sure_is_timed_no_further(clock: Clock) -> None:
         (NOISY, 4.0),  # too noisy to say
     ],
 )
-def test_what_may_not_be_behind_is_timed_as_well_as_any(clock: Clock, candidate: Any, least: float) -> None:
-    sampled = behind(clock, candidate, least, min_seconds=1e9)
+def test_what_may_not_be_behind_is_timed_as_well_as_any(clock: Clock, candidate: Any, stop_below: float) -> None:
+    sampled = behind(clock, candidate, stop_below, min_seconds=1e9)
     assert sampled.stopped == "rounds"
     assert len(sampled.ratios[1]) == 40
 
 
 def test_a_few_short_rounds_do_not_say_who_is_behind(clock: Clock) -> None:
     runs = [clock.run("reference", (0.01,), 2), clock.run("candidate", (0.01, 0.0101, 0.0099), 6)]
-    sampled = Interleaved(**{**SETTINGS, "max_rounds": 200, "precision": 1e-6}).time(runs, least=4.0)
+    sampled = Interleaved(**{**SETTINGS, "max_rounds": 200, "precision": 1e-6}).time(runs, stop_below=4.0)
     assert sampled.stopped == "behind"
     assert sum(map(sum, (timing.latency for timing in sampled.timings))) == pytest.approx(0.5, rel=0.2)
 
@@ -466,7 +468,7 @@ def test_hardly_anybody_is_called_behind_who_is_not() -> None:
 
 def test_who_is_behind_is_so_by_the_calm_rounds_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = Clock(monkeypatch, waits=(0.0, 0.5))  # the second round is strained, and says something else
-    sampled = behind(clock, (1.0, 0.2, 1.01, 0.99), least=4.0)
+    sampled = behind(clock, (1.0, 0.2, 1.01, 0.99), stop_below=4.0)
     assert sampled.stopped == "behind"
     assert not sampled.contended
     assert max(sampled.ratios[1]) < 3.1

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from objectives.calibration.divergence import divergence_from
-from objectives.calibration.moments import sample
+from objectives.calibration.moments import sample_rows
 from objectives.calibration.statistics import Statistics
 from objectives.models import LoadedModel
 from objectives.pruning.structured import Structured
@@ -69,7 +69,7 @@ def test_an_unpruned_model_stays_as_it_is(tiny: Tiny, statistics: Collected, cho
 def test_distillation_brings_the_model_back_towards_the_dense_one(
     pruned: Callable[[str], LoadedModel], tiny: Tiny, statistics: Collected, family: str
 ) -> None:
-    divergence = divergence_from(tiny(family), sample(statistics(family).domains, 256))
+    divergence = divergence_from(tiny(family), sample_rows(statistics(family).domains, 256))
     model = pruned(family)
     before = divergence(model)
     Distillation(steps=40, rate=5e-3, tokens=128).recover_(model, statistics(family))

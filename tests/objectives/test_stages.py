@@ -28,7 +28,7 @@ from objectives.quantization.round_to_nearest import RoundToNearest
 from objectives.recovery.off import Off
 from objectives.runtime.in_torch.runner import TorchRunner
 from objectives.runtime.torch import Torch
-from objectives.tasks.parts import batches, merged
+from objectives.tasks.partial_scores import batches, merged
 from objectives.types import Failure, Gate, Head, Measurement, Reason, Score
 from objectives.workloads.generation import Generation
 

@@ -20,7 +20,7 @@ from objectives.protocols.corpus import Document
 from objectives.runtime.in_torch.runner import TorchRunner
 from objectives.tasks.domains import Domains
 from objectives.tasks.language_modeling import LanguageModeling
-from objectives.tasks.parts import standard_error, unique
+from objectives.tasks.partial_scores import standard_error, unique
 from objectives.tasks.retrieval import Retrieval, embed
 from objectives.types import Score
 from tests.objectives.conftest import Tiny

@@ -2,7 +2,7 @@
 
 A token that was added and that no text holds does no harm, so only those count that the tokenizer gives by itself: its
 vocabulary, and the special tokens that it puts around texts or pads with. What a text really gives is checked where it
-is read (:func:`objectives.tasks.parts.require_rows`).
+is read (:func:`objectives.tasks.partial_scores.require_rows`).
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ import pytest
 from scipy.optimize import check_grad
 
 from search.frontier.surrogate import Prior, Surrogate
-from search.space.lattice import ProductGrid
+from search.space.product_grid import ProductGrid
 
 PRIOR = Prior(amplitude=0.5, nugget=0.02)
 RNG = np.random.default_rng(0)

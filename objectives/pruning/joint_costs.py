@@ -20,7 +20,7 @@ RIDGE = 0.01
 """That of the least squares, relative to the activations' power: the default of structured pruning."""
 
 
-def coherent(curves: Sequence[Curve], statistics: Statistics) -> list[Curve]:
+def with_joint_costs(curves: Sequence[Curve], statistics: Statistics) -> list[Curve]:
     """``curves`` of the dense model with losses in its own unit; those of models that answer per token as they are."""
     model = statistics.model
     if not errors_add_up(model):
