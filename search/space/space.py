@@ -269,7 +269,8 @@ def build_space(
             try:
                 space.candidate({axis.path: value})
             except ConfigError as error:  # one that an axis chooses by name is configured elsewhere
-                where = "" if axis.path == CHOSEN and value != space._own_runtime else "space."
+                elsewhere = axis.path == CHOSEN and value in runtimes and value != space._own_runtime
+                where = "" if elsewhere else "space."
                 raise ConfigError(f"{where}{error.message}") from error
     return space
 

@@ -163,7 +163,7 @@ def test_what_construction_raises_is_one_line() -> None:
 @pytest.mark.parametrize(
     ("part", "words"),
     [
-        (Headless(), "it has no head (objectives/types.py: Task)"),
+        (Headless(), "it has no head (objectives/protocols/running.py: Task)"),
         (Idle(), "it has no evaluate(model)"),
         (Deaf(), "it has no evaluate(model)"),
         (Method(), "head as a method, which must be a property"),
