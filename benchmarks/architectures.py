@@ -206,7 +206,7 @@ class _Trial:
         from objectives.runtime.openvino import OpenVino
         from tests.objectives.recipes import built
         from tests.objectives.runtimes import Hand, candidate, compressed, rounded
-        from tests.objectives.test_runtimes import WORKLOADS
+        from tests.contracts.test_runtimes import WORKLOADS
 
         runtime: Any = OpenVino(precision="f32") if name == "openvino" else built("runtime", name)
         missing = runtime.requirements()

@@ -116,7 +116,7 @@ def _end_children() -> None:
             continue
 
 
-FIRST = ("tests/test_cli.py", "tests/search/test_executors.py", "tests/search/", "tests/test_")
+FIRST = ("tests/test_cli.py", "tests/search/executors/test_executors.py", "tests/search/", "tests/test_")
 """Files that wait much, or that the micro model is built for, begin; what is left at the end is short."""
 
 
