@@ -204,9 +204,9 @@ class _Trial:
         from objectives.devices.cpu import Cpu
         from objectives.runtime.engines.runner import EngineRunner
         from objectives.runtime.openvino import OpenVino
+        from tests.contracts.test_runtimes import WORKLOADS
         from tests.objectives.recipes import built
         from tests.objectives.runtimes import Hand, candidate, compressed, rounded
-        from tests.contracts.test_runtimes import WORKLOADS
 
         runtime: Any = OpenVino(precision="f32") if name == "openvino" else built("runtime", name)
         missing = runtime.requirements()

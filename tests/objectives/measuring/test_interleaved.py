@@ -431,7 +431,7 @@ def test_what_is_behind_for_sure_is_timed_no_further(clock: Clock) -> None:
 
 
 @pytest.mark.parametrize(
-    ("candidate", "least"),
+    ("candidate", "stop_below"),
     [
         ((1.0, 1.01, 0.99), 3.0),  # as fast
         ((1.0, 1.01, 0.99), 3.06),  # so little behind that another state of the machine would turn it round

@@ -9,7 +9,7 @@ import pytest
 
 from objectives.measuring.stored_facts import facts_of
 from search.records.trial import TrialRecord
-from search.study.timescale import changed, on_time_scale, time_scale_of
+from search.study.timescale import on_time_scale, time_scale_of
 
 
 def trial(number: int, speedup: float, pace: float, **more: Any) -> TrialRecord:
@@ -73,7 +73,3 @@ def test_shared_rounds_have_no_vote_where_trials_were_timed_by_themselves() -> N
     found = on_time_scale(shared, time_scale_of(trials))
     assert found[0].metrics["latency.p50"] == pytest.approx(1.0)
     assert [record.metrics["throughput"] for record in found[1:]] == pytest.approx([16.0] * 8)
-
-
-def test_only_new_values_count_as_changed() -> None:
-    assert changed({"a": 1.0, "b": 2.0}, {"a": 1.0, "b": 3.0, "c": 4.0}) == {"b": 3.0, "c": 4.0}

@@ -9,7 +9,7 @@ from mlflow import MlflowClient
 from search.records.trial import TrialRecord
 from search.reporting.finish import finish
 from search.study.study import run_study
-from search.tracking.mlflow_tracker import MlflowTracker, flatten
+from search.tracking.mlflow_tracker import MlflowTracker, _changed, flatten
 from search.tracking.protocol import StudyHeader
 from tests.search.conftest import Quiet
 
@@ -104,3 +104,7 @@ def test_failed_trials_are_mirrored_with_their_reason(tracked, tmp_path) -> None
 def test_nothing_that_looks_like_a_secret_becomes_a_parameter() -> None:
     tree = {"a": {"api_key": "x", "b": 1}, "token": "y", "storage": "postgresql://u:p@h/d", "n": [1, 2]}
     assert flatten(tree) == {"a.b": 1, "n": [1, 2]}
+
+
+def test_only_new_values_count_as_changed() -> None:
+    assert _changed({"a": 1.0, "b": 2.0}, {"a": 1.0, "b": 3.0, "c": 4.0}) == {"b": 3.0, "c": 4.0}
