@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from objectives.evaluation.sequential_test import AsymptoticRace, Contest, Race, interval
+from objectives.tasks.paired import follows_from_examples
 from objectives.types import Decision, Score, Verdict
 
 
@@ -39,13 +40,13 @@ class FloorTest:
 
 
 def contest(baseline: Score, floor: float, error: float) -> Contest | None:
-    """A race of :func:`gains`; None where examples of this kind have to be scored in full.
+    """A race of :func:`gains`; None where examples of this kind have to be scored in full, or are not the accuracy.
 
     Hits (0 or 1) are raced by betting. Shares of hits differ by so much less than they could that bets against the
     range of -1 to 1 would take all examples; they and log-losses, which have no range, are raced asymptotically.
     """
     total, mean = len(baseline.examples), float(np.mean(baseline.examples))
-    if baseline.strata or total < 2 or not 0 < floor < 1:
+    if baseline.strata or total < 2 or not 0 < floor < 1 or not follows_from_examples(baseline):
         return None
     if baseline.link == "exp_minus_mean":
         return AsymptoticRace(math.log(floor) + mean, total, error)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import logging
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -31,7 +31,7 @@ from objectives.models import LoadedModel
 from objectives.models.notes import notes_of, stored_notes
 from objectives.protocols.candidate import TorchBuildContext
 from objectives.protocols.running import Device, Runner
-from objectives.runtime.engines.folder import made, read_facts, runtime_of
+from objectives.runtime.engines.folder import ENGINES, made, read_facts, runtime_of
 from objectives.runtime.engines.runner import EngineRunner
 from objectives.runtime.in_torch.runner import TorchRunner
 from objectives.settings import class_path
@@ -68,7 +68,7 @@ def save(runner: Runner, source: LoadedModel, folder: Path, facts: Mapping[str, 
             export_check.answers(runner, ids)  # engines with files by size make that of these before they are copied
             _write_engine(runner, source, part, facts)
             size = runner.stored_bytes
-            again = EngineRunner.open(part / ENGINE, source.tokenizer, runner.threads)
+            again = EngineRunner.open(part / ENGINE, source.tokenizer, runner.threads, runner.allowed)
         export_check.check(runner, again, ids, folder)
         del again
         part.rename(folder)
@@ -102,16 +102,19 @@ def _write_engine(runner: EngineRunner, source: LoadedModel, part: Path, facts: 
     (part / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
 
 
-def load(folder: Path) -> TorchRunner | EngineRunner:
-    """Load what :func:`save` wrote, ready to run on the CPU. Raises ObjectiveError naming file and expectation."""
-    engine = folder / ENGINE
+def load(folder: Path, allow_targets: Sequence[str] = ()) -> TorchRunner | EngineRunner:
+    """Load what :func:`save` wrote, ready to run on the CPU. Raises ObjectiveError naming file and expectation.
+
+    ``allow_targets``: modules beside ours whose runtimes the folder may name.
+    """
+    engine, allowed = folder / ENGINE, (ENGINES, *(f"{name.rstrip('.')}." for name in allow_targets))
     if not engine.is_dir():
-        return _prepared(checkpoint.load(folder), folder)
+        return _prepared(checkpoint.load(folder), folder, allowed)
     _check(folder)
-    missing = runtime_of(read_facts(engine)).packages.missing(running=True)
+    missing = runtime_of(read_facts(engine), allowed).packages.missing(running=True)
     if missing is not None:
         raise ModelError(f"{folder}: {missing}")
-    return EngineRunner.open(engine, checkpoint.tokenizer_of(folder), torch.get_num_threads())
+    return EngineRunner.open(engine, checkpoint.tokenizer_of(folder), torch.get_num_threads(), allowed)
 
 
 # ---- runtimes that run the packed model itself, in a way of their own
@@ -145,13 +148,13 @@ class _Loaded(TorchBuildContext):
         return self.loaded
 
 
-def _prepared(model: LoadedModel, folder: Path) -> TorchRunner:
+def _prepared(model: LoadedModel, folder: Path, allowed: Sequence[str]) -> TorchRunner:
     """Return what runs ``model``: the runner of the runtime that the manifest names, else that of eager mode."""
     found = json.loads((folder / MANIFEST).read_text(encoding="utf-8")).get("prepared")
     if found is None:
         return TorchRunner(model)
     try:
-        runtime = made(str(found["class"]), found["settings"], f"{folder / MANIFEST}: prepared.class")
+        runtime = made(str(found["class"]), found["settings"], f"{folder / MANIFEST}: prepared.class", allowed)
         rows = {"": [torch.tensor(found["rows"])]}
     except (KeyError, TypeError, ValueError) as error:
         raise ModelError(f"{folder / MANIFEST}: prepared describes no runtime: {error}") from error

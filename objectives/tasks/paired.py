@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 from objectives.types import Score
 
 Values = NDArray[np.float64]
+_ROUNDING = 1e-6
+"""By how much an accuracy may differ from what its examples make."""
 
 
 @dataclass(frozen=True)
@@ -40,10 +42,13 @@ def paired_difference(candidate: Score, baseline: Score) -> Difference | None:
     spread, which on few examples does not prove that there is none. For the same reason the interval of hits (0 or 1)
     holds the truth less often than it says where only a few examples differ.
 
-    None where there is no variance to be had: a domain of one example, or a score that is not finite.
-    Raises ValueError when the scores are not of the same examples.
+    None where there is no variance to be had: a domain of one example, or a score that is not finite; and where an
+    accuracy is not that of its examples (:func:`follows_from_examples`), since the interval would be about another
+    quantity. Raises ValueError when the scores are not of the same examples.
     """
     _check_comparable(candidate, baseline)
+    if not (follows_from_examples(candidate) and follows_from_examples(baseline)):
+        return None
     domains = list(zip(_domains(candidate), _domains(baseline)))
     if not all(len(ours) > 1 and np.isfinite((ours, theirs)).all() for ours, theirs in domains):
         return None
@@ -51,6 +56,15 @@ def paired_difference(candidate: Score, baseline: Score) -> Difference | None:
     variances = [_variance(*pair, candidate.link) for pair in domains]
     half = _quantile(variances, [len(ours) for ours, _ in domains]) * math.sqrt(sum(variances)) / len(domains)
     return Difference(value, value - half, value + half)
+
+
+def follows_from_examples(score: Score) -> bool:
+    """Return whether the accuracy is what the examples make, as :class:`Score` asks; one that is not finite never is.
+
+    That of a metric of a whole corpus does not follow from scores of single texts: then nothing is concluded from them.
+    """
+    found = math.fsum(_accuracy(float(each.mean()), score.link) for each in _domains(score) if len(each))
+    return abs(found / max(1, len(score.strata)) - score.accuracy) < _ROUNDING
 
 
 def _check_comparable(candidate: Score, baseline: Score) -> None:

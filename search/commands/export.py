@@ -13,6 +13,7 @@ from typing import Any
 
 from objectives.devices import process_settings
 from objectives.protocols.candidate import Candidate
+from objectives.runtime.engines.folder import ENGINES
 from objectives.settings import class_path
 from objectives.tasks.provenance import Source
 from search.commands.best import choose
@@ -33,9 +34,11 @@ def main(arguments: list[str]) -> int:
     record = _record(study)
     with quiet_log(study.config.home / "logs"):
         size = _write(study, record, folder)
+    module = type(study.config.space.candidate(record.params).runtime).__module__
+    admitted = "" if module.startswith(ENGINES) else f", allow_targets={[module]}"
     print(
         f"{inert(str(folder))}: trial {record.number}, {size / 2**20:.1f} MiB of weights; "
-        f"load with objectives.load({str(folder)!r})"
+        f"load with objectives.load({str(folder)!r}{admitted})"
     )
     return 0
 

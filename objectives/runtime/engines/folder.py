@@ -126,7 +126,10 @@ def made(path: str, settings: Mapping[str, Any], key: str, allowed: Sequence[str
     classes that are runtimes and stand in the module that the path names. Raises ModelError; ``key``: file and setting.
     """
     if not any(path.startswith(one) if one.endswith(".") else path == one for one in allowed):
-        raise ModelError(f"{key} must start with one of {', '.join(allowed)}; got {path!r}")
+        raise ModelError(
+            f"{key} must start with one of {', '.join(allowed)}; got {path!r} (objectives.load(folder, "
+            "allow_targets=[...]) admits modules of your own)"
+        )
     module, _, name = path.rpartition(".")
     try:
         found = vars(importlib.import_module(module)).get(name)
