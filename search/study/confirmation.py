@@ -1,8 +1,9 @@
-"""Timing again at the end: contended trials each by itself, the front's members against each other.
+"""Measures again at the end: contended trials each by itself, the front's members against each other.
 
-A trial during which the machine never came to rest gets another chance. Then all members of the front run in shared
-rounds with the baseline, for trials are minutes apart, and the fastest of many noisy figures is too good on average:
-their speed is what those rounds say, and who no longer belongs is dropped. Memory repeats to the byte and is left.
+A trial is contended when other work kept the machine busy while it was timed; it is measured once more by itself. Then
+all members of the front run in shared rounds with the baseline. Trials are minutes apart, and the fastest of many noisy
+figures is too good on average, so a member's speed is what those rounds say. A member that is dominated by these
+figures is dropped from the front. Memory is not measured again: it repeats to the byte.
 """
 
 from __future__ import annotations
@@ -21,23 +22,27 @@ from search.records.trial import TrialRecord
 from search.study.timescale import TimeScale, on_time_scale, time_scale_of
 
 PASSES = 2
-"""A member that loses its place may bring in one that was never confirmed: then all are measured together again."""
+"""Most rounds of confirmation. When a member is dropped, one that was never confirmed may take its place: then all
+members are measured together again.
+"""
 
 TRIES = 2
 """How often members are measured while the machine is busy."""
 
 AGAIN_SHARE = 0.25
-"""Of the seconds that the trials took, at most so much goes into timing contended ones again."""
+"""Share of the trials' seconds that is spent at most on measuring contended trials again."""
 
 Measure = Callable[[Sequence[TrialRecord]], Sequence[Measurement]]
-"""Times the trials given, in shared rounds. Raises Unmeasured."""
+"""Times the given trials in shared rounds. Raises Unmeasured."""
 
 
 @dataclass(frozen=True)
 class Confirmation:
-    """``members``: by trial number, what was confirmed; ``again``: the same of contended trials that were calm later.
+    """What measuring again gave.
 
-    ``dropped``: by number, why a trial left the front; ``failed``: why timing again ended early, where it did.
+    ``members``: confirmed measurements of the front's members, by trial number. ``again``: by trial number, calm
+    measurements of trials that were contended before. ``dropped``: by trial number, why it left the front. ``failed``:
+    why measuring again ended early; empty where it did not.
     """
 
     members: Mapping[int, Measurement] = field(default_factory=dict)
@@ -47,14 +52,14 @@ class Confirmation:
 
 
 def is_timed(objectives: Sequence[str]) -> bool:
-    """Whether any objective is a speed."""
+    """Return whether any objective is a time or a speed."""
     return any(map(is_of_time, objectives))
 
 
 def time_again(records: Sequence[TrialRecord], measure: Measure, known: Confirmation) -> Confirmation:
-    """Give those of ``records`` that are contended another chance, within a share of what all of them took.
+    """Measure the contended trials of ``records`` again, within ``AGAIN_SHARE`` of the seconds that all trials took.
 
-    Returns ``known`` and what came of it.
+    Returns ``known`` with the calm measurements added.
     """
     again, failed = dict(known.again), known.failed
     ends = time.monotonic() + AGAIN_SHARE * sum(record.seconds for record in records)
@@ -80,10 +85,10 @@ def confirm_front(
     measure: Measure,
     known: Confirmation,
 ) -> Confirmation:
-    """Measure the members of the front against each other until all are confirmed; ``known`` and what came of it.
+    """Measure the members of the front against each other until all are confirmed, and return ``known`` updated.
 
-    ``cut``: the front of records. On a busy machine they are measured once more, and what was busy still confirms
-    nothing: the trials' own figures stay.
+    ``cut``: returns the front of records. On a busy machine the members are measured once more. If it is busy then too,
+    nothing is confirmed and the trials' own figures stay.
     """
     members, failed = dict(known.members), known.failed
     before = set(cut(confirmed(records, replace(known, again={}))).front)
@@ -109,7 +114,7 @@ def confirm_front(
 
 
 def _calm(records: Sequence[TrialRecord], measure: Measure) -> Sequence[Measurement]:
-    """Of a calm machine at the first or second try; empty where it was not."""
+    """Measure up to twice; return () if the machine was busy both times."""
     for _ in range(TRIES):
         found = measure(records)
         if not any(each.metrics.get("contended") for each in found):
@@ -120,7 +125,10 @@ def _calm(records: Sequence[TrialRecord], measure: Measure) -> Sequence[Measurem
 def confirmed(
     records: Sequence[TrialRecord], confirmation: Confirmation, scale: TimeScale | None = None
 ) -> list[TrialRecord]:
-    """The records on one scale of time, by default their own, with the latest speed of trials that were timed again."""
+    """Return the records with the latest speed of trials that were measured again, and with times on one scale.
+
+    ``scale``: by default that of the records themselves.
+    """
     baseline = baseline_of(records)
     if baseline is None:
         return list(records)
@@ -135,7 +143,7 @@ def confirmed(
 
 
 def own_time_scale(records: Sequence[TrialRecord], confirmation: Confirmation) -> TimeScale | None:
-    """Of the records, each as it was timed by itself at last."""
+    """Return the time scale of the records, from the last time that each was measured by itself."""
     baseline, again = baseline_of(records), confirmation.again
     if baseline is None:
         return None
@@ -163,12 +171,12 @@ def _retimed(record: TrialRecord, later: Measurement, baseline: TrialRecord) -> 
 
 
 def _later_notes(record: TrialRecord, later: Measurement) -> tuple[Note, ...]:
-    """Return the notes of the later timing, and those of the trial that do not speak of its own."""
+    """Return the notes of the later timing, and those notes of the trial that are not about its own timing."""
     return (*later.notes, *(note for note in record.notes if not note.code.is_of_timing))
 
 
 def _shares(before: Mapping[str, float], now: Mapping[str, float]) -> dict[str, float]:
-    """Shares of the device's limit, by how the seconds of their phase changed."""
+    """Return the shares of the device's limit, scaled by how the seconds of their phases changed."""
     phases = {"roofline.decode": "tpot", "roofline.prefill": "ttft", "roofline.encode": "encode"}
     if "roofline.prefill" not in before:  # an encoder alone: its run is one phase
         phases["roofline.encode"] = "latency.p50"
@@ -177,7 +185,7 @@ def _shares(before: Mapping[str, float], now: Mapping[str, float]) -> dict[str, 
 
 
 def _why(number: int, records: Sequence[TrialRecord], front: ParetoFront) -> str:
-    """Which member is better now, and how the dropped one's speed changed."""
+    """Return, as text, which member dominates the dropped trial now, and how the dropped one's speed changed."""
     by_number = {record.number: record for record in records}
     own = by_number[number]
     values = minimised([own, *(by_number[member] for member in front.front)], front.objectives)

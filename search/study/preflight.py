@@ -1,8 +1,8 @@
-"""What is known about a study before torch is imported: its device is there, its checkpoint fits, its cells can be run.
+"""Checks a study before torch is imported: its device is present, its checkpoint fits, its cells can run.
 
-Asked by ``run`` and ``plan``, not by the commands that read what is stored: a report needs neither model nor device.
-Lengths that the model has no positions for are refused where a value of an axis, the task or the baseline would never
-run; single cells that are too long, or larger than the machine's memory, leave the space with the reason.
+``run`` and ``plan`` call it. The commands that read stored studies do not: a report needs neither model nor device.
+Texts longer than the model's positions are refused where the task, the baseline or a value of an axis could never run.
+Single cells that are too long, or larger than the machine's memory, are removed from the space, with the reason.
 """
 
 from __future__ import annotations
@@ -31,7 +31,10 @@ log = logging.getLogger(__name__)
 
 
 def preflighted(config: StudyConfig) -> StudyConfig:
-    """``config`` with what its checkpoint's files say, and without the cells that they rule out. Raises ConfigError."""
+    """Return ``config`` with what its checkpoint's files say and without the cells that cannot run.
+
+    Raises ConfigError for a setting that cannot work.
+    """
     require_driver(config.storage)
     absent = config.device.absent() if isinstance(config.device, Detectable) else None
     if absent is not None:
@@ -64,7 +67,7 @@ def require_dense(space: Space) -> None:
 
 
 def _strengths(space: Space, part: str, made: Any) -> Mapping[str, Strength]:
-    """Return the strengths of what a part names, a class or a function, or else of the object that it made."""
+    """Return the strengths that the class or function named by a part declares, or else those of the object made."""
     named = {path: each for path, each in space.strengths.items() if path.startswith(f"{part}.")}
     return named or strengths_of(made.__class__, part)
 
@@ -74,7 +77,7 @@ def _first_setting(space: Space, part: str) -> str:
 
 
 def _inspected(config: StudyConfig) -> Inspection | None:
-    """Return none for a checkpoint that is not here yet, or of a user's own kind."""
+    """Return what the checkpoint's files say; None for one that is not downloaded yet or of a user's own class."""
     try:
         return config.model.inspect() if isinstance(config.model, Inspectable) else None
     except ObjectiveError as error:
@@ -82,8 +85,9 @@ def _inspected(config: StudyConfig) -> Inspection | None:
 
 
 def _require_documents(config: StudyConfig) -> None:
-    """Raises ConfigError for a task whose corpus is missing or holds too little. A user's own code that fails is met
-    again, and explained, where the task makes its rows.
+    """Raise ConfigError for a task whose corpus is missing or holds too little.
+
+    An exception of a user's own code is ignored here: it comes again, and is explained, when the task makes its rows.
     """
     if not isinstance(config.task, Supplied):
         return
@@ -96,7 +100,7 @@ def _require_documents(config: StudyConfig) -> None:
 
 
 def _require_warm_start(config: StudyConfig) -> None:
-    """Raises ConfigError for a study to begin from that is not there, or is no help; nothing is created."""
+    """Raise ConfigError where ``warm_start`` names a study that does not exist or cannot be used; create nothing."""
     if config.warm_start is None:
         return
     file = sqlite_path(config.storage)
@@ -108,14 +112,17 @@ def _require_warm_start(config: StudyConfig) -> None:
 
 
 def _refuse_task(config: StudyConfig, found: Inspection) -> None:
-    """Raises ConfigError for a task whose scored or calibration texts are longer than the model's positions."""
+    """Raise ConfigError for a task whose scored or calibration texts are longer than the model's positions."""
     beyond = found.beyond(config.task.spans) if isinstance(config.task, Bounded) else None
     if beyond is not None:
         raise ConfigError(f"task.{beyond[0].settings[0]}: {_too_long(*beyond)}")
 
 
 def _within(space: Space, found: Inspection, device: Device) -> Space:
-    """``space`` without the workloads that cannot run. Raises ConfigError where a value or the baseline never could."""
+    """Return ``space`` without the workloads that cannot run.
+
+    Raises ConfigError where the baseline can never run, some value of an axis cannot, or no cell can.
+    """
     baseline = space.baseline()
     reason = reason_beyond(space, baseline, found, device)
     if reason is not None:
@@ -140,7 +147,10 @@ def _within(space: Space, found: Inspection, device: Device) -> Space:
 def _workloads(
     space: Space, axes: Sequence[Axis], found: Inspection, device: Device
 ) -> Iterator[tuple[tuple[Value, ...], str | None]]:
-    """Every combination of the workload's values, as far as they can be enumerated, and why it cannot run."""
+    """Yield every combination of the workload's values with the reason why it cannot run, or None.
+
+    Yields nothing where there are more than ``MOST_CELLS`` combinations.
+    """
     if math.prod(len(axis.values) for axis in axes) > MOST_CELLS:
         return
     for values in itertools.product(*(axis.values for axis in axes)):
@@ -149,7 +159,7 @@ def _workloads(
 
 
 def _refuse_useless(space: Space, axes: Sequence[Axis], found: Inspection) -> None:
-    """Raises ConfigError for a value that is too long whatever it is combined with."""
+    """Raise ConfigError for a value that is too long whatever it is combined with."""
     shortest = {axis.path: axis.values[0] for axis in axes if axis.is_ordinal}
     for axis in axes:
         for value in axis.values:
@@ -196,6 +206,6 @@ def _key(space: Space, path: str) -> str:
 
 
 def with_stored_outside(space: Space, cells: Sequence[Mapping[str, Value]]) -> Space:
-    """``space`` without ``cells`` too, which were left out when the study began."""
+    """Return ``space`` without ``cells``, the cells that were left out when the study began."""
     known = {tuple(cell[axis.path] for axis in space.axes): "left out when the study began" for cell in cells}
     return replace(space, outside={**known, **space.outside})
