@@ -1,9 +1,9 @@
 """``paretune plan experiment=... [settings as for run]``: print what a study would search; measures nothing.
 
 Prints the searched settings with their values, the number of cells and of recipes, and the cells that cannot run, with
-the reason. A cell is one combination of all searched values; a recipe is the part of it that makes the compressed model
-(pruning, recovery and quantisation, without the workload). No model is loaded, so this takes about a second;
-``check=true`` then goes on as ``paretune check`` and loads the model.
+the reason. A cell is one combination of all searched values. A recipe is a cell without its workload: cells of one
+recipe share the compressed model and its accuracy. No model is loaded, so this takes about a second; ``check=true``
+then goes on as ``paretune check`` and loads the model.
 """
 
 from __future__ import annotations

@@ -28,8 +28,8 @@ class StopReason(StrEnum):
 class Limits:
     """The limits of a study, which count over all its runs.
 
-    ``n_trials``: number of trials. ``max_seconds``: of all trials together. ``patience``: trials without growth of the
-    hypervolume. None means no limit.
+    ``n_trials``: number of trials. ``max_seconds``: seconds of all trials together. ``patience``: trials without growth
+    of the hypervolume. None means no limit.
     """
 
     n_trials: int

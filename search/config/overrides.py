@@ -124,7 +124,7 @@ def _as_text(key: str, value: str) -> str:
 
 
 def _is_structure(value: str) -> bool:
-    """Return whether ``value`` begins like a list, a mapping, a function or a quoted text, and is no path."""
+    """Return whether ``value`` begins like a list, a mapping, a function or a quoted text, and is no existing path."""
     functions = tuple(f"{name}(" for name in _parser().functions.functions)
     return not _exists(value) and value.startswith(("[", "{", "'", '"', *functions))
 
