@@ -37,8 +37,8 @@ def main(arguments: list[str]) -> int:
             f"no trial of {study.config.name} reaches the accuracy floor {study.front.floor:.4f}{gap}"
         )
     chosen = choose(study, study.options)
-    found = {"study": study.config.name, "trial": chosen.number, **_settings(study, chosen)}
-    print(json.dumps(plain(found), indent=2, allow_nan=False))
+    candidate = {"study": study.config.name, "trial": chosen.number, **_settings(study, chosen)}
+    print(json.dumps(plain(candidate), indent=2, allow_nan=False))
     return 0
 
 
@@ -77,12 +77,12 @@ def choose(study: StoredStudy, options: dict[str, str]) -> TrialRecord:
 
 def _bytes(text: str) -> float:
     try:
-        found = float(text)
+        size = float(text)
     except ValueError:
-        found = math.nan
-    if not found > 0:
+        size = math.nan
+    if not size > 0:
         raise ConfigError(f"max_memory: bytes above 0, as 120e6; got {text!r}")
-    return found
+    return size
 
 
 def _settings(study: StoredStudy, record: TrialRecord) -> dict[str, object]:

@@ -76,8 +76,8 @@ def _write(study: StoredStudy, record: TrialRecord, folder: Path) -> int:
 def require_measured(study: StoredStudy, now: Sequence[Source]) -> None:
     """Raise StudyConflict where a candidate that is built again would differ from the measured one."""
     opening.require_unchanged(study.config.name, study.sources, now)
-    held = study.machine.get("model_sha256")
-    if not study.sources and held not in (None, study.config.model.weights_hash()):  # of an earlier version
+    stored = study.machine.get("model_sha256")
+    if not study.sources and stored not in (None, study.config.model.weights_hash()):  # of an earlier version
         raise StudyConflict(f"model.path: the weights differ from those that study {study.config.name} measured")
 
 
@@ -104,12 +104,12 @@ def _workload(candidate: Candidate) -> dict[str, Any]:
 
 def _record(study: StoredStudy) -> TrialRecord:
     """Return the trial asked for, by default the recommended one. Raises ConfigError or NothingFeasible."""
-    asked = study.options.get("trial")
-    if asked is None:
+    number = study.options.get("trial")
+    if number is None:
         if not study.front.front:
             raise NothingFeasible("nothing feasible to export; name a trial=<number>")
         return choose(study, study.options)
-    found = [record for record in study.records if str(record.number) == asked and record.state == "complete"]
-    if not found:
-        raise ConfigError(f"trial: no measured trial {asked} in {study.config.name}")
-    return found[0]
+    measured = [record for record in study.records if str(record.number) == number and record.state == "complete"]
+    if not measured:
+        raise ConfigError(f"trial: no measured trial {number} in {study.config.name}")
+    return measured[0]

@@ -14,7 +14,7 @@ GROWTH = 1e-3
 
 
 class StopReason(StrEnum):
-    """Why a study stopped, as it is stored with the study."""
+    """The reason why a study stopped, as it is stored with the study."""
 
     COMPLETE = "complete"
     """Every cell is measured, or nothing that is left is worth a trial."""

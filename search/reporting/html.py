@@ -148,7 +148,7 @@ def _accuracy_tile(study: StudyInfo, rows: Sequence[Row], front: ParetoFront) ->
 
 
 def _cuts(rows: Sequence[Row], front: ParetoFront, steps: Sequence[Step]) -> dict[str, Any]:
-    """Return the front at the study's own floor and at every other, so that the page looks up and computes nothing."""
+    """Return the front at the study's own floor and at any other: the page looks up what the command line finds."""
     by_number = {row["trial"]: row for row in rows}
     own = [number for number in sorted(front.feasible) if by_number[number]["cached_from"] is None]
     return {

@@ -38,8 +38,7 @@ Measure = Callable[[Sequence[TrialRecord]], Sequence[Measurement]]
 
 @dataclass(frozen=True)
 class Confirmation:
-    """What measuring again gave.
-
+    """The results of measuring again.
     ``members``: confirmed measurements of the front's members, by trial number. ``again``: by trial number, calm
     measurements of trials that were contended before. ``dropped``: by trial number, why it left the front. ``failed``:
     why measuring again ended early; empty where it did not.
@@ -70,12 +69,12 @@ def time_again(records: Sequence[TrialRecord], measure: Measure, known: Confirma
         if time.monotonic() > ends:
             break
         try:
-            (found,) = measure([record])
+            (measurement,) = measure([record])
         except Unmeasured as error:
             failed = str(error)
             break
-        if not found.metrics.get("contended"):
-            again[record.number] = found
+        if not measurement.metrics.get("contended"):
+            again[record.number] = measurement
     return replace(known, again=again, failed=failed)
 
 
@@ -94,18 +93,18 @@ def confirm_front(
     before = set(cut(confirmed(records, replace(known, again={}))).front)
     for _ in range(PASSES):
         front = cut(confirmed(records, replace(known, members=members))).front
-        own = [record for record in records if record.number in front and not record.is_baseline]
-        if all(record.number in members for record in own):
+        on_front = [record for record in records if record.number in front and not record.is_baseline]
+        if all(record.number in members for record in on_front):
             break
         try:
-            found = _calm(own, measure)
+            measurements = _calm(on_front, measure)
         except Unmeasured as error:
             failed = str(error)
             break
-        if not found:
+        if not measurements:
             failed = "the machine was busy while the front was confirmed"
             break
-        members |= dict(zip((record.number for record in own), found, strict=True))
+        members |= dict(zip((record.number for record in on_front), measurements, strict=True))
     now = confirmed(records, replace(known, members=members))
     after = cut(now)
     gone = {number: _why(number, now, after) for number in sorted(before - set(after.front))}
@@ -116,9 +115,9 @@ def confirm_front(
 def _calm(records: Sequence[TrialRecord], measure: Measure) -> Sequence[Measurement]:
     """Measure up to twice; return () if the machine was busy both times."""
     for _ in range(TRIES):
-        found = measure(records)
-        if not any(each.metrics.get("contended") for each in found):
-            return found
+        measurements = measure(records)
+        if not any(each.metrics.get("contended") for each in measurements):
+            return measurements
     return ()
 
 
@@ -132,14 +131,14 @@ def confirmed(
     baseline = baseline_of(records)
     if baseline is None:
         return list(records)
-    found = []
+    latest = []
     for record in records:
         source = record.number if record.cached_from is None else record.cached_from
         member = confirmation.members.get(source)
         later = member or confirmation.again.get(source)
         now = _retimed(record, later, baseline) if later else record
-        found.append(replace(now, confirmed=member is not None and record.cached_from is None))
-    return on_time_scale(found, scale or own_time_scale(records, confirmation))
+        latest.append(replace(now, confirmed=member is not None and record.cached_from is None))
+    return on_time_scale(latest, scale or own_time_scale(records, confirmation))
 
 
 def own_time_scale(records: Sequence[TrialRecord], confirmation: Confirmation) -> TimeScale | None:
@@ -187,9 +186,10 @@ def _shares(before: Mapping[str, float], now: Mapping[str, float]) -> dict[str, 
 def _why(number: int, records: Sequence[TrialRecord], front: ParetoFront) -> str:
     """Return, as text, which member dominates the dropped trial now, and how the dropped one's speed changed."""
     by_number = {record.number: record for record in records}
-    own = by_number[number]
-    values = minimised([own, *(by_number[member] for member in front.front)], front.objectives)
+    dropped = by_number[number]
+    values = minimised([dropped, *(by_number[member] for member in front.front)], front.objectives)
     better = [member for member, row in zip(front.front, values[1:]) if (row <= values[0]).all()]
-    trial, now = own.metrics.get("speedup.trial", own.metrics["speedup"]), own.metrics["speedup"]
-    change = f"speed-up {trial:.3f}x in its trial" + (f", {now:.3f}x confirmed" if own.confirmed else "")
+    now = dropped.metrics["speedup"]
+    trial = dropped.metrics.get("speedup.trial", now)
+    change = f"speed-up {trial:.3f}x in its trial" + (f", {now:.3f}x confirmed" if dropped.confirmed else "")
     return f"trial {better[0]} is at least as good in everything ({change})" if better else change

@@ -179,20 +179,20 @@ class Loop:
         _, first = np.unique(grid.recipes, return_index=True)
         candidates = [self.config.space.candidate(grid.cell(index)) for index in first.tolist()]
         try:
-            found = session.predict_losses(candidates).result()
+            losses = session.predict_losses(candidates).result()
         except Unmeasured as error:
             log.warning("what compression loses was not predicted: %s", error)
             return None
-        store.save_losses(self.study, found)
-        return found
+        store.save_losses(self.study, losses)
+        return losses
 
     def _first(self) -> tuple[Cell, ...]:
         """Return the cells to measure first.
 
         For a sampler that cannot use a warm start they include the front of the study that ``warm_start`` names.
         """
-        given = self.config.first
-        return given if isinstance(self.study.sampler, Informed) else (*given, *first_cells(self.config))
+        cells = self.config.first
+        return cells if isinstance(self.study.sampler, Informed) else (*cells, *first_cells(self.config))
 
     def _limit(self) -> StopReason | None:
         """Return which of the study's limits is reached, or None."""

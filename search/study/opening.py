@@ -189,10 +189,10 @@ def sources_of(study: Study) -> list[Source]:
 
 def require_unchanged(name: str, stored: Sequence[Source], now: Sequence[Source]) -> None:
     """Raise StudyConflict where an input changed since study ``name`` began; it names the change and both remedies."""
-    found = changes(stored, now)
-    if found:
-        shown = [f"{change.source.label} {change.how}" for change in found[:4]]
-        more = f" and {len(found) - 4} more" if len(found) > 4 else ""
+    changed = changes(stored, now)
+    if changed:
+        shown = [f"{change.source.label} {change.how}" for change in changed[:4]]
+        more = f" and {len(changed) - 4} more" if len(changed) > 4 else ""
         raise StudyConflict(
             f"study_name: {name} was begun with other inputs: {', '.join(shown)}{more}; {_ways_out(name)}"
         )
@@ -207,6 +207,6 @@ def _told(changed: Mapping[str, tuple[str, str]]) -> str:
 
 
 def discard_if_empty(study: Study) -> None:
-    """Delete a study that has no trial, since it could not even start."""
+    """Discard a study that has no trial: it could not even start."""
     if not study.get_trials(deepcopy=False):
         optuna.delete_study(study_name=study.study_name, storage=study._storage)

@@ -40,10 +40,10 @@ def preflighted(config: StudyConfig) -> StudyConfig:
     if absent is not None:
         raise ConfigError(absent)
     require_dense(config.space)
-    found = _inspected(config)
-    if found is not None:
-        _refuse_task(config, found)
-        config = replace(config, inspection=found, space=_within(config.space, found, config.device))
+    inspection = _inspected(config)
+    if inspection is not None:
+        _refuse_task(config, inspection)
+        config = replace(config, inspection=inspection, space=_within(config.space, inspection, config.device))
     _require_documents(config)
     _require_warm_start(config)
     return config
@@ -111,25 +111,25 @@ def _require_warm_start(config: StudyConfig) -> None:
     warm_start_of(config)
 
 
-def _refuse_task(config: StudyConfig, found: Inspection) -> None:
+def _refuse_task(config: StudyConfig, inspection: Inspection) -> None:
     """Raise ConfigError for a task whose scored or calibration texts are longer than the model's positions."""
-    beyond = found.beyond(config.task.spans) if isinstance(config.task, Bounded) else None
+    beyond = inspection.beyond(config.task.spans) if isinstance(config.task, Bounded) else None
     if beyond is not None:
         raise ConfigError(f"task.{beyond[0].settings[0]}: {_too_long(*beyond)}")
 
 
-def _within(space: Space, found: Inspection, device: Device) -> Space:
+def _within(space: Space, inspection: Inspection, device: Device) -> Space:
     """Return ``space`` without the workloads that cannot run.
 
     Raises ConfigError where the baseline can never run, some value of an axis cannot, or no cell can.
     """
     baseline = space.baseline()
-    reason = reason_beyond(space, baseline, found, device)
+    reason = reason_beyond(space, baseline, inspection, device)
     if reason is not None:
         raise ConfigError(reason)
     axes = [axis for axis in space.axes if not is_of_recipe(axis)]
-    beyond = {values: reason for values, reason in _workloads(space, axes, found, device) if reason is not None}
-    _refuse_useless(space, axes, found)
+    beyond = {values: reason for values, reason in _workloads(space, axes, inspection, device) if reason is not None}
+    _refuse_useless(space, axes, inspection)
     if not beyond or len(space) > MOST_CELLS:
         return space
     places = [space.axes.index(axis) for axis in axes]
@@ -145,7 +145,7 @@ def _within(space: Space, found: Inspection, device: Device) -> Space:
 
 
 def _workloads(
-    space: Space, axes: Sequence[Axis], found: Inspection, device: Device
+    space: Space, axes: Sequence[Axis], inspection: Inspection, device: Device
 ) -> Iterator[tuple[tuple[Value, ...], str | None]]:
     """Yield every combination of the workload's values with the reason why it cannot run, or None.
 
@@ -155,28 +155,28 @@ def _workloads(
         return
     for values in itertools.product(*(axis.values for axis in axes)):
         cell = {**space.baseline(), **dict(zip((axis.path for axis in axes), values))}
-        yield values, reason_beyond(space, cell, found, device)
+        yield values, reason_beyond(space, cell, inspection, device)
 
 
-def _refuse_useless(space: Space, axes: Sequence[Axis], found: Inspection) -> None:
+def _refuse_useless(space: Space, axes: Sequence[Axis], inspection: Inspection) -> None:
     """Raise ConfigError for a value that is too long whatever it is combined with."""
     shortest = {axis.path: axis.values[0] for axis in axes if axis.is_ordinal}
     for axis in axes:
         for value in axis.values:
             cell = {**space.baseline(), **shortest, axis.path: value}
-            beyond = _beyond(space.candidate(cell).workload, found)
+            beyond = _beyond(space.candidate(cell).workload, inspection)
             if beyond is not None:
                 raise ConfigError(f"{_setting(space, beyond[0], axis.path)}: {_too_long(*beyond)}")
 
 
-def reason_beyond(space: Space, cell: Cell, found: Inspection, device: Device) -> str | None:
+def reason_beyond(space: Space, cell: Cell, inspection: Inspection, device: Device) -> str | None:
     """Return why the model cannot run the workload of ``cell``, in a line that begins with the setting, or None."""
     workload = space.candidate(cell).workload
-    beyond = _beyond(workload, found)
+    beyond = _beyond(workload, inspection)
     if beyond is not None:
         return f"{_setting(space, beyond[0])}: {_too_long(*beyond)}"
     room = device.total_memory() if isinstance(device, Detectable) else None
-    needed = found.least_bytes(workload.batch_size, workload.spans) if isinstance(workload, Bounded) else 0
+    needed = inspection.least_bytes(workload.batch_size, workload.spans) if isinstance(workload, Bounded) else 0
     if room is None or needed <= room:
         return None
     named = _key(space, "workload.batch_size")
@@ -184,8 +184,8 @@ def reason_beyond(space: Space, cell: Cell, found: Inspection, device: Device) -
     return f"{named}: {workload.batch_size} requests take {size}, {device.name} has {room / 2**30:,.1f} GiB"
 
 
-def _beyond(workload: Workload, found: Inspection) -> tuple[Span, int] | None:
-    return found.beyond(workload.spans) if isinstance(workload, Bounded) else None
+def _beyond(workload: Workload, inspection: Inspection) -> tuple[Span, int] | None:
+    return inspection.beyond(workload.spans) if isinstance(workload, Bounded) else None
 
 
 def _too_long(span: Span, limit: int) -> str:

@@ -85,8 +85,8 @@ def saved_record(trial: FrozenTrial) -> TrialRecord | None:
 
 def records_of(study: Study) -> list[TrialRecord]:
     """Return the records of all finished trials, in the order of their numbers."""
-    found = [saved_record(trial) for trial in study.get_trials(deepcopy=False) if trial.state.is_finished()]
-    return [record for record in found if record is not None]
+    records = [saved_record(trial) for trial in study.get_trials(deepcopy=False) if trial.state.is_finished()]
+    return [record for record in records if record is not None]
 
 
 def samples_of(study: Study) -> dict[int, Mapping[str, Any]]:

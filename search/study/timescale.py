@@ -47,8 +47,8 @@ def time_scale_of(trials: Sequence[TrialRecord]) -> TimeScale | None:
     baseline = baseline_of(trials)
     if baseline is None or "reference_latency" not in baseline.metrics:
         return None
-    own = [record for record in trials if _is_beside_baseline(record) and record.cached_from is None]
-    pace = float(np.quantile([record.metrics["reference_latency"] for record in own], CALM))
+    timed = [record for record in trials if _is_beside_baseline(record) and record.cached_from is None]
+    pace = float(np.quantile([record.metrics["reference_latency"] for record in timed], CALM))
     return TimeScale(pace, baseline.metrics["throughput"] * baseline.metrics["latency.p50"] / pace)
 
 

@@ -39,12 +39,12 @@ def warm_start_of(config: StudyConfig, losses: Sequence[float] | None = None) ->
     study that does not exist or cannot be used.
     """
     name = config.warm_start
-    found = (
+    warm_start = (
         WarmStart()
         if name is None
         else warm_start_from(Grid.of(config.space), config.objectives, _records(config, name), name)
     )
-    return found if losses is None else replace(found, losses=np.array(losses))
+    return warm_start if losses is None else replace(warm_start, losses=np.array(losses))
 
 
 def first_cells(config: StudyConfig) -> tuple[Cell, ...]:
@@ -76,11 +76,12 @@ def warm_start_from(grid: Grid, objectives: Sequence[str], records: Sequence[Tri
     trials.
     """
     baseline = baseline_of(records)
-    own = {axis.path for axis in grid.axes}
+    ours = {axis.path for axis in grid.axes}
     theirs = {path for record in records for path in record.params}
-    if theirs and theirs != own:
-        raise ConfigError(f"warm_start: {name} varies {', '.join(sorted(theirs))}, this study {', '.join(sorted(own))}")
-    usable = [record for record in records if record.state == "complete" and set(record.params) == own]
+    if theirs and theirs != ours:
+        varied = f"{name} varies {', '.join(sorted(theirs))}, this study {', '.join(sorted(ours))}"
+        raise ConfigError(f"warm_start: {varied}")
+    usable = [record for record in records if record.state == "complete" and set(record.params) == ours]
     if baseline is None or len(usable) < FEWEST:
         raise ConfigError(f"warm_start: {name} has {len(usable)} measured trials, needed are {FEWEST} and its baseline")
     joint = [_joined(axis, usable) for axis in grid.axes]
@@ -106,8 +107,8 @@ def _gains(records: Sequence[TrialRecord], baseline: TrialRecord, objective: str
     Trials that did not measure the objective are left out.
     """
     start = minimised_log(baseline.metrics, objective)
-    found = [(record, minimised_log(record.metrics, objective) - start) for record in records]
-    return [(record, gain) for record, gain in found if np.isfinite(gain)]
+    gains = [(record, minimised_log(record.metrics, objective) - start) for record in records]
+    return [(record, gain) for record, gain in gains if np.isfinite(gain)]
 
 
 def _guessed(grid: Grid, joint: Sequence[Axis], known: Sequence[tuple[TrialRecord, float]], prior: Prior) -> Floats:
@@ -117,10 +118,10 @@ def _guessed(grid: Grid, joint: Sequence[Axis], known: Sequence[tuple[TrialRecor
     places = {axis.path: {value: place for place, value in enumerate(axis.values)} for axis in joint}
     tables = {axis.path: coordinates(axis) for axis in joint}
     points = np.array([_point(record.params, joint, places, tables) for record, _ in known])
-    asked = ProductGrid(
+    product = ProductGrid(
         tuple(tables[axis.path][[places[axis.path][value] for value in axis.values]] for axis in grid.axes)
     )
-    return Surrogate(points, np.array([value for _, value in known]), prior).predict(asked).mean
+    return Surrogate(points, np.array([value for _, value in known]), prior).predict(product).mean
 
 
 def _point(
