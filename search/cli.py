@@ -17,7 +17,7 @@ VERBS = {
     "check": "load the model, score four examples and time one run; prints the result and stores nothing",
     "report": "write a study's report again, also for another accuracy floor or other objectives; measures nothing",
     "best": "print the recommended candidate of a study as JSON",
-    "compare": "compare two studies: the cells that both measured, and their Pareto fronts",
+    "compare": "put two studies side by side: the cells that both measured, and their Pareto fronts",
     "export": "write a candidate of a study as a folder that objectives.load reads; transformers too, where it can",
     "metrics": "list the metrics that objectives=[...] may name, and what each means",
     "ui": "show studies in the browser, with MLflow",
@@ -56,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     prepare_streams()
     arguments = list(sys.argv[1:] if argv is None else argv)
     if not arguments or arguments[0] in {"-h", "--help", "help"}:
-        print(HELP.format(verbs="\n".join(f"  {verb:8}{text}" for verb, text in VERBS.items())))
+        print(HELP.format(verbs="\n".join(f"  {verb:9}{text}" for verb, text in VERBS.items())))
         return 0
     if arguments[0] == "--version":
         from importlib.metadata import version

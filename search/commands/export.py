@@ -2,8 +2,8 @@
 
 Writes the recommended candidate, the front's best in ``objective``, or trial N, as a folder that ``objectives.load``
 reads. The candidate is compressed again from its settings, so the study's model and calibration data must still be
-there, unchanged. Recovery trains for a given time, so a candidate with recovery gets slightly different weights than
-those that were measured: its accuracy is measured again and stored in the folder.
+there, unchanged. Recovery by training runs for a given time, so it gives slightly different weights than those that
+were measured: the accuracy of such a candidate is measured again and stored in the folder.
 """
 
 from __future__ import annotations
