@@ -14,6 +14,7 @@ from objectives.measuring.footprint import Footprint
 from objectives.measuring.gains import SMALLER, size_of, speed_of
 from objectives.measuring.roofline import limit
 from objectives.models.blocks import Block
+from objectives.models.notes import notes_of
 from objectives.packing.bf16 import Bf16Linear
 from objectives.protocols.readings import Peaks
 from objectives.protocols.running import Runner, RunsInTorch, Workload
@@ -68,7 +69,7 @@ def _slow(metrics: Mapping[str, float], speed: Speed, model: Runner, rows: int) 
     unpacked = [each for each in low if rows > getattr(each, "kernel_rows", rows)]
     if len(unpacked) > len(linears) / 2:
         return f"dequantised path, {rows} rows are more than the low-bit kernels are fast for"
-    if any(note.code is NoteCode.KEPT_IN_16_BITS for note in model.notes):
+    if any(note.code is NoteCode.KEPT_IN_16_BITS for note in notes_of(model.notes)):
         return "layers whose shape fits no kernel stay in 16 bits"
     uneven = [name for block in blocks for name in _uneven(block)]
     if len(uneven) > len(linears) / 10:  # one of many explains nothing

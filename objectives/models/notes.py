@@ -41,6 +41,6 @@ def notes_of(stored: Iterable[str | Note | Mapping[str, str]]) -> tuple[Note, ..
     return tuple(map(note_of, stored))
 
 
-def stored_notes(notes: Iterable[Note]) -> list[dict[str, str]]:
-    """Return ``notes`` as JSON keeps them."""
-    return [{"code": str(note.code), "text": note.text} for note in notes]
+def stored_notes(notes: Iterable[str | Note | Mapping[str, str]]) -> list[dict[str, str]]:
+    """Return ``notes`` as JSON keeps them; plain texts are read as :func:`note_of` reads them."""
+    return [{"code": str(note.code), "text": note.text} for note in notes_of(notes)]
