@@ -28,7 +28,7 @@ class ParetoFront:
 
     ``front`` is sorted by the first objective, best first. ``recommended``: the member of lowest trade-off.
     Unless memory is asked for (``asks_for_memory``, see :func:`search.front.tradeoff.asks_for_memory`), members that
-    are slower than the dense model at their batch size are passed over where others are not; ``passed_over``: those
+    are slower than the dense model at their batch size are passed over while any other is left; ``passed_over``: those
     with a lower trade-off than the recommended one. ``speeds``: how every trial compares with the dense model at its
     batch size, where that was measured.
     ``hypervolume``: volume that the front dominates, in objectives divided by the baseline's.

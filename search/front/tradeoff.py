@@ -87,7 +87,7 @@ class Weighted:
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
 class WeightedLogRatio(Weighted):
-    """Sum of weight * log(ratio to the baseline), each ratio above 1 where the candidate is worse."""
+    """The sum of weight * log(ratio to the baseline), each ratio above 1 where the candidate is worse."""
 
     weights: Weights = Field(default_factory=lambda: {"throughput": 0.5, "peak_memory": 0.5}, min_length=1)
 
