@@ -21,12 +21,13 @@ if TYPE_CHECKING:
 class Attention:
     """Attention, as paths inside a block.
 
-    ``key`` and ``value`` may have fewer heads than ``query`` (grouped-query attention). Three equal paths are one linear: it writes its parts one after the other, or, ``interleaved``, each KV head with
-    the query heads that read it. A ``*`` stands for several alike. ``cross``: key and value read the encoder's output.
-    ``heads``, ``kv_heads``, ``channels``: attributes that hold the number of query heads, of KV heads, and of the
-    query's channels. ``followers``: modules whose weights have rows for the heads, and which no pruner decides about.
-    ``positions``: query and key read position embeddings too. ``prunable``: whether blocks may differ in their heads;
-    ``unless``: not where one of these config fields is set.
+    ``key`` and ``value`` may have fewer heads than ``query`` (grouped-query attention). Three equal paths are one
+    linear: it writes its parts one after the other, or, ``interleaved``, each KV head with the query heads that read
+    it. A ``*`` stands for several alike. ``cross``: key and value read the encoder's output. ``heads``, ``kv_heads``,
+    ``channels``: attributes that hold the number of query heads, of KV heads, and of the query's channels.
+    ``followers``: modules whose weights have rows for the heads, and about which no pruner decides. ``positions``:
+    query and key read position embeddings too. ``prunable``: whether blocks may differ in their heads; ``unless``:
+    config fields that forbid it where one of them is set.
     """
 
     query: str
@@ -78,8 +79,9 @@ class Attention:
 class Ffn:
     """An FFN, as paths inside a block.
 
-    ``inputs``: every linear that writes the channels, two where the FFN is gated. Where models of one family differ in that, ``inputs`` lists all, and those that are there count. Two equal paths are
-    one linear that writes its parts one after the other. A ``*`` in a path stands for every expert.
+    ``inputs``: every linear that writes the channels, two where the FFN is gated. Where models of one family differ in
+    that, ``inputs`` lists all, and the linears that a model has count. Two equal paths are one linear that writes its
+    parts one after the other. A ``*`` in a path stands for every expert.
     """
 
     inputs: tuple[str, ...]
@@ -173,7 +175,7 @@ class Stack:
         )
 
     def of(self, block: nn.Module) -> Stack:
-        """Return this stack with the parts of one ``block``: in some models an FFN in a few blocks, experts in others."""
+        """Return this stack with the parts that ``block`` has: in some models a few have an FFN, the others experts."""
         return replace(
             self,
             attentions=tuple(part for part in self.attentions if _has(block, part.out)),

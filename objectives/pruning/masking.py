@@ -1,7 +1,7 @@
 """Masks: single weights are set to zero, in any place or two of every four.
 
 A dense kernel multiplies the zeros like any other number, so without a sparse kernel a mask makes nothing smaller or
-faster: the model is marked as simulated, its accuracy is measured and no more.
+faster: the model is marked as simulated, and only its accuracy is measured.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def mask_(
     pattern: Pattern,
     masked: Callable[[Tensor, Moment], Tensor],
 ) -> None:
-    """Give every block linear the weight that ``masked`` makes of its own [out, in] and of the moment of its inputs."""
+    """Replace the weight [out, in] of every block linear by what ``masked`` makes of it and of the moment of its inputs."""
     if pattern == "2:4" and ratio != 0.5:
         raise Unsupported(f"pruning.ratio: pattern 2:4 removes 0.5, got {ratio}")
     for layer in layers_of(model):
@@ -41,7 +41,7 @@ def mask_(
 
 
 def lowest(scores: Tensor, ratio: float, pattern: Pattern) -> Tensor:
-    """Which entries of every row of ``scores`` [out, in] go: the ``ratio`` lowest, or the two lowest of every four."""
+    """Mark the entries of each row of ``scores`` [out, in] that go: the ``ratio`` lowest, or the two lowest of every four."""
     out, width = scores.shape
     if pattern == "2:4":
         if width % 4:

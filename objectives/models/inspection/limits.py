@@ -40,7 +40,7 @@ def _is_linear_bias(config: Config) -> bool:
 
 
 def _offset(config: Config) -> int:
-    """Return how many rows of the position table no token uses: RoBERTa's first position follows the padding's index."""
+    """Return how many rows of the position table no token uses: RoBERTa counts from behind the padding's index."""
     source = modelling(config.model_type)
     if config.get("is_encoder_decoder") or "create_position_ids_from_input_ids" not in source:
         return 0
