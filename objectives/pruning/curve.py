@@ -15,7 +15,10 @@ from objectives.models.blocks import Unit
 
 @dataclass(frozen=True)
 class Curve:
-    """A removal curve. ``order``: sets, first to go first; ``losses[i]``: total cost once ``removed[i]`` sets are gone."""
+    """The removal curve of ``unit``.
+
+    ``order``: sets, first to go first; ``losses[i]``: total cost once the first ``removed[i]`` are gone.
+    """
 
     unit: Unit
     order: Tensor
@@ -35,7 +38,7 @@ class Curve:
 
 
 def steps(unit: Unit, multiple_of: int) -> tuple[int, ...]:
-    """Return the numbers of sets that may be removed: FFN widths become multiples of ``multiple_of``, none becomes 0."""
+    """Return the numbers of sets that may be removed: FFN widths are multiples of ``multiple_of``, and never 0."""
     step = min(multiple_of if unit.kind == "ffn" else 1, unit.count)
     return (0, *(unit.count - kept for kept in range(unit.count // step * step, 0, -step) if kept < unit.count))
 

@@ -21,7 +21,7 @@ RIDGE = 0.01
 
 
 def with_joint_costs(curves: Sequence[Curve], statistics: Statistics) -> list[Curve]:
-    """Return ``curves`` of the dense model with losses in its own unit; unchanged for a model that answers per token."""
+    """Return the dense model's ``curves`` with losses in its own unit; unchanged if the model answers per token."""
     model = statistics.model
     if not errors_add_up(model):
         return list(curves)

@@ -28,7 +28,7 @@ def mask_(
     pattern: Pattern,
     masked: Callable[[Tensor, Moment], Tensor],
 ) -> None:
-    """Replace the weight [out, in] of every block linear by what ``masked`` makes of it and of the moment of its inputs."""
+    """Give every block linear the weight that ``masked`` makes of its own [out, in] and of the moment of its inputs."""
     if pattern == "2:4" and ratio != 0.5:
         raise Unsupported(f"pruning.ratio: pattern 2:4 removes 0.5, got {ratio}")
     for layer in layers_of(model):
@@ -41,7 +41,7 @@ def mask_(
 
 
 def lowest(scores: Tensor, ratio: float, pattern: Pattern) -> Tensor:
-    """Mark the entries of each row of ``scores`` [out, in] that go: the ``ratio`` lowest, or the two lowest of every four."""
+    """Mark which entries of each row of ``scores`` [out, in] go: the ``ratio`` lowest, or the two lowest of four."""
     out, width = scores.shape
     if pattern == "2:4":
         if width % 4:

@@ -34,7 +34,7 @@ class Masked(Pruner, ABC):
             mask_(model, statistics, self.ratio, self.pattern, self.masked)
 
     @override
-    def resize_fake_(self, model: LoadedModel, statistics: Statistics) -> None:  # noqa: B027
+    def resize_fake_(self, model: LoadedModel, statistics: Statistics) -> None:
         """Leave ``model`` as it is: a mask changes no shape."""
 
     @override

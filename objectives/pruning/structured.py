@@ -2,8 +2,8 @@
 
 A criterion gives every unit a removal curve; the allocation picks a point of each curve, so that the requested share
 of all block parameters goes at the least cost: over the whole model where the criterion's costs can be compared between
-layers, else block by block. Whole blocks may go first. Widths stay multiples of ``multiple_of``, since odd widths cost what
-pruning gained (BERT fp32 at 30 %: 1.23x unrounded, 1.42x rounded).
+layers, else block by block. Whole blocks may go first. Widths stay multiples of ``multiple_of``, since odd widths cost
+what pruning gained (BERT fp32 at 30 %: 1.23x unrounded, 1.42x rounded).
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from pydantic.dataclasses import dataclass as settings
 from typing_extensions import override
 
 from objectives.errors import Unsupported
+from objectives.protocols.candidate import Pruner
 from objectives.pruning.criteria.kfac import KFac
 from objectives.pruning.criterion import Criterion
 from objectives.pruning.depth import Depth
-from objectives.protocols.candidate import Pruner
 from objectives.settings import Count, Positive, Ratio, Share, Strength, asks_to_prune
 
 if TYPE_CHECKING:
@@ -39,10 +39,10 @@ class Structured(Pruner):
 
     ``attention_ratio``, ``ffn_ratio``: shares of what that kind's units hold instead of one common budget; with one of
     them given, ``ratio`` is for the other kind. ``depth_share``: how much of ``ratio`` goes first, as whole blocks;
-    shares of a kind are then of what is left. ``depth``: how those blocks are found. ``criterion``: what
-    removing a set costs. ``allocation``: ``global`` or ``uniform`` (the same share in every block); null leaves it to the criterion.
-    ``reconstruction`` ``none`` only cuts; ``ridge``: pull towards the original weights, relative to the activations'
-    power. ``multiple_of``: FFN widths, in channels.
+    shares of a kind are then of what is left. ``depth``: how those blocks are found. ``criterion``: says what removing
+    a set costs. ``allocation``: ``global`` or ``uniform`` (the same share in every block); null leaves it to the
+    criterion. ``reconstruction`` ``none`` only cuts; ``ridge``: pull towards the original weights, relative to the
+    activations' power. ``multiple_of``: FFN widths, in channels.
 
     Weights that no unit holds (the self-attention of T5) count in ``ratio``, not in the two others.
     """
@@ -120,7 +120,7 @@ class Structured(Pruner):
         return with_joint_costs(curves, statistics) if self.criterion.allocation == "global" else curves
 
     def _allocated(self, curves: Sequence[Curve], ratio: float, weights: Mapping[str, int]) -> list[tuple[Curve, int]]:
-        """Return each curve with the step that is taken on it. ``weights``: weights by block, also those outside all units."""
+        """Return each curve with the step taken on it. ``weights``: by block, also those that no unit holds."""
         ratios = {"attention": self.attention_ratio, "ffn": self.ffn_ratio}
         if self.attention_ratio is None and self.ffn_ratio is None:
             return self._fill(curves, _Share("ratio", ratio), weights)

@@ -1,4 +1,4 @@
-"""Wanda removes the weights of each output whose product with the input's norm is smallest; the others stay as they are.
+"""Wanda removes those weights of each output whose product with the input's norm is smallest; the others stay.
 
 Sun et al., A Simple and Effective Pruning Approach for Large Language Models, https://arxiv.org/abs/2306.11695.
 """
