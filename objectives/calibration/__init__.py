@@ -1,1 +1,1 @@
-"""What calibration learns about the dense model: moments, gradients, divergence."""
+"""Calibration: what it learns about the dense model, which are moments, gradients and divergence."""
