@@ -158,7 +158,7 @@ class Scorer:
 
 
 def _in_all(parts: list[Score], baseline: Score) -> Score:
-    """Merge the parts into one score; one of all examples is in the baseline's order, as if it had been made at once."""
+    """Merge the parts into one score; one of all examples gets the baseline's order, as if it had been made at once."""
     score = merged(parts)
     total = len(baseline.examples)
     if len(score.examples) < total:

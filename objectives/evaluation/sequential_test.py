@@ -103,10 +103,9 @@ class Race:
 class AsymptoticRace:
     """A race of examples without bounds, such as log-losses.
 
-    Its error holds for many examples, as the central limit theorem does.
-    Half of the interval after t examples: Waudby-Smith, Arbour, Sinha, Kennedy and Ramdas 2024, "Time-uniform central
-    limit theory and asymptotic confidence sequences", one-sided, https://arxiv.org/abs/2103.06476. That the set is
-    finite makes it wider than need be.
+    Its error holds for many examples, as the central limit theorem does. Half of the interval after t examples:
+    Waudby-Smith, Arbour, Sinha, Kennedy and Ramdas 2024, "Time-uniform central limit theory and asymptotic confidence
+    sequences", one-sided, https://arxiv.org/abs/2103.06476. As the set is finite, the interval is wider than need be.
     """
 
     FEWEST = 24
