@@ -1,1 +1,1 @@
-"""Calibration: what it learns about the dense model, which are moments, gradients and divergence."""
+"""Calibration: learns moments, gradients and divergence from the dense model and the calibration rows."""

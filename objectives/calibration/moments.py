@@ -96,7 +96,7 @@ def collect_moments(model: LoadedModel, domains: Domains) -> dict[tuple[str, str
 
 
 def sample_rows(domains: Domains, tokens: int) -> list[Tensor]:
-    """Return one batch per domain, of rows of its commonest length: about ``tokens`` tokens in all, one row at least."""
+    """Return a batch per domain, of rows of its commonest length: about ``tokens`` tokens in all, at least one row."""
     found = []
     for batches in domains.values():
         if batches:

@@ -175,7 +175,10 @@ class Stack:
         )
 
     def of(self, block: nn.Module) -> Stack:
-        """Return this stack with the parts that ``block`` has: in some models a few have an FFN, the others experts."""
+        """Return this stack with the parts that ``block`` has.
+
+        Blocks of one stack may differ: in some models a few have an FFN and the others experts.
+        """
         return replace(
             self,
             attentions=tuple(part for part in self.attentions if _has(block, part.out)),

@@ -1,4 +1,4 @@
-"""The walk that all quantisers share: a method rounds every block linear, the device packs it, and it is noted."""
+"""The walk that all quantisers share: a method rounds every block linear, and the device packs it."""
 
 from __future__ import annotations
 

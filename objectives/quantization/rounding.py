@@ -23,4 +23,4 @@ class Rounding(Protocol):
 
     @abstractmethod
     def round(self, weight: Tensor, moment: Moment, bits: int, group_size: int) -> Codes:
-        """Round ``weight`` [out, in] to ``bits``, in groups of ``group_size`` inputs; ``moment``: that of its inputs."""
+        """Round ``weight`` [out, in] to ``bits``, in groups of ``group_size``; ``moment``: that of its inputs."""
