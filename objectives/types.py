@@ -13,10 +13,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING, Literal
-
-if TYPE_CHECKING:
-    pass
+from typing import Literal
 
 Head = Literal["causal_lm", "encoder", "seq2seq"]
 """The head on the transformer: a next-token head (GPT type), the bare encoder (BERT type), or a next-token head on a

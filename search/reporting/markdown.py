@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from search.front.front import ParetoFront
 from search.records.trial import TrialRecord
@@ -12,9 +11,6 @@ from search.reporting.html import floor_rule
 from search.reporting.sentences import result
 from search.reporting.study_info import StudyInfo
 from search.reporting.tables import columns, confirmation, failures, ledger, price_table
-
-if TYPE_CHECKING:
-    pass
 
 
 def markdown(study: StudyInfo, rows: Sequence[Row], front: ParetoFront, searched: Sequence[str]) -> str:

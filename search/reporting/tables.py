@@ -12,12 +12,6 @@ from search.front.accuracy_price import price_rows
 from search.front.front import ParetoFront
 from search.frontier.certificate import counted, summary_lines
 from search.records.trial import TrialRecord
-
-if TYPE_CHECKING:
-    import pandas as pd
-
-    from search.reporting.study_info import StudyInfo
-
 from search.reporting.formatting import (
     DECIMALS,
     HEADINGS,
@@ -32,6 +26,11 @@ from search.reporting.formatting import (
     score,
     show,
 )
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from search.reporting.study_info import StudyInfo
 
 _MEANINGS = {metric.column: metric.meaning for metric in METRICS.values()}
 _VERSUS = {"compression_speedup": "vs dense"}

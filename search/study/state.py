@@ -42,8 +42,8 @@ class StudyState:
         self.records.append(record)
         self.telling.see(record)
         self.closed_cells.add(record)
-        if self._evidence is not None and record.cached_from is None:  # a repeat says nothing new
-            self._evidence.add(self._scaled(record))
+        if self._observations is not None and record.cached_from is None:  # a repeat says nothing new
+            self._observations.add(self._scaled(record))
 
     def confirm(self, confirmation: Confirmation) -> None:
         """Take what was measured again into account."""
@@ -54,7 +54,7 @@ class StudyState:
         """Forget everything that was derived from the trials, so that the scale of time is computed again."""
         self.scale: TimeScale | None = None
         self._members: list[TrialRecord] = []
-        self._evidence: ObservationBuilder | None = None
+        self._observations: ObservationBuilder | None = None
         self._front: ParetoFront | None = None
 
     def read(self) -> list[TrialRecord]:
@@ -91,14 +91,14 @@ class StudyState:
 
     def known(self) -> Observations:
         """Return what the trials tell about the cells of the grid. Requires a measured baseline."""
-        if self._evidence is None:
-            self._evidence = ObservationBuilder(
+        if self._observations is None:
+            self._observations = ObservationBuilder(
                 Grid.of(self._config.space), self._config.objectives, self.telling.floor
             )
             for record in self.read():
                 if record.cached_from is None:
-                    self._evidence.add(record)
-        return self._evidence.known()
+                    self._observations.add(record)
+        return self._observations.known()
 
     def _scaled(self, record: TrialRecord) -> TrialRecord:
         return record if self.scale is None else self.scale(record)
