@@ -1,7 +1,7 @@
-"""What is optimised: real language models, compressed, run and measured.
+"""The objectives of the search: real language models, compressed, run and measured.
 
-Knows torch and transformers; never imports optuna, mlflow or hydra. The searcher in
-:mod:`search` sees only what is free of torch at import.
+This package knows torch and transformers, and never imports optuna, mlflow or hydra. The searcher in :mod:`search`
+imports only the modules that are free of torch at import.
 """
 
 from __future__ import annotations
@@ -18,13 +18,14 @@ __all__ = ["load"]
 
 
 def load(folder: str | Path, allow_targets: Sequence[str] = ()) -> TorchRunner | EngineRunner:
-    """Load a folder written by ``paretune export``: something that encodes or generates, with its ``.tokenizer``.
+    """Load a folder written by ``paretune export`` as a runner that encodes or generates, with its ``.tokenizer``.
 
-    See :class:`Runner` for what it does. Of a model that torch runs, ``.module`` is that of
-    transformers. Another runtime's package must be there. Threads, OpenMP and the allocator are set as they were when
-    it was measured, where that can still be done; where not, a line of the log says what to set. A folder may come from
-    anybody, so it may name no runtime but ours and those of the modules in ``allow_targets``. Raises
-    ``objectives.errors.ObjectiveError`` naming the file and what was expected, or what to install.
+    See :class:`objectives.protocols.running.Runner` for its methods. Where torch runs the model, ``.module`` is the
+    module of transformers; where another runtime does, its package must be installed. Threads, OpenMP and the allocator
+    are set as they were when the model was measured, where that can still be done; where not, a line of the log says
+    what to set. A folder may come from anybody, so it may name only our runtimes and those of the modules in
+    ``allow_targets``. Raises ``objectives.errors.ObjectiveError`` naming the file and what was expected, or what to
+    install.
     """
     from objectives.devices import process_settings
 

@@ -1,9 +1,9 @@
-"""Results of stages, kept under a folder that many processes and studies share.
+"""A cache of the results of stages, in a folder that many processes and studies share.
 
 An entry is a file (or, for a compressed model, a folder) named by the content that it was made from
-(:mod:`objectives.content_hash`), so it is right or not there: nothing ever has to be declared stale. It appears
-whole, by being renamed into its place. A file begins with the hash of the rest; one that is torn all the same is
-removed, and made again. When all is larger than allowed, what was not used for longest goes.
+(:mod:`objectives.content_hash`), so it is right or not there: no entry ever becomes stale. It appears
+whole, by being renamed into its place. A file begins with the hash of the rest; a file that is torn all the same is
+removed, and made again. When all entries are larger than allowed, the least recently used ones are removed.
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ _ABANDONED = 24 * 3600.0
 
 @settings(frozen=True, kw_only=True, config=FORBID)
 class Cache:
-    """``folder``: where; ``max_bytes``: of all entries together."""
+    """A folder of results. ``folder``: its path; ``max_bytes``: the most that all entries together may take."""
 
     folder: Name
     max_bytes: Positive = 4e9
 
     def get(self, stage: str, key: str) -> dict[str, Any] | None:
-        """What :meth:`put` stored, or None."""
+        """Return the value that :meth:`put` stored; None where there is none."""
         path = self._path(stage, key)
         try:
             head, _, body = path.read_bytes().partition(b"\n")
@@ -54,11 +54,11 @@ class Cache:
             self.drop(stage, key)
             return None
         self._touch(path)
-        found: dict[str, Any] = json.loads(body)
-        return found
+        value: dict[str, Any] = json.loads(body)
+        return value
 
     def put(self, stage: str, key: str, value: Mapping[str, Any]) -> None:
-        """Store ``value``, which JSON holds exactly; a cache that cannot be written to costs a warning."""
+        """Store ``value``, which JSON must hold exactly; where the cache cannot be written to, warn and go on."""
         body = json.dumps(value, allow_nan=False).encode()
 
         def write(part: Path) -> None:
@@ -67,7 +67,7 @@ class Cache:
         self._place(stage, key, write)
 
     def folder_of(self, stage: str, key: str) -> Path | None:
-        """The folder that :meth:`put_folder` stored, or None."""
+        """Return the folder that :meth:`put_folder` stored; None where there is none."""
         path = self._path(stage, key)
         if not path.is_dir():
             return None
@@ -75,11 +75,11 @@ class Cache:
         return path
 
     def put_folder(self, stage: str, key: str, write: Callable[[Path], object]) -> None:
-        """Store what ``write`` makes at the path that it is given."""
+        """Store the file or folder that ``write`` makes at the path that it is given."""
         self._place(stage, key, write)
 
     def drop(self, stage: str, key: str) -> None:
-        """Forget an entry."""
+        """Remove an entry."""
         _remove(self._path(stage, key))
 
     def _path(self, stage: str, key: str) -> Path:
@@ -108,7 +108,7 @@ class Cache:
                 log.warning("cannot write to the cache %s: %s", self.folder, error)
 
     def _shrink(self) -> None:
-        """Let go of what was not used for longest, one process at a time."""
+        """Remove the least recently used entries until the rest is small enough, one process at a time."""
         try:
             with FileLock(str(Path(self.folder) / _LOCK), timeout=0):
                 entries = sorted(self._entries(), key=lambda entry: entry.used)
@@ -133,7 +133,7 @@ class Cache:
 
 
 _TAKEN = (errno.ENOTEMPTY, errno.EEXIST)
-"""Another process put the folder there meanwhile, even if a third removed it since."""
+"""Errors that say that another process put the folder there meanwhile, even if a third removed it since."""
 
 
 @dataclass(frozen=True)
@@ -150,7 +150,7 @@ def _size(path: Path) -> int:
 
 
 def _remove(path: Path) -> None:
-    """A folder is stepped aside first: half of one must never be found under its name."""
+    """Remove an entry. A folder is moved aside first: half of one must never be found under its name."""
     with suppress(OSError):
         if path.is_dir():
             aside = Path(tempfile.mkdtemp(prefix=UNFINISHED, dir=path.parent))

@@ -1,6 +1,6 @@
-"""Names for results by what they were made from: settings, data, weights, code. Equal content, equal name.
+"""Names results by what they were made from: settings, data, weights, code. Equal content has an equal name.
 
-What cannot be described, an object that is no dataclass, has no name, and its results are not kept.
+An object that cannot be described, because it is no dataclass, has no name, and its results are not kept.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ _PACKAGE = Path(__file__).resolve().parent
 
 
 class Indescribable(Exception):
-    """Something has no content that we know of; the message names its type."""
+    """An object has no content that we know of; the message names its type."""
 
 
 def digest(*parts: Any) -> str:
-    """64 hex digits over ``parts``. Raises Indescribable."""
+    """Return the SHA-256 of ``parts`` as 64 hex digits. Raises Indescribable."""
     text = json.dumps([_described(part) for part in parts], sort_keys=True, ensure_ascii=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
@@ -52,20 +52,23 @@ def _described(value: Any) -> Any:
 
 
 def _object(value: Any) -> Any:
-    """Class, the source of a user's own, settings; the texts of a corpus, as the same settings may read other files."""
+    """Return the class, the hash of a user's own source, the settings, and the hash of a corpus's texts.
+
+    The texts count because the same settings may read other files.
+    """
     kind = type(value)
-    found = {field.name: _described(getattr(value, field.name)) for field in fields(value) if field.compare}
+    described = {field.name: _described(getattr(value, field.name)) for field in fields(value) if field.compare}
     texts = texts_hash(value) if isinstance(value, Corpus) and callable(value.documents) else None
-    return [class_path(kind), _source(kind.__module__, _file(kind)), found, texts]
+    return [class_path(kind), _source(kind.__module__, _file(kind)), described, texts]
 
 
 def texts_hash(corpus: Corpus) -> str:
-    """SHA-256 over the documents of ``corpus``, in their order."""
-    found = hashlib.sha256()
+    """Return the SHA-256 of the documents of ``corpus``, in their order."""
+    hashed = hashlib.sha256()
     for document in corpus.documents():
         for text in (str(document.id), document.text, getattr(document, "summary", None) or ""):
-            found.update(f"{len(text)}:".encode() + text.encode(errors="surrogatepass"))
-    return found.hexdigest()
+            hashed.update(f"{len(text)}:".encode() + text.encode(errors="surrogatepass"))
+    return hashed.hexdigest()
 
 
 def _file(kind: type) -> str:
@@ -77,20 +80,20 @@ def _file(kind: type) -> str:
 
 @cache
 def _source(module: str, file: str) -> str | None:
-    """Of a class that is not ours: the hash of its file. Ours are in :func:`code`."""
+    """Return the hash of the file of a class that is not of this package; :func:`code` covers this package."""
     return None if module.startswith("objectives.") else hashlib.sha256(Path(file).read_bytes()).hexdigest()
 
 
 def sha256(file: Path) -> str:
-    """Of a file's bytes."""
+    """Return the SHA-256 of a file's bytes."""
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 @cache
 def code() -> str:
-    """The hash of this package's sources: results of another version are other results."""
-    found = hashlib.sha256()
+    """Return the hash of this package's sources: results of another version are other results."""
+    hashed = hashlib.sha256()
     for file in sorted(_PACKAGE.rglob("*.py")):
-        found.update(file.relative_to(_PACKAGE).as_posix().encode() + file.read_bytes())
-    return found.hexdigest()
+        hashed.update(file.relative_to(_PACKAGE).as_posix().encode() + file.read_bytes())
+    return hashed.hexdigest()

@@ -1,4 +1,4 @@
-"""Why the objective side refuses to go on.
+"""The errors of the objective side.
 
 ObjectiveError
 ├── ModelError     a checkpoint is missing, incomplete, foreign or unsafe
@@ -15,23 +15,23 @@ from __future__ import annotations
 
 
 class ObjectiveError(Exception):
-    """Base: one clear line for a person."""
+    """The base of all errors here; the message is one clear line for a person."""
 
 
 class ModelError(ObjectiveError):
-    """The model cannot be loaded as asked; names the file or folder and what was expected."""
+    """The model cannot be loaded as asked; the message names the file or folder and what was expected."""
 
 
 class NotFinite(ObjectiveError):
-    """What had to be a number is NaN or infinite; names it."""
+    """A score or a measurement is NaN or infinite; the message names it."""
 
 
 class TaskError(ObjectiveError):
-    """What a task gave is no score or no rows, or its own code raised; names the class and what was expected."""
+    """A task returned no score or no rows, or its own code raised; names the class and what was expected."""
 
 
 class Unsupported(ObjectiveError):
-    """No kernel, family or device for what the candidate asks."""
+    """No kernel, family or device supports what the candidate asks for."""
 
 
 class NoKernel(Unsupported):
@@ -39,7 +39,7 @@ class NoKernel(Unsupported):
 
 
 class DoesNotFit(MemoryError):
-    """``needed`` bytes of weights and run where there is ``room`` for less, known before anything was tried."""
+    """The candidate needs ``needed`` bytes and there is ``room`` for less, by prediction before anything was tried."""
 
     def __init__(self, needed: int, room: int) -> None:
         super().__init__(f"out of memory by prediction: {needed / 2**20:,.0f} MiB needed, {room / 2**20:,.0f} MiB free")
@@ -47,12 +47,12 @@ class DoesNotFit(MemoryError):
 
 
 def described(error: BaseException) -> str:
-    """Return ``KeyError: 'x'``: the class of an exception and what it says, in one line."""
+    """Return the class of an exception and its message, in one line: ``KeyError: 'x'``."""
     return f"{type(error).__name__}: {' '.join(str(error).split()) or 'nothing'}"
 
 
 def said(error: BaseException) -> str:
-    """Return the first line of what an exception says, with the next where that ends in a colon; else its class."""
+    """Return the first line of an exception's message, with the next one after a colon; without a message its class."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     if not lines:
         return type(error).__name__

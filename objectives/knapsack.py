@@ -1,7 +1,7 @@
-"""Choosing one option of every layer under a common budget: the exact multiple-choice knapsack.
+"""Chooses one option of every layer under a common budget: the exact multiple-choice knapsack.
 
-Each layer offers options, every one with a gain (parameters removed, bytes saved) and a loss; wanted are the
-options of least total loss whose gains add up to a target. Gains are integers with a large common divisor, so
+Each layer offers options, every one with a gain (parameters removed, bytes saved) and a loss. The options chosen
+have the least total loss with gains that add up to a target. Gains are integers with a large common divisor, so
 dynamic programming over their sum is exact and fast (90 layers of 49 options: 0.2 s). Kellerer, Pferschy & Pisinger,
 Knapsack Problems (2004), chapter 11.
 """
@@ -19,17 +19,17 @@ _MOST_SUMS = 20_000
 
 @dataclass(frozen=True)
 class Options:
-    """What one layer offers: ``gains`` [n] integers from 0 up and the ``losses`` [n] they cost; inf = not offered."""
+    """The options of one layer: their ``gains`` [n], integers >= 0, and ``losses`` [n]; inf = not offered."""
 
     gains: Sequence[int]
     losses: Sequence[float]
 
 
 def cheapest(layers: Sequence[Options], target: float, tolerance: float | None = None) -> list[int] | None:
-    """Index of the option taken of each layer; None when the target is out of reach.
+    """Return the index of the chosen option of each layer; None where the target is out of reach.
 
-    The total gain is at least ``target``, at the least loss. With ``tolerance`` it is within that of ``target``, at
-    the least loss per gain; where no sum lies that close, it is the nearest above.
+    The total gain is at least ``target``, at the least loss. With ``tolerance``, the total gain differs from ``target``
+    by no more than that, at the least loss per gain; where no sum lies that close, it is the nearest sum above.
     """
     unit = _unit(layers)
     scaled = [[round(gain / unit) for gain in layer.gains] for layer in layers]
@@ -46,14 +46,14 @@ def cheapest(layers: Sequence[Options], target: float, tolerance: float | None =
 
 
 def _unit(layers: Sequence[Options]) -> int:
-    """Greatest common divisor of all gains; coarser where exact sums would be too many."""
+    """Return the greatest common divisor of all gains; a coarser unit where exact sums would be too many."""
     divisor = math.gcd(*(gain for layer in layers for gain in layer.gains)) or 1
     most = sum(max(layer.gains) for layer in layers)
     return max(divisor, -(-most // _MOST_SUMS))
 
 
 def _table(layers: Sequence[Options], scaled: list[list[int]], size: int) -> tuple[np.ndarray, list[np.ndarray]]:
-    """Least loss of every sum of gains, and the option that each layer takes on the way to it."""
+    """Return the least loss of every sum of gains, and, by layer, the option taken on the way to each sum."""
     best = np.full(size, np.inf)
     best[0] = 0.0
     taken = []

@@ -1,4 +1,4 @@
-"""Every quantity that a trial may report: its name, its base unit, and which way is better."""
+"""The quantities that a trial may report: their names, base units, and which way is better."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Metric:
 
     @property
     def column(self) -> str:
-        """Name in tables: dots become underscores (``latency.p95`` -> ``latency_p95``)."""
+        """Return the name in tables: dots become underscores (``latency.p95`` -> ``latency_p95``)."""
         return self.name.replace(".", "_")
 
 
@@ -136,13 +136,13 @@ CONDITIONS: Mapping[str, Metric] = _metrics(
     Metric("throttled", "", False, "1 when the GPU lowered its clocks for heat or power"),
     Metric("other_processes", "", False, "other processes that compute on the GPU"),
 )
-"""What went on while a trial was measured: shown and kept, no objective."""
+"""The circumstances in which a trial was measured; they are shown and kept, and are no objectives."""
 
 
 def at_pace(metrics: Mapping[str, float], timing: TimingFacts | None, pace: float | None) -> dict[str, float]:
     """Return times and rates as they would be if the baseline, beside which they were taken, took ``pace`` seconds.
 
-    What ran beside anything else says nothing about the baseline: it stays as it is, and so without ``pace``.
+    Metrics that were timed beside anything else stay as they are, as do all without ``pace``.
     """
     if not pace or timing is None or not timing.is_beside_baseline or "reference_latency" not in metrics:
         return dict(metrics)
@@ -158,18 +158,18 @@ def _scaled(name: str, value: float, factor: float) -> float:
 
 
 def is_of_time(name: str) -> bool:
-    """Whether a metric comes from a clock."""
+    """Return whether a metric comes from a clock."""
     is_ratio = name.endswith("speedup") or name == "latency_ratio"
     return not name.startswith("promised") and (METRICS[name].unit in ("s", "1/s") or is_ratio)
 
 
 def is_of_memory(name: str) -> bool:
-    """Whether a metric is of bytes: of memory, of weights, or of the bits that these take."""
+    """Return whether a metric is of bytes: of memory, of weights, or of the bits that these take."""
     return METRICS[name].unit in ("B", "bit") or name.endswith(("memory_ratio", "weight_ratio"))
 
 
 def is_behind(metrics: Mapping[str, float], other: Mapping[str, float]) -> bool:
-    """Whether ``other`` is at least as good in every quantity that it names."""
+    """Return whether ``other`` is at least as good as ``metrics`` in every quantity that ``other`` names."""
     return all(
         name in metrics and (metrics[name] <= value if METRICS[name].higher_is_better else metrics[name] >= value)
         for name, value in other.items()

@@ -1,8 +1,8 @@
-"""Field types of settings: what a number in a yaml may be, and how strongly it compresses.
+"""The field types of settings: the range of a number in a yaml, and how strongly it compresses.
 
 Construction checks and raises; it never converts text to numbers, so ``batch_size=abc`` and ``ratio='0.1'``
-are refused where they stand. A setting that decides how much is compressed says so itself, by a :class:`Strength`
-among the annotations of its field; nothing is known of it by its name.
+are refused where they stand. A setting that decides how much is compressed declares it by a :class:`Strength`
+among the annotations of its field; its name says nothing, unless the class declares none (:data:`UNDECLARED`).
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ Name = Annotated[str, Field(strict=True, min_length=1)]
 
 @dataclass(frozen=True)
 class Strength:
-    """Says of a setting how strongly it compresses: ``ratio: Annotated[float, Strength(neutral=0.0, harder=+1)]``.
+    """Declares how strongly a setting compresses: ``ratio: Annotated[float, Strength(neutral=0.0, harder=+1)]``.
 
     ``neutral``: the value that does nothing; the baseline has it, whatever is configured or searched. ``harder``: in
     which direction of the value accuracy is assumed only to fall, 1 or -1. ``uneven``: values have kernels of their
@@ -43,7 +43,7 @@ class Strength:
     uneven: bool = False
 
     def __post_init__(self) -> None:
-        """Refuse what is no direction."""
+        """Refuse a ``harder`` that is no direction."""
         if self.harder not in (1, -1):
             raise ValueError(f"Strength.harder: 1 or -1 expected, got {self.harder!r}")
 
@@ -57,7 +57,7 @@ UNDECLARED: Mapping[str, Mapping[str, Strength]] = {
     "quantization": dict.fromkeys(("bits", "embeddings"), Strength(neutral=16, harder=-1, uneven=True)),
     "recovery": {"seconds": Strength(neutral=0.0, harder=-1)},
 }
-"""By part, what settings of these names mean in a class that declares no strength at all."""
+"""The strengths, by part, that settings of these names have in a class that declares no strength at all."""
 
 
 @cache
@@ -81,7 +81,7 @@ def strengths_of(target: Callable[..., object], part: str) -> Mapping[str, Stren
 
 
 def asks_to_prune(pruner: Any) -> bool:
-    """Return whether any strength of a pruner is set; one that has none is asked for its ``ratio``, if any."""
+    """Return whether any strength of a pruner is set; if it has none, whether its ``ratio`` is, if any."""
     strengths = strengths_of(pruner.__class__, "pruning")
     if not strengths:
         return bool(getattr(pruner, "ratio", 0))
@@ -95,7 +95,7 @@ def class_path(value: object) -> str:
 
 
 def _owners(target: Callable[..., object]) -> Iterator[object]:
-    """Yield what may hold annotations, the most general first: of a class the constructors too."""
+    """Yield the objects that may hold annotations, the most general first: a class's bases and their constructors."""
     for owner in reversed(inspect.getmro(target)) if isinstance(target, type) else (target,):
         yield owner
         constructor = vars(owner).get("__init__") if isinstance(owner, type) else None
@@ -104,12 +104,12 @@ def _owners(target: Callable[..., object]) -> Iterator[object]:
 
 
 def _no_hints(owner: object) -> Mapping[str, object]:
-    """Return the annotations of a function; a class without own ones must not show its base's."""
+    """Return the annotations of a function; none of a class, which would show those of its base."""
     return {} if isinstance(owner, type) else getattr(owner, "__annotations__", {})
 
 
 def _resolved(hint: object, name: str, owner: object) -> object:
-    """Return what a text among annotations stands for; None for what needs names that are not there at run time."""
+    """Return the annotation that a text stands for; None where it needs names that are not there at run time."""
     if not isinstance(hint, str):
         return hint
     module = vars(sys.modules.get(getattr(owner, "__module__", ""), SimpleNamespace()))
@@ -123,16 +123,16 @@ def _resolved(hint: object, name: str, owner: object) -> object:
 
 
 def _strength_in(hint: object) -> Strength | None:
-    """Return the strength that an annotation holds, however deep: also one of ``Annotated[...] | None``."""
+    """Return the strength that an annotation holds at any depth, as in ``Annotated[...] | None``; None without one."""
     for each in get_args(hint):
-        found = each if isinstance(each, Strength) else _strength_in(each)
-        if found is not None:
-            return found
+        strength = each if isinstance(each, Strength) else _strength_in(each)
+        if strength is not None:
+            return strength
     return None
 
 
 def _parameters(target: Callable[..., object]) -> Callable[[str], bool]:
-    """Return whether ``target`` takes a setting of some name."""
+    """Return a function that tells whether ``target`` takes a setting of some name."""
     try:
         parameters = inspect.signature(target).parameters
     except (TypeError, ValueError):  # written in C

@@ -1,4 +1,4 @@
-"""The words every part shares: candidate, measurement, failure, and the protocols between them.
+"""The types that every part shares: measurement, failure, score, and what they are made of.
 
 A *candidate* is a recipe (how the model is compressed) and a workload (how it is run). Evaluating one
 gives an *outcome*: a :class:`Measurement`, or a :class:`Failure` that says why there is none. A failed
@@ -13,23 +13,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING, Literal
-
-if TYPE_CHECKING:
-    pass
+from typing import Literal
 
 Head = Literal["causal_lm", "encoder", "seq2seq"]
-"""What sits on the transformer: a next-token head (GPT type), the bare encoder (BERT type), or a next-token head on a
+"""The head on the transformer: a next-token head (GPT type), the bare encoder (BERT type), or a next-token head on a
 decoder that reads an encoder (T5 type)."""
 
 
 Scheme = Literal["w8a8", "weight_only", "fp8"]
-"""What 8 bits means: int8 weights and activations, int8 weights alone, or both in float8_e4m3fn (GPUs of compute
+"""The meaning of 8 bits: int8 weights and activations, int8 weights alone, or both in float8_e4m3fn (GPUs of compute
 capability 8.9). Below 8 bits only weights are rounded."""
 
 
 class Reason(StrEnum):
-    """Why a trial has no measurement."""
+    """The reason why a trial has no measurement."""
 
     OUT_OF_MEMORY = "out_of_memory"
     TIMEOUT = "timeout"
@@ -41,7 +38,7 @@ class Reason(StrEnum):
 
 
 class NoteCode(StrEnum):
-    """What a note is about; programs decide by it, people read the text."""
+    """The subject of a note. Programs decide by it, people read the text."""
 
     CONTENDED = "contended"
     WAITED = "waited"
@@ -68,7 +65,7 @@ class NoteCode(StrEnum):
 
 @dataclass(frozen=True)
 class Note:
-    """Something that was not done as asked, or that a reader of the figures should know."""
+    """A remark for a reader of the figures, such as something that was not done as asked."""
 
     code: NoteCode
     text: str
@@ -79,7 +76,7 @@ class Note:
 
 
 class Stop(StrEnum):
-    """Why a timing ended: narrow enough, known to be dominated, or one of the two budgets was spent."""
+    """The reason why a timing ended: narrow enough, known to be dominated, or one of the two budgets was spent."""
 
     PRECISION = "precision"
     BEHIND = "behind"
@@ -89,7 +86,7 @@ class Stop(StrEnum):
 
 @dataclass(frozen=True)
 class TimingFacts:
-    """How a candidate was timed: why that stopped, what it took turns with, and by which clock."""
+    """The circumstances of a timing: why it stopped, what the candidate took turns with, and by which clock."""
 
     stopped: Stop
     reference: Literal["itself", "baseline", "sentinel"]
@@ -97,12 +94,15 @@ class TimingFacts:
 
     @property
     def is_beside_baseline(self) -> bool:
-        """Return whether it took turns with the baseline, or is the baseline."""
+        """Return whether the candidate took turns with the baseline, or is the baseline."""
         return self.reference != "sentinel"
 
 
 class Decision(StrEnum):
-    """Whether an accuracy reaches the floor; ``open``: too few examples to tell, ``unscored``: nobody asked."""
+    """The answer whether an accuracy reaches the floor.
+
+    ``open``: the examples are too few to tell; ``unscored``: no example was scored.
+    """
 
     REACHED = "reached"
     MISSED = "missed"
@@ -112,9 +112,10 @@ class Decision(StrEnum):
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a candidate's examples say of the floor, and by which method.
+    """The decision whether a candidate reaches the floor, and the method that made it.
 
-    ``exact``: all were scored; ``betting``, ``asymptotic``: a race over some; ``none``: examples that cannot race.
+    ``exact``: all examples were scored; ``betting``, ``asymptotic``: a race over some; ``none``: examples that cannot
+    race.
     """
 
     decision: Decision
@@ -122,7 +123,7 @@ class Verdict:
 
 
 class Speed(StrEnum):
-    """Whether a model is faster than the dense one at the same batch size, as far as the interval tells."""
+    """The speed of a model beside the dense one's at the same batch size, as far as the interval tells."""
 
     FASTER = "faster"
     EQUAL = "equal"
@@ -130,7 +131,7 @@ class Speed(StrEnum):
 
 
 class Size(StrEnum):
-    """Whether a model needs less memory than the dense one at the same batch size."""
+    """The memory that a model needs beside the dense one's at the same batch size."""
 
     SMALLER = "smaller"
     EQUAL = "equal"
@@ -139,7 +140,7 @@ class Size(StrEnum):
 
 @dataclass(frozen=True)
 class GainFacts:
-    """What compression gained over the dense model at the same batch size.
+    """The gains of compression over the dense model at the same batch size.
 
     The reasons are texts for people: the likeliest cause where nothing was gained, empty where nothing explains it.
     """
@@ -151,12 +152,12 @@ class GainFacts:
 
 
 Link = Literal["mean", "exp_minus_mean"]
-"""How the mean example becomes the accuracy: as it is, or exp(-mean) of log-losses."""
+"""The function that turns the mean example into the accuracy: none, or exp(-mean) of log-losses."""
 
 
 @dataclass(frozen=True)
 class Facts:
-    """What is known of a trial besides numbers; ``timing_skipped``: it was not timed, as it misses the floor."""
+    """The typed results of a trial; ``timing_skipped``: it was not timed, as it misses the floor."""
 
     timing: TimingFacts | None = None
     verdict: Verdict | None = None
@@ -176,13 +177,13 @@ class Facts:
 
     @property
     def is_unscored(self) -> bool:
-        """Return whether nobody asked for the accuracy, as the candidate is dominated."""
+        """Return whether the candidate was not scored, as it is dominated."""
         return self.verdict is not None and self.verdict.decision is Decision.UNSCORED
 
 
 @dataclass(frozen=True)
 class Measurement:
-    """What was measured of one candidate.
+    """The measurement of one candidate.
 
     ``metrics`` maps names of :data:`objectives.metrics.METRICS` and ``CONDITIONS`` to finite floats in base units; one
     that does not apply (``ttft`` of an encoder) is absent, never zero. ``samples`` keeps raw timings in seconds,
@@ -199,9 +200,10 @@ class Measurement:
 
 @dataclass(frozen=True)
 class Failure:
-    """Why a candidate could not be measured; ``severity``: by what share it exceeds a limit, 1 where nobody knows.
+    """The failure of a candidate that could not be measured.
 
-    ``metrics``: what is known of it all the same, as the memory it is predicted to need.
+    ``severity``: by what share it exceeds a limit, 1 where nobody knows. ``metrics``: those that are known all the
+    same, such as the memory that it is predicted to need.
     """
 
     reason: Reason
@@ -215,14 +217,14 @@ Outcome = Measurement | Failure
 
 @dataclass(frozen=True)
 class Score:
-    """Accuracy of a model on a task.
+    """The accuracy of a model on a task.
 
     ``accuracy`` in [0, 1] with its standard error; ``examples``: one score per example, in a fixed order, so
     that two models can be compared in pairs; ``extra``: further metrics by name, such as perplexity. ``ids``: names of
     the examples. ``strata``: how many of them each domain has, in order, where there are several. ``link``: how the
     mean example of a domain becomes its accuracy: as it is, or exp(-mean); the accuracy is the mean over domains.
-    ``total``: of all examples, where only some were scored; then ``ids`` names these, and ``accuracy`` is an estimate.
-    ``chance``: the accuracy that takes no model, by guessing; None where nobody says.
+    ``total``: number of all examples, where only some were scored; then ``ids`` names these, and ``accuracy`` is an
+    estimate. ``chance``: the accuracy of guessing; None where nobody says.
     """
 
     accuracy: float
@@ -256,8 +258,8 @@ class Gate:
 
 
 Phase = Literal["encode", "prefill", "decode"]
-"""Parts of a run that react differently to bits and batch size: an encoder reading, a decoder reading all prompts at
-once, a decoder writing one token per request."""
+"""The parts of a run, which react differently to bits and batch size: an encoder reads, a decoder reads all prompts at
+once, a decoder writes one token per request."""
 
 
 @dataclass(frozen=True)
@@ -279,7 +281,7 @@ class Timing:
 
 @dataclass(frozen=True)
 class Memory:
-    """What one run adds to the resting model, in bytes.
+    """The memory that one run adds to the resting model, in bytes.
 
     ``peaks``: the most that was allocated in each phase; ``cache``: keys and values at the end; ``extra``: further
     metrics by name.
@@ -291,5 +293,5 @@ class Memory:
 
     @property
     def peak(self) -> int:
-        """Of all phases."""
+        """Return the largest peak of all phases."""
         return max(self.peaks.values())

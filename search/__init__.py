@@ -1,4 +1,4 @@
-"""How it is searched: space, study, front, tracking and report.
+"""The search: its space, study, front, tracking and report.
 
-Knows optuna, mlflow, hydra and pandas; never imports torch, so that ``--help`` and reports start fast.
+This package uses optuna, mlflow, hydra and pandas. It never imports torch, so that ``--help`` and reports start fast.
 """

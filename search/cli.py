@@ -13,15 +13,15 @@ from search.terminal.plain_text import one_line
 
 VERBS = {
     "run": "run a study, or with -m a sweep of studies",
-    "plan": "say what a study would search, and which pairs no runtime takes; runs nothing",
-    "check": "load the model, score four examples, time one run, and say what was seen; keeps nothing",
-    "report": "write a study's report again, also for another floor or other objectives",
-    "best": "print the recommended candidate of a study",
-    "compare": "set two studies side by side: ratios of their cells, and what their fronts cover",
-    "export": "write a candidate of a study as a folder for objectives.load; transformers opens it too where it can",
-    "metrics": "list every metric that objectives=[...] may name, and what each means",
-    "ui": "browse studies in MLflow's pages",
-    "fetch": "download models and data that the presets use",
+    "plan": "print what a study would search, and which cells cannot run and why; measures nothing",
+    "check": "load the model, score four examples and time one run; prints the result and stores nothing",
+    "report": "write a study's report again, also for another accuracy floor or other objectives; measures nothing",
+    "best": "print the recommended candidate of a study as JSON",
+    "compare": "put two studies side by side: the cells that both measured, and their Pareto fronts",
+    "export": "write a candidate of a study as a folder that objectives.load reads; transformers too, where it can",
+    "metrics": "list the metrics that objectives=[...] may name, and what each means",
+    "ui": "show studies in the browser, with MLflow",
+    "fetch": "download the models and data that the presets use",
 }
 
 HELP = """paretune - prune, quantise and batch a language model; get the measured Pareto front above an accuracy floor
@@ -30,25 +30,33 @@ usage: paretune <command> [key=value ...]
 
 {verbs}
 
+words:
+  candidate   settings to measure: how the model is pruned and quantised, and how it runs
+  cell        one combination of the searched values, such as ratio 0.2, 8 bits, batch size 4
+  baseline    the unpruned 16-bit model at the first batch size; every candidate is compared with it
+  feasible    reaches the accuracy floor, by default a share of the baseline's accuracy
+  front       the feasible candidates that none dominates: as good in every objective, and better in one
+
 examples:
-  paretune fetch                                        everything the presets need
-  paretune run experiment=quickstart                    the demo study
-  paretune run experiment=quickstart n_trials=48        go on with it
-  paretune check model=causal_lm model.path=./my-model task=language_modeling     does it work at all?
+  paretune fetch                                        download everything the presets need
+  paretune run experiment=quickstart                    run the demo study
+  paretune run experiment=quickstart n_trials=48        continue it up to 48 trials
+  paretune check model=causal_lm model.path=./my-model task=language_modeling     try the model with the task
   paretune run -m experiment=ci_tiny accuracy_floor.epsilon=0.9,0.99      two studies
   paretune run model=causal_lm model.path=./my-model task=language_modeling accuracy_floor.epsilon=0.98
-  paretune report study=latest accuracy_floor.epsilon=0.9                 another floor, no new trials
-  paretune run --help                                   all settings and their choices
+  paretune report study=latest accuracy_floor.epsilon=0.9                 another floor, without new trials
+  paretune run --help                                   show all settings and their choices
+  paretune best --help                                  show what a command takes
 
-exit codes: 0 a feasible front, 2 bad input, 3 nothing feasible, 130/143 interrupted"""
+exit codes: 0 success (of a study: a feasible front), 1 failure, 2 bad input, 3 nothing feasible, 130/143 interrupted"""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Entry point; returns the exit code. Errors for a person are one line on stderr."""
+    """Call the command that ``argv`` names and return the exit code. An error is shown as one line on stderr."""
     prepare_streams()
     arguments = list(sys.argv[1:] if argv is None else argv)
     if not arguments or arguments[0] in {"-h", "--help", "help"}:
-        print(HELP.format(verbs="\n".join(f"  {verb:8}{text}" for verb, text in VERBS.items())))
+        print(HELP.format(verbs="\n".join(f"  {verb:9}{text}" for verb, text in VERBS.items())))
         return 0
     if arguments[0] == "--version":
         from importlib.metadata import version

@@ -4,7 +4,7 @@ ParetuneError
 ├── ConfigError      2   a key, type, range or name is wrong
 ├── StudyConflict    2   the study of that name was made with another definition, or is running
 ├── BaselineFailed   1   the unpruned 16-bit model itself could not be measured
-├── Unmeasured       1   what was to be timed again, or predicted, was not; the study goes on
+├── Unmeasured       1   measuring again, or predicting losses, failed; the study goes on
 ├── NothingFeasible  3   no trial meets the accuracy floor
 └── Interrupted    130   stopped by a signal (143 on SIGTERM)
 """
@@ -40,15 +40,15 @@ class StudyConflict(ParetuneError):
 
 
 class BaselineFailed(ParetuneError):
-    """Without the baseline there is no floor and no speed-up."""
+    """The baseline could not be measured, so that there is no floor and no speed-up."""
 
 
 class Unmeasured(ParetuneError):
-    """What was to be timed again was not: the worker was killed, ran out of time or memory, or met a bug."""
+    """Measuring again or predicting failed: the worker was killed, ran out of time or memory, or met a bug."""
 
 
 class NothingFeasible(ParetuneError):
-    """The study ended, and no trial meets the floor."""
+    """No trial of the study meets the accuracy floor, or none fits what was asked for."""
 
     exit_code = 3
 

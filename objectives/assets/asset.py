@@ -1,4 +1,4 @@
-"""What an asset is: a named, versioned folder of real weights or data that paretune makes ready by itself."""
+"""The protocol of an asset: a named, versioned folder of real weights or data that paretune makes ready by itself."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ class Asset(Protocol):
 
     @property
     def name(self) -> str:
-        """What a person types, and a yaml names."""
+        """Return the name that a person types and a yaml holds."""
 
     @property
     def version(self) -> str:
-        """Changes whenever the content would; part of the folder's name."""
+        """Return the version, which changes with the content and is part of the folder's name."""
 
     @property
     def needs_network(self) -> bool:
-        """Whether it must be fetched by hand; others are built on first use."""
+        """Return whether it must be fetched by hand; others are built on first use."""
 
     def build(self, into: Path, say: Say) -> None:
         """Fill the empty folder ``into``, check the result, and raise :class:`AssetError` if it is wrong.
 
-        Called at most once at a time. ``into.parent`` is scratch space of this build alone; everything in
+        It is called at most once at a time. ``into.parent`` is scratch space of this build alone; everything in
         it but ``into`` is thrown away afterwards, whatever happens.
         """

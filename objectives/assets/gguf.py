@@ -1,4 +1,4 @@
-"""From a GGUF file of a Llama-type model to a Hugging Face folder in bfloat16.
+"""Converts a GGUF file of a Llama-type model to a Hugging Face folder in bfloat16.
 
 transformers reads GGUF only with accelerate and then cannot save the model. The conversion itself is short:
 dequantise every tensor, rename it, undo llama.cpp's reordering of the query and key rows, and write the
@@ -40,7 +40,7 @@ _NORMAL, _CONTROL = 1, 3  # GGUF's token types
 def convert(source: Path, into: Path) -> None:
     """Write the model of the GGUF file ``source`` as config, safetensors and tokenizer into ``into``.
 
-    Raises :class:`AssetError` for another architecture, tokenizer or tensor than those known here.
+    Raises :class:`AssetError` for an architecture, tokenizer or tensor that is not known here.
     """
     from gguf import GGUFReader
     from safetensors.torch import save_file
@@ -61,7 +61,7 @@ def convert(source: Path, into: Path) -> None:
 
 
 def _weights(reader: GGUFReader, meta: Mapping[str, Any]) -> dict[str, torch.Tensor]:
-    """All tensors by their Hugging Face names, in bfloat16."""
+    """Return all tensors by their Hugging Face names, in bfloat16."""
     import torch
     from gguf import dequantize
 
@@ -70,23 +70,23 @@ def _weights(reader: GGUFReader, meta: Mapping[str, Any]) -> dict[str, torch.Ten
     for tensor in reader.tensors:
         name = _rename(tensor.name)
         values = torch.tensor(dequantize(tensor.data, tensor.tensor_type))
-        if found := re.search(r"\.([qk])_proj\.", name):
-            values = unpermute(values, heads[found[1]])
+        if projection := re.search(r"\.([qk])_proj\.", name):
+            values = unpermute(values, heads[projection[1]])
         weights[name] = values.to(torch.bfloat16).contiguous()
     return weights
 
 
 def _rename(name: str) -> str:
-    """``blk.3.attn_q.weight`` -> ``model.layers.3.self_attn.q_proj.weight``."""
-    found = re.fullmatch(r"(?:blk\.(\d+)\.)?(\w+)\.weight", name)
-    if not found or found[2] not in _NAMES:
+    """Rename ``blk.3.attn_q.weight`` to ``model.layers.3.self_attn.q_proj.weight``. Raises AssetError if unknown."""
+    parts = re.fullmatch(r"(?:blk\.(\d+)\.)?(\w+)\.weight", name)
+    if not parts or parts[2] not in _NAMES:
         raise AssetError(f"unknown tensor in the GGUF file: {name}")
-    layer = f"model.layers.{found[1]}." if found[1] else ""
-    return f"{layer}{_NAMES[found[2]]}.weight"
+    layer = f"model.layers.{parts[1]}." if parts[1] else ""
+    return f"{layer}{_NAMES[parts[2]]}.weight"
 
 
 def unpermute(weight: torch.Tensor, heads: int) -> torch.Tensor:
-    """Undo llama.cpp's row order of a query or key projection [heads * head_dim, hidden].
+    """Restore Hugging Face's row order of a query or key projection [heads * head_dim, hidden] of llama.cpp.
 
     llama.cpp rotates neighbouring pairs of rows (2i, 2i + 1), Hugging Face rotates (i, i + head_dim / 2).
     """
@@ -118,7 +118,7 @@ def _config(meta: Mapping[str, Any], tied: bool) -> LlamaConfig:
 
 
 def _short(value: float) -> float:
-    """The decimal that was meant before it was stored in 32 bits: 9.99999975e-06 -> 1e-05."""
+    """Return the decimal that was meant before it was stored in 32 bits: 1e-05 for 9.99999975e-06."""
     return float(f"{value:.6g}")
 
 
@@ -135,7 +135,7 @@ def _special(meta: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _tokenizer(meta: Mapping[str, Any]) -> Tokenizer:
-    """Byte-level BPE; every digit is its own piece, as in all SmolLM models (``pre`` = smollm)."""
+    """Return a byte-level BPE; every digit is its own piece, as in all SmolLM models (``pre`` = smollm)."""
     from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
     kind = (meta["tokenizer.ggml.model"], meta["tokenizer.ggml.pre"])

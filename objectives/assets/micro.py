@@ -30,7 +30,7 @@ _PEAK_LR = 5e-3
 
 @dataclass(frozen=True)
 class Micro:
-    """Hugging Face folder in bfloat16: 4 layers, hidden size 128, 4 heads on 2 KV heads, tied embeddings.
+    """A Hugging Face folder in bfloat16: 4 layers, hidden size 128, 4 heads on 2 KV heads, tied embeddings.
 
     ``steps``: optimiser steps of 512 tokens each. The version follows the text, which comes with Python.
     """
@@ -41,7 +41,7 @@ class Micro:
 
     @property
     def version(self) -> str:
-        """Hash of what decides the weights: this recipe's number, the steps, and the text."""
+        """Return a hash of all that decides the weights: this recipe's number, the steps, and the text."""
         recipe = f"1\n{self.steps}\n" + _END.join(_texts())
         return hashlib.sha256(recipe.encode()).hexdigest()[:12]
 
@@ -64,7 +64,7 @@ def _texts() -> list[str]:
 
 
 def _train_tokenizer(texts: list[str]) -> Tokenizer:
-    """Byte-level BPE, so that every text can be encoded."""
+    """Train a byte-level BPE, so that every text can be encoded."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
     tokenizer = Tokenizer(models.BPE())
@@ -81,7 +81,7 @@ def _train_tokenizer(texts: list[str]) -> Tokenizer:
 
 
 def _train(ids: list[int], steps: int) -> tuple[Any, float]:
-    """The model in bfloat16 after ``steps`` of AdamW with a one-cycle rate, and its mean loss at the end."""
+    """Return the model in bfloat16 after ``steps`` of AdamW with a one-cycle rate, and its mean loss at the end."""
     import torch
 
     with _own_torch(seed=0):
@@ -133,7 +133,7 @@ def _new_model() -> Any:
 
 @contextmanager
 def _own_torch(seed: int) -> Iterator[None]:
-    """One thread and a seeded generator, for the same weights everywhere; the caller's are given back."""
+    """Use one thread and a seeded generator, for the same weights everywhere; restore the caller's afterwards."""
     import torch
 
     threads = torch.get_num_threads()

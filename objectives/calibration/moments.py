@@ -31,7 +31,7 @@ class Moment:
     mean: Tensor
     second: Tensor
     share: float = 1.0
-    """Rows that were read, per token of the calibration text; below 1 for an expert, 0 where nothing is known."""
+    """Rows that the linear read, per token of the calibration text; below 1 for an expert, 0 where it read none."""
 
     @staticmethod
     def unread(channels: int) -> Moment:
@@ -39,17 +39,17 @@ class Moment:
         return Moment(torch.zeros(channels), torch.eye(channels), 0.0)
 
     def select(self, channels: Tensor) -> Moment:
-        """The moment of the kept channels."""
+        """Return the moment of ``channels`` alone."""
         return Moment(self.mean[channels], self.second[channels][:, channels], self.share)
 
     @property
     def centred(self) -> Tensor:
-        """Covariance [k, k]: what a layer with a bias has to reproduce."""
+        """Return the covariance [k, k]: what a layer with a bias has to reproduce."""
         return self.second - torch.outer(self.mean, self.mean)
 
 
 Moments = Mapping[tuple[str, str], Moment]
-"""By (block name, path of the linear inside the block)."""
+"""Moments by (block name, path of the linear inside the block)."""
 
 
 class MomentSum:
@@ -73,9 +73,10 @@ class MomentSum:
 
 
 def collect_moments(model: LoadedModel, domains: Domains) -> dict[tuple[str, str], Moment]:
-    """Run all batches through ``model``; a domain's moments are its averages, and domains are averaged equally.
+    """Run all batches through ``model`` and return the moments; domains are averaged equally.
 
-    An expert's are averaged by the share of each domain's tokens that it read; unit power where it read none at all.
+    For an expert, a domain weighs the share of its tokens that the expert read; an expert that read none gets
+    :meth:`Moment.unread`. Raises Unsupported where the domains have no rows.
     """
     found = [_collect_domain(model, batches) for batches in domains.values() if batches]
     if domains and not found:
@@ -95,7 +96,7 @@ def collect_moments(model: LoadedModel, domains: Domains) -> dict[tuple[str, str
 
 
 def sample_rows(domains: Domains, tokens: int) -> list[Tensor]:
-    """One batch per domain, of rows as long as most: about ``tokens`` tokens in all, one row of each at least."""
+    """Return a batch per domain, of rows of its commonest length: about ``tokens`` tokens in all, at least one row."""
     found = []
     for batches in domains.values():
         if batches:
@@ -109,7 +110,7 @@ def sample_rows(domains: Domains, tokens: int) -> list[Tensor]:
 
 
 def first_tokens(batches: Sequence[Tensor], tokens: int) -> Sequence[Tensor]:
-    """The first batches, until they hold ``tokens`` tokens."""
+    """Return the first batches, as many as it takes to hold ``tokens`` tokens."""
     taken, seen = [], 0
     for batch in batches:
         if seen >= tokens:

@@ -1,6 +1,6 @@
-"""What calibration learns about the dense model, from which every ratio and bit width is computed.
+"""Statistics: what calibration learns about the dense model, from which every ratio and bit width is computed.
 
-One walk keeps, for each linear that something is decided about, the mean and the second moment of its input;
+One walk keeps, for each block linear, the mean and the second moment of its input;
 scores, least-squares reconstruction and weighted rounding need nothing else. Methods that weigh layers against
 each other ask for gradients too: one backward pass over a part of the same rows. Both are gathered when first
 asked for, once per study.
@@ -16,6 +16,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from torch import Tensor
+from typing_extensions import override
 
 from objectives.calibration.moments import Domains, Moment, Moments, collect_moments, first_tokens
 
@@ -41,19 +42,19 @@ class Statistics:
 
     @cached_property
     def moments(self) -> Moments:
-        """By (block, path); linears that read the same tensor share one."""
+        """Return the moments by (block, path); linears that read the same tensor share one."""
         return collect_moments(self.running, self.domains)
 
     @cached_property
     def gradients(self) -> Mapping[tuple[str, str], Tensor]:
-        """E[g g^T] at the block linears' outputs: see :mod:`objectives.calibration.gradients`."""
+        """Return E[g g^T] at the block linears' outputs, as :mod:`objectives.calibration.gradients` collects it."""
         from objectives.calibration.gradients import collect_gradients
 
         return collect_gradients(self.running, self.domains)
 
     @property
     def unread(self) -> list[str]:
-        """Return the linears that no calibration row has reached, as far as moments or gradients were asked for."""
+        """Return the linears that no calibration row has reached, as far as moments or gradients were collected."""
         moments: Moments = vars(self).get("moments", {})
         gradients: Mapping[tuple[str, str], Tensor] = vars(self).get("gradients", {})
         without = [key for key, moment in moments.items() if not moment.share]
@@ -62,20 +63,20 @@ class Statistics:
 
     @property
     def dense(self) -> Statistics:
-        """Those of the dense model."""
+        """Return the dense model's statistics, which these are."""
         return self
 
     @property
     def shapes(self) -> Statistics:
-        """Nothing but the model: enough to store a sketch of it."""
+        """Return statistics without domains: enough to store a sketch of the model."""
         return Statistics(self.model, {})
 
     def memoize(self, key: Hashable, make: Callable[[], _T]) -> _T:
-        """What ``make`` returned when it was first asked for under ``key``."""
+        """Return the result of ``make``, which is called once per ``key``."""
         if key not in self._derived:
             self._derived[key] = make()
-        made: _T = self._derived[key]
-        return made
+        derived: _T = self._derived[key]
+        return derived
 
 
 class RecalibratedStatistics(Statistics):
@@ -87,23 +88,29 @@ class RecalibratedStatistics(Statistics):
         self._dense, self._pruned = dense, pruned
 
     @cached_property
+    @override
     def moments(self) -> Moments:
-        """By (block, path), of the channels that are left."""
+        """Return the pruned model's moments by (block, path), of the channels that are left."""
         return collect_moments(self._pruned, self.domains)
 
     @property
+    @override
     def dense(self) -> Statistics:
-        """Those it was made from."""
+        """Return the dense model's statistics, from which these were made."""
         return self._dense
 
     @property
+    @override
     def gradients(self) -> Mapping[tuple[str, str], Tensor]:
-        """Of the dense model."""
+        """Return the gradients of the dense model."""
         return self._dense.gradients
 
 
 def moment_of(model: LoadedModel, statistics: Statistics, layer: Layer) -> Moment:
-    """Of the layer's inputs that pruning left, in whichever model it was taken; unit power without calibration."""
+    """Return the moment of the inputs that pruning left of a layer; :meth:`Moment.unread` without calibration.
+
+    The statistics may be those of the dense model or of the pruned one.
+    """
     width = layer.linears[0].in_features
     moment = statistics.moments.get(layer.key)
     if moment is None:

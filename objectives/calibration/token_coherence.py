@@ -1,4 +1,4 @@
-"""What a known error of a block linear costs an encoder, by one backward pass.
+"""Measures by one backward pass what a known error of a block linear costs an encoder.
 
 K-FAC takes the errors of a text's tokens as independent. A decoder answers once per token, where that holds well
 enough; an encoder answers once per text, and there they add up: on MiniLM a removal costs 60 times what independent
@@ -25,16 +25,16 @@ if TYPE_CHECKING:
 
 @dataclass
 class Error:
-    """A change of a linear's output for inputs x: ``weight`` x + ``bias``, [out, in] and [out]. Sums up its cost."""
+    """A change of a linear's output for inputs x, and its cost: ``weight`` x + ``bias``, [out, in] and [out]."""
 
     weight: Tensor
     bias: Tensor | None = None
     cost: float = field(default=0.0, init=False)
 
     def take(self, inputs: Tensor, gradient: Tensor) -> None:
-        """Add rows [texts, tokens, in] and gradients [texts, tokens, out], half the squared sum over each text.
+        """Add half the squared sum over each text of rows [texts, tokens, in] with gradients [texts, tokens, out].
 
-        Rows [tokens, in], of experts, which are handed tokens and not texts, count one by one.
+        Experts read tokens and not texts: their rows [tokens, in] count one by one.
         """
         moved = inputs.float() @ self.weight.to(inputs.device).t()
         if self.bias is not None:
@@ -43,16 +43,16 @@ class Error:
 
 
 Errors = Mapping[tuple[str, str], Error]
-"""By (block name, path of the linear inside the block)."""
+"""Errors by (block name, path of the linear inside the block)."""
 
 
 def errors_add_up(model: LoadedModel) -> bool:
-    """Whether the model answers once per text."""
+    """Return whether the model answers once per text, so that the errors of its tokens add up."""
     return model.head == "encoder"
 
 
 def error_costs(model: LoadedModel, domains: Domains, errors: Errors) -> dict[tuple[str, str], float]:
-    """What each error costs alone: half the mean squared distance that embeddings move, domains weighing the same."""
+    """Return each error's own cost: half the mean squared distance that it moves embeddings; domains weigh the same."""
     held = [batches for batches in domains.values() if batches]
     found = [_costs(model, rows_of(model, batches), errors) for batches in held]
     return {key: sum(domain[key] for domain in found) / max(1, len(found)) for key in errors}

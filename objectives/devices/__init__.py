@@ -1,1 +1,1 @@
-"""Where a model runs: which kernels store it, how to wait for them, how to see their peak memory."""
+"""Devices that models run on: which kernels store a model, how to wait for them, how to see their peak memory."""

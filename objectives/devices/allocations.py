@@ -1,4 +1,4 @@
-"""Live bytes of torch's CPU allocator during one run, phase by phase.
+"""Counts the live bytes of torch's CPU allocator during one run, phase by phase.
 
 The profiler reports every allocation and release, those of temporaries inside kernels too; their running sum repeats
 to the byte whatever the process did before. The kernel's high-water mark does not: freed blocks stay in the heap and
@@ -14,31 +14,34 @@ from typing import Any
 
 import torch
 from transformers.cache_utils import EncoderDecoderCache
+from typing_extensions import override
 
 from objectives.models.padded import Padded
+from objectives.protocols.running import PhaseObserver
 from objectives.types import Phase
 
 os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # read when the profiler first starts: it would report every start
 
 
-class Allocations:
-    """A watch over one run: ``peaks``, by phase, what was allocated at most above the start; ``cache``, what was held.
+class Allocations(PhaseObserver):
+    """Counts what one run allocates.
 
-    Every lap is a profile of its own, so that phases are told apart; blocks that outlive one are known to the next.
+    ``peaks``: by phase, the most bytes above the start; ``cache``: bytes of the cache that was held at last. Every lap
+    is a profile of its own, so that phases are told apart; blocks that outlive one are known to the next.
     """
 
     def __init__(self) -> None:
         self.peaks: dict[Phase, int] = {}
         self.cache = 0
 
+    @override
     def start(self, laps: int) -> None:
-        """See ``PhaseObserver``."""
         self._laps, self._live = laps, 0
         gc.collect()
         self._watch()
 
+    @override
     def end_phase(self, phase: Phase, held: object = None) -> None:
-        """See ``PhaseObserver``."""
         self._profile.__exit__(None, None, None)
         self.cache = cache_bytes(held)
         peak, self._live = _peak(_changes(self._profile), self._live)
@@ -55,13 +58,13 @@ class Allocations:
 
 
 def _changes(profile: Any) -> list[int]:
-    """Bytes taken (positive) and given back, in the order of time."""
+    """Return the bytes that were taken (positive) and given back (negative), in the order of time."""
     events = [event for event in profile.profiler.kineto_results.events() if event.name() == "[memory]"]
     return [event.nbytes() for event in sorted(events, key=lambda event: event.start_ns())]
 
 
 def _peak(changes: list[int], live: int) -> tuple[int, int]:
-    """The most and the last of the running sum that starts at ``live``."""
+    """Return the maximum and the last value of the running sum of ``changes`` that starts at ``live``."""
     peak = live
     for change in changes:
         live += change
@@ -70,7 +73,7 @@ def _peak(changes: list[int], live: int) -> tuple[int, int]:
 
 
 def cache_bytes(held: object) -> int:
-    """Of the keys and values in a cache of transformers; 0 where nothing is held."""
+    """Return the bytes of the keys and values in a cache of transformers; 0 where nothing is held."""
     storages = {tensor.untyped_storage()._cdata: tensor.untyped_storage().nbytes() for tensor in _tensors(held)}
     return sum(storages.values())
 

@@ -1,6 +1,6 @@
-"""What a container may use: the memory limits of this process's control group and of all above it.
+"""Reads what a container may use: the memory limits of this process's control group and of all above it.
 
-Versions 1 and 2 of Linux's control groups; a container shows only its own part of the tree, as its root.
+Both versions of Linux's control groups are read. A container shows only its own part of the tree, as its root.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ _NAMES = {
     "": ("memory.max", "memory.current", "memory.stat"),
     "memory": ("memory.limit_in_bytes", "memory.usage_in_bytes", "memory.stat"),
 }
-"""By what version 1 calls the controller; version 2 calls it nothing."""
+"""Files of a group, by the name of the controller in version 1; in version 2 it has none."""
 
 
 def memory_limits(root: Path = Path("/")) -> Iterator[int]:
-    """Bytes; nothing where there is no limit."""
+    """Yield the limits in bytes; nothing where there is none."""
     for files in _groups(root):
         limit = _number(files[_LIMIT])
         if limit is not None:
@@ -25,7 +25,7 @@ def memory_limits(root: Path = Path("/")) -> Iterator[int]:
 
 
 def memory_free(root: Path = Path("/")) -> Iterator[int]:
-    """Bytes that each limit leaves; files that are only kept in memory can be given back, and count as free."""
+    """Yield the bytes that each limit leaves; cached files count as free, as they can be given back."""
     for files in _groups(root):
         limit, used = _number(files[_LIMIT]), _number(files[_USED])
         if limit is not None and used is not None:
@@ -33,7 +33,7 @@ def memory_free(root: Path = Path("/")) -> Iterator[int]:
 
 
 def _groups(root: Path) -> Iterator[tuple[Path, Path, Path]]:
-    """Files of every group that limits this process."""
+    """Yield the files of every group that limits this process: limit, use and statistics."""
     try:
         lines = (root / "proc/self/cgroup").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
@@ -54,7 +54,7 @@ def _number(file: Path) -> int | None:
         text = file.read_text(encoding="utf-8", errors="replace").strip()
     except OSError:
         return None
-    return int(text) if text.isdecimal() else None  # "max" is none
+    return int(text) if text.isdecimal() else None  # "max" means that there is no limit
 
 
 def _file_cache(stat: Path) -> int:

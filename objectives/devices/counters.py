@@ -20,7 +20,10 @@ from objectives.devices import nvidia
 
 @dataclass(frozen=True)
 class Rapl:
-    """A domain of the CPU, by its folder. Turns over after 65 to 262 kJ: an interval must be shorter than one turn."""
+    """A RAPL domain of the CPU, by its folder.
+
+    Its counter turns over after 65 to 262 kJ: an interval must be shorter than one turn.
+    """
 
     folder: Path
     name: str
@@ -52,7 +55,7 @@ class Nvml:
 def rapl(root: Path = Path("/sys/class/powercap")) -> Iterator[Rapl]:
     """Yield packages, and the memory beside them; cores are a part of their package, and ``psys`` is the sum of all.
 
-    ``root``: of the powercap tree.
+    ``root``: the powercap tree.
     """
     for folder in sorted(root.glob("intel-rapl:*")):
         name, span = _text(folder / "name"), _number(folder / "max_energy_range_uj")

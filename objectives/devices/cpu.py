@@ -37,13 +37,13 @@ if TYPE_CHECKING:
     from objectives.types import Scheme
 
 _SHAPES: tuple[Shape, ...] = ((128, 576, 1536), (1024, 1024, 1024), (2048, 768, 3072))
-"""The first is shorter than a scheduler's slice: beside other load it still runs undisturbed once in a while, where the
-others lost half of their rate. Two and more threads need that many free processors at once."""
+"""The first product is shorter than a scheduler's slice: beside other load it still runs undisturbed once in a while,
+where the others lost half of their rate. Two and more threads need that many free processors at once."""
 
 
 @settings(frozen=True, kw_only=True, config=FORBID)
 class Cpu(Device, Detectable):
-    """``threads``: how many torch uses; default all that this process may run on."""
+    """The CPU of this machine. ``threads``: how many torch uses; by default all that this process may run on."""
 
     threads: Count | None = None
     name: str = "cpu"
@@ -216,7 +216,7 @@ class Cpu(Device, Detectable):
 
 
 def _effort() -> Effort:
-    """Say what is tried: a block that no cache holds, and the types with a fast matrix kernel here."""
+    """Return what a probe tries: a block that no cache holds, and the types with a fast matrix kernel here."""
     import torch
 
     from objectives.packing.capability import cpu_kernels
@@ -228,9 +228,7 @@ def _effort() -> Effort:
 
 
 def _cache_bytes() -> int:
-    """Return the bytes of the last-level caches of all processors that this process may use; 0 where Linux does not
-    tell.
-    """
+    """Return the bytes of the last-level caches of this process's processors; 0 where Linux does not tell."""
     sizes: dict[str, int] = {}
     for processor in os.sched_getaffinity(0):
         levels = sorted(Path(f"/sys/devices/system/cpu/cpu{processor}/cache").glob("index*"))
@@ -248,7 +246,7 @@ def _kib(text: str) -> int:
 
 
 def _resident_peak(run: Callable[[], Any]) -> int:
-    """Bytes by which the process's resident set grows while ``run()`` runs; 0 where the kernel does not let one ask."""
+    """Return the bytes by which the resident set grows while ``run()`` runs; 0 where Linux does not let one ask."""
     with heap.give_back():
         gc.collect()
         heap.trim()

@@ -49,13 +49,13 @@ class Cuda(Device, Detectable):
 
     @override
     def absent(self) -> str | None:
-        found = gpus()
-        if not found:
+        count = gpus()
+        if not count:
             return "device: cuda needs an NVIDIA GPU, and the driver gives this process none; use device=cpu"
         if cuda_of_torch() is None:
             return "device: cuda needs a torch that was built with CUDA, and this one was not; use device=cpu"
-        if self.index >= found:
-            return f"device.index: {found} GPUs found (0 to {found - 1}), got {self.index}"
+        if self.index >= count:
+            return f"device.index: {count} GPUs found (0 to {count - 1}), got {self.index}"
         return None
 
     @override
@@ -129,7 +129,7 @@ class Cuda(Device, Detectable):
 
     @override
     def pack_sparse(self, linear: nn.Linear) -> nn.Module:
-        """Make it by cuSPARSELt or CUTLASS, which take rows in 32s and inputs in 64s."""
+        """Make the linear by cuSPARSELt or CUTLASS, which take outputs in 32s and inputs in 64s."""
         import torch
         from torch import nn
         from torch.sparse import to_sparse_semi_structured
@@ -188,8 +188,9 @@ class Cuda(Device, Detectable):
 
     @override
     def free_memory(self) -> int:
-        """Return what the driver has left once torch's allocator gave back what it can; what recorded passes hold it
-        cannot.
+        """Return the bytes that the driver has left once torch's allocator gave back what it can.
+
+        It cannot give back what recorded passes hold.
         """
         import torch
 
@@ -218,17 +219,20 @@ class Cuda(Device, Detectable):
 
 
 def _to_card_(module: nn.Module, dtype: torch.dtype | None = None) -> None:
-    """As ``module.to``, which cannot move what has shapes only; tensors that modules share stay shared."""
+    """Move ``module`` to the GPU; tensors that modules share stay shared.
+
+    ``module.to`` does so too, but cannot move what has shapes only.
+    """
     from torch import nn
 
-    there = [*module.parameters(), *module.buffers()]  # held, so that none takes the number of another
+    tensors = [*module.parameters(), *module.buffers()]  # held, so that no two get the same id
     moved: dict[int, Tensor] = {}
-    for tensor in there:
+    for tensor in tensors:
         fresh = tensor.detach().to("cuda", dtype)
         moved[id(tensor)] = nn.Parameter(fresh, False) if isinstance(tensor, nn.Parameter) else fresh
     for part in module.modules():
-        own = (part.named_parameters(recurse=False, remove_duplicate=False), part.named_buffers(recurse=False))
-        for name, tensor in list(chain(*own)):
+        members = (part.named_parameters(recurse=False, remove_duplicate=False), part.named_buffers(recurse=False))
+        for name, tensor in list(chain(*members)):
             setattr(part, name, moved[id(tensor)])
 
 

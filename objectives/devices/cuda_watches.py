@@ -1,4 +1,4 @@
-"""What watches a run on an NVIDIA GPU: a stopwatch of the GPU's own events, and the peaks of torch's allocator."""
+"""Watches for runs on an NVIDIA GPU: a stopwatch of the GPU's own events, and the peaks of torch's allocator."""
 
 from __future__ import annotations
 
@@ -49,7 +49,11 @@ class EventStopwatch(Stopwatch):
 
 
 class AllocatorPeaks(PhaseObserver):
-    """What the caching allocator handed out, phase by phase, and the most it took from the driver (``reserved``)."""
+    """Notes what torch's allocator hands out.
+
+    ``peaks``: by phase, the most bytes above the start; ``reserved``: the most bytes that it took from the driver;
+    ``cache``: bytes of the cache that was held at last.
+    """
 
     def __init__(self) -> None:
         self.peaks: dict[Phase, int] = {}

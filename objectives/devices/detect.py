@@ -12,7 +12,7 @@ log = logging.getLogger(__name__)
 
 
 def detect_device() -> Cpu | Cuda:
-    """Decided without importing torch; says so where a GPU has to stay idle."""
+    """Choose the device without importing torch; warn where a GPU has to stay idle."""
     if not gpus():
         return Cpu()
     if cuda_of_torch() is None:

@@ -1,4 +1,4 @@
-"""What NVIDIA's driver and torch's own files tell about GPUs, asked without importing torch."""
+"""Asks NVIDIA's driver and torch's own files about GPUs, without importing torch."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ def cuda_of_torch() -> str | None:
     spec = find_spec("torch")
     folders = spec.submodule_search_locations if spec else None
     version = next((Path(folder) / "version.py" for folder in folders or ()), None)
-    found: str | None = runpy.run_path(str(version)).get("cuda") if version and version.is_file() else None
-    return found
+    cuda: str | None = runpy.run_path(str(version)).get("cuda") if version and version.is_file() else None
+    return cuda
 
 
 def total_memory(index: int, driver: str = DRIVER) -> int | None:
-    """Bytes of memory of GPU ``index``; None where the driver does not say."""
+    """Return the bytes of memory of GPU ``index``; None where the driver does not say."""
     device, size = ctypes.c_int(), ctypes.c_size_t()
     try:
         cuda = ctypes.CDLL(driver)

@@ -1,4 +1,4 @@
-"""How glibc's malloc gives freed memory back, which decides whether runs pay for page faults.
+"""Sets how glibc's malloc gives freed memory back, which decides whether runs pay for page faults.
 
 By default the end of the heap goes back to the kernel whenever enough of it is free, and a block at whose size the
 thresholds have not arrived yet is mapped and unmapped at every use. Which of it happens depends on what the process
@@ -21,13 +21,13 @@ _MAPPED_BLOCK = 64 * 1024
 
 
 def keep_freed() -> None:
-    """From now on blocks up to 32 MiB, once freed, stay with the process."""
+    """Keep freed blocks of up to 32 MiB with the process from now on."""
     _set(_KEPT_BLOCK, _NEVER)
 
 
 @contextmanager
 def give_back() -> Iterator[None]:
-    """Meanwhile blocks of 64 KiB and more are mapped, and unmapped when freed; afterwards see :func:`keep_freed`."""
+    """Make malloc map blocks of 64 KiB and more, and unmap them when freed; afterwards call :func:`keep_freed`."""
     _set(_MAPPED_BLOCK, 0)
     try:
         yield
@@ -36,7 +36,7 @@ def give_back() -> Iterator[None]:
 
 
 def one_arena() -> None:
-    """From now on new threads get no heap of their own."""
+    """Let new threads share one heap from now on."""
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
         mallopt(_M_ARENA_MAX, 1)

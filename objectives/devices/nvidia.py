@@ -1,7 +1,7 @@
-"""What NVIDIA's management library (NVML) tells about one GPU: clocks, heat, who else computes on it, energy.
+"""Asks NVIDIA's management library (NVML) about one GPU: clocks, heat, who else computes on it, energy.
 
 NVML counts the GPUs of the machine, torch those that ``CUDA_VISIBLE_DEVICES`` leaves, in an order of its own; hence
-the GPU is matched by its UUID. Every query stands by itself: what a card, a driver or a container does not answer
+the GPU is matched by its UUID. Every query stands by itself: one that a card, a driver or a container does not answer
 is left out. Nothing raises where ``nvidia-ml-py`` or a driver is missing.
 
 Written from NVML's documentation (https://docs.nvidia.com/deploy/nvml-api) and the names in nvidia-ml-py 13; ran on an
@@ -20,7 +20,7 @@ _SLOWED = 0x04 | 0x08 | 0x20 | 0x40 | 0x80
 
 
 def conditions(index: int) -> dict[str, float]:
-    """What goes on now on torch's GPU ``index``: some of :data:`objectives.metrics.CONDITIONS`.
+    """Return what goes on now on torch's GPU ``index``: some of :data:`objectives.metrics.CONDITIONS`.
 
     ``other_processes`` is left out while NVML does not list this process: either it does not compute yet, or it is in
     a container whose process numbers are not the driver's, and then it could not be told from others.
@@ -31,17 +31,20 @@ def conditions(index: int) -> dict[str, float]:
     temperature = gpu.ask(("nvmlDeviceGetTemperatureV", "nvmlDeviceGetTemperature"), _TEMPERATURE_GPU)
     megahertz = gpu.ask(("nvmlDeviceGetClockInfo",), _CLOCK_SM)
     reasons = gpu.ask(("nvmlDeviceGetCurrentClocksEventReasons", "nvmlDeviceGetCurrentClocksThrottleReasons"))
-    found = {
+    readings = {
         "temperature": temperature,
         "sm_clock": None if megahertz is None else megahertz * 1e6,
         "throttled": None if reasons is None else bool(reasons & _SLOWED),
         "other_processes": gpu.others(),
     }
-    return {name: float(value) for name, value in found.items() if value is not None}
+    return {name: float(value) for name, value in readings.items() if value is not None}
 
 
 def process_memory(index: int) -> int | None:
-    """Bytes that the driver charges to this process on torch's GPU ``index``, CUDA's context included."""
+    """Return the bytes that the driver charges to this process on torch's GPU ``index``, CUDA's context included.
+
+    None where the driver does not say.
+    """
     gpu = _Gpu.find(index)
     charged = [process.usedGpuMemory for process in gpu.processes() if process.pid == os.getpid()] if gpu else []
     known = [int(value) for value in charged if value is not None]  # None: the driver does not say
@@ -49,14 +52,14 @@ def process_memory(index: int) -> int | None:
 
 
 def total_energy(index: int) -> float | None:
-    """Joules that torch's GPU ``index`` has used since the driver was loaded; Volta and later."""
+    """Return the joules that torch's GPU ``index`` used since the driver was loaded; GPUs before Volta do not tell."""
     gpu = _Gpu.find(index)
     millijoules = gpu.ask(("nvmlDeviceGetTotalEnergyConsumption",)) if gpu else None
     return None if millijoules is None else millijoules / 1000.0
 
 
 def driver_version() -> str | None:
-    """Of the loaded driver, such as ``570.86.15``."""
+    """Return the version of the loaded driver, such as ``570.86.15``."""
     nvml = _library()
     version = None if nvml is None else _first_answer(nvml, ("nvmlSystemGetDriverVersion",))
     return None if version is None else str(version)
@@ -70,7 +73,7 @@ class _Gpu:
 
     @classmethod
     def find(cls, index: int) -> _Gpu | None:
-        """The GPU that torch calls ``index``; None where NVML does not know it."""
+        """Return the GPU that torch calls ``index``; None where NVML does not know it."""
         nvml = _library()
         if nvml is None:
             return None
@@ -83,21 +86,21 @@ class _Gpu:
         return None if handle is None else cls(nvml, handle)
 
     def ask(self, names: tuple[str, ...], *arguments: object) -> Any:
-        """The answer to the first of these queries that is supported, else None."""
+        """Return the answer to the first of these queries that is supported, else None."""
         return _first_answer(self._nvml, names, self._handle, *arguments)
 
     def processes(self) -> list[Any]:
-        """Those that compute here, with ``pid`` and ``usedGpuMemory`` in bytes."""
+        """Return the processes that compute here, with ``pid`` and ``usedGpuMemory`` in bytes."""
         return self.ask(("nvmlDeviceGetComputeRunningProcesses",)) or []
 
     def others(self) -> int | None:
-        """How many of them are not this one, which has to be among them."""
+        """Return how many of the processes are not this one; None where this one is not among them."""
         numbers = {process.pid for process in self.processes()}
         return len(numbers) - 1 if os.getpid() in numbers else None
 
 
 def _library() -> Any:
-    """The module ``pynvml`` with a driver behind it, else None. Starting it again only counts one up."""
+    """Return the module ``pynvml`` with a driver behind it, else None. Starting it again only counts one up."""
     try:
         nvml = import_module("pynvml")
     except ImportError:
@@ -110,7 +113,10 @@ def _library() -> Any:
 
 
 def _first_answer(nvml: Any, names: tuple[str, ...], *arguments: object) -> Any:
-    """Newer names first: NVIDIA drops the old ones from the module, and old drivers lack the new ones."""
+    """Return the answer to the first of these queries that is supported, else None.
+
+    Newer names come first: NVIDIA drops the old ones from the module, and old drivers lack the new ones.
+    """
     for query in filter(None, (getattr(nvml, name, None) for name in names)):
         try:
             return query(*arguments)
@@ -120,7 +126,7 @@ def _first_answer(nvml: Any, names: tuple[str, ...], *arguments: object) -> Any:
 
 
 def _uuid(index: int) -> str | None:
-    """Without its prefix; None where torch has no CUDA."""
+    """Return the GPU's UUID without its prefix; None where torch has no CUDA."""
     import torch
 
     if not torch.cuda.is_available():

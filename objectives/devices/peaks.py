@@ -1,7 +1,7 @@
-"""How fast a device reads and multiplies at best, measured on it: no data sheet is believed.
+"""Measures how fast a device reads and multiplies at best: no data sheet is believed.
 
-A peak is the best of many repeats spread over some seconds: one that other load lowered is no peak. What is tried, a
-device says (:class:`Effort`); how it is tried is the same everywhere.
+A peak is the best of many repeats spread over some seconds: one that other load lowered is no peak. The device says
+what is tried (:class:`Effort`); how it is tried is the same everywhere.
 """
 
 from __future__ import annotations
@@ -32,8 +32,9 @@ _SLICE = 0.03
 
 @dataclass(frozen=True)
 class Effort:
-    """What a probe tries: reading ``block`` bytes in parts, products of ``shapes`` whose operands are of ``types``, in
-    turns for ``seconds``.
+    """The work of a probe: reading ``block`` bytes in parts and products of ``shapes`` with operands of ``types``.
+
+    ``seconds``: how long they take turns. Raises ValueError for a block whose parts have no whole rows.
     """
 
     block: int
@@ -42,7 +43,7 @@ class Effort:
     seconds: float = 2.5
 
     def __post_init__(self) -> None:
-        """Whole rows in every part."""
+        """Raise ValueError unless every part has whole rows."""
         if self.block <= 0 or self.block % _GRAIN:
             raise ValueError(f"block must be a multiple of {_GRAIN} bytes, got {self.block}")
 
@@ -59,8 +60,8 @@ def nothing() -> None:
 def probe(place: str, effort: Effort, wait: Callable[[], object] = nothing) -> Peaks:
     """Measure the peaks of torch's device ``place`` with as many threads as torch is set to.
 
-    ``wait`` returns when all is done that the device was asked. Takes below 5 seconds by default and leaves
-    torch's random state alone.
+    ``wait`` returns when the device has done all that it was asked. The probe takes less than 5 seconds by default and
+    leaves torch's random state alone.
     """
     import torch
 
@@ -74,7 +75,7 @@ def probe(place: str, effort: Effort, wait: Callable[[], object] = nothing) -> P
 
 @dataclass(frozen=True)
 class _Kernel:
-    """``work``: bytes or operations of one run, which count for ``peak``."""
+    """A kernel that is timed. ``work``: bytes or operations of one run, which count for ``peak``."""
 
     peak: str
     work: float
@@ -98,7 +99,10 @@ def _readers(block: Tensor) -> list[_Kernel]:
 
 
 def _multiplier(shape: Shape, dtype: torch.dtype, place: str) -> _Kernel:
-    """Multiply rows [m, k] by a weight [n, k], as a linear layer does; random numbers, since zeros draw less power."""
+    """Return a kernel that multiplies rows [m, k] by a weight [n, k], as a linear layer does.
+
+    The numbers are random, since zeros draw less power.
+    """
     import torch
 
     m, k, n = shape
@@ -114,7 +118,10 @@ def _multiplier(shape: Shape, dtype: torch.dtype, place: str) -> _Kernel:
 
 
 def _product(rows: Tensor, weight: Tensor) -> Callable[[], object]:
-    """Return the fastest product of two matrices of one type, into memory that is there: pages are not counted."""
+    """Return the fastest product of two matrices of one type.
+
+    Where a kernel can, it writes into memory that is there already, so that page faults are not counted.
+    """
     import torch
 
     if rows.dtype is torch.float8_e4m3fn:

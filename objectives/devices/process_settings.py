@@ -1,6 +1,6 @@
-"""What a process needs so that models run in it as fast as they were measured: environment and threads.
+"""Sets the environment and the threads of a process, so that models run in it as fast as they were measured.
 
-OpenMP reads its variables when it is loaded, which is when torch is: who sets them later, sets nothing. Four tokens
+OpenMP reads its variables when it is loaded, which is when torch is: setting them later changes nothing. Four tokens
 took 7.7 s where waiting threads span, and 0.4 s where they slept (two threads on two busy cores). Nothing here imports
 torch before it is asked to.
 """
@@ -30,10 +30,10 @@ ENVIRONMENT: Mapping[str, str] = {
     "TRANSFORMERS_VERBOSITY": "error",
     "KINETO_LOG_LEVEL": "99",  # torch's profiler, which counts allocations, would report every start
 }
-"""Of a process that measures."""
+"""Environment variables of a process that measures."""
 
 OPENMP = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
-"""Those that decide about speed and are read when OpenMP is loaded."""
+"""The variables that decide about speed and are read when OpenMP is loaded."""
 
 
 def measured_with(machine: Mapping[str, str]) -> dict[str, Any]:
@@ -47,15 +47,15 @@ def measured_with(machine: Mapping[str, str]) -> dict[str, Any]:
 
 
 def here(threads: int) -> dict[str, Any]:
-    """Return the same of this process."""
+    """Return the settings of this process, in the form of :func:`measured_with`."""
     return {"threads": threads, "environment": {name: os.environ[name] for name in OPENMP if name in os.environ}}
 
 
 def of_folder(folder: Path, manifest: str = MANIFEST) -> Mapping[str, Any]:
     """Return what a winner's manifest says of the process; empty where it says nothing, or is no manifest."""
     try:
-        found = json.loads((folder / manifest).read_text(encoding="utf-8"))["process"]
-        return found if isinstance(found, dict) else {}
+        process = json.loads((folder / manifest).read_text(encoding="utf-8"))["process"]
+        return process if isinstance(process, dict) else {}
     except (OSError, ValueError, KeyError, TypeError):
         return {}
 
@@ -81,10 +81,10 @@ def set_threads(process: Mapping[str, Any]) -> None:
     threads = process.get("threads")
     if not isinstance(threads, int) or threads < 1:
         return
-    there = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    if there < threads:
-        _say(f"this model was measured with {threads} threads, this process may run on {there} cores: it may be slower")
-    torch.set_num_threads(min(threads, there))
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if cores < threads:
+        _say(f"this model was measured with {threads} threads, this process may run on {cores} cores: it may be slower")
+    torch.set_num_threads(min(threads, cores))
     heap.one_arena()
     heap.keep_freed()
 
@@ -100,5 +100,5 @@ def _openmp_is_loaded() -> bool:
 
 @cache
 def _say(text: str) -> None:
-    """Once in a process."""
+    """Log ``text`` as a warning, once in a process."""
     log.warning(text)

@@ -6,48 +6,56 @@ from collections.abc import Callable, Sequence
 from itertools import pairwise
 from time import perf_counter, process_time
 
+from typing_extensions import override
+
+from objectives.protocols.running import PhaseObserver, Stopwatch
 from objectives.types import Phase, Timing
 
 
-class WallStopwatch:
-    """Wall and CPU seconds of one run; ``synchronize`` is called before every stamp."""
+class WallStopwatch(Stopwatch):
+    """Takes the wall and CPU seconds of one run; ``synchronize`` is called before every stamp."""
 
     def __init__(self, synchronize: Callable[[], object] = lambda: None) -> None:
         self._synchronize = synchronize
 
+    @override
     def start(self, laps: int) -> None:
-        """See ``PhaseObserver``."""
         self._phases: list[Phase] = []
         self._synchronize()
         self._began = self._ended = process_time()
         self._stamps = [perf_counter()]
 
+    @override
     def end_phase(self, phase: Phase, held: object = None) -> None:
-        """See ``PhaseObserver``."""
         self._synchronize()
         self._stamps.append(perf_counter())
         self._ended = process_time()
         self._phases.append(phase)
 
+    @override
     def timing(self, items: int) -> Timing:
-        """See ``Stopwatch``."""
         laps = [later - earlier for earlier, later in pairwise(self._stamps)]
         return timing_of(self._phases, laps, self._ended - self._began, items)
 
 
 def timing_of(phases: Sequence[Phase], laps: Sequence[float], cpu: float, items: int) -> Timing:
-    """One run from the seconds of its phases; the first token comes when the first prompt is read."""
-    found = {name: tuple(end_phase for phase, end_phase in zip(phases, laps) if phase == name) for name in set(phases)}
-    encode, prefill = found.get("encode", ()), found.get("prefill", ())
+    """Return the timing of one run from its phases and their seconds; ``cpu``: its CPU seconds.
+
+    The first token comes at the end of the prefill, which is why its time includes that of encoding.
+    """
+    seconds = {name: tuple(lap for phase, lap in zip(phases, laps) if phase == name) for name in set(phases)}
+    encode, prefill = seconds.get("encode", ()), seconds.get("prefill", ())
     ttft = (sum(encode) + sum(prefill),) if prefill else ()
-    return Timing((sum(laps),), items, encode, ttft, found.get("decode", ()), (cpu,))
+    return Timing((sum(laps),), items, encode, ttft, seconds.get("decode", ()), (cpu,))
 
 
-class Unwatched:
-    """A watch that does not look: for a run that is only to happen."""
+class Unwatched(PhaseObserver):
+    """Observes nothing, for a run that only has to happen."""
 
+    @override
     def start(self, laps: int) -> None:
-        """See ``PhaseObserver``."""
+        pass
 
+    @override
     def end_phase(self, phase: Phase, held: object = None) -> None:
-        """See ``PhaseObserver``."""
+        pass

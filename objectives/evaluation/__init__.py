@@ -1,1 +1,1 @@
-"""From a candidate to its measurement: compress, weigh, score, time."""
+"""Turns a candidate into its measurement: compress, weigh, score, time."""

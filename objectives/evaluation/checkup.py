@@ -29,7 +29,7 @@ EXAMPLES = 4
 
 
 def checkup(recipes: ModelPool) -> CheckReport:
-    """Look at the problem of ``recipes``. Raises ObjectiveError for what a study would meet at once."""
+    """Look at the problem of ``recipes``. Raises ObjectiveError for an error that a study would meet at once."""
     began = time.perf_counter()
     recipes.inputs.prepare()
     model, loaded = recipes.source, time.perf_counter()
@@ -59,7 +59,7 @@ def checkup(recipes: ModelPool) -> CheckReport:
 
 
 def _scores(recipes: ModelPool) -> tuple[Score, bool]:
-    """Return the score of the first examples; of all, and True, where the task cannot score some."""
+    """Return the score of the first examples and False; that of all and True, where the task cannot score some."""
     task, runner = recipes.problem.task, recipes.runner(recipes.problem.baseline)
     if isinstance(task, PartiallyScorable):
         with told(task, "parts"):
@@ -85,7 +85,7 @@ def _run_seconds(recipes: ModelPool) -> float:
 
 
 def _peak(recipes: ModelPool) -> int:
-    """Bytes of weights and of what a run adds."""
+    """Return the bytes of the baseline's weights and of what a run adds."""
     baseline: Candidate = recipes.problem.baseline
     runner = recipes.runner(baseline)
     return runner.stored_bytes + runner.memory(baseline.workload, recipes.problem.device).peak
@@ -94,12 +94,12 @@ def _peak(recipes: ModelPool) -> int:
 def _positions(recipes: ModelPool) -> int | None:
     """Return the most tokens that the model can hold, as ``plan`` counts them; None where nothing limits them."""
     model = recipes.problem.model
-    found = model.inspect() if isinstance(model, Inspectable) else None
-    return None if found is None else positions(found.config, "decoder")
+    inspection = model.inspect() if isinstance(model, Inspectable) else None
+    return None if inspection is None else positions(inspection.config, "decoder")
 
 
 def _blocks(model: LoadedModel) -> dict[str, Any]:
-    """Return how many blocks there are and what their linears hold; none, and why, where no row describes it."""
+    """Return the number of blocks and of their linears' weights; zeros, and why, where no row describes the model."""
     try:
         blocks = list(model.blocks())
     except Unsupported as error:
@@ -109,5 +109,5 @@ def _blocks(model: LoadedModel) -> dict[str, Any]:
 
 
 def _size(batches: Sequence[torch.Tensor]) -> tuple[int, int]:
-    """Rows and tokens."""
+    """Return the number of rows and of tokens."""
     return sum(len(batch) for batch in batches), sum(batch.numel() for batch in batches)

@@ -1,4 +1,4 @@
-"""What others measured, beside a candidate: who is behind one of them in everything need not be known any better."""
+"""Decides whether a candidate is dominated by a front member, so that it need not be measured further."""
 
 from __future__ import annotations
 
@@ -10,18 +10,24 @@ from objectives.metrics import at_pace, is_behind
 from objectives.types import Gate, Measurement
 
 _FORETOLD = 0.01
-"""Of a peak, by how much a prediction may be too high."""
+"""Share of a predicted peak by which the prediction may be too high."""
 
 
 @dataclass(frozen=True)
 class DominanceCheck:
-    """``gate``: says who is; ``weights``: byte metrics of the candidate."""
+    """A comparison of one candidate with the incumbents of ``gate``; ``weights``: the candidate's byte metrics.
+
+    Without a gate nothing is dominated.
+    """
 
     gate: Gate | None
     weights: Mapping[str, float]
 
     def stop_below(self, shapes: Footprint | None) -> float | None:
-        """The speed-up below which the candidate is behind another in everything, going by its predicted memory."""
+        """Return the speed-up below which an incumbent dominates the candidate, going by its predicted memory.
+
+        None where there is no prediction, or where no incumbent is as good in everything but speed.
+        """
         if self.gate is None or shapes is None:
             return None
         known = {**self.weights, "peak_memory": shapes.peak * (1 - _FORETOLD)}
@@ -33,8 +39,8 @@ class DominanceCheck:
         return max((speedup for speedup, others in rest if is_behind(known, others)), default=None)
 
     def of(self, ran: Measurement) -> bool:
-        """Whether another is at least as good in everything as what ``ran``."""
+        """Return whether an incumbent is at least as good as the measured run ``ran`` in everything it names."""
         if self.gate is None:
             return False
-        found = {**self.weights, **at_pace(ran.metrics, ran.facts.timing, self.gate.pace)}
-        return any(is_behind(found, other) for other in self.gate.incumbents)
+        metrics = {**self.weights, **at_pace(ran.metrics, ran.facts.timing, self.gate.pace)}
+        return any(is_behind(metrics, other) for other in self.gate.incumbents)

@@ -1,9 +1,9 @@
-"""From a candidate to its measurement, in stages: compress -> weigh -> score -> time.
+"""Turns a candidate into its measurement, in stages: compress -> weigh -> score -> time.
 
-What a model is (its bytes, its accuracy) depends on the recipe, not on the batch size: both are found once per recipe.
-With a cache, what a stage found is kept by its content, and a candidate that is known in full is not even built. With a
-gate, accuracy is scored as far as the floor asks for; what misses it may go untimed, and what is behind another in
-everything else unscored.
+A model's bytes and accuracy depend on the recipe, not on the batch size: both are found once per recipe. With a cache,
+the result of a stage is kept by its content, and a candidate that is known in full is not even built. With a gate,
+accuracy is scored only until it is known whether the floor is reached. A candidate that misses the floor may stay
+untimed, and one that is dominated in everything else unscored.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ _VOLATILE = ("git_revision", "kernel", "python", "paretune")
 
 @dataclass(frozen=True)
 class Accuracy:
-    """What a trial says of it: ``scored`` is None where it was not asked."""
+    """The accuracy of a trial, as metrics, facts and notes; ``scored`` is None where nobody asked for it."""
 
     scored: Scored | None
     metrics: Mapping[str, float] = field(default_factory=dict)
@@ -76,7 +76,10 @@ class Evaluator:
     """Measures candidates of one problem. Lives in one process and keeps what candidates share."""
 
     def __init__(self, problem: Problem) -> None:
-        """Cheap; the model is loaded on first use. Raises ModelError or Unsupported when device or kinds clash."""
+        """Start the device; the model is loaded on first use.
+
+        Raises ModelError where task or workload drive another kind of model, Unsupported where the device is not there.
+        """
         self.problem = problem
         problem.device.start()
         for kind, part in (("task", problem.task), ("workload", problem.baseline.workload)):
@@ -89,9 +92,9 @@ class Evaluator:
         self._run_seconds = 0.0
 
     def __call__(self, candidate: Candidate, gate: Gate | None = None) -> Outcome:
-        """Measure one candidate. What cannot be measured comes back as a Failure, never as an exception.
+        """Measure one candidate. A candidate that cannot be measured is a Failure, never an exception.
 
-        ``gate``: the accuracy floor, where the accuracy need not be known any better than whether it is kept.
+        ``gate``: the accuracy floor, where it is enough to know whether the accuracy reaches it.
         """
         try:
             return self._measure(candidate, gate)
@@ -104,20 +107,23 @@ class Evaluator:
             return failure
 
     def predict(self, candidate: Candidate) -> Mapping[str, float]:
-        """What is known of a candidate before it is built or run, from statistics that are gathered once.
+        """Predict metrics of a candidate before it is built or run, from statistics that are gathered once.
 
-        ``predicted_loss``: log-loss per token that it is expected to cost, pruning and rounding taken apart and added;
-        ``predicted_peak``: bytes of its weights and of a run. What one cannot tell is absent. Raises Unsupported for a
-        candidate that cannot be built.
+        ``predicted_loss``: log-loss per token that it is expected to cost, the sum of what pruning and rounding cost;
+        ``predicted_peak``: bytes of its weights and of a run. A metric that one cannot tell is absent. Raises
+        Unsupported for a candidate that cannot be built.
         """
-        found = {"predicted_loss": self.predict_loss(candidate)}
+        metrics = {"predicted_loss": self.predict_loss(candidate)}
         shapes = self.recipes.shapes(candidate)
         if shapes is not None:
-            found["predicted_peak"] = float(shapes.peak)
-        return {name: value for name, value in found.items() if not math.isnan(value)}
+            metrics["predicted_peak"] = float(shapes.peak)
+        return {name: value for name, value in metrics.items() if not math.isnan(value)}
 
     def predict_losses(self, candidates: Sequence[Candidate]) -> list[float]:
-        """The first of these alone; NaN for what one cannot tell or build."""
+        """Predict the log-loss per token of each candidate, from the cache where it is there.
+
+        NaN where one cannot tell, or where the candidate cannot be built.
+        """
         return [self._predicted_loss(candidate) for candidate in candidates]
 
     def _predicted_loss(self, candidate: Candidate) -> float:
@@ -133,7 +139,10 @@ class Evaluator:
         return loss
 
     def predict_loss(self, candidate: Candidate) -> float:
-        """Of one candidate, where nothing is kept; each part is asked once, whatever it goes with."""
+        """Predict the log-loss per token of one candidate, without the cache; NaN where one cannot tell.
+
+        Each pruner and each quantiser predicts once, whatever it is combined with.
+        """
         trained = candidate.recovery.trains and candidate.pruning != self.problem.baseline.pruning
         if trained or not candidate.quantization.predicts:
             return math.nan
@@ -160,7 +169,7 @@ class Evaluator:
         return {**fingerprint(self.problem.device), "model_sha256": self.problem.model.weights_hash()}
 
     def sources(self) -> list[Source]:
-        """What scores depend on, as far as it was read: see :mod:`objectives.tasks.provenance`."""
+        """Return what scores depend on, as far as it was read: see :mod:`objectives.tasks.provenance`."""
         return self.recipes.inputs.sources()
 
     def check(self) -> CheckReport:
@@ -170,15 +179,15 @@ class Evaluator:
         return checkup(self.recipes)
 
     def compressed(self, candidate: Candidate) -> LoadedModel:
-        """The model of a candidate, in torch; the latest ones are kept."""
+        """Return the model of a candidate, in torch; the latest ones are kept."""
         return self.recipes.model(candidate)
 
     def runner(self, candidate: Candidate) -> Runner:
-        """What runs a candidate; the latest ones are kept."""
+        """Return the runner of a candidate; the latest ones are kept."""
         return self.recipes.runner(candidate)
 
     def score(self, candidate: Candidate) -> Score:
-        """Of a candidate's model, whatever its workload, on all examples; found once."""
+        """Return the score of a candidate's model on all examples; a recipe is scored once, whatever its workload."""
         return self._scorer.score(candidate).score
 
     def _measure(self, candidate: Candidate, gate: Gate | None) -> Outcome:
@@ -186,7 +195,7 @@ class Evaluator:
         known = self._known_run(candidate)
         shapes = self.recipes.shapes(candidate) if known is None else None
         reference = self.running.reference(candidate, shapes) if known is None else None
-        if reference == "sentinel":  # what the baseline has to say, while it is where it runs
+        if reference == "sentinel":  # measured now, while the baseline is still on the device
             self.running.baseline_over_reference()
             self.score(self.problem.baseline)
         with self.running.baseline_offloaded(reference, [candidate]):
@@ -199,7 +208,7 @@ class Evaluator:
                     return self._measurement(candidate, weighed, ran, _UNSCORED, known)
             scored = self._scorer.score(candidate, gate)
             accuracy = self._accuracy(scored, gate)
-            if weighed.simulated:  # rounded but not stored so: its speed and bytes would be those of 16 bits
+            if weighed.simulated:  # stored in 16 bits all the same: its speed and bytes would be those of 16 bits
                 ran = _SIMULATED
             elif ran is None and gate is not None and gate.skip and accuracy.facts.is_missed:
                 ran = _NOT_TIMED
@@ -223,28 +232,29 @@ class Evaluator:
         return Measurement(metrics, samples, notes, facts, () if score is None else score.ids)
 
     def _accuracy(self, scored: Scored, gate: Gate | None) -> Accuracy:
-        """What is known of it, of its difference to the baseline, and of the floor."""
+        """Return the accuracy, its difference to the baseline's, and the verdict on the floor of ``gate``."""
         baseline, score = self._scorer.baseline(), self._scorer.estimated(scored.score)
-        found = {"accuracy": score.accuracy, "accuracy_stderr": score.stderr}
-        found["examples"] = float(len(score.examples))
+        metrics = {"accuracy": score.accuracy, "accuracy_stderr": score.stderr}
+        metrics["examples"] = float(len(score.examples))
         if score.chance is not None:
-            found["chance"] = score.chance
+            metrics["chance"] = score.chance
         if score.total is None:
-            found |= score.extra
+            metrics |= score.extra
             difference = paired_difference(score, baseline)
             if difference is not None:
-                found["accuracy_difference"] = difference.value
-                found["accuracy_difference.low"], found["accuracy_difference.high"] = difference.low, difference.high
+                metrics["accuracy_difference"] = difference.value
+                metrics["accuracy_difference.low"] = difference.low
+                metrics["accuracy_difference.high"] = difference.high
         facts = Facts(link=score.link)
         if gate is None or not math.isfinite(score.accuracy):
-            return Accuracy(scored, found, facts)
+            return Accuracy(scored, metrics, facts)
         judged = decide(scored.score, baseline, gate.floor, gate.error)
         if math.isfinite(judged.low):
-            found["accuracy_interval.low"], found["accuracy_interval.high"] = judged.low, judged.high
-        return Accuracy(scored, found, replace(facts, verdict=judged.verdict))
+            metrics["accuracy_interval.low"], metrics["accuracy_interval.high"] = judged.low, judged.high
+        return Accuracy(scored, metrics, replace(facts, verdict=judged.verdict))
 
     def _stages(self, candidate: Candidate, scored: Scored | None, known: Measurement | None) -> dict[str, float]:
-        """Seconds that each stage took now, and that earlier work spared."""
+        """Return the seconds that each stage took now, and those that earlier work saved."""
         spared = 0.0 if known is None else known.metrics["timing_seconds"]
         return {
             "compress_seconds": self.recipes.seconds.pop(recipe_of(candidate), 0.0),
@@ -256,19 +266,19 @@ class Evaluator:
     # ---- timing
 
     def _known_run(self, candidate: Candidate) -> Measurement | None:
-        """As it was timed earlier, on a machine like this one, while that was calm."""
-        found = self.recipes.stages.get("time", self._run_name(candidate))
-        return None if found is None else measurement_of(found)
+        """Return the timing that was kept earlier, on a calm machine like this one; None where there is none."""
+        stored = self.recipes.stages.get("time", self._run_name(candidate))
+        return None if stored is None else measurement_of(stored)
 
     def _run(
         self, candidate: Candidate, reference: Reference | None, shapes: Footprint | None, incumbents: DominanceCheck
     ) -> Measurement:
-        """Beside the baseline, in full or until the candidate is behind another for sure."""
+        """Run the candidate beside ``reference``, in full or until it is surely dominated, and keep a calm full run."""
         began = time.perf_counter()
-        given = (candidate, reference, shapes, incumbents.weights)
-        ran = self.running.run(*given, incumbents.stop_below(shapes))
+        arguments = (candidate, reference, shapes, incumbents.weights)
+        ran = self.running.run(*arguments, incumbents.stop_below(shapes))
         if ran.facts.is_cut_short and not incumbents.of(ran):  # it took less memory than was predicted
-            ran = self.running.run(*given)
+            ran = self.running.run(*arguments)
         self._run_seconds = time.perf_counter() - began
         whole = not ran.metrics.get("contended") and not ran.facts.is_cut_short
         if whole and all(map(math.isfinite, ran.metrics.values())):
@@ -283,5 +293,5 @@ class Evaluator:
 
     @cached_property
     def _machine(self) -> Mapping[str, str]:
-        found = fingerprint(self.problem.device)
-        return {name: fact for name, fact in found.items() if name not in _VOLATILE}
+        facts = fingerprint(self.problem.device)
+        return {name: fact for name, fact in facts.items() if name not in _VOLATILE}

@@ -1,4 +1,4 @@
-"""Which exceptions are results: what a candidate met that says why it has no measurement."""
+"""Tells the exceptions that are results: errors that say why a candidate has no measurement."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from objectives.types import Failure, Reason
 
 
 def failure_of(error: BaseException) -> Failure | None:
-    """Return what ``error`` says of the candidate that met it; None for one that nobody expects."""
+    """Return the failure that ``error`` means for the candidate that met it; None for an unexpected error."""
     if isinstance(error, Unsupported):
         return Failure(Reason.UNSUPPORTED, str(error))
     if isinstance(error, NotFinite):
@@ -29,6 +29,9 @@ def failure_of(error: BaseException) -> Failure | None:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """CPU allocation failures are plain RuntimeErrors, CUDA's a subclass: both are told by their text."""
+    """Return whether memory ran out.
+
+    CPU allocation failures are plain RuntimeErrors, CUDA's a subclass of these: both are told by their text.
+    """
     text = str(error).lower()
     return isinstance(error, MemoryError) or "out of memory" in text or "can't allocate memory" in text

@@ -1,7 +1,8 @@
-"""Whether a model keeps the accuracy floor, from the examples that were scored so far. Free of torch.
+"""Decides whether a model reaches the accuracy floor, from the examples that were scored so far. Free of torch.
 
-Compared in pairs with the baseline, whose score on every example is known: what a candidate gains or loses against it
-varies far less than the examples do. The floor is a number, so the mean gain that reaches it is one too.
+Examples are compared in pairs with the baseline's, whose score on every example is known: the gain or loss of a
+candidate against it varies far less than the examples do. The floor is a number, so the mean gain that reaches it is
+one too.
 """
 
 from __future__ import annotations
@@ -21,8 +22,8 @@ from objectives.types import Decision, Score, Verdict
 class FloorTest:
     """The result of holding a score against the floor; ``certain``: no further example can change the ``verdict``.
 
-    ``accuracy``: the estimate, and the interval [``low``, ``high``] in which it lies with the error that was asked for
-    at either end; NaN where none is known. ``seen`` of ``total`` examples were scored.
+    ``accuracy``: the estimate; ``low``, ``high``: the interval in which it lies, with the error that was asked for at
+    either end, NaN where none is known. ``seen`` of ``total`` examples were scored.
     """
 
     verdict: Verdict
@@ -40,7 +41,8 @@ class FloorTest:
 
 
 def contest(baseline: Score, floor: float, error: float) -> Contest | None:
-    """A race of :func:`gains`; None where examples of this kind have to be scored in full, or are not the accuracy.
+    """Return a race of :func:`gains` against ``floor``; None where examples of this kind have to be scored in full or do not
+    make the accuracy.
 
     Hits (0 or 1) are raced by betting. Shares of hits differ by so much less than they could that bets against the
     range of -1 to 1 would take all examples; they and log-losses, which have no range, are raced asymptotically.
@@ -56,44 +58,44 @@ def contest(baseline: Score, floor: float, error: float) -> Contest | None:
 
 
 def gains(candidate: Score, baseline: Score) -> tuple[float, ...]:
-    """Of every example that ``candidate`` has: its score less the baseline's, turned round for losses.
+    """Return the gain of every example that ``candidate`` has: its score less the baseline's, negated for losses.
 
     Raises ValueError for an example that the baseline does not have.
     """
     base = _paired(candidate, baseline)
     sign = -1.0 if baseline.link == "exp_minus_mean" else 1.0
-    return tuple(sign * (own - other) for own, other in zip(candidate.examples, base))
+    return tuple(sign * (example - other) for example, other in zip(candidate.examples, base))
 
 
 def estimated(candidate: Score, baseline: Score) -> Score:
-    """A score of some examples, its accuracy estimated as the baseline's plus the mean gain."""
+    """Estimate the accuracy of a score of some examples, as the baseline's plus the mean gain; return that score."""
     if candidate.total is None:
         return candidate
-    found = gains(candidate, baseline)
-    error = float(np.std(found, ddof=1)) / math.sqrt(len(found)) if len(found) > 1 else 0.0
-    error *= math.sqrt(max(0.0, 1 - len(found) / candidate.total))
-    accuracy = _accuracy(baseline, float(np.mean(found)))
+    sampled = gains(candidate, baseline)
+    error = float(np.std(sampled, ddof=1)) / math.sqrt(len(sampled)) if len(sampled) > 1 else 0.0
+    error *= math.sqrt(max(0.0, 1 - len(sampled) / candidate.total))
+    accuracy = _accuracy(baseline, float(np.mean(sampled)))
     if baseline.link == "exp_minus_mean":
         error *= accuracy
     return replace(candidate, accuracy=accuracy, stderr=error)
 
 
 def decide(candidate: Score, baseline: Score, floor: float, error: float) -> FloorTest:
-    """Decide again from what is stored, in the order in which it was scored."""
+    """Decide whether ``candidate`` reaches ``floor``, from its stored examples in the order they were scored in."""
     seen, total = len(candidate.examples), candidate.total or len(candidate.examples)
     if candidate.total is None or seen == total:
         decision = Decision.REACHED if candidate.accuracy >= floor else Decision.MISSED
         exact = candidate.accuracy
         return FloorTest(Verdict(decision), True, exact, exact, exact, seen, total)
-    race, found = contest(baseline, floor, error), gains(candidate, baseline)
+    race, gained = contest(baseline, floor, error), gains(candidate, baseline)
     estimate = estimated(candidate, baseline).accuracy
     if race is None:
         return FloorTest(Verdict(Decision.OPEN, "none"), False, estimate, math.nan, math.nan, seen, total)
-    decision = race.see(found)
+    decision = race.see(gained)
     if not isinstance(race, Race):
         verdict = Verdict(decision, "asymptotic")
         return FloorTest(verdict, race.certain, estimate, math.nan, math.nan, seen, total)
-    low, high = (_accuracy(baseline, end) for end in interval(found, total, race.low, race.high, error))
+    low, high = (_accuracy(baseline, end) for end in interval(gained, total, race.low, race.high, error))
     return FloorTest(Verdict(decision, "betting"), race.certain, estimate, low, high, seen, total)
 
 

@@ -1,4 +1,4 @@
-"""What a problem reads: its checkpoint, its calibration rows, its texts, and everything that its scores depend on."""
+"""The inputs of a problem: its checkpoint, its calibration rows, its texts, and all that its scores depend on."""
 
 from __future__ import annotations
 
@@ -38,23 +38,23 @@ class Inputs:
 
     @cached_property
     def source(self) -> LoadedModel:
-        """The checkpoint as loaded, never changed."""
+        """Return the checkpoint as loaded, never changed."""
         return self.problem.model.load()
 
     @cached_property
     def calibration(self) -> Domains:
-        """Token batches by domain. Raises TaskError where the task gives something else."""
+        """Return token batches by domain. Raises TaskError where the task gives something else."""
         source = self.source
         with self.reads.watched():
             return calibrated(self.problem.task, source)
 
     @cached_property
     def own_code(self) -> list[Source]:
-        """Modules of classes that are not ours, as they are loaded when this is first asked."""
+        """Return the modules of classes that are not ours, as they are when this is first read."""
         return code_sources(own_classes(self.problem))
 
     def sources(self) -> list[Source]:
-        """What scores depend on, as far as it was read: see :mod:`objectives.tasks.provenance`."""
+        """Return what scores depend on, as far as it was read: see :mod:`objectives.tasks.provenance`."""
         names = getattr(self.source.tokenizer, "vocab_files_names", {}).values()
         return [
             *checkpoint_sources(self.problem.model.folder(), [name for name in names if isinstance(name, str)]),
@@ -66,7 +66,7 @@ class Inputs:
 
     @property
     def data(self) -> list[Source]:
-        """Files that were opened while calibration rows were made and the baseline was scored."""
+        """Return the files that were opened while calibration rows were made and the baseline was scored."""
         folder = self.problem.model.folder()
         without = [folder, *(file for file in folder.iterdir() if file.is_symlink())]
         if self.problem.cache is not None:
@@ -79,7 +79,7 @@ class Inputs:
             return text_sources(self.problem.task)
 
     def prepare(self) -> None:
-        """Load model and data, so that what is missing is said before the first trial."""
+        """Load model and data, so that an error about a missing one comes before the first trial."""
         _ = self.calibration
         with told(self.problem.task, "excerpts"):
             self.left_out = require_disjoint(self.problem.task, self.source)

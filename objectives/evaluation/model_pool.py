@@ -1,8 +1,8 @@
 """The models of a problem: the source, the dense baseline, and those compressed by a recipe.
 
 Each is made once. The latest compressed ones stay in memory, so that candidates that differ only in their workload
-share one; what took long to make stays on disk as well, where the problem has a cache. A runtime may want another model
-than torch does of the same recipe (:meth:`Runtime.storage`); those that want the same share it.
+share one. Where the problem has a cache, a model that took long to make stays on disk as well. For the same recipe a
+runtime may want another model than torch does (:meth:`Runtime.storage`); runtimes that want the same one share it.
 """
 
 from __future__ import annotations
@@ -39,18 +39,21 @@ log = logging.getLogger(__name__)
 
 
 WORTH_KEEPING = 1.0
-"""Seconds: what is made faster is made again instead of being kept on disk."""
+"""Seconds: a model that takes less to make is made again instead of being kept on disk."""
 
 
 class ModelPool:
-    """Of one problem."""
+    """The models and runners of one problem, each made once, and what they were made from.
+
+    ``built``: compressed models in memory; ``engines``: runners in memory, both in the order of use.
+    """
 
     def __init__(self, problem: Problem) -> None:
         self.problem = problem
         self.built: dict[CompressionKey, LoadedModel] = {}
         self.engines: dict[Recipe, Runner] = {}
         self.seconds: dict[Recipe, float] = {}
-        """That each model took to make or to load, and to convert, in this process."""
+        """Seconds that each model took to make or to load, and to convert, in this process."""
         self.shelf = ArtifactStore(problem.cache)
         self.guard = Guard(problem.cache)
         self.inputs = Inputs(problem)
@@ -74,12 +77,12 @@ class ModelPool:
 
     @cached_property
     def baseline_runner(self) -> TorchRunner:
-        """Return what runs the dense model whenever others are compared with it: torch in eager mode."""
+        """Return the runner of the dense model whenever others are compared with it: torch in eager mode."""
         return TorchRunner(self.baseline)
 
     @cached_property
     def statistics(self) -> Statistics:
-        """Of the baseline."""
+        """Return the statistics of the baseline's model on the calibration rows."""
         return Statistics(self.source, self.calibration, self.baseline)
 
     @cached_property
@@ -87,11 +90,11 @@ class ModelPool:
         return fake_copy(self.source)
 
     def is_dense(self, candidate: Candidate) -> bool:
-        """Whether its model is the baseline's."""
+        """Return whether the candidate has the baseline's recipe."""
         return recipe_of(candidate) == recipe_of(self.problem.baseline)
 
     def compress(self, recipe: CompressionKey, statistics: Statistics | None = None) -> LoadedModel:
-        """Make a model anew."""
+        """Make a model anew from a copy of the source; ``statistics``: the baseline's where None."""
         pruner, recovery, quantizer = recipe
         statistics = statistics or self.statistics
         model = self.source.copy()
@@ -106,7 +109,7 @@ class ModelPool:
         return model
 
     def model(self, candidate: Candidate) -> LoadedModel:
-        """The compressed model of a candidate, in torch; the latest ones are kept."""
+        """Return the compressed model of a candidate, in torch; the latest ones are kept."""
         recipe = compression_key(candidate)
         if recipe == compression_key(self.problem.baseline):
             return self.baseline
@@ -118,37 +121,40 @@ class ModelPool:
         return model
 
     def runner(self, candidate: Candidate) -> Runner:
-        """What runs a candidate; the latest ones are kept."""
+        """Return the runner of a candidate; the latest ones are kept."""
         recipe, is_torch = recipe_of(candidate), candidate.runtime.is_torch
         runner = self.engines.pop(recipe, None)
         if runner is None:
-            there = self.is_dense(candidate) or (is_torch and self.is_built(candidate))
+            has_model = self.is_dense(candidate) or (is_torch and self.is_built(candidate))
             if not is_torch:
                 self._make_room()
             began = time.perf_counter()
             runner = candidate.runtime.prepare(PoolBuildContext(self, candidate))
-            if not there:
+            if not has_model:
                 self.seconds[recipe] = time.perf_counter() - began
         if not self._runs_a_kept_model(runner, candidate):
             self.engines[recipe] = runner
         return runner
 
     def _runs_a_kept_model(self, runner: Runner, candidate: Candidate) -> bool:
-        """Return whether ``runner`` holds nothing but a model that stays in memory without it; its kinds hold more."""
+        """Return whether ``runner`` holds nothing but a model that stays in memory without it.
+
+        Subclasses of :class:`TorchRunner` hold more.
+        """
         kept = (self.baseline, self.built.get(compression_key(candidate)))
         return type(runner) is TorchRunner and any(runner.model is model for model in kept)
 
     def is_built(self, candidate: Candidate) -> bool:
-        """Whether it is in memory."""
-        there = compression_key(candidate) in self.built or recipe_of(candidate) in self.engines
-        return there or self.is_the_baseline(candidate)
+        """Return whether the candidate's model or runner is in memory."""
+        is_kept = compression_key(candidate) in self.built or recipe_of(candidate) in self.engines
+        return is_kept or self.is_the_baseline(candidate)
 
     def is_the_baseline(self, candidate: Candidate) -> bool:
-        """Whether it runs the very tensors of the baseline."""
+        """Return whether the candidate runs the very tensors of the baseline."""
         return candidate.runtime.is_torch and compression_key(candidate) == compression_key(self.problem.baseline)
 
     def forget(self) -> None:
-        """Let go of all compressed models."""
+        """Drop all compressed models and their runners."""
         self.built.clear()
         self.engines.clear()
 
@@ -161,7 +167,7 @@ class ModelPool:
         return model
 
     def _make_room(self) -> None:
-        """Let go of the models that were not used for longest, before the next one is built."""
+        """Drop the models and runners that were not used for longest, before the next one is built."""
         sizes = {recipe: stored_bytes([model.module]) for recipe, model in self.built.items()}
         for recipe in list(sizes):
             if sum(sizes.values()) > KEPT_BYTES:
@@ -172,8 +178,9 @@ class ModelPool:
                 del self.engines[oldest], engines[oldest]
 
     def shapes(self, candidate: Candidate) -> Footprint | None:
-        """What a candidate will need, before it is built. None where only its accuracy will be measured, or where its
-        code needs values.
+        """Predict the memory and work of a candidate before it is built.
+
+        None where torch does not run it, where only its accuracy will be measured, or where its code needs values.
         """
         key = (recipe_of(candidate), candidate.workload)
         if not candidate.quantization.stored or not candidate.runtime.is_torch:
@@ -189,7 +196,7 @@ class ModelPool:
 
 @dataclass(frozen=True)
 class PoolBuildContext(BuildContext):
-    """Makes what a runner of ``candidate`` needs, from the models and folders of ``recipes``."""
+    """The materials for a runner of ``candidate``, from the models and folders of ``recipes``."""
 
     recipes: ModelPool
     candidate: Candidate

@@ -1,4 +1,4 @@
-"""What a study holds fixed. Free of torch at import, so that it can be built and checked by the driver."""
+"""The part of a study that stays fixed. Free of torch at import, so that the driver can build and check it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Problem:
 
 @dataclass(frozen=True)
 class CheckReport:
-    """What a look at a problem saw (:mod:`objectives.evaluation.checkup`); seconds, bytes, fractions.
+    """The result of a look at a problem (:mod:`objectives.evaluation.checkup`); seconds, bytes, fractions.
 
     ``positions``: the most tokens that the model reads; ``padding``: its pad token; ``block_parameters``: weights of
     the block linears, which are pruned and quantised, ``undescribed``: why they are not. ``calibration``: rows and

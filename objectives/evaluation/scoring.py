@@ -1,8 +1,8 @@
-"""Accuracy of recipes: each scored once, as far as it has to be known, and never again.
+"""The accuracy of recipes: each is scored once, as far as it has to be known, and never again.
 
-The baseline is scored in full. A candidate that only has to keep a floor is scored example by example, in one random
-order for all, until that is decided (:mod:`objectives.evaluation.sequential_test`); a later question goes on where
-the last one stopped.
+The baseline is scored in full. A candidate that only has to reach a floor is scored example by example, in one random
+order for all, until that is decided (:mod:`objectives.evaluation.sequential_test`). A later question goes on where the
+last one stopped.
 """
 
 from __future__ import annotations
@@ -30,7 +30,10 @@ from objectives.types import Gate, Score
 
 @dataclass(frozen=True)
 class Scored:
-    """``score``: of the examples seen; ``seconds``: that scoring took now; ``saved``: that another process spent."""
+    """A score with its cost.
+
+    ``score``: of the examples seen; ``seconds``: that scoring took now; ``saved``: seconds that another process spent.
+    """
 
     score: Score
     seconds: float
@@ -38,7 +41,7 @@ class Scored:
 
 
 class Scorer:
-    """Of one problem's recipes."""
+    """Scores the recipes of one problem."""
 
     def __init__(self, recipes: ModelPool) -> None:
         self._recipes, self._problem = recipes, recipes.problem
@@ -47,9 +50,9 @@ class Scorer:
         self._wrong: dict[Recipe, NotFinite | Unsupported] = {}
 
     def score(self, candidate: Candidate, gate: Gate | None = None) -> Scored:
-        """Of a candidate's model: all examples, or with ``gate`` as many as decide about its floor.
+        """Score a candidate's model on all examples, or with ``gate`` on as many as decide about its floor.
 
-        Raises NotFinite where the model or the task gives what is no number, Unsupported where it gives no score.
+        Raises NotFinite where model or task give a value that is no number, Unsupported where they give no score.
         """
         recipe = recipe_of(candidate)
         known, saved = self._known(candidate)
@@ -73,11 +76,11 @@ class Scorer:
         return Scored(score, seconds, saved)
 
     def baseline(self) -> Score:
-        """Of the dense model."""
+        """Return the score of the dense model, in full."""
         return self.score(self._problem.baseline).score
 
     def estimated(self, score: Score) -> Score:
-        """With the accuracy that its examples, in pairs with the baseline's, make likely."""
+        """Return ``score`` with the accuracy that its examples, in pairs with the baseline's, make likely."""
         return estimated(score, self.baseline()) if score.total is not None else score
 
     def _extended(self, candidate: Candidate, known: Score | None, gate: Gate | None) -> Score:
@@ -89,7 +92,7 @@ class Scorer:
         return self._whole(candidate)
 
     def _whole(self, candidate: Candidate) -> Score:
-        """Of all examples; what the baseline's scoring reads is noted."""
+        """Score all examples; the files that the baseline's scoring reads are noted."""
         task, runner = self._problem.task, self._recipes.runner(candidate)
         watched = self._recipes.inputs.reads.watched() if self._recipes.is_dense(candidate) else nullcontext()
         with watched, told(task, "evaluate"):
@@ -127,26 +130,26 @@ class Scorer:
     # ---- the cache
 
     def _known(self, candidate: Candidate) -> tuple[Score | None, float]:
-        """What is known already, and the seconds that another process spent on it."""
+        """Return the score that is known already, and the seconds that another process spent on it."""
         recipe = recipe_of(candidate)
         if recipe in self._scores:
             return self._scores[recipe], 0.0
         cache, name = self._problem.cache, self._name(candidate)
-        found = None if cache is None or name is None else cache.get("score", name)
-        if found is None or not self._recipes.inputs.reads.hold(found.get("files", {})):
+        entry = None if cache is None or name is None else cache.get("score", name)
+        if entry is None or not self._recipes.inputs.reads.hold(entry.get("files", {})):
             return None, 0.0
-        self._spent[recipe] = found["seconds"]
-        return _score_of(found["score"]), found["seconds"]
+        self._spent[recipe] = entry["seconds"]
+        return _score_of(entry["score"]), entry["seconds"]
 
     def _keep(self, candidate: Candidate, score: Score) -> None:
         cache, name = self._problem.cache, self._name(candidate)
         numbers = (score.accuracy, score.stderr, *score.examples, *score.extra.values())
         if cache is None or name is None or not all(map(math.isfinite, numbers)):
             return
-        there = cache.get("score", name)
+        entry = cache.get("score", name)
         files = {source.path: source.sha256 for source in self._recipes.inputs.data}
-        further = there is not None and len(there["score"]["examples"]) >= len(score.examples)
-        if there is None or not further or there.get("files", {}) != files:  # another process may be further
+        further = entry is not None and len(entry["score"]["examples"]) >= len(score.examples)
+        if entry is None or not further or entry.get("files", {}) != files:  # another process may be further
             value = {"score": asdict(score), "seconds": self._spent[recipe_of(candidate)], "files": files}
             cache.put("score", name, value)
 
@@ -155,7 +158,7 @@ class Scorer:
 
 
 def _in_all(parts: list[Score], baseline: Score) -> Score:
-    """Parts as one score; that of all examples in the baseline's order, as if it had been made at once."""
+    """Merge the parts into one score; one of all examples gets the baseline's order, as if it had been made at once."""
     score = merged(parts)
     total = len(baseline.examples)
     if len(score.examples) < total:

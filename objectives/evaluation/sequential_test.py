@@ -1,4 +1,4 @@
-"""Does a mean reach a threshold? Decided from as few examples as that takes, with a bounded share of wrong answers.
+"""Decides whether a mean reaches a threshold, from as few examples as that takes, with a bounded rate of errors.
 
 The examples are a finite set, drawn in random order without replacement. A gambler bets, before every example, that the
 mean reaches the threshold (or that it does not); were it otherwise, no strategy could be expected to win. Capital that
@@ -29,7 +29,7 @@ _ROUNDING = 1e-9
 
 
 class Contest(Protocol):
-    """What both kinds of race have in common."""
+    """A test that looks at examples one by one until it is decided: both kinds of race are one."""
 
     seen: int
     decision: Decision
@@ -39,14 +39,15 @@ class Contest(Protocol):
 
     @property
     def certain(self) -> bool:
-        """Whether no rest can change the answer."""
+        """Return whether no further example can change the answer."""
 
 
 class Race:
-    """``threshold``: of the mean over ``total`` examples, each in [``low``, ``high``]; ``error``: of either answer.
+    """A test by betting of whether the mean over ``total`` examples in [``low``, ``high``] reaches ``threshold``.
 
     The probability that ``missed`` is said of a mean that reaches the threshold is at most ``error``, and so is that of
-    the other mistake. The examples must come in an order that was drawn at random.
+    the other mistake. The examples must come in an order that was drawn at random. Raises ValueError for arguments
+    outside their range.
     """
 
     def __init__(self, threshold: float, total: int, low: float, high: float, error: float) -> None:
@@ -75,11 +76,11 @@ class Race:
 
     @property
     def certain(self) -> bool:
-        """Whether no rest can change the answer."""
+        """Return whether no further example can change the answer."""
         return self._bound() != Decision.OPEN
 
     def _rest(self) -> float:
-        """What the examples not yet seen must average for the mean to be the threshold."""
+        """Return the average that the examples not yet seen must have for the mean to be the threshold."""
         return (self.total * self.threshold - self.sum) / (self.total - self.seen)
 
     def _bound(self) -> Decision:
@@ -100,11 +101,11 @@ class Race:
 
 
 class AsymptoticRace:
-    """The same for examples without bounds, such as log-losses: right for many, as the central limit theorem is.
+    """A race of examples without bounds, such as log-losses.
 
-    Half of the interval after t examples: Waudby-Smith, Arbour, Sinha, Kennedy and Ramdas 2024, "Time-uniform central
-    limit theory and asymptotic confidence sequences", one-sided, https://arxiv.org/abs/2103.06476. That the set is
-    finite makes it wider than need be.
+    Its error holds for many examples, as the central limit theorem does. Half of the interval after t examples:
+    Waudby-Smith, Arbour, Sinha, Kennedy and Ramdas 2024, "Time-uniform central limit theory and asymptotic confidence
+    sequences", one-sided, https://arxiv.org/abs/2103.06476. As the set is finite, the interval is wider than need be.
     """
 
     FEWEST = 24
@@ -133,7 +134,7 @@ class AsymptoticRace:
 
     @property
     def certain(self) -> bool:
-        """Whether all examples were seen."""
+        """Return whether all examples were seen."""
         return self.seen == self.total
 
     def _settle(self) -> None:
@@ -150,14 +151,15 @@ class AsymptoticRace:
 
 
 def interval(examples: Iterable[float], total: int, low: float, high: float, error: float) -> tuple[float, float]:
-    """Of the mean: the thresholds that no race over ``examples`` decides; right with chance 1 - 2 ``error``, always.
+    """Return an interval of the mean: the thresholds that no race over ``examples`` decides.
 
-    To a hundredth of its width.
+    It holds the mean with a probability of at least 1 - 2 ``error``, however many examples were seen. Its ends are
+    found by bisection, in 12 steps.
     """
     seen = list(examples)
 
     def lowest(decision: Decision, inside: float, outside: float) -> float:
-        """The end of the interval between a threshold that is open and one that is decided."""
+        """Return the end of the interval, between the threshold ``inside``, which is open, and ``outside``."""
         for _ in range(12):
             middle = (inside + outside) / 2
             race = Race(middle, total, low, high, error)

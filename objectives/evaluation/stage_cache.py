@@ -1,4 +1,4 @@
-"""What stages found, kept under a name made from all that it depends on: the inputs, the recipe, the code.
+"""Results of stages, each kept under a name made from all that it depends on: the inputs, the recipe, the code.
 
 Nothing has to be declared stale: other content has another name.
 """
@@ -35,8 +35,9 @@ class StageCache:
         self.problem, self.inputs = problem, inputs
 
     def name(self, candidate: Candidate, *more: object) -> str | None:
-        """What tells the candidate's model from all others, and ``more``; None where something cannot be described, or
-        nothing is kept.
+        """Return a hash over all that the candidate's model depends on, and ``more``.
+
+        None where some of it cannot be described, or where the problem has no cache.
         """
         if self.problem.cache is None:
             return None
@@ -57,21 +58,21 @@ class StageCache:
 
     @cached_property
     def _circumstances(self) -> list[object]:
-        """What all models of the problem depend on besides their recipe."""
+        """Return what all models of the problem depend on besides their recipe."""
         device = self.problem.device.describe()
         numerics = [device.get(name) for name in ("device", "device_name", "cpu_capability", "compute_capability")]
         versions = [version(name) for name in ("torch", "transformers")]
-        held = hashlib.sha256()
+        rows = hashlib.sha256()
         for domain, batches in self.inputs.calibration.items():
-            held.update(json.dumps([domain, [list(batch.shape) for batch in batches]]).encode())
+            rows.update(json.dumps([domain, [list(batch.shape) for batch in batches]]).encode())
             for batch in batches:
-                held.update(batch.numpy().tobytes())
+                rows.update(batch.numpy().tobytes())
         baseline = recipe_of(self.problem.baseline)
-        own = [(source.name, source.sha256) for source in self.inputs.own_code]
-        return [code(), own, versions, numerics, self.problem.model.content_hash(), held.hexdigest(), baseline]
+        own_code = [(source.name, source.sha256) for source in self.inputs.own_code]
+        return [code(), own_code, versions, numerics, self.problem.model.content_hash(), rows.hexdigest(), baseline]
 
     def model(self, recipe: CompressionKey) -> LoadedModel | None:
-        """Return the model as it was made earlier; None where it was not, or is damaged."""
+        """Return the model that was made earlier; None where there is none, or where it is damaged."""
         cache, name = self.problem.cache, self._stored_name(recipe)
         folder = None if cache is None or name is None else cache.folder_of("compress", name)
         if cache is None or name is None or folder is None:
@@ -87,7 +88,7 @@ class StageCache:
         return model
 
     def keep_model(self, recipe: CompressionKey, model: LoadedModel) -> None:
-        """Store a compressed model that answers, loaded again, as it does now; a failure costs a warning."""
+        """Store a compressed model, if it answers the same once it is loaded again; a failure only logs a warning."""
         cache, name = self.problem.cache, self._stored_name(recipe)
         if cache is None or name is None or model.simulated:
             return
@@ -104,7 +105,7 @@ class StageCache:
             log.warning("a compressed model is not kept in the cache: %s", error)
 
     def _stored_name(self, recipe: CompressionKey) -> str | None:
-        """Return none for a device whose models are not written."""
+        """Return the name of a recipe's model; None for a device whose models are not written."""
         if not self.problem.device.writes_checkpoints:
             return None
         pruning, recovery, quantization = recipe

@@ -1,7 +1,7 @@
-"""Running models beside the baseline: what fits, beside what it is timed, and what compression gained.
+"""Running models beside the baseline: which fit, what they are timed beside, and what compression gained.
 
-The dense baseline stays loaded and takes turns with every candidate. Where memory cannot hold both, it is parked, and a
-small fixed workload takes its place (:mod:`objectives.measuring.bench`).
+The dense baseline stays loaded and takes turns with every candidate. Where memory cannot hold both, it is offloaded,
+and a small fixed workload takes its place (:mod:`objectives.measuring.bench`).
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from objectives.quantization.round_to_nearest import RoundToNearest
 from objectives.types import Measurement, Note, NoteCode
 
 DENSE_TRIES = 3
-"""How often the dense model is timed at one workload while the machine is busy: all gains there hang on it."""
+"""How often the dense model is timed at one workload while the machine is busy: all gains there depend on it."""
 
 
 REFERENCE = RoundToNearest(bits=32, predicts=False)
@@ -43,7 +43,7 @@ _BUSY_OWN = Note(
 
 
 class CandidateTimer:
-    """Of one problem's recipes."""
+    """Times the candidates of one problem."""
 
     def __init__(self, recipes: ModelPool) -> None:
         self._recipes, self._problem = recipes, recipes.problem
@@ -66,20 +66,23 @@ class CandidateTimer:
 
         Raises MemoryError where one cannot fit by itself.
         """
-        found: dict[int, Measurement] = {}
+        measurements: dict[int, Measurement] = {}
         waiting = list(enumerate(candidates))
         while waiting:
-            group, reference = self._together([candidate for _, candidate in waiting])
-            own, waiting = waiting[:group], waiting[group:]
+            size, reference = self._together([candidate for _, candidate in waiting])
+            group, waiting = waiting[:size], waiting[size:]
             if reference == "sentinel":
                 self._bench.baseline_over_reference()
-            with self.baseline_offloaded(reference, [candidate for _, candidate in own]):
-                runs = [(candidate.workload, self._recipes.runner(candidate)) for _, candidate in own]
-                found |= dict(zip((index for index, _ in own), self._bench.confirm(runs, reference)))
-        return [ran for _, ran in sorted(found.items())]
+            with self.baseline_offloaded(reference, [candidate for _, candidate in group]):
+                runs = [(candidate.workload, self._recipes.runner(candidate)) for _, candidate in group]
+                measurements |= dict(zip((index for index, _ in group), self._bench.confirm(runs, reference)))
+        return [ran for _, ran in sorted(measurements.items())]
 
     def _together(self, candidates: Sequence[Candidate]) -> tuple[int, Reference]:
-        """How many of the first fit into memory at once, by prediction, and beside what."""
+        """Return how many of the first candidates fit into memory at once, by prediction, and beside what reference.
+
+        It is at least one.
+        """
         reference = self.reference(candidates[0], self._recipes.shapes(candidates[0])) or "baseline"
         if reference == "sentinel" and self._parkable():
             return 1, reference
@@ -96,7 +99,7 @@ class CandidateTimer:
         return len(candidates), reference
 
     def baseline_over_reference(self) -> None:
-        """What the baseline has to say beside the sentinel, while it is where it runs."""
+        """Measure the baseline beside the sentinel, once, while the baseline is on the device."""
         self._bench.baseline_over_reference()
 
     def run(
@@ -109,8 +112,8 @@ class CandidateTimer:
     ) -> Measurement:
         """Time and weigh the running model; ``weights``: its byte metrics; ``stop_below``: see :meth:`Bench.run`."""
         model, is_dense = self._recipes.runner(candidate), self._recipes.is_dense(candidate)
-        asked = None if is_dense else stop_below  # the dense model is what others are compared with
-        ran = self._ran(candidate.workload, model, reference, shapes, weights, asked)
+        limit = None if is_dense else stop_below  # the dense model is what others are compared with
+        ran = self._ran(candidate.workload, model, reference, shapes, weights, limit)
         metrics, workload = dict(ran.metrics), candidate.workload
         facts, notes = ran.facts, list(ran.notes)
         metrics["latency_ratio"] = workload.items / self._problem.baseline.workload.items / metrics["speedup"]
@@ -120,8 +123,8 @@ class CandidateTimer:
         if shapes is not None and dense_shapes is not None:
             metrics |= promises(shapes, dense_shapes, workload, self._peaks)
         baseline_offloaded = reference == "sentinel" and bool(self._parkable())
-        there = is_dense or baseline_offloaded
-        dense = self._dense.get(workload) if there else self._dense_metrics(workload, dense_shapes)
+        not_now = is_dense or baseline_offloaded
+        dense = self._dense.get(workload) if not_now else self._dense_metrics(workload, dense_shapes)
         if dense is not None:
             metrics |= dense_gains(metrics) if is_dense else gains(metrics, dense)
             if dense["contended"] and not is_dense:
@@ -160,9 +163,9 @@ class CandidateTimer:
             self._dense[workload] = {**metrics, "speedup.error": 0.0} if reference is None else metrics
 
     def _dense_metrics(self, workload: Workload, shapes: Footprint | None) -> Mapping[str, float] | None:
-        """Of the dense model at the same workload, measured up to ``DENSE_TRIES`` times until the machine is calm.
+        """Return the metrics of the dense model at ``workload``; None where it does not fit.
 
-        None where it does not fit, as many a compressed one does.
+        It is measured up to ``DENSE_TRIES`` times until the machine is calm.
         """
         known = self._dense.get(workload)
         tries = self._dense_tries.get(workload, 0)
@@ -179,9 +182,11 @@ class CandidateTimer:
         return self._dense[workload]
 
     def _own_reference(self, candidate: Candidate, reference: Reference | None) -> Measurement | None:
-        """The dense model in the candidate's runtime at its workload, in 32 bits (torch's runtimes: the baseline's),
-        timed up to ``DENSE_TRIES`` times until the machine is calm. None for the baseline's own runtime, and where the
-        runtime has none.
+        """Return the timing of the dense model in the candidate's runtime, at its workload.
+
+        The dense model is in 32 bits there; in a runtime of torch it is stored as the baseline is. It is timed up to
+        ``DENSE_TRIES`` times until the machine is calm. None for the baseline's own runtime, and for one that cannot
+        run the dense model.
         """
         runtime, baseline = candidate.runtime, self._problem.baseline
         if runtime == baseline.runtime:
@@ -198,47 +203,51 @@ class CandidateTimer:
                 runs = [(candidate.workload, self._recipes.runner(own))]
             except Unsupported:  # it turns out not to run: what was measured of the candidate stands all the same
                 return None
-            found = self._bench.confirm(runs, reference or "baseline")[0]
-            if known is None or known.metrics["contended"] >= found.metrics["contended"]:
-                self._own[key] = found
+            ran = self._bench.confirm(runs, reference or "baseline")[0]
+            if known is None or known.metrics["contended"] >= ran.metrics["contended"]:
+                self._own[key] = ran
         return self._own[key]
 
     def reference(self, candidate: Candidate, shapes: Footprint | None) -> Reference | None:
-        """What a candidate is timed beside. Raises DoesNotFit."""
+        """Return what a candidate is timed beside; None for the baseline itself.
+
+        Raises DoesNotFit where memory cannot hold the candidate, even with the baseline offloaded.
+        """
         if candidate == self._problem.baseline:
             return None
-        asked = self._problem.timing.reference
-        there, shares = self._recipes.is_built(candidate), self._recipes.is_the_baseline(candidate)
-        needed = 0 if shapes is None else shapes.peak - (shapes.weights if there else 0)
+        setting = self._problem.timing.reference
+        is_built, shares = self._recipes.is_built(candidate), self._recipes.is_the_baseline(candidate)
+        needed = 0 if shapes is None else shapes.peak - (shapes.weights if is_built else 0)
         free = self._problem.device.free_memory()
-        others = (self._recipes.built or self._recipes.engines) and (shares or not there)
+        others = (self._recipes.built or self._recipes.engines) and (shares or not is_built)
         if needed > free and others:  # of what we hold ourselves
             self._recipes.forget()
             gc.collect()
             free = self._problem.device.free_memory()
         if needed <= free:
-            return "baseline" if asked == "auto" else asked
-        room = free + (0 if asked == "baseline" or shares else self._parkable())
+            return "baseline" if setting == "auto" else setting
+        room = free + (0 if setting == "baseline" or shares else self._parkable())
         if needed > room:
             assert shapes is not None
             raise DoesNotFit(shapes.peak, room + shapes.peak - needed)
         return "sentinel"
 
     def _parkable(self) -> int:
-        """Return the bytes of the device's own memory that parking the baseline frees."""
+        """Return the bytes of the device's own memory that offloading the baseline frees."""
         return stored_bytes([self._recipes.baseline.module]) if self._problem.device.parks else 0
 
     @contextmanager
     def baseline_offloaded(self, reference: Reference | None, candidates: Sequence[Candidate]) -> Iterator[None]:
-        """Keep the baseline out of the device's memory while ``candidates`` run beside the sentinel, unless one of them
-        runs its tensors.
+        """Keep the baseline out of the device's memory while ``candidates`` run beside the sentinel.
+
+        It stays where one of them runs its tensors, and where offloading frees nothing.
         """
         shared = any(self._recipes.is_the_baseline(candidate) for candidate in candidates)
         away = reference == "sentinel" and bool(self._parkable()) and not shared
         module = self._recipes.baseline.module
         home = module.device
         if away:
-            self._recipes.engines.clear()  # recorded passes go to where their weights were
+            self._recipes.engines.clear()  # recorded passes read the addresses at which the weights were
             module.to("cpu")
         try:
             yield

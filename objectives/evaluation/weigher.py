@@ -16,7 +16,7 @@ from objectives.types import Note
 
 @dataclass(frozen=True)
 class Weighed:
-    """What a model is, apart from its speed and accuracy."""
+    """The byte metrics of a model and its notes; ``simulated``: some weights are stored in no fewer bits."""
 
     metrics: Mapping[str, float]
     notes: tuple[Note, ...]
@@ -31,15 +31,15 @@ class Weigher:
         self._weighed: dict[Recipe, Weighed] = {}
 
     def weigh(self, candidate: Candidate) -> Weighed:
-        """Return what the candidate's model weighs, from the cache where it is known there."""
+        """Return the byte metrics and notes of the candidate's model, from the cache where they are known there."""
         recipe = recipe_of(candidate)
         if recipe not in self._weighed:
             self._weighed[recipe] = self._kept_weights(candidate) or self._new_weights(candidate)
         return self._weighed[recipe]
 
     def _kept_weights(self, candidate: Candidate) -> Weighed | None:
-        found = self._recipes.stages.get("weigh", self._recipes.stages.name(candidate, "weigh"))
-        return None if found is None else Weighed(**{**found, "notes": notes_of(found["notes"])})
+        kept = self._recipes.stages.get("weigh", self._recipes.stages.name(candidate, "weigh"))
+        return None if kept is None else Weighed(**{**kept, "notes": notes_of(kept["notes"])})
 
     def _new_weights(self, candidate: Candidate) -> Weighed:
         runner = self._recipes.runner(candidate)
@@ -50,7 +50,7 @@ class Weigher:
             }
         if not math.isnan(runner.predicted_loss):
             metrics["predicted_loss"] = runner.predicted_loss
-        found = Weighed(metrics, notes_of(runner.notes), runner.simulated)
-        kept = {**asdict(found), "notes": stored_notes(found.notes)}
+        weighed = Weighed(metrics, notes_of(runner.notes), runner.simulated)
+        kept = {**asdict(weighed), "notes": stored_notes(weighed.notes)}
         self._recipes.stages.put("weigh", self._recipes.stages.name(candidate, "weigh"), kept)
-        return found
+        return weighed

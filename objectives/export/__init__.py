@@ -1,1 +1,1 @@
-"""A candidate as a folder that can be served, and loaded again as it was measured."""
+"""Writes a candidate to a folder that can be served, and loads it again as it was measured."""

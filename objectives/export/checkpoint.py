@@ -2,10 +2,10 @@
 
 A config cannot say that layer 7 keeps two KV heads and 1408 FFN channels, or that a weight is packed int4. So the
 folder carries a manifest: which blocks are left, per unit the kept width, per linear how it is stored. Loading builds
-the dense model from its config without weights, cuts, shrinks and packs it to the manifest by the functions that
-pruned it - so that a block still has what it derived from its place in the dense model - and then takes every tensor
-strictly: nothing missing, nothing left over. Attributes and buffers that came out otherwise than in the model that was
-saved are in the manifest too.
+the dense model from its config without weights. It cuts, shrinks and packs that model to the manifest by the functions
+that pruned it, so that a block still has what it derived from its place in the dense model. Then it takes every tensor
+strictly: nothing missing, nothing left over. Attributes and buffers that differ from those of the model that was saved
+are in the manifest too.
 """
 
 from __future__ import annotations
@@ -47,13 +47,13 @@ from objectives.types import Head
 
 FORMAT = 7
 FORMATS = (5, FORMAT)
-"""Of 5, config.json is that of the model without the blocks that went, and holds all that is known of them."""
+"""In format 5, config.json describes the model without the removed blocks, and holds all that is known of them."""
 ATTENTION = ("eager", "sdpa")
 """Ways to compute attention that a folder may ask for."""
 
 
 def save(model: LoadedModel, folder: Path, facts: Mapping[str, Any] | None = None) -> int:
-    """Write ``model`` (packed for the CPU) into the new ``folder``; returns the bytes of its weights on disk.
+    """Write ``model`` (packed for the CPU) into the new ``folder``; return the bytes of its weights on disk.
 
     ``facts``: anything to keep in the manifest, such as the recipe and what was measured. Raises Unsupported for a
     model on a GPU.
@@ -77,7 +77,7 @@ def save(model: LoadedModel, folder: Path, facts: Mapping[str, Any] | None = Non
 
 
 def _description(model: LoadedModel) -> dict[str, Any]:
-    """What the manifest says of ``model`` before it is compared with one that is built again."""
+    """Describe ``model`` for the manifest, before it is compared with one that is built again."""
     return {
         "format": FORMAT,
         "versions": {name: version(name) for name in ("paretune", "torch", "transformers")},
@@ -129,19 +129,22 @@ def load(folder: Path) -> LoadedModel:
 
 
 def _config(file: Path) -> Any:
-    """The config of a file, of the very class that wrote it."""
-    found = json.loads(file.read_text(encoding="utf-8"))
-    return CONFIG_MAPPING[found["model_type"]].from_dict(found)
+    """Read the config in ``file`` as the very class that wrote it."""
+    fields = json.loads(file.read_text(encoding="utf-8"))
+    return CONFIG_MAPPING[fields["model_type"]].from_dict(fields)
 
 
 def tokenizer_of(folder: Path) -> Any:
-    """The tokenizer of a folder, of the class that wrote it: with a model's config transformers may take another."""
+    """Load the tokenizer of a folder as the class that wrote it.
+
+    Given a model's config, transformers may choose another class.
+    """
     general = transformers.PreTrainedConfig()
     return transformers.AutoTokenizer.from_pretrained(folder, config=general, local_files_only=True)
 
 
 def _dress_(model: LoadedModel, folder: Path, manifest: Mapping[str, Any]) -> None:
-    """Give the model tokenizer, settings of generation and notes, and what was otherwise in the one that was saved."""
+    """Set the model's tokenizer, generation settings and notes, and the attributes that differed in the saved model."""
     if model.module.can_generate() and (folder / "generation_config.json").is_file():
         model.module.generation_config = transformers.GenerationConfig.from_pretrained(folder, local_files_only=True)
     model.tokenizer = tokenizer_of(folder)
@@ -154,7 +157,7 @@ def _dress_(model: LoadedModel, folder: Path, manifest: Mapping[str, Any]) -> No
 
 
 def _as_described(config: Any, manifest: Mapping[str, Any]) -> LoadedModel:
-    """The model of ``config`` cut, shrunk and packed as the manifest says, its tensors still empty."""
+    """Build the model of ``config``, cut, shrunk and packed as the manifest says, its tensors still empty."""
     row = TypeAdapter(Family).validate_python(manifest["family"]) if "family" in manifest else None
     model = _fake(config, manifest["head"], row, manifest.get("arguments", {}))
     _cut_(model, manifest)
@@ -186,7 +189,7 @@ def _manifest(folder: Path) -> dict[str, Any]:
 
 
 def _check_hash(file: Path, manifest: Mapping[str, Any]) -> None:
-    """Raises ModelError for a file that was changed; what is missing is said where it is read."""
+    """Raise ModelError for a file that was changed; a missing file is reported where it is read."""
     wanted = manifest.get("sha256")
     if not isinstance(wanted, dict) or file.name not in wanted:
         raise ModelError(f"{file.parent}: {MANIFEST} has no sha256 of {file.name}")
@@ -195,9 +198,10 @@ def _check_hash(file: Path, manifest: Mapping[str, Any]) -> None:
 
 
 def _fake(config: Any, head: Head, row: Family | None, arguments: Mapping[str, Any]) -> LoadedModel:
-    """The model of ``config``, its tensors still empty; ``row`` describes it where none of ours does.
+    """Build the model of ``config``, its tensors still empty.
 
-    ``arguments``: see :func:`objectives.models.built_with`.
+    ``row`` describes its architecture where none of our own rows does. ``arguments``: see
+    :func:`objectives.models.built_with`.
     """
     with no_init_weights():
         module = auto_class(head).from_config(copy.deepcopy(config), dtype=torch.bfloat16, **arguments)
@@ -209,7 +213,7 @@ def _fake(config: Any, head: Head, row: Family | None, arguments: Mapping[str, A
 
 
 def _nested(widths: Mapping[tuple[str, str], int]) -> dict[str, dict[str, int]]:
-    """By block, then by consumer."""
+    """Return the kept widths by block, then by consumer."""
     nested: dict[str, dict[str, int]] = {}
     for (block, consumer), kept in widths.items():
         nested.setdefault(block, {})[consumer] = kept
@@ -217,7 +221,7 @@ def _nested(widths: Mapping[tuple[str, str], int]) -> dict[str, dict[str, int]]:
 
 
 def _cut_(model: LoadedModel, manifest: Mapping[str, Any]) -> None:
-    """Leave those blocks of each stack that the manifest has."""
+    """Leave only the blocks of each stack that the manifest keeps. Raises ModelError where the config lacks them."""
     stacks = {stack.layers: stack for stack in model.family.stacks}
     for path, kept in manifest["layers"].items():
         there = len(model.layers_of(stacks[path])) if path in stacks else None

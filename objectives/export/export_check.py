@@ -1,8 +1,8 @@
-"""Whether a folder answers as the model that was measured; where not, which block is the first to differ.
+"""Checks that a folder answers as the model that was measured, and names the first block that differs where not.
 
 A folder is loaded again and reads the same tokens, at once and from a cache. In torch the same kernels see the same
-numbers, so that nothing may differ, not even the last bit; an engine's files are the same files, and may differ by the
-order of its sums.
+numbers, so that nothing may differ, not even the last bit. An engine's files are the same files, but its answers may
+differ by the order of its sums.
 """
 
 from __future__ import annotations
@@ -24,19 +24,20 @@ from objectives.protocols.running import Runner, RunsInTorch
 
 ROWS, TOKENS = 2, 24
 ROUNDING = 1e-3
-"""Of the norm of an answer, what the order of sums may change."""
+"""Share of an answer's norm that the order of sums may change."""
 ANSWERS = "answers.safetensors"
 
 
 def sample(calibration: Any, rows: int = ROWS, tokens: int = TOKENS) -> Tensor:
-    """Return the first tokens of the calibration data, [rows, tokens], begun anew where they are not enough."""
-    found = torch.cat([batch.reshape(-1)[: rows * tokens] for batches in calibration.values() for batch in batches[:1]])
-    return found.repeat(-(-rows * tokens // len(found)))[: rows * tokens].view(rows, tokens)
+    """Return the first tokens of the calibration data, [rows, tokens], repeated where they are not enough."""
+    first = torch.cat([batch.reshape(-1)[: rows * tokens] for batches in calibration.values() for batch in batches[:1]])
+    return first.repeat(-(-rows * tokens // len(first)))[: rows * tokens].view(rows, tokens)
 
 
 def answers(runner: Runner, ids: Tensor) -> list[Tensor]:
-    """Return what ``runner`` says to ``ids`` [rows, tokens]: hidden states, or logits of all places and of a step from
-    the cache.
+    """Return the answers of ``runner`` to ``ids`` [rows, tokens].
+
+    An encoder gives its hidden states, a decoder the logits of all places and those of a step from the cache.
     """
     with torch.inference_mode():
         if runner.head == "encoder":
@@ -49,20 +50,20 @@ def answers(runner: Runner, ids: Tensor) -> list[Tensor]:
 
 
 def model_answers(model: LoadedModel, ids: Tensor) -> list[Tensor]:
-    """Return the same of a model that nothing runs yet, from the passes of its module."""
+    """Return the answers of a model that has no runner, as :func:`answers` does, from the passes of its module."""
     module = model.module
     with torch.inference_mode():
         if model.head == "encoder":
             return [module(**model.inputs(ids)).last_hidden_state]
         whole = module(**model.inputs(ids)).logits
         first = module(**model.inputs(ids[:, :-1]), use_cache=True)
-        given: dict[str, Any] = model.inputs(ids[:, -1:])
-        last = module(**given, past_key_values=first.past_key_values, use_cache=True).logits
+        inputs: dict[str, Any] = model.inputs(ids[:, -1:])
+        last = module(**inputs, past_key_values=first.past_key_values, use_cache=True).logits
         return [whole, last]
 
 
 def differing(found: list[Tensor], wanted: list[Tensor], allowed: float = 0.0) -> float | None:
-    """Return by how much of its norm an answer differs, where that is more than ``allowed``; else None."""
+    """Return the largest share of its norm by which an answer differs; None where none exceeds ``allowed``."""
     worst: float | None = None
     for one, other in zip(found, wanted, strict=True):
         if one.shape != other.shape:
@@ -76,7 +77,10 @@ def differing(found: list[Tensor], wanted: list[Tensor], allowed: float = 0.0) -
 
 
 def check(measured: Runner, again: Runner, ids: Tensor, folder: Path) -> None:
-    """Raises ModelError, naming the first block that differs, unless ``again`` answers ``ids`` as ``measured``."""
+    """Raise ModelError, naming the first block that differs, unless ``again`` answers ``ids`` as ``measured`` does.
+
+    The tokenizers are compared too.
+    """
     models = None
     if isinstance(measured, RunsInTorch) and isinstance(again, RunsInTorch):
         models = measured.model, again.model
@@ -90,7 +94,10 @@ def check(measured: Runner, again: Runner, ids: Tensor, folder: Path) -> None:
 
 
 def first_difference(measured: LoadedModel, again: LoadedModel, ids: Tensor) -> str:
-    """Return the name of the first block whose output differs, of the dense model; what comes after the blocks else."""
+    """Return the name, in the dense model, of the first block whose output differs.
+
+    Where all blocks agree, it is "what follows the last block".
+    """
     for (name, one), (_, other) in zip(_outputs(measured, ids), _outputs(again, ids)):
         if one.shape != other.shape or not torch.equal(one, other):
             return name
@@ -118,18 +125,21 @@ def _watched(model: LoadedModel) -> Iterator[list[tuple[str, Tensor]]]:
             hook.remove()
 
 
-# ---- of folders whose measured model is no longer there
+# ---- for folders whose measured model is no longer in memory
 
 
 def write_answers(folder: Path, model: LoadedModel, ids: Tensor) -> None:
-    """Keep what ``model`` says to ``ids`` beside its weights."""
+    """Write the answers of ``model`` to ``ids`` into ``folder``, beside its weights."""
     kept = {f"answer{place}": tensor.contiguous().clone() for place, tensor in enumerate(model_answers(model, ids))}
     facts = {"threads": str(torch.get_num_threads())}
     save_file({"ids": ids.contiguous().clone(), **kept}, folder / ANSWERS, metadata=facts)
 
 
 def check_answers(folder: Path, model: LoadedModel) -> None:
-    """Raises ModelError unless ``model`` says what :func:`write_answers` wrote; with other threads, up to rounding."""
+    """Raise ModelError unless ``model`` gives the answers that :func:`write_answers` wrote.
+
+    With another number of threads they may differ by rounding.
+    """
     from safetensors import safe_open
 
     try:
@@ -140,7 +150,7 @@ def check_answers(folder: Path, model: LoadedModel) -> None:
     except (OSError, SafetensorError, KeyError, json.JSONDecodeError) as error:
         raise ModelError(f"{folder / ANSWERS}: no answers to compare with: {error}") from error
     same = threads == str(torch.get_num_threads())
-    found = model_answers(model, ids)
+    now = model_answers(model, ids)
     wanted = [kept[name] for name in sorted(kept)]
-    if len(found) != len(wanted) or differing(found, wanted, 0.0 if same else 1e-2) is not None:
+    if len(now) != len(wanted) or differing(now, wanted, 0.0 if same else 1e-2) is not None:
         raise ModelError(f"{folder}: it answers otherwise than when it was made")

@@ -1,4 +1,4 @@
-"""How packed linears stand in a manifest, and how they are made again from what it says."""
+"""Describes packed linears for a manifest, and makes them again from what it says."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def packed_linears(module: nn.Module) -> list[tuple[str, nn.Module]]:
 
 
 def describe(module: nn.Module, model: LoadedModel) -> dict[str, Any]:
-    """Return what the manifest says of one: enough to make it again, still empty."""
+    """Return the manifest's description of a packed linear: enough to make it again, still empty."""
     description: dict[str, Any] = {"stored": next(name for name, cls in _STORED.items() if type(module) is cls)}
     if isinstance(module, Int4Linear):
         description |= {"group_size": module.group_size, "scaled_inputs": module.inputs is not None}
@@ -45,7 +45,7 @@ def describe(module: nn.Module, model: LoadedModel) -> dict[str, Any]:
 
 
 def _embedding(model: LoadedModel) -> Int8Embedding | None:
-    """The packed embedding, of several that share their tensors the first."""
+    """Return the packed embedding; the first where several share their tensors, None where there is none."""
     return next((part for part in model.module.modules() if isinstance(part, Int8Embedding)), None)
 
 

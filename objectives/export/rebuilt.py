@@ -1,8 +1,8 @@
-"""What a model has beside its weights, and a model that was built anew from its description has otherwise.
+"""Attributes and buffers, beside the weights, in which a model that was built anew differs from the measured one.
 
 A block derives more from its config than the shapes of its tensors: scales, windows, kinds of attention, tables of
-frequencies. Whatever of that came out otherwise when the model is built again is kept by name, so that nobody has to
-know which attributes matter.
+frequencies. Any of these that differ when the model is built again are kept by name, so that nobody has to know which
+attributes matter.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from objectives.packing.linear import PackedLinear
 
 _OF_ALL_MODULES = frozenset(vars(nn.Module())) | {"_is_hf_initialized"}
 _OF_ITS_LIFE = frozenset({"_output_capturing_hooks_installed", "_use_kernels", "_weight_conversions"})
-"""What transformers notes on a module that ran or was loaded: a new one has to do it again."""
+"""Attributes that transformers sets on a module that ran or was loaded: a new module sets them again."""
 _Scalar = (bool, int, float, str, type(None))
 
 
 def differences(measured: nn.Module, rebuilt: nn.Module) -> tuple[dict[str, dict[str, Any]], dict[str, Tensor]]:
-    """Plain attributes by module, and buffers that are not saved with the weights, that ``rebuilt`` has otherwise.
+    """Return the measured model's attributes and buffers that differ in ``rebuilt``.
 
-    Raises Unsupported where a module is missing, of another class, or has a function or tensor of its own that cannot
-    be written down.
+    These are plain attributes by module, and buffers that are not saved with the weights. Raises Unsupported where a
+    module is missing or of another class, or has a function or tensor of its own that cannot be written down.
     """
     attributes: dict[str, dict[str, Any]] = {}
     buffers: dict[str, Tensor] = {}
@@ -41,9 +41,9 @@ def differences(measured: nn.Module, rebuilt: nn.Module) -> tuple[dict[str, dict
             )
         if isinstance(module, (PackedLinear, Int8Embedding)):
             continue  # the manifest says all of them
-        own = dict(_changed(name, module, other))
-        if own:
-            attributes[name] = own
+        changed = dict(_changed(name, module, other))
+        if changed:
+            attributes[name] = changed
         buffers |= {
             f"{name}.{key}" if name else key: buffer.contiguous().clone()
             for key, buffer in module.named_buffers(recurse=False)
@@ -55,33 +55,35 @@ def differences(measured: nn.Module, rebuilt: nn.Module) -> tuple[dict[str, dict
 
 
 def set_attributes_(module: nn.Module, attributes: Mapping[str, Mapping[str, Any]]) -> None:
-    """Give the modules of ``module`` what :func:`differences` found. Raises ModelError for what it cannot have found:
-    another kind of value, or an attribute that would hide a method, a weight or a submodule.
+    """Set the attributes of the modules of ``module`` that :func:`differences` returned.
+
+    Raises ModelError for what it cannot have returned: another kind of value, or an attribute that would hide a method,
+    a weight or a submodule.
     """
-    for name, own in attributes.items():
+    for name, changed in attributes.items():
         part = module.get_submodule(name)
-        for key, value in own.items():
+        for key, value in changed.items():
             if key in _OF_ITS_LIFE:  # folders from before 2026-11-28 hold them
                 continue
-            there = vars(part).get(key, getattr(type(part), key, None))
+            present = vars(part).get(key, getattr(type(part), key, None))
             if (
                 key in _OF_ALL_MODULES
                 or key in {*part._parameters, *part._buffers, *part._modules}
-                or not (_is_plain(value) and _is_plain(there))
+                or not (_is_plain(value) and _is_plain(present))
             ):
                 raise ModelError(f"attributes of {name or 'the model'}: {key!r} is none that may be set there")
-            setattr(part, key, tuple(value) if isinstance(there, tuple) else value)
+            setattr(part, key, tuple(value) if isinstance(present, tuple) else value)
 
 
 def _changed(name: str, module: nn.Module, other: Any) -> Iterator[tuple[str, Any]]:
     for key, value in vars(module).items():
         if key in _OF_ALL_MODULES or key in _OF_ITS_LIFE or (key.startswith("_") and key not in vars(other)):
             continue
-        there = vars(other).get(key)
+        rebuilt = vars(other).get(key)
         if _is_plain(value):
-            if key not in vars(other) or not _same(value, there):
+            if key not in vars(other) or not _same(value, rebuilt):
                 yield key, value
-        elif (isinstance(value, Tensor) or callable(value)) and not _same(value, there):
+        elif (isinstance(value, Tensor) or callable(value)) and not _same(value, rebuilt):
             raise Unsupported(f"{name}.{key}: built again it differs, and cannot be written to a folder")
 
 

@@ -1,4 +1,4 @@
-"""What the loaders of transformers find in a winner's folder: a plain checkpoint with equal answers, or a refusal.
+"""Makes a winner's folder a plain checkpoint that transformers loads with equal answers, or one that it refuses.
 
 A folder whose linears are packed, or whose blocks differ in their widths, has no config that says so: transformers
 would load what it can name, initialise the rest and answer nonsense. Such a folder is *closed*: its config.json is a
@@ -44,7 +44,7 @@ OWN_WEIGHTS = "paretune.safetensors"
 HINT = "paretune: open this folder with objectives.load(folder)"
 
 TRIES = 8
-"""Fields without a value that are tried: for each the model is built, in as much memory as it takes."""
+"""Number of fields without a value that are tried: for each the model is built, in as much memory as it takes."""
 
 _STUB = {
     "model_type": HINT,  # what AutoConfig, and so every Auto class, names and refuses
@@ -59,8 +59,9 @@ def close_(folder: Path) -> None:
 
 
 def publish_(folder: Path, model: LoadedModel, ids: Tensor) -> bool:
-    """Make the closed ``folder`` of ``model`` a plain checkpoint, where one answers ``ids`` [rows, tokens] bit by bit
-    alike; returns whether it is one now.
+    """Make the closed ``folder`` of ``model`` a plain checkpoint, if that answers alike to the bit.
+
+    ``ids`` [rows, tokens]: the tokens to answer. Return whether the folder is a plain checkpoint now.
     """
     tensors = load_file(folder / OWN_WEIGHTS)
     config = _expressed(model, tensors)
@@ -94,8 +95,9 @@ def publish_(folder: Path, model: LoadedModel, ids: Tensor) -> bool:
 
 
 def _answers_alike(folder: Path, model: LoadedModel, ids: Tensor, dtype: torch.dtype) -> bool:
-    """Return whether ``from_pretrained`` takes every tensor of ``folder``, leaves none out and answers alike to the
-    bit, once its linears have the form of ours.
+    """Return whether ``from_pretrained`` loads ``folder`` to a model that answers alike to the bit.
+
+    It must take every tensor and miss none. The answers are compared once its linears have the form of ours.
     """
     transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     try:
@@ -124,7 +126,7 @@ def _answers_alike(folder: Path, model: LoadedModel, ids: Tensor, dtype: torch.d
 
 
 def _raise_of_machine(error: Exception) -> None:
-    """Raise a lack of memory or disk; an OSError without a number is a refusal of transformers."""
+    """Raise ``error`` again if memory or disk ran out; an OSError without a number is a refusal of transformers."""
     if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno is not None):
         raise error
 
@@ -146,7 +148,7 @@ def _expressed(model: LoadedModel, tensors: Mapping[str, Tensor]) -> Any:
 
 
 def _with(config: Any, changes: Mapping[str, Any]) -> Any:
-    """Return a copy with other fields; None where one of them takes no such value."""
+    """Return a copy of ``config`` with ``changes``; None where a field takes no such value."""
     changed = copy.deepcopy(config)
     try:
         for name, value in changes.items():
@@ -159,13 +161,16 @@ def _with(config: Any, changes: Mapping[str, Any]) -> Any:
 
 
 def _changes(model: LoadedModel, dense: Any) -> Iterator[dict[str, Any]]:
-    """Fields that may say what all blocks of a stack lost alike, likely ones first; empty where blocks differ."""
+    """Yield changes of fields that may express what all blocks of a stack lost, likely ones first.
+
+    It ends at the first unit whose width differs between blocks.
+    """
     whole = canonicalize_(LoadedModel(_built(dense, model), None, model.head, row=model.row))
     for stack in model.family.stacks:
         before = whole.block(f"{stack.layers}.0")
         after = [model.block(f"{stack.layers}.{index}") for index in model.layers_of(stack)]
-        for unit, *own in zip(before.units, *(block.units for block in after), strict=True):
-            counts = {kept.count for kept in own}
+        for unit, *kept_units in zip(before.units, *(block.units for block in after), strict=True):
+            counts = {kept.count for kept in kept_units}
             if counts == {unit.count}:
                 continue
             if len(counts) > 1:
@@ -185,10 +190,12 @@ def _heads(stack: Stack, config: Any, head_dim: int, count: int, kept: int) -> I
 
 
 def _fields(config: Any, width: int, kept: int) -> Iterator[dict[str, Any]]:
-    """Any field that holds the width, whatever it is called; then some of those that hold nothing: each is built."""
-    own = {name: value for name, value in vars(config).items() if not name.startswith("_") and not _is_of_tokens(name)}
-    yield from ({name: kept} for name, value in own.items() if value == width and not isinstance(value, bool))
-    empty = [name for name, value in own.items() if value is None]
+    """Yield ``kept`` for any field that holds ``width``, whatever it is called, then for some that hold nothing."""
+    fields = {
+        name: value for name, value in vars(config).items() if not name.startswith("_") and not _is_of_tokens(name)
+    }
+    yield from ({name: kept} for name, value in fields.items() if value == width and not isinstance(value, bool))
+    empty = [name for name, value in fields.items() if value is None]
     yield from ({name: kept} for name in sorted(empty, key=_is_unlike_a_width)[:TRIES])
 
 
@@ -201,7 +208,7 @@ def _is_unlike_a_width(name: str) -> bool:
 
 
 def _mismatches(config: Any, model: LoadedModel, tensors: Mapping[str, Tensor]) -> list[str] | None:
-    """Return names whose shapes differ; None where the class cannot be built, or has not these names at all."""
+    """Return the names of tensors whose shapes differ; None where the class cannot be built, or lacks one of them."""
     try:
         stock = _built(config, model)
     except Exception as error:  # configs and classes refuse in many ways

@@ -1,8 +1,8 @@
-"""A candidate as a folder that can be served, whatever runs it: a torch checkpoint, or an engine's files.
+"""Writes a candidate to a folder that can be served, whatever runs it: a torch checkpoint, or an engine's files.
 
-Nothing is left behind that was not loaded again and answered as the candidate did
-(:mod:`objectives.export.export_check`). A folder that transformers can open by itself, with the same answers, is one;
-others are refused there (:mod:`objectives.export.stock`).
+A folder is only left behind if it was loaded again and answered as the candidate did
+(:mod:`objectives.export.export_check`). Where transformers can load it by itself with the same answers, the folder is
+a checkpoint of transformers; any other folder is refused there (:mod:`objectives.export.stock`).
 """
 
 from __future__ import annotations
@@ -42,17 +42,17 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 FORMATS = (6, 7)
-"""Of engines' folders; of 6, config.json is the model's."""
+"""Formats of engines' folders; in format 6, config.json is the model's."""
 ENGINE = "engine"
-"""Where an engine's files are: some have a config.json of their own."""
+"""The subfolder with an engine's files: some engines have a config.json of their own."""
 
 
 def save(runner: Runner, source: LoadedModel, folder: Path, facts: Mapping[str, Any], ids: Tensor | None = None) -> int:
-    """Write ``runner`` into the new ``folder``, with config and tokenizer of ``source``; returns the bytes of its
-    weights.
+    """Write ``runner`` into the new ``folder`` and return the bytes of its weights.
 
-    ``facts``: anything to keep in the manifest, such as the recipe and what was measured. ``ids`` [rows, tokens]: what
-    the folder is asked, loaded again. Raises ModelError, and leaves nothing, where it answers otherwise.
+    ``source``: gives config and tokenizer. ``facts``: anything to keep in the manifest, such as the recipe and what was
+    measured. ``ids`` [rows, tokens]: the tokens that the folder, loaded again, has to answer. Raises ModelError, and
+    leaves nothing, where its answers differ.
     """
     ids = _some_ids(source) if ids is None else ids
     facts = {"process": process_settings.here(torch.get_num_threads()), **facts}
@@ -121,14 +121,14 @@ def load(folder: Path, allow_targets: Sequence[str] = ()) -> TorchRunner | Engin
 
 
 def in_torch(runtime: Any, calibration: Domains) -> dict[str, Any]:
-    """What the manifest says of a runtime of torch, so that loading prepares the model as it was measured."""
+    """Describe a runtime of torch for the manifest, so that loading prepares the model as it was measured."""
     rows = export_check.sample(calibration)
     return {"class": class_path(runtime), "settings": asdict(runtime), "rows": rows.tolist()}
 
 
 @dataclass(frozen=True)
 class _Loaded(TorchBuildContext):
-    """Holds what a folder keeps: the model, and ``rows`` of the calibration data."""
+    """The materials that a folder keeps: the model, and ``rows`` of the calibration data."""
 
     loaded: LoadedModel
     rows: Domains
@@ -149,25 +149,25 @@ class _Loaded(TorchBuildContext):
 
 
 def _prepared(model: LoadedModel, folder: Path, allowed: Sequence[str]) -> TorchRunner:
-    """Return what runs ``model``: the runner of the runtime that the manifest names, else that of eager mode."""
-    found = json.loads((folder / MANIFEST).read_text(encoding="utf-8")).get("prepared")
-    if found is None:
+    """Return the runner of ``model``: that of the runtime that the manifest names, else that of eager mode."""
+    prepared = json.loads((folder / MANIFEST).read_text(encoding="utf-8")).get("prepared")
+    if prepared is None:
         return TorchRunner(model)
     try:
-        runtime = made(str(found["class"]), found["settings"], f"{folder / MANIFEST}: prepared.class", allowed)
-        rows = {"": [torch.tensor(found["rows"])]}
+        runtime = made(str(prepared["class"]), prepared["settings"], f"{folder / MANIFEST}: prepared.class", allowed)
+        rows = {"": [torch.tensor(prepared["rows"])]}
     except (KeyError, TypeError, ValueError) as error:
         raise ModelError(f"{folder / MANIFEST}: prepared describes no runtime: {error}") from error
     missing = runtime.requirements()
     if missing is not None:
         log.warning("%s: %s; until then it runs in torch's eager mode, slower than it was measured", folder, missing)
         return TorchRunner(model)
-    prepared: TorchRunner = runtime.prepare(_Loaded(model, rows))
-    return prepared
+    runner: TorchRunner = runtime.prepare(_Loaded(model, rows))
+    return runner
 
 
 def _check(folder: Path) -> None:
-    """Raises ModelError for a file that is missing or was changed."""
+    """Raise ModelError for a file that is missing or was changed."""
     file = folder / MANIFEST
     try:
         manifest = json.loads(file.read_text(encoding="utf-8"))

@@ -1,8 +1,8 @@
-"""Running a model that is ready to run: how fast beside the baseline, how large, how near to what the device allows.
+"""Measures a model that is ready to run: its speed beside the baseline, its memory, its share of the device's limits.
 
-The baseline takes turns with every model, so it is the sentinel of every trial: its latency over the first one
-measured here is the drift. Where memory cannot hold both, a small fixed workload takes its place, and the baseline's
-own ratio to it is measured once.
+The baseline takes turns with every model: its latency over the first one measured here is the drift. Where memory
+cannot hold both, a small fixed workload, the *sentinel*, takes its place, and the baseline's own ratio to it is
+measured once.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from objectives.types import Facts, Measurement, Note, NoteCode, Phase, Stop, Ti
 from objectives.workloads.reference import ReferenceWorkload
 
 Reference = Literal["baseline", "sentinel"]
-"""What a candidate takes turns with."""
+"""The run that a candidate takes turns with."""
 
 ENERGY_SECONDS = 1.0
 """How long a model runs for its energy: counters of GPUs are renewed ten times a second."""
@@ -34,7 +34,7 @@ DRIFTED = 1.25
 
 
 class Bench:
-    """Of one device. ``baseline``: what every model is compared with, and ``workload``: how that runs."""
+    """Runs models on one device, beside ``baseline``, which runs ``workload``."""
 
     def __init__(self, device: Device, timing: Interleaved, baseline: Runner, workload: Workload, peaks: Peaks) -> None:
         self._device, self._timing, self._peaks = device, timing, peaks
@@ -48,7 +48,7 @@ class Bench:
         self._meter: EnergyMeter | None = find_meter(device.energy())
 
     def timed(self, workload: Workload, model: Runner) -> Callable[[], Timing]:
-        """A run of ``workload`` that tells how long it took."""
+        """Return a function that runs ``workload`` on ``model`` and returns how long that took."""
 
         def run() -> Timing:
             watch = self._device.stopwatch()
@@ -65,8 +65,9 @@ class Bench:
         shapes: Footprint | None,
         stop_below: float | None = None,
     ) -> Measurement:
-        """Measure ``model``; without ``reference`` it is the baseline itself. ``shapes``: what was predicted;
-        ``stop_below``: the speed-up below which it need not be known any better.
+        """Measure ``model``; without ``reference`` it is the baseline itself.
+
+        ``shapes``: the predicted memory and work. ``stop_below``: timing stops once the speed-up is surely below it.
         """
         run = self.timed(workload, model)
         turns = [run] if reference is None else [self._references[reference], run]
@@ -81,14 +82,14 @@ class Bench:
         """Time several models against each other and ``reference``, in shared rounds; speed only."""
         timing = self._timing.for_many(len(runs))
         sampled = timing.time([self._references[reference], *(self.timed(*run) for run in runs)], self._pace)
-        found = []
+        measurements = []
         for place, (workload, _) in enumerate(runs, start=1):
             metrics = self._speeds(workload, sampled, place, reference)
-            found.append(self._ran(sampled, place, reference, metrics))
-        return found
+            measurements.append(self._ran(sampled, place, reference, metrics))
+        return measurements
 
     def baseline_over_reference(self) -> Estimate:
-        """The baseline's throughput over the sentinel's, measured once; the baseline must be where it runs."""
+        """Return the baseline's throughput over the sentinel's, measured once; the baseline must be on the device."""
         if self._baseline_over_sentinel is None:
             sampled = self._timing.time([self._references["sentinel"], self._references["baseline"]], self._pace)
             self._baseline_over_sentinel = sampled.estimates[1]
@@ -97,20 +98,20 @@ class Bench:
     def _speeds(
         self, workload: Workload, sampled: Sampled, place: int, reference: Reference | None
     ) -> dict[str, float]:
-        """Of the run at ``place``, and under which conditions."""
+        """Return the speed metrics of the run at ``place``, and the conditions under which it ran."""
         metrics = {**summarise(sampled.timings[place], workload), **self._speed(sampled.estimates[place], reference)}
         metrics |= {**sampled.conditions, **self._device.conditions()}
         if metrics.get("throttled") or metrics.get("other_processes"):
             metrics["contended"] = 1.0
         return metrics | self._drift(sampled.timings[0], reference or "baseline")
 
-    def _speed(self, found: Estimate, reference: Reference | None) -> dict[str, float]:
-        if reference is None:  # what is known of its latency is all there is to know
-            return {"speedup": 1.0, "speedup.low": 1.0, "speedup.high": 1.0, "speedup.error": found.error}
+    def _speed(self, ratio: Estimate, reference: Reference | None) -> dict[str, float]:
+        if reference is None:  # the baseline itself: its ratio is 1, and only the error of its latency is measured
+            return {"speedup": 1.0, "speedup.low": 1.0, "speedup.high": 1.0, "speedup.error": ratio.error}
         if reference == "sentinel":
-            found = found.over(self.baseline_over_reference())
+            ratio = ratio.over(self.baseline_over_reference())
         return {
-            "speedup": found.value, "speedup.low": found.low, "speedup.high": found.high, "speedup.error": found.error,
+            "speedup": ratio.value, "speedup.low": ratio.low, "speedup.high": ratio.high, "speedup.error": ratio.error,
         }  # fmt: skip
 
     def _ran(
@@ -132,11 +133,11 @@ class Bench:
     def _memory(self, workload: Workload, model: Runner) -> dict[str, float]:
         memory = model.memory(workload, self._device)
         peaks = {f"activation_peak.{phase}": float(peak) for phase, peak in memory.peaks.items()}
-        found = {"activation_peak": float(memory.peak), **(peaks if len(peaks) > 1 else {}), **memory.extra}
-        return {**found, "cache_bytes": float(memory.cache)} if memory.cache else found
+        metrics = {"activation_peak": float(memory.peak), **(peaks if len(peaks) > 1 else {}), **memory.extra}
+        return {**metrics, "cache_bytes": float(memory.cache)} if memory.cache else metrics
 
     def _shares(self, timing: Timing, shapes: Footprint | None) -> dict[str, float]:
-        """Of the device's limit, phase by phase."""
+        """Return the share of the device's limit that each phase reaches, with its predicted work."""
         if shapes is None:
             return {}
         seconds = phase_seconds(timing)
@@ -145,7 +146,7 @@ class Bench:
         }
 
     def _energy(self, run: Callable[[], Timing], workload: Workload) -> dict[str, float]:
-        """Joules per item, where a counter moves."""
+        """Measure the joules per item; empty where no counter answers, or where the difference means nothing."""
         if self._meter is None:
             return {}
         start, began, count = self._meter.read(), perf_counter(), 0
@@ -181,7 +182,7 @@ class Bench:
 
 
 def _on_precision(error: float, stopped: Stop, wanted: float) -> list[Note]:
-    """Return a note where the speed is known less well than asked for."""
+    """Return a note where the speed is known less precisely than ``wanted``, or where timing was cut short."""
     if stopped is Stop.BEHIND:
         return [Note(NoteCode.IMPRECISE, f"speed known to {error:.1%} only: dominated for sure")]
     spent = f"speed known to {error:.1%} only: {stopped} spent"
@@ -189,12 +190,12 @@ def _on_precision(error: float, stopped: Stop, wanted: float) -> list[Note]:
 
 
 def phase_seconds(timing: Timing) -> dict[Phase, float]:
-    """Median seconds of one lap of each phase."""
-    found: dict[Phase, float] = {}
+    """Return the median seconds of one lap of each phase."""
+    seconds: dict[Phase, float] = {}
     if timing.encode:
-        found["encode"] = median(timing.encode)
+        seconds["encode"] = median(timing.encode)
     if timing.ttft:
-        found["prefill"] = median(timing.ttft) - found.get("encode", 0.0)
+        seconds["prefill"] = median(timing.ttft) - seconds.get("encode", 0.0)
     if timing.tpot:
-        found["decode"] = median(timing.tpot)
-    return found
+        seconds["decode"] = median(timing.tpot)
+    return seconds

@@ -22,11 +22,11 @@ class EnergyMeter:
     counters: tuple[Counter, ...]
 
     def read(self) -> Reading:
-        """Where the counters stand."""
+        """Read all counters."""
         return tuple(counter.read() for counter in self.counters)
 
     def since(self, start: Reading) -> float | None:
-        """Joules used since ``start``, all counters together; None where one of them does not answer."""
+        """Return the joules used since ``start``, all counters together; None where one of them does not answer."""
         total = 0.0
         for counter, before, now in zip(self.counters, start, self.read(), strict=True):
             if before is None or now is None:
@@ -35,7 +35,7 @@ class EnergyMeter:
         return total if math.isfinite(total) else None
 
     def meaningful(self, joules: float, seconds: float) -> bool:
-        """Whether a difference over so long an interval is more than the grain of the slowest counter."""
+        """Return whether ``joules`` over ``seconds`` are at least one step of every counter, and one of its updates."""
         return all(joules >= counter.tick and seconds >= counter.period for counter in self.counters)
 
 

@@ -1,7 +1,7 @@
-"""A median and what is known about it, without assuming how the noise is distributed.
+"""A median and its interval, without an assumption about the distribution of the noise.
 
-The interval lies between two order statistics: that a sample falls below the median is a coin toss, whatever the
-noise looks like. Between neighbouring order statistics it is interpolated, so that its level is 95 % at every size
+The ends of the interval are order statistics: whether a sample falls below the median is a coin toss, whatever the
+noise looks like. Between neighbouring order statistics they are interpolated, so that the level is 95 % at every size
 (Hettmansperger & Sheather 1986, https://doi.org/10.1016/0167-7152(86)90021-0). Below six samples even the whole range
 has less than that, so the noise is taken as normal there (Student's interval); of a single sample nothing is known.
 """
@@ -29,11 +29,11 @@ class Estimate:
 
     @property
     def error(self) -> float:
-        """Half of the interval, relative to the median."""
+        """Return half of the interval, relative to the median."""
         return (self.high - self.low) / 2 / abs(self.value)
 
     def over(self, other: Estimate) -> Estimate:
-        """The quotient of two independent, positive estimates: their relative errors add up in squares."""
+        """Divide by another independent estimate, both positive: their relative errors add up in squares."""
         value = self.value / other.value
         below = hypot(1 - self.low / self.value, other.high / other.value - 1)
         above = hypot(self.high / self.value - 1, 1 - other.low / other.value)
@@ -41,7 +41,7 @@ class Estimate:
 
 
 def estimate(samples: Sequence[float]) -> Estimate:
-    """The median of at least one sample and its 95 % interval."""
+    """Estimate the median of at least one sample, with its 95 % interval."""
     ordered = sorted(samples)
     if len(ordered) < FEWEST:
         return _of_few(ordered)
@@ -55,7 +55,7 @@ def estimate(samples: Sequence[float]) -> Estimate:
 
 
 def _of_few(samples: Sequence[float]) -> Estimate:
-    """Student's interval around the median, which is less certain than the mean by a factor of sqrt(pi / 2)."""
+    """Return Student's interval around the median, which is less certain than the mean by a factor of sqrt(pi / 2)."""
     from scipy.special import stdtrit
 
     value, count = median(samples), len(samples)
@@ -67,7 +67,7 @@ def _of_few(samples: Sequence[float]) -> Estimate:
 
 @cache
 def _rank(count: int) -> tuple[int, float]:
-    """The lower end: the order statistic of that rank, from 0, and the weight of the next one."""
+    """Return the lower end of the interval: the rank of an order statistic, from 0, and the weight of the next one."""
     from scipy.special import bdtr  # here, as the driver builds settings without it
 
     def level(rank: int) -> float:

@@ -1,6 +1,6 @@
-"""What a measurement depends on besides its candidate: hardware, driver, libraries, threads, revision of the source.
+"""The facts that a measurement depends on besides its candidate: hardware, driver, libraries, threads, source revision.
 
-Noted as text by the process that measures, kept with the study. Two machines are alike when :data:`HARDWARE`
+The process that measures notes them as text, and the study keeps them. Two machines are alike when :data:`HARDWARE`
 agrees: only then do timings of two studies compare. Versions and the revision are for the record.
 """
 
@@ -41,11 +41,12 @@ _GIT_ELSEWHERE = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE")  # set in hooks,
 
 
 def fingerprint(device: Device) -> dict[str, str]:
-    """Everything that is known about where and with what ``device`` measures; what is unknown is absent, never empty.
+    """Return all facts about the machine and the software with which ``device`` measures.
 
-    ``memory`` and ``device_memory`` in bytes. ``device`` has to be started, as its threads are among the facts.
+    An unknown fact is absent, never empty. ``memory`` and ``device_memory`` are in bytes. ``device`` has to be started,
+    as its threads are among the facts.
     """
-    found = {
+    facts = {
         **device.describe(),
         "memory": str(_memory()),
         "kernel": platform.release(),
@@ -55,11 +56,14 @@ def fingerprint(device: Device) -> dict[str, str]:
         "omp_wait_policy": " ".join(filter(None, map(os.environ.get, _WAITING))) or "default",
         "git_revision": _revision(Path(__file__).resolve().parents[2]),
     }
-    return {name: value for name, value in found.items() if value}
+    return {name: value for name, value in facts.items() if value}
 
 
 def unlike(first: Mapping[str, str], second: Mapping[str, str]) -> dict[str, tuple[str, str]]:
-    """Hardware facts that differ, by name, with both texts; "-" where one is absent. Memory may differ by 5 %."""
+    """Return the hardware facts that differ, by name, with both texts; "-" where one is absent.
+
+    Memory may differ by 5 %.
+    """
     pairs = {name: (first.get(name, "-"), second.get(name, "-")) for name in HARDWARE}
     return {
         name: pair for name, pair in pairs.items() if pair[0] != pair[1] and not (name == "memory" and _close(*pair))
@@ -67,7 +71,7 @@ def unlike(first: Mapping[str, str], second: Mapping[str, str]) -> dict[str, tup
 
 
 def digest(facts: Mapping[str, str]) -> str:
-    """12 hex digits over hardware and torch: the key of what is measured once per machine.
+    """Return a hash of hardware and torch in 12 hex digits: the key of figures that are measured once per machine.
 
     Memory counts with two significant digits, so that another kernel does not make another machine.
     """
@@ -92,12 +96,15 @@ def _version(package: str) -> str | None:
 
 
 def _memory(root: Path = Path("/")) -> int:
-    """Bytes that this process may use: the machine's, or the lowest limit of its control groups."""
+    """Return the bytes that this process may use: the machine's, or the lowest limit of its control groups."""
     return min([psutil.virtual_memory().total, *memory_limits(root)])
 
 
 def _revision(root: Path) -> str | None:
-    """Short hash of the checkout ``root``, with ``+changes`` where its code or settings differ; None elsewhere."""
+    """Return the short hash of the checkout ``root``, with ``+changes`` where its code or settings differ.
+
+    None where ``root`` is no checkout of this project.
+    """
     if _project(root) != "paretune":
         return None
     command = ("git", "--no-optional-locks", "-C", str(root), "status", "--porcelain=v2", "--branch", "--", *_SOURCES)
@@ -129,7 +136,7 @@ def _read_status(lines: list[str]) -> str | None:
 
 
 def _project(root: Path) -> str | None:
-    """Name in ``root``'s pyproject.toml."""
+    """Return the project's name in ``root``'s pyproject.toml; None where there is none."""
     try:
         name = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8", errors="replace"))["project"]["name"]
     except (OSError, ValueError, KeyError, TypeError):

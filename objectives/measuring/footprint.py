@@ -1,8 +1,8 @@
-"""What a run will need, from shapes alone: peak bytes, operations, bytes read. Nothing is computed.
+"""Predicts what a run will need from shapes alone: peak bytes, operations, bytes read. Nothing is computed.
 
 The model's modules are copied with fake tensors (shape and dtype, no storage) and the workload runs on them as on real
-ones, seen by a :class:`~objectives.measuring.trace.Trace`. So the model that is predicted is the model that will run,
-whatever its family, widths and kernels; what a kernel allocates inside itself is not seen.
+ones, while a :class:`~objectives.measuring.trace.Trace` watches. So the model that is predicted is the model that will
+run, whatever its family, widths and kernels. Memory that a kernel allocates inside itself is not seen.
 """
 
 from __future__ import annotations
@@ -32,13 +32,15 @@ FAKE_ERRORS = (
     fake_tensor.UnsupportedFakeTensorException,
     fake_tensor.UnsupportedOperatorException,
 )
-"""What torch raises where shapes alone do not say what comes next."""
+"""Exceptions that torch raises where shapes alone do not say what comes next."""
 
 
 @dataclass(frozen=True)
 class Footprint:
-    """``weights``: bytes of the resting model; ``peaks``: what each phase adds at its peak, ``cache``: keys and values
-    at the end, both in bytes; ``work``: of the largest lap of each phase.
+    """The predicted memory and work of a run.
+
+    ``weights``: bytes of the resting model; ``peaks``: bytes that each phase adds at its peak; ``cache``: bytes of keys
+    and values at the end; ``work``: of the largest lap of each phase.
     """
 
     weights: int
@@ -48,12 +50,15 @@ class Footprint:
 
     @property
     def peak(self) -> int:
-        """Bytes of the whole run."""
+        """Return the peak bytes of the whole run, weights included."""
         return self.weights + max(self.peaks.values())
 
 
 def footprint(model: LoadedModel, workload: Workload, weights: int | None = None) -> Footprint:
-    """Of running ``workload`` on ``model``, whose tensors may be real or fake. ``weights``: its bytes, where known."""
+    """Predict the footprint of ``workload`` on ``model``, whose tensors may be real or fake.
+
+    ``weights``: the model's bytes, where known.
+    """
     weights = stored_bytes([model.module]) if weights is None else weights
     fake = model if is_fake(model) else fake_copy(model)
     peaks: dict[Phase, int] = {}
@@ -70,7 +75,7 @@ def footprint(model: LoadedModel, workload: Workload, weights: int | None = None
 
 
 def sketch(dense: LoadedModel, candidate: Candidate, statistics: Statistics, device: Device) -> LoadedModel:
-    """The model of ``candidate``, from the skeleton of the dense one: its shapes, and how it is stored."""
+    """Make a fake model of ``candidate`` from the fake dense one: its shapes, and how it is stored."""
     model = dense.sharing()
     require_units(model, candidate.pruning)
     candidate.pruning.resize_fake_(model, statistics)
@@ -79,12 +84,12 @@ def sketch(dense: LoadedModel, candidate: Candidate, statistics: Statistics, dev
 
 
 def is_fake(model: LoadedModel) -> bool:
-    """Whether its tensors are fake."""
+    """Return whether the model's tensors are fake."""
     return any(isinstance(tensor.data, FakeTensor) for tensor in model.module.parameters())
 
 
 def fake_copy(model: LoadedModel) -> LoadedModel:
-    """A copy whose tensors have shapes and no storage."""
+    """Copy the model with tensors that have shapes and no storage."""
     fake_mode: Any = FakeTensorMode  # has no types
     mode = fake_mode(allow_non_fake_inputs=True)
     memo: dict[int, Any] = {}

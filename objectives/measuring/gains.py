@@ -1,4 +1,4 @@
-"""What compression, a runtime and a batch size gain, each with its interval and a typed verdict.
+"""Gains of compression, of a runtime and of a batch size, each with its interval and a typed verdict.
 
 The ratio of two speed-ups that were paired with the same baseline compares two models that never ran side by side. Both
 are estimates of their own, so their relative errors add up in squares (:meth:`Estimate.over`). Free of torch: reports
@@ -16,9 +16,9 @@ from objectives.types import Size, Speed
 Metrics = Mapping[str, float]
 
 EXACT = Estimate(1.0, 1.0, 1.0)
-"""What a model gains over itself."""
+"""The gain of a model over itself."""
 SMALLER = 0.99
-"""A saving of less than a hundredth is none: memory repeats to the byte, but nobody would notice."""
+"""Memory ratio above which there is no saving: memory repeats to the byte, but nobody would notice a hundredth."""
 
 
 def noted(name: str, found: Estimate) -> dict[str, float]:
@@ -29,7 +29,7 @@ def noted(name: str, found: Estimate) -> dict[str, float]:
 def ratio_of(metrics: Metrics, name: str) -> Estimate | None:
     """Return the ratio that :func:`noted` stored, None where there is none.
 
-    Studies from before 2026-11-28 hold half an interval alone; of a ratio without any nothing is known.
+    Studies from before 2026-11-28 hold only half of the interval; without that the interval is infinite.
     """
     value = metrics.get(name)
     if value is None:
@@ -41,10 +41,10 @@ def ratio_of(metrics: Metrics, name: str) -> Estimate | None:
 
 
 def gains(ran: Metrics, dense: Metrics) -> dict[str, float]:
-    """Return the realised ratios over the dense model's at the same workload; both arguments are metrics."""
-    own, full = _speedup(ran), _speedup(dense)
+    """Return the realised ratios over the dense model at the same workload; both arguments are metrics."""
+    compressed, full = _speedup(ran), _speedup(dense)
     return {
-        **noted("compression_speedup", own.over(full)),
+        **noted("compression_speedup", compressed.over(full)),
         **noted("batching_speedup", full),
         **noted("dense_speedup", full),
         "dense_contended": dense.get("contended", 0.0),
@@ -54,18 +54,18 @@ def gains(ran: Metrics, dense: Metrics) -> dict[str, float]:
 
 
 def dense_gains(ran: Metrics) -> dict[str, float]:
-    """Return what :func:`gains` says of the dense model: compression gains nothing, the batch size all there is."""
+    """Return :func:`gains` for the dense model itself: compression gains nothing, the batch size everything."""
     return {**gains(ran, ran), **noted("compression_speedup", EXACT)}
 
 
 def own_gains(ran: Metrics, own: Metrics) -> dict[str, float]:
-    """Return what the runtime gives, and what pruning and bits give in it; ``own``: metrics of its dense model."""
+    """Return the gain of the runtime, and that of pruning and bits in it; ``own``: metrics of its dense model."""
     full = _speedup(own)
     return {**noted("runtime_speedup", full), **noted("own_speedup", _speedup(ran).over(full))}
 
 
 def compared_with_own(metrics: Metrics, own: Metrics) -> dict[str, float]:
-    """Return compression's gain over the runtime's own dense model, for runtimes whose gain is not compression's."""
+    """Return compression's gain over the runtime's own dense model, so that the runtime's gain is left out of it."""
     full = _speedup(own)
     return {
         **noted("compression_speedup", _speedup(metrics).over(full)),
@@ -77,56 +77,56 @@ def compared_with_own(metrics: Metrics, own: Metrics) -> dict[str, float]:
 def dense_speedup(metrics: Metrics) -> Estimate | None:
     """Return the speed-up of the dense model that ``compression_speedup`` compares with, None where there is none.
 
-    Studies from before 2026-11-28 tell it by what they compared: errors added up there.
+    Studies from before 2026-11-28 do not hold it; it follows from the two speed-ups, whose errors were simply added.
     """
-    found = ratio_of(metrics, "dense_speedup")
-    compression, own = metrics.get("compression_speedup"), metrics.get("speedup")
-    if found is not None or not compression or own is None:
-        return found
+    stored = ratio_of(metrics, "dense_speedup")
+    compression, speedup = metrics.get("compression_speedup"), metrics.get("speedup")
+    if stored is not None or not compression or speedup is None:
+        return stored
     both, one = metrics.get("compression_speedup.error", math.inf), metrics.get("speedup.error", 0.0)
     error = math.inf if math.isinf(both) else max(0.0, both - one)
-    return ratio_of({"dense": own / compression, "dense.error": error}, "dense")
+    return ratio_of({"dense": speedup / compression, "dense.error": error}, "dense")
 
 
 def batching_speedup(metrics: Metrics) -> Estimate | None:
     """Return the speed-up of the baseline's own model at this batch size, None where it was not measured."""
-    found = ratio_of(metrics, "batching_speedup")
-    if found is None and metrics.get("own_speedup") != metrics.get("compression_speedup"):
+    stored = ratio_of(metrics, "batching_speedup")
+    if stored is None and metrics.get("own_speedup") != metrics.get("compression_speedup"):
         return dense_speedup(metrics)
-    return found
+    return stored
 
 
 def regained(before: Metrics, speedup: Estimate) -> dict[str, float]:
-    """Return the gains of ``before`` for another measurement of the speed-up; names that it lacks stay absent."""
-    found: dict[str, float] = {}
+    """Return the gains of ``before`` for another measurement of the speed-up; gains that it lacks stay absent."""
+    metrics: dict[str, float] = {}
     for name, full in (
         ("compression_speedup", dense_speedup(before)),
         ("own_speedup", ratio_of(before, "runtime_speedup")),
     ):
         if full is not None:
-            found |= noted(name, speedup.over(full))
+            metrics |= noted(name, speedup.over(full))
     if "latency_ratio" in before:
-        found["latency_ratio"] = before["latency_ratio"] * before["speedup"] / speedup.value
-    return {name: value for name, value in found.items() if name in before}
+        metrics["latency_ratio"] = before["latency_ratio"] * before["speedup"] / speedup.value
+    return {name: value for name, value in metrics.items() if name in before}
 
 
 def speed_of(metrics: Metrics) -> Speed | None:
-    """Return whether it is faster than the dense model at its batch size; None where that was not compared."""
-    found = ratio_of(metrics, "compression_speedup")
-    if found is None:
+    """Return whether a trial is faster than the dense model at its batch size; None if nobody compared."""
+    ratio = ratio_of(metrics, "compression_speedup")
+    if ratio is None:
         return None
-    return Speed.FASTER if found.low > 1 else Speed.SLOWER if found.high < 1 else Speed.EQUAL
+    return Speed.FASTER if ratio.low > 1 else Speed.SLOWER if ratio.high < 1 else Speed.EQUAL
 
 
 def size_of(metrics: Metrics) -> Size | None:
-    """Return whether it needs less memory than the dense model at its batch size; None where that was not compared."""
-    found = metrics.get("compression_memory_ratio")
-    if found is None:
+    """Return whether a trial needs less memory than the dense model at its batch size; None if nobody compared."""
+    ratio = metrics.get("compression_memory_ratio")
+    if ratio is None:
         return None
-    return Size.SMALLER if found < SMALLER else Size.LARGER if found > 1 / SMALLER else Size.EQUAL
+    return Size.SMALLER if ratio < SMALLER else Size.LARGER if ratio > 1 / SMALLER else Size.EQUAL
 
 
 def _speedup(metrics: Metrics) -> Estimate:
-    found = ratio_of(metrics, "speedup")
-    assert found is not None
-    return found
+    speedup = ratio_of(metrics, "speedup")
+    assert speedup is not None
+    return speedup

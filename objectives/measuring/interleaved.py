@@ -1,13 +1,14 @@
-"""Timing several runs in turns, in one process.
+"""Times several runs in turns, in one process.
 
 Whatever disturbs the machine disturbs neighbours alike, so the ratio of two neighbouring runs is far steadier than the
 ratio of two separate blocks (coefficient of variation 1-3 % against 8-25 % on a busy two-core machine). The order is
-turned round from round to round, so that a machine that slows down steadily favours nobody. Rounds go on until the
-95 % interval of every median ratio is narrow enough, or the budget is spent.
+reversed from round to round, so that a machine that slows down steadily favours nobody. Rounds go on until the 95 %
+interval of every median ratio is narrow enough, or the budget is spent.
 
 A round in which our threads waited for a processor, or the machine was slower than it can be (:mod:`.pace`), is put
-aside and repeated. When hardly any other comes the machine is busy for good: then all rounds count, and the result says
-that it was contended. How a machine is now is not how it is in a second, so no result comes from less than two.
+aside and repeated. When hardly any other round comes, the machine is busy for good: then all rounds count, and the
+result is marked as contended. A machine's state may change within a second, so no timing stops for precision before
+its rounds took ``min_seconds``.
 """
 
 from __future__ import annotations
@@ -32,21 +33,21 @@ from objectives.types import Stop, Timing
 Run = Callable[[], Timing]
 
 _LOOKS = 1.15
-"""How many times more rounds before the interval is looked at again: every look is a chance to stop too early."""
+"""Factor by which the rounds grow before the interval is looked at again: every look is a chance to stop too early."""
 _SHORTEST, _MOST_REPEATS = 0.01, 32
 _TICK = 1e-9
-"""Seconds: what takes less is not told apart."""
+"""Seconds: shorter times are not told apart."""
 _FEWEST_BEHIND, _SHORTEST_BEHIND = 3, 0.5
-"""Rounds, and seconds of them, from which on a run may be found to fall behind."""
+"""Least rounds, and least seconds of them, after which a run may be found to fall behind."""
 _STATES = 0.03
-"""By how much a ratio may be another in the next minute, when the machine is in another state."""
+"""Relative amount by which a ratio may differ in the next minute, when the machine is in another state."""
 _OVERTIME = 3.0
-"""Times the budget, after which even the least number of rounds is not waited for."""
+"""Multiple of the budget after which timing ends even with fewer than the least number of rounds."""
 
 
 @dataclass(frozen=True)
 class Round:
-    """One turn of every run, and what else went on. ``level``: seconds of the pace's probe meanwhile."""
+    """One turn of every run, and what else went on meanwhile. ``level``: seconds of the pace's probe."""
 
     timings: tuple[Timing, ...]
     strain: Contention
@@ -54,14 +55,16 @@ class Round:
 
     @property
     def seconds(self) -> float:
-        """That the runs took."""
+        """Return the total seconds of all runs in this round."""
         return sum(sum(timing.latency) for timing in self.timings)
 
 
 @dataclass(frozen=True)
 class Sampled:
-    """What came out. ``timings``: of every run, over the rounds that count; ``ratios``: by run, its throughput over
-    the first one's, a ratio a round (1 for the first itself); ``estimates`` of them, of the first: of its latency.
+    """The result of timing several runs in turns.
+
+    ``timings``: of every run, over the rounds that count; ``ratios``: by run, its throughput over the first one's, one
+    ratio per round (1 for the first itself). ``estimates``: by run, of these ratios; for the first, of its latency.
     ``conditions``: some of :data:`objectives.metrics.CONDITIONS`; ``contended``: strained rounds had to be counted.
     """
 
@@ -75,15 +78,15 @@ class Sampled:
 
 @settings(frozen=True, kw_only=True, config=FORBID)
 class Interleaved:
-    """``warmups`` rounds are thrown away; then ``min_rounds`` to ``max_rounds``, or ``max_seconds``.
+    """Settings of timing in turns: ``warmups`` rounds are discarded, then ``min_rounds`` to ``max_rounds`` are timed.
 
-    It stops early once half of each ratio's interval is below ``precision`` (relative), for which six rounds and
-    ``min_seconds`` are the least. ``clock``: ``wall``, or ``cpu``: CPU time, which other work disturbs less, for one
-    thread. A round is repeated whose threads waited for more than ``strain`` of their time (by the wall clock), or
-    during which the machine was slower by ``slowdown`` than at its best of the last minutes; after ``patience`` seconds
-    of such rounds without ``min_rounds`` others, all count. Where ``min_rounds`` take more than three times
-    ``max_seconds``, fewer do. ``reference``: what candidates are timed beside; ``auto`` is the baseline unless memory
-    cannot hold both.
+    Timing ends after ``max_seconds``. It ends earlier once half of each ratio's interval is below ``precision``
+    (relative), but not before six rounds and ``min_seconds``. ``clock``: ``wall``, or ``cpu``: CPU time, which other
+    work disturbs less, for one thread. A round is repeated if its threads waited for more than ``strain`` of their time
+    (by the wall clock), or if the machine was slower by ``slowdown`` than at its best of the last minutes. After
+    ``patience`` seconds of such rounds without ``min_rounds`` others, all rounds count. Where ``min_rounds`` take more
+    than three times ``max_seconds``, fewer are timed. ``reference``: what candidates are timed beside; ``auto`` is the
+    baseline unless memory cannot hold both. Raises ValueError where ``min_rounds`` exceeds ``max_rounds``.
     """
 
     warmups: Natural = 2
@@ -99,19 +102,19 @@ class Interleaved:
     slowdown: Positive = 0.1
 
     def __post_init__(self) -> None:
-        """The least cannot be more than the most."""
+        """Refuse a least number of rounds above the largest."""
         if self.min_rounds > self.max_rounds:
             raise ValueError(f"min_rounds must be <= max_rounds, got {self.min_rounds} and {self.max_rounds}")
 
     def for_many(self, runs: int) -> Interleaved:
-        """The same for ``runs`` candidates at once, twice as precise, in the time that they would get one by one."""
+        """Return settings for ``runs`` candidates at once: twice as precise, in the time they would get one by one."""
         seconds = {name: getattr(self, name) * runs for name in ("min_seconds", "max_seconds", "patience")}
         return replace(self, **seconds, precision=self.precision / 2)
 
     def time(self, runs: Sequence[Run], pace: MachineSpeed | None = None, stop_below: float | None = None) -> Sampled:
-        """Time ``runs`` in turns; the first is what the others are compared with.
+        """Time ``runs`` in turns; the others are compared with the first.
 
-        ``stop_below``: the ratio below which the last run need not be known any better.
+        ``stop_below``: timing stops once the ratio of the last run is surely below it.
         """
         began = perf_counter()
         repeats = self._warm_up(runs)
@@ -134,7 +137,10 @@ class Interleaved:
         return self._sampled(rounds, counted, pace, stopped, perf_counter() - began)
 
     def _warm_up(self, runs: Sequence[Run]) -> list[int]:
-        """How often each run is repeated in its turn: short ones more often, or they would decide the noise."""
+        """Warm up, and return how often each run is repeated in its turn.
+
+        Short runs are repeated more often, or their noise would dominate the ratios.
+        """
         began, last = perf_counter(), list[Timing]()
         for done in range(self.warmups):
             if done and perf_counter() - began > self.max_seconds:  # one is enough of runs that take that long
@@ -144,24 +150,24 @@ class Interleaved:
             return [1] * len(runs)
         seconds = [timing.latency[0] for timing in last]
         turn = max(_SHORTEST, float(np.mean(seconds)))
-        return [max(1, min(_MOST_REPEATS, round(turn / max(own, 1e-9)))) for own in seconds]
+        return [max(1, min(_MOST_REPEATS, round(turn / max(each, 1e-9)))) for each in seconds]
 
     @staticmethod
     def _round(runs: Sequence[Run], repeats: Sequence[int], index: int, pace: MachineSpeed | None) -> Round:
         order = range(len(runs)) if index % 2 == 0 else reversed(range(len(runs)))
         began, before = perf_counter(), read_strain()
-        found = {}
+        timings = {}
         for which in order:
             if pace is not None:
                 pace.probe()
-            found[which] = merge([runs[which]() for _ in range(repeats[which])])
+            timings[which] = merge([runs[which]() for _ in range(repeats[which])])
         if pace is not None:
             pace.probe()
         level = 1.0 if pace is None else pace.level(began)
-        return Round(tuple(found[which] for which in range(len(runs))), read_strain().since(before), level)
+        return Round(tuple(timings[which] for which in range(len(runs))), read_strain().since(before), level)
 
     def _counted(self, rounds: Sequence[Round], pace: MachineSpeed | None) -> Sequence[Round]:
-        """The calm rounds; all of them when those do not come."""
+        """Return the rounds that count: the calm ones, or all when calm ones do not come."""
         calm = self._calm(rounds, pace)
         waited = sum(each.seconds for each in rounds) - sum(each.seconds for each in calm)
         return calm if len(calm) >= self.min_rounds or waited <= self.patience else rounds
@@ -188,15 +194,15 @@ class Interleaved:
         return max(each.error for each in estimates[1:] or estimates)
 
     def _estimates(self, counted: Sequence[Round]) -> list[Estimate]:
-        own = estimate([self.seconds(each.timings[0]) for each in counted])
-        return [own, *(estimate(ratios) for ratios in self._ratios(counted)[1:])]
+        latency = estimate([self.seconds(each.timings[0]) for each in counted])
+        return [latency, *(estimate(ratios) for ratios in self._ratios(counted)[1:])]
 
     def _ratios(self, counted: Sequence[Round]) -> list[tuple[float, ...]]:
         rates = np.array([[timing.items / self.seconds(timing) for timing in each.timings] for each in counted])
         return [tuple(column) for column in (rates / rates[:, :1]).T.tolist()]
 
     def seconds(self, timing: Timing) -> float:
-        """Of one run, the mean over its turn, by the clock."""
+        """Return the seconds of one run, the mean over its turn, by the clock of the settings."""
         return max(_TICK, float(np.mean(timing.cpu if self.clock == "cpu" else timing.latency)))
 
     def _sampled(
@@ -235,18 +241,18 @@ class Interleaved:
 
 
 def next_look(rounds: int) -> int:
-    """After how many rounds to look again."""
+    """Return the number of rounds after which to look again."""
     return max(rounds + 1, int(rounds * _LOOKS))
 
 
 def falls_behind(ratios: Sequence[float], seconds: float, stop_below: float) -> bool:
-    """Whether ``ratios``, which took ``seconds`` in all, say for sure that their median is below ``stop_below``."""
+    """Return whether the median of ``ratios``, which took ``seconds`` in all, is surely below ``stop_below``."""
     enough = len(ratios) >= _FEWEST_BEHIND and seconds >= _SHORTEST_BEHIND
     return enough and estimate(ratios).high * (1 + _STATES) < stop_below
 
 
 def merge(timings: Sequence[Timing]) -> Timing:
-    """All samples of repeated runs of one workload."""
+    """Merge the samples of repeated runs of one workload."""
 
     def all_of(name: str) -> tuple[float, ...]:
         return tuple(value for timing in timings for value in getattr(timing, name))
@@ -255,7 +261,7 @@ def merge(timings: Sequence[Timing]) -> Timing:
 
 
 def summarise(timing: Timing, workload: Workload) -> dict[str, float]:
-    """Metrics of :data:`objectives.metrics.METRICS` from raw timings; those that do not apply are absent."""
+    """Return metrics of :data:`objectives.metrics.METRICS` from raw timings; those that do not apply are absent."""
     latency = np.asarray(timing.latency)
     metrics = {f"latency.p{q}": float(np.percentile(latency, q)) for q in (50, 90, 95, 99)}
     metrics |= {"latency.mean": float(latency.mean()), "latency.stdev": float(latency.std())}

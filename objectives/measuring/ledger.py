@@ -1,7 +1,7 @@
-"""What compression promised, and what it delivered: beside the dense model at the same batch size.
+"""Compares what compression promised with what it delivered, beside the dense model at the same batch size.
 
 "I quantised it, and it is no faster and no smaller" is the field's loudest complaint. So every trial carries both
-sides, and where the promise was not kept, the reason as far as it can be read off the model.
+sides. Where the promise was not kept, it also carries the reason, as far as that can be read off the model.
 """
 
 from __future__ import annotations
@@ -14,22 +14,26 @@ from objectives.measuring.footprint import Footprint
 from objectives.measuring.gains import SMALLER, size_of, speed_of
 from objectives.measuring.roofline import limit
 from objectives.models.blocks import Block
+from objectives.models.notes import notes_of
 from objectives.packing.bf16 import Bf16Linear
 from objectives.protocols.readings import Peaks
 from objectives.protocols.running import Runner, RunsInTorch, Workload
 from objectives.types import GainFacts, NoteCode, Size, Speed
 
 LAUNCH_BOUND = 0.15
-"""Below this share of the device's limit a run is made of calls rather than of work."""
+"""Share of the device's limit below which a run spends its time on calls rather than on work."""
 ALIGNED = 32
-"""Output channels that kernels take at once."""
+"""Number of output channels that kernels take at once."""
 
 
 def promises(shapes: Footprint, dense: Footprint, workload: Workload, peaks: Peaks) -> dict[str, float]:
-    """What bytes and operations allow: the ratio of the least seconds that both need."""
-    own, full = _operations(shapes, workload), _operations(dense, workload)
+    """Return the speed-up that bytes and operations allow, and the operations.
+
+    The speed-up is the ratio of the least seconds that the dense and the compressed model need.
+    """
+    operations, full = _operations(shapes, workload), _operations(dense, workload)
     promised = least_seconds(dense, workload, peaks) / least_seconds(shapes, workload, peaks)
-    return {"promised_speedup": promised, "flops": own, "flops_ratio": own / full}
+    return {"promised_speedup": promised, "flops": operations, "flops_ratio": operations / full}
 
 
 def _laps(workload: Workload, phase: str) -> int:
@@ -37,7 +41,7 @@ def _laps(workload: Workload, phase: str) -> int:
 
 
 def least_seconds(shapes: Footprint, workload: Workload, peaks: Peaks) -> float:
-    """Of a whole run, at the device's peaks."""
+    """Return the least seconds that a whole run takes at the device's peaks."""
     return sum(limit(work, peaks)[0] * _laps(workload, phase) for phase, work in shapes.work.items())
 
 
@@ -46,7 +50,7 @@ def _operations(shapes: Footprint, workload: Workload) -> float:
 
 
 def judged(metrics: Mapping[str, float], model: Runner, rows: int) -> GainFacts:
-    """Return what was gained in speed and memory, and the likeliest reason for each that was not.
+    """Return the gains in speed and memory, and the likeliest reason for each that is missing.
 
     ``rows``: of the largest product of the run. A gain in speed counts when its interval lies above 1; the reasons are
     texts for people, empty where nothing explains it.
@@ -68,7 +72,7 @@ def _slow(metrics: Mapping[str, float], speed: Speed, model: Runner, rows: int) 
     unpacked = [each for each in low if rows > getattr(each, "kernel_rows", rows)]
     if len(unpacked) > len(linears) / 2:
         return f"dequantised path, {rows} rows are more than the low-bit kernels are fast for"
-    if any(note.code is NoteCode.KEPT_IN_16_BITS for note in model.notes):
+    if any(note.code is NoteCode.KEPT_IN_16_BITS for note in notes_of(model.notes)):
         return "layers whose shape fits no kernel stay in 16 bits"
     uneven = [name for block in blocks for name in _uneven(block)]
     if len(uneven) > len(linears) / 10:  # one of many explains nothing

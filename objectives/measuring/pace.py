@@ -1,10 +1,11 @@
-"""How fast the machine is just now, told by a small fixed workload.
+"""Measures how fast the machine is just now, by a small fixed workload.
 
 A processor that shares its core or its caches with other machines of its host slows down for seconds, and no counter
 in here says so. It does not slow every kernel alike: while a product of fixed size took a fifth longer than at best, a
 model in 8 bits was a tenth slower beside the dense one than before (docs/log.md). So the product is timed at the ends
-of every turn, and a round is compared with what it takes at the machine's best, over the last minutes: a machine that
-stays slow is the machine there is. The product's noise is not that of what is timed, so choosing by it favours nobody.
+of every turn, and a round is compared with the product's time at the machine's best, over the last minutes: a machine
+that stays slow is taken as it is. The product's noise is independent of the timed runs, so choosing rounds by it
+favours nobody.
 """
 
 from __future__ import annotations
@@ -19,17 +20,21 @@ import numpy as np
 from objectives.types import Timing
 
 _LEAST_SECONDS, _MOST_REPEATS = 1e-3, 64
-"""Of one probe: shorter ones tell more about the clock; a clock that stands still is not waited for."""
+"""Least seconds of one probe, as shorter ones tell more about the clock, and most runs of one, as a clock may stand
+still."""
 _TICK = 1e-9
 _AROUND_SECONDS = 0.5
-"""Probes as old as that still tell about now; a state lasts for seconds."""
+"""Seconds for which a probe still tells about now; a state lasts for seconds."""
 _MEMORY_SECONDS = 180.0
 _BEST = 0.1
-"""The quantile that counts as the best: the very best is an accident."""
+"""Quantile that counts as the best: the very best is an accident."""
 
 
 class MachineSpeed:
-    """``run``: one pass of the fixed workload; ``seconds``: of one of its timings, by the clock that is asked for."""
+    """The speed of the machine, probed by a fixed workload.
+
+    ``run``: one pass of that workload; ``seconds``: returns the seconds of a timing by the clock of the settings.
+    """
 
     def __init__(self, run: Callable[[], Timing], seconds: Callable[[Timing], float]) -> None:
         self._run, self._seconds = run, seconds
@@ -38,7 +43,7 @@ class MachineSpeed:
         self._levels: deque[tuple[float, float]] = deque()
 
     def probe(self) -> None:
-        """Time the workload once."""
+        """Time the workload once: as many passes as a probe takes, a number that the first probe finds."""
         if not self._repeats:
             self._run()
             wanted = round(_LEAST_SECONDS / max(self._seconds(self._run()), _TICK))
@@ -47,22 +52,22 @@ class MachineSpeed:
         self._probes.append((perf_counter(), took))
 
     def level(self, since: float) -> float:
-        """Seconds of a probe now: the median of those after ``since``, and of the last half second at least."""
+        """Return the seconds of a probe now: the median of those after ``since``, at least of the last half second."""
         now = perf_counter()
         start = min(since, now - _AROUND_SECONDS)
         _forget(self._probes, start)
-        found = max(_TICK, median(seconds for _, seconds in self._probes))
-        self._levels.append((now, found))
-        return found
+        level = max(_TICK, median(seconds for _, seconds in self._probes))
+        self._levels.append((now, level))
+        return level
 
     @property
     def best(self) -> float:
-        """The level at the machine's best, over the last three minutes."""
+        """Return the level at the machine's best, over the last three minutes."""
         _forget(self._levels, perf_counter() - _MEMORY_SECONDS)
         return float(np.quantile([level for _, level in self._levels], _BEST))
 
 
 def _forget(values: deque[tuple[float, float]], before: float) -> None:
-    """Drop what is older, but for the latest."""
+    """Drop the values from before ``before``, but keep the latest one."""
     while len(values) > 1 and values[0][0] < before:
         values.popleft()

@@ -32,45 +32,45 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 BUSY = 0.05
-"""Share of the time that our threads waited, or that the host took, above which a peak is no peak."""
+"""Share of the time that our threads waited, or that the host took, above which a peak is not kept."""
 
 
 @dataclass(frozen=True)
 class Work:
-    """What a run has to do at least: ``bytes`` to read, and ``operations`` by operand type (see :class:`Peaks`)."""
+    """The least that a run has to do: ``bytes`` to read, and ``operations`` by operand type (see :class:`Peaks`)."""
 
     bytes: float
     operations: Mapping[str, float]
 
 
 def limit(work: Work, peaks: Peaks) -> tuple[float, Literal["memory", "compute"]]:
-    """Seconds that ``work`` takes at least, and what binds; kernels of several types run one after another."""
+    """Return the least seconds that ``work`` takes, and what binds; kernels of several types run one after another."""
     reading = work.bytes / peaks.bandwidth
     computing = sum(operations / peaks.rate(operands) for operands, operations in work.operations.items())
     return (reading, "memory") if reading >= computing else (computing, "compute")
 
 
 def peaks(device: Device, key: str) -> Peaks:
-    """Return the peaks of ``device``, which it measures once per ``key``, its name and the number of torch's threads.
+    """Return the peaks of ``device``, measured once per ``key``, name of the device and number of torch's threads.
 
     ``key`` names the hardware and libraries, and becomes part of a file name in the cache folder. A file that cannot be
-    read is made anew. Processes that race probe both, and either one's file is whole. What was probed while other work
-    took processors is used and not kept.
+    read is made anew. Of processes that race each one measures, and either one's file is whole. Peaks that were
+    measured while other work took processors are used and not kept.
     """
     import torch
 
     path = cache_dir() / f"roofline-{key}.json"
     slot = f"{device.name}, {torch.get_num_threads()} threads"
-    found = _stored(path).get(slot)
-    if found is None:
+    measured = _stored(path).get(slot)
+    if measured is None:
         before = read_strain()
-        found = device.peaks()
+        measured = device.peaks()
         strain = read_strain().since(before)
         if max(strain.wait, strain.steal) > BUSY:
             log.warning("the device's peaks were probed on a busy machine: shares of its limit may be too high")
-            return found
-        _store(path, {**_stored(path), slot: found})
-    return found
+            return measured
+        _store(path, {**_stored(path), slot: measured})
+    return measured
 
 
 def _stored(path: Path) -> dict[str, Peaks]:

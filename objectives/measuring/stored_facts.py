@@ -1,7 +1,7 @@
-"""The stored form of facts and measurements: what JSON, CSV files and MLflow keep of them, and how it is read back.
+"""The stored form of facts and measurements, as JSON, CSV files and MLflow keep them, and how it is read back.
 
-Facts are flat texts by name, as every version has stored them. What versions before 2026-11-28 said of gains in
-sentences is read here, and nowhere else.
+Facts are flat texts by name, as every version has stored them. Versions before 2026-11-28 stored gains as sentences;
+these are read here, and nowhere else.
 """
 
 from __future__ import annotations
@@ -15,33 +15,34 @@ from objectives.models.notes import notes_of, stored_notes
 from objectives.types import Decision, Facts, GainFacts, Measurement, Size, Speed, Stop, TimingFacts, Verdict
 
 _OLD_REASONS = {"no faster than dense": "speed_reason", "no smaller than dense": "memory_reason"}
-"""How the sentences of ``no_realised_gain`` began, by the fact that they gave the reason of."""
+"""Beginnings of the sentences in ``no_realised_gain``, and the fact that each gave the reason for."""
 
 
 def texts_of(facts: Facts) -> dict[str, str]:
-    """Return ``facts`` as flat texts by name; what does not apply is absent."""
-    found: dict[str, str] = {}
+    """Return ``facts`` as flat texts by name; facts that do not apply are absent."""
+    texts: dict[str, str] = {}
     if facts.timing is not None:
-        found |= {name: str(value) for name, value in vars(facts.timing).items()}
+        texts |= {name: str(value) for name, value in vars(facts.timing).items()}
     if facts.link != "mean":
-        found["link"] = facts.link
+        texts["link"] = facts.link
     if facts.verdict is not None:
-        found["verdict"] = str(facts.verdict.decision)
+        texts["verdict"] = str(facts.verdict.decision)
         if facts.verdict.decision is not Decision.UNSCORED:
-            found["verdict_by"] = facts.verdict.method
+            texts["verdict_by"] = facts.verdict.method
     if facts.timing_skipped:
-        found["skipped"] = "timing"
+        texts["skipped"] = "timing"
     if facts.gains is not None:
-        found |= {"speed_gain": str(facts.gains.speed), "memory_gain": str(facts.gains.memory)}
+        texts |= {"speed_gain": str(facts.gains.speed), "memory_gain": str(facts.gains.memory)}
         reasons = {"speed_reason": facts.gains.speed_reason, "memory_reason": facts.gains.memory_reason}
-        found |= {name: text for name, text in reasons.items() if text}
-    return found
+        texts |= {name: text for name, text in reasons.items() if text}
+    return texts
 
 
 def facts_of(texts: Mapping[str, str], metrics: Mapping[str, float] | None = None) -> Facts:
-    """Return the facts that ``texts`` tell; ``metrics``: of the same trial, for studies that tell gains in sentences.
+    """Return the facts that ``texts`` hold.
 
-    Raises ValueError for a text that names no known value.
+    ``metrics``: those of the same trial, for studies that stored gains as sentences. Raises ValueError for a text that
+    names no known value.
     """
     texts = _typed_gains(texts, metrics or {})
     timing = verdict = gains = None
@@ -86,7 +87,7 @@ def _typed_gains(texts: Mapping[str, str], metrics: Mapping[str, float]) -> Mapp
 
 
 def stored_measurement(measured: Measurement) -> dict[str, Any]:
-    """Return a measurement as JSON keeps it."""
+    """Return a measurement in the form that JSON keeps."""
     return {**asdict(measured), "notes": stored_notes(measured.notes), "facts": texts_of(measured.facts)}
 
 

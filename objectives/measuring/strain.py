@@ -1,6 +1,6 @@
-"""What else wanted the processor while something was timed.
+"""Measures the contention for the processor while something was timed.
 
-Linux counts, for every thread, how long it stood ready and waited for a processor (``schedstat``), and for the machine
+Linux counts, for every thread, how long it was ready and waited for a processor (``schedstat``), and for the machine
 how long its host ran others (``steal``). A round during which our threads waited is no sample of our speed.
 """
 
@@ -13,10 +13,10 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Contention:
-    """Seconds since the process or the machine started; zero where the system does not count.
+    """Counters since the process or the machine started, or over a stretch of time; zero where the system has none.
 
-    ``ran``, ``waited``: of all our threads; ``stolen``, ``passed``: of all processors, in ticks. ``faults``: pages that
-    the kernel had to bring or clear for us.
+    ``ran``, ``waited``: seconds of all our threads; ``stolen``, ``passed``: ticks of all processors. ``faults``: pages
+    that the kernel had to bring or clear for us.
     """
 
     ran: float = 0.0
@@ -26,26 +26,26 @@ class Contention:
     faults: float = 0.0
 
     def since(self, earlier: Contention) -> Contention:
-        """What was added."""
+        """Return what was counted since ``earlier``."""
         return Contention(*(getattr(self, name) - getattr(earlier, name) for name in self.__dataclass_fields__))
 
     def __add__(self, other: Contention) -> Contention:
-        """Of two stretches of time."""
+        """Return the sum over two stretches of time."""
         return Contention(*(getattr(self, name) + getattr(other, name) for name in self.__dataclass_fields__))
 
     @property
     def wait(self) -> float:
-        """Share of the time in which our threads wanted to run and did not."""
+        """Return the share of the time in which our threads wanted to run and did not."""
         return _share(self.waited, self.ran + self.waited)
 
     @property
     def steal(self) -> float:
-        """Share of the machine's time that its host took."""
+        """Return the share of the machine's time that its host took."""
         return _share(self.stolen, self.passed)
 
 
 def read_strain(proc: Path = Path("/proc")) -> Contention:
-    """The counters now."""
+    """Read the counters now."""
     ran = waited = 0.0
     for file in proc.glob("self/task/*/schedstat"):
         try:
@@ -58,7 +58,10 @@ def read_strain(proc: Path = Path("/proc")) -> Contention:
 
 
 def _ticks(file: Path) -> tuple[float, float]:
-    """Stolen and all, of the line that sums up the processors: user nice system idle iowait irq softirq steal ..."""
+    """Return the stolen ticks and all ticks of all processors.
+
+    Their line has the fields user nice system idle iowait irq softirq steal.
+    """
     try:
         ticks = [float(field) for field in file.read_text(encoding="utf-8").partition("\n")[0].split()[1:9]]
     except OSError:

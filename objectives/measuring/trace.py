@@ -1,4 +1,4 @@
-"""A watch that computes nothing: live bytes and operations of a run on fake tensors.
+"""A phase observer that computes nothing: it counts live bytes and operations of a run on fake tensors.
 
 A dispatch mode sees every operator, and counts the storages that are alive and the operations of every matrix product.
 A packed linear that ran before at the same shape is not run again, since all blocks hold the same few.
@@ -31,7 +31,11 @@ from objectives.types import Phase
 
 @dataclass(frozen=True)
 class Forward:
-    """What one pass through a linear takes: its output, the bytes at its peak, output included, and operations."""
+    """The cost of one pass through a linear.
+
+    ``shape``, ``dtype``: of its output; ``rise``: bytes that it adds at its peak, output included; ``operations``: by
+    operand type.
+    """
 
     shape: torch.Size
     dtype: torch.dtype
@@ -40,11 +44,11 @@ class Forward:
 
 
 class Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """A watch and a mode: counts the storages that are alive, and the operations of products, phase by phase.
+    """A phase observer and a dispatch mode: it counts live storages and the operations of products, phase by phase.
 
-    What the module ``resting`` holds is no part of the run, nor are views of it.
-    ``peaks``, ``operations``, ``read``: of the last lap of each phase. Operations by the type of what is multiplied;
-    bytes of the modules that ran, since an encoder rests while its decoder writes, and of the cache.
+    The tensors of the module ``resting`` are no part of the run, nor are views of them. ``peaks``, ``operations``,
+    ``read``: of the last lap of each phase. ``operations`` are by the type of what is multiplied. ``read``: bytes of
+    the modules that ran, since an encoder rests while its decoder writes, and of the cache.
     """
 
     def __init__(self, resting: nn.Module) -> None:
@@ -60,18 +64,18 @@ class Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._ran: set[nn.Module] = set()
 
     def called(self, part: nn.Module) -> None:
-        """``part`` of the model runs."""
+        """Note that ``part`` of the model runs."""
         self._ran.add(part)
 
     def start(self, laps: int) -> None:
-        """See ``PhaseObserver``; what was made before is not of the run."""
+        """Begin a run: tensors that were made before are no part of it."""
         self._live = self._peak = 0
         self._seen.clear()
         self._ran.clear()
         self._counted = defaultdict(float)
 
     def end_phase(self, phase: Phase, held: object = None) -> None:
-        """See ``PhaseObserver``."""
+        """Record peak, operations and bytes read of ``phase``, and begin the next."""
         self.peaks[phase], self.operations[phase] = self._peak, dict(self._counted)
         self.cache = cache_bytes(held)
         self.read[phase] = stored_bytes(self._ran) + self.cache
@@ -79,17 +83,17 @@ class Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._ran.clear()
 
     def record(self, linear: PackedLinear, x: Tensor) -> tuple[Tensor, Forward]:
-        """Run ``linear``; its output, and what it took."""
+        """Run ``linear``; return its output, and what it took."""
         peak, counted, before = self._peak, self._counted, self._live
         self._peak, self._counted = before, defaultdict(float)
         output = type(linear).forward(linear, x)
-        found = Forward(output.shape, output.dtype, self._peak - before, dict(self._counted))
+        cost = Forward(output.shape, output.dtype, self._peak - before, dict(self._counted))
         self._peak, self._counted = max(peak, self._peak), counted
-        self._count(found.operations)
-        return output, found
+        self._count(cost.operations)
+        return output, cost
 
     def replay(self, known: Forward, x: Tensor) -> Tensor:
-        """As if a linear had run on ``x`` once more."""
+        """Count a pass that is ``known`` as if a linear had run on ``x`` once more, and return an empty output."""
         self._peak = max(self._peak, self._live + known.rise)
         self._count(known.operations)
         return x.new_empty(known.shape, dtype=known.dtype)
@@ -99,7 +103,7 @@ class Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self._counted[kind] += count
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Run ``func``, in its parts where it is made of others, and take note of what it made."""
+        """Run ``func``, in its parts where it is composed of other operators, and count what it made."""
         kwargs = kwargs or {}
         if func is torch.ops.prim.device.default:  # every third call, and it makes nothing
             return func(*args, **kwargs)
@@ -131,10 +135,12 @@ class Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 @contextmanager
 def tracing(module: nn.Module, trace: Trace, known: dict[Hashable, Forward]) -> Iterator[None]:
-    """Let ``trace`` see what ``module`` does meanwhile. ``known``: linears that ran before, for them all."""
+    """Let ``trace`` see what ``module`` does meanwhile. ``known``: passes of linears that ran before, added to here."""
     parts = [part for part in module.modules() if next(part.children(), None) is None]
     linears = [part for part in parts if isinstance(part, PackedLinear)]
-    read = [part for part in parts if not isinstance(part, (nn.Embedding, Int8Embedding))]  # of a table a few rows
+    read = [
+        part for part in parts if not isinstance(part, (nn.Embedding, Int8Embedding))
+    ]  # only rows of tables are read
     hooks = [part.register_forward_pre_hook(lambda part, _inputs: trace.called(part)) for part in read]
     for linear in linears:
         linear.forward = partial(_forward, linear, trace, known)  # type: ignore[method-assign]
@@ -159,7 +165,10 @@ def _forward(linear: PackedLinear, trace: Trace, known: dict[Hashable, Forward],
 
 @cache
 def _is_composite(func: Any) -> bool:
-    """Whether an operator runs as others; not as torch's Python says, where an idle dropout would make a copy."""
+    """Return whether an operator runs as several others.
+
+    The dispatcher is asked, not torch's Python decompositions, in which an idle dropout would make a copy.
+    """
     if func.namespace != "aten" or func in _WHOLE:
         return False
     return torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), _COMPOSITE)
@@ -168,11 +177,14 @@ def _is_composite(func: Any) -> bool:
 _ATEN = torch.ops.aten
 _COMPOSITE = DispatchKey.CompositeImplicitAutograd
 _WHOLE = (_ATEN.linear.default, _ATEN.matmul.default)
-"""Their parts would make copies that the kernels do not make."""
+"""Operators that are not split: their parts would make copies that the kernels do not make."""
 
 
 def _operations(func: Any, args: Any, kwargs: Any, output: Any) -> tuple[str, float]:
-    """Type of the operands and number of operations of a matrix product; a multiplication and an addition are two."""
+    """Return the type of the operands and the number of operations of a matrix product.
+
+    A multiplication and an addition are two operations. Any other operator has none.
+    """
     packet = func.overloadpacket
     if packet in _PRODUCTS:
         first = args[0]
@@ -187,8 +199,10 @@ def _operations(func: Any, args: Any, kwargs: Any, output: Any) -> tuple[str, fl
 
 
 def _copied(func: Any, args: Any) -> int:
-    """Bytes of the copies that a kernel makes for itself: attention in bf16 brings keys and values into the order of
-    tiles, where the CPU multiplies these and texts are long enough (torch's ``FlashAttentionKernel.cpp``).
+    """Return the bytes of the copies that a kernel makes for itself.
+
+    Attention in bf16 copies keys and values into the order of tiles, where the CPU multiplies tiles and texts are long
+    enough (torch's ``FlashAttentionKernel.cpp``).
     """
     if func.overloadpacket is not _ATEN._scaled_dot_product_flash_attention_for_cpu or not cpu_kernels().tiles:
         return 0
@@ -200,7 +214,7 @@ def _copied(func: Any, args: Any) -> int:
 
 
 TILED = 64
-"""Tokens from which on attention works on tiles."""
+"""Least number of tokens for which attention works on tiles."""
 _PRODUCTS = (
     _ATEN.linear, _ATEN.matmul, _ATEN._int_mm, _ATEN._weight_int4pack_mm_for_cpu, _ATEN._weight_int8pack_mm,
     _ATEN._weight_int4pack_mm,

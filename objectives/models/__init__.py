@@ -1,4 +1,4 @@
-"""Where models come from, and what is compressed: the names that other files and ``conf/model`` use."""
+"""Models and their sources: the names that other files and ``conf/model`` use."""
 
 from __future__ import annotations
 

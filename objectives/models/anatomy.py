@@ -1,8 +1,7 @@
 """The words in which an architecture is described: stacks of blocks, and where each block keeps its projections.
 
-A description is data: paths of ``model.named_modules()`` inside one block, and what counts heads there. The rows that
-we have are in :mod:`objectives.models.families`; what no row describes gets one that names its linears and nothing
-else.
+A description is data: paths of ``model.named_modules()`` inside one block, and what counts heads there. Our rows
+are in :mod:`objectives.models.families`; an architecture without row gets one that names its linears and nothing else.
 """
 
 from __future__ import annotations
@@ -20,14 +19,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Attention:
-    """Paths inside a block. ``key`` and ``value`` may have fewer heads than ``query`` (grouped-query attention).
+    """Attention, as paths inside a block.
 
-    Three equal paths are one linear: it writes its parts one after the other, or, ``interleaved``, each KV head with
-    the query heads that read it. A ``*`` stands for several alike. ``cross``: key and value read the encoder's output.
-    ``heads``, ``kv_heads``, ``channels``: attributes that hold the number of query heads, of KV heads, and of the
-    query's channels. ``followers``: modules whose weights have rows for the heads, and which no pruner decides about.
-    ``positions``: query and key read position embeddings too. ``prunable``: whether blocks may differ in their heads;
-    ``unless``: not where one of these config fields is set.
+    ``key`` and ``value`` may have fewer heads than ``query`` (grouped-query attention). Three equal paths are one
+    linear: it writes its parts one after the other, or, ``interleaved``, each KV head with the query heads that read
+    it. A ``*`` stands for several alike. ``cross``: key and value read the encoder's output. ``heads``, ``kv_heads``,
+    ``channels``: attributes that hold the number of query heads, of KV heads, and of the query's channels.
+    ``followers``: modules whose weights have rows for the heads, and about which no pruner decides. ``positions``:
+    query and key read position embeddings too. ``prunable``: whether blocks may differ in their heads; ``unless``:
+    config fields that forbid it where one of them is set.
     """
 
     query: str
@@ -51,7 +51,7 @@ class Attention:
 
     @property
     def shared_inputs(self) -> tuple[tuple[str, ...], ...]:
-        """See :attr:`Stack.shared_inputs`."""
+        """Return the paths grouped by the tensor that their linears read; the first stands for its group."""
         reads: tuple[tuple[str, ...], ...] = (self.reads,)
         if self.cross:
             reads = (self.reads[:1], self.reads[1:])
@@ -59,13 +59,16 @@ class Attention:
             reads = (self.reads[:2], self.reads[2:])
         return (*(tuple(dict.fromkeys(paths)) for paths in reads), (self.out,))
 
-    def found_in(self, there: Iterable[str], config: Any) -> tuple[Attention, ...]:
-        """Return one for each star that is ``there``, with the followers that are, as the config sets it."""
-        there = dict.fromkeys(there)
+    def found_in(self, paths: Iterable[str], config: Any) -> tuple[Attention, ...]:
+        """Return one attention for each path among ``paths`` that matches ``out``; none where a model has no such part.
+
+        Followers that are not among ``paths`` are left out; ``config`` decides whether ``unless`` forbids pruning.
+        """
+        paths = dict.fromkeys(paths)
         tied = any(getattr(config, field, None) for field in self.unless)
-        followers = tuple(path for path in self.followers if path in there)
+        followers = tuple(path for path in self.followers if path in paths)
         found = replace(self, followers=followers, prunable=self.prunable and not tied)
-        return tuple(found._starred(star) for star in _stars(self.out, there))
+        return tuple(found._starred(star) for star in _stars(self.out, paths))
 
     def _starred(self, star: str) -> Attention:
         query, key, value, out = (path.replace("*", star) for path in (*self.reads, self.out))
@@ -74,10 +77,11 @@ class Attention:
 
 @dataclass(frozen=True)
 class Ffn:
-    """Paths inside a block. ``inputs``: every linear that writes the channels, two where the FFN is gated.
+    """An FFN, as paths inside a block.
 
-    Where models of one family differ in that, ``inputs`` lists all, and those that are there count. Two equal paths are
-    one linear that writes its parts one after the other. A ``*`` in a path stands for every expert.
+    ``inputs``: every linear that writes the channels, two where the FFN is gated. Where models of one family differ in
+    that, ``inputs`` lists all, and the linears that a model has count. Two equal paths are one linear that writes its
+    parts one after the other. A ``*`` in a path stands for every expert.
     """
 
     inputs: tuple[str, ...]
@@ -85,23 +89,26 @@ class Ffn:
 
     @property
     def shared_inputs(self) -> tuple[tuple[str, ...], ...]:
-        """See :attr:`Stack.shared_inputs`."""
+        """Return the paths grouped by the tensor that their linears read; the first stands for its group."""
         return (tuple(dict.fromkeys(self.inputs)), (self.out,))
 
-    def found_in(self, there: Iterable[str]) -> tuple[Ffn, ...]:
-        """Return one for each expert that is ``there``, with the inputs that are; none where there is no such FFN."""
-        there = dict.fromkeys(there)
+    def found_in(self, paths: Iterable[str]) -> tuple[Ffn, ...]:
+        """Return one FFN for each path among ``paths`` that matches ``out``; none where a model has no such FFN.
+
+        Inputs that are not among ``paths`` are left out.
+        """
+        paths = dict.fromkeys(paths)
         named = (
             Ffn(tuple(path.replace("*", star) for path in self.inputs), self.out.replace("*", star))
-            for star in _stars(self.out, there)
+            for star in _stars(self.out, paths)
         )
-        return tuple(replace(ffn, inputs=tuple(path for path in ffn.inputs if path in there)) for ffn in named)
+        return tuple(replace(ffn, inputs=tuple(path for path in ffn.inputs if path in paths)) for ffn in named)
 
 
-def _stars(pattern: str, there: Iterable[str]) -> list[str]:
-    """Return what the star of ``pattern`` stands for in paths that match it; one empty text where it has no star."""
+def _stars(pattern: str, paths: Iterable[str]) -> list[str]:
+    """Return, for each of ``paths`` that matches ``pattern``, the text of its star: empty where it has no star."""
     before, star, after = pattern.partition("*")
-    return [path[len(before) : len(path) - len(after)] if star else "" for path in there if fnmatchcase(path, pattern)]
+    return [path[len(before) : len(path) - len(after)] if star else "" for path in paths if fnmatchcase(path, pattern)]
 
 
 @dataclass(frozen=True)
@@ -130,14 +137,14 @@ class Stack:
 
     @property
     def shared_inputs(self) -> tuple[tuple[str, ...], ...]:
-        """Linears of a block grouped by the tensor they read; the first stands for its group."""
+        """Return the paths of a block's linears grouped by the tensor they read; the first stands for its group."""
         attentions = (paths for part in self.attentions for paths in part.shared_inputs)
         ffns = (paths for part in self.ffns for paths in part.shared_inputs)
         return (*attentions, *ffns, *((path,) for path in self.linears))
 
     @property
     def block_linears(self) -> tuple[str, ...]:
-        """All linears of a block, in the order of the forward pass."""
+        """Return the paths of all linears of a block, in the order of the forward pass."""
         return tuple(path for paths in self.shared_inputs for path in paths)
 
     def head_dim(self, config: Any) -> int:
@@ -147,25 +154,31 @@ class Stack:
         return int(getattr(config, "head_dim", None) or config.hidden_size // getattr(config, self.heads))
 
     def found_in(self, base_model: nn.Module) -> Stack:
-        """This stack with what any block of the model has. Raises Unsupported where the model has no such stack."""
+        """Return this stack with the parts that any block of the model has.
+
+        Raises Unsupported where the model has no such stack.
+        """
         try:
             blocks: Any = base_model.get_submodule(self.layers)
         except AttributeError:
             raise Unsupported(
                 f"model.head: loaded like this, {type(base_model).__name__} has no {self.layers}"
             ) from None
-        there = dict.fromkeys(name for block in blocks for name, _ in block.named_modules())
+        paths = dict.fromkeys(name for block in blocks for name, _ in block.named_modules())
         return replace(
             self,
             attentions=tuple(
-                attention for part in self.attentions for attention in part.found_in(there, base_model.config)
+                attention for part in self.attentions for attention in part.found_in(paths, base_model.config)
             ),
-            ffns=tuple(ffn for part in self.ffns for ffn in part.found_in(there)),
+            ffns=tuple(ffn for part in self.ffns for ffn in part.found_in(paths)),
             tables=tuple(path for path in self.tables if _has(base_model, path)),
         )
 
     def of(self, block: nn.Module) -> Stack:
-        """This stack as one block has it: in some models a few blocks have an FFN where the others have experts."""
+        """Return this stack with the parts that ``block`` has.
+
+        Blocks of one stack may differ: in some models a few have an FFN and the others experts.
+        """
         return replace(
             self,
             attentions=tuple(part for part in self.attentions if _has(block, part.out)),

@@ -38,7 +38,7 @@ class Unit:
 
     @property
     def key(self) -> tuple[str, str]:
-        """Name in the whole model: (block, consumer)."""
+        """Return the unit's name in the whole model: (block, consumer)."""
         return self.block, self.consumer
 
 
@@ -52,7 +52,7 @@ class Block:
     head_dim: int
 
     def linear(self, path: str) -> nn.Linear:
-        """The linear at ``path``; packed linears have the same ``in_features`` and ``out_features``."""
+        """Return the linear at ``path``; a packed one has ``in_features`` and ``out_features`` too."""
         return cast("nn.Linear", self.module.get_submodule(path))
 
     def set_attribute_(self, path: str, value: int) -> None:
@@ -62,13 +62,13 @@ class Block:
 
     @property
     def parameters(self) -> int:
-        """Weights of all linears as they are now, biases left out; also of those that no unit holds."""
+        """Count the weights of all linears as they are now, also of those that no unit holds; biases are left out."""
         linears = [self.linear(path) for path in self.stack.block_linears]
         return sum(linear.in_features * linear.out_features for linear in linears)
 
     @property
     def units(self) -> tuple[Unit, ...]:
-        """What can be pruned, as it is now."""
+        """Return the units of the block as it is now: what can be pruned."""
         attentions = tuple(self._groups(attention) for attention in self.stack.attentions if attention.prunable)
         return (*attentions, *(self._ffn(ffn) for ffn in self.stack.ffns))
 

@@ -1,10 +1,10 @@
-"""One form for all models: whatever transformers builds in its own way is brought to what the rest expects.
+"""Brings all models to one form: transformers builds some of them in ways that the rest of the code does not expect.
 
 Four things differ. GPT-2 keeps its weights in ``Conv1D``, [in, out]: they become linears, exact but for the order of
 summation. Experts of one tensor become linears too (:mod:`objectives.models.experts`). So do modules whose class only
 derives from a linear, where they do what a linear does; routers do more, and stay. And some attributes do not fit
-blocks with unequal heads: a family lists what they have to be, and what each block needs for itself. What no family
-describes gets a description of its linears here.
+blocks with unequal heads: a family lists what they have to be, and what each block needs for itself. A model
+that no family describes gets a description of its linears here.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ from objectives.models.undescribed import description
 
 def canonicalize_(model: LoadedModel) -> LoadedModel:
     """Bring a freshly loaded model, or an empty one, to the form that pruners, packing and checkpoints work on."""
-    made: dict[int, nn.Module | None] = {}
+    replacements: dict[int, nn.Module | None] = {}
     for name, module in list(model.module.named_modules(remove_duplicate=False)):
-        if id(module) not in made:
-            made[id(module)] = _made(module)
-        new = made[id(module)]
+        if id(module) not in replacements:
+            replacements[id(module)] = _replacement(module)
+        new = replacements[id(module)]
         if new is not None:
             model.module.set_submodule(name, new)
     if model.row is None and not described(model.module.config.model_type):
@@ -49,15 +49,15 @@ def canonicalize_(model: LoadedModel) -> LoadedModel:
 
 
 def undescribed(model: LoadedModel) -> Family:
-    """What can be said of a model that no row describes. Raises Unsupported for those that are not taken."""
+    """Describe a model that has no row by its linears alone. Raises Unsupported for a type that is refused."""
     reason = refusal(model.module.config.model_type)
     if reason is not None:
         raise Unsupported(reason)
     return description(model.module.base_model)
 
 
-def _made(module: nn.Module) -> nn.Module | None:
-    """Return what takes the place of ``module``; None where it stays."""
+def _replacement(module: nn.Module) -> nn.Module | None:
+    """Return the module that replaces ``module``; None where it stays."""
     if isinstance(module, Conv1D):
         return _linear(module)
     if are_fused(module):
@@ -68,12 +68,12 @@ def _made(module: nn.Module) -> nn.Module | None:
 
 
 def _require_parts(model: LoadedModel) -> None:
-    """Raises Unsupported where a row describes attention or an FFN that no block has."""
+    """Raise Unsupported where a row describes attention or an FFN that no block has."""
     kind = model.module.config.model_type
     row = model.row or family_of(kind)
     for stack, found in zip(row.stacks, model.family.stacks, strict=True):
-        for named, there in ((stack.attentions, found.attentions), (stack.ffns, found.ffns)):
-            if named and not there:
+        for named, present in ((stack.attentions, found.attentions), (stack.ffns, found.ffns)):
+            if named and not present:
                 where = f"in any of {stack.layers}"
                 raise Unsupported(
                     f"model.families: {kind} has no linear {named[0].out} {where}: this row is not for it"
@@ -81,7 +81,7 @@ def _require_parts(model: LoadedModel) -> None:
 
 
 def _require_linears(model: LoadedModel, block: Block) -> None:
-    """Raises Unsupported where a row names a linear that is none, or would cut gates that are not halves."""
+    """Raise Unsupported where a row names a linear that is none, or would cut gates that are not halves."""
     kind = model.module.config.model_type
     for path in block.stack.block_linears:
         try:
@@ -97,7 +97,7 @@ def _require_linears(model: LoadedModel, block: Block) -> None:
 
 
 def _multiplies(module: nn.Linear) -> bool:
-    """Return whether a module of a class of its own does with any weights what a linear does, and nothing else."""
+    """Return whether a module whose class derives from a linear computes what a linear does, whatever its weights."""
     parameters = {name: value for name in ("weight", "bias") if (value := module._parameters.get(name)) is not None}
     hooked = module._forward_hooks or module._forward_pre_hooks or type(module).__call__ is not nn.Module.__call__
     if "weight" not in parameters or hooked:
@@ -115,7 +115,10 @@ def _multiplies(module: nn.Linear) -> bool:
 def _answers_as_linear(
     probe: nn.Linear, parameters: Mapping[str, Tensor], size: float, generator: torch.Generator
 ) -> bool:
-    """Give ``probe`` other weights and several rows, as large as ``size``, in its own dtype."""
+    """Return whether ``probe`` computes what a linear does for random weights and rows as large as ``size``.
+
+    ``probe`` gets these weights, in its own dtype.
+    """
     values = {
         name: nn.Parameter((torch.randn(old.shape, generator=generator) * size).to(old.dtype), requires_grad=False)
         for name, old in parameters.items()
@@ -129,13 +132,13 @@ def _answers_as_linear(
 
 
 def _plain(module: nn.Linear) -> nn.Linear:
-    made = nn.Linear(module.in_features, module.out_features, bias=False, device="meta").train(module.training)
-    made.weight, made.bias = module.weight, module.bias
-    return made
+    plain = nn.Linear(module.in_features, module.out_features, bias=False, device="meta").train(module.training)
+    plain.weight, plain.bias = module.weight, module.bias
+    return plain
 
 
 def _linear(conv: Conv1D) -> nn.Linear:
-    made = nn.Linear(conv.nx, conv.nf, device="meta").train(conv.training)
-    made.weight = nn.Parameter(conv.weight.detach().t().contiguous(), requires_grad=False)
-    made.bias = nn.Parameter(conv.bias.detach(), requires_grad=False)
-    return made
+    plain = nn.Linear(conv.nx, conv.nf, device="meta").train(conv.training)
+    plain.weight = nn.Parameter(conv.weight.detach().t().contiguous(), requires_grad=False)
+    plain.bias = nn.Parameter(conv.bias.detach(), requires_grad=False)
+    return plain

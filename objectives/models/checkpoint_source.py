@@ -1,4 +1,4 @@
-"""Loading checkpoints, and refusing those that are not what they say.
+"""Loads checkpoints, and refuses those that are not what they say.
 
 transformers loads a config with one layer too many with random weights and says nothing, takes a missing
 tokenizer for another one, and would unpickle a ``.bin``. Here every key must be there, weights come from
@@ -47,12 +47,12 @@ _COMPUTED = re.compile(
 
 @settings(frozen=True, kw_only=True, config=FORBID)
 class Checkpoint:
-    """Which model.
+    """The checkpoint that is compressed: where its files are and what kind of model it is.
 
     ``path``: a local folder, a Hugging Face hub id, or ``asset:<name>`` for one that ``paretune fetch`` brings.
     ``head``: ``causal_lm`` (GPT type), ``encoder`` (BERT type) or ``seq2seq`` (T5 type). ``revision``: pins a hub id.
-    ``families``: by model type, what describes it where that is not ours: the name of a type that is built alike, or a
-    :class:`objectives.models.anatomy.Family`.
+    ``families``: descriptions of model types that are used in place of ours: the name of a described type that is built
+    alike, or a :class:`objectives.models.anatomy.Family`.
     """
 
     path: Name
@@ -61,18 +61,21 @@ class Checkpoint:
     families: Mapping[str, Family | str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Raises ValueError for a type that none of ours is built like."""
+        """Raise ValueError where ``families`` names a type that no row of ours describes."""
         for model_type, row in self.families.items():
             if isinstance(row, str) and not described(row):
                 raise ValueError(f"families.{model_type}: a described type expected{_hint(row)}, got {row!r}")
 
     def row(self, model_type: str) -> Family | None:
-        """What the user says of a model type."""
+        """Return the user's description of a model type; None where ``families`` has none."""
         row = self.families.get(model_type)
         return family_of(row) if isinstance(row, str) else row
 
     def unprunable(self) -> str | None:
-        """Why no pruner works on this model, from its config.json alone where there is one already; torch-free."""
+        """Return in one line why no pruner works on this model; None where one may, or where that is not known yet.
+
+        Reads config.json alone and needs no torch.
+        """
         try:
             folder = local_folder(self.path) or cached_folder(self.path, self.revision)
             config = None if folder is None else read_config(folder)
@@ -83,14 +86,14 @@ class Checkpoint:
         return undescribed(config.model_type, config.raw)
 
     def inspect(self) -> Inspection | None:
-        """What its files say, without torch and before a weight is read; None while nothing is here yet.
+        """Inspect the files, without torch and before a weight is read; return None while they are not here yet.
 
-        Raises ObjectiveError for what is missing, foreign, damaged, or not for ``head``.
+        Raises ObjectiveError for a checkpoint that is missing, foreign, damaged, or not for ``head``.
         """
         return inspect(self.path, self.head, self.revision)
 
     def folder(self) -> Path:
-        """The local folder with the files; downloads a hub id. Raises ModelError."""
+        """Return the local folder with the files; a hub id is downloaded, an asset built. Raises ObjectiveError."""
         found = local_folder(self.path)
         if found is not None:
             return found
@@ -132,11 +135,11 @@ class Checkpoint:
         return canonicalize_(LoadedModel(module.eval().requires_grad_(False), tokenizer, self.head, row=row))
 
     def weights_hash(self) -> str:
-        """SHA-256 over the safetensors files, in name order."""
+        """Return the SHA-256 over the safetensors files, in name order."""
         return _hashed(sorted(self.folder().glob("*.safetensors")))
 
     def content_hash(self) -> str:
-        """SHA-256 over weights, config and tokenizer: over all files of the folder."""
+        """Return the SHA-256 over weights, config and tokenizer: over all files of the folder, in name order."""
         return _hashed(sorted(path for path in self.folder().iterdir() if path.is_file()))
 
 
@@ -155,7 +158,7 @@ def _hint(name: str) -> str:
 
 
 def pad_(tokenizer: Any) -> None:
-    """Give a tokenizer without a padding token one of those it has: batches need one, and masks hide it."""
+    """Give a tokenizer that has no padding token another of its tokens: batches need one, and masks hide it."""
     if tokenizer.pad_token is None:
         tokenizer.pad_token = next(
             (token for token in (tokenizer.eos_token, tokenizer.unk_token, tokenizer.bos_token) if token is not None),
@@ -164,7 +167,10 @@ def pad_(tokenizer: Any) -> None:
 
 
 def _without_pooler(folder: Path, head: Head) -> dict[str, bool]:
-    """Arguments for a model whose weights have no pooler: nothing here reads one, so none is made up."""
+    """Return the arguments that leave out the pooler of a model whose weights have none.
+
+    Otherwise transformers would make one up, which nothing here reads.
+    """
     import transformers
 
     if head != "encoder" or any(_POOLER.search(name) for name in read_headers(folder)):
@@ -208,7 +214,7 @@ def _hub_folder(hub_id: str, revision: str | None) -> Path:
 
 
 def _require_keys(folder: Path, module: nn.Module, info: Mapping[str, Any]) -> None:
-    """Raises ModelError for weights that the model lacks, or that it has a place for and does not read."""
+    """Raise ModelError for keys that are missing, that have another shape, or that a block does not read."""
     missing = [key for key in map(str, info.get("missing_keys", ())) if not _POOLER.search(key)]
     wrong = {"missing keys": missing, "mismatched keys": map(_key, info.get("mismatched_keys", ()))}
     wrong["unexpected keys"] = [key for key in map(str, info.get("unexpected_keys", ())) if _is_read(module, key)]
@@ -220,12 +226,12 @@ def _require_keys(folder: Path, module: nn.Module, info: Mapping[str, Any]) -> N
 
 
 def _key(mismatched: Any) -> str:
-    """Its name; transformers tells the shapes beside it."""
+    """Return the name of a mismatched key; transformers may give the shapes beside it."""
     return str(mismatched if isinstance(mismatched, str) else mismatched[0])
 
 
 def _is_read(module: nn.Module, key: str) -> bool:
-    """Whether a weight that was left over lies inside a stack of blocks, where nothing may be left over.
+    """Return whether a weight that was left over lies inside a stack of blocks, where nothing may be left over.
 
     Heads of other tasks, poolers and tables that are computed lie outside of them, or are named in ``_COMPUTED``.
     """
@@ -238,7 +244,7 @@ def _is_read(module: nn.Module, key: str) -> bool:
 
 
 def _require_rows(folder: Path, tokenizer: Any, rows: int) -> None:
-    """Raises ModelError where the tokenizer's own vocabulary has ids without a row; added tokens may never be used."""
+    """Raise ModelError where the tokenizer's own vocabulary has ids without a row; added tokens do not count."""
     if tokenizer.vocab_size > rows:
         raise ModelError(
             f"model.path: {folder}: the tokenizer has {tokenizer.vocab_size} tokens, the embedding {rows} rows; "

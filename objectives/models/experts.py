@@ -1,8 +1,8 @@
-"""This module takes experts apart: transformers keeps those of a block in one tensor; here each has linears.
+"""Takes experts apart: transformers keeps all experts of a block in one tensor; here each expert has linears.
 
-Only then can their channels go and their weights be packed. The arithmetic is that of the classes' own loop over the
-experts that tokens were sent to, bit by bit but for two classes that sum in 32 bits; which tokens go where stays the
-router's decision.
+Only then can channels of an expert be removed and its weights be packed. The arithmetic is that of the classes' own
+loop over the experts that tokens were sent to, bit by bit except for two classes that sum in 32 bits. The router still
+decides which tokens go to which expert.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Where an architecture keeps its projections, as data.
+"""Descriptions of architectures, as data: where each block keeps its projections.
 
-Pruning needs to know, for every block, which linears read the residual stream, which produce the channels
-that may go, and which consume them. That is all a family is. To add one, add a row: the paths are those of
+Pruning needs to know, for every block, which linears read the residual stream, which linears produce the channels
+that may be removed, and which consume them. That is all a family is. To add one, add a row: the paths are those of
 ``model.named_modules()`` inside one block. Pruners see only the units of a block
 (:mod:`objectives.models.blocks`), whatever the family.
 
@@ -23,7 +23,7 @@ from objectives.models.hybrids import REFUSED
 
 
 def _attention(where: str, query: str, key: str, value: str, out: str, **data: Any) -> Attention:
-    """Linears below one path."""
+    """Describe attention whose linears lie below one path."""
     return Attention(f"{where}.{query}", f"{where}.{key}", f"{where}.{value}", f"{where}.{out}", **data)
 
 
@@ -168,7 +168,7 @@ _MODERNBERT = Family(
 
 
 def _fused(where: str, **data: Any) -> Attention:
-    """One linear that writes query, key and value of a head, then those of the next."""
+    """Describe attention with one linear that writes query, key and value of a head, then those of the next."""
     return Attention(*(f"{where}.query_key_value",) * 3, f"{where}.dense", interleaved=True, **data)
 
 
@@ -280,7 +280,7 @@ _ALBERT = Family(
 
 
 def _fairseq(where: str, **data: Any) -> Attention:
-    """As Meta's fairseq names things, from which OPT, BART and Marian come."""
+    """Describe attention by the names of Meta's fairseq, from which OPT, BART and Marian come."""
     counts = {"heads": (f"{where}.num_heads",), "channels": (f"{where}.embed_dim",)}
     return _attention(where, "q_proj", "k_proj", "v_proj", "out_proj", **counts, **data)
 
@@ -325,7 +325,7 @@ _BART = Family(
 
 
 def _t5_ffn(where: str) -> tuple[Ffn, ...]:
-    """``wi`` in the first T5; ``wi_0`` and ``wi_1``, a gated FFN, since T5 1.1."""
+    """Describe the FFN of a block: ``wi`` in the first T5; ``wi_0`` and ``wi_1``, gated, since T5 1.1."""
     return (Ffn((f"{where}.wi", f"{where}.wi_0", f"{where}.wi_1"), f"{where}.wo"),)
 
 
@@ -388,7 +388,7 @@ FAMILIES = {
     "stablelm": _STABLELM,
     "starcoder2": _STARCODER2,
 }
-"""By ``config.model_type``."""
+"""Our rows, by ``config.model_type``."""
 
 
 LOOKS: tuple[tuple[frozenset[str], str], ...] = (
@@ -420,18 +420,18 @@ FUSED_EXPERTS = frozenset({"dbrx", "doge", "jetmoe", "llama4", "llama4_text", "l
 
 
 def described(model_type: str) -> bool:
-    """Whether a row says how models of this type are built; what no row describes is quantised, never pruned."""
+    """Return whether a row describes models of this type; others are quantised, never pruned."""
     return model_type in FAMILIES
 
 
 def refusal(model_type: str) -> str | None:
-    """Why models of this type are not taken at all, in one line; None for those that are, described or not."""
+    """Return in one line why models of this type are refused; None for types that are taken, described or not."""
     reason = REFUSED.get(model_type)
     return None if reason is None else f"model type {model_type!r} is not taken: {reason}"
 
 
 def relative(model_type: str, fields: Collection[str] = ()) -> str | None:
-    """Return the described type nearest to one that is not: by name, else by the ``fields`` of its config."""
+    """Return the described type nearest to a type without row: by name, else by the ``fields`` of its config."""
     if UNLIKE & set(fields):
         return None
     close = get_close_matches(model_type, FAMILIES, n=1, cutoff=0.75)
@@ -440,7 +440,7 @@ def relative(model_type: str, fields: Collection[str] = ()) -> str | None:
 
 
 def undescribed(model_type: str, fields: Collection[str] = ()) -> str:
-    """What can be done with a type that no row describes, in one line."""
+    """Say in one line what can be done with a type that no row describes."""
     near = relative(model_type, fields)
     experts = "; its experts stay in 16 bits" if model_type in FUSED_EXPERTS else ""
     like = f"; if it is built like {near}, +model.families={{{model_type}: {near}}} says so" if near else ""
@@ -451,7 +451,7 @@ def undescribed(model_type: str, fields: Collection[str] = ()) -> str:
 
 
 def family_of(model_type: str) -> Family:
-    """The family of a ``config.model_type``; raises Unsupported naming those known."""
+    """Return the family of a ``config.model_type``. Raises Unsupported, naming the known types, where there is none."""
     if model_type not in FAMILIES:
         raise Unsupported(refusal(model_type) or undescribed(model_type))
     return FAMILIES[model_type]

@@ -28,4 +28,4 @@ REFUSED: dict[str, str] = {
         ("bailing_hybrid", "kimi_linear", "minimax", "olmo_hybrid", "qwen3_5", "qwen3_5_moe", "qwen3_next"), _LINEAR
     ),
 }  # fmt: skip
-"""By ``config.model_type``: why."""
+"""The reason for each refusal, by ``config.model_type``."""

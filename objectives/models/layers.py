@@ -26,21 +26,21 @@ class Layer:
 
     @property
     def key(self) -> tuple[str, str]:
-        """Name in the whole model: (block, first path)."""
+        """Return the layer's name in the whole model: (block, first path)."""
         return self.block.name, self.paths[0]
 
     @property
     def linears(self) -> list[nn.Linear]:
-        """In the order of the paths."""
+        """Return the linears, in the order of the paths."""
         return [self.block.linear(path) for path in self.paths]
 
     @property
     def weight(self) -> Tensor:
-        """All rows, fp32 [out of all, in]."""
+        """Return the weights of all linears, one below the other, fp32 [sum of outputs, in]."""
         return torch.cat([linear.weight.float() for linear in self.linears])
 
     def digest(self) -> bytes:
-        """Of the weights as they are now: pruned differently, they differ."""
+        """Return a hash of the weights as they are now; it differs between two prunings of the same layer."""
         digest = hashlib.blake2b(digest_size=16)
         for linear in self.linears:
             digest.update(linear.weight.detach().contiguous().view(torch.uint8).numpy().tobytes())
@@ -48,12 +48,12 @@ class Layer:
 
     @property
     def parameters(self) -> int:
-        """Weights, biases left out."""
+        """Count the weights, biases left out."""
         return sum(linear.weight.numel() for linear in self.linears)
 
 
 def layers_of(model: LoadedModel) -> Iterator[Layer]:
-    """All block linears, grouped by what they read."""
+    """Yield all block linears, grouped by the tensor that they read."""
     for block in model.blocks():
         for paths in block.stack.shared_inputs:
             yield Layer(block, paths)

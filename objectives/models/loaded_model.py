@@ -1,4 +1,4 @@
-"""What is compressed: a transformer with the map of its blocks. What runs it is a runner."""
+"""The model that is compressed: a transformer with the map of its blocks. A runner runs it."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class LoadedModel:
 
     @cached_property
     def family(self) -> Family:
-        """Where this architecture keeps its projections."""
+        """Return the description of the architecture: where each block keeps its projections."""
         row = self.row or family_of(self.module.config.model_type)
         return row.found_in(self.module.base_model)
 
@@ -61,31 +61,31 @@ class LoadedModel:
 
     @property
     def head_dim(self) -> int:
-        """Channels per attention head, of the first stack."""
+        """Return the channels per attention head of the first stack."""
         return self.family.stacks[0].head_dim(self.module.config)
 
     def blocks(self) -> Iterator[Block]:
-        """The transformer blocks, first to last; an encoder's before those of its decoder."""
+        """Yield the transformer blocks, first to last; an encoder's come before those of its decoder."""
         for stack in self.family.stacks:
             for index in self.layers_of(stack):
                 yield self.block(f"{stack.layers}.{index}")
 
     def layers_of(self, stack: Stack) -> tuple[int, ...]:
-        """Which blocks of the dense model a stack has."""
+        """Return the dense model's indices of the blocks that ``stack`` still has."""
         layers: nn.ModuleList = self.module.base_model.get_submodule(stack.layers)
         return self.layers.get(stack.layers, tuple(range(len(layers))))
 
     def block(self, name: str) -> Block:
-        """The block of that name in the dense model."""
+        """Return the block that has this name in the dense model."""
         path, _, index = name.rpartition(".")
         stack = {stack.layers: stack for stack in self.family.stacks}[path]
         module = self.module.base_model.get_submodule(f"{path}.{self.layers_of(stack).index(int(index))}")
         return Block(name, module, stack.of(module), stack.head_dim(self.module.config))
 
     def inputs(self, ids: Tensor) -> dict[str, Tensor]:
-        """The arguments of a forward pass over the token batch ``ids`` [rows, tokens].
+        """Return the arguments of a forward pass over the token batch ``ids`` [rows, tokens].
 
-        An encoder-decoder reads the batch and is made to write the same: its decoder gets it one step later.
+        The encoder of an encoder-decoder reads the batch; its decoder reads the same batch, shifted by one token.
         """
         if self.head != "seq2seq":
             return {"input_ids": ids}
@@ -97,11 +97,11 @@ class LoadedModel:
         return {"input_ids": ids, "decoder_input_ids": later}
 
     def copy(self) -> LoadedModel:
-        """An independent copy, to be compressed."""
+        """Return an independent copy, to be compressed."""
         return LoadedModel(copy.deepcopy(self.module), self.tokenizer, self.head, row=self.row)
 
     def sharing(self) -> LoadedModel:
-        """A copy whose modules are its own but whose tensors are shared: blocks may be taken out of it."""
+        """Return a copy with modules of its own and shared tensors: blocks may be taken out of it."""
         tensors = (*self.module.parameters(), *self.module.buffers())
         return LoadedModel(
             copy.deepcopy(self.module, {id(tensor): tensor for tensor in tensors}), self.tokenizer, self.head,
@@ -110,13 +110,13 @@ class LoadedModel:
 
 
 def require_units(model: LoadedModel, pruner: object) -> None:
-    """Raises Unsupported where ``pruner`` is to remove something and nothing says what belongs together."""
+    """Raise Unsupported where ``pruner`` is to remove channels and no row describes which of them belong together."""
     if asks_to_prune(pruner) and not any(stack.attentions or stack.ffns for stack in model.family.stacks):
         raise Unsupported(f"pruning: {undescribed(model.module.config.model_type, model.module.config.to_dict())}")
 
 
 def auto_class(head: Head) -> Any:
-    """The class of transformers that builds models with this head."""
+    """Return the class of transformers that builds models with this head."""
     import transformers
 
     classes = {
@@ -128,11 +128,11 @@ def auto_class(head: Head) -> Any:
 
 
 def without_pooler(model_class: Any) -> dict[str, bool]:
-    """What makes ``model_class`` leave out its pooler, where it can."""
+    """Return the arguments with which ``model_class`` leaves out its pooler; none where it has no such argument."""
     known = signature(model_class.__init__).parameters
     return {"add_pooling_layer": False} if "add_pooling_layer" in known else {}
 
 
 def built_with(module: Any) -> dict[str, bool]:
-    """What the class of ``module`` is to be given to build such a model again, besides its config."""
+    """Return the arguments, besides the config, with which the class of ``module`` builds such a model again."""
     return without_pooler(type(module)) if getattr(module, "pooler", None) is None else {}

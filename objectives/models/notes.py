@@ -1,4 +1,4 @@
-"""Notes in their stored form: a code with a text. Sentences that older versions stored get their codes here."""
+"""Reads and writes the stored form of notes, a code with a text. Sentences of older versions get their codes here."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ _OLD_NOTES = {
     "not scored": NoteCode.NOT_SCORED,
     "scored as trial": NoteCode.SCORED_ELSEWHERE,
 }
-"""How notes began that were stored as sentences, by what they are about."""
+"""Codes of the notes that older versions stored as sentences, by how these began."""
 _KEPT = "kept in 16 bits"
-"""How notes of one kind ended."""
+"""End of the sentences about layers that stay in 16 bits."""
 
 
 def note_of(stored: str | Note | Mapping[str, str]) -> Note:
@@ -37,10 +37,10 @@ def note_of(stored: str | Note | Mapping[str, str]) -> Note:
 
 
 def notes_of(stored: Iterable[str | Note | Mapping[str, str]]) -> tuple[Note, ...]:
-    """Return stored notes: see :func:`note_of`."""
+    """Return stored notes, each read by :func:`note_of`."""
     return tuple(map(note_of, stored))
 
 
-def stored_notes(notes: Iterable[Note]) -> list[dict[str, str]]:
-    """Return ``notes`` as JSON keeps them."""
-    return [{"code": str(note.code), "text": note.text} for note in notes]
+def stored_notes(notes: Iterable[str | Note | Mapping[str, str]]) -> list[dict[str, str]]:
+    """Return ``notes`` as JSON keeps them; plain texts are read as :func:`note_of` reads them."""
+    return [{"code": str(note.code), "text": note.text} for note in notes_of(notes)]

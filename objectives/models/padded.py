@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Padded:
-    """A cache of transformers, and which of its places [rows, tokens] count."""
+    """A cache of transformers with its ``mask`` [rows, tokens], which says which of its places count."""
 
     cache: Any
     mask: Tensor

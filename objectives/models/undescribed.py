@@ -1,7 +1,7 @@
 """A description of a model that no row describes: where its blocks are, which linears they hold, and nothing else.
 
-That is enough to quantise and to time it. Nothing says which channels belong together, so that no unit is offered: such
-a model is never pruned.
+That is enough to quantise and to time it. The description does not say which channels belong together, so it offers no
+unit, and such a model is never pruned.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from objectives.errors import Unsupported
 from objectives.models.anatomy import Family, Stack
 
 LEAST_OUTPUTS = 16
-"""Linears that write fewer are scores of a router or a gate: nothing to gain, and much to lose."""
+"""A linear with fewer outputs scores for a router or a gate: fewer bits save nothing there, and cost much accuracy."""
 
 
 def description(base_model: nn.Module) -> Family:
-    """Describe the lists of equal blocks, every linear on its own. Raises Unsupported where there are none."""
+    """Describe the lists of equal blocks, every linear on its own. Raises Unsupported where there is no such list."""
     stacks = tuple(
         Stack(name, linears=tuple(dict.fromkeys(path for block in blocks for path in _linears(block))), depth="")
         for name, blocks in _stacks(base_model)
@@ -29,7 +29,7 @@ def description(base_model: nn.Module) -> Family:
 
 
 def _stacks(base_model: nn.Module) -> Iterator[tuple[str, nn.ModuleList]]:
-    """Lists of blocks that lie in no other: those with at least two linears each, of one class."""
+    """Yield, with their names, the outermost lists of blocks of one class with at least two linears each."""
     inside = "\0"
     for name, module in base_model.named_modules():
         if name.startswith(inside) or not isinstance(module, nn.ModuleList) or not len(module):

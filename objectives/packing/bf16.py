@@ -12,13 +12,14 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
+from typing_extensions import override
 
 from objectives.packing.capability import cpu_kernels
 from objectives.packing.linear import PackedLinear
 
 
 class Bf16Linear(PackedLinear):
-    """``weight``: bf16 [out, in], possibly tied to an embedding."""
+    """A linear in 16 bits. ``weight``: bf16 [out, in], possibly tied to an embedding."""
 
     weight: nn.Parameter
 
@@ -27,8 +28,9 @@ class Bf16Linear(PackedLinear):
         self.weight = weight
 
     @property
+    @override
     def kernel_rows(self) -> int:
-        """All where bf16 is native; else as many as the slow loop is fast for."""
+        """Return no limit where bf16 is native; else 2: for more rows torch runs a slow loop."""
         return sys.maxsize if cpu_kernels().bf16 else 2
 
     @classmethod
@@ -39,10 +41,10 @@ class Bf16Linear(PackedLinear):
             weight = nn.Parameter(weight.detach().to(torch.bfloat16), requires_grad=False)
         return cls(cast("nn.Parameter", weight), None if source.bias is None else source.bias.detach())
 
+    @override
     def kernel(self, rows: Tensor) -> Tensor:
-        """Multiply in bf16."""
         return linear(rows.to(torch.bfloat16), self.weight).to(rows.dtype)
 
+    @override
     def unpack(self, start: int, stop: int, dtype: torch.dtype) -> Tensor:
-        """Widen a slice."""
         return self.weight[start:stop].to(dtype)

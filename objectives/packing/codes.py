@@ -1,4 +1,4 @@
-"""A rounded weight as integers with scales and zeros: what quantisers make and packed linears store."""
+"""Codes: a rounded weight as integers with scales and zeros. Quantisers make them, packed linears store them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from torch import Tensor
 class Codes:
     """A rounded weight: ``values`` int32 [out, in] in 0..2^bits - 1; ``scale``, ``zero`` [out, in / group].
 
-    ``inputs`` [in]: what each input is multiplied by before it meets the rounded weight, where a method does that.
+    ``inputs`` [in]: the factor of each input, applied before the product with the rounded weight; None where a method
+    has none.
     """
 
     values: Tensor
@@ -21,7 +22,7 @@ class Codes:
     inputs: Tensor | None = None
 
     def dequantize(self) -> Tensor:
-        """The weight the codes stand for, fp32 [out, in]."""
+        """Return the weight that the codes stand for, fp32 [out, in]."""
         out, width = self.values.shape
         groups = self.scale.shape[1]
         centred = self.values.view(out, groups, width // groups).float() - 2 ** (self.bits - 1)
@@ -29,5 +30,5 @@ class Codes:
         return restored.view(out, width) if self.inputs is None else restored.view(out, width) * self.inputs
 
     def rows(self, taken: slice) -> Codes:
-        """The codes of some output channels."""
+        """Return the codes of some output channels."""
         return Codes(self.values[taken], self.scale[taken], self.zero[taken], self.bits, self.inputs)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class Int8Embedding(nn.Module):
-    """``codes``: int8 [tokens, width]; ``scale``: fp32 [tokens]; ``factor``: of all vectors, as some families have."""
+    """An embedding in 8 bits. ``codes``: int8 [tokens, width]; ``scale``: fp32 [tokens]; ``factor``: of all vectors."""
 
     codes: Tensor
     scale: Tensor
@@ -32,12 +32,12 @@ class Int8Embedding(nn.Module):
         self.register_buffer("scale", scale)
 
     def forward(self, ids: Tensor) -> Tensor:
-        """``ids`` [...] -> [..., width] in the CPU's compute dtype."""
+        """Look up the vectors [..., width] of ``ids`` [...], in the CPU's compute dtype."""
         vectors = self.codes[ids].float().mul_(self.scale[ids].unsqueeze(-1)).mul_(self.factor)
         return vectors.to(cpu_kernels().compute_dtype)
 
     def extra_repr(self) -> str:
-        """Shapes for ``print(model)``."""
+        """Describe the shapes for ``print(model)``."""
         return f"{self.codes.shape[0]}, {self.codes.shape[1]}"
 
 
@@ -63,7 +63,7 @@ def _sharing(part: nn.Module, codes: Tensor, scale: Tensor) -> nn.Module:
 
 
 def _factor(embedding: nn.Embedding) -> float:
-    """What ``embedding`` multiplies its vectors by; subclasses do, BART's and Gemma 3's for example."""
+    """Return the factor by which ``embedding`` multiplies its vectors; BART's and Gemma 3's classes have one."""
     if isinstance(embedding.weight.data, FakeTensor):
         return 1.0
     row = int(embedding.weight.float().norm(dim=1).argmax())

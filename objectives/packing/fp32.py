@@ -1,5 +1,6 @@
-"""32 bits: W in float32, computed in float32. The reference that every runtime has, and the dense form of CPUs without
-bf16.
+"""32 bits: W in float32, multiplied in float32.
+
+This is the reference that every runtime has, and the dense form on CPUs without bf16.
 """
 
 from __future__ import annotations
@@ -10,12 +11,13 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
+from typing_extensions import override
 
 from objectives.packing.linear import PackedLinear
 
 
 class Fp32Linear(PackedLinear):
-    """``weight``: fp32 [out, in], possibly tied to an embedding."""
+    """A linear in 32 bits. ``weight``: fp32 [out, in], possibly tied to an embedding."""
 
     weight: nn.Parameter
 
@@ -24,21 +26,21 @@ class Fp32Linear(PackedLinear):
         self.weight = weight
 
     @property
+    @override
     def kernel_rows(self) -> int:
-        """All."""
         return sys.maxsize
 
     @classmethod
     def from_linear(cls, source: nn.Linear) -> Fp32Linear:
         """Store ``source`` in 32 bits; a weight that is already so is shared."""
         if source.weight.dtype != torch.float32:
-            source.weight.data = source.weight.data.float()  # in place: what is tied to it follows
+            source.weight.data = source.weight.data.float()  # in place: modules that share it follow
         return cls(cast("nn.Parameter", source.weight), None if source.bias is None else source.bias.detach())
 
+    @override
     def kernel(self, rows: Tensor) -> Tensor:
-        """Multiply in fp32."""
         return linear(rows.float(), self.weight)
 
+    @override
     def unpack(self, start: int, stop: int, dtype: torch.dtype) -> Tensor:
-        """A slice."""
         return self.weight[start:stop].to(dtype)

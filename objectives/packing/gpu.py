@@ -1,4 +1,4 @@
-"""What the packed linears of NVIDIA GPUs share: shapes, bias, and rows in and out."""
+"""The base of the packed linears of NVIDIA GPUs: shapes, bias, and rows in and out."""
 
 from __future__ import annotations
 
@@ -6,7 +6,10 @@ from torch import Tensor, nn
 
 
 class GpuLinear(nn.Module):
-    """``y = x W^T + b`` with W ``[out_features, in_features]`` stored packed; subclasses give :meth:`product`."""
+    """Computes ``y = x W^T + b`` with W ``[out_features, in_features]`` stored packed.
+
+    Subclasses give :meth:`product`.
+    """
 
     weight = None  # some models ask for its type
 
@@ -16,7 +19,7 @@ class GpuLinear(nn.Module):
         self.bias = None if bias is None else nn.Parameter(bias, requires_grad=False)
 
     def product(self, rows: Tensor) -> Tensor:
-        """``rows`` [m, in] -> [m, out], bias included."""
+        """Multiply ``rows`` [m, in] by the packed weight and add the bias: [m, out]."""
         raise NotImplementedError
 
     def forward(self, x: Tensor) -> Tensor:
@@ -25,5 +28,5 @@ class GpuLinear(nn.Module):
         return y.to(x.dtype).view(*x.shape[:-1], self.out_features)
 
     def extra_repr(self) -> str:
-        """Shapes for ``print(model)``."""
+        """Describe the shapes for ``print(model)``."""
         return f"in_features={self.in_features}, out_features={self.out_features}, bias={self.bias is not None}"

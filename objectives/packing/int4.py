@@ -4,7 +4,7 @@ aten's CPU kernel reads its own layout; decode uses it as it is. For many rows W
 layout, so nothing is stored twice. The layout (blocks of output rows, nibbles interleaved inside a block)
 is aten's private choice per instruction set: we learn it by packing a known pattern, and if this build
 packs in a way we do not know, the kernel simply serves every row count. Files hold a plain layout instead, which
-every CPU can settle into its own: :meth:`Int4Linear.settle_`.
+every CPU can repack into its own: :meth:`Int4Linear.repack_`.
 
 A weight is ``(code - 8) * scale + zero``, code in 0..15.
 """
@@ -17,6 +17,7 @@ from typing import Any, Self
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from objectives.errors import Unsupported
 from objectives.packing.linear import PackedLinear
@@ -42,7 +43,7 @@ def pack(codes: Tensor) -> Tensor:
 
 
 def _block_orders(block: int) -> list[Tensor]:
-    """Candidate layouts of a block of output rows: for nibble position p, the row it holds."""
+    """Return candidate layouts of a block of output rows: the row that each nibble position holds."""
     half = block // 2
     bytes_ = torch.arange(half)
     orders = [torch.cat([bytes_, bytes_ + half]), torch.cat([bytes_ * 2, bytes_ * 2 + 1])]
@@ -54,7 +55,7 @@ def _block_orders(block: int) -> list[Tensor]:
 
 @cache
 def block_layout(block: int) -> Tensor | None:
-    """Row held by each nibble of a block packed alone (low nibbles first), or None when this build differs."""
+    """Return the row that each nibble of a block holds, low nibbles first; None where this build packs otherwise."""
     pattern = torch.randint(0, 16, (block, 32), generator=torch.Generator().manual_seed(0))
     packed = pack(pattern).reshape(1, 32, block // 2)
     nibbles = torch.cat([packed & 15, packed >> 4], dim=2)[0].t()
@@ -66,9 +67,9 @@ def block_layout(block: int) -> Tensor | None:
 
 @cache
 def block_rows() -> int | None:
-    """How many output rows aten packs together on this CPU (64 with AVX-512, 32 with AVX2).
+    """Return how many output rows aten packs together on this CPU (64 with AVX-512, 32 with AVX2).
 
-    Rows that fill no block are packed as a smaller one.
+    Rows that fill no block are packed as a smaller one. None where this build packs otherwise.
     """
     pattern = torch.randint(0, 16, (128 + 16, 32), generator=torch.Generator().manual_seed(1))
     for block in (64, 32):
@@ -80,7 +81,7 @@ def block_rows() -> int | None:
 
 
 def unpack_codes(packed: Tensor, block: int) -> Tensor:
-    """Codes, transposed: uint8 [in, out], of rows packed by :func:`pack` in blocks of ``block``."""
+    """Unpack the codes that :func:`pack` packed in blocks of ``block`` rows: transposed, uint8 [in, out]."""
     whole = packed.shape[0] - packed.shape[0] % block
     parts = [_unpack_blocks(packed[:whole], block)] if whole else []
     if whole < packed.shape[0]:
@@ -100,20 +101,21 @@ def _unpack_blocks(packed: Tensor, block: int) -> Tensor:
 
 
 def pairs(codes: Tensor) -> Tensor:
-    """The layout of files, uint8 [out, in / 2]: byte j of a row holds ``codes`` [out, in] 2j (low nibble), 2j + 1."""
+    """Pack ``codes`` [out, in] as files hold them, uint8 [out, in / 2]: byte j holds 2j (low nibble) and 2j + 1."""
     codes = codes.to(torch.uint8)
     return (codes[:, ::2] | codes[:, 1::2] << 4).contiguous()
 
 
 def from_pairs(packed: Tensor) -> Tensor:
-    """Codes, uint8 [out, in], that :func:`pairs` packed."""
+    """Unpack the codes, uint8 [out, in], that :func:`pairs` packed."""
     return torch.stack([packed & 15, packed >> 4], dim=2).flatten(1)
 
 
 class Int4Linear(PackedLinear):
-    """``packed``: uint8 [out, in / 2]; ``scale_zero``: bf16 [in / group, out, 2]; ``inputs``: bf16 [in] or None.
+    """A linear of 4-bit weights.
 
-    ``inputs`` multiplies x first. ``packed`` comes as :func:`pairs` and is moved to aten's layout by :meth:`settle_`.
+    ``packed``: uint8 [out, in / 2]; ``scale_zero``: bf16 [in / group, out, 2]; ``inputs``: bf16 [in] or None, factors
+    of x. ``packed`` comes in the layout of :func:`pairs`; :meth:`repack_` moves it to aten's.
     """
 
     packed: Tensor
@@ -134,22 +136,28 @@ class Int4Linear(PackedLinear):
     def from_codes(
         cls, codes: Tensor, scale: Tensor, zero: Tensor, bias: Tensor | None, inputs: Tensor | None = None
     ) -> Int4Linear:
-        """``codes`` int [out, in] in 0..15; ``scale``, ``zero`` [out, in / group]; ``inputs`` [in]."""
+        """Build from ``codes`` int [out, in] in 0..15, ``scale`` and ``zero`` [out, in / group] and ``inputs`` [in].
+
+        Raises Unsupported for a shape without kernel.
+        """
         check_shape(codes.shape[0], codes.shape[1], codes.shape[1] // scale.shape[1])
         scale_zero = torch.stack([scale.t(), zero.t()], dim=2).to(torch.bfloat16).contiguous()
         return cls(pairs(codes), scale_zero, bias, None if inputs is None else inputs.to(torch.bfloat16)).repack_()
 
     @property
+    @override
     def kernel_rows(self) -> int:
-        """Where aten's kernel, as slow for every row, has cost as much as unpacking W once and a GEMM.
+        """Return the number of rows for which aten's kernel costs as much as unpacking W once and a GEMM.
 
-        Unpacking gains less from threads, and has a fixed cost (crossings at one and two threads: docs/log.md).
+        The kernel's time grows with every row. Unpacking gains less from threads and has a fixed cost (crossings at one
+        and two threads: docs/log.md). No limit where this build's layout is not known.
         """
         if self._block is None:
             return sys.maxsize
         fixed = (6 if self._block == 64 else 2) << 20
         return 32 + 16 * min(torch.get_num_threads(), 4) + fixed // (self.in_features * self.out_features)
 
+    @override
     def repack_(self) -> Self:
         """Move the codes into the layout that aten reads on this CPU; returns self."""
         if not self.settled:
@@ -159,7 +167,7 @@ class Int4Linear(PackedLinear):
 
     @property
     def codes(self) -> Tensor:
-        """As :func:`pairs`, uint8 [out, in / 2]."""
+        """Return the codes in the layout of :func:`pairs`, uint8 [out, in / 2]."""
         if not self.settled:
             return self.packed
         if self._block is not None:
@@ -174,23 +182,26 @@ class Int4Linear(PackedLinear):
         """Apply to ``x`` [..., in]."""
         return super().forward(x if self.inputs is None else x * self.inputs.to(x.dtype))
 
+    @override
     def kernel(self, rows: Tensor) -> Tensor:
-        """aten's kernel; it wants contiguous bf16 rows (fp32 rows would run a reference loop)."""
+        """Multiply by aten's kernel, on contiguous bf16 rows: with fp32 rows it would run a reference loop."""
         product: Tensor = torch.ops.aten._weight_int4pack_mm_for_cpu(
             rows.to(torch.bfloat16).contiguous(), self.packed, self.group_size, self.scale_zero
         )
         return product.to(rows.dtype)
 
+    @override
     def unpack(self, start: int, stop: int, dtype: torch.dtype) -> Tensor:
-        """A slice of W, ``inputs`` included."""
+        """Unpack a slice of W, with ``inputs`` multiplied in."""
         whole = self._stored(0, self.out_features, dtype)[start:stop]
         return whole if self.inputs is None else whole * self.inputs.to(dtype)
 
+    @override
     def _slice(self, start: int, stop: int, dtype: torch.dtype) -> Tensor:
         return self._stored(start, stop, dtype)  # the rows were multiplied by ``inputs`` before
 
     def _stored(self, start: int, stop: int, dtype: torch.dtype) -> Tensor:
-        """A slice of whole blocks; computed in fp32, which CPUs are faster at than at narrower types."""
+        """Unpack a slice of whole blocks, without ``inputs``; in fp32, which CPUs compute fastest."""
         assert self._block is not None
         codes = unpack_codes(self.packed[start:stop], self._block).float()
         groups = codes.view(-1, self.group_size, codes.shape[1])

@@ -2,7 +2,7 @@
 
 W8A8 multiplies integers: by ``_int_mm`` on CPUs with int8 instructions, by fbgemm on others where torch has it, by
 a fp32 GEMM elsewhere. fbgemm keeps the weight in its own layout, outside of tensors and in whole blocks of 512 inputs,
-hence :meth:`Int8Linear.settle_`; inputs that fill no block stay in a tensor. Without VNNI it adds two products in 16
+hence :meth:`Int8Linear.repack_`; inputs that fill no block stay in a tensor. Without VNNI it adds two products in 16
 bits, which saturate at 255 * 129: the scale of a channel is therefore chosen so that no two neighbours add up to more
 than 128. That makes it a third coarser than the largest weight alone would ask for, costs little (docs/log.md), and
 the integers are the same on every CPU.
@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.nn.functional import pad
+from typing_extensions import override
 
 from objectives.packing.capability import cpu_kernels
 from objectives.packing.linear import PackedLinear
@@ -30,7 +31,7 @@ _BLOCK_INPUTS = 512
 _WORTH_A_CALL = 1 << 18
 _FEW = 8
 _CENTRE = 128
-"""fbgemm's activations are unsigned."""
+"""Zero point of fbgemm's activations, which are unsigned."""
 
 
 def round_symmetric(values: Tensor) -> tuple[Tensor, Tensor]:
@@ -44,7 +45,7 @@ def round_symmetric(values: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def round_in_pairs(weight: Tensor) -> tuple[Tensor, Tensor]:
-    """As :func:`round_symmetric`, and neighbours (0 and 1, 2 and 3, ...) of one sign add up to at most 128."""
+    """Round as :func:`round_symmetric`, but neighbours (0 and 1, 2 and 3, ...) of one sign add up to 128 at most."""
     weight = weight.float()
     pairs = pad(weight, (0, weight.shape[1] % 2)).view(weight.shape[0], -1, 2)
     above, below = pairs.clamp_min(0).sum(dim=2), pairs.clamp_max(0).sum(dim=2)
@@ -59,18 +60,21 @@ def _row_scale(values: Tensor) -> Tensor:
 
 @cache
 def _ones(size: int) -> Tensor:
-    """Scales of one for aten's kernel: the output is scaled instead, in fp32."""
+    """Return scales of one for aten's kernel: the output is scaled instead, in fp32."""
     return torch.ones(size, dtype=torch.bfloat16)
 
 
 def _int8_weight_product(rows: Tensor, codes: Tensor) -> Tensor:
-    """``rows`` in bf16 (it holds every int8 exactly) times the integers, bf16; fast for a few rows."""
+    """Multiply ``rows`` in bf16 (which holds every int8 exactly) by the integers, bf16; fast for a few rows."""
     product: Tensor = torch.ops.aten._weight_int8pack_mm(rows.to(torch.bfloat16), codes, _ones(codes.shape[0]))
     return product
 
 
 class Int8WeightLinear(PackedLinear):
-    """Weight-only. ``codes``: int8 [out, in]; ``scale``: fp32 [out]. A few rows read int8, many a widened slice."""
+    """A linear of int8 weights and unrounded activations. ``codes``: int8 [out, in]; ``scale``: fp32 [out].
+
+    A few rows read the integers, many rows a widened slice.
+    """
 
     codes: Tensor
     scale: Tensor
@@ -82,8 +86,12 @@ class Int8WeightLinear(PackedLinear):
         self.register_buffer("scale", scale)
 
     @property
+    @override
     def kernel_rows(self) -> int:
-        """aten's kernel reads past the end where in_features is no multiple of 32: it crashed the process."""
+        """Return 0 where in_features is no multiple of 32: aten's kernel reads past the end there and crashes.
+
+        Else the number of rows up to which the kernel is faster.
+        """
         if self.in_features % 32:
             return 0
         # Where widening W once and a GEMM cost as much; to widen a small one is mostly the cost of the calls.
@@ -95,17 +103,22 @@ class Int8WeightLinear(PackedLinear):
         codes, scale = round_symmetric(weight)
         return cls(codes.to(torch.int8), scale.squeeze(1), bias)
 
+    @override
     def kernel(self, rows: Tensor) -> Tensor:
-        """Few rows: read the weight as int8; they are rounded to bf16."""
+        """Multiply ``rows``, rounded to bf16, by the integers, and scale."""
         return _int8_weight_product(rows, self.codes).float().mul_(self.scale).to(rows.dtype)
 
+    @override
     def unpack(self, start: int, stop: int, dtype: torch.dtype) -> Tensor:
-        """Widen a slice; through fp32, which CPUs widen integers to ten times as fast as to bf16."""
+        """Widen a slice by way of fp32: CPUs widen integers to it ten times as fast as to bf16."""
         return self.codes[start:stop].float().mul_(self.scale[start:stop, None]).to(dtype)
 
 
 class Int8Linear(PackedLinear):
-    """W8A8. ``scale``: fp32 [out]; the integers: see :func:`round_in_pairs`."""
+    """A linear of int8 weights and activations (W8A8). ``scale``: fp32 [out].
+
+    The integers are those of :func:`round_in_pairs`.
+    """
 
     scale: Tensor
     _open: Tensor
@@ -125,23 +138,25 @@ class Int8Linear(PackedLinear):
         return cls(codes.to(torch.int8), scale.squeeze(1), bias)
 
     @property
+    @override
     def kernel_rows(self) -> int:
-        """All where integers are multiplied; elsewhere a few rows read int8 and many a widened slice."""
+        """Return no limit where integers are multiplied; elsewhere few: more rows read a widened slice."""
         return sys.maxsize if cpu_kernels().int8 or self._fbgemm is not None else _FEW
 
     @property
     def codes(self) -> Tensor:
-        """The integers, int8 [out, in]."""
+        """Return the integers, int8 [out, in]."""
         if self._fbgemm is None:
             return self._open
         held: Tensor = torch.ops.quantized.linear_unpack(self._fbgemm)[0].int_repr()
         return torch.cat([held, self._open], dim=1)
 
+    @override
     def repack_(self) -> Self:
         """Move the weight into the layout that this CPU multiplies fastest; returns self."""
         held = _inputs_for_fbgemm(self.in_features, self.out_features)
         if self._fbgemm is None and held and not cpu_kernels().int8 and _fbgemm_is_exact():
-            self._fbgemm = _prepacked(self._open[:, :held], self.scale)  # of a fake weight, its outputs
+            self._fbgemm = _prepacked(self._open[:, :held], self.scale)  # for a fake weight: the number of its outputs
             self._open = self._open[:, held:].clone()
             padded = -(-held // _BLOCK_INPUTS) * _BLOCK_INPUTS * -(-self.out_features // 16) * 16
             self.hidden_bytes = padded + 12 * self.out_features  # a scale, a sum and a zero per channel
@@ -156,7 +171,7 @@ class Int8Linear(PackedLinear):
         return y.to(x.dtype).view(*x.shape[:-1], self.out_features)
 
     def _multiply(self, codes: Tensor) -> Tensor:
-        """``codes`` [m, in] times the scaled weight, fp32 [m, out]."""
+        """Multiply ``codes`` [m, in] by the scaled weight: fp32 [m, out]."""
         if self._fbgemm is None:
             return self._multiply_open(codes)
         held = self.in_features - self._open.shape[1]
@@ -164,7 +179,7 @@ class Int8Linear(PackedLinear):
         return y.add_(self._multiply_open(codes[:, held:])) if held < self.in_features else y
 
     def _multiply_open(self, codes: Tensor) -> Tensor:
-        if cpu_kernels().int8 and self._fbgemm is None and codes.shape[1] > 1:  # of one input torch makes nonsense
+        if cpu_kernels().int8 and self._fbgemm is None and codes.shape[1] > 1:  # with one input torch returns nonsense
             return torch._int_mm(codes.to(torch.int8), self._open.t()).float().mul_(self.scale)
         if codes.shape[0] <= _FEW and codes.shape[1] % 32 == 0:
             return _int8_weight_product(codes, self._open).float().mul_(self.scale)
@@ -172,8 +187,8 @@ class Int8Linear(PackedLinear):
             return self._multiply_unpacked(codes)
         return codes @ self._open.float().mul_(self.scale[:, None]).t()
 
+    @override
     def unpack(self, start: int, stop: int, dtype: torch.dtype) -> Tensor:
-        """Widen a slice."""
         return self.codes[start:stop].float().mul_(self.scale[start:stop, None]).to(dtype)
 
     def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
@@ -182,9 +197,9 @@ class Int8Linear(PackedLinear):
 
 
 def _inputs_for_fbgemm(inputs: int, outputs: int) -> int:
-    """How many of the first inputs it shall hold: it fills up its last block with zeros, by a tenth at most.
+    """Return how many of the first inputs fbgemm shall hold; it fills up its last block with zeros, by a tenth at most.
 
-    None of a small weight: there a call costs more than the multiplication.
+    0 for a small weight: there a call costs more than the multiplication.
     """
     if inputs * outputs < _WORTH_A_CALL:
         return 0
@@ -215,7 +230,7 @@ def _fbgemm_product(rows: Tensor, packed: Any) -> Tensor:
 
 @cache
 def _fbgemm_is_exact() -> bool:
-    """Whether fbgemm is there and multiplies integers without losing any, tried where 16-bit sums are largest."""
+    """Return whether fbgemm is there and multiplies integers exactly, tried where its 16-bit sums are largest."""
     if "fbgemm" not in torch.backends.quantized.supported_engines or not hasattr(torch.ops.quantized, _PRODUCT):
         return False
     generator = torch.Generator().manual_seed(0)

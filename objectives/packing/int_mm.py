@@ -9,23 +9,24 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from objectives.errors import NoKernel
 from objectives.packing.gpu import GpuLinear
 from objectives.packing.rows import round_rows, scale_sums
 
 LEAST_ROWS = 32
-"""That the product is given."""
+"""Rows that the product gets at least."""
 
 
 class IntMmLinear(GpuLinear):
-    """``codes``: int8 [out, in]; ``scale``: fp32 [out]."""
+    """A linear of int8 weights and activations. ``codes``: int8 [out, in]; ``scale``: fp32 [out]."""
 
     codes: Tensor
     scale: Tensor
 
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
-        """``weight`` [out, in], on the GPU. Raises NoKernel for a shape without kernel."""
+        """Round ``weight`` [out, in], which is on the GPU. Raises NoKernel for a shape without kernel."""
         super().__init__(weight.shape[0], weight.shape[1], bias)
         if self.in_features % 8 or self.out_features % 8:
             raise NoKernel(f"int8 on CUDA needs widths in 8s, got {self.in_features} -> {self.out_features}")
@@ -33,7 +34,7 @@ class IntMmLinear(GpuLinear):
         self.register_buffer("codes", codes)
         self.register_buffer("scale", scale.squeeze(1))
 
+    @override
     def product(self, rows: Tensor) -> Tensor:
-        """See :class:`GpuLinear`."""
         codes, scale = round_rows(rows, torch.int8, LEAST_ROWS)
         return scale_sums(torch._int_mm(codes, self.codes.t()), scale, self.scale, self.bias)

@@ -20,7 +20,7 @@ SLICE_ROWS = 64
 
 
 class PackedLinear(nn.Module):
-    """``y = x W^T + b`` with W ``[out_features, in_features]`` stored packed.
+    """Computes ``y = x W^T + b`` with W ``[out_features, in_features]`` stored packed.
 
     Subclasses give :meth:`kernel` (any number of rows, fast for few) and :meth:`unpack` (a slice of W).
     """
@@ -29,7 +29,7 @@ class PackedLinear(nn.Module):
     out_features: int
     bias: nn.Parameter | None
     hidden_bytes: int = 0
-    """Of the weight, what a kernel keeps outside of tensors."""
+    """Bytes of the weight that a kernel keeps outside of tensors."""
 
     def __init__(self, in_features: int, out_features: int, bias: Tensor | None) -> None:
         super().__init__()
@@ -39,11 +39,11 @@ class PackedLinear(nn.Module):
 
     @property
     def kernel_rows(self) -> int:
-        """The largest row count that goes to :meth:`kernel`."""
+        """Return the largest number of rows that go to :meth:`kernel`; more are multiplied by the unpacked weight."""
         raise NotImplementedError
 
     def kernel(self, rows: Tensor) -> Tensor:
-        """``rows`` [m, in] -> [m, out] without bias, on the packed weight."""
+        """Multiply ``rows`` [m, in] by the packed weight: [m, out], without bias."""
         raise NotImplementedError
 
     def repack_(self) -> Self:
@@ -51,7 +51,7 @@ class PackedLinear(nn.Module):
         return self
 
     def unpack(self, start: int, stop: int, dtype: torch.dtype) -> Tensor:
-        """Rows ``start:stop`` of W as ``[stop - start, in]`` in ``dtype``."""
+        """Unpack the rows ``start:stop`` of W, ``[stop - start, in]`` in ``dtype``."""
         raise NotImplementedError
 
     def forward(self, x: Tensor) -> Tensor:
@@ -79,9 +79,9 @@ class PackedLinear(nn.Module):
         return y
 
     def _slice(self, start: int, stop: int, dtype: torch.dtype) -> Tensor:
-        """What :meth:`_multiply_unpacked` multiplies by; ``start`` is a multiple of ``SLICE_ROWS``."""
+        """Return the slice that :meth:`_multiply_unpacked` multiplies by; ``start`` is a multiple of ``SLICE_ROWS``."""
         return self.unpack(start, stop, dtype)
 
     def extra_repr(self) -> str:
-        """Shapes for ``print(model)``."""
+        """Describe the shapes for ``print(model)``."""
         return f"in_features={self.in_features}, out_features={self.out_features}, bias={self.bias is not None}"

@@ -1,4 +1,4 @@
-"""Rounding rows on a GPU to int8 or fp8, and scaling what was summed: one Triton launch each, where there is Triton."""
+"""Rounds rows on a GPU to int8 or fp8, and scales their sums: one Triton launch each, where there is Triton."""
 
 from __future__ import annotations
 
@@ -14,13 +14,14 @@ from objectives.packing.row_codes import largest
 
 _COMPILER = shutil.which(os.environ.get("CC", "cc")) or shutil.which("gcc") or shutil.which("clang")
 HAS_TRITON = find_spec("triton") is not None and _COMPILER is not None
-"""Triton builds a launcher in C for every kernel."""
+"""Whether Triton can be used; it needs a C compiler, since it builds a launcher in C for every kernel."""
 
 
 def round_rows(x: Tensor, dtype: torch.dtype, rows: int = 0) -> tuple[Tensor, Tensor]:
-    """Each row of ``x`` [m, k] over its largest magnitude: codes (int8 or float8_e4m3fn), scales fp32 [m, 1].
+    """Round each row of ``x`` [m, k] relative to its largest magnitude.
 
-    Codes are filled up to ``rows`` rows of 0.
+    Returns codes of ``dtype`` (int8 or float8_e4m3fn), filled up to ``rows`` rows with rows of 0, and scales fp32
+    [m, 1].
     """
     if HAS_TRITON:
         from objectives.packing import rows_triton
@@ -35,7 +36,7 @@ def round_rows(x: Tensor, dtype: torch.dtype, rows: int = 0) -> tuple[Tensor, Te
 
 
 def scale_sums(sums: Tensor, rows: Tensor, columns: Tensor, bias: Tensor | None) -> Tensor:
-    """bf16 of int32 ``sums`` [>= m, n] times ``rows`` [m, 1] and ``columns`` [n], plus ``bias`` [n]."""
+    """Scale int32 ``sums`` [>= m, n] by ``rows`` [m, 1] and ``columns`` [n], and add ``bias`` [n]: bf16 [m, n]."""
     if HAS_TRITON:
         from objectives.packing import rows_triton
 

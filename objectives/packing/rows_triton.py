@@ -10,14 +10,14 @@ from torch import Tensor
 from objectives.packing.row_codes import largest
 
 BLOCK = 1024
-"""Elements of a row at a time."""
+"""Elements of a row that a program handles at a time."""
 WHOLE = 1.5 * 2**23
 """fp32 numbers this large are whole: adding it and taking it off rounds to the nearest, halves to even."""
 
 
 @triton.jit  # type: ignore[untyped-decorator]
 def _round_row(x, codes, scale, width, largest, INTEGERS: tl.constexpr, BLOCK: tl.constexpr, WHOLE: tl.constexpr):  # type: ignore[no-untyped-def]
-    """A program rounds one row: a pass for its largest value, and one to round, from cache."""
+    """Round one row: one pass finds its largest value, another rounds, from cache."""
     row, places = tl.program_id(0).to(tl.int64), tl.arange(0, BLOCK)
     top = tl.zeros([BLOCK], dtype=tl.float32)
     for start in range(0, width, BLOCK):
@@ -35,7 +35,7 @@ def _round_row(x, codes, scale, width, largest, INTEGERS: tl.constexpr, BLOCK: t
 
 @triton.jit  # type: ignore[untyped-decorator]
 def _scale(sums, rows, columns, bias, out, width, HAS_BIAS: tl.constexpr, BLOCK: tl.constexpr):  # type: ignore[no-untyped-def]
-    """A program scales a part of a row of integer sums."""
+    """Scale a part of one row of integer sums."""
     row, at = tl.program_id(0).to(tl.int64), tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     inside = at < width
     found = tl.load(sums + row * width + at, mask=inside).to(tl.float32) * tl.load(rows + row)
@@ -47,8 +47,10 @@ def _scale(sums, rows, columns, bias, out, width, HAS_BIAS: tl.constexpr, BLOCK:
 
 @torch.library.custom_op("paretune::round_rows", mutates_args=())
 def round_rows(x: Tensor, dtype: torch.dtype, rows: int) -> tuple[Tensor, Tensor]:
-    """Each row of ``x`` [m, k], contiguous, over its largest magnitude: codes of ``dtype`` (int8 or float8_e4m3fn) and
-    scales fp32 [m, 1]. Filled up to ``rows`` rows, whose codes are 0.
+    """Round each row of ``x`` [m, k], contiguous, relative to its largest magnitude.
+
+    Returns codes of ``dtype`` (int8 or float8_e4m3fn), filled up to ``rows`` rows with rows of 0, and scales fp32
+    [m, 1].
     """
     codes, scale = _rounded(x, dtype, rows)
     if rows > len(x):
@@ -66,7 +68,7 @@ def _rounded(x: Tensor, dtype: torch.dtype, rows: int) -> tuple[Tensor, Tensor]:
 
 @torch.library.custom_op("paretune::scale_sums", mutates_args=())
 def scale_sums(sums: Tensor, rows: Tensor, columns: Tensor, bias: Tensor | None) -> Tensor:
-    """bf16 of int32 ``sums`` [>= m, n] times ``rows`` [m, 1] and ``columns`` [n], plus ``bias`` [n]."""
+    """Scale int32 ``sums`` [>= m, n] by ``rows`` [m, 1] and ``columns`` [n], and add ``bias`` [n]: bf16 [m, n]."""
     out: Tensor = _scaled(sums, rows, columns, bias)
     width = sums.shape[1]
     launch: Any = _scale[(len(rows), triton.cdiv(width, BLOCK))]

@@ -8,7 +8,7 @@ import triton.language as tl
 from torch import Tensor
 
 BLOCKS = 4
-"""Of one row of blocks, that a program writes."""
+"""Blocks of one row of blocks that a program writes."""
 
 
 @triton.jit  # type: ignore[untyped-decorator]
@@ -16,7 +16,7 @@ def _unpack(  # type: ignore[no-untyped-def]
     packed, layout, scale_zero, out, in_features, out_features, group,
     ROWS: tl.constexpr, WIDTH: tl.constexpr, BLOCKS: tl.constexpr,
 ):  # fmt: skip
-    """A program writes ``BLOCKS`` blocks of ``ROWS`` output channels and ``WIDTH`` inputs."""
+    """Write ``BLOCKS`` blocks of ``ROWS`` output channels and ``WIDTH`` inputs each."""
     above = tl.program_id(0).to(tl.int64) * ROWS
     row, column = tl.arange(0, ROWS)[:, None], tl.arange(0, WIDTH)[None, :]
     place = tl.load(layout + row * WIDTH + column)
@@ -36,8 +36,9 @@ def _unpack(  # type: ignore[no-untyped-def]
 
 @torch.library.custom_op("paretune::tinygemm_unpack", mutates_args=())
 def unpack(packed: Tensor, layout: Tensor, scale_zero: Tensor) -> Tensor:
-    """bf16 [out, in] of ``packed`` int32 [out / 8, in / width, ...]; ``layout``: int32, where each weight of a block of
-    8 x width lies; ``scale_zero``: bf16 [in / group, out, 2].
+    """Unpack a weight, bf16 [out, in], from ``packed`` int32 [out / 8, in / width, ...].
+
+    ``layout``: int32, the place of each weight in a block of 8 x width; ``scale_zero``: bf16 [in / group, out, 2].
     """
     out: Tensor = _empty(packed, layout, scale_zero)
     out_features, in_features = out.shape

@@ -1,4 +1,4 @@
-"""Weighing a model: every byte that its weights occupy in memory, whatever tensor class holds them."""
+"""Weighs a model: counts every byte that its weights occupy in memory, whatever tensor class holds them."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from objectives.models import LoadedModel
 
 
 def stored_bytes(modules: Iterable[nn.Module]) -> int:
-    """Bytes of all parameters and buffers; a tensor that several modules share counts once.
+    """Count the bytes of all parameters and buffers; a tensor that several modules share counts once.
 
-    Subclass tensors (torchao) report the dtype they imitate, so their inner tensors are counted instead; what a kernel
-    keeps outside of tensors, packed linears tell.
+    Subclass tensors (torchao) report the dtype they imitate, so their inner tensors are counted instead. Bytes that a
+    kernel keeps outside of tensors are added (``hidden_bytes`` of a packed linear).
     """
     seen: dict[int, int] = {}
     for module in modules:
@@ -34,12 +34,15 @@ def _plain(tensor: Tensor) -> list[Tensor]:
 
 
 def block_weights(model: LoadedModel) -> int:
-    """Number of weights in the block linears, biases and norms left out."""
+    """Count the weights of the block linears; biases and norms are left out."""
     return sum(block.parameters for block in model.blocks())
 
 
 def weigh(model: LoadedModel, dense_weights: int) -> dict[str, float]:
-    """Byte metrics of a compressed model; ``dense_weights``: :func:`block_weights` before pruning."""
+    """Measure the bytes of a compressed model, by metric; ``dense_weights``: :func:`block_weights` before pruning.
+
+    ``effective_bits`` are per weight of the block linears, biases left out.
+    """
     blocks = list(model.blocks())
     weights = block_weights(model)
     linears = [block.linear(path) for block in blocks for path in block.stack.block_linears]

@@ -1,1 +1,1 @@
-"""What each part of a candidate, and whatever runs or measures it, must be able to do. Free of torch at run time."""
+"""Protocols: the members that each part of a candidate, and whatever runs or measures it, must have. Free of torch."""

@@ -1,4 +1,8 @@
-"""A candidate and its parts: how a model is pruned, recovered, quantised, and by which engine it runs."""
+"""A candidate and its parts: how a model is pruned, recovered, quantised, and by which engine it runs.
+
+A class that names one of these protocols as its base must write every abstract member: without one, it cannot be
+constructed, and the error names what is missing.
+"""
 
 from __future__ import annotations
 
@@ -24,6 +28,7 @@ class Pruner(Protocol):
     Settings that say how much goes declare a :class:`objectives.settings.Strength`, from which the baseline is known.
     """
 
+    @abstractmethod
     def prune_(self, model: LoadedModel, statistics: Statistics) -> None:
         """Shrink ``model`` in place and note the kept widths in its manifest.
 
@@ -31,16 +36,19 @@ class Pruner(Protocol):
         quantisation; with neutral strengths it does nothing. Raises ``Unsupported`` when the ratio cannot be met.
         """
 
+    @abstractmethod
     def resize_fake_(self, model: LoadedModel, statistics: Statistics) -> None:
-        """As ``prune_``, on a copy of the dense model whose tensors are fake: only shapes change."""
+        """Change only the shapes of ``model`` as ``prune_`` does: a copy of the dense model with fake tensors."""
 
+    @abstractmethod
     def predict(self, statistics: Statistics) -> float:
-        """Nats per token that ``prune_`` is expected to cost, without doing it; NaN where one cannot tell."""
+        """Predict, without pruning, the nats per token that ``prune_`` will cost; NaN where one cannot tell."""
 
 
 class Recovery(Protocol):
     """Wins back accuracy that pruning lost. Immutable."""
 
+    @abstractmethod
     def recover_(self, model: LoadedModel, statistics: Statistics) -> None:
         """Change the weights of the pruned ``model`` in place, not their shapes; an unpruned one stays as it is.
 
@@ -48,8 +56,9 @@ class Recovery(Protocol):
         """
 
     @property
+    @abstractmethod
     def trains(self) -> bool:
-        """Whether it changes anything, which makes predictions void."""
+        """Return whether it changes anything, which makes predictions void."""
 
 
 class Quantizer(Protocol):
@@ -62,17 +71,17 @@ class Quantizer(Protocol):
     @property
     @abstractmethod
     def bits(self) -> float:
-        """Nominal bits per block weight, of some on average."""
+        """Return the nominal bits per block weight; the average where blocks differ."""
 
     @property
     @abstractmethod
     def stored(self) -> frozenset[int]:
-        """Widths that the device has to store; none where what it cannot store is simulated."""
+        """Return the bit widths that the device has to store; empty where what it cannot store is simulated."""
 
     @property
     @abstractmethod
     def scheme(self) -> Scheme:
-        """Say what 8 bits means. Engines that round the inputs of narrower layers too do so for ``w8a8`` only."""
+        """Return what 8 bits means. Engines that also round the inputs of narrower layers do so for ``w8a8`` only."""
 
     @property
     @abstractmethod
@@ -82,7 +91,7 @@ class Quantizer(Protocol):
     @property
     @abstractmethod
     def predicts(self) -> bool:
-        """Tell whether :meth:`predict` is to be asked, which needs gradients; without it no loss is predicted."""
+        """Return whether :meth:`predict` is to be called, which needs gradients; where not, no loss is predicted."""
 
     @abstractmethod
     def quantize_(self, model: LoadedModel, statistics: Statistics, device: Device) -> None:
@@ -94,117 +103,143 @@ class Quantizer(Protocol):
 
     @abstractmethod
     def resize_fake_(self, model: LoadedModel, statistics: Statistics, device: Device) -> None:
-        """As ``quantize_``, on a model whose tensors are fake: only shapes and types change."""
+        """Change only the shapes and types of ``model`` as ``quantize_`` does; its tensors are fake."""
 
     @abstractmethod
     def predict(self, statistics: Statistics) -> float:
-        """Nats per token that storing the dense model so is expected to cost."""
+        """Predict the nats per token that storing the dense model this way will cost."""
 
 
 @runtime_checkable
 class Runtime(Protocol):
     """An engine that runs models. Immutable; importing it, building it and asking it imports no engine.
 
-    Life: ``supports`` and ``requirements`` are asked by the driver, before any work; ``storage`` says how the model is
-    to be compressed for it; then ``prepare`` makes it ready to run.
+    Life: the driver calls ``supports`` and ``requirements`` before any work; ``storage`` says how the model is to be
+    compressed for it; then ``prepare`` makes it ready to run.
     """
 
     @property
+    @abstractmethod
     def name(self) -> str:
-        """As in ``conf/runtime``."""
+        """Return its name, as in ``conf/runtime``."""
 
     @property
+    @abstractmethod
     def is_torch(self) -> bool:
-        """Whether it runs the packed model itself: torch's predictions of memory and work hold then."""
+        """Return whether it runs the packed model itself: torch's predictions of memory and work hold then."""
 
+    @abstractmethod
     def requirements(self) -> str | None:
-        """What to install, where something is missing: one line."""
+        """Return a line that says what to install; None where nothing is missing."""
 
+    @abstractmethod
     def supports(self, candidate: Candidate, head: Head, device: Device) -> str | None:
-        """Return why it cannot run ``candidate`` on ``device``, in a line; None where it can, as far as one knows
-        without the model. It goes by what the device answers, not by its name, and must not start it.
+        """Return, in a line, why it cannot run ``candidate`` on ``device``; None where it can, as far as is known.
+
+        It decides without the model, by what the device answers and not by the device's name. It must not start the
+        device.
         """
 
+    @abstractmethod
     def storage(self, quantizer: Quantizer) -> Quantizer:
-        """The quantiser whose codes it can store, nearest to the one asked for."""
+        """Return the quantiser nearest to ``quantizer`` whose codes it can store."""
 
+    @abstractmethod
     def versions(self) -> Mapping[str, str]:
-        """Of what it is made of, by package."""
+        """Return the versions of what it is made of, by package."""
 
+    @abstractmethod
     def prepare(self, materials: BuildContext) -> Runner:
-        """Ready to run. Raises Unsupported for a model that it turns out not to run."""
+        """Make the model of ``materials`` ready to run. Raises Unsupported for a model that it turns out not to run."""
 
 
 class TorchBuildContext(Protocol):
-    """What a runner of torch is made of."""
+    """The materials that a runner of torch is made of."""
 
     @property
+    @abstractmethod
     def device(self) -> Device:
         """Return the device that the model is packed for."""
 
     @property
+    @abstractmethod
     def calibration(self) -> Domains:
-        """Token batches by domain."""
+        """Return token batches by domain."""
 
+    @abstractmethod
     def model(self) -> LoadedModel:
-        """The compressed model; not to be changed."""
+        """Return the compressed model, which must not be changed."""
 
 
 class BuildContext(TorchBuildContext, Protocol):
-    """What a runner is made of, and where a runtime keeps what it makes, by content."""
+    """The materials that any runner is made of, and the place where a runtime keeps what it makes, by content."""
 
     @property
+    @abstractmethod
     def tokenizer(self) -> Any:
-        """Of the checkpoint."""
+        """Return the tokenizer of the checkpoint."""
 
     @property
+    @abstractmethod
     def threads(self) -> int:
-        """That may compute at once."""
+        """Return the number of threads that may compute at once."""
 
     @property
+    @abstractmethod
     def quantizer(self) -> Quantizer:
-        """What the candidate asks for: the model's own may differ, see :meth:`Runtime.storage`."""
+        """Return the candidate's quantiser; the model's own may differ, see :meth:`Runtime.storage`."""
 
+    @abstractmethod
     def graph(self, *content: object, write: Callable[[Path], None]) -> Path:
-        """A folder of that content; ``write`` fills a new one where there is none yet."""
+        """Return a folder of that content; ``write`` fills a new one where there is none yet."""
 
+    @abstractmethod
     def engine(self, write: Callable[[Path], None], part: str = "") -> Path:
-        """A folder of this candidate's model in this runtime, made likewise; it may be added to.
+        """Return a folder of this candidate's model in this runtime, made as :meth:`graph` does; it may be added to.
 
         ``part``: one of several.
         """
 
+    @abstractmethod
     def admit(self, folder: Path) -> None:
-        """Raise Unsupported or MemoryError unless the engine of ``folder`` opens and runs: see
-        ``objectives.runtime.engines.guard``.
+        """Raise Unsupported or MemoryError unless the engine of ``folder`` opens and runs.
+
+        See ``objectives.runtime.engines.guard``.
         """
 
+    @abstractmethod
     def release(self, owner: object, folder: Path) -> None:
-        """``folder`` goes when ``owner`` does."""
+        """Remove ``folder`` as soon as ``owner`` is gone."""
 
 
 class Model(Protocol):
-    """Where a model comes from."""
+    """The place that a model is loaded from."""
 
     @property
+    @abstractmethod
     def path(self) -> str:
-        """A folder, an id or a name, for people."""
+        """Return a folder, an id or a name, for people."""
 
     @property
+    @abstractmethod
     def head(self) -> Head:
-        """The kind of model."""
+        """Return the kind of model."""
 
+    @abstractmethod
     def folder(self) -> Path:
-        """The local folder with its files. Raises ModelError."""
+        """Return the local folder with its files. Raises ModelError."""
 
+    @abstractmethod
     def load(self) -> LoadedModel:
         """Load it in bfloat16 on the CPU, every weight accounted for. Raises ObjectiveError."""
 
+    @abstractmethod
     def weights_hash(self) -> str:
-        """SHA-256 over its weights."""
+        """Return the SHA-256 of its weights."""
 
+    @abstractmethod
     def content_hash(self) -> str:
-        """SHA-256 over weights, config and tokenizer."""
+        """Return the SHA-256 of weights, config and tokenizer."""
 
 
 @dataclass(frozen=True)

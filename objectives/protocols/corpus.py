@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -19,5 +20,6 @@ class Document:
 class Corpus(Protocol):
     """A source of documents."""
 
+    @abstractmethod
     def documents(self) -> tuple[Document, ...]:
-        """All documents, in the same order at every call."""
+        """Return all documents, in the same order at every call."""

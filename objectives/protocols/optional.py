@@ -1,4 +1,4 @@
-"""Abilities that a model, task, workload or device may have; who lacks one is taken as it is."""
+"""Abilities that a model, task, workload, device or pruner may have. An object that lacks one is taken as it is."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ if TYPE_CHECKING:
 class Bounded(Protocol):
     """A workload or task that says how long the sequences are that it reads and writes.
 
-    One that does not is taken as it is: what a model cannot hold shows when it runs.
+    One that does not is taken as it is: a sequence that a model cannot hold shows when it runs.
     """
 
     @property
     def spans(self) -> Sequence[Span]:
-        """One for every kind of sequence; ``settings`` are names of its own fields."""
+        """Return one span for every kind of sequence; its ``settings`` are names of this object's own fields."""
 
 
 @runtime_checkable
@@ -35,33 +35,33 @@ class Supplied(Protocol):
 
 @runtime_checkable
 class Inspectable(Protocol):
-    """A model whose files can be asked before torch is imported. Of one that cannot, loading says what is wrong."""
+    """A model whose files can be inspected before torch is imported. For any other, loading says what is wrong."""
 
     def inspect(self) -> Inspection | None:
-        """What its files say; None while nothing is here yet. Raises ObjectiveError for what cannot be right."""
+        """Return what its files say; None while nothing is here yet. Raises ObjectiveError for what cannot be right."""
 
     def unprunable(self) -> str | None:
-        """Why no pruner works on it, in a line; None where one may, or where nobody knows yet."""
+        """Return, in a line, why no pruner works on it; None where one may, or where nobody knows yet."""
 
 
 @runtime_checkable
 class Detectable(Protocol):
-    """A device that can be asked before torch is imported. Of one that cannot, starting says what is wrong."""
+    """A device that can be looked for before torch is imported. For any other, starting it says what is wrong."""
 
     def absent(self) -> str | None:
-        """Why it is not here, in a line that names the setting; None where it is."""
+        """Return, in a line that names the setting, why it is not here; None where it is."""
 
     def total_memory(self) -> int | None:
-        """Bytes that a run can never exceed; None where that is not known."""
+        """Return the bytes that a run can never exceed; None where that is not known."""
 
 
 @runtime_checkable
 class Threaded(Protocol):
-    """A device whose work is done by threads of this process. Of another, CPU time says nothing about speed."""
+    """A device whose work is done by threads of this process. For any other, CPU time says nothing about speed."""
 
     @property
     def threads(self) -> int | None:
-        """Return how many; None for all that the process may use."""
+        """Return the number of threads; None for all that the process may use."""
 
 
 @runtime_checkable
@@ -70,4 +70,4 @@ class Masking(Protocol):
 
     @property
     def pattern(self) -> str:
-        """Say where the zeros may lie: ``unstructured``, or ``2:4``, two of every four."""
+        """Return where the zeros may lie: ``unstructured``, or ``2:4``, two of every four."""

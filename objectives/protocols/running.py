@@ -1,4 +1,8 @@
-"""What runs, and what it runs on: runners, workloads, devices, tasks, and the watches that time them."""
+"""What runs, and what it runs on: runners, workloads, devices, tasks, and the watches that time them.
+
+A class that names one of these protocols as its base must write every abstract member: without one, it cannot be
+constructed, and the error names what is missing.
+"""
 
 from __future__ import annotations
 
@@ -20,90 +24,114 @@ if TYPE_CHECKING:
 
 
 class PhaseObserver(Protocol):
-    """Told by a workload where its phases end; what it does then, is its own business: timing, weighing, tracing.
+    """Observes the phases of a run: a workload calls it where each phase ends.
 
-    Life: ``start`` when inputs are ready, then ``end_phase`` at the end of every phase.
+    Implementations time the phase, measure its memory, or trace its shapes. Life: ``start`` when inputs are ready, then
+    ``end_phase`` at the end of every phase.
     """
 
+    @abstractmethod
     def start(self, laps: int) -> None:
-        """The first of ``laps`` phases begins."""
+        """Begin to observe a run of ``laps`` phases, as its first one begins."""
 
+    @abstractmethod
     def end_phase(self, phase: Phase, held: object = None) -> None:
-        """A phase is over and the next begins. ``held``: what stays alive between phases, a KV cache."""
+        """Close ``phase``, as the next one begins. ``held``: what stays alive between phases, a KV cache."""
 
 
 class Stopwatch(PhaseObserver, Protocol):
     """A watch that tells the time."""
 
+    @abstractmethod
     def timing(self, items: int) -> Timing:
-        """Of the one run since ``start``."""
+        """Return the timing of the one run since ``start``, which yielded ``items`` output tokens or samples."""
 
 
 EndPhase = Callable[[Phase, object], None]
-"""Told where a phase of a run ends, and what stays alive between phases: see :class:`PhaseObserver`."""
+"""The function that is called where a phase of a run ends, with what stays alive between phases: see
+:class:`PhaseObserver`."""
 
 
 class Runner(Protocol):
-    """A model that is ready to run, whatever engine runs it: what tasks score and workloads time.
+    """A model that is ready to run, whatever engine runs it. Tasks score it, and workloads time it.
 
     Tensors go in and come out where :attr:`device` is; ids are int64 [rows, tokens], ``mask`` is 1 where a token counts
     (padding on the right for encoders, on the left for decoders) and None where all do.
     """
 
     @property
+    @abstractmethod
     def head(self) -> Head:
-        """The kind of model."""
+        """Return the kind of model."""
 
     @property
+    @abstractmethod
     def tokenizer(self) -> Any:
-        """That of transformers."""
+        """Return the tokenizer, of a class of transformers."""
 
     @property
+    @abstractmethod
     def vocabulary(self) -> int:
-        """Number of token ids."""
+        """Return the number of token ids."""
 
     @property
+    @abstractmethod
     def stored_bytes(self) -> int:
-        """Of all weights."""
+        """Return the bytes of all weights."""
 
     @property
+    @abstractmethod
     def notes(self) -> Sequence[Note]:
-        """What was not done as asked."""
+        """Return notes on what was not done as asked."""
 
     @property
+    @abstractmethod
     def simulated(self) -> bool:
-        """Whether some weights are only rounded or masked, and stored in no fewer bits."""
+        """Return whether some weights are only rounded or masked, and stored in no fewer bits."""
 
     @property
+    @abstractmethod
     def predicted_loss(self) -> float:
-        """Nats per token that the methods expect to have cost; NaN where one cannot tell."""
+        """Return the nats per token that the methods expect to have cost; NaN where one cannot tell."""
 
     @property
+    @abstractmethod
     def device(self) -> torch.device:
-        """Where inputs belong."""
+        """Return the device on which inputs must be."""
 
+    @abstractmethod
     def encode(self, ids: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Encoders: last hidden states [rows, tokens, width]."""
+        """Return an encoder's last hidden states [rows, tokens, width]."""
 
+    @abstractmethod
     def logits(self, ids: Tensor) -> Tensor:
-        """Decoders: of the token after every one [rows, tokens, vocabulary]."""
+        """Return a decoder's logits of the token after every one [rows, tokens, vocabulary]."""
 
+    @abstractmethod
     def prefill(self, ids: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Any]:
-        """Decoders: logits of the token after the last [rows, vocabulary], and the cache to go on from."""
+        """Return a decoder's logits of the token after the last [rows, vocabulary], and the cache to go on from."""
 
+    @abstractmethod
     def step(self, ids: Tensor, cache: Any) -> tuple[Tensor, Any]:
-        """Decoders: as ``prefill``, one more token [rows, 1] for every row; the cache that was given is used up."""
+        """Read one more token [rows, 1] of every row, and return what ``prefill`` does.
 
-    def generate(self, ids: Tensor, out: Tensor, mask: Tensor | None = None, end_phase: EndPhase | None = None) -> None:
-        """Decoders: fill ``out`` [rows, new tokens] with what follows every row, greedily; whether a token ends a text
-        is not looked at. ``end_phase`` is told after every pass.
+        Only decoders do. The ``cache`` that is passed in is used up.
         """
 
-    def memory(self, workload: Workload, device: Device) -> Memory:
-        """What running ``workload`` adds to the model's stored weights."""
+    @abstractmethod
+    def generate(self, ids: Tensor, out: Tensor, mask: Tensor | None = None, end_phase: EndPhase | None = None) -> None:
+        """Fill ``out`` [rows, new tokens] with a decoder's greedy continuation of every row.
 
+        A token that ends a text does not stop it. ``end_phase`` is called after every pass.
+        """
+
+    @abstractmethod
+    def memory(self, workload: Workload, device: Device) -> Memory:
+        """Measure what running ``workload`` adds to the model's stored weights."""
+
+    @abstractmethod
     def weights(self, dense_weights: int) -> Mapping[str, float]:
-        """Byte metrics; ``dense_weights``: number of weights in the block linears before pruning."""
+        """Return byte metrics; ``dense_weights``: number of weights in the block linears before pruning."""
 
 
 @runtime_checkable
@@ -113,32 +141,43 @@ class RunsInTorch(Protocol):
     model: LoadedModel
 
     @property
+    @abstractmethod
     def module(self) -> Any:
-        """The model's module, of a class of transformers."""
+        """Return the model's module, of a class of transformers."""
 
 
 class Workload(Protocol):
-    """How a model is run when it is timed."""
+    """A way to run a model when it is timed: its batch size, its lengths and its phases.
+
+    A dataclass that names this protocol as its base gives a default to every field that stands for a member
+    (``batch_size: int = 1``); without one, the member stays abstract.
+    """
 
     @property
+    @abstractmethod
     def batch_size(self) -> int:
-        """Requests per batch."""
+        """Return the number of requests per batch."""
 
     @property
+    @abstractmethod
     def head(self) -> Head:
-        """The kind of model it can drive."""
+        """Return the kind of model that it can drive."""
 
     @property
+    @abstractmethod
     def items(self) -> int:
-        """Output tokens or samples of one run."""
+        """Return the number of output tokens or samples of one run."""
 
     @property
+    @abstractmethod
     def tokens_read(self) -> int:
-        """Prompt or source tokens of one run."""
+        """Return the number of prompt or source tokens of one run."""
 
+    @abstractmethod
     def representative_runs(self) -> Mapping[Phase, Workload]:
-        """By phase, a shorter run whose last lap of that phase is as large as any of this one's."""
+        """Return, by phase, a shorter run whose last lap of that phase is as large as any of this one's."""
 
+    @abstractmethod
     def run(self, model: Runner, watch: PhaseObserver) -> None:
         """Run one batch on ``model``, telling ``watch`` where its phases end."""
 
@@ -148,12 +187,15 @@ class Task(Protocol):
     """Data with a score."""
 
     @property
+    @abstractmethod
     def head(self) -> Head:
-        """The kind of model it scores."""
+        """Return the kind of model that it scores."""
 
+    @abstractmethod
     def calibration(self, model: LoadedModel) -> Domains:
-        """Token batches (int64, [rows, tokens], no padding) by domain, which evaluation never sees."""
+        """Return token batches (int64, [rows, tokens], no padding) by domain, which evaluation never sees."""
 
+    @abstractmethod
     def evaluate(self, model: Runner) -> Score:
         """Score ``model``; the examples and their order are the same at every call."""
 
@@ -162,25 +204,26 @@ class Task(Protocol):
 class PartiallyScorable(Task, Protocol):
     """A task that can score some of its examples, each by itself."""
 
+    @abstractmethod
     def parts(self, model: Runner, order: Sequence[int]) -> Iterator[Score]:
-        """Scores of a few examples at a time, numbered as in ``evaluate``, in this order; one may stop early.
+        """Yield the scores of a few examples at a time, in the order of ``order``, which numbers them as ``evaluate``.
 
-        All of them together, in any order, are what ``evaluate`` gives.
+        The caller may stop early. All parts together, in any order, are what ``evaluate`` returns.
         """
 
 
 class Device(Protocol):
-    """Where models run, and what its kernels can do. Nothing is decided by its name: it is asked.
+    """A place where models run. It says what its kernels can do, and nothing is decided by its name.
 
-    A class of a user's own names this one as its base (``class Mine(Device)``). Then the abstract members are to be
-    written, and the others have an answer that claims nothing: no energy counter, no parking, no engines beside torch.
-    A class without the base has to have them all.
+    A user's own class names this one as its base (``class Mine(Device)``). It then has to write the abstract members,
+    and the others have an answer that claims nothing: no energy counter, no parking, no engines beside torch. A class
+    without the base has to have all of them.
     """
 
     @property
     @abstractmethod
     def name(self) -> str:
-        """Return what people call it; measured peaks are kept by it, and studies of other names are other studies."""
+        """Return the name that people read. Measured peaks are kept under it, and another name is another study."""
 
     @abstractmethod
     def start(self) -> None:
@@ -201,13 +244,13 @@ class Device(Protocol):
 
     @property
     def sparse(self) -> bool:
-        """Tell whether :meth:`pack_sparse` stores and multiplies half of the weights."""
+        """Return whether :meth:`pack_sparse` stores and multiplies half of the weights."""
         return False
 
     def pack_sparse(self, linear: nn.Linear) -> nn.Module:
-        """Make a 16-bit linear of whose every four weights two are zero; raises Unsupported for a shape without kernel.
+        """Make a 16-bit linear that stores two of every four weights, as the other two are zero.
 
-        Asked only where :attr:`sparse` says so.
+        It is called only where :attr:`sparse` is true. Raises Unsupported for a shape without a kernel.
         """
         raise Unsupported(f"no kernel of {self.name} stores two of every four weights: {linear}")
 
@@ -217,40 +260,43 @@ class Device(Protocol):
         return frozenset({16})
 
     def pack_embeddings_(self, model: LoadedModel, bits: int) -> None:
-        """Store the token embedding and the head in ``bits``, one of 8; raises Unsupported."""
+        """Store the token embedding and the head in ``bits``, below 16.
+
+        Raises Unsupported for a width that :attr:`embeddings` lacks.
+        """
         raise Unsupported(f"embeddings: 16 bits on {self.name}, got {bits}")
 
     @abstractmethod
     def to_device_(self, model: LoadedModel) -> None:
-        """Make all that is not packed run here, in 16-bit storage."""
+        """Make everything that is not packed run here, in 16-bit storage."""
 
     @property
     def parks(self) -> bool:
-        """Tell whether memory is gained here by moving a model to the CPU with ``Module.to``."""
+        """Return whether moving a model to the CPU with ``Module.to`` frees memory here."""
         return False
 
     @property
     def writes_checkpoints(self) -> bool:
-        """Tell whether :mod:`objectives.export.checkpoint` can write and read what :meth:`pack` makes."""
+        """Return whether :mod:`objectives.export.checkpoint` can write and read what :meth:`pack` makes."""
         return False
 
     @property
     def runs_engines(self) -> bool:
-        """Tell whether an engine that computes on the machine's CPU runs on this device."""
+        """Return whether an engine that computes on the machine's CPU runs on this device."""
         return False
 
     @property
     def records_graphs(self) -> bool:
-        """Tell whether ``torch.cuda.CUDAGraph`` records the passes of models here."""
+        """Return whether ``torch.cuda.CUDAGraph`` records the passes of models here."""
         return False
 
     @abstractmethod
     def stopwatch(self) -> Stopwatch:
-        """Return a watch for one run; the device is waited for before every stamp, or stamps the time itself."""
+        """Return a watch for one run. It waits for the device before every stamp, or the device stamps the time."""
 
     @abstractmethod
     def memory(self, runner: Runner, workload: Workload) -> Memory:
-        """Measure what running ``workload`` adds to what is allocated before, from the excerpts of its phases."""
+        """Measure what ``workload`` adds to what was allocated before, from its representative runs."""
 
     @abstractmethod
     def free_memory(self) -> int:
@@ -258,12 +304,15 @@ class Device(Protocol):
 
     @abstractmethod
     def peaks(self) -> Peaks:
-        """Measure the most that it reads and multiplies, within seconds (:func:`objectives.devices.peaks.probe`)."""
+        """Measure, within seconds, the highest rates at which it reads and multiplies.
+
+        See :func:`objectives.devices.peaks.probe`.
+        """
 
     def energy(self) -> Iterable[Counter]:
-        """Return the counters of the joules that it uses; those that do not answer are left out by the meter."""
+        """Return the counters of the joules that it uses; the meter leaves out those that do not answer."""
         return ()
 
     def conditions(self) -> Mapping[str, float]:
-        """Return what goes on here now: some of :data:`objectives.metrics.CONDITIONS`."""
+        """Return the present conditions here: some of :data:`objectives.metrics.CONDITIONS`."""
         return {}

@@ -1,1 +1,1 @@
-"""Pruning: structure is removed for real, so dense kernels get less work. One method, one file."""
+"""Pruning: structure is really removed, so that dense kernels get less work. One method, one file."""

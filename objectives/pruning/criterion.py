@@ -1,4 +1,4 @@
-"""What a set of channels is worth to a pruner."""
+"""The protocol of criteria: a criterion says what removing sets of channels costs."""
 
 from __future__ import annotations
 
@@ -13,11 +13,14 @@ if TYPE_CHECKING:
 
 @runtime_checkable
 class Criterion(Protocol):
-    """What a set of channels is worth to a pruner. Immutable and hashable."""
+    """Says what removing sets of channels costs. Immutable and hashable."""
 
     @property
     def allocation(self) -> Literal["global", "uniform"]:
-        """``global`` where costs of different layers compare, else ``uniform``."""
+        """Return ``global`` where the costs of different layers can be compared, else ``uniform``."""
 
     def curve(self, unit: Unit, model: LoadedModel, statistics: Statistics, removed: tuple[int, ...]) -> Curve:
-        """The removal curve of one unit of the dense ``model``, at the numbers of ``removed`` sets, from 0 up."""
+        """Return the removal curve of one unit of the dense ``model``.
+
+        ``removed``: the numbers of removed sets at which it is computed, ascending from 0.
+        """

@@ -1,8 +1,8 @@
-"""Depth pruning: whole blocks go, in the order in which trial shows them to matter least.
+"""Depth pruning: whole blocks go, those first that trial removals show to matter least.
 
-A block is scored by running the model without it and comparing its answer with the dense model's; the cheapest goes,
-and the next ones are scored anew without it. Removing a block saves time at every shape, decoding included, but what
-it did is lost at once: at the same number of parameters, width pruning keeps far more accuracy.
+A block is scored by running the model without it and comparing its answer with the dense model's; the cheapest block is
+removed, and the others are scored again without it. Removing a block saves time at every shape, decoding included, but
+nothing takes over what the block did: at the same number of parameters, width pruning keeps far more accuracy.
 
 Greedy removal as in Song et al., SLEB, https://arxiv.org/abs/2402.09025, scored by divergence from the dense model.
 """
@@ -14,8 +14,10 @@ from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING, Annotated
 
 from pydantic.dataclasses import dataclass as settings
+from typing_extensions import override
 
 from objectives.errors import Unsupported
+from objectives.protocols.candidate import Pruner
 from objectives.settings import FORBID, Count, Ratio, Strength
 
 if TYPE_CHECKING:
@@ -25,33 +27,34 @@ if TYPE_CHECKING:
 
 
 @settings(frozen=True, kw_only=True, config=FORBID)
-class Depth:
+class Depth(Pruner):
     """Remove whole blocks: the number that holds the share nearest to ``ratio`` of the block parameters.
 
-    ``tokens``: of calibration text on which a removal is tried. ``candidates``: how many blocks, cheapest so far
-    first, are tried again at every step; the first step tries all.
+    ``tokens``: calibration tokens on which a removal is tried. ``candidates``: how many blocks, cheapest so far first,
+    are tried again at every step; the first step tries all.
     """
 
     ratio: Annotated[Ratio, Strength(neutral=0.0, harder=+1)] = 0.0
     tokens: Count = 1024
     candidates: Count = 5
 
+    @override
     def prune_(self, model: LoadedModel, statistics: Statistics) -> None:
-        """See ``Pruner``."""
         gone, damage = self.removed(statistics)
         _remove_(model, gone)
         model.predicted_loss += damage
 
+    @override
     def resize_fake_(self, model: LoadedModel, statistics: Statistics) -> None:
-        """See ``Pruner``."""
         _remove_(model, self.removed(statistics)[0])
 
+    @override
     def predict(self, statistics: Statistics) -> float:
-        """See ``Pruner``: what was measured when the last of these blocks was tried."""
+        """Return the divergence that the trial removal of the last block measured, nats per token."""
         return self.removed(statistics)[1]
 
     def removed(self, statistics: Statistics) -> tuple[list[str], float]:
-        """The blocks that go, and the divergence of the model without them, nats per token."""
+        """Return the blocks that go, and the divergence of the model without them, nats per token."""
         if not self.ratio:
             return [], 0.0
         key = (Depth, self.tokens, self.candidates)
@@ -77,11 +80,14 @@ class TrialRemoval:
             f"{stack.layers}.{index}" for stack in self._model.family.stacks for index in _fixed(self._model, stack)
         }
         self._last = dict.fromkeys(self._parameters.keys() - fixed, 0.0)
-        """What each removable block cost when it was last tried."""
+        """The divergence that each removable block caused when it was last tried, nats per token."""
         self._gone: list[tuple[str, float]] = []
 
     def nearest(self, ratio: float) -> list[str]:
-        """The blocks to remove. Raises Unsupported where the stacks are too short."""
+        """Return the blocks whose parameters come nearest to the share ``ratio``, in the order of removal.
+
+        Raises Unsupported where the stacks are too short.
+        """
         wanted = ratio * sum(self._parameters.values())
         smallest = min(self._parameters.values())
         removed, count = 0, 0
@@ -95,7 +101,7 @@ class TrialRemoval:
         return [name for name, _ in self._gone[:count]]
 
     def damage(self, count: int) -> float:
-        """Divergence of the model without the first ``count`` blocks, nats per token."""
+        """Return the divergence of the model without the first ``count`` of the removed blocks, nats per token."""
         return self._gone[count - 1][1] if count else 0.0
 
     def _remove_next(self, ratio: float) -> None:
@@ -125,7 +131,7 @@ class TrialRemoval:
 
 
 def _fixed(model: LoadedModel, stack: Stack) -> Collection[int]:
-    """Blocks of a stack that must stay."""
+    """Return the indices of the blocks of a stack that must stay."""
     return stack.fixed if stack.depth else model.layers_of(stack)
 
 
@@ -133,7 +139,7 @@ def _remove_(model: LoadedModel, gone: Collection[str]) -> None:
     from objectives.pruning.surgery import keep_layers_
 
     for stack in model.family.stacks:
-        there = model.layers_of(stack)
-        kept = [index for index in there if f"{stack.layers}.{index}" not in gone]
-        if len(kept) < len(there):
+        layers = model.layers_of(stack)
+        kept = [index for index in layers if f"{stack.layers}.{index}" not in gone]
+        if len(kept) < len(layers):
             keep_layers_(model, stack, kept)

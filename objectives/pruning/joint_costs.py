@@ -1,4 +1,4 @@
-"""Removal curves of an encoder, scaled to what the removal costs when tokens' errors add up: one probe per unit."""
+"""Scales the removal curves of an encoder to the cost when tokens' errors add up, by one probe per unit."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ if TYPE_CHECKING:
     from objectives.models import LoadedModel
 
 PROBED = 0.4
-"""Share of a curve's steps; the factor hardly depends on it."""
+"""Share of a curve's steps at which it is probed; the factor hardly depends on it."""
 RIDGE = 0.01
-"""That of the least squares, relative to the activations' power: the default of structured pruning."""
+"""Ridge of the least squares, relative to the activations' power: the default of structured pruning."""
 
 
 def with_joint_costs(curves: Sequence[Curve], statistics: Statistics) -> list[Curve]:
-    """``curves`` of the dense model with losses in its own unit; those of models that answer per token as they are."""
+    """Return the dense model's ``curves`` with losses in its own unit; unchanged if the model answers per token."""
     model = statistics.model
     if not errors_add_up(model):
         return list(curves)
@@ -37,7 +37,7 @@ def _step(curve: Curve) -> int:
 
 
 def _left(model: LoadedModel, statistics: Statistics, curve: Curve, step: int) -> Error:
-    """The error that least squares leaves at a step."""
+    """Return the error that least squares leaves at a step."""
     unit = curve.unit
     linear, channels = model.block(unit.block).linear(unit.consumer), surgery.channels_of(curve.kept(step), unit.width)
     weight, bias = reconstruction.reconstruct(linear.weight, linear.bias, statistics.moments[unit.key], channels, RIDGE)

@@ -1,7 +1,7 @@
 """Masks: single weights are set to zero, in any place or two of every four.
 
 A dense kernel multiplies the zeros like any other number, so without a sparse kernel a mask makes nothing smaller or
-faster: the model is marked as simulated, its accuracy is measured and no more.
+faster: the model is marked as simulated, and only its accuracy is measured.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def mask_(
 
 
 def lowest(scores: Tensor, ratio: float, pattern: Pattern) -> Tensor:
-    """Which entries of every row of ``scores`` [out, in] go: the ``ratio`` lowest, or the two lowest of every four."""
+    """Mark which entries of each row of ``scores`` [out, in] go: the ``ratio`` lowest, or the two lowest of four."""
     out, width = scores.shape
     if pattern == "2:4":
         if width % 4:

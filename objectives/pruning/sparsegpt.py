@@ -1,8 +1,8 @@
-"""SparseGPT: weights go one input channel after the other, and those that follow make up for what went.
+"""SparseGPT removes weights one input channel after the other; the channels that follow compensate for them.
 
 With H = E[x x^T] and U^T U = H^-1, removing w_q costs (w_q / U_qq)^2 and is compensated on the later channels by row q
-of U: GPTQ's recursion, with zero in place of the nearest code. What goes is chosen block by block of channels, or
-four by four.
+of U: GPTQ's recursion, with zero in place of the nearest code. The weights that go are chosen block by block of
+channels, or four by four.
 
 Frantar & Alistarh, SparseGPT, https://arxiv.org/abs/2301.00774.
 """
@@ -12,6 +12,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pydantic.dataclasses import dataclass as settings
+from typing_extensions import override
 
 from objectives.pruning.settings import Masked
 from objectives.settings import FORBID, Positive
@@ -34,13 +35,16 @@ class SparseGpt(Masked):
 
     damping: Positive = 0.01
 
+    @override
     def masked(self, weight: Tensor, moment: Moment) -> Tensor:
-        """See ``objectives.pruning.settings.Masked``."""
         return masked(weight, moment.second, self.ratio, self.pattern, self.damping)
 
 
 def masked(weight: Tensor, second: Tensor, ratio: float, pattern: Pattern, damping: float) -> Tensor:
-    """The weight [out, in] with zeros, the others adapted; ``second``: H [in, in]."""
+    """Return the weight [out, in] with zeros, its other entries adapted; ``second``: H [in, in].
+
+    ``ratio``, ``pattern``, ``damping``: as in :class:`SparseGpt`.
+    """
     import torch
 
     from objectives.pruning.masking import lowest

@@ -1,9 +1,9 @@
 """Structured pruning: FFN channels and KV groups go, and their consumers take over what they can.
 
-A criterion gives every unit a removal curve; the allocation picks a point of each, so that the asked share of all
-block parameters goes at the least cost: over the whole model where the criterion's costs compare between layers,
-else block by block. Whole blocks may go first. Widths stay multiples of ``multiple_of``, since odd widths cost what
-pruning gained (BERT fp32 at 30 %: 1.23x unrounded, 1.42x rounded).
+A criterion gives every unit a removal curve; the allocation picks a point of each curve, so that the requested share
+of all block parameters goes at the least cost: over the whole model where the criterion's costs can be compared between
+layers, else block by block. Whole blocks may go first. Widths stay multiples of ``multiple_of``, since odd widths cost
+what pruning gained (BERT fp32 at 30 %: 1.23x unrounded, 1.42x rounded).
 """
 
 from __future__ import annotations
@@ -16,8 +16,10 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import ConfigDict, InstanceOf
 from pydantic.dataclasses import dataclass as settings
+from typing_extensions import override
 
 from objectives.errors import Unsupported
+from objectives.protocols.candidate import Pruner
 from objectives.pruning.criteria.kfac import KFac
 from objectives.pruning.criterion import Criterion
 from objectives.pruning.depth import Depth
@@ -32,15 +34,15 @@ if TYPE_CHECKING:
 
 
 @settings(frozen=True, kw_only=True, config=ConfigDict(extra="forbid", arbitrary_types_allowed=True))
-class Structured:
+class Structured(Pruner):
     """Remove ``ratio`` of the block parameters, from both kinds of unit or as the two other ratios say.
 
     ``attention_ratio``, ``ffn_ratio``: shares of what that kind's units hold instead of one common budget; with one of
     them given, ``ratio`` is for the other kind. ``depth_share``: how much of ``ratio`` goes first, as whole blocks;
-    shares of a kind are then of what is left. ``depth``: how those blocks are found. ``criterion``: what a set is
-    worth. ``allocation``: ``global`` or ``uniform`` (the same share in every block); null leaves it to the criterion.
-    ``reconstruction`` ``none`` only cuts; ``ridge``: pull towards the original weights, relative to the activations'
-    power. ``multiple_of``: FFN widths, in channels.
+    shares of a kind are then of what is left. ``depth``: how those blocks are found. ``criterion``: says what removing
+    a set costs. ``allocation``: ``global`` or ``uniform`` (the same share in every block); null leaves it to the
+    criterion. ``reconstruction`` ``none`` only cuts; ``ridge``: pull towards the original weights, relative to the
+    activations' power. ``multiple_of``: FFN widths, in channels.
 
     Weights that no unit holds (the self-attention of T5) count in ``ratio``, not in the two others.
     """
@@ -56,8 +58,8 @@ class Structured:
     ridge: Positive = 0.01
     multiple_of: Count = 32
 
+    @override
     def prune_(self, model: LoadedModel, statistics: Statistics) -> None:
-        """See ``Pruner``."""
         if not asks_to_prune(self):
             return
         depth = self._depth
@@ -68,8 +70,8 @@ class Structured:
                 self._cut_(model, curve, step, statistics)
         model.predicted_loss += self._loss(allocated)
 
+    @override
     def resize_fake_(self, model: LoadedModel, statistics: Statistics) -> None:
-        """See ``Pruner``."""
         from objectives.pruning.surgery import shrink_
 
         if not asks_to_prune(self):
@@ -79,8 +81,9 @@ class Structured:
             if step:
                 shrink_(model.block(curve.unit.block), curve.unit, len(curve.kept(step)))
 
+    @override
     def predict(self, statistics: Statistics) -> float:
-        """See ``Pruner``: the curves' losses at the steps that would be taken."""
+        """Sum the curves' losses at the steps that would be taken; NaN where the criterion does not measure nats."""
         if not asks_to_prune(self):
             return 0.0
         return self._depth.predict(statistics) + self._loss(self._plan(statistics, self._depth))
@@ -90,11 +93,13 @@ class Structured:
         return replace(self.depth, ratio=self.ratio * self.depth_share)
 
     def _plan(self, statistics: Statistics, depth: Depth) -> list[tuple[Curve, int]]:
-        """The step taken on the curve of every unit that ``depth`` leaves."""
+        """Return the curve of every unit that ``depth`` leaves, with the step that is taken on it."""
         gone, _ = depth.removed(statistics)
         dense = {block.name: block.parameters for block in statistics.model.blocks()}
         weights = {name: count for name, count in dense.items() if name not in gone}
-        ratio = max(0.0, 1 - (1 - self.ratio) * sum(dense.values()) / sum(weights.values()))  # of what the blocks left
+        ratio = max(
+            0.0, 1 - (1 - self.ratio) * sum(dense.values()) / sum(weights.values())
+        )  # relative to the blocks that stay
         curves = statistics.memoize((self.criterion, self.multiple_of), lambda: self._curves(statistics))
         return self._allocated([curve for curve in curves if curve.unit.block in weights], ratio, weights)
 
@@ -115,26 +120,26 @@ class Structured:
         return with_joint_costs(curves, statistics) if self.criterion.allocation == "global" else curves
 
     def _allocated(self, curves: Sequence[Curve], ratio: float, weights: Mapping[str, int]) -> list[tuple[Curve, int]]:
-        """The step taken on each curve. ``weights``: by block, also those that no unit holds."""
+        """Return each curve with the step taken on it. ``weights``: by block, also those that no unit holds."""
         ratios = {"attention": self.attention_ratio, "ffn": self.ffn_ratio}
         if self.attention_ratio is None and self.ffn_ratio is None:
             return self._fill(curves, _Share("ratio", ratio), weights)
         taken = []
-        for kind, asked in ratios.items():
-            own = [curve for curve in curves if curve.unit.kind == kind]
-            share = _Share("ratio", ratio) if asked is None else _Share(f"{kind}_ratio", asked)
-            taken += self._fill(own, share, _weights(own))
+        for kind, kind_ratio in ratios.items():
+            of_kind = [curve for curve in curves if curve.unit.kind == kind]
+            share = _Share("ratio", ratio) if kind_ratio is None else _Share(f"{kind}_ratio", kind_ratio)
+            taken += self._fill(of_kind, share, _weights(of_kind))
         return taken
 
     def _fill(self, curves: Sequence[Curve], share: _Share, weights: Mapping[str, int]) -> list[tuple[Curve, int]]:
         if (self.allocation or self.criterion.allocation) == "global":
             return self._choose(curves, share, share.ratio * sum(weights.values()), "the model")
         taken: list[tuple[Curve, int]] = []
-        owed = 0.0  # rounding in one block is made good in the next
+        owed = 0.0  # the next block makes up for rounding in this one
         for block in dict.fromkeys(curve.unit.block for curve in curves):
-            own = [curve for curve in curves if curve.unit.block == block]
+            of_block = [curve for curve in curves if curve.unit.block == block]
             owed += share.ratio * weights[block]
-            chosen = self._choose(own, share, owed, block)
+            chosen = self._choose(of_block, share, owed, block)
             owed -= sum(curve.gains[step] for curve, step in chosen)
             taken += chosen
         return taken
@@ -174,14 +179,14 @@ class Structured:
 
 @dataclass(frozen=True)
 class _Share:
-    """What share of some units is to go, and the setting that asks for it."""
+    """The share of some units that is to go, and the setting that asks for it."""
 
     key: str
     ratio: float
 
 
 def _weights(curves: Sequence[Curve]) -> dict[str, int]:
-    """By block, those that the units of ``curves`` hold."""
+    """Count, by block, the weights that the units of ``curves`` hold."""
     weights = Counter[str]()
     for curve in curves:
         weights[curve.unit.block] += curve.unit.parameters * curve.unit.count

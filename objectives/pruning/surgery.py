@@ -1,4 +1,4 @@
-"""Cutting in place: takes blocks out of a stack, and sets of channels out of a block by slicing its linears."""
+"""Cuts in place: takes blocks out of a stack, and sets of channels out of a block by slicing its linears."""
 
 from __future__ import annotations
 
@@ -18,37 +18,37 @@ from objectives.models.blocks import Block, Unit
 
 
 def keep_layers_(model: LoadedModel, stack: Stack, kept: Sequence[int]) -> None:
-    """Let a stack have only the blocks ``kept``, ascending indices of the dense model.
+    """Keep only the blocks ``kept`` of a stack, ascending indices of the dense model.
 
     A block keeps what it derived from its place when it was built: scale, window, kind of position. Its place in the KV
-    cache is new, and so is what the config says of the stack block by block.
+    cache changes, and so do the config's lists with one entry per block.
     """
     base, config = model.module.base_model, model.module.config
     if model.dense_config is None:
         model.dense_config = copy.deepcopy(config)
-    there = model.layers_of(stack)
-    positions = [there.index(index) for index in kept]
+    layers = model.layers_of(stack)
+    positions = [layers.index(index) for index in kept]
     blocks = base.get_submodule(stack.layers)
-    own = getattr(base.get_submodule(stack.layers.rpartition(".")[0]), "config", config)
+    stack_config = getattr(base.get_submodule(stack.layers.rpartition(".")[0]), "config", config)
     base.set_submodule(stack.layers, nn.ModuleList([blocks[position] for position in positions]))
     for position, block in enumerate(base.get_submodule(stack.layers)):
         for module in block.modules():
             if hasattr(module, "layer_idx"):
                 module.layer_idx = position  # its place in the KV cache
     model.layers[stack.layers] = tuple(kept)
-    for one in {id(config): config, id(own): own}.values():
-        for name in per_layer_fields(one, len(there)):
+    for one in {id(config): config, id(stack_config): stack_config}.values():
+        for name in per_layer_fields(one, len(layers)):
             listed = getattr(one, name)
             setattr(one, name, type(listed)(listed[position] for position in positions))
     setattr(config, stack.depth, len(kept))
-    if own is not config:  # T5's stacks have configs of their own
-        own.num_hidden_layers = len(kept)
+    if stack_config is not config:  # T5's stacks have configs of their own
+        stack_config.num_hidden_layers = len(kept)
 
 
 def per_layer_fields(config: Any, blocks: int) -> list[str]:
-    """Names of the config's lists with one entry for each of ``blocks`` blocks, whatever they are called.
+    """Return the names of the config's lists with one entry for each of ``blocks`` blocks, whatever they are called.
 
-    Ids of tokens, and what all configs have, are no such lists.
+    Lists of token ids, and the fields that all configs have, are no such lists.
     """
     general = vars(PreTrainedConfig())
     return [
@@ -83,12 +83,12 @@ def set_inputs_(linear: nn.Linear, weight: Tensor, bias: Tensor | None) -> None:
 
 
 def channels_of(sets: Tensor, width: int) -> Tensor:
-    """Channel indices of the given sets, each ``width`` channels wide."""
+    """Return the channel indices of ``sets``, each ``width`` channels wide."""
     return (sets[:, None] * width + torch.arange(width)[None, :]).reshape(-1)
 
 
 def kept_rows(unit: Unit, kept: Tensor) -> dict[str, Tensor]:
-    """By producer, the output rows of the sets ``kept``: of each of its parts, where it has several."""
+    """Return, by producer, the output rows of the sets ``kept``, in each of its parts where it has several."""
     return _rows(unit.producers, unit.count, kept)
 
 
@@ -110,13 +110,16 @@ def keep_sets_(block: Block, unit: Unit, kept: Tensor) -> None:
 
 
 def count_sets_(block: Block, unit: Unit, kept: int) -> None:
-    """Correct the attributes of the block that count something of this unit."""
+    """Set the block's attributes that count something of this unit to ``kept`` sets."""
     for path, each in unit.attributes:
         block.set_attribute_(path, each * kept)
 
 
 def shrink_(block: Block, unit: Unit, kept: int) -> int:
-    """Give the linears of a unit ``kept`` sets, without values; returns their number."""
+    """Give the linears of a unit ``kept`` sets, without values; returns ``kept``.
+
+    Raises ValueError for a number that the unit cannot have.
+    """
     if not 1 <= kept <= unit.count:
         raise ValueError(f"widths: 1 to {unit.count} sets expected in {unit.block}.{unit.consumer}, got {kept}")
     consumer = block.linear(unit.consumer)
@@ -131,9 +134,9 @@ def shrink_(block: Block, unit: Unit, kept: int) -> int:
 
 
 def _like(linear: nn.Linear, inputs: int, outputs: int) -> nn.Linear:
-    """A linear of other shape; where the tensors of ``linear`` are fake, so are those of the new one."""
-    made = nn.Linear(inputs, outputs, bias=False, device="meta")
-    made.weight = nn.Parameter(linear.weight.new_empty(outputs, inputs), requires_grad=False)
+    """Return a linear of another shape; where the tensors of ``linear`` are fake, so are those of the new one."""
+    resized = nn.Linear(inputs, outputs, bias=False, device="meta")
+    resized.weight = nn.Parameter(linear.weight.new_empty(outputs, inputs), requires_grad=False)
     if linear.bias is not None:
-        made.bias = nn.Parameter(linear.bias.new_empty(outputs), requires_grad=False)
-    return made
+        resized.bias = nn.Parameter(linear.bias.new_empty(outputs), requires_grad=False)
+    return resized

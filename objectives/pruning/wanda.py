@@ -1,4 +1,4 @@
-"""Wanda: of every output's weights those go whose product with the input's norm is smallest; nothing is mended.
+"""Wanda removes those weights of each output whose product with the input's norm is smallest; the others stay.
 
 Sun et al., A Simple and Effective Pruning Approach for Large Language Models, https://arxiv.org/abs/2306.11695.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pydantic.dataclasses import dataclass as settings
+from typing_extensions import override
 
 from objectives.pruning.settings import Masked
 from objectives.settings import FORBID
@@ -22,8 +23,8 @@ if TYPE_CHECKING:
 class Wanda(Masked):
     """Zero ``ratio`` of every block linear's weights: in any place, or ``2:4``. Simulated: no kernel gains by it."""
 
+    @override
     def masked(self, weight: Tensor, moment: Moment) -> Tensor:
-        """See ``objectives.pruning.settings.Masked``."""
         from objectives.pruning.masking import lowest
 
         scores = weight.square() * moment.second.diagonal()

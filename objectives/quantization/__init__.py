@@ -1,1 +1,1 @@
-"""Quantisation: block weights stored in fewer bits for real. One method, one file."""
+"""Quantisation: block weights are really stored in fewer bits. One method, one file."""

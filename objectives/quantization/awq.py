@@ -1,4 +1,4 @@
-"""Activation-aware scaling: input channels that carry much are stored finer.
+"""Activation-aware scaling: input channels with large activations are stored more finely.
 
 Before rounding, every input channel of W is multiplied by s = rms(x)^alpha, and x is divided by it at run time, so that
 large activations meet small relative errors; alpha is searched per layer for the least output error tr(D H D^T). The
@@ -29,13 +29,13 @@ ALPHAS = tuple(step / 10 for step in range(11))
 
 @settings(frozen=True, kw_only=True, config=FORBID)
 class Awq(OneWidth):
-    """Store block weights in ``bits``, important inputs finer."""
+    """Store block weights in ``bits``, those of important inputs more finely."""
 
     scales_inputs: ClassVar[bool] = True
 
     @override
     def round(self, weight: Tensor, moment: Moment, bits: int, group_size: int) -> Codes:
-        """Codes of ``weight`` [out, in], with that of :data:`ALPHAS` which is best for every fourth output."""
+        """Round ``weight`` [out, in] with the alpha of :data:`ALPHAS` that is best for every fourth output."""
         power = moment.second.diagonal().clamp_min(1e-12)
         part = weight[::4]
 

@@ -1,4 +1,4 @@
-"""GPTQ: weights are rounded one input channel at a time, and those not yet rounded make up for the error so far.
+"""GPTQ rounds weights one input channel at a time; the channels not yet rounded compensate for the error so far.
 
 With H = E[x x^T], rounding channel q by d is compensated optimally by -d [H^-1]_q,: / [H^-1]_qq on the channels still
 open; all steps are read off one Cholesky factor of H^-1. Channels with the largest activations go first, while most
@@ -37,8 +37,8 @@ class Gptq(OneWidth):
     """Store block weights in ``bits``; only below 8 bits does the rounding matter enough to be compensated.
 
     ``order``: ``activation`` (largest first) or ``natural``. ``damping``: added to the diagonal of H, relative to its
-    mean. ``recollect``: tokens of each domain that the pruned model runs for moments of its own; 0 takes those of the
-    dense model, which cost nothing. The other settings are those of all such quantisers.
+    mean. ``recollect``: tokens of each domain that the pruned model runs for moments of its own; 0 takes the moments of
+    the dense model, which cost nothing. The other settings are those of :class:`OneWidth`.
     """
 
     order: Literal["activation", "natural"] = "activation"
@@ -55,7 +55,6 @@ class Gptq(OneWidth):
 
     @override
     def round(self, weight: Tensor, moment: Moment, bits: int, group_size: int) -> Codes:
-        """Codes of ``weight`` [out, in]."""
         from objectives.packing.codes import Codes
         from objectives.quantization.grid import SHRINKS, grid_of
 
@@ -69,7 +68,7 @@ class Gptq(OneWidth):
 def compensated(
     weight: Tensor, second: Tensor, scale: Tensor, zero: Tensor, bits: int, damping: float, order: Tensor | None = None
 ) -> Tensor:
-    """Codes int32 [out, in] of ``weight`` on the grid ``scale``, ``zero`` [out, groups].
+    """Return the codes int32 [out, in] of ``weight`` on the grid ``scale``, ``zero`` [out, groups].
 
     ``second``: H [in, in]; ``order``: input channels, first rounded first; None for their natural order.
     """
@@ -102,8 +101,10 @@ def compensated(
 
 
 def inverse_factor(second: Tensor, damping: float) -> Tensor:
-    """Upper U with U^T U = H^-1, without forming the inverse: H = R R^T with R upper, from the Cholesky factor of H
-    with its channels reversed, gives U = R^-1.
+    """Return the upper triangular U with U^T U = H^-1, for H = ``second`` with ``damping`` on its diagonal.
+
+    The inverse is never formed: H = R R^T with R upper, from the Cholesky factor of H with its channels reversed, gives
+    U = R^-1.
     """
     import torch
 

@@ -1,4 +1,4 @@
-"""Uniform grids: where the rounding points lie, and which of them each weight takes.
+"""Uniform grids: the rounding points, and the point that each weight takes.
 
 A group of weights w shares a scale s and a zero z; its codes are q = round((w - z) / s) + 8 in 0..15 (4 bits),
 so that ``(q - 8) s + z`` gives the weight back: the form aten's int4 kernels compute in. The grid of the smallest
@@ -21,14 +21,14 @@ SHRINKS: Mapping[str, tuple[float, ...]] = {"mse": tuple(1.0 - 0.05 * step for s
 
 
 def min_max_grid(grouped: Tensor, bits: int, whole: bool = False) -> tuple[Tensor, Tensor]:
-    """Scale and zero [out, groups] of ``grouped`` weights [out, groups, group] that cover them all."""
+    """Return the scale and zero [out, groups] that cover all of ``grouped`` weights [out, groups, group]."""
     return _grid(grouped.amin(dim=2), grouped.amax(dim=2), bits, whole)
 
 
 def _grid(low: Tensor, high: Tensor, bits: int, whole: bool = False) -> tuple[Tensor, Tensor]:
-    """The grid from ``low`` to ``high``, scale and zero rounded to bf16, as they will be stored.
+    """Return the grid from ``low`` to ``high``: scale and zero, rounded to bf16 as they will be stored.
 
-    ``whole``: 0 is one of its points, as kernels that subtract an integer from the codes need it.
+    ``whole``: 0 is a point of the grid, which kernels need that subtract an integer from the codes.
     """
     if whole:
         low, high = low.clamp_max(0), high.clamp_min(0)
@@ -40,7 +40,7 @@ def _grid(low: Tensor, high: Tensor, bits: int, whole: bool = False) -> tuple[Te
 
 
 def codes_on_grid(grouped: Tensor, scale: Tensor, zero: Tensor, bits: int) -> Tensor:
-    """Nearest code of every weight, as floats [out, groups, group]."""
+    """Return the nearest code of every weight, as floats [out, groups, group]."""
     half = 2 ** (bits - 1)
     codes: Tensor = torch.round((grouped - zero.unsqueeze(2)) / scale.unsqueeze(2)) + half
     return codes.clamp_(0, 2**bits - 1)
@@ -49,10 +49,10 @@ def codes_on_grid(grouped: Tensor, scale: Tensor, zero: Tensor, bits: int) -> Te
 def mse_grid(
     grouped: Tensor, importance: Tensor, bits: int, shrinks: tuple[float, ...], whole: bool = False
 ) -> tuple[Tensor, Tensor]:
-    """Scale and zero that minimise the squared error weighted by ``importance`` [groups, group].
+    """Return the scale and zero that minimise the squared error weighted by ``importance`` [groups, group].
 
-    ``importance`` is E[x^2] of the input channels, so the error is that of the layer's output. Goes by slices of
-    output channels that stay in cache: five times faster than whole layers.
+    ``importance`` is E[x^2] of the input channels, so the error is that of the layer's output. Slices of output
+    channels that stay in cache are searched one by one: five times faster than whole layers.
     """
     if shrinks == (1.0,):
         return min_max_grid(grouped, bits, whole)
@@ -83,9 +83,9 @@ def _mse_grid(
 def grid_of(
     weight: Tensor, importance: Tensor, bits: int, group_size: int, shrinks: tuple[float, ...], whole: bool = False
 ) -> tuple[Tensor, Tensor]:
-    """Scale and zero [out, in / group] for ``weight`` [out, in]; ``importance``: E[x^2] per input channel, [in].
+    """Return the scale and zero [out, in / group] of ``weight`` [out, in].
 
-    ``whole``: zero points are whole numbers of steps.
+    ``importance``: E[x^2] per input channel, [in]. ``whole``: zero points are whole numbers of steps.
     """
     grouped = weight.float().view(weight.shape[0], -1, group_size)
     return mse_grid(grouped, importance.view(-1, group_size), bits, shrinks, whole)

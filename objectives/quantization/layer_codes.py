@@ -1,4 +1,4 @@
-"""The codes of one layer: a rounding applied to its weight, in the largest group that its width allows."""
+"""Rounds the weight of one layer to codes, in the largest group that its width allows."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ GROUP_SIZES = (128, 64, 32)
 
 
 def group_size_for(layer: Layer, wanted: int) -> int | None:
-    """The largest group of at most ``wanted`` inputs that divides the width; None where no kernel takes the shape."""
+    """Return the largest group, of at most ``wanted`` inputs, that divides the width; None where no kernel takes it."""
     linears = layer.linears
     if any(linear.out_features % 16 for linear in linears):
         return None
@@ -20,7 +20,7 @@ def group_size_for(layer: Layer, wanted: int) -> int | None:
 
 
 def codes_of(model: LoadedModel, statistics: Statistics, layer: Layer, bits: int, rounding: Rounding) -> Codes | None:
-    """A layer rounded to fewer than 8 bits; None where no kernel takes its shape."""
+    """Round a layer to fewer than 8 bits and return its codes; None where no kernel takes its shape."""
     size = group_size_for(layer, rounding.group_size)
     if size is None:
         return None

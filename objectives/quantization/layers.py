@@ -1,4 +1,4 @@
-"""The walk that all quantisers share: every block linear is rounded by a method, packed by the device, and noted."""
+"""The walk that all quantisers share: a method rounds every block linear, and the device packs it."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ from objectives.types import Note, NoteCode, Scheme
 
 @dataclass(frozen=True)
 class Sketch:
-    """A rounding for models without values: codes of the right shapes."""
+    """A rounding for models without values: its codes have the right shapes and no content."""
 
     group_size: int
     scales_inputs: bool = False
 
     def round(self, weight: Tensor, moment: Moment, bits: int, group_size: int) -> Codes:
-        """See ``objectives.quantization.rounding.Rounding``."""
+        """Return codes for ``weight`` [out, in], of the right shapes and types and without values."""
         outputs, inputs = weight.shape
         scale = weight.new_empty(outputs, inputs // group_size)
         values = weight.new_empty(outputs, inputs, dtype=torch.int32)
@@ -39,7 +39,7 @@ class Sketch:
 
 
 def recollected(model: LoadedModel, statistics: Statistics, device: Device, tokens: int) -> Statistics:
-    """Statistics with moments of ``model`` as pruning left it, from ``tokens`` tokens per domain."""
+    """Return statistics with moments of ``model`` as pruning left it, from ``tokens`` tokens per domain."""
     running = replace(model, module=copy.deepcopy(model.module))
     device.to_device_(running)
     return RecalibratedStatistics(statistics, running, tokens)
@@ -47,11 +47,11 @@ def recollected(model: LoadedModel, statistics: Statistics, device: Device, toke
 
 @dataclass(frozen=True)
 class WeightFormat:
-    """In what form the weights of a model are stored: ``bits`` for all block linears, or by :attr:`Layer.key`.
+    """The form in which the weights of a model are stored.
 
-    ``rounding``: how a width below 8 is rounded; ``scheme``: what 8 bits means; ``embeddings``: bits of the embedding
-    and the head. With ``simulate`` a width below 8 that no kernel of the device stores is rounded, but stored in 16
-    bits.
+    ``bits``: width of all block linears, or widths by :attr:`Layer.key`; ``rounding``: how a width below 8 is rounded;
+    ``scheme``: what 8 bits means; ``embeddings``: bits of the embedding and the head. With ``simulate`` a width below 8
+    that no kernel of the device stores is rounded, but stored in 16 bits.
     """
 
     bits: int | Mapping[tuple[str, str], int]
@@ -61,7 +61,7 @@ class WeightFormat:
     simulate: bool = False
 
     def width(self, layer: Layer, device: Device) -> int:
-        """Return the bits of a layer. Raises Unsupported for what ``device`` does not store."""
+        """Return the bits of a layer. Raises Unsupported for a width that ``device`` does not store."""
         width = self.bits if isinstance(self.bits, int) else self.bits[layer.key]
         if width not in device.bits and not (self.simulate and width < 8):
             raise Unsupported(f"{width} bits on {device.name}: choose from {sorted(device.bits)}")
@@ -78,10 +78,10 @@ def store_(
 ) -> None:
     """Replace all block linears by packed ones.
 
-    A layer that fits no kernel below 8 bits stays in 16; that, and a smaller group than asked for, is noted. A model
-    whose widths are only simulated is marked. ``predict``: add what the rounding is expected to cost to the model's
-    prediction, which needs calibration and gradients, and leaves the embedding and the head out. ``rounded``: codes
-    that are known already, by (:attr:`Layer.key`, bits).
+    A layer that fits no kernel below 8 bits stays in 16; that, and a smaller group than the settings ask for, is noted.
+    A model whose widths are only simulated is marked. ``predict``: add the predicted loss of the rounding to that of
+    the model; it needs calibration and gradients, and leaves the embedding and the head out. ``rounded``: codes that
+    are known already, by (:attr:`Layer.key`, bits).
     """
     predict = predict and bool(statistics.domains)
     if form.embeddings != 16:
@@ -102,20 +102,20 @@ def store_(
 def _store_layer_(
     model: LoadedModel, layer: Layer, bits: int, codes: Codes | None, device: Device, form: WeightFormat
 ) -> None:
-    """Replace the linears of one layer; ``codes``: of all their outputs, one linear after the other."""
+    """Replace the linears of one layer; ``codes``: the codes of all their outputs, one linear after the other."""
     sparse = model.pattern == "2:4" and form.bits == 16 and device.sparse
     start = 0
     for path, linear in zip(layer.paths, layer.linears):
         name = f"{layer.block.name}.{path}"
-        own = None if codes is None else codes.rows(slice(start, start := start + linear.out_features))
+        part = None if codes is None else codes.rows(slice(start, start := start + linear.out_features))
         packed = _thinned(model, name, linear, device) if sparse else None
         try:
-            packed = packed or _packed(model, linear, bits, own, device, form.scheme)
+            packed = packed or _packed(model, linear, bits, part, device, form.scheme)
         except NoKernel as error:
             model.notes.append(_kept(f"{name}: {error}"))
             packed = device.pack(linear, 16, None, form.scheme)
         layer.block.module.set_submodule(path, packed)
-        model.notes.extend(_notes(name, linear, bits, own, form.rounding.group_size))
+        model.notes.extend(_notes(name, linear, bits, part, form.rounding.group_size))
 
 
 def _predicted(
@@ -125,7 +125,10 @@ def _predicted(
 
 
 def _thinned(model: LoadedModel, name: str, linear: nn.Linear, device: Device) -> nn.Module | None:
-    """A masked linear in a sparse kernel's form; None, noted, where its shape has none. With one the mask is real."""
+    """Pack a masked linear for a sparse kernel; the model is then no longer simulated.
+
+    Returns None, with a note, where no sparse kernel takes the shape.
+    """
     try:
         packed = device.pack_sparse(linear)
     except Unsupported as error:
@@ -152,7 +155,7 @@ def _kept(what: str) -> Note:
 
 
 def _no_linears(model: LoadedModel) -> Iterator[Note]:
-    """Weights of experts that are one tensor, and of convolutions."""
+    """Yield a note for each weight that is no linear's: experts that are one tensor, and convolutions."""
     for block in model.blocks():
         for name, weight in block.module.named_parameters():
             if weight.dim() > 2:
@@ -160,7 +163,7 @@ def _no_linears(model: LoadedModel) -> Iterator[Note]:
 
 
 def _notes(name: str, linear: nn.Linear, bits: int, codes: Codes | None, wanted: int) -> Iterator[Note]:
-    """What was not done as asked."""
+    """Yield a note where a linear has other bits or groups than the settings ask for."""
     inputs, outputs = linear.in_features, linear.out_features
     if bits < 8 and codes is None:
         yield _kept(f"{name}: {inputs} inputs x {outputs} outputs fit no {bits}-bit kernel")

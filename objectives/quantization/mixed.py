@@ -1,8 +1,8 @@
 """Mixed precision: every layer gets the bits it needs, under a budget of average bits.
 
-Each layer is rounded once in every width and its error weighed by what the model minds (`sensitivity`); the
-assignment of least predicted loss within the budget is an exact knapsack. So ``bits`` may be 5.0: between 4 and 8
-there is a width for every need. Linears that read the same tensor share a width.
+Each layer is rounded once in every width, and the loss of its error is predicted (`sensitivity`); the assignment of
+least predicted loss within the budget is an exact knapsack. So ``bits`` may be 5.0: some layers get 4 bits, others 8.
+Linears that read the same tensor share a width.
 
 As in Dong et al., HAWQ-V2, https://arxiv.org/abs/1911.03852, with the K-FAC curvature in place of a Hessian trace.
 """
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 Width = Literal[16, 8, 4, 3, 2]
 
 _OWN = ("bits", "scheme", "embeddings", "simulate", "recollect")
-"""Settings of a rounding that mixed precision sets itself."""
+"""Settings of a rounding that mixed precision has itself."""
 
 
 @settings(frozen=True, kw_only=True, config=ConfigDict(extra="forbid", arbitrary_types_allowed=True))
@@ -55,18 +55,18 @@ class Mixed(Quantizer):
     simulate: bool = False
 
     def __post_init__(self) -> None:
-        """Two places for one setting would contradict each other."""
+        """Raise ValueError where ``rounding`` changes a setting that this class has itself."""
         rounding: Any = self.rounding
         for setting in fields(rounding) if is_dataclass(rounding) else ():
-            given = getattr(rounding, setting.name)
-            if setting.name in _OWN and given != setting.default:
-                text = f"{setting.default!r} expected, mixed precision has its own; got {given!r}"
+            value = getattr(rounding, setting.name)
+            if setting.name in _OWN and value != setting.default:
+                text = f"{setting.default!r} expected, mixed precision has its own; got {value!r}"
                 raise ValueError(f"rounding.{setting.name}: {text}")
 
     @property
     @override
     def predicts(self) -> bool:
-        """Say yes: the bits are assigned by what they are predicted to cost."""
+        """Return True: the bits are assigned by their predicted loss."""
         return True
 
     @property
@@ -85,7 +85,7 @@ class Mixed(Quantizer):
 
     @override
     def resize_fake_(self, model: LoadedModel, statistics: Statistics, device: Device) -> None:
-        """Give every layer the bits that the dense model's would get."""
+        """Give every layer the bits that the dense model's layer would get; tensors stay fake."""
         from objectives.quantization.layers import Sketch, WeightFormat, store_
 
         bits = self._assigned(statistics.model, statistics, {})
@@ -99,7 +99,10 @@ class Mixed(Quantizer):
         return predicted_loss(statistics, self._assigned(statistics.model, statistics, {}), self.rounding, self.scheme)
 
     def _assigned(self, model: LoadedModel, statistics: Statistics, rounded: Rounded) -> dict[tuple[str, str], int]:
-        """Bits by layer; the codes made on the way are left in ``rounded``."""
+        """Return the bits by :attr:`Layer.key`; the codes that were computed for it are left in ``rounded``.
+
+        Raises Unsupported where the average cannot be met.
+        """
         from objectives.knapsack import cheapest
         from objectives.models.layers import layers_of
 
@@ -117,7 +120,7 @@ class Mixed(Quantizer):
     def _options(
         self, model: LoadedModel, statistics: Statistics, layer: Layer, widths: list[int], rounded: Rounded
     ) -> Options:
-        """Bits saved by each width, and the loss it is predicted to cost."""
+        """Return, for each width, the bits that it saves and its predicted loss."""
         from objectives.knapsack import Options
         from objectives.quantization.sensitivity import rounded_loss
 
@@ -127,7 +130,7 @@ class Mixed(Quantizer):
         return Options([16 * layer.parameters - self._cost(layer, width) for width in widths], losses)
 
     def _cost(self, layer: Layer, width: int) -> int:
-        """Bits that a layer takes: codes, and with ``budget`` stored what its kernel keeps beside them."""
+        """Count the bits that a layer takes: codes, and with ``budget`` ``stored`` its scales and zeros too."""
         from objectives.quantization.layer_codes import group_size_for
 
         codes = width * layer.parameters

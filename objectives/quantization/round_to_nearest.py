@@ -1,4 +1,4 @@
-"""Round to nearest, on a grid clipped where that lowers the output error.
+"""Rounds to nearest, on a grid that is clipped where that lowers the output error.
 
 8 bits is W8A8: int8 per output channel, activations rounded per token when the layer runs. 4 bits is weight-only
 with a scale and zero per group of input channels. A layer whose width no group divides falls back to a smaller
@@ -30,7 +30,7 @@ class RoundToNearest(OneWidth):
 
     @override
     def round(self, weight: Tensor, moment: Moment, bits: int, group_size: int) -> Codes:
-        """Codes of ``weight`` [out, in]; the error is weighted by E[x^2] of each input."""
+        """Round ``weight`` [out, in] on the grid of least error, weighted by E[x^2] of each input."""
         from objectives.quantization.grid import SHRINKS, round_to_grid
 
         whole = self.zero == "whole"

@@ -1,4 +1,4 @@
-"""How one weight becomes codes of fewer than 8 bits."""
+"""The protocol of roundings: a rounding turns one weight into codes of fewer than 8 bits."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ if TYPE_CHECKING:
 
 @runtime_checkable
 class Rounding(Protocol):
-    """How one weight becomes codes of fewer than 8 bits. Immutable and hashable."""
+    """Turns one weight into codes of fewer than 8 bits. Immutable and hashable."""
 
     @property
     @abstractmethod
     def group_size(self) -> int:
-        """Input channels per scale, where the width allows it."""
+        """Return the number of input channels per scale; widths that it does not divide get smaller groups."""
 
     @abstractmethod
     def round(self, weight: Tensor, moment: Moment, bits: int, group_size: int) -> Codes:
-        """Codes of ``weight`` [out, in]; ``moment``: of its inputs."""
+        """Round ``weight`` [out, in] to ``bits``, in groups of ``group_size``; ``moment``: that of its inputs."""

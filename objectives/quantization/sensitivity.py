@@ -1,4 +1,4 @@
-"""What a rounding error of one layer costs the model, before the model is run.
+"""Predicts the loss that a rounding error of one layer causes, before the model is run.
 
 With D the error of the weight, H the second moment of the inputs and G that of the gradients at the outputs, the loss
 grows by about 1/2 tr(G D H D^T); with G's diagonal alone this is a sum over output channels. The unit is nats per token
@@ -30,12 +30,12 @@ if TYPE_CHECKING:
 
 
 def sensitivity(error: Tensor, second: Tensor, power: Tensor) -> float:
-    """Predicted loss of the weight error ``error`` [out, in]; ``second`` [in, in]; ``power``: diag(G), [out]."""
+    """Return the predicted loss of a weight error [out, in]; ``second``: H [in, in]; ``power``: diag(G), [out]."""
     return 0.5 * float((power * ((error @ second) * error).sum(dim=1)).sum())
 
 
 def output_power(model: LoadedModel, statistics: Statistics, layer: Layer) -> Tensor:
-    """diag(G) of the outputs that pruning left of a layer [out of all its linears]."""
+    """Return diag(G) of the outputs that pruning left of a layer, [sum of its linears' outputs]."""
     parts = []
     for path in layer.paths:
         key = layer.block.name, path
@@ -49,7 +49,7 @@ def output_power(model: LoadedModel, statistics: Statistics, layer: Layer) -> Te
 
 
 def error_of(layer: Layer, codes: Codes | None, scheme: Scheme) -> Tensor:
-    """What rounding changed of a layer's weight [out, in]; without codes, rounded to 8 bits as ``scheme`` does."""
+    """Return the rounding error of a layer's weight [out, in]; without codes it is that of 8 bits in ``scheme``."""
     weight = layer.weight
     if codes is not None:
         return codes.dequantize() - weight
@@ -63,15 +63,16 @@ def error_of(layer: Layer, codes: Codes | None, scheme: Scheme) -> Tensor:
 def sensitivity_of(
     model: LoadedModel, statistics: Statistics, layer: Layer, error: Tensor, rounding: Rounding
 ) -> float:
-    """Predicted loss of an error of one layer that ``rounding`` left."""
+    """Return the predicted loss of the ``error`` [out, in] that ``rounding`` left in one layer."""
     alone = sensitivity(error, moment_of(model, statistics, layer).second, output_power(model, statistics, layer))
     return alone * token_coherence(statistics, rounding).get(layer.key, 1.0)
 
 
 def token_coherence(statistics: Statistics, rounding: Rounding) -> Mapping[tuple[str, str], float]:
-    """By :attr:`Layer.key`, how much more rounding costs than tokens' independent errors would: see
-    :mod:`objectives.calibration.token_coherence`. Measured on the dense model in 4 bits; empty for models that answer
-    per token.
+    """Return, by :attr:`Layer.key`, the loss of rounding relative to what independent errors of the tokens would cost.
+
+    It is measured on the dense model in 4 bits (:mod:`objectives.calibration.token_coherence`); empty for models that
+    answer per token.
     """
     dense = statistics.dense
     return dense.memoize((token_coherence, rounding), lambda: _token_coherence(dense, rounding))
@@ -116,9 +117,9 @@ def rounded_loss(
     scheme: Scheme,
     rounded: Rounded | None = None,
 ) -> float:
-    """Predicted loss of storing a layer in ``bits``; infinite where no kernel takes its shape.
+    """Return the predicted loss of storing a layer in ``bits``; infinite where no kernel takes its shape.
 
-    Computed once per study for the same weights; the codes that this takes are left in ``rounded``.
+    It is computed once per study for the same weights; the codes that it needs are left in ``rounded``.
     """
 
     def loss() -> float:
@@ -137,7 +138,7 @@ def rounded_loss(
 def predicted_loss(
     statistics: Statistics, bits: int | Mapping[tuple[str, str], int], rounding: Rounding, scheme: Scheme
 ) -> float:
-    """Of storing all layers of the dense model in ``bits``; a layer that no kernel takes stays in 16."""
+    """Return the predicted loss of storing the dense model in ``bits``; a layer that no kernel takes stays in 16."""
     model = statistics.model
     losses = [
         rounded_loss(model, statistics, layer, bits if isinstance(bits, int) else bits[layer.key], rounding, scheme)

@@ -1,4 +1,4 @@
-"""What the quantisers that store all layers in one width share: their settings, and all that is not the rounding."""
+"""The base of the quantisers that store all layers in one width: their settings, and all that is not the rounding."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ class OneWidth(Quantizer, Rounding):
     ``min_max`` covers every weight. ``zero``: where the grid's zero may lie, anywhere (``free``) or on one of its
     points (``whole``), which kernels of other runtimes ask for (docs/methods/runtimes.md). ``scheme``: whether 8 bits
     round activations too. ``embeddings``: bits of the token embedding and the head. ``simulate``: also round to 3 and 2
-    bits, which no kernel here stores: such a trial has an accuracy, but neither speed nor memory. ``predicts``: say
-    what the rounding is expected to cost, which needs gradients.
+    bits, which no kernel here stores: such a trial has an accuracy, but neither speed nor memory. ``predicts``: predict
+    the loss of the rounding, which needs gradients.
     """
 
     bits: Annotated[Literal[32, 16, 8, 4, 3, 2], Strength(neutral=16, harder=-1, uneven=True)] = 16

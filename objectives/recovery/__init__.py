@@ -1,1 +1,1 @@
-"""What is done between pruning and rounding to win back accuracy: one method per file."""
+"""Recovery: the step between pruning and rounding that wins back accuracy. One method per file."""

@@ -15,7 +15,9 @@ from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Annotated
 
 from pydantic.dataclasses import dataclass as settings
+from typing_extensions import override
 
+from objectives.protocols.candidate import Recovery
 from objectives.settings import FORBID, Count, NonNegative, Positive, Strength
 from objectives.types import Note, NoteCode
 
@@ -29,12 +31,12 @@ if TYPE_CHECKING:
 
 
 @settings(frozen=True, kw_only=True, config=FORBID)
-class Distillation:
+class Distillation(Recovery):
     """Train low-rank corrections of all block linears for ``seconds``; 0 leaves the model as it is.
 
     ``steps``: that many optimiser steps instead, whatever they take; the result is then the same every time.
-    ``rank``: of a correction. ``rate``: the learning rate at its peak; it falls to zero towards the end. ``tokens``: of
-    one step, rows of all domains in turn.
+    ``rank``: of a correction. ``rate``: the learning rate at its peak; it falls to zero towards the end. ``tokens``:
+    tokens of one step; steps take rows of all domains in turn.
     """
 
     seconds: Annotated[NonNegative, Strength(neutral=0.0, harder=-1)] = 60.0
@@ -44,12 +46,12 @@ class Distillation:
     tokens: Count = 512
 
     @property
+    @override
     def trains(self) -> bool:
-        """See ``Recovery``."""
         return bool(self.seconds or self.steps)
 
+    @override
     def recover_(self, model: LoadedModel, statistics: Statistics) -> None:
-        """See ``Recovery``."""
         import torch
 
         if not self.trains or not (model.widths or model.layers):
@@ -64,7 +66,7 @@ class Distillation:
                 self._train_(model, statistics)
             finally:
                 model.module.to(home)
-        model.predicted_loss = math.nan  # it was that of the model before
+        model.predicted_loss = math.nan  # the loss was predicted for the model before training
 
     def _train_(self, model: LoadedModel, statistics: Statistics) -> None:
         import torch
@@ -88,7 +90,7 @@ class Distillation:
             linear.weight.data.addmm_(up.detach(), down.detach())
 
     def _progress(self) -> Iterator[float]:
-        """The share of the budget spent, once per step; ends when the next step would pass it."""
+        """Yield the share of the budget spent, once per step; ends when the next step would exceed the budget."""
         if self.steps is not None:
             yield from (step / self.steps for step in range(self.steps))
             return
@@ -139,7 +141,7 @@ def _corrected(linear: nn.Linear, rank: int, seed: int) -> Iterator[tuple[Tensor
 
 
 def _batches(domains: Domains, tokens: int) -> Iterator[Tensor]:
-    """Endless batches of about ``tokens`` tokens, of one domain after the other, shuffled anew at every pass."""
+    """Yield batches of about ``tokens`` tokens without end, domains in turn, shuffled again at every pass."""
     import torch
 
     generator = torch.Generator().manual_seed(0)

@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pydantic.dataclasses import dataclass as settings
+from typing_extensions import override
 
+from objectives.protocols.candidate import Recovery
 from objectives.settings import FORBID
 
 if TYPE_CHECKING:
@@ -14,10 +16,11 @@ if TYPE_CHECKING:
 
 
 @settings(frozen=True, kw_only=True, config=FORBID)
-class Off:
+class Off(Recovery):
     """Do nothing."""
 
     trains = False
 
+    @override
     def recover_(self, model: LoadedModel, statistics: Statistics) -> None:
-        """See ``Recovery``."""
+        """Leave ``model`` as it is."""

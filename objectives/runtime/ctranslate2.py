@@ -15,9 +15,11 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from pydantic.dataclasses import dataclass as settings
+from typing_extensions import override
 
+from objectives.protocols.candidate import Runtime
 from objectives.runtime.engines.engine import EngineRuntime
-from objectives.runtime.engines.folder import Facts, write_facts
+from objectives.runtime.engines.folder import DecoderEngine, Facts, Generating, Opener, write_facts
 from objectives.runtime.packages import Packages
 from objectives.settings import FORBID, asks_to_prune
 
@@ -33,21 +35,21 @@ if TYPE_CHECKING:
 
 
 @settings(frozen=True, kw_only=True, config=FORBID)
-class CTranslate2(EngineRuntime):
-    """No settings: 8 bits are int8 with fp32 between, 32 bits fp32."""
+class CTranslate2(EngineRuntime, Opener, Runtime):
+    """Runs decoders in CTranslate2. It has no settings: 8 bits are int8 with fp32 between, 32 bits fp32."""
 
     @property
+    @override
     def name(self) -> str:
-        """See ``Runtime``."""
         return "ctranslate2"
 
     @property
+    @override
     def packages(self) -> Packages:
-        """What it is made of."""
         return Packages("ctranslate2", ("ctranslate2",))
 
+    @override
     def supports(self, candidate: Candidate, head: Head, device: Device) -> str | None:
-        """See ``Runtime``."""
         from objectives.runtime.engine_support import refused, rounds_activations
 
         reason = refused(candidate, head, device, heads=["causal_lm"], bits=(32, 8))
@@ -61,8 +63,8 @@ class CTranslate2(EngineRuntime):
                 return "stores the embedding in 8 bits too: choose quantization.embeddings=8"
         return reason
 
+    @override
     def write(self, folder: Path, materials: BuildContext) -> None:
-        """See ``objectives.runtime.engines.engine.EngineRuntime``."""
         from objectives.runtime.engines.engine_facts import engine_facts_of
         from objectives.runtime.engines.weights import Rounded, matrices, sizes
 
@@ -73,8 +75,8 @@ class CTranslate2(EngineRuntime):
         others = max(0, (folder / "model.bin").stat().st_size - sum(stored.values()))
         write_facts(folder, engine_facts_of(self, model, began, stored, others, {}))
 
+    @override
     def open(self, folder: Path, facts: Facts, threads: int) -> Engine:
-        """See ``objectives.runtime.engines.folder.Opener``."""
         import ctranslate2
 
         generator = ctranslate2.Generator(
@@ -84,8 +86,9 @@ class CTranslate2(EngineRuntime):
 
 
 def convert(model: LoadedModel, folder: Path, quantization: str | None) -> None:
-    """Write ``model`` into ``folder`` as the engine reads it. Raises Unsupported for an unknown architecture, and for
-    one that the engine reads otherwise than transformers does.
+    """Write ``model`` into ``folder`` as the engine reads it.
+
+    Raises Unsupported for an unknown architecture, and for one that the engine reads otherwise than transformers does.
     """
     from ctranslate2.converters import TransformersConverter
 
@@ -101,7 +104,7 @@ def convert(model: LoadedModel, folder: Path, quantization: str | None) -> None:
             TransformersConverter(scratch).convert(str(folder), quantization=quantization, force=True)
         except Exception as error:  # whatever an unknown architecture runs into
             raise Unsupported(f"CTranslate2 cannot convert this model: {said(error)}") from error
-    file = folder / "config.json"  # a tokenizer need not have every special token, its reader insists
+    file = folder / "config.json"  # its reader insists on every special token, a tokenizer may lack some
     tokens = json.loads(file.read_text(encoding="utf-8"))
     some = model.tokenizer.eos_token or model.tokenizer.convert_ids_to_tokens(0)
     lacking = {name: some for name, value in tokens.items() if value is None and name.endswith("_token")}
@@ -112,66 +115,65 @@ def convert(model: LoadedModel, folder: Path, quantization: str | None) -> None:
 
 
 _EXACT, _ROUNDED = 0.01, 0.5
-"""Relative error of the logits that files in fp32 and in 8 bits may have: to tell a wrong formula from rounding."""
+"""Relative error of the logits that files in fp32 and in 8 bits may have: more is a wrong formula, not rounding."""
 
 
 def _error(module: Any, folder: Path, vocabulary: int) -> float:
-    """How far the engine's logits are from those of ``module``, relative to their norm, on a few tokens."""
+    """Return how far the engine's logits are from those of ``module``, relative to their norm, on a few tokens."""
     import ctranslate2
     import numpy as np
     import torch
 
     ids = [token % vocabulary for token in range(2, 14)]
     try:
-        found = np.asarray(ctranslate2.Generator(str(folder), device="cpu", intra_threads=1).forward_batch([ids]))
+        logits = np.asarray(ctranslate2.Generator(str(folder), device="cpu", intra_threads=1).forward_batch([ids]))
     except RuntimeError:
         return math.inf
     with torch.inference_mode():
-        wanted = module(input_ids=torch.tensor([ids])).logits.numpy()
-    return float(np.linalg.norm(found - wanted) / np.linalg.norm(wanted))
+        expected = module(input_ids=torch.tensor([ids])).logits.numpy()
+    return float(np.linalg.norm(logits - expected) / np.linalg.norm(expected))
 
 
-class _Decoder:
-    """See ``objectives.runtime.engines.folder.DecoderEngine``: its cache is the text so far, read again at every
-    pass.
-    """
+class _Decoder(DecoderEngine, Generating):
+    """A decoder whose cache is the text so far, which is read again at every pass."""
 
     def __init__(self, generator: Any, vocabulary: list[str]) -> None:
         self._generator, self._vocabulary = generator, vocabulary
 
+    @override
     def start(self, rows: int) -> list[list[int]]:
-        """See ``objectives.runtime.engines.folder.DecoderEngine``."""
         return [[] for _ in range(rows)]
 
+    @override
     def run(
         self, ids: Ids, mask: Floats, places: Ids, wanted: Ids, cache: list[list[int]]
     ) -> tuple[Floats, list[list[int]]]:
-        """See ``objectives.runtime.engines.folder.DecoderEngine``; what comes before place 0 is padding."""
+        """Return the logits and the texts so far; what comes before place 0 is padding, and is dropped."""
         import numpy as np
 
         texts = [(seen + row)[-(int(last) + 1) :] for seen, row, last in zip(cache, ids.tolist(), places[:, -1])]
-        found = np.asarray(self._generator.forward_batch(texts))
+        every = np.asarray(self._generator.forward_batch(texts))
         ends = np.array([len(text) for text in texts])[:, None]
         at = np.maximum(ends - ids.shape[1] + wanted[None, :], 0)
-        logits: Floats = np.take_along_axis(found, at[:, :, None], axis=1)
+        logits: Floats = np.take_along_axis(every, at[:, :, None], axis=1)
         return logits, texts
 
+    @override
     def generate(self, ids: Ids, out: Ids, mask: NDArray[np.bool_] | None, end_phase: EndPhase | None) -> None:
-        """See ``Runner``."""
         rows, count = out.shape
         seen = [row if mask is None else row[mask[index]] for index, row in enumerate(ids)]
         texts = [[self._vocabulary[token] for token in row.tolist()] for row in seen]
         done = 0
 
-        def told(result: Any) -> bool:
+        def count_token(result: Any) -> bool:
             nonlocal done
             done += 1
             if end_phase is not None and done % rows == 0:
                 end_phase("prefill" if done == rows else "decode", None)
             return False
 
-        found = self._generator.generate_batch(
-            texts, max_length=count, end_token=[], include_prompt_in_result=False, callback=told
+        results = self._generator.generate_batch(
+            texts, max_length=count, end_token=[], include_prompt_in_result=False, callback=count_token
         )
-        for index, result in enumerate(found):
+        for index, result in enumerate(results):
             out[index] = result.sequences_ids[0]

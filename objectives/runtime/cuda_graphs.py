@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pydantic.dataclasses import dataclass as settings
+from typing_extensions import override
 
+from objectives.protocols.candidate import Runtime
 from objectives.runtime.engine_support import embeds
 from objectives.runtime.in_torch.base import InTorch
 from objectives.settings import FORBID
@@ -17,24 +19,25 @@ if TYPE_CHECKING:
 
 
 @settings(frozen=True, kw_only=True, config=FORBID)
-class CudaGraphs(InTorch):
-    """See ``objectives.runtime.in_torch.captured``."""
+class CudaGraphs(InTorch, Runtime):
+    """Replays recorded passes of the packed model (``objectives.runtime.in_torch.captured``)."""
 
     @property
+    @override
     def name(self) -> str:
-        """See ``Runtime``."""
         return "cuda_graphs"
 
+    @override
     def supports(self, candidate: Candidate, head: Head, device: Device) -> str | None:
-        """See ``Runtime``."""
         if not device.records_graphs:
             return "records what a GPU runs: device=cuda"
         if head == "seq2seq":
             return "takes decoders and encoders, not encoder-decoders"
         return embeds(candidate, device)
 
+    @override
     def prepare(self, materials: TorchBuildContext) -> Runner:
-        """See ``Runtime``; recorded at the first run of every shape."""
+        """Return a runner that records its passes at the first run of every shape. Raises Unsupported."""
         from objectives.runtime.in_torch.captured import Captured
 
         return Captured(materials.model()).check()

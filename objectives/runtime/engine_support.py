@@ -1,4 +1,4 @@
-"""What the runtimes that take our codes have in common: what they ask of a quantiser, and what none of them runs."""
+"""Rules that the runtimes share: what those with our codes ask of a quantiser, and what none of them runs."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ KINDS = {"causal_lm": "decoders", "encoder": "encoders", "seq2seq": "encoder-dec
 
 
 def portable(quantizer: Quantizer) -> Quantizer:
-    """The same with whole zero points, and 8-bit weights rounded without regard to torch's kernels.
+    """Return ``quantizer`` with whole zero points, and with 8-bit weights rounded without regard to torch's kernels.
 
-    Whether activations are rounded is the engine's business then: it asks the original.
+    Whether activations are rounded is then the engine's business, which asks the original quantiser.
     """
     return cast("Quantizer", _portable(quantizer))
 
@@ -37,14 +37,17 @@ def _portable(settings: Any, part: bool = False) -> Any:
 
 
 def rounds_activations(quantizer: Quantizer) -> bool:
-    """Whether 8 bits are asked for of a layer's inputs too."""
+    """Return whether a layer's inputs are to be rounded to 8 bits too."""
     return quantizer.scheme == "w8a8"
 
 
 def refused(
     candidate: Candidate, head: Head, device: Device, heads: Sequence[Head], bits: Collection[int]
 ) -> str | None:
-    """Return the first reason not to run ``candidate``, where a runtime takes ``heads`` in ``bits`` on CPUs."""
+    """Return the first reason not to run ``candidate`` in a runtime that takes ``heads`` in ``bits`` on CPUs.
+
+    None where there is no such reason.
+    """
     from objectives.protocols.optional import Masking
 
     quantizer = candidate.quantization

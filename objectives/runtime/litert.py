@@ -14,10 +14,12 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from pydantic.dataclasses import dataclass as settings
+from typing_extensions import override
 
 from objectives.errors import Unsupported
+from objectives.protocols.candidate import Runtime
 from objectives.runtime.engines.engine import EngineRuntime
-from objectives.runtime.engines.folder import Facts, write_facts
+from objectives.runtime.engines.folder import EncoderEngine, Facts, Opener, write_facts
 from objectives.runtime.packages import Packages
 from objectives.settings import FORBID
 
@@ -37,27 +39,27 @@ WASTE = 2.0
 
 
 @settings(frozen=True, kw_only=True, config=FORBID)
-class LiteRt(EngineRuntime):
-    """No settings: its kernels know one way to compute each width."""
+class LiteRt(EngineRuntime, Opener, Runtime):
+    """Runs encoders in LiteRT. It has no settings: its kernels know one way to compute each width."""
 
     @property
+    @override
     def name(self) -> str:
-        """See ``Runtime``."""
         return "litert"
 
     @property
+    @override
     def packages(self) -> Packages:
-        """What it is made of."""
         return Packages("litert", ("ai_edge_litert",), ("litert_torch", "ai_edge_quantizer"))
 
+    @override
     def supports(self, candidate: Candidate, head: Head, device: Device) -> str | None:
-        """See ``Runtime``."""
         from objectives.runtime.engine_support import refused
 
         return refused(candidate, head, device, heads=["encoder"], bits=(32, 8))
 
+    @override
     def prepare(self, materials: BuildContext) -> Runner:
-        """See ``Runtime``."""
         from objectives.runtime.engines.runner import EngineRunner
 
         runner = super().prepare(materials)
@@ -67,8 +69,8 @@ class LiteRt(EngineRuntime):
         runner.engine.make = lambda rows, tokens: self._convert(folder, materials, rows, tokens)
         return runner
 
+    @override
     def write(self, folder: Path, materials: BuildContext) -> None:
-        """See ``objectives.runtime.engines.engine.EngineRuntime``."""
         from objectives.runtime.engines.engine_facts import engine_facts_of
         from objectives.runtime.engines.weights import block_linears, sizes
 
@@ -80,7 +82,7 @@ class LiteRt(EngineRuntime):
         write_facts(folder, engine_facts_of(self, model, began, stored, others, {}))
 
     def _convert(self, folder: Path, materials: BuildContext, rows: int, tokens: int) -> None:
-        """One more file in ``folder``."""
+        """Write the file for [rows, tokens] into ``folder``."""
         from objectives.runtime.engine_support import rounds_activations
         from objectives.runtime.engines.litert_graph import convert
 
@@ -89,11 +91,11 @@ class LiteRt(EngineRuntime):
         def write(new: Path) -> None:
             _file(new, rows, tokens).write_bytes(convert(materials.model(), rows, tokens, rounds))
 
-        made = materials.engine(write, f"{rows}x{tokens}")
-        _file(made, rows, tokens).replace(_file(folder, rows, tokens))
+        converted = materials.engine(write, f"{rows}x{tokens}")
+        _file(converted, rows, tokens).replace(_file(folder, rows, tokens))
 
+    @override
     def open(self, folder: Path, facts: Facts, threads: int) -> Engine:
-        """See ``objectives.runtime.engines.folder.Opener``."""
         return _Encoder(folder, threads)
 
 
@@ -101,18 +103,16 @@ def _file(folder: Path, rows: int, tokens: int) -> Path:
     return folder / f"{rows}x{tokens}.tflite"
 
 
-class _Encoder:
-    """See ``objectives.runtime.engines.folder.EncoderEngine``. ``make`` writes the file of a size, where that can be
-    done.
-    """
+class _Encoder(EncoderEngine):
+    """An encoder that runs the file whose size fits. ``make`` writes the file of a size, where that can be done."""
 
     def __init__(self, folder: Path, threads: int) -> None:
         self._folder, self._threads = folder, threads
         self._open: dict[tuple[int, int], Any] = {}
         self.make: Callable[[int, int], None] | None = None
 
+    @override
     def encode(self, ids: Ids, mask: NDArray[np.bool_] | None) -> Floats:
-        """See ``objectives.runtime.engines.folder.EncoderEngine``."""
         import numpy as np
 
         from objectives.runtime.engines.masks import bidirectional
@@ -132,11 +132,16 @@ class _Encoder:
         return self._run(size, filled, bidirectional(filled, counts))[:rows, :tokens]
 
     def _size(self, rows: int, tokens: int, exact: bool) -> tuple[int, int]:
-        """Of the smallest file that holds as much; a new one where that is too large, or where texts are not padded."""
+        """Return the rows and tokens of the file to run: the smallest that holds as much.
+
+        A new one is made, where that can be done, if that file is too large or missing, or if the texts are not padded
+        (``exact``) and have another size. Where none is made, a file may have fewer rows. Raises Unsupported for a text
+        longer than the files hold.
+        """
         if (rows, tokens) in self._open:
             return rows, tokens
-        there = sorted(self._sizes(), key=lambda size: size[0] * size[1])
-        size = next((size for size in there if size[0] >= rows and size[1] >= tokens), None)
+        sizes = sorted(self._sizes(), key=lambda size: size[0] * size[1])
+        size = next((size for size in sizes if size[0] >= rows and size[1] >= tokens), None)
         fits = size == (rows, tokens) or (not exact and size is not None and size[0] * size[1] <= WASTE * rows * tokens)
         if size is not None and (fits or self.make is None):
             return size
@@ -144,9 +149,9 @@ class _Encoder:
             size = (rows, tokens) if exact else (_power(rows), max(16, _power(tokens)))
             self.make(*size)
             return size
-        long_enough = [size for size in there if size[1] >= tokens]
+        long_enough = [size for size in sizes if size[1] >= tokens]
         if not long_enough:
-            longest = max(size[1] for size in there)
+            longest = max(size[1] for size in sizes)
             raise Unsupported(f"LiteRT: the folder's files hold texts of {longest} tokens at most, got {tokens}")
         return long_enough[-1]
 
@@ -166,8 +171,8 @@ class _Encoder:
         interpreter.set_tensor(first, ids.astype(np.int32))
         interpreter.set_tensor(second, mask)
         interpreter.invoke()
-        found: Floats = interpreter.get_tensor(output)
-        return found
+        hidden: Floats = interpreter.get_tensor(output)
+        return hidden
 
     def _interpreter(self, size: tuple[int, int]) -> Any:
         import numpy as np
@@ -183,5 +188,5 @@ class _Encoder:
 
 
 def _power(count: int) -> int:
-    """The next power of two."""
+    """Return the least power of two that is no less than ``count``."""
     return 1 << (count - 1).bit_length()

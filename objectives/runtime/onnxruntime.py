@@ -14,9 +14,11 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic.dataclasses import dataclass as settings
+from typing_extensions import override
 
+from objectives.protocols.candidate import Runtime
 from objectives.runtime.engines.engine import EngineRuntime
-from objectives.runtime.engines.folder import Facts, write_facts
+from objectives.runtime.engines.folder import DecoderEngine, EncoderEngine, Facts, Opener, write_facts
 from objectives.runtime.packages import Packages
 from objectives.settings import FORBID
 
@@ -33,26 +35,29 @@ MODEL = "model.onnx"
 
 
 @settings(frozen=True, kw_only=True, config=FORBID)
-class OnnxRuntime(EngineRuntime):
-    """``activations``: how layers round their inputs, by ``group`` (of ``activation_group``; at 4 bits of the weights'
-    group), or an encoder's at 8 bits by ``batch``: answers then depend on what else is in the batch.
+class OnnxRuntime(EngineRuntime, Opener, Runtime):
+    """Runs graphs in ONNX Runtime.
+
+    ``activations``: what shares a scale when layers round their inputs: a ``group`` (``activation_group`` inputs; at 4
+    bits, the group of the weights), or in an encoder at 8 bits the ``batch``: answers then depend on what else is in
+    the batch.
     """
 
     activations: Literal["group", "batch"] = "group"
     activation_group: Literal[32, 64, 128] = 64
 
     @property
+    @override
     def name(self) -> str:
-        """See ``Runtime``."""
         return "onnxruntime"
 
     @property
+    @override
     def packages(self) -> Packages:
-        """What it is made of."""
         return Packages("onnxruntime", ("onnxruntime",), ("onnx", "onnxscript"))
 
+    @override
     def supports(self, candidate: Candidate, head: Head, device: Device) -> str | None:
-        """See ``Runtime``."""
         from objectives.runtime.engine_support import refused, rounds_activations
 
         reason = refused(candidate, head, device, heads=("causal_lm", "encoder"), bits=(32, 8, 4))
@@ -63,8 +68,8 @@ class OnnxRuntime(EngineRuntime):
             return "activations=batch is for encoders: it loses a decoder's outliers (docs/methods/runtimes.md)"
         return reason
 
+    @override
     def write(self, folder: Path, materials: BuildContext) -> None:
-        """See ``objectives.runtime.engines.engine.EngineRuntime``."""
         from objectives.runtime.engines.engine_facts import engine_facts_of
         from objectives.runtime.engines.graph_export import structure
         from objectives.runtime.engines.onnx_graph import convert, fill
@@ -75,8 +80,8 @@ class OnnxRuntime(EngineRuntime):
         caches, stored, others = fill(graph, model, folder / MODEL, self.activation_group, by_batch)
         write_facts(folder, engine_facts_of(self, model, began, stored, others, {}, caches))
 
+    @override
     def open(self, folder: Path, facts: Facts, threads: int) -> Engine:
-        """See ``objectives.runtime.engines.folder.Opener``."""
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
@@ -88,38 +93,38 @@ class OnnxRuntime(EngineRuntime):
         return _Decoder(session, facts) if facts.head == "causal_lm" else _Encoder(session)
 
 
-class _Encoder:
-    """See ``objectives.runtime.engines.folder.EncoderEngine``."""
+class _Encoder(EncoderEngine):
+    """An encoder in a session of the runtime."""
 
     def __init__(self, session: Any) -> None:
         self._session = session
 
+    @override
     def encode(self, ids: Ids, mask: NDArray[np.bool_] | None) -> Floats:
-        """See ``objectives.runtime.engines.folder.EncoderEngine``."""
         from objectives.runtime.engines.masks import bidirectional
 
         hidden: Floats = self._session.run(["hidden"], {"ids": ids, "mask": bidirectional(ids, mask)})[0]
         return hidden
 
 
-class _Decoder:
-    """The cache is a list of values that the runtime holds."""
+class _Decoder(DecoderEngine):
+    """A decoder in a session of the runtime; its cache is a list of values that the runtime holds."""
 
     def __init__(self, session: Any, facts: Facts) -> None:
         self._session, self._caches = session, facts.caches
         self._past = [each.name for each in session.get_inputs() if each.name.startswith("past.")]
         self._outputs = [each.name for each in session.get_outputs()]
 
+    @override
     def start(self, rows: int) -> list[Any]:
-        """See ``objectives.runtime.engines.folder.DecoderEngine``."""
         import numpy as np
         from onnxruntime import OrtValue
 
         empty = (np.zeros((rows, heads, 0, width), np.float32) for heads, width in self._caches)
         return [OrtValue.ortvalue_from_numpy(each) for each in empty]
 
+    @override
     def run(self, ids: Ids, mask: Floats, places: Ids, wanted: Ids, cache: list[Any]) -> tuple[Floats, list[Any]]:
-        """See ``objectives.runtime.engines.folder.DecoderEngine``."""
         binding = self._session.io_binding()
         for name, value in {"ids": ids, "mask": mask, "places": places, "wanted": wanted}.items():
             binding.bind_cpu_input(name, value)
@@ -129,5 +134,5 @@ class _Decoder:
             binding.bind_output(name, "cpu")
         self._session.run_with_iobinding(binding)
         logits, *present = binding.get_outputs()
-        found: Floats = logits.numpy()
-        return found, present
+        values: Floats = logits.numpy()
+        return values, present

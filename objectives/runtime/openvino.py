@@ -13,9 +13,11 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic.dataclasses import dataclass as settings
+from typing_extensions import override
 
+from objectives.protocols.candidate import Runtime
 from objectives.runtime.engines.engine import EngineRuntime
-from objectives.runtime.engines.folder import Facts, write_facts
+from objectives.runtime.engines.folder import DecoderEngine, EncoderEngine, Facts, Opener, write_facts
 from objectives.runtime.engines.signal_stack import signal_stack_kept
 from objectives.runtime.packages import Packages
 from objectives.settings import FORBID
@@ -33,13 +35,14 @@ MODEL = "model.xml"
 
 
 @settings(frozen=True, kw_only=True, config=FORBID)
-class OpenVino(EngineRuntime):
-    """``precision``: in which what is not rounded is computed, ``bf16`` where the CPU has it or ``f32``; 32 bits are
-    always f32.
+class OpenVino(EngineRuntime, Opener, Runtime):
+    """Runs graphs that OpenVINO compiled.
 
-    ``activation_group``: inputs that share a scale when a layer of 8 or 4 bits rounds them; larger is faster, smaller
-    more exact. ``activations``: those of an encoder's 8-bit layers are rounded as they come (``dynamic``) or by scales
-    that calibration fixed (``static``, through nncf). ``cache_bits``: of a decoder's keys and values.
+    ``precision``: the type in which what is not rounded is computed, ``bf16`` where the CPU has it or ``f32``; models
+    of 32 bits are always computed in f32. ``activation_group``: inputs that share a scale when a layer of 8 or 4 bits
+    rounds them; larger is faster, smaller more exact. ``activations``: an encoder's 8-bit layers round their inputs as
+    they come (``dynamic``) or by scales that calibration fixed (``static``, through nncf). ``cache_bits``: bits of a
+    decoder's keys and values.
     """
 
     precision: Literal["bf16", "f32"] = "bf16"
@@ -48,17 +51,17 @@ class OpenVino(EngineRuntime):
     cache_bits: Literal[16, 8] = 8
 
     @property
+    @override
     def name(self) -> str:
-        """See ``Runtime``."""
         return "openvino"
 
     @property
+    @override
     def packages(self) -> Packages:
-        """What it is made of."""
         return Packages("openvino", ("openvino",), ("nncf",) if self.activations == "static" else ())
 
+    @override
     def supports(self, candidate: Candidate, head: Head, device: Device) -> str | None:
-        """See ``Runtime``."""
         from objectives.runtime.engine_support import refused, rounds_activations
 
         reason = refused(candidate, head, device, heads=("causal_lm", "encoder"), bits=(32, 16, 8, 4))
@@ -70,8 +73,8 @@ class OpenVino(EngineRuntime):
         return reason
 
     @signal_stack_kept()
+    @override
     def write(self, folder: Path, materials: BuildContext) -> None:
-        """See ``objectives.runtime.engines.engine.EngineRuntime``."""
         from objectives.runtime.engine_support import rounds_activations
         from objectives.runtime.engines.engine_facts import engine_facts_of
         from objectives.runtime.engines.graph_export import structure
@@ -81,18 +84,18 @@ class OpenVino(EngineRuntime):
         began, model = perf_counter(), materials.model()
         graph = materials.graph("openvino", self.versions(), structure(model), write=lambda new: convert(model, new))
         static = self.activations == "static"
-        found, stored, bits = filled(graph, model, plain=static)
+        complete, stored, bits = filled(graph, model, plain=static)
         if static:
-            found, stored, bits = round_activations(found, materials.calibration), sizes(model), {8}
-        save(found, folder / MODEL)
+            complete, stored, bits = round_activations(complete, materials.calibration), sizes(model), {8}
+        save(complete, folder / MODEL)
         others = (folder / MODEL).with_suffix(".bin").stat().st_size - sum(stored.values())
         rounds = rounds_activations(materials.quantizer)
         options = {"wide": 32 in bits, "rounds": rounds}
         write_facts(folder, engine_facts_of(self, model, began, stored, max(0, others), options))
 
     @signal_stack_kept()
+    @override
     def open(self, folder: Path, facts: Facts, threads: int) -> Engine:
-        """See ``objectives.runtime.engines.folder.Opener``."""
         from objectives.runtime.engines.silence import keep_streams_open, without_telemetry
 
         without_telemetry()
@@ -120,23 +123,26 @@ class OpenVino(EngineRuntime):
         return _Decoder(compiled) if facts.head == "causal_lm" else _Encoder(compiled)
 
 
-class _Encoder:
-    """See ``objectives.runtime.engines.folder.EncoderEngine``."""
+class _Encoder(EncoderEngine):
+    """An encoder in an inference request of its own."""
 
     def __init__(self, compiled: Any) -> None:
         self._request = compiled.create_infer_request()
 
+    @override
     def encode(self, ids: Ids, mask: NDArray[np.bool_] | None) -> Floats:
-        """See ``objectives.runtime.engines.folder.EncoderEngine``."""
         from objectives.runtime.engines.masks import bidirectional
 
-        found = self._request.infer({"ids": ids, "mask": bidirectional(ids, mask)}, share_inputs=True)
-        hidden: Floats = found[0]
+        outputs = self._request.infer({"ids": ids, "mask": bidirectional(ids, mask)}, share_inputs=True)
+        hidden: Floats = outputs[0]
         return hidden
 
 
-class _Decoder:
-    """The cache is the request's own, so only the latest can be continued; it is told by the number of its passes."""
+class _Decoder(DecoderEngine):
+    """A decoder in an inference request of its own, which holds the cache: only the latest can be continued.
+
+    A cache is named by the number of passes up to it.
+    """
 
     def __init__(self, compiled: Any) -> None:
         import numpy as np
@@ -145,8 +151,8 @@ class _Decoder:
         self._rows = np.zeros(0, np.int32)
         self._passes = 0
 
+    @override
     def start(self, rows: int) -> int:
-        """See ``objectives.runtime.engines.folder.DecoderEngine``."""
         import numpy as np
 
         self._request.reset_state()
@@ -154,8 +160,9 @@ class _Decoder:
         self._passes += 1
         return self._passes
 
+    @override
     def run(self, ids: Ids, mask: Floats, places: Ids, wanted: Ids, cache: int) -> tuple[Floats, int]:
-        """See ``objectives.runtime.engines.folder.DecoderEngine``."""
+        """Return the logits and the new cache. Raises ValueError for a cache that is not the latest."""
         if cache != self._passes:
             raise ValueError("OpenVINO keeps one cache, and a later call has used it")
         inputs = {"ids": ids, "mask": mask, "places": places, "wanted": wanted, "rows": self._rows}

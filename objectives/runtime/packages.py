@@ -1,4 +1,4 @@
-"""Which packages a runtime is made of, asked without importing them."""
+"""Tells which packages a runtime is made of, without importing them."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from importlib.util import find_spec
 
 @dataclass(frozen=True)
 class Packages:
-    """``run``, ``make``: modules that running and converting need, distributions named alike but for underscores.
+    """The packages of a runtime.
 
-    ``extra``: of paretune's, that installs them all.
+    ``run``, ``make``: modules that running and converting need; their distributions are named alike but for
+    underscores. ``extra``: the extra of paretune that installs them all.
     """
 
     extra: str
@@ -20,7 +21,7 @@ class Packages:
     make: tuple[str, ...] = ()
 
     def missing(self, running: bool = False) -> str | None:
-        """What to install, in a line; ``running``: only what running asks for."""
+        """Return what to install, in a line; None where nothing is missing. ``running``: only what running asks for."""
         wanted = self.run if running else (*self.run, *self.make)
         gone = [name for name in wanted if not _is_there(name)]
         if not gone:
@@ -30,14 +31,14 @@ class Packages:
         return f"runtime={self.extra} needs {_listed(gone)}: pip install 'paretune[{self.extra}]'"
 
     def versions(self) -> dict[str, str]:
-        """Of those that are there."""
-        found = {}
+        """Return the versions of the distributions that are installed."""
+        installed = {}
         for name in map(_distribution, (*self.run, *self.make)):
             try:
-                found[name] = version(name)
+                installed[name] = version(name)
             except PackageNotFoundError:
                 continue
-        return found
+        return installed
 
 
 def _is_there(name: str) -> bool:

@@ -6,7 +6,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
 from pydantic.dataclasses import dataclass as settings
+from typing_extensions import override
 
+from objectives.protocols.candidate import Runtime
 from objectives.runtime.engine_support import embeds
 from objectives.runtime.in_torch.base import InTorch
 from objectives.settings import FORBID
@@ -18,30 +20,31 @@ if TYPE_CHECKING:
 
 
 @settings(frozen=True, kw_only=True, config=FORBID)
-class Torch(InTorch):
-    """``attention``: how transformers computes it, ``sdpa`` (fused) or ``eager`` (three products).
+class Torch(InTorch, Runtime):
+    """Runs the packed model in eager mode.
 
-    ``prompt_lookup``: so many tokens at most are guessed from the text so far and checked in one pass; 0 for none.
+    ``attention``: how transformers computes it, ``sdpa`` (fused) or ``eager`` (three products); ``prompt_lookup``: how
+    many tokens at most are guessed from the text so far and checked in one pass, 0 for none.
     """
 
     attention: Literal["sdpa", "eager"] = "sdpa"
     prompt_lookup: Literal[0, 3, 10] = 0
 
     @property
+    @override
     def name(self) -> str:
-        """See ``Runtime``."""
         return "torch"
 
+    @override
     def supports(self, candidate: Candidate, head: Head, device: Device) -> str | None:
-        """See ``Runtime``; whatever the device stores."""
         if self.prompt_lookup and head != "causal_lm":
             return "prompt_lookup is for decoders"
         if self.prompt_lookup and candidate.workload.batch_size != 1:
             return "prompt_lookup writes for one request at a time: workload.batch_size=1"
         return embeds(candidate, device)
 
+    @override
     def prepare(self, materials: TorchBuildContext) -> Runner:
-        """See ``Runtime``."""
         loaded = materials.model()
         if self.attention != "sdpa":
             loaded = replace(loaded, module=loaded.sharing().module)

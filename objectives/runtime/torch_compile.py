@@ -12,7 +12,9 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Literal
 
 from pydantic.dataclasses import dataclass as settings
+from typing_extensions import override
 
+from objectives.protocols.candidate import Runtime
 from objectives.runtime.engine_support import embeds
 from objectives.runtime.in_torch.base import InTorch
 from objectives.runtime.packages import Packages
@@ -26,41 +28,45 @@ if TYPE_CHECKING:
     from objectives.types import Head
 
 VARIANTS = 4096
-"""Of one function that may be compiled in one process."""
+"""How many variants of one function may be compiled in one process."""
 SAMPLE = (2, 12)
-"""Rows and tokens that are compiled for; sizes stay free."""
+"""Rows and tokens of the sample that is compiled for; sizes stay free."""
 
 
 @settings(frozen=True, kw_only=True, config=FORBID)
-class TorchCompile(InTorch):
-    """``mode``: torch.compile's; ``reduce-overhead`` records what was compiled as CUDA graphs, on a GPU: see
+class TorchCompile(InTorch, Runtime):
+    """Runs the packed model's passes compiled by Inductor.
+
+    ``mode``: that of torch.compile; ``reduce-overhead`` records what was compiled as CUDA graphs, on a GPU: see
     :mod:`objectives.runtime.in_torch.captured`.
     """
 
     mode: Literal["default", "reduce-overhead", "max-autotune-no-cudagraphs"] = "default"
 
     @property
+    @override
     def name(self) -> str:
-        """See ``Runtime``."""
         return "torch_compile"
 
+    @override
     def requirements(self) -> str | None:
-        """See ``Runtime``."""
-        there = shutil.which(os.environ.get("CXX", "g++")) or shutil.which("clang++")
-        return None if there else "runtime=torch_compile needs a C++ compiler: install g++, or name one in CXX"
+        compiler = shutil.which(os.environ.get("CXX", "g++")) or shutil.which("clang++")
+        return None if compiler else "runtime=torch_compile needs a C++ compiler: install g++, or name one in CXX"
 
+    @override
     def supports(self, candidate: Candidate, head: Head, device: Device) -> str | None:
-        """See ``Runtime``."""
         if head == "seq2seq":
             return "takes decoders and encoders, not encoder-decoders"
         return embeds(candidate, device)
 
+    @override
     def versions(self) -> dict[str, str]:
-        """See ``Runtime``; torch's own is a circumstance of every result."""
+        """Return the version of torch, which brings the compiler."""
         return Packages("torch_compile", ("torch",)).versions()
 
+    @override
     def prepare(self, materials: TorchBuildContext) -> Runner:
-        """See ``Runtime``; compiles for a sample, so that no timed run has to."""
+        """Compile for a sample, so that no timed run has to, and return the runner."""
         import torch
 
         from objectives.runtime.engines.silence import silence
@@ -70,7 +76,7 @@ class TorchCompile(InTorch):
             import torch._dynamo.config as dynamo
 
             dynamo.recompile_limit = dynamo.accumulated_recompile_limit = VARIANTS  # every candidate is one more
-            dynamo.fail_on_recompile_limit_hit = True  # it would go on in eager mode without a word
+            dynamo.fail_on_recompile_limit_hit = True  # otherwise it goes on in eager mode without a word
             runner = self._runner(materials.model(), materials.device)
         ids = torch.zeros(*SAMPLE, dtype=torch.int64, device=runner.device)
         with silence(), torch.inference_mode():

@@ -1,7 +1,7 @@
-"""What a task answers, checked where it comes in: a user's own task is held to what ours keep.
+"""Checks the results of a task where they come in, so that a user's own task keeps the rules that ours keep.
 
-A score has one number per example and a name for each, calibration has token batches. What is not so is told in one
-line that names the class, as is what its code raises.
+A score has one number per example and a name for each; calibration has token batches. Anything else, and any exception
+of the task's code, becomes an error of one line that names the class.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ _MEASURED = {*METRICS, "accuracy", "stderr"} - {"perplexity"}
 
 
 def class_of(part: Any) -> str:
-    """Return ``module.Class`` of an object; of one of ours that holds a user's, that of the user's."""
+    """Return ``module.Class`` of an object; where an object of ours holds a user's, that of the user's."""
     return class_path(next(iter(own_classes(part)), type(part)))
 
 
 @contextmanager
 def told(task: Task, what: str) -> Iterator[None]:
-    """Tell in one line what the code of a user's ``task`` raises while it does ``what``; ours raise as they are."""
+    """Raise TaskError of one line for what a user's ``task`` raises while it does ``what``; ours raise as they are."""
     try:
         yield
     except (ObjectiveError, MemoryError, KeyboardInterrupt):
@@ -49,7 +49,7 @@ def told(task: Task, what: str) -> Iterator[None]:
 
 
 def in_a_line(error: BaseException) -> str:
-    """``KeyError: 'x' (mine.py, line 3)``: what, and the innermost line outside of libraries."""
+    """Return the error and the innermost line outside of libraries: ``KeyError: 'x' (mine.py, line 3)``."""
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "site-packages" not in frame.filename]
     where = f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if frames else ""
     return f"{described(error)}{where}"
@@ -68,9 +68,9 @@ def calibrated(task: Task, model: LoadedModel) -> Domains:
 
 
 def scored(task: Task, answer: Any) -> Score:
-    """Return ``answer`` as the task's score, its lists as tuples. Raises TaskError where it is none.
+    """Return ``answer`` as the task's score, with tuples for its lists. Raises TaskError where it is no score.
 
-    Whether its numbers can be an accuracy is judged where they are used.
+    Whether its numbers can be an accuracy is checked where they are used.
     """
     wrong = _wrong_score(answer)
     if wrong:
@@ -141,7 +141,7 @@ def _wrong_rows(domains: Any, vocabulary: int) -> str:
 
 
 def shown(value: Any) -> str:
-    """``float 0.5``, ``Tensor int32 [2, 3]``."""
+    """Return type and value, or type and shape: ``float 0.5``, ``Tensor int32 [2, 3]``."""
     if hasattr(value, "dtype") and hasattr(value, "shape"):
         return f"{type(value).__name__} {value.dtype} {list(value.shape)}"
     text = repr(value)

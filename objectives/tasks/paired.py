@@ -1,8 +1,8 @@
-"""What a candidate's accuracy gained or lost against the baseline, example by example.
+"""Compares a candidate's accuracy with the baseline's, example by example.
 
 Models that read the same texts fail on the same hard ones. The difference within an example varies far less than the
 examples do, so the same texts tell two models apart that separate error bars would not (Miller 2024, "Adding Error
-Bars to Evals", https://arxiv.org/abs/2411.00640). Free of torch.
+Bars to Evals", https://arxiv.org/abs/2411.00640). The module is free of torch.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _ROUNDING = 1e-6
 
 @dataclass(frozen=True)
 class Difference:
-    """Accuracy of a candidate minus the baseline's, and its 95 % confidence interval; fractions in [-1, 1].
+    """The accuracy of a candidate minus the baseline's, and its 95 % confidence interval; fractions in [-1, 1].
 
     The interval is of the t type and not cut at -1 and 1.
     """
@@ -34,17 +34,19 @@ class Difference:
 
 
 def paired_difference(candidate: Score, baseline: Score) -> Difference | None:
-    """The difference ``candidate`` - ``baseline``; every domain weighs the same, however many examples it has.
+    """Return the difference ``candidate`` - ``baseline``; every domain weighs the same, however many examples it has.
 
-    Variance by the delta method: in a domain, the accuracies' difference g(mean c) - g(mean b) varies as the mean of
-    g'(mean c) c_i - g'(mean b) b_i. Degrees of freedom as of Welch 1947 (https://doi.org/10.1093/biomet/34.1-2.28).
-    Examples that all differ by the same, as those of two equal models, have an interval of width 0: the data show no
+    The variance is that of the delta method: in a domain, the accuracies' difference g(mean c) - g(mean b) varies as
+    the mean of g'(mean c) c_i - g'(mean b) b_i. The degrees of freedom are those of Welch 1947
+    (https://doi.org/10.1093/biomet/34.1-2.28).
+
+    Where all examples differ by the same, as those of two equal models do, the interval has width 0: the data show no
     spread, which on few examples does not prove that there is none. For the same reason the interval of hits (0 or 1)
     holds the truth less often than it says where only a few examples differ.
 
-    None where there is no variance to be had: a domain of one example, or a score that is not finite; and where an
+    Returns None where no variance can be estimated: a domain has one example, or a score is not finite; and where an
     accuracy is not that of its examples (:func:`follows_from_examples`), since the interval would be about another
-    quantity. Raises ValueError when the scores are not of the same examples.
+    quantity. Raises ValueError where the scores are not of the same examples.
     """
     _check_comparable(candidate, baseline)
     if not (follows_from_examples(candidate) and follows_from_examples(baseline)):
@@ -90,17 +92,17 @@ def _first_unlike(ours: Sequence[str], theirs: Sequence[str]) -> str:
 
 
 def _domains(score: Score) -> list[Values]:
-    """Examples of each domain."""
+    """Return the examples of each domain."""
     return np.split(np.asarray(score.examples, dtype=np.float64), np.cumsum(score.strata)[:-1].astype(int))
 
 
 def _accuracy(mean: float, link: str) -> float:
-    """g: the accuracy of a domain whose mean example is ``mean``."""
+    """Return g(``mean``): the accuracy of a domain whose mean example is ``mean``."""
     return mean if link == "mean" else math.exp(-mean)
 
 
 def _slope(mean: float, link: str) -> float:
-    """g' at ``mean``."""
+    """Return g'(``mean``)."""
     return 1.0 if link == "mean" else -math.exp(-mean)
 
 
@@ -109,13 +111,13 @@ def _gain(ours: Values, theirs: Values, link: str) -> float:
 
 
 def _variance(ours: Values, theirs: Values, link: str) -> float:
-    """Of the gain, estimated from the spread of the examples' own gains."""
+    """Return the variance of the gain, estimated from the spread of the examples' own gains."""
     gains = _slope(float(ours.mean()), link) * ours - _slope(float(theirs.mean()), link) * theirs
     return float(gains.var(ddof=1)) / len(gains)
 
 
 def _quantile(variances: Sequence[float], sizes: Sequence[int]) -> float:
-    """97.5 % of Student's t, at the degrees of freedom of a sum of means with ``variances`` of ``sizes`` values."""
+    """Return the 97.5 % quantile of Student's t, for a sum of means of ``sizes`` values that have ``variances``."""
     from scipy.special import stdtrit
 
     spread = sum(variance**2 / (size - 1) for variance, size in zip(variances, sizes))

@@ -1,4 +1,4 @@
-"""Scores of some examples, and the score of all from them. Free of torch."""
+"""Merges scores of some examples into the score of all. The module is free of torch."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from objectives.types import Score
 
 
 class Reader(Protocol):
-    """Turns texts into token ids: a model does, and so does what runs it."""
+    """Turns texts into token ids, as a model and its runner do."""
 
     @property
     def tokenizer(self) -> Any:
-        """The tokenizer of transformers."""
+        """Return the tokenizer of transformers."""
 
     @property
     def vocabulary(self) -> int:
-        """The number of token ids."""
+        """Return the number of token ids."""
 
 
 def merged(parts: Sequence[Score]) -> Score:
-    """The score of all examples of ``parts`` of one domain, in their order; raises ValueError without any.
+    """Return the score of all examples of ``parts``, in their order. Raises ValueError without any.
 
-    ``extra`` holds geometric means over examples: perplexities multiply. One example that is no number makes the
-    accuracy NaN.
+    The parts are of one domain. ``extra`` holds geometric means over examples, since perplexities multiply. One example
+    that is not finite makes the accuracy NaN.
     """
     if not parts:
         raise ValueError("no examples were scored")
@@ -51,7 +51,7 @@ def _extra(parts: Sequence[Score]) -> dict[str, float]:
 
 
 def geometric_mean(values: Sequence[float], weights: Sequence[float] | None = None) -> float:
-    """Average as perplexities are; arithmetically where a value is not positive; NaN where one is no number."""
+    """Average as perplexities are; arithmetically where a value is not positive; NaN where one is not finite."""
     if not all(map(math.isfinite, values)):
         return math.nan
     if min(values) <= 0:
@@ -60,7 +60,7 @@ def geometric_mean(values: Sequence[float], weights: Sequence[float] | None = No
 
 
 def require_rows(model: Reader, highest: int) -> None:
-    """Raises Unsupported for a token of a text whose id, the ``highest`` of all, has no row in the embedding."""
+    """Raise Unsupported where ``highest``, the largest token id of a text, has no row in the embedding."""
     if highest >= model.vocabulary:
         token = model.tokenizer.convert_ids_to_tokens(highest)
         raise Unsupported(
@@ -70,20 +70,23 @@ def require_rows(model: Reader, highest: int) -> None:
 
 
 def batches(order: Sequence[int], size: int) -> Iterator[Sequence[int]]:
-    """``order`` in pieces of ``size``, the last one shorter."""
+    """Yield ``order`` in pieces of ``size``; the last one may be shorter."""
     for start in range(0, len(order), size):
         yield order[start : start + size]
 
 
 def standard_error(values: Sequence[float]) -> float:
-    """Of the mean of independent values; 0 for a single one."""
+    """Return the standard error of the mean of independent values; 0 for a single one."""
     return float(np.std(values, ddof=1) / math.sqrt(len(values))) if len(values) > 1 else 0.0
 
 
 def unique(names: Iterable[str]) -> tuple[str, ...]:
-    """``names`` in their order, a repeated one numbered from 2 (``a``, ``a#2``); what follows changes no name."""
-    given: dict[str, None] = {}
+    """Return ``names`` in their order, repeated ones numbered from 2 (``a``, ``a#2``).
+
+    A name does not depend on those that follow it.
+    """
+    taken: dict[str, None] = {}
     for name in names:
         copies = (f"{name}#{number}" for number in count(2))
-        given[next(free for free in chain([name], copies) if free not in given)] = None
-    return tuple(given)
+        taken[next(free for free in chain([name], copies) if free not in taken)] = None
+    return tuple(taken)

@@ -1,10 +1,10 @@
-"""What a study's scores depend on, by file: the checkpoint, data, own code, and what was made of them.
+"""Lists the sources of a study's scores: the checkpoint, data, a user's code, and the rows made of them.
 
-A :class:`Source` is a name with a hash. Those of the checkpoint are the files that transformers reads. Data are the
-files that own code opens to read while calibration rows are made and the baseline is scored; Python tells of each
-(an audit event), whatever library opens it in Python. Files that a library opens in C, C++ or Rust by itself raise no
-event: of these only what comes of them is seen, the texts of a corpus and the calibration rows, which are sources too.
-Own code are the modules of classes that are not ours, and those beside them. Free of torch.
+A :class:`Source` is a name with a hash. The sources of the checkpoint are the files that transformers reads. Data are
+the files that a user's code opens to read while calibration rows are made and the baseline is scored; Python tells of
+each by an audit event, whatever library opens it in Python. Files that a library opens in C, C++ or Rust by itself
+raise no event. Their content is seen only in the texts of a corpus and in the calibration rows, which are sources too.
+The code is the modules of classes that are not ours, and the modules beside them. This module is free of torch.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ _CHECKPOINT = (
     "merges.txt", "bpe.codes", "*.spm", "*.bpe.model", "spiece.model", "spm.model", "special_tokens_map.json",
     "added_tokens.json", "chat_template*",
 )  # fmt: skip
-"""Files of a checkpoint's folder that loading reads, whatever the tokenizer's class."""
+"""The files of a checkpoint's folder that loading reads, whatever the tokenizer's class."""
 
 
 class Kind(StrEnum):
-    """What a source is, the most telling first."""
+    """The kind of a source, the most telling first."""
 
     MODEL = "model"
     DATA = "data"
@@ -49,7 +49,10 @@ _FILES = (Kind.MODEL, Kind.DATA, Kind.CODE)
 
 @dataclass(frozen=True)
 class Source:
-    """``name``: a file of the checkpoint, a path, a module, a corpus or a domain; ``path``: absolute, of a file."""
+    """A source of scores, with its hash.
+
+    ``name``: a file of the checkpoint, a path, a module, a corpus or a domain; ``path``: absolute, where it is a file.
+    """
 
     kind: Kind
     name: str
@@ -58,17 +61,17 @@ class Source:
 
     @property
     def key(self) -> tuple[Kind, str]:
-        """Return what makes two sources the same one."""
+        """Return kind and name, by which a source is the same at another time."""
         return self.kind, self.name
 
     @property
     def label(self) -> str:
-        """For a person: a file by its own name."""
+        """Return the name for a person: that of the file without its folder, where there is one."""
         return Path(self.path).name if self.path else self.name
 
 
 class How(StrEnum):
-    """What became of a source since the study was begun."""
+    """The change of a source since the study was begun."""
 
     CHANGED = "changed"
     GONE = "is gone"
@@ -77,45 +80,45 @@ class How(StrEnum):
 
 @dataclass(frozen=True)
 class Change:
-    """A source that is not what it was."""
+    """A source that is not as it was, and how it changed."""
 
     source: Source
     how: How
 
 
 def changes(stored: Sequence[Source], now: Sequence[Source]) -> list[Change]:
-    """Return how ``now`` differs from ``stored``; files come first, and what follows from them is left out.
+    """Return how ``now`` differs from ``stored``: the changes of files, or where no file changed, all others.
 
-    A file that was not read yet is looked at where it was. Data and code that are new are no change: what they add is
-    in texts and rows. A file of the checkpoint that is new is one, as loading reads it.
+    A file that was not read yet is looked up where it was. New data and new code are no change, since what they add
+    shows in texts and rows. A new file of the checkpoint is a change, as loading reads it.
     """
     current = {source.key: source for source in now}
-    found = [change for source in stored if (change := _change(source, current.get(source.key)))]
+    changed = [change for source in stored if (change := _change(source, current.get(source.key)))]
     known = {source.key for source in stored}
     if any(source.kind is Kind.MODEL for source in stored):
         new = (source for source in now if source.kind is Kind.MODEL and source.key not in known)
-        found += [Change(source, How.NEW) for source in new]
-    files = [change for change in found if change.source.kind in _FILES]
-    return files or found
+        changed += [Change(source, How.NEW) for source in new]
+    files = [change for change in changed if change.source.kind in _FILES]
+    return files or changed
 
 
 def _change(stored: Source, now: Source | None) -> Change | None:
     if now is None and stored.kind in (Kind.DATA, Kind.CODE):
-        there = next((path for path in (stored.path, stored.name) if os.path.isfile(path)), None)
-        now = None if there is None else Source(stored.kind, stored.name, file_hash(there))
+        file = next((path for path in (stored.path, stored.name) if os.path.isfile(path)), None)
+        now = None if file is None else Source(stored.kind, stored.name, file_hash(file))
     if now is None:
         return Change(stored, How.GONE)
     return None if now.sha256 == stored.sha256 else Change(stored, How.CHANGED)
 
 
 def merged(stored: Sequence[Source], now: Sequence[Source]) -> list[Source]:
-    """Return both, each once, as it was first."""
-    found = {source.key: source for source in now}
-    return list({**found, **{source.key: source for source in stored}}.values())
+    """Return the sources of both, each once; where both have one, as it was stored."""
+    current = {source.key: source for source in now}
+    return list({**current, **{source.key: source for source in stored}}.values())
 
 
 def file_hash(path: str) -> str:
-    """SHA-256 of a file; read once as long as its size and time of change stay."""
+    """Return the SHA-256 of a file, which is read again only when its size or time of change differs."""
     facts = os.stat(path)
     return _file_hash(path, facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns)
 
@@ -140,7 +143,7 @@ def checkpoint_sources(folder: Path, more: Iterable[str] = ()) -> list[Source]:
 
 
 def parts_of(value: Any, where: str, seen: set[int] | None = None) -> Iterator[tuple[str, Any]]:
-    """Yield ``value`` and all objects that its fields hold, each once, with their dotted places."""
+    """Yield ``value`` and all objects that its fields hold, each once, after their dotted places."""
     seen = set() if seen is None else seen
     if id(value) in seen or isinstance(value, (type, str, bytes, int, float, type(None))):
         return
@@ -230,13 +233,13 @@ def text_sources(task: Any, where: str = "task") -> list[Source]:
 
 
 def row_sources(rows: Mapping[str, str]) -> list[Source]:
-    """Return the calibration rows, given their hash by domain."""
+    """Return the calibration rows as sources, given their hash by domain."""
     return [Source(Kind.ROWS, f"calibration rows of {domain}", held) for domain, held in rows.items()]
 
 
 def rows_hash(shapes: Sequence[Sequence[int]], contents: Iterable[bytes]) -> str:
-    """SHA-256 of token batches, given their shapes and bytes."""
-    held = hashlib.sha256(repr([list(shape) for shape in shapes]).encode())
+    """Return the SHA-256 of token batches, given their shapes and bytes."""
+    hashed = hashlib.sha256(repr([list(shape) for shape in shapes]).encode())
     for content in contents:
-        held.update(content)
-    return held.hexdigest()
+        hashed.update(content)
+    return hashed.hexdigest()

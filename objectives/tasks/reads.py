@@ -1,6 +1,6 @@
-"""Which files this process opens to read: Python tells of each by an audit event, whatever library opens it.
+"""Records which files this process opens to read: Python tells of each by an audit event, whatever library opens it.
 
-Files that a library opens in C, C++ or Rust by itself raise no event. Free of torch.
+Files that a library opens in C, C++ or Rust by itself raise no event. The module is free of torch.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from objectives.assets.store import cache_dir
 from objectives.tasks.provenance import Kind, Source, file_hash, is_below, is_installed
 
 _SYSTEM = ("/proc", "/sys", "/etc", "/usr/lib", "/usr/share/zoneinfo")
-"""Not /dev and not /run: below them are memory and disks on which somebody may keep data."""
+"""Folders of the system, whose files are no data. /dev and /run are absent: somebody may keep data below them."""
 
 
 class Reads:
-    """Files that this process opened to read while it was :meth:`watched`, and that were there before."""
+    """The files that this process opened to read while it was :meth:`watched`, and that it had not written before."""
 
     def __init__(self) -> None:
         self._opened: dict[str, None] = {}
@@ -29,7 +29,7 @@ class Reads:
 
     @contextmanager
     def watched(self) -> Iterator[None]:
-        """Note what is opened meanwhile, by any thread."""
+        """Note the files that any thread opens meanwhile."""
         _add_hook()
         _listening.append(self)
         try:
@@ -38,14 +38,14 @@ class Reads:
             _listening.remove(self)
 
     def hear(self, path: str, writes: bool) -> None:
-        """Note one file; what was written here first is no input."""
+        """Note one file; a file that was written here first is no input."""
         if writes:
             self._written.add(path)
         elif path not in self._written:
             self._opened.setdefault(path)
 
     def hold(self, files: Mapping[str, str]) -> bool:
-        """Return whether ``files`` (hash by path) are as they were; then they count as read here too."""
+        """Return whether ``files`` (hash by path) are unchanged; if so, they count as read here too."""
         if not all(os.path.isfile(path) and file_hash(path) == held for path, held in files.items()):
             return False
         for path in files:
@@ -53,8 +53,9 @@ class Reads:
         return True
 
     def sources(self, without: Iterable[Path] = ()) -> list[Source]:
-        """Return the data among them: regular files that belong to no installation, cache, module or folder in
-        ``without``, named from the working directory where they lie below it.
+        """Return the files that are data: they belong to no installation, cache, module or folder in ``without``.
+
+        They are named from the working directory where they lie below it.
         """
         spared = {os.path.realpath(folder) for folder in without}
         modules = {path for module in list(sys.modules.values()) for path in _files_of(module)}
@@ -83,7 +84,7 @@ def _is_spared(path: str, real: str, spared: set[str]) -> bool:
 
 
 _listening: list[Reads] = []
-"""Audit hooks stay for the life of a process: the one of this module does nothing while nobody listens."""
+"""Audit hooks stay for the life of a process; ours does nothing while this list is empty."""
 
 
 @lru_cache(maxsize=1)

@@ -1,8 +1,8 @@
-"""Retrieval: does a summary find its own document among all of them, or a document its summary?
+"""Retrieval: a summary looks for its own document among all of them, or a document for its summary.
 
 Texts become unit vectors (mean of the last hidden states, as all-MiniLM was trained), a query's nearest
 text by cosine is looked up, and the score is accuracy@1. Pairs used for calibration are not queried,
-but stay among what can be found.
+but stay among the texts that can be found.
 """
 
 from __future__ import annotations
@@ -15,12 +15,15 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from pydantic import ConfigDict, InstanceOf
 from pydantic.dataclasses import dataclass as settings
+from typing_extensions import override
 
 from objectives.errors import ModelError
 from objectives.models.inspection.spans import Span
 from objectives.protocols.corpus import Corpus, Document
+from objectives.protocols.optional import Bounded, Supplied
+from objectives.protocols.running import PartiallyScorable
 from objectives.settings import Count
-from objectives.tasks.overlap import Excerpt, Excerpts, excerpt
+from objectives.tasks.overlap import Excerpt, Excerpts, Exposed, excerpt
 from objectives.tasks.partial_scores import batches, merged, require_rows, unique
 from objectives.types import Head, Score
 
@@ -33,15 +36,15 @@ if TYPE_CHECKING:
 
 
 _QUERIES = 128
-"""At a time: enough to sort them by length."""
+"""Queries that are embedded at a time: enough to sort them by length."""
 
 
 @settings(frozen=True, kw_only=True, config=ConfigDict(extra="forbid", arbitrary_types_allowed=True))
-class Retrieval:
-    """Search the first ``pool`` pairs of ``corpus`` (any object with ``documents()`` that have summaries).
+class Retrieval(PartiallyScorable, Bounded, Supplied, Exposed):
+    """Searches the first ``pool`` pairs of ``corpus`` (any object with ``documents()`` that have summaries).
 
-    ``query``: which half of a pair looks for the other. Texts are cut at ``tokens``. ``calibration_pairs`` pairs from
-    the front calibrate.
+    ``query``: which half of a pair looks for the other. Texts are cut at ``tokens``. The first ``calibration_pairs``
+    pairs calibrate.
     """
 
     corpus: InstanceOf[Corpus]
@@ -52,31 +55,34 @@ class Retrieval:
     batch_rows: Count = 32
 
     @property
+    @override
     def head(self) -> Head:
-        """Scores encoders."""
         return "encoder"
 
     @property
+    @override
     def spans(self) -> tuple[Span, ...]:
-        """See ``Bounded``."""
         return (Span(("tokens",), (self.tokens,), "encoder"),)
 
+    @override
     def require_documents(self) -> None:
-        """See ``Supplied``."""
         self._read()
 
+    @override
     def calibration(self, model: LoadedModel) -> Domains:
-        """See ``Task``: documents and summaries, as both are embedded."""
+        """Return documents and summaries, as both are embedded."""
         pairs = self._pairs()[: self.calibration_pairs]
         texts = [text for pair in pairs for text in (pair.text, pair.summary or "")]
         return {"task": _same_length_batches(model, texts, self.tokens, self.batch_rows)}
 
+    @override
     def evaluate(self, model: Runner) -> Score:
-        """See ``Task``; an example is 1 when the query found its partner."""
+        """Score ``model``; an example is 1 where the query found its partner."""
         return merged(list(self.parts(model, range(len(self._pairs()) - self.calibration_pairs))))
 
+    @override
     def parts(self, model: Runner, order: Sequence[int]) -> Iterator[Score]:
-        """See ``PartiallyScorable``: all that may be found is embedded first, then queries as they come.
+        """Yield scores of a few queries at a time; all texts that can be found are embedded before the first.
 
         A query whose similarities are not all finite has no nearest text: its example is NaN.
         """
@@ -95,8 +101,9 @@ class Retrieval:
             names = tuple(ids[index] for index in chosen)
             yield Score(float(np.mean(hits)), 0.0, tuple(hits), ids=names, chance=1 / len(pairs))
 
+    @override
     def excerpts(self, model: LoadedModel) -> Excerpts:
-        """See ``objectives.tasks.overlap.Exposed``: a pair is known by its document."""
+        """Return the pairs that calibrate and those that are scored, each by its document."""
         pairs, copies = self._read()
         rows = list(map(_excerpt, pairs))
         return Excerpts(rows[: self.calibration_pairs], rows[self.calibration_pairs :], copies)
@@ -105,13 +112,14 @@ class Retrieval:
         return self._read()[0]
 
     def _read(self) -> tuple[list[Document], list[tuple[str, str]]]:
-        """The pool, and copies of calibration pairs that are left out of it, with what they are copies of."""
+        """Return the pool, and the copies of calibration pairs that are left out of it, each with what it copies."""
         documents: Sequence[Document] = self.corpus.documents()
-        given = [document for document in documents if document.summary]
-        pairs, calibration = given[: self.calibration_pairs], list(map(_excerpt, given[: self.calibration_pairs]))
+        summarised = [document for document in documents if document.summary]
+        pairs = summarised[: self.calibration_pairs]
+        calibration = list(map(_excerpt, pairs))
         held = {key: each.name for each in calibration for key in each.keys}
         copies: list[tuple[str, str]] = []
-        for pair in given[self.calibration_pairs :]:
+        for pair in summarised[self.calibration_pairs :]:
             shared = sorted(_excerpt(pair).keys & held.keys())
             if len(pairs) >= self.pool:
                 break
@@ -128,7 +136,7 @@ class Retrieval:
         return pairs, copies
 
     def _embed(self, model: Runner, texts: Sequence[str]) -> torch.Tensor:
-        """Unit vectors [texts, hidden]. Sorted by length inside, so that little is padded."""
+        """Return the unit vectors [texts, hidden]. Texts are batched by length, so that little is padded."""
         import torch
 
         order = sorted(range(len(texts)), key=lambda index: len(texts[index]))
@@ -146,7 +154,7 @@ def _excerpt(pair: Document) -> Excerpt:
 
 
 def embed(model: Runner, texts: Sequence[str], tokens: int) -> torch.Tensor:
-    """Mean-pooled, normalised embeddings [texts, hidden], fp32."""
+    """Return the mean-pooled, normalised embeddings [texts, hidden], fp32."""
     from torch.nn.functional import normalize
 
     batch = model.tokenizer(list(texts), truncation=True, max_length=tokens, padding=True, return_tensors="pt")
@@ -158,9 +166,9 @@ def embed(model: Runner, texts: Sequence[str], tokens: int) -> torch.Tensor:
 
 
 def _same_length_batches(model: LoadedModel, texts: Sequence[str], tokens: int, rows: int) -> list[torch.Tensor]:
-    """Token ids of ``texts``, batched with texts of exactly the same length: no padding enters a moment.
+    """Return the token ids of ``texts`` in batches of exactly equal length, so that no padding enters a moment.
 
-    Shuffled, so that the first batches hold long and short texts alike. Deterministic.
+    The batches are shuffled, always in the same way, so that the first of them hold long and short texts alike.
     """
     import torch
 

@@ -1,1 +1,1 @@
-"""How a model is run when it is timed: generation, encoding, translation."""
+"""Workloads, which say how a model is run when it is timed: generation, encoding, translation."""

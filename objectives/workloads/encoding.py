@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pydantic.dataclasses import dataclass as settings
+from typing_extensions import override
 
 from objectives.models.inspection.spans import Span
-from objectives.protocols.running import PhaseObserver
+from objectives.protocols.optional import Bounded
+from objectives.protocols.running import PhaseObserver, Workload
 from objectives.settings import FORBID, Count
 from objectives.types import Head, Phase
 
@@ -16,38 +18,39 @@ if TYPE_CHECKING:
 
 
 @settings(frozen=True, kw_only=True, config=FORBID)
-class Encoding:
-    """``batch_size`` texts of ``tokens`` each."""
+class Encoding(Workload, Bounded):
+    """Encodes ``batch_size`` texts of ``tokens`` each."""
 
     batch_size: Count = 1
     tokens: Count = 128
 
     @property
+    @override
     def head(self) -> Head:
-        """Drives encoders."""
         return "encoder"
 
     @property
+    @override
     def items(self) -> int:
-        """See ``Workload``: texts."""
+        """Return the texts of one run."""
         return self.batch_size
 
     @property
+    @override
     def tokens_read(self) -> int:
-        """See ``Workload``."""
         return self.batch_size * self.tokens
 
     @property
+    @override
     def spans(self) -> tuple[Span, ...]:
-        """See ``Bounded``."""
         return (Span(("tokens",), (self.tokens,), "encoder"),)
 
+    @override
     def representative_runs(self) -> dict[Phase, Encoding]:
-        """See ``Workload``."""
         return {"encode": self}
 
+    @override
     def run(self, model: Runner, watch: PhaseObserver) -> None:
-        """See ``Workload``."""
         import torch
 
         from objectives.workloads.prompts import prompts

@@ -12,9 +12,11 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from pydantic.dataclasses import dataclass as settings
+from typing_extensions import override
 
 from objectives.models.inspection.spans import Span
-from objectives.protocols.running import PhaseObserver
+from objectives.protocols.optional import Bounded
+from objectives.protocols.running import PhaseObserver, Workload
 from objectives.settings import FORBID, Count
 from objectives.types import Head, Phase
 
@@ -23,42 +25,46 @@ if TYPE_CHECKING:
 
 
 @settings(frozen=True, kw_only=True, config=FORBID)
-class Generation:
-    """``batch_size`` requests of ``prompt_tokens`` each, continued greedily by ``new_tokens``."""
+class Generation(Workload, Bounded):
+    """Continues ``batch_size`` requests of ``prompt_tokens`` each greedily by ``new_tokens``."""
 
     batch_size: Count = 1
     prompt_tokens: Count = 128
     new_tokens: Count = 16
 
     @property
+    @override
     def head(self) -> Head:
-        """Drives decoders."""
         return "causal_lm"
 
     @property
+    @override
     def items(self) -> int:
-        """See ``Workload``: output tokens."""
+        """Return the output tokens of one run."""
         return self.batch_size * self.new_tokens
 
     @property
+    @override
     def tokens_read(self) -> int:
-        """See ``Workload``."""
         return self.batch_size * self.prompt_tokens
 
     @property
+    @override
     def spans(self) -> tuple[Span, ...]:
-        """See ``Bounded``: a prompt and what is written after it."""
+        """Return one span: a prompt and what is written after it."""
         return (Span(("prompt_tokens", "new_tokens"), (self.prompt_tokens, self.new_tokens)),)
 
+    @override
     def representative_runs(self) -> dict[Phase, Generation]:
-        """See ``Workload``; the last step has the longest cache."""
-        found: dict[Phase, Generation] = {"prefill": replace(self, new_tokens=1)}
+        """Return a run for each phase; that of the decode is its last step, which has the longest cache."""
+        runs: dict[Phase, Generation] = {"prefill": replace(self, new_tokens=1)}
         if self.new_tokens > 1:
-            found["decode"] = replace(self, prompt_tokens=self.prompt_tokens + self.new_tokens - 2, new_tokens=2)
-        return found
+            runs["decode"] = replace(self, prompt_tokens=self.prompt_tokens + self.new_tokens - 2, new_tokens=2)
+        return runs
 
+    @override
     def run(self, model: Runner, watch: PhaseObserver) -> None:
-        """See ``Workload``; latency runs from the prompts to the last token."""
+        """Run one batch; latency runs from the prompts to the last token."""
         import torch
 
         from objectives.workloads.prompts import prompts

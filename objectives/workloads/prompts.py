@@ -1,4 +1,4 @@
-"""What models read when they are timed: anything, unless what they write decides how fast they are."""
+"""Makes what models read when they are timed: anything, unless what they write decides how fast they are."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ class Particular(Protocol):
     """A runner whose speed depends on the text."""
 
     def prompts(self, rows: int, tokens: int) -> torch.Tensor:
-        """Ids of real text [rows, tokens], other ones at every call."""
+        """Return ids of real text [rows, tokens], other ones at every call."""
 
 
 def prompts(model: Runner, rows: int, tokens: int) -> torch.Tensor:
-    """Pseudo-random ids [rows, tokens], the same for every candidate: content does not change the work.
+    """Return pseudo-random ids [rows, tokens], the same for every candidate: content does not change the work.
 
-    Where it does, the runner has texts of its own.
+    Where it does, the runner has texts of its own (:class:`Particular`).
     """
     if isinstance(model, Particular):
         return model.prompts(rows, tokens).to(model.device)

@@ -1,7 +1,7 @@
-"""A small fixed workload: it stands in for the baseline where memory cannot hold that beside a candidate, and tells the
-machine's pace.
+"""A small fixed workload, which tells the machine's pace.
 
-It computes and it reads, as models do, so that what slows the machine down slows it too.
+It stands in for the baseline where memory cannot hold the baseline beside a candidate. It computes and it reads, as
+models do, so that what slows the machine down slows it too.
 """
 
 from __future__ import annotations
@@ -9,7 +9,9 @@ from __future__ import annotations
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from objectives.protocols.running import PhaseObserver
+from typing_extensions import override
+
+from objectives.protocols.running import PhaseObserver, Workload
 from objectives.types import Head, Phase
 
 if TYPE_CHECKING:
@@ -21,9 +23,10 @@ if TYPE_CHECKING:
 _ROWS = 64
 
 
-class ReferenceWorkload:
-    """``times`` products of [64, size] with [size, size] in fp32. 2048 is 16 MiB: larger than most caches, small beside
-    any model; 512 stays in a core's own cache.
+class ReferenceWorkload(Workload):
+    """Computes ``times`` products of [64, size] with [size, size] in fp32.
+
+    A ``size`` of 2048 is 16 MiB: larger than most caches, small beside any model; 512 stays in a core's own cache.
     """
 
     batch_size = items = 1
@@ -39,12 +42,13 @@ class ReferenceWorkload:
 
         return torch.randn(self._size, self._size, generator=torch.Generator().manual_seed(0)).to(self._device)
 
+    @override
     def representative_runs(self) -> dict[Phase, ReferenceWorkload]:
-        """See ``Workload``."""
         return {"encode": self}
 
+    @override
     def run(self, model: Runner, watch: PhaseObserver) -> None:
-        """See ``Workload``; ``model`` is not touched."""
+        """Compute the products; ``model`` is not touched."""
         rows = self._matrix[:_ROWS]
         watch.start(laps=1)
         for _ in range(self._times):

@@ -15,9 +15,11 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from pydantic.dataclasses import dataclass as settings
+from typing_extensions import override
 
 from objectives.models.inspection.spans import Span
-from objectives.protocols.running import PhaseObserver, Runner, RunsInTorch
+from objectives.protocols.optional import Bounded
+from objectives.protocols.running import PhaseObserver, Runner, RunsInTorch, Workload
 from objectives.settings import FORBID, Count
 from objectives.types import Head, Phase
 
@@ -26,10 +28,10 @@ if TYPE_CHECKING:
 
 
 @settings(frozen=True, kw_only=True, config=FORBID)
-class Translation:
-    """``batch_size`` sources of ``source_tokens`` each, to which ``new_tokens`` are written greedily.
+class Translation(Workload, Bounded):
+    """Reads ``batch_size`` sources of ``source_tokens`` each and writes ``new_tokens`` to each of them greedily.
 
-    ``decoder_tokens``: what the decoder is given to start with: the start token, or a prefix of so many tokens.
+    ``decoder_tokens``: how many tokens the decoder starts with: the start token, or a prefix of so many.
     """
 
     batch_size: Count = 1
@@ -38,38 +40,43 @@ class Translation:
     decoder_tokens: Count = 1
 
     @property
+    @override
     def head(self) -> Head:
-        """Drives encoder-decoders."""
         return "seq2seq"
 
     @property
+    @override
     def items(self) -> int:
-        """See ``Workload``: output tokens."""
+        """Return the output tokens of one run."""
         return self.batch_size * self.new_tokens
 
     @property
+    @override
     def tokens_read(self) -> int:
-        """See ``Workload``: source tokens."""
+        """Return the source tokens of one run."""
         return self.batch_size * self.source_tokens
 
     @property
+    @override
     def spans(self) -> tuple[Span, ...]:
-        """See ``Bounded``: the source, and what the decoder begins with and writes."""
+        """Return two spans: the source, and what the decoder begins with and writes."""
         return (
             Span(("source_tokens",), (self.source_tokens,), "encoder"),
             Span(("decoder_tokens", "new_tokens"), (self.decoder_tokens, self.new_tokens)),
         )
 
+    @override
     def representative_runs(self) -> dict[Phase, Translation]:
-        """See ``Workload``; the last step has the longest cache, here by a longer prefix."""
+        """Return a run for each phase; that of the decode is its last step, made by a longer prefix."""
         first = replace(self, new_tokens=1)
-        found: dict[Phase, Translation] = {"encode": first, "prefill": first}
+        runs: dict[Phase, Translation] = {"encode": first, "prefill": first}
         if self.new_tokens > 1:
-            found["decode"] = replace(self, decoder_tokens=self.decoder_tokens + self.new_tokens - 2, new_tokens=2)
-        return found
+            runs["decode"] = replace(self, decoder_tokens=self.decoder_tokens + self.new_tokens - 2, new_tokens=2)
+        return runs
 
+    @override
     def run(self, model: Runner, watch: PhaseObserver) -> None:
-        """See ``Workload``; latency runs from the sources to the last token."""
+        """Run one batch; latency runs from the sources to the last token."""
         import torch
 
         from objectives.workloads.prompts import prompts
@@ -91,7 +98,7 @@ class Translation:
 
 @contextmanager
 def _last_token_only(head: nn.Module) -> Iterator[None]:
-    """Logits of no other token: what ``logits_to_keep=1`` does, which encoder-decoders do not take.
+    """Compute the logits of the last token only: encoder-decoders do not take ``logits_to_keep=1``, which does so.
 
     A prefix must not pay for words that nobody reads: with a large vocabulary they would outweigh the rest of the run.
     """

@@ -1,8 +1,14 @@
-"""``paretune best [study=NAME] [objective=throughput] [max_memory=120e6] [--inverse]``: one candidate, as settings.
+"""``paretune best [study=NAME] [objective=throughput] [max_memory=120e6] [--inverse]``: print one candidate as JSON.
 
-Without options the recommended one; ``objective``: the best of the front in one metric; ``max_memory``: the best of all
-feasible trials whose peak is not larger (bytes; by the study's first objective unless ``objective`` names another);
-``--inverse`` turns the question round: the fewest bits, then the least memory, that keep the floor.
+Prints the settings and metrics of one candidate of a stored study, by default of the latest study. A candidate is
+feasible when its accuracy reaches the study's floor.
+
+  (no option)          the recommended candidate
+  objective=METRIC     the member of the Pareto front that is best in this metric
+  max_memory=BYTES     the best feasible candidate whose peak memory is at most this, by the study's first objective
+                       or by the one that ``objective`` names
+  --inverse            the feasible candidate with the fewest bits per weight, among equals the one with the least
+                       peak memory
 """
 
 from __future__ import annotations
@@ -31,13 +37,13 @@ def main(arguments: list[str]) -> int:
             f"no trial of {study.config.name} reaches the accuracy floor {study.front.floor:.4f}{gap}"
         )
     chosen = choose(study, study.options)
-    found = {"study": study.config.name, "trial": chosen.number, **_settings(study, chosen)}
-    print(json.dumps(plain(found), indent=2, allow_nan=False))
+    candidate = {"study": study.config.name, "trial": chosen.number, **_settings(study, chosen)}
+    print(json.dumps(plain(candidate), indent=2, allow_nan=False))
     return 0
 
 
 def choose(study: StoredStudy, options: dict[str, str]) -> TrialRecord:
-    """The trial that ``options`` ask for. Raises NothingFeasible where none fits."""
+    """Return the trial that ``options`` ask for. Raises NothingFeasible where none fits."""
     by_number = {record.number: record for record in study.records}
     inverse = options.get("inverse", "false")
     if inverse not in ("true", "false"):
@@ -71,12 +77,12 @@ def choose(study: StoredStudy, options: dict[str, str]) -> TrialRecord:
 
 def _bytes(text: str) -> float:
     try:
-        found = float(text)
+        size = float(text)
     except ValueError:
-        found = math.nan
-    if not found > 0:
+        size = math.nan
+    if not size > 0:
         raise ConfigError(f"max_memory: bytes above 0, as 120e6; got {text!r}")
-    return found
+    return size
 
 
 def _settings(study: StoredStudy, record: TrialRecord) -> dict[str, object]:

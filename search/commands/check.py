@@ -1,7 +1,8 @@
-"""``paretune check experiment=... [settings as for run]``: does the model work with the task, in under a minute?
+"""``paretune check experiment=... [settings as for run]``: try in under a minute whether the model works with the task.
 
-Starts the worker as ``run`` would, loads the model, makes the calibration rows, scores four examples and times one run
-of the baseline's workload. Says what it saw; keeps nothing. Exit code 2, and one line, for what is wrong.
+Starts the worker process as ``run`` would, loads the model, makes the calibration rows, scores four examples and times
+one run of the workload at the baseline's batch size. Prints what it found and stores nothing. If something is wrong,
+prints one line that says what, and ends with exit code 2.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from search.terminal.quiet_log import quiet_log
 
 
 def main(arguments: list[str]) -> int:
-    """Compose the configuration as ``run`` would, and look at what it names."""
+    """Compose the configuration as ``run`` would, and check the model and task that it names."""
     look(config_of(arguments), console())
     return 0
 
@@ -36,7 +37,7 @@ def look(config: StudyConfig, console: Console) -> None:
 
 
 def report_of(config: StudyConfig) -> CheckReport:
-    """Return what the executor saw; nothing is taken from the cache or put there."""
+    """Return what the executor found; nothing is read from the cache or written there. Raises ConfigError."""
     problem = replace(config.problem, cache=None)
     try:
         with config.executor.start(problem) as session:
@@ -48,7 +49,7 @@ def report_of(config: StudyConfig) -> CheckReport:
 
 
 def lines(config: StudyConfig, report: CheckReport) -> list[str]:
-    """Return the report for a person."""
+    """Return the report as lines of text."""
     return [
         f"{config.model.path}: {report.model_type}, {_count(report.parameters)} parameters, "
         f"{report.vocabulary} tokens, {_positions(report)}, {_padding(report)}.",

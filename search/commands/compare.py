@@ -1,7 +1,13 @@
 """``paretune compare study=A with=B [home=mlruns] [with_home=...] [across_hardware=true] [json=true]``.
 
-Sets two stored studies of the same weights and task side by side; measures nothing. Study B may lie in another home.
-``accuracy_floor``, ``objectives`` and ``tradeoff`` are set for both. Unlike hardware is refused unless asked for.
+Compares two stored studies of the same weights and the same task: the cells (combinations of searched values) that
+both measured, and what each Pareto front lacks of the other. Measures nothing.
+
+  with_home=FOLDER        where study B lies, if it is not in ``home``
+  across_hardware=true    compare studies of different hardware too, which is refused otherwise
+  json=true               print JSON in base units instead of a table
+
+``accuracy_floor``, ``objectives`` and ``tradeoff`` may be given as for ``report``; they then hold for both studies.
 """
 
 from __future__ import annotations
@@ -29,7 +35,7 @@ OPTIONS = ("with", "with_home", "across_hardware", "json")
 
 
 def main(arguments: list[str]) -> int:
-    """Print the comparison as a table, or as strict JSON in base units where infinity is null."""
+    """Print the comparison as a table, or as strict JSON in base units, in which infinity is null."""
     given = pairs(arguments)
     options = {name: given.pop(name) for name in OPTIONS if name in given}
     across, as_json = (_switch(options, name) for name in ("across_hardware", "json"))
@@ -51,7 +57,7 @@ def main(arguments: list[str]) -> int:
 
 
 def table(found: Comparison, settings: list[str]) -> Table:
-    """For ``rich``, one quantity a line; ``settings``: keys of the definition that differ."""
+    """Return the comparison as a table for ``rich``, one quantity a line; ``settings``: definition keys that differ."""
     a, b = found.studies
     shown = Table(
         title=Text(f"A {a} · B {b}"), caption=Text(_caption(found)), header_style="bold", caption_justify="left"
@@ -109,7 +115,10 @@ def _switch(options: Mapping[str, str], name: str) -> bool:
 
 
 def _load(given: Mapping[str, str], options: Mapping[str, str]) -> tuple[StoredStudy, StoredStudy]:
-    """Both studies; ``given`` is for both but for name and home."""
+    """Load both studies. Name and home of the second come from ``options``, all other keys in ``given`` hold for both.
+
+    Raises ConfigError.
+    """
     if not options.get("with"):
         raise ConfigError("with: the name of the study to compare with, got none")
     first = load(_words(given))
@@ -128,7 +137,7 @@ def _words(given: Mapping[str, str]) -> list[str]:
 
 
 def _require_comparable(first: StoredStudy, second: StoredStudy) -> None:
-    """The same model and task, or nothing compares. Raises ConfigError."""
+    """Raise ConfigError for studies of different weights or tasks: their figures cannot be compared."""
     weights = [study.machine.get("model_sha256", "-") for study in (first, second)]
     if weights[0] != weights[1]:
         names = f"{first.config.model.path} ({weights[0][:12]}) against {second.config.model.path} ({weights[1][:12]})"
@@ -139,7 +148,7 @@ def _require_comparable(first: StoredStudy, second: StoredStudy) -> None:
 
 
 def _unequal(first: Any, second: Any, path: str) -> Iterator[tuple[str, tuple[str, str]]]:
-    """Settings that differ, by dotted path."""
+    """Yield the settings that differ, by dotted path, each with both values."""
     if isinstance(first, Mapping) and isinstance(second, Mapping):
         for name in {**first, **second}:
             yield from _unequal(first.get(name, "-"), second.get(name, "-"), f"{path}.{name}")
@@ -158,7 +167,7 @@ def _side(study: StoredStudy, neutral: Mapping[str, Value]) -> Side:
 
 
 def _plain(value: Any) -> Any:
-    """For JSON, which has no infinity."""
+    """Replace infinity and NaN in ``value``, which JSON does not have, by None."""
     if isinstance(value, Mapping):
         return {key: _plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):

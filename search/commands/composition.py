@@ -1,4 +1,4 @@
-"""The configuration that Hydra composes from the words of the command line, for the commands that run no job."""
+"""Composes the configuration from the words of the command line, for the commands that run no Hydra job."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from search.study.preflight import preflighted
 
 
 def config_of(arguments: list[str]) -> StudyConfig:
-    """The configuration that ``run`` would compose from these words, checked. Raises ConfigError."""
+    """Return the configuration that ``run`` would compose from these words, checked. Raises ConfigError."""
     folder, given = _config_folder(arguments)
     given = readable(given)
     overrides = [f"hydra.searchpath=[{quoted(f'file://{folder}')}]", *given] if folder else given
@@ -30,7 +30,7 @@ def config_of(arguments: list[str]) -> StudyConfig:
 
 
 def _config_folder(arguments: list[str]) -> tuple[str | None, list[str]]:
-    """``--config-dir`` as Hydra's own commands take it, and the rest."""
+    """Return the absolute folder that ``--config-dir`` names, or None, and all other words. Raises ConfigError."""
     rest = [word for each in arguments for word in (each.split("=", 1) if each.startswith("--config-dir=") else [each])]
     folder = None
     if "--config-dir" in rest:

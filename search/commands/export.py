@@ -1,7 +1,9 @@
-"""``paretune export folder=winner [study=NAME] [trial=N] [objective=throughput]``: a candidate as a folder.
+"""``paretune export folder=winner [study=NAME] [trial=N] [objective=throughput]``: write a candidate as a folder.
 
-The candidate is built again from its settings, so the study's checkpoint and calibration data must still be there. One
-that recovery trained by the clock comes out a little different: its accuracy is measured again.
+Writes the recommended candidate, the front's best in ``objective``, or trial N, as a folder that ``objectives.load``
+reads. The candidate is compressed again from its settings, so the study's model and calibration data must still be
+there, unchanged. Recovery by training runs for a given time, so it gives slightly different weights than those that
+were measured: the accuracy of such a candidate is measured again and stored in the folder.
 """
 
 from __future__ import annotations
@@ -26,7 +28,7 @@ from search.terminal.quiet_log import quiet_log
 
 
 def main(arguments: list[str]) -> int:
-    """Write the recommended candidate, or trial N, where ``objectives.load`` finds it."""
+    """Write the candidate that ``arguments`` ask for as a folder that ``objectives.load`` reads."""
     study = load(arguments, options=("folder", "trial", "objective"))
     folder = Path(study.options.get("folder", "winner"))
     if folder.exists():
@@ -75,15 +77,15 @@ def _write(study: StoredStudy, record: TrialRecord, folder: Path) -> int:
 
 
 def require_measured(study: StoredStudy, now: Sequence[Source]) -> None:
-    """Raises StudyConflict where a candidate that is built again would not be the one that was measured."""
+    """Raise StudyConflict where a candidate that is built again would differ from the measured one."""
     opening.require_unchanged(study.config.name, study.sources, now)
-    held = study.machine.get("model_sha256")
-    if not study.sources and held not in (None, study.config.model.weights_hash()):  # of an earlier version
+    stored = study.machine.get("model_sha256")
+    if not study.sources and stored not in (None, study.config.model.weights_hash()):  # of an earlier version
         raise StudyConflict(f"model.path: the weights differ from those that study {study.config.name} measured")
 
 
 def _facts(study: StoredStudy, record: TrialRecord, candidate: Candidate) -> dict[str, Any]:
-    """What the manifest keeps beside the model: where it comes from, how it was made, what was measured."""
+    """Return what the manifest keeps beside the model: where it comes from, how it was made, what was measured."""
     config = study.config
     return {
         "study": config.name,
@@ -99,18 +101,18 @@ def _facts(study: StoredStudy, record: TrialRecord, candidate: Candidate) -> dic
 
 
 def _workload(candidate: Candidate) -> dict[str, Any]:
-    """What was timed, as something that can be built again."""
+    """Return the workload that was timed, as a node from which it can be built again."""
     return {"_target_": class_path(candidate.workload), **dataclasses.asdict(candidate.workload)}  # type: ignore[call-overload]
 
 
 def _record(study: StoredStudy) -> TrialRecord:
-    """The trial asked for; by default the recommended one."""
-    asked = study.options.get("trial")
-    if asked is None:
+    """Return the trial asked for, by default the recommended one. Raises ConfigError or NothingFeasible."""
+    number = study.options.get("trial")
+    if number is None:
         if not study.front.front:
             raise NothingFeasible("nothing feasible to export; name a trial=<number>")
         return choose(study, study.options)
-    found = [record for record in study.records if str(record.number) == asked and record.state == "complete"]
-    if not found:
-        raise ConfigError(f"trial: no measured trial {asked} in {study.config.name}")
-    return found[0]
+    measured = [record for record in study.records if str(record.number) == number and record.state == "complete"]
+    if not measured:
+        raise ConfigError(f"trial: no measured trial {number} in {study.config.name}")
+    return measured[0]

@@ -1,4 +1,7 @@
-"""``paretune fetch [name ...]``: models and data of the presets, into the cache. Without names: all of them."""
+"""``paretune fetch [name ...]``: download models and data that the presets use into the cache.
+
+Without names it downloads all of them. Files that are in the cache already are not downloaded again.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ from search.terminal.quiet_log import quiet_log
 
 
 def main(arguments: list[str]) -> int:
-    """Fetch what is not there yet."""
+    """Download the named assets that are not in the cache yet. Raises ConfigError."""
     for name in arguments:
         if name not in assets.names():
             raise ConfigError(

@@ -1,4 +1,4 @@
-"""A command that is refused leaves nothing: Hydra makes a job's folder before it is known whether there will be one."""
+"""Removes what a refused command left behind: Hydra makes a job's folder before its settings are checked."""
 
 from __future__ import annotations
 
@@ -15,9 +15,8 @@ _HYDRAS = {".hydra", "multirun.yaml"}
 def clear_refused(error: ParetuneError, folder: Path, home: Path, was_there: bool = False) -> None:
     """Remove the job's ``folder`` after a bad setting, and the folders up to ``home`` that this leaves empty.
 
-    ``was_there``: the home was there before, and stays.
-
-    A folder with anything else than Hydra's own files stays, and so does one that holds a log or lies elsewhere.
+    ``was_there``: whether the home existed before; then it stays. A folder stays that holds a log or any file that
+    Hydra did not write, or that lies outside ``home``.
     """
     if error.exit_code != ConfigError.exit_code or not folder.is_dir() or home not in folder.parents:
         return

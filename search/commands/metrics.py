@@ -1,6 +1,6 @@
-"""``paretune metrics [word]``: every metric that ``objectives=[...]`` may name, what it means and its unit.
+"""``paretune metrics [word]``: list the metrics that ``objectives=[...]`` may name, with unit and meaning.
 
-With a word only the metrics whose name or meaning holds it.
+With a word it lists only the metrics whose name or meaning contains the word.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from search.terminal.console import console
 
 
 def main(arguments: list[str]) -> int:
-    """Print the metrics as a table. Raises ConfigError for more than one word, and for one that no metric holds."""
+    """Print the metrics as a table. Raises ConfigError for more than one word, and for one that no metric contains."""
     if len(arguments) > 1:
         raise ConfigError(f"metrics: one word at most, got {' '.join(arguments)!r}")
     word = arguments[0].lower() if arguments else ""
@@ -26,7 +26,7 @@ def main(arguments: list[str]) -> int:
 
 
 def table(metrics: list[Metric]) -> Table:
-    """Return the metrics for ``rich``, one a row."""
+    """Return the metrics as a table for ``rich``, one a row."""
     shown = Table(header_style="bold")
     for name in ("Metric", "Unit", "Better", "Meaning"):
         shown.add_column(name, overflow="fold", no_wrap=name == "Metric")

@@ -1,7 +1,9 @@
-"""``paretune plan experiment=... [settings as for run]``: what a study would search, without running anything.
+"""``paretune plan experiment=... [settings as for run]``: print what a study would search; measures nothing.
 
-Axes and their values, how many cells and models there are, and which cells no runtime takes, each with its reason.
-Nothing is loaded; takes a second. ``check=true`` goes on as ``paretune check``.
+Prints the searched settings with their values, the number of cells and of recipes, and the cells that cannot run, with
+the reason. A cell is one combination of all searched values. A recipe is a cell without its workload: cells of one
+recipe share the compressed model and its accuracy. No model is loaded, so this takes about a second; ``check=true``
+then goes on as ``paretune check`` and loads the model.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ from search.terminal.plain_text import inert
 
 
 def main(arguments: list[str]) -> int:
-    """Compose the configuration as ``run`` would, and say what it means; ``check=true`` looks at the model too."""
+    """Compose the configuration as ``run`` would and print its plan; with ``check=true`` check the model too."""
     asked = [word for word in arguments if word.partition("=")[0] == "check"]
     if any(word not in ("check=true", "check=false") for word in asked):
         raise ConfigError(f"check: true or false, got {asked[-1].partition('=')[2]!r}")

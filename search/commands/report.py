@@ -1,7 +1,8 @@
 """``paretune report [study=NAME] [accuracy_floor.epsilon=0.97] [objectives=[latency.p95,peak_memory]] [folder=...]``.
 
-Writes a study's report again, without a new trial. With another floor, objectives or trade-off it goes to
-``reports/<study>-recut``: the study's own report is left as it is.
+Writes the report of a stored study again, by default of the latest study; measures nothing. With another accuracy
+floor, other objectives or another trade-off it computes the Pareto front anew and writes to ``reports/<study>-recut``:
+the study's own report stays as it is. Ends with exit code 3 where no trial reaches the floor.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from search.terminal.quiet_log import quiet_log
 
 
 def main(arguments: list[str]) -> int:
-    """Cut the front of a stored study anew and write its report; measures nothing."""
+    """Compute the front of a stored study anew and write its report; measure nothing."""
     study = load(arguments, options=("folder",))
     own = report_folder(study.config)
     folder = Path(study.options.get("folder", own.with_name(own.name + "-recut") if study.recut else own))

@@ -1,4 +1,7 @@
-"""``paretune run``: Hydra composes the configuration, one job runs one study, ``-m`` sweeps studies."""
+"""``paretune run [settings]``: run a study or continue it; with ``-m`` run one study for each combination of settings.
+
+Hydra composes the configuration from ``conf/`` and the words of the command line; one Hydra job runs one study.
+"""
 
 from __future__ import annotations
 
@@ -29,14 +32,14 @@ from search.terminal.plain_text import one_line
 
 _PACKAGED = Path(__file__).resolve().parents[1] / "_conf"
 CONF = _PACKAGED if _PACKAGED.is_dir() else Path(__file__).resolve().parents[2] / "conf"
-"""Where the yaml files are: inside the wheel, or beside the sources."""
+"""The folder of the yaml files: inside the wheel, or beside the sources."""
 
 _UNEXPLAINED = {Reason.CRASHED.value, Reason.TIMEOUT.value, Reason.ERROR.value}
 _UNSWEPT = ("study_name", "n_trials", "executor", "tracker", "hydra", "debug", "home", "storage")
 
 
 def main(arguments: list[str]) -> int:
-    """Compose and run. Returns the study's exit code; of a multirun, that of the first job that failed."""
+    """Compose the configuration, run the study and return its exit code; of a multirun, the first failed job's."""
     words = readable(arguments)
     _require_options(words)
     job = _Job(fixed_keys(words), _home_of(words).is_dir())
@@ -59,7 +62,7 @@ def main(arguments: list[str]) -> int:
 
 
 def _require_options(words: Sequence[str]) -> None:
-    """Raises ConfigError for an option that Hydra does not know: its own parser would print a page and leave."""
+    """Raise ConfigError for an option that Hydra does not know: its own parser would print a page and exit."""
     parser = get_args_parser()
     said = StringIO()
     try:
@@ -75,19 +78,26 @@ def _require_options(words: Sequence[str]) -> None:
 
 
 class _Job:
-    """One Hydra job. Importable, hence picklable by launchers that run jobs in other processes."""
+    """One Hydra job, of an importable class, so that launchers can pickle it and run it in other processes."""
 
     __name__ = "run"
 
     def __init__(self, fixed: set[str], home_was_there: bool) -> None:
-        """``fixed``: keys that the command line gives one value for all jobs of a multirun."""
+        """Prepare the job of a command line.
+
+        ``fixed``: keys that have one value for all jobs of a multirun; ``home_was_there``: whether the home existed.
+        """
         self.fixed, self.home_was_there = fixed, home_was_there
         self.started = False
         self.code = 0
         self.error: ParetuneError | None = None
 
     def __call__(self, composed: DictConfig) -> None:
-        """In a single run the outcome is kept, as Hydra would decorate it; in a multirun failing must be raised."""
+        """Run the study of a composed configuration.
+
+        A single run keeps its outcome in ``code`` and ``error``, since Hydra would decorate an exception. A job of a
+        multirun raises its failure, since Hydra stops at nothing else.
+        """
         prepare_streams()  # a launcher may run this in another process
         self.started = True
         if HydraConfig.get().mode == RunMode.MULTIRUN:
@@ -115,19 +125,19 @@ def _run_one_of_many(composed: DictConfig, swept: str, home_was_there: bool) -> 
 
 
 def _clear(error: ParetuneError, composed: DictConfig, home_was_there: bool) -> None:
-    """Leave nothing of a job that was refused."""
+    """Remove the folders of a job that was refused."""
     home = absolute(str(composed.home))
     clear_refused(error, Path(HydraConfig.get().runtime.output_dir).absolute(), home, home_was_there)
 
 
 def _home_of(words: Sequence[str]) -> Path:
-    """The home that the command line asks for, before Hydra makes a job's folder in it."""
+    """Return the home that the command line asks for, as an absolute path."""
     given = [word.partition("=")[2] for word in words if word.lstrip("+").startswith("home=")]
     return absolute(given[-1].strip("'\"") if given else "mlruns")
 
 
 def plain(composed: DictConfig) -> dict[str, Any]:
-    """Resolved dicts and lists; a setting that must be given and was not is an error."""
+    """Return the configuration as resolved dicts and lists. Raises ConfigError where a required setting is missing."""
     try:
         resolved = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
     except MissingMandatoryValue as error:
@@ -139,7 +149,7 @@ def plain(composed: DictConfig) -> dict[str, Any]:
 
 
 def run_job(resolved: dict[str, Any], swept: str) -> int:
-    """One study from its configuration to its report; returns the exit code."""
+    """Run one study from its configuration to its report and return the exit code."""
     from search.config.study_config import build_config
     from search.reporting.finish import finish
     from search.study.preflight import preflighted
@@ -179,7 +189,7 @@ def _swept(fixed: set[str]) -> str:
 
 
 def gist(error: Exception) -> str:
-    """The gist of a Hydra or OmegaConf message, whose first lines say it and whose rest repeats the stack."""
+    """Return the gist of a Hydra or OmegaConf message: its first lines say it, the rest repeats the stack."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     shown = [
         line

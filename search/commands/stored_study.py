@@ -1,4 +1,4 @@
-"""Finding a stored study by ``study=<name>`` and reading it back with its configuration."""
+"""Finds a stored study by ``study=<name>`` and reads it back with its configuration."""
 
 from __future__ import annotations
 
@@ -28,12 +28,16 @@ from search.study.preflight import with_stored_outside
 from search.study.warm_start import warm_start_of
 
 RECUT = ("accuracy_floor", "objectives", "tradeoff")
-"""What may be changed afterwards, without a new trial."""
+"""The keys that may be changed afterwards, without a new trial."""
 
 
 @dataclass(frozen=True)
 class StoredStudy:
-    """A study as stored, cut anew; ``options``: the command's own keys."""
+    """A study as stored, with its front computed anew.
+
+    ``options``: the command's own keys with their values. ``recut``: whether another floor, other objectives or another
+    trade-off was asked for. ``losses``: those predicted for the recipes, nats. ``sources``: what scores depend on.
+    """
 
     config: StudyConfig
     records: tuple[TrialRecord, ...]
@@ -47,7 +51,10 @@ class StoredStudy:
 
 
 def load(arguments: Sequence[str], options: Sequence[str] = ()) -> StoredStudy:
-    """From ``study=NAME [home=...] [storage=...] [accuracy_floor.epsilon=...]``; the latest study by default."""
+    """Read ``study=NAME [home=...] [storage=...] [accuracy_floor.epsilon=...]``; the latest study by default.
+
+    ``options``: further keys that the command takes itself. Raises ConfigError.
+    """
     given = pairs(arguments)
     own = {name: given.pop(name) for name in options if name in given}
     home = absolute(given.pop("home", "mlruns"))
@@ -92,7 +99,7 @@ def certificate_of(study: StoredStudy) -> Certificate | None:
 
 
 def pairs(arguments: Sequence[str]) -> dict[str, str]:
-    """``key=value`` words as a dict. Raises ConfigError for any other word."""
+    """Split words of the form ``key=value`` into a dict. Raises ConfigError for any other word."""
     wrong = [argument for argument in arguments if "=" not in argument]
     if wrong:
         raise ConfigError(f"expected key=value, got {wrong[0]!r}")

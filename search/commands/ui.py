@@ -1,4 +1,7 @@
-"""``paretune ui [home=mlruns] [port=5000]``: MLflow's pages on loopback, opened at the studies."""
+"""``paretune ui [home=mlruns] [port=5000]``: serve MLflow's pages with the studies of ``home`` until stopped (Ctrl-C).
+
+The pages can be opened on this machine only, at the address that it prints.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,7 @@ from search.records.storage_url import sqlite_url
 
 
 def main(arguments: list[str]) -> int:
-    """Serve until stopped. Loopback only; without MLflow's job runners it starts in 10 s and 0.5 GB."""
+    """Serve MLflow's pages on loopback until stopped; without MLflow's job runners it starts in 10 s and 0.5 GB."""
     given = pairs(arguments)
     home = absolute(given.pop("home", "mlruns"))
     port = given.pop("port", "5000")

@@ -1,4 +1,4 @@
-"""When a study stops, and why."""
+"""The limits of a study, and the reasons why it stops."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from objectives.types import Reason
 from search.records.trial import TrialRecord
 
 GROWTH = 1e-3
-"""Relative growth of the hypervolume that counts as such."""
+"""The least relative growth of the hypervolume that counts as growth."""
 
 
 class StopReason(StrEnum):
-    """Kept with the study."""
+    """The reason why a study stopped, as it is stored with the study."""
 
     COMPLETE = "complete"
     """Every cell is measured, or nothing that is left is worth a trial."""
@@ -26,8 +26,10 @@ class StopReason(StrEnum):
 
 @dataclass(frozen=True)
 class Limits:
-    """``n_trials``, ``max_seconds`` of all trials together, and ``patience``: trials without growth of the hypervolume;
-    the latter two may be None. All hold for the study, whatever the restarts.
+    """The limits of a study, which count over all its runs.
+
+    ``n_trials``: number of trials. ``max_seconds``: seconds of all trials together. ``patience``: trials without growth
+    of the hypervolume. None means no limit.
     """
 
     n_trials: int
@@ -35,7 +37,7 @@ class Limits:
     patience: int | None = None
 
     def reached(self, records: Sequence[TrialRecord], grown: int) -> StopReason | None:
-        """``grown``: the number of trials when the hypervolume grew last."""
+        """Return the reason to stop, or None; ``grown``: the number of trials when the hypervolume grew last."""
         spent = [record for record in records if record.reason != Reason.INTERRUPTED]  # those taught nothing
         if len(spent) >= self.n_trials:
             return StopReason.BUDGET

@@ -1,4 +1,4 @@
-"""The words of the command line before Hydra reads them: what its grammar refuses is put in quotes where that helps.
+"""Prepares the words of the command line for Hydra: a value that its grammar refuses is quoted where that helps.
 
 ``model.path=./lr=0.1``, ``./ckpt (v2)`` or ``./modèle`` are values for a person and errors for Hydra's lexer. A value
 that does not parse and does in quotes is meant as text. ``~`` is a shell's, which expands it only where a word begins.
@@ -124,19 +124,19 @@ def _as_text(key: str, value: str) -> str:
 
 
 def _is_structure(value: str) -> bool:
-    """Return whether ``value`` was meant as a list, a mapping, a function or a quoted text, and is none."""
+    """Return whether ``value`` begins like a list, a mapping, a function or a quoted text, and is no existing path."""
     functions = tuple(f"{name}(" for name in _parser().functions.functions)
     return not _exists(value) and value.startswith(("[", "{", "'", '"', *functions))
 
 
 def _is_path_all_the_same(value: str, found: Override) -> bool:
-    """Return whether what Hydra reads as several values or as a list is written as a path, and is there."""
+    """Return whether a value that Hydra reads as several values or as a list is a path that exists."""
     several = found.is_sweep_override() and not all(_exists(part) for part in value.split(","))
     return (several or isinstance(found.value(), list | dict)) and _exists(value)
 
 
 def _exists(value: str) -> bool:
-    """Return whether ``value`` is written as a path, with a slash, and is there."""
+    """Return whether ``value`` is written as a path, with a slash, and exists."""
     try:
         return "/" in value and Path(value).exists()
     except (OSError, ValueError):  # too long, or with a character that no path has

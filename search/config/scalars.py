@@ -47,7 +47,7 @@ def scalars_of(resolved: Mapping[str, Any]) -> Scalars:
 
 
 def metric_name(name: str) -> str:
-    """The metric of that name (``latency_p95`` and ``latency.p95`` are the same). Raises ConfigError."""
+    """Return the metric of that name (``latency_p95`` and ``latency.p95`` are the same). Raises ConfigError."""
     by_column = {metric.column: metric.name for metric in METRICS.values()}
     found = by_column.get(name.replace(".", "_"))
     if found is None:

@@ -47,7 +47,7 @@ _NAMED = (*DEFINITION, "sampler", "seed")
 """The keys behind the hash in a default study name: a sweep over samplers or seeds makes several studies."""
 
 _DEFAULTS: Mapping[str, Any] = {"runtime": {"_target_": "objectives.runtime.torch.Torch"}, "runtimes": {}}
-"""Of studies that were stored before there were runtimes."""
+"""Settings of studies that were stored before there were runtimes."""
 
 _KINDS = ("model", "task", "timing", "device", "tradeoff", "accuracy_floor", "executor", "tracker")
 """The keys that name one object each."""
@@ -60,13 +60,13 @@ PROTOCOLS: Mapping[str, type] = {
     "executor": Executor,
     "tracker": Tracker,
 }
-"""What the object of a key that names one must be able to do."""
+"""The protocol that the object of a key must follow."""
 
 _CONCRETE = {"timing": "time", "accuracy_floor": "absolute"}
-"""What the object of a key that has no protocol must be able to do."""
+"""The member that the object of a key without a protocol must have."""
 
 _SENT = ("model", "task", "timing", "device")
-"""What the worker gets."""
+"""The keys whose objects are sent to the worker."""
 
 _OTHERS = {*PARTS, "runtimes", "space", "sampler", "first", "cache", "allow_targets", "hydra", "experiment"}
 
@@ -105,13 +105,13 @@ class StudyConfig:
 
     @property
     def problem(self) -> Problem:
-        """What the evaluator holds fixed."""
+        """Return the problem: all that an evaluator holds fixed over the trials."""
         baseline = self.space.baseline_candidate()
         return Problem(self.model, self.task, self.device, self.timing, baseline, self.cache)
 
     @property
     def definition(self) -> dict[str, Any]:
-        """What a stored study must agree with to be resumed."""
+        """Return the definition: a stored study is resumed only where its own definition equals this."""
         found = {key: _defining(self.resolved)[key] for key in DEFINITION}
         return {**found, "device": {"name": self.device.name, **found["device"]}}
 
@@ -179,7 +179,7 @@ def _require_keys(resolved: Mapping[str, Any]) -> None:
 
 
 def _admitted(names: Any) -> list[str]:
-    """Prefixes of the user's own modules."""
+    """Return the prefixes of the user's own modules. Raises ConfigError."""
     if not isinstance(names, list) or not all(isinstance(name, str) and name.strip(".") for name in names):
         raise ConfigError(f"allow_targets: expected a list of module names, got {names!r}")
     return [f"{name.rstrip('.')}." for name in names]
@@ -206,7 +206,7 @@ def _check_kinds(model: Model, task: Task, space: Space) -> None:
 
 
 def _sampler(node: Mapping[str, Any], allowed: tuple[str, ...]) -> Callable[[int], BaseSampler]:
-    """A sampler by seed: a resumed study must not draw its first trials again."""
+    """Return a function that builds the sampler for a seed: a resumed study must not draw its first trials again."""
     target_of(node, "sampler", allowed)
 
     def make(seed: int) -> BaseSampler:
@@ -221,7 +221,7 @@ def _sampler(node: Mapping[str, Any], allowed: tuple[str, ...]) -> Callable[[int
 
 
 def _check_widths(space: Space, device: Device) -> None:
-    """Raises ConfigError for bits that no kernel of the device stores and that nothing asks to simulate."""
+    """Raise ConfigError for bits that no kernel of the device stores, unless they are to be simulated."""
     for axis in space.axes:
         if axis.strength is not None and axis.path.startswith("quantization."):
             for bits in axis.values:
@@ -234,13 +234,13 @@ def _check_widths(space: Space, device: Device) -> None:
 
 
 def _check_clock(timing: Interleaved, device: Device) -> None:
-    """CPU time adds up over threads, so it says nothing about the speed of several."""
+    """Raise ConfigError for CPU time as clock of several threads: it adds up over them and tells no speed."""
     if timing.clock == "cpu" and not (isinstance(device, Threaded) and device.threads == 1):
         raise ConfigError(f"timing.clock: cpu needs device=cpu device.threads=1, got {device}; choose wall")
 
 
 def _cache(node: Any, allowed: tuple[str, ...]) -> Cache | None:
-    """Null for none."""
+    """Build the cache; return None for null. Raises ConfigError."""
     if node is None:
         return None
     if not isinstance(node, Mapping):
@@ -252,7 +252,10 @@ def _cache(node: Any, allowed: tuple[str, ...]) -> Cache | None:
 
 
 def _first(listed: Any, space: Space) -> tuple[Cell, ...]:
-    """Cells to begin with; what one does not name is as in the baseline. Raises ConfigError for others."""
+    """Return the cells to measure first. Raises ConfigError for one that is no cell of the space.
+
+    A setting that a listed cell does not name has the baseline's value.
+    """
     if listed is None:
         return ()
     if not isinstance(listed, list) or not all(isinstance(each, Mapping) for each in listed):

@@ -1,4 +1,4 @@
-"""Trials in the driver's own process: for debugging. A crash ends the study, a hang hangs it."""
+"""Runs trials in the driver's own process, for debugging: a crash ends the study, and a hang hangs it."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from objectives.protocols.candidate import Candidate
 from objectives.tasks.provenance import Source
 from objectives.types import Failure, Gate, Measurement, Outcome, Reason
 from search.errors import Unmeasured
-from search.executors.protocol import Session
+from search.executors.protocol import Executor, Session
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
-class InProcess:
-    """No settings."""
+class InProcess(Executor):
+    """Runs trials in the driver's own process; it has no settings."""
 
+    @override
     def start(self, problem: Problem) -> InProcessSession:
-        """See ``search.executors.protocol.Executor``."""
         return InProcessSession(problem)
 
 
@@ -61,9 +61,8 @@ class InProcessSession(Session):
     def check(self) -> Future[CheckReport]:
         return _completed(self._evaluator.check)
 
+    @override
     def evaluate(self, candidate: Candidate, gate: Gate | None = None) -> Future[Outcome]:
-        """See ``Session``; an exception becomes a Failure, as in a worker."""
-
         def measure() -> Outcome:
             try:
                 return self._evaluator(candidate, gate)

@@ -1,7 +1,7 @@
-"""What the study asks of an executor.
+"""The protocol between a study and an executor.
 
-Life: the yaml's object is :class:`Executor`; ``start`` gives a :class:`Session` for one problem, which is entered,
-asked to ``prepare`` once, then to ``evaluate`` candidates, and left.
+The yaml's object is an :class:`Executor`. Its ``start`` returns a :class:`Session` for one problem. The study enters
+the session, calls ``prepare`` once, then ``evaluate`` for every candidate, and leaves the session.
 """
 
 from __future__ import annotations
@@ -26,35 +26,44 @@ class Session(Protocol):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Release them, also in the middle of a trial."""
+        """Release the processes, also in the middle of a trial."""
 
     def prepare(self) -> Future[Mapping[str, str]]:
-        """Load the model; the result describes hardware, versions and weights. Fails with ObjectiveError."""
+        """Load the model. The future yields facts about hardware, versions and weights, or raises ObjectiveError."""
 
     def sources(self) -> Future[list[Source]]:
-        """What scores depend on, as far as it was read, after ``prepare``: see :mod:`objectives.tasks.provenance`."""
+        """Return the inputs that scores depend on, as far as they were read (:mod:`objectives.tasks.provenance`).
+
+        ``prepare`` comes first.
+        """
 
     def check(self) -> Future[CheckReport]:
-        """Look at the problem, without a study: see :mod:`objectives.evaluation.checkup`. Fails with ObjectiveError."""
+        """Check the problem without a study (:mod:`objectives.evaluation.checkup`).
+
+        The future raises ObjectiveError where a study would fail at once.
+        """
 
     def evaluate(self, candidate: Candidate, gate: Gate | None = None) -> Future[Outcome]:
-        """Start measuring; ``gate``: see ``objectives.evaluation.evaluator``.
+        """Start measuring a candidate; ``gate``: how precisely accuracy has to be known (``objectives.types.Gate``).
 
-        The future yields a Failure for whatever befalls the trial; it never raises for it.
+        The future yields a Failure for every error of the trial; it never raises.
         """
 
     def predict_losses(self, candidates: Sequence[Candidate]) -> Future[list[float]]:
-        """The log-loss, nats, that each is expected to cost; NaN where that is not known; nothing is built.
+        """Predict the log-loss, nats, that each candidate costs; NaN where it is not known. No candidate is built.
 
-        The future raises Unmeasured for whatever befalls it.
+        The future raises Unmeasured for every error.
         """
 
     def confirm(self, candidates: Sequence[Candidate]) -> Future[list[Measurement]]:
-        """Time measured candidates again, against each other. The future raises Unmeasured for whatever befalls it."""
+        """Measure candidates again, against each other in shared rounds.
+
+        The future raises Unmeasured for every error.
+        """
 
 
 class Executor(Protocol):
-    """Settings of a way to run trials."""
+    """The settings of a way to run trials."""
 
     def start(self, problem: Problem) -> Session:
-        """A runner for ``problem``."""
+        """Return a new session for ``problem``."""

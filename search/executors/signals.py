@@ -1,7 +1,7 @@
-"""Signals that end a study: Ctrl-C and SIGTERM, alike but for the exit code.
+"""Handles the signals that end a study, Ctrl-C and SIGTERM; they differ only in the exit code.
 
 Python runs a signal's handler between any two steps of the main thread, so also between taking a lock and the block
-that gives it back. Whoever takes locks that others need to end says so (:func:`deferred`).
+that gives it back. Code that takes a lock that is needed to stop wraps itself in :func:`deferred`.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from search.errors import Interrupted
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM. No Exception: it may come in the midst of a library that wraps those (SQLAlchemy does)."""
+    """SIGTERM came. It is no Exception, since it may come inside a library that wraps those (SQLAlchemy does)."""
 
 
 def interrupted(error: KeyboardInterrupt) -> Interrupted:
-    """The error that a user sees."""
+    """Return the error that a user sees."""
     if isinstance(error, Terminated):
         return Interrupted("stopped by SIGTERM", 128 + signal.SIGTERM)
     return Interrupted("stopped by Ctrl-C")
@@ -39,7 +39,7 @@ def _stop(number: int, _frame: object) -> None:
 
 @contextmanager
 def deferred() -> Iterator[None]:
-    """Let a signal that comes meanwhile end the study afterwards; for blocks that take no time."""
+    """Let a signal that comes in this block end the study after the block, which must be short."""
     global _deferring
     _deferring += 1
     try:
@@ -54,7 +54,7 @@ def deferred() -> Iterator[None]:
 
 @contextmanager
 def sigterm_interrupts() -> Iterator[None]:
-    """SIGTERM ends the study as Ctrl-C does, with exit code 143."""
+    """Let SIGTERM end the study as Ctrl-C does, with exit code 143."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

@@ -1,8 +1,8 @@
-"""Trials in one isolated process that lives for the whole study.
+"""Runs trials in one isolated process that lives for the whole study.
 
-Importing torch and loading the model is paid once; a segmentation fault, a kill or a hang costs one trial, and
-the next one gets a fresh process. The process starts by spawn with its environment set beforehand: malloc and
-OpenMP read theirs when they start.
+Torch is imported and the model loaded only once. A segmentation fault, a kill or a hang costs one trial, and the next
+trial gets a fresh process. The process is spawned with its environment set beforehand, since malloc and OpenMP read
+theirs when they start.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from objectives.settings import Positive
 from objectives.tasks.provenance import Source
 from objectives.types import Failure, Gate, Measurement, Outcome, Reason
 from search.errors import Unmeasured
-from search.executors.protocol import Session
+from search.executors.protocol import Executor, Session
 from search.executors.signals import deferred
 from search.terminal.quiet_log import Shown
 
@@ -48,16 +48,18 @@ GRACE = 20.0
 
 
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
-class Worker:
-    """``timeout``: seconds that one trial may take before its process is killed; ``max_memory``: bytes that the process
-    may allocate, conversions included, null for all there are.
+class Worker(Executor):
+    """The settings of the worker process.
+
+    ``timeout``: seconds that one trial may take before its process is killed. ``max_memory``: bytes that the process
+    may allocate, conversions included; null for no limit.
     """
 
     timeout: Positive = 600.0
     max_memory: Positive | None = None
 
+    @override
     def start(self, problem: Problem) -> WorkerSession:
-        """See ``search.executors.protocol.Executor``."""
         return WorkerSession(problem, self.timeout, self.max_memory)
 
 
@@ -134,7 +136,10 @@ class WorkerSession(Session):
     def _whole(
         self, function: Callable[[list[Candidate]], list[T]], candidates: Sequence[Candidate]
     ) -> Future[list[T]]:
-        """Something about all of them, within a trial's time for each: they may all have to be built again."""
+        """Call ``function`` for all candidates at once, within a trial's time for each of them.
+
+        They may all have to be built again. The future raises Unmeasured for every error.
+        """
         timeout = self._timeout * max(1, len(candidates))
         answer: Future[list[T]] = Future()
         scheduled = self._schedule(function, (list(candidates),), timeout)
@@ -150,7 +155,10 @@ class WorkerSession(Session):
         return answer
 
     def _schedule(self, function: Callable[..., Any], arguments: tuple[object, ...], timeout: float) -> Future[Any]:
-        """To the process; a pool gives up for good when its process dies between two tasks, so it gets a successor."""
+        """Send a task to the process.
+
+        A pool gives up for good when its process dies between two tasks; then a new pool takes its place.
+        """
         for _ in range(2):
             if not self._pool.active:
                 log.warning("the worker process died while it had nothing to do; a new one starts")
@@ -171,7 +179,7 @@ class WorkerSession(Session):
 
 
 def _failure(error: BaseException, timeout: float) -> Failure:
-    """What befell a task of the worker, in words."""
+    """Describe why a task of the worker failed."""
     if isinstance(error, TimeoutError):
         return Failure(Reason.TIMEOUT, f"no result within {timeout:g} s; the process was killed")
     if isinstance(error, ProcessExpired):
@@ -185,7 +193,7 @@ def _failure(error: BaseException, timeout: float) -> Failure:
 
 
 def _exit_in_words(code: int) -> str:
-    """``killed by SIGKILL`` or ``exit code 3``."""
+    """Return an exit code in words: ``killed by SIGKILL`` or ``exit code 3``."""
     if code < 0:
         return f"killed by {signal.Signals(-code).name}"
     return f"exit code {code}"
@@ -198,7 +206,7 @@ _evaluator: Evaluator | None = None
 
 
 def _initialise(problem: Problem, max_memory: float | None, shown: Shown) -> None:
-    """Keep the problem; Ctrl-C is the driver's to handle."""
+    """Keep the problem, limit the memory and ignore Ctrl-C, which the driver handles."""
     global _problem
     if max_memory is not None:  # what is mapped from files does not count
         resource.setrlimit(resource.RLIMIT_DATA, (int(max_memory), int(max_memory)))

@@ -1,4 +1,4 @@
-"""The accuracy floor eps: what a candidate must keep to be feasible."""
+"""The accuracy floor eps, which a candidate must reach to be feasible."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from pydantic.dataclasses import dataclass
 
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
 class AccuracyFloor:
-    """``epsilon``: share of the measured baseline's accuracy when ``relative``, else an accuracy in [0, 1].
+    """The lowest accuracy that a feasible candidate may have.
 
-    ``error``: the chance that a study takes some recipe for feasible that is not, or the reverse: examples are scored
-    until the floor is decided at that error, spread over all recipes. 0 scores every example.
+    ``epsilon``: share of the measured baseline's accuracy when ``relative``, else an accuracy in [0, 1]. ``error``: the
+    chance that a study takes some infeasible recipe for feasible, or the reverse. Examples are scored until the floor
+    is decided at that error, which all recipes share. With 0 every example is scored.
     """
 
     epsilon: Annotated[float, Field(strict=True, ge=0.0, le=2.0, allow_inf_nan=False)]
@@ -28,14 +29,14 @@ class AccuracyFloor:
         return given
 
     def __post_init__(self) -> None:
-        """An absolute floor above 1 can only be a slip."""
+        """Refuse an absolute floor above 1, which no accuracy reaches."""
         if not self.relative and self.epsilon > 1.0:
             raise ValueError(f"an absolute accuracy floor lies in [0, 1]; got {self.epsilon}")
 
     def absolute(self, baseline_accuracy: float) -> float:
-        """The floor as an accuracy."""
+        """Return the floor as an accuracy."""
         return self.epsilon * baseline_accuracy if self.relative else self.epsilon
 
     def __str__(self) -> str:
-        """In words, for tables."""
+        """Return the floor in words, for tables."""
         return f"{self.epsilon:.4g} x baseline" if self.relative else f"{self.epsilon:.4g}"

@@ -1,6 +1,6 @@
-"""The price of accuracy: for every accuracy that a study reached, what the best candidate gives that keeps it.
+"""The price of accuracy: for every accuracy that a study reached, the best value of an objective among what keeps it.
 
-Going down the table, accuracy is given up and something is gained; a row that gains nothing is left out.
+Going down the table, accuracy falls and the objective improves; rows in which it does not improve are left out.
 """
 
 from __future__ import annotations
@@ -16,9 +16,10 @@ from search.records.trial import TrialRecord
 
 @dataclass(frozen=True)
 class PriceRow:
-    """``accuracy``: what is kept, ``share`` of the baseline's; ``value``: of ``objective``, by ``trial``.
+    """The best ``value`` of ``objective``, found by ``trial``, among trials of at least this ``accuracy``.
 
-    ``gain``: how many times as good as the baseline, in either direction.
+    ``share``: the accuracy over the baseline's; ``gain``: how many times as good as the baseline's the value is, above
+    1 where it is better.
     """
 
     accuracy: float
@@ -30,7 +31,7 @@ class PriceRow:
 
 
 def price_rows(records: Sequence[TrialRecord], objective: str) -> list[PriceRow]:
-    """From the most accurate trial down; empty without a measured baseline."""
+    """Return the rows, the most accurate first; empty without a measured baseline."""
     baseline = baseline_of(records)
     measured = [
         record
@@ -41,11 +42,11 @@ def price_rows(records: Sequence[TrialRecord], objective: str) -> list[PriceRow]
         return []
     sizes = minimised(measured, [objective])[:, 0].tolist()
     start = float(minimised([baseline], [objective])[0, 0])
-    found, best = [], math.inf
+    rows, best = [], math.inf
     for record, size in sorted(zip(measured, sizes), key=lambda pair: (-pair[0].metrics["accuracy"], pair[1])):
         if size < best:
             best = size
-            found.append(
+            rows.append(
                 PriceRow(
                     accuracy=record.metrics["accuracy"],
                     share=record.metrics["accuracy"] / (baseline.metrics["accuracy"] or 1.0),
@@ -55,4 +56,4 @@ def price_rows(records: Sequence[TrialRecord], objective: str) -> list[PriceRow]
                     trial=record.number,
                 )
             )
-    return found
+    return rows

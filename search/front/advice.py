@@ -1,4 +1,4 @@
-"""What to do about a study in which nothing keeps the floor."""
+"""Gives advice about a study in which no trial keeps the floor."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ NEAREST = 3
 
 
 def advice(records: Sequence[TrialRecord], front: ParetoFront, floor: AccuracyFloor) -> tuple[str, ...]:
-    """A line each: what binds, the nearest candidates, and the floor that would have done. Empty with a front."""
+    """Return lines: what binds, the nearest candidates, the highest floor that one keeps; none if there is a front."""
     if front.front:
         return ()
     scored = [r for r in records if is_scored(r) and r.cached_from is None]
@@ -40,15 +40,15 @@ def advice(records: Sequence[TrialRecord], front: ParetoFront, floor: AccuracyFl
 
 
 def _one_a_recipe(records: Sequence[TrialRecord]) -> list[TrialRecord]:
-    """The first of every recipe: its accuracy is the same at any batch size."""
-    found: dict[object, TrialRecord] = {}
+    """Return the first record of every recipe, whose accuracy is the same at any batch size."""
+    first: dict[object, TrialRecord] = {}
     for record in records:
-        found.setdefault(recipe_key(record), record)
-    return list(found.values())
+        first.setdefault(recipe_key(record), record)
+    return list(first.values())
 
 
 def below(gap: float) -> str:
-    """How far below the floor, never by nothing: ``0.0123 below``."""
+    """Say how far below the floor an accuracy is, never by zero: ``0.0123 below``."""
     if gap <= 0:  # the estimate keeps the floor, the race example by example does not
         return "not below by its estimate, but example by example"
     return f"{gap:.4f} below" if gap >= 5e-5 else "less than 0.0001 below"
@@ -59,7 +59,7 @@ def _name(record: TrialRecord) -> str:
 
 
 def _above_the_dense(records: Sequence[TrialRecord], floor: float) -> tuple[str, ...]:
-    """That the floor asks for more than the model has."""
+    """Return a line that says that the dense model itself misses the floor; empty where it does not."""
     baseline = baseline_of(records)
     if baseline is None or "accuracy" not in baseline.metrics or baseline.metrics["accuracy"] >= floor:
         return ()
@@ -77,5 +77,5 @@ def _setting(best: TrialRecord, records: Sequence[TrialRecord], floor: AccuracyF
 
 
 def _down(value: float) -> str:
-    """Four digits, rounded down, so that it still holds."""
+    """Return ``value`` with four digits, rounded down, so that the candidate still keeps such a floor."""
     return f"{int(value * 1e4) / 1e4:.4f}"

@@ -1,8 +1,8 @@
-"""Two studies side by side: what one cell gives in both, in which order, and what one front lacks of the other.
+"""Compares two studies: the same cells in both, the order of these cells, and what one front lacks of the other.
 
-A is the study that is asked about, B the one it is held against; pairs of values are in this order. Ratios are B/A, so
-1.1 in throughput says that B is faster. Cells are told apart by the variables that either study searched; what a study
-held fixed counts with its value, so that a study over batch sizes meets one that ran at a single size.
+A is the first study, B the one that it is compared with; pairs of values are in this order. Ratios are B/A, so
+1.1 in throughput says that B is faster. Cells are told apart by the variables that either study searched. A variable
+that a study held fixed counts with its value, so that a study over batch sizes meets one that ran at a single size.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Side:
 
 @dataclass(frozen=True)
 class Ratios:
-    """B/A of one objective. ``cells``: in the order of the common cells; ``worst``: where B does least well."""
+    """The ratios B/A of one objective. ``cells``: by common cell, in order; ``worst``: where B does least well."""
 
     cells: tuple[float, ...]
     median: float
@@ -46,7 +46,7 @@ class Ratios:
 
 @dataclass(frozen=True)
 class Cells:
-    """What was measured. ``common``: in both studies; ``measured``: how many cells each has.
+    """The measured cells. ``common``: those of both studies; ``measured``: how many each study has.
 
     ``ratios``: by objective, empty without a common cell. ``order``: Kendall's tau-b of the first objective over the
     common cells: 1 for the same order, None where fewer than two values differ.
@@ -60,7 +60,7 @@ class Cells:
 
 @dataclass(frozen=True)
 class Fronts:
-    """``sizes``: members of each front; ``only``: cells that are on this front and not on the other.
+    """The two fronts. ``sizes``: members of each; ``only``: by front, its cells that are not on the other.
 
     ``coverage``: the factor, less one, by which B's front falls short of A's, and the reverse: 0 where it is nowhere
     worse, infinite where there is no front to cover the other (:func:`search.front.pareto.epsilon_indicator`).
@@ -76,7 +76,7 @@ class Fronts:
 
 @dataclass(frozen=True)
 class Comparison:
-    """``studies``: names of A and B; ``hardware``: facts in which their machines differ."""
+    """The comparison of two studies. ``studies``: names of A and B; ``hardware``: facts in which machines differ."""
 
     studies: tuple[str, str]
     objectives: tuple[str, ...]
@@ -86,9 +86,9 @@ class Comparison:
 
 
 def compare(first: Side, second: Side) -> Comparison:
-    """Set two studies over the same objectives side by side; ``first`` says in which order these come.
+    """Compare two studies over the same objectives, in the order in which ``first`` has them.
 
-    Raises ConfigError for other objectives, and where a value is 0 or below, since a factor says nothing there.
+    Raises ConfigError where the objectives differ, and where a value is 0 or below, which has no meaningful ratio.
     """
     objectives = first.front.objectives
     if set(objectives) != set(second.front.objectives):
@@ -135,7 +135,7 @@ def _compare_fronts(first: Side, second: Side, paths: Sequence[str], objectives:
 
 
 def _compare_gains(first: Side, second: Side, objectives: Sequence[str]) -> tuple[float, float] | None:
-    """Coverage in multiples of each side's baseline."""
+    """Return the coverage in multiples of each side's baseline; None without both baselines."""
     gains = []
     for side in (first, second):
         baseline = baseline_of(side.records)
@@ -148,23 +148,23 @@ def _compare_gains(first: Side, second: Side, objectives: Sequence[str]) -> tupl
 
 
 def _measured(side: Side, objectives: Sequence[str]) -> list[TrialRecord]:
-    """Trials measured in every objective."""
+    """Return the trials that were measured in every objective."""
     complete = (record for record in side.records if record.state == "complete")
     return [r for r in complete if all(math.isfinite(r.metrics.get(name, math.nan)) for name in objectives)]
 
 
 def _members(side: Side) -> list[TrialRecord]:
-    """The front, in its order."""
+    """Return the records of the front's members, in the order of the front."""
     by_number = {record.number: record for record in side.records}
     return [by_number[number] for number in side.front.front]
 
 
 def _by_cell(side: Side, records: Sequence[TrialRecord], paths: Sequence[str]) -> dict[Key, TrialRecord]:
-    """By cell; of equal cells the earliest, which answers the later ones."""
-    found: dict[Key, TrialRecord] = {}
+    """Return the records by cell: of equal cells the earliest, whose measurement the later ones repeat."""
+    by_cell: dict[Key, TrialRecord] = {}
     for record in records:
-        found.setdefault(tuple(map(_hashable, _cell(side, record, paths).values())), record)
-    return found
+        by_cell.setdefault(tuple(map(_hashable, _cell(side, record, paths).values())), record)
+    return by_cell
 
 
 def _cell(side: Side, record: TrialRecord, paths: Sequence[str]) -> Cell:

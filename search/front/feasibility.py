@@ -1,4 +1,4 @@
-"""Whether a trial keeps an accuracy floor, and how sure that is."""
+"""Decides whether a trial keeps an accuracy floor, and how sure that is."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ LIKELY = 0.95
 
 
 def is_scored(record: TrialRecord) -> bool:
-    """Return whether it was measured, accuracy included; dominated trials may have no accuracy."""
+    """Return whether a trial was measured, accuracy included; dominated trials may have no accuracy."""
     return record.state == "complete" and "accuracy" in record.metrics
 
 
@@ -34,21 +34,21 @@ def verdict_of(record: TrialRecord, floor: float) -> Verdict:
 
 
 def is_feasible(record: TrialRecord, floor: float) -> bool:
-    """Whether it keeps the floor; one that is not decided, by the estimate."""
-    found = verdict_of(record, floor).decision
-    return found is Decision.REACHED or (found is Decision.OPEN and record.metrics["accuracy"] >= floor)
+    """Return whether a trial keeps the floor; where the verdict is open, the estimate decides."""
+    decision = verdict_of(record, floor).decision
+    return decision is Decision.REACHED or (decision is Decision.OPEN and record.metrics["accuracy"] >= floor)
 
 
 def is_open(record: TrialRecord, floor: float) -> bool:
-    """Whether the examples that were scored do not decide."""
+    """Return whether the examples that were scored leave the verdict open."""
     return verdict_of(record, floor).decision is Decision.OPEN
 
 
 def certainty_of(record: TrialRecord, floor: float) -> Certainty:
-    """How sure it is that a member keeps the floor.
+    """Return how sure it is that a member keeps the floor.
 
-    ``certain``: by all examples, or by a race at the error that the study allows; ``likely``: not decided, but so by
-    the estimate and its standard error, as if it had been looked at once; ``undecided``: neither.
+    ``certain``: by all examples, or by a race at the error that the study allows; ``likely``: the race is open, but a
+    single look at the estimate and its standard error says so with at least ``LIKELY``; ``undecided``: neither.
     """
     if not is_open(record, floor):
         return "certain"
@@ -60,9 +60,10 @@ def certainty_of(record: TrialRecord, floor: float) -> Certainty:
 def decided_again(
     records: Sequence[TrialRecord], samples: Mapping[int, Mapping[str, Any]], floor: float, error: float
 ) -> list[TrialRecord]:
-    """The records with verdicts for ``floor``, from the examples that are stored; ``samples``: by trial number.
+    """Return the records with verdicts for ``floor``, decided from the stored examples.
 
-    ``error``: of one recipe. A trial whose examples are not stored keeps its verdict, which holds for its own floor.
+    ``samples``: those examples, by trial number; ``error``: the chance of a wrong verdict that one recipe may have. A
+    trial whose examples are not stored keeps its verdict, which holds for its own floor.
     """
     scored = {number for number, stored in samples.items() if stored.get("accuracy") and stored.get("ids")}
     start = next((record for record in records if record.is_baseline and record.number in scored), None)
@@ -73,37 +74,37 @@ def decided_again(
         start.metrics["accuracy"], start.metrics["accuracy_stderr"], tuple(stored["accuracy"]), {},
         tuple(stored["ids"]), link=start.facts.link,
     )  # fmt: skip
-    found, scorers = [], _scorers(records)
+    result, scorers = [], _scorers(records)
     for record, shared in zip(records, with_scores_of_recipe(records)):
         scorer = record if shared is record else scorers[recipe_key(record)]
         source = scorer.number if scorer.cached_from is None else scorer.cached_from
-        found.append(_decided(shared, samples[source], baseline, floor, error) if source in scored else shared)
-    return found
+        result.append(_decided(shared, samples[source], baseline, floor, error) if source in scored else shared)
+    return result
 
 
 def with_scores_of_recipe(records: Sequence[TrialRecord]) -> list[TrialRecord]:
-    """The records, those that were not scored with what another trial of their recipe found.
+    """Return the records; those that were not scored have the score of another trial of their recipe.
 
-    A cell that was tried again until it was scored is left to that trial.
+    A record whose cell was scored in a later or earlier trial of the same cell stays without a score.
     """
-    scorers, found = _scorers(records), []
-    own = {_cell(record) for record in records if is_scored(record)}
+    scorers, result = _scorers(records), []
+    scored_cells = {_cell(record) for record in records if is_scored(record)}
     for record in records:
-        bare = record.state == "complete" and not is_scored(record) and _cell(record) not in own
+        bare = record.state == "complete" and not is_scored(record) and _cell(record) not in scored_cells
         scorer = scorers.get(recipe_key(record)) if bare else None
-        found.append(record if scorer is None else _scored_as(record, scorer))
-    return found
+        result.append(record if scorer is None else _scored_as(record, scorer))
+    return result
 
 
 def _scorers(records: Sequence[TrialRecord]) -> dict[Cell, TrialRecord]:
-    """By recipe, the trial that scored it on the most examples, of equals the latest."""
-    found: dict[Cell, TrialRecord] = {}
+    """Return, by recipe, the trial that scored it on the most examples, of equals the latest."""
+    scorers: dict[Cell, TrialRecord] = {}
     for record in records:
         if is_scored(record):
-            before = found.get(recipe_key(record))
+            before = scorers.get(recipe_key(record))
             if before is None or record.metrics.get("examples", 0.0) >= before.metrics.get("examples", 0.0):
-                found[recipe_key(record)] = record
-    return found
+                scorers[recipe_key(record)] = record
+    return scorers
 
 
 def _cell(record: TrialRecord) -> Cell:
@@ -111,12 +112,12 @@ def _cell(record: TrialRecord) -> Cell:
 
 
 def recipe_key(record: TrialRecord) -> Cell:
-    """Return what makes two trials one recipe: their settings without the workload's."""
+    """Return the settings without the workload's; trials with the same ones are of one recipe."""
     return frozenset((path, value) for path, value in record.params.items() if not path.startswith("workload."))
 
 
 def _scored_as(record: TrialRecord, other: TrialRecord) -> TrialRecord:
-    """One that was not scored, with what another trial of its recipe found."""
+    """Return a record that was not scored with the score of another trial of its recipe."""
     metrics = {
         name: value for name, value in other.metrics.items() if name.startswith(("accuracy", "examples", "floor"))
     }
@@ -136,6 +137,6 @@ def _decided(
         record.metrics["accuracy"], record.metrics["accuracy_stderr"], tuple(samples["accuracy"]), {},
         tuple(samples["ids"]), link=baseline.link, total=len(baseline.examples),
     )  # fmt: skip
-    found = decide(score, baseline, floor, error)
-    facts = replace(record.facts, verdict=found.verdict)
+    decided = decide(score, baseline, floor, error)
+    facts = replace(record.facts, verdict=decided.verdict)
     return replace(record, facts=facts, metrics={**record.metrics, "floor": floor})

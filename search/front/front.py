@@ -1,8 +1,8 @@
-"""From records to the answer: which trials are feasible, which are on the front, which one is recommended.
+"""Turns records into the answer: which trials are feasible, which are on the front, which one is recommended.
 
 A trial is feasible when it was measured in full and its accuracy reaches the floor. The front is cut among
-those only, in the objectives as they were measured. Repeats of a cell carry the values of the trial they
-repeat; they are feasible like it, but only the measured one is a member of the front.
+feasible trials only, in the objectives as they were measured. Repeats of a cell carry the values of the trial they
+repeat; they are feasible like it, but only the measured trial is a member of the front.
 """
 
 from __future__ import annotations
@@ -26,10 +26,11 @@ from search.records.trial import TrialRecord
 class ParetoFront:
     """The front of the feasible trials above one accuracy floor; numbers are trial numbers.
 
-    ``front`` is sorted by the first objective, best first. ``recommended``: lowest trade-off on the front, of members
-    that are not slower than the dense model at their batch size where there are any, unless memory is asked for
-    (``asks_for_memory``, see :func:`search.front.tradeoff.asks_for_memory`); ``passed_over``: slower members of a
-    lower one. ``speeds``: how every trial compares with the dense model at its batch size, where that was measured.
+    ``front`` is sorted by the first objective, best first. ``recommended``: the member of lowest trade-off.
+    Unless memory is asked for (``asks_for_memory``, see :func:`search.front.tradeoff.asks_for_memory`), members that
+    are slower than the dense model at their batch size are passed over while any other is left; ``passed_over``: those
+    with a lower trade-off than the recommended one. ``speeds``: how every trial compares with the dense model at its
+    batch size, where that was measured.
     ``hypervolume``: volume that the front dominates, in objectives divided by the baseline's.
     ``nearest_miss``: the most accurate trial below the floor, by ``gap``, when nothing is feasible.
     ``tradeoffs``: the trade-off of every measured trial, so that another floor can be cut from a report.
@@ -95,41 +96,41 @@ def cut(records: Sequence[TrialRecord], objectives: Sequence[str], floor: float,
 
 
 def by_floor(records: Sequence[TrialRecord], front: ParetoFront) -> list[Step]:
-    """Return what :func:`cut` finds at any floor, lowest first, every trial taken by its accuracy.
+    """Return the fronts that :func:`cut` finds at any floor, lowest floor first; the accuracy estimate decides.
 
     Above the last step no trial is left. A floor that passes no member leaves the front as it is, so the steps end at
     the accuracies of members.
     """
     pool = [record for record in records if _complete(record, front.objectives) and record.cached_from is None]
-    found = []
+    steps = []
     while pool:
         members = _members(pool, front.objectives)
         numbers = tuple(record.number for record in members)
         chosen = _choose(_ranked(numbers, front.tradeoffs), {} if front.asks_for_memory else front.speeds)
-        found.append(Step(min(record.metrics["accuracy"] for record in members), numbers, chosen))
-        pool = [record for record in pool if record.metrics["accuracy"] > found[-1].floor]
-    return found
+        steps.append(Step(min(record.metrics["accuracy"] for record in members), numbers, chosen))
+        pool = [record for record in pool if record.metrics["accuracy"] > steps[-1].floor]
+    return steps
 
 
 def _ranked(numbers: Sequence[int], scores: Mapping[int, float]) -> list[int]:
-    """Those with a finite trade-off, best first."""
+    """Return the numbers that have a finite trade-off, best first."""
     finite = [number for number in numbers if math.isfinite(scores.get(number, math.inf))]
     return sorted(finite, key=lambda number: (scores[number], number))
 
 
 def _choose(ranked: Sequence[int], speeds: Mapping[int, Speed]) -> int | None:
-    """The first that is not slower than the dense model at its batch size; the first of all where every one is."""
+    """Return the first that is not slower than the dense model at its batch size; if all are, the first of all."""
     kept = (number for number in ranked if speeds.get(number) is not Speed.SLOWER)
     return next(kept, next(iter(ranked), None))
 
 
 def baseline_of(records: Sequence[TrialRecord]) -> TrialRecord | None:
-    """The measured baseline: the unpruned 16-bit model, or None when it is not there."""
+    """Return the measured baseline (the unpruned 16-bit model), or None where there is none."""
     return next((record for record in records if record.is_baseline and record.state == "complete"), None)
 
 
 def minimised(records: Sequence[TrialRecord], objectives: Sequence[str]) -> Floats:
-    """Objective values [records, objectives], with the sign turned where higher is better."""
+    """Return the objective values [records, objectives], with the sign turned where higher is better."""
     signs = np.array([-1.0 if METRICS[name].higher_is_better else 1.0 for name in objectives])
     values = [[record.metrics[name] for name in objectives] for record in records]
     turned: Floats = np.array(values, dtype=np.float64).reshape(len(records), len(objectives)) * signs
@@ -150,11 +151,11 @@ def _complete(record: TrialRecord, objectives: Sequence[str]) -> bool:
 
 
 def _members(feasible: Sequence[TrialRecord], objectives: Sequence[str]) -> list[TrialRecord]:
-    own = [record for record in feasible if record.cached_from is None]
-    values = minimised(own, objectives)
+    measured = [record for record in feasible if record.cached_from is None]
+    values = minimised(measured, objectives)
     chosen = np.flatnonzero(non_dominated(values)).tolist()
-    chosen.sort(key=lambda index: (*values[index].tolist(), own[index].number))
-    return [own[index] for index in chosen]
+    chosen.sort(key=lambda index: (*values[index].tolist(), measured[index].number))
+    return [measured[index] for index in chosen]
 
 
 def _scores(measured: Sequence[TrialRecord], tradeoff: Tradeoff, baseline: TrialRecord | None) -> dict[int, float]:
@@ -182,7 +183,10 @@ def _relative_hypervolume(
     objectives: Sequence[str],
     baseline: TrialRecord | None,
 ) -> float:
-    """Divided by the baseline; the reference is 10 % worse than that, or the worst trial if worse."""
+    """Return the hypervolume of the front in objectives divided by the baseline's.
+
+    In each objective, the reference is 10 % worse than the baseline, or the worst trial where that is worse.
+    """
     if baseline is None:
         return 0.0
     start = minimised([baseline], objectives)[0]

@@ -16,7 +16,7 @@ Floats = npt.NDArray[np.float64]
 
 
 def non_dominated(values: npt.ArrayLike) -> npt.NDArray[np.bool_]:
-    """Which points no other point dominates.
+    """Return which points no other point dominates.
 
     ``values``: [points, objectives], minimised. Returns a mask [points]; equal points are all kept. For two
     objectives O(n log n) as in Kung, Luccio and Preparata 1975 (https://doi.org/10.1145/321906.321910), for
@@ -31,7 +31,7 @@ def non_dominated(values: npt.ArrayLike) -> npt.NDArray[np.bool_]:
 
 
 def hypervolume(points: npt.ArrayLike, reference: npt.ArrayLike) -> float:
-    """Volume that the points dominate, up to the reference.
+    """Return the volume that the points dominate, up to the reference.
 
     ``points``: [points, objectives], minimised; ``reference``: [objectives]. Points that are not better than
     the reference in every objective add nothing. Exact: a sweep for two objectives, for more the exclusive
@@ -46,13 +46,13 @@ def hypervolume(points: npt.ArrayLike, reference: npt.ArrayLike) -> float:
 
 
 def knee(values: npt.ArrayLike) -> int | None:
-    """The point of a front where giving up a little of one objective stops buying much of another.
+    """Return the index of the point of a front beyond which giving up one objective stops buying much of another.
 
     ``values``: [points, objectives], minimised, mutually non-dominated. Objectives are scaled to [0, 1], in
     log space where all their values are positive; the knee lies farthest from the chord between the extremes
     (from the plane through the unit corners for more objectives), on the side of the ideal point (Das 1999,
-    https://doi.org/10.1007/BF01195985). Returns its index, or None for fewer than three distinct points and
-    for a front that bulges nowhere.
+    https://doi.org/10.1007/BF01195985). Returns None for fewer than three distinct points and for a
+    front that bulges nowhere.
     """
     points = _checked(values)
     if len(points) == 0 or len(_distinct(points)[0]) < 3:
@@ -63,14 +63,14 @@ def knee(values: npt.ArrayLike) -> int | None:
 
 
 def epsilon_indicator(points: npt.ArrayLike, reference: npt.ArrayLike) -> float:
-    """How far ``points`` fall short of ``reference``: 0 where they cover it, 0.1 where a tenth is missing.
+    """Return how far ``points`` fall short of ``reference``: 0 where they cover it, 0.1 where a tenth is missing.
 
-    The smallest epsilon >= 0 such that for every reference point some point is at least as good in every objective
-    within a factor 1 + epsilon: the multiplicative epsilon-indicator of Zitzler, Thiele, Laumanns, Fonseca and
-    da Fonseca 2003 (https://doi.org/10.1109/TEVC.2003.810758) less one, cut at 0. Both [points, objectives],
-    minimised; an objective is positive throughout, or negative throughout where the caller turned its sign. No
-    reference is covered by anything; no points cover nothing (infinity). Raises ``ValueError`` on NaN, infinity,
-    unequal widths and objectives of no single sign.
+    This is the smallest epsilon >= 0 such that for every reference point some point is at least as good in every
+    objective within a factor 1 + epsilon: the multiplicative epsilon-indicator of Zitzler, Thiele, Laumanns, Fonseca
+    and da Fonseca 2003 (https://doi.org/10.1109/TEVC.2003.810758) less one, cut at 0. Both are [points, objectives],
+    minimised; an objective is positive throughout, or negative throughout where the caller turned its sign. An empty
+    reference is always covered (0); no points cover nothing (infinity). Raises ``ValueError`` on NaN, infinity, unequal
+    widths and objectives of no single sign.
     """
     wanted = _checked(reference)
     if len(wanted) == 0:
@@ -101,7 +101,7 @@ def _checked(values: npt.ArrayLike, objectives: int | None = None) -> Floats:
 
 
 def _distinct(points: Floats) -> tuple[Floats, npt.NDArray[np.intp]]:
-    """Distinct rows in lexicographic order, and for every point the row that it is."""
+    """Return the distinct rows in lexicographic order, and for every point the index of its row."""
     order = np.lexsort(points.T[::-1])
     ordered = points[order]
     first = np.ones(len(points), dtype=np.bool_)

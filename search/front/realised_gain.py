@@ -1,4 +1,4 @@
-"""The words for what a trial gained, or did not gain, over the dense model at its batch size."""
+"""Describes what a trial gained, or did not gain, over the dense model at its batch size."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _SIZE_WORDS = {Size.LARGER: "larger than dense", Size.EQUAL: "no smaller than de
 
 
 def judged_anew(gains: GainFacts | None, metrics: Metrics) -> GainFacts | None:
-    """Return ``gains`` with the verdict on speed that a later timing, in ``metrics``, gives."""
+    """Return ``gains`` with the verdict on speed of a later timing, whose results are ``metrics``."""
     speed = speed_of(metrics)
     if gains is None or speed is None:
         return gains
@@ -25,7 +25,7 @@ def judged_anew(gains: GainFacts | None, metrics: Metrics) -> GainFacts | None:
 
 
 def speed_gain(record: TrialRecord) -> Speed | None:
-    """Return how its speed compares with the dense model's at its batch size; None where nobody compared.
+    """Return how a trial's speed compares with the dense model's at its batch size; None where nobody compared.
 
     The dense model itself has no verdict in its facts: it is as fast as itself.
     """
@@ -33,7 +33,7 @@ def speed_gain(record: TrialRecord) -> Speed | None:
 
 
 def realised(gains: GainFacts | None) -> str | None:
-    """Return in what was gained: ``speed``, ``memory``, both or ``none``; None where nobody compared."""
+    """Return what improved: ``speed``, ``memory``, both or ``none``; None where nobody compared."""
     if gains is None:
         return None
     gained = {"speed": gains.speed is Speed.FASTER, "memory": gains.memory is Size.SMALLER}
@@ -41,7 +41,7 @@ def realised(gains: GainFacts | None) -> str | None:
 
 
 def not_realised(gains: GainFacts | None, metrics: Metrics) -> str:
-    """Return in words what was not gained, by how much, and the likeliest reason; empty where all was."""
+    """Say what did not improve, by how much, and the likeliest reason; empty where both did."""
     parts = []
     ratio, share = ratio_of(metrics, "compression_speedup"), metrics.get("compression_memory_ratio")
     if gains is not None and gains.speed in _SPEED_WORDS and ratio is not None:

@@ -1,4 +1,4 @@
-"""All trials and their standing as a pandas frame, one row per trial in base units."""
+"""Tabulates all trials as a pandas frame, one row per trial in base units."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ _LAST = ("is_baseline", "cached_from", "confirmed", "seconds", "started", *_FACT
 
 
 def _column(metric: str) -> str:
-    """Of any measured quantity, those of single domains (``accuracy.news``) included."""
+    """Return the column of any measured quantity, also of those of single domains (``accuracy.news``)."""
     return metric.replace(".", "_")
 
 
 def searched_columns(records: Sequence[TrialRecord]) -> dict[str, str]:
-    """Column of every searched variable beyond ratio, bits and batch size, by its dotted path."""
+    """Return the column of every searched variable other than ratio, bits and batch size, by its dotted path."""
     taken = {*_FIRST, *_LAST, "feasible", "on_front", "recommended", "nominal_pruning_ratio"}
     taken.update(metric.column for metric in METRICS.values())
     paths = dict.fromkeys(path for record in records for path in record.params if path not in _MAIN)
@@ -38,7 +38,7 @@ def searched_columns(records: Sequence[TrialRecord]) -> dict[str, str]:
 
 
 def frame(records: Sequence[TrialRecord], front: ParetoFront, fixed: Mapping[str, Value] | None = None) -> pd.DataFrame:
-    """One row per trial, base units; columns that do not apply are empty.
+    """Return a frame with one row per trial, in base units; columns that do not apply are empty.
 
     ``fixed``: values, by dotted path, of variables that were not searched. ``pruning_ratio`` is the realised
     one, or the nominal one of a failed trial. ``speedup`` and ``memory_ratio`` are as measured (paired), or
@@ -48,8 +48,8 @@ def frame(records: Sequence[TrialRecord], front: ParetoFront, fixed: Mapping[str
 
     baseline = baseline_of(records)
     searched = searched_columns(records)
-    found = dict.fromkeys(name for record in records for name in record.metrics)
-    further = [*(name for name in METRICS if name in found), *(name for name in found if name not in METRICS)]
+    names = dict.fromkeys(name for record in records for name in record.metrics)
+    further = [*(name for name in METRICS if name in names), *(name for name in names if name not in METRICS)]
     rows = [_row(record, front, {**(fixed or {}), **record.params}, baseline) for record in records]
     for row, record in zip(rows, records):
         row.update({_column(name): record.metrics.get(name, row.get(_column(name))) for name in further})

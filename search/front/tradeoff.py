@@ -1,7 +1,7 @@
-"""f(v, r): one number for how much a candidate's speed and memory are worth; lower is better.
+"""The trade-off f(v, r): one number for what a candidate's speed and memory are worth; lower is better.
 
 The front leaves the choice open; a trade-off makes it, among feasible points only, so accuracy needs no
-weight. All of them see a measurement and the baseline's. The default compares logarithms of ratios to the
+weight. Every trade-off sees a measurement and the baseline's. The default compares logarithms of ratios to the
 baseline: twice as fast counts as much as half the memory, and units do not matter.
 """
 
@@ -38,18 +38,19 @@ class Tradeoff(Protocol):
 
 @runtime_checkable
 class Weighing(Protocol):
-    """A trade-off that says what it weighs more."""
+    """A trade-off that says whether it weighs memory or speed more."""
 
     @property
     def asks_for_memory(self) -> bool:
-        """Whether memory counts for more than speed."""
+        """Return whether memory counts for more than speed."""
 
 
 def asks_for_memory(tradeoff: Tradeoff, objectives: Sequence[str]) -> bool:
-    """Whether a candidate that is slower than the dense model may be recommended for its memory.
+    """Return whether a candidate that is slower than the dense model may be recommended for its memory.
 
     It may where no objective is a speed, where the weights of memory outweigh those of speed, and where the trade-off
-    is somebody's own words, which are followed as they are. By default both weigh the same: memory is not asked for.
+    does not say (an expression or a user's own), and so is followed as it is. By default both weigh the same, so memory
+    is not asked for.
     """
     if not any(map(is_of_time, objectives)):
         return True
@@ -57,7 +58,7 @@ def asks_for_memory(tradeoff: Tradeoff, objectives: Sequence[str]) -> bool:
 
 
 def validate_names(names: Mapping[str, object]) -> None:
-    """Raise ``ValueError`` with the nearest known name when one is not in ``METRICS``."""
+    """Raise ``ValueError``, with the nearest known name, where a name is not in ``METRICS``."""
     for name in names:
         if name not in METRICS:
             near = difflib.get_close_matches(name, METRICS, n=1, cutoff=0.5)
@@ -67,7 +68,7 @@ def validate_names(names: Mapping[str, object]) -> None:
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
 class Weighted:
-    """What the trade-offs by ``weights`` of metrics share."""
+    """The shared part of trade-offs that have ``weights`` of metrics."""
 
     weights: Weights
 
@@ -79,14 +80,14 @@ class Weighted:
 
     @property
     def asks_for_memory(self) -> bool:
-        """Whether the weights of memory outweigh those of speed."""
+        """Return whether the weights of memory outweigh those of speed."""
         of_memory = sum(weight for name, weight in self.weights.items() if is_of_memory(name))
         return of_memory > sum(weight for name, weight in self.weights.items() if is_of_time(name))
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
 class WeightedLogRatio(Weighted):
-    """Sum of weight * log(ratio to the baseline), each ratio above 1 where the candidate is worse."""
+    """The sum of weight * log(ratio to the baseline), each ratio above 1 where the candidate is worse."""
 
     weights: Weights = Field(default_factory=lambda: {"throughput": 0.5, "peak_memory": 0.5}, min_length=1)
 
@@ -190,7 +191,7 @@ def _of_baseline(name: str) -> bool:
 
 @lru_cache(maxsize=64)
 def _parse(expression: str) -> tuple[ast.expr, frozenset[str]]:
-    """The checked tree and the dotted names in it; raises ``ValueError`` naming what is not allowed."""
+    """Return the checked tree and the dotted names in it. Raises ``ValueError`` naming what is not allowed."""
     if len(expression) > _LONGEST:
         raise ValueError(f"the trade-off expression has {len(expression)} characters, {_LONGEST} are allowed")
     try:

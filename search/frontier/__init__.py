@@ -1,1 +1,1 @@
-"""The search of our own: what is known of a grid of cells, what the rest may be worth, and when nothing is left."""
+"""The search of our own: observations of a grid of cells, forecasts of the other cells, and a certificate."""

@@ -1,8 +1,8 @@
-"""How sure a front is: what every member rests on, and why every cell that was not measured was left.
+"""The certificate of a front: how sure each member is, and why every cell that was not measured was left.
 
-A cell is closed because its recipe misses the floor (scored, or assumed from one that is milder and misses it), because
-it fails or must fail, or because a member is expected to dominate it by a margin. What is left of the chance that some
-cell would improve the front by more than the resolution is added up; the front is complete when that is allowed.
+A cell is closed because its recipe misses the floor (scored, or assumed from a milder recipe that misses it), because
+it fails or must fail, or because a member is expected to dominate it by a margin. The chances that the other cells
+would improve the front by more than the resolution are added up; the front is complete when the study allows that sum.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ ASSUMED, DOMINATED, OPEN, UNDECIDED = "assumed infeasible", "dominated", "open",
 
 @dataclass(frozen=True)
 class CellStatus:
-    """Of one cell: its ``status``, the ``trial`` that says so, where one does, and ``why`` in words.
+    """The ``status`` of one cell, the ``trial`` that shows it, if one does, and ``why`` in words.
 
-    ``chance``: at most so likely would it improve the front by more than the resolution.
+    ``chance``: upper bound on the chance that the cell would improve the front by more than the resolution.
     """
 
     cell: Cell
@@ -44,12 +44,13 @@ class CellStatus:
 
 @dataclass(frozen=True)
 class Certificate:
-    """``complete``: nothing is left but an ``open`` chance that the study accepts (``error``).
+    """The certificate of a front at one accuracy floor.
 
-    ``members``: by trial number, how sure it is that each keeps the floor; ``partly_scored``: trials scored on too few
-    examples for this floor; ``timed_until_dominated``: members that were timed only until they were behind others,
-    who are none for this floor; ``standings``: of all cells; ``seconds``: what measuring the open ones would take.
-    ``only_baseline``: the front has no other member.
+    ``complete``: nothing is left but an ``open`` chance that the study accepts (``error``). ``members``: by trial
+    number, how sure it is that each keeps the floor; ``partly_scored``: trials scored on too few examples for this
+    floor; ``timed_until_dominated``: members whose timing stopped early because trials dominated them that are not
+    feasible at this floor; ``standings``: the status of every cell; ``seconds``: what measuring the open cells would
+    take. ``only_baseline``: the baseline is the front's only member.
     """
 
     complete: bool
@@ -65,11 +66,11 @@ class Certificate:
 
     @property
     def counts(self) -> dict[str, int]:
-        """Cells by status."""
+        """Return the number of cells by status."""
         return dict(Counter(standing.status for standing in self.standings))
 
     def rows(self) -> list[dict[str, object]]:
-        """For a table, one row per cell of the grid."""
+        """Return the rows of a table, one per cell of the grid."""
         return [
             {**each.cell, "status": each.status, "trial": each.trial, "why": each.why, "chance": each.chance}
             for each in self.standings
@@ -104,7 +105,7 @@ def certificate_of(
     error: float,
     resolution: float,
 ) -> Certificate:
-    """Write the certificate that ``forecast`` gives, which was formed from ``known``."""
+    """Write the certificate that ``forecast`` gives, which was made from ``known``."""
     grid = known.grid
     trials = {index: record for record in records if (index := grid.index(record.params)) is not None}
     chances = forecast.feasible * forecast.improvement
@@ -130,7 +131,7 @@ def certificate_of(
 
 
 def summary_lines(certificate: Certificate) -> list[str]:
-    """For people, a line each: how complete, how sure, and what became of the cells."""
+    """Return lines for people: how complete the front is, how sure its members are, and what became of the cells."""
     counts = ", ".join(f"{count} {status}" for status, count in certificate.counts.items())
     sure = Counter(certificate.members.values())
     floor = ", ".join(f"{sure[kind]} {kind}" for kind in ("certain", "likely", "undecided") if sure[kind])
@@ -152,7 +153,7 @@ def _listed(numbers: Sequence[int]) -> str:
 
 
 def _completeness(certificate: Certificate) -> str:
-    """What the search can still change; an empty front, or that of the baseline alone, is none to improve."""
+    """Say what the search can still change; an empty front, or the baseline alone, is worded differently."""
     by_more = f"by more than {float(f'{certificate.resolution:.2g}'):.0%}"
     if not certificate.members:
         so_far, does = "nothing that was measured keeps the floor", "keeps it"
@@ -179,19 +180,19 @@ def _completeness(certificate: Certificate) -> str:
 
 
 def counted(count: int, one: str, more: str) -> str:
-    """``1 cell is``, ``2 cells are``."""
+    """Return a count with its noun: ``1 cell is``, ``2 cells are``."""
     return f"{count} {one if count == 1 else more}"
 
 
 def _open_cells(chances: np.ndarray, error: float) -> Indices:
-    """The likeliest cells, so many that the chances of all others add up to what is accepted."""
+    """Return the likeliest cells: as few as leave the others a total chance of at most ``error``."""
     order = np.argsort(-chances, kind="stable")
     rest = chances.sum() - np.concatenate([[0.0], np.cumsum(chances[order])])
     return order[: int(np.argmax(rest <= error + 1e-12))]
 
 
 class _Writer:
-    """Says of every cell why it is as it is."""
+    """Writes the status of every cell."""
 
     def __init__(
         self,
@@ -209,7 +210,7 @@ class _Writer:
         self.failures = [(index, record) for index, record in trials.items() if record.state == "failed"]
 
     def standing(self, index: int) -> CellStatus:
-        """Of the cell of that number."""
+        """Return the status of the cell with number ``index``."""
         cell, trial = self.grid.cell(index), self.trials.get(index)
         if index in self.grid.outside:
             return CellStatus(cell, UNSUPPORTED, None, self.grid.outside[index])
@@ -257,7 +258,7 @@ class _Writer:
         return CellStatus(cell, ASSUMED, None, f"{likely}, by the recipes around it", chance)
 
     def _dominator(self, index: int) -> tuple[int | None, float]:
-        """The member that is expected to be furthest ahead in everything, and by how much."""
+        """Return the trial of the member that is expected to dominate by the largest margin, and that margin."""
         ahead = (self.forecast.mean[index] - self.known.values[self.front]).min(axis=1)
         best = int(ahead.argmax())
         return self.trials[int(self.front[best])].number, math.expm1(float(ahead[best]))

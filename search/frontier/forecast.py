@@ -1,7 +1,7 @@
-"""What is known of a grid of cells, and what that says of the rest: what may still matter, and what is worth trying.
+"""Forecasts the cells of a grid that were not measured: which may still matter, and which are worth trying.
 
 A cell can still matter if its recipe may keep the floor and its objectives may reach beyond the front. The sum of both
-chances over all cells bounds the chance that the front is not complete; below what the user allows, the search is over.
+chances over all cells bounds the chance that the front is incomplete; below what the user allows, the search is over.
 """
 
 from __future__ import annotations
@@ -26,24 +26,28 @@ GAP = Prior(amplitude=0.1, nugget=0.005)
 _SMALL = 0.01
 """Nats: predicted losses are told apart by their logarithm above, and as they are below."""
 _HINTED = 0.3
-"""What is left to learn of a smooth function that another study hints at, as a share of its amplitude."""
+"""The share of its amplitude that is left to learn of a smooth function where another study hints at it."""
 _MOST = 200
-"""A surrogate learns from so many cells at most: half of them nearest to the edge in question, half from anywhere."""
+"""The most cells that a surrogate learns from: half are nearest to the edge in question, half are from anywhere."""
 _FITTED = 120
-"""Its scales from so many at most; ``_AGAIN``: by how much what is known must grow before they are fitted anew."""
+"""About the most cells that its scales are fitted to."""
 _AGAIN = 1.05
+"""Factor by which the number of known cells must grow before large fits are made again."""
 _CANDIDATES, _PAIRS, _FEWEST = 1024, 65536, 64
-"""The likeliest cells, whose expected gains are compared: so many, or fewer where the front has many members."""
+"""The most cells whose expected gains are compared, the likeliest; then the most pairs with front members, and the
+fewest cells all the same."""
 _TRACE = 1e-3
-"""What a chance of gain is worth beside the expected gain: where that is lost in rounding, the chance decides."""
+"""Weight of the chance of a gain beside the expected gain: where the latter is lost in rounding, the chance decides."""
 
 
 @dataclass(frozen=True)
 class Forecast:
-    """Over all cells: ``feasible``: the chance that it keeps the floor; ``improvement``: at most the chance that it
-    would reach beyond the front by more than the resolution; ``worth``: expected gain per second; all 0 where nothing
-    is left to find. ``mean``, ``deviation`` [cells, objectives]: what is guessed of its objectives. ``timed_first``:
-    whether trying it costs less when it is timed before it is scored; ``cost``: seconds.
+    """A forecast for all cells of a grid.
+
+    ``feasible`` [cells]: the chance that a cell keeps the floor and fits into memory; ``improvement``: upper bound on
+    the chance that it would reach beyond the front by more than the resolution; ``worth``: expected gain per second;
+    all three are 0 where nothing is left to find. ``mean``, ``deviation`` [cells, objectives]: its predicted
+    objectives. ``timed_first``: whether trying it costs less when it is timed before it is scored; ``cost``: seconds.
     """
 
     feasible: Floats
@@ -56,15 +60,15 @@ class Forecast:
 
     @property
     def open(self) -> float:
-        """At most the chance that some cell would improve the front by more than the resolution."""
+        """Return an upper bound on the chance that some cell would improve the front by more than the resolution."""
         return float(min(1.0, (self.feasible * self.improvement).sum()))
 
 
 @dataclass(frozen=True)
 class Learned:
-    """A quantity as far as it is known: ``values`` [cells] where ``own``, with standard errors ``noise``.
+    """A quantity as far as it is known: ``values`` [cells] where ``own`` is set, with standard errors ``noise``.
 
-    ``expected`` [cells]: what is known beforehand.
+    ``expected`` [cells]: what is expected before any measurement.
     """
 
     values: Floats
@@ -75,8 +79,10 @@ class Learned:
 
 
 class Forecaster:
-    """Keeps the scales of its surrogates between looks. ``tolerance``: by how much accuracy may rise where it should
-    fall (standard deviation); ``resolution``: relative, what two cells must differ by to be told apart.
+    """Forecasts from observations, and keeps the scales of its surrogates from one forecast to the next.
+
+    ``tolerance``: by how much accuracy may rise where it should fall (standard deviation); ``resolution``: relative
+    difference by which two cells can be told apart.
     """
 
     def __init__(self, tolerance: float = 0.005, resolution: float = 0.02, warm_start: WarmStart | None = None) -> None:
@@ -84,7 +90,7 @@ class Forecaster:
         self._scales: dict[str, tuple[Floats, int]] = {}
 
     def look(self, known: Observations) -> Forecast:
-        """What the rest may be worth."""
+        """Return the forecast that ``known`` gives."""
         grid, recipes = known.grid, known.grid.recipes
         behind = _behind(known)
         guesses = [self._guess(known, place, behind) for place in range(known.values.shape[1])]
@@ -108,7 +114,7 @@ class Forecaster:
         return Forecast(np.where(left, feasible, 0.0), improvement, worth, mean, deviation, timed_first, cost)
 
     def feasible(self, known: Observations) -> Floats:
-        """[recipes]: the chance that each keeps the floor."""
+        """Return, by recipe [recipes], the chance that it keeps the floor."""
         chance = (known.verdicts > 0).astype(np.float64)
         unknown = known.verdicts == 0
         scored = np.isfinite(known.gaps)
@@ -126,7 +132,7 @@ class Forecaster:
         return chance
 
     def _recipes(self, grid: Grid) -> ProductGrid:
-        """What tells recipes apart: what they are made of, and the loss predicted, where it is for all."""
+        """Return the coordinates of recipes: their settings, and their predicted loss where all have one."""
         losses = self.warm_start.losses
         if losses is None or not np.isfinite(losses).all() or not losses.max() > 0:
             return grid.recipe_lattice
@@ -134,20 +140,21 @@ class Forecaster:
         return ProductGrid((np.column_stack([grid.recipe_lattice.points, size / size.max()]),))
 
     def fits(self, known: Observations) -> Floats:
-        """Return [cells] the chance of fitting into memory."""
+        """Return, by cell [cells], the chance of fitting into memory."""
         return chance_of_fitting(known, lambda peaks: self._peaks(known, peaks))
 
     def _peaks(self, known: Observations, memory: Floats) -> Prediction:
         return self._fitted("memory", known.grid.lattice, Learned(memory, np.isfinite(memory), OBJECTIVE), -memory)
 
     def _ceiling(self, known: Observations) -> Floats:
-        """[recipes]: the chance that each is feasible although a milder one is not."""
-        found = np.ones(len(known.gaps))
+        """Return, by recipe [recipes], the chance that it is feasible although a milder recipe is not; else 1."""
+        ceiling = np.ones(len(known.gaps))
         harder = harder_than(known.grid)
         for recipe in np.flatnonzero(known.verdicts == -1).tolist():
             short = -(known.gaps[recipe] + 2 * known.gap_errors[recipe])
-            found[harder[recipe]] = np.minimum(found[harder[recipe]], ndtr(-max(short, 0.0) / self.tolerance))
-        return found
+            chance = ndtr(-max(short, 0.0) / self.tolerance)
+            ceiling[harder[recipe]] = np.minimum(ceiling[harder[recipe]], chance)
+        return ceiling
 
     def _guess(self, known: Observations, place: int, behind: Floats) -> Prediction:
         own = np.isfinite(known.values[:, place])
@@ -157,7 +164,7 @@ class Forecaster:
         return self._fitted(str(place), known.grid.lattice, learned, behind)
 
     def _fitted(self, name: str, lattice: ProductGrid, learned: Learned, distance: Floats) -> Prediction:
-        """Guess a quantity everywhere; ``distance`` [cells]: from the edge at which guesses matter most."""
+        """Predict a quantity everywhere; ``distance`` [cells]: from the edge at which predictions matter most."""
         expected, own = learned.expected, learned.own
         if expected is not None and np.isfinite(expected).all():
             prior = replace(learned.prior, amplitude=_HINTED * learned.prior.amplitude)
@@ -178,9 +185,10 @@ class Forecaster:
 
     @staticmethod
     def cost(known: Observations, feasible: Floats, useful: Floats) -> tuple[Floats, Flags]:
-        """[cells]: seconds that trying each would take, and whether that is so when it is timed before it is scored.
+        """Return, by cell [cells], the seconds that trying it would take, and whether it should be timed first.
 
-        What is scored first is timed if it is ``feasible``; what is timed first is scored if that is ``useful``.
+        A cell that is scored first is timed with the chance ``feasible``; a cell that is timed first is scored with
+        the chance ``useful``.
         """
         recipes = known.grid.recipes
         make = np.where(known.ready, 0.0, known.seconds.get("compress", 1.0))[recipes]
@@ -191,39 +199,42 @@ class Forecaster:
 
 
 def _behind(known: Observations) -> Floats:
-    """[cells]: by how much of the measured ones the member that leads most is ahead in everything."""
-    found = np.zeros(len(known.grid))
-    own, front = np.flatnonzero(known.measured), known.values[known.front]
-    if len(own) > _MOST and len(front):
-        found[own] = np.max([(known.values[own] - member).min(axis=1) for member in front], axis=0)
-    return found
+    """Return, by cell [cells], by how much the member with the largest lead is better in every objective.
+
+    It is 0 for cells that were not measured, and for all while they are few enough for a surrogate.
+    """
+    lead = np.zeros(len(known.grid))
+    measured, front = np.flatnonzero(known.measured), known.values[known.front]
+    if len(measured) > _MOST and len(front):
+        lead[measured] = np.max([(known.values[measured] - member).min(axis=1) for member in front], axis=0)
+    return lead
 
 
 def _chosen(own: Flags, distance: Floats, most: int) -> Indices:
-    """At most so many of the cells that are known, half of them the nearest, the rest spread at random."""
-    found = np.flatnonzero(own)
-    if len(found) <= most:
-        return found
-    order = np.argsort(distance[found], kind="stable")
+    """Return at most ``most`` of the known cells: half of them the nearest, the rest spread at random."""
+    cells = np.flatnonzero(own)
+    if len(cells) <= most:
+        return cells
+    order = np.argsort(distance[cells], kind="stable")
     rest = order[most // 2 :]
-    spread = np.random.default_rng(0).permutation(len(own))[found[rest]].argsort()  # the same cells at every look
-    chosen: Indices = found[np.concatenate([order[: most // 2], rest[spread[: most - most // 2]]])]
+    spread = np.random.default_rng(0).permutation(len(own))[cells[rest]].argsort()  # the same cells at every look
+    chosen: Indices = cells[np.concatenate([order[: most // 2], rest[spread[: most - most // 2]]])]
     return chosen
 
 
 @lru_cache(maxsize=8)
 def harder_than(grid: Grid) -> Sequence[Indices]:
-    """Return for every recipe the harder ones: no milder in any strength, and equal in all else."""
-    own = [place for place, axis in enumerate(grid.axes) if is_of_recipe(axis)]
+    """Return, for every recipe, the harder recipes: no milder in any strength, and equal in all else."""
+    recipe_axes = [place for place, axis in enumerate(grid.axes) if is_of_recipe(axis)]
     _, first = np.unique(grid.recipes, return_index=True)
-    places = grid.places[first][:, own]
-    signs = np.array([_harder(grid.axes[place]) for place in own])
-    found = []
+    places = grid.places[first][:, recipe_axes]
+    signs = np.array([_harder(grid.axes[place]) for place in recipe_axes])
+    by_recipe = []
     for row in places:
         away = (places - row) * signs
         harder = (away >= 0).all(axis=1) & ((places == row) | (signs != 0)).all(axis=1) & (places != row).any(axis=1)
-        found.append(np.flatnonzero(harder))
-    return found
+        by_recipe.append(np.flatnonzero(harder))
+    return by_recipe
 
 
 def _harder(axis: Axis) -> int:

@@ -1,4 +1,4 @@
-"""What is known of a grid of cells: what the trials said, and what is known before anything is measured."""
+"""Holds the knowledge about a grid of cells: what trials observed, and what is known before anything is measured."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ Flags = NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class Observations:
-    """What was found so far.
+    """The knowledge about a grid that the trials so far gave.
 
-    ``values`` [cells, objectives]: minimised, in log units, NaN where not measured, known to ``errors`` (standard, 0
-    where there is nothing but the value). ``gaps`` [recipes]: accuracy minus
-    the floor, NaN where not scored; ``gap_errors``: their standard errors, 0 for all examples. ``verdicts`` [recipes]:
-    1 feasible, -1 not, 0 open. ``closed`` [cells]: failed, or known to fail. ``ready`` [recipes]: the compressed model
-    is at hand. ``seconds``: of the stages ``compress``, ``score`` and ``run``, each [recipes] or [cells] or a number.
+    ``values`` [cells, objectives]: minimised, in log units, NaN where not measured; ``errors``: their standard errors,
+    0 where only the value is known. ``gaps`` [recipes]: accuracy minus the floor, NaN where not scored;
+    ``gap_errors``: their standard errors, 0 where all examples were scored. ``verdicts`` [recipes]: 1 feasible, -1
+    not, 0 open. ``closed`` [cells]: failed, or known to fail. ``ready`` [recipes]: the compressed model is at hand.
+    ``seconds``: what the stages ``compress``, ``score`` and ``run`` take, each [recipes] or [cells] or a number.
     ``memory`` [cells]: log of the peak, NaN where not known; ``starved`` [cells]: ran out of memory; ``room``: log of
     the largest peak that fits, NaN where not known.
     """
@@ -44,22 +44,22 @@ class Observations:
 
     @cached_property
     def measured(self) -> Flags:
-        """[cells]: whether all objectives are known."""
+        """Return, by cell [cells], whether all objectives are known."""
         return np.asarray(np.isfinite(self.values).all(axis=1), dtype=np.bool_)
 
     @cached_property
     def front(self) -> Indices:
-        """Cells that are feasible, measured and not dominated."""
-        own = np.flatnonzero(self.measured & (self.verdicts[self.grid.recipes] == 1))
-        return own[non_dominated(self.values[own])] if len(own) else own
+        """Return the numbers of the cells that are feasible, measured and not dominated."""
+        feasible = np.flatnonzero(self.measured & (self.verdicts[self.grid.recipes] == 1))
+        return feasible[non_dominated(self.values[feasible])] if len(feasible) else feasible
 
 
 @dataclass(frozen=True)
 class WarmStart:
-    """What is known of a study before anything is measured.
+    """The knowledge about a study before anything is measured.
 
     ``values`` [cells, objectives], in log units, and ``accuracy`` [recipes]: expected, up to a constant. ``losses``
-    [recipes]: the log-loss that each is predicted to cost, nats, NaN where nobody can tell.
+    [recipes]: the log-loss that each recipe is predicted to cost, in nats, NaN where nobody can tell.
     """
 
     values: Floats | None = None

@@ -1,4 +1,4 @@
-"""How likely a cell fits into memory, from what fitted, what was refused by prediction, and what ran out."""
+"""Estimates how likely a cell fits into memory, from cells that fitted, were refused by prediction or ran out."""
 
 from __future__ import annotations
 
@@ -14,24 +14,26 @@ from search.space.grid import Floats
 
 
 def chance_of_fitting(known: Observations, guessed: Callable[[Floats], Prediction]) -> Floats:
-    """Return [cells] the chance of fitting into memory; ``guessed``: all peaks, in log units, from those given.
+    """Return, by cell [cells], the chance of fitting into memory.
+
+    ``guessed`` predicts all peaks, in log units, from the known ones that it is given (NaN where not known).
 
     Refusals by prediction report the available memory. Where cells only ran out of memory, the limit lies between the
-    largest peak that fitted and the smallest that did not, with equal chance everywhere. The latter are guesses from
-    the cells around them, and at least what fitted elsewhere.
+    largest peak that fitted and the smallest that did not, with equal chance everywhere. Peaks that did not fit are
+    predicted from the cells around them, and are at least as large as what fitted elsewhere.
     """
     if known.memory is None or known.starved is None or not known.starved.any():
         return np.ones(len(known.grid))
-    own = np.isfinite(known.memory)
-    fitted = known.memory[own & ~known.starved]
+    is_known = np.isfinite(known.memory)
+    fitted = known.memory[is_known & ~known.starved]
     most = float(fitted.max()) if len(fitted) else -math.inf
     guess = guessed(known.memory)
-    low = known.starved & ~own & (guess.mean < most)
+    low = known.starved & ~is_known & (guess.mean < most)
     if low.any():
         guess = guessed(np.where(low, most, known.memory))
-    peaks, unsure = np.where(own, known.memory, guess.mean), np.where(own, 0.0, guess.deviation)
+    peaks, unsure = np.where(is_known, known.memory, guess.mean), np.where(is_known, 0.0, guess.deviation)
     limit, doubt = known.room, 0.0
-    silent = np.flatnonzero(known.starved & ~own)
+    silent = np.flatnonzero(known.starved & ~is_known)
     if len(silent):
         least = silent[peaks[silent].argmin()]
         below = min(most, float(peaks[least])) if len(fitted) else float(peaks[least])

@@ -1,4 +1,4 @@
-"""What the records of a study say of its grid: see :class:`search.frontier.known.Observations`."""
+"""Derives :class:`search.frontier.known.Observations` of a grid from the records of a study."""
 
 from __future__ import annotations
 
@@ -18,24 +18,25 @@ from search.records.trial import TrialRecord
 from search.space.grid import Floats, Grid
 
 REPEATED = (Reason.CRASHED, Reason.ERROR)
-"""Failures that may be chance; ``TRIES``: a cell that failed so often so is left alone."""
+"""Failures that may be chance."""
 TRIES = 2
+"""Such failures after which a cell is closed."""
 
 FINAL = (Reason.OUT_OF_MEMORY, Reason.TIMEOUT, Reason.UNSUPPORTED, Reason.NOT_FINITE)
 """Failures that the same cell would meet again."""
 
 _SIGNS = {Decision.REACHED: 1, Decision.MISSED: -1}
-"""Of decisions, in arrays."""
+"""The numbers that stand for decisions in ``Observations.verdicts``; any other decision is 0."""
 
 _HALF_WIDTH = 1.96
 """Standard errors in half of a 95 % interval."""
 
 _HARDER = (Reason.OUT_OF_MEMORY, Reason.TIMEOUT)
-"""Failures that more work of the same model meets as well."""
+"""Failures that the same model meets with more work as well."""
 
 
 class ObservationBuilder:
-    """Everything that the trials so far say of ``grid``, one by one; those of other cells say nothing.
+    """Collects what trials say about ``grid``, one trial at a time; trials of other cells are ignored.
 
     ``floor``: the accuracy floor, absolute.
     """
@@ -55,7 +56,7 @@ class ObservationBuilder:
         self._spent: dict[str, list[float]] = {"compress": [], "score": [], "run": []}
 
     def add(self, record: TrialRecord) -> None:
-        """One more trial; what it says of its cell replaces what was said before."""
+        """Add a trial; what it says about its cell replaces what was known before."""
         index = self.grid.index(record.params)
         if index is None:
             return
@@ -76,7 +77,7 @@ class ObservationBuilder:
         error = record.metrics.get("speedup.error", 0.0) / _HALF_WIDTH
         self._value_errors[index] = [error if is_of_time(name) else 0.0 for name in self.objectives]
         if not np.isfinite(self._values[index]).all() and not record.facts.timing_skipped:
-            self._closed[index] = True  # measured as far as it can be: nothing new would come of another trial
+            self._closed[index] = True  # measured as far as it can be: another trial would show nothing new
         if not is_scored(record):
             return
         verdict = verdict_of(record, self.floor)
@@ -85,7 +86,7 @@ class ObservationBuilder:
         self._verdicts[recipe] = _SIGNS.get(verdict.decision, 0)
 
     def _see_memory(self, index: int, record: TrialRecord) -> None:
-        """What it took, or was predicted to take where there was less room, and then how much there was."""
+        """Note the peak memory of a trial, or the predicted one where it ran out, and then the available memory."""
         self._starved[index] = record.reason == Reason.OUT_OF_MEMORY
         name = "predicted_peak" if self._starved[index] else "peak_memory"
         self._memory[index] = minimised_log(record.metrics, name)
@@ -94,7 +95,7 @@ class ObservationBuilder:
             self._room = float(np.fmin(self._room, room))
 
     def known(self) -> Observations:
-        """As it stands now."""
+        """Return the observations as they stand now."""
         return Observations(
             self.grid, self._values.copy(), self._gaps.copy(), self._errors.copy(), self._verdicts.copy(),
             self._closed.copy(), self._ready(), self._seconds(), self._memory.copy(), self._starved.copy(), self._room,
@@ -102,7 +103,7 @@ class ObservationBuilder:
         )  # fmt: skip
 
     def _ready(self) -> Flags:
-        """[recipes]: whose models were used last, as far as memory holds them."""
+        """Return, by recipe [recipes], whether its model was used so recently that memory still holds it."""
         ready, held = np.zeros(len(self._gaps), np.bool_), 0.0
         for recipe, weight in reversed(self._weights.items()):
             if held > KEPT_BYTES:
@@ -112,27 +113,27 @@ class ObservationBuilder:
         return ready
 
     def _stages(self, record: TrialRecord) -> None:
-        """Note the seconds of each stage that it really did."""
+        """Note the seconds of each stage that the trial really ran."""
         for name, spent in self._spent.items():
             seconds = record.metrics.get(f"{name}_seconds", 0.0)
             if seconds > 0 and record.cached_from is None:
                 spent.append(seconds)
 
     def _seconds(self) -> dict[str, float | Floats]:
-        """Typical seconds of each stage."""
+        """Return the median seconds of each stage; 1 where no trial ran it."""
         return {name: median(spent) if spent else 1.0 for name, spent in self._spent.items()}
 
 
 def known_of(grid: Grid, records: Sequence[TrialRecord], objectives: Sequence[str], floor: float) -> Observations:
-    """Everything that ``records`` say."""
-    evidence = ObservationBuilder(grid, objectives, floor)
+    """Return the observations of ``grid`` that ``records`` give."""
+    builder = ObservationBuilder(grid, objectives, floor)
     for record in records:
-        evidence.add(record)
-    return evidence.known()
+        builder.add(record)
+    return builder.known()
 
 
 def minimised_log(metrics: Mapping[str, float], name: str) -> float:
-    """In log units, smaller is better; NaN where it is not measured, or has no logarithm."""
+    """Return a metric in log units, smaller is better; NaN where it is not measured or not positive."""
     value = metrics.get(name, math.nan)
     if not value > 0:
         return math.nan
@@ -140,7 +141,7 @@ def minimised_log(metrics: Mapping[str, float], name: str) -> float:
 
 
 def implied(grid: Grid, index: int, record: TrialRecord) -> Flags:
-    """[cells]: those that fail as that one did for good, itself among them.
+    """Return, by cell [cells], whether it must fail as cell ``index`` failed in ``record``, which is true of itself.
 
     A model that runs out of memory or time does so with more of the same work, and one that cannot be built cannot be
     built for another workload.
@@ -152,6 +153,6 @@ def implied(grid: Grid, index: int, record: TrialRecord) -> Flags:
         return np.asarray(np.arange(len(grid)) == index, dtype=np.bool_)
     work = [place for place, axis in enumerate(grid.axes) if axis.path.startswith("workload.") and axis.is_ordinal]
     other = [place for place, axis in enumerate(grid.axes) if axis.path.startswith("workload.") and not axis.is_ordinal]
-    more = (grid.places[:, work] >= grid.places[index, work]).all(axis=1)
+    harder = (grid.places[:, work] >= grid.places[index, work]).all(axis=1)
     alike = (grid.places[:, other] == grid.places[index, other]).all(axis=1)
-    return np.asarray(same & more & alike, dtype=np.bool_)
+    return np.asarray(same & harder & alike, dtype=np.bool_)

@@ -1,8 +1,8 @@
-"""A guess at what was not measured: a Gaussian process over the grid's coordinates.
+"""A Gaussian process over the grid's coordinates, which predicts what was not measured.
 
-The covariance is a sum of one smooth function per dimension, which carry over from one bit width to the next, and one
-smooth function of all together, for what they do only in company. What no smooth function explains is a cell's own
-quirk: it counts in the guess of every other cell, and not as noise, since a measured cell keeps its value.
+The covariance is that of a sum of smooth functions: one per dimension, which carries over from one bit width to the
+next, and one of all dimensions together, for their interactions. The rest, which no smooth function explains, is a
+cell's own quirk: it widens the prediction of every other cell, and is not noise, since a measured cell keeps its value.
 
 Rasmussen and Williams 2006, "Gaussian Processes for Machine Learning", chapters 2 and 5
 (https://gaussianprocess.org/gpml); additive covariances: Duvenaud et al. 2011, https://arxiv.org/abs/1112.4394.
@@ -26,13 +26,14 @@ _JITTER = 1e-8
 _LINEAR = 4.0
 """Variance of the slope over a whole axis, before a measurement: next to no opinion."""
 _LEVEL = 25.0
+"""Variance of the level, likewise."""
 
 
 @dataclass(frozen=True)
 class Prior:
-    """What is believed of a quantity before it is measured, in its own units; scales are medians of log-normals.
+    """The belief about a quantity before it is measured, in its own units; both scales are medians of log-normals.
 
-    ``amplitude``: of the smooth functions; ``nugget``: standard deviation of what is a cell's own.
+    ``amplitude``: standard deviation of each smooth function; ``nugget``: standard deviation of a cell's own quirk.
     """
 
     amplitude: float
@@ -41,14 +42,18 @@ class Prior:
 
 @dataclass(frozen=True)
 class Prediction:
-    """``mean``, ``deviation`` [cells]: of the value that each cell would have."""
+    """The predicted value of each cell: its ``mean`` and standard ``deviation`` [cells]."""
 
     mean: Floats
     deviation: Floats
 
 
 class Surrogate:
-    """Of one quantity: ``values`` [n] at ``points`` [n, dimensions] in [0, 1]; ``noise`` [n]: their standard errors."""
+    """The Gaussian process of one quantity.
+
+    ``values`` [n] at ``points`` [n, dimensions] in [0, 1]; ``noise`` [n]: their standard errors, 0 unless given.
+    ``start``: ``scales`` of an earlier fit, from which this fit begins; without ``fit`` they are kept as they are.
+    """
 
     def __init__(
         self,
@@ -60,7 +65,6 @@ class Surrogate:
         noise: Floats | None = None,
         fit: bool = True,
     ) -> None:
-        """``start``: ``scales`` of an earlier fit, to begin from, or to keep unless ``fit``."""
         self._points, self._prior = points, prior
         self._noise = np.zeros(len(points)) if noise is None else noise**2
         self._level = float(values.mean())
@@ -72,28 +76,28 @@ class Surrogate:
         self.inflation = self._inflation()
 
     def predict(self, cells: ProductGrid) -> Prediction:
-        """Of cells that were not measured."""
+        """Return the prediction for ``cells``, as for cells that were not measured."""
         across = self._across(cells)
         mean = self._level + across.T @ self._weights
         explained = (_half_solved(self._factor, across) ** 2).sum(axis=0)
-        own = _LEVEL + _LINEAR * cells.squares + self._smooth_variance()
-        variance = np.maximum(own - explained, 0.0) + self._quirk(self.scales) ** 2
+        prior = _LEVEL + _LINEAR * cells.squares + self._smooth_variance()
+        variance = np.maximum(prior - explained, 0.0) + self._quirk(self.scales) ** 2
         return Prediction(mean, self.inflation * np.sqrt(variance))
 
     def _across(self, cells: ProductGrid) -> Floats:
-        """[n, cells]: covariance of the measured with ``cells``."""
+        """Return the covariances [n, cells] of the measured points with ``cells``."""
         lengths, alone = np.exp(-2 * self.scales[:-3]), np.exp(2 * self.scales[-3])
         summed, multiplied, start = [], [], 0
         for axis in cells.axes:
             mine = slice(start, start := start + axis.shape[1])
-            own = self._points[:, mine]
-            halves = -0.5 * lengths[mine] * (own[:, None] - axis) ** 2
-            summed.append(alone * np.exp(halves).sum(axis=2) + _LINEAR * (own @ axis.T))
+            measured = self._points[:, mine]
+            halves = -0.5 * lengths[mine] * (measured[:, None] - axis) ** 2
+            summed.append(alone * np.exp(halves).sum(axis=2) + _LINEAR * (measured @ axis.T))
             multiplied.append(np.exp(halves.sum(axis=2)))
         multiplied.append(np.full((len(self._points), 1), np.exp(2 * self.scales[-2])))
-        found = cells.added([*summed, np.full((len(self._points), 1), _LEVEL)], len(self._points))
-        found += cells.multiplied(multiplied, len(self._points))
-        return found
+        covariance = cells.added([*summed, np.full((len(self._points), 1), _LEVEL)], len(self._points))
+        covariance += cells.multiplied(multiplied, len(self._points))
+        return covariance
 
     # ---- covariance. ``scales``: log lengths [dimensions], log amplitude of the sums, of the product, log quirk
 
@@ -113,9 +117,9 @@ class Surrogate:
         return math.exp(scales[-1])
 
     def _noisy(self, scales: Floats) -> Floats:
-        found = self._covariance(scales)
-        found[np.diag_indices_from(found)] += self._quirk(scales) ** 2 + self._noise + _JITTER
-        return found
+        covariance = self._covariance(scales)
+        covariance[np.diag_indices_from(covariance)] += self._quirk(scales) ** 2 + self._noise + _JITTER
+        return covariance
 
     def _solve(self, scales: Floats) -> tuple[Floats, Floats]:
         factor: Floats = np.asarray(np.linalg.cholesky(self._noisy(scales)), dtype=np.float64)
@@ -138,7 +142,7 @@ class Surrogate:
         return np.asarray(found.x, dtype=np.float64)
 
     def _loss(self, scales: Floats, centre: Floats, spread: Floats) -> tuple[float, Floats]:
-        """Negative log posterior of the scales, and its gradient."""
+        """Return the negative log posterior of the scales, and its gradient."""
         factor, weights = self._solve(scales)
         away = (scales - centre) / spread
         loss = 0.5 * self._values @ weights + np.log(np.diag(factor)).sum() + 0.5 * away @ away
@@ -148,16 +152,21 @@ class Surrogate:
         return float(loss), gradient + away / spread
 
     def _changes(self, scales: Floats) -> list[Floats]:
-        """Of the covariance with each of the scales."""
+        """Return the derivative of the covariance with respect to each of the scales."""
         lengths, alone, together = np.exp(-2 * scales[:-3]), np.exp(2 * scales[-3]), np.exp(2 * scales[-2])
         scaled = self._squares * lengths[:, None, None]
         each = np.exp(-0.5 * scaled)
         product = together * np.exp(-0.5 * scaled.sum(axis=0))
-        found = [own * (alone * part + product) for own, part in zip(scaled, each)]
-        return [*found, 2 * alone * each.sum(axis=0), 2 * product, 2 * self._quirk(scales) ** 2 * np.eye(len(product))]
+        by_length = [square * (alone * part + product) for square, part in zip(scaled, each)]
+        return [
+            *by_length,
+            2 * alone * each.sum(axis=0),
+            2 * product,
+            2 * self._quirk(scales) ** 2 * np.eye(len(product)),
+        ]
 
     def _inflation(self) -> float:
-        """How much too narrow the guesses of measured cells are, each from all others; never below 1."""
+        """Return by what factor predictions of measured cells, each from all others, are too narrow; at least 1."""
         if len(self._values) < 4:
             return 1.0
         inverse = _solved(self._factor, np.eye(len(self._values)))
@@ -166,18 +175,18 @@ class Surrogate:
 
 
 def _squares(one: Floats, other: Floats) -> Floats:
-    """[dimensions, n, m]: squared distances along every dimension."""
-    found: Floats = (one.T[:, :, None] - other.T[:, None, :]) ** 2
-    return found
+    """Return the squared distances [dimensions, n, m] along every dimension."""
+    squares: Floats = (one.T[:, :, None] - other.T[:, None, :]) ** 2
+    return squares
 
 
 def _half_solved(factor: Floats, right: Floats) -> Floats:
-    """x of L x = ``right``, ``factor`` being L; ``right`` is lost."""
-    found: Floats = solve_triangular(factor, right, lower=True, overwrite_b=True, check_finite=False)
-    return found
+    """Return x of L x = ``right`` where ``factor`` is L; ``right`` is overwritten."""
+    solution: Floats = solve_triangular(factor, right, lower=True, overwrite_b=True, check_finite=False)
+    return solution
 
 
 def _solved(factor: Floats, right: Floats) -> Floats:
-    """x of L L^T x = ``right``, ``factor`` being L."""
-    found: Floats = cho_solve((factor, True), right, check_finite=False)  # type: ignore[no-untyped-call]
-    return found
+    """Return x of L L^T x = ``right`` where ``factor`` is L."""
+    solution: Floats = cho_solve((factor, True), right, check_finite=False)  # type: ignore[no-untyped-call]
+    return solution

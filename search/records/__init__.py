@@ -1,1 +1,1 @@
-"""What a study keeps of its trials, and under which names."""
+"""The records that a study keeps of its trials, and the names under which they are kept."""

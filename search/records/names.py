@@ -1,4 +1,4 @@
-"""Names that are made of other texts: bounded in bytes, fit for a file, and never the same for two texts."""
+"""Makes names from other texts: bounded in bytes, valid as file names, and never the same for two texts."""
 
 from __future__ import annotations
 

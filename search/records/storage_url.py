@@ -53,12 +53,12 @@ def sqlite_path(url: str) -> Path | None:
 
 
 def clean_url(url: str, key: str = "storage") -> str:
-    """Return ``url`` as SQLAlchemy reads it: the path of an sqlite file absolute and quoted, its options kept."""
+    """Return ``url`` as SQLAlchemy reads it: an sqlite file's path is absolute and quoted, its options are kept."""
     path = sqlite_path(url)
     if path is None:
         return url
-    found = _QUERY.search(url)
-    return sqlite_url(path, found["query"] if found and not str(path).endswith(found[0]) else "", key)
+    options = _QUERY.search(url)
+    return sqlite_url(path, options["query"] if options and not str(path).endswith(options[0]) else "", key)
 
 
 def redacted(url: str) -> str:
@@ -68,7 +68,7 @@ def redacted(url: str) -> str:
 
 
 def require_driver(url: str, key: str = "storage") -> None:
-    """Raises ConfigError for what is no URL of a database, or of one whose driver is not installed."""
+    """Raise ConfigError where ``url`` is no URL of a database, or where that database's driver is not installed."""
     try:
         make_url(url).get_dialect().import_dbapi()
     except ImportError as error:

@@ -1,4 +1,4 @@
-"""One row per trial: what was tried, what came out. The study store is the truth, this is its readable form."""
+"""The record of a trial: its settings and its results. The study store is the truth, a record is its readable form."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ State = Literal["complete", "failed"]
 class TrialRecord:
     """A finished trial.
 
-    ``params``: values of the searched variables by dotted path (``pruning.ratio``). ``metrics``: names of
-    ``objectives.metrics.METRICS`` in base units; of a failed trial, what is known anyway. ``reason``, ``message``: why
-    it failed, ``severity`` by what share it exceeded a limit (1 where nobody knows). ``cached_from``: number of the
-    trial whose measurement answered this repeat of its cell. ``seconds``: wall time of the trial; ``started``: ISO
-    8601, UTC. ``facts``: the typed results of its stages. ``confirmed``: its speed was measured again,
-    against the rest of the front.
+    ``params``: values of the searched variables by dotted path (``pruning.ratio``). ``metrics``: by name of
+    ``objectives.metrics.METRICS``, in base units; a failed trial has those that are known anyway. ``reason``,
+    ``message``: why it failed; ``severity``: by what share it exceeded a limit (1 where nobody knows).
+    ``cached_from``: number of the trial whose measurement answered this repeat of its cell. ``seconds``: wall time of
+    the trial; ``started``: ISO 8601, UTC. ``facts``: the typed results of its stages. ``confirmed``: its speed was
+    measured again, against the rest of the front.
     """
 
     number: int

@@ -1,1 +1,1 @@
-"""What a person sees: report files, tables, sentences, the end of a study."""
+"""Reports for people: files, tables, sentences, and the output at the end of a study."""

@@ -1,7 +1,7 @@
-"""Writes what a study found: tables for programs (CSV, JSON) and for people (Markdown, HTML, PNG).
+"""Writes the report of a study: tables for programs (CSV, JSON) and for people (Markdown, HTML, PNG).
 
-Every file appears whole or not at all: it is written beside its place and then moved there, so that a report
-renewed while somebody reads it is never half a report.
+Every file appears whole or not at all: it is written beside its place and then moved there, so that nobody reads half
+of a report while it is written again.
 """
 
 from __future__ import annotations
@@ -63,13 +63,13 @@ def write_report(folder: Path, study: StudyInfo, records: Sequence[TrialRecord],
 
 
 def csv(table: pd.DataFrame) -> str:
-    """CSV whose text cells no spreadsheet runs as a formula: they get a quote before ``= + - @``."""
+    """Return a table as CSV; texts that begin with ``= + - @`` get a quote, so that no spreadsheet runs them."""
     safe = table.astype(object).map(_inert)
     return safe.to_csv(index=False, lineterminator="\n")
 
 
 def to_json(study: StudyInfo, records: Sequence[TrialRecord], front: ParetoFront) -> str:
-    """The result for programs: base units, strict JSON."""
+    """Return the result for programs, as strict JSON in base units."""
     by_number = {record.number: record for record in records}
     sure = study.certificate
     study_facts = asdict(replace(study, certificate=None, gains=None))
@@ -103,7 +103,7 @@ def _point(record: TrialRecord, front: ParetoFront) -> dict[str, Any]:
 
 
 def _summed(certificate: Certificate) -> dict[str, Any]:
-    """Without the cells, which have a table of their own."""
+    """Return the certificate with counts in place of its cells, which have a table of their own."""
     found = asdict(replace(certificate, standings=()))
     before = {
         "partly_scored": "short",

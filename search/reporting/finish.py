@@ -1,4 +1,4 @@
-"""From a finished study to what a person sees: report files, tracker summary, terminal table, exit code."""
+"""Ends a study: writes its report files and the tracker's summary, prints the table, and gives the exit code."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from search.tracking.protocol import StudyEnd
 
 
 def finish(result: StudyResult) -> int:
-    """Report, track and print ``result``; returns the exit code."""
+    """Report, track and print ``result``, and return the exit code."""
     config, front = result.config, result.front
     info = study_info(
         config, result.records, front, result.machine, result.stop_reason, result.confirmation, result.certificate
@@ -52,7 +52,7 @@ def finish(result: StudyResult) -> int:
 
 
 def report_folder(config: StudyConfig) -> Path:
-    """Where a study's report lies."""
+    """Return the folder of a study's report."""
     return config.home / "reports" / bounded(config.name)
 
 
@@ -65,7 +65,10 @@ def study_info(
     confirmation: Confirmation,
     certificate: Certificate | None,
 ) -> StudyInfo:
-    """Return what the report says besides the trials."""
+    """Return the facts that the report shows about a study besides its trials.
+
+    ``certificate``: of the front, at the sampler's own error and resolution where it has them.
+    """
     baseline = next((record.number for record in records if record.is_baseline and record.state == "complete"), None)
     task = type(config.task).__name__
     return StudyInfo(
@@ -96,7 +99,7 @@ def study_info(
 
 
 def _search_cost(config: StudyConfig, records: tuple[TrialRecord, ...]) -> dict[str, str]:
-    """What the search took, and what it was spared."""
+    """Return, by name, how many cells were timed, how many examples scored, and how much time the cache saved."""
     own = [record for record in records if record.cached_from is None]
     inside = [record for record in own if record.params in config.space]  # the baseline may lie outside
     timed = {tuple(record.params.items()) for record in inside if "timing_seconds" in record.metrics}
@@ -111,7 +114,7 @@ def _search_cost(config: StudyConfig, records: tuple[TrialRecord, ...]) -> dict[
 
 
 def _scored_share(records: Sequence[TrialRecord], whole: float) -> float | None:
-    """Of the ``whole`` number of examples, how many were scored per recipe; None where none was."""
+    """Return the share of the ``whole`` number of examples that was scored per recipe; None where none was."""
     scored: dict[object, float] = {}
     for record in records:
         if "examples" in record.metrics:
@@ -121,7 +124,7 @@ def _scored_share(records: Sequence[TrialRecord], whole: float) -> float | None:
 
 
 def summary(info: StudyInfo, records: tuple[TrialRecord, ...], front: ParetoFront) -> dict[str, float]:
-    """Metrics of the study's parent run."""
+    """Return the metrics of the study as a whole, for its run in the tracker."""
     by_number = {record.number: record for record in records}
     found = {
         "n_trials": float(len(records)),
@@ -142,7 +145,7 @@ def summary(info: StudyInfo, records: tuple[TrialRecord, ...], front: ParetoFron
 
 
 def tags(info: StudyInfo, front: ParetoFront, machine: Mapping[str, str]) -> dict[str, str]:
-    """Tags of the study's parent run."""
+    """Return the tags of the study as a whole, for its run in the tracker."""
     found = {f"machine.{name}": value for name, value in machine.items()}
     found |= {"stop_reason": info.stop_reason, "model": info.model, "task": info.task}
     found["front"] = ",".join(map(str, front.front))
@@ -153,7 +156,7 @@ def tags(info: StudyInfo, front: ParetoFront, machine: Mapping[str, str]) -> dic
 
 
 def show(info: StudyInfo, records: tuple[TrialRecord, ...], front: ParetoFront, folder: Path, line: str) -> None:
-    """The result in the terminal."""
+    """Print the result in the terminal; ``line``: what the tracker says, empty for nothing."""
     info, records, out = inert_tree(info), inert_tree(records), console()
     out.print()
     if front.front:

@@ -1,4 +1,4 @@
-"""Numbers for people: MiB, ms, percent and tokens/s. Everything else in the project is in base units."""
+"""Formats numbers for people: MiB, ms, percent and tokens/s. Everything else in the project is in base units."""
 
 from __future__ import annotations
 
@@ -36,19 +36,19 @@ DECIMALS = {"accuracy": 4, "accuracy_stderr": 4, "speedup": 2, "memory_ratio": 2
 
 @dataclass(frozen=True)
 class UnitPrefix:
-    """A prefix: a base value divided by ``size`` is in ``unit``."""
+    """A unit with its prefix: a value in base units divided by ``size`` is in ``unit``."""
 
     size: float
     unit: str
 
     def text(self, value: float) -> str:
-        """The scaled value with its unit."""
+        """Format a value in base units with this unit."""
         gap = "" if self.unit in ("", "×") else " "
         return f"{number(value / self.size)}{gap}{self.unit}"
 
 
 def number(value: float, digits: int = 3) -> str:
-    """Three significant digits, thousands separated, no exponent where it can be read without."""
+    """Format a number with three significant digits and thousands separated; an exponent only below 0.0001."""
     if value == 0 or not math.isfinite(value):
         return "0" if value == 0 else str(value)
     size = math.floor(math.log10(abs(value)))
@@ -58,29 +58,29 @@ def number(value: float, digits: int = 3) -> str:
 
 
 def rate_of(head: Head) -> str:
-    """The unit of throughput: encoders read samples, everything that writes yields tokens."""
+    """Return the unit of throughput: encoders read samples, all other models write tokens."""
     return "samples/s" if head == "encoder" else "tokens/s"
 
 
 def percent(fraction: float) -> str:
-    """``0.2`` -> ``20 %``, ``0.9995`` -> ``99.95 %``: four digits, so that nothing becomes all or nothing."""
+    """Format a fraction in percent with four digits: ``0.2`` -> ``20 %``, ``0.9995`` -> ``99.95 %``."""
     return f"{100 * fraction:.4g} %"
 
 
 def ratio(value: float) -> str:
-    """``2.1`` -> ``2.10×``, ``12.34`` -> ``12.3×``, ``0.00421`` -> ``0.00421×``: never rounded to nothing."""
+    """Format a ratio, never rounded to 0: ``2.1`` -> ``2.10×``, ``12.34`` -> ``12.3×``, ``0.00421`` -> ``0.00421×``."""
     if value >= 9.995:
         return f"{value:,.1f}×"
     return f"{value:.2f}×" if value >= 0.0995 or value == 0 else f"{number(value)}×"
 
 
 def score(value: float) -> str:
-    """An accuracy in [0, 1]."""
+    """Format an accuracy in [0, 1] with four decimals."""
     return f"{value:.4f}"
 
 
 def prefix_of(name: str, largest: float, rate: str) -> UnitPrefix:
-    """The unit in which the values of a metric read well when the largest is ``largest``."""
+    """Return the unit in which the values of a metric read well when the largest is ``largest``."""
     unit = METRICS[name].unit
     if unit in _STEPS:
         fitting = (step for step in _STEPS[unit] if largest >= step[0] * (4 if step[1] == "GiB" else 1))
@@ -93,23 +93,23 @@ def prefix_of(name: str, largest: float, rate: str) -> UnitPrefix:
 
 
 def show(name: str, value: float, rate: str) -> str:
-    """A metric by itself: ``612 MiB``."""
+    """Format a single value of a metric with its unit: ``612 MiB``."""
     return score(value) if DECIMALS.get(name) == 4 else prefix_of(name, abs(value), rate).text(value)
 
 
 def heading(name: str) -> str:
-    """A metric's name for people."""
+    """Return a metric's name for people."""
     plain = name.replace("_", " ").replace(".", " ")
     return HEADINGS.get(name, plain[:1].upper() + plain[1:])
 
 
 def label(row: Row, searched: Sequence[str] = ()) -> str:
-    """A candidate in a few words: ``20 % · 8 bit · b8``."""
+    """Describe a candidate in a few words: ``20 % · 8 bit · b8``."""
     return " · ".join(_settings(row, searched, "{}", "b{}"))
 
 
 def in_words(row: Row, searched: Sequence[str] = ()) -> str:
-    """A candidate in a sentence: ``20 % pruned, 8 bit, batch 8``."""
+    """Describe a candidate within a sentence: ``20 % pruned, 8 bit, batch 8``."""
     words = _settings(row, searched, "{} pruned", "batch {}")
     return ", ".join("unpruned" if word == f"{percent(0)} pruned" else word for word in words)
 

@@ -1,8 +1,9 @@
-"""What the recommended candidate gains, told apart: by compression, by its runtime and by its batch size.
+"""Computes what the recommended candidate gains by compression, by its runtime and by its batch size.
 
 A speed-up over the baseline alone flatters compression, since the baseline runs at the first batch size and in torch.
-So compression is held against the dense model at the same batch size and in the same runtime, and what those two give
-stands beside it. Everything here is a number or a type; :mod:`search.reporting.sentences` has the words.
+So compression is compared with the dense model at the same batch size and in the same runtime, and the gains by batch
+size and by runtime stand beside it. Everything here is a number or a type; :mod:`search.reporting.sentences` has the
+words.
 """
 
 from __future__ import annotations
@@ -22,11 +23,11 @@ from search.front.table import BATCH
 from search.records.trial import TrialRecord, Value
 
 FIRM = 0.2
-"""Half of an interval, relative, up to which a gain is a figure; a wider one is told as a range."""
+"""The largest half-width of an interval, relative, at which a gain is shown as one figure; a wider one is a range."""
 
 
 class Limit(StrEnum):
-    """Why an interval is no narrower."""
+    """The reason why an interval is no narrower."""
 
     BUSY = "busy"
     SECONDS = "seconds"
@@ -48,7 +49,7 @@ class Gain:
 
     @property
     def error(self) -> float:
-        """Half of the interval, relative."""
+        """Return half the width of the interval, relative to the value."""
         return (self.high - self.low) / 2 / self.value
 
     @property
@@ -79,7 +80,10 @@ class Gain:
 
 @dataclass(frozen=True)
 class Accuracy:
-    """``difference``: to the baseline's, with its interval, where both were scored on the same examples in full."""
+    """The accuracy of the recommended candidate.
+
+    ``difference``: to the baseline's, with its interval, where both were scored on the same examples in full.
+    """
 
     value: float
     floor: float
@@ -91,13 +95,13 @@ class Accuracy:
 
 @dataclass(frozen=True)
 class Headline:
-    """Of the recommended ``trial``. Gains that were not measured are None.
+    """The gains of the recommended ``trial``. Gains that were not measured are None.
 
-    ``compression``: over the dense model at the same batch size, and in the same runtime where ``runtime`` is told:
-    what that gives over torch. ``batching``: of the dense model at this batch size over the baseline. ``together``:
-    over the baseline. ``latency``: of a request, over the baseline's. ``speed``: the verdict on its speed, beside the
-    dense model in torch at its batch size, that the recommendation goes by. Memory ratios: ``compression_memory`` over
-    that dense model, ``memory`` over the baseline.
+    ``compression``: speed over the dense model at the same batch size, and in the same runtime where ``runtime`` is
+    known. ``runtime``: the dense model's speed in this runtime over torch. ``batching``: the dense model's speed at
+    this batch size over the baseline. ``together``: speed over the baseline. ``latency``: of a request, over the
+    baseline's. ``speed``: the verdict on its speed compared with the dense model in torch at its batch size; the
+    recommendation uses it. Memory ratios: ``compression_memory`` over that dense model, ``memory`` over the baseline.
     """
 
     trial: int
@@ -117,7 +121,7 @@ class Headline:
 
     @property
     def is_like_the_baseline(self) -> bool:
-        """Return whether the dense model that it is held against is the baseline as it ran."""
+        """Return whether the dense model that it is compared with is the baseline as it ran."""
         return self.runtime is None and self.batching is not None and self.batching.is_exact
 
 
@@ -182,7 +186,7 @@ def _limits(record: TrialRecord) -> tuple[Limit, ...]:
 
 
 def _latency(metrics: Mapping[str, float], baseline: Mapping[str, float], limits: Sequence[Limit]) -> Gain | None:
-    """By the paired speed-up where it was stored, else by both medians, of which no interval is known."""
+    """Return the latency over the baseline's: by the paired speed-up, else by both medians, without an interval."""
     speedup, found = ratio_of(metrics, "speedup"), metrics.get("latency_ratio")
     if found is None or speedup is None or not speedup.low > 0:
         plain = found or _quotient(metrics, baseline, "latency.p50")

@@ -1,8 +1,8 @@
-"""The report as one HTML file that works offline and may be mailed around.
+"""Renders the report as one HTML file that works offline and can be sent by mail.
 
-Names of models and studies are other people's text. Jinja escapes them in the markup, ``embedded`` escapes
-them in the data, the script writes them with ``textContent``, and the policy allows no script but ours (by
-its hash), no network and no form: a name that is markup stays a name.
+Names of models and studies are other people's text. Jinja escapes them in the markup, ``embedded`` escapes them in the
+data, and the script writes them with ``textContent``. The content policy allows no script but ours (by its hash), no
+network and no form: a name that is markup stays a name.
 """
 
 from __future__ import annotations
@@ -40,9 +40,11 @@ def render(
     steps: Sequence[Step] = (),
     price_table: tuple[Sequence[str], Sequence[Sequence[str]]] = ((), ()),
 ) -> str:
-    """The page; ``rows`` are those of ``front.frame``, ``searched`` its columns of further variables, ``steps`` what
-    :func:`search.front.front.by_floor` finds, ``price_table`` the headings and cells of
-    :func:`search.reporting.formatting.price`.
+    """Return the page.
+
+    ``rows``: those of :func:`search.front.table.frame`; ``searched``: its columns of further variables; ``steps``: the
+    fronts by floor, of :func:`search.front.front.by_floor`; ``price_table``: headings and cells of
+    :func:`search.reporting.tables.price_table`.
     """
     shown = columns(rows, front.objectives, searched, study.rate)
     script = (_TEMPLATES / "report.js").read_text(encoding="utf-8")
@@ -68,13 +70,18 @@ def render(
             data=embedded({**_drawing(study, rows, front, searched), **_cuts(rows, front, steps)}),
             style=(_TEMPLATES / "report.css").read_text(encoding="utf-8"),
             script=script,
-            script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+            script_hash=_content_hash(script),
         )
     )
 
 
+def _content_hash(script: str) -> str:
+    """Return the hash by which the page's security policy allows ``script``."""
+    return base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+
+
 def embedded(data: object) -> str:
-    """JSON that may stand inside a ``script`` element: it can neither close it nor open a comment."""
+    """Return ``data`` as JSON for a ``script`` element, which it can neither close nor open a comment in."""
     text = json.dumps(plain(data), allow_nan=False, ensure_ascii=False, separators=(",", ":"))
     for character in "<>&\u2028\u2029":
         text = text.replace(character, f"\\u{ord(character):04x}")
@@ -82,7 +89,7 @@ def embedded(data: object) -> str:
 
 
 def plain(value: object) -> Any:
-    """``value`` as strict JSON knows it: no NaN, no infinity, text for everything unknown."""
+    """Return ``value`` as strict JSON has it: None for NaN and infinity, text for every unknown type."""
     if isinstance(value, Mapping):
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple | set | frozenset):
@@ -93,7 +100,7 @@ def plain(value: object) -> Any:
 
 
 def floor_rule(study: StudyInfo) -> str:
-    """Where the floor comes from."""
+    """Return in words how the floor was asked for: as a share of the baseline's accuracy, or as an absolute one."""
     return f"{percent(study.epsilon)} of the baseline" if study.relative else "absolute"
 
 
@@ -111,14 +118,14 @@ def _environment() -> Environment:
 
 
 def _compared(rows: Sequence[Row], front: ParetoFront) -> list[Row]:
-    """The baseline, then the front."""
+    """Return the rows of the baseline and then of the front's other members."""
     by_number = {row["trial"]: row for row in rows}
     baseline = [row for row in rows if row["is_baseline"] and row["state"] == "complete"][:1]
     return baseline + [by_number[trial] for trial in front.front if [by_number[trial]] != baseline]
 
 
 def _tiles(study: StudyInfo, rows: Sequence[Row], front: ParetoFront) -> list[tuple[str, str, str]]:
-    """Facts under the headline: name, value, remark."""
+    """Return the facts under the headline: name, value, remark."""
     tiles = [*_gain_tiles(study.gains), *_accuracy_tile(study, rows, front)]
     tiles.append(("Pareto front", str(len(front.front)), f"of {len(front.feasible)} feasible, {len(rows)} trials"))
     return tiles + [(name, value, "") for name, value in study.search_cost.items()]
@@ -146,7 +153,7 @@ def _accuracy_tile(study: StudyInfo, rows: Sequence[Row], front: ParetoFront) ->
 
 
 def _cuts(rows: Sequence[Row], front: ParetoFront, steps: Sequence[Step]) -> dict[str, Any]:
-    """The front at the study's own floor, and at any other: the page looks up what the command line finds."""
+    """Return the front at the study's own floor and at any other: the page looks up what the command line finds."""
     by_number = {row["trial"]: row for row in rows}
     own = [number for number in sorted(front.feasible) if by_number[number]["cached_from"] is None]
     return {
@@ -178,7 +185,7 @@ def _status(row: Row) -> str:
 
 
 def _drawing(study: StudyInfo, rows: Sequence[Row], front: ParetoFront, searched: Sequence[str]) -> dict[str, Any]:
-    """What the script needs to draw the picture, and to cut the front at another floor."""
+    """Return the data by which the script draws the picture and shows the front at another floor."""
     axes = list(dict.fromkeys((*front.objectives, "accuracy")))
     keys = [METRICS[name].column for name in axes]
     drawn = [row for row in rows if row["cached_from"] is None and all(row.get(key) is not None for key in keys)]

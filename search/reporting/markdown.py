@@ -1,9 +1,8 @@
-"""The front as Markdown, to paste into an issue or a README."""
+"""Writes the front as Markdown, to paste into an issue or a README."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from search.front.front import ParetoFront
 from search.records.trial import TrialRecord
@@ -13,12 +12,9 @@ from search.reporting.sentences import result
 from search.reporting.study_info import StudyInfo
 from search.reporting.tables import columns, confirmation, failures, ledger, price_table
 
-if TYPE_CHECKING:
-    pass
-
 
 def markdown(study: StudyInfo, rows: Sequence[Row], front: ParetoFront, searched: Sequence[str]) -> str:
-    """The front as a table to paste into an issue or a README."""
+    """Return the report as Markdown: the result, the front as a table, the certificate, gains and failures."""
     shown = columns(rows, front.objectives, searched, study.rate)
     by_number = {row["trial"]: row for row in rows}
     baseline = next((row for row in rows if row["is_baseline"] and row["state"] == "complete"), None)
@@ -41,19 +37,19 @@ def markdown(study: StudyInfo, rows: Sequence[Row], front: ParetoFront, searched
 
 
 def _paragraphs(texts: Sequence[str]) -> list[str]:
-    """The first by itself, the others as a list."""
+    """Return the first text as a bold paragraph, the others as a list."""
     first, *more = texts
     return [f"**{_cell(first)}**", *([""] if more else []), *(f"- {_cell(text)}" for text in more)]
 
 
 def _confirmed(study: StudyInfo, rows: Sequence[Row]) -> list[str]:
-    """How far the front can be relied on."""
+    """Return how sure the front is, and why trials were dropped from it."""
     lines = [_cell(text) for text in confirmation(study, rows)]
     return [*lines, *(f"- {_cell(f'trial {number}: {why}')}" for number, why in study.dropped.items())]
 
 
 def _ledger(rows: Sequence[Row], front: ParetoFront) -> list[str]:
-    """Promised and delivered, of the members of the front."""
+    """Return the section on what compression promised and delivered, of the front's members."""
     headings, body = ledger([row for row in rows if row["trial"] in front.front])
     if not body:
         return []
@@ -66,7 +62,7 @@ def _ledger(rows: Sequence[Row], front: ParetoFront) -> list[str]:
 
 
 def price_of_accuracy(rows: Sequence[Row], records: Sequence[TrialRecord], front: ParetoFront, rate: str) -> str:
-    """Return the section on what every accuracy leaves of the first objective; empty where nothing is to be had."""
+    """Return the section on the best first objective at each accuracy; empty where there is no choice."""
     headings, body = price_table(rows, records, front, rate)
     if not body:
         return ""

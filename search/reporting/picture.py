@@ -1,4 +1,4 @@
-"""The front as a picture: every measured trial, the feasible ones filled, the front as a line with labels."""
+"""Draws the front: every measured trial, the feasible ones filled, the front as a line with labels."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ _GROUPS: tuple[tuple[str, Callable[[Row], bool], dict[str, Any]], ...] = (
 
 
 def draw(rows: Sequence[Row], front: ParetoFront, searched: Sequence[str], title: str, rate: str) -> bytes:
-    """PNG of the first two objectives (accuracy stands in for a second one that is missing)."""
+    """Draw the first two objectives as a PNG (accuracy stands in for a second one that is missing)."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

@@ -1,4 +1,4 @@
-"""The result of a study in words: what to take, what it gains by what, and what is not known; a line for each idea."""
+"""Writes the result of a study in words: the recommendation, its gains, and what is not known; a line for each idea."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _GAINED = ("throughput", "speedup", "peak_memory", "memory_ratio", "accuracy", "
 
 
 def result(study: StudyInfo, rows: Sequence[Row], front: ParetoFront, searched: Sequence[str]) -> list[str]:
-    """Return the result, the most important line first; ``rows`` are those of ``front.frame``."""
+    """Return the result, the most important line first; ``rows``: those of :func:`search.front.table.frame`."""
     if study.gains is None:
         return [_without(rows, front, searched)]
     row = next(row for row in rows if row["trial"] == study.gains.trial)
@@ -39,7 +39,7 @@ def result(study: StudyInfo, rows: Sequence[Row], front: ParetoFront, searched: 
 
 
 def gains(found: Headline, row: Row) -> list[str]:
-    """Return what it gains by compression, by its runtime and by its batch size, as far as each was measured."""
+    """Return what the candidate gains by compression, by its runtime and by its batch size, as far as measured."""
     if found.is_baseline:
         return []
     if found.together is None:
@@ -66,14 +66,14 @@ def gain_text(gain: Gain) -> str:
 
 
 def _times(gain: Gain) -> str:
-    """Return the same within a sentence."""
+    """Return a gain as :func:`gain_text` does, with the words for a range that fit into a sentence."""
     if gain.is_exact or gain.is_firm or _is_bottomless(gain) or not math.isfinite(gain.high):
         return gain_text(gain)
     return f"between {ratio(gain.low)} and {ratio(gain.high)}"
 
 
 def _is_bottomless(gain: Gain) -> bool:
-    """Return whether the lower end says nothing: an interval of few rounds reaches down to 0."""
+    """Return whether the interval reaches down to almost 0, as one of few rounds does: its lower end says nothing."""
     return gain.low < 0.05 * gain.value
 
 
@@ -137,7 +137,7 @@ def _together(found: Headline) -> str:
 
 
 def _others(names: Sequence[str], row: Row, baseline: Row, rate: str) -> str:
-    """Objectives beside speed, memory and accuracy, each beside the baseline's."""
+    """Return the objectives other than speed, memory and accuracy, each with its ratio to the baseline's."""
     parts = []
     for name in names:
         value, start = row[METRICS[name].column], baseline.get(METRICS[name].column)

@@ -1,4 +1,4 @@
-"""What a report says about a study besides its trials."""
+"""The facts that a report shows about a study besides its trials."""
 
 from __future__ import annotations
 
@@ -12,15 +12,16 @@ from search.reporting.headline import Headline
 
 @dataclass(frozen=True)
 class StudyInfo:
-    """What a report says about the study besides its trials.
+    """The facts that a report shows about a study besides its trials.
 
-    ``floor``: absolute accuracy floor; ``epsilon`` and ``relative`` say how it was asked for. ``baseline``:
-    its trial number. ``n_trials``: trials asked for. ``space``: values searched, by dotted path; ``fixed``:
-    values not searched. ``settings``: the whole config, for the details. ``hardware``: name -> text.
-    ``search_cost``: what the search took and was spared, such as ``{"cells timed": "12 of 18"}``.
-    ``dropped``: trials that left the front when it was confirmed, and why; ``unconfirmed``: why it could not be.
-    ``rate``: the unit of throughput, ``tokens/s`` or ``samples/s``. ``certificate``: how sure the front is, if known.
-    ``advice``: what to do where nothing keeps the floor. ``gains``: what the recommended candidate gains by what.
+    ``floor``: absolute accuracy floor; ``epsilon`` and ``relative``: how it was asked for. ``baseline``: its trial
+    number. ``n_trials``: trials asked for. ``space``: values searched, by dotted path; ``fixed``: values not searched.
+    ``settings``: the whole config, for the details. ``hardware``: name -> text. ``search_cost``: what the search took
+    and was spared, such as ``{"cells timed": "12 of 18"}``. ``dropped``: trials that left the front when it was
+    confirmed, and why; ``unconfirmed``: why the front was not confirmed, empty where it was. ``rate``: the unit of
+    throughput, ``tokens/s`` or ``samples/s``. ``certificate``: how sure the front is, if known. ``advice``: what to do
+    where nothing reaches the floor. ``gains``: those of the recommended candidate, by compression, runtime and batch
+    size.
     """
 
     name: str

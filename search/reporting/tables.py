@@ -12,12 +12,6 @@ from search.front.accuracy_price import price_rows
 from search.front.front import ParetoFront
 from search.frontier.certificate import counted, summary_lines
 from search.records.trial import TrialRecord
-
-if TYPE_CHECKING:
-    import pandas as pd
-
-    from search.reporting.study_info import StudyInfo
-
 from search.reporting.formatting import (
     DECIMALS,
     HEADINGS,
@@ -32,6 +26,11 @@ from search.reporting.formatting import (
     score,
     show,
 )
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from search.reporting.study_info import StudyInfo
 
 _MEANINGS = {metric.column: metric.meaning for metric in METRICS.values()}
 _VERSUS = {"compression_speedup": "vs dense"}
@@ -49,7 +48,7 @@ class Column:
 
     @property
     def unit(self) -> str:
-        """What stands under the heading; a ratio carries its sign in the cell."""
+        """Return the text under the heading: the unit, or for a ratio what it is relative to."""
         return _VERSUS.get(self.key, "vs baseline") if self.scale.unit == "×" else self.scale.unit
 
     @property
@@ -59,11 +58,11 @@ class Column:
 
     @property
     def title(self) -> str:
-        """Heading with the unit."""
+        """Return the heading with the unit."""
         return f"{self.heading} [{self.unit}]" if self.scale.unit not in ("", "×") else self.heading
 
     def cell(self, row: Row) -> str:
-        """What stands in the cell, an en dash when there is nothing."""
+        """Format the cell of a row; an en dash where the row has no value."""
         value = row.get(self.key)
         if value is None:
             return "–"
@@ -76,13 +75,13 @@ class Column:
 
 
 def rows_of(table: pd.DataFrame) -> list[dict[str, Any]]:
-    """The rows of a frame, with None for everything that is missing."""
+    """Return the rows of a frame, with None for everything that is missing."""
     rows: list[dict[str, Any]] = table.astype(object).where(table.notna(), None).to_dict("records")  # type: ignore[assignment]
     return rows
 
 
 def columns(rows: Sequence[Row], objectives: Sequence[str], searched: Sequence[str], rate: str) -> list[Column]:
-    """Settings first, then every metric of interest that occurs in ``rows``."""
+    """Return the columns: settings first, then every objective and metric of interest that occurs in ``rows``."""
     settings = [
         Column("pruning_ratio", "Pruned", UnitPrefix(0.01, "%"), 1),
         Column("bits", "Bits", UnitPrefix(1.0, "")),
@@ -101,12 +100,12 @@ def columns(rows: Sequence[Row], objectives: Sequence[str], searched: Sequence[s
 
 
 def failures(rows: Sequence[Row]) -> dict[str, int]:
-    """Failed trials by reason, most frequent first."""
+    """Count the failed trials by reason, most frequent first."""
     return dict(Counter(str(row["reason"] or "error") for row in rows if row["state"] == "failed").most_common())
 
 
 def confirmation(study: StudyInfo, rows: Sequence[Row]) -> list[str]:
-    """How sure the front is, how many of its members were confirmed, and how many trials that cost their place."""
+    """Return, in words, the advice, how sure the front is, how many members were confirmed and how many dropped."""
     sure = [] if study.certificate is None else summary_lines(study.certificate)
     return [*study.advice, *sure, *_confirmed(study, rows)]
 
@@ -133,7 +132,7 @@ _LEDGER = (
 
 
 def ledger(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
-    """Headings and cells of what compression promised and delivered; trials that compress nothing are left out."""
+    """Return headings and cells of what compression promised and delivered; without trials that compress nothing."""
     limits = [
         (f"{phase.capitalize()}, share of limit", f"roofline_{phase}")
         for phase in ("encode", "prefill", "decode")
@@ -164,7 +163,7 @@ def _with_interval(row: Row, key: str) -> str:
 def price_table(
     rows: Sequence[Row], records: Sequence[TrialRecord], front: ParetoFront, rate: str
 ) -> tuple[list[str], list[list[str]]]:
-    """Headings and cells of what every accuracy leaves of the first objective; empty where nothing is to be had."""
+    """Return headings and cells of the best first objective at each accuracy; no cells where there is no choice."""
     name = front.objectives[0]
     by_number = {row["trial"]: row for row in rows}
     found = price_rows(records, name)

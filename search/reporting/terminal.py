@@ -1,4 +1,4 @@
-"""The result in the terminal: baseline first, then the front, the recommended row with a star."""
+"""Formats the result for the terminal: the baseline first, then the front, the recommended row with a star."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from search.reporting.tables import Column, columns, failures, rows_of
 
 _WIDE = ("latency_p50", "weight_bytes", "ttft", "tpot", "perplexity")
 NARROW = 100
-"""Columns of a terminal below which the table has no frame, and no ratio that can be told from others."""
+"""Columns of a terminal below which the table has no frame and no column for the memory ratio."""
 
 
 def front_table(
@@ -28,9 +28,9 @@ def front_table(
     title: str = "",
     width: int = NARROW,
 ) -> Table:
-    """Return a table for ``rich``; ``fixed``: values of variables not searched, ``rate``: the unit of throughput;
-    ``width``: columns of the terminal.
+    """Return the result as a table for ``rich``.
 
+    ``fixed``: values of variables not searched; ``rate``: the unit of throughput; ``width``: columns of the terminal.
     Every cell is a ``Text``, so that square brackets in names are shown and not read as markup.
     """
     rows = rows_of(frame(records, front, fixed))

@@ -1,8 +1,8 @@
-"""Any sampler, without repeats.
+"""Wraps any sampler so that it proposes no cell twice.
 
-On a grid of a hundred cells samplers propose what they already know: TPE 31 times in 60. A repeat costs nothing to
-answer, but it spends a trial of the budget. Here a proposal that is known is drawn again a few times, and then
-replaced by the nearest cell that is not: a step of local search around what the sampler believes is best. The
+On a grid of a hundred cells samplers propose cells that are known already: TPE 31 times in 60. A repeat costs nothing
+to answer, but it spends a trial of the budget. Here a proposal that is known is drawn again a few times, and then
+replaced by the nearest cell that is not known: a step of local search around what the sampler believes is best. The
 sampler sees the cell that was really tried, so its model stays true.
 """
 
@@ -17,9 +17,10 @@ from optuna import Study
 from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
 from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial, TrialState
+from typing_extensions import override
 
 GRID = "grid"
-"""Study user attribute: for each parameter the list of what may be sampled."""
+"""Study user attribute: for each parameter the list of the values that may be sampled."""
 
 Values = tuple[Any, ...]
 
@@ -29,16 +30,16 @@ OUTSIDE = "outside"
 DRAWS = 4
 
 STARVED = {"out_of_memory", "timeout"}
-"""Constraints of trials that failed for want of memory or time: with more work the same model fails again."""
+"""Constraints of trials that failed for lack of memory or time: with more work the same model fails again."""
 
 
 def grid_distributions(study: Study) -> dict[str, BaseDistribution]:
-    """The distributions of all parameters of the study's grid."""
+    """Return the distributions of all parameters of the study's grid."""
     return {name: _distribution(values) for name, values in study.user_attrs[GRID].items()}
 
 
 def left_out(study: Study) -> set[Values]:
-    """Cells that no sampler may propose."""
+    """Return the cells that no sampler may propose."""
     return {tuple(values) for values in study.user_attrs.get(OUTSIDE, ())}
 
 
@@ -49,8 +50,10 @@ def _distribution(values: Sequence[Any]) -> BaseDistribution:
 
 
 class DistinctSampler(BaseSampler):
-    """Wraps ``inner``; cells of complete and pruned trials, and those that must fail like one of them, are not proposed
-    while others are left.
+    """Wraps the sampler ``inner``.
+
+    It proposes no cell of a complete or pruned trial, and no cell that must fail like one of them, while others are
+    left.
     """
 
     def __init__(self, inner: BaseSampler, seed: int = 0) -> None:
@@ -61,13 +64,13 @@ class DistinctSampler(BaseSampler):
         self._seen: set[int] = set()
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
-        """The whole grid: a cell is chosen as one."""
+        """Return the whole grid: all parameters of a cell are chosen together."""
         return grid_distributions(study)
 
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
-        """A cell that no complete or pruned trial holds, as the inner sampler would have it."""
+        """Return a cell that is not known, as close as possible to the one that the inner sampler proposes."""
         settled = self._settled(study, search_space)
         for _ in range(DRAWS):
             drawn = self._draw(study, trial, search_space)
@@ -84,7 +87,7 @@ class DistinctSampler(BaseSampler):
         }
 
     def _settled(self, study: Study, space: dict[str, BaseDistribution]) -> Callable[[Values], bool]:
-        """Whether a cell is known, or must fail as one did that asked less of the same model."""
+        """Return a function that tells whether a cell is known, or must fail like one that asked for less work."""
         if not self._seen:
             self._taken |= left_out(study)
         known = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED))
@@ -120,29 +123,29 @@ class DistinctSampler(BaseSampler):
     def sample_independent(
         self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
     ) -> Any:
-        """For a parameter outside the grid."""
+        """Sample a parameter outside the grid by the inner sampler."""
         return self.inner.sample_independent(study, trial, param_name, param_distribution)
 
+    @override
     def before_trial(self, study: Study, trial: FrozenTrial) -> None:
-        """Passed on."""
         self.inner.before_trial(study, trial)
 
+    @override
     def after_trial(self, study: Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None) -> None:
-        """Passed on."""
         self.inner.after_trial(study, trial, state, values)
 
+    @override
     def reseed_rng(self) -> None:
-        """Passed on."""
         self.inner.reseed_rng()
 
 
 def _asks_more(cell: Values, failed: Values, work: Sequence[bool]) -> bool:
-    """Whether ``cell`` differs from ``failed`` only in asking as much work or more; ``work``: which values do."""
+    """Return whether ``cell`` is ``failed`` with as much work or more; ``work``: which values are amounts of work."""
     return all(own >= other if more else own == other for own, other, more in zip(cell, failed, work))
 
 
 def _distance(one: Iterable[Any], other: Iterable[Any], grid: dict[str, Sequence[Any]]) -> float:
-    """Sum over the axes: share of the axis for ordinals, 0 or 1 for categories."""
+    """Sum the distances over the axes: share of the axis for ordinals, 0 or 1 for categories."""
     total = 0.0
     for a, b, values in zip(one, other, grid.values()):
         ordinal = isinstance(_distribution(values), IntDistribution)

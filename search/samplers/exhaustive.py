@@ -1,8 +1,8 @@
-"""Every cell once, in a shuffled order that depends on the seed only.
+"""Proposes every cell once, in a shuffled order that depends on the seed only.
 
-Optuna's grid and brute-force samplers stop the study themselves, which ask/tell forbids. Here the order is
-fixed by the seed, and the next cell is the first in it that no trial of the study holds, so a resumed study
-goes on where it stopped.
+Optuna's grid and brute-force samplers stop the study themselves, which ask/tell forbids. Here the order is fixed by
+the seed, and the next cell is the first in this order that no trial of the study has, so a resumed study goes on where
+it stopped.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ class ExhaustiveSampler(BaseSampler):
         self._seed = seed or 0
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
-        """The whole grid: all parameters of a cell are chosen together."""
+        """Return the whole grid: all parameters of a cell are chosen together."""
         return grid_distributions(study)
 
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
-        """The next cell in shuffled order."""
+        """Return the next cell in shuffled order."""
         outside = left_out(study)
         cells = [cell for cell in itertools.product(*study.user_attrs[GRID].values()) if cell not in outside]
         random.Random(self._seed).shuffle(cells)
@@ -43,5 +43,5 @@ class ExhaustiveSampler(BaseSampler):
     def sample_independent(
         self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
     ) -> Any:
-        """Never needed: the grid holds every parameter."""
+        """Raise KeyError: the grid has every parameter, so no other is asked for."""
         raise KeyError(f"{param_name} is not in the study's grid")

@@ -1,7 +1,7 @@
-"""The search of our own, as a sampler of Optuna: the cell that is worth most per second, until none is worth anything.
+"""Our own search as an Optuna sampler: it proposes the cell with the largest expected gain per second.
 
-It needs to see what Optuna's trials do not show (stages, examples, what failed and why), so the study informs it before
-it asks (:class:`Informed`).
+The search is over when no cell is worth a trial any more. The sampler needs facts that Optuna's trials do not show
+(stages, examples, what failed and why), so the study informs it before it asks (:class:`Informed`).
 """
 
 from __future__ import annotations
@@ -24,21 +24,26 @@ from search.space.grid import MOST_CELLS, Grid
 
 @runtime_checkable
 class Informed(Protocol):
-    """A sampler that is told what the study knows, and may say that it is over."""
+    """A sampler that is told what the study knows, and can tell that the search is over."""
 
     def inform(self, grid: Grid, look: Callable[[], Observations], warm_start: WarmStart | None = None) -> None:
-        """Before the first question. ``look``: what is known now; ``warm_start``: what is known beforehand."""
+        """Take what the study knows, before the first proposal.
+
+        ``look``: returns what is known at the time of the call; ``warm_start``: what is known before any trial.
+        """
 
     def finished(self, anew: bool = False) -> bool:
-        """Whether nothing is left that is worth a trial; ``anew``: whatever was kept from earlier looks aside."""
+        """Return whether no cell is left that is worth a trial; ``anew``: without what earlier looks left behind."""
 
     def timed_first(self) -> bool:
-        """Whether the cell asked for last is better timed before it is scored."""
+        """Return whether it is cheaper to time the cell that was proposed last before scoring it."""
 
 
 class FrontierSampler(BaseSampler, Informed):
-    """``error``: the chance that the front lacks a cell, which is accepted; ``resolution``: relative, by how much a
-    cell has to improve the front to be missed; ``tolerance``: how much accuracy may rise, where it should fall.
+    """Proposes the cell with the largest expected gain per second.
+
+    ``error``: accepted chance that the front lacks a cell. ``resolution``: by how much, relative, a cell must improve
+    the front to count. ``tolerance``: how much accuracy may rise where harder compression should lower it.
     """
 
     def __init__(
@@ -64,7 +69,7 @@ class FrontierSampler(BaseSampler, Informed):
         self._forecaster = Forecaster(self.tolerance, self.resolution, warm_start)
 
     def forecast(self, anew: bool = False) -> Forecast:
-        """Look at what is known now and return what the rest may be worth; ``anew``: with surrogates fitted again."""
+        """Return the forecast of the open cells from what is known now; ``anew``: with surrogates fitted again."""
         assert self._look is not None
         if anew:
             self._forecaster = Forecaster(self.tolerance, self.resolution, self._forecaster.warm_start)
@@ -73,12 +78,12 @@ class FrontierSampler(BaseSampler, Informed):
 
     @property
     def is_informed(self) -> bool:
-        """Return whether a study told it what it knows."""
+        """Return whether a study informed this sampler."""
         return self._look is not None
 
     @property
     def latest(self) -> Forecast:
-        """Return the outlook of the last look."""
+        """Return the forecast of the last look."""
         return self._next
 
     @override
@@ -91,13 +96,13 @@ class FrontierSampler(BaseSampler, Informed):
         return self._asked is not None and bool(self._next.timed_first[self._asked])
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
-        """The whole grid: a cell is chosen as one."""
+        """Return the whole grid: all parameters of a cell are chosen together."""
         return grid_distributions(study)
 
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
-        """The cell that is worth most."""
+        """Return the cell that is worth most by the last forecast."""
         assert self._grid is not None
         self._asked = int(self._next.worth.argmax())
         cell = self._grid.cell(self._asked)
@@ -106,5 +111,5 @@ class FrontierSampler(BaseSampler, Informed):
     def sample_independent(
         self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
     ) -> Any:
-        """Never needed: the grid holds every parameter."""
+        """Raise KeyError: the grid has every parameter, so no other is asked for."""
         raise KeyError(f"{param_name} is not in the study's grid")

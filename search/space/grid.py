@@ -1,4 +1,4 @@
-"""The search space as arrays: cells, the recipe of each, and coordinates in which neighbours are alike.
+"""The search space as arrays: its cells, the recipe of each, and coordinates in which neighbours are alike.
 
 A *recipe* is a cell without its workload: cells of one recipe share the compressed model and its accuracy.
 """
@@ -20,64 +20,64 @@ Floats = NDArray[np.float64]
 Indices = NDArray[np.intp]
 
 MOST_CELLS = 20_000
-"""Larger grids are not enumerated, neither searched by ours nor certified."""
+"""Cells of the largest grid that is enumerated; our sampler searches no larger one, and none is certified."""
 
 LOG_FROM = 4.0
-"""An axis of positive numbers whose largest is so many times its smallest counts in doublings."""
+"""The ratio of largest to smallest value from which an axis of positive numbers is scaled by its logarithm."""
 
 
 @dataclass(frozen=True)
 class Grid:
-    """All cells of ``axes``, last axis fastest; ``outside``: by number, why some of them are left out."""
+    """All cells of ``axes``, last axis fastest; ``outside``: by number of the cell, why it is left out."""
 
     axes: tuple[Axis, ...]
     outside: Mapping[int, str] = field(default_factory=dict, compare=False)
 
     @classmethod
     def of(cls, space: Space) -> Grid:
-        """That of a space."""
+        """Return the grid of a space."""
         grid = cls(space.axes)
         names = [axis.path for axis in space.axes]
         numbered = ((grid.index(dict(zip(names, values))), reason) for values, reason in space.outside.items())
         return cls(space.axes, {index: reason for index, reason in numbered if index is not None})
 
     def __len__(self) -> int:
-        """Number of cells."""
+        """Return the number of cells."""
         return math.prod(len(axis.values) for axis in self.axes)
 
     @cached_property
     def places(self) -> Indices:
-        """[cells, axes]: which value of each axis a cell has."""
+        """Return the places [cells, axes] of each cell's values on their axes."""
         sizes = [len(axis.values) for axis in self.axes]
         return np.stack(np.unravel_index(np.arange(len(self)), sizes), axis=1) if sizes else np.zeros((1, 0), np.intp)
 
     @cached_property
     def lattice(self) -> ProductGrid:
-        """Coordinates in [0, 1]: one dimension for an axis of numbers, one for every value of a category.
+        """Return coordinates in [0, 1]: one dimension for an axis of numbers, one for every value of a category.
 
-        Uneven strengths, as bit widths, have both: what they do to a kernel has no order, and next to none for accuracy
-        (fewer is worse, but not evenly so).
+        Uneven strengths, such as bit widths, have both: their effect on a kernel has no order, and their effect on
+        accuracy hardly has (fewer bits are worse, but not evenly so).
         """
         return ProductGrid(tuple(coordinates(axis) for axis in self.axes))
 
     @cached_property
     def recipe_lattice(self) -> ProductGrid:
-        """Of what a recipe is made of; its cells are the recipes, by number."""
+        """Return the coordinates of the axes that make a recipe; its cells are the recipes, by number."""
         return ProductGrid(tuple(coordinates(axis) for axis in self.axes if is_of_recipe(axis)))
 
     @cached_property
     def recipes(self) -> Indices:
-        """[cells]: the number of each cell's recipe."""
-        own = [place for place, axis in enumerate(self.axes) if is_of_recipe(axis)]
-        sizes = [len(self.axes[place].values) for place in own]
+        """Return, by cell [cells], the number of its recipe."""
+        recipe_axes = [place for place, axis in enumerate(self.axes) if is_of_recipe(axis)]
+        sizes = [len(self.axes[place].values) for place in recipe_axes]
         return (
-            np.ravel_multi_index(tuple(self.places[:, own].T), sizes).astype(np.intp)
-            if own
+            np.ravel_multi_index(tuple(self.places[:, recipe_axes].T), sizes).astype(np.intp)
+            if recipe_axes
             else np.zeros(len(self), np.intp)
         )
 
     def index(self, cell: Cell) -> int | None:
-        """The number of ``cell``; None where it is not in the grid."""
+        """Return the number of ``cell``; None where it is not in the grid."""
         if set(cell) != {axis.path for axis in self.axes}:
             return None
         places = [place for axis in self.axes if (place := axis.place(cell[axis.path])) is not None]
@@ -86,23 +86,23 @@ class Grid:
         return int(np.ravel_multi_index(places, [len(axis.values) for axis in self.axes])) if places else 0
 
     def cell(self, index: int) -> Cell:
-        """The cell of that number."""
+        """Return the cell with number ``index``."""
         return {axis.path: axis.values[place] for axis, place in zip(self.axes, self.places[index])}
 
 
 def is_of_recipe(axis: Axis) -> bool:
-    """Whether the model changes with it, and not only how it is run."""
+    """Return whether the model changes along ``axis``, and not only how it is run."""
     return not axis.path.startswith("workload.")
 
 
 def recipe_count(axes: Sequence[Axis]) -> int:
-    """How many models a space holds, whatever its size."""
+    """Return how many recipes ``axes`` span, also where the cells are too many to enumerate."""
     return math.prod(len(axis.values) for axis in axes if is_of_recipe(axis))
 
 
 def coordinates(axis: Axis) -> Floats:
-    """[values, dimensions] of an axis, in [0, 1]."""
-    categories = np.eye(len(axis.values)) / math.sqrt(2.0)  # any two a distance of one apart
+    """Return the coordinates [values, dimensions] of an axis's values, in [0, 1]."""
+    categories = np.eye(len(axis.values)) / math.sqrt(2.0)  # any two are a distance of one apart
     if not axis.is_ordinal:
         return categories
     values = np.array(axis.values, dtype=np.float64)

@@ -1,7 +1,7 @@
-"""From a yaml node to an object: the only place where ``_target_`` is obeyed.
+"""Builds objects from yaml nodes; no other place obeys ``_target_``.
 
 A target must lie below a package of ours or ``optuna.samplers`` (Hydra's own instantiate would run anything that
-can be imported). What is wrong is said in one line: the key, what is allowed there, and what came.
+can be imported). An error is one line: the key, what is allowed there, and what came.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def build(node: Any, key: str, allowed: Sequence[str] = ALLOWED) -> Any:
 
 
 def target_of(node: Mapping[str, Any], key: str, allowed: Sequence[str] = ALLOWED) -> Any:
-    """The class or function a node names; raises ConfigError when it is not allowed or not there."""
+    """Return the class or function that a node names. Raises ConfigError where it is not allowed or not there."""
     target = node.get("_target_")
     if not isinstance(target, str) or not target.startswith(tuple(allowed)):
         raise ConfigError(
@@ -95,9 +95,10 @@ def _construct(node: dict[str, Any], key: str, allowed: Sequence[str]) -> Any:
 
 
 def _require_known(target: Any, arguments: Mapping[str, Any], key: str) -> None:
-    """Raises ConfigError for a key that ``target`` does not take and for one that it needs.
+    """Raise ConfigError for a key that ``target`` does not take, and for a missing key that it needs.
 
-    Classes that would ignore a key they do not know are many, pydantic's among them; one that takes any passes.
+    The check is ours because many classes ignore unknown keys, pydantic's by default. A target that takes any key
+    passes.
     """
     try:
         parameters = inspect.signature(target).parameters
@@ -118,18 +119,18 @@ def _require_known(target: Any, arguments: Mapping[str, Any], key: str) -> None:
 
 
 def _is_checked(target: Any) -> bool:
-    """Whether pydantic says what a missing key should be."""
+    """Return whether pydantic checks the arguments; then its message says what a missing key should be."""
     return hasattr(target, "__pydantic_validator__")
 
 
 def _why(error: Exception) -> str:
-    """Return why nothing of that name is there; what says so itself needs no name of its class."""
+    """Return why an import failed; the class of an ImportError or AttributeError is left out."""
     text = described(error)
     return text.partition(": ")[2] if isinstance(error, (ImportError, AttributeError)) else text
 
 
 def explain(error: ValidationError, target: Any, key: str) -> str:
-    """One line for the first thing that is wrong."""
+    """Return one line about the first thing that is wrong."""
     first = error.errors()[0]
     name = str(first["loc"][0]) if first["loc"] else ""
     where = ".".join([part for part in (key, *map(str, first["loc"])) if part])
@@ -147,7 +148,7 @@ def explain(error: ValidationError, target: Any, key: str) -> str:
 
 
 def _no_instance(given: Any, wanted: str, target: Any) -> str:
-    """``mine.Lines is no Corpus: it has no documents (objectives/tasks/corpora.py)``."""
+    """Return ``mine.Lines is no Corpus: it has no documents (objectives/protocols/corpus.py)``, or a shorter text."""
     kind = getattr(inspect.getmodule(target), wanted, None)
     came = class_path(type(given)).removeprefix("builtins.")
     if not isinstance(kind, type) or not is_protocol(kind):
@@ -158,20 +159,20 @@ def _no_instance(given: Any, wanted: str, target: Any) -> str:
 
 
 def nearest(name: str, known: Sequence[str]) -> str:
-    """`` (did you mean X?)`` when something close exists."""
+    """Return `` (did you mean X?)`` where ``known`` holds a similar name, else an empty text."""
     match = difflib.get_close_matches(name, list(known), n=1)
     return f" (did you mean {match[0]}?)" if match else ""
 
 
 class _Schema(GenerateJsonSchema):
-    """Leaves out what has no JSON form, such as a field that holds an object: pydantic's own message serves there."""
+    """Leaves out what has no JSON form, such as a field that holds an object; pydantic's own message is used there."""
 
     def handle_invalid_for_json_schema(self, schema: Any, error_info: str) -> JsonSchemaValue:
         return {}
 
 
 def _expected(target: Any, name: str) -> str:
-    """What a field accepts, in words, from its JSON schema."""
+    """Return in words what a field accepts, from its JSON schema."""
     schema = TypeAdapter(target).json_schema(schema_generator=_Schema)
     field = schema.get("properties", {}).get(name, {})
     words = [_in_words(option) for option in field.get("anyOf", [field])]
@@ -191,5 +192,5 @@ def _in_words(schema: Mapping[str, Any]) -> str:
         return f"a text{longest} that matches {schema['pattern']}"
     if schema.get("type") == "array" and schema.get("minItems"):
         return f"a list of at least {schema['minItems']}"
-    found = [f"{sign} {schema[limit]:g}" for limit, sign in limits.items() if limit in schema]
-    return " ".join(part for part in (kinds.get(schema.get("type", ""), ""), " and ".join(found)) if part)
+    bounds = [f"{sign} {schema[limit]:g}" for limit, sign in limits.items() if limit in schema]
+    return " ".join(part for part in (kinds.get(schema.get("type", ""), ""), " and ".join(bounds)) if part)

@@ -1,7 +1,7 @@
-"""Whether an object of a user's class can do what its place asks: the members of a protocol of ours, one by one.
+"""Checks that an object of a user's class has the members of the protocol that its place needs.
 
-Nothing is run: a member has to be there, a method has to be a method that takes what it will be given, and a property
-none. What only shows when it runs is told by ``paretune check`` and before the first trial.
+Nothing is run: every member has to be there, a method has to take the arguments of the protocol's, and a property must
+not be a method. Errors that only show at run time are found by ``paretune check`` and before the first trial.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ PARTS: Mapping[str, type] = {
     "workload": Workload,
     "runtime": Runtime,
 }
-"""What the object of each part of a candidate must be able to do."""
+"""The protocol that the object of each part of a candidate must have."""
 
 
 def require_members(part: Any, key: str, kind: str, protocol: type) -> None:
-    """Raises ConfigError that names the class, what it lacks, and the protocol of ``kind`` with its file."""
+    """Raise ConfigError that names the class of ``part``, what it lacks, and the protocol of ``kind`` with its file."""
     wrong = [text for name in sorted(get_protocol_members(protocol)) if (text := _wrong(part, name, protocol))]
     if wrong:
         file = protocol.__module__.replace(".", "/") + ".py"
@@ -40,7 +40,7 @@ def require_members(part: Any, key: str, kind: str, protocol: type) -> None:
 
 
 def _wrong(part: Any, name: str, protocol: type) -> str:
-    """Return what is wrong with one member; empty where nothing is."""
+    """Return what is wrong with one member; empty where nothing is wrong."""
     wanted = inspect.getattr_static(protocol, name, None)
     has_it = any(name in vars(kind) for kind in type(part).__mro__) or name in getattr(part, "__dict__", {})
     if not has_it and not (hasattr(type(part), "__getattr__") or name in getattr(type(part), "__slots__", ())):
@@ -53,14 +53,14 @@ def _wrong(part: Any, name: str, protocol: type) -> str:
 
 
 def _takes(method: Callable[..., Any], wanted: Callable[..., Any]) -> bool:
-    """Return whether ``method`` can be called as ``wanted`` is, its first argument aside."""
+    """Return whether ``method`` takes the arguments of ``wanted``, its first one aside."""
     try:
         signature = inspect.signature(method)
     except (TypeError, ValueError):
         return True
-    asked = list(inspect.signature(wanted).parameters.values())[1:]
-    places = [one for one in asked if one.kind in (one.POSITIONAL_ONLY, one.POSITIONAL_OR_KEYWORD)]
-    names = {one.name: None for one in asked if one.kind is one.KEYWORD_ONLY}
+    parameters = list(inspect.signature(wanted).parameters.values())[1:]
+    places = [one for one in parameters if one.kind in (one.POSITIONAL_ONLY, one.POSITIONAL_OR_KEYWORD)]
+    names = {one.name: None for one in parameters if one.kind is one.KEYWORD_ONLY}
     try:
         signature.bind(*[None for one in places if one.default is one.empty], **names)
     except TypeError:
@@ -74,7 +74,7 @@ def _arguments(wanted: Callable[..., Any]) -> str:
 
 
 def require_sendable(part: Any, key: str) -> None:
-    """Raises ConfigError for an object that no worker process could be given."""
+    """Raise ConfigError where ``part`` cannot be sent to a worker process."""
     try:
         pickle.dumps(part)
     except Exception as error:
@@ -85,7 +85,7 @@ def require_sendable(part: Any, key: str) -> None:
 
 
 def require_equality(part: Any, key: str) -> None:
-    """Raises ConfigError for a part of a candidate that is not told from others by its settings."""
+    """Raise ConfigError where a part of a candidate is not equal to, or not hashed as, a copy of itself."""
     try:
         same = pickle.loads(pickle.dumps(part))
         equal = same == part and hash(same) == hash(part)

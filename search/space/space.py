@@ -27,9 +27,9 @@ from search.space.members import require_equality, require_members, require_send
 
 Cell = Mapping[str, Value]
 PARTS = ("pruning", "quantization", "workload", "recovery", "runtime")
-"""In the order of the candidate's fields."""
+"""The parts of a candidate, in the order of its fields."""
 CHOSEN = "runtime"
-"""The part of which an axis may choose the class, by its name in ``runtimes``."""
+"""The part whose class an axis may choose, by its name in ``runtimes``."""
 COMPRESSING = ("pruning", "quantization", "recovery")
 """The parts whose settings may have a strength."""
 REFERENCE = "torch"
@@ -37,7 +37,7 @@ REFERENCE = "torch"
 
 
 def same(one: object, other: object) -> bool:
-    """Return whether two values are one but for rounding: 0.3 and 0.1 + 0.2, 8 and 8.0; true is not 1."""
+    """Return whether two values are equal but for rounding: 0.3 and 0.1 + 0.2, 8 and 8.0; true is not 1."""
     numbers = [value for value in (one, other) if isinstance(value, int | float) and not isinstance(value, bool)]
     if len(numbers) == 2:
         return math.isclose(*numbers, rel_tol=1e-9, abs_tol=1e-12)
@@ -48,7 +48,7 @@ def same(one: object, other: object) -> bool:
 class Axis:
     """One searched variable: its dotted path and its values, numbers sorted.
 
-    ``first``: of the values as they are configured; ``strength``: that of the setting, where it has one.
+    ``first``: the first value as configured, before sorting; ``strength``: that of the setting, where it has one.
     """
 
     path: str
@@ -58,32 +58,32 @@ class Axis:
 
     @property
     def is_ordinal(self) -> bool:
-        """Whether the values have an order that a sampler should know."""
+        """Return whether the values have an order that a sampler should know."""
         return all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in self.values)
 
     @property
     def parameter(self) -> str:
-        """Name in the Optuna study: ordinals are stored as indices into the grid."""
+        """Return the name in the Optuna study; ordinals are stored as indices into the grid."""
         return f"{self.path}[i]" if self.is_ordinal else self.path
 
     @property
     def distribution(self) -> BaseDistribution:
-        """What Optuna samples."""
+        """Return the distribution that Optuna samples from."""
         if self.is_ordinal:
             return IntDistribution(0, len(self.values) - 1)
         return CategoricalDistribution(self.values)
 
     def value(self, sampled: Any) -> Value:
-        """From what Optuna sampled to the value on the grid."""
-        found: Value = self.values[sampled] if self.is_ordinal else sampled
-        return found
+        """Return the value on the grid that Optuna's ``sampled`` stands for."""
+        value: Value = self.values[sampled] if self.is_ordinal else sampled
+        return value
 
     def sampled(self, value: Value) -> Any:
-        """The inverse of :meth:`value`."""
+        """Return what stands for ``value`` in Optuna: the inverse of :meth:`value`."""
         return self.place(value) if self.is_ordinal else value
 
     def place(self, value: object) -> int | None:
-        """Return where ``value`` stands among the axis's own, rounding aside; None where it does not."""
+        """Return the place of ``value`` among the axis's values, rounding aside; None where it is none of them."""
         return next((place for place, own in enumerate(self.values) if same(own, value)), None)
 
 
@@ -91,8 +91,8 @@ class Axis:
 class Space:
     """Axes over a base configuration ``parts`` (the yaml nodes of :data:`PARTS`).
 
-    ``runtimes``: nodes that an axis ``runtime`` may choose by name. ``outside``: why a cell, by its values in the order
-    of the axes, is left out.
+    ``runtimes``: nodes that an axis ``runtime`` may choose by name. ``outside``: the cells that are left out, as values
+    in the order of the axes, with the reason.
     """
 
     axes: tuple[Axis, ...]
@@ -105,46 +105,46 @@ class Space:
     )
 
     def __len__(self) -> int:
-        """Number of cells."""
+        """Return the number of cells."""
         size = 1
         for axis in self.axes:
             size *= len(axis.values)
         return size
 
     def cells(self) -> Iterator[Cell]:
-        """Every cell, last axis fastest."""
+        """Yield every cell, last axis fastest."""
         for values in itertools.product(*(axis.values for axis in self.axes)):
             yield dict(zip((axis.path for axis in self.axes), values))
 
     def __contains__(self, cell: object) -> bool:
-        """Whether every value of ``cell`` is on its axis."""
+        """Return whether every value of ``cell`` is on its axis."""
         if not isinstance(cell, Mapping) or set(cell) != {axis.path for axis in self.axes}:
             return False
         return all(axis.place(cell[axis.path]) is not None for axis in self.axes)
 
     def own(self, cell: Cell) -> Cell:
-        """Return a cell of the space by the values as its axes write them (0.3 for 0.1 + 0.2)."""
+        """Return ``cell`` with its values as the axes write them (0.3 for 0.1 + 0.2)."""
         return {
             axis.path: axis.values[place] for axis in self.axes if (place := axis.place(cell[axis.path])) is not None
         }
 
     def baseline(self) -> Cell:
-        """Return the cell that is measured first in every study: every strength neutral, as unpruned and 16 bits, and
-        the first value of everything else.
+        """Return the baseline, which every study measures first.
 
-        A strength that the settings fix otherwise is named in the cell, which then lies outside the space.
+        Every strength is neutral (unpruned, 16 bits), and everything else has its first value. A strength that the
+        settings fix otherwise is named in the cell, which then lies outside the space.
         """
         neutral, fixed = self.neutral(), self.fixed()
         forced = {path: value for path, value in neutral.items() if fixed.get(path) not in (None, value)}
         return {**forced, **{axis.path: neutral.get(axis.path, axis.first) for axis in self.axes}}
 
     def neutral(self) -> dict[str, Value]:
-        """Return the value of every strength at which it does nothing, and the runtime of the baseline, by path."""
+        """Return, by path, the value at which each strength does nothing, and the runtime of the baseline."""
         return {**{path: each.neutral for path, each in self.strengths.items()}, CHOSEN: REFERENCE}
 
     @cached_property
     def strengths(self) -> Mapping[str, Strength]:
-        """The strengths of all settings, searched or fixed, by dotted path."""
+        """Return the strengths of all settings, searched or fixed, by dotted path."""
         return {
             f"{part}.{name}": strength
             for part in COMPRESSING
@@ -162,15 +162,15 @@ class Space:
         return trial.suggest_categorical(axis.parameter, axis.values)
 
     def sampled(self, cell: Cell) -> dict[str, Any]:
-        """Optuna's parameters of a cell."""
+        """Return the parameters of a cell in the Optuna study."""
         return {axis.parameter: axis.sampled(cell[axis.path]) for axis in self.axes}
 
     def candidate(self, cell: Cell) -> Candidate:
-        """The candidate of a cell; raises ConfigError when a value is not allowed by its class."""
+        """Return the candidate of a cell. Raises ConfigError where a class does not allow a value."""
         return Candidate(*(self._part(part, cell) for part in PARTS))
 
     def baseline_candidate(self) -> Candidate:
-        """Return the candidate of the baseline; fixed settings that are no strength stay as configured."""
+        """Return the candidate of the baseline; fixed settings other than strengths stay as configured."""
         return self.candidate(self.baseline())
 
     def _part(self, part: str, cell: Cell) -> Any:
@@ -182,8 +182,8 @@ class Space:
             varied = {path.removeprefix(part + "."): value for path, value in mine.items()}
             if part == CHOSEN:
                 varied = {name: value for name, value in varied.items() if self._has(node, name)}
-            own = name is None or name == self._own_runtime
-            where = part if own else f"runtimes.{name}"
+            is_configured = name is None or name == self._own_runtime
+            where = part if is_configured else f"runtimes.{name}"
             built = build({**node, **varied}, where, self.allowed)
             require_members(built, where, part, members.PARTS[part])
             require_sendable(built, where)
@@ -192,10 +192,10 @@ class Space:
         return self._built[key]
 
     def _node(self, part: str, name: Value) -> Mapping[str, Any]:
-        """The yaml node of a part; of one that is chosen by name, as it is configured where it is that one."""
-        own: Mapping[str, Any] = self.parts[part]
+        """Return the yaml node of a part: the configured one, or that of another runtime called ``name``."""
+        configured: Mapping[str, Any] = self.parts[part]
         if name is None or name == self._own_runtime:
-            return own
+            return configured
         if name not in self.runtimes:
             known = ", ".join(sorted({str(self._own_runtime), *self.runtimes}))
             raise ConfigError(f"{part}: unknown{nearest(str(name), list(self.runtimes))}; known: {known}; got {name!r}")
@@ -204,7 +204,7 @@ class Space:
 
     @property
     def _own_runtime(self) -> Value:
-        """The name of the runtime that is configured."""
+        """Return the name of the configured runtime."""
         name: Value = self._part(CHOSEN, {}).name
         return name
 
@@ -212,7 +212,7 @@ class Space:
         return name in getattr(target_of(node, CHOSEN, self.allowed), "__dataclass_fields__", {})
 
     def misplaced(self, cell: Cell) -> str | None:
-        """A setting of ``cell`` that its runtime does not have, in words; at its first value it says nothing."""
+        """Say which setting of ``cell`` its runtime does not have; None where each such one has its first value."""
         node = self._node(CHOSEN, cell.get(CHOSEN))
         for axis in self.axes:
             part, _, name = axis.path.partition(".")
@@ -221,17 +221,19 @@ class Space:
         return None
 
     def fixed(self) -> dict[str, Value]:
-        """Scalar settings of the candidate that are not searched, by dotted path."""
+        """Return the settings of the candidate that are not searched, by dotted path."""
         searched = {axis.path for axis in self.axes}
-        found = {f"{part}.{name}": value for part in PARTS for name, value in self.parts[part].items()}
-        for path in self.strengths.keys() - found.keys():  # as the class has them
+        settings = {f"{part}.{name}": value for part in PARTS for name, value in self.parts[part].items()}
+        for path in self.strengths.keys() - settings.keys():  # defaults of the class
             part, _, name = path.partition(".")
             if (value := getattr(self._part(part, {}), name, None)) is not None:
-                found[path] = value
-        found[CHOSEN] = self._own_runtime
-        if CHOSEN in searched:  # what is configured for one of several
-            found = {path: value for path, value in found.items() if not path.startswith(f"{CHOSEN}.")}
-        return {path: value for path, value in found.items() if path not in searched and not path.endswith("_target_")}
+                settings[path] = value
+        settings[CHOSEN] = self._own_runtime
+        if CHOSEN in searched:  # these settings belong to one runtime of several
+            settings = {path: value for path, value in settings.items() if not path.startswith(f"{CHOSEN}.")}
+        return {
+            path: value for path, value in settings.items() if path not in searched and not path.endswith("_target_")
+        }
 
 
 def build_space(
@@ -242,15 +244,15 @@ def build_space(
 ) -> Space:
     """Check the ``space`` tree against the candidate's ``parts`` and build it. Raises ConfigError.
 
-    ``runtimes``: what ``space.runtime.name`` may choose from.
+    ``runtimes``: the nodes that ``space.runtime.name`` may choose from.
     """
     axes = []
     runtimes = runtimes or {}
     if not isinstance(tree, Mapping):
         raise ConfigError(f"space: expected a mapping with {', '.join(PARTS)}, got {tree!r}")
     configured = Space((), parts, allowed, runtimes)
-    configured.candidate({})  # by its own name
-    for name, node in runtimes.items():  # also those that the space does not choose
+    configured.candidate({})  # checks the parts under their own names
+    for name, node in runtimes.items():  # also runtimes that the space does not choose
         build(node, f"runtimes.{name}", allowed)
     for part, names in tree.items():
         if part not in PARTS:

@@ -1,4 +1,4 @@
-"""Which cells leave a space, and why: pairs that their runtime says it cannot run, asked before any work."""
+"""Removes combinations that a runtime cannot run from a space, with the reason, before any work is done."""
 
 from __future__ import annotations
 
@@ -18,10 +18,11 @@ from search.space.space import CHOSEN, Cell, Space
 
 
 def without_unsupported(space: Space, head: Head, device: Device, unpruned: str | None = None) -> Space:
-    """``space`` with its cells told apart. Raises ConfigError where a package is missing or no cell is left.
+    """Return ``space`` without the cells that cannot be run; its ``outside`` gives the reasons.
 
-    One too large to be enumerated stays as it is: its trials are asked one by one. ``unpruned``: why the model cannot
-    be pruned, where it cannot.
+    A space too large to be enumerated stays as it is: its cells are checked one by one when they are tried.
+    ``unpruned``: why the model cannot be pruned, where it cannot. Raises ConfigError where a package is missing or no
+    cell is left.
     """
     _require_packages(space)
     if len(space) > MOST_CELLS:
@@ -34,12 +35,12 @@ def without_unsupported(space: Space, head: Head, device: Device, unpruned: str 
 
 
 def unprunable(model: Model) -> str | None:
-    """Why no pruner works on ``model``, as far as its files say."""
+    """Return why no pruner works on ``model``, as far as its files say; None where one may."""
     return model.unprunable() if isinstance(model, Inspectable) else None
 
 
 def reason_against(space: Space, cell: Cell, head: Head, device: Device, unpruned: str | None = None) -> str | None:
-    """Why ``cell`` cannot be run, in a line that begins with its runtime or with ``pruning``; None where it can."""
+    """Return ``runtime: why`` or ``pruning: why`` where ``cell`` cannot be run; None where it can be run."""
     candidate = space.candidate(cell)
     if unpruned is not None and asks_to_prune(candidate.pruning):
         return f"pruning: {unpruned}"
@@ -48,11 +49,11 @@ def reason_against(space: Space, cell: Cell, head: Head, device: Device, unprune
 
 
 def runtimes_of(space: Space) -> dict[str, Runtime]:
-    """All that a space may choose, by name."""
+    """Return the runtimes that the space can select, by name."""
     names: Sequence[Value] = next((axis.values for axis in space.axes if axis.path == CHOSEN), (None,))
     first = space.baseline()
-    found = (space.candidate({**first, CHOSEN: name} if name else _without(first)).runtime for name in names)
-    return {runtime.name: runtime for runtime in found}
+    runtimes = (space.candidate({**first, CHOSEN: name} if name else _without(first)).runtime for name in names)
+    return {runtime.name: runtime for runtime in runtimes}
 
 
 def _without(cell: Cell) -> dict[str, Value]:
@@ -67,7 +68,7 @@ def _require_packages(space: Space) -> None:
 
 
 def grouped(outside: Mapping[tuple[Value, ...], str]) -> dict[str, int]:
-    """Cells by reason, most first."""
+    """Return how many cells each reason removes, the most frequent first."""
     counts: dict[str, int] = defaultdict(int)
     for reason in outside.values():
         counts[reason] += 1

@@ -1,4 +1,7 @@
-"""Which cells of a space need no further trial, and which trial says so, at the same cost however many there are."""
+"""Keeps which cells of a space need no further trial, and by which trial each was answered.
+
+The cost of a look-up does not grow with the number of trials.
+"""
 
 from __future__ import annotations
 
@@ -17,8 +20,9 @@ Key = tuple[tuple[str, object], ...]
 
 
 class ClosedCells:
-    """Cells that are measured, left out, failed for good or again and again, or must fail like another (told of spaces
-    that can be enumerated).
+    """The cells that are measured, left out of the space, or failed for good or ``TRIES`` times.
+
+    In a space that can be enumerated a failure also closes the cells that must fail like the failed one.
     """
 
     def __init__(self, space: Space, records: Iterable[TrialRecord]) -> None:
@@ -30,11 +34,11 @@ class ClosedCells:
             self.add(record)
 
     def __len__(self) -> int:
-        """Number of cells of the space that need no further trial."""
+        """Return the number of cells of the space that need no further trial."""
         return len(self._cells)
 
     def add(self, record: TrialRecord) -> None:
-        """One more trial."""
+        """Take one more trial into account."""
         key = _key(record.params)
         self._failed[key] += record.reason in REPEATED
         if not is_final(record) and self._failed[key] < TRIES:
@@ -50,12 +54,15 @@ class ClosedCells:
             self._cells.update(_key(self._grid.cell(other)) for other in others)
 
     def by(self, cell: Cell) -> TrialRecord | None:
-        """The first trial that says all of ``cell`` itself."""
+        """Return the first trial that answers a repeat of ``cell``, or None.
+
+        Such a trial was scored, failed for good, or failed as the last of ``TRIES`` attempts.
+        """
         return self._by_cell.get(_key(cell))
 
 
 def is_final(record: TrialRecord) -> bool:
-    """Whether measuring the cell again would tell nothing new."""
+    """Return whether measuring the cell again would tell nothing new."""
     return record.state == "complete" or record.reason in FINAL
 
 

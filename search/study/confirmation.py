@@ -1,8 +1,9 @@
-"""Timing again at the end: contended trials each by itself, the front's members against each other.
+"""Measures again at the end: contended trials each by itself, the front's members against each other.
 
-A trial during which the machine never came to rest gets another chance. Then all members of the front run in shared
-rounds with the baseline, for trials are minutes apart, and the fastest of many noisy figures is too good on average:
-their speed is what those rounds say, and who no longer belongs is dropped. Memory repeats to the byte and is left.
+A trial is contended when other work kept the machine busy while it was timed; it is measured once more by itself. Then
+all members of the front run in shared rounds with the baseline. Trials are minutes apart, and the fastest of many noisy
+figures is too good on average, so a member's speed is what those rounds say. A member that is dominated by these
+figures is dropped from the front. Memory is not measured again: it repeats to the byte.
 """
 
 from __future__ import annotations
@@ -21,23 +22,26 @@ from search.records.trial import TrialRecord
 from search.study.timescale import TimeScale, on_time_scale, time_scale_of
 
 PASSES = 2
-"""A member that loses its place may bring in one that was never confirmed: then all are measured together again."""
+"""Most rounds of confirmation. When a member is dropped, one that was never confirmed may take its place: then all
+members are measured together again.
+"""
 
 TRIES = 2
 """How often members are measured while the machine is busy."""
 
 AGAIN_SHARE = 0.25
-"""Of the seconds that the trials took, at most so much goes into timing contended ones again."""
+"""Share of the trials' seconds that is spent at most on measuring contended trials again."""
 
 Measure = Callable[[Sequence[TrialRecord]], Sequence[Measurement]]
-"""Times the trials given, in shared rounds. Raises Unmeasured."""
+"""Times the given trials in shared rounds. Raises Unmeasured."""
 
 
 @dataclass(frozen=True)
 class Confirmation:
-    """``members``: by trial number, what was confirmed; ``again``: the same of contended trials that were calm later.
-
-    ``dropped``: by number, why a trial left the front; ``failed``: why timing again ended early, where it did.
+    """The results of measuring again.
+    ``members``: confirmed measurements of the front's members, by trial number. ``again``: by trial number, calm
+    measurements of trials that were contended before. ``dropped``: by trial number, why it left the front. ``failed``:
+    why measuring again ended early; empty where it did not.
     """
 
     members: Mapping[int, Measurement] = field(default_factory=dict)
@@ -47,14 +51,14 @@ class Confirmation:
 
 
 def is_timed(objectives: Sequence[str]) -> bool:
-    """Whether any objective is a speed."""
+    """Return whether any objective is a time or a speed."""
     return any(map(is_of_time, objectives))
 
 
 def time_again(records: Sequence[TrialRecord], measure: Measure, known: Confirmation) -> Confirmation:
-    """Give those of ``records`` that are contended another chance, within a share of what all of them took.
+    """Measure the contended trials of ``records`` again, within ``AGAIN_SHARE`` of the seconds that all trials took.
 
-    Returns ``known`` and what came of it.
+    Returns ``known`` with the calm measurements added.
     """
     again, failed = dict(known.again), known.failed
     ends = time.monotonic() + AGAIN_SHARE * sum(record.seconds for record in records)
@@ -65,12 +69,12 @@ def time_again(records: Sequence[TrialRecord], measure: Measure, known: Confirma
         if time.monotonic() > ends:
             break
         try:
-            (found,) = measure([record])
+            (measurement,) = measure([record])
         except Unmeasured as error:
             failed = str(error)
             break
-        if not found.metrics.get("contended"):
-            again[record.number] = found
+        if not measurement.metrics.get("contended"):
+            again[record.number] = measurement
     return replace(known, again=again, failed=failed)
 
 
@@ -80,27 +84,27 @@ def confirm_front(
     measure: Measure,
     known: Confirmation,
 ) -> Confirmation:
-    """Measure the members of the front against each other until all are confirmed; ``known`` and what came of it.
+    """Measure the members of the front against each other until all are confirmed, and return ``known`` updated.
 
-    ``cut``: the front of records. On a busy machine they are measured once more, and what was busy still confirms
-    nothing: the trials' own figures stay.
+    ``cut``: returns the front of records. On a busy machine the members are measured once more. If it is busy then too,
+    nothing is confirmed and the trials' own figures stay.
     """
     members, failed = dict(known.members), known.failed
     before = set(cut(confirmed(records, replace(known, again={}))).front)
     for _ in range(PASSES):
         front = cut(confirmed(records, replace(known, members=members))).front
-        own = [record for record in records if record.number in front and not record.is_baseline]
-        if all(record.number in members for record in own):
+        on_front = [record for record in records if record.number in front and not record.is_baseline]
+        if all(record.number in members for record in on_front):
             break
         try:
-            found = _calm(own, measure)
+            measurements = _calm(on_front, measure)
         except Unmeasured as error:
             failed = str(error)
             break
-        if not found:
+        if not measurements:
             failed = "the machine was busy while the front was confirmed"
             break
-        members |= dict(zip((record.number for record in own), found, strict=True))
+        members |= dict(zip((record.number for record in on_front), measurements, strict=True))
     now = confirmed(records, replace(known, members=members))
     after = cut(now)
     gone = {number: _why(number, now, after) for number in sorted(before - set(after.front))}
@@ -109,33 +113,36 @@ def confirm_front(
 
 
 def _calm(records: Sequence[TrialRecord], measure: Measure) -> Sequence[Measurement]:
-    """Of a calm machine at the first or second try; empty where it was not."""
+    """Measure up to twice; return () if the machine was busy both times."""
     for _ in range(TRIES):
-        found = measure(records)
-        if not any(each.metrics.get("contended") for each in found):
-            return found
+        measurements = measure(records)
+        if not any(each.metrics.get("contended") for each in measurements):
+            return measurements
     return ()
 
 
 def confirmed(
     records: Sequence[TrialRecord], confirmation: Confirmation, scale: TimeScale | None = None
 ) -> list[TrialRecord]:
-    """The records on one scale of time, by default their own, with the latest speed of trials that were timed again."""
+    """Return the records with the latest speed of trials that were measured again, and with times on one scale.
+
+    ``scale``: by default that of the records themselves.
+    """
     baseline = baseline_of(records)
     if baseline is None:
         return list(records)
-    found = []
+    latest = []
     for record in records:
         source = record.number if record.cached_from is None else record.cached_from
         member = confirmation.members.get(source)
         later = member or confirmation.again.get(source)
         now = _retimed(record, later, baseline) if later else record
-        found.append(replace(now, confirmed=member is not None and record.cached_from is None))
-    return on_time_scale(found, scale or own_time_scale(records, confirmation))
+        latest.append(replace(now, confirmed=member is not None and record.cached_from is None))
+    return on_time_scale(latest, scale or own_time_scale(records, confirmation))
 
 
 def own_time_scale(records: Sequence[TrialRecord], confirmation: Confirmation) -> TimeScale | None:
-    """Of the records, each as it was timed by itself at last."""
+    """Return the time scale of the records, from the last time that each was measured by itself."""
     baseline, again = baseline_of(records), confirmation.again
     if baseline is None:
         return None
@@ -163,12 +170,12 @@ def _retimed(record: TrialRecord, later: Measurement, baseline: TrialRecord) -> 
 
 
 def _later_notes(record: TrialRecord, later: Measurement) -> tuple[Note, ...]:
-    """Return the notes of the later timing, and those of the trial that do not speak of its own."""
+    """Return the notes of the later timing, and those notes of the trial that are not about its own timing."""
     return (*later.notes, *(note for note in record.notes if not note.code.is_of_timing))
 
 
 def _shares(before: Mapping[str, float], now: Mapping[str, float]) -> dict[str, float]:
-    """Shares of the device's limit, by how the seconds of their phase changed."""
+    """Return the shares of the device's limit, scaled by how the seconds of their phases changed."""
     phases = {"roofline.decode": "tpot", "roofline.prefill": "ttft", "roofline.encode": "encode"}
     if "roofline.prefill" not in before:  # an encoder alone: its run is one phase
         phases["roofline.encode"] = "latency.p50"
@@ -177,11 +184,12 @@ def _shares(before: Mapping[str, float], now: Mapping[str, float]) -> dict[str, 
 
 
 def _why(number: int, records: Sequence[TrialRecord], front: ParetoFront) -> str:
-    """Which member is better now, and how the dropped one's speed changed."""
+    """Return, as text, which member dominates the dropped trial now, and how the dropped one's speed changed."""
     by_number = {record.number: record for record in records}
-    own = by_number[number]
-    values = minimised([own, *(by_number[member] for member in front.front)], front.objectives)
+    dropped = by_number[number]
+    values = minimised([dropped, *(by_number[member] for member in front.front)], front.objectives)
     better = [member for member, row in zip(front.front, values[1:]) if (row <= values[0]).all()]
-    trial, now = own.metrics.get("speedup.trial", own.metrics["speedup"]), own.metrics["speedup"]
-    change = f"speed-up {trial:.3f}x in its trial" + (f", {now:.3f}x confirmed" if own.confirmed else "")
+    now = dropped.metrics["speedup"]
+    trial = dropped.metrics.get("speedup.trial", now)
+    change = f"speed-up {trial:.3f}x in its trial" + (f", {now:.3f}x confirmed" if dropped.confirmed else "")
     return f"trial {better[0]} is at least as good in everything ({change})" if better else change

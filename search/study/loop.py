@@ -1,8 +1,8 @@
-"""The loop of a running study: what is known, what is asked next, and what becomes of the answer.
+"""The loop of a running study: it asks for a cell, evaluates it, records the outcome, and decides when to stop.
 
 The baseline (unpruned, 16 bits, first batch size) is always the first trial: it sets a relative floor and is the
-reference of every gain. A cell that was measured before is answered from its record. A failed trial is data: see
-:mod:`search.study.telling`.
+reference of every gain. A cell that was measured before is answered from its record. A failed trial is recorded like
+any other: see :mod:`search.study.telling`.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ log = logging.getLogger(__name__)
 
 
 class Loop:
-    """The state of a running study: what is known, and what is asked next."""
+    """Runs one study: its baseline, its trials and its confirmation."""
 
     def __init__(self, config: StudyConfig, study: Study, progress: Progress) -> None:
         self.config, self.study, self.progress = config, study, progress
@@ -54,11 +54,14 @@ class Loop:
 
     @property
     def state(self) -> StudyState:
-        """Return what the study found so far."""
+        """Return the state of the study so far."""
         return self.trials.state
 
     def certificate(self) -> Certificate | None:
-        """Return how sure the front is, from the sampler's own last look where nothing was measured since."""
+        """Return the certificate of the front, or None for a space too large to enumerate.
+
+        It uses the sampler's last forecast where nothing was measured since.
+        """
         sampler, state, space = self.study.sampler, self.state, self.config.space
         if len(space) > MOST_CELLS:
             return None
@@ -68,7 +71,7 @@ class Loop:
         return certificate_of(state.read(), state.front(), state.known(), forecast, sampler.error, sampler.resolution)
 
     def confirm(self, session: Session) -> None:
-        """Time contended trials again, then the members of the front against each other; a failure costs a warning."""
+        """Measure contended trials again, then the front's members against each other; warn where that fails."""
         if not self.config.confirm or not is_timed(self.config.objectives):
             return
 
@@ -116,13 +119,13 @@ class Loop:
         opening.settle_machine(self.study, self.machine)
 
     def _settle_sources(self, session: Session) -> None:
-        """Hold what scores depend on against what the study was begun with, and note what is new."""
+        """Compare the inputs of scores with those that the study began with, and store those that are new."""
         opening.settle_sources(self.study, [*self.config.read, *session.sources().result()])
 
     def run(self, session: Session) -> StopReason:
-        """Measure until a reason to stop, then confirm; returns the reason.
+        """Measure until there is a reason to stop, confirm the front, and return the reason.
 
-        What is confirmed may open cells that were thought to be behind: then the search goes on.
+        Cells that were taken for dominated may matter again by the confirmed figures: then the search goes on.
         """
         self._begin(session)
         self._inform(session)
@@ -168,7 +171,7 @@ class Loop:
         return reason
 
     def _losses(self, session: Session, grid: Grid) -> list[float] | None:
-        """What every recipe is predicted to lose, where that is asked for a grid that is searched as a whole."""
+        """Return the predicted loss of every recipe, nats, or None where it is not known or the grid is too large."""
         known = store.losses_of(self.study)
         if known is not None or len(grid) > MOST_CELLS:
             return known
@@ -176,24 +179,31 @@ class Loop:
         _, first = np.unique(grid.recipes, return_index=True)
         candidates = [self.config.space.candidate(grid.cell(index)) for index in first.tolist()]
         try:
-            found = session.predict_losses(candidates).result()
+            losses = session.predict_losses(candidates).result()
         except Unmeasured as error:
             log.warning("what compression loses was not predicted: %s", error)
             return None
-        store.save_losses(self.study, found)
-        return found
+        store.save_losses(self.study, losses)
+        return losses
 
     def _first(self) -> tuple[Cell, ...]:
-        """Cells to begin with: a sampler that takes no hint gets the front of the study that would give one."""
-        given = self.config.first
-        return given if isinstance(self.study.sampler, Informed) else (*given, *first_cells(self.config))
+        """Return the cells to measure first.
+
+        For a sampler that cannot use a warm start they include the front of the study that ``warm_start`` names.
+        """
+        cells = self.config.first
+        return cells if isinstance(self.study.sampler, Informed) else (*cells, *first_cells(self.config))
 
     def _limit(self) -> StopReason | None:
-        """Which of the study's limits is reached."""
+        """Return which of the study's limits is reached, or None."""
         return self.config.limits.reached(self.state.records, self._grown)
 
     def _completed(self) -> StopReason | None:
-        """Whether nothing is left: by the sampler's word, looking as the certificate does, or since all is known."""
+        """Return COMPLETE where no cell is left that is worth a trial, else None.
+
+        An informed sampler decides, with surrogates fitted again as the certificate fits them. For any other sampler
+        all cells must be closed.
+        """
         sampler = self.study.sampler
         if not isinstance(sampler, Informed):
             return StopReason.COMPLETE if len(self.state.closed_cells) >= len(self.config.space) else None
@@ -206,14 +216,14 @@ class Loop:
         return StopReason.COMPLETE
 
     def _report(self) -> None:
-        """Say how far it is."""
+        """Show the progress, and note when the hypervolume grew last."""
         front, records = self.state.front(), self.state.records
         if front.hypervolume > self._hypervolume * (1 + GROWTH):
             self._hypervolume, self._grown = front.hypervolume, len(records)
         self.progress.trial(records, front)
 
     def _measure_baseline(self, session: Session) -> None:
-        """First trial; a crash is given one more chance."""
+        """Run the baseline as the first trial; a crash is tried once more. Raises BaselineFailed."""
         cell = self.config.space.baseline()
         for _attempt in range(2):
             trial = self.trials.ask_for(cell)

@@ -1,4 +1,4 @@
-"""Opening a study in its storage, and holding it against what it was begun with: definition, machine, inputs."""
+"""Opens a study in its storage, and checks that its definition, machine and inputs are those that it began with."""
 
 from __future__ import annotations
 
@@ -36,7 +36,10 @@ optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 
 def open_storage(url: str, home: Path) -> RDBStorage:
-    """Connect; the schema is created under a lock, as two fresh jobs would race on it. Raises ConfigError."""
+    """Connect to the storage. Raises ConfigError.
+
+    The schema is created under a lock, since two jobs that start at the same time would race on it.
+    """
     url = clean_url(url)
     options: dict[str, Any] = {"connect_args": {"timeout": 60}} if url.startswith("sqlite") else {}
     try:
@@ -52,7 +55,7 @@ def open_storage(url: str, home: Path) -> RDBStorage:
 
 @contextmanager
 def running(config: StudyConfig) -> Iterator[None]:
-    """Hold the study: a second process that would run the same one is refused."""
+    """Hold the lock of the study meanwhile. Raises StudyConflict where another process runs the same study."""
     folder = config.home / "locks"
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -102,12 +105,12 @@ def _define(study: Study, config: StudyConfig) -> None:
 
 
 def _outside(space: Space) -> list[list[Any]]:
-    """Cells that are left out, as Optuna's parameters in the order of the grid."""
+    """Return the cells that are left out of the space, as Optuna's parameters in the order of the grid."""
     return [[axis.sampled(value) for axis, value in zip(space.axes, values)] for values in space.outside]
 
 
 def cells_outside(study: Study, space: Space) -> list[dict[str, Value]]:
-    """The cells that were left out when the study began, as far as ``space`` has them."""
+    """Return the cells that were left out when the study began; none where ``space`` has other axes."""
     listed = study.user_attrs.get(OUTSIDE, [])
     try:
         return [{axis.path: axis.value(each) for axis, each in zip(space.axes, values)} for values in listed]
@@ -141,16 +144,17 @@ def _differences(stored: Any, wanted: Any, path: str = "") -> Iterator[str]:
 
 
 def _alike(stored: Any, wanted: Any) -> bool:
-    """Whether two settings are one, rounding aside, in lists too."""
+    """Return whether two settings are the same up to rounding, in lists too."""
     if isinstance(stored, list) and isinstance(wanted, list) and len(stored) == len(wanted):
         return all(_alike(one, other) for one, other in zip(stored, wanted))
     return bool(stored == wanted) or same(stored, wanted)
 
 
 def settle_machine(study: Study, machine: Mapping[str, str]) -> None:
-    """Note where the study runs. Other weights under the same path are refused; other hardware and versions are told.
+    """Store on which machine the study runs. Raises StudyConflict for other weights under the same path.
 
-    A fact that the store does not hold is no difference: an earlier version did not note it. Raises StudyConflict.
+    Other hardware and other versions cost a warning. A fact that the store lacks is no difference: the study was stored
+    by an earlier version.
     """
     stored = study.user_attrs.get(MACHINE, {})
     changed = {name: (old, machine.get(name, "-")) for name, old in stored.items() if old != machine.get(name)}
@@ -169,9 +173,9 @@ def settle_machine(study: Study, machine: Mapping[str, str]) -> None:
 
 
 def settle_sources(study: Study, sources: Sequence[Source]) -> None:
-    """Note what scores depend on, in addition to what is noted. Raises StudyConflict where something is another now.
+    """Store ``sources``, the inputs that scores depend on, beside the stored ones. Raises StudyConflict for a change.
 
-    A study that was stored before sources were kept has none, and takes these.
+    A study that was stored before inputs were kept has none, and takes these.
     """
     stored = sources_of(study)
     require_unchanged(study.study_name, stored, sources)
@@ -179,16 +183,16 @@ def settle_sources(study: Study, sources: Sequence[Source]) -> None:
 
 
 def sources_of(study: Study) -> list[Source]:
-    """As they were when the study was begun; none where it is older than they."""
+    """Return the inputs as they were when the study began; none where an earlier version stored it."""
     return [Source(**{**each, "kind": Kind(each["kind"])}) for each in study.user_attrs.get(SOURCES, [])]
 
 
 def require_unchanged(name: str, stored: Sequence[Source], now: Sequence[Source]) -> None:
-    """Raises StudyConflict that names what changed since study ``name`` was begun, and the two ways out."""
-    found = changes(stored, now)
-    if found:
-        shown = [f"{change.source.label} {change.how}" for change in found[:4]]
-        more = f" and {len(found) - 4} more" if len(found) > 4 else ""
+    """Raise StudyConflict where an input changed since study ``name`` began; it names the change and both remedies."""
+    changed = changes(stored, now)
+    if changed:
+        shown = [f"{change.source.label} {change.how}" for change in changed[:4]]
+        more = f" and {len(changed) - 4} more" if len(changed) > 4 else ""
         raise StudyConflict(
             f"study_name: {name} was begun with other inputs: {', '.join(shown)}{more}; {_ways_out(name)}"
         )
@@ -203,6 +207,6 @@ def _told(changed: Mapping[str, tuple[str, str]]) -> str:
 
 
 def discard_if_empty(study: Study) -> None:
-    """Forget a study that could not even start."""
+    """Discard a study that has no trial: it could not even start."""
     if not study.get_trials(deepcopy=False):
         optuna.delete_study(study_name=study.study_name, storage=study._storage)

@@ -1,8 +1,8 @@
-"""What is known about a study before torch is imported: its device is there, its checkpoint fits, its cells can be run.
+"""Checks a study before torch is imported: its device is present, its checkpoint fits, its cells can run.
 
-Asked by ``run`` and ``plan``, not by the commands that read what is stored: a report needs neither model nor device.
-Lengths that the model has no positions for are refused where a value of an axis, the task or the baseline would never
-run; single cells that are too long, or larger than the machine's memory, leave the space with the reason.
+``run`` and ``plan`` call it. The commands that read stored studies do not: a report needs neither model nor device.
+Texts longer than the model's positions are refused where the task, the baseline or a value of an axis could never run.
+Single cells that are too long, or larger than the machine's memory, are removed from the space, with the reason.
 """
 
 from __future__ import annotations
@@ -31,16 +31,19 @@ log = logging.getLogger(__name__)
 
 
 def preflighted(config: StudyConfig) -> StudyConfig:
-    """``config`` with what its checkpoint's files say, and without the cells that they rule out. Raises ConfigError."""
+    """Return ``config`` with what its checkpoint's files say and without the cells that cannot run.
+
+    Raises ConfigError for a setting that cannot work.
+    """
     require_driver(config.storage)
     absent = config.device.absent() if isinstance(config.device, Detectable) else None
     if absent is not None:
         raise ConfigError(absent)
     require_dense(config.space)
-    found = _inspected(config)
-    if found is not None:
-        _refuse_task(config, found)
-        config = replace(config, inspection=found, space=_within(config.space, found, config.device))
+    inspection = _inspected(config)
+    if inspection is not None:
+        _refuse_task(config, inspection)
+        config = replace(config, inspection=inspection, space=_within(config.space, inspection, config.device))
     _require_documents(config)
     _require_warm_start(config)
     return config
@@ -64,7 +67,7 @@ def require_dense(space: Space) -> None:
 
 
 def _strengths(space: Space, part: str, made: Any) -> Mapping[str, Strength]:
-    """Return the strengths of what a part names, a class or a function, or else of the object that it made."""
+    """Return the strengths that the class or function named by a part declares, or else those of the object made."""
     named = {path: each for path, each in space.strengths.items() if path.startswith(f"{part}.")}
     return named or strengths_of(made.__class__, part)
 
@@ -74,7 +77,7 @@ def _first_setting(space: Space, part: str) -> str:
 
 
 def _inspected(config: StudyConfig) -> Inspection | None:
-    """Return none for a checkpoint that is not here yet, or of a user's own kind."""
+    """Return what the checkpoint's files say; None for one that is not downloaded yet or of a user's own class."""
     try:
         return config.model.inspect() if isinstance(config.model, Inspectable) else None
     except ObjectiveError as error:
@@ -82,8 +85,9 @@ def _inspected(config: StudyConfig) -> Inspection | None:
 
 
 def _require_documents(config: StudyConfig) -> None:
-    """Raises ConfigError for a task whose corpus is missing or holds too little. A user's own code that fails is met
-    again, and explained, where the task makes its rows.
+    """Raise ConfigError for a task whose corpus is missing or holds too little.
+
+    An exception of a user's own code is ignored here: it comes again, and is explained, when the task makes its rows.
     """
     if not isinstance(config.task, Supplied):
         return
@@ -96,7 +100,7 @@ def _require_documents(config: StudyConfig) -> None:
 
 
 def _require_warm_start(config: StudyConfig) -> None:
-    """Raises ConfigError for a study to begin from that is not there, or is no help; nothing is created."""
+    """Raise ConfigError where ``warm_start`` names a study that does not exist or cannot be used; create nothing."""
     if config.warm_start is None:
         return
     file = sqlite_path(config.storage)
@@ -107,22 +111,25 @@ def _require_warm_start(config: StudyConfig) -> None:
     warm_start_of(config)
 
 
-def _refuse_task(config: StudyConfig, found: Inspection) -> None:
-    """Raises ConfigError for a task whose scored or calibration texts are longer than the model's positions."""
-    beyond = found.beyond(config.task.spans) if isinstance(config.task, Bounded) else None
+def _refuse_task(config: StudyConfig, inspection: Inspection) -> None:
+    """Raise ConfigError for a task whose scored or calibration texts are longer than the model's positions."""
+    beyond = inspection.beyond(config.task.spans) if isinstance(config.task, Bounded) else None
     if beyond is not None:
         raise ConfigError(f"task.{beyond[0].settings[0]}: {_too_long(*beyond)}")
 
 
-def _within(space: Space, found: Inspection, device: Device) -> Space:
-    """``space`` without the workloads that cannot run. Raises ConfigError where a value or the baseline never could."""
+def _within(space: Space, inspection: Inspection, device: Device) -> Space:
+    """Return ``space`` without the workloads that cannot run.
+
+    Raises ConfigError where the baseline can never run, some value of an axis cannot, or no cell can.
+    """
     baseline = space.baseline()
-    reason = reason_beyond(space, baseline, found, device)
+    reason = reason_beyond(space, baseline, inspection, device)
     if reason is not None:
         raise ConfigError(reason)
     axes = [axis for axis in space.axes if not is_of_recipe(axis)]
-    beyond = {values: reason for values, reason in _workloads(space, axes, found, device) if reason is not None}
-    _refuse_useless(space, axes, found)
+    beyond = {values: reason for values, reason in _workloads(space, axes, inspection, device) if reason is not None}
+    _refuse_useless(space, axes, inspection)
     if not beyond or len(space) > MOST_CELLS:
         return space
     places = [space.axes.index(axis) for axis in axes]
@@ -138,35 +145,38 @@ def _within(space: Space, found: Inspection, device: Device) -> Space:
 
 
 def _workloads(
-    space: Space, axes: Sequence[Axis], found: Inspection, device: Device
+    space: Space, axes: Sequence[Axis], inspection: Inspection, device: Device
 ) -> Iterator[tuple[tuple[Value, ...], str | None]]:
-    """Every combination of the workload's values, as far as they can be enumerated, and why it cannot run."""
+    """Yield every combination of the workload's values with the reason why it cannot run, or None.
+
+    Yields nothing where there are more than ``MOST_CELLS`` combinations.
+    """
     if math.prod(len(axis.values) for axis in axes) > MOST_CELLS:
         return
     for values in itertools.product(*(axis.values for axis in axes)):
         cell = {**space.baseline(), **dict(zip((axis.path for axis in axes), values))}
-        yield values, reason_beyond(space, cell, found, device)
+        yield values, reason_beyond(space, cell, inspection, device)
 
 
-def _refuse_useless(space: Space, axes: Sequence[Axis], found: Inspection) -> None:
-    """Raises ConfigError for a value that is too long whatever it is combined with."""
+def _refuse_useless(space: Space, axes: Sequence[Axis], inspection: Inspection) -> None:
+    """Raise ConfigError for a value that is too long whatever it is combined with."""
     shortest = {axis.path: axis.values[0] for axis in axes if axis.is_ordinal}
     for axis in axes:
         for value in axis.values:
             cell = {**space.baseline(), **shortest, axis.path: value}
-            beyond = _beyond(space.candidate(cell).workload, found)
+            beyond = _beyond(space.candidate(cell).workload, inspection)
             if beyond is not None:
                 raise ConfigError(f"{_setting(space, beyond[0], axis.path)}: {_too_long(*beyond)}")
 
 
-def reason_beyond(space: Space, cell: Cell, found: Inspection, device: Device) -> str | None:
+def reason_beyond(space: Space, cell: Cell, inspection: Inspection, device: Device) -> str | None:
     """Return why the model cannot run the workload of ``cell``, in a line that begins with the setting, or None."""
     workload = space.candidate(cell).workload
-    beyond = _beyond(workload, found)
+    beyond = _beyond(workload, inspection)
     if beyond is not None:
         return f"{_setting(space, beyond[0])}: {_too_long(*beyond)}"
     room = device.total_memory() if isinstance(device, Detectable) else None
-    needed = found.least_bytes(workload.batch_size, workload.spans) if isinstance(workload, Bounded) else 0
+    needed = inspection.least_bytes(workload.batch_size, workload.spans) if isinstance(workload, Bounded) else 0
     if room is None or needed <= room:
         return None
     named = _key(space, "workload.batch_size")
@@ -174,8 +184,8 @@ def reason_beyond(space: Space, cell: Cell, found: Inspection, device: Device) -
     return f"{named}: {workload.batch_size} requests take {size}, {device.name} has {room / 2**30:,.1f} GiB"
 
 
-def _beyond(workload: Workload, found: Inspection) -> tuple[Span, int] | None:
-    return found.beyond(workload.spans) if isinstance(workload, Bounded) else None
+def _beyond(workload: Workload, inspection: Inspection) -> tuple[Span, int] | None:
+    return inspection.beyond(workload.spans) if isinstance(workload, Bounded) else None
 
 
 def _too_long(span: Span, limit: int) -> str:
@@ -196,6 +206,6 @@ def _key(space: Space, path: str) -> str:
 
 
 def with_stored_outside(space: Space, cells: Sequence[Mapping[str, Value]]) -> Space:
-    """``space`` without ``cells`` too, which were left out when the study began."""
+    """Return ``space`` without ``cells``, the cells that were left out when the study began."""
     known = {tuple(cell[axis.path] for axis in space.axes): "left out when the study began" for cell in cells}
     return replace(space, outside={**known, **space.outside})

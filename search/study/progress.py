@@ -1,4 +1,4 @@
-"""What is shown while a study runs: a live bar in a terminal, one plain line per trial elsewhere."""
+"""Shows how far a running study is: a live bar in a terminal, one plain line per trial elsewhere."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Protocol
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as RichProgress
+from typing_extensions import override
 
 from objectives.types import Reason
 from search.config.study_config import StudyConfig
@@ -21,18 +22,18 @@ from search.terminal.plain_text import one_line
 
 
 class Progress(Protocol):
-    """Shown while a study runs."""
+    """Shows how far a running study is."""
 
     def stage(self, text: str) -> None:
-        """What is going on now."""
+        """Show what the study does now."""
 
     def trial(self, records: Sequence[TrialRecord], front: ParetoFront) -> None:
-        """One more trial is finished."""
+        """Show the trial that finished last, and the state of the study with it."""
 
 
 @contextmanager
 def make_progress(config: StudyConfig) -> Iterator[Progress]:
-    """Live in a terminal, plain lines otherwise."""
+    """Yield a live bar in a terminal, plain lines elsewhere."""
     shown = console(stderr=True)
     if not shown.is_terminal or shown.is_dumb_terminal:
         yield PlainProgress(config)
@@ -50,7 +51,7 @@ def make_progress(config: StudyConfig) -> Iterator[Progress]:
 
 
 def status(records: Sequence[TrialRecord], front: ParetoFront, clock: Clock) -> str:
-    """Time left, size of the front, best feasible speed-up, failures."""
+    """Format the size of the front, the best feasible speed-up, the failures and the time left."""
     measured = {record.number: record for record in records}
     speedups = [measured[number].metrics.get("speedup", 0.0) for number in front.feasible if number in measured]
     failed = sum(record.state == "failed" for record in records)
@@ -66,7 +67,7 @@ def status(records: Sequence[TrialRecord], front: ParetoFront, clock: Clock) -> 
 
 
 def spent(records: Sequence[TrialRecord]) -> int:
-    """Trials that count towards ``n_trials``: an interrupted one taught nothing."""
+    """Return the number of trials that count towards ``n_trials``: interrupted ones do not, they measured nothing."""
     return sum(record.reason != Reason.INTERRUPTED for record in records)
 
 
@@ -78,7 +79,7 @@ class Clock:
         self.first: tuple[int, float] | None = None
 
     def left(self, done: int) -> float | None:
-        """Seconds until ``n_trials``, or None while unknown."""
+        """Return the seconds until ``n_trials`` are done, or None while unknown."""
         now = time.monotonic()
         if self.first is None:
             self.first = (done, now)
@@ -91,23 +92,23 @@ def _duration(seconds: float) -> str:
     return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"
 
 
-class PlainProgress:
+class PlainProgress(Progress):
     """Lines on stderr, for logs."""
 
     def __init__(self, config: StudyConfig) -> None:
         self.config, self.clock = config, Clock(config.limits.n_trials)
         self._begun = False
 
+    @override
     def stage(self, text: str) -> None:
-        """See ``search.study.study.Progress``; only the slow set-up steps are worth a line."""
         if not self._begun:  # what is refused before has one line of its own
             self._say(f"study {self.config.name}: {len(self.config.space)} cells, {self.config.limits.n_trials} trials")
             self._begun = True
-        if "=" not in text:
+        if "=" not in text:  # only the slow steps of the set-up are worth a line, no cell is
             self._say(text)
 
+    @override
     def trial(self, records: Sequence[TrialRecord], front: ParetoFront) -> None:
-        """See ``search.study.study.Progress``."""
         done = f"[{spent(records)}/{self.config.limits.n_trials}]"
         self._say(f"{done} {_last(records[-1])}; {status(records, front, self.clock)}")
 
@@ -116,20 +117,20 @@ class PlainProgress:
         print(one_line(line), file=err(), flush=True)
 
 
-class LiveProgress:
-    """A bar with what is going on."""
+class LiveProgress(Progress):
+    """A bar in the terminal, beside it the stage of the study."""
 
     def __init__(self, config: StudyConfig, bar: RichProgress) -> None:
         self.bar, self.clock = bar, Clock(config.limits.n_trials)
         self.name = escape(config.name)
         self.row = bar.add_task(self.name, total=config.limits.n_trials)
 
+    @override
     def stage(self, text: str) -> None:
-        """See ``search.study.study.Progress``."""
         self.bar.update(self.row, description=f"{self.name}: {escape(one_line(text))}")
 
+    @override
     def trial(self, records: Sequence[TrialRecord], front: ParetoFront) -> None:
-        """See ``search.study.study.Progress``."""
         self.bar.console.print(escape(one_line(_last(records[-1]))), highlight=False)
         text = f"{self.name}: {escape(status(records, front, self.clock))}"
         self.bar.update(self.row, completed=spent(records), description=text)

@@ -1,7 +1,7 @@
-"""What a study found so far, kept up to date trial by trial: one reading for the search, the front and the report.
+"""The state of a study, kept up to date trial by trial: search, front and report read the trials in one way.
 
-Everything that decides (the front, what is worth a trial, which candidates are behind) looks at the trials as the
-report will: with the speed that was confirmed, on one scale of time, and with their recipe's score.
+Every decision (the front, which cell is worth a trial, which candidate is dominated) uses the trials as the report will
+show them: with their confirmed speed, on one scale of time, and with their recipe's score.
 """
 
 from __future__ import annotations
@@ -23,9 +23,10 @@ from search.study.timescale import TimeScale
 
 
 class StudyState:
-    """Of one study. ``records``: its trials as they were measured.
+    """The state of one study.
 
-    ``judge``: what becomes of outcomes; ``closed_cells``: cells that need no further trial.
+    ``records``: its trials as they were measured. ``telling``: turns outcomes into records and tells Optuna.
+    ``closed_cells``: the cells that need no further trial.
     """
 
     def __init__(self, config: StudyConfig, records: Sequence[TrialRecord], confirmation: Confirmation) -> None:
@@ -37,37 +38,40 @@ class StudyState:
             self.add(record)
 
     def add(self, record: TrialRecord) -> None:
-        """One more trial."""
+        """Take one more trial into account."""
         self.records.append(record)
         self.telling.see(record)
         self.closed_cells.add(record)
-        if self._evidence is not None and record.cached_from is None:  # a repeat says nothing new
-            self._evidence.add(self._scaled(record))
+        if self._observations is not None and record.cached_from is None:  # a repeat says nothing new
+            self._observations.add(self._scaled(record))
 
     def confirm(self, confirmation: Confirmation) -> None:
-        """Take up what was timed again."""
+        """Take what was measured again into account."""
         self.confirmation = confirmation
         self.read_anew()
 
     def read_anew(self) -> None:
-        """Forget what was derived from the trials: the scale of time moves with them."""
+        """Forget everything that was derived from the trials, so that the scale of time is computed again."""
         self.scale: TimeScale | None = None
         self._members: list[TrialRecord] = []
-        self._evidence: ObservationBuilder | None = None
+        self._observations: ObservationBuilder | None = None
         self._front: ParetoFront | None = None
 
     def read(self) -> list[TrialRecord]:
-        """The trials as everybody reads them."""
+        """Return the trials with their confirmed speed, on one scale of time, and with their recipe's score."""
         self.scale = self.scale or own_time_scale(self.records, self.confirmation)
         return with_scores_of_recipe(confirmed(self.records, self.confirmation, self.scale))
 
     def cut(self, records: Sequence[TrialRecord]) -> ParetoFront:
-        """The front of ``records``, which are read already; needs the baseline."""
+        """Return the front of ``records``, trials as :meth:`read` returns them. Requires a measured baseline."""
         config = self._config
         return cut(with_scores_of_recipe(records), config.objectives, self.telling.floor, config.tradeoff)
 
     def front(self) -> ParetoFront:
-        """Of all trials; cut anew only where the last one may be on it. Needs the baseline."""
+        """Return the front of all trials. Requires a measured baseline.
+
+        The front is computed again only where the last trial may be on it.
+        """
         last, front = self.records[-1], self._front
         if front is None or self._may_enter(last):
             records = self.read()
@@ -80,28 +84,28 @@ class StudyState:
 
     @property
     def members(self) -> list[TrialRecord]:
-        """Those on the front, as they are read; needs the baseline."""
+        """Return the current front's members. Requires a measured baseline."""
         if self._front is None:
             self.front()
         return self._members
 
     def known(self) -> Observations:
-        """What the trials say of the grid."""
-        if self._evidence is None:
-            self._evidence = ObservationBuilder(
+        """Return what the trials tell about the cells of the grid. Requires a measured baseline."""
+        if self._observations is None:
+            self._observations = ObservationBuilder(
                 Grid.of(self._config.space), self._config.objectives, self.telling.floor
             )
             for record in self.read():
                 if record.cached_from is None:
-                    self._evidence.add(record)
-        return self._evidence.known()
+                    self._observations.add(record)
+        return self._observations.known()
 
     def _scaled(self, record: TrialRecord) -> TrialRecord:
         return record if self.scale is None else self.scale(record)
 
     def _is_feasible(self, record: TrialRecord) -> bool:
-        there = all(name in record.metrics for name in self._config.objectives)
-        return there and is_scored(record) and is_feasible(record, self.telling.floor)
+        has_objectives = all(name in record.metrics for name in self._config.objectives)
+        return has_objectives and is_scored(record) and is_feasible(record, self.telling.floor)
 
     def _may_enter(self, record: TrialRecord) -> bool:
         if record.cached_from is not None or not self._is_feasible(record):

@@ -1,7 +1,7 @@
-"""The Optuna study as the store of record: what is kept of trials and of the study, and how it is read back.
+"""Writes trials and facts about a study into the Optuna study, and reads them back; nothing else stores results.
 
-Everything about a trial that Optuna has no place for is one JSON attribute, written before the trial is told, so
-that a driver killed in between loses nothing.
+Everything about a trial that Optuna has no place for is one JSON attribute. It is written before Optuna is told the
+trial's outcome, so that a driver killed in between loses nothing.
 """
 
 from __future__ import annotations
@@ -41,28 +41,28 @@ RECORD, SAMPLES, DEFINITION, CONFIG, MACHINE, UID, CONFIRMATION, STOP, LOSSES, S
 
 
 def plain(value: Any) -> Any:
-    """Return ``value`` as JSON gives it back."""
+    """Return ``value`` as it comes back from JSON: tuples as lists, keys as texts."""
     return json.loads(json.dumps(value))
 
 
 def save_stop(study: Study, reason: str) -> None:
-    """Note why the study stopped last."""
+    """Store why the study stopped last."""
     study.set_user_attr(STOP, str(reason))
 
 
 def save_losses(study: Study, losses: Sequence[float]) -> None:
-    """Keep what every recipe was predicted to lose, by its number."""
+    """Store the predicted losses of the recipes, nats, in the order of their numbers."""
     study.set_user_attr(LOSSES, [loss if math.isfinite(loss) else None for loss in losses])
 
 
 def losses_of(study: Study) -> list[float] | None:
-    """As they were kept; None where nothing was predicted."""
+    """Return the stored losses of the recipes, nats; None where nothing was predicted."""
     stored = study.user_attrs.get(LOSSES)
     return None if stored is None else [math.nan if loss is None else float(loss) for loss in stored]
 
 
 def save_record(study: Study, trial_number: int, record: TrialRecord, samples: Mapping[str, Any]) -> None:
-    """Attach what was measured to the trial, before it is told."""
+    """Attach the record and the raw samples to the trial, before Optuna is told its outcome."""
     storage, trial_id = study._storage, _trial_id(study, trial_number)
     if samples:
         storage.set_trial_user_attr(trial_id, SAMPLES, plain(samples))
@@ -75,7 +75,7 @@ def _trial_id(study: Study, number: int) -> int:
 
 
 def saved_record(trial: FrozenTrial) -> TrialRecord | None:
-    """The record attached to a trial, if it came that far."""
+    """Return the record attached to a trial, or None where the trial was cut short before it had one."""
     stored = trial.user_attrs.get(RECORD)
     if stored is None:
         return None
@@ -84,19 +84,22 @@ def saved_record(trial: FrozenTrial) -> TrialRecord | None:
 
 
 def records_of(study: Study) -> list[TrialRecord]:
-    """All finished trials, by number."""
-    found = [saved_record(trial) for trial in study.get_trials(deepcopy=False) if trial.state.is_finished()]
-    return [record for record in found if record is not None]
+    """Return the records of all finished trials, in the order of their numbers."""
+    records = [saved_record(trial) for trial in study.get_trials(deepcopy=False) if trial.state.is_finished()]
+    return [record for record in records if record is not None]
 
 
 def samples_of(study: Study) -> dict[int, Mapping[str, Any]]:
-    """Raw samples by trial number: timings, and the scores of examples."""
+    """Return the raw samples by trial number: timings, and the scores of examples."""
     trials = study.get_trials(deepcopy=False)
     return {trial.number: trial.user_attrs[SAMPLES] for trial in trials if SAMPLES in trial.user_attrs}
 
 
 def save_confirmation(study: Study, confirmation: Confirmation) -> None:
-    """Keep what timing again gave; raw samples by trial, as a finished trial takes no more attributes."""
+    """Store what measuring again gave.
+
+    Raw samples become attributes of the study, one per trial, since a finished trial takes no more attributes.
+    """
     stored: dict[str, Any] = {"dropped": confirmation.dropped, "failed": confirmation.failed}
     kinds = {"again": confirmation.again, "members": confirmation.members}  # a member's figures are the latest
     for kind, timings in kinds.items():
@@ -109,7 +112,7 @@ def save_confirmation(study: Study, confirmation: Confirmation) -> None:
 
 
 def confirmation_of(study: Study) -> Confirmation:
-    """What timing again gave when the study ran last."""
+    """Return what measuring again gave when the study ran last."""
     stored = study.user_attrs.get(CONFIRMATION, {})
     members, again = (
         {int(number): _retimed(value) for number, value in stored.get(name, {}).items()}
@@ -124,12 +127,15 @@ def _retimed(stored: Mapping[str, Any]) -> Measurement:
 
 
 def orphans(study: Study) -> list[FrozenTrial]:
-    """Trials that a killed driver left running; the caller holds the study's lock, so nobody runs them."""
+    """Return the trials that a killed driver left running.
+
+    The caller must hold the study's lock: then no other process runs them.
+    """
     return study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
 
 
 def interrupted_record(study: Study, trial: FrozenTrial) -> TrialRecord:
-    """The record of an orphan that was never measured."""
+    """Return the record of a trial that was left running and never measured."""
     return TrialRecord(
         number=trial.number,
         uid=f"{study.user_attrs[UID]}:{trial.number}",

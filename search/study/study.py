@@ -1,4 +1,4 @@
-"""The study: ask, evaluate, tell, until the budget is spent or every cell is known."""
+"""The study: ask, evaluate, tell, until the budget is spent or no cell is left that is worth a trial."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class StudyResult:
-    """A study as it stands: rows, front, and why it stopped."""
+    """A study as it stands: its trials, its front, and why it stopped."""
 
     config: StudyConfig
     records: tuple[TrialRecord, ...]

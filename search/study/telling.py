@@ -1,8 +1,9 @@
-"""What becomes of an outcome: the study's record of it, and what Optuna is told.
+"""Turns the outcome of a trial into the study's record, and tells Optuna.
 
-A measured trial is told with its accuracy as a constraint: how far below the floor, relative to it. What fails for good
-(out of memory, too slow, unsupported) is told as pruned with a violated constraint of that name, as severe as is known,
-so that the sampler keeps away; a crash is told as failed, since it may have been chance, until it repeats.
+A measured trial is told with its accuracy as a constraint: how far it lies below the floor, relative to the floor. A
+trial that fails for good (out of memory, too slow, unsupported) is told as pruned, with a violated constraint of that
+name and with its severity where that is known, so that the sampler avoids its neighbourhood. A crash is told as failed,
+since it may have been chance; once it repeats, it is told as pruned too.
 """
 
 from __future__ import annotations
@@ -29,13 +30,13 @@ from search.study.closed_cells import is_final
 log = logging.getLogger(__name__)
 
 _MEASURED_AS = {"throughput": "speedup", "memory_ratio": "peak_memory"}
-"""Objectives that the study makes of others."""
+"""Objectives that the study computes, each with the measured metric that it computes it from."""
 
 
 def admitted(outcome: Any, is_baseline: bool = False) -> Outcome:
-    """What an executor answered, with plain finite numbers only; a Failure where it has others or lacks some.
+    """Return the outcome of an executor with plain finite numbers only, or a Failure where its numbers are not valid.
 
-    Executors and tasks may be anybody's: nothing else that a study knows comes from outside.
+    Executors and tasks may be a user's own, and only outcomes come from outside: this is the one place to check them.
     """
     if isinstance(outcome, Failure):
         known = {name: value for name, value in outcome.metrics.items() if name not in not_finite(outcome.metrics)}
@@ -60,7 +61,7 @@ def admitted(outcome: Any, is_baseline: bool = False) -> Outcome:
 
 
 def require_timed(measured: Any) -> Measurement:
-    """What an executor timed again. Raises Unmeasured where it is no measurement of finite numbers with a speed-up."""
+    """Return ``measured``, checked. Raises Unmeasured where it is no measurement of finite numbers with a speed-up."""
     if not isinstance(measured, Measurement):
         raise Unmeasured(f"the executor returned {type(measured).__name__}, no Measurement")
     wrong = not_finite(measured.metrics)
@@ -70,7 +71,7 @@ def require_timed(measured: Any) -> Measurement:
 
 
 def _missing(outcome: Measurement, is_baseline: bool) -> list[str]:
-    """Metrics without which nothing can be made of an outcome."""
+    """Return the names of the metrics that the outcome must have and lacks."""
     wanted = [] if outcome.facts.is_unscored else ["accuracy"]
     if "speedup" in outcome.metrics or is_baseline:  # a simulated trial has neither speed nor bytes
         wanted += ["speedup", "peak_memory", *(["throughput"] if is_baseline else [])]
@@ -78,14 +79,14 @@ def _missing(outcome: Measurement, is_baseline: bool) -> list[str]:
 
 
 class Telling:
-    """Of the trials of one study; ``baseline``: the measured one, once there is one."""
+    """Turns the outcomes of one study into records, and tells Optuna; ``baseline``: its measured baseline, or None."""
 
     def __init__(self, config: StudyConfig) -> None:
         self._config = config
         self.baseline: TrialRecord | None = None
 
     def see(self, record: TrialRecord) -> None:
-        """One more trial: the first measured baseline is the reference of all others."""
+        """Keep ``record`` as the reference of all other trials where it is the first measured baseline."""
         if self.baseline is None and record.is_baseline and record.state == "complete":
             self.baseline = record
 
@@ -96,9 +97,10 @@ class Telling:
         return self._config.floor.absolute(self.baseline.metrics["accuracy"])
 
     def gate_for(self, study: Study, members: Sequence[TrialRecord], pace: float | None = None) -> Gate | None:
-        """How far accuracy has to be known; None where it is an objective itself.
+        """Return how precisely the accuracy of the next candidate has to be known. Requires a measured baseline.
 
-        ``members``: of the front, at the baseline's ``pace``, where that is known.
+        None: every example is scored, since accuracy is an objective or no error is allowed. ``members``: those of the
+        front; ``pace``: seconds that the baseline took when they were timed, where that is known.
         """
         allowed, axes, sampler = self._config.floor.error, self._config.space.axes, study.sampler
         if not allowed or any(name.startswith("accuracy") for name in self._config.objectives):
@@ -110,12 +112,12 @@ class Telling:
         return Gate(self.floor, error, True, incumbents, sampler.timed_first(), pace)
 
     def _incumbent(self, member: TrialRecord) -> Mapping[str, float]:
-        """What a member measured of the objectives, as whoever measures will see it: see :meth:`filled`."""
+        """Return the member's objectives by the names that an evaluator measures (``_MEASURED_AS``)."""
         names = (_MEASURED_AS.get(name, name) for name in self._config.objectives)
         return {name: member.metrics[name] for name in names}
 
     def to_record(self, blank: TrialRecord, outcome: Outcome) -> TrialRecord:
-        """``blank`` with what was measured, or with why it was not."""
+        """Return ``blank`` completed with what was measured, or with the reason why nothing was."""
         outcome = admitted(outcome, self.baseline is None)
         if isinstance(outcome, Failure):
             reason, known = str(outcome.reason), outcome.metrics
@@ -132,7 +134,7 @@ class Telling:
         return replace(blank, state="complete", metrics=metrics, notes=outcome.notes, facts=outcome.facts)
 
     def require_above_chance(self, baseline: TrialRecord) -> None:
-        """Raises BaselineFailed where a share of the baseline's accuracy is no floor: guessing would keep it."""
+        """Raise BaselineFailed where guessing is as accurate as the baseline: a share of that would be no floor."""
         floor, accuracy = self._config.floor, baseline.metrics["accuracy"]
         chance = baseline.metrics.get("chance", 0.0)
         if floor.relative and floor.epsilon > 0 and accuracy <= chance:
@@ -145,7 +147,7 @@ class Telling:
             )
 
     def warn_of_a_floor_above(self, baseline: TrialRecord | None) -> None:
-        """Say so where only a candidate that is better than the model itself would keep the floor."""
+        """Warn where the floor lies above the baseline's accuracy, so that only a better candidate would reach it."""
         accuracy = 0.0 if baseline is None else baseline.metrics["accuracy"]
         floor = self._config.floor.absolute(accuracy)
         if baseline is not None and floor > accuracy:
@@ -154,14 +156,14 @@ class Telling:
             )
 
     def require_objectives(self, baseline: TrialRecord) -> None:
-        """Raises ConfigError for an objective that this model and workload do not have."""
+        """Raise ConfigError for an objective that is not measured for this model and workload."""
         for name in self._config.objectives:
             if name not in baseline.metrics and name != "memory_ratio":
                 known = ", ".join(baseline.metrics)
                 raise ConfigError(f"objectives: {name} is not measured for this model and workload; measured: {known}")
 
     def tell(self, study: Study, trial: Trial, record: TrialRecord, settled: bool = False) -> None:
-        """The trial is over; ``settled``: nothing new would come of its cell."""
+        """Tell Optuna the outcome of ``trial``; ``settled``: its cell needs no further trial."""
         if is_scored(record) and all(name in record.metrics for name in self._config.objectives):
             trial.set_constraint("accuracy", self._violation(record))
             study.tell(trial, self._values(record.metrics))
@@ -181,7 +183,7 @@ class Telling:
         return [metrics[name] for name in self._config.objectives]
 
     def _violation(self, record: TrialRecord) -> float:
-        """How far below the floor, relative to it: <= 0 is feasible, and a sampler feels the severity."""
+        """Return how far the accuracy lies below the floor, relative to the floor; <= 0 means feasible."""
         floor = self.floor
         violation = (floor - record.metrics["accuracy"]) / (floor or 1.0)
         # A race may decide while the estimate is still on the other side.

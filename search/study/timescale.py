@@ -1,8 +1,9 @@
-"""Times of all trials on one scale: that of the baseline over the whole study.
+"""Puts the times of all trials on one scale: that of the baseline over the whole study.
 
 A machine is faster in one minute than in another, by more than candidates differ. Every trial ran in turns with the
-baseline, so what the baseline took then, over what it took in the calmer trials, says how fast the machine was: times
-are corrected by that factor. Throughput is the baseline's times the paired speed-up. Raw samples stay.
+baseline. The seconds that the baseline took then, divided by those it took in the calmer trials, say how fast the
+machine was, and times are corrected by that factor. Throughput is the baseline's throughput times the paired speed-up.
+Raw samples are not changed.
 """
 
 from __future__ import annotations
@@ -17,20 +18,20 @@ from search.front.front import baseline_of
 from search.records.trial import TrialRecord
 
 CALM = 0.25
-"""The quantile of the baseline's latencies that counts as its own: what disturbs a machine only adds to it."""
+"""The quantile of the baseline's latencies that counts as calm: a disturbance of the machine only adds to them."""
 
 
 @dataclass(frozen=True)
 class TimeScale:
-    """``pace``: seconds that the baseline takes in calm trials, and ``throughput`` that it has then."""
+    """The baseline's speed in calm trials: ``pace``: its latency in seconds, and ``throughput``, its items/s."""
 
     pace: float
     throughput: float
 
     def __call__(self, record: TrialRecord) -> TrialRecord:
-        """``record`` as it would have been at that pace.
+        """Return ``record`` with the times that it would have had at that pace.
 
-        What ran beside a sentinel says nothing about the baseline's pace: its times stay as they are.
+        The times of a trial that ran beside a sentinel stay: they say nothing about the baseline's pace.
         """
         if "speedup" not in record.metrics:
             return record
@@ -39,14 +40,15 @@ class TimeScale:
 
 
 def time_scale_of(trials: Sequence[TrialRecord]) -> TimeScale | None:
-    """As far as ``trials`` tell it, each timed by itself: members of a front that were timed again in shared rounds
-    saw the machine once, and would vote once each. None where nothing was timed.
+    """Return the time scale of ``trials``, each of them timed by itself; None where nothing was timed.
+
+    Timings in shared rounds must not be among them: they saw the machine once, but would count once per member.
     """
     baseline = baseline_of(trials)
     if baseline is None or "reference_latency" not in baseline.metrics:
         return None
-    own = [record for record in trials if _is_beside_baseline(record) and record.cached_from is None]
-    pace = float(np.quantile([record.metrics["reference_latency"] for record in own], CALM))
+    timed = [record for record in trials if _is_beside_baseline(record) and record.cached_from is None]
+    pace = float(np.quantile([record.metrics["reference_latency"] for record in timed], CALM))
     return TimeScale(pace, baseline.metrics["throughput"] * baseline.metrics["latency.p50"] / pace)
 
 
@@ -55,5 +57,5 @@ def _is_beside_baseline(record: TrialRecord) -> bool:
 
 
 def on_time_scale(records: Sequence[TrialRecord], scale: TimeScale | None) -> list[TrialRecord]:
-    """The records with times as they would be at that pace."""
+    """Return the records with the times that they would have on ``scale``; None leaves them as they are."""
     return list(records) if scale is None else list(map(scale, records))

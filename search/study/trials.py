@@ -1,6 +1,7 @@
-"""One trial of a study: asked for, evaluated, stored, told to Optuna and mirrored.
+"""Runs the trials of a study: each is evaluated, stored, told to Optuna and mirrored.
 
-A cell that was measured before is answered from its record. A failed trial is data: see :mod:`search.study.telling`.
+A cell that was measured before is answered from its record. A failed trial is recorded like any other: see
+:mod:`search.study.telling`.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from search.tracking.protocol import Mirror
 
 
 class Trials:
-    """Runs the trials of one study; ``state``: what they found so far."""
+    """Runs the trials of one study; ``state``: what they found so far; ``mirror``: set when the tracker is open."""
 
     mirror: Mirror
 
@@ -38,7 +39,10 @@ class Trials:
         self._running: Trial | None = None
 
     def ask_for(self, cell: Cell) -> Trial:
-        """A trial of exactly ``cell``; outside the space it has no parameters, so no sampler learns from it."""
+        """Ask Optuna for a trial of exactly ``cell``.
+
+        A trial outside the space has no parameters, so that no sampler learns from it.
+        """
         space = self.config.space
         if cell not in space:
             return self.study.ask()
@@ -49,7 +53,7 @@ class Trials:
         return trial
 
     def run(self, session: Session, trial: Trial, cell: Cell, is_baseline: bool) -> TrialRecord:
-        """Evaluate ``cell``, or repeat what is known of it, and return the record."""
+        """Evaluate ``cell``, or answer it from its record, store and tell the outcome, and return the record."""
         self._running = trial
         started, clock = datetime.now(UTC).isoformat(timespec="seconds"), time.monotonic()
         uid = f"{self.study.user_attrs[store.UID]}:{trial.number}"
@@ -90,13 +94,13 @@ class Trials:
         return state.telling.gate_for(self.study, members, None if state.scale is None else state.scale.pace)
 
     def abandon(self) -> None:
-        """Close the trial that a signal cut short."""
+        """Close the trial that a signal cut short, and read the state of the study again."""
         if self._running is not None:
             self._settle_orphans()
             self.state = StudyState(self.config, store.records_of(self.study), self.state.confirmation)
 
     def _settle_orphans(self) -> None:
-        """Tell trials that were cut short: by their record when it was saved, else as interrupted."""
+        """Tell Optuna the trials that were cut short: by their record where it was saved, else as interrupted."""
         for frozen in store.orphans(self.study):
             record = store.saved_record(frozen)
             if record is None:
@@ -111,7 +115,7 @@ class Trials:
 
 
 def _repeat(known: TrialRecord, blank: TrialRecord) -> TrialRecord:
-    """The record of a cell that is known already."""
+    """Return the record of a repeat: that of the ``known`` trial under the number of the ``blank`` one."""
     origin = known.number if known.cached_from is None else known.cached_from
     return replace(
         known,

@@ -1,8 +1,8 @@
-"""What another study lets one expect of this one's cells: the surrogate starts from it, and is corrected by what is
-measured here. Nothing of it is ever reported.
+"""Predicts the cells of a study from another study's trials, as a warm start of the surrogate.
 
-Taken over are gains over that study's own baseline, so that another device, model or batch list does no harm beyond
-what a guess does. Values that only one of the two studies has lie between the others on a common axis.
+The surrogate starts from these predictions and is corrected by what is measured here. They are never reported. Only
+gains over the other study's own baseline are taken over, so that another device, model or list of batch sizes does no
+more harm than a wrong guess. Values that only one of the two studies has are placed among the others on a common axis.
 """
 
 from __future__ import annotations
@@ -29,25 +29,26 @@ from search.space.space import Axis, Cell
 from search.study import opening, store
 
 FEWEST = 3
-"""Trials from which anything is concluded."""
+"""The fewest trials from which anything is concluded."""
 
 
 def warm_start_of(config: StudyConfig, losses: Sequence[float] | None = None) -> WarmStart:
-    """Of ``config.warm_start``, a study in the same storage, and of the ``losses`` predicted for the recipes.
+    """Return the warm start from the study that ``config.warm_start`` names and from ``losses``; empty without both.
 
-    Raises ConfigError for a study that is no help.
+    The study must lie in the same storage. ``losses``: those predicted for the recipes, nats. Raises ConfigError for a
+    study that does not exist or cannot be used.
     """
     name = config.warm_start
-    found = (
+    warm_start = (
         WarmStart()
         if name is None
         else warm_start_from(Grid.of(config.space), config.objectives, _records(config, name), name)
     )
-    return found if losses is None else replace(found, losses=np.array(losses))
+    return warm_start if losses is None else replace(warm_start, losses=np.array(losses))
 
 
 def first_cells(config: StudyConfig) -> tuple[Cell, ...]:
-    """Cells of this study that are on the front of that one, at this study's floor."""
+    """Return the cells of this study that are on the front of the warm start's study, at this study's floor."""
     records = [] if config.warm_start is None else _records(config, config.warm_start)
     baseline = baseline_of(records)
     if baseline is None:
@@ -69,13 +70,18 @@ def _records(config: StudyConfig, name: str) -> list[TrialRecord]:
 
 
 def warm_start_from(grid: Grid, objectives: Sequence[str], records: Sequence[TrialRecord], name: str) -> WarmStart:
-    """For the cells of ``grid``, from the trials of the study ``name``."""
+    """Return the warm start for the cells of ``grid``, from ``records``, the trials of the study ``name``.
+
+    Raises ConfigError where that study varies other settings, has no baseline, or has fewer than ``FEWEST`` usable
+    trials.
+    """
     baseline = baseline_of(records)
-    own = {axis.path for axis in grid.axes}
+    ours = {axis.path for axis in grid.axes}
     theirs = {path for record in records for path in record.params}
-    if theirs and theirs != own:
-        raise ConfigError(f"warm_start: {name} varies {', '.join(sorted(theirs))}, this study {', '.join(sorted(own))}")
-    usable = [record for record in records if record.state == "complete" and set(record.params) == own]
+    if theirs and theirs != ours:
+        varied = f"{name} varies {', '.join(sorted(theirs))}, this study {', '.join(sorted(ours))}"
+        raise ConfigError(f"warm_start: {varied}")
+    usable = [record for record in records if record.state == "complete" and set(record.params) == ours]
     if baseline is None or len(usable) < FEWEST:
         raise ConfigError(f"warm_start: {name} has {len(usable)} measured trials, needed are {FEWEST} and its baseline")
     joint = [_joined(axis, usable) for axis in grid.axes]
@@ -88,7 +94,7 @@ def warm_start_from(grid: Grid, objectives: Sequence[str], records: Sequence[Tri
 
 
 def _joined(axis: Axis, records: Sequence[TrialRecord]) -> Axis:
-    """With the values of both studies."""
+    """Return the axis with the values of both studies."""
     values: dict[Value, None] = dict.fromkeys(axis.values)
     values.update(dict.fromkeys(record.params[axis.path] for record in records))
     joint = replace(axis, values=tuple(values))
@@ -96,23 +102,26 @@ def _joined(axis: Axis, records: Sequence[TrialRecord]) -> Axis:
 
 
 def _gains(records: Sequence[TrialRecord], baseline: TrialRecord, objective: str) -> list[tuple[TrialRecord, float]]:
-    """In log units, smaller is better; those that were not measured are left out."""
+    """Return the trials with their gains over the baseline, in log units, smaller is better.
+
+    Trials that did not measure the objective are left out.
+    """
     start = minimised_log(baseline.metrics, objective)
-    found = [(record, minimised_log(record.metrics, objective) - start) for record in records]
-    return [(record, gain) for record, gain in found if np.isfinite(gain)]
+    gains = [(record, minimised_log(record.metrics, objective) - start) for record in records]
+    return [(record, gain) for record, gain in gains if np.isfinite(gain)]
 
 
 def _guessed(grid: Grid, joint: Sequence[Axis], known: Sequence[tuple[TrialRecord, float]], prior: Prior) -> Floats:
-    """[cells]: what is expected; NaN everywhere where too little is known."""
+    """Return the predicted values [cells]; NaN in all cells where fewer than ``FEWEST`` trials are known."""
     if len(known) < FEWEST:
         return np.full(len(grid), np.nan)
     places = {axis.path: {value: place for place, value in enumerate(axis.values)} for axis in joint}
     tables = {axis.path: coordinates(axis) for axis in joint}
     points = np.array([_point(record.params, joint, places, tables) for record, _ in known])
-    asked = ProductGrid(
+    product = ProductGrid(
         tuple(tables[axis.path][[places[axis.path][value] for value in axis.values]] for axis in grid.axes)
     )
-    return Surrogate(points, np.array([value for _, value in known]), prior).predict(asked).mean
+    return Surrogate(points, np.array([value for _, value in known]), prior).predict(product).mean
 
 
 def _point(

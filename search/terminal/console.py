@@ -1,7 +1,7 @@
-"""The terminal, whatever it is: not UTF-8, narrow, full, closed, or left by its reader.
+"""Writes to the terminal, even where it is not UTF-8, narrow, closed, or left by its reader.
 
-What a study found must not be lost to where it is shown. A sign that the encoding lacks is replaced, a stream that
-takes no more is pointed at nowhere, and the exit code stays that of the result.
+The result of a study must not be lost because it cannot be shown. A character that the encoding lacks is replaced, a
+stream that takes no more discards the rest, and the exit code stays that of the result.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ _SIGNS = {
 _own: dict[str, TextIO] = {}
 """Our own streams while ``sys.stdout`` and ``sys.stderr`` are others' (:mod:`search.terminal.quiet_log`)."""
 NARROWEST, WIDTH_ELSEWHERE = 40, 140
-"""Columns: below the first no table can be read, and where there is no terminal lines may be long."""
+"""Columns: the least width at which a table can be read, and the width where there is no terminal."""
 
 
 def prepare_streams() -> None:
-    """Make stdout and stderr take every text, and survive whatever reads them. Streams that others set stay theirs."""
+    """Make stdout and stderr take every text and outlive their readers. Streams that others set are left alone."""
     for name, descriptor in (("stdout", 1), ("stderr", 2)):
         stream = getattr(sys, name)
         if stream is None:  # closed by the caller: what is opened next must not get its number
@@ -63,7 +63,7 @@ def console(*, stderr: bool = False) -> Console:
 
 @contextmanager
 def warnings_shown() -> Iterator[None]:
-    """Log warnings to stderr meanwhile, as inert text; whatever handlers Hydra sets up goes again at the end."""
+    """Log warnings to stderr meanwhile, as inert text; handlers that Hydra adds are removed at the end."""
     root = logging.getLogger()
     before, level = list(root.handlers), root.level
     handler = Messages()
@@ -102,7 +102,7 @@ class Messages(logging.StreamHandler):  # type: ignore[type-arg]  # no generic a
 
 
 class _Tolerant(io.FileIO):
-    """A file descriptor whose end of use is no error: what cannot be written any more goes nowhere.
+    """A file descriptor that raises no error when it cannot be written any more: the rest is discarded.
 
     The descriptor itself is left alone: once it is closed, its number may be that of another file.
     """
@@ -129,7 +129,7 @@ def tolerant(descriptor: int, encoding: str = "utf-8") -> TextIO:
 
 
 def _replaced(error: UnicodeError) -> tuple[str, int]:
-    """Replace what cannot be encoded by signs that look or read alike, else by ``?``."""
+    """Replace characters that cannot be encoded by similar ones, else by ``?``."""
     assert isinstance(error, UnicodeEncodeError)
     text = error.object[error.start : error.end]
     found = "".join(_SIGNS.get(character, "?") for character in text)

@@ -1,7 +1,7 @@
-"""Texts from outside - names of models, paths, errors, keys - cannot steer a terminal, a table or a page.
+"""Makes texts from outside inert: names of models, paths, errors and keys cannot steer a terminal, a table or a page.
 
-Control characters, marks that turn the direction of writing round, and characters without width are shown as their
-escapes (``\\x1b``, ``\\u202e``). Every output of ours passes through here, so that a name stays a name.
+Control characters, marks that reverse the direction of writing, and characters without width are shown as their escapes
+(``\\x1b``, ``\\u202e``). All our output passes through here, so that a name stays a name.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _STEERING = {"Cc", "Cf", "Cs", "Zl", "Zp"}
 """Unicode's categories: control, format (direction and no width), half of a character, ends of lines and paragraphs."""
 
 _SUSPECT = re.compile("[\x00-\x08\x0b-\x1f\x7f]|[^\x00-\x7f]")
-"""Tab and newline are no suspects; whether one beyond ASCII steers is looked up."""
+"""Characters to look up: all control characters but tab and newline, and all beyond ASCII."""
 
 
 def inert(text: str) -> str:

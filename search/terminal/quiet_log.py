@@ -1,9 +1,9 @@
-"""What others print, warn and log goes to a file; what we say is still shown.
+"""Sends what other libraries print, warn and log to a file, while our own messages are still shown.
 
 torch, its extensions, MLflow and tokenizers speak through Python's warnings and logging, through ``print``, and from C
 and C++ straight to the descriptors 1 and 2. So the descriptors themselves are pointed at the log, and our own streams
-write to copies of what they were. Processes that are started meanwhile inherit the log, and get such a copy handed over
-for our messages alone (:class:`Shown`).
+write to copies of what they were. Processes that are started meanwhile inherit the log. They are handed such a copy for
+our messages alone (:class:`Shown`).
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ ENVIRONMENT = {"HF_HUB_DISABLE_PROGRESS_BARS": "1", "TQDM_DISABLE": "1"}
 
 @contextmanager
 def quiet_log(folder: Path) -> Iterator[Path]:
-    """Send everything that is not ours to a new file below ``folder`` meanwhile; an empty one is removed again.
+    """Send all output that is not ours to a new file below ``folder`` meanwhile; remove the file where it stays empty.
 
-    Where no file can be written it goes nowhere.
+    Where no file can be written, that output is lost.
     """
     path = _new_file(folder)
     for name, value in ENVIRONMENT.items():
@@ -50,7 +50,7 @@ def quiet_log(folder: Path) -> Iterator[Path]:
 
 
 def remove_log(path: Path) -> None:
-    """Remove a log, and its folder where it was the only one; the null device stays."""
+    """Remove a log, and its folder where it was the only file in it; the null device stays."""
     with suppress(OSError):
         if path.is_file():
             path.unlink()
@@ -61,7 +61,7 @@ _STREAMS = {"stdout": 1, "stderr": 2}
 
 
 def _new_file(folder: Path) -> Path:
-    """Return a file named after the time, which nobody else has; the oldest make room."""
+    """Make and return a new file named after the time and the process; the oldest logs beyond ``MOST`` are removed."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for old in sorted(folder.glob("*.log"))[: -MOST + 1]:
@@ -75,7 +75,7 @@ def _new_file(folder: Path) -> Path:
 
 @contextmanager
 def _diverted(name: str, descriptor: int, log: TextIO) -> Iterator[TextIO]:
-    """Point a descriptor and ``sys``'s stream at ``log``; yields a stream to where they pointed before."""
+    """Let a descriptor and ``sys``'s stream write to ``log``; yield a stream to where they pointed before."""
     stream = getattr(sys, name)
     stream.flush()
     try:
@@ -132,10 +132,10 @@ def _is_ours(record: logging.LogRecord) -> bool:
 
 
 class Shown:
-    """A descriptor on which our messages are shown; it may be handed to a process that is being spawned."""
+    """A descriptor on which our messages are shown; it can be handed to a process that is being spawned."""
 
     def __init__(self, descriptor: int | None = None) -> None:
-        """``descriptor``: by default that of our own stderr."""
+        """Keep ``descriptor``, by default that of our own stderr."""
         number = _number(terminal.err())
         self.descriptor = descriptor if descriptor is not None else 2 if number is None else number
 
@@ -144,7 +144,7 @@ class Shown:
         return _received, (reduction.DupFd(self.descriptor),)
 
     def show_messages(self) -> None:
-        """Show records of our loggers from now on, also those of this process that would end in a log."""
+        """Show the records of our loggers on the descriptor from now on, although the process writes to a log."""
         handler = terminal.Messages(terminal.tolerant(self.descriptor))
         handler.setFormatter(InertFormatter("%(levelname)s %(message)s"))
         for name in OURS[:2]:

@@ -1,1 +1,1 @@
-"""Trackers: where a study can be browsed. The study store is the truth; a tracker is its mirror."""
+"""Trackers: places where a study can be browsed. The study store holds the results; a tracker mirrors them."""

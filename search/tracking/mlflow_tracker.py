@@ -1,8 +1,8 @@
-"""MLflow: one experiment per project, a parent run per study, a child run per trial.
+"""Mirrors studies in MLflow: one experiment per project, a parent run per study, a child run per trial.
 
-Runs are found again by uid tags before they are created, so replaying a study makes no ghosts. A trial costs one
-``log_batch``. Schema creation is guarded by a file lock: MLflow's migrations race when two jobs of a sweep
-start on a fresh database.
+Runs are looked up by their uid tags before they are created, so that sending a trial twice makes no second run. A trial
+costs one ``log_batch``. The schema is created under a file lock, since MLflow's migrations race when two jobs of a
+sweep start on a fresh database.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from filelock import FileLock
 from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass
+from typing_extensions import override
 
 from objectives.measuring.stored_facts import texts_of
 from search.front.realised_gain import not_realised
@@ -25,7 +26,7 @@ from search.records.names import bounded
 from search.records.storage_url import clean_url, sqlite_url
 from search.records.trial import TrialRecord
 from search.terminal.plain_text import inert
-from search.tracking.protocol import StudyEnd, StudyHeader
+from search.tracking.protocol import Mirror, StudyEnd, StudyHeader, Tracker
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -45,35 +46,38 @@ ENVIRONMENT = {
 
 
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
-class MlflowTracker:
-    """``uri``: tracking server or database; default ``sqlite:///<home>/mlflow.db`` with artifacts beside it."""
+class MlflowTracker(Tracker):
+    """Mirrors studies in MLflow.
+
+    ``uri``: tracking server or database; by default ``sqlite:///<home>/mlflow.db`` with artifacts beside it.
+    """
 
     uri: str | None = None
 
+    @override
     def open(self, header: StudyHeader) -> GuardedMirror:
-        """See ``search.tracking.protocol.Tracker``."""
         mirror = GuardedMirror(MlflowMirror(self.uri, header))
         mirror.open()
         return mirror
 
 
-class GuardedMirror:
-    """A tracker that fails costs one warning, not the study: ``close`` replays whatever is missing."""
+class GuardedMirror(Mirror):
+    """A mirror whose failures cost one warning and not the study; ``close`` sends again what is missing."""
 
     def __init__(self, mirror: MlflowMirror) -> None:
         self._mirror = mirror
         self._failed = False
 
     def open(self) -> None:
-        """Connect; the study's run is created with its first trial, so that a failed start leaves none behind."""
+        """Connect to MLflow; the study's run is created with its first trial, so that a failed start leaves none."""
         self._guard(lambda: self._mirror.experiment)
 
+    @override
     def log(self, record: TrialRecord) -> None:
-        """See ``search.tracking.protocol.Mirror``."""
         self._guard(lambda: self._mirror.child(record))
 
+    @override
     def close(self, result: StudyEnd) -> str:
-        """See ``search.tracking.protocol.Mirror``."""
         return self._guard(lambda: self._mirror.finish(result)) or ""
 
     def _guard(self, action: Callable[[], Any]) -> Any:
@@ -88,7 +92,7 @@ class GuardedMirror:
 
 
 class MlflowMirror:
-    """The runs of one study."""
+    """The runs of one study in MLflow; ``children``: the runs of its trials, by the trials' uids."""
 
     def __init__(self, uri: str | None, header: StudyHeader) -> None:
         self.header = header
@@ -97,7 +101,7 @@ class MlflowMirror:
 
     @cached_property
     def client(self) -> MlflowClient:
-        """Connected, schema in place."""
+        """Connect to MLflow, create its schema where it is missing, and return the client."""
         os.environ.update({name: os.environ.get(name, value) for name, value in ENVIRONMENT.items()})
         self.header.home.mkdir(parents=True, exist_ok=True)
         with FileLock(str(self.header.home / ".mlflow.lock")):
@@ -110,13 +114,13 @@ class MlflowMirror:
             return client
 
     def _artifacts(self, project: str) -> str | None:
-        """Return where files of a project go, as a URI; a server decides that itself."""
+        """Return the folder for files of a project as a URI, or None for a server, which decides itself."""
         folder = self.header.home / "artifacts" / bounded(project)
         return folder.as_uri() if self.uri.startswith("sqlite") else None
 
     @cached_property
     def experiment(self) -> str:
-        """Id of the project's experiment."""
+        """Find or create the project's experiment and return its id."""
         client = self.client
         with FileLock(str(self.header.home / ".mlflow.lock")):
             found = client.get_experiment_by_name(self.header.project)
@@ -127,7 +131,10 @@ class MlflowMirror:
 
     @cached_property
     def parent(self) -> str:
-        """Id of the study's run; its children are read, so that a resumed study adds only what is new."""
+        """Find or create the study's run and return its id.
+
+        The runs of its trials are read, so that a resumed study adds only those that are missing.
+        """
         found = self._search(f"tags.`{STUDY}` = '{self.header.uid}'")
         if found:
             parent = str(found[0].info.run_id)
@@ -155,7 +162,7 @@ class MlflowMirror:
                 return found
 
     def child(self, record: TrialRecord) -> None:
-        """One run for one trial, once."""
+        """Create the run of a trial where there is none yet."""
         parent = self.parent
         if record.uid in self.children:
             return
@@ -178,7 +185,7 @@ class MlflowMirror:
         self.children[record.uid] = run
 
     def _settle(self, record: TrialRecord) -> None:
-        """What the study made of a trial becomes the latest value of a metric; its own stays in the history."""
+        """Log the final metrics of a trial as the latest values; the trial's own values stay in the history."""
         run = self.children[record.uid]
         new = _changed(self.client.get_run(run).data.metrics, record.metrics)
         if new:
@@ -213,7 +220,7 @@ class MlflowMirror:
         )
 
     def finish(self, result: StudyEnd) -> str:
-        """Everything that is missing, then the summary and the report on the parent."""
+        """Log the trials that are missing, then summary and report on the study's run; return a line for the user."""
         for record in result.records:
             self.child(record)
             self._settle(record)
@@ -246,13 +253,13 @@ def _default_root(uri: str | None) -> Iterator[None]:
 
 
 def _run_name(record: TrialRecord) -> str:
-    """``trial 7: ratio=0.1 bits=8 batch_size=4``."""
+    """Return the name of a trial's run, such as ``trial 7: ratio=0.1 bits=8 batch_size=4``."""
     cell = inert(" ".join(f"{path.rpartition('.')[2]}={value}" for path, value in record.params.items()))
     return f"trial {record.number}: {cell}" if cell else f"trial {record.number}"
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Leaves by dotted path; lists stay whole. Nothing that looks like a secret is kept."""
+    """Return the leaves of ``tree`` by dotted path, without those that look like secrets; lists stay whole."""
     leaves: dict[str, Any] = {}
     for name, value in tree.items():
         path = f"{prefix}{name}"

@@ -1,8 +1,8 @@
-"""What the study tells a tracker.
+"""The protocol between a study and a tracker.
 
-Life: the yaml's object is :class:`Tracker`; ``open`` gives a :class:`Mirror` of one study, told every trial by ``log``
-and the result by ``close``. A resumed study replays its trials: a mirror keeps one entry per trial uid. A mirror
-that fails must not stop the study: it warns once and goes on.
+The yaml's object is a :class:`Tracker`. Its ``open`` returns a :class:`Mirror` of one study, which gets every trial by
+``log`` and the result by ``close``. A resumed study sends its trials again, so a mirror keeps one entry per trial uid.
+A mirror that fails must not stop the study: it warns once and goes on.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from search.records.trial import TrialRecord
 
 @dataclass(frozen=True)
 class StudyHeader:
-    """What identifies a study: its uid in the store, its name, project and configuration."""
+    """The identity of a study: its uid in the store, its name, project and configuration."""
 
     uid: str
     name: str
@@ -28,7 +28,7 @@ class StudyHeader:
 
 @dataclass(frozen=True)
 class StudyEnd:
-    """What a study came to: its trials, ``summary`` metrics and ``tags`` of the whole, and the report's ``files``."""
+    """The result of a study: its trials, ``summary`` metrics and ``tags`` of the whole, and the report's ``files``."""
 
     records: Sequence[TrialRecord]
     summary: Mapping[str, float]
@@ -37,17 +37,17 @@ class StudyEnd:
 
 
 class Mirror(Protocol):
-    """One study in a tracker."""
+    """The entry of one study in a tracker."""
 
     def log(self, record: TrialRecord) -> None:
         """Mirror one finished trial."""
 
     def close(self, result: StudyEnd) -> str:
-        """Mirror what is missing, the study's summary metrics and its report; returns a line for the user."""
+        """Mirror missing trials, the study's summary metrics and its report; return a line for the user."""
 
 
 class Tracker(Protocol):
-    """Settings of a place where studies can be browsed."""
+    """The settings of a place where studies can be browsed."""
 
     def open(self, header: StudyHeader) -> Mirror:
         """Find or create the study's entry."""

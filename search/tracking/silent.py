@@ -1,29 +1,31 @@
-"""No tracking: the study store and the report are all there is."""
+"""A tracker that tracks nothing: the study store and the report are all there is."""
 
 from __future__ import annotations
 
 from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass
+from typing_extensions import override
 
 from search.records.trial import TrialRecord
-from search.tracking.protocol import StudyEnd, StudyHeader
+from search.tracking.protocol import Mirror, StudyEnd, StudyHeader, Tracker
 
 
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
-class Silent:
-    """No settings."""
+class Silent(Tracker):
+    """Tracks nothing; it has no settings."""
 
+    @override
     def open(self, header: StudyHeader) -> SilentMirror:
-        """See ``search.tracking.protocol.Tracker``."""
         return SilentMirror()
 
 
-class SilentMirror:
+class SilentMirror(Mirror):
     """Mirrors nothing."""
 
+    @override
     def log(self, record: TrialRecord) -> None:
-        """See ``search.tracking.protocol.Mirror``."""
+        pass
 
+    @override
     def close(self, result: StudyEnd) -> str:
-        """See ``search.tracking.protocol.Mirror``."""
         return ""

@@ -1,7 +1,8 @@
-"""What a checkpoint's files say before one of its weights is read: config, tokenizer, headers of safetensors.
+"""Inspects a checkpoint's files before one of its weights is read: config, tokenizer, headers of safetensors.
 
-The driver asks it in ``run`` and ``plan``, the worker once more when it loads. Neither torch nor transformers is
-imported: an answer takes a fraction of a second, and what cannot be right is refused in one line that says what to do.
+The driver inspects in ``run`` and ``plan``, the worker once more when it loads. Neither torch nor transformers is
+imported: an inspection takes a fraction of a second, and a checkpoint that cannot be right is refused in one line that
+says what to do.
 """
 
 from __future__ import annotations
@@ -32,13 +33,13 @@ __all__ = ["Inspection", "inspect", "inspect_folder"]
 
 @dataclass(frozen=True)
 class Inspection:
-    """A checkpoint that can be what it is taken for, and how far it reaches."""
+    """A checkpoint that passed the inspection for ``head``, with the bounds that its config sets."""
 
     config: Config
     head: Head
 
     def beyond(self, spans: Iterable[Span]) -> tuple[Span, int] | None:
-        """Return the first of ``spans`` that the model has no positions for, and how many it has."""
+        """Return the first of ``spans`` that exceeds the model's positions, with their number; None where all fit."""
         for span in spans:
             limit = limits.positions(self.config, span.side)
             if limit is not None and span.tokens > limit:
@@ -46,14 +47,14 @@ class Inspection:
         return None
 
     def least_bytes(self, batch_size: int, spans: Iterable[Span]) -> int:
-        """Return the bytes that a run of such a batch takes at least, whatever the engine."""
+        """Return the bytes that a run of such a batch takes at least, beside the weights, whatever the engine."""
         return limits.least_bytes(self.config, self.head, batch_size, tuple(spans))
 
 
 def inspect(path: str, head: Head, revision: str | None = None) -> Inspection | None:
-    """Inspect what ``model.path`` names; None where nothing is here yet that could be: it is built or downloaded later.
+    """Inspect the checkpoint that ``model.path`` names; return None where it is built or downloaded only later.
 
-    Raises ObjectiveError for what is missing, foreign, damaged, or not for ``head``.
+    Raises ObjectiveError for a checkpoint that is missing, foreign, damaged, or not for ``head``.
     """
     folder = local_folder(path)
     if folder is not None:
@@ -68,7 +69,7 @@ def inspect(path: str, head: Head, revision: str | None = None) -> Inspection | 
 
 
 def inspect_folder(folder: Path, head: Head) -> Inspection:
-    """Inspect a folder with a whole checkpoint. Raises ObjectiveError."""
+    """Inspect a folder with a whole checkpoint. Raises ObjectiveError where anything is wrong with it."""
     try:
         require_checkpoint(folder)
         config = read_config(folder)

@@ -14,7 +14,7 @@ from objectives.models.inspection.library import ConfigClass, config_class
 
 @dataclass(frozen=True)
 class Config:
-    """``raw``: the file; ``kind``: the class that will read it, None where that is not known."""
+    """A ``config.json``. ``raw``: the file; ``kind``: the class that will read it, None where that is not known."""
 
     raw: Mapping[str, Any]
     model_type: str
@@ -69,11 +69,11 @@ COUNTS = (
 
 
 def refuse_numbers(folder: Path, config: Config) -> None:
-    """Raises ModelError for a count that is none, and for heads that groups do not divide."""
+    """Raise ModelError for a count that is no positive whole number, and for heads that KV heads do not divide."""
     for name in COUNTS:
-        given = config.raw.get(name)
-        if given is not None and not isinstance(given, list) and config.number(name) is None:  # some list them by block
-            raise ModelError(f"model.path: {folder}: config.json has {name} {given!r}, a whole number above 0 expected")
+        value = config.raw.get(name)
+        if value is not None and not isinstance(value, list) and config.number(name) is None:  # some list them by block
+            raise ModelError(f"model.path: {folder}: config.json has {name} {value!r}, a whole number above 0 expected")
     heads, groups = config.raw.get("num_attention_heads"), config.raw.get("num_key_value_heads")
     if isinstance(heads, int) and isinstance(groups, int) and heads % groups:
         raise ModelError(
@@ -83,14 +83,14 @@ def refuse_numbers(folder: Path, config: Config) -> None:
 
 
 def read_generation(folder: Path) -> None:
-    """Raises ModelError for a generation_config.json that is no JSON object."""
+    """Raise ModelError where generation_config.json is there and is no JSON object."""
     file = folder / "generation_config.json"
     if file.is_file() and not isinstance(read_json(file), dict):
         raise ModelError(f"model.path: cannot load {folder}: {file.name} holds no mapping")
 
 
 def read_json(file: Path) -> Any:
-    """Return a file of the checkpoint. Raises ModelError where it is no JSON."""
+    """Read a file of the checkpoint. Raises ModelError where it is no JSON."""
     try:
         return json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:

@@ -1,4 +1,4 @@
-"""Where a checkpoint's files are, and what a folder holds that is no checkpoint.
+"""Finds a checkpoint's files, and says what a folder holds that is no checkpoint.
 
 A hub id is looked for in the hub's cache first. Where it is not there, one short connection tells whether the hub can
 be reached at all: its own client would try for half a minute.
@@ -17,13 +17,13 @@ from urllib.request import getproxies, proxy_bypass
 from objectives.errors import ModelError
 
 ASSET = "asset:"
-"""What a ``model.path`` of an asset begins with."""
+"""Prefix of a ``model.path`` that names an asset."""
 MANIFEST = "paretune.json"
-"""What a winner says of itself, beside its weights."""
+"""File beside the weights of a winner that describes it."""
 TOKENIZERS = ("tokenizer.json", "vocab.txt", "tokenizer.model", "vocab.json", "spiece.model", "source.spm",
               "sentencepiece.bpe.model", "spm.model", "tekken.json")  # fmt: skip
 HUB_SECONDS = 1.5
-"""How long a hub may take to answer before it counts as out of reach."""
+"""Seconds that a hub may take to answer before it counts as out of reach."""
 
 _FOREIGN = {
     "*.gguf": "GGUF files, which are those of llama.cpp and mostly quantised",
@@ -59,7 +59,7 @@ def local_folder(path: str) -> Path | None:
 
 
 def cached_folder(hub_id: str, revision: str | None) -> Path | None:
-    """Return what the hub's cache holds of ``hub_id``, where it has a config."""
+    """Return the folder of the hub's cache with the files of ``hub_id``; None where it holds no config.json."""
     base = hub_cache() / f"models--{hub_id.replace('/', '--')}"
     wanted = revision or "main"
     file = base / "refs" / wanted
@@ -75,7 +75,7 @@ def hub_cache() -> Path:
 
 
 def _expanded(path: str) -> Path:
-    """Return the path with ``~`` expanded; of a user who does not exist it is a name."""
+    """Return the path with ``~`` expanded; ``~name`` of a user who does not exist is left as it is."""
     try:
         return Path(path).expanduser()
     except RuntimeError:
@@ -116,7 +116,7 @@ def _variable_of(proxy: str) -> str:
 
 
 def _address(variable: str, url: str) -> tuple[str, int]:
-    """Host and port of a URL that an environment variable gives. Raises ModelError."""
+    """Return host and port of a URL that an environment variable holds. Raises ModelError for a malformed URL."""
     try:
         parts = urlsplit(url if "://" in url else f"http://{url}")
         if not parts.hostname:
@@ -127,7 +127,7 @@ def _address(variable: str, url: str) -> tuple[str, int]:
 
 
 def require_hub(hub_id: str) -> None:
-    """Raises ModelError at once where ``hub_id`` cannot be downloaded."""
+    """Raise ModelError at once where ``hub_id`` cannot be downloaded."""
     if hub_id.count("/") > 1 or any(letter.isspace() for letter in hub_id):
         near = f"model.path: directory {hub_id} not found (working directory {Path.cwd()})"
         raise ModelError(f"{near}, and it is no hub id (name, or organisation/name)")
@@ -145,7 +145,7 @@ def require_hub(hub_id: str) -> None:
 
 
 def require_checkpoint(folder: Path) -> None:
-    """Raises ModelError for a folder of something else, saying what it is and what to do."""
+    """Raise ModelError where ``folder`` holds something else; the error says what it is and what to do."""
     names = {path.name for path in folder.iterdir()}
     if MANIFEST in names:
         raise ModelError(
@@ -179,7 +179,7 @@ def require_checkpoint(folder: Path) -> None:
 
 
 def require_files(folder: Path) -> None:
-    """Raises ModelError where weights or tokenizer are missing."""
+    """Raise ModelError where weights or tokenizer are missing."""
     if not any(folder.glob("*.safetensors")):
         inside = _checkpoints(folder)
         hint = f"; {inside[0]} has some" if inside else ""
@@ -189,7 +189,7 @@ def require_files(folder: Path) -> None:
 
 
 def _checkpoints(folder: Path) -> list[Path]:
-    """Folders inside that look like checkpoints, the last first: trainers write ``checkpoint-500``."""
+    """Return the folders inside that look like checkpoints, the last first: trainers write ``checkpoint-500``."""
     inside: Iterable[Path] = (path.parent for path in folder.glob("*/config.json"))
     return sorted((path for path in inside if any(path.glob("*.safetensors"))), reverse=True)
 

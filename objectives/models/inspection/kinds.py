@@ -1,7 +1,7 @@
-"""Whether a config describes a text model for the head that is asked for, in full precision.
+"""Checks that a config describes a text model for the head that is asked for, in full precision.
 
-What a model is, its config says (``is_decoder``, ``is_encoder_decoder``, ``architectures``); what transformers can
-build of it, transformers' own tables say. No list of names is kept here.
+The config says of which kind a model is (``is_decoder``, ``is_encoder_decoder``, ``architectures``); transformers' own
+tables say what it can build of it. No list of names is kept here.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _ANSWERS = re.compile(r"For(Sequence|Token)Classification|ForQuestionAnswering|F
 
 
 def refuse_quantised(folder: Path, config: Config) -> None:
-    """Raises ModelError for weights that were quantised before, whatever the method."""
+    """Raise ModelError for weights that were quantised before, whatever the method."""
     settings = config.raw.get("quantization_config") or config.raw.get("compression_config")
     file = next((name for name in _QUANTISED if (folder / name).is_file()), None)
     if not settings and file is not None:
@@ -59,7 +59,7 @@ def _bits(said: Mapping[str, Any], method: str) -> int | None:
 
 
 def refuse_unknown(folder: Path, config: Config) -> None:
-    """Raises Unsupported for a model type that transformers does not build from its own code, or that we never will."""
+    """Raise Unsupported for a type that transformers has no code for, that is no text model, or that we refuse."""
     composite = [name for name, value in config.raw.items() if _PART.match(name) and isinstance(value, Mapping)]
     if composite:
         raise Unsupported(
@@ -96,7 +96,7 @@ def _unknown(folder: Path, config: Config) -> str:
 
 
 def refuse_head(config: Config, head: Head) -> None:
-    """Raises ModelError where the checkpoint is of another kind than ``head`` asks for."""
+    """Raise ModelError where the checkpoint is of another kind than ``head`` asks for."""
     kind, reason = _kind(config)
     if kind != head and not (head == "encoder" and kind == "causal_lm"):  # embeddings of a decoder are legitimate
         raise ModelError(f"model.head: {config.model_type} is {_NAMES[kind]} here ({reason}): model={kind}, got {head}")
@@ -120,7 +120,7 @@ _NAMES: Mapping[Head, str] = {"causal_lm": "a decoder", "encoder": "an encoder",
 
 
 def _kind(config: Config) -> tuple[Head, str]:
-    """Return what the checkpoint is, and which field says so."""
+    """Return the head that the checkpoint was made for, and the reason in words."""
     both, decoder = config.get("is_encoder_decoder"), config.get("is_decoder")
     if both is None:
         both = builds(config.model_type, "SEQ_TO_SEQ_CAUSAL_LM")

@@ -1,4 +1,4 @@
-"""What the installed transformers says about a model type, read from its source: neither it nor torch is imported.
+"""Reads what the installed transformers knows of a model type from its source, without importing it or torch.
 
 transformers keeps its tables of architectures as literals and its configs as classes whose fields have literal
 defaults. Both are read as syntax, which takes milliseconds; importing the library would take seconds.
@@ -54,7 +54,7 @@ def model_types() -> Mapping[str, str]:
 
 
 def builds(model_type: str, kind: str) -> bool:
-    """Return whether there is a class of that ``kind``, such as ``CAUSAL_LM`` or ``MASKED_LM``."""
+    """Return whether transformers has a class of that ``kind``, such as ``CAUSAL_LM`` or ``MASKED_LM``."""
     return model_type in table(f"MODEL_FOR_{kind}_MAPPING_NAMES")
 
 
@@ -80,7 +80,7 @@ def modelling(model_type: str) -> str:
 
 
 def _described(name: str, classes: Mapping[str, ast.ClassDef]) -> ConfigClass:
-    """Return a class with what it inherits from others of its file."""
+    """Return the fields and aliases of a class, with those that it inherits from others of its file."""
     fields: dict[str, Any] = {}
     aliases: dict[str, str] = {}
     for base in classes[name].bases:

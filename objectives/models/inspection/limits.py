@@ -1,4 +1,4 @@
-"""What lengths and what memory a model of a config can be asked for at all.
+"""Bounds that a config sets: how long sequences may be, and the least memory that a run takes.
 
 ``positions`` is where the model was made to end: beyond it a table of positions has no row, and a rotary model answers
 without a word what it never learned. ``least_bytes`` is a bound from below, from shapes alone: token ids, what the
@@ -18,11 +18,11 @@ from objectives.types import Head
 
 _LENGTHS = ("max_position_embeddings", "max_sequence_length", "max_seq_len", "n_positions", "n_ctx")
 _ID_BYTES, _VALUE_BYTES, _KEPT_BYTES = 8, 2, 1
-"""Of an id, of a state or logit, and of a key or value: engines keep these in 8 bits."""
+"""Bytes of an id, of a state or logit, and of a key or value, which some engines keep in 8 bits."""
 
 
 def positions(config: Config, side: Side) -> int | None:
-    """Tokens of one sequence that the model can hold; None where nothing limits them."""
+    """Return how many tokens of one sequence the model can hold; None where nothing limits them."""
     if _is_linear_bias(config):
         return None
     names = (f"max_{side}_position_embeddings", *_LENGTHS)
@@ -33,14 +33,14 @@ def positions(config: Config, side: Side) -> int | None:
 
 
 def _is_linear_bias(config: Config) -> bool:
-    """ALiBi instead of positions."""
+    """Return whether the model uses linear biases (ALiBi) instead of positions."""
     attention = config.get("attn_config")
     said = attention.get("alibi", True) if isinstance(attention, Mapping) else config.declares("attn_config")
     return bool(config.get("alibi") or said)
 
 
 def _offset(config: Config) -> int:
-    """Rows of the table that no token uses: RoBERTa's kind counts positions from behind the padding's index."""
+    """Return how many rows of the position table no token uses: RoBERTa counts from behind the padding's index."""
     source = modelling(config.model_type)
     if config.get("is_encoder_decoder") or "create_position_ids_from_input_ids" not in source:
         return 0
@@ -50,7 +50,7 @@ def _offset(config: Config) -> int:
 
 
 def _scaled(config: Config, limit: int) -> Iterator[int]:
-    """Yield what rotary positions that are stretched reach."""
+    """Yield how many tokens the scaled rotary positions reach."""
     said = config.get("rope_parameters") or config.get("rope_scaling")
     if not isinstance(said, Mapping):
         return
@@ -64,7 +64,7 @@ def _scaled(config: Config, limit: int) -> Iterator[int]:
 
 
 def least_bytes(config: Config, head: Head, batch_size: int, spans: tuple[Span, ...]) -> int:
-    """Bytes that one run cannot do without, beside the weights."""
+    """Return the bytes that one run takes at least, beside the weights."""
     tokens = batch_size * sum(span.tokens for span in spans)
     width, vocabulary = config.number("hidden_size") or 0, config.number("vocab_size") or 0
     states = batch_size * sum(span.tokens for span in spans if span.side == "encoder") * width * _VALUE_BYTES

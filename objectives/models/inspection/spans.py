@@ -11,7 +11,10 @@ Side = Literal["encoder", "decoder"]
 
 @dataclass(frozen=True)
 class Span:
-    """The tokens of one sequence that a model must be able to hold: ``parts`` added up, which ``settings`` ask for."""
+    """The length of one sequence that a model must be able to hold.
+
+    ``parts``: numbers of tokens that add up to it. ``settings``: the settings that ask for these parts.
+    """
 
     settings: tuple[str, ...]
     parts: tuple[int, ...]
@@ -19,5 +22,5 @@ class Span:
 
     @property
     def tokens(self) -> int:
-        """All of them."""
+        """Return the length of the sequence in tokens."""
         return sum(self.parts)

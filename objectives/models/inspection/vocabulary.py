@@ -1,7 +1,7 @@
-"""Whether every id that a tokenizer can give has a row in the embedding.
+"""Checks that every id that a tokenizer can give has a row in the embedding.
 
 A token that was added and that no text holds does no harm, so only those count that the tokenizer gives by itself: its
-vocabulary, and the special tokens that it puts around texts or pads with. What a text really gives is checked where it
+vocabulary, and the special tokens that it puts around texts or pads with. The ids of a text are checked where it
 is read (:func:`objectives.tasks.partial_scores.require_rows`).
 """
 
@@ -18,7 +18,7 @@ _USED = ("bos_token", "eos_token", "unk_token", "pad_token", "cls_token", "sep_t
 
 
 def refuse_vocabulary(folder: Path, rows: int | None) -> None:
-    """Raises ModelError where the tokenizer's files have an id of their own beyond the embedding's ``rows``."""
+    """Raise ModelError where the tokenizer can give an id beyond the embedding's ``rows``, or cannot be read."""
     if rows is None:
         return
     try:
@@ -36,7 +36,7 @@ def refuse_vocabulary(folder: Path, rows: int | None) -> None:
 
 
 def _ids(folder: Path) -> Iterator[int]:
-    """Ids that the tokenizer can give whatever the text; nothing for a form that is not plain."""
+    """Yield the ids that the tokenizer can give by itself; none where its files have no plain vocabulary."""
     if (folder / "tokenizer.json").is_file():
         yield from _fast(folder)
     elif (folder / "vocab.json").is_file():
@@ -67,7 +67,7 @@ def _fast(folder: Path) -> Iterator[int]:
 
 
 def _own_tokens(folder: Path, read: Mapping[str, Any]) -> Iterator[str]:
-    """Special tokens that the tokenizer gives without being asked."""
+    """Yield the special tokens that the tokenizer gives by itself."""
     processor = read.get("post_processor") or {}
     listed = [processor, *(processor.get("processors") or ())] if isinstance(processor, Mapping) else []
     for each in listed:

@@ -42,12 +42,12 @@ class Stored:
 
 
 def read_headers(folder: Path) -> dict[str, Stored]:
-    """All tensors that transformers would read. Raises ModelError for a file that is damaged or not there."""
+    """Return all tensors that transformers would read. Raises ModelError for a file that is damaged or not there."""
     return {name: stored for file in _files(folder) for name, stored in _header(file).items()}
 
 
 def _files(folder: Path) -> list[Path]:
-    """Return one file, or the shards of an index."""
+    """Return the one file, or the shards of the index. Raises ModelError where files are missing."""
     if (folder / _WHOLE).is_file():
         return [folder / _WHOLE]
     if not (folder / INDEX).is_file():
@@ -71,7 +71,7 @@ def _files(folder: Path) -> list[Path]:
 
 
 def _header(file: Path) -> dict[str, Stored]:
-    """Names, types and shapes of one file. Raises ModelError where header and size disagree."""
+    """Return names, types and shapes of one file. Raises ModelError where header and size disagree."""
     size = file.stat().st_size
     with file.open("rb") as stream:
         length = int.from_bytes(stream.read(8), "little")
@@ -98,7 +98,7 @@ def _damaged(file: Path, reason: str) -> ModelError:
 
 
 def refuse_weights(folder: Path, config: Config, weights: Mapping[str, Stored]) -> None:
-    """Raises ModelError for weights that are no floats, or that have other blocks or embeddings than the config."""
+    """Raise ModelError for weights that are no floats, or that have other blocks or embeddings than the config."""
     _refuse_types(folder, weights)
     _refuse_embedding(folder, config, weights)
     _refuse_layers(folder, config, weights)
@@ -148,7 +148,7 @@ def _refuse_layers(folder: Path, config: Config, weights: Mapping[str, Stored]) 
 
 
 def _depths(config: Config) -> dict[str, int | None]:
-    """Return by side of an encoder-decoder (empty for all others), how many blocks the config says."""
+    """Return, by side of an encoder-decoder (an empty side for all others), the number of blocks of the config."""
     if config.get("is_encoder_decoder"):
         first = config.number("encoder_layers") or config.number("num_layers") or config.number("num_hidden_layers")
         return {
@@ -160,7 +160,7 @@ def _depths(config: Config) -> dict[str, int | None]:
 
 
 def _stacks(weights: Mapping[str, Stored]) -> dict[str, tuple[str, int]]:
-    """By side, the path of the stack that holds most tensors, and the number of its blocks."""
+    """Return, by side, the path of the stack that holds most tensors, and the number of its blocks."""
     blocks: dict[str, set[int]] = defaultdict(set)
     tensors: dict[str, int] = defaultdict(int)
     for name in weights:

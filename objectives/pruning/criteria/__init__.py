@@ -1,1 +1,1 @@
-"""What a set of channels is worth. One criterion, one file."""
+"""Criteria: each says what removing a set of channels costs. One criterion, one file."""

@@ -1,4 +1,4 @@
-"""Activation energy: what a channel, or a group of channels, adds to the residual stream.
+"""Activation energy: how much a channel, or a group of channels, adds to the residual stream.
 
 The consumer W reads channels x; removing the set S changes its output by W_S x_S, whose mean square is
 tr(W_S E[x_S x_S^T] W_S^T). Sun et al., Wanda, https://arxiv.org/abs/2306.11695, use the same product per weight; An et
@@ -10,7 +10,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal
 
 from pydantic.dataclasses import dataclass as settings
+from typing_extensions import override
 
+from objectives.pruning.criterion import Criterion
 from objectives.settings import FORBID
 
 if TYPE_CHECKING:
@@ -23,16 +25,17 @@ if TYPE_CHECKING:
 
 
 @settings(frozen=True, kw_only=True, config=FORBID)
-class Activation:
-    """Mean square of a set's part of the consumer's output."""
+class Activation(Criterion):
+    """Score a set by the mean square of its part of the consumer's output."""
 
     @property
+    @override
     def allocation(self) -> Literal["global", "uniform"]:
-        """In squares of the residual stream: comparable inside a block, not between depths."""
+        """Return ``uniform``: costs are squares of the residual stream, comparable inside a block only."""
         return "uniform"
 
+    @override
     def curve(self, unit: Unit, model: LoadedModel, statistics: Statistics, removed: tuple[int, ...]) -> Curve:
-        """See ``objectives.pruning.criterion.Criterion``."""
         from objectives.pruning.curve import curve_of_scores
 
         weight = model.block(unit.block).linear(unit.consumer).weight
@@ -42,7 +45,7 @@ class Activation:
 
 
 def activation_scores(weight: Tensor, second: Tensor, width: int = 1) -> Tensor:
-    """Output energy of each run of ``width`` input channels.
+    """Return the output energy of each run of ``width`` input channels.
 
     ``weight``: [out, k], ``second``: E[x x^T] as [k, k]; k a multiple of ``width``. Returns [k / width], fp32.
     """

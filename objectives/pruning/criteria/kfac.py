@@ -12,6 +12,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal
 
 from pydantic.dataclasses import dataclass as settings
+from typing_extensions import override
 
 from objectives.pruning.criteria.settings import BrainSurgeon
 from objectives.settings import FORBID
@@ -25,22 +26,23 @@ if TYPE_CHECKING:
 
 @settings(frozen=True, kw_only=True, config=FORBID)
 class KFac(BrainSurgeon):
-    """Weigh what a set does to the outputs by how much the model minds."""
+    """Weigh the error that a set leaves in the outputs by the curvature of the loss."""
 
     @property
+    @override
     def allocation(self) -> Literal["global", "uniform"]:
-        """Costs are nats per token everywhere."""
+        """Return ``global``: costs are nats per token everywhere."""
         return "global"
 
+    @override
     def felt(self, weight: Tensor, unit: Unit, statistics: Statistics) -> Tensor:
-        """See ``objectives.pruning.criteria.settings.BrainSurgeon``."""
         return root(statistics.gradients[unit.key]) @ weight  # its Gram matrix is W^T G W
 
 
 def root(gradient: Tensor) -> Tensor:
-    """R with R^T R = G."""
+    """Return R with R^T R = G, for G = ``gradient`` [out, out]; fp32."""
     import torch
 
     values, vectors = torch.linalg.eigh(gradient.double())
-    found: Tensor = (values.clamp_min(0).sqrt()[:, None] * vectors.t()).float()
-    return found
+    factor: Tensor = (values.clamp_min(0).sqrt()[:, None] * vectors.t()).float()
+    return factor

@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal
 
 from pydantic.dataclasses import dataclass as settings
+from typing_extensions import override
 
+from objectives.pruning.criterion import Criterion
 from objectives.settings import FORBID
 
 if TYPE_CHECKING:
@@ -18,16 +20,17 @@ if TYPE_CHECKING:
 
 
 @settings(frozen=True, kw_only=True, config=FORBID)
-class Magnitude:
-    """Squared norm of what the consumer multiplies a set with."""
+class Magnitude(Criterion):
+    """Score a set by the squared norm of the weights that the consumer has for it."""
 
     @property
+    @override
     def allocation(self) -> Literal["global", "uniform"]:
-        """Weight norms of different layers do not compare."""
+        """Return ``uniform``: weight norms of different layers cannot be compared."""
         return "uniform"
 
+    @override
     def curve(self, unit: Unit, model: LoadedModel, statistics: Statistics, removed: tuple[int, ...]) -> Curve:
-        """See ``objectives.pruning.criterion.Criterion``."""
         from objectives.pruning.curve import curve_of_scores
 
         weight = model.block(unit.block).linear(unit.consumer).weight
@@ -35,5 +38,5 @@ class Magnitude:
 
 
 def magnitude_scores(weight: Tensor, width: int = 1) -> Tensor:
-    """Squared weight norm of each run of ``width`` input channels of ``weight`` [out, k]: [k / width], fp32."""
+    """Return the squared norm of each run of ``width`` input channels of ``weight`` [out, k]: [k / width], fp32."""
     return weight.float().square().sum(dim=0).view(-1, width).sum(dim=1)

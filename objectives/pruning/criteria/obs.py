@@ -1,6 +1,6 @@
 """Optimal brain surgeon: the error a set leaves in the consumer's output once the others have taken over what they can.
 
-What K-FAC is without gradients: every output weighs the same. See :mod:`objectives.pruning.removal`.
+This is K-FAC without gradients: every output weighs the same. The recursion is in :mod:`objectives.pruning.removal`.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal
 
 from pydantic.dataclasses import dataclass as settings
+from typing_extensions import override
 
 from objectives.pruning.criteria.settings import BrainSurgeon
 from objectives.settings import FORBID
@@ -21,14 +22,15 @@ if TYPE_CHECKING:
 
 @settings(frozen=True, kw_only=True, config=FORBID)
 class Obs(BrainSurgeon):
-    """Weigh what a set does to all outputs alike."""
+    """Weigh the errors that a set leaves in all outputs alike."""
 
     @property
+    @override
     def allocation(self) -> Literal["global", "uniform"]:
-        """In squares of the residual stream: comparable inside a block, not between depths."""
+        """Return ``uniform``: costs are squares of the residual stream, comparable inside a block only."""
         return "uniform"
 
+    @override
     def felt(self, weight: Tensor, unit: Unit, statistics: Statistics) -> Tensor:
-        """See ``objectives.pruning.criteria.settings.BrainSurgeon``."""
         felt: Tensor = weight * statistics.moments[unit.key].share ** 0.5  # losses per token of the text
         return felt

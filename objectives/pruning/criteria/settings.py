@@ -1,4 +1,4 @@
-"""What the criteria by the optimal brain surgeon share: how sets go, the others taking over what they can."""
+"""The base of the criteria by the optimal brain surgeon: sets go, and those that stay take over what they can."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING
 
 from pydantic.dataclasses import dataclass as settings
+from typing_extensions import override
 
+from objectives.pruning.criterion import Criterion
 from objectives.settings import FORBID, Positive
 
 if TYPE_CHECKING:
@@ -19,16 +21,16 @@ if TYPE_CHECKING:
 
 
 @settings(frozen=True, kw_only=True, config=FORBID)
-class BrainSurgeon(ABC):
-    """Remove sets in the order of :mod:`objectives.pruning.removal`; a criterion says how the outputs are felt.
+class BrainSurgeon(Criterion, ABC):
+    """Remove sets in the order of :mod:`objectives.pruning.removal`; a criterion says how errors of the outputs weigh.
 
     ``damping``: added to the diagonal of H, relative to its mean.
     """
 
     damping: Positive = 0.01
 
+    @override
     def curve(self, unit: Unit, model: LoadedModel, statistics: Statistics, removed: tuple[int, ...]) -> Curve:
-        """See ``objectives.pruning.criterion.Criterion``."""
         from objectives.pruning.removal import removal_curve
 
         weight = model.block(unit.block).linear(unit.consumer).weight.float()
@@ -36,4 +38,4 @@ class BrainSurgeon(ABC):
 
     @abstractmethod
     def felt(self, weight: Tensor, unit: Unit, statistics: Statistics) -> Tensor:
-        """Return the consumer's ``weight`` [out, in] as its outputs are felt, see ``removal``."""
+        """Return the consumer's ``weight`` [out, in], with its outputs weighted by what their errors cost."""

@@ -1,1 +1,1 @@
-"""What the engines with files of their own share."""
+"""Code that the runtimes share whose engines are files: exporting, converting, opening and weighing them."""

@@ -1,4 +1,4 @@
-"""What the runtimes whose engines are files have in common."""
+"""The shared part of the runtimes whose engines are files."""
 
 from __future__ import annotations
 
@@ -12,34 +12,37 @@ if TYPE_CHECKING:
 
 
 class EngineRuntime:
-    """See ``Runtime``; members write a folder and open it (``objectives.runtime.engines.folder.Opener``)."""
+    """The shared part of a runtime that writes its engine into a folder and opens it from there.
+
+    Members also name :class:`objectives.runtime.engines.folder.Opener` and ``Runtime`` as bases, after this class.
+    """
 
     @property
     def is_torch(self) -> bool:
-        """See ``Runtime``."""
+        """Return False: an engine runs files of its own, not the packed model."""
         return False
 
     @property
     def packages(self) -> Packages:
-        """What it is made of."""
+        """Return the packages that running and converting need."""
         raise NotImplementedError
 
     def requirements(self) -> str | None:
-        """See ``Runtime``."""
+        """Return which packages to install, in a line; None where all are there."""
         return self.packages.missing()
 
     def versions(self) -> dict[str, str]:
-        """See ``Runtime``."""
+        """Return the versions of the packages that are installed, by name."""
         return self.packages.versions()
 
     def storage(self, quantizer: Quantizer) -> Quantizer:
-        """See ``Runtime``."""
+        """Return the nearest quantiser whose codes engines store (``objectives.runtime.engine_support.portable``)."""
         from objectives.runtime.engine_support import portable
 
         return portable(quantizer)
 
     def prepare(self, materials: BuildContext) -> Runner:
-        """See ``Runtime``."""
+        """Open the candidate's engine, which is written first unless it was kept. Raises Unsupported, MemoryError."""
         from objectives.runtime.engines.runner import EngineRunner
 
         return EngineRunner.made(materials, self, lambda folder: self.write(folder, materials))

@@ -1,4 +1,4 @@
-"""What every adapter notes beside the files that it wrote."""
+"""Collects the facts that every runtime notes beside the files of its engine."""
 
 from __future__ import annotations
 
@@ -26,9 +26,11 @@ def engine_facts_of(
     options: Mapping[str, Any],
     caches: Sequence[Sequence[int]] = (),
 ) -> Facts:
-    """Of ``model`` in ``runtime``, whose making began at ``began`` (``perf_counter``).
+    """Return the facts about the engine of ``model`` in ``runtime``.
 
-    Raises Unsupported for a model whose weights are masked or rounded for show only.
+    ``began``: when making it began (``perf_counter``); ``stored``, ``others``, ``options``, ``caches``: see
+    :class:`objectives.runtime.engines.folder.Facts`. Raises Unsupported for a model whose masked or rounded weights are
+    only simulated.
     """
     if model.simulated:
         raise Unsupported(f"{runtime.name} stores no masks: its speed and bytes would be those of the dense model")

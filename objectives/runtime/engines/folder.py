@@ -28,10 +28,12 @@ Ids = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Facts:
-    """``runtime``: the class that opens the folder, ``settings``: its own, ``options``: what it decided when it wrote;
-    ``caches``: (heads, width) of every past key and value; ``stored``: bytes of each matrix by its module's name,
-    ``others``: of all else; ``block_weights``, ``block_bytes``: number and bytes of the block linears; ``seconds``:
-    that making it took.
+    """The facts about an engine that stand in its ``engine.json``.
+
+    ``runtime``: path of the class that opens the folder; ``settings``: that class's own; ``options``: what it decided
+    when it wrote the files; ``caches``: (heads, width) of every past key and value; ``stored``: bytes of each matrix by
+    its module's name; ``others``: bytes of all else; ``block_weights``, ``block_bytes``: number and bytes of the
+    weights of the block linears; ``seconds``: how long making the engine took.
     """
 
     runtime: str
@@ -50,7 +52,7 @@ class Facts:
 
     @property
     def weight_bytes(self) -> int:
-        """Of all that the files hold of the model."""
+        """Return the bytes of all that the files hold of the model."""
         return sum(self.stored.values()) + self.others
 
 
@@ -58,18 +60,22 @@ class EncoderEngine(Protocol):
     """Runs an encoder."""
 
     def encode(self, ids: Ids, mask: NDArray[np.bool_] | None) -> Floats:
-        """``ids`` [rows, tokens], ``mask`` False where a token does not count -> [rows, tokens, width]."""
+        """Return the last hidden states [rows, tokens, width] of ``ids`` [rows, tokens].
+
+        ``mask``: bool [rows, tokens], False where a token does not count; None where all do.
+        """
 
 
 class DecoderEngine(Protocol):
     """Runs a decoder pass by pass."""
 
     def start(self, rows: int) -> Any:
-        """An empty cache."""
+        """Return an empty cache."""
 
     def run(self, ids: Ids, mask: Floats, places: Ids, wanted: Ids, cache: Any) -> tuple[Floats, Any]:
-        """See :class:`objectives.runtime.engines.graph_export.Decoder`: logits [rows, wanted, vocabulary] and the
-        cache to go on from.
+        """Return the logits [rows, wanted, vocabulary] and the cache to go on from.
+
+        The arguments have the shapes of :class:`objectives.runtime.engines.graph_export.Decoder`.
         """
 
 
@@ -78,7 +84,7 @@ class Generating(Protocol):
     """A decoder that generates by itself."""
 
     def generate(self, ids: Ids, out: Ids, mask: NDArray[np.bool_] | None, end_phase: EndPhase | None) -> None:
-        """See ``Runner``, in numpy."""
+        """Fill ``out`` [rows, new tokens] as ``Runner.generate`` does, in numpy."""
 
 
 Engine = EncoderEngine | DecoderEngine
@@ -88,42 +94,43 @@ class Opener(Protocol):
     """A runtime whose folders can be opened again."""
 
     def open(self, folder: Path, facts: Facts, threads: int) -> Engine:
-        """The engine of ``folder``; imports what it needs."""
+        """Return the engine of ``folder``; import the packages that it needs."""
 
     @property
     def packages(self) -> Packages:
-        """What it is made of."""
+        """Return the packages that running and converting need."""
 
 
 def write_facts(folder: Path, facts: Facts) -> None:
-    """Beside the engine's own files."""
+    """Write ``facts`` beside the engine's own files."""
     (folder / FACTS).write_text(
         json.dumps({**asdict(facts), "notes": stored_notes(facts.notes)}, indent=1), encoding="utf-8"
     )
 
 
 def read_facts(folder: Path) -> Facts:
-    """Raises ModelError."""
+    """Read the facts about the engine in ``folder``. Raises ModelError."""
     file = folder / FACTS
     try:
-        found = json.loads(file.read_text(encoding="utf-8"))
-        found["notes"] = notes_of(found["notes"])
-        return Facts(**{field.name: found[field.name] for field in fields(Facts)})
+        facts = json.loads(file.read_text(encoding="utf-8"))
+        facts["notes"] = notes_of(facts["notes"])
+        return Facts(**{field.name: facts[field.name] for field in fields(Facts)})
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ModelError(f"{file}: no engine is described there: {error}") from error
 
 
 def runtime_of(facts: Facts, allowed: Sequence[str] = (ENGINES,)) -> Opener:
-    """The object that opens the folder; ``allowed``: see :func:`made`. Raises ModelError."""
-    found: Opener = made(facts.runtime, facts.settings, f"{FACTS}: runtime", allowed)
-    return found
+    """Return the object that opens the folder; ``allowed``: see :func:`made`. Raises ModelError."""
+    opener: Opener = made(facts.runtime, facts.settings, f"{FACTS}: runtime", allowed)
+    return opener
 
 
 def made(path: str, settings: Mapping[str, Any], key: str, allowed: Sequence[str] = (ENGINES,)) -> Any:
     """Return the runtime that a folder names by the ``path`` of its class, with its ``settings``.
 
     ``allowed``: whole paths, and beginnings that end in a dot. A folder may come from anybody: nothing is called but
-    classes that are runtimes and stand in the module that the path names. Raises ModelError; ``key``: file and setting.
+    classes that are runtimes and stand in the module that the path names. ``key``: file and setting, for the message.
+    Raises ModelError.
     """
     if not any(path.startswith(one) if one.endswith(".") else path == one for one in allowed):
         raise ModelError(
@@ -132,21 +139,22 @@ def made(path: str, settings: Mapping[str, Any], key: str, allowed: Sequence[str
         )
     module, _, name = path.rpartition(".")
     try:
-        found = vars(importlib.import_module(module)).get(name)
-        if not isinstance(found, type) or found.__module__ != module or not _is_runtime(found):
+        kind = vars(importlib.import_module(module)).get(name)
+        if not isinstance(kind, type) or kind.__module__ != module or not _is_runtime(kind):
             raise ModelError(f"{key}: {path} is no class of runtimes, as {ENGINES}onnxruntime.OnnxRuntime is one")
-        return found(**settings)
+        return kind(**settings)
     except (ImportError, AttributeError, ValueError, TypeError) as error:
         raise ModelError(f"{key}: {path} cannot be made: {error}") from error
 
 
-def _is_runtime(found: type) -> bool:
-    return all(hasattr(found, member) for member in vars(Runtime) if not member.startswith("_"))
+def _is_runtime(kind: type) -> bool:
+    return all(hasattr(kind, member) for member in vars(Runtime) if not member.startswith("_"))
 
 
 def open_engine(folder: Path, threads: int, allowed: Sequence[str] = (ENGINES,)) -> tuple[Engine, Facts]:
-    """The engine of ``folder``; ``allowed``: see :func:`runtime_of`. Raises ModelError, and ObjectiveError where a
-    package is missing.
+    """Return the engine of ``folder`` and its facts; ``allowed``: see :func:`made`.
+
+    Raises ModelError, and ObjectiveError where a package is missing.
     """
     facts = read_facts(folder)
     runtime = runtime_of(facts, allowed)
@@ -157,5 +165,5 @@ def open_engine(folder: Path, threads: int, allowed: Sequence[str] = (ENGINES,))
 
 
 def disk_bytes(folder: Path) -> int:
-    """Of all files."""
+    """Return the bytes of all files."""
     return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())

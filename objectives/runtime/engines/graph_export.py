@@ -1,8 +1,8 @@
-"""A packed model as a graph of torch.export: an fp32 twin with every size that may vary left open.
+"""Exports a packed model as a graph of torch.export: an fp32 copy with every size that may vary left open.
 
-The twin has the packed model's widths, and the values that its stored weights stand for. What it computes is stated
-once for all engines: an encoder takes ids and an additive mask; a decoder also places, the positions whose logits are
-wanted, and the cache, and gives logits and the new cache. Masks are floats: engines are slow on booleans
+The copy has the packed model's widths, and the values that its stored weights stand for. Inputs and outputs are the
+same for all engines: an encoder takes ids and an additive mask; a decoder also takes places, the positions whose logits
+are wanted, and the cache, and gives logits and the new cache. Masks are floats: engines are slow on booleans
 (docs/log.md). Sample sizes are never 0 or 1, which torch.export would take for constants.
 """
 
@@ -27,12 +27,16 @@ from objectives.packing.embedding import Int8Embedding
 from objectives.runtime.engines.weights import Floats, is_matrix, matrices, owners
 
 ROWS, TOKENS, PAST = 2, 3, 5
-"""Of the sample that is traced."""
+"""Sizes of the sample that is traced."""
 
 
 @dataclass(frozen=True)
 class Exported:
-    """``program`` takes ``inputs`` in that order, and gives ``outputs``; ``caches``: (heads, width) of each."""
+    """An exported model.
+
+    ``program`` takes ``inputs`` in that order, and gives ``outputs``; ``caches``: (heads, width) of every past key and
+    value.
+    """
 
     program: ExportedProgram
     inputs: tuple[str, ...]
@@ -41,21 +45,22 @@ class Exported:
 
     @property
     def read(self) -> set[str]:
-        """Modules whose weights the program reads."""
-        self.program.graph.eliminate_dead_code()  # a pooler's, say
+        """Return the names of the modules whose weights the program reads."""
+        self.program.graph.eliminate_dead_code()  # a pooler's, for example
         parameters = self.program.graph_signature.inputs_to_parameters
         read = {parameters[node.name] for node in self.program.graph.nodes if node.name in parameters and node.users}
         return {name.removeprefix("module.").rpartition(".")[0] for name in read}
 
 
 def fp32_copy(model: LoadedModel) -> nn.Module:
-    """An independent fp32 copy of ``model`` made of ordinary modules, tied weights tied.
+    """Return an independent fp32 copy of ``model`` made of ordinary modules, tied weights tied.
 
     Raises Unsupported for modules that have no ordinary form.
     """
     stored = dict(matrices(model))
     weights = {
-        name: nn.Parameter(torch.from_numpy(found.dequantized()), requires_grad=False) for name, found in stored.items()
+        name: nn.Parameter(torch.from_numpy(matrix.dequantized()), requires_grad=False)
+        for name, matrix in stored.items()
     }
     memo: dict[int, Any] = {}
     for name, owner in owners(model).items():
@@ -85,8 +90,8 @@ def _ordinary(name: str, old: nn.Module, weight: nn.Parameter) -> nn.Module:
 
 
 def structure(model: LoadedModel) -> list[Any]:
-    """What the graph depends on: everything but the matrices' values."""
-    held = hashlib.sha256()
+    """Return what the graph depends on: everything but the values of the matrices."""
+    content = hashlib.sha256()
     shapes = {}
     for name, module in model.module.named_modules():
         skipped = {"weight", "codes"} if is_matrix(module) else set()
@@ -95,12 +100,14 @@ def structure(model: LoadedModel) -> list[Any]:
         for key, tensor in [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]:
             if skipped and key != "bias":
                 continue
-            held.update(f"{name}.{key}".encode() + tensor.detach().float().contiguous().numpy().tobytes())
-    return [model.module.config.to_dict(), model.head, shapes, held.hexdigest(), str(owners(model))]
+            content.update(f"{name}.{key}".encode() + tensor.detach().float().contiguous().numpy().tobytes())
+    return [model.module.config.to_dict(), model.head, shapes, content.hexdigest(), str(owners(model))]
 
 
 def export(model: LoadedModel, square: bool = False) -> tuple[Exported, nn.Module]:
-    """Trace ``model``'s twin; returns the twin too, whose parameters are what the graph holds. Raises Unsupported.
+    """Trace the fp32 copy of ``model``; return the graph and the copy, whose parameters the graph holds.
+
+    Raises Unsupported.
 
     ``square``: see :class:`Encoder`.
     """
@@ -118,16 +125,16 @@ def export(model: LoadedModel, square: bool = False) -> tuple[Exported, nn.Modul
 
 
 class Encoder(nn.Module):
-    """ids [rows, tokens], additive mask [rows, 1, 1, tokens] -> last hidden states."""
+    """An encoder as engines run it: ids [rows, tokens], additive mask [rows, 1, 1, tokens] -> last hidden states."""
 
     def __init__(self, module: nn.Module, square: bool = False) -> None:
-        """``square``: for engines that take no mask that is one row for all tokens."""
+        """Wrap ``module``. ``square``: expand the mask, for engines that take none with one row for all tokens."""
         super().__init__()
         self.module, self.square = module, square
         self.turns = any(name.endswith("rotary_emb") for name, _ in module.named_modules())
 
     def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
-        """See the class."""
+        """Return the last hidden states [rows, tokens, width]."""
         mask = mask.expand(-1, -1, ids.shape[1], -1) if self.square else mask
         # One row of rotary tables for all rows of a batch is more than ONNX's operator takes.
         places = {"position_ids": torch.arange(ids.shape[1]).expand(ids.shape)} if self.turns else {}
@@ -136,8 +143,10 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """ids, places [rows, tokens], mask [rows, 1, tokens, past + tokens], wanted [positions], past by layer -> logits of
-    the wanted positions, past and present by layer.
+    """A decoder as engines run it: one pass, which reads new tokens and gets its cache handed in and out.
+
+    ids, places [rows, tokens], mask [rows, 1, tokens, past + tokens], wanted [positions], past keys and values by layer
+    -> logits [rows, positions, vocabulary], all keys and values by layer.
     """
 
     def __init__(self, module: nn.Module) -> None:
@@ -147,7 +156,7 @@ class Decoder(nn.Module):
     def forward(
         self, ids: Tensor, mask: Tensor, places: Tensor, wanted: Tensor, past: Sequence[tuple[Tensor, Tensor]]
     ) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
-        """See the class."""
+        """Return the logits of the wanted positions, and the keys and values of past and new tokens by layer."""
         output = self.module(
             input_ids=ids, attention_mask=mask, position_ids=places, past_key_values=_cache(self.module, past),
             use_cache=True, logits_to_keep=wanted,
@@ -156,7 +165,7 @@ class Decoder(nn.Module):
 
 
 def _cache(module: Any, past: Sequence[tuple[Tensor, Tensor]]) -> DynamicCache:
-    """A cache that holds ``past``; its constructor would concatenate, and fail on what has no length yet."""
+    """Return a cache that holds ``past``; its constructor would concatenate, and fail on tensors without a length."""
     cache = DynamicCache(config=module.config)
     layers: list[Any] = cache.layers
     for layer, (keys, values) in zip(layers, past, strict=True):
@@ -197,10 +206,13 @@ def _decoder(module: Any) -> Exported:
 
 
 class WeightPlaceholders:
-    """Where a model's matrices lie in a converted graph, by their bytes: as they are, or transposed."""
+    """Finds a model's matrices in a converted graph by their bytes: as they are, or transposed."""
 
     def __init__(self, model: LoadedModel, exported: Exported, module: nn.Module) -> None:
-        """``module``: the twin whose values the graph holds. Raises Unsupported for two matrices of one content."""
+        """Note the content of every matrix that the graph reads. Raises Unsupported for two matrices of one content.
+
+        ``module``: the fp32 copy, whose values the graph holds.
+        """
         owner = owners(model)
         read = {owner[name] for name in exported.read if name in owner}
         self._names: dict[bytes, tuple[str, bool]] = {}
@@ -216,14 +228,14 @@ class WeightPlaceholders:
             self._open.add(name)
 
     def find(self, values: Floats) -> tuple[str, bool] | None:
-        """Whose matrix ``values`` are, and whether transposed; None for what is no matrix of the model."""
-        found = self._names.get(_content(values)) if values.ndim == 2 else None
-        if found is not None:
-            self._open.discard(found[0])
-        return found
+        """Return whose matrix ``values`` are, and whether transposed; None where they are no matrix of the model."""
+        matrix = self._names.get(_content(values)) if values.ndim == 2 else None
+        if matrix is not None:
+            self._open.discard(matrix[0])
+        return matrix
 
     def require_all(self) -> None:
-        """Raises Unsupported where a matrix was not found: it could not be replaced."""
+        """Raise Unsupported where a matrix was not found: it could not be replaced."""
         if self._open:
             raise Unsupported(f"the converted graph does not hold {min(self._open)} as it is")
 

@@ -1,13 +1,13 @@
-"""An engine's first load happens in a process of its own: an engine that ends its process is a reason then, and not the
-end of the study.
+"""Opens an engine of a new kind in a child process first: an engine that crashes is then a reason, and does not end
+the study.
 
-Engines are compilers and hand-written kernels; what they do with a new shape, thread count or CPU nobody knows before
+Engines are compilers and hand-written kernels: nobody knows what they do with a new shape, thread count or CPU before
 it was tried. So before an engine of a new kind is opened where a study measures, it is opened and run once elsewhere.
-A kind is everything that decides: the runtime with its settings and versions, the shapes of the model, the threads and
-the instruction sets. What came of it is kept with the results of the machine, so each kind is tried once; another
-version, CPU or setting is another kind. Only what will happen again is kept: that it runs, and by which fault of its
-own it ended. Conversions are not tried: they run once, where the model is, and one that ends the worker is that trial's
-failure.
+A kind is everything that decides whether an engine runs: the runtime with its settings and versions, the shapes of the
+model, the threads and the instruction sets. The outcome is kept with the results of the machine, so each kind is tried
+once; another version, CPU or setting is another kind. Only outcomes that will repeat are kept: that the engine runs, or
+which fault of its own ended it. Conversions are not tried: they run once, where the model is, and a conversion that
+ends the worker is that trial's failure.
 """
 
 from __future__ import annotations
@@ -39,13 +39,16 @@ PATIENCE = 60.0
 """Seconds that opening an engine and running it once may take, and one more for every :data:`BYTES_PER_SECOND`."""
 BYTES_PER_SECOND = 1 << 25
 ENCODED, PROMPT = 16, 4
-"""Tokens of the one text that an encoder reads, and that a decoder goes on from."""
+"""Tokens of the one text that an encoder reads, and of the prompt that a decoder continues."""
 RAN = "ran"
 STAGE = "guard"
 
 
 class Guard:
-    """Of one process. ``cache``: where it is kept what came of a trial; None keeps it for this process only."""
+    """Admits the engines whose kind opens and runs in a child process.
+
+    ``cache``: keeps the outcomes of trials; where it is None, they are kept for this process only.
+    """
 
     def __init__(self, cache: Cache | None) -> None:
         self._cache = cache
@@ -71,13 +74,13 @@ class Guard:
         ended = probe_process.run(__name__, [str(folder), str(threads), class_path(runtime)], limit)
         if kind is not None and not ended.out_of_memory:
             self._ended[kind] = ended
-            if self._cache is not None and (_ran(ended) or ended.faulted):  # nothing else happens each time
+            if self._cache is not None and (_ran(ended) or ended.faulted):  # only these repeat
                 self._cache.put(STAGE, kind, asdict(ended))
         return ended
 
 
 def _kind(facts: Facts, runtime: Runtime, threads: int) -> str | None:
-    """Return a name for all that decides whether an engine runs; None for a runtime that cannot be described."""
+    """Return a hash of all that decides whether an engine runs; None for a runtime that cannot be described."""
     shapes = [facts.options, facts.head, facts.vocabulary, facts.caches, facts.stored, facts.others]
     try:
         return digest(code(), runtime, runtime.versions(), shapes, threads, *_cpus())
@@ -97,12 +100,12 @@ def _instructions() -> str:
 
 
 def _cpus() -> tuple[str, int]:
-    """Instruction sets, and how many CPUs this process may use."""
+    """Return the instruction sets, and how many CPUs this process may use."""
     return _instructions(), len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _ran(ended: Ended) -> bool:
-    """Return whether it opened and answered; one that ends its process with 0 meanwhile did not."""
+    """Return whether the engine opened and answered; one that ended its process with code 0 before did not."""
     return ended.answer.rstrip().endswith(RAN)
 
 
@@ -115,7 +118,7 @@ def _refusal(ended: Ended, runtime: Runtime, threads: int) -> str:
     )
 
 
-# Below: the other process's side.
+# Everything below runs in the child process.
 
 
 def _main(folder: Path, threads: int, runtime: str) -> None:
@@ -127,16 +130,16 @@ def _main(folder: Path, threads: int, runtime: str) -> None:
     elif facts.head == "causal_lm":
         _write_two(cast("DecoderEngine", engine), facts.vocabulary)
     print(RAN, flush=True)
-    os._exit(0)  # how an engine goes is not what was asked
+    os._exit(0)  # skips the engine's own shutdown, which is not tested
 
 
 def _write_two(engine: DecoderEngine, vocabulary: int) -> None:
-    """Read a prompt and one token more."""
+    """Run a pass over a prompt, and one over a token more."""
     state = engine.start(1)
     for tokens, total in ((PROMPT, PROMPT), (1, PROMPT + 1)):
         places = np.arange(total - tokens, total)[None]
-        given = (_ids(tokens, vocabulary), causal(1, tokens, total, None), places, np.array([tokens - 1]))
-        _, state = engine.run(*given, state)
+        inputs = (_ids(tokens, vocabulary), causal(1, tokens, total, None), places, np.array([tokens - 1]))
+        _, state = engine.run(*inputs, state)
 
 
 def _ids(tokens: int, vocabulary: int) -> np.ndarray[tuple[int, int], np.dtype[np.int64]]:

@@ -1,8 +1,7 @@
-"""Whether an engine computes the model that it was made of: a converter may know an architecture by another formula.
+"""Checks that an engine computes the model that it was made of: a converter may know another formula.
 
-What torch says to a few tokens is kept beside the engine's files, and the engine is asked the same whenever it is
-opened for a study. Rounding of activations moves an answer by some per cent; a wrong formula moves it by as much as it
-is long.
+Torch's answer to a few tokens is kept beside the engine's files, and the engine is asked the same whenever it is opened
+for a study. Rounding of activations moves an answer by some per cent; a wrong formula moves it by as much as its norm.
 """
 
 from __future__ import annotations
@@ -22,19 +21,19 @@ if TYPE_CHECKING:
 
 EXPECTED = ".expected.npz"
 TOKENS = 16
-"""As many as the smallest file of LiteRT holds."""
+"""Length of the text: what the smallest file of LiteRT holds."""
 FAR = 0.5
-"""Share of an answer's norm from which on it is another answer."""
+"""Relative error of an answer from which on it is another answer."""
 
 
 def write_expected(folder: Path, model: Runner) -> None:
-    """Keep what ``model`` says to a few tokens in the folder of its engine."""
+    """Write the answer of ``model`` to a few tokens into the folder of its engine."""
     ids = (torch.arange(2, 2 + TOKENS) % model.vocabulary).view(1, TOKENS)
     np.savez(folder / EXPECTED, ids=ids.numpy(), answer=_answer(model, ids).float().cpu().numpy())
 
 
 def require_alike(runner: Runner, folder: Path, name: str) -> None:
-    """Raises Unsupported where the engine of ``folder`` says something else; ``name``: what it is called."""
+    """Raise Unsupported where the engine of ``folder`` answers something else; ``name``: the runtime's, for people."""
     with np.load(folder / EXPECTED) as kept:
         ids, wanted = torch.from_numpy(kept["ids"]), torch.from_numpy(kept["answer"])
     if not bool(wanted.isfinite().all()):  # a fault of the model, which scoring names

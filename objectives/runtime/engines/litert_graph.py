@@ -1,4 +1,4 @@
-"""LiteRT's graphs: converted whole, weights and all, for one size of batch and text."""
+"""Converts models to LiteRT's graphs: whole, with their weights, for one size of batch and text."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 
 
 def convert(model: LoadedModel, rows: int, tokens: int, rounds: bool) -> bytes:
-    """The file of ``model`` for [rows, tokens]; ``rounds``: 8-bit layers round their inputs as well.
+    """Convert ``model`` for inputs [rows, tokens] and return the bytes of its file.
 
-    Raises Unsupported.
+    ``rounds``: whether 8-bit layers round their inputs as well. Raises Unsupported.
     """
     sample = (torch.zeros(rows, tokens, dtype=torch.int32), torch.zeros(rows, 1, 1, tokens))
     with silence():
@@ -42,8 +42,10 @@ def convert(model: LoadedModel, rows: int, tokens: int, rounds: bool) -> bytes:
 
 
 def _rounded(model: LoadedModel) -> dict[str, int]:
-    """Operations whose weights have 8 bits: all layers, and the embedding where it is stored so; of each the fewest
-    weights of one that does. Smaller tables, of positions and types, stay as they are.
+    """Return the operations whose weights have 8 bits, each with the fewest weights that it must have to be rounded.
+
+    They are all layers, and the embedding where it is stored in 8 bits. Smaller tables, of positions and types, stay as
+    they are. Raises Unsupported where some layers have 8 bits and others have not.
     """
     names = block_linears(model)
     layers = {isinstance(weight, Rounded) for name, weight in matrices(model) if name in names}
@@ -53,8 +55,8 @@ def _rounded(model: LoadedModel) -> dict[str, int]:
     embedded = any(
         isinstance(weight, Rounded) for name, weight in matrices(model) if model.module.get_submodule(name) is table
     )
-    found = {"FULLY_CONNECTED": 0} if layers == {True} else {}
-    return {**found, "EMBEDDING_LOOKUP": _size(table)} if embedded else found
+    operations = {"FULLY_CONNECTED": 0} if layers == {True} else {}
+    return {**operations, "EMBEDDING_LOOKUP": _size(table)} if embedded else operations
 
 
 def _size(table: Any) -> int:

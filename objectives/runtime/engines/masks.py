@@ -8,11 +8,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 HIDDEN = np.float32(-1e30)
-"""What is added to the score of a token that must not be seen; finite, so that rows without any give numbers."""
+"""The summand for the score of a token that must not be seen. It is finite, so that rows with no other give numbers."""
 
 
 def bidirectional(ids: NDArray[Any], seen: NDArray[np.bool_] | None) -> NDArray[np.float32]:
-    """[rows, 1, 1, tokens], one row for all, for ``ids`` [rows, tokens], of which those count that are ``seen``."""
+    """Return the additive mask [rows, 1, 1, tokens] for ``ids`` [rows, tokens]: one row for all tokens.
+
+    ``seen``: bool [rows, tokens], False where a token does not count; None where all do.
+    """
     rows, tokens = ids.shape
     mask = np.zeros((rows, 1, 1, tokens), np.float32)
     if seen is not None:
@@ -21,7 +24,10 @@ def bidirectional(ids: NDArray[Any], seen: NDArray[np.bool_] | None) -> NDArray[
 
 
 def causal(rows: int, tokens: int, total: int, seen: NDArray[np.bool_] | None) -> NDArray[np.float32]:
-    """[rows, 1, tokens, total], where the last ``tokens`` of ``total`` are read now."""
+    """Return the additive mask [rows, 1, tokens, total] for a pass that reads the last ``tokens`` of ``total``.
+
+    ``seen``: bool [rows, total], False where a token does not count; None where all do.
+    """
     mask = np.zeros((rows, 1, tokens, total), np.float32)
     if tokens > 1:
         mask[:] = np.triu(np.full((tokens, total), HIDDEN), k=total - tokens + 1)

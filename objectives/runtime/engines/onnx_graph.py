@@ -1,4 +1,4 @@
-"""ONNX graphs: converted once per structure, with an input wherever a matrix belongs, and filled per model."""
+"""Makes ONNX graphs: converted once per structure, with an input in place of every matrix, and filled per model."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 GRAPH = "graph.onnx"
 HOLE = "weight:"
 OPSET = 23
-"""The first with Attention and RotaryEmbedding as single operators."""
+"""The first version with Attention and RotaryEmbedding as single operators."""
 CONTRIB = "com.microsoft"
 LEVEL = 4
 """MatMulNBits' accuracy level: 8-bit activations."""
@@ -44,7 +44,7 @@ def convert(model: LoadedModel, folder: Path) -> None:
         except Exception as error:  # the exporter wraps whatever an operator raised
             raise Unsupported(f"this model has no ONNX form: {said(error)}") from error
     graph, holes = program.model.graph, WeightPlaceholders(model, exported, module)
-    made: dict[str, Any] = {}
+    inputs: dict[str, Any] = {}
     for name, value in list(graph.initializers.items()):
         if value.const_value is None or len(value.shape) != 2 or value.dtype != onnx_ir.DataType.FLOAT:
             continue
@@ -53,10 +53,10 @@ def convert(model: LoadedModel, folder: Path) -> None:
             del graph.initializers[name]
             value.const_value = None
             name = f"{HOLE}{int(hole[1])}:{hole[0]}"
-            if name in made:  # of a block that is run again
-                onnx_ir.convenience.replace_all_uses_with(value, made[name])
+            if name in inputs:  # the matrix of a block that is run more than once
+                onnx_ir.convenience.replace_all_uses_with(value, inputs[name])
                 continue
-            value.name, made[name] = name, value
+            value.name, inputs[name] = name, value
             graph.inputs.append(value)
     holes.require_all()
     _forget_origins_(program.model)
@@ -65,7 +65,7 @@ def convert(model: LoadedModel, folder: Path) -> None:
 
 
 def _forget_origins_(model: Any) -> None:
-    """Take out what the exporter notes of every node and value: lines of code, with the folders of this machine."""
+    """Remove what the exporter notes of every node and value: lines of code, with the folders of this machine."""
     import onnx_ir
 
     for graph in (model.graph, *model.functions.values()):
@@ -81,10 +81,10 @@ def _forget_origins_(model: Any) -> None:
 def fill(
     folder: Path, model: LoadedModel, file: Path, group: int, by_batch: bool
 ) -> tuple[list[list[int]], dict[str, int], int]:
-    """Write the graph in ``folder`` with the weights of ``model`` to ``file``, and its weights beside it.
+    """Fill the graph in ``folder`` with the weights of ``model``, and write it to ``file``, the weights beside it.
 
     ``group``: inputs that share a scale when an 8-bit layer rounds its activations; ``by_batch``: all share one.
-    Returns (heads, width) of each cache, bytes of each matrix by name, and of all else.
+    Returns (heads, width) of each cache, the bytes of each matrix by name, and the bytes of all else.
     """
     import ast
 
@@ -100,9 +100,9 @@ def fill(
 
 @dataclass
 class WeightWriter:
-    """Replaces whatever reads a hole by an operator that reads what is stored.
+    """Replaces every operator that reads a placeholder by operators that read the matrix as it is stored.
 
-    A reader that is none of the known ones is an error: a matrix passed over in silence would stay in 32 bits.
+    An operator of an unknown type is an error: a matrix passed over in silence would stay in 32 bits.
     """
 
     graph: Any
@@ -115,7 +115,7 @@ class WeightWriter:
     activations: dict[str, tuple[str, str, str]] = field(default_factory=dict)
 
     def run(self) -> None:
-        """In place."""
+        """Replace all of them in the graph, in place. Raises Unsupported."""
         holes = {each.name: each for each in self.graph.input if each.name.startswith(HOLE)}
         turned = dict(self._turned(holes))
         for node in self.graph.node:
@@ -133,7 +133,7 @@ class WeightWriter:
             self.graph.input.remove(each)
 
     def _turned(self, holes: dict[str, Any]) -> Iterator[tuple[str, str]]:
-        """Transposed holes, by the name of what is transposed."""
+        """Yield, for every placeholder that is transposed, the name of the transposed matrix and its own."""
         for node in self.graph.node:
             if node.op_type == "Transpose" and node.input[0] in holes:
                 yield node.output[0], node.input[0]
@@ -153,7 +153,7 @@ class WeightWriter:
             raise Unsupported(f"{owner}: no form of {node.op_type} for what is stored")
 
     def _multiply(self, node: NodeProto, owner: str, weight: Stored) -> None:
-        """``node``: x @ W^T."""
+        """Replace ``node``, which computes x @ W^T."""
         if isinstance(weight, Dense):  # 16 bits would be widened on loading
             self.nodes.append(_like(node, "MatMul", [node.input[0], self._add(f"{owner}.T", weight.values.T, owner)]))
             return
@@ -203,17 +203,17 @@ class WeightWriter:
             self.activations[rows] = names
         codes, scale, zero = self.activations[rows]
         product, widened, scales = (f"{node.output[0]}.{what}" for what in ("product", "widened", "scales"))
-        own = self._add(f"{owner}.codes.T", weight.codes.T, owner)
+        matrix = self._add(f"{owner}.codes.T", weight.codes.T, owner)
         zeros = self._add(f"{owner}.zero", np.zeros((), np.int8), owner)
         self.nodes += [
-            helper.make_node("MatMulInteger", [codes, own, zero, zeros], [product]),
+            helper.make_node("MatMulInteger", [codes, matrix, zero, zeros], [product]),
             helper.make_node("Cast", [product], [widened], to=TensorProto.FLOAT),
             helper.make_node("Mul", [scale, self._add(f"{owner}.scales", weight.scales[:, 0], owner)], [scales]),
             _like(node, "Mul", [widened, scales]),
         ]
 
     def _lookup(self, node: NodeProto, owner: str, weight: Stored) -> None:
-        """``node``: rows of an embedding."""
+        """Replace ``node``, which gathers rows of an embedding."""
         ids, rows = node.input[1], f"{node.output[0]}.rows"
         axis = {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
         if isinstance(weight, Dense):
@@ -235,7 +235,7 @@ class WeightWriter:
         ]
 
     def _add(self, name: str, values: NDArray[Any], owner: str) -> str:
-        """The name of a tensor of the file, which is written once however many read it."""
+        """Add a tensor to the file and return its name; it is written once, however many operators read it."""
         if name not in self.made:
             self.made[name] = numpy_helper.from_array(np.ascontiguousarray(values), name)
             self.sizes[owner] = self.sizes.get(owner, 0) + values.nbytes
@@ -243,27 +243,28 @@ class WeightWriter:
 
 
 def _flipped(node: NodeProto) -> bool:
-    """Whether a Gemm transposes its second input. Raises Unsupported for one that does more than x @ W + b."""
-    given = {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
-    if given.get("transA") or given.get("alpha", 1.0) != 1.0 or given.get("beta", 1.0) != 1.0 or len(node.input) < 3:
+    """Return whether a Gemm transposes its second input. Raises Unsupported for one that does more than x @ W + b."""
+    settings = {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
+    scaled = settings.get("alpha", 1.0) != 1.0 or settings.get("beta", 1.0) != 1.0
+    if settings.get("transA") or scaled or len(node.input) < 3:
         raise Unsupported(f"{node.name}: no form of this Gemm for what is stored")
-    return bool(given.get("transB"))
+    return bool(settings.get("transB"))
 
 
 def _like(node: NodeProto, kind: str, inputs: Sequence[str], domain: str = "", **attributes: Any) -> NodeProto:
-    """Gives what ``node`` gave."""
+    """Make an operator of type ``kind`` that has the name and the outputs of ``node``."""
     return helper.make_node(kind, inputs, list(node.output), name=node.name, domain=domain, **attributes)
 
 
 def _blocks(codes: NDArray[np.uint8], size: int, fill: int) -> NDArray[np.uint8]:
-    """``codes`` [out, in] as [out, blocks, size]; the last block is filled up."""
+    """Return ``codes`` [out, in] as [out, blocks, size]; the last block is filled up with ``fill``."""
     outputs, inputs = codes.shape
     padded = np.pad(codes, ((0, 0), (0, -inputs % size)), constant_values=fill)
     return padded.reshape(outputs, -1, size)
 
 
 def _nibbles(values: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Two to a byte along the last axis, the first in the low half."""
+    """Pack two values to a byte along the last axis, the first in the low half."""
     if values.shape[-1] % 2:
         values = np.concatenate([values, np.zeros_like(values[..., :1])], axis=-1)
     packed: NDArray[np.uint8] = np.bitwise_or(values[..., ::2], values[..., 1::2] << 4, dtype=np.uint8)

@@ -1,11 +1,11 @@
-"""What OpenVINO's CPU plug-in gets wrong, and how a graph is written so that it does not meet it.
+"""Changes graphs so that they do not meet the faults of OpenVINO's CPU plug-in.
 
 **A gated FFN on one thread.** Where the CPU has AMX and computes in 16 bits, the plug-in fuses the three products of a
 gated FFN (SiLU or GELU of one times another, into a third; both widths multiples of 32) into one node, LLMMLP. Its last
 product is shared out by pairs of threads, so with one thread the plug-in divides by zero when it compiles the graph,
 and the process ends with SIGFPE. Seen in 2024.6 and 2026.4.1, in 16 bits and, where one scale serves all inputs of a
-layer, in 8: https://github.com/openvinotoolkit/openvino/issues/33300. One thread is also what is left of more where
-the process may use one CPU only.
+layer, in 8: https://github.com/openvinotoolkit/openvino/issues/33300. A process that may use one CPU only has one
+thread, however many are asked for.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ GATES = ("Swish", "Gelu")
 
 
 def usable_threads(threads: int) -> int:
-    """Return how many of ``threads`` the CPUs allow that this process may use."""
+    """Return how many of ``threads`` the plug-in uses: no more than there are CPUs for this process."""
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return min(threads, allowed)
 
 
 def keep_gates_apart(graph: Any) -> int:
-    """Change ``graph`` (``openvino.Model``) so that no gated FFN is fused; returns how many there are.
+    """Change ``graph`` (``openvino.Model``) so that no gated FFN is fused, and return how many gated FFNs it has.
 
-    What leaves the gate goes through a PReLU of slope 1: every value stays what it is, not a number included, and the
-    plug-in computes it in the same loop as the product before it.
+    The gate's output goes through a PReLU of slope 1. Every value stays what it is, NaN included, and the plug-in
+    computes the PReLU in the same loop as the product before it.
     """
     from openvino import opset13
 

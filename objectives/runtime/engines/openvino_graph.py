@@ -1,4 +1,4 @@
-"""OpenVINO's graphs: converted once per structure, with a parameter wherever a matrix belongs, and filled per model."""
+"""Makes OpenVINO's graphs: converted once per structure, with a parameter for every matrix, and filled per model."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 GRAPH = "graph.xml"
 HOLE = "weight:"
 CALIBRATED = 128
-"""Rows that static scales are taken from."""
+"""About how many rows static scales are taken from."""
 
 
 def convert(model: LoadedModel, folder: Path) -> None:
@@ -45,7 +45,7 @@ def convert(model: LoadedModel, folder: Path) -> None:
 
 
 def _named(graph: ov.Model, exported: Exported) -> ov.Model:
-    """Inputs and outputs called as ``exported`` calls them."""
+    """Rename inputs and outputs in place, as ``exported`` names them. Raises Unsupported if their number differs."""
     for ports, names in ((graph.inputs, exported.inputs), (graph.outputs, exported.outputs)):
         if len(ports) != len(names):
             raise Unsupported(f"OpenVINO's graph has {len(ports)} inputs or outputs, {len(names)} expected")
@@ -55,8 +55,9 @@ def _named(graph: ov.Model, exported: Exported) -> ov.Model:
 
 
 def _stateful(graph: ov.Model, exported: Exported) -> ov.Model:
-    """Caches inside: every past key and value is read from a variable that starts empty, and what becomes of it is
-    kept.
+    """Return the graph with its caches inside.
+
+    Every past key and value is read from a variable that starts empty; the new one is assigned to it.
     """
     inputs = {port.any_name: port.get_node() for port in graph.inputs}
     rows = opset13.parameter([-1], ov.Type.i32, "rows")
@@ -75,8 +76,8 @@ def _stateful(graph: ov.Model, exported: Exported) -> ov.Model:
 
 
 def _opened(graph: ov.Model, holes: WeightPlaceholders) -> ov.Model:
-    """With a parameter in place of every matrix."""
-    found: dict[str, Any] = {}
+    """Put a parameter in place of every matrix. Raises Unsupported where one is missing."""
+    parameters: dict[str, Any] = {}
     for node in _constants(graph):
         hole = holes.find(node.data)
         if hole is None:
@@ -84,17 +85,17 @@ def _opened(graph: ov.Model, holes: WeightPlaceholders) -> ov.Model:
         name, transposed = hole
         shape = list(node.data.shape)
         parameter = opset13.parameter(shape, ov.Type.f32)
-        parameter.friendly_name = f"{HOLE}{int(transposed)}:{name}:{len(found)}"
+        parameter.friendly_name = f"{HOLE}{int(transposed)}:{name}:{len(parameters)}"
         parameter.output(0).set_names({parameter.friendly_name})
-        found[parameter.friendly_name] = parameter
+        parameters[parameter.friendly_name] = parameter
         _redirect(node.output(0), parameter)
     holes.require_all()
-    graph.add_parameters(list(found.values()))
+    graph.add_parameters(list(parameters.values()))
     return graph
 
 
 def _constants(graph: ov.Model) -> Iterator[Any]:
-    """Matrices in fp32."""
+    """Yield the constants that are fp32 matrices."""
     for node in graph.get_ordered_ops():
         is_wide = node.get_type_name() == "Constant" and node.get_element_type() == ov.Type.f32
         if is_wide and len(node.get_output_shape(0)) == 2:
@@ -102,22 +103,22 @@ def _constants(graph: ov.Model) -> Iterator[Any]:
 
 
 def _redirect(port: Any, node: Any) -> None:
-    """Whoever read ``port`` reads ``node``."""
+    """Make everything that reads ``port`` read ``node``."""
     for target in port.get_target_inputs():
         target.replace_source_output(node.output(0))
 
 
 def filled(folder: Path, model: LoadedModel, plain: bool = False) -> tuple[ov.Model, dict[str, int], set[int]]:
-    """The graph in ``folder`` with the weights of ``model``; bytes of each by name, and the bits that occur.
+    """Return the graph in ``folder`` with the weights of ``model``, the bytes of each by name, and the bits that occur.
 
-    ``plain``: the blocks' weights as the fp32 that they stand for, to be rounded again by others.
+    ``plain``: write the blocks' weights as the fp32 values that they stand for, to be rounded again by others.
     """
     graph = ov.Core().read_model(folder / GRAPH)
     stored = dict(matrices(model))
     if plain:
         inside = block_linears(model)
         stored |= {name: Dense(stored[name].dequantized(), 32) for name in inside}
-    made: dict[str, Any] = {}
+    constants: dict[str, Any] = {}
     sizes: dict[str, int] = {}
     bits: set[int] = set()
     for parameter in list(graph.get_parameters()):
@@ -126,10 +127,11 @@ def filled(folder: Path, model: LoadedModel, plain: bool = False) -> tuple[ov.Mo
             continue
         transposed, owner = name.removeprefix(HOLE).split(":")[:2]
         weight = stored[owner]
-        if owner not in made:
-            made[owner], sizes[owner] = _constant(weight)
+        if owner not in constants:
+            constants[owner], sizes[owner] = _constant(weight)
             bits.add(weight.bits)
-        node = opset13.transpose(made[owner], opset13.constant([1, 0])) if int(transposed) else made[owner]
+        node = constants[owner]
+        node = opset13.transpose(node, opset13.constant([1, 0])) if int(transposed) else node
         if isinstance(weight, Rounded) and weight.inputs is not None:
             _scale_inputs(parameter.output(0), weight.inputs)
         _redirect(parameter.output(0), node)
@@ -138,7 +140,7 @@ def filled(folder: Path, model: LoadedModel, plain: bool = False) -> tuple[ov.Mo
 
 
 def _scale_inputs(port: Any, factors: np.ndarray[Any, Any]) -> None:
-    """Multiply what meets the matrix at ``port`` by ``factors`` first."""
+    """Multiply by ``factors`` what is multiplied with the matrix at ``port``."""
     for target in port.get_target_inputs():
         product = target.get_node()
         rows = product.input_value(0)
@@ -146,7 +148,7 @@ def _scale_inputs(port: Any, factors: np.ndarray[Any, Any]) -> None:
 
 
 def _constant(weight: Stored) -> tuple[Any, int]:
-    """A node that gives the fp32 weight [out, in], and the bytes that it stores."""
+    """Return a node that gives the fp32 weight [out, in], and the bytes that it stores."""
     if isinstance(weight, Dense):
         if weight.bits == 32:
             return opset13.constant(weight.values), weight.values.nbytes
@@ -173,7 +175,7 @@ def _constant(weight: Stored) -> tuple[Any, int]:
 
 
 def _nibbles(values: np.ndarray[Any, Any], shape: tuple[int, ...]) -> Any:
-    """A constant of 4-bit integers, two to a byte, the first in the low half."""
+    """Return a constant of 4-bit integers, two to a byte, the first in the low half."""
     flat = values.reshape(-1)
     if flat.size % 2:
         flat = np.append(flat, np.uint8(0))
@@ -183,8 +185,10 @@ def _nibbles(values: np.ndarray[Any, Any], shape: tuple[int, ...]) -> Any:
 
 
 def round_activations(graph: ov.Model, calibration: Domains) -> ov.Model:
-    """An encoder whose 8-bit layers multiply integers, by fixed scales of the activations (nncf's SmoothQuant and bias
-    correction): https://arxiv.org/abs/2211.10438.
+    """Return the encoder ``graph`` with 8-bit layers that multiply integers, by fixed scales of the activations.
+
+    nncf finds the scales on rows of ``calibration``, by SmoothQuant (https://arxiv.org/abs/2211.10438) and bias
+    correction.
     """
     import nncf
 
@@ -202,5 +206,5 @@ def round_activations(graph: ov.Model, calibration: Domains) -> ov.Model:
 
 
 def save(graph: ov.Model, file: Path) -> None:
-    """Write xml and bin."""
+    """Write ``graph`` to ``file`` (xml), and its weights beside it (bin)."""
     ov.save_model(graph, file, compress_to_fp16=False)

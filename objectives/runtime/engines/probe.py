@@ -1,8 +1,8 @@
-"""How much memory an engine takes, in a process of its own: from before its files are opened to the peak of the run.
+"""Measures the memory of an engine in a child process, from before its files are opened to the peak of the run.
 
-Engines allocate by themselves, keep what they allocated, map files and repack weights, so nothing but the resident set
-tells what they take; and what an earlier run in the same process left behind would be in it. Pages of libraries that
-the run brought in are taken off: they are shared, and torch's are not counted either.
+Engines allocate by themselves, keep what they allocated, map files and repack weights, so only the resident set tells
+what they take. In one process for all, it would hold what an earlier run left behind. Pages of libraries that the run
+brought in are subtracted: they are shared, and torch's are not counted either.
 """
 
 from __future__ import annotations
@@ -24,20 +24,24 @@ TIMEOUT = 300.0
 
 
 _CHILD = "objectives.runtime.engines.probe_child"
-"""What the new process runs."""
+"""The module that the child runs."""
 
 
 @dataclass(frozen=True)
 class Resident:
-    """``resting``: bytes of the opened engine; ``peak``: the most while it ran, resting included."""
+    """The memory of an engine.
+
+    ``resting``: bytes of the opened engine; ``peak``: the most bytes while it ran, resting included.
+    """
 
     resting: int
     peak: int
 
 
 def resident(folder: Path, workload: Workload, threads: int, allowed: Sequence[str]) -> Resident:
-    """Of the engine of ``folder`` running the excerpts of ``workload``; ``allowed``: see
-    :func:`objectives.runtime.engines.folder.runtime_of`. Raises Unsupported, MemoryError.
+    """Measure the engine of ``folder`` while it runs the excerpts of ``workload``. Raises Unsupported, MemoryError.
+
+    ``allowed``: see :func:`objectives.runtime.engines.folder.made`.
     """
     ended = probe_process.run(_CHILD, [str(folder), str(threads), *allowed], TIMEOUT, pickle.dumps(workload))
     if ended.out_of_memory:

@@ -1,6 +1,4 @@
-"""The side of :mod:`objectives.runtime.engines.probe` that opens an engine and runs it: prints its resting and peak
-bytes.
-"""
+"""Opens an engine, runs it and prints its resting and peak bytes, in the child process of :mod:`.probe`."""
 
 from __future__ import annotations
 
@@ -49,17 +47,17 @@ def _main(folder: Path, threads: int, allowed: Sequence[str]) -> None:
 
 
 def _status() -> dict[str, int]:
-    """Bytes by name."""
-    found = {}
+    """Return the sizes that Linux tells of this process, in bytes by name."""
+    sizes = {}
     for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines():
         name, _, value = line.partition(":")
         if value.endswith(" kB"):
-            found[name] = int(value.split()[0]) * 1024
-    return found
+            sizes[name] = int(value.split()[0]) * 1024
+    return sizes
 
 
 def _mapped(folder: Path) -> int:
-    """Resident bytes of the engine's own files."""
+    """Return the resident bytes of the engine's own files."""
     total, ours = 0, False
     for line in Path("/proc/self/smaps").read_text(encoding="utf-8", errors="replace").splitlines():
         head = line.split()

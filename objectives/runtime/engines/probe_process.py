@@ -1,7 +1,7 @@
-"""A process of its own for what may end one: an engine's code divides by zero, loops for ever or takes all memory.
+"""Runs a module in a child process: an engine's code may divide by zero, loop for ever or take all memory.
 
-Whatever it does, the caller gets an answer: what it wrote, or how it ended. It goes with the process that started it,
-takes along what it started itself, and leaves no image of its memory behind.
+Whatever the child does, the caller gets an answer: what the child wrote, or how it ended. The child ends with the
+process that started it, takes along the processes that it started itself, and leaves no core dump behind.
 """
 
 from __future__ import annotations
@@ -21,13 +21,15 @@ FAULTS = frozenset({"SIGFPE", "SIGSEGV", "SIGILL", "SIGBUS", "SIGABRT", "SIGTRAP
 _DIE_WITH_PARENT = 1
 """``PR_SET_PDEATHSIG`` of Linux's prctl."""
 _PARENT = "PARETUNE_PARENT"
-"""Tells the new process who started it."""
+"""The variable that tells the child which process started it."""
 
 
 @dataclass(frozen=True)
 class Ended:
-    """``code``: the exit code, None where the process was still running at its limit; ``signal``: the name of the one
-    that ended it; ``answer``: what it printed, empty unless it exited with 0; ``said``: the last line of its errors;
+    """The end of a child process.
+
+    ``code``: the exit code, None where the process was still running at its limit; ``signal``: the name of the one that
+    ended it; ``answer``: what it printed, empty unless it exited with 0; ``said``: the last line of its errors;
     ``limit``: seconds that it had.
     """
 
@@ -39,12 +41,12 @@ class Ended:
 
     @property
     def faulted(self) -> bool:
-        """Return whether its own code ended it: it will again."""
+        """Return whether a fault of its own code ended it, which will happen again."""
         return self.signal in FAULTS
 
     @property
     def out_of_memory(self) -> bool:
-        """Return whether it says so itself."""
+        """Return whether its errors say that memory ran out."""
         return "MemoryError" in self.said or "out of memory" in self.said.lower()
 
     @property
@@ -58,7 +60,7 @@ class Ended:
 
 
 def run(module: str, arguments: Sequence[str], limit: float, given: bytes = b"") -> Ended:
-    """``python -m module arguments`` with ``given`` as its input, for at most ``limit`` seconds.
+    """Run ``python -m module arguments`` with ``given`` as its input, for at most ``limit`` seconds.
 
     The module calls :func:`begin` before anything else.
     """
@@ -83,16 +85,16 @@ def run(module: str, arguments: Sequence[str], limit: float, given: bytes = b"")
 
 
 def begin() -> None:
-    """Make the new process go with the one that started it, and leave no image of memory behind."""
+    """Make this child process end with the one that started it, and leave no core dump behind."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_DIE_WITH_PARENT, int(signal.SIGKILL), 0, 0, 0)
-    if os.getppid() != int(os.environ[_PARENT]):  # it went meanwhile
+    if os.getppid() != int(os.environ[_PARENT]):  # the parent ended before prctl was called
         os._exit(1)
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """Kill it and what it started, and collect it."""
+    """Kill the child and what it started, and collect it."""
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     for stream in (process.stdin, process.stdout, process.stderr):

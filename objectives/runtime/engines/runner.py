@@ -1,4 +1,4 @@
-"""An engine as a runner: torch tensors outside, numpy inside."""
+"""Makes a runner of an engine: torch tensors outside, numpy inside."""
 
 from __future__ import annotations
 
@@ -37,8 +37,10 @@ from objectives.types import Head, Memory, Note
 
 @dataclass(frozen=True)
 class EngineCache:
-    """``state``: the engine's; ``seen`` [rows, tokens]: which tokens in it count, or None where all do; ``length``: of
-    it.
+    """The cache of an engine between two passes.
+
+    ``state``: the engine's own cache; ``length``: tokens in it; ``seen`` [rows, tokens]: which tokens count, or None
+    where all do.
     """
 
     state: Any
@@ -50,8 +52,8 @@ class EngineCache:
 class EngineRunner(Runner):
     """Runs the engine whose files are in ``folder``.
 
-    ``tokenizer``: None where nobody reads texts; ``allowed``: with what the path of the class that opens the files may
-    begin.
+    ``tokenizer``: None where nobody reads texts; ``allowed``: which classes may open the files, see
+    :func:`objectives.runtime.engines.folder.made`.
     """
 
     folder: Path
@@ -65,7 +67,7 @@ class EngineRunner(Runner):
     def made(cls, materials: BuildContext, runtime: object, write: Callable[[Path], None]) -> EngineRunner:
         """Open the engine of ``runtime`` that ``write`` makes from ``materials``, or that was made earlier.
 
-        Raises Unsupported where it computes something else than the model.
+        Raises Unsupported where it does not run or computes something else than the model, and MemoryError.
         """
 
         def written(new: Path) -> None:
@@ -83,7 +85,7 @@ class EngineRunner(Runner):
 
     @classmethod
     def open(cls, folder: Path, tokenizer: Any, threads: int, allowed: Sequence[str] = (ENGINES,)) -> EngineRunner:
-        """Raises ObjectiveError."""
+        """Open the engine of ``folder``. Raises ObjectiveError."""
         engine, facts = open_engine(folder, threads, allowed)
         return cls(folder, facts, engine, threads, tokenizer, allowed)
 
@@ -173,11 +175,11 @@ class EngineRunner(Runner):
     @override
     def memory(self, workload: Workload, device: Device) -> Memory:
         """Return what is resident beyond the stored weights, copies that the engine made included."""
-        found = resident(self.folder, workload, self.threads, self.allowed)
-        above = max(0, found.peak - self.facts.weight_bytes)
+        measured = resident(self.folder, workload, self.threads, self.allowed)
+        above = max(0, measured.peak - self.facts.weight_bytes)
         phase = max(workload.representative_runs(), key=("encode", "prefill", "decode").index)
-        added = float(found.peak - found.resting)
-        return Memory({phase: above}, 0, {"resident_peak": added, "runtime_bytes": float(found.resting)})
+        added = float(measured.peak - measured.resting)
+        return Memory({phase: above}, 0, {"resident_peak": added, "runtime_bytes": float(measured.resting)})
 
     @override
     def weights(self, dense_weights: int) -> Mapping[str, float]:

@@ -1,7 +1,7 @@
-"""The stack that a thread's signal handlers run on (sigaltstack) is the process's, not an engine's.
+"""Keeps the stack that a thread's signal handlers run on (sigaltstack) as the process set it, whatever an engine does.
 
-OpenVINO's CPU plugin gives the thread that loads it a stack of its own, of the least size, and unmaps it when it is
-unloaded: the next signal that Python handles (Ctrl-C, SIGTERM) ends the process with a segmentation fault then.
+OpenVINO's CPU plug-in gives the thread that loads it a signal stack of minimal size, and unmaps it when it is unloaded.
+The next signal that Python handles (Ctrl-C, SIGTERM) would then end the process with a segmentation fault.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ class SignalStack(ctypes.Structure):
 
 
 def signal_stack() -> SignalStack:
-    """That of this thread."""
-    found = SignalStack()
-    ctypes.CDLL(None).sigaltstack(None, ctypes.byref(found))
-    return found
+    """Return the signal stack of this thread."""
+    stack = SignalStack()
+    ctypes.CDLL(None).sigaltstack(None, ctypes.byref(stack))
+    return stack
 
 
 @contextmanager
 def signal_stack_kept() -> Iterator[None]:
-    """Whatever is set meanwhile is set back."""
+    """Restore the signal stack of this thread after the block, whatever was set inside it."""
     if sys.platform != "linux":
         yield
         return

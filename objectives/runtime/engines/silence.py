@@ -1,4 +1,7 @@
-"""Converters print, and report to their makers. A study's output is not theirs, and it sends nothing anywhere."""
+"""Silences converters, which print, and report to their makers.
+
+A study's output is its own, and it sends nothing anywhere.
+"""
 
 from __future__ import annotations
 
@@ -11,13 +14,14 @@ from contextlib import contextmanager
 
 
 def without_telemetry() -> None:
-    """OpenVINO and nncf, imported from now on, do without the package that sends what they are used for."""
+    """Make OpenVINO and nncf, imported from now on, do without the package that sends what they are used for."""
     sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
 
 
 def keep_streams_open() -> None:
-    """absl, which engines bring along, would close what was stderr when it was imported as soon as logging is set up
-    anew.
+    """Keep absl, which engines bring along, from closing a stream that is not its own.
+
+    As soon as logging is set up anew, it would close what was stderr when it was imported.
     """
     absl = sys.modules.get("absl.logging")
     if absl is not None:
@@ -26,7 +30,7 @@ def keep_streams_open() -> None:
 
 @contextmanager
 def silence() -> Iterator[None]:
-    """Send what is printed meanwhile, by C++ code too, to nowhere; of an error the last lines are kept in its notes."""
+    """Discard what is printed in the block, by C++ code too; an error gets the last lines as a note."""
     with tempfile.TemporaryFile() as sink, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         for stream in (sys.stdout, sys.stderr):

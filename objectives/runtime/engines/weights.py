@@ -1,4 +1,4 @@
-"""What every matrix of a packed model is stored as, in numpy: what adapters write into the graphs of other engines.
+"""Reads the matrices of a packed model as they are stored, in numpy; adapters write them into the graphs of engines.
 
 A matrix is found by the name of its module. Codes are those that our quantisers chose; nothing is rounded here.
 """
@@ -27,22 +27,22 @@ Floats = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Dense:
-    """``values``: fp32 [out, in], to be stored in ``bits``: 32 or 16."""
+    """A matrix of floats. ``values``: fp32 [out, in], to be stored in ``bits``: 32 or 16."""
 
     values: Floats
     bits: int
 
     def dequantized(self) -> Floats:
-        """The weight, fp32 [out, in]."""
+        """Return the weight, fp32 [out, in]."""
         return self.values
 
 
 @dataclass(frozen=True)
 class Rounded:
-    """``codes`` [out, in]: int8 in -127..127 at 8 ``bits``, uint8 in 0..15 at 4. The weight is (codes - zeros) *
-    scales, times ``inputs`` [in] where there are some.
+    """A matrix of codes. The weight is (codes - zeros) * scales, times ``inputs`` [in] where there are some.
 
-    ``scales``: fp32 [out, groups]; ``zeros``: uint8 [out, groups] at 4 bits, else None.
+    ``codes`` [out, in]: int8 in -127..127 at 8 ``bits``, uint8 in 0..15 at 4; ``scales``: fp32 [out, groups];
+    ``zeros``: uint8 [out, groups] at 4 bits, else None.
     """
 
     codes: NDArray[Any]
@@ -53,17 +53,17 @@ class Rounded:
 
     @property
     def nbytes(self) -> int:
-        """Of codes, fp32 scales and zeros."""
+        """Return the bytes of codes, fp32 scales and zeros."""
         zeros = 0 if self.zeros is None else self.zeros.size
         return (self.codes.size + zeros) * self.bits // 8 + self.scales.nbytes
 
     @property
     def group_size(self) -> int:
-        """Inputs that share a scale."""
+        """Return how many inputs share a scale."""
         return int(self.codes.shape[1] // self.scales.shape[1])
 
     def dequantized(self) -> Floats:
-        """The weight, fp32 [out, in]."""
+        """Return the weight, fp32 [out, in]."""
         outputs, inputs = self.codes.shape
         groups = self.codes.reshape(outputs, self.scales.shape[1], -1).astype(np.float32)
         if self.zeros is not None:
@@ -76,9 +76,10 @@ Stored = Dense | Rounded
 
 
 def matrices(model: LoadedModel) -> Iterator[tuple[str, Stored]]:
-    """Every linear and every embedding of ``model`` by its module's name; one that several modules share is named once.
+    """Yield the matrix of every linear and embedding of ``model`` with its module's name.
 
-    Raises Unsupported for one that is stored as no engine could take it.
+    A matrix that several modules share comes once, with the first name. Raises Unsupported for one that is stored as no
+    engine could take it.
     """
     seen: set[int] = set()
     for name, module in model.module.named_modules():
@@ -89,25 +90,26 @@ def matrices(model: LoadedModel) -> Iterator[tuple[str, Stored]]:
 
 
 def owners(model: LoadedModel) -> dict[str, str]:
-    """By the name of every linear and embedding, that under which :func:`matrices` has its weight."""
+    """Return, by the name of every linear and embedding, the name under which :func:`matrices` yields its weight."""
     first: dict[int, str] = {}
-    found = {}
+    names = {}
     for name, module in model.module.named_modules():
         key = _storage(module)
         if key is not None:
-            found[name] = first.setdefault(key, name)
-    return found
+            names[name] = first.setdefault(key, name)
+    return names
 
 
 def block_linears(model: LoadedModel) -> set[str]:
-    """The modules that pruners and quantisers work on, by name."""
+    """Return the names of the modules that pruners and quantisers work on."""
     blocks = {id(block.linear(path)) for block in model.blocks() for path in block.stack.block_linears}
     return {name for name, module in model.module.named_modules() if id(module) in blocks}
 
 
 def sizes(model: LoadedModel, least_bits: int = 0) -> dict[str, int]:
-    """Bytes of codes and scales of every matrix, by name; ``least_bits``: of what is not rounded, where fewer are
-    widened.
+    """Return the bytes of every matrix, scales included, by name.
+
+    ``least_bits``: to which a matrix of floats is widened that has fewer.
     """
     return {
         name: weight.values.size * max(weight.bits, least_bits) // 8 if isinstance(weight, Dense) else weight.nbytes
@@ -116,12 +118,12 @@ def sizes(model: LoadedModel, least_bits: int = 0) -> dict[str, int]:
 
 
 def is_matrix(module: nn.Module) -> bool:
-    """Whether :func:`matrices` counts ``module``."""
+    """Return whether :func:`matrices` counts ``module``."""
     return _storage(module) is not None
 
 
 def _storage(module: nn.Module) -> int | None:
-    """What tells one weight from another; None for modules that have none."""
+    """Return a number that tells one weight from another; None for modules that have none."""
     if isinstance(module, (Int8Embedding, Int8WeightLinear)):
         return module.codes.data_ptr()
     if isinstance(module, (Int4Linear, Int8Linear)):
@@ -153,9 +155,9 @@ def _four_bits(name: str, module: Int4Linear) -> Rounded:
 
 
 _WHOLE = 0.05
-"""bf16 keeps eight digits of a zero of up to eight steps."""
+"""How far from a whole step a zero point may be: bf16 keeps eight binary digits of a zero of up to eight steps."""
 
 
 def _plain(values: Tensor) -> Floats:
-    found: Floats = values.contiguous().numpy()
-    return found
+    plain: Floats = values.contiguous().numpy()
+    return plain

@@ -1,4 +1,4 @@
-"""What the runtimes that run the packed model itself share."""
+"""The shared part of the runtimes that run the packed model itself."""
 
 from __future__ import annotations
 
@@ -9,21 +9,24 @@ if TYPE_CHECKING:
 
 
 class InTorch:
-    """See ``Runtime``."""
+    """The shared part of a runtime that runs the packed model itself.
+
+    Members also name ``Runtime`` as a base, after this class.
+    """
 
     @property
     def is_torch(self) -> bool:
-        """See ``Runtime``."""
+        """Return True: the packed model itself runs."""
         return True
 
     def requirements(self) -> str | None:
-        """See ``Runtime``."""
+        """Return None: torch is always there."""
         return None
 
     def storage(self, quantizer: Quantizer) -> Quantizer:
-        """See ``Runtime``."""
+        """Return ``quantizer`` itself: the packed model stores its codes."""
         return quantizer
 
     def versions(self) -> dict[str, str]:
-        """See ``Runtime``; torch's own is a circumstance of every result."""
+        """Return no versions: that of torch is noted with every result."""
         return {}

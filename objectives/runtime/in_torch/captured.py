@@ -33,7 +33,7 @@ WARMUPS = 2
 
 
 class Recorded:
-    """``run`` for inputs of the shape of ``ids``; ``rewind`` undoes what a pass changed."""
+    """The pass ``run``, recorded for inputs of the shape of ``ids``; ``rewind`` undoes what a pass changed."""
 
     def __init__(self, run: Pass, ids: Tensor, rewind: Callable[[], None], pool: Any) -> None:
         self._ids = ids.clone()
@@ -50,7 +50,7 @@ class Recorded:
             self._out = run(self._ids)
 
     def __call__(self, ids: Tensor) -> Tensor:
-        """What ``run`` would give; overwritten by the next call."""
+        """Return what ``run`` would return; the next call overwrites it."""
         self._ids.copy_(ids)
         self._graph.replay()
         return self._out
@@ -58,7 +58,7 @@ class Recorded:
 
 @dataclass
 class Shape:
-    """What is kept for runs of one shape: the cache of a decoder, and the graph of each phase."""
+    """Holds what is kept for runs of one shape: the cache of a decoder, and the graph of each phase."""
 
     cache: StaticCache | None = None
     graphs: dict[Phase, Recorded] = field(default_factory=dict)
@@ -66,10 +66,10 @@ class Shape:
 
 @dataclass(eq=False)
 class Captured(StaticCacheRunner):
-    """Replays passes that it recorded. Padded rows run as they come, and so do logits of whole texts.
+    """Replays passes that it recorded. Padded rows and logits of whole texts are not recorded: they run as they come.
 
-    ``shapes``: by rows, tokens of the prompt and of the cache, latest last; ``keeps``: whether they stay for the next
-    run; ``pool``: the memory that all graphs share, as they run one after the other.
+    ``shapes``: what is kept, by rows, tokens of the prompt and of the cache, latest last; ``keeps``: whether the shapes
+    stay for the next run; ``pool``: the memory that all graphs share, as they run one after the other.
     """
 
     shapes: OrderedDict[tuple[int, int, int], Shape] = field(default_factory=OrderedDict)
@@ -77,10 +77,10 @@ class Captured(StaticCacheRunner):
     pool: Any = field(default_factory=lambda: torch.cuda.graph_pool_handle())
 
     def check(self) -> Self:
-        """Record a small run and hold it against a plain one; returns self. Raises Unsupported."""
+        """Record a small run, compare it with a plain one, and return self. Raises Unsupported where they differ."""
         if self.head == "causal_lm":
             layers: Sequence[Any] = StaticCache(config=self.module.config, max_cache_len=1).layers
-            if any(layer.is_sliding for layer in layers):  # where they are is Python's to count, which is not recorded
+            if any(layer.is_sliding for layer in layers):  # Python counts their place, which is not recorded
                 raise Unsupported("caches that slide are not recorded: choose runtime=torch")
         ids = torch.arange(2 * 4, device=self.device).view(2, 4) % self.vocabulary
         try:
@@ -101,13 +101,13 @@ class Captured(StaticCacheRunner):
         with torch.inference_mode():
             if self.head == "encoder":
                 return torch.allclose(self.encode(ids), plain.encode(ids), rtol=0.02, atol=0.02)
-            found, wanted = ids.new_empty(len(ids), 4), ids.new_empty(len(ids), 4)
-            self.generate(ids, found)
-            plain.generate(ids, wanted)
-            return torch.equal(found, wanted)
+            recorded, expected = ids.new_empty(len(ids), 4), ids.new_empty(len(ids), 4)
+            self.generate(ids, recorded)
+            plain.generate(ids, expected)
+            return torch.equal(recorded, expected)
 
     def _anew(self) -> Captured:
-        """The same, which keeps nothing from run to run."""
+        """Return the same runner without its graphs, which keeps nothing from run to run."""
         return replace(self, shapes=OrderedDict(), keeps=False, pool=torch.cuda.graph_pool_handle())
 
     @override
@@ -141,17 +141,17 @@ class Captured(StaticCacheRunner):
     def _record(self, ids: Tensor, phase: Phase, shape: Shape) -> Recorded:
         cache = shape.cache = shape.cache or StaticCache(config=self.module.config, max_cache_len=self.room)
 
-        def begin(given: Tensor) -> Tensor:
+        def begin(inputs: Tensor) -> Tensor:
             torch._foreach_zero_(_lengths(cache))  # what lies further on is masked, and overwritten in time
-            return self._write(given, cache)
+            return self._write(inputs, cache)
 
-        def step(given: Tensor) -> Tensor:
-            return self._write(given, cache)
+        def step(inputs: Tensor) -> Tensor:
+            return self._write(inputs, cache)
 
-        def back() -> None:
+        def rewind() -> None:
             torch._foreach_sub_(_lengths(cache), ids.shape[1])
 
-        return Recorded(begin if phase == "prefill" else step, ids, back, self.pool)
+        return Recorded(begin if phase == "prefill" else step, ids, rewind, self.pool)
 
     def _shape(self, rows: int, prompt: int, room: int) -> Shape:
         shape = self.shapes.pop((rows, prompt, room), None) or Shape()
@@ -170,15 +170,15 @@ class Captured(StaticCacheRunner):
 
     @override
     def memory(self, workload: Workload, device: Device) -> Memory:
-        """Return what a run adds that records anew, so that caches and what graphs keep are counted."""
+        """Return what a run adds. It records anew, so that caches and what graphs keep are counted."""
         return super(Captured, self._anew()).memory(workload, device)
 
 
 def _lengths(cache: StaticCache) -> list[Tensor]:
-    """How many tokens each layer holds."""
+    """Return, by layer, the tensor that tells how many tokens it holds."""
     layers: Sequence[Any] = cache.layers  # of several classes; not all of them have it
     return [layer.cumulative_length for layer in layers]
 
 
 def _nothing() -> None:
-    """An encoder keeps nothing."""
+    """Leave all as it is: an encoder keeps nothing to rewind."""

@@ -13,7 +13,7 @@ from objectives.packing.linear import PackedLinear
 
 
 def compiled(model: LoadedModel, mode: str) -> Any:
-    """The pass of ``model``, with its tensors; the model stays as it is."""
+    """Return the compiled pass of ``model``, which reads its tensors; the model stays as it is."""
     module = model.sharing().module
     for part in module.modules():
         if isinstance(part, PackedLinear) and not isinstance(part, (Bf16Linear, Fp32Linear)):

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 def generate(
     runner: Runner, ids: Tensor, out: Tensor, mask: Tensor | None = None, end_phase: EndPhase | None = None
 ) -> None:
-    """See ``Runner``."""
+    """Fill ``out`` as ``Runner.generate`` does: by one prefill, then a step for every further token."""
     cache, token = None, ids
     for place in range(out.shape[1]):
         logits, cache = runner.step(token, cache) if place else runner.prefill(ids, mask)

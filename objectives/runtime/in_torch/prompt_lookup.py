@@ -26,11 +26,11 @@ if TYPE_CHECKING:
     from objectives.models.loaded_model import LoadedModel
 
 LONGEST = 3
-"""Tokens that are searched for; then fewer."""
+"""Tokens of the longest ending that is searched for, before shorter ones."""
 
 
 def guess(text: list[int], most: int) -> list[int]:
-    """What followed the latest earlier occurrence of the last tokens of ``text``, at most ``most`` tokens."""
+    """Return what followed the latest earlier occurrence of the last tokens of ``text``, at most ``most`` tokens."""
     for length in range(min(LONGEST, len(text) - 1), 0, -1):
         ending = text[-length:]
         for start in range(len(text) - length - 1, -1, -1):
@@ -41,7 +41,10 @@ def guess(text: list[int], most: int) -> list[int]:
 
 @dataclass(eq=False)
 class PromptLookupRunner(TorchRunner):
-    """Checks guesses of up to ``most`` tokens; ``text``: ids that it is timed on, [tokens], ``place``: the next one."""
+    """Checks guesses of up to ``most`` tokens.
+
+    ``text``: ids that it is timed on, [tokens]; ``place``: the index of the next one.
+    """
 
     most: int
     text: Tensor
@@ -61,7 +64,7 @@ class PromptLookupRunner(TorchRunner):
 
     @override
     def generate(self, ids: Tensor, out: Tensor, mask: Tensor | None = None, end_phase: EndPhase | None = None) -> None:
-        """Fill ``out`` with what follows; several rows are written plainly."""
+        """Fill ``out`` greedily; several rows, and padded ones, are written without guesses."""
         if len(ids) != 1 or mask is not None:
             super().generate(ids, out, mask, end_phase)
             return

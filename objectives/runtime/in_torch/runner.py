@@ -73,8 +73,8 @@ class TorchRunner(Runner, RunsInTorch):
     @property
     @override
     def device(self) -> torch.device:
-        found: torch.device = self.module.device
-        return found
+        device: torch.device = self.module.device
+        return device
 
     @override
     def encode(self, ids: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -83,8 +83,8 @@ class TorchRunner(Runner, RunsInTorch):
 
     @override
     def logits(self, ids: Tensor) -> Tensor:
-        found: Tensor = self.module(input_ids=ids, use_cache=False).logits
-        return found
+        logits: Tensor = self.module(input_ids=ids, use_cache=False).logits
+        return logits
 
     @override
     def prefill(self, ids: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Any]:
@@ -97,7 +97,7 @@ class TorchRunner(Runner, RunsInTorch):
         return self._pass(ids, cache.cache, cache.mask.new_ones(len(ids), ids.shape[1]), cache.mask)
 
     def _pass(self, ids: Tensor, cache: Any, mask: Tensor | None, seen: Tensor | None = None) -> tuple[Tensor, Any]:
-        """Return what ``step`` does; ``mask`` is of ``ids``, and ``seen`` of what the cache holds."""
+        """Return what ``step`` returns; ``mask`` says which of ``ids`` count, ``seen`` which tokens in the cache."""
         if mask is None:
             output = self.module(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
             return output.logits[:, -1], output.past_key_values

@@ -24,8 +24,8 @@ from objectives.workloads.generation import Generation
 class StaticCacheRunner(TorchRunner):
     """Runs ``forward``, by default the module's own pass, with a cache as long as the whole text.
 
-    ``seconds``: that preparing it took; ``room``: tokens that the cache of the run under way holds, 0 outside of runs,
-    and ``least``: in any run; ``prompt``: tokens it began with.
+    ``seconds``: how long preparing it took; ``room``: tokens that the cache of the current run holds, 0 outside of
+    runs; ``least``: the fewest that it holds in any run; ``prompt``: tokens that the run began with.
     """
 
     forward: Any = None
@@ -45,8 +45,8 @@ class StaticCacheRunner(TorchRunner):
 
     @override
     def logits(self, ids: Tensor) -> Tensor:
-        found: Tensor = self.forward(input_ids=ids, use_cache=False).logits
-        return found
+        logits: Tensor = self.forward(input_ids=ids, use_cache=False).logits
+        return logits
 
     @override
     def _pass(self, ids: Tensor, cache: Any, mask: Tensor | None, seen: Tensor | None = None) -> tuple[Tensor, Any]:
@@ -56,7 +56,7 @@ class StaticCacheRunner(TorchRunner):
         return self._write(ids, cache), cache
 
     def _write(self, ids: Tensor, cache: StaticCache) -> Tensor:
-        """Logits [rows, vocabulary] of the token after the last of ``ids``, which go into ``cache``."""
+        """Write ``ids`` into ``cache`` and return the logits [rows, vocabulary] of the token after the last."""
         logits: Tensor = self.forward(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1).logits
         return logits[:, -1]
 
@@ -70,7 +70,7 @@ class StaticCacheRunner(TorchRunner):
 
     @override
     def memory(self, workload: Workload, device: Device) -> Memory:
-        """Return what a run adds; its cache has its whole length from the first pass on."""
+        """Return what a run adds; the cache has its whole length from the first pass on."""
         return device.memory(replace(self, least=_length(workload)), workload)
 
     @override
@@ -79,5 +79,5 @@ class StaticCacheRunner(TorchRunner):
 
 
 def _length(workload: Workload) -> int:
-    """Tokens that a text of ``workload`` has in the end; 0 where none is written."""
+    """Return how many tokens a text of ``workload`` has in the end; 0 where none is written."""
     return workload.prompt_tokens + workload.new_tokens if isinstance(workload, Generation) else 0
