@@ -41,11 +41,11 @@ class FloorTest:
 
 
 def contest(baseline: Score, floor: float, error: float) -> Contest | None:
-    """Return a race of :func:`gains` against ``floor``; None where examples of this kind have to be scored in full or do not
-    make the accuracy.
+    """Return a race of :func:`gains` against ``floor``; None where examples of this kind have to be scored in full.
 
     Hits (0 or 1) are raced by betting. Shares of hits differ by so much less than they could that bets against the
     range of -1 to 1 would take all examples; they and log-losses, which have no range, are raced asymptotically.
+    Examples whose mean is not the accuracy are never raced.
     """
     total, mean = len(baseline.examples), float(np.mean(baseline.examples))
     if baseline.strata or total < 2 or not 0 < floor < 1 or not follows_from_examples(baseline):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -108,3 +109,11 @@ def test_an_interval_holds_the_mean_as_often_as_promised_and_is_what_races_leave
 
 def test_an_interval_of_everything_is_the_mean() -> None:
     assert interval([0.0, 1.0], 2, 0.0, 1.0, 0.05) == (0.5, 0.5)
+
+
+@pytest.mark.parametrize("base", [HITS, LOSSES, SHARES])
+def test_examples_that_do_not_make_the_accuracy_are_not_raced(base: Score) -> None:
+    other = replace(base, accuracy=base.accuracy - 0.01)
+    assert contest(other, 0.5 * base.accuracy, 0.05) is None
+    part = replace(other, examples=base.examples[:30], ids=base.ids[:30], total=len(base.examples))
+    assert decide(part, other, 0.5 * base.accuracy, 0.05).decision == "open"

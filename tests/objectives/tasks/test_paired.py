@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import subprocess
 import sys
+from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
@@ -199,3 +200,12 @@ def test_comparing_imports_no_torch() -> None:
         "paired_difference(Score(0.5, 0.1, (0.0, 1.0)), Score(0.5, 0.1, (1.0, 1.0))); assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize("link", ["mean", "exp_minus_mean"])
+def test_an_accuracy_that_its_examples_do_not_make_has_no_interval(link: Link) -> None:
+    """A metric of a whole corpus with scores of single texts as examples: their difference is another one."""
+    ours, theirs = (score(np.linspace(low, 0.9, 20), link=link) for low in (0.1, 0.2))
+    assert paired_difference(ours, theirs) is not None
+    assert paired_difference(replace(ours, accuracy=ours.accuracy - 0.01), theirs) is None
+    assert paired_difference(ours, replace(theirs, accuracy=theirs.accuracy + 0.01)) is None
