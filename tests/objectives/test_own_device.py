@@ -10,20 +10,17 @@ from typing import Any
 
 import pytest
 import torch
-from objectives.evaluator import Evaluator
-from objectives.measuring.generation import Generation
-from objectives.problem import Problem
-from search.build import build
-from search.members import require_members
 from torch import nn
 from typing_extensions import override
 
 from objectives.cache import Cache
-from objectives.calibration import Statistics
+from objectives.calibration.statistics import Statistics
 from objectives.devices.cpu import Cpu
 from objectives.devices.cuda import Cuda
 from objectives.devices.peaks import Effort, probe, whole
 from objectives.errors import Unsupported
+from objectives.evaluation.evaluator import Evaluator
+from objectives.evaluation.problem import Problem
 from objectives.measuring.bench import Bench
 from objectives.measuring.fingerprint import fingerprint
 from objectives.measuring.interleaved import Interleaved
@@ -35,7 +32,10 @@ from objectives.runtime.cuda_graphs import CudaGraphs
 from objectives.runtime.openvino import OpenVino
 from objectives.runtime.torch import Torch
 from objectives.types import Measurement, Memory
+from objectives.workloads.generation import Generation
 from search.errors import ConfigError
+from search.space.instantiate import build
+from search.space.members import require_members
 from tests.objectives.recipes import built
 from tests.objectives.runtimes import candidate, rounded
 from tests.objectives.standins import stub

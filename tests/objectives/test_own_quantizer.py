@@ -8,13 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from objectives.evaluator import Evaluator
-from objectives.measuring.generation import Generation
-from objectives.problem import Problem
-from search.build import build
-from search.members import require_equality, require_members
 
 from objectives.devices.cpu import Cpu
+from objectives.evaluation.evaluator import Evaluator
+from objectives.evaluation.problem import Problem
 from objectives.measuring.interleaved import Interleaved
 from objectives.models import Checkpoint
 from objectives.protocols.candidate import Quantizer
@@ -23,7 +20,10 @@ from objectives.quantization.round_to_nearest import RoundToNearest
 from objectives.runtime.onnxruntime import OnnxRuntime
 from objectives.runtime.torch import Torch
 from objectives.types import Scheme
+from objectives.workloads.generation import Generation
 from search.errors import ConfigError
+from search.space.instantiate import build
+from search.space.members import require_equality, require_members
 from tests.objectives.runtimes import candidate, rounded
 from tests.search.fakes import InstantTask
 
