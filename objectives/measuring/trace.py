@@ -68,7 +68,7 @@ class Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._ran.add(part)
 
     def start(self, laps: int) -> None:
-        """Begin a run: tensors that were made before are no part of it."""
+        """Start a run: tensors that were made before are no part of it."""
         self._live = self._peak = 0
         self._seen.clear()
         self._ran.clear()

@@ -1,4 +1,4 @@
-"""What runs, and what it runs on: runners, workloads, devices, tasks, and the watches that time them.
+"""Protocols of runners, workloads, tasks and devices, and of the watches that time them.
 
 A class that names one of these protocols as its base must write every abstract member: without one, it cannot be
 constructed, and the error names what is missing.
@@ -32,7 +32,7 @@ class PhaseObserver(Protocol):
 
     @abstractmethod
     def start(self, laps: int) -> None:
-        """Begin to observe a run of ``laps`` phases, as its first one begins."""
+        """Start to observe a run of ``laps`` phases, as its first one begins."""
 
     @abstractmethod
     def end_phase(self, phase: Phase, held: object = None) -> None:

@@ -24,6 +24,7 @@ from objectives.pruning.structured import Structured
 from tests.objectives.conftest import Tiny
 from tests.objectives.families import CORE, DECODERS, answer, each_core_family, pairs
 from tests.objectives.recipes import built, choices
+from tests.pairwise import pairwise
 
 RATIOS, FEW = (0.1, 0.25, 0.5, 0.6), (0.25, 0.5)
 BY_WIDTH = [choice for choice in choices("pruning") if hasattr(built("pruning", choice), "criterion")]
@@ -31,10 +32,9 @@ PAIRS = [pair for pair in pairs("pruning") if pair[0] in BY_WIDTH]
 Prune = Callable[..., LoadedModel]
 each_pruner = pytest.mark.parametrize("choice", choices("pruning"))
 each_pair = pytest.mark.parametrize(("choice", "family"), PAIRS)
-each_decoder = pytest.mark.parametrize(("choice", "family"), [pair for pair in PAIRS if pair[1] in DECODERS])
-each_ratio = pytest.mark.parametrize(
-    ("choice", "family", "ratio"), [(*pair, ratio) for pair in PAIRS for ratio in (RATIOS if pair[1] in CORE else FEW)]
-)
+DECODER_PAIRS = [pair for pair in PAIRS if pair[1] in DECODERS]
+CASES = [(*pair, ratio) for pair in PAIRS for ratio in (RATIOS if pair[1] in CORE else FEW)]
+each_ratio = pairwise("choice family ratio", CASES)
 
 
 @pytest.fixture
@@ -83,8 +83,7 @@ def test_the_share_removed_is_the_one_asked_within_half_a_step(
     assert abs(1 - there / dense - ratio) <= 0.5 * 32 * channel / dense + 1e-9
 
 
-@each_ratio
-@pytest.mark.parametrize("multiple", [16, 32])
+@pairwise("choice family ratio", CASES, multiple=[16, 32])
 def test_widths_are_those_of_the_manifest_and_multiples_of_what_is_asked(
     tiny: Tiny, prune: Prune, choice: str, family: str, ratio: float, multiple: int
 ) -> None:
@@ -135,8 +134,7 @@ def test_the_sets_that_go_are_the_first_of_the_criterions_order(
                 assert gone == set(curve.order[: len(gone)].tolist())
 
 
-@each_decoder
-@pytest.mark.parametrize("ratio", [0.25, 0.6])
+@pairwise("choice family", DECODER_PAIRS, ratio=[0.25, 0.6])
 def test_generation_from_the_cache_is_that_of_reading_everything_again(
     prune: Prune, choice: str, family: str, ratio: float
 ) -> None:
@@ -150,7 +148,7 @@ def test_generation_from_the_cache_is_that_of_reading_everything_again(
     assert torch.equal(generated, ids)
 
 
-@each_decoder
+@pytest.mark.parametrize(("choice", "family"), DECODER_PAIRS)
 def test_the_cache_holds_only_the_kept_groups(prune: Prune, choice: str, family: str) -> None:
     model = prune(family, choice, 0.6)
     cache = model.module(input_ids=ids_of(2, 5), use_cache=True).past_key_values

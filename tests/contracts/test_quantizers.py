@@ -37,16 +37,20 @@ from objectives.quantization.round_to_nearest import RoundToNearest
 from objectives.quantization.sensitivity import rounded_loss
 from objectives.types import NoteCode
 from tests.objectives.conftest import Tiny
-from tests.objectives.families import TRIED, answer, each_core_family, pairs
+from tests.objectives.families import CORE, TRIED, answer, each_core_family, pairs
 from tests.objectives.recipes import built, choices
+from tests.pairwise import pairwise
 
 PACKED = {16: Bf16Linear, 8: Int8Linear, 4: Int4Linear}
 Quantize = Callable[..., LoadedModel]
 each_quantizer = pytest.mark.parametrize("choice", choices("quantization"))
-each_pair = pytest.mark.parametrize(("choice", "family"), pairs("quantization"))
+PAIRS, BITS = pairs("quantization"), (16, 8, 4)
+DECODE, PREFILL = (1, 1), (4, 32)
+"""Rows and tokens of what is asked."""
+each_case = pairwise("choice family", PAIRS, bits=BITS)
 UNIFORM = [name for name in choices("quantization") if name != "mixed"]
 each_uniform = pytest.mark.parametrize("choice", UNIFORM)
-each_width = pytest.mark.parametrize("bits", [16, 8, 4])
+each_width = pytest.mark.parametrize("bits", BITS)
 
 
 @pytest.fixture
@@ -73,9 +77,7 @@ def error(found: Tensor, wanted: Tensor) -> float:
     return ((found - wanted).norm() / wanted.norm()).item()
 
 
-@each_pair
-@each_width
-@pytest.mark.parametrize("shape", [(1, 1), (4, 32)], ids=["decode", "prefill"])
+@pairwise("choice family", PAIRS, bits=BITS, shape=[DECODE, PREFILL])
 def test_the_output_is_close_to_that_of_the_unpacked_model(
     tiny: Tiny, quantize: Quantize, choice: str, family: str, bits: int, shape: tuple[int, int]
 ) -> None:
@@ -86,8 +88,7 @@ def test_the_output_is_close_to_that_of_the_unpacked_model(
     assert off > {16: -1.0, 8: 0.002, 4: 0.02}[bits]  # else nothing was rounded
 
 
-@each_pair
-@each_width
+@each_case
 def test_every_block_linear_is_packed_in_the_bits_asked(
     quantize: Quantize, choice: str, family: str, bits: int
 ) -> None:
@@ -120,8 +121,7 @@ def test_effective_bits_count_scales_and_zeros(tiny: Tiny, quantize: Quantize, c
     assert effective(bits=4, group_size=32) == pytest.approx(5.0)
 
 
-@each_pair
-@each_width
+@each_case
 def test_all_but_the_blocks_stays_in_16_bits(quantize: Quantize, choice: str, family: str, bits: int) -> None:
     module = quantize(family, choice, bits=bits).module
     embedding = module.get_input_embeddings()
@@ -148,9 +148,7 @@ def test_fewer_bits_take_fewer_bytes(tiny: Tiny, quantize: Quantize, choice: str
     assert size[4] - biases == 4.5 / 8 * weights
 
 
-@each_quantizer
-@each_core_family
-@each_width
+@pairwise("", choice=choices("quantization"), family=CORE, bits=BITS)
 def test_the_same_settings_give_the_same_model(quantize: Quantize, choice: str, family: str, bits: int) -> None:
     one, other = (quantize(family, choice, bits=bits) for _ in range(2))
     left, right = one.module.state_dict(), other.module.state_dict()

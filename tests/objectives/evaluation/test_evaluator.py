@@ -295,8 +295,8 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    for module in ("stopwatch", "interleaved"):
-        monkeypatch.setattr(f"objectives.measuring.{module}.perf_counter", lambda: clock.now)
+    for module in ("devices.stopwatch", "measuring.interleaved"):
+        monkeypatch.setattr(f"objectives.{module}.perf_counter", lambda: clock.now)
     return clock
 
 
@@ -491,7 +491,7 @@ def test_the_baseline_says_what_it_has_to_say_before_it_makes_room(
     events: list[str] = []
     monkeypatch.setattr(CandidateTimer, "reference", lambda *_: "sentinel")
     monkeypatch.setattr(CandidateTimer, "_parkable", lambda _self: 1)
-    link, score, to = Bench.link, Evaluator.score, type(evaluate.compressed(candidate()).module).to
+    link, score, to = Bench.baseline_over_reference, Evaluator.score, type(evaluate.compressed(candidate()).module).to
 
     def watch(name: str, call: Any) -> Any:
         def watched(*arguments: Any) -> Any:
@@ -500,7 +500,7 @@ def test_the_baseline_says_what_it_has_to_say_before_it_makes_room(
 
         return watched
 
-    monkeypatch.setattr(Bench, "link", watch("link", link))
+    monkeypatch.setattr(Bench, "baseline_over_reference", watch("link", link))
     monkeypatch.setattr(Evaluator, "score", watch("score", score))
     monkeypatch.setattr(type(evaluate.recipes.baseline.module), "to", watch("park", to))
     outcome = measured(evaluate(candidate(0.5)))

@@ -74,7 +74,7 @@ def test_the_asymptotic_race_decides_and_rightly(base: Score, shift: float) -> N
     part = Score(0.0, 0.0, whole.examples[:200], {}, whole.ids[:200], link=base.link, total=len(worse))
     for floor, decision in ((whole.accuracy * 0.97, "reached"), (whole.accuracy * 1.03, "missed")):
         found = decide(part, base, floor, 0.01)
-        assert (found.decision, found.method) == (decision, "asymptotic")
+        assert (found.decision, found.verdict.method) == (decision, "asymptotic")
         assert found.accuracy == pytest.approx(whole.accuracy, rel=0.02)
 
 
@@ -90,7 +90,7 @@ def test_the_asymptotic_race_is_wrong_as_rarely_as_promised() -> None:
 
 def test_all_examples_are_exact() -> None:
     found = decide(HITS, HITS, HITS.accuracy, 0.05)
-    assert (found.decision, found.certain, found.method) == ("reached", True, "exact")
+    assert (found.decision, found.certain, found.verdict.method) == ("reached", True, "exact")
     assert found.low == found.high == found.accuracy
 
 

@@ -1,4 +1,4 @@
-"""The Gaussian process against its textbook form, and its guesses against what they should hold."""
+"""The Gaussian process against its textbook form, and its predictions against what they should hold."""
 
 from __future__ import annotations
 
@@ -41,9 +41,9 @@ def test_the_posterior_is_that_of_the_textbook(noise: np.ndarray) -> None:
     weights = np.linalg.solve(within, values - values.mean())
     mean = values.mean() + across.T @ weights
     variance = np.array([k(x, x) for x in asked]) - np.diag(across.T @ np.linalg.solve(within, across)) + nugget**2
-    guess = fitted.guess(ProductGrid((asked,)))
-    assert guess.mean == pytest.approx(mean, abs=1e-5)
-    assert guess.deviation == pytest.approx(fitted.inflation * np.sqrt(variance), abs=1e-4)
+    prediction = fitted.predict(ProductGrid((asked,)))
+    assert prediction.mean == pytest.approx(mean, abs=1e-5)
+    assert prediction.deviation == pytest.approx(fitted.inflation * np.sqrt(variance), abs=1e-4)
 
 
 def test_the_gradient_of_the_fit_is_right() -> None:
@@ -59,10 +59,10 @@ def test_the_gradient_of_the_fit_is_right() -> None:
 
 def test_a_smooth_surface_is_learnt_and_the_interval_says_how_well() -> None:
     points, asked = RNG.random((30, 2)), RNG.random((200, 2))
-    guess = Surrogate(points, smooth(points), PRIOR).predict(ProductGrid((asked,)))
-    away = np.abs(guess.mean - smooth(asked))
+    prediction = Surrogate(points, smooth(points), PRIOR).predict(ProductGrid((asked,)))
+    away = np.abs(prediction.mean - smooth(asked))
     assert np.median(away) < 0.02
-    assert (away <= 3 * guess.deviation).mean() > 0.98
+    assert (away <= 3 * prediction.deviation).mean() > 0.98
 
 
 def test_quirks_of_cells_widen_the_guess_of_all_others() -> None:
@@ -77,25 +77,25 @@ def test_quirks_of_cells_widen_the_guess_of_all_others() -> None:
 @pytest.mark.parametrize("count", [1, 2, 3])
 def test_few_measurements_say_little(count: int) -> None:
     points = RNG.random((count, 2))
-    guess = Surrogate(points, smooth(points), PRIOR).predict(ProductGrid((np.array([[0.0, 0.0], [1.0, 1.0]]),)))
-    assert np.isfinite(guess.mean).all()
-    assert (guess.deviation > 0.2).all()
+    prediction = Surrogate(points, smooth(points), PRIOR).predict(ProductGrid((np.array([[0.0, 0.0], [1.0, 1.0]]),)))
+    assert np.isfinite(prediction.mean).all()
+    assert (prediction.deviation > 0.2).all()
 
 
 def test_repeats_of_one_point_and_constant_values_do_no_harm() -> None:
     points = np.repeat(RNG.random((2, 2)), 3, axis=0)
-    guess = Surrogate(points, np.ones(6), PRIOR).predict(ProductGrid((RNG.random((5, 2)),)))
-    assert guess.mean == pytest.approx(np.ones(5), abs=0.2)
+    prediction = Surrogate(points, np.ones(6), PRIOR).predict(ProductGrid((RNG.random((5, 2)),)))
+    assert prediction.mean == pytest.approx(np.ones(5), abs=0.2)
 
 
-def test_a_lattice_of_axes_is_guessed_like_its_points_one_by_one() -> None:
+def test_a_lattice_of_axes_is_predicted_like_its_points_one_by_one() -> None:
     axes = (RNG.random((3, 1)), RNG.random((4, 2)), RNG.random((2, 1)))
     lattice = ProductGrid(axes)
     assert len(lattice) == len(lattice.points) == 24
     assert lattice.points[5].tolist() == [*axes[0][0], *axes[1][2], *axes[2][1]]
     points = RNG.random((12, 4))
     fitted = Surrogate(points, smooth(points), PRIOR)
-    fast, plain = fitted.guess(lattice), fitted.guess(ProductGrid((lattice.points,)))
+    fast, plain = fitted.predict(lattice), fitted.predict(ProductGrid((lattice.points,)))
     assert fast.mean == pytest.approx(plain.mean, rel=1e-9)
     assert fast.deviation == pytest.approx(plain.deviation, rel=1e-6)
 
@@ -105,4 +105,4 @@ def test_kept_scales_are_not_fitted_again() -> None:
     scales = Surrogate(points[:10], smooth(points[:10]), PRIOR).scales
     again = Surrogate(points, smooth(points), PRIOR, scales, fit=False)
     assert again.scales is scales
-    assert again.guess(ProductGrid((points,))).mean == pytest.approx(smooth(points), abs=0.05)
+    assert again.predict(ProductGrid((points,))).mean == pytest.approx(smooth(points), abs=0.05)

@@ -237,8 +237,8 @@ def difference(value: float, low: float, high: float) -> dict[str, float]:
     return {name: value, f"{name}.low": low, f"{name}.high": high}
 
 
-RACED = {"verdict": "reached", "verdict_by": "race"}
-OPEN = {"verdict": "open", "verdict_by": "race"}
+RACED = {"verdict": "reached", "verdict_by": "betting"}
+OPEN = {"verdict": "open", "verdict_by": "betting"}
 
 
 @pytest.mark.parametrize(
@@ -265,7 +265,7 @@ def test_accuracy_is_told_as_far_as_it_is_known(found: dict[str, float], facts: 
     [
         (0.3, {}, "with accuracy 0.3000, 0.1500 below."),
         (0.44999, {}, "with accuracy 0.4500, less than 0.0001 below."),
-        (0.46, {"verdict": "missed", "verdict_by": "race"}, "not below by its estimate, but example by example."),
+        (0.46, {"verdict": "missed", "verdict_by": "betting"}, "not below by its estimate, but example by example."),
     ],
 )
 def test_the_nearest_miss_is_never_zero_below(accuracy: float, verdict: Any, words: str) -> None:

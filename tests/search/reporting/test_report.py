@@ -190,7 +190,7 @@ def page_data(folder: Path) -> dict[str, Any]:
     return found
 
 
-RACED = {"verdict_by": "race", "verdict": "reached"}
+RACED = {"verdict_by": "betting", "verdict": "reached"}
 
 
 @pytest.mark.parametrize("floor", [0.5, 0.55, 0.58, 2.0])
@@ -303,7 +303,7 @@ def test_nothing_is_rounded_to_nothing_or_to_all() -> None:
 def test_the_pages_script_looks_up_those_cuts(tmp_path: Path, floor: float) -> None:
     _, front = written(tmp_path, floor)
     data = page_data(tmp_path)
-    source = (files("search") / "templates" / "report.js").read_text()
+    source = (files("search.reporting") / "templates" / "report.js").read_text()
     cut_of = source[source.index("  const byNumber") : source.index("  function node(")]
     floors = [floor, 0.0, *(step["floor"] for step in data["steps"]), 0.7]
     program = f"""

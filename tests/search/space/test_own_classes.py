@@ -13,9 +13,10 @@ import pytest
 from omegaconf import OmegaConf
 
 from objectives.devices.cpu import Cpu
-from objectives.protocols.candidate import Pruner
+from objectives.protocols.candidate import Model, Pruner, Quantizer, Recovery, Runtime
+from objectives.protocols.corpus import Corpus
 from objectives.protocols.optional import Detectable, Inspectable
-from objectives.protocols.running import Task
+from objectives.protocols.running import Device, Task, Workload
 from search.config.study_config import PROTOCOLS, build_config
 from search.errors import ConfigError
 from search.space.instantiate import build
@@ -173,6 +174,13 @@ def test_what_construction_raises_is_one_line() -> None:
 def test_a_task_that_lacks_a_member_is_told_which(part: Any, words: str) -> None:
     assert words in refused(lambda: require_members(part, "task", "task", Task))
     require_members(Scoring(), "task", "task", Task)
+
+
+@pytest.mark.parametrize("protocol", [Pruner, Recovery, Quantizer, Runtime, Model, Task, Workload, Device, Corpus])
+def test_a_class_that_only_names_its_protocol_as_a_base_is_refused(protocol: type) -> None:
+    stub = type("Stub", (protocol,), {})
+    with pytest.raises(TypeError, match="Can't instantiate abstract class Stub"):
+        stub()
 
 
 @pytest.mark.parametrize("kind", KINDS)

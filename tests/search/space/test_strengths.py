@@ -78,6 +78,9 @@ class Narrow:
     """A quantiser whose width has a name of its own, and that does not say so."""
 
     width: int = 4
+    scheme = "weight_only"
+    embeddings = 16
+    predicts = False
 
     @property
     def bits(self) -> float:

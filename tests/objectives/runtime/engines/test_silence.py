@@ -24,9 +24,9 @@ except Exception:
     pass
 """
 NNCF = """
-from objectives.runtime.engines.silence import quiet, without_telemetry
+from objectives.runtime.engines.silence import silence, without_telemetry
 without_telemetry()
-with quiet():
+with silence():
     import nncf
 """
 
