@@ -245,6 +245,7 @@ def test_examples_average_to_the_metric_and_their_differences_to_the_difference(
     assert scores[0].accuracy == pytest.approx(naive_chrf(list(said), list(wanted)))
     for score in scores:
         assert np.mean(score.examples) == pytest.approx(score.accuracy)
+    assert min(scores[0].examples) == scores[0].examples[1]  # the text of which nothing was found
     found = paired_difference(*scores)
     assert found is not None
     assert found.value == pytest.approx(scores[0].accuracy - scores[1].accuracy)
