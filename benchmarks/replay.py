@@ -22,7 +22,7 @@ from objectives.evaluation.dominance import DominanceCheck
 from objectives.evaluation.floor_test import contest, decide, estimated, gains
 from objectives.measuring.estimate import estimate
 from objectives.measuring.interleaved import falls_behind, next_look
-from objectives.metrics import is_behind
+from objectives.metrics import is_dominated
 from objectives.protocols.candidate import Candidate
 from objectives.tasks.provenance import Source
 from objectives.types import Decision, Facts, Failure, Gate, Measurement, Outcome, Reason, Score, Verdict
@@ -224,7 +224,7 @@ class Replay:
         metrics, facts, examples, ids = {"weight_bytes": cell["metrics"]["weight_bytes"]}, Facts(), {}, ()
         ran, seconds = timing_of(cell, gate)
         timed = gate is None or gate.timed_first
-        if timed and gate is not None and any(is_behind(ran, other) for other in gate.incumbents):
+        if timed and gate is not None and any(is_dominated(ran, other) for other in gate.incumbents):
             facts = Facts(verdict=Verdict(Decision.UNSCORED))
         else:
             score, spent["score_seconds"] = self._scored(key, gate)
@@ -233,7 +233,7 @@ class Replay:
             examples, ids = {"accuracy": score.examples}, score.ids
             metrics |= {"accuracy": score.accuracy, "accuracy_stderr": score.stderr}
             metrics |= {"examples": float(len(score.examples))}
-            timed = timed or gate is None or not facts.is_missed or not gate.skip
+            timed = timed or gate is None or not facts.is_missed or not gate.skip_timing_if_missed
         if timed:
             metrics = {**ran, **metrics, "timing_seconds": seconds}
             spent["run_seconds"] = seconds

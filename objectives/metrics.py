@@ -168,7 +168,7 @@ def is_of_memory(name: str) -> bool:
     return METRICS[name].unit in ("B", "bit") or name.endswith(("memory_ratio", "weight_ratio"))
 
 
-def is_behind(metrics: Mapping[str, float], other: Mapping[str, float]) -> bool:
+def is_dominated(metrics: Mapping[str, float], other: Mapping[str, float]) -> bool:
     """Return whether ``other`` is at least as good as ``metrics`` in every quantity that ``other`` names."""
     return all(
         name in metrics and (metrics[name] <= value if METRICS[name].higher_is_better else metrics[name] >= value)

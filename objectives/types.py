@@ -243,15 +243,15 @@ class Gate:
     """The accuracy floor as the evaluator needs it: examples are scored until the floor is known to be kept or missed.
 
     ``floor``: the lowest accuracy allowed, in [0, 1]. ``error``: the chance of a wrong answer that one recipe may have.
-    ``skip``: a candidate that misses the floor is not timed. ``incumbents``: by metric, what the front's members
-    measured. Timing may stop as soon as the candidate is known to be dominated by one of them. ``timed_first``: the
-    candidate is timed before it is scored, and not scored at all where it is dominated. ``pace``: seconds that the
-    baseline took when the members were timed.
+    ``skip_timing_if_missed``: a candidate that misses the floor is not timed. ``incumbents``: by metric, what the
+    front's members measured. Timing may stop as soon as the candidate is known to be dominated by one of them.
+    ``timed_first``: the candidate is timed before it is scored, and not scored at all where it is dominated. ``pace``:
+    seconds that the baseline took when the members were timed.
     """
 
     floor: float
     error: float
-    skip: bool = False
+    skip_timing_if_missed: bool = False
     incumbents: tuple[Mapping[str, float], ...] = ()
     timed_first: bool = False
     pace: float | None = None

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from objectives.measuring.footprint import Footprint
-from objectives.metrics import at_pace, is_behind
+from objectives.metrics import at_pace, is_dominated
 from objectives.types import Gate, Measurement
 
 _FORETOLD = 0.01
@@ -36,11 +36,11 @@ class DominanceCheck:
             for other in self.gate.incumbents
             if "speedup" in other
         ]
-        return max((speedup for speedup, others in rest if is_behind(known, others)), default=None)
+        return max((speedup for speedup, others in rest if is_dominated(known, others)), default=None)
 
-    def of(self, ran: Measurement) -> bool:
+    def dominate(self, ran: Measurement) -> bool:
         """Return whether an incumbent is at least as good as the measured run ``ran`` in everything it names."""
         if self.gate is None:
             return False
         metrics = {**self.weights, **at_pace(ran.metrics, ran.facts.timing, self.gate.pace)}
-        return any(is_behind(metrics, other) for other in self.gate.incumbents)
+        return any(is_dominated(metrics, other) for other in self.gate.incumbents)

@@ -191,6 +191,13 @@ class Evaluator:
         return self._scorer.score(candidate).score
 
     def _measure(self, candidate: Candidate, gate: Gate | None) -> Outcome:
+        """Compress, weigh, score and time a candidate, in the order that ``gate`` asks for.
+
+        A candidate is not timed where its bits are simulated, where it misses the floor and the gate says that such
+        ones need not be, or where the cache holds its timing. Its timing ends early, and it is not scored, where an
+        incumbent of the gate dominates it. Whether it is evaluated at all (a cell that a failure closed, one that no
+        runtime supports) was decided before, in :mod:`search.study.trials`.
+        """
         self._run_seconds = 0.0
         known = self._known_run(candidate)
         shapes = self.recipes.shapes(candidate) if known is None else None
@@ -204,13 +211,13 @@ class Evaluator:
             incumbents = DominanceCheck(gate, weighed.metrics)
             if gate is not None and gate.timed_first and not weighed.simulated:
                 ran = known or self._run(candidate, reference, shapes, incumbents)
-                if incumbents.of(ran):
+                if incumbents.dominate(ran):
                     return self._measurement(candidate, weighed, ran, _UNSCORED, known)
             scored = self._scorer.score(candidate, gate)
             accuracy = self._accuracy(scored, gate)
             if weighed.simulated:  # stored in 16 bits all the same: its speed and bytes would be those of 16 bits
                 ran = _SIMULATED
-            elif ran is None and gate is not None and gate.skip and accuracy.facts.is_missed:
+            elif ran is None and gate is not None and gate.skip_timing_if_missed and accuracy.facts.is_missed:
                 ran = _NOT_TIMED
             elif ran is None:
                 ran = self._run(candidate, reference, shapes, incumbents)
@@ -277,7 +284,7 @@ class Evaluator:
         began = time.perf_counter()
         arguments = (candidate, reference, shapes, incumbents.weights)
         ran = self.running.run(*arguments, incumbents.stop_below(shapes))
-        if ran.facts.is_cut_short and not incumbents.of(ran):  # it took less memory than was predicted
+        if ran.facts.is_cut_short and not incumbents.dominate(ran):  # it took less memory than was predicted
             ran = self.running.run(*arguments)
         self._run_seconds = time.perf_counter() - began
         whole = not ran.metrics.get("contended") and not ran.facts.is_cut_short

@@ -109,7 +109,14 @@ class Telling:
         if not isinstance(sampler, Informed):
             return Gate(self.floor, error)
         incumbents = tuple(map(self._incumbent, members))
-        return Gate(self.floor, error, True, incumbents, sampler.timed_first(), pace)
+        return Gate(
+            self.floor,
+            error,
+            skip_timing_if_missed=True,
+            incumbents=incumbents,
+            timed_first=sampler.timed_first(),
+            pace=pace,
+        )
 
     def _incumbent(self, member: TrialRecord) -> Mapping[str, float]:
         """Return the member's objectives by the names that an evaluator measures (``_MEASURED_AS``)."""

@@ -16,7 +16,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 
 from objectives.measuring.stored_facts import facts_of
-from objectives.metrics import is_behind
+from objectives.metrics import is_dominated
 from objectives.protocols.candidate import Candidate
 from objectives.types import Measurement, Outcome
 from search.commands.run import CONF, plain
@@ -65,7 +65,7 @@ def slow_to_score(candidate: Candidate) -> Measurement:
 
 def behind(found: Measurement, incumbents: Any) -> Measurement:
     """As the evaluator leaves it: what is behind another is not scored."""
-    if not any(is_behind(found.metrics, other) for other in incumbents):
+    if not any(is_dominated(found.metrics, other) for other in incumbents):
         return found
     metrics = {name: value for name, value in found.metrics.items() if not name.startswith("accuracy")}
     return replace(found, metrics=metrics, facts=facts_of({"verdict": "unscored"}))

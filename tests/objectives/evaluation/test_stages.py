@@ -36,7 +36,7 @@ pytestmark = pytest.mark.usefixtures("quick_collections")
 
 TOTAL = 600
 QUICK = Interleaved(warmups=0, min_rounds=1, max_rounds=1, strain=1.0, slowdown=1e9)
-FLOOR = Gate(0.72, 0.01, skip=True)  # 0.9 of the dense model's accuracy
+FLOOR = Gate(0.72, 0.01, skip_timing_if_missed=True)  # 0.9 of the dense model's accuracy
 SLOW = {"speedup": 0.0, "peak_memory": 1.0}
 
 
@@ -130,7 +130,7 @@ def test_a_model_that_keeps_the_floor_is_timed_on_few_examples(problem: Problem)
 
 def test_without_skipping_what_misses_the_floor_is_timed_too(problem: Problem) -> None:
     evaluate = Evaluator(replace(problem, task=Hits(wrong=0.4), cache=None))
-    assert "throughput" in measured(evaluate(candidate(0.5), replace(FLOOR, skip=False))).metrics
+    assert "throughput" in measured(evaluate(candidate(0.5), replace(FLOOR, skip_timing_if_missed=False))).metrics
 
 
 def test_the_baseline_and_tasks_without_parts_are_scored_in_full(problem: Problem) -> None:
