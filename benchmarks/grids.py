@@ -30,7 +30,8 @@ from objectives.evaluation.problem import Problem
 from objectives.measuring.interleaved import Interleaved
 from objectives.models import Checkpoint
 from objectives.protocols.candidate import Candidate
-from objectives.protocols.running import Task, Workload
+from objectives.protocols.running import Workload
+from objectives.protocols.task import Task
 from objectives.pruning.structured import Structured
 from objectives.quantization.mixed import Mixed
 from objectives.recovery.off import Off
@@ -137,7 +138,7 @@ def making(name: str) -> dict[str, Any]:
     losses, began = [], time.perf_counter()
     for ratio, bits in itertools.product(grid.ratios, sorted(grid.bits)):
         first = time.perf_counter()
-        loss = ev.predict_loss(grid.candidate(ratio, bits, 1))
+        (loss,) = ev.predict_losses([grid.candidate(ratio, bits, 1)])
         losses.append({"ratio": ratio, "bits": bits, "loss": loss, "seconds": time.perf_counter() - first})
     print(f"{name}: losses predicted in {time.perf_counter() - began:.1f} s, statistics included", flush=True)
     return {"calibrate_seconds": found, "losses": losses}

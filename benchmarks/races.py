@@ -9,7 +9,7 @@ from statistics import mean
 
 from replay import Grid
 
-from objectives.evaluation.floor_test import contest, gains
+from objectives.evaluation.floor_verdict import contest, gains
 from objectives.types import Score
 
 BATCH = 32

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from objectives.evaluation.dominance import DominanceCheck
-from objectives.evaluation.floor_test import contest, decide, estimated, gains
+from objectives.evaluation.floor_verdict import contest, decide, estimated, gains
 from objectives.measuring.estimate import estimate
 from objectives.measuring.interleaved import falls_behind, next_look
 from objectives.metrics import is_dominated

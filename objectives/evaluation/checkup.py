@@ -19,7 +19,7 @@ from objectives.models import LoadedModel
 from objectives.models.inspection.limits import positions
 from objectives.protocols.candidate import Candidate
 from objectives.protocols.optional import Inspectable
-from objectives.protocols.running import PartiallyScorable
+from objectives.protocols.task import PartiallyScorable
 from objectives.tasks.answers import scored, told
 from objectives.tasks.finite import checked
 from objectives.tasks.partial_scores import merged

@@ -14,10 +14,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
-from objectives.errors import ModelError, Unsupported
+from objectives.errors import ModelError
 from objectives.evaluation.dominance import DominanceCheck
 from objectives.evaluation.failures import failure_of
-from objectives.evaluation.floor_test import decide
+from objectives.evaluation.floor_verdict import decide
+from objectives.evaluation.loss_predictor import LossPredictor
 from objectives.evaluation.model_pool import ModelPool
 from objectives.evaluation.problem import CheckReport, Problem
 from objectives.evaluation.recipe import recipe_of
@@ -29,7 +30,7 @@ from objectives.measuring.fingerprint import fingerprint
 from objectives.measuring.footprint import Footprint
 from objectives.measuring.stored_facts import measurement_of, stored_measurement
 from objectives.models import LoadedModel
-from objectives.protocols.candidate import Candidate, Pruner, Quantizer
+from objectives.protocols.candidate import Candidate
 from objectives.protocols.running import Runner
 from objectives.tasks.paired import paired_difference
 from objectives.tasks.provenance import Source, own_classes
@@ -88,7 +89,7 @@ class Evaluator:
         self.recipes = ModelPool(problem)
         self.running = CandidateTimer(self.recipes)
         self._weigher, self._scorer = Weigher(self.recipes), Scorer(self.recipes)
-        self._losses: dict[Pruner | Quantizer, float] = {}
+        self._losses = LossPredictor(self.recipes)
         self._run_seconds = 0.0
 
     def __call__(self, candidate: Candidate, gate: Gate | None = None) -> Outcome:
@@ -113,7 +114,7 @@ class Evaluator:
         ``predicted_peak``: bytes of its weights and of a run. A metric that one cannot tell is absent. Raises
         Unsupported for a candidate that cannot be built.
         """
-        metrics = {"predicted_loss": self.predict_loss(candidate)}
+        metrics = {"predicted_loss": self._losses.predict(candidate)}
         shapes = self.recipes.shapes(candidate)
         if shapes is not None:
             metrics["predicted_peak"] = float(shapes.peak)
@@ -124,32 +125,7 @@ class Evaluator:
 
         NaN where one cannot tell, or where the candidate cannot be built.
         """
-        return [self._predicted_loss(candidate) for candidate in candidates]
-
-    def _predicted_loss(self, candidate: Candidate) -> float:
-        name = self.recipes.stages.name(candidate, "predict")
-        kept = self.recipes.stages.get("predict", name)
-        if kept is not None:
-            return math.nan if kept["loss"] is None else float(kept["loss"])
-        try:
-            loss = self.predict_loss(candidate)
-        except Unsupported:
-            loss = math.nan
-        self.recipes.stages.put("predict", name, {"loss": loss if math.isfinite(loss) else None})
-        return loss
-
-    def predict_loss(self, candidate: Candidate) -> float:
-        """Predict the log-loss per token of one candidate, without the cache; NaN where one cannot tell.
-
-        Each pruner and each quantiser predicts once, whatever it is combined with.
-        """
-        trained = candidate.recovery.trains and candidate.pruning != self.problem.baseline.pruning
-        if trained or not candidate.quantization.predicts:
-            return math.nan
-        for part in (candidate.pruning, candidate.quantization):
-            if part not in self._losses:
-                self._losses[part] = part.predict(self.recipes.statistics)
-        return self._losses[candidate.pruning] + self._losses[candidate.quantization]
+        return [self._losses.known_or_predicted(candidate) for candidate in candidates]
 
     def confirm(self, candidates: Sequence[Candidate]) -> list[Measurement]:
         """Time ``candidates`` once more, against each other; speed only.

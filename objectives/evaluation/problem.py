@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from objectives.cache import Cache
 from objectives.measuring.interleaved import Interleaved
 from objectives.protocols.candidate import Candidate, Model
-from objectives.protocols.running import Device, Task
+from objectives.protocols.running import Device
+from objectives.protocols.task import Task
 
 KEPT_BYTES = 1 << 30
 """Weights of compressed models that stay in memory beside the one in use."""

@@ -16,12 +16,12 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from objectives.errors import NotFinite, Unsupported
-from objectives.evaluation.floor_test import contest, decide, estimated, gains
+from objectives.evaluation.floor_verdict import contest, decide, estimated, gains
 from objectives.evaluation.model_pool import ModelPool
 from objectives.evaluation.recipe import Recipe, recipe_of
 from objectives.evaluation.sequential_test import Contest
 from objectives.protocols.candidate import Candidate
-from objectives.protocols.running import PartiallyScorable
+from objectives.protocols.task import PartiallyScorable
 from objectives.tasks.answers import scored, told
 from objectives.tasks.finite import checked
 from objectives.tasks.partial_scores import merged

@@ -1,4 +1,4 @@
-"""Protocols of runners, workloads, tasks and devices, and of the watches that time them.
+"""Protocols of runners, workloads and devices, and of the watches that time them.
 
 A class that names one of these protocols as its base must write every abstract member: without one, it cannot be
 constructed, and the error names what is missing.
@@ -7,17 +7,16 @@ constructed, and the error names what is missing.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from objectives.errors import Unsupported
-from objectives.types import Head, Memory, Note, Phase, Scheme, Score, Timing
+from objectives.types import Head, Memory, Note, Phase, Scheme, Timing
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
-    from objectives.calibration.moments import Domains
     from objectives.models import LoadedModel
     from objectives.packing.codes import Codes
     from objectives.protocols.readings import Counter, Peaks
@@ -180,36 +179,6 @@ class Workload(Protocol):
     @abstractmethod
     def run(self, model: Runner, watch: PhaseObserver) -> None:
         """Run one batch on ``model``, telling ``watch`` where its phases end."""
-
-
-@runtime_checkable
-class Task(Protocol):
-    """Data with a score."""
-
-    @property
-    @abstractmethod
-    def head(self) -> Head:
-        """Return the kind of model that it scores."""
-
-    @abstractmethod
-    def calibration(self, model: LoadedModel) -> Domains:
-        """Return token batches (int64, [rows, tokens], no padding) by domain, which evaluation never sees."""
-
-    @abstractmethod
-    def evaluate(self, model: Runner) -> Score:
-        """Score ``model``; the examples and their order are the same at every call."""
-
-
-@runtime_checkable
-class PartiallyScorable(Task, Protocol):
-    """A task that can score some of its examples, each by itself."""
-
-    @abstractmethod
-    def parts(self, model: Runner, order: Sequence[int]) -> Iterator[Score]:
-        """Yield the scores of a few examples at a time, in the order of ``order``, which numbers them as ``evaluate``.
-
-        The caller may stop early. All parts together, in any order, are what ``evaluate`` returns.
-        """
 
 
 class Device(Protocol):

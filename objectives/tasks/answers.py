@@ -23,7 +23,7 @@ from objectives.types import Score
 if TYPE_CHECKING:
     from objectives.calibration.moments import Domains
     from objectives.models import LoadedModel
-    from objectives.protocols.running import Task
+    from objectives.protocols.task import Task
 
 
 _MEASURED = {*METRICS, "accuracy", "stderr"} - {"perplexity"}

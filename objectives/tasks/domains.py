@@ -19,7 +19,7 @@ from typing_extensions import override
 from objectives.errors import ModelError
 from objectives.models.inspection.spans import Span
 from objectives.protocols.optional import Bounded, Supplied
-from objectives.protocols.running import Task
+from objectives.protocols.task import Task
 from objectives.tasks.answers import calibrated, scored
 from objectives.tasks.overlap import Excerpt, Excerpts, Exposed
 from objectives.tasks.partial_scores import geometric_mean, unique

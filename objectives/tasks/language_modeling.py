@@ -22,7 +22,7 @@ from objectives.errors import ModelError
 from objectives.models.inspection.spans import Span
 from objectives.protocols.corpus import Corpus, Document
 from objectives.protocols.optional import Bounded, Supplied
-from objectives.protocols.running import PartiallyScorable
+from objectives.protocols.task import PartiallyScorable
 from objectives.settings import Count
 from objectives.tasks.overlap import Excerpt, Excerpts, Exposed, copy_of, excerpt
 from objectives.tasks.partial_scores import Reader, batches, merged, require_rows, unique

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from objectives.errors import TaskError
-from objectives.protocols.running import Task
+from objectives.protocols.task import Task
 
 if TYPE_CHECKING:
     from objectives.models import LoadedModel

@@ -21,7 +21,7 @@ from objectives.errors import ModelError
 from objectives.models.inspection.spans import Span
 from objectives.protocols.corpus import Corpus, Document
 from objectives.protocols.optional import Bounded, Supplied
-from objectives.protocols.running import PartiallyScorable
+from objectives.protocols.task import PartiallyScorable
 from objectives.settings import Count
 from objectives.tasks.overlap import Excerpt, Excerpts, Exposed, excerpt
 from objectives.tasks.partial_scores import batches, merged, require_rows, unique

@@ -20,7 +20,8 @@ from objectives.measuring.interleaved import Interleaved
 from objectives.models.inspection import Inspection
 from objectives.protocols.candidate import Model
 from objectives.protocols.optional import Threaded
-from objectives.protocols.running import Device, Task
+from objectives.protocols.running import Device
+from objectives.protocols.task import Task
 from objectives.tasks.answers import in_a_line
 from objectives.tasks.provenance import Source
 from objectives.tasks.reads import Reads

@@ -7,7 +7,7 @@ from dataclasses import replace
 from statistics import NormalDist
 from typing import Any, Literal
 
-from objectives.evaluation.floor_test import decide
+from objectives.evaluation.floor_verdict import decide, exact_decision
 from objectives.types import Decision, Note, NoteCode, Score, Verdict
 from search.records.trial import TrialRecord
 
@@ -29,14 +29,16 @@ def verdict_of(record: TrialRecord, floor: float) -> Verdict:
     """
     verdict = record.facts.verdict
     if verdict is None or verdict.method == "exact":
-        return Verdict(Decision.REACHED if record.metrics["accuracy"] >= floor else Decision.MISSED)
+        return Verdict(exact_decision(record.metrics["accuracy"], floor))
     return verdict if record.metrics.get("floor") == floor else replace(verdict, decision=Decision.OPEN)
 
 
 def is_feasible(record: TrialRecord, floor: float) -> bool:
     """Return whether a trial keeps the floor; where the verdict is open, the estimate decides."""
     decision = verdict_of(record, floor).decision
-    return decision is Decision.REACHED or (decision is Decision.OPEN and record.metrics["accuracy"] >= floor)
+    if decision is Decision.OPEN:
+        decision = exact_decision(record.metrics["accuracy"], floor)
+    return decision is Decision.REACHED
 
 
 def is_open(record: TrialRecord, floor: float) -> bool:

@@ -42,9 +42,8 @@ def render(
 ) -> str:
     """Return the page.
 
-    ``rows``: those of :func:`search.front.table.frame`; ``searched``: its columns of further variables; ``steps``: the
-    fronts by floor, of :func:`search.front.front.by_floor`; ``price_table``: headings and cells of
-    :func:`search.reporting.tables.price_table`.
+    ``rows``, ``searched``: those of :func:`search.front.table.frame`, and its columns of further variables; ``steps``:
+    those of :func:`search.front.front.by_floor`; ``price_table``: that of :func:`search.reporting.tables.price_table`.
     """
     shown = columns(rows, front.objectives, searched, study.rate)
     script = (_TEMPLATES / "report.js").read_text(encoding="utf-8")

@@ -11,7 +11,7 @@
 
   const byNumber = new Map(trials.map((t) => [t.trial, t]));
 
-  // Nothing is decided here: search/front/front.py cut the front at the study's floor and wherever a member falls out.
+  // Looks up the fronts that search/front/front.py cut, at the study's floor and wherever a member falls out; only trials are counted here, by estimate.
   function cut(floor) {
     const own = floor === data.floor, step = own ? data.own : data.steps.find((s) => floor <= s.floor);
     const feasible = own ? data.own.feasible.map((n) => byNumber.get(n)).filter(Boolean) : trials.filter((t) => t.accuracy >= floor);

@@ -17,7 +17,7 @@ from objectives.devices.cpu import Cpu
 from objectives.export.checkpoint import save
 from objectives.models import Checkpoint, LoadedModel
 from objectives.packing.weighing import block_weights, weigh
-from objectives.protocols.running import Task
+from objectives.protocols.task import Task
 from objectives.pruning.criteria.magnitude import Magnitude
 from objectives.pruning.structured import Structured
 from objectives.quantization.gptq import Gptq

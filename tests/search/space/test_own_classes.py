@@ -16,7 +16,8 @@ from objectives.devices.cpu import Cpu
 from objectives.protocols.candidate import Model, Pruner, Quantizer, Recovery, Runtime
 from objectives.protocols.corpus import Corpus
 from objectives.protocols.optional import Detectable, Inspectable
-from objectives.protocols.running import Device, Task, Workload
+from objectives.protocols.running import Device, Workload
+from objectives.protocols.task import Task
 from search.config.study_config import PROTOCOLS, build_config
 from search.errors import ConfigError
 from search.space.instantiate import build
@@ -164,7 +165,7 @@ def test_what_construction_raises_is_one_line() -> None:
 @pytest.mark.parametrize(
     ("part", "words"),
     [
-        (Headless(), "it has no head (objectives/protocols/running.py: Task)"),
+        (Headless(), "it has no head (objectives/protocols/task.py: Task)"),
         (Idle(), "it has no evaluate(model)"),
         (Deaf(), "it has no evaluate(model)"),
         (Method(), "head as a method, which must be a property"),

@@ -19,8 +19,8 @@ from objectives.types import Decision, Score, Verdict
 
 
 @dataclass(frozen=True)
-class FloorTest:
-    """The result of holding a score against the floor; ``certain``: no further example can change the ``verdict``.
+class FloorVerdict:
+    """The result of comparing a score with the floor; ``certain``: no further example can change the ``verdict``.
 
     ``accuracy``: the estimate; ``low``, ``high``: the interval in which it lies, with the error that was asked for at
     either end, NaN where none is known. ``seen`` of ``total`` examples were scored.
@@ -80,23 +80,28 @@ def estimated(candidate: Score, baseline: Score) -> Score:
     return replace(candidate, accuracy=accuracy, stderr=error)
 
 
-def decide(candidate: Score, baseline: Score, floor: float, error: float) -> FloorTest:
+def exact_decision(accuracy: float, floor: float) -> Decision:
+    """Compare an accuracy that is taken as known with the floor; an accuracy at the floor keeps it."""
+    return Decision.REACHED if accuracy >= floor else Decision.MISSED
+
+
+def decide(candidate: Score, baseline: Score, floor: float, error: float) -> FloorVerdict:
     """Decide whether ``candidate`` reaches ``floor``, from its stored examples in the order they were scored in."""
     seen, total = len(candidate.examples), candidate.total or len(candidate.examples)
     if candidate.total is None or seen == total:
-        decision = Decision.REACHED if candidate.accuracy >= floor else Decision.MISSED
+        decision = exact_decision(candidate.accuracy, floor)
         exact = candidate.accuracy
-        return FloorTest(Verdict(decision), True, exact, exact, exact, seen, total)
+        return FloorVerdict(Verdict(decision), True, exact, exact, exact, seen, total)
     race, gained = contest(baseline, floor, error), gains(candidate, baseline)
     estimate = estimated(candidate, baseline).accuracy
     if race is None:
-        return FloorTest(Verdict(Decision.OPEN, "none"), False, estimate, math.nan, math.nan, seen, total)
+        return FloorVerdict(Verdict(Decision.OPEN, "none"), False, estimate, math.nan, math.nan, seen, total)
     decision = race.see(gained)
     if not isinstance(race, Race):
         verdict = Verdict(decision, "asymptotic")
-        return FloorTest(verdict, race.certain, estimate, math.nan, math.nan, seen, total)
+        return FloorVerdict(verdict, race.certain, estimate, math.nan, math.nan, seen, total)
     low, high = (_accuracy(baseline, end) for end in interval(gained, total, race.low, race.high, error))
-    return FloorTest(Verdict(decision, "betting"), race.certain, estimate, low, high, seen, total)
+    return FloorVerdict(Verdict(decision, "betting"), race.certain, estimate, low, high, seen, total)
 
 
 def _accuracy(baseline: Score, gain: float) -> float:

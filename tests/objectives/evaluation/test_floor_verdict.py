@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from objectives.evaluation.floor_test import contest, decide, estimated, gains
+from objectives.evaluation.floor_verdict import contest, decide, estimated, gains
 from objectives.evaluation.sequential_test import AsymptoticRace, Race, interval
 from objectives.types import Score
 
