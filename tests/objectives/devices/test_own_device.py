@@ -43,7 +43,7 @@ from tests.search.fakes import InstantTask
 
 PEAKS = Peaks(1e10, {"float32": 1e11})
 RUN = Generation(batch_size=1, prompt_tokens=2, new_tokens=2)
-ONCE = Interleaved(warmups=0, min_rounds=1, max_rounds=1, min_seconds=0.0, max_seconds=1.0)
+ONCE = Interleaved(warmups=0, min_rounds=1, max_rounds=1, min_seconds=0.0, max_seconds=1.0, patience=0.0)
 
 
 @dataclass(frozen=True)
