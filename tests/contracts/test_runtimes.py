@@ -224,7 +224,7 @@ def test_rounded_models_answer_nearly_like_their_weights(prepare: Prepare, name:
     runtime, quantizer = built("runtime", name), rounded(bits, embeddings=8)
     if runtime.supports(candidate(quantizer, runtime, WORKLOADS[head]), head, Cpu()) is not None:
         bits, quantizer = 8, rounded(8, embeddings=8)
-    runner, model = prepare(FAMILY[head], runtime, quantizer, 0.0)  # uneven widths fit no group of 4 bits
+    runner, model = prepare(FAMILY[head], runtime, quantizer)
     wanted = answer(plain(model)).flatten()
     assert torch.corrcoef(torch.stack([answer(runner).flatten(), wanted]))[0, 1] > 0.999
     assert runner.weights(1)["effective_bits"] < bits + 3

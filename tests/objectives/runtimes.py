@@ -87,7 +87,7 @@ def compressed(source: LoadedModel, statistics: Any, quantizer: Quantizer, ratio
     """As a study would make it, with an uneven width in every layer where it is pruned."""
     model = source.copy()
     if ratio:
-        pruner = Structured(ratio=ratio, criterion=Magnitude(), reconstruction="none", multiple_of=8)
+        pruner = Structured(ratio=ratio, criterion=Magnitude(), reconstruction="none", multiple_of=32)
         pruner.prune_(model, statistics)
     quantizer.quantize_(model, statistics, Cpu(threads=1))
     return model
