@@ -1,7 +1,9 @@
 """Measures the structure of the code from its syntax trees: ``python -m tests.structure [root]`` prints it.
 
 Counts sizes, circles among files, arrows between packages that run back up, entries at the two roots, and docstrings
-that are no sentence. Imports inside functions and those for types alone count like all others.
+that are no sentence. Imports inside functions and those for types alone count like all others; what is imported by a
+text is not seen. Who imports a file from another package runs that package's ``__init__`` too, which counts. Fields of
+a dataclass are no arguments: it is built by keyword.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from statistics import median
 
@@ -99,6 +102,19 @@ class Structure:
         found = {name: frozenset(self._imported(name, tree)) for name, tree in self.trees.items()}
         return {name: others - {name} for name, others in found.items()}
 
+    @cached_property
+    def _run(self) -> Mapping[str, frozenset[str]]:
+        """Return which files run when a file is imported: what it imports, and the ``__init__`` of other packages."""
+        return {
+            name: others | {init for other in others if (init := self._init_of(other)) and not _beside(name, init)}
+            for name, others in self.imports.items()
+        }
+
+    def _init_of(self, name: str) -> str | None:
+        """Return the ``__init__`` of a file's package; None at a root, which imports nothing by itself."""
+        init = f"{name.rpartition('.')[0]}.__init__"
+        return init if init in self.files and init.count(".") > 1 else None
+
     def _imported(self, name: str, tree: ast.Module) -> Iterator[str]:
         for node in ast.walk(tree):
             targets: list[str] = []
@@ -123,7 +139,7 @@ class Structure:
     @cached_property
     def circles(self) -> list[list[str]]:
         """Return the sets of files that import each other."""
-        return [sorted(each) for each in _strongly_connected(self.imports) if len(each) > 1]
+        return [sorted(each) for each in _strongly_connected(self._run) if len(each) > 1]
 
     def unit_of(self, name: str) -> str:
         """Return the unit of a file: its folder, two deep, or the file itself where it stands at a root."""
@@ -133,7 +149,7 @@ class Structure:
     @cached_property
     def arrows(self) -> frozenset[tuple[str, str]]:
         """Return which unit imports which."""
-        pairs = ((self.unit_of(name), self.unit_of(other)) for name, others in self.imports.items() for other in others)
+        pairs = ((self.unit_of(name), self.unit_of(other)) for name, others in self._run.items() for other in others)
         return frozenset((one, other) for one, other in pairs if one != other)
 
     def back_arrows(self, order: Sequence[str]) -> list[tuple[str, str]]:
@@ -170,15 +186,10 @@ class Structure:
         found = [
             each.name
             for each in self.functions
-            if each.docstring is not None and _first_word(each.docstring) not in VERBS
+            if each.docstring is not None and not _begins_with_a_verb(each.docstring)
         ]
         for name, tree in self.trees.items():
-            nodes = [tree, *(node for node in ast.walk(tree) if isinstance(node, ast.ClassDef))]
-            found += [
-                f"{name}.{getattr(node, 'name', '')}"
-                for node in nodes
-                if _first_word(ast.get_docstring(node) or "a") in FRAGMENTS
-            ]
+            found += [f"{name}.{place}" for place, text in _descriptions(tree) if _first_word(text) in FRAGMENTS]
         return found
 
 
@@ -203,6 +214,27 @@ def _absolute(name: str, node: ast.ImportFrom) -> str:
         return node.module or ""
     base = name.split(".")[: -node.level]
     return ".".join([*base, *([node.module] if node.module else [])])
+
+
+def _beside(name: str, init: str) -> bool:
+    """Return whether a file lies in the package of ``init``, or below it."""
+    return name.startswith(init.removesuffix("__init__"))
+
+
+def _descriptions(tree: ast.Module) -> Iterator[tuple[str, str]]:
+    """Yield the name and the docstring of the module, of its classes, and of what they assign."""
+    for node in (tree, *(node for node in ast.walk(tree) if isinstance(node, ast.ClassDef))):
+        yield getattr(node, "name", ""), ast.get_docstring(node) or "a"
+        for before, text in pairwise(node.body):
+            said = getattr(getattr(text, "value", None), "value", None)
+            if isinstance(before, ast.Assign | ast.AnnAssign) and isinstance(said, str):
+                yield ast.unparse(before.target if isinstance(before, ast.AnnAssign) else before.targets[0]), said
+
+
+def _begins_with_a_verb(docstring: str) -> bool:
+    """Return whether the first word is an imperative, and no noun that is spelled like one (``Number of ...``)."""
+    second = docstring.split()[1:2]
+    return _first_word(docstring) in VERBS and second != ["of"]
 
 
 def _first_word(docstring: str) -> str:

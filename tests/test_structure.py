@@ -42,6 +42,26 @@ def test_docstrings_begin_with_a_sentence() -> None:
     assert CODE.references == []
 
 
+def test_who_imports_a_file_of_another_package_runs_its_init(tmp_path: Path) -> None:
+    texts = {
+        "a/__init__.py": "from objectives.a import one",
+        "a/one.py": "from objectives.b import two",
+        "a/three.py": "",
+        "b/__init__.py": "",
+        "b/two.py": "from objectives.a import three",
+    }
+    for name, text in texts.items():
+        (tmp_path / "objectives" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "objectives" / name).write_text(text)
+    assert Structure(tmp_path).circles == [["objectives.a.__init__", "objectives.a.one", "objectives.b.two"]]
+
+
+def test_tests_stand_where_what_they_test_stands() -> None:
+    for package in ("objectives", "search"):
+        folders = {path.parent.relative_to(ROOT / "tests") for path in (ROOT / "tests" / package).rglob("test_*.py")}
+        assert [str(folder) for folder in folders if not (ROOT / folder).is_dir()] == []
+
+
 @pytest.fixture
 def wrong(tmp_path: Path) -> Structure:
     """A tree with one of every fault."""
@@ -52,7 +72,13 @@ def wrong(tmp_path: Path) -> Structure:
         "search/high/__init__.py": "",
         "search/high/top.py": '"""Stands above."""\ndef g(a, b: tl.constexpr):\n    """The g of a."""\n',
         "objectives/three.py": '"""Counts to three."""\nclass A:\n    """Whether a."""\n    def h(self, c):\n'
-        '        """Return c."""\n',
+        '        """Return c."""\nN = 3\n"""Of all."""\ndef n():\n    """Number of all."""\n',
+        "objectives/four/__init__.py": "from objectives.four.a import x\n",
+        "objectives/four/a.py": "from objectives.five.c import x\n",
+        "objectives/four/b.py": "",
+        "objectives/five/__init__.py": "",
+        "objectives/five/c.py": "",
+        "objectives/five/d.py": "from objectives.four.b import x\n",
     }
     for name, text in texts.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
@@ -62,11 +88,12 @@ def wrong(tmp_path: Path) -> Structure:
 
 def test_the_tool_sees_circles_back_arrows_and_fragments(wrong: Structure) -> None:
     assert wrong.circles == [["search.low.one", "search.low.two"]]
-    assert wrong.back_arrows(("objectives.three", "search.low", "search.high")) == [("search.low", "search.high")]
+    order = ("objectives.five", "objectives.four", "objectives.three", "search.low", "search.high")
+    assert wrong.back_arrows(order) == [("objectives.five", "objectives.four"), ("search.low", "search.high")]
     assert wrong.entries("search") == (2, 0)
-    assert wrong.entries("objectives") == (1, 1)
+    assert wrong.entries("objectives") == (3, 1)
     assert set(wrong.fragments) == {
-        "search.low.two.", "search.high.top.g", "objectives.three.A",
+        "search.low.two.", "search.high.top.g", "objectives.three.A", "objectives.three.N", "objectives.three.n",
     }  # fmt: skip
     assert wrong.references == ["search.low.two.f"]
     assert max(each.arguments for each in wrong.functions) == 1

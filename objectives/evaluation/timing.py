@@ -29,11 +29,11 @@ from objectives.quantization.round_to_nearest import RoundToNearest
 from objectives.types import Measurement, Note, NoteCode
 
 DENSE_TRIES = 3
-"""How often the dense model is timed at one workload while the machine is busy: all gains there depend on it."""
+"""The most times that the dense model is timed at one workload while the machine is busy: gains depend on it."""
 
 
 REFERENCE = RoundToNearest(bits=32, predicts=False)
-"""How a runtime's own dense model is stored."""
+"""The storage of a runtime's own dense model."""
 
 
 _BUSY_DENSE = Note(NoteCode.DENSE_CONTENDED, "the dense model at this batch size was timed on a busy machine")

@@ -27,10 +27,10 @@ Reference = Literal["baseline", "sentinel"]
 """The run that a candidate takes turns with."""
 
 ENERGY_SECONDS = 1.0
-"""How long a model runs for its energy: counters of GPUs are renewed ten times a second."""
+"""The seconds that a model runs for its energy: counters of GPUs are renewed ten times a second."""
 
 DRIFTED = 1.25
-"""How much slower or faster than at first the reference may be without a remark."""
+"""The change of the reference's speed, from its first, that needs no remark."""
 
 
 class Bench:

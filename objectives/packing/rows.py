@@ -14,7 +14,7 @@ from objectives.packing.row_codes import largest
 
 _COMPILER = shutil.which(os.environ.get("CC", "cc")) or shutil.which("gcc") or shutil.which("clang")
 HAS_TRITON = find_spec("triton") is not None and _COMPILER is not None
-"""Whether Triton can be used; it needs a C compiler, since it builds a launcher in C for every kernel."""
+"""True where Triton can be used; it needs a C compiler, since it builds a launcher in C for every kernel."""
 
 
 def round_rows(x: Tensor, dtype: torch.dtype, rows: int = 0) -> tuple[Tensor, Tensor]:

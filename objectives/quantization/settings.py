@@ -39,7 +39,7 @@ class OneWidth(Quantizer, Rounding):
     predicts: bool = True
 
     scales_inputs: ClassVar[bool] = False
-    """Whether the codes have a factor for every input."""
+    """True where the codes have a factor for every input."""
 
     @property
     @override

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 FIRST = (1, 16)
 """Rows and tokens of the file that every folder has."""
 WASTE = 2.0
-"""How much larger than needed a file may be before another is made."""
+"""The size, over the size that is needed, from which another file is made."""
 
 
 @settings(frozen=True, kw_only=True, config=FORBID)

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from objectives.types import Head
 
 VARIANTS = 4096
-"""How many variants of one function may be compiled in one process."""
+"""The most variants of one function that are compiled in one process."""
 SAMPLE = (2, 12)
 """Rows and tokens of the sample that is compiled for; sizes stay free."""
 

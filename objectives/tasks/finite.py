@@ -18,7 +18,7 @@ from objectives.protocols.running import Runner, RunsInTorch
 from objectives.types import Score
 
 _SLACK = 1e-9
-"""By how much rounding may take an accuracy out of [0, 1]."""
+"""The distance by which rounding may take an accuracy out of [0, 1]."""
 
 
 def number(value: Any) -> float | None:

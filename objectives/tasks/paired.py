@@ -18,7 +18,7 @@ from objectives.types import Score
 
 Values = NDArray[np.float64]
 _ROUNDING = 1e-6
-"""By how much an accuracy may differ from what its examples make."""
+"""The difference that rounding may make between an accuracy and what its examples give."""
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 from search.errors import ConfigError, ParetuneError
 
 _HYDRAS = {".hydra", "multirun.yaml"}
-"""What Hydra writes into a job's folder, besides the job's log."""
+"""The files that Hydra writes into a job's folder, besides the job's log."""
 
 
 def clear_refused(error: ParetuneError, folder: Path, home: Path, was_there: bool = False) -> None:

@@ -27,7 +27,7 @@ members are measured together again.
 """
 
 TRIES = 2
-"""How often members are measured while the machine is busy."""
+"""The most times that members are measured while the machine is busy."""
 
 AGAIN_SHARE = 0.25
 """Share of the trials' seconds that is spent at most on measuring contended trials again."""

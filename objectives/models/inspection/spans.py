@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 Side = Literal["encoder", "decoder"]
-"""Which half of an encoder-decoder reads a sequence; decoders and encoders have one half."""
+"""The half of an encoder-decoder that reads a sequence; decoders and encoders have one half."""
 
 
 @dataclass(frozen=True)

@@ -155,7 +155,7 @@ def _four_bits(name: str, module: Int4Linear) -> Rounded:
 
 
 _WHOLE = 0.05
-"""How far from a whole step a zero point may be: bf16 keeps eight binary digits of a zero of up to eight steps."""
+"""The largest distance of a zero point from a whole step: bf16 keeps eight binary digits of up to eight steps."""
 
 
 def _plain(values: Tensor) -> Floats:
