@@ -47,7 +47,7 @@ from objectives.types import Head
 
 FORMAT = 7
 FORMATS = (5, FORMAT)
-"""The formats that are read. In format 5, config.json describes the model without the removed blocks, and knows of them."""
+"""The formats that are read. In format 5, config.json describes the model without the removed blocks."""
 ATTENTION = ("eager", "sdpa")
 """Ways to compute attention that a folder may ask for."""
 
