@@ -15,10 +15,13 @@ import pytest
 Case = tuple[Any, ...]
 
 
-def pairwise(names: str, cases: Iterable[Case] = ((),), **values: Sequence[object]) -> pytest.MarkDecorator:
+def pairwise(
+    names: str, cases: Iterable[Case] = ((),), indirect: Sequence[str] = (), **values: Sequence[object]
+) -> pytest.MarkDecorator:
     """Return the mark that tries a test with each of ``cases`` and each of ``values``; ``slow`` but for a cover.
 
-    ``names``: of the fields of a case, parted by spaces; some combinations of them may be absent.
+    ``names``: of the fields of a case, parted by spaces; some combinations of them may be absent. ``indirect``: those
+    that are given to a fixture.
     """
     known = [tuple(case) for case in cases]
     everything = [(*case, *rest) for case in known for rest in product(*values.values())]
@@ -29,6 +32,7 @@ def pairwise(names: str, cases: Iterable[Case] = ((),), **values: Sequence[objec
             pytest.param(*case, marks=() if place in chosen else pytest.mark.slow)
             for place, case in enumerate(everything)
         ],
+        indirect=list(indirect),
     )
 
 

@@ -124,9 +124,12 @@ class Half(Device):
     name = "half"
 
 
-@pytest.fixture(autouse=True)
-def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PARETUNE_CACHE", str(tmp_path / "cache"))
+@pytest.fixture(autouse=True, scope="module")
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """One for all tests: it takes seconds to measure how fast this CPU is."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PARETUNE_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 def test_ours_are_told_from_others_by_their_settings_and_can_be_sent() -> None:

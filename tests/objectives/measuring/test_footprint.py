@@ -42,6 +42,7 @@ from objectives.workloads.translation import Translation
 from tests.conftest import head_of
 from tests.objectives.conftest import Tiny
 from tests.objectives.families import TRIED, answer
+from tests.pairwise import pairwise
 
 pytestmark = pytest.mark.usefixtures("quick_collections")
 
@@ -66,15 +67,12 @@ STORING: dict[str, Any] = {
 }
 CORE = ("llama", "bert", "t5")
 OTHERS = sorted(set(TRIED) - set(CORE))
-ON_THIS_CPU = [
-    *((family, pruning, storing) for family in CORE for pruning in PRUNING for storing in STORING),
-    *((family, *which) for family in OTHERS for which in (("dense", "16 bits"), ("pruned", "4 bits"))),
+CASES = [
+    *(("this CPU", family, pruning, storing) for family in CORE for pruning in PRUNING for storing in STORING),
+    *(("plain", family, "dense", storing) for family in CORE for storing in STORING),
+    ("plain", "t5", "shallow", "16 bits"),  # at whose peak an idle dropout would count, if it were taken for a copy
 ]
-ON_ANY_CPU = [
-    *((family, "dense", storing) for family in CORE for storing in STORING),
-    *((family, "shallow", "8 bits") for family in OTHERS),
-    ("t5", "shallow", "16 bits"),  # at whose peak an idle dropout would count, if it were taken for a copy
-]
+OF_OTHERS = [("this CPU", "pruned", "4 bits"), ("this CPU", "dense", "16 bits"), ("plain", "shallow", "8 bits")]
 PLAIN = CpuKernels(bf16=False, int8=False)
 
 
@@ -127,14 +125,7 @@ def assert_agree(predicted: Footprint, model: LoadedModel, workload: Workload, s
     assert predicted.peak == predicted.weights + max(predicted.peaks.values())
 
 
-@pytest.mark.parametrize(
-    ("kernels", "family", "pruning", "storing"),
-    [
-        *(("this CPU", *which) for which in ON_THIS_CPU),
-        *(pytest.param("plain", *which, marks=() if which[0] in CORE else pytest.mark.slow) for which in ON_ANY_CPU),
-    ],
-    indirect=["kernels"],
-)
+@pairwise("kernels family pruning storing", CASES, indirect=["kernels"])
 def test_a_prediction_is_what_building_and_running_find(
     tiny: Tiny, statistics: Collected, family: str, pruning: str, storing: str, kernels: CpuKernels
 ) -> None:
@@ -143,6 +134,18 @@ def test_a_prediction_is_what_building_and_running_find(
     predicted = footprint(sketch(fake_copy(dense), chosen, statistics(family), Cpu()), chosen.workload)
     model = built(dense, chosen, statistics(family))
     assert_agree(predicted, model, chosen.workload, 64 * 1024 if kernels.bf16 else 8 * 1024)
+
+
+@pytest.mark.parametrize(
+    ("kernels", "pruning", "storing"),
+    [OF_OTHERS[0], *(pytest.param(*case, marks=pytest.mark.slow) for case in OF_OTHERS[1:])],
+    indirect=["kernels"],
+)
+@pytest.mark.parametrize("family", OTHERS)
+def test_a_prediction_of_another_family_is_too(
+    tiny: Tiny, statistics: Collected, family: str, pruning: str, storing: str, kernels: CpuKernels
+) -> None:
+    test_a_prediction_is_what_building_and_running_find(tiny, statistics, family, pruning, storing, kernels)
 
 
 def larger_llama() -> LoadedModel:

@@ -247,7 +247,7 @@ def test_what_the_encoder_allocates_is_seen_while_it_runs(tiny: Tiny) -> None:
 
 
 @main_family
-@pytest.mark.parametrize("placed", [False, True])
+@pytest.mark.parametrize("placed", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_the_footprint_is_what_the_run_needs(tiny: Tiny, family: str, placed: bool) -> None:
     model = tiny(family).copy()
     if placed:

@@ -130,13 +130,18 @@ def test_beside_batches_that_fit_it_leaves_the_space(make_config: MakeConfig, wr
     ("verb", "given", "words"),
     [
         ("run", "model.path=./nowhere", "directory ./nowhere not found (working directory"),
-        ("plan", "model.path=./nowhere", "directory ./nowhere not found (working directory"),
         ("run -m", "model.path=./nowhere,./no", "directory ./nowhere not found (working directory"),
-        ("run", "model.path=who/what", "HF_HUB_OFFLINE is set"),
-        ("run", "model.path=bert", "bert is an encoder here"),
         ("plan", "model.path=quantised", "is quantised already (gptq, 4 bits)"),
         ("run", "model.path=gpt2 device=cuda", "device: cuda needs"),
-        ("run", f"model.path=gpt2 {LONG}", "300 + 4 tokens"),
+        *(
+            pytest.param(*case, marks=pytest.mark.slow)  # a process each
+            for case in (
+                ("plan", "model.path=./nowhere", "directory ./nowhere not found (working directory"),
+                ("run", "model.path=who/what", "HF_HUB_OFFLINE is set"),
+                ("run", "model.path=bert", "bert is an encoder here"),
+                ("run", f"model.path=gpt2 {LONG}", "300 + 4 tokens"),
+            )
+        ),
     ],
 )
 def test_a_refused_command_leaves_nothing_and_imports_no_torch(

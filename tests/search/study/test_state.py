@@ -42,7 +42,7 @@ class Flattered(FakeExecutor):
         return done([slow_to_score(candidate) for candidate in candidates])
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", [0, 1, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(2, 6))])
 def test_a_study_that_stops_as_complete_has_a_complete_certificate(make_config: Any, seed: int) -> None:
     config = replace(make_config("sampler=frontier", "n_trials=200", RATIOS), executor=Flattered(seed))
     result = run_study(config, Quiet())

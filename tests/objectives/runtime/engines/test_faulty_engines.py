@@ -6,12 +6,14 @@ import json
 from pathlib import Path
 
 import pandas as pd
+import pytest
 
 from tests.test_cli import TINY, paretune
 
 FAULTY = "tests.objectives.faulty_engine.FaultyRuntime"
 
 
+@pytest.mark.slow
 def test_a_study_ends_with_a_verdict_though_an_engine_kills(tmp_path: Path, micro_folder: Path) -> None:
     done = paretune(
         "run", *TINY, "sampler=exhaustive", "space.pruning=null", "space.workload=null",

@@ -136,7 +136,7 @@ def test_the_oldest_shape_goes_first(tiny: Tiny, monkeypatch: pytest.MonkeyPatch
     assert list(recorded.shapes) == [(2, 3, 5), (2, 5, 7)]
 
 
-@pytest.mark.parametrize("kind", [StaticCacheRunner, Captured])
+@pytest.mark.parametrize("kind", [pytest.param(StaticCacheRunner, marks=pytest.mark.slow), Captured])
 def test_the_memory_of_a_fixed_cache_is_that_of_the_whole_run(tiny: Tiny, kind: type[StaticCacheRunner]) -> None:
     """Its cache is whole while the prompt is read, which an excerpt of one new token would not see."""
     model, workload = tiny("llama"), Generation(batch_size=4, prompt_tokens=16, new_tokens=48)
