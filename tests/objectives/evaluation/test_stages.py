@@ -428,7 +428,7 @@ def test_a_loss_that_nobody_predicts_is_no_number(problem: Problem) -> None:
 # ---- timed until it is behind
 
 
-LONG = replace(QUICK, min_rounds=60, max_rounds=60, max_seconds=60.0, precision=1e-9)
+LONG = replace(QUICK, min_rounds=150, max_rounds=150, max_seconds=60.0, precision=1e-9)
 """More rounds than it takes to see who is behind."""
 FAR = {"speedup": 1e9, "peak_memory": 1.0}
 
