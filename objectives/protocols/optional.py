@@ -70,8 +70,8 @@ class Masking(Protocol):
     """A pruner that only sets weights to zero: all shapes stay, and a dense kernel multiplies the zeros."""
 
     @property
-    def pattern(self) -> str:
-        """Return where the zeros may lie: ``unstructured``, or ``2:4``, two of every four."""
+    def masks_weights(self) -> bool:
+        """Return whether it does, with its present settings."""
 
 
 @runtime_checkable

@@ -6,7 +6,6 @@ from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
 from objectives.protocols.optional import Masking, Portable
-from objectives.settings import asks_to_prune
 
 if TYPE_CHECKING:
     from objectives.protocols.candidate import Candidate, Quantizer
@@ -42,7 +41,7 @@ def refused(
         return "simulated widths are stored by no engine"
     if quantizer.scheme == "fp8":
         return "fp8 is a format of GPUs"
-    if isinstance(candidate.pruning, Masking) and asks_to_prune(candidate.pruning):
+    if isinstance(candidate.pruning, Masking) and candidate.pruning.masks_weights:
         return "masks are stored by no engine: their zeros would be multiplied"
     odd = sorted(quantizer.stored - set(bits))
     if odd:
