@@ -18,7 +18,7 @@ from typing_extensions import get_protocol_members, is_protocol
 
 from objectives.errors import described
 from objectives.protocols.moved import MODULES
-from objectives.settings import class_path
+from objectives.settings import class_path, settings_of
 from search.errors import ConfigError, ParetuneError
 
 ALLOWED = ("objectives.", "search.", "optuna.samplers.")
@@ -98,9 +98,7 @@ def _require_known(target: Any, arguments: Mapping[str, Any], key: str) -> None:
         return
     if any(each.kind is each.VAR_KEYWORD for each in parameters.values()):
         return
-    named = {
-        name: each for name, each in parameters.items() if each.kind in (each.POSITIONAL_OR_KEYWORD, each.KEYWORD_ONLY)
-    }
+    named = settings_of(target)
     for name in arguments:
         if name not in named:
             known = f"known: {', '.join(named)}" if named else f"{target.__qualname__} has no settings"

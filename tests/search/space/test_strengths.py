@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import optuna
 import pytest
 
-from objectives.protocols.candidate import Candidate
+from objectives.protocols.candidate import Candidate, Pruner
 from objectives.settings import Strength
 from objectives.types import Measurement
 from search.cli import main
@@ -66,6 +66,38 @@ class Telling(Unsaid):
     @property
     def ratio(self) -> float:
         return self.sparsity
+
+
+class Plain:
+    """No dataclass: its settings are those of its constructor."""
+
+    def __init__(self, ratio: float = 0.3) -> None:
+        self.ratio = ratio
+
+    prune_ = Unsaid.prune_
+    resize_fake_ = Unsaid.resize_fake_
+    predict = Unsaid.predict
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Plain) and vars(self) == vars(other)
+
+    def __hash__(self) -> int:
+        return hash(self.ratio)
+
+
+class Bare(Pruner):
+    """Has a protocol as its base and no settings; a protocol's constructor would take any."""
+
+    ratio = 0.0
+    prune_ = Unsaid.prune_  # type: ignore[assignment]
+    resize_fake_ = Unsaid.resize_fake_  # type: ignore[assignment]
+    predict = Unsaid.predict
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Bare)
+
+    def __hash__(self) -> int:
+        return 0
 
 
 def made(sparsity: float = 0.2) -> Sparse:
@@ -144,6 +176,19 @@ def test_a_width_may_have_another_name() -> None:
     resolved["space"]["quantization"] = {"width": [3, 16]}
     with pytest.raises(ConfigError, match=r"^space.quantization.width: cpu stores .*, got 3"):
         build_config(resolved)
+
+
+def test_a_setting_of_a_plain_constructor_can_be_searched() -> None:
+    config = preflighted(build_config(own("Plain", "null", "+space.pruning.ratio=[0.0,0.2]")))
+    assert [axis.path for axis in config.space.axes if axis.path.startswith("pruning")] == ["pruning.ratio"]
+    assert config.space.baseline_candidate().pruning == Plain(0.0)
+    with pytest.raises(ConfigError, match=r"^space.pruning.ratoi: no such setting .*; pruning has: ratio$"):
+        build_config(own("Plain", "null", "+space.pruning.ratoi=[0.0,0.2]"))
+
+
+def test_a_class_without_settings_says_that_it_has_none() -> None:
+    with pytest.raises(ConfigError, match=r"^space.pruning.ratio: no such setting; pruning has none$"):
+        build_config(own("Bare", "null", "+space.pruning.ratio=[0.0,0.2]"))
 
 
 @pytest.mark.parametrize(
