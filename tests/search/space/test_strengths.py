@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -210,6 +210,53 @@ def test_a_pruner_that_may_prune_the_baseline_is_refused_with_what_to_declare(
     assert said.startswith(f"pruning: the baseline must be unpruned, but no setting of {__name__}.{target} says")
     assert ": Annotated[float, Strength(neutral=0.0, harder=1)] (objectives/settings.py)" in said
     assert "\n" not in said
+
+
+@dataclass(frozen=True)
+class Several(Unsaid):
+    """Has texts, switches and numbers, and declares none."""
+
+    sparsity: float = field(default=0.0, init=False)
+    order: str = "lowest"
+    aligned: bool = True
+    amount: float = 0.5
+    steps: int = 4
+
+
+@dataclass(frozen=True)
+class Needed(Unsaid):
+    """Has a number without a default, before one that has it."""
+
+    sparsity: float = field(default=0.0, init=False)
+    order: str = field(kw_only=True)
+    amount: float = field(kw_only=True)
+
+
+@pytest.mark.parametrize(
+    ("target", "searched", "fixed", "named"),
+    [
+        ("Several", "null", {}, "amount"),
+        ("Several", "null", {"order": "highest"}, "amount"),
+        ("Several", "+space.pruning.steps=[2,4]", {}, "steps"),
+        ("Several", "+space.pruning.order=[lowest,highest]", {}, "amount"),
+        ("Needed", "null", {"order": "highest", "amount": 0.1}, "amount"),
+        ("Nameless", "null", {}, "name"),
+    ],
+)
+def test_the_refusal_names_the_setting_that_is_searched_or_else_the_first_number(
+    target: str, searched: str, fixed: dict[str, Any], named: str
+) -> None:
+    more = () if searched == "null" else (searched,)
+    config = build_config(own(target, "null", *more, **fixed))
+    with pytest.raises(ConfigError, match=rf"declare which, as {named}: Annotated\[float, Strength"):
+        preflighted(config)
+
+
+@dataclass(frozen=True)
+class Nameless(Unsaid):
+    """Has no setting at all."""
+
+    sparsity: float = field(default=0.0, init=False)
 
 
 @pytest.mark.parametrize(
