@@ -10,11 +10,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from objectives.protocols.moved import keep_old_imports
+
 if TYPE_CHECKING:
     from objectives.runtime.engines.runner import EngineRunner
     from objectives.runtime.in_torch.runner import TorchRunner
 
 __all__ = ["load"]
+
+keep_old_imports()
 
 
 def load(folder: str | Path, allow_targets: Sequence[str] = ()) -> TorchRunner | EngineRunner:

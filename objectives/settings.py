@@ -76,8 +76,19 @@ def strengths_of(target: Callable[..., object], part: str) -> Mapping[str, Stren
     }
     if declared:
         return MappingProxyType(declared)
-    takes = _parameters(target)
-    return MappingProxyType({name: each for name, each in UNDECLARED.get(part, {}).items() if takes(name)})
+    return MappingProxyType({name: each for name, each in UNDECLARED.get(part, {}).items() if takes(target, name)})
+
+
+def settings_of(target: Callable[..., object]) -> Mapping[str, inspect.Parameter]:
+    """Return the settings that a class or function takes by name, in order; empty where it does not say."""
+    named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    return {name: each for name, each in _parameters(target).items() if each.kind in named}
+
+
+def takes(target: Callable[..., object], name: str) -> bool:
+    """Return whether a class or function takes a setting called ``name``, as one with ``**settings`` takes any."""
+    any_name = any(each.kind is each.VAR_KEYWORD for each in _parameters(target).values())
+    return any_name or name in settings_of(target)
 
 
 def asks_to_prune(pruner: Any) -> bool:
@@ -131,11 +142,13 @@ def _strength_in(hint: object) -> Strength | None:
     return None
 
 
-def _parameters(target: Callable[..., object]) -> Callable[[str], bool]:
-    """Return a function that tells whether ``target`` takes a setting of some name."""
+@cache
+def _parameters(target: Callable[..., object]) -> Mapping[str, inspect.Parameter]:
+    """Return all parameters; none of what is written in C, nor of a class that has only a protocol's constructor."""
+    constructor = inspect.getattr_static(target, "__init__") if isinstance(target, type) else target
+    if getattr(constructor, "__module__", "") in ("typing", "typing_extensions"):
+        return {}
     try:
-        parameters = inspect.signature(target).parameters
-    except (TypeError, ValueError):  # written in C
-        return lambda name: False
-    takes_any = any(each.kind is each.VAR_KEYWORD for each in parameters.values())
-    return lambda name: takes_any or name in parameters
+        return inspect.signature(target).parameters
+    except (TypeError, ValueError):
+        return {}

@@ -1,4 +1,4 @@
-"""Abilities that a model, task, workload, device or pruner may have. An object that lacks one is taken as it is."""
+"""Abilities that a part of a study may have. An object that lacks one is taken as it is."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 if TYPE_CHECKING:
     from objectives.models.inspection import Inspection
     from objectives.models.inspection.spans import Span
+    from objectives.protocols.candidate import Quantizer
 
 
 @runtime_checkable
@@ -69,5 +70,16 @@ class Masking(Protocol):
     """A pruner that only sets weights to zero: all shapes stay, and a dense kernel multiplies the zeros."""
 
     @property
-    def pattern(self) -> str:
-        """Return where the zeros may lie: ``unstructured``, or ``2:4``, two of every four."""
+    def masks_weights(self) -> bool:
+        """Return whether it does, with its present settings."""
+
+
+@runtime_checkable
+class Portable(Protocol):
+    """A quantiser that can suit its codes to other runtimes than torch. Of any other they get the codes as they are."""
+
+    def portable(self) -> Quantizer:
+        """Return the nearest quantiser with whole zero points whose 8 bits leave the activations alone.
+
+        Whether activations are rounded is then the engine's business, which asks the original quantiser.
+        """

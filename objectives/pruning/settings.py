@@ -9,6 +9,7 @@ from pydantic.dataclasses import dataclass as settings
 from typing_extensions import override
 
 from objectives.protocols.candidate import Pruner
+from objectives.protocols.optional import Masking
 from objectives.settings import FORBID, Ratio, Strength
 
 if TYPE_CHECKING:
@@ -20,11 +21,16 @@ if TYPE_CHECKING:
 
 
 @settings(frozen=True, kw_only=True, config=FORBID)
-class Masked(Pruner, ABC):
+class Masked(Pruner, Masking, ABC):
     """Zero ``ratio`` of every block linear's weights: in any place, or ``2:4``. Simulated: no kernel gains by it."""
 
     ratio: Annotated[Ratio, Strength(neutral=0.0, harder=+1)] = 0.0
     pattern: Literal["unstructured", "2:4"] = "unstructured"
+
+    @property
+    @override
+    def masks_weights(self) -> bool:
+        return self.ratio > 0
 
     @override
     def prune_(self, model: LoadedModel, statistics: Statistics) -> None:

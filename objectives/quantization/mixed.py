@@ -9,8 +9,8 @@ As in Dong et al., HAWQ-V2, https://arxiv.org/abs/1911.03852, with the K-FAC cur
 
 from __future__ import annotations
 
-from dataclasses import field, fields, is_dataclass
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from dataclasses import field, fields, is_dataclass, replace
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import ConfigDict, Field, InstanceOf
 from pydantic.dataclasses import dataclass as settings
@@ -18,8 +18,9 @@ from typing_extensions import override
 
 from objectives.errors import Unsupported
 from objectives.protocols.candidate import Quantizer
+from objectives.protocols.optional import Portable
 from objectives.quantization.gptq import Gptq
-from objectives.quantization.rounding import Rounding
+from objectives.quantization.rounding import Rounding, ZeroPlacing
 from objectives.settings import Strength
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ _OWN = ("bits", "scheme", "embeddings", "simulate", "recollect")
 
 
 @settings(frozen=True, kw_only=True, config=ConfigDict(extra="forbid", arbitrary_types_allowed=True))
-class Mixed(Quantizer):
+class Mixed(Quantizer, Portable):
     """Store block weights in ``bits`` on average, each layer in one of ``widths`` (or 16).
 
     ``budget``: what the average counts: ``codes`` alone, or all that is ``stored``, scales and zeros too, so that a
@@ -73,6 +74,12 @@ class Mixed(Quantizer):
     @override
     def stored(self) -> frozenset[int]:
         return frozenset() if self.simulate else frozenset({16, *(self.widths if self.bits < 16 else ())})
+
+    @override
+    def portable(self) -> Self:
+        rounding = self.rounding
+        whole = rounding.with_whole_zeros() if isinstance(rounding, ZeroPlacing) else rounding
+        return replace(self, scheme="weight_only", rounding=whole)
 
     @override
     def quantize_(self, model: LoadedModel, statistics: Statistics, device: Device) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, Self, runtime_checkable
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -24,3 +24,12 @@ class Rounding(Protocol):
     @abstractmethod
     def round(self, weight: Tensor, moment: Moment, bits: int, group_size: int) -> Codes:
         """Round ``weight`` [out, in] to ``bits``, in groups of ``group_size``; ``moment``: that of its inputs."""
+
+
+@runtime_checkable
+class ZeroPlacing(Rounding, Protocol):
+    """A rounding that can place the zeros of its grids on their points. Those of any other stay where they are."""
+
+    @abstractmethod
+    def with_whole_zeros(self) -> Self:
+        """Return the same rounding with every zero on a point of its grid, as kernels of other runtimes ask for."""

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+from dataclasses import replace
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
 
 from pydantic.dataclasses import dataclass as settings
 from typing_extensions import override
 
 from objectives.protocols.candidate import Quantizer
-from objectives.quantization.rounding import Rounding
+from objectives.protocols.optional import Portable
+from objectives.quantization.rounding import ZeroPlacing
 from objectives.settings import FORBID, Strength
 
 if TYPE_CHECKING:
@@ -18,7 +20,7 @@ if TYPE_CHECKING:
 
 
 @settings(frozen=True, kw_only=True, config=FORBID)
-class OneWidth(Quantizer, Rounding):
+class OneWidth(Quantizer, ZeroPlacing, Portable):
     """Store block weights in ``bits``; 32 is fp32, for reference. A method adds how a layer is rounded.
 
     ``group_size``: input channels per scale, at 4 bits. ``grid``: ``mse`` clips the range to the least output error;
@@ -45,6 +47,14 @@ class OneWidth(Quantizer, Rounding):
     @override
     def stored(self) -> frozenset[int]:
         return frozenset() if self.simulate else frozenset({self.bits})
+
+    @override
+    def with_whole_zeros(self) -> Self:
+        return replace(self, zero="whole")
+
+    @override
+    def portable(self) -> Self:
+        return replace(self, zero="whole", scheme="weight_only")
 
     @override
     def quantize_(self, model: LoadedModel, statistics: Statistics, device: Device) -> None:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import fields, is_dataclass, replace
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING
 
-from objectives.settings import asks_to_prune
+from objectives.protocols.optional import Masking, Portable
 
 if TYPE_CHECKING:
     from objectives.protocols.candidate import Candidate, Quantizer
@@ -17,23 +16,8 @@ KINDS = {"causal_lm": "decoders", "encoder": "encoders", "seq2seq": "encoder-dec
 
 
 def portable(quantizer: Quantizer) -> Quantizer:
-    """Return ``quantizer`` with whole zero points, and with 8-bit weights rounded without regard to torch's kernels.
-
-    Whether activations are rounded is then the engine's business, which asks the original quantiser.
-    """
-    return cast("Quantizer", _portable(quantizer))
-
-
-def _portable(settings: Any, part: bool = False) -> Any:
-    names = {field.name for field in fields(settings)} if is_dataclass(settings) else set()
-    changes: dict[str, Any] = {}
-    if "zero" in names:
-        changes["zero"] = "whole"
-    if "scheme" in names and not part:
-        changes["scheme"] = "weight_only"
-    if "rounding" in names:
-        changes["rounding"] = _portable(settings.rounding, part=True)
-    return replace(settings, **changes) if changes else settings
+    """Return what ``quantizer`` says is nearest to it and portable; itself where it says nothing."""
+    return quantizer.portable() if isinstance(quantizer, Portable) else quantizer
 
 
 def rounds_activations(quantizer: Quantizer) -> bool:
@@ -48,8 +32,6 @@ def refused(
 
     None where there is no such reason.
     """
-    from objectives.protocols.optional import Masking
-
     quantizer = candidate.quantization
     if not device.runs_engines:
         return f"runs on CPUs, device is {device.name}: device=cpu"
@@ -59,7 +41,7 @@ def refused(
         return "simulated widths are stored by no engine"
     if quantizer.scheme == "fp8":
         return "fp8 is a format of GPUs"
-    if isinstance(candidate.pruning, Masking) and asks_to_prune(candidate.pruning):
+    if isinstance(candidate.pruning, Masking) and candidate.pruning.masks_weights:
         return "masks are stored by no engine: their zeros would be multiplied"
     odd = sorted(quantizer.stored - set(bits))
     if odd:

@@ -17,21 +17,14 @@ from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from typing_extensions import get_protocol_members, is_protocol
 
 from objectives.errors import described
-from objectives.settings import class_path
+from objectives.protocols.moved import MODULES
+from objectives.settings import class_path, settings_of
 from search.errors import ConfigError, ParetuneError
 
 ALLOWED = ("objectives.", "search.", "optuna.samplers.")
 
-MOVED: Mapping[str, str] = {
-    "objectives.anatomy": "objectives.models.anatomy",
-    "objectives.measuring.encoding": "objectives.workloads.encoding",
-    "objectives.measuring.generation": "objectives.workloads.generation",
-    "objectives.measuring.translation": "objectives.workloads.translation",
-    "search.floor": "search.front.accuracy_floor",
-    "search.tradeoff": "search.front.tradeoff",
-}
-"""Modules whose classes a yaml may name, by the path that they had until 2026-11-28; both spellings are obeyed."""
-_BEFORE = {now: before for before, now in MOVED.items()}
+_BEFORE = {now: before for before, now in MODULES.items()}
+"""Modules that moved, by their new path; a study keeps the name that the old one gave it."""
 
 
 def build(node: Any, key: str, allowed: Sequence[str] = ALLOWED) -> Any:
@@ -53,7 +46,6 @@ def target_of(node: Mapping[str, Any], key: str, allowed: Sequence[str] = ALLOWE
             "(allow_targets=[your_module.] admits your own)"
         )
     module_name, _, name = target.rpartition(".")
-    module_name = MOVED.get(module_name, module_name)
     try:
         found = getattr(importlib.import_module(module_name), name)
     except Exception as error:  # a module of a user's may raise anything
@@ -106,9 +98,7 @@ def _require_known(target: Any, arguments: Mapping[str, Any], key: str) -> None:
         return
     if any(each.kind is each.VAR_KEYWORD for each in parameters.values()):
         return
-    named = {
-        name: each for name, each in parameters.items() if each.kind in (each.POSITIONAL_OR_KEYWORD, each.KEYWORD_ONLY)
-    }
+    named = settings_of(target)
     for name in arguments:
         if name not in named:
             known = f"known: {', '.join(named)}" if named else f"{target.__qualname__} has no settings"

@@ -18,7 +18,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, IntD
 from optuna.trial import Trial
 
 from objectives.protocols.candidate import Candidate
-from objectives.settings import Strength, strengths_of
+from objectives.settings import Strength, settings_of, strengths_of, takes
 from search.errors import ConfigError
 from search.records.trial import Value
 from search.space import members
@@ -209,7 +209,7 @@ class Space:
         return name
 
     def _has(self, node: Mapping[str, Any], name: str) -> bool:
-        return name in getattr(target_of(node, CHOSEN, self.allowed), "__dataclass_fields__", {})
+        return takes(target_of(node, CHOSEN, self.allowed), name)
 
     def misplaced(self, cell: Cell) -> str | None:
         """Say which setting of ``cell`` its runtime does not have; None where each such one has its first value."""
@@ -280,9 +280,11 @@ def build_space(
 def _axis(path: str, values: Any, configured: Space) -> Axis:
     part, _, name = path.partition(".")
     nodes = [configured.parts[part], *(configured.runtimes.values() if part == CHOSEN else ())]
-    fields = sorted({field for node in nodes for field in _fields(node, part, configured.allowed)})
-    if path != CHOSEN and name not in fields:
-        raise ConfigError(f"space.{path}: no such setting{nearest(name, fields)}; {part} has: {', '.join(fields)}")
+    targets = [target_of(node, part, configured.allowed) for node in nodes]
+    if path != CHOSEN and not any(takes(target, name) for target in targets):
+        known = sorted({setting for target in targets for setting in settings_of(target)})
+        has = f"{part} has: {', '.join(known)}" if known else f"{part} has none"
+        raise ConfigError(f"space.{path}: no such setting{nearest(name, known)}; {has}")
     listed = values if isinstance(values, list) else [values]
     if not listed or any(isinstance(value, (list, dict)) for value in listed):
         raise ConfigError(f"space.{path}: expected a list of values, got {values!r}")
@@ -291,7 +293,3 @@ def _axis(path: str, values: Any, configured: Space) -> Axis:
             raise ConfigError(f"space.{path}: values must differ by more than rounding, got {one!r} and {other!r}")
     axis = Axis(path, tuple(listed), listed[0], configured.strengths.get(path))
     return replace(axis, values=tuple(sorted(listed))) if axis.is_ordinal else axis
-
-
-def _fields(node: Mapping[str, Any], part: str, allowed: Sequence[str]) -> list[str]:
-    return list(getattr(target_of(node, part, allowed), "__dataclass_fields__", {}))

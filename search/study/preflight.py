@@ -10,8 +10,10 @@ from __future__ import annotations
 import itertools
 import logging
 import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from inspect import Parameter
 from typing import Any
 
 from objectives.errors import ObjectiveError
@@ -19,12 +21,13 @@ from objectives.models.inspection import Inspection
 from objectives.models.inspection.spans import Span
 from objectives.protocols.optional import Bounded, Detectable, Inspectable, Supplied
 from objectives.protocols.running import Device, Workload
-from objectives.settings import Strength, asks_to_prune, strengths_of
+from objectives.settings import Strength, asks_to_prune, settings_of, strengths_of
 from search.config.study_config import StudyConfig
 from search.errors import ConfigError
 from search.records.storage_url import require_driver, sqlite_path
 from search.records.trial import Value
 from search.space.grid import MOST_CELLS, is_of_recipe
+from search.space.instantiate import target_of
 from search.space.space import Axis, Cell, Space
 
 log = logging.getLogger(__name__)
@@ -62,7 +65,7 @@ def require_dense(space: Space) -> None:
         if wrong:
             raise ConfigError(
                 f"{part}: the baseline must be {wanted}, but no setting of {space.parts[part]['_target_']} says by "
-                f"which value; declare which, as {_first_setting(space, part)}: {neutral} (objectives/settings.py)"
+                f"which value; declare which, as {_likely_strength(space, part)}: {neutral} (objectives/settings.py)"
             )
 
 
@@ -72,8 +75,18 @@ def _strengths(space: Space, part: str, made: Any) -> Mapping[str, Strength]:
     return named or strengths_of(made.__class__, part)
 
 
-def _first_setting(space: Space, part: str) -> str:
-    return next((name for name in space.parts[part] if name != "_target_"), "name")
+def _likely_strength(space: Space, part: str) -> str:
+    """Return the setting of a part that is likeliest to compress: a number that is searched, or else its first one."""
+    searched = (axis.path for axis in space.axes if axis.is_ordinal and axis.path.startswith(f"{part}."))
+    settings = settings_of(target_of(space.parts[part], part, space.allowed))
+    numbers = (f"{part}.{name}" for name, setting in settings.items() if _is_number(setting))
+    return next(itertools.chain(searched, numbers), f"{part}.name").removeprefix(f"{part}.")
+
+
+def _is_number(setting: Parameter) -> bool:
+    if isinstance(setting.default, (int, float)):
+        return not isinstance(setting.default, bool)
+    return re.search(r"\b(int|float)\b", str(setting.annotation)) is not None
 
 
 def _inspected(config: StudyConfig) -> Inspection | None:

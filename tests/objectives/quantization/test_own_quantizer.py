@@ -15,6 +15,8 @@ from objectives.evaluation.problem import Problem
 from objectives.measuring.interleaved import Interleaved
 from objectives.models import Checkpoint
 from objectives.protocols.candidate import Quantizer
+from objectives.quantization.awq import Awq
+from objectives.quantization.gptq import Gptq
 from objectives.quantization.mixed import Mixed
 from objectives.quantization.round_to_nearest import RoundToNearest
 from objectives.runtime.onnxruntime import OnnxRuntime
@@ -94,6 +96,38 @@ def test_an_engine_goes_by_what_it_says() -> None:
     assert "embeddings have 16 or 8 bits" in str(
         Torch().supports(replace(asked, quantization=Silent(embeddings=4)), "causal_lm", Cpu())
     )
+
+
+@dataclass(frozen=True)
+class Shifted(Silent):
+    """Has settings that are called as ours are, and mean something else."""
+
+    zero: float = 0.25
+    rounding: str = "stochastic"
+
+
+def test_an_engine_leaves_the_settings_of_ones_own_quantiser_alone() -> None:
+    own = Shifted(scheme="w8a8")
+    assert OnnxRuntime().storage(own) is own
+    mixed = Mixed(bits=5.0, rounding=_Plain())
+    assert OnnxRuntime().storage(mixed) == Mixed(bits=5.0, rounding=_Plain(), scheme="weight_only")
+
+
+@dataclass(frozen=True)
+class _Plain:
+    """A rounding of one's own, whose zero is a number."""
+
+    group_size: int = 64
+    zero: float = 0.25
+
+    def round(self, weight: Any, moment: Any, bits: int, group_size: int) -> Any: ...
+
+
+@pytest.mark.parametrize("kind", [Gptq, Awq, RoundToNearest])
+def test_ours_are_stored_with_whole_zeros_and_activations_left_alone(kind: Any) -> None:
+    assert OnnxRuntime().storage(kind(bits=4)) == kind(bits=4, zero="whole", scheme="weight_only")
+    whole = Mixed(bits=5.0, rounding=kind(zero="whole"), scheme="weight_only")
+    assert OnnxRuntime().storage(Mixed(bits=5.0, rounding=kind())) == whole
 
 
 def test_one_that_does_not_say_is_refused_in_a_line_that_names_what_it_lacks() -> None:

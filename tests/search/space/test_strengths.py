@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import optuna
 import pytest
 
-from objectives.protocols.candidate import Candidate
+from objectives.protocols.candidate import Candidate, Pruner
 from objectives.settings import Strength
 from objectives.types import Measurement
 from search.cli import main
@@ -66,6 +66,38 @@ class Telling(Unsaid):
     @property
     def ratio(self) -> float:
         return self.sparsity
+
+
+class Plain:
+    """No dataclass: its settings are those of its constructor."""
+
+    def __init__(self, ratio: float = 0.3) -> None:
+        self.ratio = ratio
+
+    prune_ = Unsaid.prune_
+    resize_fake_ = Unsaid.resize_fake_
+    predict = Unsaid.predict
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Plain) and vars(self) == vars(other)
+
+    def __hash__(self) -> int:
+        return hash(self.ratio)
+
+
+class Bare(Pruner):
+    """Has a protocol as its base and no settings; a protocol's constructor would take any."""
+
+    ratio = 0.0
+    prune_ = Unsaid.prune_  # type: ignore[assignment]
+    resize_fake_ = Unsaid.resize_fake_  # type: ignore[assignment]
+    predict = Unsaid.predict
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Bare)
+
+    def __hash__(self) -> int:
+        return 0
 
 
 def made(sparsity: float = 0.2) -> Sparse:
@@ -146,6 +178,19 @@ def test_a_width_may_have_another_name() -> None:
         build_config(resolved)
 
 
+def test_a_setting_of_a_plain_constructor_can_be_searched() -> None:
+    config = preflighted(build_config(own("Plain", "null", "+space.pruning.ratio=[0.0,0.2]")))
+    assert [axis.path for axis in config.space.axes if axis.path.startswith("pruning")] == ["pruning.ratio"]
+    assert config.space.baseline_candidate().pruning == Plain(0.0)
+    with pytest.raises(ConfigError, match=r"^space.pruning.ratoi: no such setting .*; pruning has: ratio$"):
+        build_config(own("Plain", "null", "+space.pruning.ratoi=[0.0,0.2]"))
+
+
+def test_a_class_without_settings_says_that_it_has_none() -> None:
+    with pytest.raises(ConfigError, match=r"^space.pruning.ratio: no such setting; pruning has none$"):
+        build_config(own("Bare", "null", "+space.pruning.ratio=[0.0,0.2]"))
+
+
 @pytest.mark.parametrize(
     ("target", "searched", "fixed"),
     [
@@ -165,6 +210,53 @@ def test_a_pruner_that_may_prune_the_baseline_is_refused_with_what_to_declare(
     assert said.startswith(f"pruning: the baseline must be unpruned, but no setting of {__name__}.{target} says")
     assert ": Annotated[float, Strength(neutral=0.0, harder=1)] (objectives/settings.py)" in said
     assert "\n" not in said
+
+
+@dataclass(frozen=True)
+class Several(Unsaid):
+    """Has texts, switches and numbers, and declares none."""
+
+    sparsity: float = field(default=0.0, init=False)
+    order: str = "lowest"
+    aligned: bool = True
+    amount: float = 0.5
+    steps: int = 4
+
+
+@dataclass(frozen=True)
+class Needed(Unsaid):
+    """Has a number without a default, before one that has it."""
+
+    sparsity: float = field(default=0.0, init=False)
+    order: str = field(kw_only=True)
+    amount: float = field(kw_only=True)
+
+
+@pytest.mark.parametrize(
+    ("target", "searched", "fixed", "named"),
+    [
+        ("Several", "null", {}, "amount"),
+        ("Several", "null", {"order": "highest"}, "amount"),
+        ("Several", "+space.pruning.steps=[2,4]", {}, "steps"),
+        ("Several", "+space.pruning.order=[lowest,highest]", {}, "amount"),
+        ("Needed", "null", {"order": "highest", "amount": 0.1}, "amount"),
+        ("Nameless", "null", {}, "name"),
+    ],
+)
+def test_the_refusal_names_the_setting_that_is_searched_or_else_the_first_number(
+    target: str, searched: str, fixed: dict[str, Any], named: str
+) -> None:
+    more = () if searched == "null" else (searched,)
+    config = build_config(own(target, "null", *more, **fixed))
+    with pytest.raises(ConfigError, match=rf"declare which, as {named}: Annotated\[float, Strength"):
+        preflighted(config)
+
+
+@dataclass(frozen=True)
+class Nameless(Unsaid):
+    """Has no setting at all."""
+
+    sparsity: float = field(default=0.0, init=False)
 
 
 @pytest.mark.parametrize(
