@@ -10,6 +10,7 @@ from objectives.metrics import METRICS
 from objectives.types import Speed
 from search.front.advice import below
 from search.front.front import ParetoFront
+from search.records.stop_reason import StopReason
 from search.reporting.formatting import Row, heading, in_words, label, ratio, score, show
 from search.reporting.headline import FIRM, Accuracy, Gain, Headline, Limit
 from search.reporting.tables import failures
@@ -86,7 +87,7 @@ def _why_ranges(found: Headline) -> list[str]:
 
 
 def _recommended(study: StudyInfo, row: Row, front: ParetoFront, searched: Sequence[str]) -> str:
-    so_far = " so far" if study.stop_reason == "interrupted" else ""
+    so_far = " so far" if study.stop_reason is StopReason.INTERRUPTED else ""
     words = in_words(row, searched)
     if not row["is_baseline"]:
         return f"Recommended{so_far}: trial {row['trial']}, {words}."

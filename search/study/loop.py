@@ -18,12 +18,13 @@ from optuna.trial import Trial
 from objectives.errors import ObjectiveError
 from objectives.protocols.candidate import Candidate
 from objectives.types import Measurement
-from search.config.limits import GROWTH, StopReason
+from search.config.limits import GROWTH
 from search.config.study_config import StudyConfig
 from search.errors import BaselineFailed, ConfigError, Unmeasured
 from search.executors.protocol import Session
 from search.frontier.certificate import Certificate, certificate_of, certify
 from search.frontier.forecast import Forecast
+from search.records.stop_reason import StopReason
 from search.records.trial import TrialRecord
 from search.samplers.frontier import FrontierSampler, Informed
 from search.space.grid import MOST_CELLS, Grid

@@ -20,6 +20,7 @@ from optuna.trial import FrozenTrial, TrialState
 from objectives.measuring.stored_facts import facts_of, measurement_of, stored_measurement, texts_of
 from objectives.models.notes import notes_of, stored_notes
 from objectives.types import Measurement, Reason
+from search.records.stop_reason import StopReason
 from search.records.trial import TrialRecord
 from search.study.confirmation import Confirmation
 
@@ -45,7 +46,7 @@ def plain(value: Any) -> Any:
     return json.loads(json.dumps(value))
 
 
-def save_stop(study: Study, reason: str) -> None:
+def save_stop(study: Study, reason: StopReason) -> None:
     """Store why the study stopped last."""
     study.set_user_attr(STOP, str(reason))
 

@@ -6,12 +6,12 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from search.config.limits import StopReason
 from search.config.study_config import StudyConfig
 from search.errors import BaselineFailed, ConfigError, Interrupted
 from search.executors.signals import interrupted, sigterm_interrupts
 from search.front.front import ParetoFront
 from search.frontier.certificate import Certificate
+from search.records.stop_reason import StopReason
 from search.records.trial import TrialRecord
 from search.study import opening, store
 from search.study.confirmation import Confirmation
