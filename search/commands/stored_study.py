@@ -17,6 +17,7 @@ from search.errors import ConfigError
 from search.front.feasibility import decided_again, with_scores_of_recipe
 from search.front.front import ParetoFront, cut
 from search.frontier.certificate import Certificate, certify
+from search.records.stop_reason import StopReason
 from search.records.storage_url import clean_url, sqlite_path, sqlite_url
 from search.records.trial import TrialRecord
 from search.samplers.frontier import FrontierSampler
@@ -37,6 +38,7 @@ class StoredStudy:
 
     ``options``: the command's own keys with their values. ``recut``: whether another floor, other objectives or another
     trade-off was asked for. ``losses``: those predicted for the recipes, nats. ``sources``: what scores depend on.
+    ``stop_reason``: why it stopped last, at its own floor.
     """
 
     config: StudyConfig
@@ -48,6 +50,7 @@ class StoredStudy:
     confirmation: Confirmation
     losses: list[float] | None
     sources: list[Source]
+    stop_reason: StopReason
 
 
 def load(arguments: Sequence[str], options: Sequence[str] = ()) -> StoredStudy:
@@ -83,7 +86,7 @@ def load(arguments: Sequence[str], options: Sequence[str] = ()) -> StoredStudy:
     machine = study.user_attrs.get(store.MACHINE, {})
     return StoredStudy(
         config, tuple(records), front, machine, own, recut, confirmation, store.losses_of(study),
-        opening.sources_of(study),
+        opening.sources_of(study), store.stop_of(study),
     )  # fmt: skip
 
 

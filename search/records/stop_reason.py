@@ -14,3 +14,5 @@ class StopReason(StrEnum):
     TIME = "time"
     HYPERVOLUME_STALLED = "hypervolume_stalled"
     INTERRUPTED = "interrupted"
+    UNKNOWN = "stored"
+    """No run has ended that said why: the study is still running, or it was killed. The text is that of old reports."""

@@ -51,6 +51,12 @@ def save_stop(study: Study, reason: StopReason) -> None:
     study.set_user_attr(STOP, str(reason))
 
 
+def stop_of(study: Study) -> StopReason:
+    """Return why the study stopped last; UNKNOWN where it still runs or was killed, or for another version's word."""
+    stored = study.user_attrs.get(STOP)
+    return next((reason for reason in StopReason if reason == stored), StopReason.UNKNOWN)
+
+
 def save_losses(study: Study, losses: Sequence[float]) -> None:
     """Store the predicted losses of the recipes, nats, in the order of their numbers."""
     study.set_user_attr(LOSSES, [loss if math.isfinite(loss) else None for loss in losses])

@@ -46,6 +46,7 @@ def run_study(config: StudyConfig, progress: Progress) -> StudyResult:
         try:
             with config.executor.start(config.problem) as session:
                 loop.open(session)
+                store.save_stop(study, StopReason.UNKNOWN)  # a run that is killed says nothing
                 stop_reason = loop.run(session)
         except (ConfigError, BaselineFailed):
             opening.discard_if_empty(study)
