@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from objectives.metrics import METRICS
-from objectives.types import Speed
+from objectives.types import Reference, Speed
 from search.front.advice import below
 from search.front.front import ParetoFront
 from search.records.stop_reason import StopReason
@@ -107,7 +107,7 @@ def _compression(found: Headline, row: Row) -> str:
     memory = "" if found.compression_memory is None else f", {ratio(found.compression_memory)} its peak memory"
     gain = found.compression
     if gain is None:
-        reason = ": memory does not hold both" if row.get("reference") == "sentinel" else ""
+        reason = ": memory does not hold both" if row.get("reference") == Reference.SENTINEL else ""
         return f"Compression: not told apart from the batch size, since {dense} was not timed{reason}."
     if gain.is_exact:
         return f"Compression: none, this is {dense}."
