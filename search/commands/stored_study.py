@@ -16,12 +16,14 @@ from search.config.study_config import StudyConfig, build_config
 from search.errors import ConfigError
 from search.front.feasibility import decided_again, with_scores_of_recipe
 from search.front.front import ParetoFront, cut
+from search.frontier import certificate
 from search.frontier.certificate import Certificate, certify
+from search.frontier.observations import known_of
 from search.records.stop_reason import StopReason
 from search.records.storage_url import clean_url, sqlite_path, sqlite_url
 from search.records.trial import TrialRecord
-from search.samplers.frontier import FrontierSampler
-from search.space.grid import Grid, recipe_count
+from search.samplers.frontier import Forecasting
+from search.space.grid import MOST_CELLS, Grid, recipe_count
 from search.space.instantiate import nearest
 from search.study import opening, store
 from search.study.confirmation import Confirmation, confirmed
@@ -91,14 +93,16 @@ def load(arguments: Sequence[str], options: Sequence[str] = ()) -> StoredStudy:
 
 
 def certificate_of(study: StoredStudy) -> Certificate | None:
-    """Certify the front of a stored study, at the error and resolution of its sampler where that has them."""
-    config, grid = study.config, Grid.of(study.config.space)
+    """Certify the front of a stored study, by the forecast of its sampler where that makes one."""
+    config, grid, front = study.config, Grid.of(study.config.space), study.front
     sampler = config.sampler(0)
-    if not isinstance(sampler, FrontierSampler):
-        return certify(grid, study.records, study.front)
-    warm_start = warm_start_of(config, study.losses)
-    settings = (sampler.error, sampler.resolution, sampler.tolerance)
-    return certify(grid, study.records, study.front, *settings, warm_start)
+    if not isinstance(sampler, Forecasting) or len(grid) > MOST_CELLS:
+        return certify(grid, study.records, front)
+    known = known_of(grid, study.records, front.objectives, front.floor)
+    sampler.inform(grid, lambda: known, warm_start_of(config, study.losses))
+    return certificate.certificate_of(
+        study.records, front, known, sampler.forecast(), sampler.error, sampler.resolution
+    )  # fmt: skip
 
 
 def pairs(arguments: Sequence[str]) -> dict[str, str]:

@@ -26,7 +26,7 @@ from search.frontier.certificate import Certificate, certificate_of, certify
 from search.frontier.forecast import Forecast
 from search.records.stop_reason import StopReason
 from search.records.trial import TrialRecord
-from search.samplers.frontier import FrontierSampler, Informed
+from search.samplers.frontier import Forecasting, Informed
 from search.space.grid import MOST_CELLS, Grid
 from search.space.space import Cell
 from search.study import opening, store
@@ -52,6 +52,7 @@ class Loop:
         self._tried_again, self._confirmed_once = 0, False
         self._hypervolume, self._grown = 0.0, len(self.state.records)
         self._final: Forecast | None = None
+        self._informed = False
 
     @property
     def state(self) -> StudyState:
@@ -66,7 +67,7 @@ class Loop:
         sampler, state, space = self.study.sampler, self.state, self.config.space
         if len(space) > MOST_CELLS:
             return None
-        if not isinstance(sampler, FrontierSampler) or not sampler.is_informed:
+        if not isinstance(sampler, Forecasting) or not self._informed:
             return certify(Grid.of(space), state.read(), state.front())
         forecast = self._final or sampler.forecast(anew=True)
         return certificate_of(state.read(), state.front(), state.known(), forecast, sampler.error, sampler.resolution)
@@ -157,6 +158,7 @@ class Loop:
         if isinstance(sampler, Informed):
             grid = Grid.of(self.config.space)
             sampler.inform(grid, self.state.known, warm_start_of(self.config, self._losses(session, grid)))
+            self._informed = True
         for cell in self._first():
             if self.state.closed_cells.by(cell) is None and self._limit() is None:
                 self._trial(session, self.trials.ask_for(cell), cell, is_baseline=False)
@@ -213,7 +215,7 @@ class Loop:
         self.state.read_anew()
         if not sampler.finished(anew=True):
             return None
-        self._final = sampler.latest if isinstance(sampler, FrontierSampler) else None
+        self._final = sampler.latest() if isinstance(sampler, Forecasting) else None
         return StopReason.COMPLETE
 
     def _report(self) -> None:
