@@ -144,10 +144,10 @@ class Loop:
     def _begin(self, session: Session) -> None:
         if self.state.telling.baseline is None:
             self.progress.stage("measuring the baseline")
-            self._measure_baseline(session)
+            baseline = self._measure_baseline(session)
             self._settle_sources(session)  # scoring may have read more
             self._report()
-            self.state.telling.warn_of_a_floor_above(self.state.telling.baseline)
+            self.state.telling.warn_of_a_floor_above(baseline)
         else:
             self.state.telling.require_above_chance(self.state.telling.baseline)
             self.progress.stage(f"resuming after {len(self.state.records)} trials")
@@ -225,7 +225,7 @@ class Loop:
             self._hypervolume, self._grown = front.hypervolume, len(records)
         self.progress.trial(records, front)
 
-    def _measure_baseline(self, session: Session) -> None:
+    def _measure_baseline(self, session: Session) -> TrialRecord:
         """Run the baseline as the first trial; a crash is tried once more. Raises BaselineFailed."""
         cell = self.config.space.baseline()
         for _attempt in range(2):
@@ -234,7 +234,7 @@ class Loop:
             if record.state == "complete":
                 self.state.telling.require_objectives(record)
                 self.state.telling.require_above_chance(record)
-                return
+                return record
             if is_final(record):
                 break
         raise BaselineFailed(
