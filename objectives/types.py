@@ -1,11 +1,9 @@
 """The types that every part shares: measurement, failure, score, and what they are made of.
 
-A *candidate* is a recipe (how the model is compressed) and a workload (how it is run). Evaluating one
-gives an *outcome*: a :class:`Measurement`, or a :class:`Failure` that says why there is none. A failed
-trial is a value, never an exception, because a search must learn from it.
-
-Free of torch at run time, so that the searcher, ``--help`` and the reports start fast. All quantities
-are in base units: seconds, bytes, tokens/s, fractions in [0, 1].
+A *candidate* is a recipe (how the model is compressed) and a workload (how it is run). Evaluating one gives an
+*outcome*: a :class:`Measurement`, or a :class:`Failure` that says why there is none. A failed trial is a value, never
+an exception, because a search must learn from it. All quantities are in base units: seconds, bytes, tokens/s, fractions
+in [0, 1]. Free of torch at run time, so that the searcher, ``--help`` and the reports start fast.
 """
 
 from __future__ import annotations
@@ -18,7 +16,6 @@ from typing import Literal
 Head = Literal["causal_lm", "encoder", "seq2seq"]
 """The head on the transformer: a next-token head (GPT type), the bare encoder (BERT type), or a next-token head on a
 decoder that reads an encoder (T5 type)."""
-
 
 Scheme = Literal["w8a8", "weight_only", "fp8"]
 """The meaning of 8 bits: int8 weights and activations, int8 weights alone, or both in float8_e4m3fn (GPUs of compute
@@ -84,25 +81,30 @@ class Stop(StrEnum):
     SECONDS = "seconds"
 
 
+class Reference(StrEnum):
+    """The run that a candidate takes turns with: its own, the baseline's, or a small fixed workload."""
+
+    ITSELF = "itself"
+    BASELINE = "baseline"
+    SENTINEL = "sentinel"
+
+
 @dataclass(frozen=True)
 class TimingFacts:
     """The circumstances of a timing: why it stopped, what the candidate took turns with, and by which clock."""
 
     stopped: Stop
-    reference: Literal["itself", "baseline", "sentinel"]
+    reference: Reference
     clock: Literal["wall", "cpu"]
 
     @property
     def is_beside_baseline(self) -> bool:
         """Return whether the candidate took turns with the baseline, or is the baseline."""
-        return self.reference != "sentinel"
+        return self.reference is not Reference.SENTINEL
 
 
 class Decision(StrEnum):
-    """The answer whether an accuracy reaches the floor.
-
-    ``open``: the examples are too few to tell; ``unscored``: no example was scored.
-    """
+    """The answer whether an accuracy reaches the floor: open with too few examples to tell, unscored without any."""
 
     REACHED = "reached"
     MISSED = "missed"
@@ -114,8 +116,7 @@ class Decision(StrEnum):
 class Verdict:
     """The decision whether a candidate reaches the floor, and the method that made it.
 
-    ``exact``: all examples were scored; ``betting``, ``asymptotic``: a race over some; ``none``: examples that cannot
-    race.
+    ``exact``: all examples were scored; ``betting``, ``asymptotic``: a race over some; ``none``: they cannot race.
     """
 
     decision: Decision

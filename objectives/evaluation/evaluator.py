@@ -25,7 +25,6 @@ from objectives.evaluation.recipe import recipe_of
 from objectives.evaluation.scoring import Scored, Scorer
 from objectives.evaluation.timing import CandidateTimer
 from objectives.evaluation.weigher import Weighed, Weigher
-from objectives.measuring.bench import Reference
 from objectives.measuring.fingerprint import fingerprint
 from objectives.measuring.footprint import Footprint
 from objectives.measuring.stored_facts import measurement_of, stored_measurement
@@ -44,6 +43,7 @@ from objectives.types import (
     NoteCode,
     Outcome,
     Reason,
+    Reference,
     Score,
     Verdict,
 )
@@ -178,7 +178,7 @@ class Evaluator:
         known = self._known_run(candidate)
         shapes = self.recipes.shapes(candidate) if known is None else None
         reference = self.running.reference(candidate, shapes) if known is None else None
-        if reference == "sentinel":  # measured now, while the baseline is still on the device
+        if reference is Reference.SENTINEL:  # measured now, while the baseline is still on the device
             self.running.baseline_over_reference()
             self.score(self.problem.baseline)
         with self.running.baseline_offloaded(reference, [candidate]):

@@ -25,7 +25,7 @@ from objectives.protocols.task import PartiallyScorable
 from objectives.tasks.answers import scored, told
 from objectives.tasks.finite import checked
 from objectives.tasks.partial_scores import merged
-from objectives.types import Gate, Score
+from objectives.types import Decision, Gate, Score
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,7 @@ class Scorer:
     def _is_enough(self, known: Score, gate: Gate | None) -> bool:
         if not math.isfinite(known.accuracy):
             return True
-        return gate is not None and decide(known, self.baseline(), *self._asked(gate)).decision != "open"
+        return gate is not None and decide(known, self.baseline(), *self._asked(gate)).decision is not Decision.OPEN
 
     def _raced(self, task: PartiallyScorable, candidate: Candidate, known: Score | None, race: Contest) -> Score:
         """Score on, in the common order, until the race is decided."""
@@ -123,7 +123,7 @@ class Scorer:
                 parts.append(part)
                 if not all(map(math.isfinite, part.examples)):  # whatever the others are, the accuracy is no number
                     return replace(merged(parts), accuracy=math.nan, total=len(order))
-                if race.see(gains(part, baseline)) != "open":
+                if race.see(gains(part, baseline)) is not Decision.OPEN:
                     break
         return _in_all(parts, baseline)
 

@@ -15,7 +15,7 @@ from functools import cached_property
 from objectives.errors import DoesNotFit, Unsupported
 from objectives.evaluation.model_pool import ModelPool
 from objectives.evaluation.recipe import Recipe, recipe_of
-from objectives.measuring.bench import Bench, Reference
+from objectives.measuring.bench import Bench
 from objectives.measuring.fingerprint import digest, fingerprint
 from objectives.measuring.footprint import Footprint
 from objectives.measuring.gains import compared_with_own, dense_gains, gains, own_gains
@@ -26,7 +26,7 @@ from objectives.protocols.candidate import Candidate, Runtime
 from objectives.protocols.readings import Peaks
 from objectives.protocols.running import Runner, Workload
 from objectives.quantization.round_to_nearest import RoundToNearest
-from objectives.types import Measurement, Note, NoteCode
+from objectives.types import Measurement, Note, NoteCode, Reference
 
 DENSE_TRIES = 3
 """The most times that the dense model is timed at one workload while the machine is busy: gains depend on it."""
@@ -71,7 +71,7 @@ class CandidateTimer:
         while waiting:
             size, reference = self._together([candidate for _, candidate in waiting])
             group, waiting = waiting[:size], waiting[size:]
-            if reference == "sentinel":
+            if reference is Reference.SENTINEL:
                 self._bench.baseline_over_reference()
             with self.baseline_offloaded(reference, [candidate for _, candidate in group]):
                 runs = [(candidate.workload, self._recipes.runner(candidate)) for _, candidate in group]
@@ -83,8 +83,8 @@ class CandidateTimer:
 
         It is at least one.
         """
-        reference = self.reference(candidates[0], self._recipes.shapes(candidates[0])) or "baseline"
-        if reference == "sentinel" and self._parkable():
+        reference = self.reference(candidates[0], self._recipes.shapes(candidates[0])) or Reference.BASELINE
+        if reference is Reference.SENTINEL and self._parkable():
             return 1, reference
         free, weights, run = self._problem.device.free_memory(), dict[Recipe, int](), 0
         for count, candidate in enumerate(candidates):
@@ -122,7 +122,7 @@ class CandidateTimer:
         dense_shapes = self._recipes.shapes(replace(self._problem.baseline, workload=workload))
         if shapes is not None and dense_shapes is not None:
             metrics |= promises(shapes, dense_shapes, workload, self._peaks)
-        baseline_offloaded = reference == "sentinel" and bool(self._parkable())
+        baseline_offloaded = reference is Reference.SENTINEL and bool(self._parkable())
         not_now = is_dense or baseline_offloaded
         dense = self._dense.get(workload) if not_now else self._dense_metrics(workload, dense_shapes)
         if dense is not None:
@@ -174,7 +174,7 @@ class CandidateTimer:
             if shapes is not None and shapes.peak - shapes.weights > self._problem.device.free_memory():
                 return known
             dense = replace(self._problem.baseline, workload=workload)
-            reference: Reference | None = None if dense == self._problem.baseline else "baseline"
+            reference: Reference | None = None if dense == self._problem.baseline else Reference.BASELINE
             runner = self._recipes.baseline_runner
             weights = runner.weights(block_weights(self._recipes.source))
             ran = self._ran(workload, runner, reference, None, weights)
@@ -203,7 +203,7 @@ class CandidateTimer:
                 runs = [(candidate.workload, self._recipes.runner(own))]
             except Unsupported:  # it turns out not to run: what was measured of the candidate stands all the same
                 return None
-            ran = self._bench.confirm(runs, reference or "baseline")[0]
+            ran = self._bench.confirm(runs, reference or Reference.BASELINE)[0]
             if known is None or known.metrics["contended"] >= ran.metrics["contended"]:
                 self._own[key] = ran
         return self._own[key]
@@ -225,12 +225,12 @@ class CandidateTimer:
             gc.collect()
             free = self._problem.device.free_memory()
         if needed <= free:
-            return "baseline" if setting == "auto" else setting
+            return Reference.BASELINE if setting == "auto" else Reference(setting)
         room = free + (0 if setting == "baseline" or shares else self._parkable())
         if needed > room:
             assert shapes is not None
             raise DoesNotFit(shapes.peak, room + shapes.peak - needed)
-        return "sentinel"
+        return Reference.SENTINEL
 
     def _parkable(self) -> int:
         """Return the bytes of the device's own memory that offloading the baseline frees."""
@@ -243,7 +243,7 @@ class CandidateTimer:
         It stays where one of them runs its tensors, and where offloading frees nothing.
         """
         shared = any(self._recipes.is_the_baseline(candidate) for candidate in candidates)
-        away = reference == "sentinel" and bool(self._parkable()) and not shared
+        away = reference is Reference.SENTINEL and bool(self._parkable()) and not shared
         module = self._recipes.baseline.module
         home = module.device
         if away:

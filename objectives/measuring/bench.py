@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from statistics import median
 from time import perf_counter
-from typing import Literal
 
 from objectives.measuring.energy import EnergyMeter, find_meter
 from objectives.measuring.estimate import Estimate
@@ -20,11 +19,8 @@ from objectives.measuring.pace import MachineSpeed
 from objectives.measuring.roofline import limit
 from objectives.protocols.readings import Peaks
 from objectives.protocols.running import Device, Runner, Workload
-from objectives.types import Facts, Measurement, Note, NoteCode, Phase, Stop, Timing, TimingFacts
+from objectives.types import Facts, Measurement, Note, NoteCode, Phase, Reference, Stop, Timing, TimingFacts
 from objectives.workloads.reference import ReferenceWorkload
-
-Reference = Literal["baseline", "sentinel"]
-"""The run that a candidate takes turns with."""
 
 ENERGY_SECONDS = 1.0
 """The seconds that a model runs for its energy: counters of GPUs are renewed ten times a second."""
@@ -39,8 +35,8 @@ class Bench:
     def __init__(self, device: Device, timing: Interleaved, baseline: Runner, workload: Workload, peaks: Peaks) -> None:
         self._device, self._timing, self._peaks = device, timing, peaks
         self._references: dict[Reference, Callable[[], Timing]] = {
-            "baseline": self.timed(workload, baseline),
-            "sentinel": self.timed(ReferenceWorkload(baseline.device), baseline),
+            Reference.BASELINE: self.timed(workload, baseline),
+            Reference.SENTINEL: self.timed(ReferenceWorkload(baseline.device), baseline),
         }
         self._pace = MachineSpeed(self.timed(ReferenceWorkload(baseline.device, size=512), baseline), timing.seconds)
         self._first: dict[str, float] = {}
@@ -71,7 +67,7 @@ class Bench:
         """
         run = self.timed(workload, model)
         turns = [run] if reference is None else [self._references[reference], run]
-        sampled = self._timing.time(turns, self._pace, stop_below if reference == "baseline" else None)
+        sampled = self._timing.time(turns, self._pace, stop_below if reference is Reference.BASELINE else None)
         metrics = self._speeds(workload, sampled, 0 if reference is None else 1, reference)
         metrics |= self._memory(workload, model)
         metrics |= self._shares(sampled.timings[-1], shapes)
@@ -91,7 +87,9 @@ class Bench:
     def baseline_over_reference(self) -> Estimate:
         """Return the baseline's throughput over the sentinel's, measured once; the baseline must be on the device."""
         if self._baseline_over_sentinel is None:
-            sampled = self._timing.time([self._references["sentinel"], self._references["baseline"]], self._pace)
+            sampled = self._timing.time(
+                [self._references[Reference.SENTINEL], self._references[Reference.BASELINE]], self._pace
+            )
             self._baseline_over_sentinel = sampled.estimates[1]
         return self._baseline_over_sentinel
 
@@ -103,12 +101,12 @@ class Bench:
         metrics |= {**sampled.conditions, **self._device.conditions()}
         if metrics.get("throttled") or metrics.get("other_processes"):
             metrics["contended"] = 1.0
-        return metrics | self._drift(sampled.timings[0], reference or "baseline")
+        return metrics | self._drift(sampled.timings[0], reference or Reference.BASELINE)
 
     def _speed(self, ratio: Estimate, reference: Reference | None) -> dict[str, float]:
         if reference is None:  # the baseline itself: its ratio is 1, and only the error of its latency is measured
             return {"speedup": 1.0, "speedup.low": 1.0, "speedup.high": 1.0, "speedup.error": ratio.error}
-        if reference == "sentinel":
+        if reference is Reference.SENTINEL:
             ratio = ratio.over(self.baseline_over_reference())
         return {
             "speedup": ratio.value, "speedup.low": ratio.low, "speedup.high": ratio.high, "speedup.error": ratio.error,
@@ -123,7 +121,7 @@ class Bench:
             metrics,
             {**{name: values for name, values in samples.items() if values}, "speedup": sampled.ratios[place]},
             tuple(self._notes(metrics, sampled)),
-            Facts(TimingFacts(sampled.stopped, reference or "itself", self._timing.clock)),
+            Facts(TimingFacts(sampled.stopped, reference or Reference.ITSELF, self._timing.clock)),
         )
 
     def _drift(self, timing: Timing, name: str) -> dict[str, float]:

@@ -12,7 +12,7 @@ from typing import Any
 
 from objectives.measuring.gains import size_of, speed_of
 from objectives.models.notes import notes_of, stored_notes
-from objectives.types import Decision, Facts, GainFacts, Measurement, Size, Speed, Stop, TimingFacts, Verdict
+from objectives.types import Decision, Facts, GainFacts, Measurement, Reference, Size, Speed, Stop, TimingFacts, Verdict
 
 _OLD_REASONS = {"no faster than dense": "speed_reason", "no smaller than dense": "memory_reason"}
 """Beginnings of the sentences in ``no_realised_gain``, and the fact that each gave the reason for."""
@@ -49,7 +49,7 @@ def facts_of(texts: Mapping[str, str], metrics: Mapping[str, float] | None = Non
     if "reference" in texts or "stopped" in texts:
         timing = TimingFacts(
             Stop(texts.get("stopped", Stop.PRECISION)),
-            _one_of(texts.get("reference", "baseline"), "itself", "baseline", "sentinel"),
+            Reference(texts.get("reference", Reference.BASELINE)),
             _one_of(texts.get("clock", "wall"), "wall", "cpu"),
         )
     if "verdict" in texts:

@@ -6,20 +6,25 @@ from collections.abc import Iterable, Mapping
 
 from objectives.types import Note, NoteCode
 
-_OLD_NOTES = {
+_BEGINNINGS = {
     "contended": NoteCode.CONTENDED,
     "threads waited": NoteCode.WAITED,
     "speed known": NoteCode.IMPRECISE,
     "drifted": NoteCode.DRIFTED,
     "the GPU lowered": NoteCode.THROTTLED,
+    "the dense model at this batch size was timed": NoteCode.DENSE_CONTENDED,
+    "the runtime's own dense model at this batch size was timed": NoteCode.DENSE_CONTENDED,
     "simulated": NoteCode.SIMULATED,
     "not timed": NoteCode.NOT_TIMED,
     "not scored": NoteCode.NOT_SCORED,
     "scored as trial": NoteCode.SCORED_ELSEWHERE,
 }
 """Codes of the notes that older versions stored as sentences, by how these began."""
-_KEPT = "kept in 16 bits"
-"""End of the sentences about layers that stay in 16 bits."""
+_ENDS = {
+    "kept in 16 bits": NoteCode.KEPT_IN_16_BITS,
+    "other processes computed on the GPU": NoteCode.SHARED_GPU,
+}
+"""Codes of the sentences that began with a name or a number, by how they ended."""
 
 
 def note_of(stored: str | Note | Mapping[str, str]) -> Note:
@@ -31,14 +36,14 @@ def note_of(stored: str | Note | Mapping[str, str]) -> Note:
         code = stored.get("code", "")
         return Note(NoteCode(code) if code in known else NoteCode.OTHER, stored["text"])
     text = str(stored)
-    if text.endswith(_KEPT):
-        return Note(NoteCode.KEPT_IN_16_BITS, text)
-    return Note(next((code for start, code in _OLD_NOTES.items() if text.startswith(start)), NoteCode.OTHER), text)
+    found = [code for end, code in _ENDS.items() if text.endswith(end)]
+    found += [code for start, code in _BEGINNINGS.items() if text.startswith(start)]
+    return Note(found[0] if found else NoteCode.OTHER, text)
 
 
 def notes_of(stored: Iterable[str | Note | Mapping[str, str]]) -> tuple[Note, ...]:
-    """Return stored notes, each read by :func:`note_of`."""
-    return tuple(map(note_of, stored))
+    """Return stored notes, each read by :func:`note_of`; a text by itself is one note."""
+    return tuple(map(note_of, [stored] if isinstance(stored, str) else stored))
 
 
 def stored_notes(notes: Iterable[str | Note | Mapping[str, str]]) -> list[dict[str, str]]:

@@ -24,7 +24,7 @@ def main(arguments: list[str]) -> int:
     folder = Path(study.options.get("folder", own.with_name(own.name + "-recut") if study.recut else own))
     confirmation = replace(study.confirmation, dropped={}) if study.recut else study.confirmation  # of another front
     info = study_info(
-        study.config, study.records, study.front, study.machine, "stored", confirmation, certificate_of(study)
+        study.config, study.records, study.front, study.machine, study.stop_reason, confirmation, certificate_of(study)
     )  # fmt: skip
     with quiet_log(study.config.home / "logs"):
         write_report(folder, info, study.records, study.front)

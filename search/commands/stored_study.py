@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import optuna
@@ -14,17 +15,19 @@ from objectives.tasks.provenance import Source
 from search.config.overrides import absolute, expanded, literal
 from search.config.study_config import StudyConfig, build_config
 from search.errors import ConfigError
-from search.front.feasibility import decided_again, with_scores_of_recipe
-from search.front.front import ParetoFront, cut
+from search.front.front import ParetoFront
+from search.frontier import certificate
 from search.frontier.certificate import Certificate, certify
+from search.records.stop_reason import StopReason
 from search.records.storage_url import clean_url, sqlite_path, sqlite_url
 from search.records.trial import TrialRecord
-from search.samplers.frontier import FrontierSampler
-from search.space.grid import Grid, recipe_count
+from search.samplers.frontier import Forecasting
+from search.space.grid import MOST_CELLS, Grid
 from search.space.instantiate import nearest
 from search.study import opening, store
-from search.study.confirmation import Confirmation, confirmed
+from search.study.confirmation import Confirmation
 from search.study.preflight import with_stored_outside
+from search.study.state import StudyState
 from search.study.warm_start import warm_start_of
 
 RECUT = ("accuracy_floor", "objectives", "tradeoff")
@@ -37,17 +40,32 @@ class StoredStudy:
 
     ``options``: the command's own keys with their values. ``recut``: whether another floor, other objectives or another
     trade-off was asked for. ``losses``: those predicted for the recipes, nats. ``sources``: what scores depend on.
+    ``stop_reason``: why it stopped last, at its own floor.
     """
 
     config: StudyConfig
-    records: tuple[TrialRecord, ...]
-    front: ParetoFront
+    state: StudyState
     machine: dict[str, str]
     options: dict[str, str]
     recut: bool
-    confirmation: Confirmation
     losses: list[float] | None
     sources: list[Source]
+    stop_reason: StopReason
+
+    @cached_property
+    def records(self) -> tuple[TrialRecord, ...]:
+        """Return the trials as every decision reads them."""
+        return tuple(self.state.read())
+
+    @property
+    def front(self) -> ParetoFront:
+        """Return the front, computed anew."""
+        return self.state.front()
+
+    @property
+    def confirmation(self) -> Confirmation:
+        """Return what measuring again gave when the study ran last."""
+        return self.state.confirmation
 
 
 def load(arguments: Sequence[str], options: Sequence[str] = ()) -> StoredStudy:
@@ -70,32 +88,26 @@ def load(arguments: Sequence[str], options: Sequence[str] = ()) -> StoredStudy:
     config = build_config(_override(stored, given))
     outside = with_stored_outside(config.space, opening.cells_outside(study, config.space))
     config = replace(config, name=study.study_name, space=outside)
-    records = store.records_of(study)
-    baseline = next((record for record in records if record.is_baseline and record.state == "complete"), None)
-    if baseline is None:
+    state = StudyState(config, store.records_of(study), store.confirmation_of(study))
+    if state.telling.baseline is None:
         raise ConfigError(f"study: {study.study_name} has no measured baseline yet; run it again")
-    floor = config.floor.absolute(baseline.metrics["accuracy"])
-    error = config.floor.error / recipe_count(config.space.axes)
-    judged = decided_again(records, store.samples_of(study), floor, error) if error else with_scores_of_recipe(records)
-    confirmation = store.confirmation_of(study)
-    records = confirmed(judged, confirmation)
-    front = cut(records, config.objectives, floor, config.tradeoff)
+    state.decide_again(store.samples_of(study))
     machine = study.user_attrs.get(store.MACHINE, {})
     return StoredStudy(
-        config, tuple(records), front, machine, own, recut, confirmation, store.losses_of(study),
-        opening.sources_of(study),
+        config, state, machine, own, recut, store.losses_of(study), opening.sources_of(study), store.stop_of(study)
     )  # fmt: skip
 
 
 def certificate_of(study: StoredStudy) -> Certificate | None:
-    """Certify the front of a stored study, at the error and resolution of its sampler where that has them."""
-    config, grid = study.config, Grid.of(study.config.space)
+    """Certify the front of a stored study, by the forecast of its sampler where that makes one."""
+    config, grid, front = study.config, Grid.of(study.config.space), study.front
     sampler = config.sampler(0)
-    if not isinstance(sampler, FrontierSampler):
-        return certify(grid, study.records, study.front)
-    warm_start = warm_start_of(config, study.losses)
-    settings = (sampler.error, sampler.resolution, sampler.tolerance)
-    return certify(grid, study.records, study.front, *settings, warm_start)
+    if not isinstance(sampler, Forecasting) or len(grid) > MOST_CELLS:
+        return certify(grid, study.records, front)
+    sampler.inform(grid, study.state.known, warm_start_of(config, study.losses))
+    return certificate.certificate_of(
+        study.records, front, study.state.known(), sampler.forecast(), sampler.error, sampler.resolution
+    )  # fmt: skip
 
 
 def pairs(arguments: Sequence[str]) -> dict[str, str]:

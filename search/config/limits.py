@@ -1,27 +1,16 @@
-"""The limits of a study, and the reasons why it stops."""
+"""The limits of a study."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 
 from objectives.types import Reason
+from search.records.stop_reason import StopReason
 from search.records.trial import TrialRecord
 
 GROWTH = 1e-3
 """The least relative growth of the hypervolume that counts as growth."""
-
-
-class StopReason(StrEnum):
-    """The reason why a study stopped, as it is stored with the study."""
-
-    COMPLETE = "complete"
-    """Every cell is measured, or nothing that is left is worth a trial."""
-    BUDGET = "budget"
-    TIME = "time"
-    HYPERVOLUME_STALLED = "hypervolume_stalled"
-    INTERRUPTED = "interrupted"
 
 
 @dataclass(frozen=True)

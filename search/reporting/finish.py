@@ -16,6 +16,7 @@ from search.front.front import ParetoFront
 from search.front.table import frame, searched_columns
 from search.frontier.certificate import Certificate
 from search.records.names import bounded
+from search.records.stop_reason import StopReason
 from search.records.trial import TrialRecord
 from search.reporting import sentences
 from search.reporting.files import write_report
@@ -43,7 +44,8 @@ def finish(result: StudyResult) -> int:
         **tags(info, front, result.machine),
         "mlflow.note.content": (folder / "report.md").read_text(encoding="utf-8"),
     }
-    line = result.mirror.close(StudyEnd(result.records, summary(info, result.records, front), noted, files))
+    end = StudyEnd(result.records, result.stop_reason, summary(info, result.records, front), noted, files)
+    line = result.mirror.close(end)
     show(info, result.records, front, folder, line)
     if result.interrupted is not None:
         print(f"paretune: {result.interrupted}; the same command resumes", file=err())
@@ -61,7 +63,7 @@ def study_info(
     records: tuple[TrialRecord, ...],
     front: ParetoFront,
     machine: Mapping[str, str],
-    stop_reason: str,
+    stop_reason: StopReason,
     confirmation: Confirmation,
     certificate: Certificate | None,
 ) -> StudyInfo:
@@ -147,7 +149,7 @@ def summary(info: StudyInfo, records: tuple[TrialRecord, ...], front: ParetoFron
 def tags(info: StudyInfo, front: ParetoFront, machine: Mapping[str, str]) -> dict[str, str]:
     """Return the tags of the study as a whole, for its run in the tracker."""
     found = {f"machine.{name}": value for name, value in machine.items()}
-    found |= {"stop_reason": info.stop_reason, "model": info.model, "task": info.task}
+    found |= {"stop_reason": str(info.stop_reason), "model": info.model, "task": info.task}
     found["front"] = ",".join(map(str, front.front))
     found["recommended"] = "" if front.recommended is None else str(front.recommended)
     found["speed_gain"] = "" if info.gains is None or info.gains.speed is None else str(info.gains.speed)

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from objectives.metrics import METRICS
-from objectives.types import Speed
+from objectives.types import Reference, Speed
 from search.front.advice import below
 from search.front.front import ParetoFront
+from search.records.stop_reason import StopReason
 from search.reporting.formatting import Row, heading, in_words, label, ratio, score, show
 from search.reporting.headline import FIRM, Accuracy, Gain, Headline, Limit
 from search.reporting.tables import failures
@@ -86,7 +87,7 @@ def _why_ranges(found: Headline) -> list[str]:
 
 
 def _recommended(study: StudyInfo, row: Row, front: ParetoFront, searched: Sequence[str]) -> str:
-    so_far = " so far" if study.stop_reason == "interrupted" else ""
+    so_far = " so far" if study.stop_reason is StopReason.INTERRUPTED else ""
     words = in_words(row, searched)
     if not row["is_baseline"]:
         return f"Recommended{so_far}: trial {row['trial']}, {words}."
@@ -106,7 +107,7 @@ def _compression(found: Headline, row: Row) -> str:
     memory = "" if found.compression_memory is None else f", {ratio(found.compression_memory)} its peak memory"
     gain = found.compression
     if gain is None:
-        reason = ": memory does not hold both" if row.get("reference") == "sentinel" else ""
+        reason = ": memory does not hold both" if row.get("reference") == Reference.SENTINEL else ""
         return f"Compression: not told apart from the batch size, since {dense} was not timed{reason}."
     if gain.is_exact:
         return f"Compression: none, this is {dense}."

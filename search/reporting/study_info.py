@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from search.frontier.certificate import Certificate
+from search.records.stop_reason import StopReason
 from search.records.trial import Value
 from search.reporting.headline import Headline
 
@@ -34,7 +35,7 @@ class StudyInfo:
     model: str
     task: str
     device: str
-    stop_reason: str
+    stop_reason: StopReason
     n_trials: int
     space: Mapping[str, Sequence[Value]] = field(default_factory=dict)
     fixed: Mapping[str, Value] = field(default_factory=dict)

@@ -39,7 +39,25 @@ class Informed(Protocol):
         """Return whether it is cheaper to time the cell that was proposed last before scoring it."""
 
 
-class FrontierSampler(BaseSampler, Informed):
+@runtime_checkable
+class Forecasting(Informed, Protocol):
+    """An informed sampler that tells what it expects of the open cells: fronts are certified by its own forecast.
+
+    ``error``: accepted chance that the front lacks a cell. ``resolution``: by how much, relative, a cell must improve
+    the front to count.
+    """
+
+    error: float
+    resolution: float
+
+    def forecast(self, anew: bool = False) -> Forecast:
+        """Return the forecast from what is known now; ``anew``: without what earlier looks left behind."""
+
+    def latest(self) -> Forecast:
+        """Return the forecast of the last look, which may have been that of :meth:`finished`."""
+
+
+class FrontierSampler(BaseSampler, Forecasting):
     """Proposes the cell with the largest expected gain per second.
 
     ``error``: accepted chance that the front lacks a cell. ``resolution``: by how much, relative, a cell must improve
@@ -68,22 +86,16 @@ class FrontierSampler(BaseSampler, Informed):
         self._grid, self._look = grid, look
         self._forecaster = Forecaster(self.tolerance, self.resolution, warm_start)
 
+    @override
     def forecast(self, anew: bool = False) -> Forecast:
-        """Return the forecast of the open cells from what is known now; ``anew``: with surrogates fitted again."""
         assert self._look is not None
         if anew:
             self._forecaster = Forecaster(self.tolerance, self.resolution, self._forecaster.warm_start)
         self._next, self._asked = self._forecaster.look(self._look()), None
         return self._next
 
-    @property
-    def is_informed(self) -> bool:
-        """Return whether a study informed this sampler."""
-        return self._look is not None
-
-    @property
+    @override
     def latest(self) -> Forecast:
-        """Return the forecast of the last look."""
         return self._next
 
     @override

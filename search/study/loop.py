@@ -18,14 +18,15 @@ from optuna.trial import Trial
 from objectives.errors import ObjectiveError
 from objectives.protocols.candidate import Candidate
 from objectives.types import Measurement
-from search.config.limits import GROWTH, StopReason
+from search.config.limits import GROWTH
 from search.config.study_config import StudyConfig
 from search.errors import BaselineFailed, ConfigError, Unmeasured
 from search.executors.protocol import Session
 from search.frontier.certificate import Certificate, certificate_of, certify
 from search.frontier.forecast import Forecast
+from search.records.stop_reason import StopReason
 from search.records.trial import TrialRecord
-from search.samplers.frontier import FrontierSampler, Informed
+from search.samplers.frontier import Forecasting, Informed
 from search.space.grid import MOST_CELLS, Grid
 from search.space.space import Cell
 from search.study import opening, store
@@ -51,6 +52,7 @@ class Loop:
         self._tried_again, self._confirmed_once = 0, False
         self._hypervolume, self._grown = 0.0, len(self.state.records)
         self._final: Forecast | None = None
+        self._informed = False
 
     @property
     def state(self) -> StudyState:
@@ -65,7 +67,7 @@ class Loop:
         sampler, state, space = self.study.sampler, self.state, self.config.space
         if len(space) > MOST_CELLS:
             return None
-        if not isinstance(sampler, FrontierSampler) or not sampler.is_informed:
+        if not isinstance(sampler, Forecasting) or not self._informed:
             return certify(Grid.of(space), state.read(), state.front())
         forecast = self._final or sampler.forecast(anew=True)
         return certificate_of(state.read(), state.front(), state.known(), forecast, sampler.error, sampler.resolution)
@@ -142,10 +144,10 @@ class Loop:
     def _begin(self, session: Session) -> None:
         if self.state.telling.baseline is None:
             self.progress.stage("measuring the baseline")
-            self._measure_baseline(session)
+            baseline = self._measure_baseline(session)
             self._settle_sources(session)  # scoring may have read more
             self._report()
-            self.state.telling.warn_of_a_floor_above(self.state.telling.baseline)
+            self.state.telling.warn_of_a_floor_above(baseline)
         else:
             self.state.telling.require_above_chance(self.state.telling.baseline)
             self.progress.stage(f"resuming after {len(self.state.records)} trials")
@@ -156,6 +158,7 @@ class Loop:
         if isinstance(sampler, Informed):
             grid = Grid.of(self.config.space)
             sampler.inform(grid, self.state.known, warm_start_of(self.config, self._losses(session, grid)))
+            self._informed = True
         for cell in self._first():
             if self.state.closed_cells.by(cell) is None and self._limit() is None:
                 self._trial(session, self.trials.ask_for(cell), cell, is_baseline=False)
@@ -212,7 +215,7 @@ class Loop:
         self.state.read_anew()
         if not sampler.finished(anew=True):
             return None
-        self._final = sampler.latest if isinstance(sampler, FrontierSampler) else None
+        self._final = sampler.latest() if isinstance(sampler, Forecasting) else None
         return StopReason.COMPLETE
 
     def _report(self) -> None:
@@ -222,7 +225,7 @@ class Loop:
             self._hypervolume, self._grown = front.hypervolume, len(records)
         self.progress.trial(records, front)
 
-    def _measure_baseline(self, session: Session) -> None:
+    def _measure_baseline(self, session: Session) -> TrialRecord:
         """Run the baseline as the first trial; a crash is tried once more. Raises BaselineFailed."""
         cell = self.config.space.baseline()
         for _attempt in range(2):
@@ -231,7 +234,7 @@ class Loop:
             if record.state == "complete":
                 self.state.telling.require_objectives(record)
                 self.state.telling.require_above_chance(record)
-                return
+                return record
             if is_final(record):
                 break
         raise BaselineFailed(

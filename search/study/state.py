@@ -6,11 +6,12 @@ show them: with their confirmed speed, on one scale of time, and with their reci
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 from search.config.study_config import StudyConfig
-from search.front.feasibility import is_feasible, is_scored, with_scores_of_recipe
+from search.front.feasibility import decided_again, is_feasible, is_scored, with_scores_of_recipe
 from search.front.front import ParetoFront, cut, minimised
 from search.frontier.known import Observations
 from search.frontier.observations import ObservationBuilder
@@ -61,6 +62,15 @@ class StudyState:
         """Return the trials with their confirmed speed, on one scale of time, and with their recipe's score."""
         self.scale = self.scale or own_time_scale(self.records, self.confirmation)
         return with_scores_of_recipe(confirmed(self.records, self.confirmation, self.scale))
+
+    def decide_again(self, samples: Mapping[int, Mapping[str, Any]]) -> None:
+        """Decide for this floor, from the stored examples, what was decided for another; requires a measured baseline.
+
+        ``samples``: those of the trials, by number. A study that scores all examples has nothing to decide.
+        """
+        if self.telling.error:
+            self.records = decided_again(self.records, samples, self.telling.floor, self.telling.error)
+            self.read_anew()
 
     def cut(self, records: Sequence[TrialRecord]) -> ParetoFront:
         """Return the front of ``records``, trials as :meth:`read` returns them. Requires a measured baseline."""

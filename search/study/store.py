@@ -20,6 +20,7 @@ from optuna.trial import FrozenTrial, TrialState
 from objectives.measuring.stored_facts import facts_of, measurement_of, stored_measurement, texts_of
 from objectives.models.notes import notes_of, stored_notes
 from objectives.types import Measurement, Reason
+from search.records.stop_reason import StopReason
 from search.records.trial import TrialRecord
 from search.study.confirmation import Confirmation
 
@@ -45,9 +46,15 @@ def plain(value: Any) -> Any:
     return json.loads(json.dumps(value))
 
 
-def save_stop(study: Study, reason: str) -> None:
+def save_stop(study: Study, reason: StopReason) -> None:
     """Store why the study stopped last."""
     study.set_user_attr(STOP, str(reason))
+
+
+def stop_of(study: Study) -> StopReason:
+    """Return why the study stopped last; UNKNOWN where it still runs or was killed, or for another version's word."""
+    stored = study.user_attrs.get(STOP)
+    return next((reason for reason in StopReason if reason == stored), StopReason.UNKNOWN)
 
 
 def save_losses(study: Study, losses: Sequence[float]) -> None:

@@ -6,12 +6,12 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from search.config.limits import StopReason
 from search.config.study_config import StudyConfig
 from search.errors import BaselineFailed, ConfigError, Interrupted
 from search.executors.signals import interrupted, sigterm_interrupts
 from search.front.front import ParetoFront
 from search.frontier.certificate import Certificate
+from search.records.stop_reason import StopReason
 from search.records.trial import TrialRecord
 from search.study import opening, store
 from search.study.confirmation import Confirmation
@@ -46,6 +46,7 @@ def run_study(config: StudyConfig, progress: Progress) -> StudyResult:
         try:
             with config.executor.start(config.problem) as session:
                 loop.open(session)
+                store.save_stop(study, StopReason.UNKNOWN)  # a run that is killed says nothing
                 stop_reason = loop.run(session)
         except (ConfigError, BaselineFailed):
             opening.discard_if_empty(study)

@@ -96,16 +96,20 @@ class Telling:
         assert self.baseline is not None
         return self._config.floor.absolute(self.baseline.metrics["accuracy"])
 
+    @property
+    def error(self) -> float:
+        """Return the chance of a wrong verdict that one recipe may have; 0 where every example is scored."""
+        return self._config.floor.error / recipe_count(self._config.space.axes)
+
     def gate_for(self, study: Study, members: Sequence[TrialRecord], pace: float | None = None) -> Gate | None:
         """Return how precisely the accuracy of the next candidate has to be known. Requires a measured baseline.
 
         None: every example is scored, since accuracy is an objective or no error is allowed. ``members``: those of the
         front; ``pace``: seconds that the baseline took when they were timed, where that is known.
         """
-        allowed, axes, sampler = self._config.floor.error, self._config.space.axes, study.sampler
-        if not allowed or any(name.startswith("accuracy") for name in self._config.objectives):
+        error, sampler = self.error, study.sampler
+        if not error or any(name.startswith("accuracy") for name in self._config.objectives):
             return None
-        error = allowed / recipe_count(axes)
         if not isinstance(sampler, Informed):
             return Gate(self.floor, error)
         incumbents = tuple(map(self._incumbent, members))
@@ -153,11 +157,10 @@ class Telling:
                 ConfigError.exit_code,
             )
 
-    def warn_of_a_floor_above(self, baseline: TrialRecord | None) -> None:
+    def warn_of_a_floor_above(self, baseline: TrialRecord) -> None:
         """Warn where the floor lies above the baseline's accuracy, so that only a better candidate would reach it."""
-        accuracy = 0.0 if baseline is None else baseline.metrics["accuracy"]
-        floor = self._config.floor.absolute(accuracy)
-        if baseline is not None and floor > accuracy:
+        floor, accuracy = self.floor, baseline.metrics["accuracy"]
+        if floor > accuracy:
             log.warning(
                 "accuracy_floor.epsilon: the floor of %.4g lies above the baseline's accuracy of %.4g", floor, accuracy
             )

@@ -16,7 +16,7 @@ import optuna
 from search.config.study_config import StudyConfig
 from search.errors import ConfigError
 from search.front.feasibility import is_scored
-from search.front.front import baseline_of, cut
+from search.front.front import baseline_of
 from search.frontier.forecast import GAP, OBJECTIVE
 from search.frontier.known import WarmStart
 from search.frontier.observations import minimised_log
@@ -27,6 +27,8 @@ from search.space.instantiate import nearest
 from search.space.product_grid import Floats, ProductGrid
 from search.space.space import Axis, Cell
 from search.study import opening, store
+from search.study.confirmation import Confirmation
+from search.study.state import StudyState
 
 FEWEST = 3
 """The fewest trials from which anything is concluded."""
@@ -49,13 +51,12 @@ def warm_start_of(config: StudyConfig, losses: Sequence[float] | None = None) ->
 
 def first_cells(config: StudyConfig) -> tuple[Cell, ...]:
     """Return the cells of this study that are on the front of the warm start's study, at this study's floor."""
-    records = [] if config.warm_start is None else _records(config, config.warm_start)
-    baseline = baseline_of(records)
-    if baseline is None:
+    if config.warm_start is None:
         return ()
-    floor = config.floor.absolute(baseline.metrics["accuracy"])
-    members = set(cut(records, config.objectives, floor, config.tradeoff).front)
-    return tuple(record.params for record in records if record.number in members and record.params in config.space)
+    state = StudyState(config, _records(config, config.warm_start), Confirmation())
+    if state.telling.baseline is None:
+        return ()
+    return tuple(record.params for record in state.members if record.params in config.space)
 
 
 def _records(config: StudyConfig, name: str) -> list[TrialRecord]:

@@ -23,6 +23,7 @@ from typing_extensions import override
 from objectives.measuring.stored_facts import texts_of
 from search.front.realised_gain import not_realised
 from search.records.names import bounded
+from search.records.stop_reason import StopReason
 from search.records.storage_url import clean_url, sqlite_url
 from search.records.trial import TrialRecord
 from search.terminal.plain_text import inert
@@ -229,7 +230,7 @@ class MlflowMirror:
             self.client.set_tag(self.parent, inert(name), inert(value))
         for file in result.files:
             self.client.log_artifact(self.parent, str(file), "report")
-        interrupted = result.tags.get("stop_reason") == "interrupted"
+        interrupted = result.stop_reason is StopReason.INTERRUPTED
         self.client.set_terminated(self.parent, "KILLED" if interrupted else "FINISHED")
         return f"MLflow: {self.uri}, experiment {self.header.project}, run {self.header.name}"
 

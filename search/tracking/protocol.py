@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from search.records.stop_reason import StopReason
 from search.records.trial import TrialRecord
 
 
@@ -28,9 +29,13 @@ class StudyHeader:
 
 @dataclass(frozen=True)
 class StudyEnd:
-    """The result of a study: its trials, ``summary`` metrics and ``tags`` of the whole, and the report's ``files``."""
+    """The result of a study: its trials, and why it stopped.
+
+    ``summary``: metrics of the whole; ``tags``: texts for a reader; ``files``: those of the report.
+    """
 
     records: Sequence[TrialRecord]
+    stop_reason: StopReason
     summary: Mapping[str, float]
     tags: Mapping[str, str]
     files: Sequence[Path]

@@ -47,6 +47,7 @@ from objectives.types import (
     Measurement,
     Phase,
     Reason,
+    Reference,
     Score,
     Size,
     Speed,
@@ -361,11 +362,11 @@ def test_the_baseline_at_another_batch_size_is_still_timed_beside_the_baseline(p
 def test_facts_say_how_it_was_timed(problem: Problem, clock: Clock) -> None:
     evaluate = scripted(problem, clock, 4.0, clock="cpu")
     baseline = evaluate.problem.baseline
-    assert measured(evaluate(baseline)).facts == Facts(TimingFacts(Stop.ROUNDS, "itself", "cpu"))
+    assert measured(evaluate(baseline)).facts == Facts(TimingFacts(Stop.ROUNDS, Reference.ITSELF, "cpu"))
     evaluate = scripted(problem, clock, 4.0, min_rounds=6, max_rounds=6)
     own, of_dense = (2.0,) * 6, (6.0,) * 6
     facts = measured(evaluate(candidate(0.5, 8, workload=Scripted(clock, own + of_dense)))).facts
-    timed = TimingFacts(Stop.PRECISION, "baseline", "wall")
+    timed = TimingFacts(Stop.PRECISION, Reference.BASELINE, "wall")
     assert facts == Facts(timed, gains=GainFacts(Speed.FASTER, Size.SMALLER))
     own, of_dense = (5.0,) * 6, (4.0,) * 6
     facts = measured(evaluate(candidate(0.5, 8, workload=Scripted(clock, own + of_dense)))).facts
@@ -489,7 +490,7 @@ def test_the_baseline_says_what_it_has_to_say_before_it_makes_room(
     """A card that holds the candidate, or the baseline, but not both; here both lie in the same memory."""
     evaluate = Evaluator(problem)
     events: list[str] = []
-    monkeypatch.setattr(CandidateTimer, "reference", lambda *_: "sentinel")
+    monkeypatch.setattr(CandidateTimer, "reference", lambda *_: Reference.SENTINEL)
     monkeypatch.setattr(CandidateTimer, "_parkable", lambda _self: 1)
     link, score, to = Bench.baseline_over_reference, Evaluator.score, type(evaluate.compressed(candidate()).module).to
 
@@ -514,7 +515,7 @@ def test_what_runs_the_baselines_tensors_does_not_send_them_away(
     problem: Problem, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     evaluate = Evaluator(problem)
-    monkeypatch.setattr(CandidateTimer, "reference", lambda *_: "sentinel")
+    monkeypatch.setattr(CandidateTimer, "reference", lambda *_: Reference.SENTINEL)
     monkeypatch.setattr(CandidateTimer, "_parkable", lambda _self: 1)
     moved: list[object] = []
     monkeypatch.setattr(type(evaluate.recipes.baseline.module), "to", lambda *arguments: moved.append(arguments))

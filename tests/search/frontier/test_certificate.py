@@ -9,7 +9,6 @@ import pytest
 
 from objectives.measuring.stored_facts import facts_of, texts_of
 from objectives.types import Facts, Failure, Measurement, Note, NoteCode, Reason
-from search.config.limits import StopReason
 from search.front.feasibility import decided_again
 from search.front.front import cut
 from search.frontier.certificate import (  # fmt: skip
@@ -26,6 +25,7 @@ from search.frontier.certificate import (  # fmt: skip
     certify,
     summary_lines,
 )
+from search.records.stop_reason import StopReason
 from search.space.grid import Grid
 from search.study.study import run_study
 from tests.search.conftest import RATIOS, Quiet, closed_form, slow_to_score

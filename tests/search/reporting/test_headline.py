@@ -17,6 +17,7 @@ from objectives.types import Speed
 from search.front.front import cut
 from search.front.table import frame
 from search.front.tradeoff import WeightedLogRatio
+from search.records.stop_reason import StopReason
 from search.records.trial import TrialRecord
 from search.reporting.files import write_report
 from search.reporting.headline import Gain, Limit, headline_of, numbers
@@ -67,7 +68,7 @@ def study(
     front = cut(records, objectives, floor, more.pop("tradeoff", WeightedLogRatio()))
     info = StudyInfo(
         name="s", title="t", objectives=objectives, floor=floor, epsilon=0.9, relative=True, baseline=0, model="m",
-        task="toy", device="cpu", stop_reason="budget", n_trials=9, gains=headline_of(records, front), **more,
+        task="toy", device="cpu", stop_reason=StopReason.BUDGET, n_trials=9, gains=headline_of(records, front), **more,
     )  # fmt: skip
     return info, front
 
@@ -216,7 +217,7 @@ def test_where_all_are_slower_it_is_said_unless_memory_was_asked_for(weights: di
 def test_an_interrupted_study_recommends_so_far() -> None:
     info, front = study(baseline(), record(1, 8, batched(1.9)))
     records = (baseline(), record(1, 8, batched(1.9)))
-    words = result(replace(info, stop_reason="interrupted"), rows_of(frame(records, front)), front, ())
+    words = result(replace(info, stop_reason=StopReason.INTERRUPTED), rows_of(frame(records, front)), front, ())
     assert words[0].startswith("Recommended so far: trial 1")
 
 

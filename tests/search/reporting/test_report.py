@@ -24,6 +24,7 @@ from objectives.types import Note, NoteCode
 from search.front.front import ParetoFront, cut
 from search.front.pareto import non_dominated
 from search.front.tradeoff import WeightedLogRatio
+from search.records.stop_reason import StopReason
 from search.records.trial import TrialRecord, Value
 from search.reporting.files import write_report
 from search.reporting.formatting import number, percent, rate_of, ratio, show
@@ -61,7 +62,7 @@ def study_of(front: ParetoFront) -> StudyInfo:
     return StudyInfo(
         name=HOSTILE, title=f"T {HOSTILE}", objectives=front.objectives, floor=front.floor,
         epsilon=0.99, relative=True, baseline=0, model=HOSTILE, task="toy", device="cpu",
-        stop_reason="budget", n_trials=26,
+        stop_reason=StopReason.BUDGET, n_trials=26,
         space={"pruning.ratio": [0, 0.1, 0.2, 0.3]}, settings={"a": math.nan, "b": {"c": HOSTILE}},
         hardware={"CPU": HOSTILE}, search_cost={"cells timed": "12 of 18"}, gains=headline_of(records_of(), front),
     )  # fmt: skip

@@ -18,6 +18,7 @@ from search.commands.stored_study import load
 from search.front.front import cut
 from search.front.table import frame
 from search.front.tradeoff import WeightedLogRatio
+from search.records.stop_reason import StopReason
 from search.records.trial import TrialRecord
 from search.reporting.files import write_report
 from search.reporting.finish import study_info
@@ -451,7 +452,7 @@ def test_the_report_names_who_was_dropped_and_what_was_promised(make_config: Any
         for record in result.records
     ]
     info = study_info(
-        result.config, tuple(records), result.front, {}, "budget", result.confirmation, result.certificate
+        result.config, tuple(records), result.front, {}, StopReason.BUDGET, result.confirmation, result.certificate
     )
     write_report(tmp_path, info, records, result.front)
     number, why = next(iter(result.confirmation.dropped.items()))

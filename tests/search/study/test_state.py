@@ -13,8 +13,8 @@ import pytest
 from objectives.measuring.stored_facts import facts_of
 from objectives.types import Measurement
 from search.commands.stored_study import load
-from search.config.limits import StopReason
 from search.frontier.certificate import certify
+from search.records.stop_reason import StopReason
 from search.records.trial import TrialRecord
 from search.space.grid import Grid
 from search.study.confirmation import Confirmation

@@ -8,9 +8,10 @@ import optuna
 import pytest
 
 from objectives.types import Failure, Measurement, Reason
-from search.config.limits import Limits, StopReason
+from search.config.limits import Limits
 from search.config.study_config import build_config
 from search.errors import BaselineFailed, ConfigError, Interrupted, StudyConflict
+from search.records.stop_reason import StopReason
 from search.study import opening, store
 from search.study.progress import _last
 from search.study.study import run_study

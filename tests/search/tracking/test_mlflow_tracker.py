@@ -6,11 +6,12 @@ from dataclasses import replace
 import pytest
 from mlflow import MlflowClient
 
+from search.records.stop_reason import StopReason
 from search.records.trial import TrialRecord
 from search.reporting.finish import finish
 from search.study.study import run_study
 from search.tracking.mlflow_tracker import MlflowTracker, _changed, flatten
-from search.tracking.protocol import StudyHeader
+from search.tracking.protocol import StudyEnd, StudyHeader
 from tests.search.conftest import Quiet
 
 
@@ -99,6 +100,15 @@ def test_failed_trials_are_mirrored_with_their_reason(tracked, tmp_path) -> None
     _, _, children = runs_of(config.home)
     assert children[0].info.status == "FAILED"
     assert children[0].data.tags["reason"] == "crashed"
+
+
+@pytest.mark.parametrize(("reason", "status"), [(StopReason.INTERRUPTED, "KILLED"), (StopReason.BUDGET, "FINISHED")])
+def test_an_interrupted_study_is_killed_whatever_its_tags_say(tracked, reason, status) -> None:
+    config = tracked()
+    mirror = MlflowTracker().open(StudyHeader("u", "study", "ci_tiny", config.home, {}))
+    mirror.close(StudyEnd((), reason, {}, {"stop_reason": "any"}, ()))
+    _, parents, _ = runs_of(config.home)
+    assert parents[0].info.status == status
 
 
 def test_nothing_that_looks_like_a_secret_becomes_a_parameter() -> None:
