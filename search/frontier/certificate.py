@@ -147,6 +147,15 @@ def summary_lines(certificate: Certificate) -> list[str]:
     return lines
 
 
+def _compared(margin: float, member: int | None) -> str:
+    """Say how a cell compares with a front member; ``margin``: by how much it is worse, in its best objective."""
+    if margin >= 5e-4:
+        return f"at least {margin:.1%} worse than trial {member} in every objective"
+    if margin > -5e-4:
+        return f"no better than trial {member} in any objective"
+    return f"at most {-margin:.1%} better than trial {member} in any objective"
+
+
 def _listed(numbers: Sequence[int]) -> str:
     """Return ``trial 3`` or ``trials 3, 5``."""
     return f"{'trial' if len(numbers) == 1 else 'trials'} {', '.join(map(str, numbers))}"
@@ -230,7 +239,7 @@ class _Writer:
         if self.forecast.feasible[index] <= self.forecast.improvement[index] or not len(self.front):
             return self._assumed(recipe, cell, chance)
         member, margin = self._dominator(index)
-        return CellStatus(cell, DOMINATED, member, f"expected {margin:+.1%} behind in all objectives", chance)
+        return CellStatus(cell, DOMINATED, member, f"expected to be {_compared(margin, member)}", chance)
 
     def _measured(self, index: int, cell: Cell, trial: TrialRecord, chance: float) -> CellStatus:
         if is_scored(trial):
@@ -240,9 +249,7 @@ class _Writer:
         if index in self.left or not len(self.front):
             return CellStatus(cell, UNDECIDED, trial.number, "timed, and never scored", chance)
         member, margin = self._dominator(index)
-        return CellStatus(
-            cell, MEASURED, trial.number, f"not scored: {margin:+.1%} behind trial {member} in everything"
-        )
+        return CellStatus(cell, MEASURED, trial.number, f"not scored: {_compared(margin, member)}")
 
     def _failed(self, index: int, cell: Cell, trial: TrialRecord | None) -> CellStatus:
         if trial is not None and trial.state == "failed":

@@ -145,5 +145,5 @@ def _last(record: TrialRecord) -> str:
     gains = "below the floor, not timed" if record.facts.is_missed else "simulated"
     if "speedup" in metrics:
         gains = f"speed-up {metrics['speedup']:.2f}x, memory {metrics['memory_ratio']:.2f}x"
-    accuracy = f"accuracy {metrics['accuracy']:.3f}" if is_scored(record) else "behind, not scored"
+    accuracy = f"accuracy {metrics['accuracy']:.3f}" if is_scored(record) else "dominated, not scored"
     return f"trial {record.number} {cell}: {accuracy}, {gains}{known}"

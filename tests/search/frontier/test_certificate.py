@@ -203,7 +203,7 @@ def test_untimed_trials_count_as_scored_and_not_as_measured(study) -> None:
     assert all(one != other for one, other in itertools.combinations(scored, 2))
 
 
-def test_what_was_timed_and_not_scored_is_measured_and_says_behind_whom(study) -> None:
+def test_what_was_timed_and_not_scored_is_measured_and_says_by_whom_it_is_dominated(study) -> None:
     result = study(RATIOS, answer=slow_to_score)
     by_number = {record.number: record for record in result.records}
     unscored = {record.number for record in result.records if "accuracy" not in record.metrics}
@@ -218,7 +218,7 @@ def test_what_was_timed_and_not_scored_is_measured_and_says_behind_whom(study) -
 
 
 def test_where_the_members_are_gone_what_was_not_scored_is_open_or_takes_the_accuracy_of_its_recipe(study) -> None:
-    """A recut at a floor that none of those reaches which were ahead."""
+    """A recut at a floor that none of those reaches which dominated them."""
     result = study(RATIOS, answer=slow_to_score)
     unscored = [record for record in result.records if "accuracy" not in record.metrics]
     assert unscored
@@ -245,7 +245,7 @@ def test_a_recut_that_nothing_keeps_has_a_certificate_too(study, above) -> None:
     front = cut(result.records, result.front.objectives, floor, result.config.tradeoff)
     found = certify(Grid(result.config.space.axes), result.records, front)
     assert front.front == ()
-    assert not any("behind" in standing.why for standing in found.standings)
+    assert not any("objective" in standing.why for standing in found.standings)
     assert summary_lines(found)
 
 
