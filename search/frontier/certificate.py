@@ -130,20 +130,26 @@ def certificate_of(
     )
 
 
+_KEEPS = {"certain": "certainly", "likely": "probably", "undecided": "possibly"}
+"""How sure it is that a front member keeps the floor, as an adverb."""
+
+
 def summary_lines(certificate: Certificate) -> list[str]:
     """Return lines for people: how complete the front is, how sure its members are, and what became of the cells."""
     counts = ", ".join(f"{count} {status}" for status, count in certificate.counts.items())
     sure = Counter(certificate.members.values())
-    floor = ", ".join(f"{sure[kind]} {kind}" for kind in ("certain", "likely", "undecided") if sure[kind])
+    floor = ", ".join(f"{sure[kind]} {how}" for kind, how in _KEEPS.items() if sure[kind])
     lines = [_completeness(certificate), f"Of {counted(len(certificate.standings), 'cell', 'cells')}: {counts}."]
     if floor:
-        lines.append(f"Above the floor: {floor}.")
+        lines.append(f"Members of the front that keep the accuracy floor: {floor}.")
     if certificate.partly_scored:
         trials = _listed(certificate.partly_scored)
-        lines.append(f"Scored on too few examples to decide this floor: {trials}; a study with it goes on there.")
+        lines.append(
+            f"Scored on too few examples to decide this floor: {trials}. A study with this floor goes on scoring."
+        )
     if certificate.timed_until_dominated:
         trials = _listed(certificate.timed_until_dominated)
-        lines.append(f"Timed briefly, since others were ahead that are not here: {trials}.")
+        lines.append(f"Timed briefly, because trials dominated them that are not feasible at this floor: {trials}.")
     return lines
 
 
@@ -165,11 +171,12 @@ def _completeness(certificate: Certificate) -> str:
     """Say what the search can still change; an empty front, or the baseline alone, is worded differently."""
     by_more = f"by more than {float(f'{certificate.resolution:.2g}'):.0%}"
     if not certificate.members:
-        so_far, does = "nothing that was measured keeps the floor", "keeps it"
+        so_far, does, may = "nothing that was measured keeps the floor", "keeps it", "keep it"
     elif certificate.only_baseline:
-        so_far, does = "nothing that was measured improves on the baseline above the floor", f"does {by_more}"
+        so_far = "nothing that was measured keeps the floor and improves on the baseline"
+        does, may = f"does {by_more}", f"do so {by_more}"
     else:
-        so_far, does = "", f"improves the front {by_more}"
+        so_far, does, may = "", f"improves the front {by_more}", f"improve the front {by_more}"
     left = sum(standing.status in (OPEN, UNDECIDED) for standing in certificate.standings)
     so_far = f"{so_far}; " if so_far else ""
     if certificate.complete:
@@ -184,8 +191,8 @@ def _completeness(certificate: Certificate) -> str:
     if not left:
         return f"Not complete: {so_far}{certificate.open:.1%} chance is left that some cell {does}."
     minutes = max(1, round(certificate.seconds / 60))
-    cells = counted(left, "cell is", "cells are")
-    return f"Not complete: {so_far}{cells} open, about {minutes} min to close; perhaps one {does}."
+    cells, one = ("1 cell is", "it") if left == 1 else (f"{left} cells are", "one of them")
+    return f"Not complete: {so_far}{cells} open, and {one} may {may}. Measuring what is open takes about {minutes} min."
 
 
 def counted(count: int, one: str, more: str) -> str:
