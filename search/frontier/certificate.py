@@ -242,7 +242,9 @@ class _Writer:
             scorer = self.scored[recipe]
             return CellStatus(cell, INFEASIBLE, scorer.number, f"accuracy {scorer.metrics['accuracy']:.4f}")
         if index in self.left:
-            return CellStatus(cell, OPEN, None, f"feasible with {self.forecast.feasible[index]:.0%}", chance)
+            return CellStatus(
+                cell, OPEN, None, f"feasible with a chance of {self.forecast.feasible[index]:.0%}", chance
+            )
         if self.forecast.feasible[index] <= self.forecast.improvement[index] or not len(self.front):
             return self._assumed(recipe, cell, chance)
         member, margin = self._dominator(index)
@@ -265,7 +267,7 @@ class _Writer:
         return CellStatus(cell, MUST_FAIL, cause.number, f"{cause.reason} with less work")
 
     def _assumed(self, recipe: int, cell: Cell, chance: float) -> CellStatus:
-        likely = f"feasible with {self.forecast.feasible[self.grid.recipes == recipe].max():.1%}"
+        likely = f"feasible with a chance of {self.forecast.feasible[self.grid.recipes == recipe].max():.1%}"
         for milder, record in self.scored.items():
             if self.known.verdicts[milder] == -1 and recipe in self.harder[milder].tolist():
                 return CellStatus(cell, ASSUMED, record.number, f"{likely}: a milder recipe misses the floor", chance)
