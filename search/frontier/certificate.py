@@ -130,7 +130,7 @@ def certificate_of(
     )
 
 
-_KEEPS = {"certain": "certainly", "likely": "probably", "undecided": "possibly"}
+_KEEPS: Mapping[Certainty, str] = {"certain": "certainly", "likely": "probably", "undecided": "possibly"}
 """How sure it is that a front member keeps the floor, as an adverb."""
 
 
