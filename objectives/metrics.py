@@ -29,114 +29,198 @@ def _metrics(*rows: Metric) -> Mapping[str, Metric]:
 
 
 METRICS: Mapping[str, Metric] = _metrics(
-    Metric("throughput", "1/s", True, "output tokens or samples per second: the baseline's, times the paired speed-up"),
-    Metric("speedup", "", True, "throughput over the baseline's: median of interleaved paired ratios"),
-    Metric("latency.mean", "s", False, "one whole request batch, mean"),
-    Metric("latency.p50", "s", False, "one whole request batch, median"),
-    Metric("latency.p90", "s", False, "one whole request batch, 90th percentile"),
-    Metric("latency.p95", "s", False, "one whole request batch, 95th percentile"),
-    Metric("latency.p99", "s", False, "one whole request batch, 99th percentile"),
-    Metric("latency.stdev", "s", False, "one whole request batch, standard deviation"),
-    Metric("encode", "s", False, "the encoder of an encoder-decoder reading the sources, median"),
-    Metric("latency_ratio", "", False, "latency of a request batch over the baseline's, by their paired speed-up"),
-    Metric("ttft", "s", False, "time to first token: reading the prompts, median"),
-    Metric("tpot", "s", False, "time per output token after the first, median"),
-    Metric("per_token", "s", False, "latency of a request batch over the tokens of one request, first included"),
-    Metric("prefill_throughput", "1/s", True, "prompt tokens read per second until the first token"),
-    Metric("decode_throughput", "1/s", True, "output tokens per second after the first"),
     Metric(
-        "peak_memory", "B", False, "weights plus activation peak, as torch's allocator counts them; engines: resident"
+        "throughput",
+        "1/s",
+        True,
+        "output tokens (or samples) per second: the baseline's throughput times the paired speed-up",
     ),
-    Metric("activation_peak", "B", False, "memory a request batch adds to the resting model, KV cache included"),
-    Metric("activation_peak.encode", "B", False, "the same while sources are encoded"),
-    Metric("activation_peak.prefill", "B", False, "the same while prompts are read"),
-    Metric("activation_peak.decode", "B", False, "the same while tokens are written"),
-    Metric("cache_bytes", "B", False, "keys and values that a request batch holds at its end"),
-    Metric("resident_peak", "B", False, "what the kernel saw a request batch add to the process; depends on the heap"),
-    Metric("reserved_peak", "B", False, "CUDA: peak that the caching allocator took from the driver"),
-    Metric("process_memory", "B", False, "CUDA: what the driver charges to the process, context included"),
-    Metric("predicted_peak", "B", False, "peak memory predicted from shapes before the run"),
-    Metric("weight_bytes", "B", False, "all weights as stored in memory, scales and zero points counted"),
-    Metric("disk_bytes", "B", False, "weights of the exported folder"),
-    Metric("block_bytes", "B", False, "weights of the transformer blocks as stored in memory"),
-    Metric("memory_ratio", "", False, "peak memory over the baseline's"),
-    Metric("compression_speedup", "", True, "speed-up over the dense model at the same batch size"),
-    Metric("batching_speedup", "", True, "what the batch size alone gives: the dense model at it over the baseline"),
-    Metric("compression_memory_ratio", "", False, "peak memory over the dense model's at the same batch size"),
+    Metric("speedup", "", True, "throughput divided by the baseline's: the median of ratios from runs in turns"),
+    Metric("latency.mean", "s", False, "mean time that one batch of requests takes from start to end"),
+    Metric("latency.p50", "s", False, "median time that one batch of requests takes from start to end"),
+    Metric("latency.p90", "s", False, "90th percentile of the time that one batch of requests takes"),
+    Metric("latency.p95", "s", False, "95th percentile of the time that one batch of requests takes"),
+    Metric("latency.p99", "s", False, "99th percentile of the time that one batch of requests takes"),
+    Metric("latency.stdev", "s", False, "standard deviation of the time that one batch of requests takes"),
+    Metric("encode", "s", False, "median time in which the encoder of an encoder-decoder reads the source texts"),
+    Metric(
+        "latency_ratio",
+        "",
+        False,
+        "time of one batch of requests divided by the baseline's, computed from the paired speed-up",
+    ),
+    Metric("ttft", "s", False, "time to first token: the median time in which the prompts are read"),
+    Metric("tpot", "s", False, "time per output token: the median over the tokens after the first"),
+    Metric("per_token", "s", False, "median time of one batch of requests divided by the output tokens of one request"),
+    Metric("prefill_throughput", "1/s", True, "prompt tokens read per second, until the first output token"),
+    Metric("decode_throughput", "1/s", True, "output tokens per second, the first token left out"),
+    Metric(
+        "peak_memory",
+        "B",
+        False,
+        "weights plus the peak that a run adds (torch's allocator); other engines: resident memory",
+    ),
+    Metric("activation_peak", "B", False, "largest memory that a run adds to the loaded model, KV cache included"),
+    Metric(
+        "activation_peak.encode", "B", False, "largest memory that encoding the source texts adds to the loaded model"
+    ),
+    Metric("activation_peak.prefill", "B", False, "largest memory that reading the prompts adds to the loaded model"),
+    Metric(
+        "activation_peak.decode", "B", False, "largest memory that writing the output tokens adds to the loaded model"
+    ),
+    Metric("cache_bytes", "B", False, "size of the KV cache at the end of one batch of requests"),
+    Metric(
+        "resident_peak",
+        "B",
+        False,
+        "resident memory that a run adds to the process, by the kernel's count; depends on the heap",
+    ),
+    Metric("reserved_peak", "B", False, "CUDA: largest memory that torch's caching allocator reserved from the driver"),
+    Metric("process_memory", "B", False, "CUDA: memory that the driver counts for the process, CUDA context included"),
+    Metric("predicted_peak", "B", False, "peak memory predicted from tensor shapes before the model is built"),
+    Metric("weight_bytes", "B", False, "size of all weights in memory, scales and zero points included"),
+    Metric("disk_bytes", "B", False, "size of the weights in the exported folder"),
+    Metric("block_bytes", "B", False, "size of the transformer blocks' weights in memory"),
+    Metric("memory_ratio", "", False, "peak memory divided by the baseline's"),
+    Metric("compression_speedup", "", True, "speed divided by that of the dense model at the same batch size"),
+    Metric(
+        "batching_speedup", "", True, "speed of torch's dense model at the same batch size, divided by the baseline's"
+    ),
+    Metric(
+        "compression_memory_ratio", "", False, "peak memory divided by that of the dense model at the same batch size"
+    ),
     Metric(
         "own_speedup",
         "",
         True,
-        "speed-up over the same runtime's dense model in 32 bits (torch: 16) at the same batch size",
+        "speed divided by that of the runtime's own dense model (32 bits; torch: 16), same batch size",
     ),
-    Metric("runtime_speedup", "", True, "what the runtime alone gives: that dense model over the baseline"),
-    Metric("runtime_bytes", "B", False, "what an engine holds at rest, with the copies that it made of its weights"),
-    Metric("conversion_seconds", "s", False, "that the engine's files took to make, from the compressed model"),
-    Metric("promised_speedup", "", True, "compression_speedup that bytes and FLOPs allow at the device's peaks"),
-    Metric("weight_ratio", "", False, "weight bytes over the dense model's"),
-    Metric("flops", "", False, "floating-point and integer operations of one request batch"),
-    Metric("flops_ratio", "", False, "operations over the dense model's at the same batch size"),
-    Metric("roofline.encode", "", True, "share of the device's bandwidth or compute limit, sources being encoded"),
-    Metric("roofline.prefill", "", True, "share of the device's bandwidth or compute limit, prompts being read"),
-    Metric("roofline.decode", "", True, "share of the device's bandwidth or compute limit, tokens being written"),
-    Metric("energy", "J", False, "energy per output token or sample, where the device counts it"),
-    Metric("effective_bits", "bit", False, "stored bits per block weight, scales and zero points counted"),
-    Metric("pruning_ratio", "", True, "realised share of block parameters removed"),
-    Metric("accuracy", "", True, "the task's score in [0, 1]"),
+    Metric(
+        "runtime_speedup",
+        "",
+        True,
+        "speed of the runtime's own dense model at the same batch size, divided by the baseline's",
+    ),
+    Metric(
+        "runtime_bytes",
+        "B",
+        False,
+        "resident memory of a loaded engine before it runs, its own copies of weights included",
+    ),
+    Metric(
+        "conversion_seconds", "s", False, "time in which the compressed model was converted or compiled for its runtime"
+    ),
+    Metric(
+        "promised_speedup", "", True, "highest compression_speedup that the bytes and operations allow on this device"
+    ),
+    Metric("weight_ratio", "", False, "size of all weights divided by the dense model's"),
+    Metric("flops", "", False, "floating-point and integer operations of one batch of requests"),
+    Metric("flops_ratio", "", False, "operations divided by those of the dense model at the same batch size"),
+    Metric(
+        "roofline.encode",
+        "",
+        True,
+        "share of the device's bandwidth or compute limit reached while encoding the source texts",
+    ),
+    Metric(
+        "roofline.prefill",
+        "",
+        True,
+        "share of the device's bandwidth or compute limit reached while reading the prompts",
+    ),
+    Metric(
+        "roofline.decode", "", True, "share of the device's bandwidth or compute limit reached while writing the output"
+    ),
+    Metric("energy", "J", False, "energy per output token (or sample), where the device counts it"),
+    Metric("effective_bits", "bit", False, "bits stored per weight of the blocks, scales and zero points included"),
+    Metric("pruning_ratio", "", True, "share of the transformer blocks' parameters that pruning really removed"),
+    Metric("accuracy", "", True, "score of the task, between 0 and 1"),
     Metric("accuracy_stderr", "", False, "standard error of the accuracy"),
-    Metric("accuracy_difference", "", True, "accuracy minus the baseline's, on the same examples"),
-    Metric("accuracy_difference.low", "", True, "lower end of its 95 % interval, examples compared in pairs"),
-    Metric("accuracy_difference.high", "", True, "upper end of its 95 % interval, examples compared in pairs"),
-    Metric("predicted_loss", "nat", False, "log-loss per token that the methods expect to have cost, before any run"),
-    Metric("perplexity", "", False, "exp of the mean negative log-likelihood per token"),
+    Metric("accuracy_difference", "", True, "accuracy minus the baseline's on the same examples"),
+    Metric(
+        "accuracy_difference.low",
+        "",
+        True,
+        "lower end of the 95 % interval of accuracy_difference, from a paired comparison",
+    ),
+    Metric(
+        "accuracy_difference.high",
+        "",
+        True,
+        "upper end of the 95 % interval of accuracy_difference, from a paired comparison",
+    ),
+    Metric(
+        "predicted_loss",
+        "nat",
+        False,
+        "increase in log-loss per token that the compression methods predict before any run",
+    ),
+    Metric("perplexity", "", False, "exponential of the mean negative log-likelihood per token"),
 )
 """Every metric that an objective, a table or MLflow may name."""
 
 
 CONDITIONS: Mapping[str, Metric] = _metrics(
-    Metric("speedup.low", "", True, "lower end of the speed-up's interval, 95 % where there are six rounds"),
-    Metric("speedup.high", "", True, "upper end of that interval"),
-    Metric("speedup.error", "", False, "half of that interval over the speed-up"),
+    Metric("speedup.low", "", True, "lower end of the interval of speedup (95 % confidence from six rounds on)"),
+    Metric("speedup.high", "", True, "upper end of the interval of speedup (95 % confidence from six rounds on)"),
+    Metric("speedup.error", "", False, "half the width of the interval of speedup, divided by speedup"),
     *(
-        Metric(f"{name}{end}", "", better, f"{text} of {name}'s interval, from those of both speed-ups it compares")
+        Metric(f"{name}{end}", "", better, text.format(name))
         for name in ("compression_speedup", "own_speedup", "batching_speedup", "runtime_speedup", "dense_speedup")
-        for end, better, text in ((".low", True, "lower end"), (".high", True, "upper end"), (".error", False, "half"))
+        for end, better, text in (
+            (".low", True, "lower end of the interval of {}"),
+            (".high", True, "upper end of the interval of {}"),
+            (".error", False, "half the width of the interval of {0}, divided by {0}"),
+        )
     ),
-    Metric("dense_speedup", "", True, "speed-up of the dense model that compression_speedup compares with"),
-    Metric("dense_contended", "", False, "1 when that dense model was timed on a busy machine"),
-    Metric(
-        "speedup.trial", "", True, "speed-up that the trial itself measured, where another measurement confirmed it"
-    ),
-    Metric("floor", "", True, "accuracy floor that the verdict speaks of"),
+    Metric("dense_speedup", "", True, "speedup of the dense model with which compression_speedup compares"),
+    Metric("dense_contended", "", False, "1 if the machine was busy while the dense model of dense_speedup was timed"),
+    Metric("speedup.trial", "", True, "speedup that the trial itself measured, before a later timing replaced it"),
+    Metric("floor", "", True, "accuracy floor against which the trial was judged"),
     Metric("chance", "", True, "accuracy that guessing would reach"),
-    Metric("examples", "", True, "examples that were scored"),
+    Metric("examples", "", True, "number of examples that were scored"),
     Metric(
-        "accuracy_interval.low", "", True, "lower end of what the accuracy on all examples may be, whenever looked at"
+        "accuracy_interval.low",
+        "",
+        True,
+        "lower end of the interval of the accuracy on all examples; valid whenever scoring stops",
     ),
-    Metric("accuracy_interval.high", "", True, "upper end of that"),
-    Metric("compress_seconds", "s", False, "that the model took to make, or to load from the cache"),
-    Metric("score_seconds", "s", False, "that scoring took now"),
-    Metric("run_seconds", "s", False, "that running it took now: speed, memory, and what it is compared with"),
-    Metric("saved_seconds", "s", True, "of scoring and timing that earlier work spared"),
-    Metric("rounds", "", True, "timed rounds that count"),
-    Metric("rounds_strained", "", False, "rounds put aside because something slowed the machine"),
-    Metric("contended", "", False, "1 when strained rounds had to be counted, as hardly any other came"),
-    Metric("timing_seconds", "s", False, "spent on timing, warm-up included"),
-    Metric("reference_latency", "s", False, "median latency of what the trial was timed beside"),
-    Metric("drift", "", False, "that latency over the first one measured in this process"),
-    Metric("wait", "", False, "share of the timed seconds that our threads waited for a processor"),
-    Metric("probe", "s", False, "what a small fixed product took meanwhile: the machine's pace"),
-    Metric("slowdown", "", False, "that over what it took at the machine's best, of the last minutes"),
-    Metric("steal", "", False, "share of the machine's time that its host took"),
-    Metric("page_faults", "1/s", False, "pages per timed second that the kernel had to bring or clear for us"),
-    Metric("cpu_per_wall", "", True, "CPU seconds over wall seconds of the timed runs"),
-    Metric("load", "", False, "one-minute load average of the machine"),
-    Metric("temperature", "C", False, "of the GPU"),
-    Metric("sm_clock", "Hz", True, "of the GPU's multiprocessors"),
-    Metric("throttled", "", False, "1 when the GPU lowered its clocks for heat or power"),
-    Metric("other_processes", "", False, "other processes that compute on the GPU"),
+    Metric(
+        "accuracy_interval.high",
+        "",
+        True,
+        "upper end of the interval of the accuracy on all examples; valid whenever scoring stops",
+    ),
+    Metric("compress_seconds", "s", False, "time in which the model was compressed, or loaded from the cache"),
+    Metric("score_seconds", "s", False, "time that scoring took in this trial"),
+    Metric("run_seconds", "s", False, "time that measuring speed and memory took in this trial, dense models included"),
+    Metric("saved_seconds", "s", True, "time of scoring and timing that results from the cache saved"),
+    Metric("rounds", "", True, "number of timed rounds that count"),
+    Metric("rounds_strained", "", False, "number of rounds during which other work slowed the machine"),
+    Metric("contended", "", False, "1 if disturbed rounds had to be counted, because hardly any calm round came"),
+    Metric("timing_seconds", "s", False, "time that timing took, warm-up included"),
+    Metric(
+        "reference_latency",
+        "s",
+        False,
+        "median time of one batch of requests in the model that was timed in turns with this one",
+    ),
+    Metric("drift", "", False, "reference_latency divided by its first value in this process"),
+    Metric("wait", "", False, "share of the timed seconds in which our threads were ready and waited for a processor"),
+    Metric(
+        "probe", "s", False, "median time of a small fixed matrix product during the timing; shows the machine's speed"
+    ),
+    Metric("slowdown", "", False, "probe divided by its best value in the last minutes"),
+    Metric("steal", "", False, "share of the machine's CPU time that its host gave to others"),
+    Metric("page_faults", "1/s", False, "memory pages that the kernel had to load or clear for us, per timed second"),
+    Metric("cpu_per_wall", "", True, "CPU seconds of the timed runs divided by their wall-clock seconds"),
+    Metric("load", "", False, "load average of the machine over one minute"),
+    Metric("temperature", "C", False, "temperature of the GPU"),
+    Metric("sm_clock", "Hz", True, "clock rate of the GPU's multiprocessors"),
+    Metric("throttled", "", False, "1 if the GPU lowered its clock rate because of heat or power"),
+    Metric("other_processes", "", False, "number of other processes that compute on the GPU"),
 )
-"""The circumstances in which a trial was measured; they are shown and kept, and are no objectives."""
+"""The circumstances in which a trial was measured. They are shown and stored, but they are no objectives."""
 
 
 def at_pace(metrics: Mapping[str, float], timing: TimingFacts | None, pace: float | None) -> dict[str, float]:

@@ -160,7 +160,7 @@ class Bench:
         notes = []
         if sampled.contended:
             text = (
-                f"contended: threads waited {metrics['wait']:.0%} of the time, a fixed product took "
+                f"contended: threads waited {metrics['wait']:.0%} of the time, a fixed matrix product took "
                 f"{metrics['slowdown']:.2f}x as long as at best"
             )
             notes.append(Note(NoteCode.CONTENDED, text))
@@ -169,7 +169,7 @@ class Bench:
             notes.append(Note(NoteCode.WAITED, text))
         notes += _on_precision(metrics["speedup.error"], sampled.stopped, self._timing.precision)
         if not 1 / DRIFTED < metrics["drift"] < DRIFTED:
-            text = f"drifted: the reference takes {metrics['drift']:.2f}x as long as at first, ratios hold"
+            text = f"drifted: the reference takes {metrics['drift']:.2f}x as long as at first, ratios are not affected"
             notes.append(Note(NoteCode.DRIFTED, text))
         if metrics.get("throttled"):
             notes.append(Note(NoteCode.THROTTLED, "the GPU lowered its clocks for heat or power"))
@@ -182,8 +182,8 @@ class Bench:
 def _on_precision(error: float, stopped: Stop, wanted: float) -> list[Note]:
     """Return a note where the speed is known less precisely than ``wanted``, or where timing was cut short."""
     if stopped is Stop.BEHIND:
-        return [Note(NoteCode.IMPRECISE, f"speed known to {error:.1%} only: dominated for sure")]
-    spent = f"speed known to {error:.1%} only: {stopped} spent"
+        return [Note(NoteCode.IMPRECISE, f"speed known to {error:.1%} only: timing stopped, since it is dominated")]
+    spent = f"speed known to {error:.1%} only: timing.max_{stopped} reached"
     return [Note(NoteCode.IMPRECISE, spent)] if error > wanted else []
 
 

@@ -38,7 +38,7 @@ _SHORTEST, _MOST_REPEATS = 0.01, 32
 _TICK = 1e-9
 """Seconds: shorter times are not told apart."""
 _FEWEST_BEHIND, _SHORTEST_BEHIND = 3, 0.5
-"""Least rounds, and least seconds of them, after which a run may be found to fall behind."""
+"""Least rounds, and least seconds of them, after which a run may be found too slow to be on the front."""
 _STATES = 0.03
 """Relative amount by which a ratio may differ in the next minute, when the machine is in another state."""
 _OVERTIME = 3.0

@@ -50,7 +50,7 @@ def _one_a_recipe(records: Sequence[TrialRecord]) -> list[TrialRecord]:
 def below(gap: float) -> str:
     """Say how far below the floor an accuracy is, never by zero: ``0.0123 below``."""
     if gap <= 0:  # the estimate keeps the floor, the race example by example does not
-        return "not below by its estimate, but example by example"
+        return "which reaches the floor by its estimate, but misses it in the comparison example by example"
     return f"{gap:.4f} below" if gap >= 5e-5 else "less than 0.0001 below"
 
 

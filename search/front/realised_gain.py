@@ -12,8 +12,11 @@ from search.records.trial import TrialRecord
 
 Metrics = Mapping[str, float]
 
-_SPEED_WORDS = {Speed.SLOWER: "slower than dense", Speed.EQUAL: "not told apart from dense in speed"}
-_SIZE_WORDS = {Size.LARGER: "larger than dense", Size.EQUAL: "no smaller than dense"}
+_SPEED_WORDS = {
+    Speed.SLOWER: "slower than the dense model",
+    Speed.EQUAL: "no measurable difference in speed from the dense model",
+}
+_SIZE_WORDS = {Size.LARGER: "larger than the dense model", Size.EQUAL: "no smaller than the dense model"}
 
 
 def judged_anew(gains: GainFacts | None, metrics: Metrics) -> GainFacts | None:

@@ -130,21 +130,36 @@ def certificate_of(
     )
 
 
+_KEEPS: Mapping[Certainty, str] = {"certain": "certainly", "likely": "probably", "undecided": "possibly"}
+"""How sure it is that a front member keeps the floor, as an adverb."""
+
+
 def summary_lines(certificate: Certificate) -> list[str]:
     """Return lines for people: how complete the front is, how sure its members are, and what became of the cells."""
     counts = ", ".join(f"{count} {status}" for status, count in certificate.counts.items())
     sure = Counter(certificate.members.values())
-    floor = ", ".join(f"{sure[kind]} {kind}" for kind in ("certain", "likely", "undecided") if sure[kind])
+    floor = ", ".join(f"{sure[kind]} {how}" for kind, how in _KEEPS.items() if sure[kind])
     lines = [_completeness(certificate), f"Of {counted(len(certificate.standings), 'cell', 'cells')}: {counts}."]
     if floor:
-        lines.append(f"Above the floor: {floor}.")
+        lines.append(f"Members of the front that keep the accuracy floor: {floor}.")
     if certificate.partly_scored:
         trials = _listed(certificate.partly_scored)
-        lines.append(f"Scored on too few examples to decide this floor: {trials}; a study with it goes on there.")
+        lines.append(
+            f"Scored on too few examples to decide this floor: {trials}. A study with this floor goes on scoring."
+        )
     if certificate.timed_until_dominated:
         trials = _listed(certificate.timed_until_dominated)
-        lines.append(f"Timed briefly, since others were ahead that are not here: {trials}.")
+        lines.append(f"Timed briefly, because trials dominated them that are not feasible at this floor: {trials}.")
     return lines
+
+
+def _compared(margin: float, member: int | None) -> str:
+    """Say how a cell compares with a front member; ``margin``: by how much it is worse, in its best objective."""
+    if margin >= 5e-4:
+        return f"at least {margin:.1%} worse than trial {member} in every objective"
+    if margin > -5e-4:
+        return f"no better than trial {member} in any objective"
+    return f"at most {-margin:.1%} better than trial {member} in any objective"
 
 
 def _listed(numbers: Sequence[int]) -> str:
@@ -156,11 +171,12 @@ def _completeness(certificate: Certificate) -> str:
     """Say what the search can still change; an empty front, or the baseline alone, is worded differently."""
     by_more = f"by more than {float(f'{certificate.resolution:.2g}'):.0%}"
     if not certificate.members:
-        so_far, does = "nothing that was measured keeps the floor", "keeps it"
+        so_far, does, may = "nothing that was measured keeps the floor", "keeps it", "keep it"
     elif certificate.only_baseline:
-        so_far, does = "nothing that was measured improves on the baseline above the floor", f"does {by_more}"
+        so_far = "nothing that was measured keeps the floor and improves on the baseline"
+        does, may = f"does {by_more}", f"do so {by_more}"
     else:
-        so_far, does = "", f"improves the front {by_more}"
+        so_far, does, may = "", f"improves the front {by_more}", f"improve the front {by_more}"
     left = sum(standing.status in (OPEN, UNDECIDED) for standing in certificate.standings)
     so_far = f"{so_far}; " if so_far else ""
     if certificate.complete:
@@ -175,8 +191,8 @@ def _completeness(certificate: Certificate) -> str:
     if not left:
         return f"Not complete: {so_far}{certificate.open:.1%} chance is left that some cell {does}."
     minutes = max(1, round(certificate.seconds / 60))
-    cells = counted(left, "cell is", "cells are")
-    return f"Not complete: {so_far}{cells} open, about {minutes} min to close; perhaps one {does}."
+    cells, one = ("1 cell is", "it") if left == 1 else (f"{left} cells are", "one of them")
+    return f"Not complete: {so_far}{cells} open, and {one} may {may}. Measuring what is open takes about {minutes} min."
 
 
 def counted(count: int, one: str, more: str) -> str:
@@ -226,11 +242,13 @@ class _Writer:
             scorer = self.scored[recipe]
             return CellStatus(cell, INFEASIBLE, scorer.number, f"accuracy {scorer.metrics['accuracy']:.4f}")
         if index in self.left:
-            return CellStatus(cell, OPEN, None, f"feasible with {self.forecast.feasible[index]:.0%}", chance)
+            return CellStatus(
+                cell, OPEN, None, f"feasible with a chance of {self.forecast.feasible[index]:.0%}", chance
+            )
         if self.forecast.feasible[index] <= self.forecast.improvement[index] or not len(self.front):
             return self._assumed(recipe, cell, chance)
         member, margin = self._dominator(index)
-        return CellStatus(cell, DOMINATED, member, f"expected {margin:+.1%} behind in all objectives", chance)
+        return CellStatus(cell, DOMINATED, member, f"expected to be {_compared(margin, member)}", chance)
 
     def _measured(self, index: int, cell: Cell, trial: TrialRecord, chance: float) -> CellStatus:
         if is_scored(trial):
@@ -240,9 +258,7 @@ class _Writer:
         if index in self.left or not len(self.front):
             return CellStatus(cell, UNDECIDED, trial.number, "timed, and never scored", chance)
         member, margin = self._dominator(index)
-        return CellStatus(
-            cell, MEASURED, trial.number, f"not scored: {margin:+.1%} behind trial {member} in everything"
-        )
+        return CellStatus(cell, MEASURED, trial.number, f"not scored: {_compared(margin, member)}")
 
     def _failed(self, index: int, cell: Cell, trial: TrialRecord | None) -> CellStatus:
         if trial is not None and trial.state == "failed":
@@ -251,7 +267,7 @@ class _Writer:
         return CellStatus(cell, MUST_FAIL, cause.number, f"{cause.reason} with less work")
 
     def _assumed(self, recipe: int, cell: Cell, chance: float) -> CellStatus:
-        likely = f"feasible with {self.forecast.feasible[self.grid.recipes == recipe].max():.1%}"
+        likely = f"feasible with a chance of {self.forecast.feasible[self.grid.recipes == recipe].max():.1%}"
         for milder, record in self.scored.items():
             if self.known.verdicts[milder] == -1 and recipe in self.harder[milder].tolist():
                 return CellStatus(cell, ASSUMED, record.number, f"{likely}: a milder recipe misses the floor", chance)

@@ -178,7 +178,7 @@ def _status(row: Row) -> str:
     if row["cached_from"] is not None:
         return f"repeat of {row['cached_from']}"
     if row["accuracy"] is None:
-        return "behind, not scored"
+        return "dominated, not scored"
     standing = "front" if row["on_front"] else "feasible" if row["feasible"] else "below the floor"
     return "recommended" if row["recommended"] else standing
 

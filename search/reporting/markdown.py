@@ -55,7 +55,8 @@ def _ledger(rows: Sequence[Row], front: ParetoFront) -> list[str]:
         return []
     return [
         "", "## Promised and delivered", "",
-        "Against the dense model at the same batch size; promised is what bytes and operations allow.", "",
+        "All ratios are over the dense model at the same batch size. The promised speed is the highest that bytes and "
+        "operations allow on this device.", "",
         *_line(headings), *_line([":--", *("--:" for _ in headings[2:]), ":--"], escape=False),
         *(line for row in body for line in _line(row)),
     ]  # fmt: skip
@@ -66,7 +67,13 @@ def price_of_accuracy(rows: Sequence[Row], records: Sequence[TrialRecord], front
     headings, body = price_table(rows, records, front, rate)
     if not body:
         return ""
-    title = ["", "## The price of accuracy", "", "The best that each accuracy leaves, in the first objective.", ""]
+    title = [
+        "",
+        "## The price of accuracy",
+        "",
+        "The best value of the first objective among the trials with at least this accuracy.",
+        "",
+    ]
     lines = [*title, *_line(headings), *_line(["--:", "--:", "--:", "--:", ":--"], escape=False)]
     return "\n".join([*lines, *(line for row in body for line in _line(row))]) + "\n"
 

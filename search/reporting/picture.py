@@ -36,7 +36,11 @@ _GROUPS: tuple[tuple[str, Callable[[Row], bool], dict[str, Any]], ...] = (
         lambda p: not p["feasible"] and p["accuracy"] is not None,
         {"facecolors": "none", "edgecolors": _GREY, "s": 26},
     ),
-    ("behind, not scored", lambda p: p["accuracy"] is None, {"marker": "x", "color": _GREY, "s": 20, "linewidths": 1}),
+    (
+        "dominated, not scored",
+        lambda p: p["accuracy"] is None,
+        {"marker": "x", "color": _GREY, "s": 20, "linewidths": 1},
+    ),
     ("feasible", lambda p: p["feasible"] and not p["on_front"], {"color": _FEASIBLE, "s": 26}),
     ("Pareto front", lambda p: bool(p["on_front"]), {"color": _FRONT, "s": 46, "zorder": 4}),
     (

@@ -19,10 +19,10 @@ if TYPE_CHECKING:
     from search.reporting.study_info import StudyInfo
 
 _WHY = {
-    Limit.BUSY: "the machine was busy, and the same command on a calm one times it again",
-    Limit.SECONDS: "timing.max_seconds ended it",
-    Limit.ROUNDS: "timing.max_rounds ended it",
-    Limit.BRIEF: "timed only until others were ahead",
+    Limit.BUSY: "the machine was busy",
+    Limit.SECONDS: "the timing reached timing.max_seconds",
+    Limit.ROUNDS: "the timing reached timing.max_rounds",
+    Limit.BRIEF: "the timing stopped once the trial was known to be dominated",
 }
 _GAINED = ("throughput", "speedup", "peak_memory", "memory_ratio", "accuracy", "compression_speedup")
 
@@ -44,7 +44,7 @@ def gains(found: Headline, row: Row) -> list[str]:
     if found.is_baseline:
         return []
     if found.together is None:
-        return ["Neither speed nor memory was measured: what was rounded or masked is not stored so."]
+        return ["Neither speed nor memory was measured: compression is only simulated, the weights are stored in full."]
     lines = [_compression(found, row)]
     if found.runtime is not None:
         lines.append(f"Runtime: {_times(found.runtime)} the speed of torch, both with the dense model.")
@@ -62,7 +62,7 @@ def gain_text(gain: Gain) -> str:
     if gain.is_firm:
         return f"{ratio(gain.value)} ±{100 * gain.error:.2g} %"
     if not math.isfinite(gain.high):
-        return f"about {ratio(gain.value)}, no interval known"
+        return f"about {ratio(gain.value)} (interval unknown)"
     return f"at most {ratio(gain.high)}" if _is_bottomless(gain) else f"{ratio(gain.low)} to {ratio(gain.high)}"
 
 
@@ -79,11 +79,14 @@ def _is_bottomless(gain: Gain) -> bool:
 
 
 def _why_ranges(found: Headline) -> list[str]:
-    """Return why gains are told as ranges, where the timing says why; not for those close to 1 and well known."""
+    """Return why gains are given as ranges, if the timing says why; empty for gains close to 1 and well known."""
     told = (found.compression, found.runtime, found.batching, found.together)
     wide = [gain for gain in told if gain is not None and gain.error > FIRM]
     limits = dict.fromkeys(limit for gain in wide for limit in gain.limits)
-    return [f"No single figure where a range stands: {'; '.join(_WHY[limit] for limit in limits)}."] if limits else []
+    if not limits:
+        return []
+    again = " The same command on a calm machine times it again." if Limit.BUSY in limits else ""
+    return [f"The speed is given as a range, because {' and '.join(_WHY[limit] for limit in limits)}.{again}"]
 
 
 def _recommended(study: StudyInfo, row: Row, front: ParetoFront, searched: Sequence[str]) -> str:
@@ -93,42 +96,42 @@ def _recommended(study: StudyInfo, row: Row, front: ParetoFront, searched: Seque
         return f"Recommended{so_far}: trial {row['trial']}, {words}."
     why = "nothing measured keeps the floor and is better in an objective"
     if len(front.front) > 1:
-        why = "no other member of the front is worth more by the trade-off"
+        why = "the trade-off prefers no other member of the front"
     return f"Recommended{so_far}: the baseline as it is, {words}: {why if not front.passed_over else _PASSED}."
 
 
-_PASSED = "what compression offers is slower than the dense model at the same batch size"
+_PASSED = "the compressed candidates are slower than the dense model at the same batch size"
 
 
 def _compression(found: Headline, row: Row) -> str:
     dense = "the dense model" + ("" if found.batch_size is None else f" at batch {found.batch_size}")
     if found.runtime is not None:
         dense = f"the same runtime's dense model at batch {found.batch_size}"
-    memory = "" if found.compression_memory is None else f", {ratio(found.compression_memory)} its peak memory"
+    share = found.compression_memory if found.runtime is None else None  # memory is only compared with torch's
+    memory = "" if share is None else f", {ratio(share)} its peak memory"
     gain = found.compression
     if gain is None:
-        reason = ": memory does not hold both" if row.get("reference") == Reference.SENTINEL else ""
-        return f"Compression: not told apart from the batch size, since {dense} was not timed{reason}."
+        reason = ": memory cannot hold both models" if row.get("reference") == Reference.SENTINEL else ""
+        return f"Compression: its own gain is unknown, because {dense} was not timed{reason}."
     if gain.is_exact:
         return f"Compression: none, this is {dense}."
-    if found.runtime is not None:
-        memory = ""  # what is known of memory is held against torch
     if not gain.is_told_apart and gain.error <= FIRM:
-        return f"Compression: speed not told apart from that of {dense} ({gain_text(gain)}){memory}."
+        memory = "" if share is None else f" The candidate's peak memory is {ratio(share)} as large."
+        return f"Compression: the speed does not differ measurably from that of {dense} ({gain_text(gain)}).{memory}"
     slower = f": slower than {dense}" if gain.is_below else ""
     return f"Compression: {_times(gain)} the speed of {dense}{memory}{slower}."
 
 
 def _batching(found: Headline) -> str:
+    size = f"batch {found.batch_size} instead of {found.baseline_batch_size}"
     takes = ""
     if found.latency is not None and found.latency.is_above:
-        takes = f"; a request takes {_times(found.latency)} as long"
+        takes = f" A request takes {_times(found.latency)} as long as the baseline's."
     if found.batching is None:
-        return f"Batch {found.batch_size} instead of {found.baseline_batch_size}: its own gain was not measured{takes}."
+        return f"Batch size: the gain of {size} was not measured by itself.{takes}"
     if found.batching.is_exact:
-        return f"Batch {found.batch_size}, as the baseline{takes}."
-    size = f"batch {found.batch_size} instead of {found.baseline_batch_size}"
-    return f"Batch size: {_times(found.batching)} the speed by {size}, both with the dense model{takes}."
+        return f"Batch size: batch {found.batch_size}, as in the baseline.{takes}"
+    return f"Batch size: with the dense model, {size} gives {_times(found.batching)} the speed.{takes}"
 
 
 def _together(found: Headline) -> str:
@@ -151,8 +154,8 @@ def _accuracy(found: Accuracy) -> str:
     if found.exact:
         told = f"{score(found.value)} ≥ floor {score(found.floor)}"
     else:
-        of = f" of {found.examples} examples" if found.examples else ""
-        kept = {"certain": "is kept", "likely": "is likely kept", "undecided": "is not decided"}[found.certainty]
+        of = f" on {found.examples} examples" if found.examples else ""
+        kept = {"certain": "is kept", "likely": "is likely kept", "undecided": "may be kept or missed"}[found.certainty]
         told = f"about {score(found.value)}{of}; the floor {score(found.floor)} {kept}"
     return f"Accuracy: {told}{_loss(found.difference)}."
 
@@ -162,10 +165,10 @@ def _loss(difference: tuple[float, float, float] | None) -> str:
         return ""
     value, low, high = difference
     if low <= 0 <= high:
-        return "; no loss told apart" if (low, high) != (0, 0) else "; as the baseline's"
+        return f"; {'equal to' if (low, high) == (0, 0) else 'no measurable difference from'} the baseline's"
     side = "below" if value < 0 else "above"
     ends = sorted((abs(low), abs(high)))
-    return f"; {score(abs(value))} {side} the baseline's ({score(ends[0])} to {score(ends[1])})"
+    return f"; {score(abs(value))} {side} the baseline's (95 % interval {score(ends[0])} to {score(ends[1])})"
 
 
 def _slower(rows: Sequence[Row], front: ParetoFront, found: Headline) -> list[str]:
@@ -174,10 +177,14 @@ def _slower(rows: Sequence[Row], front: ParetoFront, found: Headline) -> list[st
         first, *more = front.passed_over
         row = next(row for row in rows if row["trial"] == first)
         also = f" and {len(more)} more" if more else ""
-        gain = f"{ratio(row['compression_speedup'])} its speed" if row.get("compression_speedup") else "by its verdict"
+        gain = (
+            f"{ratio(row['compression_speedup'])} its speed"
+            if row.get("compression_speedup")
+            else "as judged when it was timed"
+        )
         return [
             f"Passed over: trial {first} ({label(row)}){also}, slower than the dense model at its own batch size "
-            f"({gain}); a trade-off that weighs memory more than speed takes it."
+            f"({gain}). A trade-off that weighs memory more than speed would recommend it."
         ]
     if found.speed is Speed.SLOWER and not front.asks_for_memory:
         return [
@@ -190,7 +197,8 @@ def _without(rows: Sequence[Row], front: ParetoFront, searched: Sequence[str]) -
     """Return why nothing is recommended."""
     by_number = {row["trial"]: row for row in rows}
     if front.front:
-        return f"{len(front.front)} on the front; without a finite trade-off none is recommended."
+        members = "1 member" if len(front.front) == 1 else f"{len(front.front)} members"
+        return f"Nothing is recommended: the front has {members}, and the trade-off is finite for none."
     if front.nearest_miss is not None and front.gap is not None:
         row = by_number[front.nearest_miss]
         who = "the baseline" if row["is_baseline"] else f"trial {row['trial']} ({label(row, searched)})"

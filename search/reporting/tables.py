@@ -112,22 +112,34 @@ def confirmation(study: StudyInfo, rows: Sequence[Row]) -> list[str]:
 
 def _confirmed(study: StudyInfo, rows: Sequence[Row]) -> list[str]:
     members = [row for row in rows if row["on_front"] and not row["is_baseline"]]
-    count = sum(bool(row["confirmed"]) for row in members)
-    found = [f"Not all was timed again: {study.unconfirmed}."] if study.unconfirmed and members else []
-    busy, of = sum(bool(row.get("contended")) for row in members), counted(len(members), "member", "members")
+    besides = " besides the baseline" if any(row["on_front"] and row["is_baseline"] for row in rows) else ""
+    count, busy = (sum(bool(row.get(key)) for row in members) for key in ("confirmed", "contended"))
+    found = [f"Some trials were not timed again: {study.unconfirmed}."] if study.unconfirmed and members else []
     if busy:
-        were = "was" if busy == 1 else "were"
-        found.append(f"{busy} of the front's {of} {were} timed on a busy machine: take the speed with care.")
+        found.append(
+            f"Contention: {_share(busy, len(members), besides)} timed on a busy machine, so the speed is less certain."
+        )
     if not count:
         unsure = members and any(row.get("speedup_error") for row in members)
-        return [*found, "Not confirmed: speeds are those of single trials."] if unsure else found
-    left = f"; {len(study.dropped)} no longer belonged and left it:" if study.dropped else "."
-    return [*found, f"Confirmed: {count} of the front's {of}, timed again in shared rounds{left}"]
+        return [*found, "Not confirmed: each speed comes from a single trial."] if unsure else found
+    found.append(f"Confirmed: {_share(count, len(members), besides)} timed again, together with the baseline.")
+    if study.dropped:
+        found.append(f"After that, {counted(len(study.dropped), 'trial', 'trials')} left the front:")
+    return found
+
+
+def _share(count: int, members: int, besides: str) -> str:
+    """Say how many of the front's members were treated alike: ``2 of the front's 3 members were``."""
+    if members == 1:
+        return f"the front's only member{besides} was"
+    if count == members:
+        return f"all {members} members of the front{besides} were"
+    return f"{count} of the front's {members} members{besides} {'was' if count == 1 else 'were'}"
 
 
 _LEDGER = (
     ("Weights", "weight_ratio"), ("Operations", "flops_ratio"), ("Speed promised", "promised_speedup"),
-    ("delivered", "compression_speedup"), ("Memory", "compression_memory_ratio"),
+    ("Speed delivered", "compression_speedup"), ("Memory", "compression_memory_ratio"),
 )  # fmt: skip
 
 

@@ -10,6 +10,7 @@ from rich.text import Text
 from objectives.metrics import METRICS
 from search.front.front import ParetoFront
 from search.front.table import frame, searched_columns
+from search.frontier.certificate import counted
 from search.records.trial import TrialRecord, Value
 from search.reporting.formatting import Row
 from search.reporting.tables import Column, columns, failures, rows_of
@@ -69,7 +70,9 @@ def _add(table: Table, shown: Sequence[Column], row: Row, mark: str, style: str)
 
 def _caption(rows: Sequence[Row], front: ParetoFront) -> str:
     failed = failures(rows)
-    parts = [f"{len(front.front)} on the front, {len(front.feasible)} feasible of {len(rows)} trials"]
+    parts = [
+        f"{counted(len(rows), 'trial', 'trials')}, {len(front.feasible)} feasible, {len(front.front)} on the front"
+    ]
     if failed:
         reasons = ", ".join(f"{reason} {count}" for reason, count in failed.items())
         parts.append(f"{sum(failed.values())} failed ({reasons})")

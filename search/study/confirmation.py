@@ -192,4 +192,4 @@ def _why(number: int, records: Sequence[TrialRecord], front: ParetoFront) -> str
     now = dropped.metrics["speedup"]
     trial = dropped.metrics.get("speedup.trial", now)
     change = f"speed-up {trial:.3f}x in its trial" + (f", {now:.3f}x confirmed" if dropped.confirmed else "")
-    return f"trial {better[0]} is at least as good in everything ({change})" if better else change
+    return f"trial {better[0]} is at least as good in every objective ({change})" if better else change

@@ -83,7 +83,7 @@ class Loop:
 
         now, state, self._final = replace(self.state.confirmation, failed=""), self.state, None
         try:
-            self.progress.stage("timing contended trials again")
+            self.progress.stage("timing again the trials that were timed on a busy machine")
             now = time_again(state.records[self._tried_again :], measure, now)
             self._tried_again = len(state.records)
             self.progress.stage("confirming the front")
@@ -95,7 +95,7 @@ class Loop:
             state.confirm(now)
             store.save_confirmation(self.study, now)
         if now.failed:
-            log.warning("not all was timed again: %s", now.failed)
+            log.warning("some trials were not timed again: %s", now.failed)
 
     def _candidate(self, record: TrialRecord) -> Candidate:
         space = self.config.space
@@ -178,7 +178,7 @@ class Loop:
         known = store.losses_of(self.study)
         if known is not None or len(grid) > MOST_CELLS:
             return known
-        self.progress.stage("predicting what compression loses")
+        self.progress.stage("predicting how much accuracy compression costs")
         _, first = np.unique(grid.recipes, return_index=True)
         candidates = [self.config.space.candidate(grid.cell(index)) for index in first.tolist()]
         try:

@@ -55,7 +55,7 @@ def status(records: Sequence[TrialRecord], front: ParetoFront, clock: Clock) -> 
     measured = {record.number: record for record in records}
     speedups = [measured[number].metrics.get("speedup", 0.0) for number in front.feasible if number in measured]
     failed = sum(record.state == "failed" for record in records)
-    parts = [f"front {len(front.front)}"]
+    parts = [f"{len(front.front)} on the front"]
     if speedups:
         parts.append(f"best feasible speed-up {max(speedups):.2f}x")
     if failed:
@@ -141,9 +141,9 @@ def _last(record: TrialRecord) -> str:
     if record.state == "failed":
         return f"trial {record.number} {cell}: failed, {record.reason}: {record.message}"
     metrics = record.metrics
-    known = f" (as trial {record.cached_from})" if record.cached_from is not None else f" in {record.seconds:.0f} s"
+    known = f"as trial {record.cached_from}" if record.cached_from is not None else f"{record.seconds:.0f} s"
     gains = "below the floor, not timed" if record.facts.is_missed else "simulated"
     if "speedup" in metrics:
         gains = f"speed-up {metrics['speedup']:.2f}x, memory {metrics['memory_ratio']:.2f}x"
-    accuracy = f"accuracy {metrics['accuracy']:.3f}" if is_scored(record) else "behind, not scored"
-    return f"trial {record.number} {cell}: {accuracy}, {gains}{known}"
+    accuracy = f"accuracy {metrics['accuracy']:.3f}" if is_scored(record) else "dominated, not scored"
+    return f"trial {record.number} {cell}: {accuracy}, {gains} ({known})"

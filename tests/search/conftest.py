@@ -64,7 +64,7 @@ def slow_to_score(candidate: Candidate) -> Measurement:
 
 
 def behind(found: Measurement, incumbents: Any) -> Measurement:
-    """As the evaluator leaves it: what is behind another is not scored."""
+    """As the evaluator leaves it: what is dominated is not scored."""
     if not any(is_dominated(found.metrics, other) for other in incumbents):
         return found
     metrics = {name: value for name, value in found.metrics.items() if not name.startswith("accuracy")}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from objectives.metrics import METRICS
+from objectives.metrics import CONDITIONS, METRICS
 from search.cli import main
 from search.reporting.tables import columns
 
@@ -12,7 +12,7 @@ from search.reporting.tables import columns
 def test_every_metric_is_listed_with_its_meaning(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["metrics"]) == 0
     shown = " ".join(capsys.readouterr().out.split())
-    for metric in METRICS.values():
+    for metric in (*METRICS.values(), *CONDITIONS.values()):
         assert metric.name in shown
         assert metric.meaning.split()[-1] in shown
 
@@ -23,7 +23,17 @@ def test_a_word_narrows_the_list_and_one_that_fits_none_is_refused(capsys: pytes
     assert "ttft" in shown
     assert "weight_bytes" not in shown
     assert main(["metrics", "nonesuch"]) == 2
-    assert "none holds 'nonesuch'" in capsys.readouterr().err
+    assert "no name or meaning contains 'nonesuch'" in capsys.readouterr().err
+
+
+def test_conditions_are_listed_apart_and_marked_as_no_objectives(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["metrics", "drift"]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "not an objective" in shown
+    assert "drift" in shown
+    assert "Better" not in shown
+    assert main(["metrics", "perplexity"]) == 0
+    assert "not an objective" not in capsys.readouterr().out
 
 
 def test_columns_of_metrics_have_a_meaning_and_settings_have_none() -> None:

@@ -89,12 +89,14 @@ def test_sentences_of_older_studies_are_read_as_types(
 def test_words_hold_the_interval_and_say_slower_only_of_what_is() -> None:
     facts = GainFacts(Speed.EQUAL, Size.SMALLER)
     metrics = noted("compression_speedup", Estimate(1.27, 0.95, 1.61))
-    assert not_realised(facts, metrics) == "not told apart from dense in speed (1.27x, 0.95x to 1.61x)"
+    assert (
+        not_realised(facts, metrics) == "no measurable difference in speed from the dense model (1.27x, 0.95x to 1.61x)"
+    )
     facts = GainFacts(Speed.SLOWER, Size.LARGER, "launch-bound")
     metrics = {**noted("compression_speedup", Estimate(0.7, 0.6, 0.8)), "compression_memory_ratio": 1.1}
     assert (
         not_realised(facts, metrics)
-        == "slower than dense (0.70x, 0.60x to 0.80x): launch-bound; larger than dense (1.10x)"
+        == "slower than the dense model (0.70x, 0.60x to 0.80x): launch-bound; larger than the dense model (1.10x)"
     )
     assert realised(GainFacts(Speed.FASTER, Size.SMALLER)) == "speed, memory"
     assert realised(GainFacts(Speed.EQUAL, Size.LARGER)) == "none"

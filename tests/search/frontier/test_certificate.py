@@ -77,7 +77,7 @@ def test_a_study_that_ran_out_of_trials_says_what_is_open(study) -> None:
     assert not found.complete
     assert found.counts[OPEN] > 0
     lines = summary_lines(found)
-    assert lines[0].startswith(f"Not complete: {found.counts[OPEN]} cells are open, about ")
+    assert lines[0].startswith(f"Not complete: {found.counts[OPEN]} cells are open, and ")
     assert "18 cells" in lines[1]
     assert found.seconds > 0
 
@@ -170,7 +170,7 @@ def test_members_that_were_timed_briefly_are_named(study) -> None:
     ]
     found = certify(Grid(result.config.space.axes), records, result.front)
     assert found.timed_until_dominated == (member,)
-    assert any(line.endswith(f"not here: trial {member}.") for line in summary_lines(found))
+    assert any(line.endswith(f"not feasible at this floor: trial {member}.") for line in summary_lines(found))
 
 
 def test_a_grid_too_large_to_be_enumerated_has_no_certificate(study, monkeypatch) -> None:
@@ -203,7 +203,7 @@ def test_untimed_trials_count_as_scored_and_not_as_measured(study) -> None:
     assert all(one != other for one, other in itertools.combinations(scored, 2))
 
 
-def test_what_was_timed_and_not_scored_is_measured_and_says_behind_whom(study) -> None:
+def test_what_was_timed_and_not_scored_is_measured_and_says_by_whom_it_is_dominated(study) -> None:
     result = study(RATIOS, answer=slow_to_score)
     by_number = {record.number: record for record in result.records}
     unscored = {record.number for record in result.records if "accuracy" not in record.metrics}
@@ -218,7 +218,7 @@ def test_what_was_timed_and_not_scored_is_measured_and_says_behind_whom(study) -
 
 
 def test_where_the_members_are_gone_what_was_not_scored_is_open_or_takes_the_accuracy_of_its_recipe(study) -> None:
-    """A recut at a floor that none of those reaches which were ahead."""
+    """A recut at a floor that none of those reaches which dominated them."""
     result = study(RATIOS, answer=slow_to_score)
     unscored = [record for record in result.records if "accuracy" not in record.metrics]
     assert unscored
@@ -245,7 +245,7 @@ def test_a_recut_that_nothing_keeps_has_a_certificate_too(study, above) -> None:
     front = cut(result.records, result.front.objectives, floor, result.config.tradeoff)
     found = certify(Grid(result.config.space.axes), result.records, front)
     assert front.front == ()
-    assert not any("behind" in standing.why for standing in found.standings)
+    assert not any("objective" in standing.why for standing in found.standings)
     assert summary_lines(found)
 
 
@@ -275,7 +275,8 @@ def standing(status: str) -> CellStatus:
 
 
 NOTHING = "nothing that was measured keeps the floor; "
-NO_BETTER = "nothing that was measured improves on the baseline above the floor; "
+NO_BETTER = "nothing that was measured keeps the floor and improves on the baseline; "
+TIME = "Measuring what is open takes about 2 min."
 EMPTY, ALONE, FULL = ({}, False), ({0: "certain"}, True), ({3: "likely"}, False)
 
 
@@ -284,16 +285,16 @@ EMPTY, ALONE, FULL = ({}, False), ({0: "certain"}, True), ({3: "likely"}, False)
     [
         (EMPTY, 0.012, [ASSUMED], f"{NOTHING}at most 1.2% chance that an unmeasured cell keeps it."),
         (EMPTY, 0.0, [INFEASIBLE], f"{NOTHING}no cell is left that may change that."),
-        (EMPTY, 0.4, [OPEN, INFEASIBLE], f"{NOTHING}1 cell is open, about 2 min to close; perhaps one keeps it."),
+        (EMPTY, 0.4, [OPEN, INFEASIBLE], f"{NOTHING}1 cell is open, and it may keep it. {TIME}"),
         (ALONE, 0.012, [DOMINATED], f"{NO_BETTER}at most 1.2% chance that an unmeasured cell does by more than 2%."),
         (ALONE, 0.0, [MEASURED], f"{NO_BETTER}no cell is left that may change that."),
-        (ALONE, 0.4, [OPEN], f"{NO_BETTER}1 cell is open, about 2 min to close; perhaps one does by more than 2%."),
+        (ALONE, 0.4, [OPEN], f"{NO_BETTER}1 cell is open, and it may do so by more than 2%. {TIME}"),
         (FULL, 2e-4, [DOMINATED], "at most 0.1% chance that an unmeasured cell improves the front by more than 2%."),
         (FULL, 0.0, [MEASURED], "no cell is left that may improve the front."),
         (FULL, 0.07, [DOMINATED], "7.0% chance is left that some cell improves the front by more than 2%."),
         (
             FULL, 0.4, [UNDECIDED, OPEN],
-            "2 cells are open, about 2 min to close; perhaps one improves the front by more than 2%.",
+            f"2 cells are open, and one of them may improve the front by more than 2%. {TIME}",
         ),
     ],
 )  # fmt: skip
@@ -306,7 +307,7 @@ def test_what_is_sure_is_said_of_the_front_at_hand(front, opened, statuses, sent
     lines = summary_lines(found)
     assert lines[0] == ("Complete: " if opened <= 0.05 else "Not complete: ") + sentence
     assert lines[1].startswith(f"Of {len(statuses)} cell{'s' if len(statuses) > 1 else ''}: ")
-    assert any("Above the floor" in line for line in lines) == bool(members)
+    assert any("keep the accuracy floor" in line for line in lines) == bool(members)
 
 
 def test_an_empty_front_is_told_from_a_real_study(study) -> None:

@@ -100,8 +100,8 @@ def test_compression_and_batch_size_are_told_apart_with_their_intervals() -> Non
     assert lines == [
         "Recommended: trial 1, 5 % pruned, 4 bit, batch 8.",
         "Compression: 1.90× ±2.8 % the speed of the dense model at batch 8, 0.62× its peak memory.",
-        "Batch size: 2.70× ±2 % the speed by batch 8 instead of 1, both with the dense model; a request takes "
-        "1.56× ±2 % as long.",
+        "Batch size: with the dense model, batch 8 instead of 1 gives 2.70× ±2 % the speed. A request takes "
+        "1.56× ±2 % as long as the baseline's.",
         "Together: 5.13× ±2 % the speed of the baseline, 0.50× its peak memory.",
         "Accuracy: 0.5000 ≥ floor 0.4500.",
     ]
@@ -118,7 +118,7 @@ def test_at_the_baselines_batch_size_compression_is_all_there_is() -> None:
     ("gain", "error", "words"),
     [
         (1.9, 0.02, "1.90× ±2.8 % the speed"),
-        (1.01, 0.02, "speed not told apart from that of the dense model at batch 8 (0.98× to 1.04×)"),
+        (1.01, 0.02, "the speed does not differ measurably from that of the dense model at batch 8 (0.98× to 1.04×)"),
         (0.67, 0.02, "at batch 8, 0.62× its peak memory: slower than the dense model at batch 8"),
         (1.9, 0.5, "between 0.95× and 2.85× the speed"),
         (1.9, 1.0, "at most 3.80× the speed"),
@@ -135,15 +135,15 @@ def test_the_words_for_compression_follow_the_interval(gain: float, error: float
     [
         ({"contended": 1.0}, {}, ["the machine was busy"]),
         ({"dense_contended": 1.0}, {}, ["the machine was busy"]),
-        ({}, {"stopped": "seconds"}, ["timing.max_seconds ended it"]),
-        ({"contended": 1.0}, {"stopped": "rounds"}, ["the machine was busy", "timing.max_rounds ended it"]),
+        ({}, {"stopped": "seconds"}, ["the timing reached timing.max_seconds"]),
+        ({"contended": 1.0}, {"stopped": "rounds"}, ["the machine was busy", "the timing reached timing.max_rounds"]),
         ({}, {"stopped": "precision"}, []),
     ],
 )
 @pytest.mark.parametrize("error", [0.02, 0.5])
 def test_a_range_says_once_why_it_is_one(found: dict[str, float], facts: Any, reasons: list[str], error: float) -> None:
     lines = told(baseline(), record(1, 8, {**batched(1.9, error), **found}, facts=facts_of(facts)))
-    why = [line for line in lines if line.startswith("No single figure")]
+    why = [line for line in lines if line.startswith("The speed is given as a range")]
     assert len(why) == (1 if reasons and error > 0.2 else 0)
     assert all(reason in why[0] for reason in reasons if why)
 
@@ -151,8 +151,10 @@ def test_a_range_says_once_why_it_is_one(found: dict[str, float], facts: Any, re
 def test_a_dense_model_that_was_not_measured_is_said() -> None:
     own = {**metrics(5.0, 0.02, 200), "latency_ratio": 1.6}
     lines = told(baseline(), record(1, 8, own, facts=facts_of({"reference": "sentinel"})))
-    assert "since the dense model at batch 8 was not timed: memory does not hold both" in lines[1]
-    assert lines[2].startswith("Batch 8 instead of 1: its own gain was not measured; a request takes 1.60×")
+    assert "because the dense model at batch 8 was not timed: memory cannot hold both models" in lines[1]
+    assert lines[2].startswith(
+        "Batch size: the gain of batch 8 instead of 1 was not measured by itself. A request takes 1.60×"
+    )
     assert lines[3].startswith("Together: 5.00× ±2 %")
 
 
@@ -171,7 +173,7 @@ def test_a_runtime_is_told_apart_from_compression_and_batch_size() -> None:
     lines = told(baseline(), record(1, 8, found))
     assert lines[1].startswith("Compression: 1.50× ±1.4 % the speed of the same runtime's dense model at batch 8")
     assert lines[2].startswith("Runtime: 3.00× ±1.4 % the speed of torch")
-    assert lines[3].startswith("Batch size: 2.00× ±1 %")
+    assert lines[3].startswith("Batch size: with the dense model, batch 8 instead of 1 gives 2.00× ±1 %")
     assert lines[4].startswith("Together: 9.00× ±1 %")
 
 
@@ -191,7 +193,7 @@ def test_a_smaller_and_slower_model_leaves_the_baseline_recommended() -> None:
     own = metrics(0.67, 0.02, 100)
     lines = told(baseline(), record(1, 1, {**own, **gains(own, baseline().metrics)}))
     assert lines[0].startswith("Recommended: the baseline as it is")
-    assert "what compression offers is slower than the dense model at the same batch size" in lines[0]
+    assert "the compressed candidates are slower than the dense model at the same batch size" in lines[0]
     assert "slower than the dense model at its own batch size (0.67× its speed)" in lines[-1]
     assert len(lines) == 3
 
@@ -203,7 +205,7 @@ def test_who_was_passed_over_is_named_with_the_way_to_take_it() -> None:
     assert lines[0].startswith("Recommended: trial 1")
     assert lines[1] == "Compression: none, this is the dense model at batch 8."
     assert lines[-1].startswith("Passed over: trial 2 (5 % · 4 bit · b8), slower than the dense model")
-    assert "a trade-off that weighs memory more than speed takes it" in lines[-1]
+    assert "A trade-off that weighs memory more than speed would recommend it" in lines[-1]
 
 
 @pytest.mark.parametrize("weights", [{"throughput": 0.5, "peak_memory": 0.5}, {"peak_memory": 1.0}])
@@ -246,13 +248,13 @@ OPEN = {"verdict": "open", "verdict_by": "betting"}
     ("found", "facts", "words"),
     [
         ({}, {}, "0.5000 ≥ floor 0.4500."),
-        ({"examples": 64.0}, RACED, "about 0.5000 of 64 examples; the floor 0.4500 is kept."),
-        ({"examples": 64.0, "accuracy": 0.44}, RACED, "about 0.4400 of 64 examples; the floor 0.4500 is kept."),
-        ({"accuracy": 0.4501}, OPEN, "about 0.4501; the floor 0.4500 is not decided."),
-        (difference(-0.01, -0.02, 0.001), {}, "; no loss told apart."),
-        (difference(-0.01, -0.015, -0.005), {}, "; 0.0100 below the baseline's (0.0050 to 0.0150)."),
-        (difference(0.01, 0.005, 0.015), {}, "; 0.0100 above the baseline's (0.0050 to 0.0150)."),
-        (difference(0.0, 0.0, 0.0), {}, "; as the baseline's."),
+        ({"examples": 64.0}, RACED, "about 0.5000 on 64 examples; the floor 0.4500 is kept."),
+        ({"examples": 64.0, "accuracy": 0.44}, RACED, "about 0.4400 on 64 examples; the floor 0.4500 is kept."),
+        ({"accuracy": 0.4501}, OPEN, "about 0.4501; the floor 0.4500 may be kept or missed."),
+        (difference(-0.01, -0.02, 0.001), {}, "; no measurable difference from the baseline's."),
+        (difference(-0.01, -0.015, -0.005), {}, "; 0.0100 below the baseline's (95 % interval 0.0050 to 0.0150)."),
+        (difference(0.01, 0.005, 0.015), {}, "; 0.0100 above the baseline's (95 % interval 0.0050 to 0.0150)."),
+        (difference(0.0, 0.0, 0.0), {}, "; equal to the baseline's."),
     ],
 )
 def test_accuracy_is_told_as_far_as_it_is_known(found: dict[str, float], facts: Any, words: str) -> None:
@@ -266,7 +268,11 @@ def test_accuracy_is_told_as_far_as_it_is_known(found: dict[str, float], facts: 
     [
         (0.3, {}, "with accuracy 0.3000, 0.1500 below."),
         (0.44999, {}, "with accuracy 0.4500, less than 0.0001 below."),
-        (0.46, {"verdict": "missed", "verdict_by": "betting"}, "not below by its estimate, but example by example."),
+        (
+            0.46,
+            {"verdict": "missed", "verdict_by": "betting"},
+            "which reaches the floor by its estimate, but misses it in the comparison example by example.",
+        ),
     ],
 )
 def test_the_nearest_miss_is_never_zero_below(accuracy: float, verdict: Any, words: str) -> None:

@@ -409,7 +409,7 @@ def test_confirm_false_takes_trials_at_their_word(make_config: Any) -> None:
 def test_a_failed_confirmation_costs_a_warning_and_is_said_in_the_report(make_config: Any, caplog: Any) -> None:
     with caplog.at_level(logging.WARNING):
         result = run_study(exhaustive(make_config, Broken()), Quiet())
-    assert "not all was timed again: the worker died" in caplog.text
+    assert "some trials were not timed again: the worker died" in caplog.text
     assert result.front.front
     info = study_info(
         result.config,
@@ -423,8 +423,8 @@ def test_a_failed_confirmation_costs_a_warning_and_is_said_in_the_report(make_co
     told = in_words(info, rows_of(frame(result.records, result.front)))
     assert told[0].startswith("Complete: ")
     assert told[-2:] == [
-        "Not all was timed again: the worker died.",
-        "Not confirmed: speeds are those of single trials.",
+        "Some trials were not timed again: the worker died.",
+        "Not confirmed: each speed comes from a single trial.",
     ]
     stored = load([f"study={result.config.name}", f"home={result.config.home}"])
     assert stored.confirmation.failed == "the worker died"
@@ -460,7 +460,7 @@ def test_the_report_names_who_was_dropped_and_what_was_promised(make_config: Any
         text = (tmp_path / name).read_text()
         assert f"trial {number}" in text
         assert why.split(" (")[0] in text
-        for piece in ("Promised and delivered", "0.31×", "1.77×", "42%", "slower than dense"):
+        for piece in ("Promised and delivered", "0.31×", "1.77×", "42%", "slower than the dense model"):
             assert piece in text, (name, piece)
         assert "<kernels>" not in text
     assert "±1.0%" in (tmp_path / "report.html").read_text()
