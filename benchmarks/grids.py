@@ -100,7 +100,7 @@ def evaluator(grid: Recipe) -> Evaluator:
     baseline = grid.candidate(0.0, 16.0, grid.batches[0])
     ev = Evaluator(Problem(grid.model, grid.task, Cpu(), grid.timing, baseline))
     ev.prepare()
-    _ = ev.recipes.statistics
+    _ = ev.pool.statistics
     return ev
 
 
@@ -115,7 +115,7 @@ def again(name: str, every: bool = False) -> dict[str, Any]:
         began = time.perf_counter()
         ev.compressed(candidate)
         made = time.perf_counter() - began
-        ran = ev.running.run(candidate, ev.running.reference(candidate, None), None, cell["metrics"])
+        ran = ev.timer.run(candidate, ev.timer.reference(candidate, None), None, cell["metrics"])
         before, now = cell["metrics"]["speedup"], ran.metrics["speedup"]
         note = " contended" if ran.metrics["contended"] else ""
         print(f"{cell['ratio']} {cell['bits']} {cell['batch']}: {before:.3f} -> {now:.3f}{note}", flush=True)
@@ -152,7 +152,7 @@ def one(name: str, ratio: float, bits: float) -> None:
         began = time.perf_counter()
         ev.compressed(grid.candidate(ratio, bits, 1))
         print(time.perf_counter() - began)
-        ev.recipes.built.clear()
+        ev.pool.built.clear()
 
 
 def record(name: str) -> dict[str, Any]:

@@ -235,7 +235,7 @@ def same(pairs: int) -> State:
         own = recipes[index % len(recipes)]
         found = []
         for _ in range(2):
-            model = TorchRunner(ev.recipes.compress((own.pruning, own.recovery, own.quantization)))
+            model = TorchRunner(ev.pool.compress((own.pruning, own.recovery, own.quantization)))
             sampled = timing.time([bench.timed(Encoding(), dense), bench.timed(own.workload, model)], pace)
             found.append(sampled.estimates[1].value)
             seconds.append(sampled.conditions["timing_seconds"])

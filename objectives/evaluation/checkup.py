@@ -28,24 +28,24 @@ from objectives.types import Score
 EXAMPLES = 4
 
 
-def checkup(recipes: ModelPool) -> CheckReport:
-    """Look at the problem of ``recipes``. Raises ObjectiveError for an error that a study would meet at once."""
+def checkup(pool: ModelPool) -> CheckReport:
+    """Look at the problem of ``pool``. Raises ObjectiveError for an error that a study would meet at once."""
     began = time.perf_counter()
-    recipes.inputs.prepare()
-    model, loaded = recipes.source, time.perf_counter()
-    score, whole = _scores(recipes)
+    pool.inputs.prepare()
+    model, loaded = pool.source, time.perf_counter()
+    score, whole = _scores(pool)
     known = time.perf_counter()
-    seconds = _run_seconds(recipes)
-    peak = _peak(recipes)
+    seconds = _run_seconds(pool)
+    peak = _peak(pool)
     config = model.module.config
     return CheckReport(
         model_type=str(config.model_type),
         parameters=sum(parameter.numel() for parameter in model.module.parameters()),
         vocabulary=model.vocabulary,
-        positions=_positions(recipes),
+        positions=_positions(pool),
         padding=str(model.tokenizer.pad_token) if model.tokenizer.pad_token is not None else None,
         **_blocks(model),
-        calibration={name: _size(batches) for name, batches in recipes.calibration.items()},
+        calibration={name: _size(batches) for name, batches in pool.calibration.items()},
         examples=dict(zip(_names(score), score.examples[:EXAMPLES])),
         accuracy=score.accuracy,
         extra=score.extra,
@@ -54,13 +54,13 @@ def checkup(recipes: ModelPool) -> CheckReport:
         peak_memory=peak,
         load_seconds=loaded - began,
         score_seconds=known - loaded,
-        left_out=recipes.inputs.left_out,
+        left_out=pool.inputs.left_out,
     )
 
 
-def _scores(recipes: ModelPool) -> tuple[Score, bool]:
+def _scores(pool: ModelPool) -> tuple[Score, bool]:
     """Return the score of the first examples and False; that of all and True, where the task cannot score some."""
-    task, runner = recipes.problem.task, recipes.runner(recipes.problem.baseline)
+    task, runner = pool.problem.task, pool.runner(pool.problem.baseline)
     if isinstance(task, PartiallyScorable):
         with told(task, "parts"):
             parts = [scored(task, part) for part in islice(task.parts(runner, range(EXAMPLES)), EXAMPLES)]
@@ -74,26 +74,26 @@ def _names(score: Score) -> Sequence[str]:
     return score.ids or [str(place) for place in range(len(score.examples))]
 
 
-def _run_seconds(recipes: ModelPool) -> float:
+def _run_seconds(pool: ModelPool) -> float:
     """Return the seconds of one run, after one to warm up."""
-    baseline, device = recipes.problem.baseline, recipes.problem.device
-    runner = recipes.runner(baseline)
+    baseline, device = pool.problem.baseline, pool.problem.device
+    runner = pool.runner(baseline)
     for _ in range(2):
         watch = device.stopwatch()
         baseline.workload.run(runner, watch)
     return watch.timing(baseline.workload.items).latency[0]
 
 
-def _peak(recipes: ModelPool) -> int:
+def _peak(pool: ModelPool) -> int:
     """Return the bytes of the baseline's weights and of what a run adds."""
-    baseline: Candidate = recipes.problem.baseline
-    runner = recipes.runner(baseline)
-    return runner.stored_bytes + runner.memory(baseline.workload, recipes.problem.device).peak
+    baseline: Candidate = pool.problem.baseline
+    runner = pool.runner(baseline)
+    return runner.stored_bytes + runner.memory(baseline.workload, pool.problem.device).peak
 
 
-def _positions(recipes: ModelPool) -> int | None:
+def _positions(pool: ModelPool) -> int | None:
     """Return the most tokens that the model can hold, as ``plan`` counts them; None where nothing limits them."""
-    model = recipes.problem.model
+    model = pool.problem.model
     inspection = model.inspect() if isinstance(model, Inspectable) else None
     return None if inspection is None else positions(inspection.config, "decoder")
 

@@ -86,10 +86,10 @@ class Evaluator:
         for kind, part in (("task", problem.task), ("workload", problem.baseline.workload)):
             if part.head != problem.model.head:
                 raise ModelError(f"{kind} drives {part.head} models, model.head is {problem.model.head}")
-        self.recipes = ModelPool(problem)
-        self.running = CandidateTimer(self.recipes)
-        self._weigher, self._scorer = Weigher(self.recipes), Scorer(self.recipes)
-        self._losses = LossPredictor(self.recipes)
+        self.pool = ModelPool(problem)
+        self.timer = CandidateTimer(self.pool)
+        self._weigher, self._scorer = Weigher(self.pool), Scorer(self.pool)
+        self._losses = LossPredictor(self.pool)
         self._run_seconds = 0.0
 
     def __call__(self, candidate: Candidate, gate: Gate | None = None) -> Outcome:
@@ -104,7 +104,7 @@ class Evaluator:
             if failure is None:
                 raise
             if failure.reason is Reason.OUT_OF_MEMORY:
-                self.recipes.forget()
+                self.pool.forget()
             return failure
 
     def predict(self, candidate: Candidate) -> Mapping[str, float]:
@@ -115,7 +115,7 @@ class Evaluator:
         Unsupported for a candidate that cannot be built.
         """
         metrics = {"predicted_loss": self._losses.predict(candidate)}
-        shapes = self.recipes.shapes(candidate)
+        shapes = self.pool.shapes(candidate)
         if shapes is not None:
             metrics["predicted_peak"] = float(shapes.peak)
         return {name: value for name, value in metrics.items() if not math.isnan(value)}
@@ -132,35 +132,35 @@ class Evaluator:
 
         Raises MemoryError where one cannot fit by itself, Unsupported where one cannot be built.
         """
-        return self.running.confirm(candidates)
+        return self.timer.confirm(candidates)
 
     def prepare(self) -> Mapping[str, str]:
         """Load the model; returns hardware, versions and the hash of the weights. Raises ModelError, TaskError.
 
         A user's task scores the baseline here, before any trial: what it gets wrong is no trial's fault.
         """
-        self.recipes.inputs.prepare()
+        self.pool.inputs.prepare()
         if own_classes(self.problem.task):
             self._scorer.baseline()
         return {**fingerprint(self.problem.device), "model_sha256": self.problem.model.weights_hash()}
 
     def sources(self) -> list[Source]:
         """Return what scores depend on, as far as it was read: see :mod:`objectives.tasks.provenance`."""
-        return self.recipes.inputs.sources()
+        return self.pool.inputs.sources()
 
     def check(self) -> CheckReport:
         """Look at the problem: see :mod:`objectives.evaluation.checkup`. Raises ObjectiveError."""
         from objectives.evaluation.checkup import checkup
 
-        return checkup(self.recipes)
+        return checkup(self.pool)
 
     def compressed(self, candidate: Candidate) -> LoadedModel:
         """Return the model of a candidate, in torch; the latest ones are kept."""
-        return self.recipes.model(candidate)
+        return self.pool.model(candidate)
 
     def runner(self, candidate: Candidate) -> Runner:
         """Return the runner of a candidate; the latest ones are kept."""
-        return self.recipes.runner(candidate)
+        return self.pool.runner(candidate)
 
     def score(self, candidate: Candidate) -> Score:
         """Return the score of a candidate's model on all examples; a recipe is scored once, whatever its workload."""
@@ -176,12 +176,12 @@ class Evaluator:
         """
         self._run_seconds = 0.0
         known = self._known_run(candidate)
-        shapes = self.recipes.shapes(candidate) if known is None else None
-        reference = self.running.reference(candidate, shapes) if known is None else None
+        shapes = self.pool.shapes(candidate) if known is None else None
+        reference = self.timer.reference(candidate, shapes) if known is None else None
         if reference is Reference.SENTINEL:  # measured now, while the baseline is still on the device
-            self.running.baseline_over_reference()
+            self.timer.baseline_over_reference()
             self.score(self.problem.baseline)
-        with self.running.baseline_offloaded(reference, [candidate]):
+        with self.timer.baseline_offloaded(reference, [candidate]):
             weighed = self._weigher.weigh(candidate)
             ran = known
             incumbents = DominanceCheck(gate, weighed.metrics)
@@ -240,7 +240,7 @@ class Evaluator:
         """Return the seconds that each stage took now, and those that earlier work saved."""
         spared = 0.0 if known is None else known.metrics["timing_seconds"]
         return {
-            "compress_seconds": self.recipes.seconds.pop(recipe_of(candidate), 0.0),
+            "compress_seconds": self.pool.seconds.pop(recipe_of(candidate), 0.0),
             "score_seconds": 0.0 if scored is None else scored.seconds,
             "run_seconds": self._run_seconds,
             "saved_seconds": spared + (0.0 if scored is None else scored.saved),
@@ -250,7 +250,7 @@ class Evaluator:
 
     def _known_run(self, candidate: Candidate) -> Measurement | None:
         """Return the timing that was kept earlier, on a calm machine like this one; None where there is none."""
-        stored = self.recipes.stages.get("time", self._run_name(candidate))
+        stored = self.pool.stages.get("time", self._run_name(candidate))
         return None if stored is None else measurement_of(stored)
 
     def _run(
@@ -259,20 +259,18 @@ class Evaluator:
         """Run the candidate beside ``reference``, in full or until it is surely dominated, and keep a calm full run."""
         began = time.perf_counter()
         arguments = (candidate, reference, shapes, incumbents.weights)
-        ran = self.running.run(*arguments, incumbents.stop_below(shapes))
+        ran = self.timer.run(*arguments, incumbents.stop_below(shapes))
         if ran.facts.is_cut_short and not incumbents.dominate(ran):  # it took less memory than was predicted
-            ran = self.running.run(*arguments)
+            ran = self.timer.run(*arguments)
         self._run_seconds = time.perf_counter() - began
         whole = not ran.metrics.get("contended") and not ran.facts.is_cut_short
         if whole and all(map(math.isfinite, ran.metrics.values())):
-            self.recipes.stages.put("time", self._run_name(candidate), stored_measurement(ran))
+            self.pool.stages.put("time", self._run_name(candidate), stored_measurement(ran))
         return ran
 
     def _run_name(self, candidate: Candidate) -> str | None:
         start = self.problem.baseline.workload
-        return self.recipes.stages.name(
-            candidate, "time", candidate.workload, start, self.problem.timing, self._machine
-        )
+        return self.pool.stages.name(candidate, "time", candidate.workload, start, self.problem.timing, self._machine)
 
     @cached_property
     def _machine(self) -> Mapping[str, str]:

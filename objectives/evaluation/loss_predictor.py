@@ -12,8 +12,8 @@ from objectives.protocols.candidate import Candidate, Pruner, Quantizer
 class LossPredictor:
     """Adds up what the parts of a candidate predict; each pruner and each quantiser predicts once."""
 
-    def __init__(self, recipes: ModelPool) -> None:
-        self._recipes = recipes
+    def __init__(self, pool: ModelPool) -> None:
+        self._pool = pool
         self._losses: dict[Pruner | Quantizer, float] = {}
 
     def predict(self, candidate: Candidate) -> float:
@@ -21,17 +21,17 @@ class LossPredictor:
 
         Raises Unsupported for a candidate that cannot be built.
         """
-        trained = candidate.recovery.trains and candidate.pruning != self._recipes.problem.baseline.pruning
+        trained = candidate.recovery.trains and candidate.pruning != self._pool.problem.baseline.pruning
         if trained or not candidate.quantization.predicts:
             return math.nan
         for part in (candidate.pruning, candidate.quantization):
             if part not in self._losses:
-                self._losses[part] = part.predict(self._recipes.statistics)
+                self._losses[part] = part.predict(self._pool.statistics)
         return self._losses[candidate.pruning] + self._losses[candidate.quantization]
 
     def known_or_predicted(self, candidate: Candidate) -> float:
         """Return the prediction from the cache, else predict it; NaN also where the candidate cannot be built."""
-        stages = self._recipes.stages
+        stages = self._pool.stages
         name = stages.name(candidate, "predict")
         known = stages.get("predict", name)
         if known is not None:

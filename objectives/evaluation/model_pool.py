@@ -54,7 +54,7 @@ class ModelPool:
         self.engines: dict[Recipe, Runner] = {}
         self.seconds: dict[Recipe, float] = {}
         """Seconds that each model took to make or to load, and to convert, in this process."""
-        self.shelf = ArtifactStore(problem.cache)
+        self.artifacts = ArtifactStore(problem.cache)
         self.guard = Guard(problem.cache)
         self.inputs = Inputs(problem)
         self.stages = StageCache(problem, self.inputs)
@@ -196,20 +196,20 @@ class ModelPool:
 
 @dataclass(frozen=True)
 class PoolBuildContext(BuildContext):
-    """The materials for a runner of ``candidate``, from the models and folders of ``recipes``."""
+    """The context for a runner of ``candidate``, from the models and folders of ``pool``."""
 
-    recipes: ModelPool
+    pool: ModelPool
     candidate: Candidate
 
     @property
     @override
     def tokenizer(self) -> Any:
-        return self.recipes.source.tokenizer
+        return self.pool.source.tokenizer
 
     @property
     @override
     def device(self) -> Device:
-        return self.recipes.problem.device
+        return self.pool.problem.device
 
     @property
     @override
@@ -224,25 +224,25 @@ class PoolBuildContext(BuildContext):
     @property
     @override
     def calibration(self) -> Domains:
-        return self.recipes.calibration
+        return self.pool.calibration
 
     @override
     def model(self) -> LoadedModel:
-        return self.recipes.model(self.candidate)
+        return self.pool.model(self.candidate)
 
     @override
     def graph(self, *content: object, write: Write) -> Path:
         name = digest(code(), [version(name) for name in ("torch", "transformers")], *content)
-        return self.recipes.shelf.folder("graph", name, write)
+        return self.pool.artifacts.folder("graph", name, write)
 
     @override
     def engine(self, write: Write, part: str = "") -> Path:
-        return self.recipes.shelf.folder("engine", self.recipes.stages.name(self.candidate, "engine", part), write)
+        return self.pool.artifacts.folder("engine", self.pool.stages.name(self.candidate, "engine", part), write)
 
     @override
     def admit(self, folder: Path) -> None:
-        self.recipes.guard.admit(folder, self.candidate.runtime, self.threads)
+        self.pool.guard.admit(folder, self.candidate.runtime, self.threads)
 
     @override
     def release(self, owner: object, folder: Path) -> None:
-        self.recipes.shelf.release_with(owner, folder)
+        self.pool.artifacts.release_with(owner, folder)

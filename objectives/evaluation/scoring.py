@@ -43,8 +43,8 @@ class Scored:
 class Scorer:
     """Scores the recipes of one problem."""
 
-    def __init__(self, recipes: ModelPool) -> None:
-        self._recipes, self._problem = recipes, recipes.problem
+    def __init__(self, pool: ModelPool) -> None:
+        self._pool, self._problem = pool, pool.problem
         self._scores: dict[Recipe, Score] = {}
         self._spent: dict[Recipe, float] = {}
         self._wrong: dict[Recipe, NotFinite | Unsupported] = {}
@@ -56,13 +56,13 @@ class Scorer:
         """
         recipe = recipe_of(candidate)
         known, saved = self._known(candidate)
-        gate = None if self._recipes.is_dense(candidate) else gate
+        gate = None if self._pool.is_dense(candidate) else gate
         if known is not None and (known.total is None or self._is_enough(known, gate)):
             self._scores[recipe] = known
             return Scored(known, 0.0, saved)
         if recipe in self._wrong:  # whatever its workload
             raise self._wrong[recipe]
-        runner = self._recipes.runner(candidate)  # making it is another stage
+        runner = self._pool.runner(candidate)  # making it is another stage
         began = time.perf_counter()
         try:
             score = checked(self._extended(candidate, known, gate), runner)
@@ -93,8 +93,8 @@ class Scorer:
 
     def _whole(self, candidate: Candidate) -> Score:
         """Score all examples; the files that the baseline's scoring reads are noted."""
-        task, runner = self._problem.task, self._recipes.runner(candidate)
-        watched = self._recipes.inputs.reads.watched() if self._recipes.is_dense(candidate) else nullcontext()
+        task, runner = self._problem.task, self._pool.runner(candidate)
+        watched = self._pool.inputs.reads.watched() if self._pool.is_dense(candidate) else nullcontext()
         with watched, told(task, "evaluate"):
             answer = task.evaluate(runner)
         return scored(task, answer)
@@ -118,7 +118,7 @@ class Scorer:
             race.see(gains(known, baseline))
         with told(self._problem.task, "parts"):
             left = order[0 if known is None else len(known.examples) :]
-            for answer in task.parts(self._recipes.runner(candidate), left):
+            for answer in task.parts(self._pool.runner(candidate), left):
                 part = scored(self._problem.task, answer)
                 parts.append(part)
                 if not all(map(math.isfinite, part.examples)):  # whatever the others are, the accuracy is no number
@@ -136,7 +136,7 @@ class Scorer:
             return self._scores[recipe], 0.0
         cache, name = self._problem.cache, self._name(candidate)
         entry = None if cache is None or name is None else cache.get("score", name)
-        if entry is None or not self._recipes.inputs.reads.hold(entry.get("files", {})):
+        if entry is None or not self._pool.inputs.reads.hold(entry.get("files", {})):
             return None, 0.0
         self._spent[recipe] = entry["seconds"]
         return _score_of(entry["score"]), entry["seconds"]
@@ -147,14 +147,14 @@ class Scorer:
         if cache is None or name is None or not all(map(math.isfinite, numbers)):
             return
         entry = cache.get("score", name)
-        files = {source.path: source.sha256 for source in self._recipes.inputs.data}
+        files = {source.path: source.sha256 for source in self._pool.inputs.data}
         further = entry is not None and len(entry["score"]["examples"]) >= len(score.examples)
         if entry is None or not further or entry.get("files", {}) != files:  # another process may be further
             value = {"score": asdict(score), "seconds": self._spent[recipe_of(candidate)], "files": files}
             cache.put("score", name, value)
 
     def _name(self, candidate: Candidate) -> str | None:
-        return self._recipes.stages.name(candidate, "score", self._problem.task)
+        return self._pool.stages.name(candidate, "score", self._problem.task)
 
 
 def _in_all(parts: list[Score], baseline: Score) -> Score:

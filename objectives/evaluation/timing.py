@@ -45,8 +45,8 @@ _BUSY_OWN = Note(
 class CandidateTimer:
     """Times the candidates of one problem."""
 
-    def __init__(self, recipes: ModelPool) -> None:
-        self._recipes, self._problem = recipes, recipes.problem
+    def __init__(self, pool: ModelPool) -> None:
+        self._pool, self._problem = pool, pool.problem
         self._dense: dict[Workload, Mapping[str, float]] = {}
         self._dense_tries: dict[Workload, int] = {}
         self._own: dict[tuple[Runtime, Workload], Measurement] = {}
@@ -58,7 +58,7 @@ class CandidateTimer:
 
     @cached_property
     def _bench(self) -> Bench:
-        problem, baseline = self._problem, self._recipes.baseline_runner
+        problem, baseline = self._problem, self._pool.baseline_runner
         return Bench(problem.device, problem.timing, baseline, problem.baseline.workload, self._peaks)
 
     def confirm(self, candidates: Sequence[Candidate]) -> list[Measurement]:
@@ -74,7 +74,7 @@ class CandidateTimer:
             if reference is Reference.SENTINEL:
                 self._bench.baseline_over_reference()
             with self.baseline_offloaded(reference, [candidate for _, candidate in group]):
-                runs = [(candidate.workload, self._recipes.runner(candidate)) for _, candidate in group]
+                runs = [(candidate.workload, self._pool.runner(candidate)) for _, candidate in group]
                 measurements |= dict(zip((index for index, _ in group), self._bench.confirm(runs, reference)))
         return [ran for _, ran in sorted(measurements.items())]
 
@@ -83,16 +83,16 @@ class CandidateTimer:
 
         It is at least one.
         """
-        reference = self.reference(candidates[0], self._recipes.shapes(candidates[0])) or Reference.BASELINE
+        reference = self.reference(candidates[0], self._pool.shapes(candidates[0])) or Reference.BASELINE
         if reference is Reference.SENTINEL and self._parkable():
             return 1, reference
         free, weights, run = self._problem.device.free_memory(), dict[Recipe, int](), 0
         for count, candidate in enumerate(candidates):
-            shapes = self._recipes.shapes(candidate)
+            shapes = self._pool.shapes(candidate)
             if shapes is None:
                 continue
             recipe = recipe_of(candidate)
-            weights[recipe] = 0 if self._recipes.is_built(candidate) else shapes.weights
+            weights[recipe] = 0 if self._pool.is_built(candidate) else shapes.weights
             run = max(run, shapes.peak - shapes.weights)
             if count and sum(weights.values()) + run > free:
                 return count, reference
@@ -111,7 +111,7 @@ class CandidateTimer:
         stop_below: float | None = None,
     ) -> Measurement:
         """Time and weigh the running model; ``weights``: its byte metrics; ``stop_below``: see :meth:`Bench.run`."""
-        model, is_dense = self._recipes.runner(candidate), self._recipes.is_dense(candidate)
+        model, is_dense = self._pool.runner(candidate), self._pool.is_dense(candidate)
         limit = None if is_dense else stop_below  # the dense model is what others are compared with
         ran = self._ran(candidate.workload, model, reference, shapes, weights, limit)
         metrics, workload = dict(ran.metrics), candidate.workload
@@ -119,7 +119,7 @@ class CandidateTimer:
         metrics["latency_ratio"] = workload.items / self._problem.baseline.workload.items / metrics["speedup"]
         if is_dense:
             self._note_dense(workload, metrics, reference)
-        dense_shapes = self._recipes.shapes(replace(self._problem.baseline, workload=workload))
+        dense_shapes = self._pool.shapes(replace(self._problem.baseline, workload=workload))
         if shapes is not None and dense_shapes is not None:
             metrics |= promises(shapes, dense_shapes, workload, self._peaks)
         baseline_offloaded = reference is Reference.SENTINEL and bool(self._parkable())
@@ -175,8 +175,8 @@ class CandidateTimer:
                 return known
             dense = replace(self._problem.baseline, workload=workload)
             reference: Reference | None = None if dense == self._problem.baseline else Reference.BASELINE
-            runner = self._recipes.baseline_runner
-            weights = runner.weights(block_weights(self._recipes.source))
+            runner = self._pool.baseline_runner
+            weights = runner.weights(block_weights(self._pool.source))
             ran = self._ran(workload, runner, reference, None, weights)
             self._note_dense(workload, ran.metrics, reference)
         return self._dense[workload]
@@ -200,7 +200,7 @@ class CandidateTimer:
         if known is None or (known.metrics["contended"] and tries < DENSE_TRIES):
             self._own_tries[key] = tries + 1
             try:
-                runs = [(candidate.workload, self._recipes.runner(own))]
+                runs = [(candidate.workload, self._pool.runner(own))]
             except Unsupported:  # it turns out not to run: what was measured of the candidate stands all the same
                 return None
             ran = self._bench.confirm(runs, reference or Reference.BASELINE)[0]
@@ -216,12 +216,12 @@ class CandidateTimer:
         if candidate == self._problem.baseline:
             return None
         setting = self._problem.timing.reference
-        is_built, shares = self._recipes.is_built(candidate), self._recipes.is_the_baseline(candidate)
+        is_built, shares = self._pool.is_built(candidate), self._pool.is_the_baseline(candidate)
         needed = 0 if shapes is None else shapes.peak - (shapes.weights if is_built else 0)
         free = self._problem.device.free_memory()
-        others = (self._recipes.built or self._recipes.engines) and (shares or not is_built)
+        others = (self._pool.built or self._pool.engines) and (shares or not is_built)
         if needed > free and others:  # of what we hold ourselves
-            self._recipes.forget()
+            self._pool.forget()
             gc.collect()
             free = self._problem.device.free_memory()
         if needed <= free:
@@ -234,7 +234,7 @@ class CandidateTimer:
 
     def _parkable(self) -> int:
         """Return the bytes of the device's own memory that offloading the baseline frees."""
-        return stored_bytes([self._recipes.baseline.module]) if self._problem.device.parks else 0
+        return stored_bytes([self._pool.baseline.module]) if self._problem.device.parks else 0
 
     @contextmanager
     def baseline_offloaded(self, reference: Reference | None, candidates: Sequence[Candidate]) -> Iterator[None]:
@@ -242,12 +242,12 @@ class CandidateTimer:
 
         It stays where one of them runs its tensors, and where offloading frees nothing.
         """
-        shared = any(self._recipes.is_the_baseline(candidate) for candidate in candidates)
+        shared = any(self._pool.is_the_baseline(candidate) for candidate in candidates)
         away = reference is Reference.SENTINEL and bool(self._parkable()) and not shared
-        module = self._recipes.baseline.module
+        module = self._pool.baseline.module
         home = module.device
         if away:
-            self._recipes.engines.clear()  # recorded passes read the addresses at which the weights were
+            self._pool.engines.clear()  # recorded passes read the addresses at which the weights were
             module.to("cpu")
         try:
             yield

@@ -26,8 +26,8 @@ class Weighed:
 class Weigher:
     """Weighs the recipes of one problem."""
 
-    def __init__(self, recipes: ModelPool) -> None:
-        self._recipes = recipes
+    def __init__(self, pool: ModelPool) -> None:
+        self._pool = pool
         self._weighed: dict[Recipe, Weighed] = {}
 
     def weigh(self, candidate: Candidate) -> Weighed:
@@ -38,12 +38,12 @@ class Weigher:
         return self._weighed[recipe]
 
     def _kept_weights(self, candidate: Candidate) -> Weighed | None:
-        kept = self._recipes.stages.get("weigh", self._recipes.stages.name(candidate, "weigh"))
+        kept = self._pool.stages.get("weigh", self._pool.stages.name(candidate, "weigh"))
         return None if kept is None else Weighed(**{**kept, "notes": notes_of(kept["notes"])})
 
     def _new_weights(self, candidate: Candidate) -> Weighed:
-        runner = self._recipes.runner(candidate)
-        metrics = dict(runner.weights(block_weights(self._recipes.source)))
+        runner = self._pool.runner(candidate)
+        metrics = dict(runner.weights(block_weights(self._pool.source)))
         if runner.simulated:
             metrics = {
                 name: value for name, value in metrics.items() if not name.endswith(("_bytes", "effective_bits"))
@@ -52,5 +52,5 @@ class Weigher:
             metrics["predicted_loss"] = runner.predicted_loss
         weighed = Weighed(metrics, notes_of(runner.notes), runner.simulated)
         kept = {**asdict(weighed), "notes": stored_notes(weighed.notes)}
-        self._recipes.stages.put("weigh", self._recipes.stages.name(candidate, "weigh"), kept)
+        self._pool.stages.put("weigh", self._pool.stages.name(candidate, "weigh"), kept)
         return weighed

@@ -128,7 +128,7 @@ def in_torch(runtime: Any, calibration: Domains) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class _Loaded(TorchBuildContext):
-    """The materials that a folder keeps: the model, and ``rows`` of the calibration data."""
+    """The context that a folder keeps: the model, and ``rows`` of the calibration data."""
 
     loaded: LoadedModel
     rows: Domains

@@ -149,12 +149,12 @@ class Runtime(Protocol):
         """Return the versions of what it is made of, by package."""
 
     @abstractmethod
-    def prepare(self, materials: BuildContext) -> Runner:
-        """Make the model of ``materials`` ready to run. Raises Unsupported for a model that it turns out not to run."""
+    def prepare(self, context: BuildContext) -> Runner:
+        """Make the model of ``context`` ready to run. Raises Unsupported for a model that it turns out not to run."""
 
 
 class TorchBuildContext(Protocol):
-    """The materials that a runner of torch is made of."""
+    """The model and the calibration rows that a runner of torch is made from."""
 
     @property
     @abstractmethod
@@ -172,7 +172,7 @@ class TorchBuildContext(Protocol):
 
 
 class BuildContext(TorchBuildContext, Protocol):
-    """The materials that any runner is made of, and the place where a runtime keeps what it makes, by content."""
+    """The model, calibration rows and folders that any runner is made from; what a runtime makes is kept by content."""
 
     @property
     @abstractmethod

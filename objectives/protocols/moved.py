@@ -160,7 +160,7 @@ _ROWS: Mapping[str, Mapping[str, str]] = {
         "search.config.scalars": "Scalars Text metric_name",
     },
 }
-"""By the module where names were: where they are. ``Lap=EndPhase``: a name that also changed."""
+"""The places of names that moved, by the module where they were. ``Lap=EndPhase``: a name that also changed."""
 
 NAMES: Mapping[str, Mapping[str, str]] = {
     old: {

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from pydantic.dataclasses import dataclass as settings
 from typing_extensions import override
 
-from objectives.pruning.settings import Masked
+from objectives.pruning.masked import Masked
 from objectives.settings import FORBID, Positive
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from pydantic.dataclasses import dataclass as settings
 from typing_extensions import override
 
-from objectives.quantization.settings import OneWidth
+from objectives.quantization.one_width import OneWidth
 from objectives.settings import FORBID
 
 if TYPE_CHECKING:

@@ -64,11 +64,11 @@ class CTranslate2(EngineRuntime, Opener, Runtime):
         return reason
 
     @override
-    def write(self, folder: Path, materials: BuildContext) -> None:
+    def write(self, folder: Path, context: BuildContext) -> None:
         from objectives.runtime.engines.engine_facts import engine_facts_of
         from objectives.runtime.engines.weights import Rounded, matrices, sizes
 
-        began, model = perf_counter(), materials.model()
+        began, model = perf_counter(), context.model()
         rounded = any(isinstance(weight, Rounded) for _, weight in matrices(model))
         convert(model, folder, "int8" if rounded else None)
         stored = sizes(model, least_bits=32)

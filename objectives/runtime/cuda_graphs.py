@@ -36,8 +36,8 @@ class CudaGraphs(InTorch, Runtime):
         return embeds(candidate, device)
 
     @override
-    def prepare(self, materials: TorchBuildContext) -> Runner:
+    def prepare(self, context: TorchBuildContext) -> Runner:
         """Return a runner that records its passes at the first run of every shape. Raises Unsupported."""
         from objectives.runtime.in_torch.captured import Captured
 
-        return Captured(materials.model()).check()
+        return Captured(context.model()).check()

@@ -59,39 +59,39 @@ class LiteRt(EngineRuntime, Opener, Runtime):
         return refused(candidate, head, device, heads=["encoder"], bits=(32, 8))
 
     @override
-    def prepare(self, materials: BuildContext) -> Runner:
+    def prepare(self, context: BuildContext) -> Runner:
         from objectives.runtime.engines.runner import EngineRunner
 
-        runner = super().prepare(materials)
+        runner = super().prepare(context)
         assert isinstance(runner, EngineRunner)
         assert isinstance(runner.engine, _Encoder)
         folder = runner.folder
-        runner.engine.make = lambda rows, tokens: self._convert(folder, materials, rows, tokens)
+        runner.engine.make = lambda rows, tokens: self._convert(folder, context, rows, tokens)
         return runner
 
     @override
-    def write(self, folder: Path, materials: BuildContext) -> None:
+    def write(self, folder: Path, context: BuildContext) -> None:
         from objectives.runtime.engines.engine_facts import engine_facts_of
         from objectives.runtime.engines.weights import block_linears, sizes
 
-        began, model = perf_counter(), materials.model()
-        self._convert(folder, materials, *FIRST)
+        began, model = perf_counter(), context.model()
+        self._convert(folder, context, *FIRST)
         inside = block_linears(model)
         stored = {name: size for name, size in sizes(model, least_bits=32).items() if name in inside}
         others = max(0, _file(folder, *FIRST).stat().st_size - sum(stored.values()))
         write_facts(folder, engine_facts_of(self, model, began, stored, others, {}))
 
-    def _convert(self, folder: Path, materials: BuildContext, rows: int, tokens: int) -> None:
+    def _convert(self, folder: Path, context: BuildContext, rows: int, tokens: int) -> None:
         """Write the file for [rows, tokens] into ``folder``."""
         from objectives.runtime.engine_support import rounds_activations
         from objectives.runtime.engines.litert_graph import convert
 
-        rounds = rounds_activations(materials.quantizer)
+        rounds = rounds_activations(context.quantizer)
 
         def write(new: Path) -> None:
-            _file(new, rows, tokens).write_bytes(convert(materials.model(), rows, tokens, rounds))
+            _file(new, rows, tokens).write_bytes(convert(context.model(), rows, tokens, rounds))
 
-        converted = materials.engine(write, f"{rows}x{tokens}")
+        converted = context.engine(write, f"{rows}x{tokens}")
         _file(converted, rows, tokens).replace(_file(folder, rows, tokens))
 
     @override

@@ -69,13 +69,13 @@ class OnnxRuntime(EngineRuntime, Opener, Runtime):
         return reason
 
     @override
-    def write(self, folder: Path, materials: BuildContext) -> None:
+    def write(self, folder: Path, context: BuildContext) -> None:
         from objectives.runtime.engines.engine_facts import engine_facts_of
         from objectives.runtime.engines.graph_export import structure
         from objectives.runtime.engines.onnx_graph import convert, fill
 
-        began, model = perf_counter(), materials.model()
-        graph = materials.graph("onnx", self.versions(), structure(model), write=lambda new: convert(model, new))
+        began, model = perf_counter(), context.model()
+        graph = context.graph("onnx", self.versions(), structure(model), write=lambda new: convert(model, new))
         by_batch = self.activations == "batch"
         caches, stored, others = fill(graph, model, folder / MODEL, self.activation_group, by_batch)
         write_facts(folder, engine_facts_of(self, model, began, stored, others, {}, caches))

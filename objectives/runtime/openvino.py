@@ -74,22 +74,22 @@ class OpenVino(EngineRuntime, Opener, Runtime):
 
     @signal_stack_kept()
     @override
-    def write(self, folder: Path, materials: BuildContext) -> None:
+    def write(self, folder: Path, context: BuildContext) -> None:
         from objectives.runtime.engine_support import rounds_activations
         from objectives.runtime.engines.engine_facts import engine_facts_of
         from objectives.runtime.engines.graph_export import structure
         from objectives.runtime.engines.openvino_graph import convert, filled, round_activations, save
         from objectives.runtime.engines.weights import sizes
 
-        began, model = perf_counter(), materials.model()
-        graph = materials.graph("openvino", self.versions(), structure(model), write=lambda new: convert(model, new))
+        began, model = perf_counter(), context.model()
+        graph = context.graph("openvino", self.versions(), structure(model), write=lambda new: convert(model, new))
         static = self.activations == "static"
         complete, stored, bits = filled(graph, model, plain=static)
         if static:
-            complete, stored, bits = round_activations(complete, materials.calibration), sizes(model), {8}
+            complete, stored, bits = round_activations(complete, context.calibration), sizes(model), {8}
         save(complete, folder / MODEL)
         others = (folder / MODEL).with_suffix(".bin").stat().st_size - sum(stored.values())
-        rounds = rounds_activations(materials.quantizer)
+        rounds = rounds_activations(context.quantizer)
         options = {"wide": 32 in bits, "rounds": rounds}
         write_facts(folder, engine_facts_of(self, model, began, stored, max(0, others), options))
 

@@ -44,8 +44,8 @@ class Torch(InTorch, Runtime):
         return embeds(candidate, device)
 
     @override
-    def prepare(self, materials: TorchBuildContext) -> Runner:
-        loaded = materials.model()
+    def prepare(self, context: TorchBuildContext) -> Runner:
+        loaded = context.model()
         if self.attention != "sdpa":
             loaded = replace(loaded, module=loaded.sharing().module)
             loaded.module.set_attn_implementation(self.attention)
@@ -55,4 +55,4 @@ class Torch(InTorch, Runtime):
             return TorchRunner(loaded)
         from objectives.runtime.in_torch.prompt_lookup import PromptLookupRunner
 
-        return PromptLookupRunner.of(loaded, self.prompt_lookup, materials.calibration)
+        return PromptLookupRunner.of(loaded, self.prompt_lookup, context.calibration)

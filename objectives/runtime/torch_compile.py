@@ -65,7 +65,7 @@ class TorchCompile(InTorch, Runtime):
         return Packages("torch_compile", ("torch",)).versions()
 
     @override
-    def prepare(self, materials: TorchBuildContext) -> Runner:
+    def prepare(self, context: TorchBuildContext) -> Runner:
         """Compile for a sample, so that no timed run has to, and return the runner."""
         import torch
 
@@ -77,7 +77,7 @@ class TorchCompile(InTorch, Runtime):
 
             dynamo.recompile_limit = dynamo.accumulated_recompile_limit = VARIANTS  # every candidate is one more
             dynamo.fail_on_recompile_limit_hit = True  # otherwise it goes on in eager mode without a word
-            runner = self._runner(materials.model(), materials.device)
+            runner = self._runner(context.model(), context.device)
         ids = torch.zeros(*SAMPLE, dtype=torch.int64, device=runner.device)
         with silence(), torch.inference_mode():
             if runner.head == "encoder":

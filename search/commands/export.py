@@ -60,7 +60,7 @@ def _write(study: StoredStudy, record: TrialRecord, folder: Path) -> int:
         require_measured(study, [*study.config.read, *evaluator.sources()])
         runner = evaluator.runner(candidate)
         candidate.workload.run(runner, Unwatched())  # engines with files by size make that of the workload
-        calibration = evaluator.recipes.calibration
+        calibration = evaluator.pool.calibration
         facts = _facts(study, record, candidate)
         if candidate.recovery.trains:  # another minute of training gives other weights: these are what is measured
             score = evaluator.score(candidate)
@@ -71,7 +71,7 @@ def _write(study: StoredStudy, record: TrialRecord, folder: Path) -> int:
         else:  # a size that the engine has files for
             rows = candidate.workload.batch_size
             ids = sample(calibration, rows, candidate.workload.tokens_read // rows)
-        return winner.save(runner, evaluator.recipes.source, folder, facts, ids)
+        return winner.save(runner, evaluator.pool.source, folder, facts, ids)
     except ObjectiveError as error:
         raise ConfigError(str(error)) from error
 

@@ -131,7 +131,7 @@ def certificate_of(
 
 
 _KEEPS: Mapping[Certainty, str] = {"certain": "certainly", "likely": "probably", "undecided": "possibly"}
-"""How sure it is that a front member keeps the floor, as an adverb."""
+"""The adverb for how sure it is that a front member keeps the floor."""
 
 
 def summary_lines(certificate: Certificate) -> list[str]:

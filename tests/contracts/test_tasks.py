@@ -42,7 +42,7 @@ def text_of(seed: int, length: int) -> str:
     return "".join(letters)
 
 
-def shelf(lengths: list[int], summaries: bool = False) -> ArtifactStore:
+def artifacts(lengths: list[int], summaries: bool = False) -> ArtifactStore:
     return ArtifactStore(
         tuple(
             Document(f"d{i}", text_of(i, length), text_of(1000 + i, 6) if summaries else None)
@@ -69,7 +69,7 @@ def rows_scored(model: LoadedModel, task: LanguageModeling) -> Tensor:
 
 
 def test_calibration_and_scored_rows_are_different_documents(tiny: Tiny) -> None:
-    corpus = shelf([20, 5, 20, 12, 11, 30, 20, 20, 4, 20, 20])  # 8 are long enough: just as many as asked for
+    corpus = artifacts([20, 5, 20, 12, 11, 30, 20, 20, 4, 20, 20])  # 8 are long enough: just as many as asked for
     task = modeling(corpus)
     calibrating = torch.cat(list(task.calibration(tiny("llama"))["task"]))
     scored = rows_scored(tiny("llama"), task)
@@ -82,7 +82,7 @@ def test_calibration_and_scored_rows_are_different_documents(tiny: Tiny) -> None
 
 
 def test_calibration_batches_are_rectangular_token_ids(tiny: Tiny) -> None:
-    batches = modeling(shelf([20] * 9), calibration_documents=4, batch_rows=3).calibration(tiny("llama"))["task"]
+    batches = modeling(artifacts([20] * 9), calibration_documents=4, batch_rows=3).calibration(tiny("llama"))["task"]
     assert [tuple(batch.shape) for batch in batches] == [(3, 12), (1, 12)]
     assert {batch.dtype for batch in batches} == {torch.int64}
 
@@ -107,7 +107,7 @@ def fp32(tiny: Tiny) -> TorchRunner:
 
 
 def test_accuracy_and_perplexity_are_those_of_a_naive_computation(fp32: TorchRunner) -> None:
-    task = modeling(shelf([40] * 30), documents=20, tokens=32)
+    task = modeling(artifacts([40] * 30), documents=20, tokens=32)
     score = task.evaluate(fp32)
     hits, losses = naive_scores(fp32.model, rows_scored(fp32.model, task))
     assert sum(hits) > 0
@@ -118,7 +118,7 @@ def test_accuracy_and_perplexity_are_those_of_a_naive_computation(fp32: TorchRun
 
 
 def test_inverse_perplexity_is_one_over_the_perplexity(fp32: TorchRunner) -> None:
-    task = modeling(shelf([40] * 9), metric="inverse_perplexity")
+    task = modeling(artifacts([40] * 9), metric="inverse_perplexity")
     score = task.evaluate(fp32)
     _, losses = naive_scores(fp32.model, rows_scored(fp32.model, task))
     assert 0 < score.accuracy < 1
@@ -130,8 +130,8 @@ def test_inverse_perplexity_is_one_over_the_perplexity(fp32: TorchRunner) -> Non
 
 @pytest.mark.parametrize("rows", [1, 3, 100])
 def test_the_score_does_not_depend_on_how_rows_are_batched(fp32: TorchRunner, rows: int) -> None:
-    one = modeling(shelf([40] * 9), batch_rows=rows).evaluate(fp32)
-    other = modeling(shelf([40] * 9), batch_rows=2).evaluate(fp32)
+    one = modeling(artifacts([40] * 9), batch_rows=rows).evaluate(fp32)
+    other = modeling(artifacts([40] * 9), batch_rows=2).evaluate(fp32)
     assert one.examples == pytest.approx(other.examples)
     assert one.extra["perplexity"] == pytest.approx(other.extra["perplexity"], rel=1e-5)
 
@@ -139,7 +139,7 @@ def test_the_score_does_not_depend_on_how_rows_are_batched(fp32: TorchRunner, ro
 @pytest.mark.parametrize("count", [0, 4, 7])
 def test_too_few_documents_are_told(tiny: Tiny, count: int) -> None:
     words = r"^task\.documents: the corpus has too few documents of 12 tokens for 3 calibration \+ 5 scored ones$"
-    task = modeling(shelf([20] * count + [11] * 9))
+    task = modeling(artifacts([20] * count + [11] * 9))
     with pytest.raises(ModelError, match=words):
         task.evaluate(TorchRunner(tiny("llama")))
     with pytest.raises(ModelError, match=words):
@@ -148,12 +148,12 @@ def test_too_few_documents_are_told(tiny: Tiny, count: int) -> None:
 
 def test_a_model_that_went_mad_has_no_finite_perplexity(fp32: TorchRunner) -> None:
     fp32.module.model.norm.weight.fill_(float("nan"))
-    assert not math.isfinite(modeling(shelf([40] * 9)).evaluate(fp32).extra["perplexity"])
+    assert not math.isfinite(modeling(artifacts([40] * 9)).evaluate(fp32).extra["perplexity"])
 
 
 def test_a_hopeless_model_has_a_perplexity_that_is_still_a_number(fp32: TorchRunner) -> None:
     fp32.module.model.norm.weight.mul_(1e5)
-    assert 1e100 < modeling(shelf([40] * 9)).evaluate(fp32).extra["perplexity"] < math.inf
+    assert 1e100 < modeling(artifacts([40] * 9)).evaluate(fp32).extra["perplexity"] < math.inf
 
 
 def test_the_micro_model_is_scored_on_text_it_was_not_trained_on(micro_folder: Path) -> None:
@@ -228,7 +228,7 @@ def test_a_summary_of_another_document_is_a_miss(encoder: TorchRunner) -> None:
 
 @pytest.mark.parametrize("rows", [1, 7, 100])
 def test_the_hits_do_not_depend_on_how_texts_are_batched(encoder: TorchRunner, rows: int) -> None:
-    corpus = shelf([6 + i % 17 for i in range(30)], summaries=True)
+    corpus = artifacts([6 + i % 17 for i in range(30)], summaries=True)
     assert retrieval(corpus, batch_rows=rows).evaluate(encoder).examples == retrieval(corpus).evaluate(encoder).examples
 
 
@@ -239,14 +239,14 @@ def test_documents_of_calibration_stay_in_the_pool(encoder: TorchRunner) -> None
 
 
 def test_only_pairs_at_the_front_calibrate_without_padding(encoder: TorchRunner) -> None:
-    corpus = shelf([8, 30, 8, 40, 9, 9], summaries=True)
+    corpus = artifacts([8, 30, 8, 40, 9, 9], summaries=True)
     rows = [row for batch in retrieval(corpus).calibration(encoder.model)["task"] for row in batch.tolist()]
     texts = [text for pair in corpus.held[:4] for text in (pair.text, pair.summary or "")]
     assert sorted(rows) == sorted(encoder.tokenizer(text[:24]).input_ids for text in texts)
 
 
 def test_documents_without_a_summary_and_beyond_the_pool_are_left_out(encoder: TorchRunner) -> None:
-    pairs = shelf([8] * 9, summaries=True).held
+    pairs = artifacts([8] * 9, summaries=True).held
     corpus = ArtifactStore((Document("x", "no summary"), *pairs[:3], Document("y", "empty", ""), *pairs[3:]))
     assert len(retrieval(corpus, pool=6).evaluate(encoder).examples) == 2
 
@@ -254,7 +254,7 @@ def test_documents_without_a_summary_and_beyond_the_pool_are_left_out(encoder: T
 @pytest.mark.parametrize("count", [0, 3, 4])
 def test_too_few_pairs_are_told(encoder: TorchRunner, count: int) -> None:
     with pytest.raises(ModelError, match=rf"^task\.calibration_pairs: the corpus has {count} documents with a summary"):
-        retrieval(shelf([8] * count, summaries=True)).evaluate(encoder)
+        retrieval(artifacts([8] * count, summaries=True)).evaluate(encoder)
 
 
 @pytest.mark.parametrize("task", [LanguageModeling, Retrieval])
@@ -292,21 +292,21 @@ def renamed(corpus: ArtifactStore, name: str) -> ArtifactStore:
 
 
 def test_a_scored_text_is_named_by_its_document_from_the_end_of_the_corpus(fp32: TorchRunner) -> None:
-    score = modeling(shelf([40] * 7 + [3, 40, 40]), metric="inverse_perplexity").evaluate(fp32)
+    score = modeling(artifacts([40] * 7 + [3, 40, 40]), metric="inverse_perplexity").evaluate(fp32)
     assert score.ids == ("d9", "d8", "d6", "d5", "d4")  # d7 is too short
     rows = fp32.tokenizer([text_of(i, 40)[:12] for i in (9, 8, 6, 5, 4)], return_tensors="pt")["input_ids"]
     assert score.examples == pytest.approx(naive_scores(fp32, rows)[1], rel=1e-5)
 
 
 def test_a_query_is_named_by_its_pair(encoder: TorchRunner) -> None:
-    pairs = shelf([8] * 7, summaries=True).held
+    pairs = artifacts([8] * 7, summaries=True).held
     corpus = ArtifactStore((*pairs[:5], Document("x", "no summary"), *pairs[5:]))
     assert retrieval(corpus).evaluate(encoder).ids == ("d4", "d5", "d6")
 
 
 def test_examples_of_one_name_are_told_apart(fp32: TorchRunner, encoder: TorchRunner) -> None:
-    texts = ArtifactStore((*shelf([40] * 4).held, *renamed(shelf([40] * 9), "same").held[4:]))
-    pairs = renamed(shelf([8] * 7, summaries=True), "same")
+    texts = ArtifactStore((*artifacts([40] * 4).held, *renamed(artifacts([40] * 9), "same").held[4:]))
+    pairs = renamed(artifacts([8] * 7, summaries=True), "same")
     assert modeling(texts).evaluate(fp32).ids == ("same", "same#2", "same#3", "same#4", "same#5")
     assert retrieval(pairs).evaluate(encoder).ids == ("same", "same#2", "same#3")
 
@@ -317,7 +317,7 @@ def test_a_number_that_is_another_name_already_is_not_given_twice() -> None:
 
 @pytest.mark.parametrize("metric", ["next_token_accuracy", "inverse_perplexity"])
 def test_names_are_the_same_at_every_call_and_for_every_model(tiny: Tiny, fp32: TorchRunner, metric: str) -> None:
-    task = modeling(shelf([40] * 9), metric=metric)
+    task = modeling(artifacts([40] * 9), metric=metric)
     names = task.evaluate(fp32).ids
     assert names == task.evaluate(fp32).ids == task.evaluate(TorchRunner(tiny("opt"))).ids
     assert len(set(names)) == len(task.evaluate(fp32).examples)
@@ -327,13 +327,13 @@ def served(**settings: Any) -> dict[str, LanguageModeling]:
     """Two domains of unlike size, whose corpora use the same names."""
     settings = {"metric": "inverse_perplexity", **settings}
     return {
-        "short": modeling(shelf([100] * 9), documents=2, **settings),
-        "long": modeling(shelf([100] * 9), documents=4, **settings),
+        "short": modeling(artifacts([100] * 9), documents=2, **settings),
+        "long": modeling(artifacts([100] * 9), documents=4, **settings),
     }
 
 
 def test_a_domain_stands_before_the_names_of_its_examples(fp32: TorchRunner) -> None:
-    task = Domains(served=served(), unseen={"other": modeling(shelf([40] * 9))})
+    task = Domains(served=served(), unseen={"other": modeling(artifacts([40] * 9))})
     score = task.evaluate(fp32)
     assert score.ids == ("short:d8", "short:d7", "long:d8", "long:d7", "long:d6", "long:d5")
     assert score.ids == task.evaluate(fp32).ids
@@ -382,7 +382,7 @@ def test_nested_domains_that_would_weigh_differently_are_refused(fp32: TorchRunn
 
 
 def test_domains_of_unlike_metrics_are_refused(fp32: TorchRunner) -> None:
-    tasks = {"a": modeling(shelf([40] * 9)), "b": modeling(shelf([40] * 9), metric="inverse_perplexity")}
+    tasks = {"a": modeling(artifacts([40] * 9)), "b": modeling(artifacts([40] * 9), metric="inverse_perplexity")}
     words = r"^task\.served: .* in different ways: \{'a': 'mean', 'b': 'exp_minus_mean'\}$"
     with pytest.raises(ModelError, match=words):
         Domains(served=tasks).evaluate(fp32)

@@ -49,13 +49,13 @@ class FaultyRuntime(EngineRuntime):
     def supports(self, candidate: Candidate, head: Head, device: Device) -> str | None:
         return None if head == "causal_lm" else "takes decoders"
 
-    def write(self, folder: Path, materials: BuildContext) -> None:
+    def write(self, folder: Path, context: BuildContext) -> None:
         from objectives.runtime.engines.engine_facts import engine_facts_of
         from objectives.runtime.engines.weights import sizes
 
         if self.at == "write":
             meet(self.fault)
-        began, model = time.perf_counter(), materials.model()
+        began, model = time.perf_counter(), context.model()
         write_facts(folder, engine_facts_of(self, model, began, sizes(model), 0, {}))
 
     def open(self, folder: Path, facts: Facts, threads: int) -> Any:

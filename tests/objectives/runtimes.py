@@ -1,4 +1,4 @@
-"""Materials of runtimes by hand: a compressed model, and folders that are filled once per run of the tests."""
+"""Build contexts of runtimes by hand: a compressed model, and folders that are filled once per run of the tests."""
 
 from __future__ import annotations
 

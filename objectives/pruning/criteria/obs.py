@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 from pydantic.dataclasses import dataclass as settings
 from typing_extensions import override
 
-from objectives.pruning.criteria.settings import BrainSurgeon
+from objectives.pruning.criteria.brain_surgeon import BrainSurgeon
 from objectives.settings import FORBID
 
 if TYPE_CHECKING:

@@ -41,12 +41,12 @@ class EngineRuntime:
 
         return portable(quantizer)
 
-    def prepare(self, materials: BuildContext) -> Runner:
+    def prepare(self, context: BuildContext) -> Runner:
         """Open the candidate's engine, which is written first unless it was kept. Raises Unsupported, MemoryError."""
         from objectives.runtime.engines.runner import EngineRunner
 
-        return EngineRunner.made(materials, self, lambda folder: self.write(folder, materials))
+        return EngineRunner.made(context, self, lambda folder: self.write(folder, context))
 
-    def write(self, folder: Path, materials: BuildContext) -> None:
+    def write(self, folder: Path, context: BuildContext) -> None:
         """Fill the new ``folder`` with the engine of the compressed model. Raises Unsupported."""
         raise NotImplementedError

@@ -64,8 +64,8 @@ class EngineRunner(Runner):
     allowed: Sequence[str] = (ENGINES,)
 
     @classmethod
-    def made(cls, materials: BuildContext, runtime: object, write: Callable[[Path], None]) -> EngineRunner:
-        """Open the engine of ``runtime`` that ``write`` makes from ``materials``, or that was made earlier.
+    def made(cls, context: BuildContext, runtime: object, write: Callable[[Path], None]) -> EngineRunner:
+        """Open the engine of ``runtime`` that ``write`` makes from ``context``, or that was made earlier.
 
         Raises Unsupported where it does not run or computes something else than the model, and MemoryError.
         """
@@ -74,12 +74,12 @@ class EngineRunner(Runner):
             from objectives.runtime.in_torch.runner import TorchRunner  # brings transformers, which no engine needs
 
             write(new)
-            write_expected(new, TorchRunner(materials.model()))
+            write_expected(new, TorchRunner(context.model()))
 
-        folder = materials.engine(written)
-        materials.admit(folder)
-        runner = cls.open(folder, materials.tokenizer, materials.threads, (class_path(runtime),))
-        materials.release(runner, folder)
+        folder = context.engine(written)
+        context.admit(folder)
+        runner = cls.open(folder, context.tokenizer, context.threads, (class_path(runtime),))
+        context.release(runner, folder)
         require_alike(runner, folder, type(runtime).__name__)
         return runner
 

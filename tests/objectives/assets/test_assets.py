@@ -158,9 +158,9 @@ def test_an_asset_of_the_network_must_be_fetched_first(cache: Path) -> None:
 @pytest.fixture
 def wheel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A wheel in a folder that is all pip may see: no network."""
-    shelf = tmp_path / "shelf"
-    shelf.mkdir()
-    path = shelf / "toy_wheel-1.0-py3-none-any.whl"
+    artifacts = tmp_path / "artifacts"
+    artifacts.mkdir()
+    path = artifacts / "toy_wheel-1.0-py3-none-any.whl"
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("toy_wheel/data/a.txt", "A")
         archive.writestr("toy_wheel/data/deep/b.txt", "B")
@@ -170,7 +170,7 @@ def wheel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         archive.writestr("toy_wheel-1.0.dist-info/RECORD", "")
     monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
     monkeypatch.setenv("PIP_NO_INDEX", "1")
-    monkeypatch.setenv("PIP_FIND_LINKS", str(shelf))
+    monkeypatch.setenv("PIP_FIND_LINKS", str(artifacts))
     return path
 
 

@@ -217,7 +217,7 @@ def test_a_candidate_is_measured_on_it_and_the_baseline_is_parked_where_it_says_
     measured = found(replace(baseline, quantization=rounded(8)))
     assert isinstance(measured, Measurement)
     assert measured.metrics["speedup"] > 0
-    assert bool(found.running._parkable()) == is_parked
+    assert bool(found.timer._parkable()) == is_parked
 
 
 @pytest.mark.parametrize(("device", "is_kept"), [(Board(), False), (Cpu(name="x"), True)])
@@ -226,7 +226,7 @@ def test_its_compressed_models_are_kept_where_it_says_that_they_can_be_written(
 ) -> None:
     found = evaluator(tiny_folder("llama"), device, Cache(folder=str(tmp_path / "kept")))
     parts = found.problem.baseline
-    name = found.recipes.stages._stored_name((parts.pruning, parts.recovery, parts.quantization))
+    name = found.pool.stages._stored_name((parts.pruning, parts.recovery, parts.quantization))
     assert (name is not None) == is_kept
 
 

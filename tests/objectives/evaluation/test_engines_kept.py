@@ -141,7 +141,7 @@ def test_an_engine_that_is_not_used_any_more_leaves_no_files(make: Any, cache: b
     folder = runner.folder
     assert folder.is_dir()
     del runner
-    ev.recipes.forget()
+    ev.pool.forget()
     assert not folder.exists()
 
 
@@ -169,7 +169,7 @@ def test_settings_that_change_the_engine_change_its_name(make: Any) -> None:
         replace(EIGHT, runtime=OpenVino(), quantization=rounded(8, scheme="weight_only")),
         replace(EIGHT, quantization=rounded(8, embeddings=8)),
     ]
-    assert len({ev.recipes.stages.name(one, "engine") for one in changed}) == len(changed)
+    assert len({ev.pool.stages.name(one, "engine") for one in changed}) == len(changed)
 
 
 def test_what_a_converter_raises_is_not_taken_for_a_full_disk(tmp_path: Path) -> None:
@@ -183,6 +183,6 @@ def test_what_a_converter_raises_is_not_taken_for_a_full_disk(tmp_path: Path) ->
 def test_a_cache_that_cannot_be_written_to_costs_no_engine(tmp_path: Path) -> None:
     blocked = tmp_path / "file"
     blocked.write_text("")
-    shelf = ArtifactStore(Cache(folder=str(blocked / "cache")))
-    made = shelf.folder("graph", "name", lambda folder: (folder / "one").write_text("1") and None)
+    artifacts = ArtifactStore(Cache(folder=str(blocked / "cache")))
+    made = artifacts.folder("graph", "name", lambda folder: (folder / "one").write_text("1") and None)
     assert (made / "one").read_text() == "1"

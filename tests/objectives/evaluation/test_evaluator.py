@@ -194,7 +194,7 @@ def test_a_simulated_trial_whose_accuracy_is_no_number_fails_too(evaluate: Evalu
 def test_what_is_predicted_beforehand_is_what_building_finds(evaluate: Evaluator, pruning: Any, bits: Any) -> None:
     chosen = replace(candidate(), pruning=pruning, quantization=Gptq(bits=bits))
     predicted = evaluate.predict(chosen)
-    assert not evaluate.recipes.built
+    assert not evaluate.pool.built
     metrics = measured(evaluate(chosen)).metrics
     assert predicted["predicted_loss"] == pytest.approx(metrics["predicted_loss"], rel=1e-4)
     assert predicted["predicted_loss"] > 0
@@ -453,11 +453,11 @@ def test_members_that_do_not_fit_together_are_confirmed_in_groups(
 ) -> None:
     evaluate = scripted(problem, clock, 12.0)
     members = [candidate(ratio, workload=Scripted(clock, (3.0,))) for ratio in (0.5, 0.25, 0.125)]
-    shapes = [shape for shape in map(evaluate.recipes.shapes, members) if shape is not None]
+    shapes = [shape for shape in map(evaluate.pool.shapes, members) if shape is not None]
     assert len(shapes) == 3
     two = sum(one.weights for one in shapes[:2]) + max(one.peak - one.weights for one in shapes[:2])
     monkeypatch.setattr(Cpu, "free_memory", lambda _self: two)
-    assert evaluate.running._together(members) == (2, "baseline")
+    assert evaluate.timer._together(members) == (2, "baseline")
     groups: list[int] = []
     confirm = Bench.confirm
 
@@ -503,7 +503,7 @@ def test_the_baseline_says_what_it_has_to_say_before_it_makes_room(
 
     monkeypatch.setattr(Bench, "baseline_over_reference", watch("link", link))
     monkeypatch.setattr(Evaluator, "score", watch("score", score))
-    monkeypatch.setattr(type(evaluate.recipes.baseline.module), "to", watch("park", to))
+    monkeypatch.setattr(type(evaluate.pool.baseline.module), "to", watch("park", to))
     outcome = measured(evaluate(candidate(0.5)))
     assert outcome.facts.timing.reference == "sentinel"
     assert events[:2] == ["link", "score"]  # of the baseline, where it runs
@@ -518,9 +518,9 @@ def test_what_runs_the_baselines_tensors_does_not_send_them_away(
     monkeypatch.setattr(CandidateTimer, "reference", lambda *_: Reference.SENTINEL)
     monkeypatch.setattr(CandidateTimer, "_parkable", lambda _self: 1)
     moved: list[object] = []
-    monkeypatch.setattr(type(evaluate.recipes.baseline.module), "to", lambda *arguments: moved.append(arguments))
+    monkeypatch.setattr(type(evaluate.pool.baseline.module), "to", lambda *arguments: moved.append(arguments))
     dense = replace(problem.baseline, workload=replace(problem.baseline.workload, batch_size=3))
-    assert evaluate.recipes.is_built(dense)
+    assert evaluate.pool.is_built(dense)
     assert measured(evaluate(dense)).facts.timing.reference == "sentinel"
     assert measured(evaluate(replace(dense, runtime=Torch(attention="eager")))).facts.timing.reference == "sentinel"
     assert not moved
@@ -554,14 +554,14 @@ def test_what_cannot_fit_is_refused_before_anything_is_built(
     assert needed / (1 + failure.severity) == pytest.approx(5 * 2**20)
     assert built == toy.scored == []
     monkeypatch.setattr(Cpu, "free_memory", lambda _self: int(needed) + 1)
-    assert evaluate.running.reference(huge, evaluate.recipes.shapes(huge)) == "baseline"
+    assert evaluate.timer.reference(huge, evaluate.pool.shapes(huge)) == "baseline"
 
 
 def test_weights_that_are_there_already_are_not_needed_twice(
     evaluate: Evaluator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one = candidate(0.5, 8)
-    shapes = evaluate.recipes.shapes(one)
+    shapes = evaluate.pool.shapes(one)
     assert shapes is not None
     monkeypatch.setattr(Cpu, "free_memory", lambda _self: shapes.peak - shapes.weights)
     assert failed(evaluate(one)).reason is Reason.OUT_OF_MEMORY
@@ -627,7 +627,7 @@ OTHERS = [RuntimeError("shapes differ"), ValueError("x"), KeyError("k"), ModelEr
 def test_other_exceptions_are_not_swallowed(
     evaluate: Evaluator, error: Exception, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(evaluate.recipes, "runner", explode(error))
+    monkeypatch.setattr(evaluate.pool, "runner", explode(error))
     with pytest.raises(type(error)) as caught:
         evaluate(candidate())
     assert caught.value is error
@@ -690,7 +690,7 @@ def test_preparing_says_what_runs_where(evaluate: Evaluator, problem: Problem) -
 def test_the_source_is_never_changed(evaluate: Evaluator, problem: Problem) -> None:
     for ratio, bits in ((0.5, 4), (0.25, 8), (0.0, 16)):
         evaluate(candidate(ratio, bits))
-    fresh, held = problem.model.load().module.state_dict(), evaluate.recipes.source.module.state_dict()
+    fresh, held = problem.model.load().module.state_dict(), evaluate.pool.source.module.state_dict()
     assert all(torch.equal(held[name], fresh[name]) for name in fresh)
 
 
@@ -730,7 +730,7 @@ def test_the_dense_model_is_timed_again_while_the_machine_is_busy(
 
     def busy(self: Bench, workload: Any, model: TorchRunner, *rest: Any) -> Any:
         found = run(self, workload, model, *rest)
-        if model.model is evaluate.recipes.baseline:
+        if model.model is evaluate.pool.baseline:
             dense.append(workload.batch_size)
             return replace(found, metrics={**found.metrics, "contended": 1.0})
         return found

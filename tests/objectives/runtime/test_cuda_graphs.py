@@ -39,7 +39,7 @@ def on_card(tiny: Tiny, family: str, bits: int = 16, ratio: float = 0.0) -> Load
     return model
 
 
-def materials(model: LoadedModel) -> BuildContext:
+def context(model: LoadedModel) -> BuildContext:
     return Hand(model, rounded(16), base=None, device=Cuda())  # type: ignore[arg-type]
 
 
@@ -68,7 +68,7 @@ def test_a_recorded_model_writes_what_it_writes_launch_by_launch(
     tiny: Tiny, family: str, bits: int, ratio: float
 ) -> None:
     model = on_card(tiny, family, bits, ratio)
-    recorded, plain = CudaGraphs().prepare(materials(model)), StaticCacheRunner(model)
+    recorded, plain = CudaGraphs().prepare(context(model)), StaticCacheRunner(model)
     for ids in (IDS, IDS + 40, IDS[:, :3], IDS[:1], IDS):  # anew, of other shapes, and the first one again
         assert written(recorded, ids) == written(plain, ids)
 
@@ -76,7 +76,7 @@ def test_a_recorded_model_writes_what_it_writes_launch_by_launch(
 @gpu
 def test_an_encoder_is_recorded_and_padded_rows_run_as_they_come(tiny: Tiny) -> None:
     model = on_card(tiny, "bert")
-    recorded, plain = CudaGraphs().prepare(materials(model)), TorchRunner(model)
+    recorded, plain = CudaGraphs().prepare(context(model)), TorchRunner(model)
     mask = torch.ones_like(IDS).cuda()
     mask[0, 4:] = 0
     with torch.inference_mode():
@@ -89,7 +89,7 @@ def test_an_encoder_is_recorded_and_padded_rows_run_as_they_come(tiny: Tiny) -> 
 @pytest.mark.parametrize("workload", [Generation(batch_size=4, prompt_tokens=60, new_tokens=4), Encoding()])
 def test_memory_of_a_recorded_model_holds_its_cache_and_is_the_same_after_it_ran(tiny: Tiny, workload: Any) -> None:
     model = on_card(tiny, "llama" if workload.head == "causal_lm" else "bert")
-    recorded = CudaGraphs().prepare(materials(model))
+    recorded = CudaGraphs().prepare(context(model))
     first = recorded.memory(workload, Cuda())
     for _ in range(2):
         workload.run(recorded, Cuda().stopwatch())
@@ -104,7 +104,7 @@ def test_memory_of_a_recorded_model_holds_its_cache_and_is_the_same_after_it_ran
 @pytest.mark.parametrize("mode", ["default", "reduce-overhead"])
 def test_a_compiled_model_writes_nearly_what_it_writes_in_eager_mode(tiny: Tiny, mode: Any) -> None:
     model = on_card(tiny, "llama")
-    compiled, eager = TorchCompile(mode=mode).prepare(materials(model)), TorchRunner(model)
+    compiled, eager = TorchCompile(mode=mode).prepare(context(model)), TorchRunner(model)
     with torch.inference_mode():
         first, _ = compiled.prefill(IDS.cuda())
         other, _ = eager.prefill(IDS.cuda())
