@@ -5,18 +5,30 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import Literal
 
 from objectives.types import TimingFacts
+
+Quantity = Literal["time", "memory", "roofline", "prediction", "other"]
 
 
 @dataclass(frozen=True)
 class Metric:
-    """A measured quantity: its base unit, which way is better, and what it says."""
+    """A measured quantity: its base unit, which way is better, and what it says.
+
+    ``measures``: what it is a quantity of, where the unit does not tell, as in ratios.
+    """
 
     name: str
     unit: str
     higher_is_better: bool
     meaning: str
+    measures: Quantity | None = None
+
+    @property
+    def quantity(self) -> Quantity:
+        """Return what it is a quantity of."""
+        return self.measures or _BY_UNIT.get(self.unit, "other")
 
     @property
     def column(self) -> str:
@@ -24,18 +36,18 @@ class Metric:
         return self.name.replace(".", "_")
 
 
+_BY_UNIT: Mapping[str, Quantity] = {"s": "time", "1/s": "time", "B": "memory", "bit": "memory"}
+
+
 def _metrics(*rows: Metric) -> Mapping[str, Metric]:
     return MappingProxyType({row.name: row for row in rows})
 
 
 METRICS: Mapping[str, Metric] = _metrics(
-    Metric(
-        "throughput",
-        "1/s",
-        True,
-        "output tokens (or samples) per second: the baseline's throughput times the paired speed-up",
-    ),
-    Metric("speedup", "", True, "throughput divided by the baseline's: the median of ratios from runs in turns"),
+    Metric("throughput", "1/s", True,
+           "output tokens (or samples) per second: the baseline's throughput times the paired speed-up"),
+    Metric("speedup", "", True,
+           "throughput divided by the baseline's: the median of ratios from runs in turns", measures="time"),
     Metric("latency.mean", "s", False, "mean time that one batch of requests takes from start to end"),
     Metric("latency.p50", "s", False, "median time that one batch of requests takes from start to end"),
     Metric("latency.p90", "s", False, "90th percentile of the time that one batch of requests takes"),
@@ -43,120 +55,74 @@ METRICS: Mapping[str, Metric] = _metrics(
     Metric("latency.p99", "s", False, "99th percentile of the time that one batch of requests takes"),
     Metric("latency.stdev", "s", False, "standard deviation of the time that one batch of requests takes"),
     Metric("encode", "s", False, "median time in which the encoder of an encoder-decoder reads the source texts"),
-    Metric(
-        "latency_ratio",
-        "",
-        False,
-        "time of one batch of requests divided by the baseline's, computed from the paired speed-up",
-    ),
+    Metric("latency_ratio", "", False,
+           "time of one batch of requests divided by the baseline's, computed from the paired speed-up",
+           measures="time"),
     Metric("ttft", "s", False, "time to first token: the median time in which the prompts are read"),
     Metric("tpot", "s", False, "time per output token: the median over the tokens after the first"),
     Metric("per_token", "s", False, "median time of one batch of requests divided by the output tokens of one request"),
     Metric("prefill_throughput", "1/s", True, "prompt tokens read per second, until the first output token"),
     Metric("decode_throughput", "1/s", True, "output tokens per second, the first token left out"),
-    Metric(
-        "peak_memory",
-        "B",
-        False,
-        "weights plus the peak that a run adds (torch's allocator); other engines: resident memory",
-    ),
+    Metric("peak_memory", "B", False,
+           "weights plus the peak that a run adds (torch's allocator); other engines: resident memory"),
     Metric("activation_peak", "B", False, "largest memory that a run adds to the loaded model, KV cache included"),
-    Metric(
-        "activation_peak.encode", "B", False, "largest memory that encoding the source texts adds to the loaded model"
-    ),
+    Metric("activation_peak.encode", "B", False,
+           "largest memory that encoding the source texts adds to the loaded model"),
     Metric("activation_peak.prefill", "B", False, "largest memory that reading the prompts adds to the loaded model"),
-    Metric(
-        "activation_peak.decode", "B", False, "largest memory that writing the output tokens adds to the loaded model"
-    ),
+    Metric("activation_peak.decode", "B", False,
+           "largest memory that writing the output tokens adds to the loaded model"),
     Metric("cache_bytes", "B", False, "size of the KV cache at the end of one batch of requests"),
-    Metric(
-        "resident_peak",
-        "B",
-        False,
-        "resident memory that a run adds to the process, by the kernel's count; depends on the heap",
-    ),
+    Metric("resident_peak", "B", False,
+           "resident memory that a run adds to the process, by the kernel's count; depends on the heap"),
     Metric("reserved_peak", "B", False, "CUDA: largest memory that torch's caching allocator reserved from the driver"),
     Metric("process_memory", "B", False, "CUDA: memory that the driver counts for the process, CUDA context included"),
     Metric("predicted_peak", "B", False, "peak memory predicted from tensor shapes before the model is built"),
     Metric("weight_bytes", "B", False, "size of all weights in memory, scales and zero points included"),
     Metric("disk_bytes", "B", False, "size of the weights in the exported folder"),
     Metric("block_bytes", "B", False, "size of the transformer blocks' weights in memory"),
-    Metric("memory_ratio", "", False, "peak memory divided by the baseline's"),
-    Metric("compression_speedup", "", True, "speed divided by that of the dense model at the same batch size"),
-    Metric(
-        "batching_speedup", "", True, "speed of torch's dense model at the same batch size, divided by the baseline's"
-    ),
-    Metric(
-        "compression_memory_ratio", "", False, "peak memory divided by that of the dense model at the same batch size"
-    ),
-    Metric(
-        "own_speedup",
-        "",
-        True,
-        "speed divided by that of the runtime's own dense model (32 bits; torch: 16), same batch size",
-    ),
-    Metric(
-        "runtime_speedup",
-        "",
-        True,
-        "speed of the runtime's own dense model at the same batch size, divided by the baseline's",
-    ),
-    Metric(
-        "runtime_bytes",
-        "B",
-        False,
-        "resident memory of a loaded engine before it runs, its own copies of weights included",
-    ),
-    Metric(
-        "conversion_seconds", "s", False, "time in which the compressed model was converted or compiled for its runtime"
-    ),
-    Metric(
-        "promised_speedup", "", True, "highest compression_speedup that the bytes and operations allow on this device"
-    ),
-    Metric("weight_ratio", "", False, "size of all weights divided by the dense model's"),
+    Metric("memory_ratio", "", False, "peak memory divided by the baseline's", measures="memory"),
+    Metric("compression_speedup", "", True,
+           "speed divided by that of the dense model at the same batch size", measures="time"),
+    Metric("batching_speedup", "", True,
+           "speed of torch's dense model at the same batch size, divided by the baseline's", measures="time"),
+    Metric("compression_memory_ratio", "", False,
+           "peak memory divided by that of the dense model at the same batch size", measures="memory"),
+    Metric("own_speedup", "", True,
+           "speed divided by that of the runtime's own dense model (32 bits; torch: 16), same batch size",
+           measures="time"),
+    Metric("runtime_speedup", "", True,
+           "speed of the runtime's own dense model at the same batch size, divided by the baseline's",
+           measures="time"),
+    Metric("runtime_bytes", "B", False,
+           "resident memory of a loaded engine before it runs, its own copies of weights included"),
+    Metric("conversion_seconds", "s", False,
+           "time in which the compressed model was converted or compiled for its runtime"),
+    Metric("promised_speedup", "", True,
+           "highest compression_speedup that the bytes and operations allow on this device", measures="prediction"),
+    Metric("weight_ratio", "", False, "size of all weights divided by the dense model's", measures="memory"),
     Metric("flops", "", False, "floating-point and integer operations of one batch of requests"),
     Metric("flops_ratio", "", False, "operations divided by those of the dense model at the same batch size"),
-    Metric(
-        "roofline.encode",
-        "",
-        True,
-        "share of the device's bandwidth or compute limit reached while encoding the source texts",
-    ),
-    Metric(
-        "roofline.prefill",
-        "",
-        True,
-        "share of the device's bandwidth or compute limit reached while reading the prompts",
-    ),
-    Metric(
-        "roofline.decode", "", True, "share of the device's bandwidth or compute limit reached while writing the output"
-    ),
+    Metric("roofline.encode", "", True,
+           "share of the device's bandwidth or compute limit reached while encoding the source texts",
+           measures="roofline"),
+    Metric("roofline.prefill", "", True,
+           "share of the device's bandwidth or compute limit reached while reading the prompts", measures="roofline"),
+    Metric("roofline.decode", "", True,
+           "share of the device's bandwidth or compute limit reached while writing the output", measures="roofline"),
     Metric("energy", "J", False, "energy per output token (or sample), where the device counts it"),
     Metric("effective_bits", "bit", False, "bits stored per weight of the blocks, scales and zero points included"),
     Metric("pruning_ratio", "", True, "share of the transformer blocks' parameters that pruning really removed"),
     Metric("accuracy", "", True, "score of the task, between 0 and 1"),
     Metric("accuracy_stderr", "", False, "standard error of the accuracy"),
     Metric("accuracy_difference", "", True, "accuracy minus the baseline's on the same examples"),
-    Metric(
-        "accuracy_difference.low",
-        "",
-        True,
-        "lower end of the 95 % interval of accuracy_difference, from a paired comparison",
-    ),
-    Metric(
-        "accuracy_difference.high",
-        "",
-        True,
-        "upper end of the 95 % interval of accuracy_difference, from a paired comparison",
-    ),
-    Metric(
-        "predicted_loss",
-        "nat",
-        False,
-        "increase in log-loss per token that the compression methods predict before any run",
-    ),
+    Metric("accuracy_difference.low", "", True,
+           "lower end of the 95 % interval of accuracy_difference, from a paired comparison"),
+    Metric("accuracy_difference.high", "", True,
+           "upper end of the 95 % interval of accuracy_difference, from a paired comparison"),
+    Metric("predicted_loss", "nat", False,
+           "increase in log-loss per token that the compression methods predict before any run"),
     Metric("perplexity", "", False, "exponential of the mean negative log-likelihood per token"),
-)
+)  # fmt: skip
 """Every metric that an objective, a table or MLflow may name."""
 
 
@@ -235,21 +201,22 @@ def at_pace(metrics: Mapping[str, float], timing: TimingFacts | None, pace: floa
 
 
 def _scaled(name: str, value: float, factor: float) -> float:
-    if name.startswith("roofline."):
+    metric = METRICS.get(name)
+    if metric is None:
+        return value
+    if metric.quantity == "roofline" or metric.unit == "1/s":
         return value / factor
-    unit = METRICS[name].unit if name in METRICS else ""
-    return value * factor if unit == "s" else value / factor if unit == "1/s" else value
+    return value * factor if metric.unit == "s" else value
 
 
 def is_of_time(name: str) -> bool:
     """Return whether a metric comes from a clock."""
-    is_ratio = name.endswith("speedup") or name == "latency_ratio"
-    return not name.startswith("promised") and (METRICS[name].unit in ("s", "1/s") or is_ratio)
+    return METRICS[name].quantity == "time"
 
 
 def is_of_memory(name: str) -> bool:
     """Return whether a metric is of bytes: of memory, of weights, or of the bits that these take."""
-    return METRICS[name].unit in ("B", "bit") or name.endswith(("memory_ratio", "weight_ratio"))
+    return METRICS[name].quantity == "memory"
 
 
 def is_dominated(metrics: Mapping[str, float], other: Mapping[str, float]) -> bool:
