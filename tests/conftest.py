@@ -5,6 +5,8 @@ torch is imported by the fixtures that need it, so that the tests of the searche
 
 from __future__ import annotations
 
+import gc
+import math
 import string
 from collections.abc import Callable, Iterator
 from functools import cache
@@ -155,7 +157,10 @@ def head_of(family: str) -> Head:
 
 @pytest.fixture(scope="session", autouse=True)
 def _asset_cache(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[None]:
-    """Assets go to ``$PARETUNE_CACHE``, else to a folder of this run; slow tests read the user's cache."""
+    """Assets go to ``$PARETUNE_CACHE``, else to a folder of this run; slow tests read the user's cache.
+
+    The folder of this run keeps a device's peaks too, though other tests take processors while they are measured.
+    """
     with pytest.MonkeyPatch.context() as patch:
         import os
 
@@ -164,7 +169,15 @@ def _asset_cache(tmp_path_factory: pytest.TempPathFactory, request: pytest.Fixtu
             base = tmp_path_factory.getbasetemp()
             run = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base  # one folder for all of xdist's workers
             patch.setenv("PARETUNE_CACHE", str(run / "cache"))
+            patch.setattr("objectives.measuring.roofline.BUSY", math.inf)
         yield
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _quick_collections() -> None:
+    """Leave what is there before a file's tests out of every collection of garbage: memory is measured after one."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""The command as a user calls it: real processes, real files, the micro model."""
+"""The command as a user calls it: a study in a process of its own, over the small model of ``tests/stored``."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
@@ -17,29 +18,41 @@ import pytest
 
 from search.cli import main
 
+STORED = Path(__file__).parent / "stored"
 TINY = (
-    "experiment=ci_tiny", "n_trials=4", "tracker=none", "device=cpu", "device.threads=1", "timing.min_rounds=3",
+    "experiment=ci_tiny", "model=causal_lm", f"model.path={STORED / 'model'}", "task=language_modeling",
+    "task.corpus._target_=fixture_texts.StoredTexts", "allow_targets=[fixture_texts]", "task.documents=8",
+    "task.tokens=96", "task.calibration_documents=8", "n_trials=4", "tracker=none", "device=cpu", "device.threads=1",
+    "timing.min_rounds=3",
 )  # fmt: skip
 
 
-def paretune(*arguments: str, cwd: Path, cache: Path) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "PARETUNE_CACHE": str(cache), "COLUMNS": "160"}
-    command = [sys.executable, "-m", "search.cli", *arguments]
-    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=280)
+@pytest.fixture(scope="module", autouse=True)
+def _texts() -> Iterator[None]:
+    """The texts of the stored model can be imported, here and in the processes that tests start."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", os.pathsep.join(filter(None, (str(STORED), os.environ.get("PYTHONPATH")))))
+        patch.syspath_prepend(str(STORED))
+        patch.setattr(sys, "argv", ["paretune"])
+        patch.setenv("COLUMNS", "160")
+        yield
 
 
 @pytest.fixture(scope="module")
-def cache(micro_folder: Path) -> Path:
-    return micro_folder.parent
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Path:
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder in which one real study ran."""
     folder = tmp_path_factory.mktemp("study")
-    done = paretune("run", *TINY, cwd=folder, cache=cache)
+    command = [sys.executable, "-m", "search.cli", "run", *TINY]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=280)
     assert done.returncode == 0, done.stderr
     return folder
+
+
+@pytest.fixture
+def inside(finished: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The same folder, as the working directory of this process."""
+    monkeypatch.chdir(finished)
+    return finished
 
 
 def test_a_study_leaves_its_report_and_a_front_above_the_floor(finished: Path) -> None:
@@ -54,20 +67,18 @@ def test_a_study_leaves_its_report_and_a_front_above_the_floor(finished: Path) -
     assert json.loads((report / "pareto.json").read_text())["floor"] == pytest.approx(floor)
 
 
-def test_the_same_command_again_measures_nothing_and_succeeds(finished: Path, cache: Path) -> None:
-    again = paretune("run", *TINY, cwd=finished, cache=cache)
-    assert again.returncode == 0
-    assert "resuming after 4 trials" in again.stderr
-    assert "trial 3" not in again.stderr
+def test_the_same_command_again_measures_nothing_and_succeeds(inside: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["run", *TINY, "executor=in_process"]) == 0
+    said = capsys.readouterr().err
+    assert "resuming after 4 trials" in said
+    assert "trial 3" not in said
 
 
-def test_another_floor_needs_no_new_trial(finished: Path, cache: Path) -> None:
-    strict = paretune("report", "accuracy_floor.epsilon=1.5", "folder=strict", cwd=finished, cache=cache)
-    assert strict.returncode == 3
-    assert "nearest miss" in strict.stdout
-    loose = paretune("report", "accuracy_floor.epsilon=0.1", "folder=loose", cwd=finished, cache=cache)
-    assert loose.returncode == 0
-    trials = pd.read_csv(finished / "loose" / "trials.csv")
+def test_another_floor_needs_no_new_trial(inside: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["report", "accuracy_floor.epsilon=1.5", "folder=strict"]) == 3
+    assert "nearest miss" in capsys.readouterr().out
+    assert main(["report", "accuracy_floor.epsilon=0.1", "folder=loose"]) == 0
+    trials = pd.read_csv(inside / "loose" / "trials.csv")
     assert len(trials) == 4
     assert trials[trials.is_baseline].feasible.all()
     # By its times one may be behind another in everything: it needs no score. One that missed the floor was not timed.
@@ -75,14 +86,15 @@ def test_another_floor_needs_no_new_trial(finished: Path, cache: Path) -> None:
     assert known.feasible.all()
 
 
-def test_best_prints_settings_and_export_writes_a_folder_that_loads(finished: Path, cache: Path) -> None:
-    best = paretune("best", "objective=peak_memory", cwd=finished, cache=cache)
-    chosen = json.loads(best.stdout)
+def test_best_prints_settings_and_export_writes_a_folder_that_loads(
+    inside: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["best", "objective=peak_memory"]) == 0
+    chosen = json.loads(capsys.readouterr().out)
     assert chosen["metrics"]["accuracy"] >= chosen["accuracy_floor"]
-    exported = paretune("export", "folder=winner", f"trial={chosen['trial']}", cwd=finished, cache=cache)
-    assert exported.returncode == 0, exported.stderr
+    assert main(["export", "folder=winner", f"trial={chosen['trial']}"]) == 0
     code = "import objectives; m = objectives.load('winner'); print(m.module.config.model_type)"
-    loaded = subprocess.run([sys.executable, "-c", code], cwd=finished, capture_output=True, text=True, check=True)
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert loaded.stdout.strip() == "llama"
 
 
@@ -103,16 +115,8 @@ def test_best_prints_settings_and_export_writes_a_folder_that_loads(finished: Pa
     ],
 )
 def test_bad_input_ends_in_one_line_and_exit_code_2(
-    finished: Path,
-    cache: Path,
-    arguments: list[str],
-    words: str,
-    monkeypatch: pytest.MonkeyPatch,
-    capfd: pytest.CaptureFixture[str],
+    inside: Path, arguments: list[str], words: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.chdir(finished)
-    monkeypatch.setenv("PARETUNE_CACHE", str(cache))
-    monkeypatch.setattr(sys, "argv", ["paretune"])
     extra = {"run": ["tracker=none"], "report": ["home=mlruns"]}.get(arguments[0], [])
     assert main([*arguments, *extra]) == 2
     errors = capfd.readouterr().err
@@ -128,12 +132,9 @@ def children_of(process: subprocess.Popen[str]) -> list[psutil.Process]:
     return [child for child in found if "spawn_main" in " ".join(child.cmdline())]
 
 
-def start(folder: Path, cache: Path, *overrides: str) -> subprocess.Popen[str]:
+def start(folder: Path, *overrides: str) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "search.cli", "run", *TINY, *overrides]
-    environment = {**os.environ, "PARETUNE_CACHE": str(cache)}
-    return subprocess.Popen(
-        command, cwd=folder, env=environment, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
-    )
+    return subprocess.Popen(command, cwd=folder, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
 
 
 def wait_for(process: subprocess.Popen[str], words: str) -> list[str]:
@@ -157,8 +158,8 @@ def wait_until_busy(worker: psutil.Process) -> None:
 
 
 @pytest.mark.slow
-def test_killing_the_worker_costs_one_trial_and_the_study_ends_normally(tmp_path: Path, cache: Path) -> None:
-    process = start(tmp_path, cache, "timing.min_rounds=200", "timing.max_rounds=200", "timing.max_seconds=60")
+def test_killing_the_worker_costs_one_trial_and_the_study_ends_normally(tmp_path: Path) -> None:
+    process = start(tmp_path, "timing.min_rounds=200", "timing.max_rounds=200", "timing.max_seconds=60")
     wait_for(process, "[1/4]")
     (worker,) = children_of(process)
     wait_until_busy(worker)
@@ -173,8 +174,8 @@ def test_killing_the_worker_costs_one_trial_and_the_study_ends_normally(tmp_path
     assert failed.message.str.contains("SIGKILL").all()
 
 
-def test_sigterm_stops_with_143_a_report_and_no_process_left(tmp_path: Path, cache: Path) -> None:
-    process = start(tmp_path, cache, "timing.min_rounds=50", "timing.max_rounds=50", "timing.max_seconds=60")
+def test_sigterm_stops_with_143_a_report_and_no_process_left(tmp_path: Path) -> None:
+    process = start(tmp_path, "timing.min_rounds=50", "timing.max_rounds=50", "timing.max_seconds=60")
     wait_for(process, "[1/4]")
     workers = children_of(process)
     process.terminate()
