@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import replace
+from functools import cache
 
 import pytest
 
@@ -28,7 +29,7 @@ from search.frontier.certificate import (  # fmt: skip
 from search.records.stop_reason import StopReason
 from search.space.grid import Grid
 from search.study.study import run_study
-from tests.search.conftest import RATIOS, Quiet, closed_form, slow_to_score
+from tests.search.conftest import RATIOS, Quiet, closed_form, config_at, slow_to_score
 
 
 def raced_to(decision: str) -> Facts:
@@ -39,10 +40,14 @@ def certified(result, **settings):
     return certify(Grid(result.config.space.axes), result.records, result.front, **settings)
 
 
-@pytest.fixture
-def study(make_config):
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    """Runs a study; the same one once for all tests, which only read it."""
+
+    @cache
     def run(*overrides, answer=closed_form):
-        return run_study(make_config("sampler=frontier", "n_trials=100", *overrides, answer=answer), Quiet())
+        home = tmp_path_factory.mktemp("study") / "mlruns"
+        return run_study(config_at(home, "sampler=frontier", "n_trials=100", *overrides, answer=answer), Quiet())
 
     return run
 
