@@ -15,7 +15,6 @@ from search.study.study import run_study
 from search.study.warm_start import warm_start_of
 from tests.search.conftest import RATIOS, Quiet, closed_form, config_at
 
-
 WHOLE = ("sampler=exhaustive", "n_trials=200", RATIOS, "study_name=whole")
 
 
