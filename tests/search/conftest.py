@@ -8,12 +8,15 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from copy import deepcopy
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hydra import compose, initialize_config_dir
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import DictConfig
 
 from objectives.measuring.stored_facts import facts_of
 from objectives.metrics import is_dominated
@@ -132,14 +135,31 @@ class Quiet:
         self.shown.append(len(front.front))
 
 
+def _chooses(word: str) -> bool:
+    """Return whether ``word`` chooses a file of a group, and sets no single value."""
+    return (CONF / word.lstrip("+~").partition("=")[0]).is_dir()
+
+
+@cache
+def _chosen(choices: tuple[str, ...]) -> DictConfig:
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return compose("config", overrides=list(choices))
+
+
 @cache
 def _composed(overrides: tuple[str, ...]) -> dict[str, Any]:
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        return plain(compose("config", overrides=list(overrides)))
+    config = deepcopy(_chosen(tuple(word for word in overrides if _chooses(word))))
+    values = OverridesParser.create().parse_overrides([word for word in overrides if not _chooses(word)])
+    ConfigLoaderImpl._apply_overrides_to_config(values, config)
+    return plain(config)
 
 
 def composed(*overrides: str) -> dict[str, Any]:
-    """What Hydra makes of the command line's words: half a second, so once for all tests that say the same."""
+    """What Hydra makes of the command line's words.
+
+    Hydra reads the files of the chosen groups, then sets single values. The first takes 0.2 s, so it is done once for
+    all tests with the same choices.
+    """
     return deepcopy(_composed(overrides))
 
 
@@ -152,13 +172,14 @@ def moved(resolved: Any, home: str) -> Any:
     return resolved.replace(HOME, home) if isinstance(resolved, str) else resolved
 
 
+def config_at(home: Path, *overrides: str, answer: Answer = closed_form) -> StudyConfig:
+    """A validated study of the ci_tiny preset with a fake executor and no tracker."""
+    base = ("experiment=ci_tiny", "tracker=none", "device=cpu", f"home={HOME}")
+    resolved = moved(composed(*base, *overrides), str(home))
+    return replace(build_config(resolved), executor=FakeExecutor(answer))
+
+
 @pytest.fixture
 def make_config(tmp_path: Path) -> Callable[..., StudyConfig]:
-    """A validated study of the ci_tiny preset with a fake executor and no tracker."""
-
-    def make(*overrides: str, answer: Answer = closed_form) -> StudyConfig:
-        base = ("experiment=ci_tiny", "tracker=none", "device=cpu", f"home={HOME}")
-        resolved = moved(composed(*base, *overrides), f"{tmp_path}/mlruns")
-        return replace(build_config(resolved), executor=FakeExecutor(answer))
-
-    return make
+    """Make such a study below the test's own folder."""
+    return partial(config_at, tmp_path / "mlruns")

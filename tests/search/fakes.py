@@ -57,29 +57,30 @@ class FaultyWorkload:
         from objectives.devices.stopwatch import WallStopwatch
 
         if isinstance(watch, WallStopwatch):
-            self._meet()
+            meet(self.fault)
         with torch.inference_mode():
             ids = torch.ones(1, self.tokens_read, dtype=torch.long)
             watch.start(1)
             model.module(input_ids=ids)
             watch.end_phase("prefill")
 
-    def _meet(self) -> None:
-        if self.fault == "kill":
-            os.kill(os.getpid(), signal.SIGKILL)
-        if self.fault == "segfault":
-            ctypes.string_at(0)
-        if self.fault == "exit":
-            os._exit(3)
-        if self.fault == "raise":
-            raise ValueError("a bug")
-        if self.fault == "hang":
-            time.sleep(600)
-        if self.fault == "no_memory":
-            raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 99 bytes")
-        if self.fault == "allocate":
-            import torch
 
-            torch.empty(8_000_000_000, dtype=torch.uint8)  # address space only: no page is touched
-        if self.fault == "unsupported":
-            raise Unsupported("no kernel")
+def meet(fault: Fault) -> None:
+    if fault == "kill":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if fault == "segfault":
+        ctypes.string_at(0)
+    if fault == "exit":
+        os._exit(3)
+    if fault == "raise":
+        raise ValueError("a bug")
+    if fault == "hang":
+        time.sleep(600)
+    if fault == "no_memory":
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 99 bytes")
+    if fault == "allocate":
+        import torch
+
+        torch.empty(8_000_000_000, dtype=torch.uint8)  # address space only: no page is touched
+    if fault == "unsupported":
+        raise Unsupported("no kernel")

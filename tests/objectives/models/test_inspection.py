@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -49,20 +50,20 @@ def plain_weights(path: str, blocks: int, rows: int = 64, width: int = 32) -> di
     return {"embed_tokens.weight": ("BF16", (rows, width)), **dict.fromkeys(names, ("BF16", (2, 2)))}
 
 
+def written(beside: Path, model_type: str, blocks: int = 2, **fields: Any) -> Path:
+    """A folder with the files of a checkpoint, made without torch."""
+    folder = beside / model_type
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps({"model_type": model_type, **FIELDS, **fields}))
+    weights = plain_weights(BLOCKS.get(model_type, "layers"), blocks)
+    (folder / "model.safetensors").write_bytes(tensors(weights))
+    (folder / "tokenizer.json").write_text(json.dumps({"added_tokens": [], "model": {"vocab": WORDS}}))
+    return folder
+
+
 @pytest.fixture
 def write(tmp_path: Path) -> Write:
-    """A folder with the files of a checkpoint, made without torch."""
-
-    def written(model_type: str, blocks: int = 2, **fields: Any) -> Path:
-        folder = tmp_path / model_type
-        folder.mkdir()
-        (folder / "config.json").write_text(json.dumps({"model_type": model_type, **FIELDS, **fields}))
-        weights = plain_weights(BLOCKS.get(model_type, "layers"), blocks)
-        (folder / "model.safetensors").write_bytes(tensors(weights))
-        (folder / "tokenizer.json").write_text(json.dumps({"added_tokens": [], "model": {"vocab": WORDS}}))
-        return folder
-
-    return written
+    return partial(written, tmp_path)
 
 
 def refusal(folder: Path | str, head: Head = "causal_lm") -> str:

@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 from search.cli import main
-from tests.search.executors.test_executors import problem  # noqa: F401
 
 BASE = ("experiment=ci_tiny", "device=cpu", "executor=in_process")
 
@@ -71,14 +70,3 @@ class Floating:
 
     def evaluate(self, model):
         return 0.5
-
-
-def test_a_worker_answers_a_check(problem) -> None:  # noqa: F811
-    from search.executors.worker import Worker
-
-    with Worker(timeout=240).start(problem) as session:
-        report = session.check().result(timeout=240)
-    assert report.whole
-    assert report.blocks == 3
-    assert len(report.examples) == 2
-    assert report.run_seconds > 0

@@ -5,11 +5,15 @@ from __future__ import annotations
 import os
 import signal
 import time
+from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
 from omegaconf import OmegaConf
+from pebble import ProcessExpired
 
 from objectives.devices.cpu import Cpu
 from objectives.errors import ModelError
@@ -21,11 +25,11 @@ from objectives.pruning.structured import Structured
 from objectives.quantization.round_to_nearest import RoundToNearest
 from objectives.recovery.off import Off
 from objectives.runtime.torch import Torch
-from objectives.types import Failure, Measurement, Reason
+from objectives.types import Failure, Measurement, Outcome, Reason
 from search.commands.run import CONF
 from search.executors.worker import Worker
 from search.space.instantiate import build
-from tests.search.fakes import FaultyWorkload, InstantTask
+from tests.search.fakes import FaultyWorkload, InstantTask, meet
 
 EXECUTORS = sorted(Path(CONF).glob("executor/*.yaml"))
 
@@ -46,11 +50,17 @@ def executor(request):
     return build(OmegaConf.to_container(OmegaConf.load(request.param)), "executor")
 
 
-@pytest.fixture(scope="module", params=EXECUTORS, ids=lambda file: file.stem)
-def session(request, problem):
-    """One that lasts: a process takes seconds to start."""
-    with build(OmegaConf.to_container(OmegaConf.load(request.param)), "executor").start(problem) as session:
-        yield session
+@pytest.fixture(scope="module")
+def sessions(problem) -> Iterator[dict[str, Any]]:
+    """One of each that lasts: a process takes seconds to start."""
+    with ExitStack() as stack:
+        made = {file: build(OmegaConf.to_container(OmegaConf.load(file)), "executor") for file in EXECUTORS}
+        yield {file.stem: stack.enter_context(each.start(problem)) for file, each in made.items()}
+
+
+@pytest.fixture(params=[file.stem for file in EXECUTORS])
+def session(request, sessions):
+    return sessions[request.param]
 
 
 def test_an_executor_describes_the_machine_and_measures(session) -> None:
@@ -100,31 +110,59 @@ def test_a_model_that_cannot_be_loaded_is_an_error_of_the_study(executor, proble
         session.prepare().result(timeout=120)
 
 
-def test_a_worker_process_is_used_again_and_gets_a_successor_however_it_ends(problem) -> None:
+def test_an_executor_answers_a_check(session) -> None:
+    report = session.check().result(timeout=240)
+    assert report.whole
+    assert report.blocks == 3
+    assert len(report.examples) == 2
+    assert report.run_seconds > 0
+
+
+def test_a_worker_is_used_again_and_a_hang_ends_at_the_time_limit_with_the_next_trial_elsewhere(sessions) -> None:
+    session = sessions["worker"]
+    pids = {pid_of(session.evaluate(candidate(ratio=ratio)).result(timeout=120)) for ratio in (0.0, 0.5)}
+    session._timeout = 2.0  # a process has started, which may take longer
+    hung = session.evaluate(candidate("hang")).result(timeout=120)
+    session._timeout = 60.0
+    pids.add(pid_of(session.evaluate(candidate()).result(timeout=120)))
+    died = session.evaluate(candidate("kill")).result(timeout=120)
+    assert len(pids - {os.getpid()}) == 2
+    assert (hung.reason, died.reason) == (Reason.TIMEOUT, Reason.CRASHED)
+    assert "2 s" in hung.message
+    assert "SIGKILL" in died.message
+
+
+def pid_of(outcome: Outcome) -> int:
+    assert isinstance(outcome, Measurement)
+    return int(outcome.samples["accuracy"][0])
+
+
+WAYS_TO_DIE = {"kill": "SIGKILL", "segfault": "SIGSEGV", "exit": "exit code 3"}
+
+
+@pytest.mark.slow  # each opens the model anew; by default such a trial hangs, and processes without a model die
+def test_a_trial_may_die_in_any_way_and_the_next_one_runs(problem) -> None:
     with Worker(timeout=60).start(problem) as session:
-        pids = {session.evaluate(candidate(ratio=ratio)).result(120).samples["accuracy"][0] for ratio in (0.0, 0.5)}
-        assert len(pids) == 1
-        assert pids != {os.getpid()}
-        os.kill(int(pids.pop()), signal.SIGKILL)
-        time.sleep(1)  # until the pool has seen it
-        expected = {"kill": "SIGKILL", "segfault": "SIGSEGV", "exit": "exit code 3"}
-        for fault, words in expected.items():
+        for fault, words in WAYS_TO_DIE.items():
             outcome = session.evaluate(candidate(fault)).result(timeout=120)
-            assert isinstance(outcome, Failure)
             assert outcome.reason == Reason.CRASHED
             assert words in outcome.message
         assert isinstance(session.evaluate(candidate()).result(timeout=120), Measurement)
 
 
-def test_a_hang_ends_at_the_time_limit_and_the_next_trial_runs(problem) -> None:
+def test_a_process_that_dies_is_told_by_its_way_and_gets_a_successor_also_when_it_was_idle(problem) -> None:
     with Worker(timeout=60).start(problem) as session:
-        assert isinstance(session.evaluate(candidate()).result(timeout=120), Measurement)
-        session._timeout = 2.0  # a process has started, which may take longer
-        outcome = session.evaluate(candidate("hang")).result(timeout=120)
-        assert outcome.reason == Reason.TIMEOUT
-        assert "2 s" in outcome.message
-        session._timeout = 60.0
-        assert isinstance(session.evaluate(candidate()).result(timeout=120), Measurement)
+        for fault, words in WAYS_TO_DIE.items():
+            died = session._schedule(meet, (fault,), 60)
+            with pytest.raises(ProcessExpired):
+                died.result(timeout=60)
+            outcome = session._outcome(died)
+            assert outcome.reason == Reason.CRASHED
+            assert words in outcome.message
+        pid = session._schedule(os.getpid, (), 60).result(timeout=60)
+        os.kill(pid, signal.SIGKILL)
+        time.sleep(1)  # until the pool has seen it
+        assert session._schedule(os.getpid, (), 60).result(timeout=60) not in (pid, os.getpid())
 
 
 def measured_until_a_lock_is_lost(problem) -> int:
@@ -132,7 +170,7 @@ def measured_until_a_lock_is_lost(problem) -> int:
     pid = 0
     try:
         with Worker(timeout=60).start(problem) as session:
-            pid = int(session.evaluate(candidate()).result(timeout=120).samples["accuracy"][0])
+            pid = session._schedule(os.getpid, (), 60).result(timeout=60)
             session._pool._context.task_queue.mutex.acquire()
             raise KeyboardInterrupt
     except KeyboardInterrupt:

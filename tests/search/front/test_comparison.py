@@ -3,6 +3,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from search.front.pareto import epsilon_indicator, non_dominated
 from search.records.trial import TrialRecord
 from search.study import store
 from search.study.study import run_study
-from tests.search.conftest import Quiet, closed_form
+from tests.search.conftest import Quiet, closed_form, config_at
 
 Rows = list[list[float]]
 NOTHING: Rows = []
@@ -233,17 +234,29 @@ def faster(candidate: Any) -> Measurement:
     return Measurement(metrics)
 
 
-@pytest.fixture
-def stored(make_config, tmp_path: Path):
-    """Runs a study called ``name`` on a machine, in this home or another, and returns the words that find both."""
+def store_study(home: Path, name: str, *overrides: str, machine: dict[str, str] | None = None, **answer: Any) -> None:
+    """Run a study called ``name`` as if on a machine."""
+    config = config_at(home, f"study_name={name}", "sampler=exhaustive", "n_trials=4", *overrides, **answer)
+    run_study(config, Quiet())
+    study = optuna.load_study(study_name=name, storage=config.storage)
+    study.set_user_attr(store.MACHINE, {**MACHINE, **(machine or {})})
 
-    def run(name: str, *overrides: str, machine: dict[str, str] | None = None, home: str = "mlruns", **answer: Any):
-        config = make_config(f"study_name={name}", "sampler=exhaustive", "n_trials=4", *overrides, **answer)
-        folder = tmp_path / home
-        config = replace(config, home=folder, storage=f"sqlite:///{folder}/studies.db")
-        run_study(config, Quiet())
-        study = optuna.load_study(study_name=name, storage=config.storage)
-        study.set_user_attr(store.MACHINE, {**MACHINE, **(machine or {})})
+
+@pytest.fixture(scope="module")
+def home_of_a(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The home of a study called "a"; copied, since others are stored beside it."""
+    home = tmp_path_factory.mktemp("a") / "mlruns"
+    store_study(home, "a")
+    return home
+
+
+@pytest.fixture
+def stored(home_of_a: Path, tmp_path: Path):
+    """Runs a study beside "a", or in another home."""
+    shutil.copytree(home_of_a, tmp_path / "mlruns")
+
+    def run(name: str, *overrides: str, home: str = "mlruns", **more: Any) -> None:
+        store_study(tmp_path / home, name, *overrides, **more)
 
     return run
 
@@ -269,7 +282,6 @@ def refusal(result: tuple[int, str, str]) -> str:
 
 
 def test_two_stored_studies_are_compared_in_a_table(stored, call) -> None:
-    stored("a")
     stored("b", answer=faster)
     code, out, err = call("with=b")
     assert (code, err) == (0, "")
@@ -285,7 +297,6 @@ def test_two_stored_studies_are_compared_in_a_table(stored, call) -> None:
 
 
 def test_json_is_strict_and_says_null_where_a_front_is_empty(stored, call, tmp_path: Path) -> None:
-    stored("a")
     stored("b", "accuracy_floor.epsilon=1.5", home="other")
     code, out, err = call("with=b", f"with_home={tmp_path}/other", "json=true")
     found = json.loads(out, parse_constant=pytest.fail)
@@ -298,7 +309,6 @@ def test_json_is_strict_and_says_null_where_a_front_is_empty(stored, call, tmp_p
 
 
 def test_a_study_without_recovery_meets_the_cells_that_recover_for_no_time(stored, call) -> None:
-    stored("a")
     stored("b", "recovery=distillation", "+space.recovery.seconds=[0,60]")
     found = json.loads(call("with=b", "json=true")[1])
     assert {cell["recovery.seconds"] for cell in found["cells"]["common"]} == {0}
@@ -306,7 +316,6 @@ def test_a_study_without_recovery_meets_the_cells_that_recover_for_no_time(store
 
 
 def test_a_floor_given_with_the_command_is_that_of_both(stored, call) -> None:
-    stored("a")
     stored("b", "accuracy_floor.epsilon=0.5")
     assert json.loads(call("with=b", "json=true")[1])["settings"] == ["accuracy_floor"]
     code, out, _ = call("with=b", "accuracy_floor.epsilon=0.95", "json=true")
@@ -317,7 +326,6 @@ def test_a_floor_given_with_the_command_is_that_of_both(stored, call) -> None:
 
 
 def test_unlike_hardware_is_refused_until_asked_for_and_then_said(stored, call) -> None:
-    stored("a")
     stored("b", machine={"device_name": "Other [2]", "kernel": "6"})
     told = refusal(call("with=b"))
     assert told.startswith("across_hardware: ")
@@ -327,21 +335,19 @@ def test_unlike_hardware_is_refused_until_asked_for_and_then_said(stored, call) 
     assert "across unlike hardware (device_name Chip [1] against Other [2])" in " ".join(out.split())
 
 
-@pytest.mark.parametrize("words", [(), ("across_hardware=true",)])
-def test_other_weights_and_tasks_are_refused_always(stored, call, words: tuple[str, ...]) -> None:
-    stored("a")
+def test_other_weights_and_tasks_are_refused_always(stored, call) -> None:
     stored("b", machine={"model_sha256": "fedcba9876543210"})
     stored("c", "task.documents=7")
-    told = refusal(call("with=b", *words))
-    assert told.startswith("model.path: only studies of the same weights compare")
-    assert "(0123456789ab) against" in told
-    assert refusal(call("with=c", *words)).startswith(
-        "task: only studies of the same task compare, got task.documents 8 against 7"
-    )
+    for words in ((), ("across_hardware=true",)):
+        told = refusal(call("with=b", *words))
+        assert told.startswith("model.path: only studies of the same weights compare")
+        assert "(0123456789ab) against" in told
+        assert refusal(call("with=c", *words)).startswith(
+            "task: only studies of the same task compare, got task.documents 8 against 7"
+        )
 
 
 def test_other_objectives_are_refused_unless_both_are_told_the_same(stored, call) -> None:
-    stored("a")
     stored("b", "objectives=[latency.p50,peak_memory]")
     assert refusal(call("with=b")).startswith("objectives: must be the same in both studies")
     assert call("with=b", "objectives=[latency.p50]")[0] == 0
@@ -358,6 +364,6 @@ def test_other_objectives_are_refused_unless_both_are_told_the_same(stored, call
         (("with=a", "n_trials=3"), "n_trials: cannot be changed after the trials"),
     ],
 )
-def test_bad_input_ends_in_one_line(stored, call, words: tuple[str, ...], start: str) -> None:
-    stored("a")
+@pytest.mark.usefixtures("stored")
+def test_bad_input_ends_in_one_line(call, words: tuple[str, ...], start: str) -> None:
     assert refusal(call(*words)).startswith(start)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import replace
+from functools import cache
 
 import pytest
 
@@ -28,7 +29,7 @@ from search.frontier.certificate import (  # fmt: skip
 from search.records.stop_reason import StopReason
 from search.space.grid import Grid
 from search.study.study import run_study
-from tests.search.conftest import RATIOS, Quiet, closed_form, slow_to_score
+from tests.search.conftest import RATIOS, Quiet, closed_form, config_at, slow_to_score
 
 
 def raced_to(decision: str) -> Facts:
@@ -39,10 +40,14 @@ def certified(result, **settings):
     return certify(Grid(result.config.space.axes), result.records, result.front, **settings)
 
 
-@pytest.fixture
-def study(make_config):
-    def run(*overrides, answer=closed_form):
-        return run_study(make_config("sampler=frontier", "n_trials=100", *overrides, answer=answer), Quiet())
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    """Runs a study; the same one once for all tests, which only read it."""
+
+    @cache
+    def run(*overrides, sampler="frontier", answer=closed_form):
+        home = tmp_path_factory.mktemp("study") / "mlruns"
+        return run_study(config_at(home, f"sampler={sampler}", "n_trials=100", *overrides, answer=answer), Quiet())
 
     return run
 
@@ -91,17 +96,23 @@ def test_the_open_cells_are_the_likeliest_and_no_more_than_needed(study) -> None
     assert sum(chances[False]) <= found.error < sum(chances[False]) + min(chances[True])
 
 
-def test_failures_close_cells_that_must_fail_as_well(study) -> None:
+@pytest.mark.parametrize(
+    ("sampler", "status", "most"),
+    [("frontier", FAILED, 3), ("exhaustive", MUST_FAIL, 3)],  # of 9 and of 6; the first begins with the largest batch
+)
+def test_failures_close_cells_that_must_fail_as_well(study, sampler, status, most) -> None:
     def answer(candidate):
         if candidate.workload.batch_size >= 4 and candidate.quantization.bits == 16:
             return Failure(Reason.OUT_OF_MEMORY, "out of memory")
         return closed_form(candidate)
 
-    result = study("space.workload.batch_size=[1,4,16,64]", answer=answer)
+    few = ("space.pruning.ratio=[0.0,0.5]", "space.quantization.bits=[16,4]") if sampler == "exhaustive" else ()
+    result = study(*few, "space.workload.batch_size=[1,4,16,64]", sampler=sampler, answer=answer)
     found = certified(result)
     assert found.complete
     failed = [record for record in result.records if record.state == "failed"]
-    assert 1 <= len(failed) <= 3
+    assert 1 <= len(failed) <= most
+    assert status in {standing.status for standing in found.standings}
     for one, other in itertools.permutations(failed, 2):
         same = all(one.params[name] == other.params[name] for name in ("pruning.ratio", "quantization.bits"))
         more = other.params["workload.batch_size"] > one.params["workload.batch_size"]

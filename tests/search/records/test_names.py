@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,6 +18,7 @@ from search.space.grid import Grid
 from search.space.space import same
 from search.study.study import run_study
 from tests.search.conftest import Quiet, composed
+from tests.search.fresh_process import Answer, answers_of
 
 TEXTS = [
     "./lr=0.1", "./ckpt#2", "./ckpt (v2)", "./a:b", "./a=b=c", "./it's", './say "so"', "./größe", "中文/模型", "./a&b",
@@ -118,37 +116,33 @@ def test_only_keys_with_one_value_for_all_jobs_are_fixed() -> None:
 
 
 SWEEP = """
-import sys
 from search.commands import run
 run.run_job = lambda resolved, swept: print("JOB", repr(swept), resolved["model"]["path"]) or 0
-run.main(["-m", "model=causal_lm", "model.path=./x", *sys.argv[1:]])
+main = run.main
 """
+SWEPT: list[tuple[list[str], list[str]]] = [
+    (["accuracy_floor.epsilon=0.9,0.5", "n_trials=2", *("timing.patience=0.1",) * 9],
+     ["accuracy_floor.epsilon=0.9", "accuracy_floor.epsilon=0.5"]),
+    (["+task.name=./a#1,./b"], ["task.name=_._a_1-", "task.name=._b-"]),
+    (["--config-dir", "conf", "experiment=swept"], ["seed=1", "seed=2"]),
+    ([], [""]),
+]  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    ("words", "names"),
-    [
-        (["accuracy_floor.epsilon=0.9,0.5", "n_trials=2", *("timing.patience=0.1",) * 9],
-         ["accuracy_floor.epsilon=0.9", "accuracy_floor.epsilon=0.5"]),
-        (["+task.name=./a#1,./b"], ["task.name=_._a_1-", "task.name=._b-"]),
-        (["--config-dir", "conf", "experiment=swept"], ["seed=1", "seed=2"]),
-        ([], [""]),
-    ],
-)  # fmt: skip
-def test_a_job_of_a_sweep_is_named_after_what_is_swept(words: list[str], names: list[str], tmp_path: Path) -> None:
-    (tmp_path / "conf" / "experiment").mkdir(parents=True)
+@pytest.fixture(scope="module")
+def sweeps(tmp_path_factory: pytest.TempPathFactory) -> list[Answer]:
+    folder = tmp_path_factory.mktemp("sweeps")
+    (folder / "conf" / "experiment").mkdir(parents=True)
     params = "hydra: {sweeper: {params: {seed: '1,2', n_trials: 3}}}"
-    (tmp_path / "conf" / "experiment" / "swept.yaml").write_text(f"# @package _global_\n{params}\n", encoding="utf-8")
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[3])}
-    done = subprocess.run(
-        [sys.executable, "-c", SWEEP, *words],
-        cwd=tmp_path,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=250,
-    )
-    found = [line.split("'")[1] for line in done.stdout.splitlines() if line.startswith("JOB")]
+    (folder / "conf" / "experiment" / "swept.yaml").write_text(f"# @package _global_\n{params}\n", encoding="utf-8")
+    commands = [(folder, ["-m", "model=causal_lm", "model.path=./x", *words]) for words, _ in SWEPT]
+    return answers_of(SWEEP, commands)
+
+
+@pytest.mark.parametrize("case", range(len(SWEPT)))
+def test_a_job_of_a_sweep_is_named_after_what_is_swept(case: int, sweeps: list[Answer]) -> None:
+    names, done = SWEPT[case][1], sweeps[case]
+    found = [line.split("'")[1] for line in done.out.splitlines() if line.startswith("JOB")]
     assert [name.startswith(wanted) for name, wanted in zip(found, names, strict=True)] == [True] * len(names), done
     assert len(set(found)) == len(names)
     assert "" not in found or found == [""]

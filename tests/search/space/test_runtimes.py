@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -13,18 +14,18 @@ from objectives.types import Measurement
 from search import cli
 from search.config.study_config import StudyConfig, build_config
 from search.errors import ConfigError
-from search.front.front import ParetoFront
 from search.frontier.certificate import UNSUPPORTED, certify
 from search.space.grid import Grid
 from search.space.supported import grouped, reason_against
 from search.study.study import StudyResult, run_study
 from tests.conftest import VOCABULARY
-from tests.search.conftest import FakeExecutor, Quiet, closed_form, composed
+from tests.search.conftest import FakeExecutor, Quiet, closed_form, composed, config_at
 
 Make = Callable[..., StudyConfig]
 
 NAMES = "space.runtime.name=[torch,openvino,onnxruntime]"
 SMALL = ("space.pruning.ratio=[0.0,0.25]", "space.workload.batch_size=[1]", NAMES)
+FEW = ("space.quantization.bits=[16,4]",)
 
 
 def answer(candidate: Candidate) -> Measurement:
@@ -36,8 +37,14 @@ def answer(candidate: Candidate) -> Measurement:
     return replace(found, metrics={**metrics, "peak_memory": 1.5 * metrics["peak_memory"]})
 
 
-def study(make_config: Make, *overrides: str) -> StudyResult:
-    return run_study(make_config(*SMALL, *overrides, answer=answer), Quiet())
+def study(home: Path, *overrides: str) -> StudyResult:
+    return run_study(config_at(home, *SMALL, "n_trials=40", *overrides, answer=answer), Quiet())
+
+
+@pytest.fixture(scope="module")
+def searched(tmp_path_factory: pytest.TempPathFactory) -> StudyResult:
+    """A study by our own sampler; tests only read it."""
+    return study(tmp_path_factory.mktemp("searched"), "sampler=frontier")
 
 
 def test_a_pair_that_its_runtime_refuses_leaves_the_space_with_a_reason(make_config: Make) -> None:
@@ -53,17 +60,21 @@ def outside(config: StudyConfig, index: int) -> bool:
 
 
 @pytest.mark.parametrize("sampler", ["frontier", "tpe", "random", "exhaustive", "qmc"])
-def test_no_sampler_proposes_it_and_the_study_is_complete_without_it(make_config: Make, sampler: str) -> None:
-    result = study(make_config, f"sampler={sampler}", "n_trials=40")
+def test_no_sampler_proposes_it_and_the_study_is_complete_without_it(
+    request: pytest.FixtureRequest, tmp_path: Path, sampler: str
+) -> None:
+    own = sampler == "frontier"
+    result = request.getfixturevalue("searched") if own else study(tmp_path, f"sampler={sampler}", *FEW)
     assert result.stop_reason.value == "complete"
+    assert result.config.space.outside
     assert all(tuple(record.params.values()) not in result.config.space.outside for record in result.records)
-    if sampler != "frontier":
-        assert len({tuple(record.params.values()) for record in result.records}) == 16
+    if not own:
+        cells = {tuple(record.params.values()) for record in result.records}
+        assert len(cells) == len(result.config.space) - len(result.config.space.outside)
 
 
-def test_the_certificate_says_which_and_why(make_config: Make) -> None:
-    result = study(make_config, "n_trials=40")
-    found = certify(Grid.of(result.config.space), result.records, result.front)
+def test_the_certificate_says_which_and_why(searched: StudyResult) -> None:
+    found = certify(Grid.of(searched.config.space), searched.records, searched.front)
     assert found is not None
     left = [standing for standing in found.standings if standing.status == UNSUPPORTED]
     assert {standing.why for standing in left} == {"onnxruntime: decoders in 32, 8, 4 bits, not 16"}
@@ -79,10 +90,9 @@ def test_the_baseline_is_torchs_whatever_is_searched(make_config: Make) -> None:
     assert make_config("runtime=openvino").space.fixed()["runtime"] == "openvino"
 
 
-def test_the_front_names_the_engine_that_wins(make_config: Make) -> None:
-    front: ParetoFront = study(make_config, "n_trials=40").front
-    result = study(make_config, "n_trials=40")
-    runtimes = {record.params["runtime"] for record in result.records if record.number in front.front}
+def test_the_front_names_the_engine_that_wins(searched: StudyResult) -> None:
+    members = searched.front.front
+    runtimes = {record.params["runtime"] for record in searched.records if record.number in members}
     assert "torch" in runtimes
     assert len(runtimes) > 1
 

@@ -331,8 +331,9 @@ def test_the_front_assumes_that_what_is_sparser_misses_the_floor_too(study: Any)
 def test_studies_that_search_a_strength_and_fix_it_are_compared(
     study: Any, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    study("a", "[0.0,0.3]", "sampler=exhaustive")
-    study("b", "null", "sampler=exhaustive")  # its class has 0.3
+    few = ("sampler=exhaustive", "space.quantization.bits=[16,4]")
+    study("a", "[0.0,0.3]", *few)
+    study("b", "null", *few)  # its class has 0.3
     assert main(["compare", "study=a", "with=b", f"home={tmp_path}/mlruns", "json=true"]) == 0
     common = json.loads(capfd.readouterr().out)["cells"]["common"]
     assert {cell["pruning.sparsity"] for cell in common} == {0.0, 0.3}

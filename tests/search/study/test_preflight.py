@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import subprocess
-import sys
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -24,8 +22,10 @@ from search.study.opening import cells_outside
 from search.study.preflight import preflighted, with_stored_outside
 from search.study.study import run_study
 from search.study.telling import admitted, require_timed
-from tests.objectives.models.test_inspection import Write, write
+from tests.objectives.models.test_inspection import Write, write, written
 from tests.search.conftest import Answer, Quiet, closed_form
+from tests.search.fresh_process import Answer as Result
+from tests.search.fresh_process import answers_of
 
 __all__ = ["write"]
 MakeConfig = Callable[..., StudyConfig]
@@ -126,48 +126,62 @@ def test_beside_batches_that_fit_it_leaves_the_space(make_config: MakeConfig, wr
 # ---- the device, the checkpoint and what they leave
 
 
-@pytest.mark.parametrize(
-    ("verb", "given", "words"),
-    [
-        ("run", "model.path=./nowhere", "directory ./nowhere not found (working directory"),
-        ("run -m", "model.path=./nowhere,./no", "directory ./nowhere not found (working directory"),
-        ("plan", "model.path=quantised", "is quantised already (gptq, 4 bits)"),
-        ("run", "model.path=gpt2 device=cuda", "device: cuda needs"),
-        *(
-            pytest.param(*case, marks=pytest.mark.slow)  # a process each
-            for case in (
-                ("plan", "model.path=./nowhere", "directory ./nowhere not found (working directory"),
-                ("run", "model.path=who/what", "HF_HUB_OFFLINE is set"),
-                ("run", "model.path=bert", "bert is an encoder here"),
-                ("run", f"model.path=gpt2 {LONG}", "300 + 4 tokens"),
-            )
-        ),
-    ],
-)
+QUANTISED: dict[str, Any] = {"quantization_config": {"quant_method": "gptq", "bits": 4}}
+REFUSED = [
+    ("run", "model.path=./nowhere", "directory ./nowhere not found (working directory"),
+    ("run -m", "model.path=./nowhere,./no", "directory ./nowhere not found (working directory"),
+    ("plan", "model.path=quantised", "is quantised already (gptq, 4 bits)"),
+    ("run", "model.path=gpt2 device=cuda", "device: cuda needs"),
+    ("plan", "model.path=./nowhere", "directory ./nowhere not found (working directory"),
+    ("run", "model.path=who/what", "HF_HUB_OFFLINE is set"),
+    ("run", "model.path=bert", "bert is an encoder here"),
+    ("run", f"model.path=gpt2 {LONG}", "300 + 4 tokens"),
+]
+
+COMMAND = """
+import sys
+import search.commands.plan, search.commands.run, search.config.study_config, search.study.preflight
+from search import cli
+def main(words):
+    code = cli.main(words)
+    assert not {"torch", "transformers", "mlflow"} & set(sys.modules)
+    return code
+"""
+
+
+@pytest.fixture(scope="module")
+def refusals(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], tuple[Result, list[str]]]:
+    """What each command gave back and left in its folder, beside the models that were there."""
+    models = tmp_path_factory.mktemp("models")
+    for model_type, fields in (("gpt2", {"n_positions": 256}), ("bert", {}), ("llama", QUANTISED)):
+        written(models, model_type, **fields)
+    (models / "llama").rename(models / "quantised")
+    folders = [tmp_path_factory.mktemp("command") for _ in REFUSED]
+    commands = []
+    for folder, (verb, given, _) in zip(folders, REFUSED, strict=True):
+        shutil.copytree(models, folder, dirs_exist_ok=True)
+        commands.append((folder, [*verb.split(), "experiment=ci_tiny", "model=causal_lm", *TEXTS, *given.split()]))
+    answers = answers_of(COMMAND, commands, HF_HUB_OFFLINE="1")
+    new = [
+        sorted({str(file.relative_to(folder)) for file in folder.rglob("*")}
+               - {str(file.relative_to(models)) for file in models.rglob("*")})
+        for folder in folders
+    ]  # fmt: skip
+    asked = [(verb, given) for verb, given, _ in REFUSED]
+    return dict(zip(asked, zip(answers, new, strict=True), strict=True))
+
+
+@pytest.mark.parametrize(("verb", "given", "words"), REFUSED)
 def test_a_refused_command_leaves_nothing_and_imports_no_torch(
-    write: Write, tmp_path: Path, verb: str, given: str, words: str
+    refusals: dict[tuple[str, str], tuple[Result, list[str]]], verb: str, given: str, words: str
 ) -> None:
     if "device=cuda" in given and gpus():
         pytest.skip("a GPU is here")
-    for model_type, fields in (("gpt2", {"n_positions": 256}), ("bert", {}), ("llama", QUANTISED)):
-        write(model_type, **fields)
-    (tmp_path / "llama").rename(tmp_path / "quantised")
-    before = sorted(tmp_path.rglob("*"))
-    line = ["experiment=ci_tiny", "model=causal_lm", *TEXTS, *given.split()]
-    code = (
-        "import sys; from search.cli import main; code = main(sys.argv[1:]); "
-        "assert not {'torch', 'transformers', 'mlflow'} & set(sys.modules); sys.exit(code)"
-    )
-    command = [sys.executable, "-c", code, *verb.split(), *line]
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(Path(__file__).parents[3])}
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 2, done.stderr
-    assert words in done.stderr
-    assert "Traceback" not in done.stderr
-    assert sorted(tmp_path.rglob("*")) == before
-
-
-QUANTISED: dict[str, Any] = {"quantization_config": {"quant_method": "gptq", "bits": 4}}
+    result, left = refusals[verb, given]
+    assert result.code == 2, result.err
+    assert words in result.err
+    assert "Traceback" not in result.err
+    assert left == []
 
 
 # ---- what executors answer

@@ -63,7 +63,7 @@ def changed(place: int) -> list[Source]:
     ],
 )
 def test_a_study_whose_inputs_changed_is_refused_before_any_trial(make_config, now, words) -> None:
-    config = make_config("n_trials=2", "study_name=one")
+    config = make_config("n_trials=1", "study_name=one")
     before = len(run(config, FIRST).records)
     with pytest.raises(StudyConflict, match=rf"one was begun with other inputs: {words} put .* study_name=one-2$"):
         run(replace(config, limits=replace(config.limits, n_trials=4)), now)
@@ -76,7 +76,7 @@ def test_data_that_the_baselines_scoring_read_are_held_too(make_config, tmp_path
     file = tmp_path / "labels.txt"
     file.write_text("a")
     read = Source(Kind.DATA, str(file), file_hash(str(file)), str(file))
-    config = make_config("n_trials=2", "study_name=two")
+    config = make_config("n_trials=1", "study_name=two")
     run(config, FIRST, [*FIRST, read])
     file.write_text("other")
     with pytest.raises(StudyConflict, match=r"labels\.txt changed"):
@@ -84,7 +84,7 @@ def test_data_that_the_baselines_scoring_read_are_held_too(make_config, tmp_path
 
 
 def test_a_study_from_before_takes_what_there_is(make_config) -> None:
-    config = make_config("n_trials=2", "study_name=old")
+    config = make_config("n_trials=1", "study_name=old")
     run(config, [])
     run(config, FIRST)
     with pytest.raises(StudyConflict):

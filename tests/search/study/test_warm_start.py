@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -12,16 +13,25 @@ from search.errors import ConfigError
 from search.space.grid import Grid
 from search.study.study import run_study
 from search.study.warm_start import warm_start_of
-from tests.search.conftest import RATIOS, Quiet, closed_form
+from tests.search.conftest import RATIOS, Quiet, closed_form, config_at
+
+WHOLE = ("sampler=exhaustive", "n_trials=200", RATIOS, "study_name=whole")
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """The home of a study that ran; copied, since others are stored beside it."""
+    home = tmp_path_factory.mktemp("whole") / "mlruns"
+    run_study(config_at(home, *WHOLE), Quiet())
+    return home
 
 
 @pytest.fixture
-def studies(make_config):
+def studies(make_config, whole, tmp_path):
     """The same space twice: a study that ran, and one for other batch sizes that it warms."""
+    shutil.copytree(whole, tmp_path / "mlruns")
 
     def make(*overrides: str, answer=closed_form):
-        whole = make_config("sampler=exhaustive", "n_trials=200", RATIOS, "study_name=whole")
-        run_study(whole, Quiet())
         batches = "space.workload.batch_size=[1,2,8]"
         return make_config("sampler=frontier", "n_trials=200", RATIOS, batches, *overrides, answer=answer)
 
@@ -64,10 +74,10 @@ def test_a_warm_study_needs_fewer_trials_for_the_same_front(studies, answer) -> 
 
 
 @pytest.mark.slow
-def test_other_samplers_begin_with_the_other_front(studies, make_config) -> None:
-    studies()
+@pytest.mark.usefixtures("studies")
+def test_other_samplers_begin_with_the_other_front(make_config) -> None:
     config = make_config("sampler=random", "n_trials=40", RATIOS, "warm_start=whole")
-    whole = run_study(make_config("sampler=exhaustive", "n_trials=200", RATIOS, "study_name=whole"), Quiet())
+    whole = run_study(make_config(*WHOLE), Quiet())
     front = [dict(whole.records[number].params) for number in whole.front.front]
     tried = [dict(record.params) for record in run_study(config, Quiet()).records]
     assert all(cell in tried[: len(front) + 1] for cell in front)

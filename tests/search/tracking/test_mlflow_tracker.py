@@ -45,12 +45,12 @@ def tracked(make_config, database):
 
 
 def test_one_parent_has_as_many_children_as_trials_with_the_same_figures(tracked) -> None:
-    config = tracked("n_trials=6")
+    config = tracked("n_trials=4")
     result = run_study(config, Quiet())
     assert finish(result) == 0
     client, parents, children = runs_of(config.home)
     assert len(parents) == 1
-    assert len(children) == len(result.records) == 6
+    assert len(children) == len(result.records) == 4
     by_number = {int(child.data.params["trial"]): child for child in children}
     for record in result.records:
         child = by_number[record.number]
@@ -76,19 +76,19 @@ def test_one_parent_has_as_many_children_as_trials_with_the_same_figures(tracked
 
 
 def test_a_resumed_study_keeps_its_parent_and_adds_only_what_is_new(tracked) -> None:
-    finish(run_study(tracked("n_trials=3"), Quiet()))
-    config = tracked("n_trials=5")
+    finish(run_study(tracked("n_trials=2"), Quiet()))
+    config = tracked("n_trials=3")
     finish(run_study(config, Quiet()))
     _, parents, children = runs_of(config.home)
     assert len(parents) == 1
-    assert len(children) == len({child.data.tags["paretune.trial_uid"] for child in children}) == 5
+    assert len(children) == len({child.data.tags["paretune.trial_uid"] for child in children}) == 3
 
 
 def test_a_tracker_that_fails_costs_a_warning_and_not_the_study(tracked, caplog) -> None:
-    config = replace(tracked("n_trials=3"), tracker=MlflowTracker(uri="sqlite:////proc/nowhere/mlflow.db"))
+    config = replace(tracked("n_trials=2"), tracker=MlflowTracker(uri="sqlite:////proc/nowhere/mlflow.db"))
     with caplog.at_level(logging.WARNING, logger="search.tracking"):
         result = run_study(config, Quiet())
-    assert len(result.records) == 3
+    assert len(result.records) == 2
     assert len([record for record in caplog.records if "MLflow" in record.getMessage()]) == 1
 
 
