@@ -417,7 +417,7 @@ def test_memory_is_weighed_in_a_process_of_its_own(prepare: Prepare, name: str, 
 
 
 FRESH = """
-import json, os, sys, traceback
+import json, os, signal, sys, traceback
 import torch, objectives, objectives.export.winner
 
 def answer(folder, hidden, ids):
@@ -432,6 +432,7 @@ torch.set_num_threads(1)
 for line in sys.stdin:
     child = os.fork()
     if not child:
+        signal.alarm(200)
         try:
             print(json.dumps(answer(*json.loads(line))), flush=True)
         except BaseException:
