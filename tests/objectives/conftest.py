@@ -1,4 +1,4 @@
-"""One thread, and calibration data for the tiny models."""
+"""One thread for every test, and calibration data for the tiny models."""
 
 from __future__ import annotations
 
@@ -15,12 +15,10 @@ from objectives.models import LoadedModel
 Tiny = Callable[[str], LoadedModel]
 
 
-@pytest.fixture(scope="session", autouse=True)
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup() -> None:
+    """One thread, whatever the test before left: an evaluator sets as many as its device has."""
     torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture

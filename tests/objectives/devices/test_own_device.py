@@ -15,6 +15,7 @@ from typing_extensions import override
 
 from objectives.cache import Cache
 from objectives.calibration.statistics import Statistics
+from objectives.devices import cpu
 from objectives.devices.cpu import Cpu
 from objectives.devices.cuda import Cuda
 from objectives.devices.peaks import Effort, probe, whole
@@ -40,6 +41,8 @@ from tests.objectives.recipes import built
 from tests.objectives.runtimes import candidate, rounded
 from tests.objectives.standins import stub
 from tests.search.fakes import InstantTask
+
+pytestmark = pytest.mark.usefixtures("quick_collections")
 
 PEAKS = Peaks(1e10, {"float32": 1e11})
 RUN = Generation(batch_size=1, prompt_tokens=2, new_tokens=2)
@@ -124,11 +127,15 @@ class Half(Device):
     name = "half"
 
 
+SHORT = Effort(whole(2**21), ((8, 16, 8),), [torch.float32], seconds=0.0)
+
+
 @pytest.fixture(autouse=True, scope="module")
-def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """One for all tests: it takes seconds to measure how fast this CPU is."""
+def _quickly_probed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A probe of this CPU takes no seconds here, and what it finds is kept for these tests only."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PARETUNE_CACHE", str(tmp_path_factory.mktemp("cache")))
+        patch.setattr(cpu, "_effort", lambda: SHORT)
         yield
 
 
@@ -186,8 +193,7 @@ def test_its_own_counter_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_probe_runs_where_it_is_told_and_waits_as_it_is_told() -> None:
     waited: list[int] = []
-    effort = Effort(whole(2**21), ((8, 16, 8),), [torch.float32], seconds=0.0)
-    found = probe("cpu:0", effort, lambda: waited.append(1))
+    found = probe("cpu:0", SHORT, lambda: waited.append(1))
     assert set(found.flops) == {"float32"}
     assert waited
 
@@ -208,7 +214,9 @@ def evaluator(folder: Path, device: Device, cache: Cache | None = None) -> Evalu
     return Evaluator(Problem(model, InstantTask(), device, ONCE, baseline, cache))
 
 
-@pytest.mark.parametrize(("device", "is_parked"), [(Board(), False), (Parking(), True), (Cpu(name="x"), False)])
+@pytest.mark.parametrize(
+    ("device", "is_parked"), [(Board(), False), (Parking(), True), (Cpu(name="x", threads=1), False)]
+)
 def test_a_candidate_is_measured_on_it_and_the_baseline_is_parked_where_it_says_so(
     tiny_folder: Callable[[str], Path], device: Device, is_parked: bool
 ) -> None:

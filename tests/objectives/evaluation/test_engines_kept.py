@@ -4,6 +4,7 @@ housekeeping.
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -52,19 +53,33 @@ class Sum:
         return Score(found, 0.01, (found,), ids=("only",))
 
 
-@pytest.fixture
-def make(tiny_folder: Callable[[str], Path], tmp_path: Path) -> Callable[..., Evaluator]:
-    model = Checkpoint(path=str(tiny_folder("llama")), head="causal_lm")
+EIGHT = candidate(rounded(8), OnnxRuntime(), WORKLOAD)
+
+
+def evaluator(folder: Path, cache: Cache | None) -> Evaluator:
     baseline = candidate(rounded(16), Torch(), WORKLOAD)
+    model = Checkpoint(path=str(folder), head="causal_lm")
+    return Evaluator(Problem(model, Sum(), Cpu(threads=1), QUICK, baseline, cache))
+
+
+@pytest.fixture(scope="module")
+def kept(tiny_folder: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache with the engine of ``EIGHT``, which takes seconds to make. Shared: copy it before it is used."""
+    folder = tmp_path_factory.mktemp("kept") / "cache"
+    evaluator(tiny_folder("llama"), Cache(folder=str(folder))).runner(EIGHT)
+    return folder
+
+
+@pytest.fixture
+def make(tiny_folder: Callable[[str], Path], kept: Path, tmp_path: Path) -> Callable[..., Evaluator]:
+    """Evaluators of one cache, as several processes would have them; or of none."""
+    folder = tmp_path / "cache"
+    shutil.copytree(kept, folder)
 
     def made(cache: bool = True, max_bytes: float = 1e9) -> Evaluator:
-        kept = Cache(folder=str(tmp_path / "cache"), max_bytes=max_bytes) if cache else None
-        return Evaluator(Problem(model, Sum(), Cpu(threads=1), QUICK, baseline, kept))
+        return evaluator(tiny_folder("llama"), Cache(folder=str(folder), max_bytes=max_bytes) if cache else None)
 
     return made
-
-
-EIGHT = candidate(rounded(8), OnnxRuntime(), WORKLOAD)
 
 
 def measured(outcome: Any) -> Measurement:

@@ -31,6 +31,8 @@ from objectives.workloads.translation import Translation
 from tests.objectives.conftest import Tiny
 from tests.objectives.families import SEQ2SEQ
 
+pytestmark = pytest.mark.usefixtures("quick_collections")
+
 each_family = pytest.mark.parametrize("family", SEQ2SEQ)
 main_family = pytest.mark.parametrize(
     "family", [name if name == "t5" else pytest.param(name, marks=pytest.mark.slow) for name in SEQ2SEQ]
@@ -192,7 +194,7 @@ def test_a_slow_decode_is_seen_in_tpot_only(tiny: Tiny, family: str) -> None:
 def test_timed_in_turns_it_has_the_metrics_of_all_three_phases(tiny: Tiny) -> None:
     workload = Translation(batch_size=3, source_tokens=9, new_tokens=4)
     run = partial(timed, tiny("marian"), workload)
-    sampled = Interleaved(warmups=1, min_rounds=2, max_rounds=2, max_seconds=60.0).time([run, run])
+    sampled = Interleaved(warmups=1, min_rounds=2, max_rounds=2, max_seconds=60.0, patience=0.0).time([run, run])
     timing = sampled.timings[1]
     runs = len(timing.latency)
     assert (len(timing.encode), len(timing.ttft), len(timing.tpot)) == (runs, runs, 3 * runs)

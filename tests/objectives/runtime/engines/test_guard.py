@@ -23,6 +23,7 @@ from objectives.runtime.engines import guard, probe_process
 from objectives.runtime.engines.folder import open_engine, read_facts, write_facts
 from objectives.runtime.engines.guard import Guard
 from objectives.runtime.engines.probe import resident
+from objectives.runtime.engines.probe_process import Ended
 from objectives.runtime.torch import Torch
 from objectives.types import Failure, Measurement, Reason
 from objectives.workloads.generation import Generation
@@ -52,13 +53,26 @@ def engine(tiny: Callable[[str], LoadedModel], tmp_path_factory: pytest.TempPath
     return written
 
 
-@pytest.fixture
-def tried(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """A note for every process that is started."""
-    started: list[str] = []
-    run = probe_process.run
+@pytest.fixture(scope="module")
+def run() -> Callable[..., Ended]:
+    """Runs the guard's process for an engine, once for all tests that try the same fault."""
+    start, ends = probe_process.run, dict[object, Ended]()
 
-    def noted(module: str, *more: Any) -> probe_process.Ended:
+    def ended(module: str, arguments: list[str], limit: float) -> Ended:
+        settings = tuple(read_facts(Path(arguments[0])).settings.items())
+        if settings not in ends:
+            ends[settings] = start(module, arguments, limit)
+        return ends[settings]
+
+    return ended
+
+
+@pytest.fixture
+def tried(run: Callable[..., Ended], monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """A note for every trial that is asked for."""
+    started: list[str] = []
+
+    def noted(module: str, *more: Any) -> Ended:
         started.append(module)
         return run(module, *more)
 
@@ -80,6 +94,7 @@ def left() -> list[str]:
     return zombies + list(map(str, strays))
 
 
+@pytest.mark.usefixtures("tried")
 @pytest.mark.parametrize(("fault", "said"), ENDS.items())
 def test_however_an_engine_ends_its_process_it_is_a_reason_in_one_line(
     engine: Callable[..., Path], fault: Fault, said: str
@@ -106,9 +121,9 @@ def test_a_division_by_zero_in_c_is_a_reason(engine: Callable[..., Path]) -> Non
 def test_an_engine_that_hangs_is_ended_with_all_that_it_started(
     engine: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, at: Any
 ) -> None:
-    monkeypatch.setattr(guard, "PATIENCE", 6.0)
+    monkeypatch.setattr(guard, "PATIENCE", 3.0)
     runtime = FaultyRuntime(fault="hang", at=at)
-    with pytest.raises(Unsupported, match="still running after 6 s"):
+    with pytest.raises(Unsupported, match="still running after 3 s"):
         Guard(None).admit(engine(runtime), runtime, 1)
     assert not left()
 
@@ -183,6 +198,7 @@ def test_an_engine_that_faults_while_it_is_weighed_is_a_reason_too(engine: Calla
         resident(folder, WORKLOAD, 1, (PATH,))
 
 
+@pytest.mark.usefixtures("quick_collections")
 def test_an_evaluator_goes_on_after_an_engine_that_kills(tiny_folder: Callable[[str], Path], tmp_path: Path) -> None:
     model = Checkpoint(path=str(tiny_folder("llama")), head="causal_lm")
     dense = candidate(rounded(16), Torch(), WORKLOAD)

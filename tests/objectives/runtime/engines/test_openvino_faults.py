@@ -69,7 +69,8 @@ def answer(model: Any) -> Floats:
     [each if each[0] in ("llama", "gpt2") else pytest.param(*each, marks=pytest.mark.slow) for each in GATED.items()],
 )
 def test_gates_are_kept_apart_and_every_answer_stays_what_it_is(engine: Make, family: str, gates: int) -> None:
-    plain, apart = (read(engine(family, 16, OpenVino()) / MODEL) for _ in range(2))
+    file = engine(family, 16, OpenVino()) / MODEL
+    plain, apart = read(file), read(file)
     assert keep_gates_apart(apart) == gates
     assert np.array_equal(answer(compiled(plain, "f32")), answer(compiled(apart, "f32")))
     kinds = {
