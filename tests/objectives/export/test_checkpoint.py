@@ -92,7 +92,9 @@ def test_8_bit_embeddings_make_the_model_smaller_and_come_back(
     models = {}
     for embeddings in (16, 8):
         models[embeddings] = tiny(family).copy()
-        RoundToNearest(bits=4, embeddings=embeddings, predicts=False).quantize_(models[embeddings], statistics(family), Cpu())
+        RoundToNearest(bits=4, embeddings=embeddings, predicts=False).quantize_(
+            models[embeddings], statistics(family), Cpu()
+        )
     wide, narrow = models[16], models[8]
     table = wide.module.get_input_embeddings().weight
     head = wide.module.get_output_embeddings()
