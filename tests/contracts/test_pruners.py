@@ -7,6 +7,7 @@ What concerns widths is asked of those that prune widths; whole blocks are tried
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from math import isnan
 from operator import attrgetter
 
@@ -37,14 +38,20 @@ CASES = [(*pair, ratio) for pair in PAIRS for ratio in (RATIOS if pair[1] in COR
 each_ratio = pairwise("choice family ratio", CASES)
 
 
-@pytest.fixture
-def prune(tiny: Tiny, statistics: Callable[[str], Statistics]) -> Prune:
+@pytest.fixture(scope="module")
+def prune_anew(tiny: Tiny, statistics: Callable[[str], Statistics]) -> Prune:
     def pruned(family: str, choice: str, ratio: float, **changes: object) -> LoadedModel:
         model = tiny(family).copy()
         built("pruning", choice, ratio=ratio, **changes).prune_(model, statistics(family))
         return model
 
     return pruned
+
+
+@pytest.fixture(scope="module")
+def prune(prune_anew: Prune) -> Prune:
+    """Prune a model once for all tests. Shared: never changed."""
+    return cache(prune_anew)
 
 
 def ids_of(rows: int = 2, tokens: int = 9) -> Tensor:
@@ -138,7 +145,7 @@ def test_the_sets_that_go_are_the_first_of_the_criterions_order(
 def test_generation_from_the_cache_is_that_of_reading_everything_again(
     prune: Prune, choice: str, family: str, ratio: float
 ) -> None:
-    module = prune(family, choice, ratio).module.float()
+    module = prune(family, choice, ratio).copy().module.float()
     asked = {"max_new_tokens": 5, "min_new_tokens": 5, "do_sample": False, "eos_token_id": None}
     generated = module.generate(ids_of(), attention_mask=torch.ones_like(ids_of()), **asked)
     ids = ids_of()
@@ -169,8 +176,8 @@ def test_attributes_count_what_is_left(prune: Prune, choice: str, family: str) -
 
 @each_pruner
 @each_core_family
-def test_the_same_settings_give_the_same_model(prune: Prune, choice: str, family: str) -> None:
-    assert same_tensors(prune(family, choice, 0.5), prune(family, choice, 0.5))
+def test_the_same_settings_give_the_same_model(prune: Prune, prune_anew: Prune, choice: str, family: str) -> None:
+    assert same_tensors(prune(family, choice, 0.5), prune_anew(family, choice, 0.5))
 
 
 @each_pruner

@@ -7,6 +7,7 @@ import itertools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import cast
 
 import pytest
@@ -53,14 +54,20 @@ each_uniform = pytest.mark.parametrize("choice", UNIFORM)
 each_width = pytest.mark.parametrize("bits", BITS)
 
 
-@pytest.fixture
-def quantize(tiny: Tiny, statistics: Callable[[str], Statistics]) -> Quantize:
+@pytest.fixture(scope="module")
+def quantize_anew(tiny: Tiny, statistics: Callable[[str], Statistics]) -> Quantize:
     def quantized(family: str, choice: str, **changes: object) -> LoadedModel:
         model = tiny(family).copy()
         built("quantization", choice, **changes).quantize_(model, statistics(family), Cpu())
         return model
 
     return quantized
+
+
+@pytest.fixture(scope="module")
+def quantize(quantize_anew: Quantize) -> Quantize:
+    """Quantise a model once for all tests. Shared: never changed."""
+    return cache(quantize_anew)
 
 
 def linears(model: LoadedModel) -> list[PackedLinear]:
@@ -149,8 +156,10 @@ def test_fewer_bits_take_fewer_bytes(tiny: Tiny, quantize: Quantize, choice: str
 
 
 @pairwise("", choice=choices("quantization"), family=CORE, bits=BITS)
-def test_the_same_settings_give_the_same_model(quantize: Quantize, choice: str, family: str, bits: int) -> None:
-    one, other = (quantize(family, choice, bits=bits) for _ in range(2))
+def test_the_same_settings_give_the_same_model(
+    quantize: Quantize, quantize_anew: Quantize, choice: str, family: str, bits: int
+) -> None:
+    one, other = (each(family, choice, bits=bits) for each in (quantize, quantize_anew))
     left, right = one.module.state_dict(), other.module.state_dict()
     assert all(torch.equal(left[name], right[name]) for name in left)
 

@@ -32,7 +32,7 @@ from objectives.tasks.partial_scores import batches, merged
 from objectives.types import Failure, Gate, Head, Measurement, Reason, Score
 from objectives.workloads.generation import Generation
 
-pytestmark = pytest.mark.usefixtures("quick_collections")
+pytestmark = pytest.mark.usefixtures("quick_collections", "traced_once")
 
 TOTAL = 600
 QUICK = Interleaved(warmups=0, min_rounds=1, max_rounds=1, strain=1.0, slowdown=1e9)
@@ -428,12 +428,19 @@ def test_a_loss_that_nobody_predicts_is_no_number(problem: Problem) -> None:
 # ---- timed until it is behind
 
 
-LONG = replace(QUICK, min_rounds=150, max_rounds=150, max_seconds=60.0, precision=1e-9)
+LONG = replace(QUICK, min_rounds=20, max_rounds=20, max_seconds=60.0, precision=1e-9)
 """More rounds than it takes to see who is behind."""
 FAR = {"speedup": 1e9, "peak_memory": 1.0}
 
 
-@pytest.mark.parametrize("timed_first", [True, pytest.param(False, marks=pytest.mark.slow)])
+@pytest.fixture
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a few milliseconds of timing say who is behind; test_interleaved.py tries how long it takes."""
+    monkeypatch.setattr("objectives.measuring.interleaved._SHORTEST_BEHIND", 0.005)
+
+
+@pytest.mark.usefixtures("at_once")
+@pytest.mark.parametrize("timed_first", [True, False])
 def test_what_is_behind_for_sure_is_timed_no_further_and_that_is_not_kept(problem: Problem, timed_first: bool) -> None:
     evaluate = Evaluator(replace(problem, timing=LONG))
     evaluate(candidate())
@@ -441,15 +448,15 @@ def test_what_is_behind_for_sure_is_timed_no_further_and_that_is_not_kept(proble
     found = measured(evaluate(candidate(0.5), gate))
     assert found.facts.timing.stopped == "behind"
     assert found.facts.verdict.decision == ("unscored" if timed_first else "reached")
-    assert found.metrics["rounds"] < 150
+    assert found.metrics["rounds"] < LONG.max_rounds
     assert any("dominated" in note.text for note in found.notes)
     again = measured(evaluate(candidate(0.5), FLOOR))
     assert again.facts.timing.stopped == "rounds"
-    assert again.metrics["rounds"] == 150
+    assert again.metrics["rounds"] == LONG.max_rounds
     assert again.metrics["run_seconds"] > 0
 
 
-@pytest.mark.slow
+@pytest.mark.usefixtures("at_once")
 def test_who_needs_less_memory_is_timed_as_well_as_any(problem: Problem) -> None:
     evaluate = Evaluator(replace(problem, timing=LONG))
     evaluate(candidate())
@@ -458,7 +465,7 @@ def test_who_needs_less_memory_is_timed_as_well_as_any(problem: Problem) -> None
     assert measured(evaluate(candidate(0.5), gate)).facts.timing.stopped == "rounds"
 
 
-@pytest.mark.slow
+@pytest.mark.usefixtures("at_once")
 def test_objectives_that_only_a_whole_timing_tells_end_none_early(problem: Problem) -> None:
     evaluate = Evaluator(replace(problem, timing=LONG))
     evaluate(candidate())
@@ -466,7 +473,7 @@ def test_objectives_that_only_a_whole_timing_tells_end_none_early(problem: Probl
     assert measured(evaluate(candidate(0.5), gate)).facts.timing.stopped == "rounds"
 
 
-@pytest.mark.slow
+@pytest.mark.usefixtures("at_once")
 def test_a_peak_that_was_predicted_too_high_costs_a_second_timing(
     problem: Problem, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -480,6 +487,7 @@ def test_a_peak_that_was_predicted_too_high_costs_a_second_timing(
     assert found.facts.verdict.decision == "reached"
 
 
+@pytest.mark.usefixtures("at_once")
 def test_the_dense_model_is_always_timed_in_full(problem: Problem) -> None:
     """Others of its batch size are compared with it."""
     evaluate = Evaluator(replace(problem, timing=LONG, cache=None))
