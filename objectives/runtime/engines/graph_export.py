@@ -24,6 +24,7 @@ from objectives.errors import Unsupported
 from objectives.models import LoadedModel
 from objectives.models.experts import Experts
 from objectives.packing.embedding import Int8Embedding
+from objectives.runtime.engines.masks import HIDDEN
 from objectives.runtime.engines.weights import Floats, is_matrix, matrices, owners
 
 ROWS, TOKENS, PAST = 2, 3, 5
@@ -132,14 +133,24 @@ class Encoder(nn.Module):
         super().__init__()
         self.module, self.square = module, square
         self.turns = any(name.endswith("rotary_emb") for name, _ in module.named_modules())
+        kinds = set(getattr(module.config, "layer_types", None) or ())
+        self.window: int | None = module.config.sliding_window if "sliding_attention" in kinds else None
 
     def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
         """Return the last hidden states [rows, tokens, width]."""
         mask = mask.expand(-1, -1, ids.shape[1], -1) if self.square else mask
         # One row of rotary tables for all rows of a batch is more than ONNX's operator takes.
         places = {"position_ids": torch.arange(ids.shape[1]).expand(ids.shape)} if self.turns else {}
-        hidden: Tensor = self.module(input_ids=ids, attention_mask=mask, **places).last_hidden_state
+        hidden: Tensor = self.module(input_ids=ids, attention_mask=self._masks(ids, mask), **places).last_hidden_state
         return hidden
+
+    def _masks(self, ids: Tensor, mask: Tensor) -> Tensor | dict[str, Tensor]:
+        """Return the mask; where some layers read a window, one by kind of attention (transformers cuts no such mask)."""
+        if self.window is None:
+            return mask
+        places = torch.arange(ids.shape[1])
+        far = (places[:, None] - places[None, :]).abs() > self.window
+        return {"full_attention": mask, "sliding_attention": mask + far.float() * float(HIDDEN)}
 
 
 class Decoder(nn.Module):
