@@ -105,7 +105,7 @@ def toy() -> Toy:
 
 @pytest.fixture
 def problem(tiny_folder: Folder, toy: Toy) -> Problem:
-    checkpoint = Checkpoint(path=str(tiny_folder("llama")), head="causal_lm")
+    checkpoint = Checkpoint(path=str(tiny_folder("mistral")), head="causal_lm")
     return Problem(checkpoint, toy, Cpu(threads=1), QUICK, candidate())
 
 
@@ -245,7 +245,7 @@ def test_compression_shows_in_the_bytes(evaluate: Evaluator) -> None:
     assert small["pruning_ratio"] == pytest.approx(0.5, abs=0.03)
     assert 4.5 <= small["effective_bits"] <= 5
     quotient = small["effective_bits"] / 16 * (1 - small["pruning_ratio"])
-    norms = 3 * 2 * 64 * 4  # fp32 or bf16 by CPU
+    norms = 2 * 2 * 64 * 4  # fp32 or bf16 by CPU
     assert small["block_bytes"] - dense["block_bytes"] * quotient < norms
     saved = dense["weight_bytes"] - small["weight_bytes"]
     assert saved == dense["block_bytes"] - small["block_bytes"]

@@ -88,7 +88,7 @@ def _quiet(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def problem(tiny_folder: Callable[[str], Path], tmp_path: Path) -> Problem:
-    checkpoint = Checkpoint(path=str(tiny_folder("llama")), head="causal_lm")
+    checkpoint = Checkpoint(path=str(tiny_folder("mistral")), head="causal_lm")
     cache = Cache(folder=str(tmp_path / "cache"))
     return Problem(checkpoint, Hits(), Cpu(threads=1), QUICK, candidate(), cache)
 
