@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import gc
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import cache
 
 import pytest
@@ -19,14 +18,6 @@ Tiny = Callable[[str], LoadedModel]
 def pytest_runtest_setup() -> None:
     """One thread, whatever the test before left: an evaluator sets as many as its device has."""
     torch.set_num_threads(1)
-
-
-@pytest.fixture
-def quick_collections() -> Iterator[None]:
-    """Leave all that is there to itself when memory is measured, which collects garbage before every phase."""
-    gc.freeze()
-    yield
-    gc.unfreeze()
 
 
 @pytest.fixture(scope="session")

@@ -22,8 +22,6 @@ from objectives.workloads.generation import Generation
 from tests.objectives.conftest import Tiny
 from tests.objectives.standins import MB, Plant, bytes_for_a_moment, nothing, stub
 
-pytestmark = pytest.mark.usefixtures("quick_collections")
-
 GENERATION = Generation(prompt_tokens=4, new_tokens=4)
 SLACK = 4096
 """Bytes of ids and logits of the stand-in."""

@@ -42,8 +42,6 @@ from tests.objectives.runtimes import candidate, rounded
 from tests.objectives.standins import stub
 from tests.search.fakes import InstantTask
 
-pytestmark = pytest.mark.usefixtures("quick_collections")
-
 PEAKS = Peaks(1e10, {"float32": 1e11})
 RUN = Generation(batch_size=1, prompt_tokens=2, new_tokens=2)
 ONCE = Interleaved(warmups=0, min_rounds=1, max_rounds=1, min_seconds=0.0, max_seconds=1.0, patience=0.0)

@@ -31,8 +31,6 @@ from objectives.types import Head, Measurement, Score
 from objectives.workloads.generation import Generation
 from tests.objectives.runtimes import candidate, rounded
 
-pytestmark = pytest.mark.usefixtures("quick_collections")
-
 QUICK = Interleaved(min_rounds=1, max_rounds=2, min_seconds=0.0, max_seconds=0.05, patience=0.0, warmups=0)
 WORKLOAD = Generation(prompt_tokens=6, new_tokens=3)
 IDS = torch.randint(2, 128, (2, 12), generator=torch.Generator().manual_seed(1))

@@ -58,7 +58,7 @@ from objectives.workloads.encoding import Encoding
 from objectives.workloads.generation import Generation
 from objectives.workloads.reference import ReferenceWorkload
 
-pytestmark = pytest.mark.usefixtures("quick_collections", "traced_once")
+pytestmark = pytest.mark.usefixtures("traced_once")
 
 Folder = Callable[[str], Path]
 

@@ -32,7 +32,7 @@ from objectives.tasks.partial_scores import batches, merged
 from objectives.types import Failure, Gate, Head, Measurement, Reason, Score
 from objectives.workloads.generation import Generation
 
-pytestmark = pytest.mark.usefixtures("quick_collections", "traced_once")
+pytestmark = pytest.mark.usefixtures("traced_once")
 
 TOTAL = 600
 QUICK = Interleaved(warmups=0, min_rounds=1, max_rounds=1, strain=1.0, slowdown=1e9)

@@ -45,8 +45,6 @@ from tests.objectives.conftest import Tiny
 from tests.objectives.families import TRIED, answer
 from tests.pairwise import pairwise
 
-pytestmark = pytest.mark.usefixtures("quick_collections")
-
 Collected = Callable[[str], Statistics]
 
 WORKLOADS: dict[str, Workload] = {

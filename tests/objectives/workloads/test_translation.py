@@ -31,8 +31,6 @@ from objectives.workloads.translation import Translation
 from tests.objectives.conftest import Tiny
 from tests.objectives.families import SEQ2SEQ
 
-pytestmark = pytest.mark.usefixtures("quick_collections")
-
 each_family = pytest.mark.parametrize("family", SEQ2SEQ)
 main_family = pytest.mark.parametrize(
     "family", [name if name == "t5" else pytest.param(name, marks=pytest.mark.slow) for name in SEQ2SEQ]

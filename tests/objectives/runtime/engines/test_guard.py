@@ -198,7 +198,6 @@ def test_an_engine_that_faults_while_it_is_weighed_is_a_reason_too(engine: Calla
         resident(folder, WORKLOAD, 1, (PATH,))
 
 
-@pytest.mark.usefixtures("quick_collections")
 def test_an_evaluator_goes_on_after_an_engine_that_kills(tiny_folder: Callable[[str], Path], tmp_path: Path) -> None:
     model = Checkpoint(path=str(tiny_folder("llama")), head="causal_lm")
     dense = candidate(rounded(16), Torch(), WORKLOAD)

@@ -28,8 +28,6 @@ from tests.conftest import head_of
 from tests.objectives.conftest import Tiny
 from tests.objectives.families import DECODERS, TRIED
 
-pytestmark = pytest.mark.usefixtures("quick_collections")
-
 SLIDING = ("gemma2", "gemma3_text", "mistral")
 LOOKS_AT_VALUES = ("opt",)
 IDS = torch.arange(2, 14).view(2, 6)
