@@ -28,7 +28,7 @@ TINY = (
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _texts() -> Iterator[None]:
+def stored_texts() -> Iterator[None]:
     """The texts of the stored model can be imported, here and in the processes that tests start."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", os.pathsep.join(filter(None, (str(STORED), os.environ.get("PYTHONPATH")))))
@@ -38,12 +38,16 @@ def _texts() -> Iterator[None]:
         yield
 
 
+def paretune(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "search.cli", *arguments]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=280)
+
+
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder in which one real study ran."""
     folder = tmp_path_factory.mktemp("study")
-    command = [sys.executable, "-m", "search.cli", "run", *TINY]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=280)
+    done = paretune("run", *TINY, cwd=folder)
     assert done.returncode == 0, done.stderr
     return folder
 

@@ -8,17 +8,18 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from tests.test_cli import TINY, paretune
+from tests.test_cli import TINY, paretune, stored_texts
 
+__all__ = ["stored_texts"]
 FAULTY = "tests.objectives.faulty_engine.FaultyRuntime"
 
 
 @pytest.mark.slow
-def test_a_study_ends_with_a_verdict_though_an_engine_kills(tmp_path: Path, micro_folder: Path) -> None:
+def test_a_study_ends_with_a_verdict_though_an_engine_kills(tmp_path: Path) -> None:
     done = paretune(
         "run", *TINY, "sampler=exhaustive", "space.pruning=null", "space.workload=null",
-        "space.quantization.bits=[16,8]", "allow_targets=[tests.]", "space.runtime.name=[torch,faulty]",
-        f"+runtimes.faulty={{_target_: {FAULTY}, fault: SIGFPE}}", cwd=tmp_path, cache=micro_folder.parent,
+        "space.quantization.bits=[16,8]", "allow_targets=[tests.,fixture_texts]", "space.runtime.name=[torch,faulty]",
+        f"+runtimes.faulty={{_target_: {FAULTY}, fault: SIGFPE}}", cwd=tmp_path,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr
