@@ -63,7 +63,7 @@ class Grid:
         return self.score((0.0, 16.0))
 
     def score(self, key: Key) -> Score:
-        examples = tuple(self.pool[key]["examples"])
+        examples = tuple(self.recipes[key]["examples"])
         return Score(float(np.mean(examples)), 0.01, examples, ids=tuple(self.recorded["ids"]))
 
     @property
@@ -79,14 +79,14 @@ class Grid:
         )
 
     def _alone(self, cell: Mapping[str, Any]) -> float:
-        own = self.pool[cell["ratio"], cell["bits"]]
+        own = self.recipes[cell["ratio"], cell["bits"]]
         made = self.statistics_seconds(needs_of(cell["ratio"], cell["bits"])) + own["compress_seconds"]
         return float(made + own["score_seconds"] + cell["time_seconds"])
 
     @property
     def factorised_seconds(self) -> float:
         """Of measuring every cell, each model made and scored once."""
-        models = sum(own["compress_seconds"] + own["score_seconds"] for own in self.pool.values())
+        models = sum(own["compress_seconds"] + own["score_seconds"] for own in self.recipes.values())
         timed = sum(cell.get("time_seconds", 0.0) for cell in self.recorded["cells"])
         all_needed = self.statistics_seconds(frozenset({"pruning", "quantization"}))
         return float(self.recorded["load_seconds"] + all_needed + models + timed)
@@ -101,7 +101,7 @@ class Grid:
     @cached_property
     def points(self) -> dict[tuple[float, float, int], tuple[float, float]]:
         """Objectives of all measured cells that keep the floor, log units, minimised."""
-        kept = {key for key in self.pool if self.score(key).accuracy >= self.floor}
+        kept = {key for key in self.recipes if self.score(key).accuracy >= self.floor}
         return {
             key: (-float(np.log(cell["metrics"]["speedup"])), float(np.log(cell["metrics"]["peak_memory"])))
             for key, cell in self.cells.items()
@@ -119,7 +119,7 @@ class Grid:
         """Of measuring the members of the front and nothing else, each model made and scored once, in full."""
         points = list(self.points)
         own = [points[index] for index in np.flatnonzero(non_dominated(np.array(list(self.points.values()))))]
-        recipes = [self.pool[key] for key in {member[:2] for member in own}]
+        recipes = [self.recipes[key] for key in {member[:2] for member in own}]
         needs = frozenset[str]().union(*(needs_of(*member[:2]) for member in own))
         models = sum(each["compress_seconds"] + each["score_seconds"] for each in recipes)
         timed = sum(self.cells[member]["time_seconds"] for member in own)
