@@ -133,8 +133,9 @@ class Encoder(nn.Module):
         super().__init__()
         self.module, self.square = module, square
         self.turns = any(name.endswith("rotary_emb") for name, _ in module.named_modules())
-        kinds = set(getattr(module.config, "layer_types", None) or ())
-        self.window: int | None = module.config.sliding_window if "sliding_attention" in kinds else None
+        config: Any = module.config
+        is_local = "sliding_attention" in (getattr(config, "layer_types", None) or ())
+        self.window: int | None = config.sliding_window if is_local else None
 
     def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
         """Return the last hidden states [rows, tokens, width]."""
@@ -145,7 +146,7 @@ class Encoder(nn.Module):
         return hidden
 
     def _masks(self, ids: Tensor, mask: Tensor) -> Tensor | dict[str, Tensor]:
-        """Return the mask; where some layers read a window, one by kind of attention (transformers cuts no such mask)."""
+        """Return the mask; one for each kind of attention where some layers read a window (transformers cuts none)."""
         if self.window is None:
             return mask
         places = torch.arange(ids.shape[1])
