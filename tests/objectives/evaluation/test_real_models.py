@@ -50,7 +50,7 @@ def in_a_fresh_process(folder: Path, answer: str, text: str) -> Tensor:
     """What ``answer``, a function of this module, makes of ``text`` with the model that ``folder`` holds."""
     code = (
         "import sys, torch, objectives\n"
-        "from tests.objectives import test_real_models as here\n"
+        "from tests.objectives.evaluation import test_real_models as here\n"
         "torch.set_num_threads(int(sys.argv[4]))\n"
         "torch.save(getattr(here, sys.argv[2])(objectives.load(sys.argv[1]), sys.argv[3]), sys.argv[1] + '.out')\n"
     )
@@ -89,7 +89,7 @@ def smol() -> Compress:
 @pytest.fixture(scope="module")
 def smol_loss(smol: Compress) -> float:
     """Nats per token of the dense model."""
-    return log(NEWS.evaluate(smol(DENSE, 16)).extra["perplexity"])
+    return log(NEWS.evaluate(TorchRunner(smol(DENSE, 16))).extra["perplexity"])
 
 
 @pytest.mark.parametrize(
@@ -105,14 +105,14 @@ def smol_loss(smol: Compress) -> float:
 def test_smollm2_loses_no_more_nats_than_measured(
     smol: Compress, smol_loss: float, pruner: Structured, bits: int, low: float, high: float
 ) -> None:
-    lost = log(NEWS.evaluate(smol(pruner, bits)).extra["perplexity"]) - smol_loss
+    lost = log(NEWS.evaluate(TorchRunner(smol(pruner, bits))).extra["perplexity"]) - smol_loss
     assert low < lost < high
 
 
 def test_smollm2_cut_by_magnitude_is_destroyed(smol: Compress, smol_loss: float) -> None:
     """Why the criterion looks at activations: by weight norm alone the perplexity goes to 85,000."""
     pruner = Structured(ratio=0.1, multiple_of=64, criterion=Magnitude(), reconstruction="none")
-    assert log(NEWS.evaluate(smol(pruner, 16)).extra["perplexity"]) > smol_loss + 4
+    assert log(NEWS.evaluate(TorchRunner(smol(pruner, 16))).extra["perplexity"]) > smol_loss + 4
 
 
 @pytest.mark.parametrize(("ratio", "bits"), [(0.25, 16), (0.1, 8), (0.1, 4)])
@@ -180,7 +180,8 @@ def test_minilm_keeps_the_direction_of_its_embeddings(
 
 
 def test_minilm_still_finds_its_documents(minilm: Compress) -> None:
-    dense, small = (PAIRS.evaluate(minilm(pruner, 8)).accuracy for pruner in (DENSE, Structured(ratio=0.2)))
+    models = [TorchRunner(minilm(pruner, 8)) for pruner in (DENSE, Structured(ratio=0.2))]
+    dense, small = (PAIRS.evaluate(model).accuracy for model in models)
     assert dense > 0.85
     assert small > dense - 0.05
 
