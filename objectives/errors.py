@@ -3,6 +3,7 @@
 ObjectiveError
 ├── ModelError     a checkpoint is missing, incomplete, foreign or unsafe
 ├── TaskError      a task returned no score, or its own code failed
+├── DataError      a file of a task's rows is missing, empty or wrong
 ├── AssetError     a fetched model or data set is missing or damaged (objectives.assets)
 ├── NotFinite      a score or a measurement is NaN or infinite: the trial fails with that reason
 └── Unsupported    this candidate cannot be built or run here: the trial fails with that reason
@@ -28,6 +29,10 @@ class NotFinite(ObjectiveError):
 
 class TaskError(ObjectiveError):
     """A task returned no score or no rows, or its own code raised; names the class and what was expected."""
+
+
+class DataError(ObjectiveError):
+    """A file of rows cannot be used; the message names the setting, the file and the line, and what was expected."""
 
 
 class Unsupported(ObjectiveError):

@@ -35,6 +35,14 @@ class Supplied(Protocol):
 
 
 @runtime_checkable
+class Remarking(Protocol):
+    """A task that has something to say before a study begins, such as how it divided the rows of a file."""
+
+    def remarks(self) -> Sequence[str]:
+        """Return lines for a person, without a model."""
+
+
+@runtime_checkable
 class Inspectable(Protocol):
     """A model whose files can be inspected before torch is imported. For any other, loading says what is wrong."""
 

@@ -1,0 +1,70 @@
+"""Takes the texts of rows from a column, or makes them by a small template. The module is free of torch.
+
+Templates are Jinja's, in its sandbox: ``"Q: {{question}}\\nA:"``. They cannot run code nor open files.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from typing import Any
+
+from jinja2 import StrictUndefined, TemplateError
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from objectives.errors import DataError
+from objectives.tasks.data.rows import Row, WrongRow, columns_of, require_right
+
+_TEMPLATES = ImmutableSandboxedEnvironment(undefined=StrictUndefined, keep_trailing_newline=True)
+
+
+def values_of(rows: Sequence[Row], key: str, column: str) -> list[Any]:
+    """Return the value of ``column`` in every row. ``key``: the setting that names the column.
+
+    Raises DataError where no row has the column, with those that are there, or where some rows lack it.
+    """
+    there = columns_of(rows)
+    if column not in there:
+        near = difflib.get_close_matches(column, there, n=1)
+        hint = f"; {key}={near[0] if near else there[0]}" if there else ""
+        raise DataError(f"{key}: {rows[0].file} has no column {column!r}, it has {', '.join(there)}{hint}")
+    wrong = [
+        WrongRow(row.file, row.number, f"has no {column!r}") for row in rows if row.values.get(column) in (None, "")
+    ]
+    require_right(key, wrong, len(rows))
+    return [row.values[column] for row in rows]
+
+
+def texts_of(rows: Sequence[Row], key: str, column: str, template: str | None = None) -> list[str]:
+    """Return a text for every row: the one in ``column``, or what ``template`` makes of all columns.
+
+    ``key``: the setting that names the column. Raises DataError for a value that is no text and for a template that
+    does not fit the columns.
+    """
+    if template is not None:
+        return rendered(rows, f"{key.rpartition('.')[0]}.doc_to_text", template)
+    values = values_of(rows, key, column)
+    wrong = [
+        WrongRow(row.file, row.number, f"has the {type(value).__name__} {str(value)[:30]} for {column!r}, not a text")
+        for row, value in zip(rows, values)
+        if not isinstance(value, str)
+    ]
+    require_right(key, wrong, len(rows))
+    return values
+
+
+def rendered(rows: Sequence[Row], key: str, template: str) -> list[str]:
+    """Return what ``template`` makes of the columns of every row. Raises DataError where it does not fit them."""
+    try:
+        compiled = _TEMPLATES.from_string(template)
+    except TemplateError as error:
+        raise DataError(f"{key}: {template!r} is no template ({error})") from error
+    texts: list[str] = []
+    wrong: list[WrongRow] = []
+    for row in rows:
+        try:
+            texts.append(compiled.render(row.values))
+        except Exception as error:  # what a template does to a value may raise anything
+            wrong.append(WrongRow(row.file, row.number, f"does not fit the template ({error})"))
+    require_right(key, wrong, len(rows), f" (its columns: {', '.join(columns_of(rows))})")
+    return texts

@@ -1,0 +1,81 @@
+"""Divides rows into those that calibrate and those that are scored. The module is free of torch.
+
+With one file, the rows with the smallest hashes of their content calibrate: the same whatever their order, and a row
+more moves one row at most. Copies have one hash, so they all fall on one side.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from objectives.errors import DataError
+from objectives.tasks.data.files import Unit, read_rows
+from objectives.tasks.data.rows import SHOWN, Row
+
+MOST = 0.5
+"""Share of the rows of a single file that may calibrate."""
+
+
+@dataclass(frozen=True)
+class Divided:
+    """Rows that calibrate and rows that are scored; ``remark``: what was done that nobody asked for, in a line."""
+
+    calibration: Sequence[Row]
+    scored: Sequence[Row]
+    remark: str = ""
+
+
+def divide(
+    data: str, calibration: str | None, *, rows: int, limit: int | None = None, seed: int = 0, unit: Unit = "line"
+) -> Divided:
+    """Read ``data`` and ``calibration``, and return at most ``rows`` calibration rows and ``limit`` scored ones.
+
+    ``limit`` rows are drawn by ``seed`` and keep the order of the file. Raises DataError where the same content would
+    calibrate and be scored, and where too little is left.
+    """
+    scored = read_rows(data, "task.data", unit)
+    first: Sequence[Row]
+    remark = ""
+    if calibration is None:
+        held = _calibrating(scored, rows)
+        first = [row for row in scored if row.content in held]
+        scored = [row for row in scored if row.content not in held]
+        if not first:
+            raise DataError(f"task.data: {data} has no two rows that differ: one must calibrate, the other be scored")
+        remark = f"task.calibration: none given, so {len(first)} rows of {data} calibrate and {len(scored)} are scored"
+    else:
+        first = drawn(read_rows(calibration, "task.calibration", unit), rows, seed)
+        _require_disjoint(first, scored)
+    return Divided(first, drawn(scored, limit, seed), remark)
+
+
+def drawn(rows: Sequence[Row], limit: int | None, seed: int) -> Sequence[Row]:
+    """Return ``limit`` of the rows in their order, drawn by the hash of their content and ``seed``; all for None."""
+    if limit is None or limit >= len(rows):
+        return rows
+    places = sorted(range(len(rows)), key=lambda place: (_rank(rows[place], seed), place))[:limit]
+    return [rows[place] for place in sorted(places)]
+
+
+def _rank(row: Row, seed: int) -> str:
+    return hashlib.sha256(f"{seed} {row.content}".encode()).hexdigest()
+
+
+def _calibrating(rows: Sequence[Row], most: int) -> set[str]:
+    """Return the contents of the rows of a single file that calibrate: at most ``most``, and half of all contents."""
+    contents = sorted({row.content for row in rows})
+    return set(contents[: min(most, int(MOST * len(contents)))])
+
+
+def _require_disjoint(calibration: Sequence[Row], scored: Sequence[Row]) -> None:
+    held = {row.content: row for row in calibration}
+    shared = [(row, held[row.content]) for row in scored if row.content in held]
+    if shared:
+        shown = ", ".join(f"{row.place} = {other.place}" for row, other in shared[:SHOWN])
+        more = f" and {len(shared) - SHOWN} more" if len(shared) > SHOWN else ""
+        raise DataError(
+            f"task.calibration: {len(shared)} of {len(scored)} scored rows calibrate too: {shown}{more}; take them out "
+            "of one of the files, or give task.data alone, which is divided"
+        )

@@ -1,0 +1,151 @@
+"""Rows are what stands in the files, whatever their kind, and what is wrong is named with its file and line."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from objectives.errors import DataError
+from objectives.tasks.data.files import SECTION, read_rows
+
+ROWS = [{"text": 'a "quoted", text\nof two lines', "label": "x"}, {"text": "später 中文", "label": "y"}]
+
+
+def csv_(file: Path) -> None:
+    pd.DataFrame(ROWS).to_csv(file, index=False)
+
+
+def tsv(file: Path) -> None:
+    pd.DataFrame(ROWS).to_csv(file, index=False, sep="\t")
+
+
+def jsonl(file: Path) -> None:
+    file.write_text("\n".join(json.dumps(row) for row in ROWS) + "\n\n")
+
+
+def json_(file: Path) -> None:
+    file.write_text(json.dumps(ROWS))
+
+
+def parquet(file: Path) -> None:
+    pd.DataFrame(ROWS).to_parquet(file)
+
+
+def with_mark(file: Path) -> None:
+    pd.DataFrame(ROWS).to_csv(file, index=False, encoding="utf-8-sig")
+
+
+KINDS: dict[str, Callable[[Path], None]] = {
+    "a.csv": csv_, "a.tsv": tsv, "a.jsonl": jsonl, "a.json": json_, "a.parquet": parquet, "A.CSV": with_mark,
+}  # fmt: skip
+
+
+def read(path: Path, **settings: Any) -> list[dict[str, Any]]:
+    return [dict(row.values) for row in read_rows(str(path), "task.data", **settings)]
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_every_kind_of_file_gives_the_same_rows(tmp_path: Path, name: str) -> None:
+    KINDS[name](tmp_path / name)
+    assert read(tmp_path / name) == ROWS
+
+
+def test_a_folder_is_read_in_the_order_of_its_names(tmp_path: Path) -> None:
+    (tmp_path / "2.txt").write_text("third\n")
+    (tmp_path / "1.txt").write_text("first\n\nsecond\n")
+    (tmp_path / ".hidden.txt").write_text("no\n")
+    (tmp_path / "notes.md").write_text("no\n")
+    rows = read_rows(str(tmp_path), "task.data")
+    assert [row.values["text"] for row in rows] == ["first", "second", "third"]
+    places = ("1.txt, line 1", "1.txt, line 3", "2.txt, line 1")
+    assert [row.place for row in rows] == [f"{tmp_path.name}/{place}" for place in places]
+
+
+def test_what_datasets_saved_is_read_with_the_names_of_its_classes(tmp_path: Path) -> None:
+    import pyarrow as pa
+
+    features = {"label": {"names": ["neg", "pos"], "_type": "ClassLabel"}, "text": {"dtype": "string"}}
+    metadata = {"huggingface": json.dumps({"info": {"features": features}})}
+    table = pa.table({"text": ["a", "b"], "label": [1, 0]}).replace_schema_metadata(metadata)
+    with (tmp_path / "data-00000-of-00001.arrow").open("wb") as file, pa.ipc.new_stream(file, table.schema) as stream:
+        stream.write_table(table)
+    (tmp_path / "state.json").write_text("{}")
+    (tmp_path / "dataset_info.json").write_text("{}")
+    assert read(tmp_path) == [{"text": "a", "label": "pos"}, {"text": "b", "label": "neg"}]
+
+
+def test_the_splits_of_datasets_are_named(tmp_path: Path) -> None:
+    (tmp_path / "dataset_dict.json").write_text('{"splits": ["train", "test"]}')
+    with pytest.raises(DataError, match=r"holds the splits train, test; name one of them: .*/train"):
+        read(tmp_path)
+
+
+def test_quotes_of_a_tsv_that_do_not_fit_are_characters(tmp_path: Path) -> None:
+    (tmp_path / "a.tsv").write_text('source\ttarget\n"an open quote\tx\nb\t5" wide\n')
+    assert read(tmp_path / "a.tsv") == [
+        {"source": '"an open quote', "target": "x"},
+        {"source": "b", "target": '5" wide'},
+    ]
+
+
+@pytest.mark.parametrize(("unit", "texts"), [("line", 60), ("section", 2), ("document", 1)])
+def test_a_txt_is_lines_or_sections_or_one_document(tmp_path: Path, unit: Any, texts: int) -> None:
+    text = "".join("word " * 24 + ("\n\n" if line % 5 == 4 else "\n") for line in range(60))
+    (tmp_path / "a.txt").write_text(text)
+    rows = read_rows(str(tmp_path / "a.txt"), "task.data", unit)
+    assert len(rows) == texts
+    together = "\n".join(row.values["text"] for row in rows)
+    assert together.split() == text.split()
+    assert unit != "section" or SECTION <= len(rows[0].values["text"]) < 2 * SECTION
+    assert text.splitlines()[rows[-1].number - 1].strip()
+
+
+BAD: dict[str, tuple[str, bytes, str]] = {
+    "empty": ("a.jsonl", b"\n", "holds no rows"),
+    "no JSON": (
+        "a.jsonl", b'{"a": 1}\n{"a": \n[1]\n{"a": 2}',
+        "2 of 4 rows are wrong: a.jsonl, line 2 is no JSON (Expecting value: line 1 column 7 (char 6)); "
+        "a.jsonl, line 3 is a JSON list, not an object with columns",
+    ),
+    "fields": ("a.csv", b"text,label\na,b\nc\nd,e,f\n", "2 of 3 rows are wrong: a.csv, line 3 has 1 fields"),
+    "twice": ("a.csv", b"text,text\na,b\n", "names the column 'text' twice"),
+    "not UTF-8": ("a.txt", b"caf\xe9\n", "cannot read a.txt: byte 3 is not UTF-8; save the file as UTF-8"),
+    "unknown": ("a.xls", b"x", ".txt, .csv, .tsv, .jsonl, .json, .parquet, .arrow are read, got .xls"),
+    "no parquet": ("a.parquet", b"x" * 40, "cannot read a.parquet: "),
+    "a list": ("a.json", b'{"a": 1}', "a list of objects expected, got dict"),
+    "quotes": ("a.csv", b'text,label\n"a,b\n', "is no row of a table"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_a_bad_file_is_refused_in_one_line_that_names_it(tmp_path: Path, case: str) -> None:
+    name, content, said = BAD[case]
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(DataError) as caught:
+        read(tmp_path / name)
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_many_wrong_rows_are_counted(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("text,label\n" + "a\n" * 9 + "b,c\n")
+    with pytest.raises(DataError, match=r"9 of 10 rows are wrong: .*line 4 has 1 fields, the header 2; and 6 more"):
+        read(tmp_path / "a.csv")
+
+
+def test_what_is_not_there_is_named_with_what_is_like_it(tmp_path: Path) -> None:
+    (tmp_path / "test.jsonl").write_text("{}")
+    with pytest.raises(DataError, match=r"tset\.jsonl not found; beside it: test\.jsonl"):
+        read(tmp_path / "tset.jsonl")
+
+
+def test_a_file_of_an_asset_is_found_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "set").mkdir()
+    jsonl(tmp_path / "set" / "dev.jsonl")
+    monkeypatch.setattr("objectives.tasks.data.files.locate", lambda name: {"held": tmp_path}[name])
+    assert [dict(row.values) for row in read_rows("asset:held/set/dev.jsonl", "task.data")] == ROWS

@@ -1,0 +1,65 @@
+"""The same rows calibrate whatever their order, none of them is scored, and a draw depends on its seed alone."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from objectives.errors import DataError
+from objectives.tasks.data.split import divide
+
+TEXTS = [f"text {number}" for number in range(40)]
+
+
+def write(file: Path, texts: list[str]) -> str:
+    file.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    return str(file)
+
+
+def texts(rows: Any) -> list[str]:
+    return [row.values["text"] for row in rows]
+
+
+def test_one_file_is_divided_by_content_and_that_is_said(tmp_path: Path) -> None:
+    found = divide(write(tmp_path / "a.jsonl", TEXTS), None, rows=8)
+    assert len(found.calibration) == 8
+    assert sorted(texts(found.calibration) + texts(found.scored)) == sorted(TEXTS)
+    assert "8 rows of" in found.remark
+    assert "32 are scored" in found.remark
+    shuffled = random.Random(0).sample(TEXTS, len(TEXTS))
+    again = divide(write(tmp_path / "b.jsonl", shuffled), None, rows=8)
+    assert set(texts(again.calibration)) == set(texts(found.calibration))
+
+
+def test_copies_of_a_row_fall_on_one_side(tmp_path: Path) -> None:
+    found = divide(write(tmp_path / "a.jsonl", TEXTS * 3), None, rows=8)
+    assert not set(texts(found.calibration)) & set(texts(found.scored))
+    assert len(found.calibration) == 24
+
+
+def test_at_most_half_of_a_small_file_calibrates(tmp_path: Path) -> None:
+    assert len(divide(write(tmp_path / "a.jsonl", TEXTS[:5]), None, rows=64).calibration) == 2
+    with pytest.raises(DataError, match="has no two rows that differ"):
+        divide(write(tmp_path / "b.jsonl", ["x", "x"]), None, rows=64)
+
+
+def test_a_row_of_both_files_is_refused_with_its_places(tmp_path: Path) -> None:
+    test, train = write(tmp_path / "test.jsonl", TEXTS[:9]), write(tmp_path / "train.jsonl", TEXTS[7:])
+    with pytest.raises(
+        DataError, match=r"2 of 9 scored rows calibrate too: test\.jsonl, line 8 = train\.jsonl, line 1, "
+    ):
+        divide(test, train, rows=64)
+
+
+def test_two_files_stay_apart_and_a_limit_draws_by_its_seed(tmp_path: Path) -> None:
+    test, train = write(tmp_path / "test.jsonl", TEXTS[:20]), write(tmp_path / "train.jsonl", TEXTS[20:])
+    found = [divide(test, train, rows=5, limit=7, seed=seed) for seed in (0, 0, 1)]
+    assert [len(each.calibration) for each in found] == [5, 5, 5]
+    assert set(texts(found[0].calibration)) <= set(TEXTS[20:])
+    assert texts(found[0].scored) == texts(found[1].scored) != texts(found[2].scored)
+    assert texts(found[0].scored) == sorted(texts(found[0].scored), key=TEXTS.index)
+    assert found[0].remark == ""
