@@ -30,11 +30,16 @@ class Excerpt:
 
 @dataclass(frozen=True)
 class Excerpts:
-    """The rows that calibrate and that are scored; ``left_out``: copies of the former, which are not scored."""
+    """The rows that calibrate and that are scored.
+
+    ``left_out``: copies of the former, which are not scored. ``remarks``: further lines for a person, such as how many
+    rows are cut.
+    """
 
     calibration: Sequence[Excerpt] = field(default=())
     scored: Sequence[Excerpt] = field(default=())
     left_out: Sequence[tuple[str, str]] = field(default=())
+    remarks: Sequence[str] = field(default=())
 
 
 @runtime_checkable
@@ -57,7 +62,7 @@ def copy_of(row: Excerpt, calibration: Iterable[Excerpt]) -> str | None:
 
 
 def require_disjoint(task: Task, model: LoadedModel) -> str:
-    """Return a line about copies that a task leaves out, empty where there are none.
+    """Return a line about copies that a task leaves out and what else it remarks, empty where there is nothing.
 
     Raises TaskError where a scored row calibrates too, with how many, which ones, and what to do.
     """
@@ -72,9 +77,12 @@ def require_disjoint(task: Task, model: LoadedModel) -> str:
             f"task: {len(pairs)} of {len(rows.scored)} scored rows calibrate too, by their text: {_shown(pairs)}; "
             "take the copies out of the corpus, or let fewer rows calibrate"
         )
-    if not rows.left_out:
-        return ""
-    return f"task: {len(rows.left_out)} rows are not scored, as their text calibrates: {_shown(rows.left_out)}"
+    lines = list(rows.remarks)
+    if rows.left_out:
+        lines.append(
+            f"task: {len(rows.left_out)} rows are not scored, as their text calibrates: {_shown(rows.left_out)}"
+        )
+    return "; ".join(lines)
 
 
 def _shown(pairs: Sequence[tuple[str, str]]) -> str:

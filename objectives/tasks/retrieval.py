@@ -8,7 +8,6 @@ but stay among the texts that can be found.
 from __future__ import annotations
 
 import math
-import random
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Literal
 
@@ -23,6 +22,7 @@ from objectives.protocols.corpus import Corpus, Document
 from objectives.protocols.optional import Bounded, Supplied
 from objectives.protocols.task import PartiallyScorable
 from objectives.settings import Count
+from objectives.tasks.batching import same_length
 from objectives.tasks.overlap import Excerpt, Excerpts, Exposed, excerpt
 from objectives.tasks.partial_scores import batches, merged, require_rows, unique
 from objectives.types import Head, Score
@@ -73,7 +73,8 @@ class Retrieval(PartiallyScorable, Bounded, Supplied, Exposed):
         """Return documents and summaries, as both are embedded."""
         pairs = self._pairs()[: self.calibration_pairs]
         texts = [text for pair in pairs for text in (pair.text, pair.summary or "")]
-        return {"task": _same_length_batches(model, texts, self.tokens, self.batch_rows)}
+        rows = [model.tokenizer(text, truncation=True, max_length=self.tokens)["input_ids"] for text in texts]
+        return {"task": same_length(rows, self.batch_rows)}
 
     @override
     def evaluate(self, model: Runner) -> Score:
@@ -163,23 +164,3 @@ def embed(model: Runner, texts: Sequence[str], tokens: int) -> torch.Tensor:
     hidden = model.encode(batch["input_ids"], batch["attention_mask"]).float()
     mask = batch["attention_mask"].unsqueeze(2)
     return normalize((hidden * mask).sum(dim=1) / mask.sum(dim=1), dim=1)
-
-
-def _same_length_batches(model: LoadedModel, texts: Sequence[str], tokens: int, rows: int) -> list[torch.Tensor]:
-    """Return the token ids of ``texts`` in batches of exactly equal length, so that no padding enters a moment.
-
-    The batches are shuffled, always in the same way, so that the first of them hold long and short texts alike.
-    """
-    import torch
-
-    by_length: dict[int, list[list[int]]] = {}
-    for text in texts:
-        ids = model.tokenizer(text, truncation=True, max_length=tokens)["input_ids"]
-        by_length.setdefault(len(ids), []).append(ids)
-    batches = [
-        torch.tensor(same[start : start + rows])
-        for _, same in sorted(by_length.items())
-        for start in range(0, len(same), rows)
-    ]
-    random.Random(0).shuffle(batches)
-    return batches

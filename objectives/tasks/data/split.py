@@ -44,7 +44,8 @@ def divide(
         scored = [row for row in scored if row.content not in held]
         if not first:
             raise DataError(f"task.data: {data} has no two rows that differ: one must calibrate, the other be scored")
-        remark = f"task.calibration: none given, so {len(first)} rows of {data} calibrate and {len(scored)} are scored"
+        kept = min(len(scored), limit or len(scored))
+        remark = f"task.calibration: none given, so {len(first)} rows of {data} calibrate and {kept} others are scored"
     else:
         first = drawn(read_rows(calibration, "task.calibration", unit), rows, seed)
         _require_disjoint(first, scored)

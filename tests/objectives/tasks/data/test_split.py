@@ -29,7 +29,7 @@ def test_one_file_is_divided_by_content_and_that_is_said(tmp_path: Path) -> None
     assert len(found.calibration) == 8
     assert sorted(texts(found.calibration) + texts(found.scored)) == sorted(TEXTS)
     assert "8 rows of" in found.remark
-    assert "32 are scored" in found.remark
+    assert "32 others are scored" in found.remark
     shuffled = random.Random(0).sample(TEXTS, len(TEXTS))
     again = divide(write(tmp_path / "b.jsonl", shuffled), None, rows=8)
     assert set(texts(again.calibration)) == set(texts(found.calibration))

@@ -1,0 +1,54 @@
+"""Makes token batches of rows of unlike lengths, so that little is padded. Importing the module imports no torch."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+AHEAD = 64
+"""Examples that are sorted by length at a time: a race may stop after each such group."""
+
+
+def by_length(lengths: Sequence[int], size: int) -> Iterator[list[int]]:
+    """Yield the places of ``lengths`` in batches of ``size``, the longest first, so that neighbours are alike."""
+    order = sorted(range(len(lengths)), key=lambda place: -lengths[place])
+    for start in range(0, len(order), size):
+        yield order[start : start + size]
+
+
+def padded(rows: Sequence[Sequence[int]], filling: int, *, left: bool = False) -> tuple[Tensor, Tensor]:
+    """Return ids and mask [rows, tokens]: every row is filled up to the longest with the token ``filling``."""
+    import torch
+
+    longest = max(map(len, rows))
+    ids = torch.full((len(rows), longest), filling)
+    mask = torch.zeros((len(rows), longest), dtype=torch.int64)
+    for place, row in enumerate(rows):
+        where = slice(longest - len(row), None) if left else slice(0, len(row))
+        ids[place, where] = torch.tensor(row)
+        mask[place, where] = 1
+    return ids, mask
+
+
+def same_length(rows: Sequence[Sequence[int]], size: int) -> list[Tensor]:
+    """Return the rows in batches of exactly equal length, at most ``size`` a batch, so that no padding is learned from.
+
+    The batches are shuffled, always in the same way, so that the first of them hold long and short rows alike.
+    """
+    import torch
+
+    lengths: dict[int, list[Sequence[int]]] = {}
+    for row in rows:
+        lengths.setdefault(len(row), []).append(row)
+    batches = [
+        torch.tensor(same[start : start + size])
+        for length, same in sorted(lengths.items())
+        if length
+        for start in range(0, len(same), size)
+    ]
+    random.Random(0).shuffle(batches)
+    return batches

@@ -1,0 +1,229 @@
+"""Multiple choice: of several continuations of a prompt, the model takes the one that it finds likeliest.
+
+The log-likelihood of a choice is that of its tokens after the prompt, as lm-evaluation-harness computes it: spaces at
+the end of a prompt belong to the choice, and prompt and choice are tokenised together. Choices that begin alike share
+one pass, and choices of one token, such as yes and no, need no pass of their own.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from pydantic.dataclasses import dataclass as settings
+from typing_extensions import override
+
+from objectives.errors import DataError
+from objectives.models.inspection.spans import Span
+from objectives.protocols.optional import Bounded, Remarking, Supplied
+from objectives.protocols.task import PartiallyScorable
+from objectives.settings import Count, Name
+from objectives.tasks.batching import AHEAD, same_length
+from objectives.tasks.data.columns import rendered, texts_of, values_of
+from objectives.tasks.data.rows import Row, WrongRow, require_right
+from objectives.tasks.data.source import ROWS, FromFiles
+from objectives.tasks.likelihood import log_likelihoods
+from objectives.tasks.overlap import Excerpts, Exposed, excerpt
+from objectives.tasks.partial_scores import Reader, batches, merged, require_rows, unique
+from objectives.types import Head, Score
+
+if TYPE_CHECKING:
+    from objectives.calibration.moments import Domains
+    from objectives.models import LoadedModel
+    from objectives.protocols.running import Runner
+
+
+@dataclass(frozen=True)
+class Question:
+    """A prompt with its choices; ``answer``: the place of the right one."""
+
+    row: Row
+    prompt: str
+    choices: tuple[str, ...]
+    answer: int
+
+
+@settings(frozen=True, kw_only=True, config=ROWS)
+class Choice(FromFiles, PartiallyScorable, Bounded, Supplied, Remarking, Exposed):
+    """Scores a decoder on questions with choices.
+
+    ``text``: the column with the prompt; ``doc_to_text``: a template in its place. ``choices``: the same texts for all
+    rows, or the column with a list of them; ``doc_to_choice``: a template whose lines they are. ``answer``: the column
+    with the right one, as its text, its number from 0, or its letter; ``doc_to_target``: a template in its place.
+    ``delimiter`` stands between prompt and choice. ``metric``: ``accuracy``, or ``accuracy_norm``, which divides a
+    log-likelihood by the characters of the choice. Prompts are cut at their beginning to ``tokens`` tokens in all.
+    """
+
+    text: Name = "text"
+    doc_to_text: str | None = None
+    choices: Name | tuple[str, ...] = "choices"
+    doc_to_choice: str | None = None
+    answer: Name = "answer"
+    doc_to_target: str | None = None
+    delimiter: str = " "
+    metric: Literal["accuracy", "accuracy_norm"] = "accuracy"
+    tokens: Count = 1024
+    batch_rows: Count = 8
+
+    @property
+    @override
+    def head(self) -> Head:
+        return "causal_lm"
+
+    @property
+    @override
+    def spans(self) -> tuple[Span, ...]:
+        return (Span(("tokens",), (self.tokens,)),)
+
+    @override
+    def require_documents(self) -> None:
+        divided = self.divided()
+        self._questions([*divided.calibration, *divided.scored])
+
+    @override
+    def remarks(self) -> tuple[str, ...]:
+        remark = self.divided().remark
+        return (remark,) if remark else ()
+
+    @override
+    def calibration(self, model: LoadedModel) -> Domains:
+        """Return prompts with their right answers."""
+        questions = self._questions(self.divided().calibration)
+        pairs = [self._cut(*self._encoded(model, each, each.choices[each.answer])) for each in questions]
+        return {"task": same_length([[*before, *after] for before, after in pairs], self.batch_rows)}
+
+    @override
+    def evaluate(self, model: Runner) -> Score:
+        """Score ``model``; an example is 1 where the likeliest choice is the right one."""
+        return merged(list(self.parts(model, range(len(self.divided().scored)))))
+
+    @override
+    def parts(self, model: Runner, order: Sequence[int]) -> Iterator[Score]:
+        questions = self._questions(self.divided().scored)
+        names = unique(each.row.place for each in questions)
+        guess = _guess(questions)
+        for chosen in batches(order, AHEAD):
+            asked = [questions[index] for index in chosen]
+            hits = tuple(_hit(each, found, self.metric) for each, found in zip(asked, self._likelihoods(model, asked)))
+            ids = tuple(names[index] for index in chosen)
+            yield Score(float(np.mean(hits)), 0.0, hits, ids=ids, chance=guess)
+
+    @override
+    def excerpts(self, model: LoadedModel) -> Excerpts:
+        divided = self.divided()
+        first, last = (self._questions(rows) for rows in (divided.calibration, divided.scored))
+        cut = sum(
+            any(sum(map(len, self._encoded(model, each, choice))) > self.tokens for choice in each.choices)
+            for each in last
+        )
+        remarks = [f"task.tokens: {cut} of {len(last)} prompts are cut at their beginning to {self.tokens} tokens"]
+        calibration, scored = ([excerpt(each.row.place, [each.prompt]) for each in some] for some in (first, last))
+        return Excerpts(calibration, scored, remarks=remarks if cut else ())
+
+    # ---- rows
+
+    def _questions(self, rows: Sequence[Row]) -> list[Question]:
+        prompts = texts_of(rows, "task.text", self.text, self.doc_to_text)
+        choices = self._choices(rows)
+        if self.doc_to_target is not None:
+            answers: Sequence[Any] = rendered(rows, "task.doc_to_target", self.doc_to_target)
+        else:
+            answers = values_of(rows, "task.answer", self.answer)
+        places = [_place(answer, among) for answer, among in zip(answers, choices)]
+        wrong = [
+            WrongRow(
+                row.file, row.number, f"has the answer {str(answer)[:40]!r}, its choices are {list(among)!r}"[:200]
+            )
+            for row, answer, among, place in zip(rows, answers, choices, places)
+            if place is None
+        ]
+        require_right("task.answer", wrong, len(rows))
+        return [Question(*each) for each in zip(rows, prompts, choices, places)]  # type: ignore[arg-type]
+
+    def _choices(self, rows: Sequence[Row]) -> list[tuple[str, ...]]:
+        if self.doc_to_choice is not None:
+            made = rendered(rows, "task.doc_to_choice", self.doc_to_choice)
+            found = [tuple(line for line in text.split("\n") if line.strip()) for text in made]
+        elif isinstance(self.choices, tuple):
+            found = [self.choices] * len(rows)
+        else:
+            values = values_of(rows, "task.choices", self.choices)
+            found = [tuple(map(str, value)) if isinstance(value, list) else () for value in values]
+        wrong = [
+            WrongRow(row.file, row.number, f"has {len(among)} choices, at least 2 are needed")
+            for row, among in zip(rows, found)
+            if len(among) < 2
+        ]
+        require_right(
+            "task.choices", wrong, len(rows), "; a list of texts is expected, or a template (task.doc_to_choice)"
+        )
+        return found
+
+    # ---- tokens
+
+    def _encoded(self, model: Reader, question: Question, choice: str) -> tuple[list[int], list[int]]:
+        """Return the tokens of the prompt and those of the choice after it."""
+        prompt = question.prompt.rstrip(" ")
+        rest = question.prompt[len(prompt) :] + self.delimiter + choice
+        whole = _ids(model, prompt + rest)
+        before = len(_ids(model, prompt))
+        after = whole[before:]
+        if not after:
+            raise DataError(f"task.choices: {question.row.place}: the choice {choice!r} has no tokens after its prompt")
+        require_rows(model, max(whole))
+        return whole[:before] or [_start(model)], after
+
+    def _cut(self, before: list[int], after: list[int]) -> tuple[list[int], list[int]]:
+        """Cut a prompt at its beginning, so that it and the choice have at most ``tokens`` tokens."""
+        return before[-max(1, self.tokens - len(after)) :], after
+
+    def _likelihoods(self, model: Runner, questions: Sequence[Question]) -> list[list[float]]:
+        """Return the log-likelihood of every choice of every question."""
+        pairs = [self._cut(*self._encoded(model, each, choice)) for each in questions for choice in each.choices]
+        found = iter(log_likelihoods(model, pairs, self.batch_rows))
+        return [list(islice(found, len(each.choices))) for each in questions]
+
+
+def _ids(model: Reader, text: str) -> list[int]:
+    """Return the token ids of a text with the special tokens that the tokenizer puts before it, and none after."""
+    tokenizer = model.tokenizer
+    ids: list[int] = tokenizer(text, verbose=False)["input_ids"]
+    ends = {tokenizer.eos_token_id, tokenizer.sep_token_id} - {None}
+    return ids[:-1] if ids and ids[-1] in ends and not text.endswith(tokenizer.decode(ids[-1:])) else ids
+
+
+def _start(model: Reader) -> int:
+    """Return the token that stands before a choice without a prompt."""
+    tokenizer = model.tokenizer
+    found = next((each for each in (tokenizer.bos_token_id, tokenizer.eos_token_id) if each is not None), 0)
+    return int(found)
+
+
+def _place(answer: Any, choices: Sequence[str]) -> int | None:
+    """Return the place of the right choice: by its text, its number from 0, or its letter; None where it is none."""
+    text = str(answer).strip()
+    stripped = [choice.strip() for choice in choices]
+    if text in stripped:
+        return stripped.index(text)
+    if text.isdecimal() and not isinstance(answer, bool):
+        return int(text) if int(text) < len(choices) else None
+    letter = ord(text.upper()) - ord("A") if len(text) == 1 else -1
+    return letter if 0 <= letter < len(choices) else None
+
+
+def _hit(question: Question, likelihoods: Sequence[float], metric: str) -> float:
+    """Return whether the likeliest choice is the right one; NaN where a likelihood is not finite."""
+    if not all(map(math.isfinite, likelihoods)):
+        return math.nan
+    lengths = [len(choice) if metric == "accuracy_norm" else 1 for choice in question.choices]
+    return float(int(np.argmax([found / length for found, length in zip(likelihoods, lengths)])) == question.answer)
+
+
+def _guess(questions: Sequence[Question]) -> float:
+    """Return the accuracy of the better of two guesses: any choice, or always the place that is right most often."""
+    any_choice = float(np.mean([1 / len(each.choices) for each in questions]))
+    return max(any_choice, float(np.bincount([each.answer for each in questions]).max()) / len(questions))

@@ -1,0 +1,70 @@
+"""Log-likelihoods of continuations, in as few passes as they need.
+
+A pass over a text gives the likelihood of every token in it. So continuations that begin alike share one pass, and the
+last token of a continuation is never read: the choices yes and no of one prompt need one pass over the prompt alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from objectives.tasks.batching import by_length, padded
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from objectives.protocols.running import Runner
+
+Tokens = tuple[int, ...]
+Pair = tuple[Sequence[int], Sequence[int]]
+"""The token ids of a prompt, at least one, and those of a continuation, at least one."""
+
+
+def log_likelihoods(model: Runner, pairs: Sequence[Pair], rows: int) -> list[float]:
+    """Return the summed log-probability of every continuation after its prompt; NaN where logits are not finite.
+
+    ``rows``: how many texts are read at a time.
+    """
+    texts = [(*before, *after[:-1]) for before, after in pairs]
+    wanted: dict[Tokens, list[int]] = {}
+    for place, text in enumerate(_longest(texts)):
+        wanted.setdefault(text, []).append(place)
+    found = [0.0] * len(pairs)
+    read = list(wanted)
+    for batch in by_length([len(text) for text in read], rows):
+        chosen = [read[place] for place in batch]
+        firsts = [min(len(pairs[place][0]) for place in wanted[text]) - 1 for text in chosen]
+        for text, first, logits in zip(chosen, firsts, _logits(model, chosen, firsts)):
+            logs = logits.float().log_softmax(dim=-1)
+            for place in wanted[text]:
+                before, after = pairs[place]
+                start = len(before) - 1 - first
+                taken = logs[range(start, start + len(after)), list(after)]
+                found[place] = float(taken.double().sum())
+    return found
+
+
+def _longest(texts: Sequence[Tokens]) -> list[Tokens]:
+    """Return, for every text, the longest of all that begins with it."""
+    covered: dict[Tokens, Tokens] = {}
+    last: Tokens = ()
+    for text in sorted(set(texts), reverse=True):  # what begins with a text follows it directly in this order
+        last = last if last[: len(text)] == text else text
+        covered[text] = last
+    return [covered[text] for text in texts]
+
+
+def _logits(model: Runner, texts: Sequence[Tokens], firsts: Sequence[int]) -> list[Tensor]:
+    """Return, for every text, the logits [tokens, vocabulary] at its positions from ``firsts`` on."""
+    import torch
+
+    filling = model.tokenizer.pad_token_id or 0
+    with torch.inference_mode():
+        if all(first == len(text) - 1 for text, first in zip(texts, firsts)):  # the last positions alone
+            ids, mask = padded(texts, filling, left=True)
+            given = None if bool(mask.all()) else mask.to(model.device)
+            return list(model.prefill(ids.to(model.device), given)[0].unsqueeze(1))
+        ids, _ = padded(texts, filling)  # on the right, which no token to the left sees
+        logits = model.logits(ids.to(model.device))
+        return [logits[row, first : len(text)] for row, (text, first) in enumerate(zip(texts, firsts))]
