@@ -134,6 +134,14 @@ class Runner(Protocol):
 
 
 @runtime_checkable
+class SelectsRows(Protocol):
+    """A runner that can go on with some rows of a batch alone, as others are finished."""
+
+    def select(self, cache: Any, rows: Sequence[int]) -> Any:
+        """Return ``cache`` with these rows alone; None where a cache of this kind cannot. ``cache`` is used up."""
+
+
+@runtime_checkable
 class RunsInTorch(Protocol):
     """A runner whose model torch runs itself, so that one can look into it."""
 

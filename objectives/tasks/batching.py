@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 AHEAD = 64
 """Examples that are sorted by length at a time: a race may stop after each such group."""
+
+
+def prompt_ids(tokenizer: Any, text: str) -> list[int]:
+    """Return the token ids of a text with the special tokens that the tokenizer puts before it, and none after."""
+    ids: list[int] = tokenizer(text, verbose=False)["input_ids"]
+    ends = {tokenizer.eos_token_id, tokenizer.sep_token_id} - {None}
+    return ids[:-1] if ids and ids[-1] in ends and not text.endswith(tokenizer.decode(ids[-1:])) else ids
 
 
 def by_length(lengths: Sequence[int], size: int) -> Iterator[list[int]]:

@@ -22,7 +22,7 @@ from objectives.models.inspection.spans import Span
 from objectives.protocols.optional import Bounded, Remarking, Supplied
 from objectives.protocols.task import PartiallyScorable
 from objectives.settings import Count, Name
-from objectives.tasks.batching import AHEAD, same_length
+from objectives.tasks.batching import AHEAD, prompt_ids, same_length
 from objectives.tasks.data.columns import rendered, texts_of, values_of
 from objectives.tasks.data.rows import Row, WrongRow, require_right
 from objectives.tasks.data.source import ROWS, FromFiles
@@ -169,8 +169,8 @@ class Choice(FromFiles, PartiallyScorable, Bounded, Supplied, Remarking, Exposed
         """Return the tokens of the prompt and those of the choice after it."""
         prompt = question.prompt.rstrip(" ")
         rest = question.prompt[len(prompt) :] + self.delimiter + choice
-        whole = _ids(model, prompt + rest)
-        before = len(_ids(model, prompt))
+        whole = prompt_ids(model.tokenizer, prompt + rest)
+        before = len(prompt_ids(model.tokenizer, prompt))
         after = whole[before:]
         if not after:
             raise DataError(f"task.choices: {question.row.place}: the choice {choice!r} has no tokens after its prompt")
@@ -186,14 +186,6 @@ class Choice(FromFiles, PartiallyScorable, Bounded, Supplied, Remarking, Exposed
         pairs = [self._cut(*self._encoded(model, each, choice)) for each in questions for choice in each.choices]
         found = iter(log_likelihoods(model, pairs, self.batch_rows))
         return [list(islice(found, len(each.choices))) for each in questions]
-
-
-def _ids(model: Reader, text: str) -> list[int]:
-    """Return the token ids of a text with the special tokens that the tokenizer puts before it, and none after."""
-    tokenizer = model.tokenizer
-    ids: list[int] = tokenizer(text, verbose=False)["input_ids"]
-    ends = {tokenizer.eos_token_id, tokenizer.sep_token_id} - {None}
-    return ids[:-1] if ids and ids[-1] in ends and not text.endswith(tokenizer.decode(ids[-1:])) else ids
 
 
 def _start(model: Reader) -> int:

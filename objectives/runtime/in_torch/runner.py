@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
+from transformers.cache_utils import DynamicCache
 from typing_extensions import override
 
 from objectives.models.padded import Padded
 from objectives.packing.weighing import disk_bytes, stored_bytes, weigh
-from objectives.protocols.running import Device, EndPhase, Runner, RunsInTorch, Workload
+from objectives.protocols.running import Device, EndPhase, Runner, RunsInTorch, SelectsRows, Workload
 from objectives.runtime.in_torch import greedy
 from objectives.types import Head, Memory, Note
 
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(eq=False)
-class TorchRunner(Runner, RunsInTorch):
+class TorchRunner(Runner, RunsInTorch, SelectsRows):
     """Runs ``model`` where its weights are. A cache is that of transformers, with a mask where rows are padded."""
 
     model: LoadedModel
@@ -108,6 +109,15 @@ class TorchRunner(Runner, RunsInTorch):
             logits_to_keep=1,
         )  # fmt: skip
         return output.logits[:, -1], Padded(output.past_key_values, mask)
+
+    @override
+    def select(self, cache: Any, rows: Sequence[int]) -> Any:
+        held = cache.cache if isinstance(cache, Padded) else cache
+        if not isinstance(held, DynamicCache):
+            return None
+        places = torch.tensor(rows, device=self.device)
+        held.batch_select_indices(places)
+        return Padded(held, cache.mask[places]) if isinstance(cache, Padded) else held
 
     @override
     def generate(self, ids: Tensor, out: Tensor, mask: Tensor | None = None, end_phase: EndPhase | None = None) -> None:

@@ -1,0 +1,92 @@
+"""Writes greedy continuations for scoring: prompts of like length run together, and each ends when it is finished."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from objectives.protocols.running import SelectsRows
+from objectives.tasks.batching import by_length, padded
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from objectives.protocols.running import Runner
+
+
+@dataclass(frozen=True)
+class Ends:
+    """The ends of a text: token ids, and texts, of which none is part of the answer."""
+
+    tokens: frozenset[int]
+    texts: tuple[str, ...] = ()
+
+    def cut(self, text: str) -> str:
+        """Return ``text`` up to the first of the texts that end it."""
+        places = [place for end in self.texts if (place := text.find(end)) >= 0]
+        return text[: min(places)] if places else text
+
+    def is_in(self, text: str) -> bool:
+        """Return whether ``text`` holds one of the texts that end it."""
+        return any(end in text for end in self.texts)
+
+
+def continuations(
+    model: Runner, prompts: Sequence[Sequence[int]], new_tokens: int, ends: Ends, rows: int
+) -> list[str | None]:
+    """Return the greedy continuation of every prompt, at most ``new_tokens`` tokens, without what ended it.
+
+    ``rows``: how many run at a time. A row whose logits are not finite gives None.
+    """
+    import torch
+
+    written: list[str | None] = [None] * len(prompts)
+    with torch.inference_mode():
+        for batch in by_length([len(prompt) for prompt in prompts], rows):
+            for place, ids in zip(batch, _written(model, [prompts[place] for place in batch], new_tokens, ends)):
+                if ids is not None:
+                    written[place] = ends.cut(model.tokenizer.decode(ids, skip_special_tokens=True))
+    return written
+
+
+def _written(model: Runner, prompts: Sequence[Sequence[int]], new_tokens: int, ends: Ends) -> list[list[int] | None]:
+    """Return the token ids that are written after each prompt; None where a logit is not finite."""
+    ids, mask = padded(prompts, model.tokenizer.pad_token_id or 0, left=True)
+    found: list[list[int] | None] = [[] for _ in prompts]
+    running = list(range(len(prompts)))
+    logits, cache = model.prefill(ids.to(model.device), None if bool(mask.all()) else mask.to(model.device))
+    for place in range(new_tokens):
+        tokens = logits.argmax(dim=-1)
+        for row, token, known in zip(running, tokens.tolist(), logits.isfinite().all(dim=-1).tolist()):
+            _append(found, row, token, known)
+        left = [at for at, row in enumerate(running) if not _is_finished(model.tokenizer, found[row], ends)]
+        if not left or place == new_tokens - 1:
+            break
+        running, tokens, cache = _select(model, running, tokens, cache, left)
+        logits, cache = model.step(tokens.unsqueeze(1), cache)
+    return found
+
+
+def _append(found: list[list[int] | None], row: int, token: int, known: bool) -> None:
+    held = found[row]
+    if held is not None:
+        found[row] = [*held, token] if known else None
+
+
+def _is_finished(tokenizer: Any, ids: list[int] | None, ends: Ends) -> bool:
+    if ids is None or ids[-1] in ends.tokens:
+        return True
+    return bool(ends.texts) and ends.is_in(tokenizer.decode(ids, skip_special_tokens=True))
+
+
+def _select(
+    model: Runner, running: list[int], tokens: Tensor, cache: Any, left: list[int]
+) -> tuple[list[int], Tensor, Any]:
+    """Return what goes on: the rows at ``left`` alone where the runner can select them, else all."""
+    if len(left) == len(running) or not isinstance(model, SelectsRows):
+        return running, tokens, cache
+    selected = model.select(cache, left)
+    if selected is None:
+        return running, tokens, cache
+    return [running[at] for at in left], tokens[left], selected

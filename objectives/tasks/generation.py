@@ -1,0 +1,181 @@
+"""Answers in free text: the model writes on after a prompt, and what it writes is rated against accepted answers.
+
+Writing is greedy and ends at an end token, at a stop text, or after ``new_tokens`` tokens. Where the tokenizer has a
+chat template, the prompt is what a user says in it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from pydantic.dataclasses import dataclass as settings
+from typing_extensions import override
+
+from objectives.errors import DataError
+from objectives.models.inspection.spans import Span
+from objectives.protocols.optional import Bounded, Remarking, Supplied
+from objectives.protocols.task import PartiallyScorable
+from objectives.settings import Count, Name
+from objectives.tasks.batching import AHEAD, prompt_ids, same_length
+from objectives.tasks.data.columns import rendered, texts_of, values_of
+from objectives.tasks.data.rows import Row
+from objectives.tasks.data.source import ROWS, FromFiles
+from objectives.tasks.decoding import Ends, continuations
+from objectives.tasks.matching import Rating, best, rate_of
+from objectives.tasks.overlap import Excerpts, Exposed, excerpt
+from objectives.tasks.partial_scores import Reader, batches, merged, require_rows, unique
+from objectives.types import Head, Score
+
+if TYPE_CHECKING:
+    from objectives.calibration.moments import Domains
+    from objectives.models import LoadedModel
+    from objectives.protocols.running import Runner
+
+
+@dataclass(frozen=True)
+class Request:
+    """A prompt with the answers that are accepted."""
+
+    row: Row
+    prompt: str
+    accepted: tuple[str, ...]
+
+
+@settings(frozen=True, kw_only=True, config=ROWS)
+class Generation(FromFiles, PartiallyScorable, Bounded, Supplied, Remarking, Exposed):
+    """Scores what a decoder writes.
+
+    ``text``: the column with the prompt; ``doc_to_text``: a template in its place. ``target``: the column with the
+    answer, or with a list of accepted ones; ``doc_to_target``: a template in its place. ``metric``: ``exact_match``,
+    ``f1``, ``rouge1``, ``rouge2`` or ``rougeL``. ``stop``: texts that end an answer. ``chat``: whether the prompt is
+    put into the tokenizer's chat template; by default where it has one. Prompts are cut at their beginning, so that
+    prompt and answer have at most ``tokens`` tokens.
+    """
+
+    text: Name = "text"
+    doc_to_text: str | None = None
+    target: Name = "target"
+    doc_to_target: str | None = None
+    metric: Rating = "exact_match"
+    stop: tuple[Name, ...] = ()
+    chat: bool | None = None
+    new_tokens: Count = 64
+    tokens: Count = 1024
+    batch_rows: Count = 16
+
+    def __post_init__(self) -> None:
+        """Raise ValueError where no token would be left for the prompt."""
+        if self.new_tokens >= self.tokens:
+            raise ValueError(f"new_tokens must be < tokens={self.tokens}, got {self.new_tokens}")
+
+    @property
+    @override
+    def head(self) -> Head:
+        return "causal_lm"
+
+    @property
+    @override
+    def spans(self) -> tuple[Span, ...]:
+        return (Span(("tokens",), (self.tokens,)),)
+
+    @override
+    def require_documents(self) -> None:
+        rate_of(self.metric)
+        divided = self.divided()
+        self._requests([*divided.calibration, *divided.scored])
+
+    @override
+    def remarks(self) -> tuple[str, ...]:
+        remark = self.divided().remark
+        return (remark,) if remark else ()
+
+    @override
+    def calibration(self, model: LoadedModel) -> Domains:
+        """Return prompts with their first accepted answers."""
+        requests = self._requests(self.divided().calibration)
+        rows = [[*self._prompt(model, each), *_plain_ids(model, each.accepted[0])] for each in requests]
+        return {"task": same_length([row[-self.tokens :] for row in rows], self.batch_rows)}
+
+    @override
+    def evaluate(self, model: Runner) -> Score:
+        """Score ``model``; an example is the best rating of its answer against the accepted ones."""
+        return merged(list(self.parts(model, range(len(self.divided().scored)))))
+
+    @override
+    def parts(self, model: Runner, order: Sequence[int]) -> Iterator[Score]:
+        requests = self._requests(self.divided().scored)
+        names = unique(each.row.place for each in requests)
+        rate = rate_of(self.metric)
+        for chosen in batches(order, AHEAD):
+            asked = [requests[index] for index in chosen]
+            answers = self.answers(model, asked)
+            rated = tuple(
+                math.nan if answer is None else best(rate, answer, each.accepted)
+                for each, answer in zip(asked, answers)
+            )
+            yield Score(float(np.mean(rated)), 0.0, rated, ids=tuple(names[index] for index in chosen))
+
+    @override
+    def excerpts(self, model: LoadedModel) -> Excerpts:
+        divided = self.divided()
+        first, last = (self._requests(rows) for rows in (divided.calibration, divided.scored))
+        room = self.tokens - self.new_tokens
+        cut = sum(len(self._whole_prompt(model, each)) > room for each in last)
+        remarks = (
+            [f"task.tokens: {cut} of {len(last)} prompts are cut at their beginning to {room} tokens"] if cut else ()
+        )
+        calibration, scored = ([excerpt(each.row.place, [each.prompt]) for each in some] for some in (first, last))
+        return Excerpts(calibration, scored, remarks=remarks)
+
+    def answers(self, model: Runner, requests: Sequence[Request]) -> list[str | None]:
+        """Return what the model writes after each prompt; None where its logits are not finite."""
+        prompts = [self._prompt(model, each) for each in requests]
+        ends = Ends(_end_tokens(model.tokenizer), self.stop)
+        written = continuations(model, prompts, self.new_tokens, ends, self.batch_rows)
+        return [None if text is None else text.strip() for text in written]
+
+    # ---- rows
+
+    def _requests(self, rows: Sequence[Row]) -> list[Request]:
+        prompts = texts_of(rows, "task.text", self.text, self.doc_to_text)
+        if self.doc_to_target is not None:
+            targets: Sequence[Any] = rendered(rows, "task.doc_to_target", self.doc_to_target)
+        else:
+            targets = values_of(rows, "task.target", self.target)
+        return [Request(row, prompt, _accepted(target)) for row, prompt, target in zip(rows, prompts, targets)]
+
+    def _prompt(self, model: Reader, request: Request) -> list[int]:
+        return self._whole_prompt(model, request)[-(self.tokens - self.new_tokens) :]
+
+    def _whole_prompt(self, model: Reader, request: Request) -> list[int]:
+        tokenizer = model.tokenizer
+        has_template = bool(getattr(tokenizer, "chat_template", None))
+        if self.chat and not has_template:
+            raise DataError(
+                "task.chat: this tokenizer has no chat template; task.chat=null takes one where there is one"
+            )
+        if has_template and self.chat is not False:
+            said: Sequence[Mapping[str, str]] = [{"role": "user", "content": request.prompt}]
+            made = tokenizer.apply_chat_template(said, add_generation_prompt=True, tokenize=False)
+            ids: list[int] = tokenizer(made, add_special_tokens=False, verbose=False)["input_ids"]
+        else:
+            ids = prompt_ids(tokenizer, request.prompt)
+        require_rows(model, max(ids))
+        return ids
+
+
+def _accepted(target: Any) -> tuple[str, ...]:
+    return tuple(map(str, target)) if isinstance(target, (list, tuple)) else (str(target),)
+
+
+def _plain_ids(model: Reader, text: str) -> list[int]:
+    ids: list[int] = model.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+    return ids
+
+
+def _end_tokens(tokenizer: Any) -> frozenset[int]:
+    return frozenset({tokenizer.eos_token_id} - {None})

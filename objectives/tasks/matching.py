@@ -1,0 +1,81 @@
+"""Rates an answer against accepted ones, text by text: exact match, F1 of words, ROUGE.
+
+Exact match and F1 of words are those of SQuAD (Rajpurkar et al. 2016, https://arxiv.org/abs/1606.05250): case,
+punctuation, articles and spaces do not count. ROUGE (Lin 2004) is that of rouge-score, which by itself sees no word in
+Chinese or Japanese; here each of their characters is one.
+"""
+
+from __future__ import annotations
+
+import re
+import string
+import unicodedata
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
+from typing import Any, Literal
+
+from objectives.errors import TaskError
+
+Rating = Literal["exact_match", "f1", "rouge1", "rouge2", "rougeL"]
+Rate = Callable[[str, str], float]
+
+_ARTICLES = re.compile(r"\b(a|an|the)\b")
+_WORDS = re.compile(
+    r"[぀-ヿ㐀-䶿一-鿿豈-﫿가-힯]"
+    r"|[^\W_]+"
+)
+
+
+def normalized(text: str) -> str:
+    """Return ``text`` in lower case without ASCII punctuation, English articles and needless spaces."""
+    kept = "".join(letter for letter in text.lower() if letter not in string.punctuation)
+    return " ".join(_ARTICLES.sub(" ", kept).split())
+
+
+def exact_match(answer: str, wanted: str) -> float:
+    """Return 1 where both texts are the same once normalised, else 0."""
+    return float(normalized(answer) == normalized(wanted))
+
+
+def word_f1(answer: str, wanted: str) -> float:
+    """Return the harmonic mean of precision and recall over normalised words; of two texts without any, 1."""
+    ours, theirs = normalized(answer).split(), normalized(wanted).split()
+    if not ours or not theirs:
+        return float(ours == theirs)
+    shared = sum((Counter(ours) & Counter(theirs)).values())
+    return 2 * shared / (len(ours) + len(theirs))
+
+
+class _Words:
+    """Splits a text for ROUGE: words of letters and digits in lower case, and single characters of CJK scripts."""
+
+    def tokenize(self, text: str) -> list[str]:
+        """Return the words."""
+        return _WORDS.findall(unicodedata.normalize("NFKC", text).lower())
+
+
+@cache
+def _rouge(name: str) -> Rate:
+    try:
+        from rouge_score.rouge_scorer import RougeScorer
+    except ImportError as error:
+        raise TaskError(f"task.metric: {name} needs rouge-score: pip install 'paretune[tasks]'") from error
+    scorer: Any = RougeScorer([name], tokenizer=_Words())
+    return lambda answer, wanted: float(scorer.score(wanted, answer)[name].fmeasure)
+
+
+_RATES: Mapping[str, Rate] = {"exact_match": exact_match, "f1": word_f1}
+
+
+def rate_of(name: Rating) -> Rate:
+    """Return the function that rates an answer against an accepted one, in [0, 1].
+
+    Raises TaskError where its package is missing.
+    """
+    return _RATES.get(name) or _rouge(name)
+
+
+def best(rate: Rate, answer: str, accepted: Sequence[str]) -> float:
+    """Return the best rating of ``answer`` against any of the accepted ones."""
+    return max((rate(answer, each) for each in accepted), default=0.0)

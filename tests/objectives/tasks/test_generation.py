@@ -1,0 +1,141 @@
+"""A model's answers are those of transformers' own generate, whoever runs beside them; each ends where it should."""
+
+from __future__ import annotations
+
+import json
+import math
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import pydantic
+import pytest
+import torch
+
+from objectives.errors import DataError
+from objectives.runtime.in_torch.runner import TorchRunner
+from objectives.tasks.decoding import Ends, continuations
+from objectives.tasks.generation import Generation
+from tests.objectives.conftest import Tiny
+
+PROMPTS = [[5, 6, 7, 8, 9, 10, 11], [12, 13], [14, 15, 16, 17], [18], [19, 20, 21, 22, 23]]
+LEAST = 12
+
+
+@pytest.fixture(params=["llama", "gpt2"])
+def decoder(tiny: Tiny, request: Any) -> TorchRunner:
+    model = tiny(request.param).copy()
+    model.module.float()
+    return TorchRunner(model)
+
+
+def alone(decoder: TorchRunner, prompt: list[int], new_tokens: int = LEAST) -> list[int]:
+    """By another way: transformers' own, one prompt at a time, and no token ends it."""
+    ids = torch.tensor([prompt])
+    out = decoder.module.generate(
+        ids, attention_mask=torch.ones_like(ids), max_new_tokens=new_tokens, min_new_tokens=new_tokens, do_sample=False
+    )
+    written: list[int] = out[0, len(prompt) :].tolist()
+    return written
+
+
+def test_answers_do_not_depend_on_who_runs_beside_them(decoder: TorchRunner) -> None:
+    wanted = [decoder.tokenizer.decode(alone(decoder, prompt)) for prompt in PROMPTS]
+    for rows in (1, 2, 5):
+        assert continuations(decoder, PROMPTS, LEAST, Ends(frozenset()), rows) == wanted
+
+
+def test_a_row_ends_at_its_own_end_and_the_others_go_on(decoder: TorchRunner, monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = [alone(decoder, prompt) for prompt in PROMPTS]
+    tokens = dict.fromkeys(chain.from_iterable(texts))
+    places = {token: [text.index(token) if token in text else LEAST for text in texts] for token in tokens}
+    end = next(token for token, first in places.items() if 0 < min(first) < max(first))
+    sizes: list[int] = []
+    step = decoder.step
+    monkeypatch.setattr(decoder, "step", lambda ids, cache: sizes.append(len(ids)) or step(ids, cache))
+    found = continuations(decoder, PROMPTS, LEAST, Ends(frozenset({end})), 5)
+    for text, answer in zip(texts, found):
+        kept = text[: text.index(end) + 1] if end in text else text
+        assert answer == decoder.tokenizer.decode(kept, skip_special_tokens=True)
+    assert sizes[0] == 5
+    assert sizes == sorted(sizes, reverse=True)
+    assert sizes[-1] < 5  # it ran without the row that was finished
+
+
+def test_a_stop_text_ends_an_answer_and_is_no_part_of_it(decoder: TorchRunner) -> None:
+    (whole,) = continuations(decoder, PROMPTS[:1], LEAST, Ends(frozenset()), 1)
+    assert whole is not None
+    stop = whole[6:9]
+    (cut,) = continuations(decoder, PROMPTS[:1], LEAST, Ends(frozenset(), (stop,)), 1)
+    assert cut == whole[: whole.find(stop)]
+
+
+def write(file: Path, rows: list[dict[str, Any]]) -> str:
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return str(file)
+
+
+@pytest.fixture
+def data(decoder: TorchRunner, tmp_path: Path) -> str:
+    """Questions of which the model answers the first and the third as it should."""
+    texts = ["one question", "another", "the third one"]
+    rows = []
+    for place, text in enumerate(texts):
+        written = decoder.tokenizer.decode(alone(decoder, decoder.tokenizer(text)["input_ids"], 6)).strip()
+        rows.append({"text": text, "target": ["no", written] if place != 1 else "something else"})
+    write(tmp_path / "a.jsonl", rows)
+    write(tmp_path / "b.jsonl", [{"text": f"calibrates {number}", "target": "so"} for number in range(3)])
+    return str(tmp_path)
+
+
+def task(data: str, **settings: Any) -> Generation:
+    usual = {"new_tokens": 6, "tokens": 40, "batch_rows": 2}
+    return Generation(data=f"{data}/a.jsonl", calibration=f"{data}/b.jsonl", **{**usual, **settings})
+
+
+def test_an_example_is_the_best_rating_of_its_answer(decoder: TorchRunner, data: str) -> None:
+    score = task(data).evaluate(decoder)
+    assert score.examples == (1.0, 0.0, 1.0)
+    assert score.ids == ("a.jsonl, line 1", "a.jsonl, line 2", "a.jsonl, line 3")
+    parts = list(task(data).parts(decoder, [2, 1]))
+    assert [part.examples for part in parts] == [(1.0, 0.0)]
+
+
+def test_a_chat_template_is_used_where_there_is_one(decoder: TorchRunner, data: str) -> None:
+    with pytest.raises(DataError, match=r"task\.chat: this tokenizer has no chat template"):
+        task(data, chat=True).evaluate(decoder)
+    decoder.tokenizer.chat_template = "{% for m in messages %}[{{m.role}}] {{m.content}}{% endfor %}>"
+    try:
+        made = task(data)
+        (request, *_) = made._requests(made.divided().scored)
+        ids = made._prompt(decoder, request)
+        assert "".join(decoder.tokenizer.convert_ids_to_tokens(ids)) == "[user] one question>"
+        plainly = task(data, chat=False)._prompt(decoder, request)
+        assert "".join(decoder.tokenizer.convert_ids_to_tokens(plainly)) == "one question"
+    finally:
+        decoder.tokenizer.chat_template = None
+
+
+def test_long_prompts_lose_their_beginning_and_are_counted(decoder: TorchRunner, data: str) -> None:
+    short = task(data, tokens=14)
+    assert list(short.excerpts(decoder.model).remarks) == [
+        "task.tokens: 2 of 3 prompts are cut at their beginning to 8 tokens"
+    ]
+    assert all(len(short._prompt(decoder, each)) <= 8 for each in short._requests(short.divided().scored))
+
+
+def test_calibration_rows_are_prompts_with_their_answers(decoder: TorchRunner, data: str) -> None:
+    (batches,) = task(data).calibration(decoder.model).values()
+    texts = ["".join(decoder.tokenizer.convert_ids_to_tokens(row)) for batch in batches for row in batch]
+    assert sorted(texts) == [f"calibrates {number}so" for number in range(3)]
+
+
+def test_a_hopeless_model_has_a_score_that_says_so(decoder: TorchRunner, data: str) -> None:
+    for parameter in decoder.module.parameters():
+        parameter.fill_(math.nan)
+    assert math.isnan(task(data).evaluate(decoder).accuracy)
+
+
+def test_an_answer_needs_room_beside_its_prompt() -> None:
+    with pytest.raises(pydantic.ValidationError, match="new_tokens must be < tokens=8, got 8"):
+        Generation(data="a.jsonl", tokens=8, new_tokens=8)

@@ -1,0 +1,56 @@
+"""Ratings are those of their definitions, and of rouge-score; no script is without words."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+
+from objectives.errors import TaskError
+from objectives.tasks import matching
+from objectives.tasks.matching import best, exact_match, rate_of, word_f1
+
+
+def test_case_articles_and_punctuation_do_not_count() -> None:
+    assert exact_match("The  Cat, sat!", "a cat sat") == 1
+    assert exact_match("the cat", "cats") == 0
+    assert exact_match("", "the") == 1
+
+
+@pytest.mark.parametrize(
+    ("answer", "wanted", "rate"),
+    [
+        ("Denver Broncos", "the Denver Broncos", 1.0),
+        ("in the city of Denver", "Denver", 0.4),  # 1 of 4 words, 1 of 1
+        ("a b b c", "b b b", 2 * 2 / (3 + 3)),  # the article goes
+        ("", "", 1.0),
+        ("", "x", 0.0),
+    ],
+)
+def test_f1_counts_shared_words(answer: str, wanted: str, rate: float) -> None:
+    assert word_f1(answer, wanted) == pytest.approx(rate)
+
+
+@pytest.mark.parametrize("name", ["rouge1", "rouge2", "rougeL"])
+def test_rouge_is_that_of_rouge_score_on_english_and_not_0_on_chinese(name: str) -> None:
+    from rouge_score.rouge_scorer import RougeScorer
+
+    pairs = [("The cat sat on the mat.", "A cat is sitting on the mat"), ("no overlap", "at all"), ("x", "x")]
+    for answer, wanted in pairs:
+        theirs = RougeScorer([name]).score(wanted, answer)[name].fmeasure
+        assert rate_of(name)(answer, wanted) == pytest.approx(theirs, abs=1e-6)  # type: ignore[arg-type]
+    assert RougeScorer([name]).score("今天天气很好", "今天天气不好")[name].fmeasure == 0
+    expected = {"rouge1": 5 / 6, "rouge2": 3 / 5, "rougeL": 5 / 6}[name]
+    assert rate_of(name)("今天天气很好", "今天天气不好") == pytest.approx(expected)  # type: ignore[arg-type]
+
+
+def test_the_best_of_the_accepted_answers_counts() -> None:
+    assert best(word_f1, "a red car", ["blue car", "red car"]) == 1
+    assert best(word_f1, "a red car", []) == 0
+
+
+def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "rouge_score.rouge_scorer", None)
+    matching._rouge.cache_clear()
+    with pytest.raises(TaskError, match=r"rouge1 needs rouge-score: pip install 'paretune\[tasks\]'"):
+        rate_of("rouge1")
