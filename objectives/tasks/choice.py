@@ -26,7 +26,7 @@ from objectives.tasks.batching import AHEAD, prompt_ids, same_length
 from objectives.tasks.data.columns import rendered, texts_of, values_of
 from objectives.tasks.data.rows import Row, WrongRow, require_right
 from objectives.tasks.data.source import ROWS, FromFiles
-from objectives.tasks.likelihood import log_likelihoods
+from objectives.tasks.likelihood import log_likelihoods, start_token
 from objectives.tasks.overlap import Excerpts, Exposed, excerpt
 from objectives.tasks.partial_scores import Reader, batches, merged, require_rows, unique
 from objectives.types import Head, Score
@@ -175,7 +175,7 @@ class Choice(FromFiles, PartiallyScorable, Bounded, Supplied, Remarking, Exposed
         if not after:
             raise DataError(f"task.choices: {question.row.place}: the choice {choice!r} has no tokens after its prompt")
         require_rows(model, max(whole))
-        return whole[:before] or [_start(model)], after
+        return whole[:before] or [start_token(model.tokenizer)], after
 
     def _cut(self, before: list[int], after: list[int]) -> tuple[list[int], list[int]]:
         """Cut a prompt at its beginning, so that it and the choice have at most ``tokens`` tokens."""
@@ -186,13 +186,6 @@ class Choice(FromFiles, PartiallyScorable, Bounded, Supplied, Remarking, Exposed
         pairs = [self._cut(*self._encoded(model, each, choice)) for each in questions for choice in each.choices]
         found = iter(log_likelihoods(model, pairs, self.batch_rows))
         return [list(islice(found, len(each.choices))) for each in questions]
-
-
-def _start(model: Reader) -> int:
-    """Return the token that stands before a choice without a prompt."""
-    tokenizer = model.tokenizer
-    found = next((each for each in (tokenizer.bos_token_id, tokenizer.eos_token_id) if each is not None), 0)
-    return int(found)
 
 
 def _place(answer: Any, choices: Sequence[str]) -> int | None:

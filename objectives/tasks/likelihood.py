@@ -7,7 +7,7 @@ last token of a continuation is never read: the choices yes and no of one prompt
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from objectives.tasks.batching import by_length, padded
 
@@ -19,6 +19,12 @@ if TYPE_CHECKING:
 Tokens = tuple[int, ...]
 Pair = tuple[Sequence[int], Sequence[int]]
 """The token ids of a prompt, at least one, and those of a continuation, at least one."""
+
+
+def start_token(tokenizer: Any) -> int:
+    """Return the token that stands before a text which nothing else precedes."""
+    found = next((each for each in (tokenizer.bos_token_id, tokenizer.eos_token_id) if each is not None), 0)
+    return int(found)
 
 
 def log_likelihoods(model: Runner, pairs: Sequence[Pair], rows: int) -> list[float]:

@@ -1,0 +1,195 @@
+"""Knowledge graphs: how high the right entity ranks among all, for every triple with its head or its tail left out.
+
+A triple becomes a sentence, and a decoder says how likely each sentence is. Ranks are filtered: entities that make
+another known triple do not count (Bordes et al. 2013). Of equal likelihoods the rank is the middle one, pykeen's
+"realistic" rank.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence, Set
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+from pydantic.dataclasses import dataclass as settings
+from typing_extensions import override
+
+from objectives.models.inspection.spans import Span
+from objectives.protocols.optional import Bounded, Remarking, Supplied
+from objectives.protocols.task import PartiallyScorable
+from objectives.settings import Count, Name
+from objectives.tasks.batching import prompt_ids, same_length
+from objectives.tasks.data.columns import rendered, texts_of
+from objectives.tasks.data.files import read_rows
+from objectives.tasks.data.rows import Row
+from objectives.tasks.data.source import ROWS, FromFiles
+from objectives.tasks.likelihood import log_likelihoods, start_token
+from objectives.tasks.overlap import Excerpts, Exposed, excerpt
+from objectives.tasks.partial_scores import Reader, merged, require_rows
+from objectives.types import Head, Score
+
+if TYPE_CHECKING:
+    from objectives.calibration.moments import Domains
+    from objectives.models import LoadedModel
+    from objectives.protocols.running import Runner
+
+Triple = tuple[str, str, str]
+"""Head, relation, tail."""
+_QUERIES = 4
+"""Queries that are scored at a time: each reads a sentence for every entity."""
+
+
+@dataclass(frozen=True)
+class Query:
+    """A triple whose entity at ``side`` (0 or 2) is looked for among ``entities``; the right one is its own."""
+
+    triple: Triple
+    side: Literal[0, 2]
+    entities: tuple[str, ...]
+
+    def sentences(self) -> list[Triple]:
+        """Return the triple with every entity in that place."""
+        return [_replaced(self.triple, self.side, entity) for entity in self.entities]
+
+
+@settings(frozen=True, kw_only=True, config=ROWS)
+class LinkPrediction(FromFiles, PartiallyScorable, Bounded, Supplied, Remarking, Exposed):
+    """Scores a decoder on triples.
+
+    ``column_head``, ``column_relation``, ``column_tail``: the columns. ``doc_to_text``: the sentence of a triple, a
+    template over ``head``, ``relation`` and ``tail``. ``known``: further files of true triples, which no rank counts.
+    ``metric``: ``mrr``, the mean reciprocal rank, or ``hits@1``, ``hits@3``, ``hits@10``. Sentences are cut at their
+    end to ``tokens`` tokens.
+    """
+
+    column_head: Name = "head"
+    column_relation: Name = "relation"
+    column_tail: Name = "tail"
+    doc_to_text: Name = "{{head | replace('_', ' ')}} {{relation | replace('_', ' ')}} {{tail | replace('_', ' ')}}"
+    known: tuple[Name, ...] = ()
+    metric: Literal["mrr", "hits@1", "hits@3", "hits@10"] = "mrr"
+    tokens: Count = 64
+    batch_rows: Count = 64
+
+    @property
+    @override
+    def head(self) -> Head:
+        return "causal_lm"
+
+    @property
+    @override
+    def spans(self) -> tuple[Span, ...]:
+        return (Span(("tokens",), (self.tokens,)),)
+
+    @override
+    def require_documents(self) -> None:
+        self._texts(self._triples(self.divided().scored)[:1])
+        self._queries()
+
+    @override
+    def remarks(self) -> tuple[str, ...]:
+        remark = self.divided().remark
+        return (remark,) if remark else ()
+
+    @override
+    def calibration(self, model: LoadedModel) -> Domains:
+        """Return the sentences of the calibration triples."""
+        texts = self._texts(self._triples(self.divided().calibration))
+        return {"task": same_length([self._ids(model, text) for text in texts], self.batch_rows)}
+
+    @override
+    def evaluate(self, model: Runner) -> Score:
+        """Score ``model``; an example is the reciprocal rank of a left-out entity, or whether it is a hit."""
+        return merged(list(self.parts(model, range(2 * len(self.divided().scored)))))
+
+    @override
+    def parts(self, model: Runner, order: Sequence[int]) -> Iterator[Score]:
+        names, queries = self._queries()
+        guess = float(np.mean([self._guessed(len(query.entities)) for query in queries]))
+        for start in range(0, len(order), _QUERIES):
+            chosen = order[start : start + _QUERIES]
+            asked = [queries[index] for index in chosen]
+            rated = tuple(self._rated(rank) for rank in self.ranks(model, asked))
+            yield Score(float(np.mean(rated)), 0.0, rated, ids=tuple(names[index] for index in chosen), chance=guess)
+
+    @override
+    def excerpts(self, model: LoadedModel) -> Excerpts:
+        divided = self.divided()
+        first, last = (
+            [excerpt(row.place, [text]) for row, text in zip(rows, self._texts(self._triples(rows)))]
+            for rows in (divided.calibration, divided.scored)
+        )
+        return Excerpts(first, last)
+
+    def ranks(self, model: Runner, queries: Sequence[Query]) -> list[float]:
+        """Return the rank of the right entity of every query; NaN where a likelihood is not finite."""
+        triples = dict.fromkeys(triple for query in queries for triple in query.sentences())
+        texts = [self._ids(model, text) for text in self._texts(list(triples))]
+        pairs = [([start_token(model.tokenizer)], ids) for ids in texts]
+        likely = dict(zip(triples, log_likelihoods(model, pairs, self.batch_rows)))
+        return [rank(likely[query.triple], [likely[triple] for triple in query.sentences()]) for query in queries]
+
+    # ---- triples
+
+    def _triples(self, rows: Sequence[Row]) -> list[Triple]:
+        columns = (
+            texts_of(rows, f"task.column_{part}", column)
+            for part, column in (
+                ("head", self.column_head), ("relation", self.column_relation), ("tail", self.column_tail),
+            )
+        )  # fmt: skip
+        return list(zip(*columns))
+
+    def _queries(self) -> tuple[list[str], list[Query]]:
+        """Return the queries of the scored triples, head and tail of each, with their names."""
+        scored = self.divided().scored
+        files = (self.data, *(each for each in (self.calibration_data, *self.known) if each))
+        true = {triple for file in files for triple in self._triples(read_rows(file, "task.known"))}
+        entities = tuple(sorted({entity for triple in true for entity in (triple[0], triple[2])}))
+        names, queries = [], []
+        for row, triple in zip(scored, self._triples(scored)):
+            for side, word in ((0, "head"), (2, "tail")):
+                names.append(f"{row.place}, {word}")
+                queries.append(_query(triple, side, entities, true))  # type: ignore[arg-type]
+        return names, queries
+
+    def _texts(self, triples: Sequence[Triple]) -> list[str]:
+        columns = ("head", "relation", "tail")
+        rows = [Row(dict(zip(columns, triple)), self.data, place) for place, triple in enumerate(triples, start=1)]
+        return rendered(rows, "task.doc_to_text", self.doc_to_text)
+
+    def _ids(self, model: Reader, text: str) -> list[int]:
+        ids = prompt_ids(model.tokenizer, text)[: self.tokens]
+        require_rows(model, max(ids))
+        return ids
+
+    # ---- ranks
+
+    def _rated(self, rank: float) -> float:
+        if self.metric == "mrr" or math.isnan(rank):
+            return 1 / rank
+        return float(rank <= int(self.metric.removeprefix("hits@")))
+
+    def _guessed(self, entities: int) -> float:
+        """Return what a random order reaches on average."""
+        return float(np.mean([self._rated(place) for place in range(1, entities + 1)]))
+
+
+def rank(right: float, all_of_them: Sequence[float]) -> float:
+    """Return the rank of the likelihood ``right`` among all, itself included; of equal ones the middle rank."""
+    values = np.asarray(all_of_them)
+    if not np.isfinite(values).all():
+        return math.nan
+    better, equal = int((values > right).sum()), int((values == right).sum())
+    return better + (equal + 1) / 2
+
+
+def _query(triple: Triple, side: Literal[0, 2], entities: Sequence[str], true: Set[Triple]) -> Query:
+    kept = tuple(entity for entity in entities if entity == triple[side] or _replaced(triple, side, entity) not in true)
+    return Query(triple, side, kept)
+
+
+def _replaced(triple: Triple, side: Literal[0, 2], entity: str) -> Triple:
+    return (entity, *triple[1:]) if side == 0 else (*triple[:2], entity)
