@@ -19,7 +19,7 @@ from typing_extensions import override
 from objectives.models.inspection.spans import Span
 from objectives.protocols.optional import Bounded, Remarking, Supplied
 from objectives.protocols.task import PartiallyScorable
-from objectives.settings import Count, Name
+from objectives.settings import Count, Name, Natural
 from objectives.tasks.batching import prompt_ids, same_length
 from objectives.tasks.data.columns import rendered, texts_of
 from objectives.tasks.data.files import read_rows
@@ -60,6 +60,7 @@ class LinkPrediction(FromFiles, PartiallyScorable, Bounded, Supplied, Remarking,
 
     ``column_head``, ``column_relation``, ``column_tail``: the columns. ``doc_to_text``: the sentence of a triple, a
     template over ``head``, ``relation`` and ``tail``. ``known``: further files of true triples, which no rank counts.
+    ``shots``: how many calibration triples with the same relation stand before each sentence, a line each.
     ``metric``: ``mrr``, the mean reciprocal rank, or ``hits@1``, ``hits@3``, ``hits@10``. Sentences are cut at their
     end to ``tokens`` tokens.
     """
@@ -69,6 +70,7 @@ class LinkPrediction(FromFiles, PartiallyScorable, Bounded, Supplied, Remarking,
     column_tail: Name = "tail"
     doc_to_text: Name = "{{head | replace('_', ' ')}} {{relation | replace('_', ' ')}} {{tail | replace('_', ' ')}}"
     known: tuple[Name, ...] = ()
+    shots: Natural = 0
     metric: Literal["mrr", "hits@1", "hits@3", "hits@10"] = "mrr"
     tokens: Count = 64
     batch_rows: Count = 64
@@ -81,7 +83,7 @@ class LinkPrediction(FromFiles, PartiallyScorable, Bounded, Supplied, Remarking,
     @property
     @override
     def spans(self) -> tuple[Span, ...]:
-        return (Span(("tokens",), (self.tokens,)),)
+        return (Span(("tokens",), ((1 + self.shots) * self.tokens,)),)
 
     @override
     def require_documents(self) -> None:
@@ -125,11 +127,21 @@ class LinkPrediction(FromFiles, PartiallyScorable, Bounded, Supplied, Remarking,
 
     def ranks(self, model: Runner, queries: Sequence[Query]) -> list[float]:
         """Return the rank of the right entity of every query; NaN where a likelihood is not finite."""
-        triples = dict.fromkeys(triple for query in queries for triple in query.sentences())
-        texts = [self._ids(model, text) for text in self._texts(list(triples))]
-        pairs = [([start_token(model.tokenizer)], ids) for ids in texts]
+        triples = list(dict.fromkeys(triple for query in queries for triple in query.sentences()))
+        before = self._before(model, {triple[1] for triple in triples})
+        pairs = [(before[triple[1]], self._ids(model, text)) for triple, text in zip(triples, self._texts(triples))]
         likely = dict(zip(triples, log_likelihoods(model, pairs, self.batch_rows)))
         return [rank(likely[query.triple], [likely[triple] for triple in query.sentences()]) for query in queries]
+
+    def _before(self, model: Reader, relations: Set[str]) -> dict[str, list[int]]:
+        """Return, by relation, the tokens that stand before a sentence."""
+        start = [start_token(model.tokenizer)]
+        if not self.shots:
+            return dict.fromkeys(relations, start)
+        examples = self._triples(self.divided().calibration)
+        shown = {name: [each for each in examples if each[1] == name][: self.shots] for name in relations}
+        lines = {name: "".join(f"{text}\n" for text in self._texts(some)) for name, some in shown.items()}
+        return {name: [*start, *model.tokenizer(text, verbose=False)["input_ids"]] for name, text in lines.items()}
 
     # ---- triples
 

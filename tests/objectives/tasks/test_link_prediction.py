@@ -74,6 +74,17 @@ def test_ranks_are_those_of_a_plain_loop(decoder: TorchRunner, tmp_path: Path) -
         assert task(tmp_path, metric=metric).evaluate(decoder).accuracy == pytest.approx(expected)
 
 
+def test_triples_of_the_same_relation_stand_before_a_sentence(decoder: TorchRunner, tmp_path: Path) -> None:
+    before = task(tmp_path, shots=1)._before(decoder, {"likes", "chases"})
+    texts = {name: "".join(decoder.tokenizer.convert_ids_to_tokens(ids[1:])) for name, ids in before.items()}
+    assert texts["likes"] in ("cat likes mouse\n", "dog likes bone\n")
+    assert texts["chases"] == ""  # no calibration triple has it
+    _, queries = task(tmp_path)._queries()
+    shown, plainly = (task(tmp_path, shots=shots).ranks(decoder, queries) for shots in (2, 0))
+    assert [each == other for each, other in zip(shown, plainly)] != [True] * len(queries)
+    assert shown[4:6] == plainly[4:6]
+
+
 def test_known_triples_are_no_rivals(tmp_path: Path) -> None:
     _, queries = task(tmp_path)._queries()
     assert "mouse" not in queries[1].entities  # the cat likes it too
