@@ -25,7 +25,7 @@ from objectives.settings import Count, Name
 from objectives.tasks.batching import AHEAD, prompt_ids, same_length
 from objectives.tasks.data.columns import rendered, texts_of, values_of
 from objectives.tasks.data.rows import Row, WrongRow, require_right
-from objectives.tasks.data.source import ROWS, FromFiles
+from objectives.tasks.data.source import ROWS_FORBID, FromFiles
 from objectives.tasks.likelihood import log_likelihoods, start_token
 from objectives.tasks.overlap import Excerpts, Exposed, excerpt
 from objectives.tasks.partial_scores import Reader, batches, merged, require_rows, unique
@@ -47,7 +47,7 @@ class Question:
     answer: int
 
 
-@settings(frozen=True, kw_only=True, config=ROWS)
+@settings(frozen=True, kw_only=True, config=ROWS_FORBID)
 class Choice(FromFiles, PartiallyScorable, Bounded, Supplied, Remarking, Exposed):
     """Scores a decoder on questions with choices.
 

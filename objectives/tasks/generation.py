@@ -23,7 +23,7 @@ from objectives.settings import Count, Name
 from objectives.tasks.batching import AHEAD, prompt_ids, same_length
 from objectives.tasks.data.columns import rendered, texts_of, values_of
 from objectives.tasks.data.rows import Row
-from objectives.tasks.data.source import ROWS, FromFiles
+from objectives.tasks.data.source import ROWS_FORBID, FromFiles
 from objectives.tasks.decoding import Ends, continuations
 from objectives.tasks.matching import Rating, best, rate_of
 from objectives.tasks.overlap import Excerpts, Exposed, excerpt
@@ -45,7 +45,7 @@ class Request:
     accepted: tuple[str, ...]
 
 
-@settings(frozen=True, kw_only=True, config=ROWS)
+@settings(frozen=True, kw_only=True, config=ROWS_FORBID)
 class Generation(FromFiles, PartiallyScorable, Bounded, Supplied, Remarking, Exposed):
     """Scores what a decoder writes.
 

@@ -24,7 +24,7 @@ from objectives.tasks.batching import prompt_ids, same_length
 from objectives.tasks.data.columns import rendered, texts_of
 from objectives.tasks.data.files import read_rows
 from objectives.tasks.data.rows import Row
-from objectives.tasks.data.source import ROWS, FromFiles
+from objectives.tasks.data.source import ROWS_FORBID, FromFiles
 from objectives.tasks.likelihood import log_likelihoods, start_token
 from objectives.tasks.overlap import Excerpts, Exposed, excerpt
 from objectives.tasks.partial_scores import Reader, merged, require_rows
@@ -54,7 +54,7 @@ class Query:
         return [_replaced(self.triple, self.side, entity) for entity in self.entities]
 
 
-@settings(frozen=True, kw_only=True, config=ROWS)
+@settings(frozen=True, kw_only=True, config=ROWS_FORBID)
 class LinkPrediction(FromFiles, PartiallyScorable, Bounded, Supplied, Remarking, Exposed):
     """Scores a decoder on triples.
 

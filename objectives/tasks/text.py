@@ -24,7 +24,7 @@ from objectives.settings import Count, Name
 from objectives.tasks.data.columns import texts_of
 from objectives.tasks.data.files import Unit
 from objectives.tasks.data.rows import Row
-from objectives.tasks.data.source import ROWS, FromFiles
+from objectives.tasks.data.source import ROWS_FORBID, FromFiles
 from objectives.tasks.overlap import Excerpts, Exposed, excerpt
 from objectives.tasks.partial_scores import Reader, batches, merged, require_rows, unique
 from objectives.types import Head, Score
@@ -61,7 +61,7 @@ def windows(ids: Sequence[int], tokens: int, stride: int) -> list[Window]:
     return found
 
 
-@settings(frozen=True, kw_only=True, config=ROWS)
+@settings(frozen=True, kw_only=True, config=ROWS_FORBID)
 class Text(FromFiles, PartiallyScorable, Bounded, Supplied, Remarking, Exposed):
     """Scores a decoder on texts.
 

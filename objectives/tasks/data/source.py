@@ -9,11 +9,11 @@ from objectives.settings import Count, Name, Natural
 from objectives.tasks.data.files import Unit
 from objectives.tasks.data.split import Divided, divide
 
-ROWS = ConfigDict(extra="forbid", validate_by_name=True, validate_by_alias=True)
+ROWS_FORBID = ConfigDict(extra="forbid", validate_by_name=True, validate_by_alias=True)
 """Config of these settings: ``calibration`` is a file in a yaml, and a method of every task."""
 
 
-@settings(frozen=True, kw_only=True, config=ROWS)
+@settings(frozen=True, kw_only=True, config=ROWS_FORBID)
 class FromFiles:
     """Rows from files.
 
