@@ -146,6 +146,12 @@ CONDITIONS: Mapping[str, Metric] = _metrics(
     Metric("chance", "", True, "accuracy that guessing would reach"),
     Metric("examples", "", True, "number of examples that were scored"),
     Metric(
+        "accuracy_replicates",
+        "",
+        True,
+        "resamples of the examples that accuracy_stderr comes from, where the accuracy is not that of the mean example",
+    ),
+    Metric(
         "accuracy_interval.low",
         "",
         True,

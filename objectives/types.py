@@ -188,8 +188,8 @@ class Measurement:
 
     ``metrics`` maps names of :data:`objectives.metrics.METRICS` and ``CONDITIONS`` to finite floats in base units; one
     that does not apply (``ttft`` of an encoder) is absent, never zero. ``samples`` keeps raw timings in seconds,
-    warm-up excluded, and the per-example scores, whose names are ``ids``; ``notes`` says what was not done as asked (a
-    layer kept in 16 bits); ``facts`` are the typed results of its stages.
+    warm-up excluded, the per-example scores, whose names are ``ids``, and replicates; ``notes`` says what was not done
+    as asked (a layer kept in 16 bits); ``facts`` are the typed results of its stages.
     """
 
     metrics: Mapping[str, float]
@@ -225,7 +225,8 @@ class Score:
     the examples. ``strata``: how many of them each domain has, in order, where there are several. ``link``: how the
     mean example of a domain becomes its accuracy: as it is, or exp(-mean); the accuracy is the mean over domains.
     ``total``: number of all examples, where only some were scored; then ``ids`` names these, and ``accuracy`` is an
-    estimate. ``chance``: the accuracy of guessing; None where nobody says.
+    estimate. ``chance``: the accuracy of guessing; None where nobody says. ``replicates``: the accuracy over resampled
+    examples, where it is not that of their mean (:mod:`objectives.tasks.resampling`).
     """
 
     accuracy: float
@@ -237,6 +238,7 @@ class Score:
     link: Link = "mean"
     total: int | None = None
     chance: float | None = None
+    replicates: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ from objectives.protocols.optional import Inspectable
 from objectives.protocols.task import PartiallyScorable
 from objectives.tasks.answers import scored, told
 from objectives.tasks.finite import checked
+from objectives.tasks.paired import follows_from_examples
 from objectives.tasks.partial_scores import merged
 from objectives.types import Score
 
@@ -50,6 +51,8 @@ def checkup(pool: ModelPool) -> CheckReport:
         accuracy=score.accuracy,
         extra=score.extra,
         whole=whole,
+        stderr=score.stderr,
+        replicates=None if follows_from_examples(score) else len(score.replicates),
         run_seconds=seconds,
         peak_memory=peak,
         load_seconds=loaded - began,

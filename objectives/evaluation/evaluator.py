@@ -31,7 +31,7 @@ from objectives.measuring.stored_facts import measurement_of, stored_measurement
 from objectives.models import LoadedModel
 from objectives.protocols.candidate import Candidate
 from objectives.protocols.running import Runner
-from objectives.tasks.paired import paired_difference
+from objectives.tasks.paired import follows_from_examples, paired_difference
 from objectives.tasks.provenance import Source, own_classes
 from objectives.types import (
     Decision,
@@ -208,7 +208,7 @@ class Evaluator:
         if wrong:
             return Failure(Reason.NOT_FINITE, f"{', '.join(wrong)} not finite")
         score = None if accuracy.scored is None else accuracy.scored.score
-        samples = dict(ran.samples) if score is None else {**ran.samples, "accuracy": score.examples}
+        samples = {**ran.samples, **({} if score is None else _samples(score))}
         told = accuracy.facts
         facts = replace(ran.facts, verdict=told.verdict, link=told.link)
         notes = (*ran.notes, *weighed.notes, *accuracy.notes)
@@ -223,6 +223,8 @@ class Evaluator:
             metrics["chance"] = score.chance
         if score.total is None:
             metrics |= score.extra
+            if not follows_from_examples(score):
+                metrics["accuracy_replicates"] = float(len(score.replicates))
             difference = paired_difference(score, baseline)
             if difference is not None:
                 metrics["accuracy_difference"] = difference.value
@@ -276,3 +278,8 @@ class Evaluator:
     def _machine(self) -> Mapping[str, str]:
         facts = fingerprint(self.problem.device)
         return {name: fact for name, fact in facts.items() if name not in _VOLATILE}
+
+
+def _samples(score: Score) -> dict[str, tuple[float, ...]]:
+    """Return what is kept of a score in a trial's samples."""
+    return {"accuracy": score.examples, **({"replicates": score.replicates} if score.replicates else {})}

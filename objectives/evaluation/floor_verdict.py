@@ -45,10 +45,10 @@ def contest(baseline: Score, floor: float, error: float) -> Contest | None:
 
     Hits (0 or 1) are raced by betting. Shares of hits differ by so much less than they could that bets against the
     range of -1 to 1 would take all examples; they and log-losses, which have no range, are raced asymptotically.
-    Examples whose mean is not the accuracy are never raced.
+    Examples whose mean is not the accuracy are never raced, nor is a score with replicates, which says that it is none.
     """
     total, mean = len(baseline.examples), float(np.mean(baseline.examples))
-    if baseline.strata or total < 2 or not 0 < floor < 1 or not follows_from_examples(baseline):
+    if baseline.strata or baseline.replicates or total < 2 or not 0 < floor < 1 or not follows_from_examples(baseline):
         return None
     if baseline.link == "exp_minus_mean":
         return AsymptoticRace(math.log(floor) + mean, total, error)

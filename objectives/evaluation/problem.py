@@ -34,6 +34,7 @@ class CheckReport:
     ``positions``: the most tokens that the model reads; ``padding``: its pad token; ``block_parameters``: weights of
     the block linears, which are pruned and quantised, ``undescribed``: why they are not. ``calibration``: rows and
     tokens by domain. ``examples``: some scores by name; ``accuracy``, ``extra``: of them, of all where ``whole``.
+    ``replicates``: of a metric of all examples together, 0 where it has none; None where it is their mean.
     ``peak_memory``: weights and one run of the baseline's workload. ``left_out``: rows that are not scored, and why.
     """
 
@@ -54,4 +55,6 @@ class CheckReport:
     load_seconds: float
     score_seconds: float
     undescribed: str = ""
+    stderr: float = 0.0
+    replicates: int | None = None
     left_out: str = ""

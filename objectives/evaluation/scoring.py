@@ -143,7 +143,7 @@ class Scorer:
 
     def _keep(self, candidate: Candidate, score: Score) -> None:
         cache, name = self._problem.cache, self._name(candidate)
-        numbers = (score.accuracy, score.stderr, *score.examples, *score.extra.values())
+        numbers = (score.accuracy, score.stderr, *score.examples, *score.extra.values(), *score.replicates)
         if cache is None or name is None or not all(map(math.isfinite, numbers)):
             return
         entry = cache.get("score", name)
@@ -169,5 +169,5 @@ def _in_all(parts: list[Score], baseline: Score) -> Score:
 
 
 def _score_of(stored: Mapping[str, Any]) -> Score:
-    lists = {name: tuple(stored[name]) for name in ("examples", "ids", "strata")}
+    lists = {name: tuple(stored.get(name, ())) for name in ("examples", "ids", "strata", "replicates")}
     return Score(**{**stored, **lists})

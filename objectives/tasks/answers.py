@@ -17,7 +17,9 @@ from objectives.errors import ObjectiveError, TaskError, described
 from objectives.metrics import METRICS
 from objectives.settings import class_path
 from objectives.tasks.finite import number
+from objectives.tasks.paired import is_resampled
 from objectives.tasks.provenance import own_classes
+from objectives.tasks.resampling import FEWEST, spread
 from objectives.types import Score
 
 if TYPE_CHECKING:
@@ -70,7 +72,8 @@ def calibrated(task: Task, model: LoadedModel) -> Domains:
 def scored(task: Task, answer: Any) -> Score:
     """Return ``answer`` as the task's score, with tuples for its lists. Raises TaskError where it is no score.
 
-    Whether its numbers can be an accuracy is checked where they are used.
+    The standard error of a metric that has replicates is theirs. Whether its numbers can be an accuracy is checked
+    where they are used.
     """
     wrong = _wrong_score(answer)
     if wrong:
@@ -82,8 +85,9 @@ def scored(task: Task, answer: Any) -> Score:
         examples=tuple(map(float, answer.examples)),
         ids=tuple(map(str, answer.ids)),
         strata=tuple(answer.strata),
+        replicates=tuple(map(float, answer.replicates)),
     )
-    return score
+    return replace(score, stderr=spread(score.replicates)) if is_resampled(score) else score
 
 
 def _wrong_score(answer: Any) -> str:
@@ -108,8 +112,9 @@ def _wrong_numbers(answer: Any) -> str:
 def _wrong_lists(answer: Any) -> str:
     try:
         examples, ids, strata = list(answer.examples), list(answer.ids), list(answer.strata)
+        replicates = list(answer.replicates)
     except TypeError:
-        return "its examples, ids and strata must be tuples"
+        return "its examples, ids, strata and replicates must be tuples"
     if not examples:
         return "it has no examples: one number for each is needed"
     odd = [value for value in examples if number(value) is None]
@@ -119,6 +124,15 @@ def _wrong_lists(answer: Any) -> str:
         return f"it has {len(examples)} examples and {len(set(ids))} different ids: one each, or none"
     if strata and sum(strata) != len(examples):
         return f"its strata {tuple(strata)} are of {sum(strata)} examples, it has {len(examples)}"
+    return _wrong_replicates(replicates)
+
+
+def _wrong_replicates(replicates: Sequence[Any]) -> str:
+    odd = [value for value in replicates if number(value) is None]
+    if odd:
+        return f"its replicates must be numbers, got {shown(odd[0])}"
+    if replicates and len(replicates) < FEWEST:
+        return f"it has {len(replicates)} replicates: at least {FEWEST}, or none (objectives/tasks/resampling.py)"
     return ""
 
 

@@ -110,7 +110,7 @@ class Domains(Task, Bounded, Supplied, Exposed):
             extra |= {f"{key}.{name}": value for key, value in score.extra.items()}
         examples = tuple(hit for score in served.values() for hit in score.examples)
         mean = Score(accuracy, stderr, examples, extra, _ids(served), _strata(served), _link(served))
-        return replace(mean, chance=_chance(served))
+        return replace(mean, chance=_chance(served), replicates=_replicates(served))
 
 
 def _named(rows: Mapping[str, Sequence[Excerpt]]) -> list[Excerpt]:
@@ -151,6 +151,14 @@ def _mean_extra(scores: Mapping[str, Score]) -> dict[str, float]:
     """Return the geometric means of the metrics that all domains report, since perplexities multiply."""
     shared = set.intersection(*(set(score.extra) for score in scores.values()))
     return {key: geometric_mean([score.extra[key] for score in scores.values()]) for key in sorted(shared)}
+
+
+def _replicates(scores: Mapping[str, Score]) -> tuple[float, ...]:
+    """Return the replicates of the mean over domains; none where a domain has none, or another number of them."""
+    several = [score.replicates for score in scores.values()]
+    if len({len(replicates) for replicates in several}) > 1:
+        return ()
+    return tuple(math.fsum(each) / len(several) for each in zip(*several))
 
 
 def _chance(scores: Mapping[str, Score]) -> float | None:

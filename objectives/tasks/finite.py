@@ -37,7 +37,7 @@ def number(value: Any) -> float | None:
 def checked(score: Any, runner: Runner) -> Score:
     """Return ``score`` with plain floats.
 
-    Raises NotFinite naming what is not finite, and Unsupported for what is no score.
+    Raises NotFinite naming what is not finite, and Unsupported for what is no score and for replicates that are none.
     """
     if not isinstance(score, Score):
         raise Unsupported(f"task: evaluate must return a Score, got {type(score).__name__}")
@@ -54,9 +54,30 @@ def checked(score: Any, runner: Runner) -> Score:
     if not -_SLACK <= accuracy <= 1 + _SLACK:
         hint = "; is it in percent?" if 1 < accuracy <= 100 else ""
         raise Unsupported(f"task: an accuracy lies in [0, 1], got {accuracy:g}{hint}")
-    accuracy = min(max(accuracy, 0.0), 1.0)
-    extra = {name: values[name] for name in score.extra}
-    return replace(score, accuracy=accuracy, stderr=values["standard error"], examples=examples, extra=extra)
+    return replace(
+        score,
+        accuracy=min(max(accuracy, 0.0), 1.0),
+        stderr=values["standard error"],
+        examples=examples,
+        extra={name: values[name] for name in score.extra},
+        replicates=_replicates(score),
+    )
+
+
+def _replicates(score: Score) -> tuple[float, ...]:
+    """Return the replicates as plain floats; those that a resample leaves undefined are no fault of the model."""
+    values = [_float("replicate", value) for value in score.replicates]
+    lost = sum(not math.isfinite(value) for value in values)
+    if lost:
+        raise Unsupported(
+            f"task: {lost} of {len(values)} replicates not finite: give the metric a value, such as 0, where a "
+            "resample lacks what it divides by"
+        )
+    wrong = next((value for value in values if not -_SLACK <= value <= 1 + _SLACK), None)
+    if wrong is not None:
+        hint = "; are they in percent?" if 1 < wrong <= 100 else ""
+        raise Unsupported(f"task: replicates of an accuracy lie in [0, 1], got {wrong:g}{hint}")
+    return tuple(min(max(value, 0.0), 1.0) for value in values)
 
 
 def _float(name: str, value: Any) -> float:

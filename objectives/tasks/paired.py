@@ -2,7 +2,8 @@
 
 Models that read the same texts fail on the same hard ones. The difference within an example varies far less than the
 examples do, so the same texts tell two models apart that separate error bars would not (Miller 2024, "Adding Error
-Bars to Evals", https://arxiv.org/abs/2411.00640). The module is free of torch.
+Bars to Evals", https://arxiv.org/abs/2411.00640). A metric of a whole corpus has replicates instead, which are compared
+in pairs as well (:mod:`objectives.tasks.resampling`). The module is free of torch.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ _ROUNDING = 1e-6
 class Difference:
     """The accuracy of a candidate minus the baseline's, and its 95 % confidence interval; fractions in [-1, 1].
 
-    The interval is of the t type and not cut at -1 and 1.
+    The interval is of the t type and not cut at -1 and 1; that of replicates reaches from percentile to percentile.
     """
 
     value: float
@@ -44,13 +45,15 @@ def paired_difference(candidate: Score, baseline: Score) -> Difference | None:
     spread, which on few examples does not prove that there is none. For the same reason the interval of hits (0 or 1)
     holds the truth less often than it says where only a few examples differ.
 
-    Returns None where no variance can be estimated: a domain has one example, or a score is not finite; and where an
-    accuracy is not that of its examples (:func:`follows_from_examples`), since the interval would be about another
-    quantity. Raises ValueError where the scores are not of the same examples.
+    Where an accuracy is not that of its examples (:func:`follows_from_examples`), the interval is that of a paired
+    bootstrap: the middle 95 % of the replicates' differences.
+
+    Returns None where nothing can be estimated: a domain has one example, a score is not finite, or one that needs
+    replicates has none or another number of them. Raises ValueError where the scores are not of the same examples.
     """
     _check_comparable(candidate, baseline)
     if not (follows_from_examples(candidate) and follows_from_examples(baseline)):
-        return None
+        return _resampled_difference(candidate, baseline)
     domains = list(zip(_domains(candidate), _domains(baseline)))
     if not all(len(ours) > 1 and np.isfinite((ours, theirs)).all() for ours, theirs in domains):
         return None
@@ -58,6 +61,23 @@ def paired_difference(candidate: Score, baseline: Score) -> Difference | None:
     variances = [_variance(*pair, candidate.link) for pair in domains]
     half = _quantile(variances, [len(ours) for ours, _ in domains]) * math.sqrt(sum(variances)) / len(domains)
     return Difference(value, value - half, value + half)
+
+
+def _resampled_difference(candidate: Score, baseline: Score) -> Difference | None:
+    """Return the difference by replicates, of which each pair is about the same resample; None where they lack."""
+    value = candidate.accuracy - baseline.accuracy
+    if not candidate.replicates or len(candidate.replicates) != len(baseline.replicates):
+        return None
+    differences = np.subtract(candidate.replicates, baseline.replicates)
+    if not (math.isfinite(value) and np.isfinite(differences).all()):
+        return None
+    low, high = np.quantile(differences, (0.025, 0.975))
+    return Difference(value, float(low), float(high))
+
+
+def is_resampled(score: Score) -> bool:
+    """Return whether replicates say how sure the accuracy is, as its examples do not."""
+    return bool(score.replicates) and not follows_from_examples(score)
 
 
 def follows_from_examples(score: Score) -> bool:

@@ -29,8 +29,8 @@ class Reader(Protocol):
 def merged(parts: Sequence[Score]) -> Score:
     """Return the score of all examples of ``parts``, in their order. Raises ValueError without any.
 
-    The parts are of one domain. ``extra`` holds geometric means over examples, since perplexities multiply. One example
-    that is not finite makes the accuracy NaN.
+    The parts are of one domain, and the accuracy is that of the mean example, without replicates. ``extra`` holds
+    geometric means over examples, since perplexities multiply. One example that is not finite makes the accuracy NaN.
     """
     if not parts:
         raise ValueError("no examples were scored")
@@ -42,7 +42,8 @@ def merged(parts: Sequence[Score]) -> Score:
         mean = math.exp(max(-mean, -700.0))
         error *= mean
     ids = tuple(chain.from_iterable(part.ids for part in parts))
-    return replace(parts[0], accuracy=mean, stderr=error, examples=examples, ids=ids, extra=_extra(parts))
+    merged = replace(parts[0], accuracy=mean, stderr=error, examples=examples, ids=ids, extra=_extra(parts))
+    return replace(merged, replicates=())
 
 
 def _extra(parts: Sequence[Score]) -> dict[str, float]:

@@ -57,6 +57,7 @@ def lines(config: StudyConfig, report: CheckReport) -> list[str]:
         *(f"Calibration {name}: {rows} rows, {tokens} tokens." for name, (rows, tokens) in report.calibration.items()),
         *([f"{report.left_out}."] if report.left_out else []),
         _scored(config, report),
+        *_of_the_corpus(report),
         f"One run of {type(config.problem.baseline.workload).__name__} at batch size "
         f"{config.problem.baseline.workload.batch_size}: {report.run_seconds:.3g} s, "
         f"peak {report.peak_memory / 2**20:,.1f} MiB with weights.",
@@ -91,3 +92,13 @@ def _scored(config: StudyConfig, report: CheckReport) -> str:
     more = "".join(f", {name} {value:.4g}" for name, value in report.extra.items())
     seen = "all examples (this task scores no fewer), the first" if report.whole else "examples"
     return f"{type(config.task).__name__} scored {seen} {shown}: accuracy {report.accuracy:.4f}{more}."
+
+
+def _of_the_corpus(report: CheckReport) -> list[str]:
+    """Return how a metric is scored that all examples give together; nothing for the mean of the examples."""
+    if report.replicates is None:
+        return []
+    metric = "That is a metric of all examples together, not their mean, so every candidate is scored in full."
+    if not report.replicates:
+        return [f"{metric} The score has no replicates (objectives/tasks/resampling.py), so no interval is known."]
+    return [f"{metric} Its standard error is {report.stderr:.4f}, from {report.replicates} resamples of the examples."]

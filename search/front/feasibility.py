@@ -74,7 +74,7 @@ def decided_again(
     stored = samples[start.number]
     baseline = Score(
         start.metrics["accuracy"], start.metrics["accuracy_stderr"], tuple(stored["accuracy"]), {},
-        tuple(stored["ids"]), link=start.facts.link,
+        tuple(stored["ids"]), link=start.facts.link, replicates=tuple(stored.get("replicates", ())),
     )  # fmt: skip
     result, scorers = [], _scorers(records)
     for record, shared in zip(records, with_scores_of_recipe(records)):

@@ -83,6 +83,7 @@ class Accuracy:
     """The accuracy of the recommended candidate.
 
     ``difference``: to the baseline's, with its interval, where both were scored on the same examples in full.
+    ``replicates``: of a metric of all examples together, 0 where it has none; None where the mean example gives it.
     """
 
     value: float
@@ -91,6 +92,8 @@ class Accuracy:
     exact: bool
     examples: int | None = None
     difference: tuple[float, float, float] | None = None
+    stderr: float = math.nan
+    replicates: int | None = None
 
 
 @dataclass(frozen=True)
@@ -195,7 +198,8 @@ def _latency(metrics: Mapping[str, float], baseline: Mapping[str, float], limits
 
 
 def _accuracy(record: TrialRecord, floor: float) -> Accuracy:
-    metrics, examples = record.metrics, record.metrics.get("examples")
+    metrics = record.metrics
+    examples, replicates = metrics.get("examples"), metrics.get("accuracy_replicates")
     ends = [metrics.get(f"accuracy_difference{end}") for end in ("", ".low", ".high")]
     difference = None if None in ends or record.is_baseline else (ends[0], ends[1], ends[2])
     return Accuracy(
@@ -205,6 +209,8 @@ def _accuracy(record: TrialRecord, floor: float) -> Accuracy:
         exact=verdict_of(record, floor).method == "exact",
         examples=None if examples is None else int(examples),
         difference=difference,  # type: ignore[arg-type]
+        stderr=metrics.get("accuracy_stderr", math.nan),
+        replicates=None if replicates is None else int(replicates),
     )
 
 

@@ -36,7 +36,8 @@ def result(study: StudyInfo, rows: Sequence[Row], front: ParetoFront, searched: 
     others = [name for name in front.objectives if name not in _GAINED]
     if others:
         found.append(_others(others, row, next(r for r in rows if r["trial"] == study.baseline), study.rate))
-    return [*found, _accuracy(study.gains.accuracy), *_slower(rows, front, study.gains)]
+    told = study.gains.accuracy
+    return [*found, _accuracy(told), *_of_the_corpus(told), *_slower(rows, front, study.gains)]
 
 
 def gains(found: Headline, row: Row) -> list[str]:
@@ -158,6 +159,16 @@ def _accuracy(found: Accuracy) -> str:
         kept = {"certain": "is kept", "likely": "is likely kept", "undecided": "may be kept or missed"}[found.certainty]
         told = f"about {score(found.value)}{of}; the floor {score(found.floor)} {kept}"
     return f"Accuracy: {told}{_loss(found.difference)}."
+
+
+def _of_the_corpus(found: Accuracy) -> list[str]:
+    """Return how sure a metric is that all examples give together; nothing for the mean of the examples."""
+    if found.replicates is None:
+        return []
+    metric = "The accuracy is a metric of all examples together, not their mean, so every candidate was scored in full."
+    if not found.replicates:
+        return [f"{metric} The task gives no replicates, so no interval says how far chance moves it."]
+    return [f"{metric} Its standard error is {score(found.stderr)}, from {found.replicates} resamples of the examples."]
 
 
 def _loss(difference: tuple[float, float, float] | None) -> str:
