@@ -18,9 +18,11 @@ from objectives.errors import ModelError
 from objectives.models import Checkpoint, LoadedModel
 from objectives.protocols.corpus import Document
 from objectives.runtime.in_torch.runner import TorchRunner
+from objectives.tasks.answers import scored
 from objectives.tasks.domains import Domains
 from objectives.tasks.language_modeling import LanguageModeling
 from objectives.tasks.partial_scores import standard_error, unique
+from objectives.tasks.resampling import replicates_by
 from objectives.tasks.retrieval import Retrieval, embed
 from objectives.types import Score
 from tests.objectives.conftest import Tiny
@@ -366,6 +368,32 @@ def test_the_accuracy_of_domains_is_the_mean_over_their_strata(fp32: TorchRunner
         means = [np.mean(part) for part in np.split(np.array(score.examples), np.cumsum(score.strata)[:-1])]
         assert score.accuracy == pytest.approx(np.mean(means if link == "mean" else np.exp(-np.array(means))))
         assert score.link == link
+
+
+@dataclass(frozen=True)
+class Resampled(Told):
+    """A task whose accuracy is that of the largest example, with so many replicates."""
+
+    replicates: int = 0
+
+    def evaluate(self, _model: TorchRunner) -> Score:
+        def largest(places: Any) -> float:
+            return float(np.array(self.examples)[places].max())
+
+        found = replicates_by(largest, len(self.examples), self.replicates) if self.replicates else ()
+        return Score(max(self.examples), 0.0, self.examples, replicates=found)
+
+
+def test_replicates_of_domains_are_averaged_where_all_have_as_many(fp32: TorchRunner) -> None:
+    one, other = Resampled((0.2, 0.4, 0.3), replicates=100), Resampled((0.5, 0.9), replicates=100)
+    score = scored(one, Domains(served={"one": one, "other": other}).evaluate(fp32))
+    parts = [task.evaluate(fp32) for task in (one, other)]
+    assert score.accuracy == pytest.approx(0.65)
+    assert score.replicates == pytest.approx(np.mean([part.replicates for part in parts], axis=0))
+    assert score.stderr == pytest.approx(np.std(score.replicates, ddof=1))
+    for lacking in (Resampled((0.5, 0.9)), Resampled((0.5, 0.9), replicates=200), Told((0.5, 0.9))):
+        assert Domains(served={"one": one, "other": lacking}).evaluate(fp32).replicates == ()
+        assert Domains(served={"one": one}, unseen={"other": lacking}).evaluate(fp32).replicates == parts[0].replicates
 
 
 def test_domains_within_domains_bring_their_own_strata(fp32: TorchRunner) -> None:

@@ -77,12 +77,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 class Study:
-    """What the first command of a page wrote."""
+    """What a command wrote."""
 
-    def __init__(self, folder: Path, page: str) -> None:
+    def __init__(self, folder: Path, words: list[str]) -> None:
         reports = folder / "mlruns" / "reports"
         known = set(reports.iterdir()) if reports.is_dir() else set()
-        assert main(commands(page)[0]) == 0
+        assert main(words) == 0
         (self.report,) = set(reports.iterdir()) - known
         self.trials = pd.read_csv(self.report / "trials.csv").set_index("trial")
         self.cells = pd.read_csv(self.report / "cells.csv")
@@ -95,22 +95,22 @@ class Study:
 
 @pytest.fixture(scope="module")
 def pruner(folder: Path) -> Study:
-    return Study(folder, "pruner.md")
+    return Study(folder, commands("pruner.md")[0])
 
 
 @pytest.fixture(scope="module")
 def quantizer(folder: Path) -> Study:
-    return Study(folder, "quantizer.md")
+    return Study(folder, commands("quantizer.md")[0])
 
 
 @pytest.fixture(scope="module")
 def task(folder: Path) -> Study:
-    return Study(folder, "task.md")
+    return Study(folder, commands("task.md")[0])
 
 
 @pytest.fixture(scope="module")
 def runtime(folder: Path) -> Study:
-    return Study(folder, "runtime.md")
+    return Study(folder, commands("runtime.md")[0])
 
 
 @pytest.mark.parametrize("page", ["README.md", "pruner.md", "quantizer.md", "task.md", "runtime.md"])
@@ -209,7 +209,7 @@ def naive_chrf(said: list[str], wanted: list[str]) -> float:
         precisions.append(matched / max(written, 1))
         recalls.append(matched / max(given, 1))
     precision, recall = sum(precisions) / 6, sum(recalls) / 6
-    return 5 * precision * recall / (4 * precision + recall)
+    return 5 * precision * recall / (4 * precision + recall) if precision or recall else 0.0
 
 
 def test_the_metric_is_that_of_the_corpus_computed_otherwise(task: Study, folder: Path) -> None:
@@ -230,10 +230,11 @@ def test_the_metric_is_that_of_the_corpus_computed_otherwise(task: Study, folder
 TEXTS = [("it rains today", "it rained today"), ("no", "yes"), ("a long way home", "a long way to go"), ("so", "so it")]
 
 
-def test_examples_average_to_the_metric_and_their_differences_to_the_difference(task: Study) -> None:
+def test_replicates_are_the_metric_of_resampled_texts_and_give_the_difference(task: Study) -> None:
     from continuation import corpus_score, ngram_counts
 
     from objectives.tasks.paired import paired_difference
+    from objectives.tasks.resampling import replicates_by
 
     said, wanted = zip(*TEXTS)
     other = ["it rained today", "yes", "a short way home", "and"]
@@ -242,13 +243,39 @@ def test_examples_average_to_the_metric_and_their_differences_to_the_difference(
         for texts in (said, other)
     ]
     assert scores[0].accuracy == pytest.approx(naive_chrf(list(said), list(wanted)))
-    for score in scores:
-        assert np.mean(score.examples) == pytest.approx(score.accuracy)
-    assert min(scores[0].examples) == scores[0].examples[1]  # the text of which nothing was found
+    assert scores[0].examples == pytest.approx([naive_chrf([one], [two]) for one, two in TEXTS])
+    naive = replicates_by(lambda drawn: naive_chrf([said[at] for at in drawn], [wanted[at] for at in drawn]), 4, 100)
+    assert scores[0].replicates[:100] == pytest.approx(naive)
     found = paired_difference(*scores)
     assert found is not None
     assert found.value == pytest.approx(scores[0].accuracy - scores[1].accuracy)
     assert found.low < found.value < found.high
+
+
+def test_a_study_of_a_metric_of_the_corpus_says_how_sure_it_is_and_is_cut_again_at_any_floor(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    changed = {"space.quantization.bits": "[16]", "executor": "in_process", "accuracy_floor.epsilon": "0.5"}
+    words = [word for word in commands("task.md")[0] if word.split("=")[0] not in changed]
+    words += [f"{key}={value}" for key, value in changed.items()]
+    study = Study(folder, [*words, "pruning=magnitude", "space.pruning.ratio=[0.0,0.7]"])
+    trials, pruned = study.trials, study.trials.iloc[-1]
+    assert trials.accuracy.is_unique
+    assert (trials.accuracy_replicates == 1000).all()
+    assert pruned.accuracy_difference == pytest.approx(pruned.accuracy - study.baseline.accuracy)
+    assert pruned.accuracy_difference_low < pruned.accuracy_difference < pruned.accuracy_difference_high
+    assert 0 < pruned.accuracy_stderr < 0.1
+    told = (study.report / "report.md").read_text(encoding="utf-8")
+    assert "so every candidate was scored in full. Its standard error is 0." in told
+    assert ", from 1000 resamples of the examples." in told
+    for floor in (pruned.accuracy, np.nextafter(pruned.accuracy, 1.0)):  # by the accuracy alone, to the last digit
+        cut = ["report", f"accuracy_floor.epsilon={float(floor)!r}", "accuracy_floor.relative=false", "folder=cut"]
+        assert main([*cut, f"study={study.report.name}"]) == 0
+        feasible = json.loads(Path("cut/pareto.json").read_text(encoding="utf-8"))["feasible"]
+        assert feasible == trials.index[trials.accuracy >= floor].tolist()
+    capsys.readouterr()
+    assert main(["check", *words[1:]]) == 0
+    assert "so every candidate is scored in full. Its standard error is 0." in capsys.readouterr().out
 
 
 def test_calibration_rows_are_not_scored(task: Study, folder: Path) -> None:

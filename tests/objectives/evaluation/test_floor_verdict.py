@@ -10,7 +10,7 @@ import pytest
 
 from objectives.evaluation.floor_verdict import contest, decide, estimated, gains
 from objectives.evaluation.sequential_test import AsymptoticRace, Race, interval
-from objectives.types import Score
+from objectives.types import Decision, Score
 
 RNG = np.random.default_rng(0)
 
@@ -40,6 +40,19 @@ def test_a_floor_that_no_race_can_be_about_is_decided_by_all(floor: float) -> No
 
 def test_several_domains_are_scored_in_full() -> None:
     assert contest(Score(0.5, 0.1, (1.0, 0.0), strata=(1, 1)), 0.4, 0.05) is None
+
+
+def test_a_score_with_replicates_is_never_raced_though_its_examples_happen_to_average_to_it() -> None:
+    assert contest(replace(HITS, replicates=(0.8,) * 100), 0.7, 0.05) is None
+
+
+def test_a_score_with_replicates_is_decided_exactly_at_any_floor() -> None:
+    base = replace(SHARES, accuracy=0.3, replicates=(0.3,) * 100)
+    for floor in (0.1, 0.2999, 0.3, 0.3001, 0.9):
+        found = decide(base, base, floor, 0.01)
+        assert (found.verdict.method, found.certain, found.accuracy) == ("exact", True, 0.3)
+        assert found.decision is (Decision.REACHED if floor <= 0.3 else Decision.MISSED)
+    assert estimated(base, base) is base
 
 
 def test_a_gain_in_log_loss_is_what_was_lost_less() -> None:

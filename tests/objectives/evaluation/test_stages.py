@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
 import pytest
 import torch
 
@@ -29,7 +30,8 @@ from objectives.recovery.off import Off
 from objectives.runtime.in_torch.runner import TorchRunner
 from objectives.runtime.torch import Torch
 from objectives.tasks.partial_scores import batches, merged
-from objectives.types import Failure, Gate, Head, Measurement, Reason, Score
+from objectives.tasks.resampling import replicates_of
+from objectives.types import Decision, Failure, Gate, Head, Measurement, Reason, Score, Verdict
 from objectives.workloads.generation import Generation
 
 pytestmark = pytest.mark.usefixtures("traced_once")
@@ -139,6 +141,45 @@ def test_the_baseline_and_tasks_without_parts_are_scored_in_full(problem: Proble
     found = measured(whole(candidate(0.5), FLOOR))
     assert (found.metrics["examples"], found.facts.verdict.method) == (TOTAL, "exact")
     assert "throughput" not in found.metrics
+
+
+@dataclass(frozen=True)
+class Corpus(Hits):
+    """The same hits by their F1, which is of all examples together, though single ones could be scored."""
+
+    def evaluate(self, model: TorchRunner) -> Score:
+        hits = np.array(super().evaluate(model).examples)
+        counts = np.stack([hits, 1 - hits], axis=1)
+
+        def f1(sums: Any) -> Any:
+            return 2 * sums[..., 0] / (2 * sums[..., 0] + sums[..., 1])
+
+        names = tuple(f"e{index}" for index in range(TOTAL))
+        return Score(float(f1(counts.sum(axis=0))), 0.0, tuple(hits), ids=names, replicates=replicates_of(counts, f1))
+
+
+def test_a_metric_of_the_corpus_is_scored_in_full_with_an_interval_and_found_again(problem: Problem) -> None:
+    problem = replace(problem, task=Corpus(wrong=0.4))
+    start, found = (measured(Evaluator(problem)(one, FLOOR)) for one in (candidate(), candidate(0.5)))
+    assert (found.metrics["examples"], found.facts.verdict) == (TOTAL, Verdict(Decision.MISSED, "exact"))
+    assert found.metrics["accuracy_replicates"] == len(found.samples["replicates"]) == 1000
+    assert found.metrics["accuracy_stderr"] == pytest.approx(np.std(found.samples["replicates"], ddof=1))
+    assert found.metrics["accuracy"] == pytest.approx(2 * 0.4 / 1.4)
+    differences = np.subtract(found.samples["replicates"], start.samples["replicates"])
+    low, high = np.quantile(differences, (0.025, 0.975))
+    assert found.metrics["accuracy_difference"] == pytest.approx(2 * 0.4 / 1.4 - 1.6 / 1.8)
+    assert (found.metrics["accuracy_difference.low"], found.metrics["accuracy_difference.high"]) == (low, high)
+    Hits.seen.clear()
+    again = measured(Evaluator(replace(problem))(candidate(0.5), FLOOR))
+    assert Hits.seen == []
+    assert again.samples["replicates"] == found.samples["replicates"]
+    assert again.metrics["accuracy_difference.low"] == low
+
+
+def test_a_mean_has_no_replicates_among_its_figures(problem: Problem) -> None:
+    found = measured(Evaluator(problem)(candidate()))
+    assert "accuracy_replicates" not in found.metrics
+    assert "replicates" not in found.samples
 
 
 def test_another_floor_goes_on_where_the_last_race_stopped(problem: Problem) -> None:

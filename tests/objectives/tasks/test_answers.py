@@ -56,6 +56,9 @@ def test_a_score_stays_and_its_lists_become_tuples() -> None:
         (replace(GOOD, ids=("a",)), "2 examples and 1 different ids"),
         (replace(GOOD, ids=("a", "a")), "2 examples and 1 different ids"),
         (replace(GOOD, strata=(3,)), r"strata \(3,\) are of 3 examples, it has 2"),
+        (replace(GOOD, replicates=(0.5,) * 99), r"99 replicates: at least 100, or none"),
+        (replace(GOOD, replicates=("a",) * 100), "replicates must be numbers, got str 'a'"),
+        (replace(GOOD, replicates=None), "must be tuples"),
     ],
 )
 def test_what_is_no_score_is_told_also_inside_of_domains(answer: Any, words: str) -> None:
@@ -95,6 +98,14 @@ def test_what_its_code_raises_is_told_with_its_line_and_memory_is_not() -> None:
         raise KeyError("x")
     with pytest.raises(RuntimeError), told(Task(), "evaluate"):
         raise RuntimeError("CUDA out of memory")
+
+
+def test_the_standard_error_is_that_of_the_replicates_where_examples_do_not_give_it() -> None:
+    replicates = np.linspace(0.3, 0.5, 100)
+    found = scored(Task(), replace(GOOD, accuracy=0.4, replicates=replicates))  # type: ignore[arg-type]
+    assert found.stderr == pytest.approx(replicates.std(ddof=1))
+    assert found.replicates == tuple(replicates.tolist())
+    assert scored(Task(), replace(GOOD, replicates=tuple(replicates))).stderr == GOOD.stderr  # the mean of its examples
 
 
 @pytest.mark.parametrize("value", [torch.tensor(0.5), np.float32(0.5)])

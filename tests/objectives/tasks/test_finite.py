@@ -115,6 +115,24 @@ def test_scalars_of_other_kinds_become_floats(tiny: Tiny, value: Any) -> None:
     assert 0.5 <= found <= 1.0
 
 
+@pytest.mark.parametrize(
+    ("odd", "words"),
+    [
+        (math.nan, r"^task: 2 of 100 replicates not finite: give the metric a value, such as 0, where a resample"),
+        (-0.1, r"^task: replicates of an accuracy lie in \[0, 1\], got -0.1$"),
+        (34.5, r"^task: replicates of an accuracy lie in \[0, 1\], got 34.5; are they in percent\?$"),
+        (None, "a score's replicate must be a number, got None"),
+    ],
+)
+def test_replicates_that_are_no_accuracies_are_refused(tiny: Tiny, odd: Any, words: str) -> None:
+    runner = TorchRunner(tiny("llama"))
+    with pytest.raises(Unsupported, match=words):
+        checked(replace(GOOD, replicates=(odd, *[0.5] * 98, odd)), runner)
+    kept = checked(replace(GOOD, replicates=(1 + 1e-12, np.float64(0.5), -1e-12)), runner).replicates
+    assert kept == (1.0, 0.5, 0.0)
+    assert {type(value) for value in kept} == {float}
+
+
 def test_numbers_are_told_from_what_only_looks_like_them() -> None:
     assert [number(value) for value in (2, np.int64(2), None, False, np.bool_(True), "2")] == [2.0, 2.0, *[None] * 4]
     assert not_finite({"a": 1.0, "b": None, "c": math.inf, "d": np.float32(1)}) == ["b", "c"]

@@ -79,10 +79,10 @@ def between(ours: Values, theirs: Values, metric: Callable[[Values], Values]) ->
 
 @lru_cache
 def corpora(name: str) -> list[tuple[Values, Values, Difference]]:
-    """400 simulated corpora of 200 texts, with the difference that replicates give each."""
+    """400 simulated corpora of 100 texts, with the difference that replicates give each."""
     drawn, metric = METRICS[name]
     random = np.random.default_rng(23)
-    pairs = [drawn(random, 200) for _ in range(400)]
+    pairs = [drawn(random, 100) for _ in range(400)]
     return [(ours, theirs, between(ours, theirs, metric)) for ours, theirs in pairs]
 
 

@@ -9,8 +9,8 @@ from functools import cache
 import pytest
 
 from objectives.measuring.stored_facts import facts_of, texts_of
-from objectives.types import Facts, Failure, Measurement, Note, NoteCode, Reason
-from search.front.feasibility import decided_again
+from objectives.types import Decision, Facts, Failure, Measurement, Note, NoteCode, Reason, Verdict
+from search.front.feasibility import certainty_of, decided_again, is_feasible, is_scored
 from search.front.front import cut
 from search.frontier.certificate import (  # fmt: skip
     ASSUMED,
@@ -226,6 +226,19 @@ def test_what_was_timed_and_not_scored_is_measured_and_says_by_whom_it_is_domina
             assert incumbents.metrics["throughput"] >= by_number[standing.trial].metrics["throughput"]
             unscored.remove(standing.trial)
     assert not unscored
+
+
+def test_a_study_of_a_metric_of_the_corpus_is_decided_by_its_accuracy_at_any_floor(study) -> None:
+    """Its samples hold replicates; nothing of them, nor of examples of another mean, moves a verdict."""
+    result = study(RATIOS)
+    exact = Facts(verdict=Verdict(Decision.REACHED, "exact"))
+    records = [replace(record, facts=exact) if is_scored(record) else record for record in result.records]
+    stored = {"accuracy": [0.9, 0.1], "ids": ["a", "b"], "replicates": [0.2] * 100}
+    for floor in sorted(record.metrics["accuracy"] for record in records if is_scored(record)):
+        again = decided_again(records, {record.number: stored for record in records}, floor, 0.01)
+        for record in filter(is_scored, again):
+            assert is_feasible(record, floor) == (record.metrics["accuracy"] >= floor)
+            assert certainty_of(record, floor) == "certain"
 
 
 def test_where_the_members_are_gone_what_was_not_scored_is_open_or_takes_the_accuracy_of_its_recipe(study) -> None:

@@ -264,6 +264,26 @@ def test_accuracy_is_told_as_far_as_it_is_known(found: dict[str, float], facts: 
 
 
 @pytest.mark.parametrize(
+    ("found", "words"),
+    [
+        ({}, ()),
+        ({"accuracy_replicates": 0.0}, ("The task gives no replicates, so no interval says how far chance moves it.",)),
+        (
+            {"accuracy_replicates": 1000.0, **difference(-0.01, -0.015, -0.005)},
+            ("Its standard error is 0.0100, from 1000 resamples of the examples.",),
+        ),
+    ],
+)
+def test_a_metric_of_the_corpus_is_told_with_how_sure_it_is(found: dict[str, float], words: tuple[str, ...]) -> None:
+    lines = told(baseline(), record(1, 8, {**batched(1.9), "floor": FLOOR, **found}))
+    before = (
+        "The accuracy is a metric of all examples together, not their mean, so every candidate was scored in full. "
+    )
+    assert [line for line in lines if line.startswith("The accuracy")] == [before + each for each in words]
+    assert any(line.startswith("Accuracy: 0.5000 ≥ floor 0.4500") for line in lines)
+
+
+@pytest.mark.parametrize(
     ("accuracy", "verdict", "words"),
     [
         (0.3, {}, "with accuracy 0.3000, 0.1500 below."),
