@@ -98,7 +98,7 @@ def _of_the_corpus(report: CheckReport) -> list[str]:
     """Return how a metric is scored that all examples give together; nothing for the mean of the examples."""
     if report.replicates is None:
         return []
-    metric = "That is a metric of all examples together, not their mean, so every candidate is scored in full."
+    metric = "That is a metric of all examples together, not their mean, so it is always scored in full."
     if not report.replicates:
         return [f"{metric} The score has no replicates (objectives/tasks/resampling.py), so no interval is known."]
     return [f"{metric} Its standard error is {report.stderr:.4f}, from {report.replicates} resamples of the examples."]

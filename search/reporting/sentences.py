@@ -165,7 +165,7 @@ def _of_the_corpus(found: Accuracy) -> list[str]:
     """Return how sure a metric is that all examples give together; nothing for the mean of the examples."""
     if found.replicates is None:
         return []
-    metric = "The accuracy is a metric of all examples together, not their mean, so every candidate was scored in full."
+    metric = "The accuracy is a metric of all examples together, not their mean, so it was always scored in full."
     if not found.replicates:
         return [f"{metric} The task gives no replicates, so no interval says how far chance moves it."]
     return [f"{metric} Its standard error is {score(found.stderr)}, from {found.replicates} resamples of the examples."]

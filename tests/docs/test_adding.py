@@ -266,7 +266,7 @@ def test_a_study_of_a_metric_of_the_corpus_says_how_sure_it_is_and_is_cut_again_
     assert pruned.accuracy_difference_low < pruned.accuracy_difference < pruned.accuracy_difference_high
     assert 0 < pruned.accuracy_stderr < 0.1
     told = (study.report / "report.md").read_text(encoding="utf-8")
-    assert "so every candidate was scored in full. Its standard error is 0." in told
+    assert "so it was always scored in full. Its standard error is 0." in told
     assert ", from 1000 resamples of the examples." in told
     for floor in (pruned.accuracy, np.nextafter(pruned.accuracy, 1.0)):  # by the accuracy alone, to the last digit
         cut = ["report", f"accuracy_floor.epsilon={float(floor)!r}", "accuracy_floor.relative=false", "folder=cut"]
@@ -275,7 +275,7 @@ def test_a_study_of_a_metric_of_the_corpus_says_how_sure_it_is_and_is_cut_again_
         assert feasible == trials.index[trials.accuracy >= floor].tolist()
     capsys.readouterr()
     assert main(["check", *words[1:]]) == 0
-    assert "so every candidate is scored in full. Its standard error is 0." in capsys.readouterr().out
+    assert "so it is always scored in full. Its standard error is 0." in capsys.readouterr().out
 
 
 def test_calibration_rows_are_not_scored(task: Study, folder: Path) -> None:

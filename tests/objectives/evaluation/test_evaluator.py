@@ -134,12 +134,13 @@ def test_the_baseline_is_measured_against_itself(evaluate: Evaluator) -> None:
 KNOWN = METRICS.keys() | CONDITIONS.keys()
 ELSEWHERE = {
     "chance",
+    "accuracy_replicates",
     *(f"{name}{end}" for name in ("own_speedup", "runtime_speedup") for end in ("", ".low", ".high", ".error")),
     "runtime_bytes", "conversion_seconds",  # of other runtimes
     "memory_ratio", "speedup.trial", "energy", "reserved_peak", "process_memory", "floor", "accuracy_interval.low",
     "accuracy_interval.high",
 }  # fmt: skip
-"""Added by the study, counted by some machines only, or of a race."""
+"""Added by the study, counted by some machines only, of a race, or of a metric of all examples together."""
 OF_ENCODERS = {"encode", "activation_peak.encode", "roofline.encode"}
 OF_GPUS = {"temperature", "sm_clock", "throttled", "other_processes"}
 

@@ -276,9 +276,7 @@ def test_accuracy_is_told_as_far_as_it_is_known(found: dict[str, float], facts: 
 )
 def test_a_metric_of_the_corpus_is_told_with_how_sure_it_is(found: dict[str, float], words: tuple[str, ...]) -> None:
     lines = told(baseline(), record(1, 8, {**batched(1.9), "floor": FLOOR, **found}))
-    before = (
-        "The accuracy is a metric of all examples together, not their mean, so every candidate was scored in full. "
-    )
+    before = "The accuracy is a metric of all examples together, not their mean, so it was always scored in full. "
     assert [line for line in lines if line.startswith("The accuracy")] == [before + each for each in words]
     assert any(line.startswith("Accuracy: 0.5000 ≥ floor 0.4500") for line in lines)
 
