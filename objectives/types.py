@@ -1,9 +1,8 @@
 """The types that every part shares: measurement, failure, score, and what they are made of.
 
 A *candidate* is a recipe (how the model is compressed) and a workload (how it is run). Evaluating one gives an
-*outcome*: a :class:`Measurement`, or a :class:`Failure` that says why there is none. A failed trial is a value, never
-an exception, because a search must learn from it. All quantities are in base units: seconds, bytes, tokens/s, fractions
-in [0, 1]. Free of torch at run time, so that the searcher, ``--help`` and the reports start fast.
+*outcome*: a :class:`Measurement`, or a :class:`Failure` that says why there is none: a search must learn from it. All
+quantities are in base units: seconds, bytes, tokens/s, fractions in [0, 1]. The module is free of torch.
 """
 
 from __future__ import annotations
@@ -13,9 +12,10 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Literal
 
-Head = Literal["causal_lm", "encoder", "seq2seq"]
-"""The head on the transformer: a next-token head (GPT type), the bare encoder (BERT type), or a next-token head on a
-decoder that reads an encoder (T5 type)."""
+Head = Literal["causal_lm", "seq2seq", "encoder", "classifier", "token_classifier", "question_answering"]
+"""The head on the transformer: a next-token head (GPT type); the same on a decoder that reads an encoder (T5 type); or
+an encoder (BERT type), bare or with logits of a text's class, of each token's class, of where an answer is."""
+ENCODERS: frozenset[Head] = frozenset({"encoder", "classifier", "token_classifier", "question_answering"})
 
 Scheme = Literal["w8a8", "weight_only", "fp8"]
 """The meaning of 8 bits: int8 weights and activations, int8 weights alone, or both in float8_e4m3fn (GPUs of compute

@@ -11,14 +11,15 @@ import string
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 from hypothesis import settings
 
+from objectives.types import ENCODERS, Head
+
 if TYPE_CHECKING:
     from objectives.models import LoadedModel
-    from objectives.types import Head
 
 settings.register_profile("paretune", max_examples=25, derandomize=True, database=None, deadline=None)
 settings.load_profile("paretune")
@@ -129,6 +130,11 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "albert, two inside": ("albert", {**SIZES["albert"], "inner_group_num": 2}),
     "modernbert, biases": ("modernbert", {**SIZES["modernbert"], "attention_bias": True, "mlp_bias": True}),
     "t5, gated": ("t5", {**SIZES["t5"], "feed_forward_proj": "gated-gelu"}),
+    "bert, classifier": ("bert", {**SIZES["bert"], "num_labels": 3}),
+    "bert, token_classifier": ("bert", {**SIZES["bert"], "num_labels": 5}),
+    "bert, question_answering": ("bert", SIZES["bert"]),
+    "distilbert, classifier": ("distilbert", {**SIZES["distilbert"], "num_labels": 3}),
+    "modernbert, classifier": ("modernbert", {**SIZES["modernbert"], "num_labels": 3}),
 }
 """Switches of a config that change where things lie, by a name: (family, sizes)."""
 
@@ -151,7 +157,10 @@ HEADS: dict[str, Head] = {
 
 
 def head_of(family: str) -> Head:
-    """What its models are loaded with."""
+    """What its models are loaded with: the head that its name ends in, else that of its family."""
+    _, _, head = family.partition(", ")
+    if head in ENCODERS:
+        return cast("Head", head)
     return HEADS.get(VARIANTS[family][0] if family in VARIANTS else family, "causal_lm")
 
 

@@ -2,28 +2,33 @@
 
 With g the gradient of the summed log-loss at a linear's output, a small error d there costs about d^T E[g g^T] d / 2
 nats per token: the Fisher approximation of the curvature, with the second moment of the inputs the K-FAC of Martens
-& Grosse, https://arxiv.org/abs/1503.05671. Labels are drawn from the model itself, as the Fisher matrix asks.
-An encoder has no log-loss: there the error is that of its mean-pooled, normalised embedding, and g is the
+& Grosse, https://arxiv.org/abs/1503.05671. The loss is about the answers that the task reads: the tokens that are to be
+written, the class, where an answer begins and ends. Tokens are drawn from the model itself, as the Fisher matrix asks.
+A head with few classes needs no draw: with signs s_c at random, g of sum_c s_c sqrt(p_c) log p_c has the Fisher matrix
+itself for its E[g g^T], however sure the model is.
+A bare encoder has no log-loss: there the error is that of its mean-pooled, normalised embedding, and g is the
 gradient of a random projection of it, whose E[g g^T] is the Gauss-Newton matrix of the squared distance.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy, normalize
+from torch.nn.functional import cross_entropy
 
+from objectives.calibration.divergence import answer, logits_of
 from objectives.calibration.moments import Domains, MomentSum, first_tokens
+from objectives.models.batch import Batch, batch_of
+from objectives.types import ENCODERS, Head
 
 if TYPE_CHECKING:
     from objectives.models import LoadedModel
-    from objectives.types import Head
 
-TOKENS: dict[Head, int] = {"causal_lm": 4096, "encoder": 16384, "seq2seq": 4096}
+TOKENS: Mapping[Head, int] = {"causal_lm": 4096, "seq2seq": 4096, **dict.fromkeys(ENCODERS, 16384)}
 """Tokens of each domain: the curvature needs fewer rows than the moments. Encoders answer per text and need more."""
 
 
@@ -43,30 +48,37 @@ def collect_gradients(model: LoadedModel, domains: Domains) -> dict[tuple[str, s
     return sums
 
 
-def rows_of(model: LoadedModel, batches: Sequence[Tensor]) -> Sequence[Tensor]:
+def rows_of(model: LoadedModel, batches: Sequence[Tensor | Batch]) -> Sequence[Batch]:
     """Return the batches of one domain for which gradients are taken."""
-    return first_tokens(batches, TOKENS[model.head])
+    return [batch_of(batch) for batch in first_tokens(batches, TOKENS[model.head])]
 
 
-def backpropagate(model: LoadedModel, batches: Sequence[Tensor]) -> None:
+def backpropagate(model: LoadedModel, batches: Sequence[Batch]) -> None:
     """Run ``batches`` forward and back from the answers' random projections; hooks on the blocks see the gradients."""
     generator = torch.Generator().manual_seed(0)
+    signal = _SIGNALS.get(model.head, _projected_classes)
     with _from_the_first_block(model), torch.inference_mode(False), torch.enable_grad():
         for batch in batches:
-            _SIGNALS[model.head](model, batch.to(model.module.device), generator).backward()  # type: ignore[no-untyped-call]
+            signal(model, batch.to(model.module.device), generator).backward()  # type: ignore[no-untyped-call]
 
 
-def _collect_domain(model: LoadedModel, batches: Sequence[Tensor]) -> dict[tuple[str, str], Tensor]:
+def _collect_domain(model: LoadedModel, batches: Sequence[Batch]) -> dict[tuple[str, str], Tensor]:
     sums: dict[tuple[str, str], _Full | _Diagonal] = {}
     with _watching(model, sums):
         backpropagate(model, batches)
-    tokens = sum(batch.numel() for batch in batches)
+    tokens = sum(batch.numel() if model.head in ENCODERS else batch.answers for batch in batches)
     return {key: total.average(tokens) for key, total in sums.items()}
 
 
-def _sampled_log_loss(model: LoadedModel, ids: Tensor, generator: torch.Generator) -> Tensor:
-    logits = model.module(**model.inputs(ids), use_cache=False).logits.float().flatten(0, 1)
+def _sampled_log_loss(model: LoadedModel, batch: Batch, generator: torch.Generator) -> Tensor:
+    logits = logits_of(model, batch).float()
     return cross_entropy(logits, _drawn(logits.detach(), generator), reduction="sum")
+
+
+def _projected_classes(model: LoadedModel, batch: Batch, generator: torch.Generator) -> Tensor:
+    logs = logits_of(model, batch).float().log_softmax(dim=-1)
+    signs = torch.randint(0, 2, logs.shape, generator=generator).to(logs.device) * 2 - 1
+    return (signs * (logs.detach() / 2).exp() * logs).nan_to_num(0.0).sum()
 
 
 def _drawn(logits: Tensor, generator: torch.Generator) -> Tensor:
@@ -76,12 +88,12 @@ def _drawn(logits: Tensor, generator: torch.Generator) -> Tensor:
     return torch.searchsorted(cumulative, level).squeeze(1).clamp_max(logits.shape[-1] - 1)
 
 
-def _projected_embedding(model: LoadedModel, ids: Tensor, generator: torch.Generator) -> Tensor:
-    pooled = normalize(model.module(**model.inputs(ids)).last_hidden_state.float().mean(dim=1), dim=1)
+def _projected_embedding(model: LoadedModel, batch: Batch, generator: torch.Generator) -> Tensor:
+    pooled = answer(model, batch)
     return (pooled * torch.randn(pooled.shape, generator=generator).to(pooled.device)).sum()
 
 
-_SIGNALS: dict[Head, Callable[[LoadedModel, Tensor, torch.Generator], Tensor]] = {
+_SIGNALS: Mapping[Head, Callable[[LoadedModel, Batch, torch.Generator], Tensor]] = {
     "causal_lm": _sampled_log_loss,
     "encoder": _projected_embedding,
     "seq2seq": _sampled_log_loss,

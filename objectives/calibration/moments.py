@@ -16,12 +16,13 @@ import torch
 from torch import Tensor
 
 from objectives.errors import Unsupported
+from objectives.models.batch import Batch, batch_of, joined
 
 if TYPE_CHECKING:
     from objectives.models import LoadedModel
 
-Domains = Mapping[str, Sequence[Tensor]]
-"""Token batches (int64, [rows, tokens], no padding) by domain."""
+Domains = Mapping[str, Sequence[Tensor | Batch]]
+"""Batches without padding by domain: token ids (int64, [rows, tokens]), or a :class:`Batch` that knows more."""
 
 
 @dataclass(frozen=True)
@@ -57,11 +58,13 @@ class MomentSum:
 
     def __init__(self, channels: int, device: torch.device) -> None:
         self.count = 0
+        self.reads_texts = True
         self.sum = torch.zeros(channels, device=device)
         self.outer = torch.zeros(channels, channels, device=device)
 
     def take(self, inputs: Tensor) -> None:
-        """Add ``inputs`` [..., k]."""
+        """Add ``inputs`` [..., k]; an expert reads tokens [tokens, k] and no texts [rows, tokens, k]."""
+        self.reads_texts &= inputs.dim() > 2
         rows = inputs.reshape(-1, inputs.shape[-1]).float()
         self.count += rows.shape[0]
         self.sum += rows.sum(dim=0)
@@ -69,7 +72,8 @@ class MomentSum:
 
     def moment(self, tokens: int) -> Moment:
         """Return the averages over all that was taken, on the CPU; ``tokens``: how many the text has."""
-        return Moment((self.sum / self.count).cpu(), (self.outer / self.count).cpu(), self.count / tokens)
+        share = 1.0 if self.reads_texts else self.count / tokens
+        return Moment((self.sum / self.count).cpu(), (self.outer / self.count).cpu(), share)
 
 
 def collect_moments(model: LoadedModel, domains: Domains) -> dict[tuple[str, str], Moment]:
@@ -95,21 +99,21 @@ def collect_moments(model: LoadedModel, domains: Domains) -> dict[tuple[str, str
     return moments
 
 
-def sample_rows(domains: Domains, tokens: int) -> list[Tensor]:
+def sample_rows(domains: Domains, tokens: int) -> list[Batch]:
     """Return a batch per domain, of rows of its commonest length: about ``tokens`` tokens in all, at least one row."""
     found = []
     for batches in domains.values():
         if batches:
-            lengths = Counter[int]()
-            for batch in batches:
-                lengths[batch.shape[1]] += batch.numel()
-            length = lengths.most_common(1)[0][0]
-            rows = [row for batch in batches for row in batch if len(row) == length]
-            found.append(torch.stack(rows[: max(1, tokens // (len(domains) * length))]))
+            lengths = Counter[tuple[int, ...]]()
+            for batch in map(batch_of, batches):
+                lengths[batch.lengths] += batch.numel()
+            common = lengths.most_common(1)[0][0]
+            rows = [row for batch in map(batch_of, batches) if batch.lengths == common for row in batch]
+            found.append(joined(rows[: max(1, tokens // (len(domains) * common[0]))]))
     return found
 
 
-def first_tokens(batches: Sequence[Tensor], tokens: int) -> Sequence[Tensor]:
+def first_tokens(batches: Sequence[Tensor | Batch], tokens: int) -> Sequence[Tensor | Batch]:
     """Return the first batches, as many as it takes to hold ``tokens`` tokens."""
     taken, seen = [], 0
     for batch in batches:
@@ -127,7 +131,7 @@ def mean_over_domains(parts: Sequence[Tensor], shares: Sequence[float]) -> Tenso
     return sum(weighted[1:], weighted[0]) / sum(weights)
 
 
-def _collect_domain(model: LoadedModel, batches: Sequence[Tensor]) -> dict[tuple[str, ...], Moment]:
+def _collect_domain(model: LoadedModel, batches: Sequence[Tensor | Batch]) -> dict[tuple[str, ...], Moment]:
     sums: dict[tuple[str, ...], MomentSum] = {}
     with _watching(model, sums), torch.inference_mode():
         for batch in batches:

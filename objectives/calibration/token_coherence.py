@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 from objectives.calibration.gradients import backpropagate, rows_of
+from objectives.models.batch import Batch
+from objectives.types import ENCODERS
 
 if TYPE_CHECKING:
     from objectives.calibration.moments import Domains
@@ -48,17 +50,17 @@ Errors = Mapping[tuple[str, str], Error]
 
 def errors_add_up(model: LoadedModel) -> bool:
     """Return whether the model answers once per text, so that the errors of its tokens add up."""
-    return model.head == "encoder"
+    return model.head in ENCODERS and model.head != "token_classifier"
 
 
 def error_costs(model: LoadedModel, domains: Domains, errors: Errors) -> dict[tuple[str, str], float]:
-    """Return each error's own cost: half the mean squared distance that it moves embeddings; domains weigh the same."""
+    """Return each error's own cost, half the mean square of what it moves in an answer; domains weigh the same."""
     held = [batches for batches in domains.values() if batches]
     found = [_costs(model, rows_of(model, batches), errors) for batches in held]
     return {key: sum(domain[key] for domain in found) / max(1, len(found)) for key in errors}
 
 
-def _costs(model: LoadedModel, batches: Sequence[Tensor], errors: Errors) -> dict[tuple[str, str], float]:
+def _costs(model: LoadedModel, batches: Sequence[Batch], errors: Errors) -> dict[tuple[str, str], float]:
     fresh = {key: Error(error.weight, error.bias) for key, error in errors.items()}
     with _watching(model, fresh):
         backpropagate(model, batches)

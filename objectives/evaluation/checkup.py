@@ -16,6 +16,7 @@ from objectives.errors import Unsupported
 from objectives.evaluation.model_pool import ModelPool
 from objectives.evaluation.problem import CheckReport
 from objectives.models import LoadedModel
+from objectives.models.batch import Batch
 from objectives.models.inspection.limits import positions
 from objectives.protocols.candidate import Candidate
 from objectives.protocols.optional import Inspectable
@@ -111,6 +112,6 @@ def _blocks(model: LoadedModel) -> dict[str, Any]:
     return {"blocks": len(blocks), "block_parameters": sum(linear.weight.numel() for linear in linears)}
 
 
-def _size(batches: Sequence[torch.Tensor]) -> tuple[int, int]:
+def _size(batches: Sequence[torch.Tensor | Batch]) -> tuple[int, int]:
     """Return the number of rows and of tokens."""
     return sum(len(batch) for batch in batches), sum(batch.numel() for batch in batches)

@@ -29,6 +29,7 @@ from objectives.measuring.fingerprint import fingerprint
 from objectives.measuring.footprint import Footprint
 from objectives.measuring.stored_facts import measurement_of, stored_measurement
 from objectives.models import LoadedModel
+from objectives.models.heads import is_run_alike
 from objectives.protocols.candidate import Candidate
 from objectives.protocols.running import Runner
 from objectives.tasks.paired import follows_from_examples, paired_difference
@@ -83,9 +84,10 @@ class Evaluator:
         """
         self.problem = problem
         problem.device.start()
-        for kind, part in (("task", problem.task), ("workload", problem.baseline.workload)):
-            if part.head != problem.model.head:
-                raise ModelError(f"{kind} drives {part.head} models, model.head is {problem.model.head}")
+        task, workload, head = problem.task.head, problem.baseline.workload.head, problem.model.head
+        for kind, driven, fits in (("task", task, task == head), ("workload", workload, is_run_alike(workload, head))):
+            if not fits:
+                raise ModelError(f"{kind} drives {driven} models, model.head is {head}")
         self.pool = ModelPool(problem)
         self.timer = CandidateTimer(self.pool)
         self._weigher, self._scorer = Weigher(self.pool), Scorer(self.pool)

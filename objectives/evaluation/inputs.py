@@ -12,6 +12,7 @@ from torch import Tensor
 from objectives.calibration.moments import Domains
 from objectives.evaluation.problem import Problem
 from objectives.models import LoadedModel
+from objectives.models.batch import Batch, batch_of
 from objectives.tasks.answers import calibrated, told
 from objectives.tasks.overlap import require_disjoint
 from objectives.tasks.provenance import (
@@ -87,5 +88,7 @@ class Inputs:
             log.warning(self.left_out)
 
 
-def _rows_hash(batches: Sequence[Tensor]) -> str:
-    return rows_hash([list(batch.shape) for batch in batches], (batch.numpy().tobytes() for batch in batches))
+def _rows_hash(batches: Sequence[Tensor | Batch]) -> str:
+    """Return the hash of batches; that of plain ids is the same whether or not they stand in a :class:`Batch`."""
+    rows = [batch_of(batch) for batch in batches]
+    return rows_hash([batch.description for batch in rows], (batch.content for batch in rows))

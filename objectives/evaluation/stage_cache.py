@@ -22,6 +22,7 @@ from objectives.evaluation.recipe import CompressionKey, recipe_of
 from objectives.export import checkpoint, export_check
 from objectives.export.stock import MANIFEST
 from objectives.models import LoadedModel
+from objectives.models.batch import batch_of
 from objectives.protocols.candidate import Candidate
 from objectives.runtime.in_torch.runner import TorchRunner
 
@@ -63,10 +64,11 @@ class StageCache:
         numerics = [device.get(name) for name in ("device", "device_name", "cpu_capability", "compute_capability")]
         versions = [version(name) for name in ("torch", "transformers")]
         rows = hashlib.sha256()
-        for domain, batches in self.inputs.calibration.items():
-            rows.update(json.dumps([domain, [list(batch.shape) for batch in batches]]).encode())
+        for domain, given in self.inputs.calibration.items():
+            batches = [batch_of(batch) for batch in given]
+            rows.update(json.dumps([domain, [batch.description for batch in batches]]).encode())
             for batch in batches:
-                rows.update(batch.numpy().tobytes())
+                rows.update(batch.content)
         baseline = recipe_of(self.problem.baseline)
         own_code = [(source.name, source.sha256) for source in self.inputs.own_code]
         return [code(), own_code, versions, numerics, self.problem.model.content_hash(), rows.hexdigest(), baseline]

@@ -20,7 +20,10 @@ from torch import Tensor
 
 from objectives.errors import ModelError
 from objectives.models import LoadedModel
+from objectives.models.batch import batch_of
+from objectives.models.heads import encoded
 from objectives.protocols.running import Runner, RunsInTorch
+from objectives.types import ENCODERS
 
 ROWS, TOKENS = 2, 24
 ROUNDING = 1e-3
@@ -30,17 +33,19 @@ ANSWERS = "answers.safetensors"
 
 def sample(calibration: Any, rows: int = ROWS, tokens: int = TOKENS) -> Tensor:
     """Return the first tokens of the calibration data, [rows, tokens], repeated where they are not enough."""
-    first = torch.cat([batch.reshape(-1)[: rows * tokens] for batches in calibration.values() for batch in batches[:1]])
+    firsts = [batch_of(batch).ids for batches in calibration.values() for batch in batches[:1]]
+    first = torch.cat([ids.reshape(-1)[: rows * tokens] for ids in firsts])
     return first.repeat(-(-rows * tokens // len(first)))[: rows * tokens].view(rows, tokens)
 
 
 def answers(runner: Runner, ids: Tensor) -> list[Tensor]:
     """Return the answers of ``runner`` to ``ids`` [rows, tokens].
 
-    An encoder gives its hidden states, a decoder the logits of all places and those of a step from the cache.
+    An encoder gives its hidden states or its head's logits, a decoder the logits of all places and those of a step
+    from the cache.
     """
     with torch.inference_mode():
-        if runner.head == "encoder":
+        if runner.head in ENCODERS:
             return [runner.encode(ids)]
         if isinstance(runner, RunsInTorch):
             return model_answers(runner.model, ids)
@@ -53,8 +58,8 @@ def model_answers(model: LoadedModel, ids: Tensor) -> list[Tensor]:
     """Return the answers of a model that has no runner, as :func:`answers` does, from the passes of its module."""
     module = model.module
     with torch.inference_mode():
-        if model.head == "encoder":
-            return [module(**model.inputs(ids)).last_hidden_state]
+        if model.head in ENCODERS:
+            return [encoded(model.head, module(**model.inputs(ids)))]
         whole = module(**model.inputs(ids)).logits
         first = module(**model.inputs(ids[:, :-1]), use_cache=True)
         inputs: dict[str, Any] = model.inputs(ids[:, -1:])

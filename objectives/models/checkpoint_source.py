@@ -20,6 +20,7 @@ from pydantic.dataclasses import dataclass as settings
 from objectives.errors import ModelError, ObjectiveError, said
 from objectives.models.anatomy import Family
 from objectives.models.families import described, family_of, relative, undescribed
+from objectives.models.heads import auto_class
 from objectives.models.inspection import Inspection, inspect, inspect_folder
 from objectives.models.inspection.config import read_config
 from objectives.models.inspection.folders import (
@@ -31,7 +32,7 @@ from objectives.models.inspection.folders import (
     require_hub,
 )
 from objectives.models.inspection.weights import read_headers
-from objectives.models.loaded_model import LoadedModel, auto_class, without_pooler
+from objectives.models.loaded_model import LoadedModel, without_pooler
 from objectives.settings import FORBID, Name
 from objectives.types import Head
 
@@ -50,7 +51,8 @@ class Checkpoint:
     """The checkpoint that is compressed: where its files are and what kind of model it is.
 
     ``path``: a local folder, a Hugging Face hub id, or ``asset:<name>`` for one that ``paretune fetch`` brings.
-    ``head``: ``causal_lm`` (GPT type), ``encoder`` (BERT type) or ``seq2seq`` (T5 type). ``revision``: pins a hub id.
+    ``head``: ``causal_lm`` (GPT type), ``seq2seq`` (T5 type), ``encoder`` (BERT type), or an encoder with its own head:
+    ``classifier``, ``token_classifier``, ``question_answering``. ``revision``: pins a hub id.
     ``families``: descriptions of model types that are used in place of ours: the name of a described type that is built
     alike, or a :class:`objectives.models.anatomy.Family`.
     """
@@ -112,7 +114,7 @@ class Checkpoint:
         for name in ("torchao", "torch.utils._pytree"):  # that torchao, where it is there, has no CUDA here
             logging.getLogger(name).setLevel(logging.ERROR)
         folder = self.folder()
-        inspect_folder(folder, self.head)
+        inspected = inspect_folder(folder, self.head)
         try:
             module, info = auto_class(self.head).from_pretrained(
                 folder,
@@ -131,6 +133,7 @@ class Checkpoint:
         _require_keys(folder, module, info)
         _require_rows(folder, tokenizer, module.get_input_embeddings().weight.shape[0])
         pad_(tokenizer)
+        tokenizer.model_max_length = min(tokenizer.model_max_length, inspected.positions or tokenizer.model_max_length)
         row = self.row(module.config.model_type)
         return canonicalize_(LoadedModel(module.eval().requires_grad_(False), tokenizer, self.head, row=row))
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from objectives.errors import Unsupported
 from objectives.models.anatomy import Family, Stack
+from objectives.models.batch import Batch, batch_of
 from objectives.models.blocks import Block
 from objectives.models.families import family_of, undescribed
 from objectives.settings import asks_to_prune
@@ -60,6 +61,12 @@ class LoadedModel:
         return int(self.module.config.vocab_size)
 
     @property
+    def labels(self) -> tuple[str, ...]:
+        """Return the names of the classes of a classifier; none of another model."""
+        names = self.module.config.id2label if self.head in ("classifier", "token_classifier") else {}
+        return tuple(str(names[place]) for place in sorted(names))
+
+    @property
     def head_dim(self) -> int:
         """Return the channels per attention head of the first stack."""
         return self.family.stacks[0].head_dim(self.module.config)
@@ -82,19 +89,23 @@ class LoadedModel:
         module = self.module.base_model.get_submodule(f"{path}.{self.layers_of(stack).index(int(index))}")
         return Block(name, module, stack.of(module), stack.head_dim(self.module.config))
 
-    def inputs(self, ids: Tensor) -> dict[str, Tensor]:
-        """Return the arguments of a forward pass over the token batch ``ids`` [rows, tokens].
+    def inputs(self, batch: Tensor | Batch) -> dict[str, Tensor]:
+        """Return the arguments of a forward pass over ``batch``, a tensor of token ids [rows, tokens] or more.
 
-        The encoder of an encoder-decoder reads the batch; its decoder reads the same batch, shifted by one token.
+        The encoder of an encoder-decoder reads the ids; its decoder reads the targets, shifted by one token, or the
+        ids themselves where there are none.
         """
+        rows = batch_of(batch)
+        typed = {} if rows.types is None else {"token_type_ids": rows.types}
         if self.head != "seq2seq":
-            return {"input_ids": ids}
+            return {"input_ids": rows.ids, **typed}
+        targets = rows.ids if rows.targets is None else rows.targets
         shift = getattr(self.module, "prepare_decoder_input_ids_from_labels", None)
         if shift is not None:
-            return {"input_ids": ids, "decoder_input_ids": shift(labels=ids)}
-        later = ids.roll(1, dims=1)
+            return {"input_ids": rows.ids, "decoder_input_ids": shift(labels=targets)}
+        later = targets.roll(1, dims=1)
         later[:, 0] = self.module.config.decoder_start_token_id
-        return {"input_ids": ids, "decoder_input_ids": later}
+        return {"input_ids": rows.ids, "decoder_input_ids": later}
 
     def copy(self) -> LoadedModel:
         """Return an independent copy, to be compressed."""
@@ -113,18 +124,6 @@ def require_units(model: LoadedModel, pruner: object) -> None:
     """Raise Unsupported where ``pruner`` is to remove channels and no row describes which of them belong together."""
     if asks_to_prune(pruner) and not any(stack.attentions or stack.ffns for stack in model.family.stacks):
         raise Unsupported(f"pruning: {undescribed(model.module.config.model_type, model.module.config.to_dict())}")
-
-
-def auto_class(head: Head) -> Any:
-    """Return the class of transformers that builds models with this head."""
-    import transformers
-
-    classes = {
-        "causal_lm": transformers.AutoModelForCausalLM,
-        "encoder": transformers.AutoModel,
-        "seq2seq": transformers.AutoModelForSeq2SeqLM,
-    }
-    return classes[head]
 
 
 def without_pooler(model_class: Any) -> dict[str, bool]:

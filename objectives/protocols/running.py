@@ -74,6 +74,11 @@ class Runner(Protocol):
         """Return the number of token ids."""
 
     @property
+    def labels(self) -> Sequence[str]:
+        """Return the names of a classifier's classes, in the order of its logits; none of another model."""
+        return ()
+
+    @property
     @abstractmethod
     def stored_bytes(self) -> int:
         """Return the bytes of all weights."""
@@ -99,8 +104,13 @@ class Runner(Protocol):
         """Return the device on which inputs must be."""
 
     @abstractmethod
-    def encode(self, ids: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Return an encoder's last hidden states [rows, tokens, width]."""
+    def encode(self, ids: Tensor, mask: Tensor | None = None, types: Tensor | None = None) -> Tensor:
+        """Return the last hidden states [rows, tokens, width] of a bare encoder, or the logits of its head.
+
+        A ``classifier`` gives [rows, classes], a ``token_classifier`` [rows, tokens, classes], ``question_answering``
+        [rows, tokens, 2]: where an answer begins and ends. ``types`` [rows, tokens]: the token types (segments) that
+        the tokenizer made, for a model with a head that reads them; all 0 by default.
+        """
 
     @abstractmethod
     def logits(self, ids: Tensor) -> Tensor:

@@ -25,7 +25,10 @@ class Task(Protocol):
 
     @abstractmethod
     def calibration(self, model: LoadedModel) -> Domains:
-        """Return token batches (int64, [rows, tokens], no padding) by domain, which evaluation never sees."""
+        """Return batches by domain, which evaluation never sees: token ids (int64, [rows, tokens], no padding).
+
+        A :class:`objectives.models.batch.Batch` also says what is to be written, and which answers the task reads.
+        """
 
     @abstractmethod
     def evaluate(self, model: Runner) -> Score:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Annotated
 from pydantic.dataclasses import dataclass as settings
 from typing_extensions import override
 
+from objectives.models.batch import Batch, batch_of
 from objectives.protocols.candidate import Recovery
 from objectives.settings import FORBID, Count, NonNegative, Positive, Strength
 from objectives.types import Note, NoteCode
@@ -140,7 +141,7 @@ def _corrected(linear: nn.Linear, rank: int, seed: int) -> Iterator[tuple[Tensor
         handle.remove()
 
 
-def _batches(domains: Domains, tokens: int) -> Iterator[Tensor]:
+def _batches(domains: Domains, tokens: int) -> Iterator[Batch]:
     """Yield batches of about ``tokens`` tokens without end, domains in turn, shuffled again at every pass."""
     import torch
 
@@ -151,12 +152,13 @@ def _batches(domains: Domains, tokens: int) -> Iterator[Tensor]:
             yield next(stream)
 
 
-def _rows(batches: Sequence[Tensor], tokens: int, generator: torch.Generator) -> Iterator[Tensor]:
+def _rows(batches: Sequence[Tensor | Batch], tokens: int, generator: torch.Generator) -> Iterator[Batch]:
     import torch
 
     while True:
-        parts: list[Tensor] = []
-        for batch in batches:  # rows of one batch have one length
+        parts: list[Batch] = []
+        for batch in map(batch_of, batches):  # rows of one batch have one length
             shuffled = batch[torch.randperm(len(batch), generator=generator)]
-            parts += torch.split(shuffled, max(1, tokens // batch.shape[1]))
+            size = max(1, tokens // batch.shape[1])
+            parts += [shuffled[start : start + size] for start in range(0, len(batch), size)]
         yield from (parts[index] for index in torch.randperm(len(parts), generator=generator).tolist())

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING
 
 from objectives.protocols.optional import Masking, Portable
+from objectives.types import ENCODERS, Head
 
 if TYPE_CHECKING:
     from objectives.protocols.candidate import Candidate, Quantizer
     from objectives.protocols.running import Device
-    from objectives.types import Head
 
-KINDS = {"causal_lm": "decoders", "encoder": "encoders", "seq2seq": "encoder-decoders"}
+KINDS: Mapping[Head, str] = {
+    "causal_lm": "decoders", **dict.fromkeys(sorted(ENCODERS), "encoders"), "seq2seq": "encoder-decoders",
+}  # fmt: skip
 
 
 def portable(quantizer: Quantizer) -> Quantizer:
@@ -26,7 +28,7 @@ def rounds_activations(quantizer: Quantizer) -> bool:
 
 
 def refused(
-    candidate: Candidate, head: Head, device: Device, heads: Sequence[Head], bits: Collection[int]
+    candidate: Candidate, head: Head, device: Device, heads: Collection[Head], bits: Collection[int]
 ) -> str | None:
     """Return the first reason not to run ``candidate`` in a runtime that takes ``heads`` in ``bits`` on CPUs.
 
@@ -36,7 +38,7 @@ def refused(
     if not device.runs_engines:
         return f"runs on CPUs, device is {device.name}: device=cpu"
     if head not in heads:
-        return f"takes {' and '.join(KINDS[each] for each in heads)}, not {KINDS[head]}"
+        return f"takes {' and '.join(sorted({KINDS[each] for each in heads}))}, not {KINDS[head]}"
     if not quantizer.stored:
         return "simulated widths are stored by no engine"
     if quantizer.scheme == "fp8":

@@ -22,6 +22,7 @@ from objectives.runtime.engines.engine import EngineRuntime
 from objectives.runtime.engines.folder import EncoderEngine, Facts, Opener, write_facts
 from objectives.runtime.packages import Packages
 from objectives.settings import FORBID
+from objectives.types import ENCODERS
 
 if TYPE_CHECKING:
     import numpy as np
@@ -56,7 +57,7 @@ class LiteRt(EngineRuntime, Opener, Runtime):
     def supports(self, candidate: Candidate, head: Head, device: Device) -> str | None:
         from objectives.runtime.engine_support import refused
 
-        return refused(candidate, head, device, heads=["encoder"], bits=(32, 8))
+        return refused(candidate, head, device, heads=ENCODERS, bits=(32, 8))
 
     @override
     def prepare(self, context: BuildContext) -> Runner:
@@ -112,7 +113,7 @@ class _Encoder(EncoderEngine):
         self.make: Callable[[int, int], None] | None = None
 
     @override
-    def encode(self, ids: Ids, mask: NDArray[np.bool_] | None) -> Floats:
+    def encode(self, ids: Ids, mask: NDArray[np.bool_] | None, types: Ids | None = None) -> Floats:
         import numpy as np
 
         from objectives.runtime.engines.masks import bidirectional
@@ -120,16 +121,15 @@ class _Encoder(EncoderEngine):
         rows, tokens = ids.shape
         size = self._size(rows, tokens, exact=mask is None)
         if size == (rows, tokens):
-            return self._run(size, ids, bidirectional(ids, mask))
+            return self._run(size, ids, bidirectional(ids, mask), types)
         if size[0] < rows:  # in several batches
-            starts = range(0, rows, size[0])
-            parts = ((ids[at : at + size[0]], None if mask is None else mask[at : at + size[0]]) for at in starts)
-            return np.concatenate([self.encode(*part) for part in parts])
-        counts = np.zeros(size, np.bool_)
-        counts[:rows, :tokens] = True if mask is None else mask
-        filled = np.zeros(size, ids.dtype)
-        filled[:rows, :tokens] = ids
-        return self._run(size, filled, bidirectional(filled, counts))[:rows, :tokens]
+            cuts = [slice(at, at + size[0]) for at in range(0, rows, size[0])]
+            given = [[None if each is None else each[cut] for each in (ids, mask, types)] for cut in cuts]
+            return np.concatenate([self.encode(*part) for part in given])  # type: ignore[arg-type]
+        counts = _filled(np.ones(ids.shape, np.bool_) if mask is None else mask, size)
+        filled = _filled(ids, size)
+        answer = self._run(size, filled, bidirectional(filled, counts), None if types is None else _filled(types, size))
+        return answer[:rows] if answer.ndim == 2 else answer[:rows, :tokens]
 
     def _size(self, rows: int, tokens: int, exact: bool) -> tuple[int, int]:
         """Return the rows and tokens of the file to run: the smallest that holds as much.
@@ -162,20 +162,20 @@ class _Encoder(EncoderEngine):
             for rows, tokens in [file.stem.split("x")]
         ]
 
-    def _run(self, size: tuple[int, int], ids: Ids, mask: Floats) -> Floats:
+    def _run(self, size: tuple[int, int], ids: Ids, mask: Floats, types: Ids | None) -> Floats:
         import numpy as np
 
         if size not in self._open:
             self._open[size] = self._interpreter(size)
-        interpreter, (first, second), output = self._open[size]
-        interpreter.set_tensor(first, ids.astype(np.int32))
-        interpreter.set_tensor(second, mask)
+        interpreter, places, output = self._open[size]
+        given = (ids.astype(np.int32), mask, (np.zeros_like(ids) if types is None else types).astype(np.int32))
+        for place, value in zip(places, given):
+            interpreter.set_tensor(place, value)
         interpreter.invoke()
-        hidden: Floats = interpreter.get_tensor(output)
-        return hidden
+        answer: Floats = interpreter.get_tensor(output)
+        return answer
 
     def _interpreter(self, size: tuple[int, int]) -> Any:
-        import numpy as np
         from ai_edge_litert.interpreter import Interpreter
 
         from objectives.runtime.engines.silence import silence
@@ -183,8 +183,17 @@ class _Encoder(EncoderEngine):
         with silence():  # it says which kernels it found
             interpreter = Interpreter(str(_file(self._folder, *size)), num_threads=self._threads)
             interpreter.allocate_tensors()
-        inputs = sorted(interpreter.get_input_details(), key=lambda each: each["dtype"] != np.int32)
+        inputs = sorted(interpreter.get_input_details(), key=lambda each: each["name"])  # args_0, args_1 ...
         return interpreter, [each["index"] for each in inputs], interpreter.get_output_details()[0]["index"]
+
+
+def _filled(values: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:
+    """Return ``values`` [rows, tokens] in the first rows and columns of zeros of that size."""
+    import numpy as np
+
+    filled = np.zeros(size, values.dtype)
+    filled[: values.shape[0], : values.shape[1]] = values
+    return filled
 
 
 def _power(count: int) -> int:

@@ -21,6 +21,7 @@ from objectives.runtime.engines.engine import EngineRuntime
 from objectives.runtime.engines.folder import DecoderEngine, EncoderEngine, Facts, Opener, write_facts
 from objectives.runtime.packages import Packages
 from objectives.settings import FORBID
+from objectives.types import ENCODERS
 
 if TYPE_CHECKING:
     import numpy as np
@@ -60,7 +61,7 @@ class OnnxRuntime(EngineRuntime, Opener, Runtime):
     def supports(self, candidate: Candidate, head: Head, device: Device) -> str | None:
         from objectives.runtime.engine_support import refused, rounds_activations
 
-        reason = refused(candidate, head, device, heads=("causal_lm", "encoder"), bits=(32, 8, 4))
+        reason = refused(candidate, head, device, heads=("causal_lm", *ENCODERS), bits=(32, 8, 4))
         quantizer = candidate.quantization
         if reason is None and 8 in quantizer.stored and not rounds_activations(quantizer):
             return "its 8-bit kernels round activations as well: choose quantization.scheme=w8a8"
@@ -98,13 +99,14 @@ class _Encoder(EncoderEngine):
 
     def __init__(self, session: Any) -> None:
         self._session = session
+        self._names = [each.name for each in session.get_inputs()]
 
     @override
-    def encode(self, ids: Ids, mask: NDArray[np.bool_] | None) -> Floats:
-        from objectives.runtime.engines.masks import bidirectional
+    def encode(self, ids: Ids, mask: NDArray[np.bool_] | None, types: Ids | None = None) -> Floats:
+        from objectives.runtime.engines.masks import encoder_inputs
 
-        hidden: Floats = self._session.run(["hidden"], {"ids": ids, "mask": bidirectional(ids, mask)})[0]
-        return hidden
+        answer: Floats = self._session.run(None, encoder_inputs(self._names, ids, mask, types))[0]
+        return answer
 
 
 class _Decoder(DecoderEngine):

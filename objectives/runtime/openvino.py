@@ -21,6 +21,7 @@ from objectives.runtime.engines.folder import DecoderEngine, EncoderEngine, Fact
 from objectives.runtime.engines.signal_stack import signal_stack_kept
 from objectives.runtime.packages import Packages
 from objectives.settings import FORBID
+from objectives.types import ENCODERS
 
 if TYPE_CHECKING:
     import numpy as np
@@ -64,9 +65,9 @@ class OpenVino(EngineRuntime, Opener, Runtime):
     def supports(self, candidate: Candidate, head: Head, device: Device) -> str | None:
         from objectives.runtime.engine_support import refused, rounds_activations
 
-        reason = refused(candidate, head, device, heads=("causal_lm", "encoder"), bits=(32, 16, 8, 4))
+        reason = refused(candidate, head, device, heads=("causal_lm", *ENCODERS), bits=(32, 16, 8, 4))
         if reason is None and self.activations == "static":
-            if head != "encoder":
+            if head not in ENCODERS:
                 return "activations=static is for encoders: those of a decoder differ too much from token to token"
             if candidate.quantization.stored != {8} or not rounds_activations(candidate.quantization):
                 return "activations=static needs quantization.bits=8 and scheme=w8a8"
@@ -127,15 +128,16 @@ class _Encoder(EncoderEngine):
     """An encoder in an inference request of its own."""
 
     def __init__(self, compiled: Any) -> None:
+        self._names = [port.any_name for port in compiled.inputs]
         self._request = compiled.create_infer_request()
 
     @override
-    def encode(self, ids: Ids, mask: NDArray[np.bool_] | None) -> Floats:
-        from objectives.runtime.engines.masks import bidirectional
+    def encode(self, ids: Ids, mask: NDArray[np.bool_] | None, types: Ids | None = None) -> Floats:
+        from objectives.runtime.engines.masks import encoder_inputs
 
-        outputs = self._request.infer({"ids": ids, "mask": bidirectional(ids, mask)}, share_inputs=True)
-        hidden: Floats = outputs[0]
-        return hidden
+        outputs = self._request.infer(encoder_inputs(self._names, ids, mask, types), share_inputs=True)
+        answer: Floats = outputs[0]
+        return answer
 
 
 class _Decoder(DecoderEngine):

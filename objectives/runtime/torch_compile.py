@@ -19,6 +19,7 @@ from objectives.runtime.engine_support import embeds
 from objectives.runtime.in_torch.base import InTorch
 from objectives.runtime.packages import Packages
 from objectives.settings import FORBID
+from objectives.types import ENCODERS
 
 if TYPE_CHECKING:
     from objectives.models import LoadedModel
@@ -80,7 +81,7 @@ class TorchCompile(InTorch, Runtime):
             runner = self._runner(context.model(), context.device)
         ids = torch.zeros(*SAMPLE, dtype=torch.int64, device=runner.device)
         with silence(), torch.inference_mode():
-            if runner.head == "encoder":
+            if runner.head in ENCODERS:
                 runner.encode(ids)
                 runner.encode(ids, torch.ones_like(ids))
             else:

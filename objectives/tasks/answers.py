@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from objectives.errors import ObjectiveError, TaskError, described
 from objectives.metrics import METRICS
+from objectives.models.batch import Batch
 from objectives.settings import class_path
 from objectives.tasks.finite import number
 from objectives.tasks.paired import is_resampled
@@ -145,13 +146,33 @@ def _wrong_rows(domains: Any, vocabulary: int) -> str:
         if isinstance(batches, torch.Tensor) or not isinstance(batches, Sequence):
             return f"got {shown(batches)} for domain {name}, not a list of batches"
         for batch in batches:
-            if not isinstance(batch, torch.Tensor) or batch.dtype != torch.int64 or batch.dim() != 2:
-                return f"got {shown(batch)} for a batch of domain {name}"
-            if batch.numel() and not 0 <= int(batch.min()) <= int(batch.max()) < vocabulary:
-                return f"domain {name} has token ids outside of 0 to {vocabulary - 1}"
-        if not all(batch.numel() for batch in batches) or not batches:
-            return f"domain {name} has {'a batch without tokens' if batches else 'no batch'}"
+            wrong = _wrong_batch(batch, vocabulary)
+            if wrong:
+                return wrong.format(name)
+        if not batches:
+            return f"domain {name} has no batch"
     return "" if domains else "got no domain"
+
+
+def _wrong_batch(batch: Any, vocabulary: int) -> str:
+    """Return what is wrong with a batch, with a place for the name of its domain."""
+    import torch
+
+    ids = [batch.ids, batch.targets] if isinstance(batch, Batch) else [batch]
+    for part in ids:
+        if part is None and part is not ids[0]:
+            continue
+        if not isinstance(part, torch.Tensor) or part.dtype != torch.int64 or part.dim() != 2:
+            return f"got {shown(part)} for a batch of domain {{}}"
+        if not part.numel():
+            return "domain {} has a batch without tokens"
+        if not 0 <= int(part.min()) <= int(part.max()) < vocabulary:
+            return f"domain {{}} has token ids outside of 0 to {vocabulary - 1}"
+    if isinstance(batch, Batch):
+        rows = {len(part) for part in batch.tensors.values()}
+        if len(rows) > 1 or (batch.types is not None and batch.types.shape != batch.shape):
+            return "a batch of domain {} has parts of unlike sizes"
+    return ""
 
 
 def shown(value: Any) -> str:

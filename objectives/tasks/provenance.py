@@ -237,7 +237,7 @@ def row_sources(rows: Mapping[str, str]) -> list[Source]:
     return [Source(Kind.ROWS, f"calibration rows of {domain}", held) for domain, held in rows.items()]
 
 
-def rows_hash(shapes: Sequence[Sequence[int]], contents: Iterable[bytes]) -> str:
+def rows_hash(shapes: Sequence[Sequence[int | str]], contents: Iterable[bytes]) -> str:
     """Return the SHA-256 of token batches, given their shapes and bytes."""
     hashed = hashlib.sha256(repr([list(shape) for shape in shapes]).encode())
     for content in contents:

@@ -17,6 +17,7 @@ from objectives.cache import Cache
 from objectives.errors import ObjectiveError
 from objectives.evaluation.problem import Problem
 from objectives.measuring.interleaved import Interleaved
+from objectives.models.heads import is_run_alike
 from objectives.models.inspection import Inspection
 from objectives.protocols.candidate import Model
 from objectives.protocols.optional import Threaded
@@ -201,8 +202,10 @@ def _part(node: Mapping[str, Any], key: str, allowed: tuple[str, ...]) -> Any:
 
 def _check_kinds(model: Model, task: Task, space: Space) -> None:
     workload = space.baseline_candidate().workload
-    for key, part in (("task", task), ("workload", workload)):
-        if part.head != model.head:
+    for key, part, fits in (
+        ("task", task, task.head == model.head), ("workload", workload, is_run_alike(workload.head, model.head)),
+    ):  # fmt: skip
+        if not fits:
             raise ConfigError(f"{key}: {type(part).__name__} drives {part.head} models, but model.head is {model.head}")
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from objectives.metrics import METRICS
+from objectives.types import ENCODERS
 
 if TYPE_CHECKING:
     from objectives.types import Head
@@ -59,7 +60,7 @@ def number(value: float, digits: int = 3) -> str:
 
 def rate_of(head: Head) -> str:
     """Return the unit of throughput: encoders read samples, all other models write tokens."""
-    return "samples/s" if head == "encoder" else "tokens/s"
+    return "samples/s" if head in ENCODERS else "tokens/s"
 
 
 def percent(fraction: float) -> str:

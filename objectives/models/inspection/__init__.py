@@ -38,6 +38,11 @@ class Inspection:
     config: Config
     head: Head
 
+    @property
+    def positions(self) -> int | None:
+        """Return how many tokens a text may have that the model reads; None where nothing limits them."""
+        return limits.positions(self.config, "decoder" if self.head == "causal_lm" else "encoder")
+
     def beyond(self, spans: Iterable[Span]) -> tuple[Span, int] | None:
         """Return the first of ``spans`` that exceeds the model's positions, with their number; None where all fit."""
         for span in spans:

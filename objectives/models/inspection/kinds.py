@@ -16,7 +16,7 @@ from objectives.errors import ModelError, Unsupported
 from objectives.models import families
 from objectives.models.inspection.config import Config, read_json
 from objectives.models.inspection.library import builds, installed, model_types
-from objectives.types import Head
+from objectives.types import ENCODERS, Head
 
 _QUANTISED = ("quantize_config.json", "quantization_config.json", "quant_config.json", "hf_quant_config.json")
 _TEXT = ("CAUSAL_LM", "MASKED_LM", "SEQ_TO_SEQ_CAUSAL_LM", "TEXT_ENCODING", "TOKEN_CLASSIFICATION",
@@ -98,24 +98,51 @@ def _unknown(folder: Path, config: Config) -> str:
 def refuse_head(config: Config, head: Head) -> None:
     """Raise ModelError where the checkpoint is of another kind than ``head`` asks for."""
     kind, reason = _kind(config)
-    if kind != head and not (head == "encoder" and kind == "causal_lm"):  # embeddings of a decoder are legitimate
+    asked = "encoder" if head in ENCODERS else head
+    if kind != asked and not (head == "encoder" and kind == "causal_lm"):  # embeddings of a decoder are legitimate
         raise ModelError(f"model.head: {config.model_type} is {_NAMES[kind]} here ({reason}): model={kind}, got {head}")
-    wanted = {"causal_lm": "CAUSAL_LM", "seq2seq": "SEQ_TO_SEQ_CAUSAL_LM"}.get(head)
-    if wanted and not builds(config.model_type, wanted):
+    if head != "encoder" and not builds(config.model_type, _TABLES[head]):
         raise ModelError(f"model.head: transformers {installed()} has no {head} model of type {config.model_type!r}")
     if head == "seq2seq" and not config.get("is_encoder_decoder"):
         raise ModelError(
             f"model.path: config.json says is_encoder_decoder false, and {config.model_type} has both halves: without "
             "it they share one cache and answer otherwise than they were trained to; set it to true"
         )
+    if head in _TRAINED:
+        _require_trained(config, head)
     other = next((name for name in config.architectures if _ANSWERS.search(name)), None)
-    if head != "encoder" and other is not None:
+    if head not in ENCODERS and other is not None:
         raise ModelError(
             f"model.head: the checkpoint is a {other} (architectures in config.json), whose next-token head is not "
             f"trained; give the language model, got {head}"
         )
 
 
+def _require_trained(config: Config, head: Head) -> None:
+    """Raise ModelError where config.json names an architecture without the head: it would be made up."""
+    ending = _TRAINED[head]
+    if config.architectures and not any(name.endswith(ending) for name in config.architectures):
+        there = next((one for one, end in _TRAINED.items() if config.architectures[0].endswith(end)), "encoder")
+        raise ModelError(
+            f"model.head: the checkpoint is a {config.architectures[0]} (architectures in config.json), no "
+            f"...{ending}: its head for {head} is not trained; model={there}, or a fine-tuned checkpoint"
+        )
+
+
+_TABLES: Mapping[Head, str] = {
+    "causal_lm": "CAUSAL_LM",
+    "seq2seq": "SEQ_TO_SEQ_CAUSAL_LM",
+    "classifier": "SEQUENCE_CLASSIFICATION",
+    "token_classifier": "TOKEN_CLASSIFICATION",
+    "question_answering": "QUESTION_ANSWERING",
+}
+"""The tables in which transformers keeps the classes of each head."""
+_TRAINED: Mapping[Head, str] = {
+    "classifier": "ForSequenceClassification",
+    "token_classifier": "ForTokenClassification",
+    "question_answering": "ForQuestionAnswering",
+}
+"""The endings of the architectures that have an encoder's own head."""
 _NAMES: Mapping[Head, str] = {"causal_lm": "a decoder", "encoder": "an encoder", "seq2seq": "an encoder-decoder"}
 
 

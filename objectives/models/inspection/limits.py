@@ -14,7 +14,7 @@ from typing import Any
 from objectives.models.inspection.config import Config
 from objectives.models.inspection.library import modelling
 from objectives.models.inspection.spans import Side, Span
-from objectives.types import Head
+from objectives.types import ENCODERS, Head
 
 _LENGTHS = ("max_position_embeddings", "max_sequence_length", "max_seq_len", "n_positions", "n_ctx")
 _ID_BYTES, _VALUE_BYTES, _KEPT_BYTES = 8, 2, 1
@@ -68,7 +68,7 @@ def least_bytes(config: Config, head: Head, batch_size: int, spans: tuple[Span, 
     tokens = batch_size * sum(span.tokens for span in spans)
     width, vocabulary = config.number("hidden_size") or 0, config.number("vocab_size") or 0
     states = batch_size * sum(span.tokens for span in spans if span.side == "encoder") * width * _VALUE_BYTES
-    if head == "encoder":
+    if head in ENCODERS:
         return tokens * _ID_BYTES + states
     written = batch_size * sum(span.tokens for span in spans if span.side == "decoder")
     return tokens * _ID_BYTES + states + written * _cache_bytes(config) + batch_size * vocabulary * _VALUE_BYTES

@@ -50,4 +50,5 @@ def engine_facts_of(
         seconds=perf_counter() - began,
         predicted_loss=None if math.isnan(model.predicted_loss) else model.predicted_loss,
         notes=tuple(model.notes),
+        labels=model.labels,
     )

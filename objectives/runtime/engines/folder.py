@@ -33,7 +33,7 @@ class Facts:
     ``runtime``: path of the class that opens the folder; ``settings``: that class's own; ``options``: what it decided
     when it wrote the files; ``caches``: (heads, width) of every past key and value; ``stored``: bytes of each matrix by
     its module's name; ``others``: bytes of all else; ``block_weights``, ``block_bytes``: number and bytes of the
-    weights of the block linears; ``seconds``: how long making the engine took.
+    weights of the block linears; ``seconds``: how long making the engine took; ``labels``: names of a head's classes.
     """
 
     runtime: str
@@ -49,6 +49,7 @@ class Facts:
     seconds: float
     predicted_loss: float | None
     notes: Sequence[Note]
+    labels: Sequence[str] = ()
 
     @property
     def weight_bytes(self) -> int:
@@ -59,10 +60,11 @@ class Facts:
 class EncoderEngine(Protocol):
     """Runs an encoder."""
 
-    def encode(self, ids: Ids, mask: NDArray[np.bool_] | None) -> Floats:
-        """Return the last hidden states [rows, tokens, width] of ``ids`` [rows, tokens].
+    def encode(self, ids: Ids, mask: NDArray[np.bool_] | None, types: Ids | None = None) -> Floats:
+        """Return the answer of ``Runner.encode`` to ``ids`` [rows, tokens]: hidden states, or a head's logits.
 
-        ``mask``: bool [rows, tokens], False where a token does not count; None where all do.
+        ``mask``: bool [rows, tokens], False where a token does not count; None where all do. ``types`` [rows, tokens]:
+        the token types, for heads that read them; None where all are 0.
         """
 
 
@@ -114,6 +116,7 @@ def read_facts(folder: Path) -> Facts:
     try:
         facts = json.loads(file.read_text(encoding="utf-8"))
         facts["notes"] = notes_of(facts["notes"])
+        facts.setdefault("labels", ())  # folders from before there were classifiers
         return Facts(**{field.name: facts[field.name] for field in fields(Facts)})
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ModelError(f"{file}: no engine is described there: {error}") from error

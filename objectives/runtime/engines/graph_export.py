@@ -1,9 +1,10 @@
 """Exports a packed model as a graph of torch.export: an fp32 copy with every size that may vary left open.
 
 The copy has the packed model's widths, and the values that its stored weights stand for. Inputs and outputs are the
-same for all engines: an encoder takes ids and an additive mask; a decoder also takes places, the positions whose logits
-are wanted, and the cache, and gives logits and the new cache. Masks are floats: engines are slow on booleans
-(docs/log.md). Sample sizes are never 0 or 1, which torch.export would take for constants.
+same for all engines: an encoder takes ids, an additive mask, and token types where its head reads them; a decoder takes
+ids, mask, places, the positions whose logits are wanted, and the cache, and gives logits and the new cache. Masks are
+floats: engines are slow on booleans (docs/log.md). Sample sizes are never 0 or 1, which torch.export would take for
+constants.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import hashlib
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from inspect import signature
 from typing import Any
 
 import torch
@@ -23,9 +25,11 @@ from transformers.cache_utils import DynamicCache, DynamicLayer
 from objectives.errors import Unsupported
 from objectives.models import LoadedModel
 from objectives.models.experts import Experts
+from objectives.models.heads import encoded
 from objectives.packing.embedding import Int8Embedding
 from objectives.runtime.engines.masks import HIDDEN
 from objectives.runtime.engines.weights import Floats, is_matrix, matrices, owners
+from objectives.types import Head
 
 ROWS, TOKENS, PAST = 2, 3, 5
 """Sizes of the sample that is traced."""
@@ -117,33 +121,43 @@ def export(model: LoadedModel, square: bool = False) -> tuple[Exported, nn.Modul
     module = fp32_copy(model)
     with torch.no_grad():
         try:
-            return (_decoder(module) if model.head == "causal_lm" else _encoder(module, square)), module
+            graph = _decoder(module) if model.head == "causal_lm" else _encoder(module, model.head, square)
         except Unsupported:
             raise
         except Exception as error:  # torch.export raises many types, on what it cannot follow
             first = (str(error).strip().splitlines() or [""])[0]
             raise Unsupported(f"torch.export cannot follow this model: {type(error).__name__}: {first}") from error
+    return graph, module
 
 
 class Encoder(nn.Module):
-    """An encoder as engines run it: ids [rows, tokens], additive mask [rows, 1, 1, tokens] -> last hidden states."""
+    """An encoder as engines run it: ids [rows, tokens], additive mask [rows, 1, 1, tokens] -> hidden states or logits.
 
-    def __init__(self, module: nn.Module, square: bool = False) -> None:
+    A model with a head that reads token types takes them as well [rows, tokens]; ``inputs`` are the names.
+    """
+
+    def __init__(self, module: nn.Module, head: Head = "encoder", square: bool = False) -> None:
         """Wrap ``module``. ``square``: expand the mask, for engines that take none with one row for all tokens."""
         super().__init__()
-        self.module, self.square = module, square
+        self.module, self.head, self.square = module, head, square
+        self.inputs: tuple[str, ...] = ("ids", "mask", "types") if _reads_types(module, head) else ("ids", "mask")
         self.turns = any(name.endswith("rotary_emb") for name, _ in module.named_modules())
         config: Any = module.config
         is_local = "sliding_attention" in (getattr(config, "layer_types", None) or ())
         self.window: int | None = config.sliding_window if is_local else None
 
-    def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
-        """Return the last hidden states [rows, tokens, width]."""
+    def sample(self, rows: int, tokens: int, dtype: torch.dtype = torch.int64) -> tuple[Tensor, ...]:
+        """Return inputs of that size, to be traced."""
+        ids = torch.arange(rows * tokens).view(rows, tokens).to(dtype)
+        return (ids, torch.zeros(rows, 1, 1, tokens), torch.zeros_like(ids))[: len(self.inputs)]
+
+    def forward(self, ids: Tensor, mask: Tensor, types: Tensor | None = None) -> Tensor:
+        """Return what ``Runner.encode`` returns."""
         mask = mask.expand(-1, -1, ids.shape[1], -1) if self.square else mask
         # One row of rotary tables for all rows of a batch is more than ONNX's operator takes.
         places = {"position_ids": torch.arange(ids.shape[1]).expand(ids.shape)} if self.turns else {}
-        hidden: Tensor = self.module(input_ids=ids, attention_mask=self._masks(ids, mask), **places).last_hidden_state
-        return hidden
+        typed = {} if types is None else {"token_type_ids": types}
+        return encoded(self.head, self.module(input_ids=ids, attention_mask=self._masks(ids, mask), **places, **typed))
 
     def _masks(self, ids: Tensor, mask: Tensor) -> Tensor | dict[str, Tensor]:
         """Return the mask; one for each kind of attention where some layers read a window (transformers cuts none)."""
@@ -186,14 +200,18 @@ def _cache(module: Any, past: Sequence[tuple[Tensor, Tensor]]) -> DynamicCache:
     return cache
 
 
-def _encoder(module: nn.Module, square: bool) -> Exported:
-    ids = torch.arange(ROWS * TOKENS).view(ROWS, TOKENS)
-    free = Dim.DYNAMIC
-    program = torch.export.export(
-        Encoder(module, square), (ids, torch.zeros(ROWS, 1, 1, TOKENS)),
-        dynamic_shapes=({0: free, 1: free}, {0: free, 3: free}), strict=False,
-    )  # fmt: skip
-    return Exported(program, ("ids", "mask"), ("hidden",))
+def _reads_types(module: nn.Module, head: Head) -> bool:
+    """Return whether token types matter to the model; a bare encoder is given none."""
+    config: Any = module.config
+    known = "token_type_ids" in signature(module.forward).parameters
+    return head != "encoder" and known and getattr(config, "type_vocab_size", 0) > 1
+
+
+def _encoder(module: nn.Module, head: Head, square: bool) -> Exported:
+    encoder, free = Encoder(module, head, square), Dim.DYNAMIC
+    sample, shapes = encoder.sample(ROWS, TOKENS), ({0: free, 1: free}, {0: free, 3: free}, {0: free, 1: free})
+    program = torch.export.export(encoder, sample, dynamic_shapes=shapes[: len(sample)], strict=False)
+    return Exported(program, encoder.inputs, ("hidden" if head == "encoder" else "logits",))
 
 
 def _decoder(module: Any) -> Exported:

@@ -29,6 +29,7 @@ from objectives.runtime.engines.folder import Generating, disk_bytes, open_engin
 from objectives.runtime.engines.masks import causal
 from objectives.runtime.engines.probe_process import Ended
 from objectives.settings import class_path
+from objectives.types import ENCODERS
 
 if TYPE_CHECKING:
     from objectives.cache import Cache
@@ -123,7 +124,7 @@ def _refusal(ended: Ended, runtime: Runtime, threads: int) -> str:
 
 def _main(folder: Path, threads: int, runtime: str) -> None:
     engine, facts = open_engine(folder, threads, (runtime,))
-    if facts.head == "encoder":
+    if facts.head in ENCODERS:
         cast("EncoderEngine", engine).encode(_ids(ENCODED, facts.vocabulary), None)
     elif isinstance(engine, Generating):
         engine.generate(_ids(PROMPT, facts.vocabulary), np.zeros((1, 2), np.int64), None, None)

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from objectives.errors import Unsupported
+from objectives.types import ENCODERS
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -45,6 +46,4 @@ def require_alike(runner: Runner, folder: Path, name: str) -> None:
 
 def _answer(runner: Runner, ids: Tensor) -> Tensor:
     with torch.inference_mode():
-        return (
-            runner.encode(ids.to(runner.device)) if runner.head == "encoder" else runner.logits(ids.to(runner.device))
-        )
+        return runner.encode(ids.to(runner.device)) if runner.head in ENCODERS else runner.logits(ids.to(runner.device))

@@ -23,13 +23,14 @@ def convert(model: LoadedModel, rows: int, tokens: int, rounds: bool) -> bytes:
 
     ``rounds``: whether 8-bit layers round their inputs as well. Raises Unsupported.
     """
-    sample = (torch.zeros(rows, tokens, dtype=torch.int32), torch.zeros(rows, 1, 1, tokens))
+    encoder = Encoder(fp32_copy(model), model.head).eval()
+    sample = encoder.sample(rows, tokens, torch.int32)
     with silence():
         import litert_torch
 
         keep_streams_open()
         try:
-            converted = litert_torch.convert(Encoder(fp32_copy(model)).eval(), sample)
+            converted = litert_torch.convert(encoder, sample)
         except Unsupported:
             raise
         except Exception as error:  # its passes raise what they like

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,14 @@ def bidirectional(ids: NDArray[Any], seen: NDArray[np.bool_] | None) -> NDArray[
     if seen is not None:
         np.copyto(mask, HIDDEN, where=~seen[:, None, None, :])
     return mask
+
+
+def encoder_inputs(
+    names: Collection[str], ids: NDArray[Any], seen: NDArray[np.bool_] | None, types: NDArray[Any] | None
+) -> dict[str, NDArray[Any]]:
+    """Return the inputs of an encoder's graph by name: ids, mask, and types where it takes some (``names``)."""
+    inputs = {"ids": ids, "mask": bidirectional(ids, seen)}
+    return {**inputs, "types": np.zeros_like(ids) if types is None else types} if "types" in names else inputs
 
 
 def causal(rows: int, tokens: int, total: int, seen: NDArray[np.bool_] | None) -> NDArray[np.float32]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from objectives.errors import Unsupported, said
+from objectives.models.batch import batch_of
 from objectives.runtime.engines.graph_export import Exported, WeightPlaceholders, export
 from objectives.runtime.engines.silence import silence, without_telemetry
 from objectives.runtime.engines.weights import Dense, Rounded, Stored, block_linears, matrices
@@ -192,11 +193,15 @@ def round_activations(graph: ov.Model, calibration: Domains) -> ov.Model:
     """
     import nncf
 
-    from objectives.runtime.engines.masks import bidirectional
+    from objectives.runtime.engines.masks import encoder_inputs
 
-    rows = [row for batches in calibration.values() for batch in batches for row in batch]
+    names = [port.any_name for port in graph.inputs]
+    rows = [row for batches in calibration.values() for batch in map(batch_of, batches) for row in batch]
     step = max(1, len(rows) // CALIBRATED)
-    samples = [{"ids": ids, "mask": bidirectional(ids, None)} for ids in (row[None].numpy() for row in rows[::step])]
+    samples = [
+        encoder_inputs(names, row.ids.numpy(), None, None if row.types is None else row.types.numpy())
+        for row in rows[::step]
+    ]
     logging.getLogger("nncf").setLevel(logging.ERROR)
     with silence():
         quantized: ov.Model = nncf.quantize(

@@ -101,6 +101,11 @@ class EngineRunner(Runner):
 
     @property
     @override
+    def labels(self) -> Sequence[str]:
+        return tuple(self.facts.labels)
+
+    @property
+    @override
     def stored_bytes(self) -> int:
         return self.facts.weight_bytes
 
@@ -125,9 +130,10 @@ class EngineRunner(Runner):
         return torch.device("cpu")
 
     @override
-    def encode(self, ids: Tensor, mask: Tensor | None = None) -> Tensor:
+    def encode(self, ids: Tensor, mask: Tensor | None = None, types: Tensor | None = None) -> Tensor:
         counts = None if mask is None or bool(mask.all()) else mask.bool().numpy()
-        return torch.from_numpy(cast("EncoderEngine", self.engine).encode(ids.long().numpy(), counts))
+        typed = () if types is None else (types.long().numpy(),)
+        return torch.from_numpy(cast("EncoderEngine", self.engine).encode(ids.long().numpy(), counts, *typed))
 
     @cached_property
     def _decoder(self) -> DecoderEngine:

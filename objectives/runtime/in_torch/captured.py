@@ -22,7 +22,7 @@ from typing_extensions import override
 from objectives.errors import Unsupported
 from objectives.protocols.running import Device, EndPhase, Workload
 from objectives.runtime.in_torch.static_cache import StaticCacheRunner
-from objectives.types import Memory, Phase
+from objectives.types import ENCODERS, Memory, Phase
 
 Pass = Callable[[Tensor], Tensor]
 
@@ -99,7 +99,7 @@ class Captured(StaticCacheRunner):
     def _agrees(self, ids: Tensor) -> bool:
         plain = StaticCacheRunner(self.model, self.forward)
         with torch.inference_mode():
-            if self.head == "encoder":
+            if self.head in ENCODERS:
                 return torch.allclose(self.encode(ids), plain.encode(ids), rtol=0.02, atol=0.02)
             recorded, expected = ids.new_empty(len(ids), 4), ids.new_empty(len(ids), 4)
             self.generate(ids, recorded)
@@ -111,10 +111,10 @@ class Captured(StaticCacheRunner):
         return replace(self, shapes=OrderedDict(), keeps=False, pool=torch.cuda.graph_pool_handle())
 
     @override
-    def encode(self, ids: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Return the last hidden states, which the next pass overwrites."""
-        if mask is not None:
-            return super().encode(ids, mask)
+    def encode(self, ids: Tensor, mask: Tensor | None = None, types: Tensor | None = None) -> Tensor:
+        """Return the answer of ``Runner.encode``, which the next pass overwrites."""
+        if mask is not None or types is not None:
+            return super().encode(ids, mask, types)
         rows, tokens = ids.shape
         graphs = self._shape(rows, tokens, tokens).graphs
         if "encode" not in graphs:

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
+from objectives.models.batch import batch_of
 from objectives.protocols.running import EndPhase
 from objectives.runtime.in_torch.runner import TorchRunner
 
@@ -53,7 +54,7 @@ class PromptLookupRunner(TorchRunner):
     @classmethod
     def of(cls, model: LoadedModel, most: int, calibration: Domains) -> PromptLookupRunner:
         """Make the runner of ``model`` that is timed on the rows of ``calibration``."""
-        rows = [row for batches in calibration.values() for batch in batches for row in batch]
+        rows = [row for batches in calibration.values() for batch in batches for row in batch_of(batch).ids]
         return cls(model, most, torch.cat(rows))
 
     def prompts(self, rows: int, tokens: int) -> Tensor:

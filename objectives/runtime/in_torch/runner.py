@@ -15,6 +15,7 @@ from torch import Tensor
 from transformers.cache_utils import DynamicCache
 from typing_extensions import override
 
+from objectives.models.heads import encoded
 from objectives.models.padded import Padded
 from objectives.packing.weighing import disk_bytes, stored_bytes, weigh
 from objectives.protocols.running import Device, EndPhase, Runner, RunsInTorch, SelectsRows, Workload
@@ -53,6 +54,11 @@ class TorchRunner(Runner, RunsInTorch, SelectsRows):
 
     @property
     @override
+    def labels(self) -> Sequence[str]:
+        return self.model.labels
+
+    @property
+    @override
     def stored_bytes(self) -> int:
         return stored_bytes([self.module])
 
@@ -78,9 +84,12 @@ class TorchRunner(Runner, RunsInTorch, SelectsRows):
         return device
 
     @override
-    def encode(self, ids: Tensor, mask: Tensor | None = None) -> Tensor:
-        hidden: Tensor = self.module(input_ids=ids, attention_mask=mask).last_hidden_state
-        return hidden
+    def encode(self, ids: Tensor, mask: Tensor | None = None, types: Tensor | None = None) -> Tensor:
+        typed = {} if types is None else {"token_type_ids": types}
+        return encoded(self.head, self._encode({"input_ids": ids, "attention_mask": mask, **typed}))
+
+    def _encode(self, inputs: Mapping[str, Any]) -> Any:
+        return self.module(**inputs)
 
     @override
     def logits(self, ids: Tensor) -> Tensor:

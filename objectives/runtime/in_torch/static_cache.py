@@ -39,9 +39,8 @@ class StaticCacheRunner(TorchRunner):
             self.forward = self.module
 
     @override
-    def encode(self, ids: Tensor, mask: Tensor | None = None) -> Tensor:
-        hidden: Tensor = self.forward(input_ids=ids, attention_mask=mask).last_hidden_state
-        return hidden
+    def _encode(self, inputs: Mapping[str, Any]) -> Any:
+        return self.forward(**inputs)
 
     @override
     def logits(self, ids: Tensor) -> Tensor:

@@ -1,0 +1,135 @@
+"""Classes of texts, or of pairs of texts: sentiment, topic, language, entailment."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+from pydantic.dataclasses import dataclass as settings
+from typing_extensions import override
+
+from objectives.models.inspection.spans import Span
+from objectives.protocols.optional import Bounded, Remarking, Supplied
+from objectives.protocols.task import PartiallyScorable
+from objectives.settings import Count, Name
+from objectives.tasks.batching import AHEAD
+from objectives.tasks.confusion import measured
+from objectives.tasks.data.columns import texts_of, values_of
+from objectives.tasks.data.rows import Row
+from objectives.tasks.data.source import ROWS_FORBID, FromFiles
+from objectives.tasks.encoding import Encoded, answers, calibration_batches, cut_remark, encode, limit_of
+from objectives.tasks.labels import places_of, require_classes
+from objectives.tasks.overlap import Excerpt, Excerpts, Exposed, excerpt
+from objectives.tasks.partial_scores import Reader, batches, merged, unique
+from objectives.types import Head, Score
+
+if TYPE_CHECKING:
+    from objectives.calibration.moments import Domains
+    from objectives.models import LoadedModel
+    from objectives.protocols.running import Runner
+
+
+@settings(frozen=True, kw_only=True, config=ROWS_FORBID)
+class Classification(FromFiles, PartiallyScorable, Bounded, Supplied, Remarking, Exposed):
+    """Scores a classifier.
+
+    ``text``: the column with the text; ``doc_to_text``: a template in its place. ``text_pair``: the column with the
+    second text, where pairs are classified. ``label``: the column with the class, by its name or its number from 0;
+    ``labels``: names of the model's classes in its order, where its own are of no use. ``metric``: ``accuracy``,
+    ``macro_f1`` or ``mcc``. ``tokens``: the longest row; by default what the model holds, and 512 at most.
+    """
+
+    text: Name = "text"
+    doc_to_text: str | None = None
+    text_pair: Name | None = None
+    label: Name = "label"
+    labels: tuple[Name, ...] = ()
+    metric: Literal["accuracy", "macro_f1", "mcc"] = "accuracy"
+    tokens: Count | None = None
+    batch_rows: Count = 32
+
+    @property
+    @override
+    def head(self) -> Head:
+        return "classifier"
+
+    @property
+    @override
+    def spans(self) -> tuple[Span, ...]:
+        return () if self.tokens is None else (Span(("tokens",), (self.tokens,), "encoder"),)
+
+    @override
+    def require_documents(self) -> None:
+        divided = self.divided()
+        rows = [*divided.calibration, *divided.scored]
+        self._texts(rows)
+        values_of(rows, "task.label", self.label)
+
+    @override
+    def remarks(self) -> tuple[str, ...]:
+        remark = self.divided().remark
+        return (remark,) if remark else ()
+
+    @override
+    def calibration(self, model: LoadedModel) -> Domains:
+        """Return the calibration texts; compression is fitted to the classes that the model gives them."""
+        return {"task": calibration_batches(self._encoded(model, self.divided().calibration), self.batch_rows)}
+
+    @override
+    def evaluate(self, model: Runner) -> Score:
+        """Score ``model``; an example is 1 where the answer is the right class, whatever the metric."""
+        if self.metric == "accuracy":
+            return merged(list(self.parts(model, range(len(self.divided().scored)))))
+        rows = self.divided().scored
+        right, answered = self._right(model, rows), self._answers(model, rows)
+        score = self._part(right, answered, unique(row.place for row in rows))
+        known = [place for place in answered if place is not None]
+        if len(known) < len(rows):
+            return replace(score, accuracy=math.nan, stderr=math.nan)
+        found = measured(self.metric, right, known, len(model.labels))
+        return replace(score, accuracy=found.value, stderr=found.stderr, replicates=found.replicates)
+
+    @override
+    def parts(self, model: Runner, order: Sequence[int]) -> Iterator[Score]:
+        rows = self.divided().scored
+        right, names = self._right(model, rows), unique(row.place for row in rows)
+        guess = float(np.bincount(right).max() / len(right))
+        for chosen in batches(order, AHEAD):
+            answered = self._answers(model, [rows[index] for index in chosen])
+            part = self._part([right[index] for index in chosen], answered, [names[index] for index in chosen])
+            yield replace(part, chance=guess)
+
+    @override
+    def excerpts(self, model: LoadedModel) -> Excerpts:
+        divided = self.divided()
+        self._right(model, divided.scored)
+        first, last = ([self._excerpt(row, text) for row, text in zip(rows, self._texts(rows)[0])]
+                       for rows in (divided.calibration, divided.scored))  # fmt: skip
+        return Excerpts(first, last, remarks=cut_remark(self._encoded(model, divided.scored), "at their end"))
+
+    def _part(self, right: Sequence[int], answered: Sequence[int | None], names: Sequence[str]) -> Score:
+        hits = tuple(math.nan if place is None else float(place == other) for place, other in zip(answered, right))
+        return Score(float(np.mean(hits)), 0.0, hits, ids=tuple(names))
+
+    def _excerpt(self, row: Row, text: str) -> Excerpt:
+        return excerpt(row.place, [text if self.text_pair is None else f"{text} {row.values[self.text_pair]}"])
+
+    def _right(self, model: LoadedModel | Runner, rows: Sequence[Row]) -> list[int]:
+        """Return the right class of every row. Raises DataError for a label that the model does not know."""
+        classes = require_classes(model.labels, self.labels)
+        return places_of(rows, values_of(rows, "task.label", self.label), classes)
+
+    def _answers(self, model: Runner, rows: Sequence[Row]) -> list[int | None]:
+        """Return the likeliest class of every row; None where its logits are not finite."""
+        logits = answers(model, self._encoded(model, rows), self.batch_rows)
+        return [int(one.argmax()) if bool(one.isfinite().all()) else None for one in logits]
+
+    def _encoded(self, model: Reader, rows: Sequence[Row]) -> list[Encoded]:
+        return encode(model, *self._texts(rows), limit_of(model.tokenizer, self.tokens))
+
+    def _texts(self, rows: Sequence[Row]) -> tuple[list[str], list[str] | None]:
+        texts = texts_of(rows, "task.text", self.text, self.doc_to_text)
+        return texts, None if self.text_pair is None else texts_of(rows, "task.text_pair", self.text_pair)

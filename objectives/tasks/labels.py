@@ -1,0 +1,58 @@
+"""Matches the labels of rows with the classes of a model. The module is free of torch."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from typing import Any
+
+from objectives.errors import DataError
+from objectives.tasks.data.rows import Row, WrongRow, require_right
+
+
+def require_classes(classes: Sequence[str], names: Sequence[str]) -> Sequence[str]:
+    """Return the names of the model's classes: ``names`` (``task.labels``) where some are given, else its own.
+
+    Raises DataError where their number differs, and for a model of one class, which gives a number and no class.
+    """
+    if len(classes) < 2:
+        raise DataError(
+            f"model: its head has {len(classes)} classes, at least 2 are needed; it gives numbers, no class"
+        )
+    if names and len(names) != len(classes):
+        raise DataError(
+            f"task.labels: {len(names)} names, the model has {len(classes)} classes: {shown(classes)}; give one name "
+            "for each, in this order"
+        )
+    return names or classes
+
+
+def places_of(rows: Sequence[Row], values: Sequence[Any], classes: Sequence[str]) -> list[int]:
+    """Return which class each of ``values`` is, by its name or by its number from 0.
+
+    Raises DataError, with the file and the lines, for a value that is neither.
+    """
+    by_name = {name: place for place, name in enumerate(classes)}
+    found = [_place(value, by_name) for value in values]
+    wrong = [
+        WrongRow(row.file, row.number, f"has the label {str(value)[:40]!r}")
+        for row, value, place in zip(rows, values, found)
+        if place is None
+    ]
+    near = difflib.get_close_matches(str(values[0]), classes, n=1) if wrong else ()
+    way_out = f"; the model knows {shown(classes)}{f' (nearest: {near[0]})' if near else ''}"
+    require_right("task.label", wrong, len(rows), f"{way_out}: task.labels=[...] names its classes in this order")
+    return [place for place in found if place is not None]
+
+
+def _place(value: Any, by_name: dict[str, int]) -> int | None:
+    text = str(int(value)) if isinstance(value, (bool, float)) and value == int(value) else str(value).strip()
+    if text in by_name:
+        return by_name[text]
+    return int(text) if text.isdecimal() and int(text) < len(by_name) else None
+
+
+def shown(classes: Sequence[str]) -> str:
+    """Return the classes in a few words."""
+    more = f" and {len(classes) - 8} more" if len(classes) > 8 else ""
+    return ", ".join(classes[:8]) + more

@@ -1,0 +1,206 @@
+"""Classes of words: names of people and places, parts of speech. A row is a list of words with a list of tags.
+
+The model's answer for a word is that of its first token. Where tags mark spans (``B-PER I-PER O``, as IOB2 does), a
+span counts as found if both its ends and its type are right: F1 over all spans of all rows, as seqeval and the CoNLL
+shared task of 2003 (https://aclanthology.org/W03-0419) compute it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from pydantic.dataclasses import dataclass as settings
+from typing_extensions import override
+
+from objectives.models.inspection.spans import Span
+from objectives.protocols.optional import Bounded, Remarking, Supplied
+from objectives.protocols.task import PartiallyScorable
+from objectives.settings import Count, Name
+from objectives.tasks.batching import AHEAD
+from objectives.tasks.data.columns import values_of
+from objectives.tasks.data.rows import Row, WrongRow, require_right
+from objectives.tasks.data.source import ROWS_FORBID, FromFiles
+from objectives.tasks.encoding import Encoded, answers, calibration_batches, cut_remark, limit_of
+from objectives.tasks.labels import places_of, require_classes
+from objectives.tasks.overlap import Excerpts, Exposed, excerpt
+from objectives.tasks.partial_scores import Reader, batches, merged, require_rows, unique
+from objectives.tasks.resampling import replicates_of, spread
+from objectives.tasks.tagged_spans import OUTSIDE, f1, span_counts
+from objectives.types import Head, Score
+
+if TYPE_CHECKING:
+    from objectives.calibration.moments import Domains
+    from objectives.models import LoadedModel
+    from objectives.protocols.running import Runner
+
+
+@dataclass(frozen=True)
+class Tagged:
+    """The words of a row with their right tags, by number."""
+
+    row: Row
+    words: Sequence[str]
+    tags: Sequence[int]
+
+
+@settings(frozen=True, kw_only=True, config=ROWS_FORBID)
+class TokenClassification(FromFiles, PartiallyScorable, Bounded, Supplied, Remarking, Exposed):
+    """Scores a token classifier.
+
+    ``words``: the column with a list of words, or with words between spaces; ``tags``: the column with their tags, by
+    name or by number; ``labels``: names of the model's classes in its order, where its own are of no use. ``metric``:
+    ``f1`` of spans, over all rows, or the ``accuracy`` of words. ``tokens``: the longest row; words beyond it are in no
+    span, and wrong where words are counted.
+    """
+
+    words: Name = "words"
+    tags: Name = "tags"
+    labels: tuple[Name, ...] = ()
+    metric: Literal["f1", "accuracy"] = "f1"
+    tokens: Count | None = None
+    batch_rows: Count = 16
+
+    @property
+    @override
+    def head(self) -> Head:
+        return "token_classifier"
+
+    @property
+    @override
+    def spans(self) -> tuple[Span, ...]:
+        return () if self.tokens is None else (Span(("tokens",), (self.tokens,), "encoder"),)
+
+    @override
+    def require_documents(self) -> None:
+        divided = self.divided()
+        self._columns([*divided.calibration, *divided.scored])
+
+    @override
+    def remarks(self) -> tuple[str, ...]:
+        remark = self.divided().remark
+        return (remark,) if remark else ()
+
+    @override
+    def calibration(self, model: LoadedModel) -> Domains:
+        """Return the calibration rows; compression is fitted to the classes of the first token of every word."""
+        rows = [_encoded(model, words, self._most(model)) for words, _ in self._columns(self.divided().calibration)]
+        marks = [[place in each.first for place in range(len(each.encoded.ids))] for each in rows]
+        return {"task": calibration_batches([each.encoded for each in rows], self.batch_rows, marks)}
+
+    @override
+    def evaluate(self, model: Runner) -> Score:
+        """Score ``model``; an example is a row: its own F1, or its share of right words weighed by their number."""
+        rows = self._tagged(model, self.divided().scored)
+        if self.metric == "accuracy":
+            return merged(list(self.parts(model, range(len(rows)))))
+        classes = require_classes(model.labels, self.labels)
+        found = self._answers(model, rows)
+        names = unique(each.row.place for each in rows)
+        if any(tags is None for tags in found):
+            examples = tuple(math.nan if tags is None else 0.0 for tags in found)
+            return Score(math.nan, math.nan, examples, ids=names)
+        counts = np.array([
+            span_counts([classes[tag] for tag in each.tags], [_name(classes, tag) for tag in tags or ()])
+            for each, tags in zip(rows, found)
+        ])  # fmt: skip
+        replicates = replicates_of(counts, f1)
+        return Score(
+            float(f1(counts.sum(axis=0))), spread(replicates), tuple(f1(counts).tolist()), ids=names,
+            replicates=replicates,
+        )  # fmt: skip
+
+    @override
+    def parts(self, model: Runner, order: Sequence[int]) -> Iterator[Score]:
+        rows = self._tagged(model, self.divided().scored)
+        names = unique(each.row.place for each in rows)
+        mean = float(np.mean([len(each.tags) for each in rows]))
+        tags = np.concatenate([each.tags for each in rows])
+        guess = float(np.bincount(tags).max() / len(tags))
+        for chosen in batches(order, AHEAD):
+            asked = [rows[index] for index in chosen]
+            shares = tuple(_right(each.tags, tags) / mean for each, tags in zip(asked, self._answers(model, asked)))
+            yield Score(float(np.mean(shares)), 0.0, shares, ids=tuple(names[index] for index in chosen), chance=guess)
+
+    @override
+    def excerpts(self, model: LoadedModel) -> Excerpts:
+        divided = self.divided()
+        scored = self._tagged(model, divided.scored)
+        rows = [_encoded(model, each.words, self._most(model)).encoded for each in scored]
+        first = [
+            excerpt(row.place, [" ".join(words)])
+            for row, (words, _) in zip(divided.calibration, self._columns(divided.calibration))
+        ]
+        last = [excerpt(each.row.place, [" ".join(each.words)]) for each in scored]
+        return Excerpts(first, last, remarks=cut_remark(rows, "at their end"))
+
+    # ---- rows
+
+    def _tagged(self, model: LoadedModel | Runner, rows: Sequence[Row]) -> list[Tagged]:
+        classes = require_classes(model.labels, self.labels)
+        columns = self._columns(rows)
+        places = iter(places_of(
+            [row for row, (_, tags) in zip(rows, columns) for _ in tags], [tag for _, tags in columns for tag in tags],
+            classes,
+        ))  # fmt: skip
+        return [Tagged(row, words, [next(places) for _ in tags]) for row, (words, tags) in zip(rows, columns)]
+
+    def _columns(self, rows: Sequence[Row]) -> list[tuple[list[str], list[Any]]]:
+        """Return the words and the tags of every row. Raises DataError where a row has not one tag for each word."""
+        words, tags = values_of(rows, "task.words", self.words), values_of(rows, "task.tags", self.tags)
+        pairs = [([str(word) for word in _listed(each)], _listed(other)) for each, other in zip(words, tags)]
+        wrong = [
+            WrongRow(row.file, row.number, f"has {len(first)} words and {len(second)} tags")
+            for row, (first, second) in zip(rows, pairs)
+            if len(first) != len(second) or not first
+        ]
+        require_right("task.tags", wrong, len(rows), "; one tag for each word is expected")
+        return pairs
+
+    def _most(self, model: Reader) -> int:
+        return limit_of(model.tokenizer, self.tokens)
+
+    def _answers(self, model: Runner, rows: Sequence[Tagged]) -> list[list[int | None] | None]:
+        """Return the class of every word, None for one that was not read; None for a row with logits without end."""
+        read = [_encoded(model, each.words, self._most(model)) for each in rows]
+        logits = answers(model, [each.encoded for each in read], self.batch_rows)
+        found: list[list[int | None] | None] = []
+        for one, each in zip(logits, read):
+            classes = one.argmax(dim=-1).tolist()
+            known = bool(one.isfinite().all())
+            found.append([None if place is None else classes[place] for place in each.first] if known else None)
+        return found
+
+
+@dataclass(frozen=True)
+class _Read:
+    encoded: Encoded
+    first: Sequence[int | None]
+    """The place of each word's first token; None for a word that is not read."""
+
+
+def _encoded(model: Reader, words: Sequence[str], most: int) -> _Read:
+    tokenizer = model.tokenizer
+    read = tokenizer(list(words), is_split_into_words=True, truncation=True, max_length=most, verbose=False)
+    whole = tokenizer(list(words), is_split_into_words=True, verbose=False)["input_ids"]
+    require_rows(model, max(read["input_ids"]))
+    first = {word: place for place, word in reversed(list(enumerate(read.word_ids()))) if word is not None}
+    row = Encoded(read["input_ids"], read.get("token_type_ids"), len(whole))
+    return _Read(row, [first.get(word) for word in range(len(words))])
+
+
+def _listed(value: Any) -> list[Any]:
+    return list(value) if isinstance(value, (list, tuple)) else str(value).split()
+
+
+def _right(right: Sequence[int], answered: Sequence[int | None] | None) -> float:
+    if answered is None:
+        return math.nan
+    return float(sum(one == other for one, other in zip(right, answered)))
+
+
+def _name(classes: Sequence[str], tag: int | None) -> str:
+    return OUTSIDE if tag is None else classes[tag]
