@@ -19,12 +19,29 @@ GIVEN = {
     "model/causal_lm": "model.path=x",
     "model/encoder": "model.path=x",
     "model/seq2seq": "model.path=x",
+    "model/classifier": "model.path=x",
+    "model/token_classifier": "model.path=x",
+    "model/question_answering": "model.path=x",
     "task/text": "task.data=x.txt",
     "task/choice": "task.data=x.jsonl",
+    "task/classification": "task.data=x.csv",
+    "task/token_classification": "task.data=x.jsonl",
+    "task/question_answering": "task.data=x.jsonl",
     "task/generation": "task.data=x.jsonl",
     "task/link_prediction": "task.data=x.tsv",
     "accuracy_floor/absolute": "accuracy_floor.epsilon=0.3",
 }
+KINDS = {
+    "classifier": "classification",
+    "token_classifier": "token_classification",
+    "question_answering": "question_answering",
+}
+"""The task of each head."""
+PARTNERS = {
+    **{f"model/{head}": (f"task={kind}", "task.data=x.jsonl") for head, kind in KINDS.items()},
+    **{f"task/{kind}": (f"model={head}", "model.path=x") for head, kind in KINDS.items()},
+}
+"""What an encoder's head and its task need beside them."""
 YAMLS = sorted(str(file.relative_to(CONF).with_suffix("")) for file in Path(CONF).glob("*/*.yaml"))
 NEEDING = ("device", "experiment", "model", "runtime", "task", "workload")
 ENCODER = ("task=retrieval", "workload=encoding", "model=minilm_l6")
@@ -68,6 +85,7 @@ def overrides_for(name: str) -> list[str]:
         overrides = [*(o for o in ENCODER if not o.startswith(group + "=")), *overrides]
     if group in {"model", "workload"} and choice in {"seq2seq", "translation"}:
         overrides = [*(o for o in SEQ2SEQ if not o.startswith(group)), *overrides]
+    overrides = [*PARTNERS.get(name, ()), *overrides]
     if name == "runtime/litert":
         overrides = [*ENCODER, *overrides]
     if name == "runtime/ctranslate2":

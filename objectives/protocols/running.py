@@ -1,4 +1,4 @@
-"""Protocols of runners, workloads and devices, and of the watches that time them.
+"""Protocols of runners, workloads and devices.
 
 A class that names one of these protocols as its base must write every abstract member: without one, it cannot be
 constructed, and the error names what is missing.
@@ -7,11 +7,14 @@ constructed, and the error names what is missing.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from objectives.errors import Unsupported
-from objectives.types import Head, Memory, Note, Phase, Scheme, Timing
+from objectives.protocols.phases import EndPhase as EndPhase
+from objectives.protocols.phases import PhaseObserver as PhaseObserver
+from objectives.protocols.phases import Stopwatch as Stopwatch
+from objectives.types import Head, Memory, Note, Phase, Scheme
 
 if TYPE_CHECKING:
     import torch
@@ -20,35 +23,6 @@ if TYPE_CHECKING:
     from objectives.models import LoadedModel
     from objectives.packing.codes import Codes
     from objectives.protocols.readings import Counter, Peaks
-
-
-class PhaseObserver(Protocol):
-    """Observes the phases of a run: a workload calls it where each phase ends.
-
-    Implementations time the phase, measure its memory, or trace its shapes. Life: ``start`` when inputs are ready, then
-    ``end_phase`` at the end of every phase.
-    """
-
-    @abstractmethod
-    def start(self, laps: int) -> None:
-        """Start to observe a run of ``laps`` phases, as its first one begins."""
-
-    @abstractmethod
-    def end_phase(self, phase: Phase, held: object = None) -> None:
-        """Close ``phase``, as the next one begins. ``held``: what stays alive between phases, a KV cache."""
-
-
-class Stopwatch(PhaseObserver, Protocol):
-    """A watch that tells the time."""
-
-    @abstractmethod
-    def timing(self, items: int) -> Timing:
-        """Return the timing of the one run since ``start``, which yielded ``items`` output tokens or samples."""
-
-
-EndPhase = Callable[[Phase, object], None]
-"""The function that is called where a phase of a run ends, with what stays alive between phases: see
-:class:`PhaseObserver`."""
 
 
 class Runner(Protocol):
