@@ -1,4 +1,4 @@
-"""What every head of an encoder promises: compressed, run by every engine that takes encoders, exported and read back."""
+"""What every head of an encoder promises: compressed, run by engines that take encoders, exported and read back."""
 
 from __future__ import annotations
 
