@@ -13,11 +13,23 @@ AHEAD = 64
 """Examples that are sorted by length at a time: a race may stop after each such group."""
 
 
+USUAL = 512
+"""Tokens of a row where neither the task nor the model sets a limit."""
+
+
 def prompt_ids(tokenizer: Any, text: str) -> list[int]:
     """Return the token ids of a text with the special tokens that the tokenizer puts before it, and none after."""
     ids: list[int] = tokenizer(text, verbose=False)["input_ids"]
     ends = {tokenizer.eos_token_id, tokenizer.sep_token_id} - {None}
     return ids[:-1] if ids and ids[-1] in ends and not text.endswith(tokenizer.decode(ids[-1:])) else ids
+
+
+def limit_of(tokenizer: Any, tokens: int | None, usual: int = USUAL) -> int:
+    """Return how many tokens a row may have: ``tokens``, by default what the model holds and ``usual`` at most.
+
+    A checkpoint's tokenizer knows how many positions its model has.
+    """
+    return min(int(tokenizer.model_max_length), tokens or usual)
 
 
 def by_length(lengths: Sequence[int], size: int) -> Iterator[list[int]]:

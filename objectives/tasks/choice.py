@@ -22,7 +22,7 @@ from objectives.models.inspection.spans import Span
 from objectives.protocols.optional import Bounded, Remarking, Supplied
 from objectives.protocols.task import PartiallyScorable
 from objectives.settings import Count, Name
-from objectives.tasks.batching import AHEAD, prompt_ids, same_length
+from objectives.tasks.batching import AHEAD, limit_of, prompt_ids, same_length
 from objectives.tasks.data.columns import rendered, texts_of, values_of
 from objectives.tasks.data.rows import Row, WrongRow, require_right
 from objectives.tasks.data.source import ROWS_FORBID, FromFiles
@@ -35,6 +35,10 @@ if TYPE_CHECKING:
     from objectives.calibration.moments import Domains
     from objectives.models import LoadedModel
     from objectives.protocols.running import Runner
+
+
+LONGEST = 1024
+"""Tokens of prompt and choice where neither the task nor the model sets a limit."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +59,8 @@ class Choice(FromFiles, PartiallyScorable, Bounded, Supplied, Remarking, Exposed
     rows, or the column with a list of them; ``doc_to_choice``: a template whose lines they are. ``answer``: the column
     with the right one, as its text, its number from 0, or its letter; ``doc_to_target``: a template in its place.
     ``delimiter`` stands between prompt and choice. ``metric``: ``accuracy``, or ``accuracy_norm``, which divides a
-    log-likelihood by the characters of the choice. Prompts are cut at their beginning to ``tokens`` tokens in all.
+    log-likelihood by the characters of the choice. Prompts are cut at their beginning to ``tokens`` tokens in all; by
+    default what the model holds, and 1024 at most.
     """
 
     text: Name = "text"
@@ -66,7 +71,7 @@ class Choice(FromFiles, PartiallyScorable, Bounded, Supplied, Remarking, Exposed
     doc_to_target: str | None = None
     delimiter: str = " "
     metric: Literal["accuracy", "accuracy_norm"] = "accuracy"
-    tokens: Count = 1024
+    tokens: Count | None = None
     batch_rows: Count = 8
 
     @property
@@ -77,7 +82,7 @@ class Choice(FromFiles, PartiallyScorable, Bounded, Supplied, Remarking, Exposed
     @property
     @override
     def spans(self) -> tuple[Span, ...]:
-        return (Span(("tokens",), (self.tokens,)),)
+        return () if self.tokens is None else (Span(("tokens",), (self.tokens,)),)
 
     @override
     def require_documents(self) -> None:
@@ -93,7 +98,8 @@ class Choice(FromFiles, PartiallyScorable, Bounded, Supplied, Remarking, Exposed
     def calibration(self, model: LoadedModel) -> Domains:
         """Return prompts with their right answers."""
         questions = self._questions(self.divided().calibration)
-        pairs = [self._cut(*self._encoded(model, each, each.choices[each.answer])) for each in questions]
+        most = self._most(model)
+        pairs = [_cut(*self._encoded(model, each, each.choices[each.answer]), most) for each in questions]
         return {"task": same_length([[*before, *after] for before, after in pairs], self.batch_rows)}
 
     @override
@@ -116,11 +122,11 @@ class Choice(FromFiles, PartiallyScorable, Bounded, Supplied, Remarking, Exposed
     def excerpts(self, model: LoadedModel) -> Excerpts:
         divided = self.divided()
         first, last = (self._questions(rows) for rows in (divided.calibration, divided.scored))
+        most = self._most(model)
         cut = sum(
-            any(sum(map(len, self._encoded(model, each, choice))) > self.tokens for choice in each.choices)
-            for each in last
+            any(sum(map(len, self._encoded(model, each, choice))) > most for choice in each.choices) for each in last
         )
-        remarks = [f"task.tokens: {cut} of {len(last)} prompts are cut at their beginning to {self.tokens} tokens"]
+        remarks = [f"task.tokens: {cut} of {len(last)} prompts are cut at their beginning to {most} tokens"]
         calibration, scored = ([excerpt(each.row.place, [each.prompt]) for each in some] for some in (first, last))
         return Excerpts(calibration, scored, remarks=remarks if cut else ())
 
@@ -177,15 +183,20 @@ class Choice(FromFiles, PartiallyScorable, Bounded, Supplied, Remarking, Exposed
         require_rows(model, max(whole))
         return whole[:before] or [start_token(model.tokenizer)], after
 
-    def _cut(self, before: list[int], after: list[int]) -> tuple[list[int], list[int]]:
-        """Cut a prompt at its beginning, so that it and the choice have at most ``tokens`` tokens."""
-        return before[-max(1, self.tokens - len(after)) :], after
+    def _most(self, model: Reader) -> int:
+        return limit_of(model.tokenizer, self.tokens, LONGEST)
 
     def _likelihoods(self, model: Runner, questions: Sequence[Question]) -> list[list[float]]:
         """Return the log-likelihood of every choice of every question."""
-        pairs = [self._cut(*self._encoded(model, each, choice)) for each in questions for choice in each.choices]
+        most = self._most(model)
+        pairs = [_cut(*self._encoded(model, each, choice), most) for each in questions for choice in each.choices]
         found = iter(log_likelihoods(model, pairs, self.batch_rows))
         return [list(islice(found, len(each.choices))) for each in questions]
+
+
+def _cut(before: list[int], after: list[int], most: int) -> tuple[list[int], list[int]]:
+    """Cut a prompt at its beginning, so that it and the choice have at most ``most`` tokens."""
+    return before[-max(1, most - len(after)) :], after
 
 
 def _place(answer: Any, choices: Sequence[str]) -> int | None:

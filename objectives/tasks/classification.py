@@ -15,12 +15,12 @@ from objectives.models.inspection.spans import Span
 from objectives.protocols.optional import Bounded, Remarking, Supplied
 from objectives.protocols.task import PartiallyScorable
 from objectives.settings import Count, Name
-from objectives.tasks.batching import AHEAD
+from objectives.tasks.batching import AHEAD, limit_of
 from objectives.tasks.confusion import measured
 from objectives.tasks.data.columns import texts_of, values_of
 from objectives.tasks.data.rows import Row
 from objectives.tasks.data.source import ROWS_FORBID, FromFiles
-from objectives.tasks.encoding import Encoded, answers, calibration_batches, cut_remark, encode, limit_of
+from objectives.tasks.encoding import Encoded, answers, calibration_batches, cut_remark, encode
 from objectives.tasks.labels import places_of, require_classes
 from objectives.tasks.overlap import Excerpt, Excerpts, Exposed, excerpt
 from objectives.tasks.partial_scores import Reader, batches, merged, unique

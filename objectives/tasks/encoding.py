@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from objectives.tasks.batching import by_length, padded
 from objectives.tasks.partial_scores import Reader, batches, require_rows
@@ -15,9 +15,6 @@ if TYPE_CHECKING:
 
     from objectives.models.batch import Batch
     from objectives.protocols.running import Runner
-
-MOST = 512
-"""Tokens of a row where neither the task nor the model sets a limit."""
 
 
 @dataclass(frozen=True)
@@ -37,11 +34,6 @@ class Encoded:
     def is_cut(self) -> bool:
         """Return whether tokens were left out."""
         return self.whole > len(self.ids)
-
-
-def limit_of(tokenizer: Any, tokens: int | None) -> int:
-    """Return how many tokens a row may have: ``tokens``, by default what the model holds and 512 at most."""
-    return min(int(tokenizer.model_max_length), tokens or MOST)
 
 
 def encode(model: Reader, texts: Sequence[str], others: Sequence[str] | None, most: int) -> list[Encoded]:

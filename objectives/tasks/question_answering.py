@@ -22,11 +22,11 @@ from objectives.protocols.optional import Bounded, Remarking, Supplied
 from objectives.protocols.task import PartiallyScorable
 from objectives.settings import Count, Name, Natural
 from objectives.tasks.answer_spans import Window, answer_of, best_span, texts_of_answers, windows
-from objectives.tasks.batching import AHEAD
+from objectives.tasks.batching import AHEAD, limit_of
 from objectives.tasks.data.columns import rendered, texts_of, values_of
 from objectives.tasks.data.rows import Row
 from objectives.tasks.data.source import ROWS_FORBID, FromFiles
-from objectives.tasks.encoding import answers, calibration_batches, limit_of
+from objectives.tasks.encoding import answers, calibration_batches
 from objectives.tasks.matching import best, rate_of
 from objectives.tasks.overlap import Excerpts, Exposed, excerpt
 from objectives.tasks.partial_scores import Reader, batches, merged, unique
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from objectives.protocols.running import Runner
 
 LONGEST = 384
-"""Tokens of a window where neither the task nor the model sets a limit."""
+"""Tokens of a window where neither the task nor the model sets a limit, as SQuAD's models were trained."""
 
 
 @dataclass(frozen=True)
@@ -143,7 +143,7 @@ class QuestionAnswering(FromFiles, PartiallyScorable, Bounded, Supplied, Remarki
             raise DataError(
                 "model: its tokenizer cannot say which characters a token stands for (it is not a fast one)"
             )
-        most = min(limit_of(tokenizer, self.tokens), self.tokens or LONGEST)
+        most = limit_of(tokenizer, self.tokens, LONGEST)
         asked = len(tokenizer(each.question, "", verbose=False)["input_ids"])
         if most - asked <= self.stride:
             raise DataError(

@@ -21,6 +21,7 @@ from objectives.models.inspection.spans import Span
 from objectives.protocols.optional import Bounded, Remarking, Supplied
 from objectives.protocols.task import PartiallyScorable
 from objectives.settings import Count, Name
+from objectives.tasks.batching import limit_of
 from objectives.tasks.data.columns import texts_of
 from objectives.tasks.data.files import Unit
 from objectives.tasks.data.rows import Row
@@ -33,6 +34,10 @@ if TYPE_CHECKING:
     from objectives.calibration.moments import Domains
     from objectives.models import LoadedModel
     from objectives.protocols.running import Runner
+
+
+CALIBRATED = 256
+"""Tokens of a calibration row where neither the task nor the model sets a limit."""
 
 
 @dataclass(frozen=True)
@@ -66,25 +71,27 @@ class Text(FromFiles, PartiallyScorable, Bounded, Supplied, Remarking, Exposed):
     """Scores a decoder on texts.
 
     ``text``: the column with the text; ``doc_to_text``: a template in its place. ``txt``: what an example of a txt file
-    is; a section is a few paragraphs. ``tokens``: the length of a window; ``stride``: the new tokens of each after the
-    first. ``metric``: ``next_token_accuracy``, or ``inverse_perplexity`` (1 / perplexity). ``calibration_tokens``: the
-    length of a calibration row; shorter texts are joined. The tokenizer adds the special tokens that it adds by itself.
+    is; a section is a few paragraphs. ``tokens``: the length of a window, by default what the model holds and 512
+    at most; ``stride``: the new tokens of each after the first, by default half of a window. ``metric``:
+    ``next_token_accuracy``, or ``inverse_perplexity`` (1 / perplexity). ``calibration_tokens``: the length of a
+    calibration row, 256 by default; shorter texts are joined. The tokenizer adds the special tokens that it adds by
+    itself.
     """
 
     text: Name = "text"
     doc_to_text: str | None = None
     txt: Unit = "section"
     metric: Literal["next_token_accuracy", "inverse_perplexity"] = "next_token_accuracy"
-    tokens: Count = 512
-    stride: Count = 256
-    calibration_tokens: Count = 256
+    tokens: Count | None = None
+    stride: Count | None = None
+    calibration_tokens: Count | None = None
     batch_rows: Count = 4
 
     def __post_init__(self) -> None:
         """Raise ValueError where windows would leave tokens out, or have none to score."""
-        if self.tokens < 2:
+        if self.tokens is not None and self.tokens < 2:
             raise ValueError(f"tokens must be >= 2, got {self.tokens}")
-        if self.stride >= self.tokens:
+        if self.tokens is not None and self.stride is not None and self.stride >= self.tokens:
             raise ValueError(f"stride must be < tokens={self.tokens}, got {self.stride}")
 
     @property
@@ -100,7 +107,8 @@ class Text(FromFiles, PartiallyScorable, Bounded, Supplied, Remarking, Exposed):
     @property
     @override
     def spans(self) -> tuple[Span, ...]:
-        return Span(("tokens",), (self.tokens,)), Span(("calibration_tokens",), (self.calibration_tokens,))
+        asked = {"tokens": self.tokens, "calibration_tokens": self.calibration_tokens}
+        return tuple(Span((name,), (tokens,)) for name, tokens in asked.items() if tokens is not None)
 
     @override
     def require_documents(self) -> None:
@@ -122,7 +130,7 @@ class Text(FromFiles, PartiallyScorable, Bounded, Supplied, Remarking, Exposed):
         import torch
 
         ids = [token for text in self._texts(self.divided().calibration) for token in _ids(model, text)]
-        size = self.calibration_tokens
+        size = limit_of(model.tokenizer, self.calibration_tokens, CALIBRATED)
         rows = [ids[start : start + size] for start in range(0, len(ids) - size + 1, size)]
         if not rows:
             raise DataError(
@@ -168,7 +176,9 @@ class Text(FromFiles, PartiallyScorable, Bounded, Supplied, Remarking, Exposed):
     def _documents(self, model: Reader) -> list[tuple[Row, list[Window]]]:
         """Return the scored documents with their windows; those of fewer than two tokens are left out."""
         rows = self.divided().scored
-        cut = [windows(_ids(model, text), self.tokens, self.stride) for text in self._texts(rows)]
+        tokens = limit_of(model.tokenizer, self.tokens)
+        stride = min(self.stride or tokens // 2, tokens - 1)
+        cut = [windows(_ids(model, text), tokens, stride) for text in self._texts(rows)]
         return [(row, each) for row, each in zip(rows, cut) if each]
 
 
