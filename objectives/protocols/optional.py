@@ -43,6 +43,14 @@ class Remarking(Protocol):
 
 
 @runtime_checkable
+class Readable(Protocol):
+    """A task that can tell the texts that a model reads, so that a workload can have their length."""
+
+    def texts(self) -> Sequence[tuple[str, ...]]:
+        """Return the text, or the pair of texts, of every scored row, without a model."""
+
+
+@runtime_checkable
 class Inspectable(Protocol):
     """A model whose files can be inspected before torch is imported. For any other, loading says what is wrong."""
 

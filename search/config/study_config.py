@@ -28,6 +28,7 @@ from objectives.tasks.provenance import Source
 from objectives.tasks.reads import Reads
 from search.config.limits import Limits
 from search.config.overrides import absolute
+from search.config.real_lengths import with_real_lengths
 from search.config.scalars import Scalars, scalars_of
 from search.errors import ConfigError, ParetuneError
 from search.executors.protocol import Executor
@@ -142,6 +143,7 @@ def _build_config(resolved: Mapping[str, Any], swept: str) -> StudyConfig:
     scalars = scalars_of(resolved)
     allowed = (*ALLOWED, *_admitted(resolved.get("allow_targets") or []))
     parts = {key: _part(resolved[key], key, allowed) for key in _KINDS}
+    resolved = with_real_lengths(resolved, parts["model"], parts["task"])
     space = build_space(resolved["space"], {part: resolved[part] for part in PARTS}, allowed, resolved["runtimes"])
     _check_kinds(parts["model"], parts["task"], space)
     _check_widths(space, parts["device"])

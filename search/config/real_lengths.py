@@ -1,0 +1,52 @@
+"""``workload.tokens=task``: the lengths at which a model is timed follow from the texts that it is scored on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from objectives.models.inspection import Inspection
+from objectives.models.inspection.folders import cached_folder, local_folder
+from objectives.protocols.candidate import Model
+from objectives.protocols.optional import Bounded, Inspectable, Readable
+from objectives.protocols.task import Task
+from search.errors import ConfigError
+
+TASK = "task"
+"""The word that stands for a length of the task's texts."""
+READ = ("tokens", "prompt_tokens", "source_tokens")
+"""The settings of workloads that say how long a text is that a model reads."""
+
+
+def with_real_lengths(resolved: Mapping[str, Any], model: Model, task: Task) -> Mapping[str, Any]:
+    """Return ``resolved`` with numbers in place of the word ``task`` among the workload's lengths.
+
+    The number is the mean over the task's scored texts. Raises ConfigError where texts or tokenizer are not known yet.
+    """
+    workload = resolved["workload"]
+    names = [name for name, value in workload.items() if value == TASK]
+    if not names:
+        return resolved
+    if names[0] not in READ:
+        raise ConfigError(f"workload.{names[0]}: a number expected, got task; task goes with {', '.join(READ)}")
+    if not isinstance(task, Readable):
+        raise ConfigError(f"workload.{names[0]}=task: {type(task).__name__} does not tell its texts; give a number")
+    tokens = _mean(names[0], model, task)
+    return {**resolved, "workload": {**workload, **dict.fromkeys(names, tokens)}}
+
+
+def _mean(name: str, model: Model, task: Readable) -> int:
+    from objectives.tasks.lengths import mean_tokens
+
+    inspection = model.inspect() if isinstance(model, Inspectable) else None
+    folder = local_folder(model.path) or cached_folder(model.path, getattr(model, "revision", None))
+    if folder is None:
+        raise ConfigError(f"workload.{name}=task: {model.path} is not here yet: paretune fetch, or give a number")
+    return mean_tokens(task.texts(), folder, _most(inspection, task))
+
+
+def _most(inspection: Inspection | None, task: Readable) -> int | None:
+    """Return how many tokens a text may have; None where nothing limits it."""
+    asked = [span.tokens for span in task.spans] if isinstance(task, Bounded) else []
+    held = [] if inspection is None or inspection.positions is None else [inspection.positions]
+    return min([*asked, *held], default=None)
