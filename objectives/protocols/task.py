@@ -43,5 +43,7 @@ class PartiallyScorable(Task, Protocol):
     def parts(self, model: Runner, order: Sequence[int]) -> Iterator[Score]:
         """Yield the scores of a few examples at a time, in the order of ``order``, which numbers them as ``evaluate``.
 
-        The caller may stop early. All parts together, in any order, are what ``evaluate`` returns.
+        The caller may stop early. All parts together, in any order, are what ``evaluate`` returns. With a setting by
+        which the accuracy is no mean of examples, there is one part of all that ``order`` asks for, with replicates:
+        a score that has them is never raced.
         """

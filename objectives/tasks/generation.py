@@ -6,12 +6,10 @@ chat template, the prompt is what a user says in it.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal
 
-import numpy as np
 from pydantic.dataclasses import dataclass as settings
 from typing_extensions import override
 
@@ -21,11 +19,12 @@ from objectives.protocols.optional import Bounded, Remarking, Supplied
 from objectives.protocols.task import PartiallyScorable
 from objectives.settings import Count, Name
 from objectives.tasks.batching import AHEAD, prompt_ids, same_length
+from objectives.tasks.corpus_matching import CorpusMetric, CorpusRating, Tokenize, metric_of
 from objectives.tasks.data.columns import rendered, texts_of, values_of
 from objectives.tasks.data.rows import Row
 from objectives.tasks.data.source import ROWS_FORBID, FromFiles
 from objectives.tasks.decoding import Ends, continuations
-from objectives.tasks.matching import Rating, best, rate_of
+from objectives.tasks.matching import MeanRating, Rating
 from objectives.tasks.overlap import Excerpts, Exposed, excerpt
 from objectives.tasks.partial_scores import Reader, batches, merged, require_rows, unique
 from objectives.types import Head, Score
@@ -51,16 +50,18 @@ class Generation(FromFiles, PartiallyScorable, Bounded, Supplied, Remarking, Exp
 
     ``text``: the column with the prompt; ``doc_to_text``: a template in its place. ``target``: the column with the
     answer, or with a list of accepted ones; ``doc_to_target``: a template in its place. ``metric``: ``exact_match``,
-    ``f1``, ``rouge1``, ``rouge2`` or ``rougeL``. ``stop``: texts that end an answer. ``chat``: whether the prompt is
-    put into the tokenizer's chat template; by default where it has one. Prompts are cut at their beginning, so that
-    prompt and answer have at most ``tokens`` tokens.
+    ``f1``, ``rouge1``, ``rouge2`` or ``rougeL``, which are means of answers, or ``bleu`` or ``chrf``, which are of all
+    answers together. ``bleu_tokenize``: how BLEU splits words. ``stop``: texts that end an answer. ``chat``: whether
+    the prompt is put into the tokenizer's chat template; by default where it has one. Prompts are cut at their
+    beginning, so that prompt and answer have at most ``tokens`` tokens.
     """
 
     text: Name = "text"
     doc_to_text: str | None = None
     target: Name = "target"
     doc_to_target: str | None = None
-    metric: Rating = "exact_match"
+    metric: Literal[Rating, CorpusRating] = "exact_match"
+    bleu_tokenize: Tokenize = "13a"
     stop: tuple[Name, ...] = ()
     chat: bool | None = None
     new_tokens: Count = 64
@@ -84,7 +85,7 @@ class Generation(FromFiles, PartiallyScorable, Bounded, Supplied, Remarking, Exp
 
     @override
     def require_documents(self) -> None:
-        rate_of(self.metric)
+        self._metric()
         divided = self.divided()
         self._requests([*divided.calibration, *divided.scored])
 
@@ -102,22 +103,21 @@ class Generation(FromFiles, PartiallyScorable, Bounded, Supplied, Remarking, Exp
 
     @override
     def evaluate(self, model: Runner) -> Score:
-        """Score ``model``; an example is the best rating of its answer against the accepted ones."""
+        """Score ``model``; an example is the best rating of its answer against the accepted ones.
+
+        Of BLEU and chrF it is that of the answer alone, and the accuracy is no mean of the examples.
+        """
         return merged(list(self.parts(model, range(len(self.divided().scored)))))
 
     @override
     def parts(self, model: Runner, order: Sequence[int]) -> Iterator[Score]:
         requests = self._requests(self.divided().scored)
         names = unique(each.row.place for each in requests)
-        rate = rate_of(self.metric)
-        for chosen in batches(order, AHEAD):
+        metric = self._metric()
+        for chosen in batches(order, AHEAD if metric.is_mean else max(AHEAD, len(order))):
             asked = [requests[index] for index in chosen]
-            answers = self.answers(model, asked)
-            rated = tuple(
-                math.nan if answer is None else best(rate, answer, each.accepted)
-                for each, answer in zip(asked, answers)
-            )
-            yield Score(float(np.mean(rated)), 0.0, rated, ids=tuple(names[index] for index in chosen))
+            score = metric.score(self.answers(model, asked), [each.accepted for each in asked])
+            yield replace(score, ids=tuple(names[index] for index in chosen))
 
     @override
     def excerpts(self, model: LoadedModel) -> Excerpts:
@@ -137,6 +137,9 @@ class Generation(FromFiles, PartiallyScorable, Bounded, Supplied, Remarking, Exp
         ends = Ends(_end_tokens(model.tokenizer), self.stop)
         written = continuations(model, prompts, self.new_tokens, ends, self.batch_rows)
         return [None if text is None else text.strip() for text in written]
+
+    def _metric(self) -> MeanRating | CorpusMetric:
+        return metric_of(self.metric, self.bleu_tokenize)
 
     # ---- rows
 

@@ -7,15 +7,20 @@ Chinese or Japanese; here each of their characters is one.
 
 from __future__ import annotations
 
+import math
 import re
 import string
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
+
+import numpy as np
 
 from objectives.errors import TaskError
+from objectives.types import Score
 
 Rating = Literal["exact_match", "f1", "rouge1", "rouge2", "rougeL"]
 Rate = Callable[[str, str], float]
@@ -68,8 +73,8 @@ def _rouge(name: str) -> Rate:
 _RATES: Mapping[str, Rate] = {"exact_match": exact_match, "f1": word_f1}
 
 
-def rate_of(name: Rating) -> Rate:
-    """Return the function that rates an answer against an accepted one, in [0, 1].
+def rate_of(name: str) -> Rate:
+    """Return the function that rates an answer against an accepted one, in [0, 1]; ``name`` is a :data:`Rating`.
 
     Raises TaskError where its package is missing.
     """
@@ -79,3 +84,18 @@ def rate_of(name: Rating) -> Rate:
 def best(rate: Rate, answer: str, accepted: Sequence[str]) -> float:
     """Return the best rating of ``answer`` against any of the accepted ones."""
     return max((rate(answer, each) for each in accepted), default=0.0)
+
+
+@dataclass(frozen=True)
+class MeanRating:
+    """A metric that is the mean of its examples: an example is the best rating of an answer."""
+
+    rate: Rate
+    is_mean: ClassVar[bool] = True
+
+    def score(self, answers: Sequence[str | None], accepted: Sequence[Sequence[str]]) -> Score:
+        """Return the score of ``answers``, each with its accepted ones; an answer that is None makes it NaN."""
+        rated = tuple(
+            math.nan if answer is None else best(self.rate, answer, each) for answer, each in zip(answers, accepted)
+        )
+        return Score(float(np.mean(rated)), 0.0, rated)

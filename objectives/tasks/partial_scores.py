@@ -31,9 +31,12 @@ def merged(parts: Sequence[Score]) -> Score:
 
     The parts are of one domain, and the accuracy is that of the mean example, without replicates. ``extra`` holds
     geometric means over examples, since perplexities multiply. One example that is not finite makes the accuracy NaN.
+    A metric of all examples together comes in a single part, which is the score.
     """
     if not parts:
         raise ValueError("no examples were scored")
+    if len(parts) == 1 and parts[0].replicates:
+        return parts[0]
     examples = tuple(chain.from_iterable(part.examples for part in parts))
     mean, error = math.nan, math.nan
     if all(map(math.isfinite, examples)):

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import json
 import math
-from itertools import chain
+from itertools import chain, zip_longest
 from pathlib import Path
 from typing import Any
 
 import pydantic
 import pytest
+import sacrebleu
 import torch
 
 from objectives.errors import DataError
 from objectives.runtime.in_torch.runner import TorchRunner
 from objectives.tasks.decoding import Ends, continuations
 from objectives.tasks.generation import Generation
+from objectives.tasks.paired import is_resampled
 from tests.objectives.conftest import Tiny
 
 PROMPTS = [[5, 6, 7, 8, 9, 10, 11], [12, 13], [14, 15, 16, 17], [18], [19, 20, 21, 22, 23]]
@@ -99,6 +101,31 @@ def test_an_example_is_the_best_rating_of_its_answer(decoder: TorchRunner, data:
     assert score.ids == ("a.jsonl, line 1", "a.jsonl, line 2", "a.jsonl, line 3")
     parts = list(task(data).parts(decoder, [2, 1]))
     assert [part.examples for part in parts] == [(1.0, 0.0)]
+
+
+@pytest.mark.parametrize("decoder", ["llama"], indirect=True)  # the other writes spaces alone
+@pytest.mark.parametrize("metric", ["bleu", "chrf"])
+def test_a_metric_of_the_corpus_is_that_of_sacrebleu_and_comes_in_one_part(
+    decoder: TorchRunner, data: str, metric: str
+) -> None:
+    made = task(data, metric=metric, bleu_tokenize="char")
+    requests = made._requests(made.divided().scored)
+    answers = [answer or "" for answer in made.answers(decoder, requests)]
+    references = list(zip_longest(*(each.accepted for each in requests)))
+    corpus: Any = {"bleu": sacrebleu.BLEU(tokenize="char"), "chrf": sacrebleu.CHRF()}[metric]
+    score = made.evaluate(decoder)
+    assert score.accuracy == pytest.approx(corpus.corpus_score(answers, references).score / 100, abs=1e-6)
+    assert 0 < score.accuracy < 1
+    assert is_resampled(score)
+    assert list(made.parts(decoder, range(3))) == [score]
+    (part,) = made.parts(decoder, [2, 1])
+    assert part.examples == (score.examples[2], score.examples[1])
+    assert part.ids == ("a.jsonl, line 3", "a.jsonl, line 2")
+
+
+def test_a_metric_that_does_not_exist_is_refused() -> None:
+    with pytest.raises(pydantic.ValidationError, match="'rougeL', 'bleu' or 'chrf'"):
+        Generation(data="a.jsonl", metric="blue")
 
 
 def test_a_chat_template_is_used_where_there_is_one(decoder: TorchRunner, data: str) -> None:

@@ -38,10 +38,10 @@ def test_rouge_is_that_of_rouge_score_on_english_and_not_0_on_chinese(name: str)
     pairs = [("The cat sat on the mat.", "A cat is sitting on the mat"), ("no overlap", "at all"), ("x", "x")]
     for answer, wanted in pairs:
         theirs = RougeScorer([name]).score(wanted, answer)[name].fmeasure
-        assert rate_of(name)(answer, wanted) == pytest.approx(theirs, abs=1e-6)  # type: ignore[arg-type]
+        assert rate_of(name)(answer, wanted) == pytest.approx(theirs, abs=1e-6)
     assert RougeScorer([name]).score("今天天气很好", "今天天气不好")[name].fmeasure == 0
     expected = {"rouge1": 5 / 6, "rouge2": 3 / 5, "rougeL": 5 / 6}[name]
-    assert rate_of(name)("今天天气很好", "今天天气不好") == pytest.approx(expected)  # type: ignore[arg-type]
+    assert rate_of(name)("今天天气很好", "今天天气不好") == pytest.approx(expected)
 
 
 def test_the_best_of_the_accepted_answers_counts() -> None:
