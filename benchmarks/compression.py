@@ -44,8 +44,9 @@ from objectives.quantization.gptq import Gptq
 from objectives.quantization.mixed import Mixed
 from objectives.runtime.in_torch.runner import TorchRunner
 from objectives.tasks.corpora import BoolQPassages, PythonTopics, XSum
+from objectives.tasks.embedding import embed
 from objectives.tasks.language_modeling import LanguageModeling
-from objectives.tasks.retrieval import Retrieval, embed
+from objectives.tasks.retrieval import Retrieval
 
 OUT = Path(__file__).parents[1] / "docs" / "benchmarks" / "compression"
 

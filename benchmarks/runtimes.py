@@ -43,8 +43,9 @@ from objectives.runtime.onnxruntime import OnnxRuntime
 from objectives.runtime.openvino import OpenVino
 from objectives.runtime.torch import Torch
 from objectives.tasks.corpora import XSum
+from objectives.tasks.embedding import embed
 from objectives.tasks.language_modeling import LanguageModeling
-from objectives.tasks.retrieval import Retrieval, embed
+from objectives.tasks.retrieval import Retrieval
 from objectives.types import Phase
 from objectives.workloads.encoding import Encoding
 from objectives.workloads.generation import Generation

@@ -29,6 +29,7 @@ GIVEN = {
     "task/question_answering": "task.data=x.jsonl",
     "task/generation": "task.data=x.jsonl",
     "task/link_prediction": "task.data=x.tsv",
+    "task/similarity": "task.data=x.tsv",
     "accuracy_floor/absolute": "accuracy_floor.epsilon=0.3",
 }
 KINDS = {
@@ -45,6 +46,7 @@ PARTNERS = {
 YAMLS = sorted(str(file.relative_to(CONF).with_suffix("")) for file in Path(CONF).glob("*/*.yaml"))
 NEEDING = ("device", "experiment", "model", "runtime", "task", "workload")
 ENCODER = ("task=retrieval", "workload=encoding", "model=minilm_l6")
+ENCODED = {"encoder", "minilm_l6", "retrieval", "similarity", "encoding"}
 SEQ2SEQ = (
     "workload=translation", "model=seq2seq", "model.path=x",
     "~task", "+task={_target_: tests.test_conf.Rendering}", "allow_targets=[tests.]",
@@ -81,7 +83,7 @@ def overrides_for(name: str) -> list[str]:
     """Choose the yaml, and what it needs beside it."""
     group, _, choice = name.partition("/")
     overrides = [f"{group}={choice}", *([GIVEN[name]] if name in GIVEN else [])]
-    if group in {"model", "task", "workload"} and choice in {"encoder", "minilm_l6", "retrieval", "encoding"}:
+    if group in {"model", "task", "workload"} and choice in ENCODED:
         overrides = [*(o for o in ENCODER if not o.startswith(group + "=")), *overrides]
     if group in {"model", "workload"} and choice in {"seq2seq", "translation"}:
         overrides = [*(o for o in SEQ2SEQ if not o.startswith(group)), *overrides]

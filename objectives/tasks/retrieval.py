@@ -23,13 +23,12 @@ from objectives.protocols.optional import Bounded, Supplied
 from objectives.protocols.task import PartiallyScorable
 from objectives.settings import Count
 from objectives.tasks.batching import same_length
+from objectives.tasks.embedding import embeddings
 from objectives.tasks.overlap import Excerpt, Excerpts, Exposed, excerpt
-from objectives.tasks.partial_scores import batches, merged, require_rows, unique
+from objectives.tasks.partial_scores import batches, merged, unique
 from objectives.types import Head, Score
 
 if TYPE_CHECKING:
-    import torch
-
     from objectives.calibration.moments import Domains
     from objectives.models import LoadedModel
     from objectives.protocols.running import Runner
@@ -91,11 +90,12 @@ class Retrieval(PartiallyScorable, Bounded, Supplied, Exposed):
         queries, answers = [pair.summary or "" for pair in pairs], [pair.text for pair in pairs]
         if self.query == "document":
             queries, answers = answers, queries
-        found_among = self._embed(model, answers)
+        found_among = embeddings(model, answers, self.tokens, self.batch_rows)
         ids = unique(pair.id for pair in pairs[self.calibration_pairs :])
         for chosen in batches(order, _QUERIES):
             places = [self.calibration_pairs + index for index in chosen]
-            similarity = self._embed(model, [queries[place] for place in places]) @ found_among.t()
+            asked = [queries[place] for place in places]
+            similarity = embeddings(model, asked, self.tokens, self.batch_rows) @ found_among.t()
             nearest, is_known = similarity.argmax(dim=1), similarity.isfinite().all(dim=1)
             rows = zip(nearest.tolist(), places, is_known.tolist())
             hits = [float(found == place) if known else math.nan for found, place, known in rows]
@@ -136,31 +136,6 @@ class Retrieval(PartiallyScorable, Bounded, Supplied, Exposed):
             )
         return pairs, copies
 
-    def _embed(self, model: Runner, texts: Sequence[str]) -> torch.Tensor:
-        """Return the unit vectors [texts, hidden]. Texts are batched by length, so that little is padded."""
-        import torch
-
-        order = sorted(range(len(texts)), key=lambda index: len(texts[index]))
-        vectors: list[torch.Tensor] = [torch.empty(0)] * len(texts)
-        with torch.inference_mode():
-            for start in range(0, len(order), self.batch_rows):
-                rows = order[start : start + self.batch_rows]
-                for row, vector in zip(rows, embed(model, [texts[row] for row in rows], self.tokens)):
-                    vectors[row] = vector
-        return torch.stack(vectors)
-
 
 def _excerpt(pair: Document) -> Excerpt:
     return excerpt(pair.id, [pair.text])
-
-
-def embed(model: Runner, texts: Sequence[str], tokens: int) -> torch.Tensor:
-    """Return the mean-pooled, normalised embeddings [texts, hidden], fp32."""
-    from torch.nn.functional import normalize
-
-    batch = model.tokenizer(list(texts), truncation=True, max_length=tokens, padding=True, return_tensors="pt")
-    require_rows(model, int(batch["input_ids"].max()))
-    batch = batch.to(model.device)
-    hidden = model.encode(batch["input_ids"], batch["attention_mask"]).float()
-    mask = batch["attention_mask"].unsqueeze(2)
-    return normalize((hidden * mask).sum(dim=1) / mask.sum(dim=1), dim=1)

@@ -20,10 +20,11 @@ from objectives.protocols.corpus import Document
 from objectives.runtime.in_torch.runner import TorchRunner
 from objectives.tasks.answers import scored
 from objectives.tasks.domains import Domains
+from objectives.tasks.embedding import embed
 from objectives.tasks.language_modeling import LanguageModeling
 from objectives.tasks.partial_scores import standard_error, unique
 from objectives.tasks.resampling import replicates_by
-from objectives.tasks.retrieval import Retrieval, embed
+from objectives.tasks.retrieval import Retrieval
 from objectives.types import Score
 from tests.objectives.conftest import Tiny
 from tests.objectives.recipes import CONF

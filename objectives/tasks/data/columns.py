@@ -6,6 +6,7 @@ Templates are Jinja's, in its sandbox: ``"Q: {{question}}\\nA:"``. They cannot r
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -53,6 +54,19 @@ def texts_of(rows: Sequence[Row], key: str, column: str, template: str | None = 
     return values
 
 
+def numbers_of(rows: Sequence[Row], key: str, column: str) -> list[float]:
+    """Return the number in ``column`` of every row. Raises DataError where one is none, or not finite."""
+    values = values_of(rows, key, column)
+    numbers = [_number(value) for value in values]
+    wrong = [
+        WrongRow(row.file, row.number, f"has {str(value)[:30]!r} for {column!r}, not a number")
+        for row, value, number in zip(rows, values, numbers)
+        if not math.isfinite(number)
+    ]
+    require_right(key, wrong, len(rows))
+    return numbers
+
+
 def rendered(rows: Sequence[Row], key: str, template: str) -> list[str]:
     """Return what ``template`` makes of the columns of every row. Raises DataError where it does not fit them."""
     try:
@@ -68,3 +82,10 @@ def rendered(rows: Sequence[Row], key: str, template: str) -> list[str]:
             wrong.append(WrongRow(row.file, row.number, f"does not fit the template ({error})"))
     require_right(key, wrong, len(rows), f" (its columns: {', '.join(columns_of(rows))})")
     return texts
+
+
+def _number(value: Any) -> float:
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        return math.nan

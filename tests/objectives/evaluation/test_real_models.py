@@ -23,8 +23,9 @@ from objectives.pruning.structured import Structured
 from objectives.quantization.gptq import Gptq
 from objectives.runtime.in_torch.runner import TorchRunner
 from objectives.tasks.corpora import XSum
+from objectives.tasks.embedding import embed
 from objectives.tasks.language_modeling import LanguageModeling
-from objectives.tasks.retrieval import Retrieval, embed
+from objectives.tasks.retrieval import Retrieval
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 Compress = Callable[[Structured, int], LoadedModel]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from objectives.errors import DataError
-from objectives.tasks.data.columns import texts_of, values_of
+from objectives.tasks.data.columns import numbers_of, texts_of, values_of
 from objectives.tasks.data.rows import Row
 
 ROWS = [
@@ -56,3 +56,12 @@ def test_a_template_that_does_not_fit_or_reaches_further_is_refused(template: st
     with pytest.raises(DataError, match=said) as caught:
         texts_of(ROWS, "task.text", "text", template)
     assert str(caught.value).startswith("task.doc_to_text: ")
+
+
+def test_numbers_may_be_written_as_texts_and_others_are_wrong() -> None:
+    rows = [Row({"score": value}, "a.csv", line) for line, value in enumerate(["1.5", 2, "-3e2", True], start=2)]
+    assert numbers_of(rows, "task.label", "score") == [1.5, 2.0, -300.0, 1.0]
+    wrong = [*rows, Row({"score": "high"}, "a.csv", 6), Row({"score": "inf"}, "a.csv", 7)]
+    said = r"2 of 6 rows are wrong: a\.csv, line 6 has 'high' for 'score', not a number; a\.csv, line 7 has 'inf'"
+    with pytest.raises(DataError, match=rf"task\.label: {said}"):
+        numbers_of(wrong, "task.label", "score")

@@ -1,0 +1,137 @@
+"""Similarity of two texts: whether pairs that people find more alike have embeddings that are more alike.
+
+The score is the correlation of the cosine of both embeddings with a number that people gave: of ranks (Spearman), as
+STS benchmarks report it (Reimers et al. 2016, https://aclanthology.org/C16-1009), or of values (Pearson). It is of all
+pairs together, so bootstrap replicates say how sure it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+from pydantic.dataclasses import dataclass as settings
+from typing_extensions import override
+
+from objectives.errors import DataError
+from objectives.models.inspection.spans import Span
+from objectives.protocols.optional import Bounded, Remarking, Supplied
+from objectives.protocols.task import PartiallyScorable
+from objectives.settings import Count, Name
+from objectives.tasks.batching import same_length
+from objectives.tasks.correlation import Correlation, correlation_score
+from objectives.tasks.data.columns import numbers_of, rendered, texts_of
+from objectives.tasks.data.rows import Row
+from objectives.tasks.data.source import ROWS_FORBID, FromFiles
+from objectives.tasks.embedding import cut_texts, embeddings, token_rows
+from objectives.tasks.overlap import Excerpts, Exposed, excerpt
+from objectives.tasks.partial_scores import merged, unique
+from objectives.types import Head, Score
+
+if TYPE_CHECKING:
+    from objectives.calibration.moments import Domains
+    from objectives.models import LoadedModel
+    from objectives.protocols.running import Runner
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two texts, and how alike people find them."""
+
+    row: Row
+    text: str
+    other: str
+    label: float
+
+
+@settings(frozen=True, kw_only=True, config=ROWS_FORBID)
+class Similarity(FromFiles, PartiallyScorable, Bounded, Supplied, Remarking, Exposed):
+    """Scores an encoder on pairs of texts.
+
+    ``text``, ``text_b``: the columns with the texts; ``doc_to_text``, ``doc_to_text_b``: templates in their place.
+    ``label``: the column with a number, the higher the more alike. ``metric``: ``spearman`` or ``pearson``; below 0 the
+    accuracy is 0, and ``extra`` holds both as they are. Texts are cut at ``tokens``.
+    """
+
+    text: Name = "text"
+    doc_to_text: str | None = None
+    text_b: Name = "text_b"
+    doc_to_text_b: str | None = None
+    label: Name = "label"
+    metric: Correlation = "spearman"
+    tokens: Count = 128
+    batch_rows: Count = 32
+
+    @property
+    @override
+    def head(self) -> Head:
+        return "encoder"
+
+    @property
+    @override
+    def spans(self) -> tuple[Span, ...]:
+        return (Span(("tokens",), (self.tokens,), "encoder"),)
+
+    @override
+    def require_documents(self) -> None:
+        divided = self.divided()
+        self._pairs(divided.calibration)
+        scored = self._pairs(divided.scored)
+        if len({pair.label for pair in scored}) < 2:
+            raise DataError(
+                f"task.label: all {len(scored)} scored rows of {self.data} have {scored[0].label:g} for "
+                f"{self.label!r}: nothing correlates with that"
+            )
+
+    @override
+    def remarks(self) -> tuple[str, ...]:
+        remark = self.divided().remark
+        return (remark,) if remark else ()
+
+    @override
+    def calibration(self, model: LoadedModel) -> Domains:
+        """Return both texts of every calibration pair."""
+        texts = [text for pair in self._pairs(self.divided().calibration) for text in (pair.text, pair.other)]
+        return {"task": same_length(token_rows(model, texts, self.tokens), self.batch_rows)}
+
+    @override
+    def evaluate(self, model: Runner) -> Score:
+        """Score ``model``; an example is the cosine of a pair, so the accuracy is no mean of the examples."""
+        return merged(list(self.parts(model, range(len(self.divided().scored)))))
+
+    @override
+    def parts(self, model: Runner, order: Sequence[int]) -> Iterator[Score]:
+        pairs = self._pairs(self.divided().scored)
+        names = unique(pair.row.place for pair in pairs)
+        chosen = [pairs[index] for index in order]
+        first, second = (
+            embeddings(model, texts, self.tokens, self.batch_rows)
+            for texts in ([pair.text for pair in chosen], [pair.other for pair in chosen])
+        )
+        cosines = (first.double() * second.double()).sum(dim=1).cpu().numpy()
+        score = correlation_score(self.metric, cosines, np.array([pair.label for pair in chosen]))
+        yield replace(score, ids=tuple(names[index] for index in order))
+
+    @override
+    def excerpts(self, model: LoadedModel) -> Excerpts:
+        divided = self.divided()
+        first, last = (self._pairs(rows) for rows in (divided.calibration, divided.scored))
+        texts = [text for pair in last for text in (pair.text, pair.other)]
+        cut = cut_texts(model, texts, self.tokens)
+        remarks = [f"task.tokens: {cut} of {len(texts)} texts are cut to {self.tokens} tokens"] if cut else []
+        calibration, scored = (
+            [excerpt(pair.row.place, [f"{pair.text}\n{pair.other}"]) for pair in some] for some in (first, last)
+        )
+        return Excerpts(calibration, scored, remarks=remarks)
+
+    # ---- rows
+
+    def _pairs(self, rows: Sequence[Row]) -> list[Pair]:
+        texts = texts_of(rows, "task.text", self.text, self.doc_to_text)
+        if self.doc_to_text_b is not None:
+            others = rendered(rows, "task.doc_to_text_b", self.doc_to_text_b)
+        else:
+            others = texts_of(rows, "task.text_b", self.text_b)
+        return [Pair(*each) for each in zip(rows, texts, others, numbers_of(rows, "task.label", self.label))]
