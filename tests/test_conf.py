@@ -30,6 +30,7 @@ GIVEN = {
     "task/generation": "task.data=x.jsonl",
     "task/link_prediction": "task.data=x.tsv",
     "task/similarity": "task.data=x.tsv",
+    "task/information_retrieval": "task.data=x.tsv",
     "accuracy_floor/absolute": "accuracy_floor.epsilon=0.3",
 }
 KINDS = {
@@ -46,7 +47,7 @@ PARTNERS = {
 YAMLS = sorted(str(file.relative_to(CONF).with_suffix("")) for file in Path(CONF).glob("*/*.yaml"))
 NEEDING = ("device", "experiment", "model", "runtime", "task", "workload")
 ENCODER = ("task=retrieval", "workload=encoding", "model=minilm_l6")
-ENCODED = {"encoder", "minilm_l6", "retrieval", "similarity", "encoding"}
+ENCODED = {"encoder", "minilm_l6", "retrieval", "information_retrieval", "similarity", "encoding"}
 SEQ2SEQ = (
     "workload=translation", "model=seq2seq", "model.path=x",
     "~task", "+task={_target_: tests.test_conf.Rendering}", "allow_targets=[tests.]",
