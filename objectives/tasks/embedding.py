@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from objectives.tasks.partial_scores import Reader, require_rows
+from objectives.tasks.partial_scores import require_rows
 
 if TYPE_CHECKING:
     import torch
@@ -43,18 +43,3 @@ def embeddings(model: Runner, texts: Sequence[str], tokens: int, rows: int) -> t
             for place, vector in zip(places, embed(model, [texts[place] for place in places], tokens)):
                 vectors[place] = vector
     return torch.stack(vectors)
-
-
-def token_rows(model: Reader, texts: Sequence[str], tokens: int) -> list[list[int]]:
-    """Return the token ids of texts as they are embedded, cut at ``tokens``; what calibrates."""
-    rows: list[list[int]] = [
-        model.tokenizer(text, truncation=True, max_length=tokens, verbose=False)["input_ids"] for text in texts
-    ]
-    for row in rows:
-        require_rows(model, max(row, default=0))
-    return rows
-
-
-def cut_texts(model: Reader, texts: Sequence[str], tokens: int) -> int:
-    """Return how many of the texts are longer than ``tokens`` and are cut."""
-    return sum(len(model.tokenizer(text, verbose=False)["input_ids"]) > tokens for text in texts)

@@ -19,19 +19,22 @@ from objectives.models.inspection.spans import Span
 from objectives.protocols.optional import Bounded, Remarking, Supplied
 from objectives.protocols.task import PartiallyScorable
 from objectives.settings import Count, Name
-from objectives.tasks.batching import same_length
+from objectives.tasks.batching import limit_of, same_length
 from objectives.tasks.data.columns import rendered, texts_of
 from objectives.tasks.data.files import read_rows
 from objectives.tasks.data.rows import Row
 from objectives.tasks.data.source import ROWS_FORBID, FromFiles
-from objectives.tasks.embedding import cut_texts, embeddings, token_rows
+from objectives.tasks.embedding import embeddings
+from objectives.tasks.encoding import Encoded, cut_remark, encode
 from objectives.tasks.overlap import Excerpt, Excerpts, Exposed, excerpt
-from objectives.tasks.partial_scores import batches, merged, unique
+from objectives.tasks.partial_scores import Reader, batches, merged, unique
 from objectives.tasks.ranking import RankMetric, guessed, ranks, rated
 from objectives.tasks.relevance import Documents, Query, document_ids, ids_of, queries_of
 from objectives.types import Head, Score
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from objectives.calibration.moments import Domains
     from objectives.models import LoadedModel
     from objectives.protocols.running import Runner
@@ -48,7 +51,7 @@ class InformationRetrieval(FromFiles, PartiallyScorable, Bounded, Supplied, Rema
     document; ``doc_to_text``: a template in its place. Without ``documents`` a row is a query with its document. With
     it, documents are the rows of that file, named by the column ``document_id``, and the column ``relevant`` of a query
     holds an id or a list of them. ``metric``: ``accuracy@1``, ``@5`` or ``@10`` (whether a relevant document is among
-    the first), ``mrr`` or ``ndcg@10``. Texts are cut at ``tokens``.
+    the first), ``mrr`` or ``ndcg@10``. Texts are cut at ``tokens``, by default what the model holds and 512 at most.
     """
 
     query: Name = "query"
@@ -59,7 +62,7 @@ class InformationRetrieval(FromFiles, PartiallyScorable, Bounded, Supplied, Rema
     document_id: Name = "id"
     relevant: Name = "relevant"
     metric: RankMetric = "accuracy@1"
-    tokens: Count = 128
+    tokens: Count | None = None
     batch_rows: Count = 32
 
     @property
@@ -70,7 +73,7 @@ class InformationRetrieval(FromFiles, PartiallyScorable, Bounded, Supplied, Rema
     @property
     @override
     def spans(self) -> tuple[Span, ...]:
-        return (Span(("tokens",), (self.tokens,), "encoder"),)
+        return () if self.tokens is None else (Span(("tokens",), (self.tokens,), "encoder"),)
 
     @override
     def require_documents(self) -> None:
@@ -84,8 +87,8 @@ class InformationRetrieval(FromFiles, PartiallyScorable, Bounded, Supplied, Rema
     @override
     def calibration(self, model: LoadedModel) -> Domains:
         """Return the calibration queries and their documents, as both are embedded."""
-        texts = self._calibrating()
-        return {"task": same_length(token_rows(model, texts, self.tokens), self.batch_rows)}
+        rows = self._encoded(model, self._calibrating())
+        return {"task": same_length([row.ids for row in rows], self.batch_rows)}
 
     @override
     def evaluate(self, model: Runner) -> Score:
@@ -97,12 +100,11 @@ class InformationRetrieval(FromFiles, PartiallyScorable, Bounded, Supplied, Rema
         """Yield scores of a few queries at a time; all documents are embedded before the first."""
         documents, queries, _ = self._read()
         names = unique(query.row.place for query in queries)
-        found_among = embeddings(model, documents, self.tokens, self.batch_rows).t()
+        found_among = self._vectors(model, documents).t()
         guess = self._guessed(queries, len(documents))
         for chosen in batches(order, _QUERIES):
             asked = [queries[index] for index in chosen]
-            vectors = embeddings(model, [query.text for query in asked], self.tokens, self.batch_rows)
-            similarities = (vectors @ found_among).double().cpu().numpy()
+            similarities = (self._vectors(model, [query.text for query in asked]) @ found_among).double().cpu().numpy()
             examples = tuple(rated(self.metric, ranks(row, query.relevant)) for row, query in zip(similarities, asked))
             named = tuple(names[index] for index in chosen)
             yield Score(float(np.mean(examples)), 0.0, examples, ids=named, chance=guess)
@@ -112,10 +114,14 @@ class InformationRetrieval(FromFiles, PartiallyScorable, Bounded, Supplied, Rema
         """Return the queries that calibrate and those that are scored."""
         documents, queries, left_out = self._read()
         texts = [*documents, *(query.text for query in queries)]
-        cut = cut_texts(model, texts, self.tokens)
-        remarks = [f"task.tokens: {cut} of {len(texts)} texts are cut to {self.tokens} tokens"] if cut else []
         scored = [excerpt(query.row.place, [query.text]) for query in queries]
-        return Excerpts(self._held(), scored, left_out, remarks)
+        return Excerpts(self._held(), scored, left_out, cut_remark(self._encoded(model, texts), "at their end"))
+
+    def _vectors(self, model: Runner, texts: Sequence[str]) -> Tensor:
+        return embeddings(model, texts, limit_of(model.tokenizer, self.tokens), self.batch_rows)
+
+    def _encoded(self, model: Reader, texts: Sequence[str]) -> list[Encoded]:
+        return encode(model, texts, None, limit_of(model.tokenizer, self.tokens))
 
     # ---- rows
 

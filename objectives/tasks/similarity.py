@@ -20,14 +20,15 @@ from objectives.models.inspection.spans import Span
 from objectives.protocols.optional import Bounded, Remarking, Supplied
 from objectives.protocols.task import PartiallyScorable
 from objectives.settings import Count, Name
-from objectives.tasks.batching import same_length
+from objectives.tasks.batching import limit_of, same_length
 from objectives.tasks.correlation import Correlation, correlation_score
 from objectives.tasks.data.columns import numbers_of, rendered, texts_of
 from objectives.tasks.data.rows import Row
 from objectives.tasks.data.source import ROWS_FORBID, FromFiles
-from objectives.tasks.embedding import cut_texts, embeddings, token_rows
+from objectives.tasks.embedding import embeddings
+from objectives.tasks.encoding import Encoded, cut_remark, encode
 from objectives.tasks.overlap import Excerpts, Exposed, excerpt
-from objectives.tasks.partial_scores import merged, unique
+from objectives.tasks.partial_scores import Reader, merged, unique
 from objectives.types import Head, Score
 
 if TYPE_CHECKING:
@@ -52,7 +53,8 @@ class Similarity(FromFiles, PartiallyScorable, Bounded, Supplied, Remarking, Exp
 
     ``text``, ``text_b``: the columns with the texts; ``doc_to_text``, ``doc_to_text_b``: templates in their place.
     ``label``: the column with a number, the higher the more alike. ``metric``: ``spearman`` or ``pearson``; below 0 the
-    accuracy is 0, and ``extra`` holds both as they are. Texts are cut at ``tokens``.
+    accuracy is 0, and ``extra`` holds both as they are. Texts are cut at ``tokens``, by default what the model holds
+    and 512 at most.
     """
 
     text: Name = "text"
@@ -61,7 +63,7 @@ class Similarity(FromFiles, PartiallyScorable, Bounded, Supplied, Remarking, Exp
     doc_to_text_b: str | None = None
     label: Name = "label"
     metric: Correlation = "spearman"
-    tokens: Count = 128
+    tokens: Count | None = None
     batch_rows: Count = 32
 
     @property
@@ -72,7 +74,7 @@ class Similarity(FromFiles, PartiallyScorable, Bounded, Supplied, Remarking, Exp
     @property
     @override
     def spans(self) -> tuple[Span, ...]:
-        return (Span(("tokens",), (self.tokens,), "encoder"),)
+        return () if self.tokens is None else (Span(("tokens",), (self.tokens,), "encoder"),)
 
     @override
     def require_documents(self) -> None:
@@ -93,8 +95,8 @@ class Similarity(FromFiles, PartiallyScorable, Bounded, Supplied, Remarking, Exp
     @override
     def calibration(self, model: LoadedModel) -> Domains:
         """Return both texts of every calibration pair."""
-        texts = [text for pair in self._pairs(self.divided().calibration) for text in (pair.text, pair.other)]
-        return {"task": same_length(token_rows(model, texts, self.tokens), self.batch_rows)}
+        rows = self._encoded(model, self._pairs(self.divided().calibration))
+        return {"task": same_length([row.ids for row in rows], self.batch_rows)}
 
     @override
     def evaluate(self, model: Runner) -> Score:
@@ -107,7 +109,7 @@ class Similarity(FromFiles, PartiallyScorable, Bounded, Supplied, Remarking, Exp
         names = unique(pair.row.place for pair in pairs)
         chosen = [pairs[index] for index in order]
         first, second = (
-            embeddings(model, texts, self.tokens, self.batch_rows)
+            embeddings(model, texts, self._most(model), self.batch_rows)
             for texts in ([pair.text for pair in chosen], [pair.other for pair in chosen])
         )
         cosines = (first.double() * second.double()).sum(dim=1).cpu().numpy()
@@ -118,13 +120,16 @@ class Similarity(FromFiles, PartiallyScorable, Bounded, Supplied, Remarking, Exp
     def excerpts(self, model: LoadedModel) -> Excerpts:
         divided = self.divided()
         first, last = (self._pairs(rows) for rows in (divided.calibration, divided.scored))
-        texts = [text for pair in last for text in (pair.text, pair.other)]
-        cut = cut_texts(model, texts, self.tokens)
-        remarks = [f"task.tokens: {cut} of {len(texts)} texts are cut to {self.tokens} tokens"] if cut else []
         calibration, scored = (
             [excerpt(pair.row.place, [f"{pair.text}\n{pair.other}"]) for pair in some] for some in (first, last)
         )
-        return Excerpts(calibration, scored, remarks=remarks)
+        return Excerpts(calibration, scored, remarks=cut_remark(self._encoded(model, last), "at their end"))
+
+    def _encoded(self, model: Reader, pairs: Sequence[Pair]) -> list[Encoded]:
+        return encode(model, [text for pair in pairs for text in (pair.text, pair.other)], None, self._most(model))
+
+    def _most(self, model: Reader) -> int:
+        return limit_of(model.tokenizer, self.tokens)
 
     # ---- rows
 

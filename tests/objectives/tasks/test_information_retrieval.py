@@ -164,7 +164,7 @@ def test_a_single_document_is_refused(tmp_path: Path) -> None:
 def test_texts_that_are_cut_are_counted(encoder: TorchRunner, tmp_path: Path) -> None:
     assert list(task(tmp_path).excerpts(encoder.model).remarks) == []
     (remark,) = task(tmp_path, tokens=12).excerpts(encoder.model).remarks
-    assert remark == "task.tokens: 2 of 16 texts are cut to 12 tokens"
+    assert remark == "task.tokens: 2 of 16 rows are cut at their end to 12 tokens"
 
 
 def test_guessing_is_known(encoder: TorchRunner, tmp_path: Path) -> None:

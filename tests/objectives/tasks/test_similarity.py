@@ -119,7 +119,7 @@ def test_labels_that_are_all_equal_are_refused(tmp_path: Path) -> None:
 def test_texts_that_are_cut_are_counted(encoder: TorchRunner, tmp_path: Path) -> None:
     assert list(task(tmp_path).excerpts(encoder.model).remarks) == []
     (remark,) = task(tmp_path, tokens=12).excerpts(encoder.model).remarks
-    assert remark == "task.tokens: 2 of 14 texts are cut to 12 tokens"
+    assert remark == "task.tokens: 2 of 14 rows are cut at their end to 12 tokens"
 
 
 def test_a_model_that_went_mad_has_no_score(encoder: TorchRunner, tmp_path: Path) -> None:
