@@ -17,12 +17,12 @@ from objectives.protocols.task import PartiallyScorable
 from objectives.settings import Count, Name
 from objectives.tasks.batching import AHEAD, limit_of
 from objectives.tasks.confusion import measured
-from objectives.tasks.data.columns import texts_of, values_of
+from objectives.tasks.data.columns import rendered, texts_of, values_of
 from objectives.tasks.data.rows import Row
 from objectives.tasks.data.source import ROWS_FORBID, FromFiles
 from objectives.tasks.encoding import Encoded, answers, calibration_batches, cut_remark, encode
 from objectives.tasks.labels import places_of, require_classes
-from objectives.tasks.overlap import Excerpt, Excerpts, Exposed, excerpt
+from objectives.tasks.overlap import Excerpts, Exposed, excerpt
 from objectives.tasks.partial_scores import Reader, batches, merged, unique
 from objectives.types import Head, Score
 
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 class Classification(FromFiles, PartiallyScorable, Bounded, Supplied, Remarking, Readable, Exposed):
     """Scores a classifier.
 
-    ``text``: the column with the text; ``doc_to_text``: a template in its place. ``text_pair``: the column with the
+    ``text``: the column with the text; ``doc_to_text``: a template in its place. ``text_b``, ``doc_to_text_b``: the
     second text, where pairs are classified. ``label``: the column with the class, by its name or its number from 0;
     ``labels``: names of the model's classes in its order, where its own are of no use. ``metric``: ``accuracy``,
     ``macro_f1`` or ``mcc``. ``tokens``: the longest row; by default what the model holds, and 512 at most.
@@ -44,7 +44,8 @@ class Classification(FromFiles, PartiallyScorable, Bounded, Supplied, Remarking,
 
     text: Name = "text"
     doc_to_text: str | None = None
-    text_pair: Name | None = None
+    text_b: Name | None = None
+    doc_to_text_b: str | None = None
     label: Name = "label"
     labels: tuple[Name, ...] = ()
     metric: Literal["accuracy", "macro_f1", "mcc"] = "accuracy"
@@ -75,8 +76,7 @@ class Classification(FromFiles, PartiallyScorable, Bounded, Supplied, Remarking,
 
     @override
     def texts(self) -> list[tuple[str, ...]]:
-        texts, others = self._texts(self.divided().scored)
-        return [(text,) for text in texts] if others is None else list(zip(texts, others))
+        return self._joined(self.divided().scored)
 
     @override
     def calibration(self, model: LoadedModel) -> Domains:
@@ -86,41 +86,39 @@ class Classification(FromFiles, PartiallyScorable, Bounded, Supplied, Remarking,
     @override
     def evaluate(self, model: Runner) -> Score:
         """Score ``model``; an example is 1 where the answer is the right class, whatever the metric."""
-        if self.metric == "accuracy":
-            return merged(list(self.parts(model, range(len(self.divided().scored)))))
-        rows = self.divided().scored
-        right, answered = self._right(model, rows), self._answers(model, rows)
-        score = self._part(right, answered, unique(row.place for row in rows))
-        known = [place for place in answered if place is not None]
-        if len(known) < len(rows):
-            return replace(score, accuracy=math.nan, stderr=math.nan)
-        found = measured(self.metric, right, known, len(model.labels))
-        return replace(score, accuracy=found.value, stderr=found.stderr, replicates=found.replicates)
+        return merged(list(self.parts(model, range(len(self.divided().scored)))))
 
     @override
     def parts(self, model: Runner, order: Sequence[int]) -> Iterator[Score]:
         rows = self.divided().scored
         right, names = self._right(model, rows), unique(row.place for row in rows)
         guess = float(np.bincount(right).max() / len(right))
-        for chosen in batches(order, AHEAD):
+        for chosen in batches(order, AHEAD if self.metric == "accuracy" else max(1, len(order))):
             answered = self._answers(model, [rows[index] for index in chosen])
-            part = self._part([right[index] for index in chosen], answered, [names[index] for index in chosen])
-            yield replace(part, chance=guess)
+            part = self._part([right[index] for index in chosen], answered, len(model.labels))
+            yield replace(part, ids=tuple(names[index] for index in chosen), chance=guess)
 
     @override
     def excerpts(self, model: LoadedModel) -> Excerpts:
         divided = self.divided()
         self._right(model, divided.scored)
-        first, last = ([self._excerpt(row, text) for row, text in zip(rows, self._texts(rows)[0])]
-                       for rows in (divided.calibration, divided.scored))  # fmt: skip
+        first, last = (
+            [excerpt(row.place, [" ".join(texts)]) for row, texts in zip(rows, self._joined(rows))]
+            for rows in (divided.calibration, divided.scored)
+        )
         return Excerpts(first, last, remarks=cut_remark(self._encoded(model, divided.scored), "at their end"))
 
-    def _part(self, right: Sequence[int], answered: Sequence[int | None], names: Sequence[str]) -> Score:
+    def _part(self, right: Sequence[int], answered: Sequence[int | None], classes: int) -> Score:
         hits = tuple(math.nan if place is None else float(place == other) for place, other in zip(answered, right))
-        return Score(float(np.mean(hits)), 0.0, hits, ids=tuple(names))
+        known = [place for place in answered if place is not None]
+        if self.metric == "accuracy" or len(known) < len(answered):
+            return Score(float(np.mean(hits)), 0.0, hits)
+        found = measured(self.metric, right, known, classes)
+        return Score(found.value, found.stderr, hits, replicates=found.replicates)
 
-    def _excerpt(self, row: Row, text: str) -> Excerpt:
-        return excerpt(row.place, [text if self.text_pair is None else f"{text} {row.values[self.text_pair]}"])
+    def _joined(self, rows: Sequence[Row]) -> list[tuple[str, ...]]:
+        texts, others = self._texts(rows)
+        return [(text,) for text in texts] if others is None else list(zip(texts, others))
 
     def _right(self, model: LoadedModel | Runner, rows: Sequence[Row]) -> list[int]:
         """Return the right class of every row. Raises DataError for a label that the model does not know."""
@@ -137,4 +135,6 @@ class Classification(FromFiles, PartiallyScorable, Bounded, Supplied, Remarking,
 
     def _texts(self, rows: Sequence[Row]) -> tuple[list[str], list[str] | None]:
         texts = texts_of(rows, "task.text", self.text, self.doc_to_text)
-        return texts, None if self.text_pair is None else texts_of(rows, "task.text_pair", self.text_pair)
+        if self.doc_to_text_b is not None:
+            return texts, rendered(rows, "task.doc_to_text_b", self.doc_to_text_b)
+        return texts, None if self.text_b is None else texts_of(rows, "task.text_b", self.text_b)

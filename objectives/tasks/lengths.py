@@ -23,9 +23,7 @@ def mean_tokens(texts: Sequence[tuple[str, ...]], folder: Path, most: int | None
 
     file = folder / "tokenizer.json"
     if not file.is_file():
-        raise ModelError(
-            f"workload: {folder} has no tokenizer.json, which counts tokens; give a number"
-        )
+        raise ModelError(f"workload: {folder} has no tokenizer.json, which counts tokens; give a number")
     tokenizer = Tokenizer.from_file(str(file))
     tokenizer.no_truncation()
     tokenizer.no_padding()

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -98,36 +98,18 @@ class TokenClassification(FromFiles, PartiallyScorable, Bounded, Supplied, Remar
     @override
     def evaluate(self, model: Runner) -> Score:
         """Score ``model``; an example is a row: its own F1, or its share of right words weighed by their number."""
-        rows = self._tagged(model, self.divided().scored)
-        if self.metric == "accuracy":
-            return merged(list(self.parts(model, range(len(rows)))))
-        classes = require_classes(model.labels, self.labels)
-        found = self._answers(model, rows)
-        names = unique(each.row.place for each in rows)
-        if any(tags is None for tags in found):
-            examples = tuple(math.nan if tags is None else 0.0 for tags in found)
-            return Score(math.nan, math.nan, examples, ids=names)
-        counts = np.array([
-            span_counts([classes[tag] for tag in each.tags], [_name(classes, tag) for tag in tags or ()])
-            for each, tags in zip(rows, found)
-        ])  # fmt: skip
-        replicates = replicates_of(counts, f1)
-        return Score(
-            float(f1(counts.sum(axis=0))), spread(replicates), tuple(f1(counts).tolist()), ids=names,
-            replicates=replicates,
-        )  # fmt: skip
+        return merged(list(self.parts(model, range(len(self.divided().scored)))))
 
     @override
     def parts(self, model: Runner, order: Sequence[int]) -> Iterator[Score]:
         rows = self._tagged(model, self.divided().scored)
         names = unique(each.row.place for each in rows)
-        mean = float(np.mean([len(each.tags) for each in rows]))
-        tags = np.concatenate([each.tags for each in rows])
-        guess = float(np.bincount(tags).max() / len(tags))
-        for chosen in batches(order, AHEAD):
+        classes = require_classes(model.labels, self.labels)
+        for chosen in batches(order, AHEAD if self.metric == "accuracy" else max(1, len(order))):
             asked = [rows[index] for index in chosen]
-            shares = tuple(_right(each.tags, tags) / mean for each, tags in zip(asked, self._answers(model, asked)))
-            yield Score(float(np.mean(shares)), 0.0, shares, ids=tuple(names[index] for index in chosen), chance=guess)
+            found = self._answers(model, asked)
+            part = _words(rows, asked, found) if self.metric == "accuracy" else _spans(classes, asked, found)
+            yield replace(part, ids=tuple(names[index] for index in chosen))
 
     @override
     def excerpts(self, model: LoadedModel) -> Excerpts:
@@ -200,10 +182,32 @@ def _listed(value: Any) -> list[Any]:
     return list(value) if isinstance(value, (list, tuple)) else str(value).split()
 
 
-def _right(right: Sequence[int], answered: Sequence[int | None] | None) -> float:
-    if answered is None:
-        return math.nan
-    return float(sum(one == other for one, other in zip(right, answered)))
+Answered = Sequence[Sequence[int | None] | None]
+"""The class of every word of every row: None for a word that was not read, and for a row without finite logits."""
+
+
+def _words(rows: Sequence[Tagged], asked: Sequence[Tagged], answered: Answered) -> Score:
+    """Return the score of words: a row weighs as much as it has words, beside the mean of all ``rows``."""
+    mean = float(np.mean([len(each.tags) for each in rows]))
+    tags = np.concatenate([each.tags for each in rows])
+    shares = tuple(
+        math.nan if found is None else sum(one == other for one, other in zip(each.tags, found)) / mean
+        for each, found in zip(asked, answered)
+    )
+    return Score(float(np.mean(shares)), 0.0, shares, chance=float(np.bincount(tags).max() / len(tags)))
+
+
+def _spans(classes: Sequence[str], asked: Sequence[Tagged], answered: Answered) -> Score:
+    """Return F1 over the spans of all rows; an example is a row's own."""
+    known = [found for found in answered if found is not None]
+    if len(known) < len(answered):
+        return Score(math.nan, math.nan, tuple(math.nan if found is None else 0.0 for found in answered))
+    counts = np.array([
+        span_counts([classes[tag] for tag in each.tags], [_name(classes, tag) for tag in found])
+        for each, found in zip(asked, known)
+    ])  # fmt: skip
+    replicates = replicates_of(counts, f1)
+    return Score(float(f1(counts.sum(axis=0))), spread(replicates), tuple(f1(counts).tolist()), replicates=replicates)
 
 
 def _name(classes: Sequence[str], tag: int | None) -> str:

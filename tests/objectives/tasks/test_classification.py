@@ -48,7 +48,7 @@ def plain(runner: TorchRunner, text: str, other: str | None = None) -> int:
 
 @pytest.mark.parametrize("pair", [None, "other"])
 def test_answers_are_those_of_one_row_at_a_time(classifier: TorchRunner, tmp_path: Path, pair: str | None) -> None:
-    score = task(tmp_path, text_pair=pair).evaluate(classifier)
+    score = task(tmp_path, text_b=pair).evaluate(classifier)
     wanted = [float(plain(classifier, row["text"], row.get(pair or "")) == row["label"]) for row in ROWS]
     assert list(score.examples) == wanted
     assert 0 < score.accuracy < 1
@@ -133,7 +133,7 @@ def test_calibration_rows_have_one_length_and_their_token_types(
     classifier: TorchRunner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(classifier.tokenizer, "model_input_names", ["input_ids", "token_type_ids", "attention_mask"])
-    rows = task(tmp_path, text_pair="other").calibration(classifier.model)["task"]
+    rows = task(tmp_path, text_b="other").calibration(classifier.model)["task"]
     assert sum(map(len, rows)) == len(HELD)
     assert all(isinstance(batch, Batch) and batch.types is not None for batch in rows)
     assert {int(batch.types.sum()) for batch in rows} != {0}  # type: ignore[union-attr]
