@@ -18,7 +18,7 @@ from itertools import pairwise
 from pathlib import Path
 from statistics import median
 
-ROOTS = ("search", "objectives")
+ROOTS = ("search", "objectives", "paretune")
 
 _VERBS = """
 accept acquire add admit advance allocate answer append apply ask assert attach average bind bring build calibrate
@@ -55,8 +55,9 @@ ORDER: Sequence[str] = (
     "search.errors", "search.records", "search.terminal", "search.space", "search.front", "search.frontier",
     "search.samplers", "search.executors", "search.tracking", "search.config", "search.study", "search.reporting",
     "search.commands", "search.cli", "search.__main__", "search",
+    "paretune.words", "paretune.kinds", "paretune.asking", "paretune.study", "paretune.searching", "paretune",
 )  # fmt: skip
-"""Units of both packages, from the lowest to the highest."""
+"""Units of all packages, from the lowest to the highest."""
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,9 @@ def test_packages_import_only_what_stands_below_them() -> None:
     assert CODE.back_arrows(ORDER) == []
 
 
-@pytest.mark.parametrize(("package", "entries", "loose"), [("search", 14, 3), ("objectives", 22, 8)])
+@pytest.mark.parametrize(
+    ("package", "entries", "loose"), [("search", 14, 3), ("objectives", 22, 8), ("paretune", 5, 5)]
+)
 def test_the_roots_stay_readable_at_one_glance(package: str, entries: int, loose: int) -> None:
     found = CODE.entries(package)
     assert found[0] <= entries
@@ -57,7 +59,7 @@ def test_who_imports_a_file_of_another_package_runs_its_init(tmp_path: Path) -> 
 
 
 def test_tests_stand_where_what_they_test_stands() -> None:
-    for package in ("objectives", "search"):
+    for package in ("objectives", "search", "paretune"):
         folders = {path.parent.relative_to(ROOT / "tests") for path in (ROOT / "tests" / package).rglob("test_*.py")}
         assert [str(folder) for folder in folders if not (ROOT / folder).is_dir()] == []
 

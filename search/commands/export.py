@@ -31,18 +31,32 @@ def main(arguments: list[str]) -> int:
     """Write the candidate that ``arguments`` ask for as a folder that ``objectives.load`` reads."""
     study = load(arguments, options=("folder", "trial", "objective"))
     folder = Path(study.options.get("folder", "winner"))
-    if folder.exists():
-        raise ConfigError(f"folder: {folder} exists already; give another folder=<new folder>")
-    record = _record(study)
-    with quiet_log(study.config.home / "logs"):
-        size = _write(study, record, folder)
-    module = type(study.config.space.candidate(record.params).runtime).__module__
-    admitted = "" if module.startswith(ENGINES) else f", allow_targets={[module]}"
+    record = chosen(study, study.options)
+    size = write(study, record, folder)
+    modules = modules_of(study, record)
+    admitted = f", allow_targets={modules}" if modules else ""
     print(
         f"{inert(str(folder))}: trial {record.number}, {size / 2**20:.1f} MiB of weights; "
         f"load with objectives.load({str(folder)!r}{admitted})"
     )
     return 0
+
+
+def modules_of(study: StoredStudy, record: TrialRecord) -> list[str]:
+    """Return the modules that ``objectives.load`` has to admit for this candidate; none for a runtime of ours."""
+    module = type(study.config.space.candidate(record.params).runtime).__module__
+    return [] if module.startswith(ENGINES) else [module]
+
+
+def write(study: StoredStudy, record: TrialRecord, folder: Path) -> int:
+    """Build the candidate of a trial again and write it into a new folder; return the bytes of its weights.
+
+    A log keeps what libraries say meanwhile. Raises ConfigError, also for a folder that exists.
+    """
+    if folder.exists():
+        raise ConfigError(f"folder: {folder} exists already; give another folder=<new folder>")
+    with quiet_log(study.config.home / "logs"):
+        return _write(study, record, folder)
 
 
 def _write(study: StoredStudy, record: TrialRecord, folder: Path) -> int:
@@ -105,13 +119,13 @@ def _workload(candidate: Candidate) -> dict[str, Any]:
     return {"_target_": class_path(candidate.workload), **dataclasses.asdict(candidate.workload)}  # type: ignore[call-overload]
 
 
-def _record(study: StoredStudy) -> TrialRecord:
+def chosen(study: StoredStudy, options: dict[str, str]) -> TrialRecord:
     """Return the trial asked for, by default the recommended one. Raises ConfigError or NothingFeasible."""
-    number = study.options.get("trial")
+    number = options.get("trial")
     if number is None:
         if not study.front.front:
             raise NothingFeasible("nothing feasible to export; name a trial=<number>")
-        return choose(study, study.options)
+        return choose(study, options)
     measured = [record for record in study.records if str(record.number) == number and record.state == "complete"]
     if not measured:
         raise ConfigError(f"trial: no measured trial {number} in {study.config.name}")

@@ -10,23 +10,39 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from search.commands.stored_study import certificate_of, load
+from search.commands.stored_study import StoredStudy, certificate_of, load
 from search.errors import NothingFeasible
 from search.reporting.files import write_report
 from search.reporting.finish import report_folder, show, study_info
+from search.reporting.study_info import StudyInfo
 from search.terminal.quiet_log import quiet_log
 
 
 def main(arguments: list[str]) -> int:
     """Compute the front of a stored study anew and write its report; measure nothing."""
     study = load(arguments, options=("folder",))
-    own = report_folder(study.config)
-    folder = Path(study.options.get("folder", own.with_name(own.name + "-recut") if study.recut else own))
-    confirmation = replace(study.confirmation, dropped={}) if study.recut else study.confirmation  # of another front
-    info = study_info(
-        study.config, study.records, study.front, study.machine, study.stop_reason, confirmation, certificate_of(study)
-    )  # fmt: skip
-    with quiet_log(study.config.home / "logs"):
-        write_report(folder, info, study.records, study.front)
+    folder = Path(study.options["folder"]) if "folder" in study.options else folder_of(study)
+    info = info_of(study)
+    write(study, info, folder)
     show(info, study.records, study.front, folder, "")
     return 0 if study.front.front else NothingFeasible.exit_code
+
+
+def folder_of(study: StoredStudy) -> Path:
+    """Return the folder of a stored study's report; one that is cut again has another."""
+    own = report_folder(study.config)
+    return own.with_name(f"{own.name}-recut") if study.recut else own
+
+
+def info_of(study: StoredStudy) -> StudyInfo:
+    """Return the facts that the report shows about a stored study."""
+    confirmation = replace(study.confirmation, dropped={}) if study.recut else study.confirmation  # of another front
+    return study_info(
+        study.config, study.records, study.front, study.machine, study.stop_reason, confirmation, certificate_of(study)
+    )  # fmt: skip
+
+
+def write(study: StoredStudy, info: StudyInfo, folder: Path) -> None:
+    """Write the files of the report into ``folder``; a log keeps what libraries say meanwhile."""
+    with quiet_log(study.config.home / "logs"):
+        write_report(folder, info, study.records, study.front)

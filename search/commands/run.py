@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import redirect_stderr
 from io import StringIO
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import hydra
 from hydra._internal.utils import get_args_parser
@@ -29,6 +29,12 @@ from search.records.names import name_of
 from search.space.instantiate import nearest
 from search.terminal.console import err, prepare_streams
 from search.terminal.plain_text import one_line
+
+if TYPE_CHECKING:
+    from search.config.study_config import StudyConfig
+    from search.study.study import StudyResult
+
+T = TypeVar("T")
 
 _PACKAGED = Path(__file__).resolve().parents[1] / "_conf"
 CONF = _PACKAGED if _PACKAGED.is_dir() else Path(__file__).resolve().parents[2] / "conf"
@@ -153,11 +159,16 @@ def run_job(resolved: dict[str, Any], swept: str) -> int:
     from search.config.study_config import build_config
     from search.reporting.finish import finish
     from search.study.preflight import preflighted
+
+    return conduct(preflighted(build_config(resolved, swept)), finish)
+
+
+def conduct(config: StudyConfig, end: Callable[[StudyResult], T]) -> T:
+    """Run a study and return what ``end`` makes of its result; a log keeps what libraries say meanwhile."""
     from search.study.progress import make_progress
     from search.study.study import run_study
     from search.terminal.quiet_log import quiet_log, remove_log
 
-    config = preflighted(build_config(resolved, swept))
     with quiet_log(config.home / "logs") as log:
         try:
             with make_progress(config) as progress:
@@ -168,10 +179,10 @@ def run_job(resolved: dict[str, Any], swept: str) -> int:
             if error.exit_code == ConfigError.exit_code:  # refused: nothing was done that a log could tell of
                 remove_log(log)
             raise
-        code = finish(result)
+        ended = end(result)
         if any(record.reason in _UNEXPLAINED for record in result.records):
             print(f"what libraries said of trials that failed is in {log}", file=err())
-    return code
+        return ended
 
 
 def _swept(fixed: set[str]) -> str:

@@ -32,6 +32,7 @@ from objectives.tasks.provenance import Source
 from objectives.types import Failure, Gate, Measurement, Outcome, Reason
 from search.errors import Unmeasured
 from search.executors.protocol import Executor, Session
+from search.executors.scriptless import ScriptlessContext
 from search.executors.signals import deferred
 from search.terminal.quiet_log import Shown
 
@@ -74,6 +75,7 @@ class WorkerSession(Session):
         for name, value in ENVIRONMENT.items():
             os.environ.setdefault(name, value)
         # Inside a joblib worker the inherited start method is "loky", which a spawned child does not know.
+        self._start_method = multiprocessing.get_start_method(allow_none=True)
         multiprocessing.set_start_method("spawn", force=True)
         self._pool = self._new_pool()
         return self
@@ -81,7 +83,7 @@ class WorkerSession(Session):
     def _new_pool(self) -> ProcessPool:
         return ProcessPool(
             max_workers=1,
-            context=multiprocessing.get_context("spawn"),
+            context=ScriptlessContext(),
             initializer=_initialise,
             initargs=(self._problem, self._max_memory, Shown()),
         )
@@ -90,7 +92,13 @@ class WorkerSession(Session):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Let an idle process go; kill one that is still measuring."""
-        if kind is None:
+        try:
+            self._leave(kind is None)
+        finally:
+            multiprocessing.set_start_method(self._start_method, force=True)
+
+    def _leave(self, idle: bool) -> None:
+        if idle:
             self._pool.close()  # type: ignore[no-untyped-call]
             self._pool.join()
             return

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from rich.console import Console
 from rich.text import Text
 
 from objectives.models.inspection.folders import ASSET
@@ -34,6 +35,17 @@ from search.tracking.protocol import StudyEnd
 
 def finish(result: StudyResult) -> int:
     """Report, track and print ``result``, and return the exit code."""
+    front = result.front
+    info, line = report_and_track(result)
+    show(info, result.records, front, report_folder(result.config), line)
+    if result.interrupted is not None:
+        print(f"paretune: {result.interrupted}; the same command resumes", file=err())
+        return result.interrupted.exit_code
+    return NothingFeasible.exit_code if not front.front else 0
+
+
+def report_and_track(result: StudyResult) -> tuple[StudyInfo, str]:
+    """Write the report of ``result`` and tell the tracker; return the report's facts and what the tracker says."""
     config, front = result.config, result.front
     info = study_info(
         config, result.records, front, result.machine, result.stop_reason, result.confirmation, result.certificate
@@ -45,12 +57,7 @@ def finish(result: StudyResult) -> int:
         "mlflow.note.content": (folder / "report.md").read_text(encoding="utf-8"),
     }
     end = StudyEnd(result.records, result.stop_reason, summary(info, result.records, front), noted, files)
-    line = result.mirror.close(end)
-    show(info, result.records, front, folder, line)
-    if result.interrupted is not None:
-        print(f"paretune: {result.interrupted}; the same command resumes", file=err())
-        return result.interrupted.exit_code
-    return NothingFeasible.exit_code if not front.front else 0
+    return info, result.mirror.close(end)
 
 
 def report_folder(config: StudyConfig) -> Path:
@@ -159,8 +166,17 @@ def tags(info: StudyInfo, front: ParetoFront, machine: Mapping[str, str]) -> dic
 
 def show(info: StudyInfo, records: tuple[TrialRecord, ...], front: ParetoFront, folder: Path, line: str) -> None:
     """Print the result in the terminal; ``line``: what the tracker says, empty for nothing."""
-    info, records, out = inert_tree(info), inert_tree(records), console()
+    out = console()
     out.print()
+    print_result(out, info, records, front)
+    out.print(Text(inert(f"report: {folder / 'report.html'}")), soft_wrap=True)
+    if line:
+        out.print(Text(inert(f"{line}  (paretune ui shows it)")), soft_wrap=True)
+
+
+def print_result(out: Console, info: StudyInfo, records: tuple[TrialRecord, ...], front: ParetoFront) -> None:
+    """Print the front as a table, then how sure it is, then the recommendation with its gains."""
+    info, records = inert_tree(info), inert_tree(records)
     if front.front:
         out.print(front_table(records, front, info.fixed, rate=info.rate, title=info.name, width=out.width))
     rows = rows_of(frame(records, front, info.fixed))
@@ -171,6 +187,3 @@ def show(info: StudyInfo, records: tuple[TrialRecord, ...], front: ParetoFront, 
     out.print(Text(first, style="bold"))
     for text in more:
         out.print(Text(text))
-    out.print(Text(inert(f"report: {folder / 'report.html'}")), soft_wrap=True)
-    if line:
-        out.print(Text(inert(f"{line}  (paretune ui shows it)")), soft_wrap=True)

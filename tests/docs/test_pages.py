@@ -19,12 +19,12 @@ def test_the_first_pages_stay_short(page: str, most: int) -> None:
 
 
 def test_the_map_has_every_file_once() -> None:
-    """A file of the two packages has one line, ``- `path`: what it holds``."""
+    """A file of the packages has one line, ``- `path`: what it holds``."""
     text = (ROOT / "docs" / "map.md").read_text(encoding="utf-8")
-    listed = re.findall(r"^- `((?:search|objectives)/[^`]+)`", text, re.MULTILINE)
+    listed = re.findall(r"^- `((?:search|objectives|paretune)/[^`]+)`", text, re.MULTILINE)
     there = {
         path.relative_to(ROOT).as_posix()
-        for package in ("search", "objectives")
+        for package in ("search", "objectives", "paretune")
         for path in (ROOT / package).rglob("*")
         if path.suffix in (".py", ".typed", ".j2", ".css", ".js")
     }
@@ -36,6 +36,6 @@ def test_links_and_paths_of_a_page_lead_somewhere(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
     targets = [each for each in re.findall(r"\]\(([^)#\s]+)", text) if "://" not in each]
     lost = [target for target in targets if not (page.parent / target).exists()]
-    paths = re.findall(r"`((?:search|objectives|tests|conf|benchmarks)/[\w/]+\.\w+)`", text)
+    paths = re.findall(r"`((?:search|objectives|paretune|tests|conf|benchmarks)/[\w/]+\.\w+)`", text)
     history = page.name == "CHANGELOG.md" or page.parent.name in ("decisions", "benchmarks")
     assert lost + ([] if history else [path for path in paths if not (ROOT / path).exists()]) == []

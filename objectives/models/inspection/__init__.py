@@ -22,13 +22,13 @@ from objectives.models.inspection.folders import (
     require_files,
     require_hub,
 )
-from objectives.models.inspection.kinds import refuse_head, refuse_quantised, refuse_unknown
+from objectives.models.inspection.kinds import head_of, refuse_head, refuse_quantised, refuse_unknown
 from objectives.models.inspection.spans import Span
 from objectives.models.inspection.vocabulary import refuse_vocabulary
 from objectives.models.inspection.weights import read_headers, refuse_weights
 from objectives.types import Head
 
-__all__ = ["Inspection", "inspect", "inspect_folder"]
+__all__ = ["Inspection", "inspect", "inspect_folder", "made_for"]
 
 
 @dataclass(frozen=True)
@@ -71,6 +71,24 @@ def inspect(path: str, head: Head, revision: str | None = None) -> Inspection | 
         require_hub(path)
         return None
     return inspect_folder(folder, head)
+
+
+def made_for(path: str, revision: str | None = None) -> Head | None:
+    """Return the head that the checkpoint of ``model.path`` was made for; None while its files are not here.
+
+    Raises ObjectiveError for one that is missing, foreign, or of a type that transformers does not know.
+    """
+    folder = local_folder(path)
+    if folder is None and path.startswith(ASSET):
+        return None
+    folder = folder or cached_folder(path, revision)
+    if folder is None:
+        require_hub(path)
+        return None
+    require_checkpoint(folder)
+    config = read_config(folder)
+    refuse_unknown(folder, config)
+    return head_of(config)
 
 
 def inspect_folder(folder: Path, head: Head) -> Inspection:

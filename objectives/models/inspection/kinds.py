@@ -143,6 +143,15 @@ _TRAINED: Mapping[Head, str] = {
     "question_answering": "ForQuestionAnswering",
 }
 """The endings of the architectures that have an encoder's own head."""
+
+
+def head_of(config: Config) -> Head:
+    """Return the head that the checkpoint was made for: an encoder's own where its architecture has one."""
+    kind = _kind(config)[0]
+    own = (head for head, ending in _TRAINED.items() if any(name.endswith(ending) for name in config.architectures))
+    return next(own, kind) if kind == "encoder" else kind
+
+
 _NAMES: Mapping[Head, str] = {"causal_lm": "a decoder", "encoder": "an encoder", "seq2seq": "an encoder-decoder"}
 
 

@@ -237,7 +237,7 @@ def test_the_test_below_sees_what_it_looks_for() -> None:
     assert calls_without_encoding(text) == [1, 2, 3]
 
 
-@pytest.mark.parametrize("package", ["search", "objectives"])
+@pytest.mark.parametrize("package", ["search", "objectives", "paretune"])
 def test_files_are_utf_8_whatever_the_locale(package: str) -> None:
     sources = (ROOT / package).rglob("*.py")
     wrong = {

@@ -1,0 +1,151 @@
+"""Turns the arguments of ``paretune.search`` into the words that ``paretune run`` takes for the same study.
+
+Models and rows that are in memory are first written below the study's home, by their content.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, get_args
+
+from objectives.errors import ObjectiveError
+from objectives.models.inspection import made_for
+from objectives.models.inspection.folders import ASSET
+from objectives.models.kept_model import keep_model
+from objectives.tasks.data.kept_rows import keep_rows
+from objectives.types import Head
+from paretune.kinds import columns, groups, kinds, task_of
+from paretune.words import KIND, words_of
+from search.config.overrides import expanded
+from search.errors import ConfigError
+from search.terminal.quiet_log import quiet_log
+
+
+@dataclass(frozen=True)
+class Question:
+    """The arguments of ``paretune.search``. ``settings``: all other keys of the command line, and ``head``,
+    ``tokenizer``; ``overrides``: words of the command line, which win.
+    """
+
+    model: Any = None
+    data: Any = None
+    calibration: Any = None
+    task: str | Mapping[str, Any] | None = None
+    metric: str | Callable[..., Any] | None = None
+    floor: float | None = None
+    overrides: Sequence[str] = ()
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    def words(self) -> list[str]:
+        """Return the words of the command line. Raises ConfigError."""
+        if isinstance(self.overrides, str):
+            raise ConfigError(
+                f"overrides: a list of words of the command line expected, got the text {self.overrides!r}"
+            )
+        others = {name: value for name, value in self.settings.items() if name not in ("head", "tokenizer")}
+        try:
+            task = self._task()  # a wrong row is said before a model is written
+            parts = (self._model(), task, others)
+        except ObjectiveError as error:
+            raise ConfigError(str(error)) from error
+        except OSError as error:
+            raise ConfigError(f"home: cannot write to {self.home}: {error.strerror or error}") from error
+        modules = {value.__module__ for value in task.get("task", {}).values() if callable(value)}
+        if modules:
+            others["allow_targets"] = [*(others.get("allow_targets") or []), *sorted(modules)]
+        return [*(word for part in parts for word in words_of(part, groups())), *self.overrides]
+
+    @property
+    def _names_task(self) -> bool:
+        """Return whether a preset or an override names the task."""
+        chosen = {word.partition("=")[0] for word in self.overrides} | set(self.settings)
+        return bool({"task", "tasks", "experiment"} & chosen)
+
+    @property
+    def home(self) -> str:
+        """Return the home folder as it was given, ``mlruns`` by default."""
+        written = [word.partition("=")[2] for word in self.overrides if word.lstrip("+").startswith("home=")]
+        return expanded(written[-1].strip("'\"") if written else os.fspath(self.settings.get("home") or "mlruns"))
+
+    # ---- the model
+
+    def _model(self) -> dict[str, Any]:
+        """Return the settings of the model."""
+        if self.model is None:
+            return {}
+        path = self._path()
+        return {"model": {KIND: self.settings.get("head") or _head(path), "path": path}}
+
+    def _path(self) -> str:
+        """Return the path of the model; one that is loaded is written below home."""
+        if isinstance(self.model, (str, os.PathLike)):
+            return expanded(os.fspath(self.model))
+        home = Path(self.home)
+        with quiet_log(home / "logs"):
+            return str(keep_model(self.model, self.settings.get("tokenizer"), home / "models"))
+
+    # ---- the task
+
+    def _task(self) -> dict[str, Any]:
+        """Return the settings of the task and of the floor."""
+        task = {KIND: self.task} if isinstance(self.task, str) else dict(self.task or {})
+        task |= {key: self._rows(key) for key in ("data", "calibration") if getattr(self, key) is not None}
+        if callable(self.metric):
+            task = _scored_by(self.metric, task)
+        elif self.metric is not None:
+            task["metric"] = self.metric
+        if KIND not in task and "data" in task and not self._names_task:
+            task[KIND] = task_of(columns(task["data"]))
+        floor = {} if self.floor is None else {"accuracy_floor": {"epsilon": self.floor}}
+        return {**({"task": task} if task else {}), **floor}
+
+    def _rows(self, key: str) -> str:
+        """Return the path of the rows; those that are in memory are written below home."""
+        given = getattr(self, key)
+        if isinstance(given, (str, os.PathLike)):
+            return expanded(os.fspath(given))
+        if _is_frame(given):
+            given = given.astype(object).where(given.notna(), None).to_dict("records")
+        if isinstance(given, Mapping) or not isinstance(given, Iterable):
+            raise ConfigError(
+                f"{key}: a path, a list of mappings from columns to values, or a DataFrame expected, got "
+                f"{type(given).__name__}"
+            )
+        return str(keep_rows(given, key, Path(self.home) / "data"))
+
+
+def _is_frame(value: Any) -> bool:
+    """Return whether ``value`` is a DataFrame of pandas, which is loaded where somebody has one."""
+    pandas = sys.modules.get("pandas")
+    return pandas is not None and isinstance(value, pandas.DataFrame)
+
+
+def _head(path: str) -> Head:
+    """Return the head that a checkpoint was made for. Raises ConfigError where its files are not here yet."""
+    if path.startswith(ASSET):
+        from objectives import assets
+
+        assets.locate(path.removeprefix(ASSET))
+    head = made_for(path)
+    if head is None:
+        raise ConfigError(
+            f"head: {path} is not downloaded yet; give one of {', '.join(get_args(Head))}, as head='causal_lm'"
+        )
+    return head
+
+
+def _scored_by(function: Callable[..., Any], task: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings of a task that a function of the user's scores. Raises ConfigError.
+
+    Where the task has a ``function`` already, which answers, the one that is given here makes a number of its answers.
+    """
+    kind = task.get(KIND, "custom")
+    if kind not in ("custom", "custom_rows"):
+        raise ConfigError(f"metric: a function is scored by task='custom' or 'custom_rows', got task={kind!r}")
+    if kind not in kinds():
+        raise ConfigError("metric: functions are not scored yet; give the name of a metric of the task's kind")
+    return {**task, KIND: kind, "metric" if "function" in task else "function": function}

@@ -1,0 +1,163 @@
+"""The arguments of ``paretune.search`` are words of the command line."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from paretune.asking import Question
+from search.commands.composition import config_of
+from search.errors import ConfigError
+
+ROWS = [{"text": f"text {number}", "target": "x" * number} for number in range(1, 9)]
+
+
+@pytest.fixture(autouse=True)
+def inside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def gpt2(tiny_folder: Callable[[str], Path]) -> str:
+    return str(tiny_folder("gpt2"))
+
+
+def words(**arguments: Any) -> list[str]:
+    named = ("model", "data", "calibration", "task", "metric", "floor", "overrides")
+    known = {name: arguments.pop(name) for name in named if name in arguments}
+    return Question(**known, settings=arguments).words()
+
+
+def score(rows: Any) -> float:
+    return float(len(rows))
+
+
+def test_all_arguments_are_words(gpt2: str) -> None:
+    found = words(
+        model=gpt2, data="test.csv", calibration=Path("train.csv"), task={"kind": "choice", "text": "question"},
+        metric="accuracy_norm", floor=0.98, n_trials=20, tracker="none", overrides=["seed=3"],
+    )  # fmt: skip
+    assert found == [
+        "model=causal_lm", f"++model.path={gpt2}", "task=choice", "++task.text=question",
+        "++task.data=test.csv", "++task.calibration=train.csv", "++task.metric=accuracy_norm",
+        "++accuracy_floor.epsilon=0.98", "++n_trials=20", "tracker=none", "seed=3",
+    ]  # fmt: skip
+
+
+def test_nothing_asked_is_nothing_said() -> None:
+    assert words() == []
+    assert words(experiment="ci_tiny") == ["experiment=ci_tiny"]
+
+
+@pytest.mark.parametrize(("family", "head"), [("llama", "causal_lm"), ("bert", "encoder"), ("t5", "seq2seq")])
+def test_the_head_follows_from_the_checkpoint(tiny_folder: Callable[[str], Path], family: str, head: str) -> None:
+    folder = tiny_folder(family)
+    assert words(model=folder) == [f"model={head}", f"++model.path={folder}"]
+    assert words(model=folder, head="encoder")[0] == "model=encoder"
+
+
+@pytest.mark.parametrize(
+    ("architecture", "head"),
+    [
+        ("BertForSequenceClassification", "classifier"),
+        ("BertForTokenClassification", "token_classifier"),
+        ("BertForQuestionAnswering", "question_answering"),
+        ("BertForMaskedLM", "encoder"),
+    ],
+)
+def test_an_encoders_own_head_follows_from_its_architecture(
+    tiny_folder: Callable[[str], Path], tmp_path: Path, architecture: str, head: str
+) -> None:
+    folder = shutil.copytree(tiny_folder("bert"), tmp_path / "bert")
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    (folder / "config.json").write_text(json.dumps({**config, "architectures": [architecture]}), encoding="utf-8")
+    assert words(model=folder)[0] == f"model={head}"
+
+
+def test_a_task_that_was_chosen_is_not_guessed() -> None:
+    for asked in ({"experiment": "ci_tiny"}, {"overrides": ["task=choice"]}, {"task": "text"}):
+        assert "task=generation" not in words(data=ROWS, **asked)
+
+
+def test_rows_in_memory_become_a_file_below_home_by_their_content(inside: Path) -> None:
+    (task, data) = words(data=ROWS)
+    assert task == "task=generation"
+    file = inside / data.removeprefix("++task.data=")
+    assert file.parent == inside / "mlruns" / "data"
+    assert [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()] == ROWS
+    assert words(data=pd.DataFrame(ROWS)) == [task, data]
+    assert words(data=iter(ROWS), task="generation") == [task, data]
+    for where in ({"home": "else"}, {"overrides": ["home=else"]}):
+        assert data.replace("mlruns", "else") in words(data=ROWS, **where)
+
+
+def test_missing_values_of_a_table_are_null(inside: Path) -> None:
+    table = pd.DataFrame({"text": ["a", None], "target": pd.array([1, pd.NA], dtype="Int64")})
+    file = inside / words(data=table)[1].removeprefix("++task.data=")
+    assert file.read_text(encoding="utf-8") == '{"text": "a", "target": 1}\n{"text": null, "target": null}\n'
+
+
+def test_a_loaded_model_becomes_a_folder_below_home_by_its_content(gpt2: str, inside: Path) -> None:
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    model = AutoModelForCausalLM.from_pretrained(gpt2)
+    head, path = words(model=model)
+    assert head == "model=causal_lm"
+    assert path.startswith("++model.path=mlruns/models/")
+    assert words(model=model, tokenizer=AutoTokenizer.from_pretrained(gpt2))[1] == path
+    assert sorted(each.name for each in (inside / "mlruns").iterdir()) == ["models"]  # no log of nothing
+
+
+def test_the_words_of_a_text_task_are_a_study(gpt2: str) -> None:
+    rows = [{"text": each["text"]} for each in ROWS]
+    config = config_of(words(model=gpt2, data=rows, device="cpu", workload={"prompt_tokens": 16}, **{"task.tokens": 64,
+                             "task.stride": 32, "task.calibration_tokens": 8}))  # fmt: skip
+    assert config.task.data.startswith("mlruns/data/")
+    assert config.task.tokens == 64
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        ({"data": 3}, r"data: a path, a list of mappings .* got int"),
+        ({"data": {"text": ["a"]}}, r"data: a path, a list of mappings .* got dict"),
+        ({"calibration": [3], "task": "text"}, r"calibration: row 0 is no mapping .* int '3'"),
+        ({"data": [{"question": "a"}]}, r"task: the columns question do not tell which kind is meant"),
+        ({"model": 3}, r"model: a PreTrainedModel of transformers expected, got int; give one, or a folder"),
+        ({"model": "./nowhere"}, r"model\.path: directory \./nowhere not found"),
+        ({"overrides": "seed=3"}, r"overrides: a list of words of the command line expected"),
+        ({"metric": score, "task": "text"}, r"metric: a function is scored by task='custom' .* got task='text'"),
+        ({"home": "/proc/none", "data": ROWS}, r"home: cannot write to /proc/none"),
+    ],
+)
+def test_what_cannot_be_is_refused_in_a_line(asked: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message) as raised:
+        words(**asked)
+    assert "\n" not in str(raised.value)
+
+
+def test_a_function_of_a_module_is_named_by_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ConfigError, match="metric: functions are not scored yet"):
+        words(metric=score)
+    monkeypatch.setattr("paretune.asking.kinds", lambda: ["custom"])
+    assert words(metric=score, data="x.csv", allow_targets=["mine"]) == [
+        "task=custom", "++task.data=x.csv", "++task.function=tests.paretune.test_asking:score",
+        "++allow_targets=[mine,tests.paretune.test_asking]",
+    ]  # fmt: skip
+    assert words(metric=score, task={"function": score})[1:3] == [
+        "++task.function=tests.paretune.test_asking:score", "++task.metric=tests.paretune.test_asking:score",
+    ]  # fmt: skip
+
+
+def test_a_model_that_is_not_here_yet_needs_its_head(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("paretune.asking.made_for", lambda path: None)
+    with pytest.raises(ConfigError, match=r"head: some/model is not downloaded yet; give one of causal_lm"):
+        words(model="some/model")
+    assert words(model="some/model", head="causal_lm")[:2] == ["model=causal_lm", "++model.path=some/model"]
