@@ -53,8 +53,9 @@ def search(
             _require_importable(config)
             result = conduct(config, _reported)
         if result.interrupted is not None:
+            place = f"paretune.open({config.name!r}, home={question.home!r})"
             raise Interrupted(
-                f"{result.interrupted}; the same call goes on, paretune.open({config.name!r}) has what was measured",
+                f"{result.interrupted}; the same call goes on, {place} has what was measured",
                 result.interrupted.exit_code,
             )
         return Study(_stored(config), tuple(words))

@@ -118,10 +118,10 @@ def test_the_winner_is_loaded_and_loaded_again(study: Study, folder: Path) -> No
     assert paretune.load(study.export(folder / "winner", trial=0)).tokenizer is not None
 
 
-def test_the_same_call_measures_nothing_in_a_running_event_loop_and_with_a_table(study: Study, folder: Path) -> None:
+def test_the_same_call_measures_nothing_in_a_running_event_loop_and_with_a_table(study: Study) -> None:
     async def cell() -> Study:
         return paretune.search(
-            folder / next(word for word in study.words if "model.path" in word).partition("=")[2],
+            next(word for word in study.words if "model.path" in word).partition("=")[2],
             pd.DataFrame(texts()), executor="in_process", **SETTINGS,
         )  # fmt: skip
 
@@ -173,7 +173,7 @@ def test_an_interrupt_is_raised_after_what_was_measured_was_reported(
         return real(self, *arguments)
 
     monkeypatch.setattr(InProcessSession, "evaluate", second_stops)
-    with pytest.raises(Interrupted, match=r"stopped by Ctrl-C; .*paretune\.open\('stopped'\)"):
+    with pytest.raises(Interrupted, match=r"stopped by Ctrl-C; .*paretune\.open\('stopped', home='stopped'\) has"):
         search(executor="in_process", study_name="stopped", home="stopped")
     stopped = paretune.open("stopped", home="stopped")
     assert stopped.trials.state.tolist()[0] == "complete"
