@@ -19,6 +19,7 @@ GUESSED: Mapping[frozenset[str], str] = {
     frozenset({"text", "label"}): "classification",
     frozenset({"words", "tags"}): "token_classification",
     frozenset({"question", "context", "answer"}): "question_answering",
+    frozenset({"query", "text"}): "information_retrieval",
     frozenset({"head", "relation", "tail"}): "link_prediction",
 }
 """The kind of task by the columns of its rows: those that the kind reads by default, and no others."""

@@ -144,6 +144,7 @@ def test_what_cannot_be_is_refused_in_a_line(asked: dict[str, Any], message: str
 
 
 def test_a_function_of_a_module_is_named_by_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("paretune.asking.kinds", lambda: ["text"])
     with pytest.raises(ConfigError, match="metric: functions are not scored yet"):
         words(metric=score)
     monkeypatch.setattr("paretune.asking.kinds", lambda: ["custom"])
