@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from objectives.tasks.batching import by_length, padded
+from objectives.tasks.batching import by_length, padded, prompt_ids
+from objectives.tasks.partial_scores import Reader, require_rows
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -25,6 +26,19 @@ def start_token(tokenizer: Any) -> int:
     """Return the token that stands before a text which nothing else precedes."""
     found = next((each for each in (tokenizer.bos_token_id, tokenizer.eos_token_id) if each is not None), 0)
     return int(found)
+
+
+def pair_of(model: Reader, prompt: str, continuation: str) -> Pair:
+    """Return the tokens of a prompt and those of a continuation after it; the latter may be none.
+
+    As in lm-evaluation-harness, spaces at the end of the prompt belong to the continuation, and both are tokenised
+    together. Raises Unsupported for a token that the model does not embed.
+    """
+    start = prompt.rstrip(" ")
+    whole = prompt_ids(model.tokenizer, prompt + continuation)
+    length = len(prompt_ids(model.tokenizer, start))
+    require_rows(model, max(whole, default=0))
+    return whole[:length] or [start_token(model.tokenizer)], whole[length:]
 
 
 def log_likelihoods(model: Runner, pairs: Sequence[Pair], rows: int) -> list[float]:
