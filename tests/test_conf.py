@@ -32,6 +32,7 @@ GIVEN: dict[str, str | tuple[str, ...]] = {
     "task/link_prediction": "task.data=x.tsv",
     "task/similarity": "task.data=x.tsv",
     "task/information_retrieval": "task.data=x.tsv",
+    "task/lm_eval": "task.name=boolq",
     "task/custom": ("task.data=x.tsv", FUNCTION),
     "task/custom_rows": ("task.data=x.tsv", FUNCTION),
     "accuracy_floor/absolute": "accuracy_floor.epsilon=0.3",

@@ -46,11 +46,16 @@ def log_likelihoods(model: Runner, pairs: Sequence[Pair], rows: int) -> list[flo
 
     ``rows``: how many texts are read at a time.
     """
+    return [found for found, _ in judged(model, pairs, rows)]
+
+
+def judged(model: Runner, pairs: Sequence[Pair], rows: int) -> list[tuple[float, bool]]:
+    """Return what :func:`log_likelihoods` does, and whether greedy writing would give the continuation."""
     texts = [(*before, *after[:-1]) for before, after in pairs]
     wanted: dict[Tokens, list[int]] = {}
     for place, text in enumerate(_longest(texts)):
         wanted.setdefault(text, []).append(place)
-    found = [0.0] * len(pairs)
+    found = [(0.0, False)] * len(pairs)
     read = list(wanted)
     for batch in by_length([len(text) for text in read], rows):
         chosen = [read[place] for place in batch]
@@ -60,8 +65,9 @@ def log_likelihoods(model: Runner, pairs: Sequence[Pair], rows: int) -> list[flo
             for place in wanted[text]:
                 before, after = pairs[place]
                 start = len(before) - 1 - first
-                taken = logs[range(start, start + len(after)), list(after)]
-                found[place] = float(taken.double().sum())
+                seen = logs[start : start + len(after)]
+                taken = seen[range(len(after)), list(after)]
+                found[place] = float(taken.double().sum()), seen.argmax(dim=-1).tolist() == list(after)
     return found
 
 
