@@ -13,6 +13,7 @@ from dataclasses import fields, is_dataclass
 from enum import Enum
 from functools import cache
 from pathlib import Path
+from types import FunctionType
 from typing import Any
 
 from objectives.protocols.corpus import Corpus
@@ -46,6 +47,8 @@ def _described(value: Any) -> Any:
         return sorted(json.dumps(_described(item), sort_keys=True) for item in value)
     if isinstance(value, Path):
         return str(value)
+    if isinstance(value, FunctionType):
+        return _function(value)
     if is_dataclass(value) and not isinstance(value, type):
         return _object(value)
     raise Indescribable(type(value).__qualname__)
@@ -62,6 +65,13 @@ def _object(value: Any) -> Any:
     return [class_path(kind), _source(kind.__module__, _file(kind)), described, texts]
 
 
+def _function(value: FunctionType) -> Any:
+    """Return the name of a function, and the hash of a user's own source; one that holds values of its own has none."""
+    if value.__closure__ is not None or value.__name__ == "<lambda>":
+        raise Indescribable(value.__qualname__)
+    return [class_path(value), _source(value.__module__, _file(value))]
+
+
 def texts_hash(corpus: Corpus) -> str:
     """Return the SHA-256 of the documents of ``corpus``, in their order."""
     hashed = hashlib.sha256()
@@ -71,7 +81,7 @@ def texts_hash(corpus: Corpus) -> str:
     return hashed.hexdigest()
 
 
-def _file(kind: type) -> str:
+def _file(kind: type | FunctionType) -> str:
     try:
         return inspect.getfile(kind)
     except (TypeError, OSError) as error:
@@ -80,7 +90,7 @@ def _file(kind: type) -> str:
 
 @cache
 def _source(module: str, file: str) -> str | None:
-    """Return the hash of the file of a class that is not of this package; :func:`code` covers this package."""
+    """Return the hash of the file of a class or function of another package; :func:`code` covers this one."""
     return None if module.startswith("objectives.") else hashlib.sha256(Path(file).read_bytes()).hexdigest()
 
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from types import MappingProxyType, SimpleNamespace
-from typing import Annotated, Any, Literal, get_args, get_type_hints
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 from pydantic import ConfigDict, Field
 
@@ -79,6 +79,17 @@ def strengths_of(target: Callable[..., object], part: str) -> Mapping[str, Stren
     return MappingProxyType({name: each for name, each in UNDECLARED.get(part, {}).items() if takes(target, name)})
 
 
+@cache
+def functions_of(target: Callable[..., object]) -> frozenset[str]:
+    """Return the settings of a class, or arguments of a function, whose declared type is a function's, by name."""
+    return frozenset(
+        name
+        for owner in _owners(target)
+        for name, hint in getattr(owner, "__dict__", {}).get("__annotations__", _no_hints(owner)).items()
+        if _is_function(_resolved(hint, name, owner))
+    )
+
+
 def settings_of(target: Callable[..., object]) -> Mapping[str, inspect.Parameter]:
     """Return the settings that a class or function takes by name, in order; empty where it does not say."""
     named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
@@ -140,6 +151,11 @@ def _strength_in(hint: object) -> Strength | None:
         if strength is not None:
             return strength
     return None
+
+
+def _is_function(hint: object) -> bool:
+    """Return whether an annotation is that of a function at any depth, as in ``Callable[..., float] | None``."""
+    return hint is Callable or get_origin(hint) is Callable or any(map(_is_function, get_args(hint)))
 
 
 @cache

@@ -15,7 +15,8 @@ from search.errors import ConfigError
 from search.space.instantiate import build
 from tests.search.conftest import composed
 
-GIVEN = {
+FUNCTION = "task.function=objectives.tasks.paired:paired_difference"
+GIVEN: dict[str, str | tuple[str, ...]] = {
     "model/causal_lm": "model.path=x",
     "model/encoder": "model.path=x",
     "model/seq2seq": "model.path=x",
@@ -31,6 +32,9 @@ GIVEN = {
     "task/link_prediction": "task.data=x.tsv",
     "task/similarity": "task.data=x.tsv",
     "task/information_retrieval": "task.data=x.tsv",
+    "task/lm_eval": "task.name=boolq",
+    "task/custom": ("task.data=x.tsv", FUNCTION),
+    "task/custom_rows": ("task.data=x.tsv", FUNCTION),
     "accuracy_floor/absolute": "accuracy_floor.epsilon=0.3",
 }
 KINDS = {
@@ -83,7 +87,7 @@ def message(*overrides: str) -> str:
 def overrides_for(name: str) -> list[str]:
     """Choose the yaml, and what it needs beside it."""
     group, _, choice = name.partition("/")
-    overrides = [f"{group}={choice}", *([GIVEN[name]] if name in GIVEN else [])]
+    overrides = [f"{group}={choice}", *_given(name)]
     if group in {"model", "task", "workload"} and choice in ENCODED:
         overrides = [*(o for o in ENCODER if not o.startswith(group + "=")), *overrides]
     if group in {"model", "workload"} and choice in {"seq2seq", "translation"}:
@@ -96,6 +100,11 @@ def overrides_for(name: str) -> list[str]:
     if name == "runtime/cuda_graphs":
         overrides.append("device=cuda")
     return overrides
+
+
+def _given(name: str) -> tuple[str, ...]:
+    given = GIVEN.get(name, ())
+    return (given,) if isinstance(given, str) else given
 
 
 def together() -> list[tuple[str, ...]]:

@@ -33,7 +33,7 @@ from objectives.models.heads import is_run_alike
 from objectives.protocols.candidate import Candidate
 from objectives.protocols.running import Runner
 from objectives.tasks.paired import follows_from_examples, paired_difference
-from objectives.tasks.provenance import Source, own_classes
+from objectives.tasks.provenance import Source, own_code
 from objectives.types import (
     Decision,
     Facts,
@@ -139,10 +139,10 @@ class Evaluator:
     def prepare(self) -> Mapping[str, str]:
         """Load the model; returns hardware, versions and the hash of the weights. Raises ModelError, TaskError.
 
-        A user's task scores the baseline here, before any trial: what it gets wrong is no trial's fault.
+        A user's task or function scores the baseline here, before any trial: what it gets wrong is no trial's fault.
         """
         self.pool.inputs.prepare()
-        if own_classes(self.problem.task):
+        if own_code(self.problem.task):
             self._scorer.baseline()
         return {**fingerprint(self.problem.device), "model_sha256": self.problem.model.weights_hash()}
 

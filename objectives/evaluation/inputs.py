@@ -19,7 +19,7 @@ from objectives.tasks.provenance import (
     Source,
     checkpoint_sources,
     code_sources,
-    own_classes,
+    own_code,
     row_sources,
     rows_hash,
     text_sources,
@@ -51,8 +51,8 @@ class Inputs:
 
     @cached_property
     def own_code(self) -> list[Source]:
-        """Return the modules of classes that are not ours, as they are when this is first read."""
-        return code_sources(own_classes(self.problem))
+        """Return the modules of classes and functions that are not ours, as they are when this is first read."""
+        return self._code()
 
     def sources(self) -> list[Source]:
         """Return what scores depend on, as far as it was read: see :mod:`objectives.tasks.provenance`."""
@@ -60,10 +60,13 @@ class Inputs:
         return [
             *checkpoint_sources(self.problem.model.folder(), [name for name in names if isinstance(name, str)]),
             *self.data,
-            *code_sources(own_classes(self.problem)),
+            *self._code(),
             *self._texts,
             *row_sources({name: _rows_hash(batches) for name, batches in self.calibration.items()}),
         ]
+
+    def _code(self) -> list[Source]:
+        return code_sources(own_code(self.problem))
 
     @property
     def data(self) -> list[Source]:

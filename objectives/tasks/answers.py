@@ -7,7 +7,7 @@ of the task's code, becomes an error of one line that names the class.
 from __future__ import annotations
 
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -29,6 +29,9 @@ if TYPE_CHECKING:
     from objectives.protocols.task import Task
 
 
+_PASSED = (ObjectiveError, MemoryError, KeyboardInterrupt)
+"""Exceptions that stay what they are, whoever's code raises them."""
+
 _MEASURED = {*METRICS, "accuracy", "stderr"} - {"perplexity"}
 
 
@@ -42,13 +45,28 @@ def told(task: Task, what: str) -> Iterator[None]:
     """Raise TaskError of one line for what a user's ``task`` raises while it does ``what``; ours raise as they are."""
     try:
         yield
-    except (ObjectiveError, MemoryError, KeyboardInterrupt):
+    except _PASSED:
         raise
     except (Exception, SystemExit) as error:
-        memory = ("out of memory", "can't allocate memory")
-        if not own_classes(task) or any(text in str(error).lower() for text in memory):
+        if not own_classes(task) or _is_of_memory(error):
             raise
         raise TaskError(f"task: {class_of(task)}.{what} raised {in_a_line(error)}") from error
+
+
+def asked(key: str, function: Callable[..., Any], *arguments: Any) -> Any:
+    """Call a user's ``function``, which the setting ``key`` names; raise TaskError of one line for what it raises."""
+    try:
+        return function(*arguments)
+    except _PASSED:
+        raise
+    except (Exception, SystemExit) as error:
+        if _is_of_memory(error):
+            raise
+        raise TaskError(f"{key}: {class_path(function)} raised {in_a_line(error)}") from error
+
+
+def _is_of_memory(error: BaseException) -> bool:
+    return any(text in str(error).lower() for text in ("out of memory", "can't allocate memory"))
 
 
 def in_a_line(error: BaseException) -> str:

@@ -22,13 +22,13 @@ from objectives.models.inspection.spans import Span
 from objectives.protocols.optional import Bounded, Remarking, Supplied
 from objectives.protocols.task import PartiallyScorable
 from objectives.settings import Count, Name
-from objectives.tasks.batching import AHEAD, limit_of, prompt_ids, same_length
+from objectives.tasks.batching import AHEAD, limit_of, same_length
 from objectives.tasks.data.columns import rendered, texts_of, values_of
 from objectives.tasks.data.rows import Row, WrongRow, require_right
 from objectives.tasks.data.source import ROWS_FORBID, FromFiles
-from objectives.tasks.likelihood import log_likelihoods, start_token
+from objectives.tasks.likelihood import Pair, log_likelihoods, pair_of
 from objectives.tasks.overlap import Excerpts, Exposed, excerpt
-from objectives.tasks.partial_scores import Reader, batches, merged, require_rows, unique
+from objectives.tasks.partial_scores import Reader, batches, merged, unique
 from objectives.types import Head, Score
 
 if TYPE_CHECKING:
@@ -171,17 +171,12 @@ class Choice(FromFiles, PartiallyScorable, Bounded, Supplied, Remarking, Exposed
 
     # ---- tokens
 
-    def _encoded(self, model: Reader, question: Question, choice: str) -> tuple[list[int], list[int]]:
+    def _encoded(self, model: Reader, question: Question, choice: str) -> Pair:
         """Return the tokens of the prompt and those of the choice after it."""
-        prompt = question.prompt.rstrip(" ")
-        rest = question.prompt[len(prompt) :] + self.delimiter + choice
-        whole = prompt_ids(model.tokenizer, prompt + rest)
-        before = len(prompt_ids(model.tokenizer, prompt))
-        after = whole[before:]
+        before, after = pair_of(model, question.prompt, self.delimiter + choice)
         if not after:
             raise DataError(f"task.choices: {question.row.place}: the choice {choice!r} has no tokens after its prompt")
-        require_rows(model, max(whole))
-        return whole[:before] or [start_token(model.tokenizer)], after
+        return before, after
 
     def _most(self, model: Reader) -> int:
         return limit_of(model.tokenizer, self.tokens, LONGEST)
@@ -194,7 +189,7 @@ class Choice(FromFiles, PartiallyScorable, Bounded, Supplied, Remarking, Exposed
         return [list(islice(found, len(each.choices))) for each in questions]
 
 
-def _cut(before: list[int], after: list[int], most: int) -> tuple[list[int], list[int]]:
+def _cut(before: Sequence[int], after: Sequence[int], most: int) -> Pair:
     """Cut a prompt at its beginning, so that it and the choice have at most ``most`` tokens."""
     return before[-max(1, most - len(after)) :], after
 

@@ -49,7 +49,7 @@ def checked(score: Any, runner: Runner) -> Score:
     if lost and "accuracy" not in wrong:
         wrong.append(f"{lost} of {len(examples)} examples")
     if wrong:
-        raise NotFinite(f"{', '.join(wrong)} not finite{_cause(runner)}")
+        raise NotFinite(f"{', '.join(wrong)} not finite{cause(runner)}")
     accuracy = values["accuracy"]
     if not -_SLACK <= accuracy <= 1 + _SLACK:
         hint = "; is it in percent?" if 1 < accuracy <= 100 else ""
@@ -87,7 +87,7 @@ def _float(name: str, value: Any) -> float:
     return plain
 
 
-def _cause(runner: Runner) -> str:
+def cause(runner: Runner) -> str:
     """Return a text with the first weight that is not finite; empty where all are, or where an engine holds them."""
     if not isinstance(runner, RunsInTorch):
         return ""

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from objectives.tasks.batching import by_length, padded
+from objectives.tasks.batching import by_length, padded, prompt_ids
+from objectives.tasks.partial_scores import Reader, require_rows
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -27,16 +28,34 @@ def start_token(tokenizer: Any) -> int:
     return int(found)
 
 
+def pair_of(model: Reader, prompt: str, continuation: str) -> Pair:
+    """Return the tokens of a prompt and those of a continuation after it; the latter may be none.
+
+    As in lm-evaluation-harness, spaces at the end of the prompt belong to the continuation, and both are tokenised
+    together. Raises Unsupported for a token that the model does not embed.
+    """
+    start = prompt.rstrip(" ")
+    whole = prompt_ids(model.tokenizer, prompt + continuation)
+    length = len(prompt_ids(model.tokenizer, start))
+    require_rows(model, max(whole, default=0))
+    return whole[:length] or [start_token(model.tokenizer)], whole[length:]
+
+
 def log_likelihoods(model: Runner, pairs: Sequence[Pair], rows: int) -> list[float]:
     """Return the summed log-probability of every continuation after its prompt; NaN where logits are not finite.
 
     ``rows``: how many texts are read at a time.
     """
+    return [found for found, _ in judged(model, pairs, rows)]
+
+
+def judged(model: Runner, pairs: Sequence[Pair], rows: int) -> list[tuple[float, bool]]:
+    """Return what :func:`log_likelihoods` does, and whether greedy writing would give the continuation."""
     texts = [(*before, *after[:-1]) for before, after in pairs]
     wanted: dict[Tokens, list[int]] = {}
     for place, text in enumerate(_longest(texts)):
         wanted.setdefault(text, []).append(place)
-    found = [0.0] * len(pairs)
+    found = [(0.0, False)] * len(pairs)
     read = list(wanted)
     for batch in by_length([len(text) for text in read], rows):
         chosen = [read[place] for place in batch]
@@ -46,8 +65,9 @@ def log_likelihoods(model: Runner, pairs: Sequence[Pair], rows: int) -> list[flo
             for place in wanted[text]:
                 before, after = pairs[place]
                 start = len(before) - 1 - first
-                taken = logs[range(start, start + len(after)), list(after)]
-                found[place] = float(taken.double().sum())
+                seen = logs[start : start + len(after)]
+                taken = seen[range(len(after)), list(after)]
+                found[place] = float(taken.double().sum()), seen.argmax(dim=-1).tolist() == list(after)
     return found
 
 

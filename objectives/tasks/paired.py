@@ -84,7 +84,10 @@ def follows_from_examples(score: Score) -> bool:
     """Return whether the accuracy is what the examples make, as :class:`Score` asks; one that is not finite never is.
 
     That of a metric of a whole corpus does not follow from scores of single texts: then nothing is concluded from them.
+    Nor is anything from a single example, such as one number for all texts.
     """
+    if len(score.examples) < 2:
+        return False
     found = math.fsum(_accuracy(float(each.mean()), score.link) for each in _domains(score) if len(each))
     return abs(found / max(1, len(score.strata)) - score.accuracy) < _ROUNDING
 

@@ -19,6 +19,7 @@ from enum import StrEnum
 from fnmatch import fnmatch
 from functools import lru_cache
 from pathlib import Path
+from types import FunctionType
 from typing import Any
 
 from objectives.content_hash import sha256, texts_hash
@@ -164,8 +165,14 @@ def own_classes(value: Any) -> list[type]:
     return list(dict.fromkeys(type(part) for _, part in parts_of(value, "") if not _is_common(type(part))))
 
 
-def _is_common(kind: type) -> bool:
-    """Return whether a class is ours, Python's or a library's."""
+def own_code(value: Any) -> list[type | FunctionType]:
+    """Return the classes of ``own_classes``, and the functions that fields hold, but for ours and libraries'."""
+    functions = (part for _, part in parts_of(value, "") if isinstance(part, FunctionType) and not _is_common(part))
+    return list(dict.fromkeys([*own_classes(value), *functions]))
+
+
+def _is_common(kind: type | FunctionType) -> bool:
+    """Return whether a class or function is ours, Python's or a library's."""
     top = kind.__module__.partition(".")[0]
     return top in (*_OURS, "builtins") or top in sys.stdlib_module_names or is_installed(_file_of(top))
 
@@ -176,9 +183,9 @@ def _held(value: Any) -> Mapping[str, Any]:
     return {} if _is_common(type(value)) else getattr(value, "__dict__", {})
 
 
-def code_sources(classes: Iterable[type]) -> list[Source]:
-    """Return the modules of ``classes``, and those that are loaded from the same folders, by name."""
-    tops = {kind.__module__.partition(".")[0] for kind in classes}
+def code_sources(own: Iterable[type | FunctionType]) -> list[Source]:
+    """Return the modules of classes and functions, and those that are loaded from the same folders, by name."""
+    tops = {kind.__module__.partition(".")[0] for kind in own}
     folders = {str(Path(file).parent) for top in tops if (file := _file_of(top))}
     folders = {str(Path(folder).parent) if Path(folder).name in tops else folder for folder in folders}
     found = []

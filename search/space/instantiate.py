@@ -1,7 +1,9 @@
-"""Builds objects from yaml nodes; no other place obeys ``_target_``.
+"""Builds objects from yaml nodes; no other place obeys ``_target_``, nor imports a function that a setting names.
 
 A target must lie below a package of ours or ``optuna.samplers`` (Hydra's own instantiate would run anything that
-can be imported). An error is one line: the key, what is allowed there, and what came.
+can be imported), or in a module that the user admits, which is also looked for in the working folder. A setting whose
+declared type is a function takes ``module:function``. An error is one line: the key, what is allowed there, and what
+came.
 """
 
 from __future__ import annotations
@@ -9,7 +11,10 @@ from __future__ import annotations
 import difflib
 import importlib
 import inspect
-from collections.abc import Mapping, Sequence
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from types import ModuleType
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
@@ -18,7 +23,8 @@ from typing_extensions import get_protocol_members, is_protocol
 
 from objectives.errors import described
 from objectives.protocols.moved import MODULES
-from objectives.settings import class_path, settings_of
+from objectives.settings import class_path, functions_of, settings_of
+from objectives.tasks.answers import in_a_line
 from search.errors import ConfigError, ParetuneError
 
 ALLOWED = ("objectives.", "search.", "optuna.samplers.")
@@ -47,12 +53,46 @@ def target_of(node: Mapping[str, Any], key: str, allowed: Sequence[str] = ALLOWE
         )
     module_name, _, name = target.rpartition(".")
     try:
-        found = getattr(importlib.import_module(module_name), name)
-    except Exception as error:  # a module of a user's may raise anything
+        found = getattr(_module(module_name), name)
+    except (Exception, SystemExit) as error:  # a module of a user's may raise anything
         raise ConfigError(f"{key}._target_: {target} cannot be imported: {_why(error)}") from error
     if not callable(found):
         raise ConfigError(f"{key}._target_: {target} is no class, but {type(found).__name__} {found!r}")
     return found
+
+
+def function_of(named: str, key: str, allowed: Sequence[str] = ALLOWED) -> Callable[..., Any]:
+    """Return the function that ``named`` (``module:function``) names.
+
+    Raises ConfigError where its module is not allowed or raises, and where it has no such function.
+    """
+    module_name, _, name = named.partition(":")
+    if not (module_name and name):
+        raise ConfigError(f"{key}: expected module:function, such as my_module:score, got {named!r}")
+    if not f"{module_name}.".startswith(tuple(allowed)):
+        raise ConfigError(f"{key}: {named} is run only where its module is admitted: allow_targets=[{module_name}]")
+    try:
+        module = _module(module_name)
+    except (Exception, SystemExit) as error:  # a module of a user's may raise anything
+        if isinstance(error, ModuleNotFoundError) and error.name == module_name:
+            raise ConfigError(f"{key}: no module {module_name} in the working folder or on PYTHONPATH") from error
+        why = described(error) if isinstance(error, SyntaxError) else in_a_line(error)
+        raise ConfigError(f"{key}: {module_name} cannot be imported: {why}") from error
+    found = getattr(module, name, None)
+    if not callable(found):
+        functions = [each for each, value in vars(module).items() if callable(value) and not each.startswith("_")]
+        what = "no function" if found is None else f"no function, but {type(found).__name__}"
+        raise ConfigError(f"{key}: {module_name} has {what} {name}{nearest(name, functions)}")
+    function: Callable[..., Any] = found
+    return function
+
+
+def _module(name: str) -> ModuleType:
+    """Import a module; one that is not ours may also lie in the working folder, which stands last on the path."""
+    here = os.getcwd()
+    if not f"{name}.".startswith(ALLOWED) and not {here, ""} & {*sys.path}:
+        sys.path.append(here)
+    return importlib.import_module(name)
 
 
 def first_spelled(value: Any) -> Any:
@@ -74,6 +114,9 @@ def _construct(node: dict[str, Any], key: str, allowed: Sequence[str]) -> Any:
     target = target_of(node, key, allowed)
     arguments = {name: value for name, value in node.items() if name != "_target_"}
     _require_known(target, arguments, key)
+    for name in functions_of(target) & arguments.keys():
+        if isinstance(arguments[name], str):
+            arguments[name] = function_of(arguments[name], f"{key}.{name}", allowed)
     try:
         return target(**arguments)
     except ValidationError as error:
@@ -113,7 +156,7 @@ def _is_checked(target: Any) -> bool:
     return hasattr(target, "__pydantic_validator__")
 
 
-def _why(error: Exception) -> str:
+def _why(error: BaseException) -> str:
     """Return why an import failed; the class of an ImportError or AttributeError is left out."""
     text = described(error)
     return text.partition(": ")[2] if isinstance(error, (ImportError, AttributeError)) else text

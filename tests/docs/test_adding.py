@@ -113,10 +113,15 @@ def runtime(folder: Path) -> Study:
     return Study(folder, commands("runtime.md")[0])
 
 
-@pytest.mark.parametrize("page", ["README.md", "pruner.md", "quantizer.md", "task.md", "runtime.md"])
+@pytest.fixture(scope="module")
+def metrics(folder: Path) -> list[Study]:
+    return [Study(folder, words) for words in commands("metric.md")]
+
+
+@pytest.mark.parametrize("page", ["README.md", "pruner.md", "quantizer.md", "task.md", "metric.md", "runtime.md"])
 def test_a_page_is_short_and_shows_its_files(page: str) -> None:
     assert len((PAGES / page).read_text(encoding="utf-8").splitlines()) <= LONGEST
-    assert len(names(page)) == (1 if page == "README.md" else 2)
+    assert len(names(page)) == (1 if page in ("README.md", "metric.md") else 2)
     linked = re.findall(r"\]\(([^)#]+)\)", (PAGES / page).read_text(encoding="utf-8"))
     assert all((PAGES / link).is_file() for link in linked)
 
@@ -291,6 +296,25 @@ def test_calibration_rows_are_not_scored(task: Study, folder: Path) -> None:
     scored = set(map(tuple, rows[8:].tolist()))
     assert not scored & set(map(tuple, batch.tolist()))
     assert len(names) == len(rows) == 24
+
+
+# ---- the metric
+
+
+def test_a_function_scores_row_by_row_and_all_together(metrics: list[Study]) -> None:
+    by_row, together = (study.baseline for study in metrics)
+    assert 0.6 < by_row.accuracy < 0.9
+    assert 0.5 < together.accuracy < by_row.accuracy
+    assert together.accuracy_replicates == 1000
+    assert 0.02 < together.accuracy_stderr < 0.2
+    for study in metrics:
+        assert study.trials.weight_bytes.loc[1] < study.trials.weight_bytes.loc[0]
+        assert study.trials.feasible.loc[0]
+
+
+def test_the_report_tells_how_a_metric_of_all_rows_is_scored(metrics: list[Study]) -> None:
+    said = [(study.report / "report.md").read_text(encoding="utf-8") for study in metrics]
+    assert ["a metric of all examples together" in text for text in said] == [False, True]
 
 
 # ---- the runtime

@@ -36,19 +36,25 @@ def divide(
     calibrate and be scored, and where too little is left.
     """
     scored = read_rows(data, "task.data", unit)
-    first: Sequence[Row]
-    remark = ""
     if calibration is None:
-        held = _calibrating(scored, rows)
-        first = [row for row in scored if row.content in held]
-        scored = [row for row in scored if row.content not in held]
-        if not first:
-            raise DataError(f"task.data: {data} has no two rows that differ: one must calibrate, the other be scored")
-        kept = min(len(scored), limit or len(scored))
-        remark = f"task.calibration: none given, so {len(first)} rows of {data} calibrate and {kept} others are scored"
-    else:
-        first = drawn(read_rows(calibration, "task.calibration", unit), rows, seed)
-        _require_disjoint(first, scored)
+        return divide_one(scored, data, rows=rows, limit=limit, seed=seed)
+    first = drawn(read_rows(calibration, "task.calibration", unit), rows, seed)
+    _require_disjoint(first, scored)
+    return Divided(first, drawn(scored, limit, seed))
+
+
+def divide_one(every: Sequence[Row], data: str, *, rows: int, limit: int | None, seed: int) -> Divided:
+    """Return at most ``rows`` calibration rows and ``limit`` scored ones of the same source, which is called ``data``.
+
+    Raises DataError where all rows are alike.
+    """
+    held = _calibrating(every, rows)
+    first = [row for row in every if row.content in held]
+    scored = [row for row in every if row.content not in held]
+    if not first:
+        raise DataError(f"task.data: {data} has no two rows that differ: one must calibrate, the other be scored")
+    kept = min(len(scored), limit or len(scored))
+    remark = f"task.calibration: none given, so {len(first)} rows of {data} calibrate and {kept} others are scored"
     return Divided(first, drawn(scored, limit, seed), remark)
 
 

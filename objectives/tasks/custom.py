@@ -1,0 +1,263 @@
+"""A metric of one's own: a function of the user's gets the model and the rows, and returns numbers.
+
+The function returns one number for each row, whose mean is the accuracy, or one number for all rows. Of a single number
+nobody can tell how far chance moves it. So a metric of all rows is better given as two functions: the first returns an
+answer for each row, the second makes one number of answers and rows, and is asked again over resampled rows.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, Any
+
+import numpy as np
+from pydantic import Field
+from pydantic.dataclasses import dataclass as settings
+from typing_extensions import override
+
+from objectives.errors import DataError, NotFinite, TaskError
+from objectives.models.inspection.spans import Span
+from objectives.protocols.optional import Bounded, Remarking, Supplied
+from objectives.protocols.task import PartiallyScorable, Task
+from objectives.settings import Count, Name, class_path
+from objectives.tasks.answers import asked, shown
+from objectives.tasks.batching import AHEAD, limit_of, prompt_ids, same_length
+from objectives.tasks.data.columns import rendered, texts_of, values_of
+from objectives.tasks.data.rows import Row
+from objectives.tasks.data.source import ROWS_FORBID, FromFiles
+from objectives.tasks.encoding import calibration_batches, encode
+from objectives.tasks.finite import number
+from objectives.tasks.model_under_test import LONGEST, ModelUnderTest
+from objectives.tasks.overlap import Excerpts, Exposed, excerpt
+from objectives.tasks.partial_scores import Reader, batches, merged, require_rows, standard_error, unique
+from objectives.tasks.resampling import FEWEST, REPLICATES, replicates_by, spread
+from objectives.types import ENCODERS, Head, Score
+
+if TYPE_CHECKING:
+    from objectives.calibration.moments import Domains
+    from objectives.models import LoadedModel
+    from objectives.protocols.running import Runner
+
+_SLACK = 1e-6
+"""The distance by which rounding may take a number out of [0, 1]."""
+
+Function = Callable[..., Any]
+
+
+@settings(frozen=True, kw_only=True, config=ROWS_FORBID)
+class Custom(FromFiles, Task, Bounded, Supplied, Remarking, Exposed):
+    """Scores a model by a function of the user's, all rows at once.
+
+    ``function(model, rows)``: gets a :class:`ModelUnderTest` and the rows as dictionaries by column; it returns a
+    number in [0, 1] for each row, or one for all. With ``metric`` it returns an answer for each row, whatever that is,
+    and ``metric(answers, rows)`` returns one number in [0, 1]. It is asked again for ``replicates`` resamples of rows.
+    ``text``: the column with what the model reads; ``doc_to_text``: a template in its place. ``target``: the column
+    with what it should write, where there is one; ``doc_to_target``: a template in its place. Text and target
+    calibrate; the function takes what it wants from the rows. ``tokens``: the longest text that the model reads,
+    by default what it holds, and 1024 tokens at most.
+    """
+
+    function: Callable[..., Any]
+    metric: Callable[..., Any] | None = None
+    replicates: Annotated[int, Field(strict=True, ge=FEWEST)] = REPLICATES
+    head: Head = "causal_lm"
+    text: Name = "text"
+    doc_to_text: str | None = None
+    target: Name | None = None
+    doc_to_target: str | None = None
+    tokens: Count | None = None
+    batch_rows: Count = 16
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for functions that do not take two arguments."""
+        _require_two("function", self.function, "model, rows")
+        if self.metric is not None:
+            _require_two("metric", self.metric, "answers, rows")
+
+    @property
+    @override
+    def spans(self) -> tuple[Span, ...]:
+        return () if self.tokens is None else (Span(("tokens",), (self.tokens,)),)
+
+    @override
+    def require_documents(self) -> None:
+        divided = self.divided()
+        self._texts([*divided.calibration, *divided.scored])
+        self._targets(divided.calibration)
+
+    @override
+    def remarks(self) -> tuple[str, ...]:
+        remark = self.divided().remark
+        return (remark,) if remark else ()
+
+    @override
+    def calibration(self, model: LoadedModel) -> Domains:
+        """Return the texts of the calibration rows, each with its target where there is one."""
+        rows, most = self.divided().calibration, limit_of(model.tokenizer, self.tokens, LONGEST)
+        if self.head in ENCODERS:
+            return {"task": calibration_batches(encode(model, self._texts(rows), None, most), self.batch_rows)}
+        ids = [_ids(model, *each) for each in zip(self._texts(rows), self._targets(rows))]
+        return {"task": same_length([row[-most:] for row in ids], self.batch_rows)}
+
+    @override
+    def evaluate(self, model: Runner) -> Score:
+        """Score ``model``. Raises TaskError where a function raises, or returns something else than it should."""
+        rows = self.divided().scored
+        subject = ModelUnderTest(model, self.tokens, self.batch_rows)
+        answers = self._answers(subject, rows)
+        subject.tell_cut()
+        if self.metric is not None:
+            return self._of_all(_listed("task.function", self.function, answers, rows, "answers"), rows)
+        whole = number(answers)
+        if whole is not None:
+            accuracy = _checked("task.function", self.function, whole, "all rows")
+            return Score(accuracy, 0.0, (accuracy,), ids=("all rows",))
+        examples = self._numbers(answers, rows)
+        error = standard_error(examples)
+        return Score(float(np.mean(examples)), error, examples, ids=unique(row.place for row in rows))
+
+    @override
+    def excerpts(self, model: LoadedModel) -> Excerpts:
+        divided = self.divided()
+        first, last = (
+            [excerpt(row.place, [text]) for row, text in zip(rows, self._texts(rows))]
+            for rows in (divided.calibration, divided.scored)
+        )
+        return Excerpts(first, last)
+
+    # ---- what the functions return
+
+    def _answers(self, subject: ModelUnderTest, rows: Sequence[Row]) -> Any:
+        return asked("task.function", self.function, subject, [dict(row.values) for row in rows])
+
+    def _numbers(self, answers: Any, rows: Sequence[Row]) -> tuple[float, ...]:
+        listed = _listed("task.function", self.function, answers, rows, "numbers")
+        return tuple(_checked("task.function", self.function, answer, row.place) for answer, row in zip(listed, rows))
+
+    def _of_all(self, answers: Sequence[Any], rows: Sequence[Row]) -> Score:
+        """Return the metric over all rows, with replicates. An example is the metric of a row alone, 0 without one."""
+        assert self.metric is not None
+        metric, values = self.metric, [dict(row.values) for row in rows]
+
+        def of(places: Sequence[int]) -> Any:
+            return asked("task.metric", metric, [answers[place] for place in places], [values[at] for at in places])
+
+        accuracy = _checked("task.metric", metric, of(range(len(rows))), "all rows")
+        with warnings.catch_warnings():  # one row, or the same row many times, may well have no correlation
+            warnings.simplefilter("ignore")
+            alone = tuple(_alone(partial(of, [place])) for place in range(len(rows)))
+            resampled = replicates_by(lambda places: _plain(of(places.tolist())), len(rows), self.replicates)
+        ids = unique(row.place for row in rows)
+        return Score(accuracy, spread(resampled), alone, ids=ids, replicates=resampled)
+
+    # ---- rows
+
+    def _texts(self, rows: Sequence[Row]) -> list[str]:
+        return texts_of(rows, "task.text", self.text, self.doc_to_text)
+
+    def _targets(self, rows: Sequence[Row]) -> list[str]:
+        if self.doc_to_target is not None:
+            return rendered(rows, "task.doc_to_target", self.doc_to_target)
+        if self.target is None:
+            return [""] * len(rows)
+        values = values_of(rows, "task.target", self.target)
+        return [str(value[0] if isinstance(value, list) and value else value) for value in values]
+
+
+@settings(frozen=True, kw_only=True, config=ROWS_FORBID)
+class CustomRows(Custom, PartiallyScorable):
+    """Scores a model by a function whose number for a row depends on that row alone.
+
+    The function gets some rows at a time, and a candidate whose accuracy is clearly above or below the floor is not
+    scored on the others.
+    """
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for a metric of all rows, which cannot be scored row by row."""
+        super().__post_init__()
+        if self.metric is not None:
+            raise ValueError("metric: a metric of all rows needs all of them at once: task=custom")
+
+    @override
+    def evaluate(self, model: Runner) -> Score:
+        return merged(list(self.parts(model, range(len(self.divided().scored)))))
+
+    @override
+    def parts(self, model: Runner, order: Sequence[int]) -> Iterator[Score]:
+        rows = self.divided().scored
+        names = unique(row.place for row in rows)
+        subject = ModelUnderTest(model, self.tokens, self.batch_rows)
+        for chosen in batches(order, AHEAD):
+            some = [rows[index] for index in chosen]
+            examples = self._numbers(self._answers(subject, some), some)
+            yield Score(float(np.mean(examples)), 0.0, examples, ids=tuple(names[index] for index in chosen))
+        subject.tell_cut()
+
+
+def _require_two(key: str, function: Function, wanted: str) -> None:
+    try:
+        inspect.signature(function).bind(None, None)
+    except ValueError:  # written in C
+        return
+    except TypeError as error:
+        given = ", ".join(inspect.signature(function).parameters)
+        name = class_path(function)
+        raise ValueError(f"{key}: {name} must take ({wanted}), it takes ({given})") from error
+
+
+def _listed(key: str, function: Function, answers: Any, rows: Sequence[Row], what: str) -> list[Any]:
+    """Return ``answers`` as a list of one for each row. Raises TaskError where it is none."""
+    if isinstance(answers, (str, bytes, dict)) or not hasattr(answers, "__iter__"):
+        raise TaskError(f"{key}: {class_path(function)} must return {what}, one for each row; got {shown(answers)}")
+    listed = list(answers)
+    if len(listed) != len(rows):
+        raise TaskError(f"{key}: {class_path(function)} returned {len(listed)} {what} for {len(rows)} rows")
+    return listed
+
+
+def _checked(key: str, function: Function, value: Any, where: str) -> float:
+    """Return a number in [0, 1]. Raises TaskError for anything else, and NotFinite for NaN and infinities."""
+    plain = number(value)
+    if plain is None:
+        raise TaskError(f"{key}: {class_path(function)} must return a number for {where}, got {shown(value)}")
+    if not math.isfinite(plain):
+        raise NotFinite(f"{key}: {class_path(function)} returned {plain} for {where}")
+    if not -_SLACK <= plain <= 1 + _SLACK:
+        hint = "; is it in percent?" if 1 < plain <= 100 else ""
+        raise TaskError(f"{key}: {class_path(function)} returned {plain:g} for {where}, expected within [0, 1]{hint}")
+    return min(max(plain, 0.0), 1.0)
+
+
+def _alone(metric: Callable[[], Any]) -> float:
+    """Return the metric of one row; 0 where it cannot be told, as a correlation cannot."""
+    try:
+        found = _plain(metric())
+    except TaskError:
+        return 0.0
+    return found if math.isfinite(found) else 0.0
+
+
+def _plain(value: Any) -> float:
+    found = number(value)
+    return math.nan if found is None else found
+
+
+def _ids(model: Reader, text: str, target: str) -> list[int]:
+    """Return the tokens of a text, and after them those of its target, where it has one."""
+    if not target:
+        ids: list[int] = model.tokenizer(text, verbose=False)["input_ids"]
+    else:
+        ids = [*prompt_ids(model.tokenizer, text), *_plain_ids(model, target)]
+    if not ids:
+        raise DataError("task.text: a calibration row has no tokens")
+    require_rows(model, max(ids))
+    return ids
+
+
+def _plain_ids(model: Reader, text: str) -> list[int]:
+    ids: list[int] = model.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+    return ids

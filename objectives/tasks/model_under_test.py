@@ -1,0 +1,177 @@
+"""The model as a user's function sees it: texts go in, texts and numbers come out. Importing it imports no torch."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Mapping, Sequence
+from functools import cache
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from objectives.errors import NotFinite, TaskError
+from objectives.tasks.answers import shown
+from objectives.tasks.batching import limit_of, prompt_ids
+from objectives.tasks.decoding import Ends, continuations
+from objectives.tasks.embedding import embeddings
+from objectives.tasks.encoding import answers, encode
+from objectives.tasks.finite import cause
+from objectives.tasks.likelihood import Pair, log_likelihoods, pair_of
+from objectives.tasks.partial_scores import require_rows
+from objectives.types import Head
+
+if TYPE_CHECKING:
+    from objectives.protocols.running import Runner
+
+log = logging.getLogger(__name__)
+
+LONGEST = 1024
+"""Tokens of a text at most, where nobody says."""
+
+_METHODS: Mapping[Head, Sequence[str]] = {
+    "causal_lm": ("generate", "log_likelihoods"),
+    "encoder": ("encode",),
+    "classifier": ("predict", "predict_proba"),
+}
+
+
+class ModelUnderTest:
+    """The model that is scored, dense or compressed, whatever engine runs it.
+
+    Give it many texts at once: they are batched by length. Where its numbers are not finite, as those of a broken
+    compressed model are, every method raises NotFinite, and the trial fails with that reason. ``runner``: the model as
+    tasks of ours drive it, for tokens and logits (:class:`objectives.protocols.running.Runner`).
+    """
+
+    def __init__(self, runner: Runner, tokens: int | None, batch_rows: int) -> None:
+        """Wrap ``runner``. ``tokens``: the longest text that it reads; ``batch_rows``: how many at a time."""
+        self.runner = runner
+        self.cut = 0
+        self._tokens, self._rows = limit_of(runner.tokenizer, tokens, LONGEST), batch_rows
+
+    @property
+    def tokenizer(self) -> Any:
+        """Return the tokenizer, of a class of transformers."""
+        return self.runner.tokenizer
+
+    @property
+    def head(self) -> Head:
+        """Return the kind of model."""
+        return self.runner.head
+
+    @property
+    def labels(self) -> Sequence[str]:
+        """Return the classes of a classifier; none of another model."""
+        return self.runner.labels
+
+    def generate(
+        self, prompts: Sequence[str], new_tokens: int = 64, stop: Sequence[str] = (), chat: bool = False
+    ) -> list[str]:
+        """Return what the model writes after every prompt: greedily, at most ``new_tokens`` tokens.
+
+        Writing ends at an end token or before one of the texts ``stop``. ``chat``: every prompt is what a user says in
+        the tokenizer's chat template. Prompts are cut at their beginning where they and the answer are too long.
+        """
+        self._require("generate", prompts)
+        if not 0 < new_tokens < self._tokens:
+            raise TaskError(f"generate: new_tokens must be > 0 and < task.tokens={self._tokens}, got {new_tokens}")
+        ids = [self._last(self._prompt(text, chat), self._tokens - new_tokens) for text in prompts]
+        ends = Ends(frozenset({self.tokenizer.eos_token_id} - {None}), tuple(stop))
+        found = continuations(self.runner, ids, new_tokens, ends, self._rows)
+        written = [text for text in found if text is not None]
+        self._require_finite(len(written) == len(found), "generate")
+        return written
+
+    def log_likelihoods(self, prompts: Sequence[str], continuations: Sequence[Sequence[str]]) -> list[list[float]]:
+        """Return the log-likelihood of every continuation after its prompt: each prompt has a list of them.
+
+        A continuation begins with the space that parts it from the prompt (``" yes"``).
+        """
+        self._require("log_likelihoods", prompts)
+        if len(prompts) != len(continuations) or any(isinstance(each, str) for each in continuations):
+            raise TaskError(f"log_likelihoods: {len(prompts)} prompts need as many lists of continuations")
+        pairs = [self._pair(prompt, text) for prompt, texts in zip(prompts, continuations) for text in texts]
+        found = log_likelihoods(self.runner, pairs, self._rows)
+        self._require_finite(all(map(math.isfinite, found)), "log_likelihoods")
+        left = iter(found)
+        return [list(islice(left, len(texts))) for texts in continuations]
+
+    def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Return a vector of length 1 for every text [texts, width]: the mean of an encoder's last hidden states."""
+        self._require("encode", texts)
+        if not texts:
+            return np.zeros((0, 0), np.float32)
+        self.cut += sum(len(self.tokenizer(text, verbose=False)["input_ids"]) > self._tokens for text in texts)
+        found: NDArray[np.float32] = embeddings(self.runner, texts, self._tokens, self._rows).cpu().numpy()
+        self._require_finite(bool(np.isfinite(found).all()), "encode")
+        return found
+
+    def predict_proba(self, texts: Sequence[str], others: Sequence[str] | None = None) -> NDArray[np.float32]:
+        """Return a classifier's probability of every class, in the order of ``labels`` [texts, classes].
+
+        ``others``: the second texts, for a classifier of pairs.
+        """
+        self._require("predict_proba", texts)
+        if not texts:
+            return np.zeros((0, len(self.labels)), np.float32)
+        rows = encode(self.runner, texts, others, self._tokens)
+        self.cut += sum(row.is_cut for row in rows)
+        found = [one.softmax(dim=-1).numpy() for one in answers(self.runner, rows, self._rows)]
+        self._require_finite(all(bool(np.isfinite(one).all()) for one in found), "predict_proba")
+        return np.stack(found)
+
+    def predict(self, texts: Sequence[str], others: Sequence[str] | None = None) -> list[str]:
+        """Return the likeliest class of every text, or of every pair with ``others``, by its name."""
+        return [self.labels[place] for place in self.predict_proba(texts, others).argmax(axis=1)]
+
+    def tell_cut(self) -> None:
+        """Log how many texts were cut so far; the same line only once in a process."""
+        if self.cut:
+            _warn(f"task.tokens: {self.cut} of the texts that the function gave are cut to {self._tokens} tokens")
+
+    # ---- tokens
+
+    def _prompt(self, text: str, chat: bool) -> list[int]:
+        if not chat:
+            ids = prompt_ids(self.tokenizer, text)
+        elif getattr(self.tokenizer, "chat_template", None):
+            said = [{"role": "user", "content": text}]
+            made = self.tokenizer.apply_chat_template(said, add_generation_prompt=True, tokenize=False)
+            ids = self.tokenizer(made, add_special_tokens=False, verbose=False)["input_ids"]
+        else:
+            raise TaskError("generate: chat=True needs a tokenizer with a chat template, this one has none")
+        if not ids:
+            raise TaskError("generate: a prompt has no tokens")
+        require_rows(self.runner, max(ids))
+        return ids
+
+    def _pair(self, prompt: str, continuation: str) -> Pair:
+        before, after = pair_of(self.runner, prompt, continuation)
+        if not after:
+            raise TaskError(f"log_likelihoods: the continuation {continuation!r} has no tokens after its prompt")
+        return self._last(before, max(1, self._tokens - len(after))), after
+
+    def _last(self, ids: Sequence[int], most: int) -> Sequence[int]:
+        self.cut += len(ids) > most
+        return ids[-most:]
+
+    # ---- checks
+
+    def _require(self, method: str, texts: Sequence[str]) -> None:
+        known = _METHODS.get(self.head, ())
+        if method not in known:
+            raise TaskError(f"{method}: model.head is {self.head}, which has {' and '.join((*known, 'runner'))}")
+        if isinstance(texts, str) or not all(isinstance(text, str) for text in texts):
+            raise TaskError(f"{method}: a list of texts expected, got {shown(texts)}")
+
+    def _require_finite(self, finite: bool, method: str) -> None:
+        if not finite:
+            raise NotFinite(f"{method}: the model's numbers are not finite{cause(self.runner)}")
+
+
+@cache
+def _warn(text: str) -> None:
+    log.warning(text)

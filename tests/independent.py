@@ -1,0 +1,129 @@
+"""Scores models by other code than ours: one row at a time, no padding, no batches, metrics of the well-known packages.
+
+Only a runner's own passes are used (``encode``, ``logits``, ``prefill``, ``step``), and files are read with the standard
+library. What is slow and plain here is what the tasks must agree with.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+import string
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+Row = dict[str, Any]
+
+
+def rows_of(file: Path) -> list[Row]:
+    """Read a jsonl, csv or tsv file."""
+    if file.suffix == ".jsonl":
+        return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+    with file.open(encoding="utf-8", newline="") as stream:
+        return list(csv.DictReader(stream, delimiter="\t" if file.suffix == ".tsv" else ","))
+
+
+@torch.inference_mode()
+def encoded(runner: Any, *texts: str, most: int = 512) -> torch.Tensor:
+    """Ask an encoder for the answer to one text or pair."""
+    read = runner.tokenizer(*texts, return_tensors="pt", truncation="longest_first", max_length=most)
+    types = read.get("token_type_ids") if runner.head != "encoder" else None
+    return runner.encode(read["input_ids"], None, types)[0].float()  # type: ignore[no-any-return]
+
+
+def classes(runner: Any, rows: Sequence[Row], text: str = "text") -> list[str]:
+    """Return the name of the likeliest class of every row."""
+    return [runner.labels[int(encoded(runner, row[text]).argmax())] for row in rows]
+
+
+@torch.inference_mode()
+def tags(runner: Any, words: Sequence[str]) -> list[str]:
+    """Return the tag of every word, by its first token."""
+    read = runner.tokenizer(list(words), is_split_into_words=True, return_tensors="pt")
+    found = runner.encode(read["input_ids"], None, read.get("token_type_ids"))[0].argmax(-1).tolist()
+    owners = read.word_ids()
+    return [runner.labels[found[owners.index(word)]] for word in range(len(words))]
+
+
+@torch.inference_mode()
+def span(runner: Any, question: str, context: str, most: int = 384, stride: int = 128, longest: int = 30) -> str:
+    """Return the likeliest span of ``context``, over all windows and all pairs of tokens, in plain Python."""
+    read = runner.tokenizer(
+        question, context, truncation="only_second", max_length=most, stride=stride, return_overflowing_tokens=True,
+        return_offsets_mapping=True,
+    )  # fmt: skip
+    best: tuple[float, str] = (-1e30, "")
+    for place, ids in enumerate(read["input_ids"]):
+        types = torch.tensor([read["token_type_ids"][place]]) if "token_type_ids" in read else None
+        logits = runner.encode(torch.tensor([ids]), None, types)[0].float()
+        inside = [at for at, side in enumerate(read.sequence_ids(place)) if side == 1]
+        characters = read["offset_mapping"][place]
+        for first in inside:
+            for last in range(first, min(first + longest, inside[-1] + 1)):
+                score = float(logits[first, 0] + logits[last, 1])
+                if score > best[0]:
+                    best = score, context[characters[first][0] : characters[last][1]]
+    return best[1]
+
+
+@torch.inference_mode()
+def vector(runner: Any, text: str) -> np.ndarray[Any, Any]:
+    """Return the normalised mean of the last hidden states."""
+    mean = encoded(runner, text).mean(dim=0)
+    return (mean / mean.norm()).numpy()  # type: ignore[no-any-return]
+
+
+@torch.inference_mode()
+def log_likelihood(runner: Any, before: Sequence[int], after: Sequence[int]) -> float:
+    """Return the log-probability of ``after``, in one pass over both."""
+    ids = torch.tensor([[*before, *after]])
+    logs = runner.logits(ids)[0].double().log_softmax(dim=-1)
+    return sum(float(logs[len(before) + place - 1, token]) for place, token in enumerate(after))
+
+
+@torch.inference_mode()
+def written(runner: Any, ids: Sequence[int], new_tokens: int, stops: Sequence[str] = ()) -> str:
+    """Write on greedily after ``ids``, to the end token, a stop text or so many tokens."""
+    logits, cache = runner.prefill(torch.tensor([ids]), None)
+    found: list[int] = []
+    while len(found) < new_tokens:
+        token = int(logits[0].argmax())
+        if token == runner.tokenizer.eos_token_id:
+            break
+        found.append(token)
+        text = runner.tokenizer.decode(found, skip_special_tokens=True)
+        if any(stop in text for stop in stops):
+            break
+        logits, cache = runner.step(torch.tensor([[token]]), cache)
+    text = runner.tokenizer.decode(found, skip_special_tokens=True)
+    return min((text.partition(stop)[0] for stop in stops), key=len, default=text).strip()
+
+
+def words_of(text: str) -> list[str]:
+    """Return SQuAD's normalised words."""
+    kept = "".join(letter for letter in text.lower() if letter not in set(string.punctuation))
+    return re.sub(r"\b(a|an|the)\b", " ", kept).split()
+
+
+def word_f1(answer: str, wanted: str) -> float:
+    """Return SQuAD's F1."""
+    ours, theirs = words_of(answer), words_of(wanted)
+    shared = sum((Counter(ours) & Counter(theirs)).values())
+    if not ours or not theirs:
+        return float(ours == theirs)
+    return 0.0 if not shared else 2 / (len(ours) / shared + len(theirs) / shared)
+
+
+def windows(ids: Sequence[int], tokens: int, stride: int) -> Iterator[tuple[Sequence[int], int]]:
+    """Yield pieces of a document, each with how many of its tokens are context."""
+    end = min(tokens, len(ids))
+    yield ids[:end], 1
+    while end < len(ids):
+        before, end = end, min(end + stride, len(ids))
+        yield ids[max(0, end - tokens) : end], before - max(0, end - tokens)
