@@ -51,7 +51,7 @@ class Search:
     is_open: bool = True
 
     def advance(self, found: Sequence[tuple[float, int, int]], is_end: Sequence[bool]) -> list[int]:
-        """Continue with the texts ``found``, (score, place of its beam, token), the best first.
+        """Advance by a token, to the texts ``found``: (score, place of its beam, token), the best first.
 
         ``is_end``: which of them end a text. Return which of the beams before go on, one for each beam now.
         """
