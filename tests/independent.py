@@ -1,7 +1,7 @@
-"""Scores models by other code than ours: one row at a time, no padding, no batches, metrics of the well-known packages.
+"""Scores models by other code than ours: one row at a time, no padding, no batches, the metrics of other packages.
 
-Only a runner's own passes are used (``encode``, ``logits``, ``prefill``, ``step``), and files are read with the standard
-library. What is slow and plain here is what the tasks must agree with.
+Only a runner's own passes are used (``encode``, ``logits``, ``prefill``, ``step``), and files are read with the
+standard library. What is slow and plain here is what the tasks must agree with.
 """
 
 from __future__ import annotations

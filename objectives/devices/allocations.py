@@ -17,6 +17,7 @@ from transformers.cache_utils import EncoderDecoderCache
 from typing_extensions import override
 
 from objectives.models.padded import Padded
+from objectives.models.sourced import Sourced
 from objectives.protocols.running import PhaseObserver
 from objectives.types import Phase
 
@@ -79,7 +80,7 @@ def cache_bytes(held: object) -> int:
 
 
 def _tensors(held: object) -> Iterator[torch.Tensor]:
-    if isinstance(held, Padded):
+    if isinstance(held, (Padded, Sourced)):
         held = held.cache
     if isinstance(held, EncoderDecoderCache):
         yield from (*_tensors(held.self_attention_cache), *_tensors(held.cross_attention_cache))

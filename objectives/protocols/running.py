@@ -29,7 +29,8 @@ class Runner(Protocol):
     """A model that is ready to run, whatever engine runs it. Tasks score it, and workloads time it.
 
     Tensors go in and come out where :attr:`device` is; ids are int64 [rows, tokens], ``mask`` is 1 where a token counts
-    (padding on the right for encoders, on the left for decoders) and None where all do.
+    (padding on the left for decoders, on the right for all that an encoder reads) and None where all do. What these
+    passes mean for encoder-decoders: :mod:`objectives.protocols.encoder_decoder`.
     """
 
     @property
@@ -119,10 +120,10 @@ class Runner(Protocol):
 
 @runtime_checkable
 class SelectsRows(Protocol):
-    """A runner that can go on with some rows of a batch alone, as others are finished."""
+    """A runner that can go on with some rows of a batch alone, as others are finished, or with some more than once."""
 
     def select(self, cache: Any, rows: Sequence[int]) -> Any:
-        """Return ``cache`` with these rows alone; None where a cache of this kind cannot. ``cache`` is used up."""
+        """Return ``cache`` with these rows in this order; None where it cannot. ``cache`` is used up."""
 
 
 @runtime_checkable

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from time import perf_counter
@@ -19,7 +20,7 @@ from typing_extensions import override
 
 from objectives.protocols.candidate import Runtime
 from objectives.runtime.engines.engine import EngineRuntime
-from objectives.runtime.engines.folder import DecoderEngine, Facts, Generating, Opener, write_facts
+from objectives.runtime.engines.folder import DecoderEngine, Facts, Generating, Opener, Selecting, write_facts
 from objectives.runtime.packages import Packages
 from objectives.settings import FORBID, asks_to_prune
 
@@ -134,7 +135,7 @@ def _error(module: Any, folder: Path, vocabulary: int) -> float:
     return float(np.linalg.norm(logits - expected) / np.linalg.norm(expected))
 
 
-class _Decoder(DecoderEngine, Generating):
+class _Decoder(DecoderEngine, Generating, Selecting):
     """A decoder whose cache is the text so far, which is read again at every pass."""
 
     def __init__(self, generator: Any, vocabulary: list[str]) -> None:
@@ -143,6 +144,10 @@ class _Decoder(DecoderEngine, Generating):
     @override
     def start(self, rows: int) -> list[list[int]]:
         return [[] for _ in range(rows)]
+
+    @override
+    def select(self, cache: list[list[int]], rows: Sequence[int]) -> list[list[int]]:
+        return [cache[row] for row in rows]
 
     @override
     def run(

@@ -18,7 +18,7 @@ from typing_extensions import override
 
 from objectives.protocols.candidate import Runtime
 from objectives.runtime.engines.engine import EngineRuntime
-from objectives.runtime.engines.folder import DecoderEngine, EncoderEngine, Facts, Opener, write_facts
+from objectives.runtime.engines.folder import EncoderEngine, Facts, Opener, write_facts
 from objectives.runtime.packages import Packages
 from objectives.settings import FORBID
 from objectives.types import ENCODERS
@@ -61,11 +61,11 @@ class OnnxRuntime(EngineRuntime, Opener, Runtime):
     def supports(self, candidate: Candidate, head: Head, device: Device) -> str | None:
         from objectives.runtime.engine_support import refused, rounds_activations
 
-        reason = refused(candidate, head, device, heads=("causal_lm", *ENCODERS), bits=(32, 8, 4))
+        reason = refused(candidate, head, device, heads=("causal_lm", "seq2seq", *ENCODERS), bits=(32, 8, 4))
         quantizer = candidate.quantization
         if reason is None and 8 in quantizer.stored and not rounds_activations(quantizer):
             return "its 8-bit kernels round activations as well: choose quantization.scheme=w8a8"
-        if reason is None and self.activations == "batch" and head == "causal_lm":
+        if reason is None and self.activations == "batch" and head in ("causal_lm", "seq2seq"):
             return "activations=batch is for encoders: it loses a decoder's outliers (docs/methods/runtimes.md)"
         return reason
 
@@ -74,24 +74,38 @@ class OnnxRuntime(EngineRuntime, Opener, Runtime):
         from objectives.runtime.engines.engine_facts import engine_facts_of
         from objectives.runtime.engines.graph_export import structure
         from objectives.runtime.engines.onnx_graph import convert, fill
+        from objectives.runtime.engines.onnx_seq2seq import convert_halves, fill_halves
 
         began, model = perf_counter(), context.model()
-        graph = context.graph("onnx", self.versions(), structure(model), write=lambda new: convert(model, new))
-        by_batch = self.activations == "batch"
-        caches, stored, others = fill(graph, model, folder / MODEL, self.activation_group, by_batch)
+        converted = convert_halves if model.head == "seq2seq" else convert
+        graph = context.graph("onnx", self.versions(), structure(model), write=lambda new: converted(model, new))
+        if model.head == "seq2seq":
+            caches, stored, others = fill_halves(graph, model, folder, self.activation_group)
+        else:
+            by_batch = self.activations == "batch"
+            caches, stored, others = fill(graph, model, folder / MODEL, self.activation_group, by_batch)
         write_facts(folder, engine_facts_of(self, model, began, stored, others, {}, caches))
 
     @override
     def open(self, folder: Path, facts: Facts, threads: int) -> Engine:
         import onnxruntime
 
+        from objectives.runtime.engines.folder import HALVES
+        from objectives.runtime.engines.onnx_decoder import Decoder, Translator
+
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
         options.log_severity_level = 3
         # Its threads would go on spinning while another model has its turn.
         options.add_session_config_entry("session.force_spinning_stop", "1")
-        session = onnxruntime.InferenceSession(folder / MODEL, options, providers=["CPUExecutionProvider"])
-        return _Decoder(session, facts) if facts.head == "causal_lm" else _Encoder(session)
+
+        def session(file: str) -> Any:
+            return onnxruntime.InferenceSession(folder / file, options, providers=["CPUExecutionProvider"])
+
+        if facts.head == "seq2seq":
+            reader, writer = (session(f"{half}.onnx") for half in HALVES)
+            return Translator(reader, writer, facts.caches)
+        return Decoder(session(MODEL), facts.caches) if facts.head == "causal_lm" else _Encoder(session(MODEL))
 
 
 class _Encoder(EncoderEngine):
@@ -107,34 +121,3 @@ class _Encoder(EncoderEngine):
 
         answer: Floats = self._session.run(None, encoder_inputs(self._names, ids, mask, types))[0]
         return answer
-
-
-class _Decoder(DecoderEngine):
-    """A decoder in a session of the runtime; its cache is a list of values that the runtime holds."""
-
-    def __init__(self, session: Any, facts: Facts) -> None:
-        self._session, self._caches = session, facts.caches
-        self._past = [each.name for each in session.get_inputs() if each.name.startswith("past.")]
-        self._outputs = [each.name for each in session.get_outputs()]
-
-    @override
-    def start(self, rows: int) -> list[Any]:
-        import numpy as np
-        from onnxruntime import OrtValue
-
-        empty = (np.zeros((rows, heads, 0, width), np.float32) for heads, width in self._caches)
-        return [OrtValue.ortvalue_from_numpy(each) for each in empty]
-
-    @override
-    def run(self, ids: Ids, mask: Floats, places: Ids, wanted: Ids, cache: list[Any]) -> tuple[Floats, list[Any]]:
-        binding = self._session.io_binding()
-        for name, value in {"ids": ids, "mask": mask, "places": places, "wanted": wanted}.items():
-            binding.bind_cpu_input(name, value)
-        for name, value in zip(self._past, cache, strict=True):
-            binding.bind_ortvalue_input(name, value)
-        for name in self._outputs:
-            binding.bind_output(name, "cpu")
-        self._session.run_with_iobinding(binding)
-        logits, *present = binding.get_outputs()
-        values: Floats = logits.numpy()
-        return values, present

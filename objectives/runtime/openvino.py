@@ -17,7 +17,7 @@ from typing_extensions import override
 
 from objectives.protocols.candidate import Runtime
 from objectives.runtime.engines.engine import EngineRuntime
-from objectives.runtime.engines.folder import DecoderEngine, EncoderEngine, Facts, Opener, write_facts
+from objectives.runtime.engines.folder import EncoderEngine, Facts, Opener, write_facts
 from objectives.runtime.engines.signal_stack import signal_stack_kept
 from objectives.runtime.packages import Packages
 from objectives.settings import FORBID
@@ -65,7 +65,7 @@ class OpenVino(EngineRuntime, Opener, Runtime):
     def supports(self, candidate: Candidate, head: Head, device: Device) -> str | None:
         from objectives.runtime.engine_support import refused, rounds_activations
 
-        reason = refused(candidate, head, device, heads=("causal_lm", *ENCODERS), bits=(32, 16, 8, 4))
+        reason = refused(candidate, head, device, heads=("causal_lm", "seq2seq", *ENCODERS), bits=(32, 16, 8, 4))
         if reason is None and self.activations == "static":
             if head not in ENCODERS:
                 return "activations=static is for encoders: those of a decoder differ too much from token to token"
@@ -80,16 +80,21 @@ class OpenVino(EngineRuntime, Opener, Runtime):
         from objectives.runtime.engines.engine_facts import engine_facts_of
         from objectives.runtime.engines.graph_export import structure
         from objectives.runtime.engines.openvino_graph import convert, filled, round_activations, save
+        from objectives.runtime.engines.openvino_seq2seq import convert_halves, fill_halves
         from objectives.runtime.engines.weights import sizes
 
         began, model = perf_counter(), context.model()
-        graph = context.graph("openvino", self.versions(), structure(model), write=lambda new: convert(model, new))
+        converted = convert_halves if model.head == "seq2seq" else convert
+        graph = context.graph("openvino", self.versions(), structure(model), write=lambda new: converted(model, new))
         static = self.activations == "static"
-        complete, stored, bits = filled(graph, model, plain=static)
-        if static:
-            complete, stored, bits = round_activations(complete, context.calibration), sizes(model), {8}
-        save(complete, folder / MODEL)
-        others = (folder / MODEL).with_suffix(".bin").stat().st_size - sum(stored.values())
+        if model.head == "seq2seq":
+            stored, bits = fill_halves(graph, model, folder)
+        else:
+            complete, stored, bits = filled(graph, model, plain=static)
+            if static:
+                complete, stored, bits = round_activations(complete, context.calibration), sizes(model), {8}
+            save(complete, folder / MODEL)
+        others = sum(file.stat().st_size for file in folder.glob("*.bin")) - sum(stored.values())
         rounds = rounds_activations(context.quantizer)
         options = {"wide": 32 in bits, "rounds": rounds}
         write_facts(folder, engine_facts_of(self, model, began, stored, max(0, others), options))
@@ -102,6 +107,8 @@ class OpenVino(EngineRuntime, Opener, Runtime):
         without_telemetry()
         import openvino
 
+        from objectives.runtime.engines.folder import HALVES
+        from objectives.runtime.engines.openvino_decoder import Decoder, Translator
         from objectives.runtime.engines.openvino_faults import keep_gates_apart, usable_threads
 
         keep_streams_open()
@@ -117,11 +124,16 @@ class OpenVino(EngineRuntime, Opener, Runtime):
             if facts.options["wide"]
             else {8: "u8", 16: "bf16" if narrow else "f16"}[self.cache_bits],
         }
-        graph = core.read_model(folder / MODEL)
-        if narrow and usable_threads(threads) == 1:
-            keep_gates_apart(graph)
-        compiled = core.compile_model(graph, "CPU", config)
-        return _Decoder(compiled) if facts.head == "causal_lm" else _Encoder(compiled)
+
+        def compiled(file: str) -> Any:
+            graph = core.read_model(folder / file)
+            if narrow and usable_threads(threads) == 1:
+                keep_gates_apart(graph)
+            return core.compile_model(graph, "CPU", config)
+
+        if facts.head == "seq2seq":
+            return Translator(*(compiled(f"{half}.xml") for half in HALVES))
+        return Decoder(compiled(MODEL)) if facts.head == "causal_lm" else _Encoder(compiled(MODEL))
 
 
 class _Encoder(EncoderEngine):
@@ -138,36 +150,3 @@ class _Encoder(EncoderEngine):
         outputs = self._request.infer(encoder_inputs(self._names, ids, mask, types), share_inputs=True)
         answer: Floats = outputs[0]
         return answer
-
-
-class _Decoder(DecoderEngine):
-    """A decoder in an inference request of its own, which holds the cache: only the latest can be continued.
-
-    A cache is named by the number of passes up to it.
-    """
-
-    def __init__(self, compiled: Any) -> None:
-        import numpy as np
-
-        self._request = compiled.create_infer_request()
-        self._rows = np.zeros(0, np.int32)
-        self._passes = 0
-
-    @override
-    def start(self, rows: int) -> int:
-        import numpy as np
-
-        self._request.reset_state()
-        self._rows = np.arange(rows, dtype=np.int32)
-        self._passes += 1
-        return self._passes
-
-    @override
-    def run(self, ids: Ids, mask: Floats, places: Ids, wanted: Ids, cache: int) -> tuple[Floats, int]:
-        """Return the logits and the new cache. Raises ValueError for a cache that is not the latest."""
-        if cache != self._passes:
-            raise ValueError("OpenVINO keeps one cache, and a later call has used it")
-        inputs = {"ids": ids, "mask": mask, "places": places, "wanted": wanted, "rows": self._rows}
-        logits: Floats = self._request.infer(inputs, share_inputs=True)[0]
-        self._passes += 1
-        return logits, self._passes

@@ -1,11 +1,15 @@
-"""Writes greedy continuations for scoring: prompts of like length run together, and each ends when it is finished."""
+"""Writes continuations for scoring: prompts of like length run together, and each ends when it is finished.
+
+What a decoder continues is its prompt; an encoder-decoder begins anew, and the prompt is its source.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from objectives.protocols.encoder_decoder import ReadsSources
 from objectives.protocols.running import SelectsRows
 from objectives.tasks.batching import by_length, padded
 
@@ -32,32 +36,19 @@ class Ends:
         return any(end in text for end in self.texts)
 
 
-def continuations(
-    model: Runner, prompts: Sequence[Sequence[int]], new_tokens: int, ends: Ends, rows: int
-) -> list[str | None]:
-    """Return the greedy continuation of every prompt, at most ``new_tokens`` tokens, without what ended it.
-
-    ``rows``: how many run at a time. A row whose logits are not finite gives None.
-    """
-    import torch
-
-    written: list[str | None] = [None] * len(prompts)
-    with torch.inference_mode():
-        for batch in by_length([len(prompt) for prompt in prompts], rows):
-            for place, ids in zip(batch, _written(model, [prompts[place] for place in batch], new_tokens, ends)):
-                if ids is not None:
-                    written[place] = ends.cut(model.tokenizer.decode(ids, skip_special_tokens=True))
-    return written
+Ids = list[int]
+Write = Callable[["Runner", Sequence[Sequence[int]], int, Ends], list[Ids | None]]
+"""The function that returns what is written after each prompt, given how many tokens at most and what ends a text;
+None where a logit is not finite."""
 
 
-def _written(model: Runner, prompts: Sequence[Sequence[int]], new_tokens: int, ends: Ends) -> list[list[int] | None]:
-    """Return the token ids that are written after each prompt; None where a logit is not finite."""
-    ids, mask = padded(prompts, model.tokenizer.pad_token_id or 0, left=True)
-    found: list[list[int] | None] = [[] for _ in prompts]
+def greedy(model: Runner, prompts: Sequence[Sequence[int]], new_tokens: int, ends: Ends) -> list[Ids | None]:
+    """Write the likeliest token, again and again. See :data:`Write`."""
+    found: list[Ids | None] = [[] for _ in prompts]
     running = list(range(len(prompts)))
-    logits, cache = model.prefill(ids.to(model.device), None if bool(mask.all()) else mask.to(model.device))
+    logits, cache = started(model, prompts)
     for place in range(new_tokens):
-        tokens = logits.argmax(dim=-1)
+        tokens = allowed(model, logits).argmax(dim=-1)
         for row, token, known in zip(running, tokens.tolist(), logits.isfinite().all(dim=-1).tolist()):
             _append(found, row, token, known)
         left = [at for at, row in enumerate(running) if not _is_finished(model.tokenizer, found[row], ends)]
@@ -68,13 +59,43 @@ def _written(model: Runner, prompts: Sequence[Sequence[int]], new_tokens: int, e
     return found
 
 
-def _append(found: list[list[int] | None], row: int, token: int, known: bool) -> None:
+def continuations(
+    model: Runner, prompts: Sequence[Sequence[int]], new_tokens: int, ends: Ends, rows: int, write: Write = greedy
+) -> list[str | None]:
+    """Return the continuation of every prompt, at most ``new_tokens`` tokens, without what ended it.
+
+    ``rows``: how many run at a time. A row whose logits are not finite gives None.
+    """
+    import torch
+
+    written: list[str | None] = [None] * len(prompts)
+    with torch.inference_mode():
+        for batch in by_length([len(prompt) for prompt in prompts], rows):
+            for place, ids in zip(batch, write(model, [prompts[place] for place in batch], new_tokens, ends)):
+                if ids is not None:
+                    written[place] = ends.cut(model.tokenizer.decode(ids, skip_special_tokens=True))
+    return written
+
+
+def started(model: Runner, prompts: Sequence[Sequence[int]]) -> tuple[Tensor, Any]:
+    """Return the logits of the first token after every prompt [rows, vocabulary], and the cache to go on from."""
+    ids, mask = padded(prompts, model.tokenizer.pad_token_id or 0, left=model.head != "seq2seq")
+    return model.prefill(ids.to(model.device), None if bool(mask.all()) else mask.to(model.device))
+
+
+def allowed(model: Runner, scores: Tensor) -> Tensor:
+    """Return ``scores`` [rows, vocabulary] without those of tokens that the model must never write."""
+    forbidden = model.opening.forbidden if isinstance(model, ReadsSources) else ()
+    return scores.index_fill(1, scores.new_tensor(forbidden).long(), -float("inf")) if forbidden else scores
+
+
+def _append(found: list[Ids | None], row: int, token: int, known: bool) -> None:
     held = found[row]
     if held is not None:
         found[row] = [*held, token] if known else None
 
 
-def _is_finished(tokenizer: Any, ids: list[int] | None, ends: Ends) -> bool:
+def _is_finished(tokenizer: Any, ids: Ids | None, ends: Ends) -> bool:
     if ids is None or ids[-1] in ends.tokens:
         return True
     return bool(ends.texts) and ends.is_in(tokenizer.decode(ids, skip_special_tokens=True))

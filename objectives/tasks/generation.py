@@ -1,7 +1,7 @@
 """Answers in free text: the model writes on after a prompt, and what it writes is rated against accepted answers.
 
-Writing is greedy and ends at an end token, at a stop text, or after ``new_tokens`` tokens. Where the tokenizer has a
-chat template, the prompt is what a user says in it.
+Writing is greedy, or a beam search, and ends at an end token, at a stop text, or after ``new_tokens`` tokens. Where
+the tokenizer has a chat template, the prompt is what a user says in it.
 """
 
 from __future__ import annotations
@@ -19,15 +19,16 @@ from objectives.protocols.optional import Bounded, Remarking, Supplied
 from objectives.protocols.task import PartiallyScorable
 from objectives.settings import Count, Name
 from objectives.tasks.batching import AHEAD, prompt_ids, same_length
+from objectives.tasks.beams import BeamSearch
 from objectives.tasks.corpus_matching import CorpusMetric, CorpusRating, Tokenize, metric_of
 from objectives.tasks.data.columns import rendered, texts_of, values_of
 from objectives.tasks.data.rows import Row
 from objectives.tasks.data.source import ROWS_FORBID, FromFiles
-from objectives.tasks.decoding import Ends, continuations
+from objectives.tasks.decoding import Ends, continuations, greedy
 from objectives.tasks.matching import MeanRating, Rating
 from objectives.tasks.overlap import Excerpts, Exposed, excerpt
 from objectives.tasks.partial_scores import Reader, batches, merged, require_rows, unique
-from objectives.types import Head, Score
+from objectives.types import Score
 
 if TYPE_CHECKING:
     from objectives.calibration.moments import Domains
@@ -46,16 +47,20 @@ class Request:
 
 @settings(frozen=True, kw_only=True, config=ROWS_FORBID)
 class Generation(FromFiles, PartiallyScorable, Bounded, Supplied, Remarking, Exposed):
-    """Scores what a decoder writes.
+    """Scores what a decoder or an encoder-decoder writes.
 
+    ``head``: which of the two, as the model is loaded.
     ``text``: the column with the prompt; ``doc_to_text``: a template in its place. ``target``: the column with the
     answer, or with a list of accepted ones; ``doc_to_target``: a template in its place. ``metric``: ``exact_match``,
     ``f1``, ``rouge1``, ``rouge2`` or ``rougeL``, which are means of answers, or ``bleu`` or ``chrf``, which are of all
     answers together. ``bleu_tokenize``: how BLEU splits words. ``stop``: texts that end an answer. ``chat``: whether
-    the prompt is put into the tokenizer's chat template; by default where it has one. Prompts are cut at their
-    beginning, so that prompt and answer have at most ``tokens`` tokens.
+    the prompt is put into the tokenizer's chat template; by default where it has one. A decoder's prompts are cut at
+    their beginning, so that prompt and answer have at most ``tokens`` tokens; the sources of an encoder-decoder are cut
+    at their end. ``beams``: texts that are written at once to find the likeliest, 1 for none but the greedy one;
+    ``length_penalty``: the power of a text's length that its log-probability is divided by.
     """
 
+    head: Literal["causal_lm", "seq2seq"] = "causal_lm"
     text: Name = "text"
     doc_to_text: str | None = None
     target: Name = "target"
@@ -67,21 +72,20 @@ class Generation(FromFiles, PartiallyScorable, Bounded, Supplied, Remarking, Exp
     new_tokens: Count = 64
     tokens: Count = 1024
     batch_rows: Count = 16
+    beams: Count = 1
+    length_penalty: float = 1.0
 
     def __post_init__(self) -> None:
         """Raise ValueError where no token would be left for the prompt."""
-        if self.new_tokens >= self.tokens:
+        if self.head == "causal_lm" and self.new_tokens >= self.tokens:
             raise ValueError(f"new_tokens must be < tokens={self.tokens}, got {self.new_tokens}")
 
     @property
     @override
-    def head(self) -> Head:
-        return "causal_lm"
-
-    @property
-    @override
     def spans(self) -> tuple[Span, ...]:
-        return (Span(("tokens",), (self.tokens,)),)
+        if self.head == "causal_lm":
+            return (Span(("tokens",), (self.tokens,)),)
+        return (Span(("tokens",), (self.tokens,), "encoder"), Span(("new_tokens",), (self.new_tokens,)))
 
     @override
     def require_documents(self) -> None:
@@ -96,8 +100,10 @@ class Generation(FromFiles, PartiallyScorable, Bounded, Supplied, Remarking, Exp
 
     @override
     def calibration(self, model: LoadedModel) -> Domains:
-        """Return prompts with their first accepted answers."""
+        """Return prompts with their first accepted answers; of an encoder-decoder, the prompts."""
         requests = self._requests(self.divided().calibration)
+        if self.head == "seq2seq":
+            return {"task": same_length([self._prompt(model, each) for each in requests], self.batch_rows)}
         rows = [[*self._prompt(model, each), *_plain_ids(model, each.accepted[0])] for each in requests]
         return {"task": same_length([row[-self.tokens :] for row in rows], self.batch_rows)}
 
@@ -123,10 +129,12 @@ class Generation(FromFiles, PartiallyScorable, Bounded, Supplied, Remarking, Exp
     def excerpts(self, model: LoadedModel) -> Excerpts:
         divided = self.divided()
         first, last = (self._requests(rows) for rows in (divided.calibration, divided.scored))
-        room = self.tokens - self.new_tokens
-        cut = sum(len(self._whole_prompt(model, each)) > room for each in last)
+        cut = sum(len(self._whole_prompt(model, each)) > self._room for each in last)
+        where = "end" if self.head == "seq2seq" else "beginning"
         remarks = (
-            [f"task.tokens: {cut} of {len(last)} prompts are cut at their beginning to {room} tokens"] if cut else ()
+            [f"task.tokens: {cut} of {len(last)} prompts are cut at their {where} to {self._room} tokens"]
+            if cut
+            else ()
         )
         calibration, scored = ([excerpt(each.row.place, [each.prompt]) for each in some] for some in (first, last))
         return Excerpts(calibration, scored, remarks=remarks)
@@ -135,7 +143,9 @@ class Generation(FromFiles, PartiallyScorable, Bounded, Supplied, Remarking, Exp
         """Return what the model writes after each prompt; None where its logits are not finite."""
         prompts = [self._prompt(model, each) for each in requests]
         ends = Ends(_end_tokens(model.tokenizer), self.stop)
-        written = continuations(model, prompts, self.new_tokens, ends, self.batch_rows)
+        write = greedy if self.beams == 1 else BeamSearch(self.beams, self.length_penalty)
+        rows = max(1, self.batch_rows // self.beams)
+        written = continuations(model, prompts, self.new_tokens, ends, rows, write)
         return [None if text is None else text.strip() for text in written]
 
     def _metric(self) -> MeanRating | CorpusMetric:
@@ -151,8 +161,17 @@ class Generation(FromFiles, PartiallyScorable, Bounded, Supplied, Remarking, Exp
             targets = values_of(rows, "task.target", self.target)
         return [Request(row, prompt, _accepted(target)) for row, prompt, target in zip(rows, prompts, targets)]
 
+    @property
+    def _room(self) -> int:
+        """Return how many tokens a prompt may have."""
+        return self.tokens if self.head == "seq2seq" else self.tokens - self.new_tokens
+
     def _prompt(self, model: Reader, request: Request) -> list[int]:
-        return self._whole_prompt(model, request)[-(self.tokens - self.new_tokens) :]
+        ids = self._whole_prompt(model, request)
+        if self.head == "causal_lm":
+            return ids[-self._room :]
+        end = [token for token in ids[-1:] if token in model.tokenizer.all_special_ids]
+        return ids if len(ids) <= self._room else [*ids[: self._room - len(end)], *end]
 
     def _whole_prompt(self, model: Reader, request: Request) -> list[int]:
         tokenizer = model.tokenizer
@@ -165,6 +184,8 @@ class Generation(FromFiles, PartiallyScorable, Bounded, Supplied, Remarking, Exp
             said: Sequence[Mapping[str, str]] = [{"role": "user", "content": request.prompt}]
             made = tokenizer.apply_chat_template(said, add_generation_prompt=True, tokenize=False)
             ids: list[int] = tokenizer(made, add_special_tokens=False, verbose=False)["input_ids"]
+        elif self.head == "seq2seq":
+            ids = tokenizer(request.prompt, verbose=False)["input_ids"]
         else:
             ids = prompt_ids(tokenizer, request.prompt)
         require_rows(model, max(ids))

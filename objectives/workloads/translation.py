@@ -9,22 +9,17 @@ and is bound by memory bandwidth; TPOT is its time per pass. The number of new t
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from pydantic.dataclasses import dataclass as settings
 from typing_extensions import override
 
 from objectives.models.inspection.spans import Span
+from objectives.protocols.encoder_decoder import ReadsSources
 from objectives.protocols.optional import Bounded
-from objectives.protocols.running import PhaseObserver, Runner, RunsInTorch, Workload
+from objectives.protocols.running import PhaseObserver, Runner, Workload
 from objectives.settings import FORBID, Count
 from objectives.types import Head, Phase
-
-if TYPE_CHECKING:
-    from torch import Tensor, nn
 
 
 @settings(frozen=True, kw_only=True, config=FORBID)
@@ -81,33 +76,15 @@ class Translation(Workload, Bounded):
 
         from objectives.workloads.prompts import prompts
 
-        assert isinstance(model, RunsInTorch)  # no other runtime takes encoder-decoders
-        module, cache = model.module, None
-        with torch.inference_mode(), _last_token_only(module.get_output_embeddings()):
+        assert isinstance(model, ReadsSources)  # all runners of encoder-decoders do
+        with torch.inference_mode():
             sources = prompts(model, self.batch_size, self.source_tokens)
-            prefix = ids = model.model.inputs(sources)["decoder_input_ids"][:, :1].repeat(1, self.decoder_tokens)
+            prefix = ids = sources.new_full((self.batch_size, self.decoder_tokens), model.opening.tokens[0])
             watch.start(laps=1 + self.new_tokens)
-            states = module.get_encoder()(input_ids=sources)
+            states, cache = model.read(sources), None
             watch.end_phase("encode")
             for step in range(self.new_tokens):
-                output = module(decoder_input_ids=ids, encoder_outputs=states, past_key_values=cache, use_cache=True)
-                cache, ids = output.past_key_values, output.logits[:, -1].argmax(dim=-1, keepdim=True)
+                logits, cache = model.step(ids, cache) if step else model.begin(states, prefix)
+                ids = logits.argmax(dim=-1, keepdim=True)
                 watch.end_phase("decode" if step else "prefill", cache)
             del sources, prefix  # kept so far: they were there before the run
-
-
-@contextmanager
-def _last_token_only(head: nn.Module) -> Iterator[None]:
-    """Compute the logits of the last token only: encoder-decoders do not take ``logits_to_keep=1``, which does so.
-
-    A prefix must not pay for words that nobody reads: with a large vocabulary they would outweigh the rest of the run.
-    """
-
-    def last(_head: nn.Module, inputs: tuple[Tensor]) -> Tensor:
-        return inputs[0][:, -1:]
-
-    hook = head.register_forward_pre_hook(last)
-    try:
-        yield
-    finally:
-        hook.remove()

@@ -28,12 +28,14 @@ from objectives.export import winner
 from objectives.measuring.interleaved import summarise
 from objectives.models import LoadedModel
 from objectives.protocols.candidate import Runtime
+from objectives.protocols.encoder_decoder import Opening
 from objectives.protocols.running import Runner
 from objectives.pruning.wanda import Wanda
 from objectives.quantization.awq import Awq
 from objectives.quantization.gptq import Gptq
 from objectives.runtime import packages
 from objectives.runtime.engines.folder import FACTS, read_facts
+from objectives.runtime.engines.guard import Guard
 from objectives.runtime.engines.runner import EngineRunner
 from objectives.runtime.engines.signal_stack import signal_stack
 from objectives.runtime.engines.weights import Rounded, matrices
@@ -44,6 +46,8 @@ from objectives.runtime.onnxruntime import OnnxRuntime
 from objectives.runtime.openvino import OpenVino
 from objectives.runtime.torch import Torch
 from objectives.runtime.torch_compile import TorchCompile
+from objectives.tasks.beams import BeamSearch
+from objectives.tasks.decoding import Ends, Write, greedy
 from objectives.types import Head, Timing
 from objectives.workloads.encoding import Encoding
 from objectives.workloads.generation import Generation
@@ -69,6 +73,7 @@ MASK = torch.tensor([[1] * 18, [0] * 2 + [1] * 16])
 
 CASES = [(name, head) for name in ENGINES for head in heads(built("runtime", name), WORKLOADS, WIDE)]
 DECODING = [name for name, head in CASES if head == "causal_lm"]
+TRANSLATING = [name for name, head in CASES if head == "seq2seq"]
 PRUNED = 0.3
 each_engine = pytest.mark.parametrize(("name", "head"), CASES)
 
@@ -95,7 +100,8 @@ def prepare(tiny: Tiny, statistics: Callable[[str], Statistics], folder: Path) -
     @cache
     def made(family: str, runtime: Any, quantizer: Any, ratio: float) -> tuple[Runner, TorchRunner]:
         stored = runtime.storage(quantizer)
-        model = compressed(tiny(family), statistics(family), stored, ratio)
+        source = eloquent(tiny(family)) if head_of(family) == "seq2seq" else tiny(family)
+        model = compressed(source, statistics(family), stored, ratio)
         ids = torch.randint(2, 128, (24, 12), generator=torch.Generator().manual_seed(3))
         return runtime.prepare(Hand(model, quantizer, folder, {"random": [ids]})), TorchRunner(model)
 
@@ -116,6 +122,22 @@ def written(runner: Runner, count: int = 6, mask: torch.Tensor | None = None) ->
     out = IDS.new_empty(len(IDS), count)
     runner.generate(IDS, out, mask)
     return out.tolist()
+
+
+def eloquent(model: LoadedModel) -> LoadedModel:
+    """A copy that heeds what it reads and repeats itself rarely."""
+    copy = model.copy()
+    copy.module.get_input_embeddings().weight.mul_(12)
+    head = torch.randn(copy.module.lm_head.weight.shape, generator=torch.Generator().manual_seed(5)) / 4
+    copy.module.lm_head.weight = torch.nn.Parameter(head.bfloat16(), requires_grad=False)
+    return copy
+
+
+@torch.inference_mode()
+def texts(runner: Runner, write: Write) -> list[list[int] | None]:
+    """What is written after prompts of unlike lengths, until one token or another ends it."""
+    prompts = [IDS[0, :9].tolist(), IDS[1, :2].tolist(), IDS[0, 9:14].tolist(), IDS[1, 5:6].tolist()]
+    return write(runner, prompts, 8, Ends(frozenset(range(40, 60))))
 
 
 # ---- the same answers
@@ -179,6 +201,90 @@ def test_a_cache_goes_on_where_the_prompt_ended_with_and_without_padding(prepare
     runner, model = prepare("llama", built("runtime", name), WIDE)
     assert written(runner) == written(model)
     assert written(runner, mask=MASK) == written(model, mask=MASK)
+
+
+@pytest.mark.parametrize("name", DECODING)
+def test_beams_of_an_engine_find_what_those_of_torch_find(prepare: Prepare, name: str) -> None:
+    runner, model = prepare("llama", built("runtime", name), WIDE)
+    assert texts(runner, BeamSearch(3)) == texts(model, BeamSearch(3))
+    assert texts(runner, greedy) == texts(model, greedy)
+
+
+# ---- encoder-decoders
+
+
+@pytest.mark.parametrize("name", TRANSLATING)
+def test_an_encoder_decoder_writes_what_torch_writes(prepare: Prepare, name: str) -> None:
+    """Sources of unlike lengths, of which each ends by itself, greedily and by beams."""
+    runner, model = prepare("t5", built("runtime", name), WIDE)
+    for write in (greedy, BeamSearch(3)):
+        assert texts(runner, write) == texts(model, write)
+    assert len({len(text or ()) for text in texts(model, BeamSearch(3))}) > 1
+    assert written(runner, mask=MASK.flip(1)) == written(model, mask=MASK.flip(1))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", ["bart", "marian", "mbart"])
+@pytest.mark.parametrize("name", TRANSLATING)
+def test_encoder_decoders_of_other_families_are_converted(prepare: Prepare, name: str, family: str) -> None:
+    runner, model = prepare(family, built("runtime", name), WIDE)
+    assert off(answer(runner), answer(model)) < 1e-4
+    for write in (greedy, BeamSearch(3)):
+        assert texts(runner, write) == texts(model, write)
+
+
+@pytest.mark.parametrize("name", TRANSLATING)
+def test_an_encoder_decoder_is_timed_in_three_phases(prepare: Prepare, name: str) -> None:
+    runner, _ = prepare("t5", built("runtime", name), WIDE)
+    watch = WallStopwatch()
+    Translation(batch_size=2, source_tokens=6, new_tokens=4, decoder_tokens=3).run(runner, watch)
+    timing = watch.timing(8)
+    assert (len(timing.encode), len(timing.ttft), len(timing.tpot)) == (1, 1, 3)
+    assert 0 < timing.encode[0] < timing.ttft[0] < timing.latency[0]
+
+
+@pytest.mark.parametrize("name", ["torch", *TRANSLATING])
+def test_an_encoder_decoder_answers_the_same_when_opened_again(
+    prepare: Prepare, tiny: Tiny, statistics: Callable[[str], Statistics], tmp_path: Path, name: str
+) -> None:
+    if name == "torch":  # of a checkpoint's own head: nothing else is written
+        runner = model = TorchRunner(compressed(tiny("t5"), statistics("t5"), rounded(8), PRUNED))
+    else:
+        runner, model = prepare("t5", built("runtime", name), WIDE)
+    winner.save(runner, model, tmp_path / "winner", {}, IDS)
+    again = load(tmp_path / "winner")
+    assert again.opening == Opening((0,))
+    assert off(answer(again), answer(runner)) == 0.0
+    assert texts(again, BeamSearch(2)) == texts(runner, BeamSearch(2))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", TRANSLATING)
+def test_an_encoder_decoder_is_tried_in_a_process_of_its_own(prepare: Prepare, name: str) -> None:
+    runner, _ = prepare("t5", built("runtime", name), WIDE)
+    assert isinstance(runner, EngineRunner)
+    Guard(None).admit(runner.folder, built("runtime", name), 1)
+
+
+def test_engines_that_were_written_before_there_were_openings_are_read(prepare: Prepare, tmp_path: Path) -> None:
+    runner, _ = prepare("llama", OnnxRuntime(), WIDE)
+    assert isinstance(runner, EngineRunner)
+    found = json.loads((runner.folder / FACTS).read_text())
+    del found["opening"]
+    (tmp_path / FACTS).write_text(json.dumps(found))
+    assert read_facts(tmp_path) == replace(read_facts(runner.folder), opening=Opening())
+
+
+def test_sources_that_were_overtaken_are_an_error(prepare: Prepare) -> None:
+    runner, _ = prepare("t5", OpenVino(), WIDE)
+    assert isinstance(runner, EngineRunner)
+    stale = runner.read(IDS)
+    _, cache = runner.begin(runner.read(IDS), IDS[:, :1])
+    with pytest.raises(ValueError, match="keeps the sources of one batch"):
+        runner.begin(stale, IDS[:, :1])
+    runner.read(IDS)
+    with pytest.raises(ValueError, match="keeps one cache"):
+        runner.step(IDS[:, :1], cache)
 
 
 @pytest.mark.parametrize("name", [name for name, head in CASES if head == "encoder"])
@@ -299,7 +405,11 @@ def test_static_scales_come_from_calibration(prepare: Prepare) -> None:
 
 
 REFUSED: list[tuple[Runtime, Head, Any, float, str]] = [
-    (OpenVino(), "seq2seq", WIDE, 0.0, "takes decoders and encoders, not encoder-decoders"),
+    (LiteRt(), "seq2seq", WIDE, 0.0, "takes encoders, not encoder-decoders"),
+    (built("runtime", "ctranslate2"), "seq2seq", WIDE, 0.0, "takes decoders, not encoder-decoders"),
+    (TorchCompile(), "seq2seq", WIDE, 0.0, "takes decoders and encoders, not encoder-decoders"),
+    (OpenVino(activations="static"), "seq2seq", rounded(8), 0.0, "activations=static is for encoders"),
+    (OnnxRuntime(activations="batch"), "seq2seq", rounded(8), 0.0, "activations=batch is for encoders"),
     (OpenVino(), "causal_lm", rounded(8, scheme="fp8"), 0.0, "fp8"),
     (OpenVino(), "causal_lm", rounded(4, simulate=True), 0.0, "simulated"),
     (OpenVino(activations="static"), "causal_lm", rounded(8), 0.0, "activations=static is for encoders"),
@@ -347,7 +457,7 @@ def test_engines_run_on_cpus_only(name: str) -> None:
     )
 
 
-@pytest.mark.parametrize("head", ["encoder", "causal_lm"])
+@pytest.mark.parametrize("head", ["encoder", "causal_lm", "seq2seq"])
 @each_runtime
 def test_whatever_a_runtime_supports_it_prepares(prepare: Prepare, name: str, head: Head) -> None:
     runtime = built("runtime", name)

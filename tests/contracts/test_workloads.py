@@ -184,7 +184,7 @@ def reads(workload: Workload, model: LoadedModel) -> dict[Phase, list[tuple[Any,
             now.clear()
 
         def end_phase(self, phase: Phase, held: Any = None) -> None:
-            length = None if held is None else held.get_seq_length()
+            length = None if held is None else getattr(held, "cache", held).get_seq_length()
             found.setdefault(phase, []).append((tuple(now), length))
             now.clear()
 

@@ -9,8 +9,10 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from objectives.errors import Unsupported
+from objectives.protocols.encoder_decoder import Opening
 from objectives.runtime.engines.folder import Facts
 from objectives.runtime.engines.weights import block_linears
+from objectives.runtime.in_torch.seq2seq import opening_of
 from objectives.settings import class_path
 
 if TYPE_CHECKING:
@@ -51,4 +53,5 @@ def engine_facts_of(
         predicted_loss=None if math.isnan(model.predicted_loss) else model.predicted_loss,
         notes=tuple(model.notes),
         labels=model.labels,
+        opening=opening_of(model.module) if model.head == "seq2seq" else Opening(),
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -15,12 +15,15 @@ from numpy.typing import NDArray
 from objectives.errors import ModelError, ObjectiveError
 from objectives.models.notes import notes_of, stored_notes
 from objectives.protocols.candidate import Runtime
+from objectives.protocols.encoder_decoder import Opening
 from objectives.protocols.running import EndPhase
 from objectives.runtime.packages import Packages
 from objectives.types import Head, Note
 
 FACTS = "engine.json"
 ENGINES = "objectives.runtime."
+HALVES = ("reader", "writer")
+"""Names of the two graphs of an encoder-decoder: see :mod:`objectives.runtime.engines.seq2seq_graph`."""
 
 Floats = NDArray[np.float32]
 Ids = NDArray[np.int64]
@@ -33,7 +36,8 @@ class Facts:
     ``runtime``: path of the class that opens the folder; ``settings``: that class's own; ``options``: what it decided
     when it wrote the files; ``caches``: (heads, width) of every past key and value; ``stored``: bytes of each matrix by
     its module's name; ``others``: bytes of all else; ``block_weights``, ``block_bytes``: number and bytes of the
-    weights of the block linears; ``seconds``: how long making the engine took; ``labels``: names of a head's classes.
+    weights of the block linears; ``seconds``: how long making the engine took; ``labels``: names of a head's classes;
+    ``opening``: how the decoder of an encoder-decoder begins.
     """
 
     runtime: str
@@ -50,6 +54,7 @@ class Facts:
     predicted_loss: float | None
     notes: Sequence[Note]
     labels: Sequence[str] = ()
+    opening: Opening = field(default_factory=Opening)
 
     @property
     def weight_bytes(self) -> int:
@@ -81,6 +86,27 @@ class DecoderEngine(Protocol):
         """
 
 
+class EncoderDecoderEngine(Protocol):
+    """Runs an encoder-decoder: its encoder once, its decoder pass by pass."""
+
+    def read(self, ids: Ids, mask: NDArray[np.bool_] | None) -> Any:
+        """Return what the decoder needs of the sources ``ids`` [rows, tokens]; ``mask``: as an encoder's."""
+
+    def begin(self, sources: Any) -> Any:
+        """Return an empty cache over these sources."""
+
+    def run(self, ids: Ids, mask: Floats, places: Ids, wanted: Ids, cache: Any) -> tuple[Floats, Any]:
+        """Return what the ``run`` of a decoder does; rows are never padded."""
+
+
+@runtime_checkable
+class Selecting(Protocol):
+    """An engine that can take some rows of its cache alone, in any order, and more than once."""
+
+    def select(self, cache: Any, rows: Sequence[int]) -> Any:
+        """Return the cache with these rows."""
+
+
 @runtime_checkable
 class Generating(Protocol):
     """A decoder that generates by itself."""
@@ -89,7 +115,7 @@ class Generating(Protocol):
         """Fill ``out`` [rows, new tokens] as ``Runner.generate`` does, in numpy."""
 
 
-Engine = EncoderEngine | DecoderEngine
+Engine = EncoderEngine | DecoderEngine | EncoderDecoderEngine
 
 
 class Opener(Protocol):
@@ -116,8 +142,9 @@ def read_facts(folder: Path) -> Facts:
     try:
         facts = json.loads(file.read_text(encoding="utf-8"))
         facts["notes"] = notes_of(facts["notes"])
-        facts.setdefault("labels", ())  # folders from before there were classifiers
-        return Facts(**{field.name: facts[field.name] for field in fields(Facts)})
+        facts.setdefault("labels", ())  # engines of earlier versions have neither
+        facts["opening"] = Opening(**{name: tuple(ids) for name, ids in facts.get("opening", {}).items()})
+        return Facts(**{each.name: facts[each.name] for each in fields(Facts)})
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ModelError(f"{file}: no engine is described there: {error}") from error
 

@@ -18,7 +18,7 @@ import sys
 from dataclasses import asdict
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -34,7 +34,7 @@ from objectives.types import ENCODERS
 if TYPE_CHECKING:
     from objectives.cache import Cache
     from objectives.protocols.candidate import Runtime
-    from objectives.runtime.engines.folder import DecoderEngine, EncoderEngine, Facts
+    from objectives.runtime.engines.folder import DecoderEngine, EncoderDecoderEngine, EncoderEngine, Facts
 
 PATIENCE = 60.0
 """Seconds that opening an engine and running it once may take, and one more for every :data:`BYTES_PER_SECOND`."""
@@ -129,14 +129,18 @@ def _main(folder: Path, threads: int, runtime: str) -> None:
     elif isinstance(engine, Generating):
         engine.generate(_ids(PROMPT, facts.vocabulary), np.zeros((1, 2), np.int64), None, None)
     elif facts.head == "causal_lm":
-        _write_two(cast("DecoderEngine", engine), facts.vocabulary)
+        decoder = cast("DecoderEngine", engine)
+        _write_two(decoder, decoder.start(1), facts.vocabulary)
+    elif facts.head == "seq2seq":
+        translator = cast("EncoderDecoderEngine", engine)
+        sources = translator.read(_ids(ENCODED, facts.vocabulary), None)
+        _write_two(translator, translator.begin(sources), facts.vocabulary)
     print(RAN, flush=True)
     os._exit(0)  # skips the engine's own shutdown, which is not tested
 
 
-def _write_two(engine: DecoderEngine, vocabulary: int) -> None:
+def _write_two(engine: DecoderEngine | EncoderDecoderEngine, state: Any, vocabulary: int) -> None:
     """Run a pass over a prompt, and one over a token more."""
-    state = engine.start(1)
     for tokens, total in ((PROMPT, PROMPT), (1, PROMPT + 1)):
         places = np.arange(total - tokens, total)[None]
         inputs = (_ids(tokens, vocabulary), causal(1, tokens, total, None), places, np.array([tokens - 1]))

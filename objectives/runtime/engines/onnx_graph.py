@@ -14,11 +14,13 @@ from numpy.typing import NDArray
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 from objectives.errors import Unsupported, said
-from objectives.runtime.engines.graph_export import WeightPlaceholders, export
+from objectives.runtime.engines.graph_export import Exported, WeightPlaceholders, export
 from objectives.runtime.engines.silence import silence
 from objectives.runtime.engines.weights import Dense, Rounded, Stored, matrices
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from objectives.models import LoadedModel
 
 GRAPH = "graph.onnx"
@@ -32,10 +34,16 @@ LEVEL = 4
 
 def convert(model: LoadedModel, folder: Path) -> None:
     """Write the graph of ``model``'s structure into ``folder``. Raises Unsupported."""
+    with silence():
+        exported, module = export(model, square=True)
+    write_graph(model, exported, module, folder)
+
+
+def write_graph(model: LoadedModel, exported: Exported, module: nn.Module, folder: Path) -> None:
+    """Write the graph of what was ``exported`` of ``module``, the fp32 copy of ``model``. Raises Unsupported."""
     import onnx_ir
 
     with silence():
-        exported, module = export(model, square=True)
         try:
             program: Any = torch.onnx.export(
                 exported.program, dynamo=True, opset_version=OPSET, input_names=list(exported.inputs),

@@ -21,6 +21,8 @@ import openvino as ov  # noqa: E402
 from openvino import opset6, opset13  # noqa: E402
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from objectives.calibration.moments import Domains
     from objectives.models import LoadedModel
 
@@ -34,12 +36,18 @@ def convert(model: LoadedModel, folder: Path) -> None:
     """Write the graph of ``model``'s structure into ``folder``. Raises Unsupported."""
     with silence():
         exported, module = export(model)
+    write_graph(model, exported, module, folder)
+
+
+def write_graph(model: LoadedModel, exported: Exported, module: nn.Module, folder: Path) -> None:
+    """Write the graph of what was ``exported`` of ``module``, the fp32 copy of ``model``. Raises Unsupported."""
+    with silence():
         try:
             graph = ov.convert_model(exported.program)
         except Exception as error:  # its frontend raises one type for all that it does not know
             raise Unsupported(f"OpenVINO cannot convert this model: {said(error)}") from error
     graph = _named(graph, exported)
-    if model.head == "causal_lm":
+    if exported.caches:
         graph = _stateful(graph, exported)
     graph = _opened(graph, WeightPlaceholders(model, exported, module))
     ov.save_model(graph, folder / GRAPH, compress_to_fp16=False)
@@ -65,14 +73,14 @@ def _stateful(graph: ov.Model, exported: Exported) -> ov.Model:
     rows.output(0).set_names({"rows"})
     axis = opset13.constant(0, dtype=np.int64)
     count = opset13.gather(opset13.shape_of(inputs["ids"], "i64"), opset13.constant([0], dtype=np.int64), axis)
-    sinks, names = [], exported.inputs[4:]
+    sinks, names = [], [name for name in exported.inputs if name.startswith("past.")]
     for name, result, (heads, width) in zip(names, graph.get_results()[1:], exported.caches, strict=True):
         shape = opset13.concat([count, opset13.constant([heads, 0, width], dtype=np.int64)], 0)
         empty = opset13.broadcast(opset13.constant(0.0, dtype=np.float32), shape)
         past = opset6.read_value(empty, name, ov.Type.f32, ov.PartialShape([-1, heads, -1, width]))
         _redirect(inputs[name].output(0), opset13.gather(past, rows, axis))
         sinks.append(opset6.assign(result.input_value(0).get_node(), name))
-    kept = [inputs[name] for name in exported.inputs[:4]]
+    kept = [inputs[name] for name in exported.inputs if name not in names]
     return ov.Model([graph.get_results()[0]], sinks, [*kept, rows], "decoder")
 
 

@@ -15,15 +15,18 @@ from torch import Tensor
 from typing_extensions import override
 
 from objectives.protocols.candidate import BuildContext
-from objectives.protocols.running import Device, EndPhase, Runner, Workload
+from objectives.protocols.encoder_decoder import Opening, ReadsSources
+from objectives.protocols.running import Device, EndPhase, Runner, SelectsRows, Workload
 from objectives.runtime.engines.folder import (
     ENGINES,
     DecoderEngine,
+    EncoderDecoderEngine,
     EncoderEngine,
     Engine,
     Facts,
     Floats,
     Generating,
+    Selecting,
     disk_bytes,
     open_engine,
 )
@@ -31,6 +34,7 @@ from objectives.runtime.engines.likeness import require_alike, write_expected
 from objectives.runtime.engines.masks import causal
 from objectives.runtime.engines.probe import resident
 from objectives.runtime.in_torch import greedy
+from objectives.runtime.in_torch.seq2seq import shifted
 from objectives.settings import class_path
 from objectives.types import Head, Memory, Note
 
@@ -49,7 +53,7 @@ class EngineCache:
 
 
 @dataclass
-class EngineRunner(Runner):
+class EngineRunner(Runner, SelectsRows, ReadsSources):
     """Runs the engine whose files are in ``folder``.
 
     ``tokenizer``: None where nobody reads texts; ``allowed``: which classes may open the files, see
@@ -142,11 +146,41 @@ class EngineRunner(Runner):
     @override
     def logits(self, ids: Tensor) -> Tensor:
         rows, tokens = ids.shape
-        cache = EngineCache(self._decoder.start(rows), 0, None)
-        return torch.from_numpy(self._pass(ids, cache, np.arange(tokens))[0])
+        if self.head == "seq2seq":
+            state, ids = self._translator.begin(self.read(ids)), shifted(ids, self.opening.tokens[0])
+        else:
+            state = self._decoder.start(rows)
+        return torch.from_numpy(self._pass(ids, EngineCache(state, 0, None), np.arange(tokens))[0])
+
+    @cached_property
+    def _translator(self) -> EncoderDecoderEngine:
+        return cast("EncoderDecoderEngine", self.engine)
+
+    @property
+    @override
+    def opening(self) -> Opening:
+        return self.facts.opening
+
+    @override
+    def read(self, ids: Tensor, mask: Tensor | None = None) -> Any:
+        counts = None if mask is None or bool(mask.all()) else mask.bool().numpy()
+        return self._translator.read(ids.long().numpy(), counts)
+
+    @override
+    def begin(self, sources: Any, ids: Tensor) -> tuple[Tensor, EngineCache]:
+        return self._last(ids, EngineCache(self._translator.begin(sources), 0, None))
+
+    @override
+    def select(self, cache: EngineCache, rows: Sequence[int]) -> EngineCache | None:
+        if not isinstance(self.engine, Selecting):
+            return None
+        seen = None if cache.seen is None else cache.seen[list(rows)]
+        return EngineCache(self.engine.select(cache.state, rows), cache.length, seen)
 
     @override
     def prefill(self, ids: Tensor, mask: Tensor | None = None) -> tuple[Tensor, EngineCache]:
+        if self.head == "seq2seq":
+            return self.begin(self.read(ids, mask), torch.tensor([self.opening.tokens] * len(ids)))
         seen = None if mask is None or bool(mask.all()) else mask.bool().numpy()
         return self._last(ids, EngineCache(self._decoder.start(len(ids)), 0, seen))
 

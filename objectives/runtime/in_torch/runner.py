@@ -17,9 +17,11 @@ from typing_extensions import override
 
 from objectives.models.heads import encoded
 from objectives.models.padded import Padded
+from objectives.models.sourced import Sourced, Sources
 from objectives.packing.weighing import disk_bytes, stored_bytes, weigh
+from objectives.protocols.encoder_decoder import Opening, ReadsSources
 from objectives.protocols.running import Device, EndPhase, Runner, RunsInTorch, SelectsRows, Workload
-from objectives.runtime.in_torch import greedy
+from objectives.runtime.in_torch import greedy, seq2seq
 from objectives.types import Head, Memory, Note
 
 if TYPE_CHECKING:
@@ -27,8 +29,11 @@ if TYPE_CHECKING:
 
 
 @dataclass(eq=False)
-class TorchRunner(Runner, RunsInTorch, SelectsRows):
-    """Runs ``model`` where its weights are. A cache is that of transformers, with a mask where rows are padded."""
+class TorchRunner(Runner, RunsInTorch, SelectsRows, ReadsSources):
+    """Runs ``model`` where its weights are.
+
+    A cache is that of transformers, with a mask where rows are padded, or with the sources of an encoder-decoder.
+    """
 
     model: LoadedModel
 
@@ -93,15 +98,35 @@ class TorchRunner(Runner, RunsInTorch, SelectsRows):
 
     @override
     def logits(self, ids: Tensor) -> Tensor:
-        logits: Tensor = self.module(input_ids=ids, use_cache=False).logits
+        given = {"input_ids": ids}
+        if self.head == "seq2seq":
+            given["decoder_input_ids"] = seq2seq.shifted(ids, self.opening.tokens[0])
+        logits: Tensor = self.module(**given, use_cache=False).logits
         return logits
+
+    @property
+    @override
+    def opening(self) -> Opening:
+        return seq2seq.opening_of(self.module) if self.head == "seq2seq" else Opening()
+
+    @override
+    def read(self, ids: Tensor, mask: Tensor | None = None) -> Sources:
+        return seq2seq.read(self.module, ids, mask)
+
+    @override
+    def begin(self, sources: Sources, ids: Tensor) -> tuple[Tensor, Any]:
+        return seq2seq.write(self.module, ids, sources)
 
     @override
     def prefill(self, ids: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Any]:
+        if self.head == "seq2seq":
+            return self.begin(self.read(ids, mask), ids.new_tensor([self.opening.tokens]).repeat(len(ids), 1))
         return self._pass(ids, None, mask)
 
     @override
     def step(self, ids: Tensor, cache: Any) -> tuple[Tensor, Any]:
+        if isinstance(cache, Sourced):
+            return seq2seq.write(self.module, ids, cache.sources, cache.cache)
         if not isinstance(cache, Padded):
             return self._pass(ids, cache, None)
         return self._pass(ids, cache.cache, cache.mask.new_ones(len(ids), ids.shape[1]), cache.mask)
@@ -121,6 +146,8 @@ class TorchRunner(Runner, RunsInTorch, SelectsRows):
 
     @override
     def select(self, cache: Any, rows: Sequence[int]) -> Any:
+        if isinstance(cache, Sourced):
+            return seq2seq.select(cache, rows)
         held = cache.cache if isinstance(cache, Padded) else cache
         if not isinstance(held, DynamicCache):
             return None

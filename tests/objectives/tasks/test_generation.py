@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 from itertools import chain, zip_longest
@@ -12,6 +13,7 @@ import pydantic
 import pytest
 import sacrebleu
 import torch
+from tokenizers.processors import TemplateProcessing
 
 from objectives.errors import DataError
 from objectives.runtime.in_torch.runner import TorchRunner
@@ -166,3 +168,61 @@ def test_a_hopeless_model_has_a_score_that_says_so(decoder: TorchRunner, data: s
 def test_an_answer_needs_room_beside_its_prompt() -> None:
     with pytest.raises(pydantic.ValidationError, match="new_tokens must be < tokens=8, got 8"):
         Generation(data="a.jsonl", tokens=8, new_tokens=8)
+
+
+# ---- encoder-decoders
+
+
+@pytest.fixture
+def translator(tiny: Tiny) -> TorchRunner:
+    """A T5 whose tokenizer puts an end behind a source, as theirs do."""
+    model = tiny("t5").copy()
+    model.module.float()
+    model.tokenizer = copy.deepcopy(model.tokenizer)
+    processor = TemplateProcessing(single="$A <end>", special_tokens=[("<end>", 0)])
+    model.tokenizer.backend_tokenizer.post_processor = processor
+    return TorchRunner(model)
+
+
+def test_an_encoder_decoder_reads_the_prompt_and_is_rated_by_what_it_writes(
+    translator: TorchRunner, data: str, tmp_path: Path
+) -> None:
+    made = task(data, head="seq2seq", new_tokens=5)
+    rows = []
+    for request in made._requests(made.divided().scored):
+        ids = torch.tensor([translator.tokenizer(request.prompt)["input_ids"]])
+        assert ids[0, -1] == 0
+        out = translator.module.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=5, do_sample=False)
+        answer = translator.tokenizer.decode(out[0], skip_special_tokens=True)
+        rows.append({"text": request.prompt, "target": answer.strip()})
+    data = write(tmp_path / "known.jsonl", rows)
+    known = Generation(data=data, calibration=str(tmp_path / "b.jsonl"), head="seq2seq", new_tokens=5, tokens=40)
+    assert known.evaluate(translator).examples == (1.0, 1.0, 1.0)
+
+
+def test_a_long_source_loses_its_end_and_keeps_the_end_token(translator: TorchRunner, data: str) -> None:
+    short = task(data, head="seq2seq", tokens=8, new_tokens=20)
+    (request, *_) = short._requests(short.divided().scored)
+    ids = short._prompt(translator, request)
+    assert "".join(translator.tokenizer.convert_ids_to_tokens(ids)) == "one que<end>"
+    assert list(short.excerpts(translator.model).remarks) == [
+        "task.tokens: 2 of 3 prompts are cut at their end to 8 tokens"
+    ]
+    assert [(span.side, span.tokens) for span in short.spans] == [("encoder", 8), ("decoder", 20)]
+
+
+def test_an_encoder_decoder_calibrates_with_its_sources(translator: TorchRunner, data: str) -> None:
+    (batches,) = task(data, head="seq2seq").calibration(translator.model).values()
+    texts = ["".join(translator.tokenizer.convert_ids_to_tokens(row)) for batch in batches for row in batch]
+    assert sorted(texts) == [f"calibrates {number}<end>" for number in range(3)]
+
+
+def test_beams_are_a_setting(decoder: TorchRunner, data: str) -> None:
+    made = task(data, beams=3, length_penalty=0.5)
+    requests = made._requests(made.divided().scored)
+    ids = torch.tensor([made._prompt(decoder, requests[0])])
+    out = decoder.module.generate(
+        ids, attention_mask=torch.ones_like(ids), max_new_tokens=6, do_sample=False, num_beams=3, length_penalty=0.5
+    )
+    wanted = decoder.tokenizer.decode(out[0, ids.shape[1] :], skip_special_tokens=True).strip()
+    assert made.answers(decoder, requests)[0] == wanted

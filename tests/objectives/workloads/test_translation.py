@@ -48,7 +48,8 @@ class Laps:
 
     def end_phase(self, phase: Phase, held: Any = None) -> None:
         self.phases.append(phase)
-        self.held.append(held and (held.get_seq_length(), held.cross_attention_cache.get_seq_length()))
+        cache = held and held.cache
+        self.held.append(cache and (cache.get_seq_length(), cache.cross_attention_cache.get_seq_length()))
 
 
 def written(model: LoadedModel, workload: Translation) -> tuple[Tensor, Laps]:
