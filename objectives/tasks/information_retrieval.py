@@ -16,7 +16,7 @@ from typing_extensions import override
 
 from objectives.errors import DataError
 from objectives.models.inspection.spans import Span
-from objectives.protocols.optional import Bounded, Remarking, Supplied
+from objectives.protocols.optional import Bounded, Readable, Remarking, Supplied
 from objectives.protocols.task import PartiallyScorable
 from objectives.settings import Count, Name
 from objectives.tasks.batching import limit_of, same_length
@@ -44,7 +44,7 @@ _QUERIES = 128
 
 
 @settings(frozen=True, kw_only=True, config=ROWS_FORBID)
-class InformationRetrieval(FromFiles, PartiallyScorable, Bounded, Supplied, Remarking, Exposed):
+class InformationRetrieval(FromFiles, PartiallyScorable, Bounded, Supplied, Remarking, Readable, Exposed):
     """Scores an encoder on queries.
 
     ``query``: the column with the query; ``doc_to_query``: a template in its place. ``text``: the column with the
@@ -83,6 +83,11 @@ class InformationRetrieval(FromFiles, PartiallyScorable, Bounded, Supplied, Rema
     def remarks(self) -> tuple[str, ...]:
         remark = self.divided().remark
         return (remark,) if remark else ()
+
+    @override
+    def texts(self) -> list[tuple[str, ...]]:
+        documents, queries, _ = self._read()
+        return [(text,) for text in (*documents, *(query.text for query in queries))]
 
     @override
     def calibration(self, model: LoadedModel) -> Domains:

@@ -106,6 +106,10 @@ def test_all_documents_can_be_found_whichever_queries_are_scored(tmp_path: Path)
     assert len(queries) == 2
 
 
+def test_the_texts_that_are_read_can_be_told(tmp_path: Path) -> None:
+    assert task(tmp_path).texts() == [*((text,) for text in TEXTS), *((row["query"],) for row in PAIRS)]
+
+
 def test_documents_of_equal_text_are_one(tmp_path: Path) -> None:
     rows = [*PAIRS, {"query": "cars", "text": TEXTS[0]}]
     documents, queries, _ = task(tmp_path, rows)._read()

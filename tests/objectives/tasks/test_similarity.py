@@ -89,6 +89,10 @@ def _calibrating(task: Similarity) -> tuple[str, str]:
     return pair.text, pair.other
 
 
+def test_the_texts_that_are_read_can_be_told(tmp_path: Path) -> None:
+    assert task(tmp_path).texts()[:3] == [("a red car",), ("a red bus",), ("a dog",)]
+
+
 def test_both_texts_calibrate_without_padding(encoder: TorchRunner, tmp_path: Path) -> None:
     rows = [row for batch in task(tmp_path).calibration(encoder.model)["task"] for row in batch.tolist()]
     assert sorted(rows) == sorted(encoder.tokenizer(text).input_ids for text in ("calibrates", "so", "this too", "yes"))
