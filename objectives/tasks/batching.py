@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from objectives.models.batch import Batch
+
 AHEAD = 64
 """Examples that are sorted by length at a time: a race may stop after each such group."""
 
@@ -60,14 +62,32 @@ def same_length(rows: Sequence[Sequence[int]], size: int) -> list[Tensor]:
     """
     import torch
 
-    lengths: dict[int, list[Sequence[int]]] = {}
-    for row in rows:
-        lengths.setdefault(len(row), []).append(row)
-    batches = [
-        torch.tensor(same[start : start + size])
-        for length, same in sorted(lengths.items())
-        if length
-        for start in range(0, len(same), size)
+    chosen = alike([(len(row),) for row in rows], size)
+    return [torch.tensor([rows[place] for place in places]) for places in chosen if len(rows[places[0]])]
+
+
+def alike(lengths: Sequence[tuple[int, ...]], size: int) -> list[list[int]]:
+    """Return the places of rows in groups of exactly equal lengths, at most ``size`` a group, shuffled always alike."""
+    same: dict[tuple[int, ...], list[int]] = {}
+    for place, each in enumerate(lengths):
+        same.setdefault(each, []).append(place)
+    groups = [
+        places[start : start + size] for _, places in sorted(same.items()) for start in range(0, len(places), size)
     ]
-    random.Random(0).shuffle(batches)
-    return batches
+    random.Random(0).shuffle(groups)
+    return groups
+
+
+def source_target_batches(sources: Sequence[Sequence[int]], targets: Sequence[Sequence[int]], size: int) -> list[Batch]:
+    """Return what an encoder-decoder reads and is to write, in batches of rows of exactly equal lengths."""
+    import torch
+
+    from objectives.models.batch import Batch
+
+    groups = alike([(len(source), len(target)) for source, target in zip(sources, targets)], size)
+    return [
+        Batch(
+            torch.tensor([sources[place] for place in group]), targets=torch.tensor([targets[place] for place in group])
+        )
+        for group in groups
+    ]

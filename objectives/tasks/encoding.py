@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from objectives.tasks.batching import by_length, padded
-from objectives.tasks.partial_scores import Reader, batches, require_rows
+from objectives.tasks.batching import alike, by_length, padded
+from objectives.tasks.partial_scores import Reader, require_rows
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -65,17 +64,12 @@ def calibration_batches(rows: Sequence[Encoded], size: int, scored: Sequence[Seq
 
     from objectives.models.batch import Batch
 
-    lengths: dict[int, list[int]] = {}
-    for place, row in enumerate(rows):
-        lengths.setdefault(len(row.ids), []).append(place)
     found = []
-    for _, same in sorted(lengths.items()):
-        for chosen in batches(same, size):
-            types = [row.types for row in (rows[place] for place in chosen) if row.types is not None]
-            marks = torch.tensor([scored[place] for place in chosen]) if scored else None
-            ids = torch.tensor([rows[place].ids for place in chosen])
-            found.append(Batch(ids, torch.tensor(types) if types else None, scored=marks))
-    random.Random(0).shuffle(found)
+    for chosen in alike([(len(row.ids),) for row in rows], size):
+        types = [row.types for row in (rows[place] for place in chosen) if row.types is not None]
+        marks = torch.tensor([scored[place] for place in chosen]) if scored else None
+        ids = torch.tensor([rows[place].ids for place in chosen])
+        found.append(Batch(ids, torch.tensor(types) if types else None, scored=marks))
     return found
 
 

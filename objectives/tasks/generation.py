@@ -15,10 +15,10 @@ from typing_extensions import override
 
 from objectives.errors import DataError
 from objectives.models.inspection.spans import Span
-from objectives.protocols.optional import Bounded, Remarking, Supplied
+from objectives.protocols.optional import Bounded, Readable, Remarking, Supplied
 from objectives.protocols.task import PartiallyScorable
 from objectives.settings import Count, Name
-from objectives.tasks.batching import AHEAD, prompt_ids, same_length
+from objectives.tasks.batching import AHEAD, limit_of, prompt_ids, same_length, source_target_batches
 from objectives.tasks.beams import BeamSearch
 from objectives.tasks.corpus_matching import CorpusMetric, CorpusRating, Tokenize, metric_of
 from objectives.tasks.data.columns import rendered, texts_of, values_of
@@ -36,6 +36,10 @@ if TYPE_CHECKING:
     from objectives.protocols.running import Runner
 
 
+LONGEST = 1024
+"""Tokens of prompt and answer where neither the task nor the model sets a limit."""
+
+
 @dataclass(frozen=True)
 class Request:
     """A prompt with the answers that are accepted."""
@@ -46,7 +50,7 @@ class Request:
 
 
 @settings(frozen=True, kw_only=True, config=ROWS_FORBID)
-class Generation(FromFiles, PartiallyScorable, Bounded, Supplied, Remarking, Exposed):
+class Generation(FromFiles, PartiallyScorable, Bounded, Supplied, Remarking, Readable, Exposed):
     """Scores what a decoder or an encoder-decoder writes.
 
     ``head``: which of the two, as the model is loaded.
@@ -55,7 +59,8 @@ class Generation(FromFiles, PartiallyScorable, Bounded, Supplied, Remarking, Exp
     ``f1``, ``rouge1``, ``rouge2`` or ``rougeL``, which are means of answers, or ``bleu`` or ``chrf``, which are of all
     answers together. ``bleu_tokenize``: how BLEU splits words. ``stop``: texts that end an answer. ``chat``: whether
     the prompt is put into the tokenizer's chat template; by default where it has one. A decoder's prompts are cut at
-    their beginning, so that prompt and answer have at most ``tokens`` tokens; the sources of an encoder-decoder are cut
+    their beginning, so that prompt and answer have at most ``tokens`` tokens, by default what the model holds
+    and 1024 at most; the sources of an encoder-decoder are cut
     at their end. ``beams``: texts that are written at once to find the likeliest, 1 for none but the greedy one;
     ``length_penalty``: the power of a text's length that its log-probability is divided by.
     """
@@ -70,22 +75,24 @@ class Generation(FromFiles, PartiallyScorable, Bounded, Supplied, Remarking, Exp
     stop: tuple[Name, ...] = ()
     chat: bool | None = None
     new_tokens: Count = 64
-    tokens: Count = 1024
+    tokens: Count | None = None
     batch_rows: Count = 16
     beams: Count = 1
     length_penalty: float = 1.0
 
     def __post_init__(self) -> None:
         """Raise ValueError where no token would be left for the prompt."""
-        if self.head == "causal_lm" and self.new_tokens >= self.tokens:
+        if self.head == "causal_lm" and self.tokens is not None and self.new_tokens >= self.tokens:
             raise ValueError(f"new_tokens must be < tokens={self.tokens}, got {self.new_tokens}")
 
     @property
     @override
     def spans(self) -> tuple[Span, ...]:
+        read = () if self.tokens is None else (self.tokens,)
         if self.head == "causal_lm":
-            return (Span(("tokens",), (self.tokens,)),)
-        return (Span(("tokens",), (self.tokens,), "encoder"), Span(("new_tokens",), (self.new_tokens,)))
+            return tuple(Span(("tokens",), (tokens,)) for tokens in read)
+        sources = (Span(("tokens",), (tokens,), "encoder") for tokens in read)
+        return (*sources, Span(("new_tokens",), (self.new_tokens,)))
 
     @override
     def require_documents(self) -> None:
@@ -99,13 +106,20 @@ class Generation(FromFiles, PartiallyScorable, Bounded, Supplied, Remarking, Exp
         return (remark,) if remark else ()
 
     @override
+    def texts(self) -> list[tuple[str, ...]]:
+        return [(each.prompt,) for each in self._requests(self.divided().scored)]
+
+    @override
     def calibration(self, model: LoadedModel) -> Domains:
-        """Return prompts with their first accepted answers; of an encoder-decoder, the prompts."""
+        """Return prompts with their first accepted answers; an encoder-decoder is to write them."""
         requests = self._requests(self.divided().calibration)
+        prompts = [self._prompt(model, each) for each in requests]
         if self.head == "seq2seq":
-            return {"task": same_length([self._prompt(model, each) for each in requests], self.batch_rows)}
-        rows = [[*self._prompt(model, each), *_plain_ids(model, each.accepted[0])] for each in requests]
-        return {"task": same_length([row[-self.tokens :] for row in rows], self.batch_rows)}
+            answers = [_target_ids(model, each.accepted[0])[: self.new_tokens] for each in requests]
+            return {"task": source_target_batches(prompts, answers, self.batch_rows)}
+        rows = [[*prompt, *_plain_ids(model, each.accepted[0])] for prompt, each in zip(prompts, requests)]
+        most = self._most(model)
+        return {"task": same_length([row[-most:] for row in rows], self.batch_rows)}
 
     @override
     def evaluate(self, model: Runner) -> Score:
@@ -129,12 +143,11 @@ class Generation(FromFiles, PartiallyScorable, Bounded, Supplied, Remarking, Exp
     def excerpts(self, model: LoadedModel) -> Excerpts:
         divided = self.divided()
         first, last = (self._requests(rows) for rows in (divided.calibration, divided.scored))
-        cut = sum(len(self._whole_prompt(model, each)) > self._room for each in last)
+        room = self._room(model)
+        cut = sum(len(self._whole_prompt(model, each)) > room for each in last)
         where = "end" if self.head == "seq2seq" else "beginning"
         remarks = (
-            [f"task.tokens: {cut} of {len(last)} prompts are cut at their {where} to {self._room} tokens"]
-            if cut
-            else ()
+            [f"task.tokens: {cut} of {len(last)} prompts are cut at their {where} to {room} tokens"] if cut else ()
         )
         calibration, scored = ([excerpt(each.row.place, [each.prompt]) for each in some] for some in (first, last))
         return Excerpts(calibration, scored, remarks=remarks)
@@ -161,17 +174,24 @@ class Generation(FromFiles, PartiallyScorable, Bounded, Supplied, Remarking, Exp
             targets = values_of(rows, "task.target", self.target)
         return [Request(row, prompt, _accepted(target)) for row, prompt, target in zip(rows, prompts, targets)]
 
-    @property
-    def _room(self) -> int:
-        """Return how many tokens a prompt may have."""
-        return self.tokens if self.head == "seq2seq" else self.tokens - self.new_tokens
+    def _most(self, model: Reader) -> int:
+        return limit_of(model.tokenizer, self.tokens, LONGEST)
+
+    def _room(self, model: Reader) -> int:
+        """Return how many tokens a prompt may have. Raises DataError where none would be left."""
+        room = self._most(model) if self.head == "seq2seq" else self._most(model) - self.new_tokens
+        if room < 1:
+            raise DataError(
+                f"task.new_tokens: {self.new_tokens} of the {self._most(model)} tokens that the model holds, no room"
+            )
+        return room
 
     def _prompt(self, model: Reader, request: Request) -> list[int]:
-        ids = self._whole_prompt(model, request)
+        ids, room = self._whole_prompt(model, request), self._room(model)
         if self.head == "causal_lm":
-            return ids[-self._room :]
+            return ids[-room:]
         end = [token for token in ids[-1:] if token in model.tokenizer.all_special_ids]
-        return ids if len(ids) <= self._room else [*ids[: self._room - len(end)], *end]
+        return ids if len(ids) <= room else [*ids[: room - len(end)], *end]
 
     def _whole_prompt(self, model: Reader, request: Request) -> list[int]:
         tokenizer = model.tokenizer
@@ -198,6 +218,13 @@ def _accepted(target: Any) -> tuple[str, ...]:
 
 def _plain_ids(model: Reader, text: str) -> list[int]:
     ids: list[int] = model.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+    return ids
+
+
+def _target_ids(model: Reader, text: str) -> list[int]:
+    """Return the tokens that an encoder-decoder is to write, with those that the tokenizer puts around them."""
+    ids: list[int] = model.tokenizer(text_target=text, verbose=False)["input_ids"]
+    require_rows(model, max(ids, default=0))
     return ids
 
 

@@ -17,8 +17,10 @@ def choices(group: str) -> list[str]:
 
 
 def built(group: str, choice: str, **changes: object) -> Any:
-    """What the yaml's ``_target_`` makes of its fields, some of them changed."""
-    return _made({**yaml.safe_load((CONF / group / f"{choice}.yaml").read_text()), **changes})
+    """What the yaml's ``_target_`` makes of its fields, some of them changed; what refers to other keys is left out."""
+    fields = yaml.safe_load((CONF / group / f"{choice}.yaml").read_text())
+    own = {name: value for name, value in fields.items() if not str(value).startswith("${")}
+    return _made({**own, **changes})
 
 
 def _made(node: Any) -> Any:

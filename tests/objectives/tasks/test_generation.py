@@ -211,10 +211,18 @@ def test_a_long_source_loses_its_end_and_keeps_the_end_token(translator: TorchRu
     assert [(span.side, span.tokens) for span in short.spans] == [("encoder", 8), ("decoder", 20)]
 
 
-def test_an_encoder_decoder_calibrates_with_its_sources(translator: TorchRunner, data: str) -> None:
+def test_an_encoder_decoder_calibrates_with_what_it_is_to_write(translator: TorchRunner, data: str) -> None:
     (batches,) = task(data, head="seq2seq").calibration(translator.model).values()
-    texts = ["".join(translator.tokenizer.convert_ids_to_tokens(row)) for batch in batches for row in batch]
-    assert sorted(texts) == [f"calibrates {number}<end>" for number in range(3)]
+    pairs = [
+        ["".join(translator.tokenizer.convert_ids_to_tokens(ids[0])) for ids in (row.ids, row.targets)]
+        for batch in batches for row in batch
+    ]  # fmt: skip
+    assert sorted(source for source, _ in pairs) == [f"calibrates {number}<end>" for number in range(3)]
+    assert all(target and not target.startswith("calibrates") for _, target in pairs)
+    inputs = translator.model.inputs(batches[0])
+    start = translator.module.config.decoder_start_token_id
+    assert inputs["decoder_input_ids"][:, 0].tolist() == [start] * len(batches[0])
+    assert torch.equal(inputs["decoder_input_ids"][:, 1:], batches[0].targets[:, :-1])
 
 
 def test_beams_are_a_setting(decoder: TorchRunner, data: str) -> None:
