@@ -527,9 +527,10 @@ def test_litert_makes_a_file_for_every_size_and_fills_up_what_is_padded(prepare:
 @each_engine
 def test_memory_is_weighed_in_a_process_of_its_own(prepare: Prepare, name: str, head: Head) -> None:
     runner, _ = prepare(FAMILY[head], built("runtime", name), WIDE)
+    many = 1024 if head == "seq2seq" else 64
     small, large = (
         runner.memory(workload, Cpu())
-        for workload in (WORKLOADS[head], replace(WORKLOADS[head], batch_size=64))
+        for workload in (WORKLOADS[head], replace(WORKLOADS[head], batch_size=many))
         if name != "litert" or workload.batch_size == 64 or runner.encode(IDS) is not None
     )
     for memory in (small, large):

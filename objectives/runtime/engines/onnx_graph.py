@@ -36,10 +36,10 @@ def convert(model: LoadedModel, folder: Path) -> None:
     """Write the graph of ``model``'s structure into ``folder``. Raises Unsupported."""
     with silence():
         exported, module = export(model, square=True)
-    write_graph(model, exported, module, folder)
+    write_graph(model, exported, module, folder / GRAPH)
 
 
-def write_graph(model: LoadedModel, exported: Exported, module: nn.Module, folder: Path) -> None:
+def write_graph(model: LoadedModel, exported: Exported, module: nn.Module, file: Path) -> None:
     """Write the graph of what was ``exported`` of ``module``, the fp32 copy of ``model``. Raises Unsupported."""
     import onnx_ir
 
@@ -69,7 +69,7 @@ def write_graph(model: LoadedModel, exported: Exported, module: nn.Module, folde
     holes.require_all()
     _forget_origins_(program.model)
     program.model.metadata_props["caches"] = repr(exported.caches)
-    onnx_ir.save(program.model, folder / GRAPH)
+    onnx_ir.save(program.model, file)
 
 
 def _forget_origins_(model: Any) -> None:
@@ -87,16 +87,16 @@ def _forget_origins_(model: Any) -> None:
 
 
 def fill(
-    folder: Path, model: LoadedModel, file: Path, group: int, by_batch: bool
+    folder: Path, model: LoadedModel, file: Path, group: int, by_batch: bool, part: str = GRAPH
 ) -> tuple[list[list[int]], dict[str, int], int]:
-    """Fill the graph in ``folder`` with the weights of ``model``, and write it to ``file``, the weights beside it.
+    """Fill the graph ``part`` of ``folder`` with the weights of ``model``; write it to ``file``, the weights beside it.
 
     ``group``: inputs that share a scale when an 8-bit layer rounds its activations; ``by_batch``: all share one.
     Returns (heads, width) of each cache, the bytes of each matrix by name, and the bytes of all else.
     """
     import ast
 
-    proto = onnx.load(folder / GRAPH)
+    proto = onnx.load(folder / part)
     caches = ast.literal_eval(next(prop.value for prop in proto.metadata_props if prop.key == "caches"))
     others = sum(len(each.raw_data) for each in proto.graph.initializer)
     filling = WeightWriter(proto.graph, dict(matrices(model)), group, by_batch)

@@ -19,8 +19,7 @@ def convert_halves(model: LoadedModel, folder: Path) -> None:
     with silence():
         exported, module = halves(model, square=True)
     for half, each in exported.items():
-        (folder / half).mkdir()
-        write_graph(model, each, module, folder / half)
+        write_graph(model, each, module, folder / f"{half}.onnx")
 
 
 def fill_halves(
@@ -34,9 +33,9 @@ def fill_halves(
     caches: list[list[int]] = []
     stored: dict[str, int] = {}
     others = 0
-    for half in HALVES:
-        found, sizes, rest = fill(folder / half, model, engine / f"{half}.onnx", group, by_batch=False)
+    for name in (f"{half}.onnx" for half in HALVES):
+        found, sizes, rest = fill(folder, model, engine / name, group, by_batch=False, part=name)
         caches, others = caches + found, others + rest
-        for name, size in sizes.items():
-            stored[name] = stored.get(name, 0) + size
+        for owner, size in sizes.items():
+            stored[owner] = stored.get(owner, 0) + size
     return caches, stored, others

@@ -36,10 +36,10 @@ def convert(model: LoadedModel, folder: Path) -> None:
     """Write the graph of ``model``'s structure into ``folder``. Raises Unsupported."""
     with silence():
         exported, module = export(model)
-    write_graph(model, exported, module, folder)
+    write_graph(model, exported, module, folder / GRAPH)
 
 
-def write_graph(model: LoadedModel, exported: Exported, module: nn.Module, folder: Path) -> None:
+def write_graph(model: LoadedModel, exported: Exported, module: nn.Module, file: Path) -> None:
     """Write the graph of what was ``exported`` of ``module``, the fp32 copy of ``model``. Raises Unsupported."""
     with silence():
         try:
@@ -50,7 +50,7 @@ def write_graph(model: LoadedModel, exported: Exported, module: nn.Module, folde
     if exported.caches:
         graph = _stateful(graph, exported)
     graph = _opened(graph, WeightPlaceholders(model, exported, module))
-    ov.save_model(graph, folder / GRAPH, compress_to_fp16=False)
+    ov.save_model(graph, file, compress_to_fp16=False)
 
 
 def _named(graph: ov.Model, exported: Exported) -> ov.Model:
@@ -117,12 +117,14 @@ def _redirect(port: Any, node: Any) -> None:
         target.replace_source_output(node.output(0))
 
 
-def filled(folder: Path, model: LoadedModel, plain: bool = False) -> tuple[ov.Model, dict[str, int], set[int]]:
-    """Return the graph in ``folder`` with the weights of ``model``, the bytes of each by name, and the bits that occur.
+def filled(
+    folder: Path, model: LoadedModel, plain: bool = False, part: str = GRAPH
+) -> tuple[ov.Model, dict[str, int], set[int]]:
+    """Return the graph ``part`` of ``folder`` with the weights of ``model``, their bytes by name, and what bits occur.
 
     ``plain``: write the blocks' weights as the fp32 values that they stand for, to be rounded again by others.
     """
-    graph = ov.Core().read_model(folder / GRAPH)
+    graph = ov.Core().read_model(folder / part)
     stored = dict(matrices(model))
     if plain:
         inside = block_linears(model)

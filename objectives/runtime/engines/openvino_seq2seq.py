@@ -19,8 +19,7 @@ def convert_halves(model: LoadedModel, folder: Path) -> None:
     with silence():
         exported, module = halves(model)
     for half, each in exported.items():
-        (folder / half).mkdir()
-        write_graph(model, each, module, folder / half)
+        write_graph(model, each, module, folder / f"{half}.xml")
 
 
 def fill_halves(folder: Path, model: LoadedModel, engine: Path) -> tuple[dict[str, int], set[int]]:
@@ -32,9 +31,9 @@ def fill_halves(folder: Path, model: LoadedModel, engine: Path) -> tuple[dict[st
     stored: dict[str, int] = {}
     bits: set[int] = set()
     for half in HALVES:
-        complete, sizes, widths = filled(folder / half, model)
+        complete, sizes, widths = filled(folder, model, part=f"{half}.xml")
         save(complete, engine / f"{half}.xml")
         bits |= widths
-        for name, size in sizes.items():
-            stored[name] = stored.get(name, 0) + size
+        for owner, size in sizes.items():
+            stored[owner] = stored.get(owner, 0) + size
     return stored, bits
