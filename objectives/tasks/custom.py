@@ -25,7 +25,7 @@ from objectives.protocols.optional import Bounded, Remarking, Supplied
 from objectives.protocols.task import PartiallyScorable, Task
 from objectives.settings import Count, Name, class_path
 from objectives.tasks.answers import asked, shown
-from objectives.tasks.batching import AHEAD, limit_of, prompt_ids, same_length
+from objectives.tasks.batching import AHEAD, limit_of, same_length, source_target_batches
 from objectives.tasks.data.columns import rendered, texts_of, values_of
 from objectives.tasks.data.rows import Row
 from objectives.tasks.data.source import ROWS_FORBID, FromFiles
@@ -33,7 +33,8 @@ from objectives.tasks.encoding import calibration_batches, encode
 from objectives.tasks.finite import number
 from objectives.tasks.model_under_test import LONGEST, ModelUnderTest
 from objectives.tasks.overlap import Excerpts, Exposed, excerpt
-from objectives.tasks.partial_scores import Reader, batches, merged, require_rows, standard_error, unique
+from objectives.tasks.partial_scores import batches, merged, standard_error, unique
+from objectives.tasks.prompting import answer_tokens, prompt_tokens, shortened
 from objectives.tasks.resampling import FEWEST, REPLICATES, replicates_by, spread
 from objectives.types import ENCODERS, Head, Score
 
@@ -100,8 +101,17 @@ class Custom(FromFiles, Task, Bounded, Supplied, Remarking, Exposed):
         rows, most = self.divided().calibration, limit_of(model.tokenizer, self.tokens, LONGEST)
         if self.head in ENCODERS:
             return {"task": calibration_batches(encode(model, self._texts(rows), None, most), self.batch_rows)}
-        ids = [_ids(model, *each) for each in zip(self._texts(rows), self._targets(rows))]
-        return {"task": same_length([row[-most:] for row in ids], self.batch_rows)}
+        prompts = [prompt_tokens(model, self.head, text, chat=False) for text in self._texts(rows)]
+        answers = [answer_tokens(model, self.head, target) if target else [] for target in self._targets(rows)]
+        if self.head == "seq2seq":
+            sources = [shortened(model, self.head, prompt, most) for prompt in prompts]
+            pairs = zip(sources, answers)
+            targets = [answer[:most] or list(source) for source, answer in pairs]  # without a target it is to copy
+            return {"task": source_target_batches(sources, targets, self.batch_rows)}
+        ids = [[*prompt, *answer][-most:] for prompt, answer in zip(prompts, answers)]
+        if not all(ids):
+            raise DataError("task.text: a calibration row has no tokens")
+        return {"task": same_length(ids, self.batch_rows)}
 
     @override
     def evaluate(self, model: Runner) -> Score:
@@ -244,20 +254,3 @@ def _alone(metric: Callable[[], Any]) -> float:
 def _plain(value: Any) -> float:
     found = number(value)
     return math.nan if found is None else found
-
-
-def _ids(model: Reader, text: str, target: str) -> list[int]:
-    """Return the tokens of a text, and after them those of its target, where it has one."""
-    if not target:
-        ids: list[int] = model.tokenizer(text, verbose=False)["input_ids"]
-    else:
-        ids = [*prompt_ids(model.tokenizer, text), *_plain_ids(model, target)]
-    if not ids:
-        raise DataError("task.text: a calibration row has no tokens")
-    require_rows(model, max(ids))
-    return ids
-
-
-def _plain_ids(model: Reader, text: str) -> list[int]:
-    ids: list[int] = model.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
-    return ids

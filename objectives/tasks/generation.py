@@ -6,7 +6,7 @@ the tokenizer has a chat template, the prompt is what a user says in it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -18,7 +18,7 @@ from objectives.models.inspection.spans import Span
 from objectives.protocols.optional import Bounded, Readable, Remarking, Supplied
 from objectives.protocols.task import PartiallyScorable
 from objectives.settings import Count, Name
-from objectives.tasks.batching import AHEAD, limit_of, prompt_ids, same_length, source_target_batches
+from objectives.tasks.batching import AHEAD, limit_of, same_length, source_target_batches
 from objectives.tasks.beams import BeamSearch
 from objectives.tasks.corpus_matching import CorpusMetric, CorpusRating, Tokenize, metric_of
 from objectives.tasks.data.columns import rendered, texts_of, values_of
@@ -27,7 +27,8 @@ from objectives.tasks.data.source import ROWS_FORBID, FromFiles
 from objectives.tasks.decoding import Ends, continuations, greedy
 from objectives.tasks.matching import MeanRating, Rating
 from objectives.tasks.overlap import Excerpts, Exposed, excerpt
-from objectives.tasks.partial_scores import Reader, batches, merged, require_rows, unique
+from objectives.tasks.partial_scores import Reader, batches, merged, unique
+from objectives.tasks.prompting import answer_tokens, has_chat_template, prompt_tokens, shortened
 from objectives.types import Score
 
 if TYPE_CHECKING:
@@ -114,10 +115,12 @@ class Generation(FromFiles, PartiallyScorable, Bounded, Supplied, Remarking, Rea
         """Return prompts with their first accepted answers; an encoder-decoder is to write them."""
         requests = self._requests(self.divided().calibration)
         prompts = [self._prompt(model, each) for each in requests]
+        answers = [answer_tokens(model, self.head, each.accepted[0]) for each in requests]
         if self.head == "seq2seq":
-            answers = [_target_ids(model, each.accepted[0])[: self.new_tokens] for each in requests]
-            return {"task": source_target_batches(prompts, answers, self.batch_rows)}
-        rows = [[*prompt, *_plain_ids(model, each.accepted[0])] for prompt, each in zip(prompts, requests)]
+            return {
+                "task": source_target_batches(prompts, [each[: self.new_tokens] for each in answers], self.batch_rows)
+            }
+        rows = [[*prompt, *answer] for prompt, answer in zip(prompts, answers)]
         most = self._most(model)
         return {"task": same_length([row[-most:] for row in rows], self.batch_rows)}
 
@@ -186,46 +189,20 @@ class Generation(FromFiles, PartiallyScorable, Bounded, Supplied, Remarking, Rea
             )
         return room
 
-    def _prompt(self, model: Reader, request: Request) -> list[int]:
-        ids, room = self._whole_prompt(model, request), self._room(model)
-        if self.head == "causal_lm":
-            return ids[-room:]
-        end = [token for token in ids[-1:] if token in model.tokenizer.all_special_ids]
-        return ids if len(ids) <= room else [*ids[: room - len(end)], *end]
+    def _prompt(self, model: Reader, request: Request) -> Sequence[int]:
+        return shortened(model, self.head, self._whole_prompt(model, request), self._room(model))
 
     def _whole_prompt(self, model: Reader, request: Request) -> list[int]:
-        tokenizer = model.tokenizer
-        has_template = bool(getattr(tokenizer, "chat_template", None))
+        has_template = has_chat_template(model.tokenizer)
         if self.chat and not has_template:
             raise DataError(
                 "task.chat: this tokenizer has no chat template; task.chat=null takes one where there is one"
             )
-        if has_template and self.chat is not False:
-            said: Sequence[Mapping[str, str]] = [{"role": "user", "content": request.prompt}]
-            made = tokenizer.apply_chat_template(said, add_generation_prompt=True, tokenize=False)
-            ids: list[int] = tokenizer(made, add_special_tokens=False, verbose=False)["input_ids"]
-        elif self.head == "seq2seq":
-            ids = tokenizer(request.prompt, verbose=False)["input_ids"]
-        else:
-            ids = prompt_ids(tokenizer, request.prompt)
-        require_rows(model, max(ids))
-        return ids
+        return prompt_tokens(model, self.head, request.prompt, has_template and self.chat is not False)
 
 
 def _accepted(target: Any) -> tuple[str, ...]:
     return tuple(map(str, target)) if isinstance(target, (list, tuple)) else (str(target),)
-
-
-def _plain_ids(model: Reader, text: str) -> list[int]:
-    ids: list[int] = model.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
-    return ids
-
-
-def _target_ids(model: Reader, text: str) -> list[int]:
-    """Return the tokens that an encoder-decoder is to write, with those that the tokenizer puts around them."""
-    ids: list[int] = model.tokenizer(text_target=text, verbose=False)["input_ids"]
-    require_rows(model, max(ids, default=0))
-    return ids
 
 
 def _end_tokens(tokenizer: Any) -> frozenset[int]:

@@ -14,13 +14,13 @@ from numpy.typing import NDArray
 
 from objectives.errors import NotFinite, TaskError
 from objectives.tasks.answers import shown
-from objectives.tasks.batching import limit_of, prompt_ids
+from objectives.tasks.batching import limit_of
 from objectives.tasks.decoding import Ends, continuations
 from objectives.tasks.embedding import embeddings
 from objectives.tasks.encoding import answers, encode
 from objectives.tasks.finite import cause
 from objectives.tasks.likelihood import Pair, log_likelihoods, pair_of
-from objectives.tasks.partial_scores import require_rows
+from objectives.tasks.prompting import has_chat_template, prompt_tokens, shortened
 from objectives.types import Head
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ LONGEST = 1024
 
 _METHODS: Mapping[Head, Sequence[str]] = {
     "causal_lm": ("generate", "log_likelihoods"),
+    "seq2seq": ("generate",),
     "encoder": ("encode",),
     "classifier": ("predict", "predict_proba"),
 }
@@ -70,15 +71,17 @@ class ModelUnderTest:
     def generate(
         self, prompts: Sequence[str], new_tokens: int = 64, stop: Sequence[str] = (), chat: bool = False
     ) -> list[str]:
-        """Return what the model writes after every prompt: greedily, at most ``new_tokens`` tokens.
+        """Return what the model writes after every prompt, or of every source: greedily, ``new_tokens`` tokens at most.
 
         Writing ends at an end token or before one of the texts ``stop``. ``chat``: every prompt is what a user says in
-        the tokenizer's chat template. Prompts are cut at their beginning where they and the answer are too long.
+        the tokenizer's chat template. Prompts are cut at their beginning where they and the answer are too long, the
+        sources of an encoder-decoder at their end.
         """
         self._require("generate", prompts)
         if not 0 < new_tokens < self._tokens:
             raise TaskError(f"generate: new_tokens must be > 0 and < task.tokens={self._tokens}, got {new_tokens}")
-        ids = [self._last(self._prompt(text, chat), self._tokens - new_tokens) for text in prompts]
+        room = self._tokens if self.head == "seq2seq" else self._tokens - new_tokens
+        ids = [self._short(self._prompt(text, chat), room) for text in prompts]
         ends = Ends(frozenset({self.tokenizer.eos_token_id} - {None}), tuple(stop))
         found = continuations(self.runner, ids, new_tokens, ends, self._rows)
         written = [text for text in found if text is not None]
@@ -135,28 +138,22 @@ class ModelUnderTest:
     # ---- tokens
 
     def _prompt(self, text: str, chat: bool) -> list[int]:
-        if not chat:
-            ids = prompt_ids(self.tokenizer, text)
-        elif getattr(self.tokenizer, "chat_template", None):
-            said = [{"role": "user", "content": text}]
-            made = self.tokenizer.apply_chat_template(said, add_generation_prompt=True, tokenize=False)
-            ids = self.tokenizer(made, add_special_tokens=False, verbose=False)["input_ids"]
-        else:
+        if chat and not has_chat_template(self.tokenizer):
             raise TaskError("generate: chat=True needs a tokenizer with a chat template, this one has none")
+        ids = prompt_tokens(self.runner, self.head, text, chat)
         if not ids:
             raise TaskError("generate: a prompt has no tokens")
-        require_rows(self.runner, max(ids))
         return ids
 
     def _pair(self, prompt: str, continuation: str) -> Pair:
         before, after = pair_of(self.runner, prompt, continuation)
         if not after:
             raise TaskError(f"log_likelihoods: the continuation {continuation!r} has no tokens after its prompt")
-        return self._last(before, max(1, self._tokens - len(after))), after
+        return self._short(before, max(1, self._tokens - len(after))), after
 
-    def _last(self, ids: Sequence[int], most: int) -> Sequence[int]:
+    def _short(self, ids: Sequence[int], most: int) -> Sequence[int]:
         self.cut += len(ids) > most
-        return ids[-most:]
+        return shortened(self.runner, self.head, ids, most)
 
     # ---- checks
 
