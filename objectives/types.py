@@ -157,14 +157,26 @@ Link = Literal["mean", "exp_minus_mean"]
 
 
 @dataclass(frozen=True)
+class TaskFacts:
+    """The typed results of one of several tasks: the verdict on its floor, and what makes an accuracy of examples."""
+
+    verdict: Verdict | None = None
+    link: Link = "mean"
+
+
+@dataclass(frozen=True)
 class Facts:
-    """The typed results of a trial; ``timing_skipped``: it was not timed, as it misses the floor."""
+    """The typed results of a trial; ``timing_skipped``: it was not timed, as it misses the floor.
+
+    ``tasks``: by name, where several tasks are scored; then ``verdict`` is on all that is asked of the candidate.
+    """
 
     timing: TimingFacts | None = None
     verdict: Verdict | None = None
     gains: GainFacts | None = None
     link: Link = "mean"
     timing_skipped: bool = False
+    tasks: Mapping[str, TaskFacts] = field(default_factory=dict)
 
     @property
     def is_cut_short(self) -> bool:
@@ -226,7 +238,8 @@ class Score:
     mean example of a domain becomes its accuracy: as it is, or exp(-mean); the accuracy is the mean over domains.
     ``total``: number of all examples, where only some were scored; then ``ids`` names these, and ``accuracy`` is an
     estimate. ``chance``: the accuracy of guessing; None where nobody says. ``replicates``: the accuracy over resampled
-    examples, where it is not that of their mean (:mod:`objectives.tasks.resampling`).
+    examples, where it is not that of their mean (:mod:`objectives.tasks.resampling`). ``sums``: by name, the two sums
+    over examples whose ratio is a further metric; merging scores puts it into ``extra``.
     """
 
     accuracy: float
@@ -239,6 +252,7 @@ class Score:
     total: int | None = None
     chance: float | None = None
     replicates: tuple[float, ...] = ()
+    sums: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -249,7 +263,8 @@ class Gate:
     ``skip_timing_if_missed``: a candidate that misses the floor is not timed. ``incumbents``: by metric, what the
     front's members measured. Timing may stop as soon as the candidate is known to be dominated by one of them.
     ``timed_first``: the candidate is timed before it is scored, and not scored at all where it is dominated. ``pace``:
-    seconds that the baseline took when the members were timed.
+    seconds that the baseline took when the members were timed. ``floors``: those of several tasks, by name, 0 where
+    none is asked; then ``error`` is that of each of them, and ``floor`` is that of their weighted mean.
     """
 
     floor: float
@@ -258,6 +273,7 @@ class Gate:
     incumbents: tuple[Mapping[str, float], ...] = ()
     timed_first: bool = False
     pace: float | None = None
+    floors: Mapping[str, float] = field(default_factory=dict)
 
 
 Phase = Literal["encode", "prefill", "decode"]
