@@ -234,4 +234,3 @@ class Evaluator:
     def _machine(self) -> Mapping[str, str]:
         facts = fingerprint(self.problem.device)
         return {name: fact for name, fact in facts.items() if name not in _VOLATILE}
-

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 
 from objectives.evaluation.floor_verdict import decide, exact_decision, joined
 from objectives.evaluation.model_pool import ModelPool
-from objectives.evaluation.scoring import Scored, Scorer
+from objectives.evaluation.scoring import Scorer
 from objectives.protocols.candidate import Candidate
 from objectives.tasks.paired import follows_from_examples, paired_difference
 from objectives.tasks.several import combined, numbered, tasks_of, weighted_mean, weights_of

@@ -165,9 +165,7 @@ def weighted_mean(metrics: Mapping[str, Mapping[str, float]], weights: Mapping[s
     intervals. The difference is absent where that of a task is not known.
     """
     found = {"accuracy": math.fsum(weights[name] * each["accuracy"] for name, each in metrics.items())}
-    found["accuracy_stderr"] = math.hypot(
-        *(weights[name] * each["accuracy_stderr"] for name, each in metrics.items())
-    )
+    found["accuracy_stderr"] = math.hypot(*(weights[name] * each["accuracy_stderr"] for name, each in metrics.items()))
     if not all("accuracy_difference" in each for each in metrics.values()):
         return found
     value = math.fsum(weights[name] * each["accuracy_difference"] for name, each in metrics.items())

@@ -96,7 +96,7 @@ def _spread(word: str, override: Override | None) -> list[str]:
     if override is None or override.is_sweep_override():
         return [word]
     key, value = override.key_or_group, override.value()
-    if _names_tasks(override):
+    if _names_tasks(override) and isinstance(value, list | dict):
         named = value if isinstance(value, dict) else {str(each): each for each in value}
         return [f"+task@tasks.{name}={choice}" for name, choice in named.items()]
     if key == "accuracy_floor" and isinstance(value, dict):
