@@ -16,7 +16,7 @@ from objectives.evaluation.scoring import Scorer
 from objectives.protocols.candidate import Candidate
 from objectives.tasks.paired import follows_from_examples, paired_difference
 from objectives.tasks.several import combined, numbered, tasks_of, weighted_mean, weights_of
-from objectives.types import Decision, Facts, Gate, Note, NoteCode, Score, TaskFacts, Verdict
+from objectives.types import Decision, Facts, Gate, Note, NoteCode, Score, Verdict
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ class TaskScores:
             metrics,
             Facts(
                 verdict=joined(verdicts) if verdicts else None,
-                tasks={name: TaskFacts(each.facts.verdict, each.facts.link) for name, each in found.items()},
+                tasks={name: Facts(verdict=each.facts.verdict, link=each.facts.link) for name, each in found.items()},
             ),
             {f"{key}.{name}": values for name, each in found.items() for key, values in each.samples.items()},
             numbered({name: (each.ids, len(each.samples["accuracy"])) for name, each in found.items()}),

@@ -21,7 +21,6 @@ from objectives.types import (
     Size,
     Speed,
     Stop,
-    TaskFacts,
     TimingFacts,
     Verdict,
 )
@@ -47,7 +46,7 @@ def texts_of(facts: Facts) -> dict[str, str]:
     return texts
 
 
-def _score_texts(facts: Facts | TaskFacts) -> dict[str, str]:
+def _score_texts(facts: Facts) -> dict[str, str]:
     """Return the texts about a score: one of a trial, or one of several tasks."""
     texts = {} if facts.link == "mean" else {"link": str(facts.link)}
     if facts.verdict is not None:
@@ -82,13 +81,13 @@ def facts_of(texts: Mapping[str, str], metrics: Mapping[str, float] | None = Non
     return Facts(timing, task.verdict, gains, task.link, "skipped" in texts, tasks)
 
 
-def _score_facts(texts: Mapping[str, str], task: str = "") -> TaskFacts:
+def _score_facts(texts: Mapping[str, str], task: str = "") -> Facts:
     """Return what ``texts`` say about a score; ``task``: the end of their names, where it is one of several."""
     verdict = None
     if f"verdict{task}" in texts:
         method = _one_of(texts.get(f"verdict_by{task}", "exact"), "exact", "betting", "asymptotic", "none")
         verdict = Verdict(Decision(texts[f"verdict{task}"]), method)
-    return TaskFacts(verdict, _one_of(texts.get(f"link{task}", "mean"), "mean", "exp_minus_mean"))
+    return Facts(verdict=verdict, link=_one_of(texts.get(f"link{task}", "mean"), "mean", "exp_minus_mean"))
 
 
 def _one_of(text: str, *allowed: str) -> Any:

@@ -31,7 +31,7 @@ from search.config.limits import Limits
 from search.config.overrides import absolute
 from search.config.real_lengths import with_real_lengths
 from search.config.scalars import Scalars, scalars_of
-from search.config.tasks import SEVERAL, require_floors, with_tasks
+from search.config.tasks import build_task, require_floors, with_tasks
 from search.errors import ConfigError, ParetuneError
 from search.executors.protocol import Executor
 from search.front.accuracy_floor import AccuracyFloor
@@ -194,10 +194,7 @@ def _admitted(names: Any) -> list[str]:
 
 def _part(node: Mapping[str, Any], key: str, allowed: tuple[str, ...]) -> Any:
     """Build one part and check that it is of the kind its key asks for."""
-    if key == "task" and node.get("_target_") == SEVERAL and isinstance(node.get("tasks"), Mapping):
-        part = _several(node, allowed)
-    else:
-        part = build(node, key, allowed)
+    part = build_task(node, allowed) if key == "task" else build(node, key, allowed)
     member = _CONCRETE.get(key)
     if member is None:
         require_members(part, key, key, PROTOCOLS[key])
@@ -206,12 +203,6 @@ def _part(node: Mapping[str, Any], key: str, allowed: tuple[str, ...]) -> Any:
     if key in _SENT:
         require_sendable(part, key)
     return part
-
-
-def _several(node: Mapping[str, Any], allowed: tuple[str, ...]) -> Any:
-    """Build several tasks; messages name their settings as the user writes them, below ``tasks``."""
-    tasks = {name: build(each, f"tasks.{name}", allowed) for name, each in node["tasks"].items()}
-    return build({**node, "tasks": tasks}, "tasks", allowed)
 
 
 def _check_kinds(model: Model, task: Task, space: Space) -> None:

@@ -14,7 +14,7 @@ from hydra.core.override_parser.types import Override
 from search.config.overrides import parsed, quoted
 from search.errors import ConfigError
 from search.front.accuracy_floor import AccuracyFloor
-from search.space.instantiate import nearest
+from search.space.instantiate import build, nearest
 
 SEVERAL = "objectives.tasks.several.Several"
 WEIGHTS = "weights"
@@ -53,6 +53,14 @@ def _with_floors(floor: Mapping[str, Any]) -> dict[str, Any]:
     rest = {key: value for key, value in floor.items() if key in settings}
     given = {**(floor.get("tasks") or {}), **{name: value for name, value in floor.items() if name not in settings}}
     return {**rest, "tasks": given} if given else rest
+
+
+def build_task(node: Mapping[str, Any], allowed: Sequence[str]) -> Any:
+    """Build the task; messages about several name their settings as the user writes them, below ``tasks``."""
+    if node.get("_target_") != SEVERAL or not isinstance(node.get("tasks"), Mapping):
+        return build(node, "task", allowed)
+    tasks = {name: build(each, f"tasks.{name}", allowed) for name, each in node["tasks"].items()}
+    return build({**node, "tasks": tasks}, "tasks", allowed)
 
 
 def require_floors(floor: AccuracyFloor, names: Sequence[str]) -> None:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from objectives.evaluation.floor_verdict import decide
-from objectives.types import Decision, Score, TaskFacts, Verdict
+from objectives.types import Decision, Facts, Score, Verdict
 from search.front.asked import FLOOR
 from search.front.feasibility import recipe_key, scorers_of, with_scores_of_recipe
 from search.records.trial import TrialRecord
@@ -80,7 +80,7 @@ def _decided(
         return record
     if not task:
         return record if baseline is None else _of_the_only(record, stored, baseline, floor, error)
-    before = record.facts.tasks.get(task, TaskFacts())
+    before = record.facts.tasks.get(task, Facts())
     verdict = before.verdict
     if f"accuracy.{task}" in record.metrics and _is_raced(verdict) and record.metrics.get(f"{FLOOR}{task}") != floor:
         assert verdict is not None

@@ -12,11 +12,10 @@ from objectives.models.inspection.folders import ASSET
 from objectives.tasks.several import tasks_of
 from search.config.study_config import StudyConfig
 from search.errors import NothingFeasible
-from search.front.accuracy_floor import AccuracyFloor
 from search.front.advice import advice
 from search.front.asked import FLOOR
 from search.front.feasibility import recipe_key
-from search.front.front import ParetoFront
+from search.front.front import ParetoFront, baseline_of
 from search.front.table import frame, searched_columns
 from search.frontier.certificate import Certificate
 from search.records.names import bounded
@@ -81,9 +80,8 @@ def study_info(
 
     ``certificate``: of the front, at the sampler's own error and resolution where it has them.
     """
-    baseline = next((record.number for record in records if record.is_baseline and record.state == "complete"), None)
-    names = tuple(name for name in tasks_of(config.task) if name)
-    task = ", ".join(names) or type(config.task).__name__
+    baseline = baseline_of(records)
+    task = ", ".join(filter(None, tasks_of(config.task))) or type(config.task).__name__
     return StudyInfo(
         name=config.name,
         title=f"{config.model.path.removeprefix(ASSET)} · {task}",
@@ -91,7 +89,7 @@ def study_info(
         floor=front.floor,
         epsilon=config.floor.epsilon,
         relative=config.floor.relative,
-        baseline=baseline,
+        baseline=None if baseline is None else baseline.number,
         model=config.model.path,
         task=task,
         device=machine.get("device_name", config.device.name),
@@ -108,15 +106,14 @@ def study_info(
         advice=advice(records, front, config.floor),
         search_cost=_search_cost(config, records),
         gains=headline_of(records, front, config.space.fixed()),
-        floors=_floors(config.floor, names, records, front),
+        floors=_floors(config, records, front),
     )
 
 
-def _floors(
-    floor: AccuracyFloor, names: Sequence[str], records: tuple[TrialRecord, ...], front: ParetoFront
-) -> dict[str, AskedFloor]:
+def _floors(config: StudyConfig, records: tuple[TrialRecord, ...], front: ParetoFront) -> dict[str, AskedFloor]:
     """Return the floors that are asked of several tasks and of their mean; none for one task."""
-    baseline = next((record for record in records if record.is_baseline and record.state == "complete"), None)
+    baseline, floor = baseline_of(records), config.floor
+    names = [name for name in tasks_of(config.task) if name]
     if baseline is None or not names:
         return {}
     found = {name: AskedFloor(baseline.metrics[f"{FLOOR}{name}"], floor.of(name)) for name in names if floor.of(name)}
