@@ -227,7 +227,7 @@ class Score:
     mean example of a domain becomes its accuracy: as it is, or exp(-mean); the accuracy is the mean over domains.
     ``total``: number of all examples, where only some were scored; then ``ids`` names these, and ``accuracy`` is an
     estimate. ``chance``: the accuracy of guessing; None where nobody says. ``replicates``: the accuracy over resampled
-    examples, where it is not that of their mean (:mod:`objectives.tasks.resampling`). ``sums``: both of a ratio in extra.
+    examples, where it is not that of their mean (:mod:`objectives.tasks.resampling`). ``sums``: of ratios in extra.
     """
 
     accuracy: float
@@ -272,7 +272,7 @@ class Timing:
     """Raw timings of repeated runs of one workload, in seconds, warm-up excluded.
 
     ``latency``, ``cpu``: one entry per run, by the wall clock and in CPU time of all threads. ``encode``, ``ttft``: one
-    per run; ``tpot``: one per decode step; empty where they do not apply. ``items``: tokens or samples that a run gives.
+    per run; ``tpot``: one per decode step; empty where they do not apply. ``items``: tokens or samples a run gives.
     """
 
     latency: tuple[float, ...]

@@ -50,7 +50,8 @@ class CheckReport:
 
     ``positions``: the most tokens that the model reads; ``padding``: its pad token; ``block_parameters``: weights of
     the block linears, which are pruned and quantised, ``undescribed``: why they are not. ``calibration``: rows and
-    tokens by domain. ``scores``: of every task, whose names are empty where there is one. ``peak_memory``: weights and one run of the baseline's workload. ``left_out``: rows that are not scored, and why.
+    tokens by domain. ``scores``: of every task, whose names are empty where there is one. ``peak_memory``: weights
+    and one run of the baseline's workload. ``left_out``: rows that are not scored, and why.
     """
 
     model_type: str

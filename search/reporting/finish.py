@@ -80,7 +80,6 @@ def study_info(
 
     ``certificate``: of the front, at the sampler's own error and resolution where it has them.
     """
-    baseline = baseline_of(records)
     task = ", ".join(filter(None, tasks_of(config.task))) or type(config.task).__name__
     return StudyInfo(
         name=config.name,
@@ -89,7 +88,7 @@ def study_info(
         floor=front.floor,
         epsilon=config.floor.epsilon,
         relative=config.floor.relative,
-        baseline=None if baseline is None else baseline.number,
+        baseline=next((record.number for record in records if record is baseline_of(records)), None),
         model=config.model.path,
         task=task,
         device=machine.get("device_name", config.device.name),

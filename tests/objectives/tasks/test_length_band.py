@@ -27,7 +27,7 @@ def part(first: int, last: int) -> Score:
 
 
 def test_the_ratio_is_that_of_all_tokens_however_the_examples_come() -> None:
-    """Neither the mean of the ratios nor the ratio of a batch: 6 of 8 tokens; the lost answer counts on neither side."""
+    """Neither the mean of the ratios nor the ratio of a batch: 6 of 8 tokens; a lost answer counts nowhere."""
     for cuts in ((0, 4), (0, 1, 4), (0, 1, 2, 3, 4)):
         score = merged([part(*pair) for pair in pairwise(cuts)])
         assert score.extra["length_ratio"] == 6 / 8
