@@ -144,6 +144,9 @@ CONDITIONS: Mapping[str, Metric] = _metrics(
     Metric("speedup.trial", "", True, "speedup that the trial itself measured, before a later timing replaced it"),
     Metric("floor", "", True, "accuracy floor against which the trial was judged"),
     Metric("chance", "", True, "accuracy that guessing would reach"),
+    Metric("length_ratio", "", True, "tokens that the model wrote, divided by those of the references"),
+    Metric("length_ratio.least", "", True, "least length_ratio that is feasible"),
+    Metric("length_ratio.most", "", True, "largest length_ratio that is feasible"),
     Metric("examples", "", True, "number of examples that were scored"),
     Metric(
         "accuracy_replicates",

@@ -114,9 +114,8 @@ class Decision(StrEnum):
 
 @dataclass(frozen=True)
 class Verdict:
-    """The decision whether a candidate reaches the floor, and the method that made it.
-
-    ``exact``: all examples were scored; ``betting``, ``asymptotic``: a race over some; ``none``: they cannot race.
+    """The decision whether a candidate reaches the floor, and how it was made: ``exact``: all examples were scored;
+    ``betting``, ``asymptotic``: a race over some; ``none``: they cannot race.
     """
 
     decision: Decision
@@ -158,13 +157,17 @@ Link = Literal["mean", "exp_minus_mean"]
 
 @dataclass(frozen=True)
 class Facts:
-    """The typed results of a trial; ``timing_skipped``: it was not timed, as it misses the floor."""
+    """The typed results of a trial; ``timing_skipped``: it was not timed, as it misses the floor.
+
+    ``tasks``: ``verdict`` and ``link`` of each of several tasks, by name; then ``verdict`` is on all that is asked.
+    """
 
     timing: TimingFacts | None = None
     verdict: Verdict | None = None
     gains: GainFacts | None = None
     link: Link = "mean"
     timing_skipped: bool = False
+    tasks: Mapping[str, Facts] = field(default_factory=dict)
 
     @property
     def is_cut_short(self) -> bool:
@@ -188,8 +191,8 @@ class Measurement:
 
     ``metrics`` maps names of :data:`objectives.metrics.METRICS` and ``CONDITIONS`` to finite floats in base units; one
     that does not apply (``ttft`` of an encoder) is absent, never zero. ``samples`` keeps raw timings in seconds,
-    warm-up excluded, the per-example scores, whose names are ``ids``, and replicates; ``notes`` says what was not done
-    as asked (a layer kept in 16 bits); ``facts`` are the typed results of its stages.
+    warm-up excluded, scores of examples, named by ``ids``, and replicates; ``notes`` say what was not done as asked;
+    ``facts``: its typed results.
     """
 
     metrics: Mapping[str, float]
@@ -201,10 +204,8 @@ class Measurement:
 
 @dataclass(frozen=True)
 class Failure:
-    """The failure of a candidate that could not be measured.
-
-    ``severity``: by what share it exceeds a limit, 1 where nobody knows. ``metrics``: those that are known all the
-    same, such as the memory that it is predicted to need.
+    """The failure of a candidate that could not be measured; ``metrics``: those that are known all the same;
+    ``severity``: by what share it exceeds a limit, 1 where nobody knows.
     """
 
     reason: Reason
@@ -226,7 +227,7 @@ class Score:
     mean example of a domain becomes its accuracy: as it is, or exp(-mean); the accuracy is the mean over domains.
     ``total``: number of all examples, where only some were scored; then ``ids`` names these, and ``accuracy`` is an
     estimate. ``chance``: the accuracy of guessing; None where nobody says. ``replicates``: the accuracy over resampled
-    examples, where it is not that of their mean (:mod:`objectives.tasks.resampling`).
+    examples, where it is not that of their mean (:mod:`objectives.tasks.resampling`). ``sums``: of ratios in extra.
     """
 
     accuracy: float
@@ -239,6 +240,7 @@ class Score:
     total: int | None = None
     chance: float | None = None
     replicates: tuple[float, ...] = ()
+    sums: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -247,9 +249,9 @@ class Gate:
 
     ``floor``: the lowest accuracy allowed, in [0, 1]. ``error``: the chance of a wrong answer that one recipe may have.
     ``skip_timing_if_missed``: a candidate that misses the floor is not timed. ``incumbents``: by metric, what the
-    front's members measured. Timing may stop as soon as the candidate is known to be dominated by one of them.
-    ``timed_first``: the candidate is timed before it is scored, and not scored at all where it is dominated. ``pace``:
-    seconds that the baseline took when the members were timed.
+    front's members measured; timing may stop once one of them dominates the candidate. ``timed_first``: it is timed
+    before it is scored, and not scored where it is dominated. ``pace``: seconds that the baseline took when the members
+    were timed. ``floors``: of several tasks, 0 for none; ``error`` is each one's, ``floor`` that of their mean.
     """
 
     floor: float
@@ -258,11 +260,11 @@ class Gate:
     incumbents: tuple[Mapping[str, float], ...] = ()
     timed_first: bool = False
     pace: float | None = None
+    floors: Mapping[str, float] = field(default_factory=dict)
 
 
 Phase = Literal["encode", "prefill", "decode"]
-"""The parts of a run, which react differently to bits and batch size: an encoder reads, a decoder reads all prompts at
-once, a decoder writes one token per request."""
+"""The parts of a run: an encoder reads, a decoder reads all prompts at once, a decoder writes a token per request."""
 
 
 @dataclass(frozen=True)
@@ -270,8 +272,7 @@ class Timing:
     """Raw timings of repeated runs of one workload, in seconds, warm-up excluded.
 
     ``latency``, ``cpu``: one entry per run, by the wall clock and in CPU time of all threads. ``encode``, ``ttft``: one
-    per run; ``tpot``: one per decode step; empty where they do not apply. ``items``: output tokens or samples that one
-    run yields.
+    per run; ``tpot``: one per decode step; empty where they do not apply. ``items``: tokens or samples a run gives.
     """
 
     latency: tuple[float, ...]
@@ -286,8 +287,7 @@ class Timing:
 class Memory:
     """The memory that one run adds to the resting model, in bytes.
 
-    ``peaks``: the most that was allocated in each phase; ``cache``: keys and values at the end; ``extra``: further
-    metrics by name.
+    ``peaks``: the most allocated in each phase; ``cache``: keys and values at the end; ``extra``: more metrics by name.
     """
 
     peaks: Mapping[Phase, int]

@@ -14,17 +14,18 @@ import torch
 
 from objectives.errors import Unsupported
 from objectives.evaluation.model_pool import ModelPool
-from objectives.evaluation.problem import CheckReport
+from objectives.evaluation.problem import CheckReport, ScoreSample
 from objectives.models import LoadedModel
 from objectives.models.batch import Batch
 from objectives.models.inspection.limits import positions
 from objectives.protocols.candidate import Candidate
 from objectives.protocols.optional import Inspectable
-from objectives.protocols.task import PartiallyScorable
+from objectives.protocols.task import PartiallyScorable, Task
 from objectives.tasks.answers import scored, told
 from objectives.tasks.finite import checked
 from objectives.tasks.paired import follows_from_examples
 from objectives.tasks.partial_scores import merged
+from objectives.tasks.several import tasks_of
 from objectives.types import Score
 
 EXAMPLES = 4
@@ -35,7 +36,7 @@ def checkup(pool: ModelPool) -> CheckReport:
     began = time.perf_counter()
     pool.inputs.prepare()
     model, loaded = pool.source, time.perf_counter()
-    score, whole = _scores(pool)
+    scores = tuple(_sample(pool, name, task) for name, task in tasks_of(pool.problem.task).items())
     known = time.perf_counter()
     seconds = _run_seconds(pool)
     peak = _peak(pool)
@@ -48,12 +49,7 @@ def checkup(pool: ModelPool) -> CheckReport:
         padding=str(model.tokenizer.pad_token) if model.tokenizer.pad_token is not None else None,
         **_blocks(model),
         calibration={name: _size(batches) for name, batches in pool.calibration.items()},
-        examples=dict(zip(_names(score), score.examples[:EXAMPLES])),
-        accuracy=score.accuracy,
-        extra=score.extra,
-        whole=whole,
-        stderr=score.stderr,
-        replicates=None if follows_from_examples(score) else len(score.replicates),
+        scores=scores,
         run_seconds=seconds,
         peak_memory=peak,
         load_seconds=loaded - began,
@@ -62,9 +58,22 @@ def checkup(pool: ModelPool) -> CheckReport:
     )
 
 
-def _scores(pool: ModelPool) -> tuple[Score, bool]:
+def _sample(pool: ModelPool, name: str, task: Task) -> ScoreSample:
+    score, whole = _scores(pool, task)
+    return ScoreSample(
+        task=name,
+        examples=dict(zip(_names(score), score.examples[:EXAMPLES])),
+        accuracy=score.accuracy,
+        extra=score.extra,
+        whole=whole,
+        stderr=score.stderr,
+        replicates=None if follows_from_examples(score) else len(score.replicates),
+    )
+
+
+def _scores(pool: ModelPool, task: Task) -> tuple[Score, bool]:
     """Return the score of the first examples and False; that of all and True, where the task cannot score some."""
-    task, runner = pool.problem.task, pool.runner(pool.problem.baseline)
+    runner = pool.runner(pool.problem.baseline)
     if isinstance(task, PartiallyScorable):
         with told(task, "parts"):
             parts = [scored(task, part) for part in islice(task.parts(runner, range(EXAMPLES)), EXAMPLES)]

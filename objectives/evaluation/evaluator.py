@@ -11,18 +11,17 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import cached_property
 
 from objectives.errors import ModelError
 from objectives.evaluation.dominance import DominanceCheck
 from objectives.evaluation.failures import failure_of
-from objectives.evaluation.floor_verdict import decide
 from objectives.evaluation.loss_predictor import LossPredictor
 from objectives.evaluation.model_pool import ModelPool
 from objectives.evaluation.problem import CheckReport, Problem
 from objectives.evaluation.recipe import recipe_of
-from objectives.evaluation.scoring import Scored, Scorer
+from objectives.evaluation.task_scores import UNSCORED, Accuracy, TaskScores
 from objectives.evaluation.timing import CandidateTimer
 from objectives.evaluation.weigher import Weighed, Weigher
 from objectives.measuring.fingerprint import fingerprint
@@ -32,10 +31,8 @@ from objectives.models import LoadedModel
 from objectives.models.heads import is_run_alike
 from objectives.protocols.candidate import Candidate
 from objectives.protocols.running import Runner
-from objectives.tasks.paired import follows_from_examples, paired_difference
 from objectives.tasks.provenance import Source, own_code
 from objectives.types import (
-    Decision,
     Facts,
     Failure,
     Gate,
@@ -46,28 +43,12 @@ from objectives.types import (
     Reason,
     Reference,
     Score,
-    Verdict,
 )
 
 _VOLATILE = ("git_revision", "kernel", "python", "paretune")
 """Facts of the fingerprint that change no timing, or that the content of the code says better."""
 
 
-@dataclass(frozen=True)
-class Accuracy:
-    """The accuracy of a trial, as metrics, facts and notes; ``scored`` is None where nobody asked for it."""
-
-    scored: Scored | None
-    metrics: Mapping[str, float] = field(default_factory=dict)
-    facts: Facts = field(default_factory=Facts)
-    notes: tuple[Note, ...] = ()
-
-
-_UNSCORED = Accuracy(
-    None,
-    facts=Facts(verdict=Verdict(Decision.UNSCORED)),
-    notes=(Note(NoteCode.NOT_SCORED, "not scored: another is at least as good in every objective"),),
-)
 _SIMULATED = Measurement({}, notes=(Note(NoteCode.SIMULATED, "simulated"),))
 _NOT_TIMED = Measurement(
     {}, notes=(Note(NoteCode.NOT_TIMED, "not timed: its accuracy misses the floor"),), facts=Facts(timing_skipped=True)
@@ -90,7 +71,7 @@ class Evaluator:
                 raise ModelError(f"{kind} drives {driven} models, model.head is {head}")
         self.pool = ModelPool(problem)
         self.timer = CandidateTimer(self.pool)
-        self._weigher, self._scorer = Weigher(self.pool), Scorer(self.pool)
+        self._weigher, self._scores = Weigher(self.pool), TaskScores(self.pool)
         self._losses = LossPredictor(self.pool)
         self._run_seconds = 0.0
 
@@ -143,7 +124,7 @@ class Evaluator:
         """
         self.pool.inputs.prepare()
         if own_code(self.problem.task):
-            self._scorer.baseline()
+            self._scores.whole(self.problem.baseline)
         return {**fingerprint(self.problem.device), "model_sha256": self.problem.model.weights_hash()}
 
     def sources(self) -> list[Source]:
@@ -166,7 +147,7 @@ class Evaluator:
 
     def score(self, candidate: Candidate) -> Score:
         """Return the score of a candidate's model on all examples; a recipe is scored once, whatever its workload."""
-        return self._scorer.score(candidate).score
+        return self._scores.whole(candidate)
 
     def _measure(self, candidate: Candidate, gate: Gate | None) -> Outcome:
         """Compress, weigh, score and time a candidate, in the order that ``gate`` asks for.
@@ -190,9 +171,8 @@ class Evaluator:
             if gate is not None and gate.timed_first and not weighed.simulated:
                 ran = known or self._run(candidate, reference, shapes, incumbents)
                 if incumbents.dominate(ran):
-                    return self._measurement(candidate, weighed, ran, _UNSCORED, known)
-            scored = self._scorer.score(candidate, gate)
-            accuracy = self._accuracy(scored, gate)
+                    return self._measurement(candidate, weighed, ran, UNSCORED, known)
+            accuracy = self._scores.accuracy(candidate, gate)
             if weighed.simulated:  # stored in 16 bits all the same: its speed and bytes would be those of 16 bits
                 ran = _SIMULATED
             elif ran is None and gate is not None and gate.skip_timing_if_missed and accuracy.facts.is_missed:
@@ -205,49 +185,23 @@ class Evaluator:
         self, candidate: Candidate, weighed: Weighed, ran: Measurement, accuracy: Accuracy, known: Measurement | None
     ) -> Outcome:
         metrics = {**weighed.metrics, **accuracy.metrics, **ran.metrics}
-        metrics |= self._stages(candidate, accuracy.scored, known)
+        metrics |= self._stages(candidate, accuracy, known)
         wrong = [name for name, value in metrics.items() if not math.isfinite(value)]
         if wrong:
             return Failure(Reason.NOT_FINITE, f"{', '.join(wrong)} not finite")
-        score = None if accuracy.scored is None else accuracy.scored.score
-        samples = {**ran.samples, **({} if score is None else _samples(score))}
         told = accuracy.facts
-        facts = replace(ran.facts, verdict=told.verdict, link=told.link)
+        facts = replace(ran.facts, verdict=told.verdict, link=told.link, tasks=told.tasks)
         notes = (*ran.notes, *weighed.notes, *accuracy.notes)
-        return Measurement(metrics, samples, notes, facts, () if score is None else score.ids)
+        return Measurement(metrics, {**ran.samples, **accuracy.samples}, notes, facts, accuracy.ids)
 
-    def _accuracy(self, scored: Scored, gate: Gate | None) -> Accuracy:
-        """Return the accuracy, its difference to the baseline's, and the verdict on the floor of ``gate``."""
-        baseline, score = self._scorer.baseline(), self._scorer.estimated(scored.score)
-        metrics = {"accuracy": score.accuracy, "accuracy_stderr": score.stderr}
-        metrics["examples"] = float(len(score.examples))
-        if score.chance is not None:
-            metrics["chance"] = score.chance
-        if score.total is None:
-            metrics |= score.extra
-            if not follows_from_examples(score):
-                metrics["accuracy_replicates"] = float(len(score.replicates))
-            difference = paired_difference(score, baseline)
-            if difference is not None:
-                metrics["accuracy_difference"] = difference.value
-                metrics["accuracy_difference.low"] = difference.low
-                metrics["accuracy_difference.high"] = difference.high
-        facts = Facts(link=score.link)
-        if gate is None or not math.isfinite(score.accuracy):
-            return Accuracy(scored, metrics, facts)
-        judged = decide(scored.score, baseline, gate.floor, gate.error)
-        if math.isfinite(judged.low):
-            metrics["accuracy_interval.low"], metrics["accuracy_interval.high"] = judged.low, judged.high
-        return Accuracy(scored, metrics, replace(facts, verdict=judged.verdict))
-
-    def _stages(self, candidate: Candidate, scored: Scored | None, known: Measurement | None) -> dict[str, float]:
+    def _stages(self, candidate: Candidate, accuracy: Accuracy, known: Measurement | None) -> dict[str, float]:
         """Return the seconds that each stage took now, and those that earlier work saved."""
         spared = 0.0 if known is None else known.metrics["timing_seconds"]
         return {
             "compress_seconds": self.pool.seconds.pop(recipe_of(candidate), 0.0),
-            "score_seconds": 0.0 if scored is None else scored.seconds,
+            "score_seconds": accuracy.seconds,
             "run_seconds": self._run_seconds,
-            "saved_seconds": spared + (0.0 if scored is None else scored.saved),
+            "saved_seconds": spared + accuracy.saved,
         }
 
     # ---- timing
@@ -280,8 +234,3 @@ class Evaluator:
     def _machine(self) -> Mapping[str, str]:
         facts = fingerprint(self.problem.device)
         return {name: fact for name, fact in facts.items() if name not in _VOLATILE}
-
-
-def _samples(score: Score) -> dict[str, tuple[float, ...]]:
-    """Return what is kept of a score in a trial's samples."""
-    return {"accuracy": score.examples, **({"replicates": score.replicates} if score.replicates else {})}

@@ -8,7 +8,7 @@ one too.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -83,6 +83,20 @@ def estimated(candidate: Score, baseline: Score) -> Score:
 def exact_decision(accuracy: float, floor: float) -> Decision:
     """Compare an accuracy that is taken as known with the floor; an accuracy at the floor keeps it."""
     return Decision.REACHED if accuracy >= floor else Decision.MISSED
+
+
+def joined(verdicts: Iterable[Verdict]) -> Verdict:
+    """Join the verdicts on all that is asked: one miss is a miss, whatever is open; at least one verdict is needed.
+
+    The method is that of the verdict which decides, or of the first that is not exact.
+    """
+    found = list(verdicts)
+    missed = [each for each in found if each.decision is Decision.MISSED]
+    if missed:
+        return missed[0]
+    first = next((each for each in found if each.method != "exact"), found[0])
+    unknown = any(each.decision in (Decision.OPEN, Decision.UNSCORED) for each in found)
+    return replace(first, decision=Decision.OPEN) if unknown and len(found) > 1 else first
 
 
 def decide(candidate: Score, baseline: Score, floor: float, error: float) -> FloorVerdict:

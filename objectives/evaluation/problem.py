@@ -28,14 +28,30 @@ class Problem:
 
 
 @dataclass(frozen=True)
+class ScoreSample:
+    """The first scores of a task: some ``examples`` by name.
+
+    ``accuracy``, ``extra``, ``stderr``: of them, of all where ``whole``. ``replicates``: of a metric of all examples
+    together, 0 where it has none; None where it is their mean.
+    """
+
+    task: str
+    examples: Mapping[str, float]
+    accuracy: float
+    extra: Mapping[str, float]
+    whole: bool
+    stderr: float = 0.0
+    replicates: int | None = None
+
+
+@dataclass(frozen=True)
 class CheckReport:
     """The result of a look at a problem (:mod:`objectives.evaluation.checkup`); seconds, bytes, fractions.
 
     ``positions``: the most tokens that the model reads; ``padding``: its pad token; ``block_parameters``: weights of
     the block linears, which are pruned and quantised, ``undescribed``: why they are not. ``calibration``: rows and
-    tokens by domain. ``examples``: some scores by name; ``accuracy``, ``extra``: of them, of all where ``whole``.
-    ``replicates``: of a metric of all examples together, 0 where it has none; None where it is their mean.
-    ``peak_memory``: weights and one run of the baseline's workload. ``left_out``: rows that are not scored, and why.
+    tokens by domain. ``scores``: of every task, whose names are empty where there is one. ``peak_memory``: weights
+    and one run of the baseline's workload. ``left_out``: rows that are not scored, and why.
     """
 
     model_type: str
@@ -46,15 +62,10 @@ class CheckReport:
     blocks: int
     block_parameters: int
     calibration: Mapping[str, tuple[int, int]]
-    examples: Mapping[str, float]
-    accuracy: float
-    extra: Mapping[str, float]
-    whole: bool
+    scores: tuple[ScoreSample, ...]
     run_seconds: float
     peak_memory: int
     load_seconds: float
     score_seconds: float
     undescribed: str = ""
-    stderr: float = 0.0
-    replicates: int | None = None
     left_out: str = ""

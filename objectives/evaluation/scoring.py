@@ -21,10 +21,11 @@ from objectives.evaluation.model_pool import ModelPool
 from objectives.evaluation.recipe import Recipe, recipe_of
 from objectives.evaluation.sequential_test import Contest
 from objectives.protocols.candidate import Candidate
-from objectives.protocols.task import PartiallyScorable
+from objectives.protocols.task import PartiallyScorable, Task
 from objectives.tasks.answers import scored, told
 from objectives.tasks.finite import checked
 from objectives.tasks.partial_scores import merged
+from objectives.tasks.several import bands_of
 from objectives.types import Decision, Gate, Score
 
 
@@ -41,10 +42,11 @@ class Scored:
 
 
 class Scorer:
-    """Scores the recipes of one problem."""
+    """Scores the recipes of one problem on ``task``."""
 
-    def __init__(self, pool: ModelPool) -> None:
-        self._pool, self._problem = pool, pool.problem
+    def __init__(self, pool: ModelPool, task: Task) -> None:
+        self._pool, self._problem, self.task = pool, pool.problem, task
+        self.bands = bands_of(task)
         self._scores: dict[Recipe, Score] = {}
         self._spent: dict[Recipe, float] = {}
         self._wrong: dict[Recipe, NotFinite | Unsupported] = {}
@@ -84,7 +86,7 @@ class Scorer:
         return estimated(score, self.baseline()) if score.total is not None else score
 
     def _extended(self, candidate: Candidate, known: Score | None, gate: Gate | None) -> Score:
-        task = self._problem.task
+        task = self.task
         if gate is not None and isinstance(task, PartiallyScorable):
             race = contest(self.baseline(), *self._asked(gate))
             if race is not None:
@@ -93,7 +95,7 @@ class Scorer:
 
     def _whole(self, candidate: Candidate) -> Score:
         """Score all examples; the files that the baseline's scoring reads are noted."""
-        task, runner = self._problem.task, self._pool.runner(candidate)
+        task, runner = self.task, self._pool.runner(candidate)
         watched = self._pool.inputs.reads.watched() if self._pool.is_dense(candidate) else nullcontext()
         with watched, told(task, "evaluate"):
             answer = task.evaluate(runner)
@@ -105,7 +107,11 @@ class Scorer:
     def _is_enough(self, known: Score, gate: Gate | None) -> bool:
         if not math.isfinite(known.accuracy):
             return True
-        return gate is not None and decide(known, self.baseline(), *self._asked(gate)).decision is not Decision.OPEN
+        return gate is not None and self._settles(decide(known, self.baseline(), *self._asked(gate)).decision)
+
+    def _settles(self, decision: Decision) -> bool:
+        """Return whether nothing more is asked: a metric that has to stay in a band is one of all examples."""
+        return decision is Decision.MISSED or (decision is not Decision.OPEN and not self.bands)
 
     def _raced(self, task: PartiallyScorable, candidate: Candidate, known: Score | None, race: Contest) -> Score:
         """Score on, in the common order, until the race is decided."""
@@ -116,14 +122,14 @@ class Scorer:
         if known is not None:
             parts.append(known)
             race.see(gains(known, baseline))
-        with told(self._problem.task, "parts"):
+        with told(task, "parts"):
             left = order[0 if known is None else len(known.examples) :]
             for answer in task.parts(self._pool.runner(candidate), left):
-                part = scored(self._problem.task, answer)
+                part = scored(task, answer)
                 parts.append(part)
                 if not all(map(math.isfinite, part.examples)):  # whatever the others are, the accuracy is no number
                     return replace(merged(parts), accuracy=math.nan, total=len(order))
-                if race.see(gains(part, baseline)) is not Decision.OPEN:
+                if self._settles(race.see(gains(part, baseline))):
                     break
         return _in_all(parts, baseline)
 
@@ -154,7 +160,7 @@ class Scorer:
             cache.put("score", name, value)
 
     def _name(self, candidate: Candidate) -> str | None:
-        return self._pool.stages.name(candidate, "score", self._problem.task)
+        return self._pool.stages.name(candidate, "score", self.task)
 
 
 def _in_all(parts: list[Score], baseline: Score) -> Score:
@@ -170,4 +176,5 @@ def _in_all(parts: list[Score], baseline: Score) -> Score:
 
 def _score_of(stored: Mapping[str, Any]) -> Score:
     lists = {name: tuple(stored.get(name, ())) for name in ("examples", "ids", "strata", "replicates")}
-    return Score(**{**stored, **lists})
+    sums = {name: tuple(pair) for name, pair in stored.get("sums", {}).items()}
+    return Score(**{**stored, **lists, "sums": sums})

@@ -12,7 +12,18 @@ from typing import Any
 
 from objectives.measuring.gains import size_of, speed_of
 from objectives.models.notes import notes_of, stored_notes
-from objectives.types import Decision, Facts, GainFacts, Measurement, Reference, Size, Speed, Stop, TimingFacts, Verdict
+from objectives.types import (
+    Decision,
+    Facts,
+    GainFacts,
+    Measurement,
+    Reference,
+    Size,
+    Speed,
+    Stop,
+    TimingFacts,
+    Verdict,
+)
 
 _OLD_REASONS = {"no faster than dense": "speed_reason", "no smaller than dense": "memory_reason"}
 """Beginnings of the sentences in ``no_realised_gain``, and the fact that each gave the reason for."""
@@ -23,18 +34,25 @@ def texts_of(facts: Facts) -> dict[str, str]:
     texts: dict[str, str] = {}
     if facts.timing is not None:
         texts |= {name: str(value) for name, value in vars(facts.timing).items()}
-    if facts.link != "mean":
-        texts["link"] = facts.link
-    if facts.verdict is not None:
-        texts["verdict"] = str(facts.verdict.decision)
-        if facts.verdict.decision is not Decision.UNSCORED:
-            texts["verdict_by"] = facts.verdict.method
+    texts |= _score_texts(facts)
+    for name, task in facts.tasks.items():
+        texts |= {f"{key}.{name}": text for key, text in {"link": "mean", **_score_texts(task)}.items()}
     if facts.timing_skipped:
         texts["skipped"] = "timing"
     if facts.gains is not None:
         texts |= {"speed_gain": str(facts.gains.speed), "memory_gain": str(facts.gains.memory)}
         reasons = {"speed_reason": facts.gains.speed_reason, "memory_reason": facts.gains.memory_reason}
         texts |= {name: text for name, text in reasons.items() if text}
+    return texts
+
+
+def _score_texts(facts: Facts) -> dict[str, str]:
+    """Return the texts about a score: one of a trial, or one of several tasks."""
+    texts = {} if facts.link == "mean" else {"link": str(facts.link)}
+    if facts.verdict is not None:
+        texts["verdict"] = str(facts.verdict.decision)
+        if facts.verdict.decision is not Decision.UNSCORED:
+            texts["verdict_by"] = facts.verdict.method
     return texts
 
 
@@ -45,23 +63,31 @@ def facts_of(texts: Mapping[str, str], metrics: Mapping[str, float] | None = Non
     names no known value.
     """
     texts = _typed_gains(texts, metrics or {})
-    timing = verdict = gains = None
+    timing = gains = None
     if "reference" in texts or "stopped" in texts:
         timing = TimingFacts(
             Stop(texts.get("stopped", Stop.PRECISION)),
             Reference(texts.get("reference", Reference.BASELINE)),
             _one_of(texts.get("clock", "wall"), "wall", "cpu"),
         )
-    if "verdict" in texts:
-        method = _one_of(texts.get("verdict_by", "exact"), "exact", "betting", "asymptotic", "none")
-        verdict = Verdict(Decision(texts["verdict"]), method)
     if "speed_gain" in texts:
         gains = GainFacts(
             Speed(texts["speed_gain"]), Size(texts.get("memory_gain", Size.EQUAL)), texts.get("speed_reason", ""),
             texts.get("memory_reason", ""),
         )  # fmt: skip
-    link = _one_of(texts.get("link", "mean"), "mean", "exp_minus_mean")
-    return Facts(timing, verdict, gains, link, "skipped" in texts)
+    task = _score_facts(texts)
+    names = [name.removeprefix("link.") for name in texts if name.startswith("link.")]
+    tasks = {name: _score_facts(texts, f".{name}") for name in names}
+    return Facts(timing, task.verdict, gains, task.link, "skipped" in texts, tasks)
+
+
+def _score_facts(texts: Mapping[str, str], task: str = "") -> Facts:
+    """Return what ``texts`` say about a score; ``task``: the end of their names, where it is one of several."""
+    verdict = None
+    if f"verdict{task}" in texts:
+        method = _one_of(texts.get(f"verdict_by{task}", "exact"), "exact", "betting", "asymptotic", "none")
+        verdict = Verdict(Decision(texts[f"verdict{task}"]), method)
+    return Facts(verdict=verdict, link=_one_of(texts.get(f"link{task}", "mean"), "mean", "exp_minus_mean"))
 
 
 def _one_of(text: str, *allowed: str) -> Any:

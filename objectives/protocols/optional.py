@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
@@ -48,6 +48,15 @@ class Readable(Protocol):
 
     def texts(self) -> Sequence[tuple[str, ...]]:
         """Return the text, or the pair of texts, of every scored row, without a model."""
+
+
+@runtime_checkable
+class Banded(Protocol):
+    """A task that asks more of a candidate than an accuracy: metrics of all its examples that stay within a range."""
+
+    @property
+    def bands(self) -> Mapping[str, tuple[float, float]]:
+        """Return the least and the largest value allowed, by the name of the metric in ``Score.extra``."""
 
 
 @runtime_checkable

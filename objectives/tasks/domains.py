@@ -18,7 +18,7 @@ from typing_extensions import override
 
 from objectives.errors import ModelError
 from objectives.models.inspection.spans import Span
-from objectives.protocols.optional import Bounded, Supplied
+from objectives.protocols.optional import Banded, Bounded, Supplied
 from objectives.protocols.task import Task
 from objectives.tasks.answers import calibrated, scored
 from objectives.tasks.overlap import Excerpt, Excerpts, Exposed
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 
 @settings(frozen=True, kw_only=True, config=ConfigDict(extra="forbid", arbitrary_types_allowed=True))
-class Domains(Task, Bounded, Supplied, Exposed):
+class Domains(Task, Bounded, Banded, Supplied, Exposed):
     """A task over several domains.
 
     ``served``, ``unseen``: tasks by the name of their domain, all for the same kind of model.
@@ -61,6 +61,17 @@ class Domains(Task, Bounded, Supplied, Exposed):
             if isinstance(task, Bounded)
             for span in task.spans
         )
+
+    @property
+    @override
+    def bands(self) -> Mapping[str, tuple[float, float]]:
+        """Return the bands of every served task that has some, by the names of its metrics here."""
+        return {
+            f"{metric}.{name}": band
+            for name, task in self.served.items()
+            if isinstance(task, Banded)
+            for metric, band in task.bands.items()
+        }
 
     @override
     def require_documents(self) -> None:

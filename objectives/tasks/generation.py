@@ -15,7 +15,7 @@ from typing_extensions import override
 
 from objectives.errors import DataError
 from objectives.models.inspection.spans import Span
-from objectives.protocols.optional import Bounded, Readable, Remarking, Supplied
+from objectives.protocols.optional import Banded, Bounded, Readable, Remarking, Supplied
 from objectives.protocols.task import PartiallyScorable
 from objectives.settings import Count, Name
 from objectives.tasks.batching import AHEAD, limit_of, same_length, source_target_batches
@@ -25,6 +25,7 @@ from objectives.tasks.data.columns import rendered, texts_of, values_of
 from objectives.tasks.data.rows import Row
 from objectives.tasks.data.source import ROWS_FORBID, FromFiles
 from objectives.tasks.decoding import Ends, continuations, greedy
+from objectives.tasks.length_band import LengthBand, bands, require_band, with_lengths
 from objectives.tasks.matching import MeanRating, Rating
 from objectives.tasks.overlap import Excerpts, Exposed, excerpt
 from objectives.tasks.partial_scores import Reader, batches, merged, unique
@@ -51,7 +52,7 @@ class Request:
 
 
 @settings(frozen=True, kw_only=True, config=ROWS_FORBID)
-class Generation(FromFiles, PartiallyScorable, Bounded, Supplied, Remarking, Readable, Exposed):
+class Generation(FromFiles, PartiallyScorable, Bounded, Banded, Supplied, Remarking, Readable, Exposed):
     """Scores what a decoder or an encoder-decoder writes.
 
     ``head``: which of the two, as the model is loaded.
@@ -63,7 +64,8 @@ class Generation(FromFiles, PartiallyScorable, Bounded, Supplied, Remarking, Rea
     their beginning, so that prompt and answer have at most ``tokens`` tokens, by default what the model holds
     and 1024 at most; the sources of an encoder-decoder are cut
     at their end. ``beams``: texts that are written at once to find the likeliest, 1 for none but the greedy one;
-    ``length_penalty``: the power of a text's length that its log-probability is divided by.
+    ``length_penalty``: the power of a text's length that its log-probability is divided by. ``length_band``:
+    the least and the largest share of the references' tokens that a feasible model writes, as [0.9, 1.1].
     """
 
     head: Literal["causal_lm", "seq2seq"] = "causal_lm"
@@ -80,9 +82,11 @@ class Generation(FromFiles, PartiallyScorable, Bounded, Supplied, Remarking, Rea
     batch_rows: Count = 16
     beams: Count = 1
     length_penalty: float = 1.0
+    length_band: LengthBand | None = None
 
     def __post_init__(self) -> None:
-        """Raise ValueError where no token would be left for the prompt."""
+        """Raise ValueError where no token would be left for the prompt, and for a band without width."""
+        require_band(self.length_band)
         if self.head == "causal_lm" and self.tokens is not None and self.new_tokens >= self.tokens:
             raise ValueError(f"new_tokens must be < tokens={self.tokens}, got {self.new_tokens}")
 
@@ -94,6 +98,11 @@ class Generation(FromFiles, PartiallyScorable, Bounded, Supplied, Remarking, Rea
             return tuple(Span(("tokens",), (tokens,)) for tokens in read)
         sources = (Span(("tokens",), (tokens,), "encoder") for tokens in read)
         return (*sources, Span(("new_tokens",), (self.new_tokens,)))
+
+    @property
+    @override
+    def bands(self) -> Mapping[str, LengthBand]:
+        return bands(self.length_band)
 
     @override
     def require_documents(self) -> None:
@@ -139,7 +148,11 @@ class Generation(FromFiles, PartiallyScorable, Bounded, Supplied, Remarking, Rea
         metric = self._metric()
         for chosen in batches(order, AHEAD if metric.is_mean else max(AHEAD, len(order))):
             asked = [requests[index] for index in chosen]
-            score = metric.score(self.answers(model, asked), [each.accepted for each in asked])
+            answers = self.answers(model, asked)
+            score = metric.score(answers, [each.accepted for each in asked])
+            if self.length_band is not None:
+                wanted = [each.accepted[0] for each in asked]
+                score = with_lengths(score, answers, wanted, lambda text: len(_plain_ids(model, text)))
             yield replace(score, ids=tuple(names[index] for index in chosen))
 
     @override

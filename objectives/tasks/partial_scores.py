@@ -30,8 +30,8 @@ def merged(parts: Sequence[Score]) -> Score:
     """Return the score of all examples of ``parts``, in their order. Raises ValueError without any.
 
     The parts are of one domain, and the accuracy is that of the mean example, without replicates. ``extra`` holds
-    geometric means over examples, since perplexities multiply. One example that is not finite makes the accuracy NaN.
-    A metric of all examples together comes in a single part, which is the score.
+    geometric means over examples, since perplexities multiply, and the ratios of ``sums``. One example that is not
+    finite makes the accuracy NaN. A metric of all examples together comes in a single part, which is the score.
     """
     if not parts:
         raise ValueError("no examples were scored")
@@ -45,13 +45,23 @@ def merged(parts: Sequence[Score]) -> Score:
         mean = math.exp(max(-mean, -700.0))
         error *= mean
     ids = tuple(chain.from_iterable(part.ids for part in parts))
-    merged = replace(parts[0], accuracy=mean, stderr=error, examples=examples, ids=ids, extra=_extra(parts))
-    return replace(merged, replicates=())
+    sums = {name: _summed([part.sums[name] for part in parts]) for name in parts[0].sums}
+    extra = {**_extra(parts), **{name: above / (below or 1.0) for name, (above, below) in sums.items()}}
+    return replace(
+        parts[0], accuracy=mean, stderr=error, examples=examples, ids=ids, extra=extra, replicates=(), sums=sums
+    )
+
+
+def _summed(ratios: Sequence[tuple[float, float]]) -> tuple[float, float]:
+    """Return the sum of the numerators and that of the denominators."""
+    above, below = zip(*ratios)
+    return math.fsum(above), math.fsum(below)
 
 
 def _extra(parts: Sequence[Score]) -> dict[str, float]:
     weights = [len(part.examples) for part in parts]
-    return {name: geometric_mean([part.extra[name] for part in parts], weights) for name in parts[0].extra}
+    names = [name for name in parts[0].extra if name not in parts[0].sums]
+    return {name: geometric_mean([part.extra[name] for part in parts], weights) for name in names}
 
 
 def geometric_mean(values: Sequence[float], weights: Sequence[float] | None = None) -> float:

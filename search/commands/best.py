@@ -20,6 +20,7 @@ from objectives.metrics import METRICS
 from search.commands.stored_study import StoredStudy, load
 from search.config.scalars import metric_name
 from search.errors import ConfigError, NothingFeasible
+from search.front.asked import FLOOR, tasks_of
 from search.records.trial import TrialRecord
 from search.reporting.html import plain
 
@@ -33,6 +34,11 @@ def main(arguments: list[str]) -> int:
         gap = (
             f"; nearest miss: trial {study.front.nearest_miss}, {study.front.gap:.4f} below" if study.front.gap else ""
         )
+        if study.front.missed_by:
+            raise NothingFeasible(
+                f"no trial of {study.config.name} keeps all that is asked; nearest miss: trial "
+                f"{study.front.nearest_miss}, {study.front.missed_by}"
+            )
         raise NothingFeasible(
             f"no trial of {study.config.name} reaches the accuracy floor {study.front.floor:.4f}{gap}"
         )
@@ -86,8 +92,9 @@ def _bytes(text: str) -> float:
 
 
 def _settings(study: StoredStudy, record: TrialRecord) -> dict[str, object]:
+    tasks = tasks_of(record.metrics)
     return {
         "settings": {**study.config.space.fixed(), **record.params},
         "metrics": dict(record.metrics),
-        "accuracy_floor": study.front.floor,
+        "accuracy_floor": {task: record.metrics[f"{FLOOR}{task}"] for task in tasks} if tasks else study.front.floor,
     }

@@ -14,7 +14,7 @@ from tempfile import TemporaryDirectory
 from rich.console import Console
 
 from objectives.errors import ObjectiveError, described
-from objectives.evaluation.problem import CheckReport
+from objectives.evaluation.problem import CheckReport, ScoreSample
 from search.commands.composition import config_of
 from search.config.study_config import StudyConfig
 from search.errors import ConfigError
@@ -56,8 +56,7 @@ def lines(config: StudyConfig, report: CheckReport) -> list[str]:
         _compressed(report),
         *(f"Calibration {name}: {rows} rows, {tokens} tokens." for name, (rows, tokens) in report.calibration.items()),
         *([f"{report.left_out}."] if report.left_out else []),
-        _scored(config, report),
-        *_of_the_corpus(report),
+        *(line for sample in report.scores for line in (_scored(config, sample), *_of_the_corpus(sample))),
         f"One run of {type(config.problem.baseline.workload).__name__} at batch size "
         f"{config.problem.baseline.workload.batch_size}: {report.run_seconds:.3g} s, "
         f"peak {report.peak_memory / 2**20:,.1f} MiB with weights.",
@@ -87,18 +86,26 @@ def _compressed(report: CheckReport) -> str:
     )
 
 
-def _scored(config: StudyConfig, report: CheckReport) -> str:
-    shown = ", ".join(f"{name} {value:.3f}" for name, value in report.examples.items())
-    more = "".join(f", {name} {value:.4g}" for name, value in report.extra.items())
-    seen = "all examples (this task scores no fewer), the first" if report.whole else "examples"
-    return f"{type(config.task).__name__} scored {seen} {shown}: accuracy {report.accuracy:.4f}{more}."
+def _scored(config: StudyConfig, sample: ScoreSample) -> str:
+    shown = ", ".join(f"{name} {value:.3f}" for name, value in sample.examples.items())
+    more = "".join(f", {name} {value:.4g}" for name, value in sample.extra.items())
+    seen = "all examples (this task scores no fewer), the first" if sample.whole else "examples"
+    who = _asked(config, sample.task) if sample.task else type(config.task).__name__
+    return f"{who} scored {seen} {shown}: accuracy {sample.accuracy:.4f}{more}."
 
 
-def _of_the_corpus(report: CheckReport) -> list[str]:
+def _asked(config: StudyConfig, task: str) -> str:
+    """Return the name of one of several tasks, with the floor that is asked of it."""
+    of = " of the baseline's" if config.floor.relative else ""
+    floor = config.floor.of(task)
+    return f"{task} (floor {floor:g}{of})" if floor else f"{task} (no floor of its own)"
+
+
+def _of_the_corpus(sample: ScoreSample) -> list[str]:
     """Return how a metric is scored that all examples give together; nothing for the mean of the examples."""
-    if report.replicates is None:
+    if sample.replicates is None:
         return []
     metric = "That is a metric of all examples together, not their mean, so it is always scored in full."
-    if not report.replicates:
+    if not sample.replicates:
         return [f"{metric} The score has no replicates (objectives/tasks/resampling.py), so no interval is known."]
-    return [f"{metric} Its standard error is {report.stderr:.4f}, from {report.replicates} resamples of the examples."]
+    return [f"{metric} Its standard error is {sample.stderr:.4f}, from {sample.replicates} resamples of the examples."]

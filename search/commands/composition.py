@@ -9,6 +9,7 @@ from hydra import compose, initialize_config_dir
 from search.commands.run import CONF, gist, plain
 from search.config.overrides import expanded, quoted, readable
 from search.config.study_config import StudyConfig, build_config
+from search.config.tasks import spread
 from search.errors import ConfigError, ParetuneError
 from search.study.preflight import preflighted
 
@@ -16,7 +17,7 @@ from search.study.preflight import preflighted
 def config_of(arguments: list[str]) -> StudyConfig:
     """Return the configuration that ``run`` would compose from these words, checked. Raises ConfigError."""
     folder, given = _config_folder(arguments)
-    given = readable(given)
+    given = spread(readable(given))
     overrides = [f"hydra.searchpath=[{quoted(f'file://{folder}')}]", *given] if folder else given
     try:
         with initialize_config_dir(str(CONF), version_base="1.3"):

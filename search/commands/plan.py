@@ -13,6 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from objectives.tasks.several import tasks_of
 from search.commands.composition import config_of
 from search.config.study_config import StudyConfig
 from search.errors import ConfigError
@@ -52,7 +53,12 @@ def show(config: StudyConfig, out: Console) -> None:
         out.print(inert(text), highlight=False, markup=False, soft_wrap=True)
 
     left = len(space) - len(space.outside)
-    above = f"{floor.epsilon:g} of the baseline's" if floor.relative else f"{floor.epsilon:g}"
+    of = " of the baseline's" if floor.relative else ""
+    names = [name for name in tasks_of(config.task) if name and floor.of(name)]
+    above = ", ".join(f"{floor.of(name):g}{of} in {name}" for name in names)
+    if floor.mean is not None:
+        above = f"{above}{', ' if above else ''}{floor.mean:g}{of} in the weighted mean of all tasks"
+    above = above or f"{floor.epsilon:g}{of}"
     say(f"{left} cells, {recipe_count(space.axes)} recipes at most, {config.limits.n_trials} trials at most.")
     say(f"Objectives: {', '.join(config.objectives)}, with an accuracy of at least {above}.")
     for runtime in runtimes_of(space).values():

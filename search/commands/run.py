@@ -24,6 +24,7 @@ from objectives.errors import said
 from objectives.types import Reason
 from search.commands.leftovers import clear_refused
 from search.config.overrides import absolute, fixed_keys, key_of, parsed, readable
+from search.config.tasks import spread
 from search.errors import BaselineFailed, ConfigError, ParetuneError
 from search.records.names import name_of
 from search.space.instantiate import nearest
@@ -46,7 +47,7 @@ _UNSWEPT = ("study_name", "n_trials", "executor", "tracker", "hydra", "debug", "
 
 def main(arguments: list[str]) -> int:
     """Compose the configuration, run the study and return its exit code; of a multirun, the first failed job's."""
-    words = readable(arguments)
+    words = spread(readable(arguments))
     _require_options(words)
     job = _Job(fixed_keys(words), _home_of(words).is_dir())
     # Hydra would print its own errors, over several lines, and exit with 1; raised, they become one line here.

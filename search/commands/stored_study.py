@@ -14,6 +14,7 @@ from objectives.errors import said
 from objectives.tasks.provenance import Source
 from search.config.overrides import absolute, expanded, literal
 from search.config.study_config import StudyConfig, build_config
+from search.config.tasks import spread
 from search.errors import ConfigError
 from search.front.front import ParetoFront
 from search.frontier import certificate
@@ -73,7 +74,7 @@ def load(arguments: Sequence[str], options: Sequence[str] = ()) -> StoredStudy:
 
     ``options``: further keys that the command takes itself. Raises ConfigError.
     """
-    given = pairs(arguments)
+    given = pairs([word.lstrip("+") for word in spread(arguments)])  # of floors of several tasks
     own = {name: given.pop(name) for name in options if name in given}
     home = absolute(given.pop("home", "mlruns"))
     url = clean_url(given["storage"]) if "storage" in given else sqlite_url(home / "studies.db")

@@ -26,10 +26,12 @@ from objectives.protocols.task import Task
 from objectives.tasks.answers import in_a_line
 from objectives.tasks.provenance import Source
 from objectives.tasks.reads import Reads
+from objectives.tasks.several import tasks_of
 from search.config.limits import Limits
 from search.config.overrides import absolute
 from search.config.real_lengths import with_real_lengths
 from search.config.scalars import Scalars, scalars_of
+from search.config.tasks import build_task, require_floors, with_tasks
 from search.errors import ConfigError, ParetuneError
 from search.executors.protocol import Executor
 from search.front.accuracy_floor import AccuracyFloor
@@ -138,7 +140,7 @@ def build_config(resolved: Mapping[str, Any], swept: str = "") -> StudyConfig:
 
 
 def _build_config(resolved: Mapping[str, Any], swept: str) -> StudyConfig:
-    resolved = {**_DEFAULTS, **resolved}
+    resolved = with_tasks({**_DEFAULTS, **resolved})
     _require_keys(resolved)
     scalars = scalars_of(resolved)
     allowed = (*ALLOWED, *_admitted(resolved.get("allow_targets") or []))
@@ -146,6 +148,7 @@ def _build_config(resolved: Mapping[str, Any], swept: str) -> StudyConfig:
     resolved = with_real_lengths(resolved, parts["model"], parts["task"])
     space = build_space(resolved["space"], {part: resolved[part] for part in PARTS}, allowed, resolved["runtimes"])
     _check_kinds(parts["model"], parts["task"], space)
+    require_floors(parts["accuracy_floor"], [name for name in tasks_of(parts["task"]) if name])
     _check_widths(space, parts["device"])
     space = without_unsupported(space, parts["model"].head, parts["device"], unprunable(parts["model"]))
     _check_clock(parts["timing"], parts["device"])
@@ -191,7 +194,7 @@ def _admitted(names: Any) -> list[str]:
 
 def _part(node: Mapping[str, Any], key: str, allowed: tuple[str, ...]) -> Any:
     """Build one part and check that it is of the kind its key asks for."""
-    part = build(node, key, allowed)
+    part = build_task(node, allowed) if key == "task" else build(node, key, allowed)
     member = _CONCRETE.get(key)
     if member is None:
         require_members(part, key, key, PROTOCOLS[key])

@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 
 from search.front.accuracy_floor import AccuracyFloor
+from search.front.asked import (
+    accuracies_of,
+    asked_of,
+    bands_of,
+    least_share,
+    named,
+    outside,
+    shortfall,
+    tasks_of,
+)
 from search.front.feasibility import is_scored, recipe_key, verdict_of
 from search.front.front import ParetoFront, baseline_of
 from search.records.trial import TrialRecord
@@ -22,9 +33,9 @@ def advice(records: Sequence[TrialRecord], front: ParetoFront, floor: AccuracyFl
     if not scored:
         reasons = ", ".join(f"{reason} {count}x" for reason, count in failures.most_common())
         return (f"What binds: no trial was measured ({reasons}).",) if reasons else ()
-    best = max(scored, key=lambda record: (record.metrics["accuracy"], -record.number))
-    nearest = _one_a_recipe(sorted(scored, key=lambda record: -record.metrics["accuracy"]))[:NEAREST]
-    gaps = "; ".join(f"{_name(each)}, {below(front.floor - each.metrics['accuracy'])}" for each in nearest)
+    best = min(scored, key=lambda record: (shortfall(record, front.floor), record.number))
+    nearest = _one_a_recipe(sorted(scored, key=lambda record: shortfall(record, front.floor)))[:NEAREST]
+    gaps = "; ".join(f"{_name(each)}, {how_far(each, front.floor)}" for each in nearest)
     failed = f", and {sum(failures.values())} failed" if failures else ""
     miss = f"all of {len(scored)} scored trials miss" if len(scored) > 1 else "the only scored trial misses"
     kept = (
@@ -32,6 +43,12 @@ def advice(records: Sequence[TrialRecord], front: ParetoFront, floor: AccuracyFl
         if verdict_of(best, front.floor).method == "exact"
         else "may have been kept, by its estimate"
     )
+    if outside(bands_of(best.metrics)) or tasks_of(best.metrics):
+        return (
+            f"What binds: {miss} what is asked{failed}. Nearest: {gaps}.",
+            *_above_the_dense(records, front.floor),
+            *_settings_of_tasks(scored, records, floor),
+        )
     return (
         f"What binds: accuracy; {miss} the floor{failed}. Nearest: {gaps}.",
         *_above_the_dense(records, front.floor),
@@ -45,6 +62,22 @@ def _one_a_recipe(records: Sequence[TrialRecord]) -> list[TrialRecord]:
     for record in records:
         first.setdefault(recipe_key(record), record)
     return list(first.values())
+
+
+def how_far(record: TrialRecord, floor: float) -> str:
+    """Say how far a trial is from what is asked: below which floor, and outside of which band."""
+    if not tasks_of(record.metrics):
+        away = below(floor - record.metrics["accuracy"])
+        wrong = outside(bands_of(record.metrics))
+        return "; ".join([*([away] if floor > record.metrics["accuracy"] or not wrong else []), *wrong])
+    missed = [each for each in asked_of(record, floor) if not math.isnan(each.value) and not each.is_kept]
+    floors = [
+        f"{below(each.short)} the floor of {each.task or 'the mean'}"
+        if each.short > 0
+        else f"{each.task}, {below(each.short)}"
+        for each in missed
+    ]
+    return ", ".join([*floors, *outside(bands_of(record.metrics))])
 
 
 def below(gap: float) -> str:
@@ -61,12 +94,33 @@ def _name(record: TrialRecord) -> str:
 def _above_the_dense(records: Sequence[TrialRecord], floor: float) -> tuple[str, ...]:
     """Return a line that says that the dense model itself misses the floor; empty where it does not."""
     baseline = baseline_of(records)
-    if baseline is None or "accuracy" not in baseline.metrics or baseline.metrics["accuracy"] >= floor:
+    if baseline is None or not is_scored(baseline):
         return ()
-    return (
-        f"The floor {floor:.4f} lies above the dense model's own accuracy {baseline.metrics['accuracy']:.4f}: "
-        "compression would have to improve it.",
+    return tuple(
+        f"The floor {named(each.task, f'{each.floor:.4f}')} lies above the dense model's own accuracy "
+        f"{each.value:.4f}: compression would have to improve it."
+        for each in asked_of(baseline, floor)
+        if each.short > 0
     )
+
+
+def _settings_of_tasks(
+    scored: Sequence[TrialRecord], records: Sequence[TrialRecord], floor: AccuracyFloor
+) -> tuple[str, ...]:
+    """Return the highest floors of several tasks that one trial, scored on all of them, would keep together."""
+    baseline = baseline_of(records)
+    whole = [record for record in scored if "accuracy" in record.metrics and tasks_of(record.metrics)]
+    if baseline is None or not whole:
+        return ()
+    others = [record for record in whole if not record.is_baseline] or whole
+    best = max(others, key=lambda record: (least_share(record.metrics, baseline.metrics), -record.number))
+    start = accuracies_of(baseline.metrics)
+    kept = {
+        name: value / (start[name] or 1.0) if floor.relative else value
+        for name, value in accuracies_of(best.metrics).items()
+    }
+    settings = " ".join(f"accuracy_floor.{name}={_down(share)}" for name, share in kept.items())
+    return (f"Floors that {_name(best)} keeps together, by its accuracies: {settings}.",)
 
 
 def _setting(best: TrialRecord, records: Sequence[TrialRecord], floor: AccuracyFloor) -> str:

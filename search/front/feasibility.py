@@ -2,43 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from statistics import NormalDist
-from typing import Any, Literal
+from typing import Literal
 
-from objectives.evaluation.floor_verdict import decide, exact_decision
-from objectives.types import Decision, Note, NoteCode, Score, Verdict
+from objectives.evaluation.floor_verdict import joined
+from objectives.types import Decision, Note, NoteCode, Verdict
+from search.front.asked import Asked, accuracies_of, asked_of, bands_of
 from search.records.trial import TrialRecord
 
 Certainty = Literal["certain", "likely", "undecided"]
 Cell = frozenset[tuple[str, object]]
 
+_FROM_SURE: Sequence[Certainty] = ("certain", "likely", "undecided")
 LIKELY = 0.95
+_OF_SCORES = ("accuracy", "examples", "floor", "length_ratio")
+"""The beginnings of the names of metrics that a trial takes over from another trial of its recipe."""
 
 
 def is_scored(record: TrialRecord) -> bool:
-    """Return whether a trial was measured, accuracy included; dominated trials may have no accuracy."""
-    return record.state == "complete" and "accuracy" in record.metrics
+    """Return whether a trial was measured, accuracy included; dominated trials may have no accuracy.
+
+    Of several tasks, one accuracy is enough: where it is missed, the tasks after it have none.
+    """
+    return record.state == "complete" and bool(accuracies_of(record.metrics))
 
 
 def verdict_of(record: TrialRecord, floor: float) -> Verdict:
-    """Return whether a scored trial reaches ``floor``.
-
-    For a floor other than the one that it was raced against, only a full score decides; otherwise the answer is open.
-    """
-    verdict = record.facts.verdict
-    if verdict is None or verdict.method == "exact":
-        return Verdict(exact_decision(record.metrics["accuracy"], floor))
-    return verdict if record.metrics.get("floor") == floor else replace(verdict, decision=Decision.OPEN)
+    """Return whether a scored trial reaches ``floor``, the floors of its tasks, and its bands."""
+    if not all(band.is_kept for band in bands_of(record.metrics)):
+        return Verdict(Decision.MISSED)
+    return joined(each.verdict for each in asked_of(record, floor))
 
 
 def is_feasible(record: TrialRecord, floor: float) -> bool:
-    """Return whether a trial keeps the floor; where the verdict is open, the estimate decides."""
-    decision = verdict_of(record, floor).decision
-    if decision is Decision.OPEN:
-        decision = exact_decision(record.metrics["accuracy"], floor)
-    return decision is Decision.REACHED
+    """Return whether a trial keeps all that is asked; where a verdict is open, the estimate decides."""
+    kept = all(each.is_kept for each in asked_of(record, floor))
+    return kept and all(band.is_kept for band in bands_of(record.metrics))
 
 
 def is_open(record: TrialRecord, floor: float) -> bool:
@@ -47,41 +48,19 @@ def is_open(record: TrialRecord, floor: float) -> bool:
 
 
 def certainty_of(record: TrialRecord, floor: float) -> Certainty:
-    """Return how sure it is that a member keeps the floor.
+    """Return how sure it is that a member keeps all floors: as sure as the least sure of them.
 
     ``certain``: by all examples, or by a race at the error that the study allows; ``likely``: the race is open, but a
     single look at the estimate and its standard error says so with at least ``LIKELY``; ``undecided``: neither.
     """
-    if not is_open(record, floor):
+    return max((certainty(each) for each in asked_of(record, floor)), key=_FROM_SURE.index)
+
+
+def certainty(asked: Asked) -> Certainty:
+    """Return how sure it is that one floor is kept."""
+    if asked.verdict.decision is not Decision.OPEN:
         return "certain"
-    error = record.metrics["accuracy_stderr"]
-    away = record.metrics["accuracy"] - floor
-    return "likely" if error > 0 and NormalDist().cdf(away / error) >= LIKELY else "undecided"
-
-
-def decided_again(
-    records: Sequence[TrialRecord], samples: Mapping[int, Mapping[str, Any]], floor: float, error: float
-) -> list[TrialRecord]:
-    """Return the records with verdicts for ``floor``, decided from the stored examples.
-
-    ``samples``: those examples, by trial number; ``error``: the chance of a wrong verdict that one recipe may have. A
-    trial whose examples are not stored keeps its verdict, which holds for its own floor.
-    """
-    scored = {number for number, stored in samples.items() if stored.get("accuracy") and stored.get("ids")}
-    start = next((record for record in records if record.is_baseline and record.number in scored), None)
-    if start is None:
-        return with_scores_of_recipe(records)
-    stored = samples[start.number]
-    baseline = Score(
-        start.metrics["accuracy"], start.metrics["accuracy_stderr"], tuple(stored["accuracy"]), {},
-        tuple(stored["ids"]), link=start.facts.link, replicates=tuple(stored.get("replicates", ())),
-    )  # fmt: skip
-    result, scorers = [], _scorers(records)
-    for record, shared in zip(records, with_scores_of_recipe(records)):
-        scorer = record if shared is record else scorers[recipe_key(record)]
-        source = scorer.number if scorer.cached_from is None else scorer.cached_from
-        result.append(_decided(shared, samples[source], baseline, floor, error) if source in scored else shared)
-    return result
+    return "likely" if asked.stderr > 0 and NormalDist().cdf(-asked.short / asked.stderr) >= LIKELY else "undecided"
 
 
 def with_scores_of_recipe(records: Sequence[TrialRecord]) -> list[TrialRecord]:
@@ -89,7 +68,7 @@ def with_scores_of_recipe(records: Sequence[TrialRecord]) -> list[TrialRecord]:
 
     A record whose cell was scored in a later or earlier trial of the same cell stays without a score.
     """
-    scorers, result = _scorers(records), []
+    scorers, result = scorers_of(records), []
     scored_cells = {_cell(record) for record in records if is_scored(record)}
     for record in records:
         bare = record.state == "complete" and not is_scored(record) and _cell(record) not in scored_cells
@@ -98,7 +77,7 @@ def with_scores_of_recipe(records: Sequence[TrialRecord]) -> list[TrialRecord]:
     return result
 
 
-def _scorers(records: Sequence[TrialRecord]) -> dict[Cell, TrialRecord]:
+def scorers_of(records: Sequence[TrialRecord]) -> dict[Cell, TrialRecord]:
     """Return, by recipe, the trial that scored it on the most examples, of equals the latest."""
     scorers: dict[Cell, TrialRecord] = {}
     for record in records:
@@ -120,25 +99,9 @@ def recipe_key(record: TrialRecord) -> Cell:
 
 def _scored_as(record: TrialRecord, other: TrialRecord) -> TrialRecord:
     """Return a record that was not scored with the score of another trial of its recipe."""
-    metrics = {
-        name: value for name, value in other.metrics.items() if name.startswith(("accuracy", "examples", "floor"))
-    }
-    facts = replace(record.facts, verdict=other.facts.verdict, link=other.facts.link)
+    metrics = {name: value for name, value in other.metrics.items() if name.startswith(_OF_SCORES)}
+    told = other.facts
+    facts = replace(record.facts, verdict=told.verdict, link=told.link, tasks=told.tasks)
     kept = (note for note in record.notes if note.code is not NoteCode.NOT_SCORED)
     notes = (*kept, Note(NoteCode.SCORED_ELSEWHERE, f"scored as trial {other.number}"))
     return replace(record, metrics={**record.metrics, **metrics}, facts=facts, notes=notes)
-
-
-def _decided(
-    record: TrialRecord, samples: Mapping[str, Any], baseline: Score, floor: float, error: float
-) -> TrialRecord:
-    verdict = record.facts.verdict
-    if verdict is None or verdict.method == "exact" or record.metrics.get("floor") == floor:
-        return record
-    score = Score(
-        record.metrics["accuracy"], record.metrics["accuracy_stderr"], tuple(samples["accuracy"]), {},
-        tuple(samples["ids"]), link=baseline.link, total=len(baseline.examples),
-    )  # fmt: skip
-    decided = decide(score, baseline, floor, error)
-    facts = replace(record.facts, verdict=decided.verdict)
-    return replace(record, facts=facts, metrics={**record.metrics, "floor": floor})

@@ -15,7 +15,8 @@ import numpy as np
 
 from objectives.metrics import METRICS
 from objectives.types import Speed
-from search.front.feasibility import is_feasible
+from search.front.asked import bands_of, missed_by, shortfall, tasks_of
+from search.front.feasibility import is_feasible, is_scored
 from search.front.pareto import Floats, hypervolume, knee, non_dominated
 from search.front.realised_gain import speed_gain
 from search.front.tradeoff import MissingMetricError, Tradeoff, asks_for_memory
@@ -32,7 +33,8 @@ class ParetoFront:
     with a lower trade-off than the recommended one. ``speeds``: how every trial compares with the dense model at its
     batch size, where that was measured.
     ``hypervolume``: volume that the front dominates, in objectives divided by the baseline's.
-    ``nearest_miss``: the most accurate trial below the floor, by ``gap``, when nothing is feasible.
+    ``nearest_miss``: the most accurate trial below the floor, by ``gap``, when nothing is feasible; ``missed_by``: in
+    words, what it misses of several floors, or which band.
     ``tradeoffs``: the trade-off of every measured trial, so that another floor can be cut from a report.
     """
 
@@ -49,6 +51,7 @@ class ParetoFront:
     speeds: Mapping[int, Speed] = field(default_factory=dict)
     passed_over: tuple[int, ...] = ()
     asks_for_memory: bool = False
+    missed_by: str = ""
 
 
 @dataclass(frozen=True)
@@ -87,11 +90,12 @@ def cut(records: Sequence[TrialRecord], objectives: Sequence[str], floor: float,
         knee=None if bend is None else members[bend].number,
         hypervolume=_relative_hypervolume(members, measured, objectives, baseline),
         nearest_miss=None if miss is None else miss.number,
-        gap=None if miss is None else floor - miss.metrics["accuracy"],
+        gap=None if miss is None else shortfall(miss, floor),
         tradeoffs=scores,
         speeds=speeds,
         passed_over=() if recommended is None else tuple(ranked[: ranked.index(recommended)]),
         asks_for_memory=for_memory,
+        missed_by="" if miss is None else _missed_by(miss, floor),
     )
 
 
@@ -99,8 +103,10 @@ def by_floor(records: Sequence[TrialRecord], front: ParetoFront) -> list[Step]:
     """Return the fronts that :func:`cut` finds at any floor, lowest floor first; the accuracy estimate decides.
 
     Above the last step no trial is left. A floor that passes no member leaves the front as it is, so the steps end at
-    the accuracies of members.
+    the accuracies of members. Several tasks have no such order, and no steps.
     """
+    if any(tasks_of(record.metrics) for record in records):
+        return []
     pool = [record for record in records if _complete(record, front.objectives) and record.cached_from is None]
     steps = []
     while pool:
@@ -173,8 +179,13 @@ def _scores(measured: Sequence[TrialRecord], tradeoff: Tradeoff, baseline: Trial
 
 
 def _nearest_miss(records: Sequence[TrialRecord], floor: float) -> TrialRecord | None:
-    below = [r for r in records if _complete(r, ()) and not is_feasible(r, floor)]
-    return max(below, key=lambda r: (r.metrics["accuracy"], -r.number), default=None)
+    below = [r for r in records if is_scored(r) and not is_feasible(r, floor)]
+    return min(below, key=lambda r: (shortfall(r, floor), r.number), default=None)
+
+
+def _missed_by(record: TrialRecord, floor: float) -> str:
+    plain = not tasks_of(record.metrics) and all(band.is_kept for band in bands_of(record.metrics))
+    return "" if plain else missed_by(record, floor)
 
 
 def _relative_hypervolume(

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from search.front.asked import missed_by
 from search.front.feasibility import Certainty, certainty_of, is_open, is_scored
 from search.front.front import ParetoFront
 from search.frontier.forecast import Forecast, Forecaster, harder_than
@@ -110,7 +111,7 @@ def certificate_of(
     trials = {index: record for record in records if (index := grid.index(record.params)) is not None}
     chances = forecast.feasible * forecast.improvement
     left = _open_cells(chances, error)
-    writer = _Writer(grid, known, forecast, trials, records, set(left.tolist()))
+    writer = _Writer(grid, known, forecast, trials, front.floor, set(left.tolist()))
     by_number = {record.number: record for record in records}
     return Certificate(
         complete=len(left) == 0,
@@ -216,10 +217,11 @@ class _Writer:
         known: Observations,
         forecast: Forecast,
         trials: Mapping[int, TrialRecord],
-        records: Sequence[TrialRecord],
+        floor: float,
         left: set[int],
     ) -> None:
         self.grid, self.known, self.forecast, self.trials, self.left = grid, known, forecast, trials, left
+        self.floor = floor
         self.harder = harder_than(grid)
         self.scored = {int(grid.recipes[index]): record for index, record in trials.items() if is_scored(record)}
         self.front = known.front
@@ -240,7 +242,7 @@ class _Writer:
         recipe = int(self.grid.recipes[index])
         if self.known.verdicts[recipe] == -1:
             scorer = self.scored[recipe]
-            return CellStatus(cell, INFEASIBLE, scorer.number, f"accuracy {scorer.metrics['accuracy']:.4f}")
+            return CellStatus(cell, INFEASIBLE, scorer.number, missed_by(scorer, self.floor))
         if index in self.left:
             return CellStatus(
                 cell, OPEN, None, f"feasible with a chance of {self.forecast.feasible[index]:.0%}", chance
@@ -269,7 +271,8 @@ class _Writer:
     def _assumed(self, recipe: int, cell: Cell, chance: float) -> CellStatus:
         likely = f"feasible with a chance of {self.forecast.feasible[self.grid.recipes == recipe].max():.1%}"
         for milder, record in self.scored.items():
-            if self.known.verdicts[milder] == -1 and recipe in self.harder[milder].tolist():
+            missed = any(each.verdicts[milder] == -1 for each in self.known.floors.values())
+            if missed and recipe in self.harder[milder].tolist():
                 return CellStatus(cell, ASSUMED, record.number, f"{likely}: a milder recipe misses the floor", chance)
         return CellStatus(cell, ASSUMED, None, f"{likely}, by the recipes around it", chance)
 

@@ -14,7 +14,7 @@ import numpy as np
 from scipy.special import ndtr, stdtr
 
 from search.frontier.improvement import chance_of_improvement, expected_improvement
-from search.frontier.known import Flags, Observations, WarmStart
+from search.frontier.known import Flags, Gaps, Observations, WarmStart
 from search.frontier.memory_room import chance_of_fitting
 from search.frontier.surrogate import Prediction, Prior, Surrogate
 from search.space.grid import Floats, Grid, Indices, is_of_recipe
@@ -114,20 +114,31 @@ class Forecaster:
         return Forecast(np.where(left, feasible, 0.0), improvement, worth, mean, deviation, timed_first, cost)
 
     def feasible(self, known: Observations) -> Floats:
-        """Return, by recipe [recipes], the chance that it keeps the floor."""
+        """Return, by recipe [recipes], the chance that it keeps all floors.
+
+        Of several floors it is the least chance of any. That is an upper bound, whatever the dependence (Fréchet), as
+        the certificate needs. That a recipe keeps its bands is not forecast: it is taken for granted until it is known.
+        """
+        chances = [self._keeping(known.grid, name, gaps) for name, gaps in known.floors.items()]
+        chance: Floats = np.minimum.reduce(chances)
+        chance[known.verdicts != 0] = (known.verdicts > 0)[known.verdicts != 0]
+        return chance
+
+    def _keeping(self, grid: Grid, name: str, known: Gaps) -> Floats:
+        """Return, by recipe [recipes], the chance that it keeps one floor."""
         chance = (known.verdicts > 0).astype(np.float64)
         unknown = known.verdicts == 0
         scored = np.isfinite(known.gaps)
         if unknown.any():
-            lattice, distance = self._recipes(known.grid), np.abs(known.gaps)
-            gaps = Learned(known.gaps, scored, GAP, self.warm_start.accuracy, known.gap_errors)
-            guess = self._fitted("gap", lattice, gaps, distance)
+            lattice, distance = self._recipes(grid), np.abs(known.gaps)
+            gaps = Learned(known.gaps, scored, GAP, self.warm_start.expected(name), known.errors)
+            guess = self._fitted(f"gap{name}", lattice, gaps, distance)
             mean, deviation = guess.mean.copy(), np.hypot(guess.deviation, self.tolerance)
             mean[scored] = known.gaps[scored]
-            deviation[scored] = np.maximum(known.gap_errors[scored], 1e-9)
+            deviation[scored] = np.maximum(known.errors[scored], 1e-9)
             freedom = max(1, int(scored.sum()) - 1)  # the scales were fitted to so few
             chance[unknown] = np.where(scored, ndtr(mean / deviation), stdtr(freedom, mean / deviation))[unknown]
-            ceiling = self._ceiling(known)
+            ceiling = self._ceiling(grid, known)
             chance[unknown] = np.minimum(chance, ceiling)[unknown]
         return chance
 
@@ -146,12 +157,12 @@ class Forecaster:
     def _peaks(self, known: Observations, memory: Floats) -> Prediction:
         return self._fitted("memory", known.grid.lattice, Learned(memory, np.isfinite(memory), OBJECTIVE), -memory)
 
-    def _ceiling(self, known: Observations) -> Floats:
-        """Return, by recipe [recipes], the chance that it is feasible although a milder recipe is not; else 1."""
+    def _ceiling(self, grid: Grid, known: Gaps) -> Floats:
+        """Return, by recipe [recipes], the chance that it keeps a floor although a milder recipe does not; else 1."""
         ceiling = np.ones(len(known.gaps))
-        harder = harder_than(known.grid)
+        harder = harder_than(grid)
         for recipe in np.flatnonzero(known.verdicts == -1).tolist():
-            short = -(known.gaps[recipe] + 2 * known.gap_errors[recipe])
+            short = -(known.gaps[recipe] + 2 * known.errors[recipe])
             chance = ndtr(-max(short, 0.0) / self.tolerance)
             ceiling[harder[recipe]] = np.minimum(ceiling[harder[recipe]], chance)
         return ceiling

@@ -17,6 +17,15 @@ Flags = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
+class Gaps:
+    """The knowledge about one floor, by recipe [recipes]; see :class:`Observations`."""
+
+    gaps: Floats
+    errors: Floats
+    verdicts: NDArray[np.int_]
+
+
+@dataclass(frozen=True)
 class Observations:
     """The knowledge about a grid that the trials so far gave.
 
@@ -26,7 +35,8 @@ class Observations:
     not, 0 open. ``closed`` [cells]: failed, or known to fail. ``ready`` [recipes]: the compressed model is at hand.
     ``seconds``: what the stages ``compress``, ``score`` and ``run`` take, each [recipes] or [cells] or a number.
     ``memory`` [cells]: log of the peak, NaN where not known; ``starved`` [cells]: ran out of memory; ``room``: log of
-    the largest peak that fits, NaN where not known.
+    the largest peak that fits, NaN where not known. ``tasks``: by task, what is known about each floor by itself, with
+    the empty name for the only task or the mean of several; ``gaps`` are those of the floor that falls shortest.
     """
 
     grid: Grid
@@ -41,6 +51,12 @@ class Observations:
     starved: Flags | None = None
     room: float = math.nan
     errors: Floats | None = None
+    tasks: Mapping[str, Gaps] = field(default_factory=dict)
+
+    @cached_property
+    def floors(self) -> Mapping[str, Gaps]:
+        """Return what is known about every floor; the only one has the empty name."""
+        return self.tasks or {"": Gaps(self.gaps, self.gap_errors, self.verdicts)}
 
     @cached_property
     def measured(self) -> Flags:
@@ -58,10 +74,16 @@ class Observations:
 class WarmStart:
     """The knowledge about a study before anything is measured.
 
-    ``values`` [cells, objectives], in log units, and ``accuracy`` [recipes]: expected, up to a constant. ``losses``
-    [recipes]: the log-loss that each recipe is predicted to cost, in nats, NaN where nobody can tell.
+    ``values`` [cells, objectives], in log units, and ``accuracy`` [recipes]: expected, up to a constant; ``tasks``: the
+    accuracies of several tasks, by name. ``losses`` [recipes]: the log-loss that each recipe is predicted to cost, in
+    nats, NaN where nobody can tell.
     """
 
     values: Floats | None = None
     accuracy: Floats | None = None
     losses: Floats | None = None
+    tasks: Mapping[str, Floats] = field(default_factory=dict)
+
+    def expected(self, task: str) -> Floats | None:
+        """Return the expected accuracies [recipes] of a task, of the only one or of the mean by the empty name."""
+        return self.tasks.get(task) if task else self.accuracy

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from statistics import median
 
 import numpy as np
@@ -12,8 +13,9 @@ import numpy as np
 from objectives.evaluation.problem import KEPT_BYTES
 from objectives.metrics import METRICS, is_of_time
 from objectives.types import Decision, Reason
+from search.front.asked import Asked, asked_of
 from search.front.feasibility import is_scored, verdict_of
-from search.frontier.known import Flags, Observations
+from search.frontier.known import Flags, Gaps, Observations
 from search.records.trial import TrialRecord
 from search.space.grid import Floats, Grid
 
@@ -48,6 +50,7 @@ class ObservationBuilder:
         self._value_errors = np.zeros((cells, len(self.objectives)))
         self._gaps, self._errors = np.full(recipes, np.nan), np.zeros(recipes)
         self._verdicts = np.zeros(recipes, np.int_)
+        self._tasks: dict[str, Gaps] = {}
         self._memory, self._starved = np.full(cells, np.nan), np.zeros(cells, np.bool_)
         self._closed = np.zeros(cells, np.bool_)
         self._closed[list(grid.outside)] = True
@@ -80,10 +83,23 @@ class ObservationBuilder:
             self._closed[index] = True  # measured as far as it can be: another trial would show nothing new
         if not is_scored(record):
             return
-        verdict = verdict_of(record, self.floor)
-        self._gaps[recipe] = record.metrics["accuracy"] - self.floor
-        self._errors[recipe] = 0.0 if verdict.method == "exact" else record.metrics["accuracy_stderr"]
-        self._verdicts[recipe] = _SIGNS.get(verdict.decision, 0)
+        self._judge(recipe, record)
+
+    def _judge(self, recipe: int, record: TrialRecord) -> None:
+        """Note how the recipe keeps every floor, and in ``_gaps`` the floor that falls shortest."""
+        known = [each for each in asked_of(record, self.floor) if not math.isnan(each.value)]
+        for each in known:
+            _note(self._of(each.task), recipe, each)
+        shortest = max(known, key=lambda each: each.short)
+        _note(Gaps(self._gaps, self._errors, self._verdicts), recipe, shortest)
+        self._verdicts[recipe] = _SIGNS.get(verdict_of(record, self.floor).decision, 0)
+
+    def _of(self, task: str) -> Gaps:
+        """Return the arrays of one floor, made at its first trial."""
+        if task not in self._tasks:
+            count = len(self._gaps)
+            self._tasks[task] = Gaps(np.full(count, np.nan), np.zeros(count), np.zeros(count, np.int_))
+        return self._tasks[task]
 
     def _see_memory(self, index: int, record: TrialRecord) -> None:
         """Note the peak memory of a trial, or the predicted one where it ran out, and then the available memory."""
@@ -99,7 +115,7 @@ class ObservationBuilder:
         return Observations(
             self.grid, self._values.copy(), self._gaps.copy(), self._errors.copy(), self._verdicts.copy(),
             self._closed.copy(), self._ready(), self._seconds(), self._memory.copy(), self._starved.copy(), self._room,
-            self._value_errors.copy(),
+            self._value_errors.copy(), {name: deepcopy(each) for name, each in self._tasks.items()},
         )  # fmt: skip
 
     def _ready(self) -> Flags:
@@ -122,6 +138,13 @@ class ObservationBuilder:
     def _seconds(self) -> dict[str, float | Floats]:
         """Return the median seconds of each stage; 1 where no trial ran it."""
         return {name: median(spent) if spent else 1.0 for name, spent in self._spent.items()}
+
+
+def _note(known: Gaps, recipe: int, asked: Asked) -> None:
+    """Write into ``known`` what a trial shows about one floor."""
+    known.gaps[recipe] = asked.value - asked.floor
+    known.errors[recipe] = 0.0 if asked.verdict.method == "exact" else asked.stderr
+    known.verdicts[recipe] = _SIGNS.get(asked.verdict.decision, 0)
 
 
 def known_of(grid: Grid, records: Sequence[TrialRecord], objectives: Sequence[str], floor: float) -> Observations:

@@ -19,6 +19,7 @@ from search.front.front import ParetoFront, by_floor
 from search.front.table import frame, searched_columns
 from search.frontier.certificate import Certificate
 from search.records.trial import TrialRecord
+from search.reporting.formatting import score
 from search.reporting.html import plain, render
 from search.reporting.markdown import markdown, price_of_accuracy
 from search.reporting.picture import draw
@@ -50,9 +51,9 @@ def write_report(folder: Path, study: StudyInfo, records: Sequence[TrialRecord],
         "report.html": lambda: render(
             study, rows, front, searched, by_floor(records, front), price_table(rows, records, front, study.rate)
         ),
-        "front.png": lambda: draw(rows, front, searched, study.title, study.rate),
+        "front.png": lambda: draw(rows, front, searched, study.title, study.rate, _asked(study)),
     }
-    bought = pd.DataFrame([asdict(offer) for name in front.objectives for offer in price_rows(records, name)])
+    bought = pd.DataFrame([offer.flat for name in front.objectives for offer in price_rows(records, name)])
     if not bought.empty:
         writers = {**writers, "price.csv": lambda: csv(bought)}
     if study.certificate is not None:
@@ -60,6 +61,11 @@ def write_report(folder: Path, study: StudyInfo, records: Sequence[TrialRecord],
         writers = {**writers, "cells.csv": lambda: csv(cells)}
     folder.mkdir(parents=True, exist_ok=True)
     return [_replace(folder / name, content()) for name, content in writers.items()]
+
+
+def _asked(study: StudyInfo) -> str:
+    """Return the floors of several tasks for a title: ``boolq ≥ 0.4753, piqa ≥ 0.6402``; empty for one task."""
+    return ", ".join(f"{name} ≥ {score(floor.floor)}" for name, floor in study.floors.items())
 
 
 def csv(table: pd.DataFrame) -> str:

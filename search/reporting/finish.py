@@ -9,11 +9,13 @@ from rich.console import Console
 from rich.text import Text
 
 from objectives.models.inspection.folders import ASSET
+from objectives.tasks.several import tasks_of
 from search.config.study_config import StudyConfig
 from search.errors import NothingFeasible
 from search.front.advice import advice
+from search.front.asked import FLOOR
 from search.front.feasibility import recipe_key
-from search.front.front import ParetoFront
+from search.front.front import ParetoFront, baseline_of
 from search.front.table import frame, searched_columns
 from search.frontier.certificate import Certificate
 from search.records.names import bounded
@@ -23,7 +25,7 @@ from search.reporting import sentences
 from search.reporting.files import write_report
 from search.reporting.formatting import rate_of
 from search.reporting.headline import headline_of, numbers
-from search.reporting.study_info import StudyInfo
+from search.reporting.study_info import MEAN, AskedFloor, StudyInfo
 from search.reporting.tables import confirmation, rows_of
 from search.reporting.terminal import front_table
 from search.study.confirmation import Confirmation
@@ -78,8 +80,7 @@ def study_info(
 
     ``certificate``: of the front, at the sampler's own error and resolution where it has them.
     """
-    baseline = next((record.number for record in records if record.is_baseline and record.state == "complete"), None)
-    task = type(config.task).__name__
+    task = ", ".join(filter(None, tasks_of(config.task))) or type(config.task).__name__
     return StudyInfo(
         name=config.name,
         title=f"{config.model.path.removeprefix(ASSET)} · {task}",
@@ -87,7 +88,7 @@ def study_info(
         floor=front.floor,
         epsilon=config.floor.epsilon,
         relative=config.floor.relative,
-        baseline=baseline,
+        baseline=next((record.number for record in records if record is baseline_of(records)), None),
         model=config.model.path,
         task=task,
         device=machine.get("device_name", config.device.name),
@@ -104,7 +105,18 @@ def study_info(
         advice=advice(records, front, config.floor),
         search_cost=_search_cost(config, records),
         gains=headline_of(records, front, config.space.fixed()),
+        floors=_floors(config, records, front),
     )
+
+
+def _floors(config: StudyConfig, records: tuple[TrialRecord, ...], front: ParetoFront) -> dict[str, AskedFloor]:
+    """Return the floors that are asked of several tasks and of their mean; none for one task."""
+    baseline, floor = baseline_of(records), config.floor
+    names = [name for name in tasks_of(config.task) if name]
+    if baseline is None or not names:
+        return {}
+    found = {name: AskedFloor(baseline.metrics[f"{FLOOR}{name}"], floor.of(name)) for name in names if floor.of(name)}
+    return {**found, **({} if floor.mean is None else {MEAN: AskedFloor(front.floor, floor.mean)})}
 
 
 def _search_cost(config: StudyConfig, records: tuple[TrialRecord, ...]) -> dict[str, str]:
@@ -144,6 +156,7 @@ def summary(info: StudyInfo, records: tuple[TrialRecord, ...], front: ParetoFron
         "n_confirmed": float(sum(r.confirmed for r in records)),
         "hypervolume": front.hypervolume,
         "accuracy_floor": front.floor,
+        **{f"accuracy_floor.{name}": each.floor for name, each in info.floors.items()},
     }
     if info.gains is not None:
         found |= numbers(info.gains)

@@ -10,18 +10,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from objectives.measuring.estimate import Estimate
 from objectives.measuring.gains import batching_speedup, ratio_of, size_of
-from objectives.types import Size, Speed, Stop
-from search.front.feasibility import Certainty, certainty_of, verdict_of
+from objectives.types import Decision, Size, Speed, Stop, Verdict
+from search.front.asked import Asked, asked_of, named_metric
+from search.front.feasibility import Certainty, certainty
 from search.front.front import ParetoFront, baseline_of
 from search.front.realised_gain import speed_gain
 from search.front.table import BATCH
 from search.records.trial import TrialRecord, Value
 
+_TOLD = (
+    "examples", "accuracy_replicates", "accuracy_difference", "accuracy_difference.low", "accuracy_difference.high",
+)  # fmt: skip
+"""The metrics that a report tells of an accuracy besides its value."""
 FIRM = 0.2
 """The largest half-width of an interval, relative, at which a gain is shown as one figure; a wider one is a range."""
 
@@ -105,6 +110,7 @@ class Headline:
     this batch size over the baseline. ``together``: speed over the baseline. ``latency``: of a request, over the
     baseline's. ``speed``: the verdict on its speed compared with the dense model in torch at its batch size; the
     recommendation uses it. Memory ratios: ``compression_memory`` over that dense model, ``memory`` over the baseline.
+    ``tasks``: the accuracies of several tasks, by name; then ``accuracy`` is that of their mean.
     """
 
     trial: int
@@ -121,6 +127,7 @@ class Headline:
     compression_memory: float | None
     memory: float | None
     accuracy: Accuracy
+    tasks: Mapping[str, Accuracy] = field(default_factory=dict)
 
     @property
     def is_like_the_baseline(self) -> bool:
@@ -158,7 +165,8 @@ def headline_of(
         size=size_of(metrics),
         compression_memory=metrics.get("compression_memory_ratio"),
         memory=_quotient(metrics, baseline.metrics, "peak_memory"),
-        accuracy=_accuracy(best, front.floor),
+        accuracy=_accuracy(best, _overall(best, front.floor)),
+        tasks={each.task: _accuracy(best, each) for each in asked_of(best, front.floor) if each.task},
     )
 
 
@@ -197,19 +205,26 @@ def _latency(metrics: Mapping[str, float], baseline: Mapping[str, float], limits
     return Gain(found, found * speedup.value / speedup.high, found * speedup.value / speedup.low, tuple(limits))
 
 
-def _accuracy(record: TrialRecord, floor: float) -> Accuracy:
-    metrics = record.metrics
-    examples, replicates = metrics.get("examples"), metrics.get("accuracy_replicates")
-    ends = [metrics.get(f"accuracy_difference{end}") for end in ("", ".low", ".high")]
+def _overall(record: TrialRecord, floor: float) -> Asked:
+    """Return what is asked of the accuracy itself; of the mean of several tasks it may be nothing."""
+    own = next((each for each in asked_of(record, floor) if not each.task), None)
+    exact = Verdict(Decision.REACHED)
+    return own or Asked("", record.metrics["accuracy"], record.metrics["accuracy_stderr"], floor, exact)
+
+
+def _accuracy(record: TrialRecord, asked: Asked) -> Accuracy:
+    metrics = {name: record.metrics.get(named_metric(name, asked.task)) for name in _TOLD}
+    examples, replicates = metrics["examples"], metrics["accuracy_replicates"]
+    ends = [metrics[f"accuracy_difference{end}"] for end in ("", ".low", ".high")]
     difference = None if None in ends or record.is_baseline else (ends[0], ends[1], ends[2])
     return Accuracy(
-        value=metrics["accuracy"],
-        floor=floor,
-        certainty=certainty_of(record, floor),
-        exact=verdict_of(record, floor).method == "exact",
+        value=asked.value,
+        floor=asked.floor,
+        certainty=certainty(asked),
+        exact=asked.verdict.method == "exact",
         examples=None if examples is None else int(examples),
         difference=difference,  # type: ignore[arg-type]
-        stderr=metrics.get("accuracy_stderr", math.nan),
+        stderr=asked.stderr,
         replicates=None if replicates is None else int(replicates),
     )
 

@@ -22,7 +22,8 @@ from search.front.front import ParetoFront, Step
 from search.reporting.formatting import Row, heading, label, percent, prefix_of, ratio, score
 from search.reporting.headline import Headline
 from search.reporting.sentences import gain_text, result
-from search.reporting.tables import Column, columns, confirmation, failures, ledger
+from search.reporting.study_info import MEAN, AskedFloor
+from search.reporting.tables import Column, columns, confirmation, failures, is_unscored, ledger
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -63,8 +64,8 @@ def render(
             confirmation=confirmation(study, rows),
             ledger=ledger([row for row in rows if row["trial"] in front.front]),
             price_table=price_table,
-            floor=score(front.floor),
-            rule=floor_rule(study),
+            floors=floor_text(study),
+            fixed=bool(study.floors) or any(key.startswith("length_ratio") for row in rows for key in row),
             settings=json.dumps(plain(study.settings), indent=2, ensure_ascii=False),
             data=embedded({**_drawing(study, rows, front, searched), **_cuts(rows, front, steps)}),
             style=(_TEMPLATES / "report.css").read_text(encoding="utf-8"),
@@ -98,9 +99,15 @@ def plain(value: object) -> Any:
     return value if value is None or isinstance(value, bool | int | str) else str(value)
 
 
-def floor_rule(study: StudyInfo) -> str:
-    """Return in words how the floor was asked for: as a share of the baseline's accuracy, or as an absolute one."""
-    return f"{percent(study.epsilon)} of the baseline" if study.relative else "absolute"
+def floor_text(study: StudyInfo) -> str:
+    """Return the floor and how it was asked for: ``0.9506 (99 % of the baseline)``; those of several tasks in a row."""
+    floors = study.floors or {"": AskedFloor(study.floor, study.epsilon)}
+    return ", ".join(f"{name} {_floor_text(study, floor)}".strip() for name, floor in floors.items())
+
+
+def _floor_text(study: StudyInfo, floor: AskedFloor) -> str:
+    rule = f"{percent(floor.epsilon)} of the baseline" if study.relative else "absolute"
+    return f"{score(floor.floor)} ({rule})"
 
 
 @cache
@@ -147,8 +154,17 @@ def _gain_tiles(found: Headline | None) -> list[tuple[str, str, str]]:
 
 def _accuracy_tile(study: StudyInfo, rows: Sequence[Row], front: ParetoFront) -> list[tuple[str, str, str]]:
     best = next((row for row in rows if row["recommended"]), None)
-    floor = f"floor {score(front.floor)}, {floor_rule(study)}"
-    return [] if best is None else [("accuracy", score(best["accuracy"]), floor)]
+    if best is None:
+        return []
+    if study.floors:
+        values = {name: best["accuracy"] if name == MEAN else best[f"accuracy_{name}"] for name in study.floors}
+        return [
+            (f"accuracy of {name}", score(values[name]), f"floor {_floor_text(study, floor)}")
+            for name, floor in study.floors.items()
+        ]
+    return [
+        ("accuracy", score(best["accuracy"]), f"floor {_floor_text(study, AskedFloor(front.floor, study.epsilon))}")
+    ]
 
 
 def _cuts(rows: Sequence[Row], front: ParetoFront, steps: Sequence[Step]) -> dict[str, Any]:
@@ -177,7 +193,7 @@ def _status(row: Row) -> str:
         return f"failed: {str(row['reason'] or 'error').replace('_', ' ')}"
     if row["cached_from"] is not None:
         return f"repeat of {row['cached_from']}"
-    if row["accuracy"] is None:
+    if is_unscored(row):
         return "dominated, not scored"
     standing = "front" if row["on_front"] else "feasible" if row["feasible"] else "below the floor"
     return "recommended" if row["recommended"] else standing

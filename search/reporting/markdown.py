@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from search.front.front import ParetoFront
 from search.records.trial import TrialRecord
-from search.reporting.formatting import Row, score
-from search.reporting.html import floor_rule
+from search.reporting.formatting import Row
+from search.reporting.html import floor_text
 from search.reporting.sentences import result
 from search.reporting.study_info import StudyInfo
 from search.reporting.tables import columns, confirmation, failures, ledger, price_table
@@ -22,7 +22,7 @@ def markdown(study: StudyInfo, rows: Sequence[Row], front: ParetoFront, searched
     body += [("★" if n == front.recommended else "", by_number[n]) for n in front.front]
     lines = [f"# {_cell(study.title)}", "", *_paragraphs(result(study, rows, front, searched)), ""]
     lines += [f"{_cell(study.model)}, {_cell(study.task)}, {_cell(study.device)}; {len(rows)} trials; "
-              f"accuracy floor {score(front.floor)} ({floor_rule(study)}).", ""]  # fmt: skip
+              f"accuracy floor {floor_text(study)}.", ""]  # fmt: skip
     lines += _line(["", "Trial", *(column.title for column in shown)])
     lines += _line([":--", "--:", *("--:" for _ in shown)], escape=False)
     for mark, row in body:
@@ -71,10 +71,12 @@ def price_of_accuracy(rows: Sequence[Row], records: Sequence[TrialRecord], front
         "",
         "## The price of accuracy",
         "",
-        "The best value of the first objective among the trials with at least this accuracy.",
+        "The best value of the first objective among the trials with at least this accuracy."
+        if headings[0] == "Accuracy"
+        else "The best value of the first objective among the trials that keep at least this share in every task.",
         "",
     ]
-    lines = [*title, *_line(headings), *_line(["--:", "--:", "--:", "--:", ":--"], escape=False)]
+    lines = [*title, *_line(headings), *_line([*("--:" for _ in headings[1:]), ":--"], escape=False)]
     return "\n".join([*lines, *(line for row in body for line in _line(row))]) + "\n"
 
 

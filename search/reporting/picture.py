@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from objectives.metrics import METRICS
 from search.front.front import ParetoFront
 from search.reporting.formatting import Row, heading, label, prefix_of, score
+from search.reporting.tables import is_unscored
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -33,12 +34,12 @@ _OFFSETS = (
 _GROUPS: tuple[tuple[str, Callable[[Row], bool], dict[str, Any]], ...] = (
     (
         "below the accuracy floor",
-        lambda p: not p["feasible"] and p["accuracy"] is not None,
+        lambda p: not p["feasible"] and not is_unscored(p),
         {"facecolors": "none", "edgecolors": _GREY, "s": 26},
     ),
     (
         "dominated, not scored",
-        lambda p: p["accuracy"] is None,
+        is_unscored,
         {"marker": "x", "color": _GREY, "s": 20, "linewidths": 1},
     ),
     ("feasible", lambda p: p["feasible"] and not p["on_front"], {"color": _FEASIBLE, "s": 26}),
@@ -56,8 +57,13 @@ _GROUPS: tuple[tuple[str, Callable[[Row], bool], dict[str, Any]], ...] = (
 )
 
 
-def draw(rows: Sequence[Row], front: ParetoFront, searched: Sequence[str], title: str, rate: str) -> bytes:
-    """Draw the first two objectives as a PNG (accuracy stands in for a second one that is missing)."""
+def draw(
+    rows: Sequence[Row], front: ParetoFront, searched: Sequence[str], title: str, rate: str, asked: str = ""
+) -> bytes:
+    """Draw the first two objectives as a PNG (accuracy stands in for a second one that is missing).
+
+    ``asked``: the floors of several tasks, in words.
+    """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -69,7 +75,8 @@ def draw(rows: Sequence[Row], front: ParetoFront, searched: Sequence[str], title
         warnings.simplefilter("ignore")  # a title in a script that the font lacks is no reason to fail
         points = _points(rows, names, rate)
         _scatter(axes, points, front)
-        _dress(axes, points, names, title, front, rate)
+        floor = asked or f"accuracy ≥ {score(front.floor)}"
+        _dress(axes, points, names, f"{title}: {floor}", rate)
         figure.draw_without_rendering()
         figure.set_layout_engine("none")  # keep what the layout found: labels are placed by its pixels
         _label_front(axes, points, front, searched)
@@ -105,10 +112,10 @@ def _scatter(axes: Axes, points: Sequence[Row], front: ParetoFront) -> None:
         axes.step(x, y, where=side, color=_FRONT, linewidth=1.4, alpha=0.6, zorder=3)
 
 
-def _dress(axes: Axes, points: Sequence[Row], names: Sequence[str], title: str, front: ParetoFront, rate: str) -> None:
+def _dress(axes: Axes, points: Sequence[Row], names: Sequence[str], title: str, rate: str) -> None:
     axes.set_xlabel(_axis_title(points, names[0], rate))
     axes.set_ylabel(_axis_title(points, names[1], rate))
-    axes.set_title(f"{title}: accuracy ≥ {score(front.floor)}", loc="left", weight="bold", parse_math=False)
+    axes.set_title(title, loc="left", weight="bold", parse_math=False)
     axes.grid(color="#e6e9ec", linewidth=0.8)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)

@@ -36,8 +36,30 @@ def result(study: StudyInfo, rows: Sequence[Row], front: ParetoFront, searched: 
     others = [name for name in front.objectives if name not in _GAINED]
     if others:
         found.append(_others(others, row, next(r for r in rows if r["trial"] == study.baseline), study.rate))
-    told = study.gains.accuracy
-    return [*found, _accuracy(told), *_of_the_corpus(told), *_slower(rows, front, study.gains)]
+    for name, told in _accuracies(study.gains).items():
+        found += [_accuracy(told, name), *_of_the_corpus(told, name)]
+    return [*found, *_lengths(row), *_slower(rows, front, study.gains)]
+
+
+def _accuracies(found: Headline) -> dict[str, Accuracy]:
+    """Return what is asked, by task; the only task has the empty name, the mean of several is called so."""
+    if not found.tasks:
+        return {"": found.accuracy}
+    return {**found.tasks, **({"the mean": found.accuracy} if found.accuracy.floor else {})}
+
+
+def _lengths(row: Row) -> list[str]:
+    """Return how long the candidate's answers are; nothing where no band is asked for."""
+    keys = [key for key in row if key.startswith("length_ratio_least") and row[key] is not None]
+    lines = []
+    for key in keys:
+        task = key.removeprefix("length_ratio_least")
+        value, most = row[f"length_ratio{task}"], row[f"length_ratio_most{task}"]
+        of = f" of {task.removeprefix('_')}" if task else ""
+        lines.append(
+            f"Length of the answers{of}: {value:.2f} of the references' tokens, within {row[key]:g} to {most:g}."
+        )
+    return lines
 
 
 def gains(found: Headline, row: Row) -> list[str]:
@@ -151,21 +173,22 @@ def _others(names: Sequence[str], row: Row, baseline: Row, rate: str) -> str:
     return f"{'; '.join(parts)}."
 
 
-def _accuracy(found: Accuracy) -> str:
+def _accuracy(found: Accuracy, task: str = "") -> str:
     if found.exact:
         told = f"{score(found.value)} ≥ floor {score(found.floor)}"
     else:
         of = f" on {found.examples} examples" if found.examples else ""
         kept = {"certain": "is kept", "likely": "is likely kept", "undecided": "may be kept or missed"}[found.certainty]
         told = f"about {score(found.value)}{of}; the floor {score(found.floor)} {kept}"
-    return f"Accuracy: {told}{_loss(found.difference)}."
+    return f"Accuracy{f' of {task}' if task else ''}: {told}{_loss(found.difference)}."
 
 
-def _of_the_corpus(found: Accuracy) -> list[str]:
+def _of_the_corpus(found: Accuracy, task: str = "") -> list[str]:
     """Return how sure a metric is that all examples give together; nothing for the mean of the examples."""
     if found.replicates is None:
         return []
-    metric = "The accuracy is a metric of all examples together, not their mean, so it was always scored in full."
+    of = f" of {task}" if task else ""
+    metric = f"The accuracy{of} is a metric of all examples together, not their mean, so it was always scored in full."
     if not found.replicates:
         return [f"{metric} The task gives no replicates, so no interval says how far chance moves it."]
     return [f"{metric} Its standard error is {score(found.stderr)}, from {found.replicates} resamples of the examples."]
@@ -213,6 +236,8 @@ def _without(rows: Sequence[Row], front: ParetoFront, searched: Sequence[str]) -
     if front.nearest_miss is not None and front.gap is not None:
         row = by_number[front.nearest_miss]
         who = "the baseline" if row["is_baseline"] else f"trial {row['trial']} ({label(row, searched)})"
+        if front.missed_by:
+            return f"Nothing keeps all that is asked. The nearest miss is {who}: {front.missed_by}."
         return (
             f"Nothing reaches the accuracy floor of {score(front.floor)}. The nearest miss is "
             f"{who} with accuracy {score(row['accuracy'])}, {below(front.gap)}."

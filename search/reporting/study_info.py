@@ -10,6 +10,17 @@ from search.records.stop_reason import StopReason
 from search.records.trial import Value
 from search.reporting.headline import Headline
 
+MEAN = "mean"
+"""The name of the floor of several tasks' weighted mean, which no task may have."""
+
+
+@dataclass(frozen=True)
+class AskedFloor:
+    """A floor as an accuracy, and the number by which it was asked for."""
+
+    floor: float
+    epsilon: float
+
 
 @dataclass(frozen=True)
 class StudyInfo:
@@ -22,7 +33,7 @@ class StudyInfo:
     confirmed, and why; ``unconfirmed``: why the front was not confirmed, empty where it was. ``rate``: the unit of
     throughput, ``tokens/s`` or ``samples/s``. ``certificate``: how sure the front is, if known. ``advice``: what to do
     where nothing reaches the floor. ``gains``: those of the recommended candidate, by compression, runtime and batch
-    size.
+    size. ``floors``: of several tasks, those that are asked for, by task, with that of their mean as ``MEAN``.
     """
 
     name: str
@@ -48,3 +59,4 @@ class StudyInfo:
     certificate: Certificate | None = None
     advice: tuple[str, ...] = ()
     gains: Headline | None = None
+    floors: Mapping[str, AskedFloor] = field(default_factory=dict)

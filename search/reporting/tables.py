@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -33,18 +34,27 @@ if TYPE_CHECKING:
     from search.reporting.study_info import StudyInfo
 
 _MEANINGS = {metric.column: metric.meaning for metric in METRICS.values()}
+_HALF_WIDTH = 1.96
+"""Standard errors in half of a 95 % interval."""
+_BAND = re.compile(r"length_ratio(_(?!(least|most)(_|$)).+)?")
+"""The columns of metrics that have to stay in a band."""
 _VERSUS = {"compression_speedup": "vs dense"}
 
 
 @dataclass(frozen=True)
 class Column:
-    """A column of a table for people; ``key`` names the column of the frame, ``error`` that of its relative error."""
+    """A column of a table for people.
+
+    ``key`` names the column of the frame, ``error`` that of its relative error, ``stderr`` that of its standard error,
+    from which the cell shows half of the 95 % interval.
+    """
 
     key: str
     heading: str
     scale: UnitPrefix
     decimals: int | None = None
     error: str = ""
+    stderr: str = ""
 
     @property
     def unit(self) -> str:
@@ -70,6 +80,9 @@ class Column:
             return f"{value:g}" if isinstance(value, float) else str(value)
         scaled = value / self.scale.size
         text = number(scaled) if self.decimals is None else f"{scaled:.{self.decimals}f}"
+        spread = row.get(self.stderr)
+        if spread:
+            return f"{text} ±{_HALF_WIDTH * spread:.{self.decimals}f}"
         error = row.get(self.error) if not row.get("is_baseline") else None
         return text + ("×" if self.scale.unit == "×" else "") + (f" ±{error:.1%}" if error else "")
 
@@ -96,7 +109,21 @@ def columns(rows: Sequence[Row], objectives: Sequence[str], searched: Sequence[s
             error = f"{key}_error" if name.endswith("speedup") else ""
             metrics.append(Column(key, heading(name), prefix_of(name, max(values), rate), DECIMALS.get(name), error))
     last = ("accuracy", "perplexity", "speedup", "memory_ratio", "compression_speedup")
-    return settings + sorted(metrics, key=lambda column: column.key in last)
+    ordered = sorted(metrics, key=lambda column: column.key in last)
+    place = next((index for index, column in enumerate(ordered) if column.key == "accuracy"), len(ordered))
+    return [*settings, *ordered[:place], *_of_tasks(rows), *ordered[place:]]
+
+
+def _of_tasks(rows: Sequence[Row]) -> list[Column]:
+    """Return the accuracy of each of several tasks, headed by its floor; then that of bands, where there are some."""
+    floors = {key.removeprefix("floor_"): row[key] for row in rows for key in row if key.startswith("floor_")}
+    found = []
+    for task in floors:
+        floor = max((row[f"floor_{task}"] or 0.0 for row in rows), default=0.0)
+        title = f"{task} ≥ {score(floor)}" if floor else task
+        found.append(Column(f"accuracy_{task}", title, UnitPrefix(1.0, ""), 4, stderr=f"accuracy_stderr_{task}"))
+    bands = [key for key in dict.fromkeys(key for row in rows for key in row) if _BAND.fullmatch(key)]
+    return [*found, *(Column(key, heading(key), UnitPrefix(1.0, ""), 2) for key in bands)]
 
 
 def failures(rows: Sequence[Row]) -> dict[str, int]:
@@ -179,9 +206,10 @@ def price_table(
     name = front.objectives[0]
     by_number = {row["trial"]: row for row in rows}
     found = price_rows(records, name)
+    tasks = list(dict.fromkeys(task for offer in found for task in offer.tasks))
     body = [
         [
-            score(offer.accuracy),
+            *([score(offer.tasks[task]) for task in tasks] or [score(offer.accuracy)]),
             percent(offer.share),
             show(name, offer.value, rate),
             ratio(offer.gain),
@@ -189,4 +217,11 @@ def price_table(
         ]
         for offer in found
     ]
-    return ["Accuracy", "of the baseline's", heading(name), "times as good", "Trial"], body if len(body) > 1 else []
+    first = [*tasks, "least of the baseline's"] if tasks else ["Accuracy", "of the baseline's"]
+    return [*first, heading(name), "times as good", "Trial"], body if len(body) > 1 else []
+
+
+def is_unscored(row: Row) -> bool:
+    """Return whether a trial has no accuracy at all, of no task."""
+    tasks = (key for key in row if key.startswith("floor_"))
+    return row["accuracy"] is None and all(row.get(f"accuracy_{key.removeprefix('floor_')}") is None for key in tasks)

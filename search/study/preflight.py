@@ -130,7 +130,9 @@ def _refuse_task(config: StudyConfig, inspection: Inspection) -> None:
     """Raise ConfigError for a task whose scored or calibration texts are longer than the model's positions."""
     beyond = inspection.beyond(config.task.spans) if isinstance(config.task, Bounded) else None
     if beyond is not None:
-        raise ConfigError(f"task.{beyond[0].settings[0]}: {_too_long(*beyond)}")
+        setting = beyond[0].settings[0]  # of several tasks it says so
+        where = setting if setting.startswith("tasks.") else f"task.{setting}"
+        raise ConfigError(f"{where}: {_too_long(*beyond)}")
 
 
 def _within(space: Space, inspection: Inspection, device: Device) -> Space:

@@ -14,6 +14,7 @@ from typing_extensions import override
 
 from objectives.types import Reason
 from search.config.study_config import StudyConfig
+from search.front.asked import accuracies_of, named
 from search.front.feasibility import is_scored
 from search.front.front import ParetoFront
 from search.records.trial import TrialRecord
@@ -145,5 +146,7 @@ def _last(record: TrialRecord) -> str:
     gains = "below the floor, not timed" if record.facts.is_missed else "simulated"
     if "speedup" in metrics:
         gains = f"speed-up {metrics['speedup']:.2f}x, memory {metrics['memory_ratio']:.2f}x"
-    accuracy = f"accuracy {metrics['accuracy']:.3f}" if is_scored(record) else "dominated, not scored"
+    scores = accuracies_of(metrics)
+    accuracy = "accuracy " + ", ".join(named(task, f"{value:.3f}") for task, value in scores.items())
+    accuracy = accuracy if is_scored(record) else "dominated, not scored"
     return f"trial {record.number} {cell}: {accuracy}, {gains} ({known})"

@@ -11,7 +11,8 @@ from dataclasses import replace
 from typing import Any
 
 from search.config.study_config import StudyConfig
-from search.front.feasibility import decided_again, is_feasible, is_scored, with_scores_of_recipe
+from search.front.deciding_again import decided_again
+from search.front.feasibility import is_feasible, is_scored, with_scores_of_recipe
 from search.front.front import ParetoFront, cut, minimised
 from search.frontier.known import Observations
 from search.frontier.observations import ObservationBuilder
@@ -66,10 +67,11 @@ class StudyState:
     def decide_again(self, samples: Mapping[int, Mapping[str, Any]]) -> None:
         """Decide for this floor, from the stored examples, what was decided for another; requires a measured baseline.
 
-        ``samples``: those of the trials, by number. A study that scores all examples has nothing to decide.
+        ``samples``: those of the trials, by number. A study that scores all examples of one task has nothing to decide.
         """
-        if self.telling.error:
-            self.records = decided_again(self.records, samples, self.telling.floor, self.telling.error)
+        told = self.telling
+        if told.error or told.floors:
+            self.records = decided_again(self.records, samples, told.floor, told.error, told.floors)
             self.read_anew()
 
     def cut(self, records: Sequence[TrialRecord]) -> ParetoFront:

@@ -9,6 +9,7 @@ since it may have been chance; once it repeats, it is told as pruned too.
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -18,10 +19,12 @@ from optuna.trial import Trial, TrialState
 
 from objectives.models.notes import notes_of
 from objectives.tasks.finite import not_finite, number
+from objectives.tasks.several import tasks_of
 from objectives.types import Facts, Failure, Gate, Measurement, Outcome, Reason
 from search.config.study_config import StudyConfig
 from search.errors import BaselineFailed, ConfigError, Unmeasured
-from search.front.feasibility import is_feasible, is_scored
+from search.front.asked import FLOOR, accuracies_of, asked_of, bands_of, named_metric, outside
+from search.front.feasibility import is_scored
 from search.records.trial import TrialRecord
 from search.samplers.frontier import Informed
 from search.space.grid import recipe_count
@@ -72,7 +75,8 @@ def require_timed(measured: Any) -> Measurement:
 
 def _missing(outcome: Measurement, is_baseline: bool) -> list[str]:
     """Return the names of the metrics that the outcome must have and lacks."""
-    wanted = [] if outcome.facts.is_unscored else ["accuracy"]
+    ended_early = bool(outcome.facts.tasks) and outcome.facts.is_missed  # of several tasks
+    wanted = [] if outcome.facts.is_unscored or ended_early else ["accuracy"]
     if "speedup" in outcome.metrics or is_baseline:  # a simulated trial has neither speed nor bytes
         wanted += ["speedup", "peak_memory", *(["throughput"] if is_baseline else [])]
     return [name for name in wanted if name not in outcome.metrics]
@@ -83,6 +87,7 @@ class Telling:
 
     def __init__(self, config: StudyConfig) -> None:
         self._config = config
+        self._tasks = tuple(name for name in tasks_of(config.task) if name)
         self.baseline: TrialRecord | None = None
 
     def see(self, record: TrialRecord) -> None:
@@ -92,14 +97,28 @@ class Telling:
 
     @property
     def floor(self) -> float:
-        """Return the accuracy floor as an accuracy. Requires a measured baseline."""
+        """Return the accuracy floor as an accuracy, of several tasks that of their mean; requires a baseline."""
         assert self.baseline is not None
-        return self._config.floor.absolute(self.baseline.metrics["accuracy"])
+        accuracy, floor = self.baseline.metrics["accuracy"], self._config.floor
+        return floor.of_mean(accuracy) if self._tasks else floor.absolute(accuracy)
+
+    @property
+    def floors(self) -> dict[str, float]:
+        """Return the floors of several tasks as accuracies, by name; empty for one. Requires a measured baseline."""
+        assert self.baseline is not None
+        return self._floors(self.baseline.metrics)
+
+    def _floors(self, metrics: Mapping[str, float]) -> dict[str, float]:
+        return {name: self._config.floor.of_task(name, metrics[f"accuracy.{name}"]) for name in self._tasks}
 
     @property
     def error(self) -> float:
-        """Return the chance of a wrong verdict that one recipe may have; 0 where every example is scored."""
-        return self._config.floor.error / recipe_count(self._config.space.axes)
+        """Return the chance of a wrong verdict that one floor of a recipe may have; 0 where every example is scored.
+
+        Verdicts are wrong together with at most the sum of their chances, whatever their dependence (union bound).
+        """
+        floors = sum(self._config.floor.of(name) > 0 for name in self._tasks)
+        return self._config.floor.error / recipe_count(self._config.space.axes) / max(1, floors)
 
     def gate_for(self, study: Study, members: Sequence[TrialRecord], pace: float | None = None) -> Gate | None:
         """Return how precisely the accuracy of the next candidate has to be known. Requires a measured baseline.
@@ -111,7 +130,7 @@ class Telling:
         if not error or any(name.startswith("accuracy") for name in self._config.objectives):
             return None
         if not isinstance(sampler, Informed):
-            return Gate(self.floor, error)
+            return Gate(self.floor, error, floors=self.floors)
         incumbents = tuple(map(self._incumbent, members))
         return Gate(
             self.floor,
@@ -120,6 +139,7 @@ class Telling:
             incumbents=incumbents,
             timed_first=sampler.timed_first(),
             pace=pace,
+            floors=self.floors,
         )
 
     def _incumbent(self, member: TrialRecord) -> Mapping[str, float]:
@@ -142,28 +162,35 @@ class Telling:
             metrics["throughput"] = reference["throughput"] * metrics["speedup"]
         if outcome.facts.verdict is not None and self.baseline is not None:
             metrics["floor"] = self.floor
+        if not outcome.facts.is_unscored:
+            metrics |= {f"{FLOOR}{name}": floor for name, floor in self._floors(reference).items()}
         return replace(blank, state="complete", metrics=metrics, notes=outcome.notes, facts=outcome.facts)
 
     def require_above_chance(self, baseline: TrialRecord) -> None:
         """Raise BaselineFailed where guessing is as accurate as the baseline: a share of that would be no floor."""
-        floor, accuracy = self._config.floor, baseline.metrics["accuracy"]
-        chance = baseline.metrics.get("chance", 0.0)
-        if floor.relative and floor.epsilon > 0 and accuracy <= chance:
-            guess = f"guessing gives {chance:.4g}" if chance else "no accuracy is lost by any compression"
-            raise BaselineFailed(
-                f"the baseline (unpruned, 16 bits) has an accuracy of {accuracy:.4g}, and {guess}: a floor of "
-                f"{floor.epsilon:g} of it means nothing; give a model that does this task, or an absolute floor "
-                "(accuracy_floor=absolute accuracy_floor.epsilon=...)",
-                ConfigError.exit_code,
-            )
+        floor = self._config.floor
+        for task, accuracy in accuracies_of(baseline.metrics).items():
+            chance = baseline.metrics.get(named_metric("chance", task), 0.0)
+            share = floor.of(task) if task else floor.epsilon
+            if floor.relative and share > 0 and accuracy <= chance:
+                guess = f"guessing gives {chance:.4g}" if chance else "no accuracy is lost by any compression"
+                raise BaselineFailed(
+                    f"the baseline (unpruned, 16 bits) has an accuracy{f' on {task}' if task else ''} of "
+                    f"{accuracy:.4g}, and {guess}: a floor of {share:g} of it means nothing; give a model that does "
+                    "this task, or an absolute floor (accuracy_floor=absolute accuracy_floor.epsilon=...)",
+                    ConfigError.exit_code,
+                )
 
     def warn_of_a_floor_above(self, baseline: TrialRecord) -> None:
-        """Warn where the floor lies above the baseline's accuracy, so that only a better candidate would reach it."""
-        floor, accuracy = self.floor, baseline.metrics["accuracy"]
-        if floor > accuracy:
-            log.warning(
-                "accuracy_floor.epsilon: the floor of %.4g lies above the baseline's accuracy of %.4g", floor, accuracy
-            )
+        """Warn where the baseline misses a floor, so that only a better candidate would reach it, or misses a band."""
+        for each in asked_of(baseline, self.floor):
+            if each.short > 0:
+                log.warning(
+                    "accuracy_floor.%s: the floor of %.4g lies above the baseline's accuracy of %.4g",
+                    each.task or ("mean" if self._tasks else "epsilon"), each.floor, each.value,
+                )  # fmt: skip
+        for text in outside(bands_of(baseline.metrics)):
+            log.warning("the baseline's %s: it is not feasible itself", text)
 
     def require_objectives(self, baseline: TrialRecord) -> None:
         """Raise ConfigError for an objective that is not measured for this model and workload."""
@@ -175,10 +202,10 @@ class Telling:
     def tell(self, study: Study, trial: Trial, record: TrialRecord, settled: bool = False) -> None:
         """Tell Optuna the outcome of ``trial``; ``settled``: its cell needs no further trial."""
         if is_scored(record) and all(name in record.metrics for name in self._config.objectives):
-            trial.set_constraint("accuracy", self._violation(record))
+            self._constrain(trial, record)
             study.tell(trial, self._values(record.metrics))
         elif record.facts.is_missed:
-            trial.set_constraint("accuracy", self._violation(record))
+            self._constrain(trial, record)
             study.tell(trial, state=TrialState.PRUNED)
         elif record.state == "complete":  # nobody asked for its accuracy
             trial.set_constraint("unscored", 1.0)
@@ -192,9 +219,16 @@ class Telling:
     def _values(self, metrics: Mapping[str, float]) -> list[float]:
         return [metrics[name] for name in self._config.objectives]
 
-    def _violation(self, record: TrialRecord) -> float:
-        """Return how far the accuracy lies below the floor, relative to the floor; <= 0 means feasible."""
-        floor = self.floor
-        violation = (floor - record.metrics["accuracy"]) / (floor or 1.0)
-        # A race may decide while the estimate is still on the other side.
-        return min(violation, 0.0) if is_feasible(record, floor) else max(violation, 1e-6)
+    def _constrain(self, trial: Trial, record: TrialRecord) -> None:
+        """Tell how far each accuracy lies below its floor, relative to the floor, and each band's excess.
+
+        At most 0 means feasible. A task that was not scored says nothing.
+        """
+        for each in asked_of(record, self.floor):
+            if not math.isnan(each.value):
+                violation = each.short / (each.floor or 1.0)
+                # A race may decide while the estimate is still on the other side.
+                violation = min(violation, 0.0) if each.is_kept else max(violation, 1e-6)
+                trial.set_constraint(named_metric("accuracy", each.task), violation)
+        for band in bands_of(record.metrics):
+            trial.set_constraint(band.metric, band.excess)

@@ -15,6 +15,7 @@ import optuna
 
 from search.config.study_config import StudyConfig
 from search.errors import ConfigError
+from search.front.asked import accuracies_of, named_metric
 from search.front.feasibility import is_scored
 from search.front.front import baseline_of
 from search.frontier.forecast import GAP, OBJECTIVE
@@ -88,10 +89,16 @@ def warm_start_from(grid: Grid, objectives: Sequence[str], records: Sequence[Tri
     joint = [_joined(axis, usable) for axis in grid.axes]
     values = [_guessed(grid, joint, _gains(usable, baseline, each), OBJECTIVE) for each in objectives]
     scored = [record for record in usable if is_scored(record)]
-    lost = [(record, record.metrics["accuracy"] - baseline.metrics["accuracy"]) for record in scored]
     by_recipe = [axis for axis in joint if is_of_recipe(axis)]
     recipes = Grid(tuple(axis for axis in grid.axes if is_of_recipe(axis)))
-    return WarmStart(np.stack(values, axis=1), _guessed(recipes, by_recipe, lost, GAP))
+
+    def lost(task: str) -> Floats:
+        name = named_metric("accuracy", task)
+        known = [(each, each.metrics[name] - baseline.metrics[name]) for each in scored if name in each.metrics]
+        return _guessed(recipes, by_recipe, known, GAP)
+
+    tasks = {task: lost(task) for task in accuracies_of(baseline.metrics) if task}
+    return WarmStart(np.stack(values, axis=1), lost(""), tasks=tasks)
 
 
 def _joined(axis: Axis, records: Sequence[TrialRecord]) -> Axis:

@@ -133,7 +133,7 @@ def test_the_baseline_is_measured_against_itself(evaluate: Evaluator) -> None:
 
 KNOWN = METRICS.keys() | CONDITIONS.keys()
 ELSEWHERE = {
-    "chance",
+    "chance", "length_ratio", "length_ratio.least", "length_ratio.most",
     "accuracy_replicates",
     *(f"{name}{end}" for name in ("own_speedup", "runtime_speedup") for end in ("", ".low", ".high", ".error")),
     "runtime_bytes", "conversion_seconds",  # of other runtimes

@@ -114,7 +114,7 @@ def test_an_executor_answers_a_check(session) -> None:
     report = session.check().result(timeout=240)
     assert report.whole
     assert report.blocks == 3
-    assert len(report.examples) == 2
+    assert len(report.scores[0].examples) == 2
     assert report.run_seconds > 0
 
 

@@ -10,7 +10,8 @@ import pytest
 
 from objectives.measuring.stored_facts import facts_of, texts_of
 from objectives.types import Decision, Facts, Failure, Measurement, Note, NoteCode, Reason, Verdict
-from search.front.feasibility import certainty_of, decided_again, is_feasible, is_scored
+from search.front.deciding_again import decided_again
+from search.front.feasibility import certainty_of, is_feasible, is_scored
 from search.front.front import cut
 from search.frontier.certificate import (  # fmt: skip
     ASSUMED,
