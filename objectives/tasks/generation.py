@@ -6,7 +6,7 @@ the tokenizer has a chat template, the prompt is what a user says in it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -29,7 +29,7 @@ from objectives.tasks.length_band import LengthBand, bands, require_band, with_l
 from objectives.tasks.matching import MeanRating, Rating
 from objectives.tasks.overlap import Excerpts, Exposed, excerpt
 from objectives.tasks.partial_scores import Reader, batches, merged, unique
-from objectives.tasks.prompting import answer_tokens, has_chat_template, prompt_tokens, shortened
+from objectives.tasks.prompting import answer_tokens, has_chat_template, plain_tokens, prompt_tokens, shortened
 from objectives.types import Score
 
 if TYPE_CHECKING:
@@ -152,7 +152,7 @@ class Generation(FromFiles, PartiallyScorable, Bounded, Banded, Supplied, Remark
             score = metric.score(answers, [each.accepted for each in asked])
             if self.length_band is not None:
                 wanted = [each.accepted[0] for each in asked]
-                score = with_lengths(score, answers, wanted, lambda text: len(_plain_ids(model, text)))
+                score = with_lengths(score, answers, wanted, lambda text: len(plain_tokens(model, text)))
             yield replace(score, ids=tuple(names[index] for index in chosen))
 
     @override

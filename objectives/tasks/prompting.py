@@ -46,9 +46,15 @@ def shortened(model: Reader, head: Head, ids: Sequence[int], most: int) -> Seque
 
 def answer_tokens(model: Reader, head: Head, text: str) -> list[int]:
     """Return an answer's ids: those that stand after a decoder's prompt, or all that an encoder-decoder is to write."""
-    if head == "seq2seq":
-        ids: list[int] = model.tokenizer(text_target=text, verbose=False)["input_ids"]
+    if head != "seq2seq":
+        ids = plain_tokens(model, text)
     else:
-        ids = model.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+        ids = model.tokenizer(text_target=text, verbose=False)["input_ids"]
     require_rows(model, max(ids, default=0))
+    return ids
+
+
+def plain_tokens(model: Reader, text: str) -> list[int]:
+    """Return the ids of a text without special tokens."""
+    ids: list[int] = model.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
     return ids
