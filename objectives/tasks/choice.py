@@ -19,7 +19,7 @@ from typing_extensions import override
 
 from objectives.errors import DataError
 from objectives.models.inspection.spans import Span
-from objectives.protocols.optional import Bounded, Remarking, Supplied
+from objectives.protocols.optional import Bounded, Supplied
 from objectives.protocols.task import PartiallyScorable
 from objectives.settings import Count, Name
 from objectives.tasks.batching import AHEAD, limit_of, same_length
@@ -52,7 +52,7 @@ class Question:
 
 
 @settings(frozen=True, kw_only=True, config=ROWS_FORBID)
-class Choice(FromFiles, PartiallyScorable, Bounded, Supplied, Remarking, Exposed):
+class Choice(FromFiles, PartiallyScorable, Bounded, Supplied, Exposed):
     """Scores a decoder on questions with choices.
 
     ``text``: the column with the prompt; ``doc_to_text``: a template in its place. ``choices``: the same texts for all
@@ -88,11 +88,6 @@ class Choice(FromFiles, PartiallyScorable, Bounded, Supplied, Remarking, Exposed
     def require_documents(self) -> None:
         divided = self.divided()
         self._questions([*divided.calibration, *divided.scored])
-
-    @override
-    def remarks(self) -> tuple[str, ...]:
-        remark = self.divided().remark
-        return (remark,) if remark else ()
 
     @override
     def calibration(self, model: LoadedModel) -> Domains:

@@ -12,7 +12,7 @@ from pydantic.dataclasses import dataclass as settings
 from typing_extensions import override
 
 from objectives.models.inspection.spans import Span
-from objectives.protocols.optional import Bounded, Readable, Remarking, Supplied
+from objectives.protocols.optional import Bounded, Readable, Supplied
 from objectives.protocols.task import PartiallyScorable
 from objectives.settings import Count, Name
 from objectives.tasks.batching import AHEAD, limit_of
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 
 @settings(frozen=True, kw_only=True, config=ROWS_FORBID)
-class Classification(FromFiles, PartiallyScorable, Bounded, Supplied, Remarking, Readable, Exposed):
+class Classification(FromFiles, PartiallyScorable, Bounded, Supplied, Readable, Exposed):
     """Scores a classifier.
 
     ``text``: the column with the text; ``doc_to_text``: a template in its place. ``text_b``, ``doc_to_text_b``: the
@@ -68,11 +68,6 @@ class Classification(FromFiles, PartiallyScorable, Bounded, Supplied, Remarking,
         rows = [*divided.calibration, *divided.scored]
         self._texts(rows)
         values_of(rows, "task.label", self.label)
-
-    @override
-    def remarks(self) -> tuple[str, ...]:
-        remark = self.divided().remark
-        return (remark,) if remark else ()
 
     @override
     def texts(self) -> list[tuple[str, ...]]:

@@ -21,7 +21,7 @@ from typing_extensions import override
 
 from objectives.errors import DataError, NotFinite, TaskError
 from objectives.models.inspection.spans import Span
-from objectives.protocols.optional import Bounded, Remarking, Supplied
+from objectives.protocols.optional import Bounded, Supplied
 from objectives.protocols.task import PartiallyScorable, Task
 from objectives.settings import Count, Name, class_path
 from objectives.tasks.answers import asked, shown
@@ -50,7 +50,7 @@ Function = Callable[..., Any]
 
 
 @settings(frozen=True, kw_only=True, config=ROWS_FORBID)
-class Custom(FromFiles, Task, Bounded, Supplied, Remarking, Exposed):
+class Custom(FromFiles, Task, Bounded, Supplied, Exposed):
     """Scores a model by a function of the user's, all rows at once.
 
     ``function(model, rows)``: gets a :class:`ModelUnderTest` and the rows as dictionaries by column; it returns a
@@ -89,11 +89,6 @@ class Custom(FromFiles, Task, Bounded, Supplied, Remarking, Exposed):
         divided = self.divided()
         self._texts([*divided.calibration, *divided.scored])
         self._targets(divided.calibration)
-
-    @override
-    def remarks(self) -> tuple[str, ...]:
-        remark = self.divided().remark
-        return (remark,) if remark else ()
 
     @override
     def calibration(self, model: LoadedModel) -> Domains:

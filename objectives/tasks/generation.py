@@ -15,7 +15,7 @@ from typing_extensions import override
 
 from objectives.errors import DataError
 from objectives.models.inspection.spans import Span
-from objectives.protocols.optional import Banded, Bounded, Readable, Remarking, Supplied
+from objectives.protocols.optional import Banded, Bounded, Readable, Supplied
 from objectives.protocols.task import PartiallyScorable
 from objectives.settings import Count, Name
 from objectives.tasks.batching import AHEAD, limit_of, same_length, source_target_batches
@@ -52,7 +52,7 @@ class Request:
 
 
 @settings(frozen=True, kw_only=True, config=ROWS_FORBID)
-class Generation(FromFiles, PartiallyScorable, Bounded, Banded, Supplied, Remarking, Readable, Exposed):
+class Generation(FromFiles, PartiallyScorable, Bounded, Banded, Supplied, Readable, Exposed):
     """Scores what a decoder or an encoder-decoder writes.
 
     ``head``: which of the two, as the model is loaded.
@@ -109,11 +109,6 @@ class Generation(FromFiles, PartiallyScorable, Bounded, Banded, Supplied, Remark
         self._metric()
         divided = self.divided()
         self._requests([*divided.calibration, *divided.scored])
-
-    @override
-    def remarks(self) -> tuple[str, ...]:
-        remark = self.divided().remark
-        return (remark,) if remark else ()
 
     @override
     def texts(self) -> list[tuple[str, ...]]:

@@ -16,7 +16,7 @@ from typing_extensions import override
 
 from objectives.errors import DataError
 from objectives.models.inspection.spans import Span
-from objectives.protocols.optional import Bounded, Readable, Remarking, Supplied
+from objectives.protocols.optional import Bounded, Readable, Supplied
 from objectives.protocols.task import PartiallyScorable
 from objectives.settings import Count, Name
 from objectives.tasks.batching import limit_of, same_length
@@ -44,7 +44,7 @@ _QUERIES = 128
 
 
 @settings(frozen=True, kw_only=True, config=ROWS_FORBID)
-class InformationRetrieval(FromFiles, PartiallyScorable, Bounded, Supplied, Remarking, Readable, Exposed):
+class InformationRetrieval(FromFiles, PartiallyScorable, Bounded, Supplied, Readable, Exposed):
     """Scores an encoder on queries.
 
     ``query``: the column with the query; ``doc_to_query``: a template in its place. ``text``: the column with the
@@ -78,11 +78,6 @@ class InformationRetrieval(FromFiles, PartiallyScorable, Bounded, Supplied, Rema
     @override
     def require_documents(self) -> None:
         self._read()
-
-    @override
-    def remarks(self) -> tuple[str, ...]:
-        remark = self.divided().remark
-        return (remark,) if remark else ()
 
     @override
     def texts(self) -> list[tuple[str, ...]]:

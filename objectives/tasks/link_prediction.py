@@ -17,7 +17,7 @@ from pydantic.dataclasses import dataclass as settings
 from typing_extensions import override
 
 from objectives.models.inspection.spans import Span
-from objectives.protocols.optional import Bounded, Remarking, Supplied
+from objectives.protocols.optional import Bounded, Supplied
 from objectives.protocols.task import PartiallyScorable
 from objectives.settings import Count, Name, Natural
 from objectives.tasks.batching import prompt_ids, same_length
@@ -55,7 +55,7 @@ class Query:
 
 
 @settings(frozen=True, kw_only=True, config=ROWS_FORBID)
-class LinkPrediction(FromFiles, PartiallyScorable, Bounded, Supplied, Remarking, Exposed):
+class LinkPrediction(FromFiles, PartiallyScorable, Bounded, Supplied, Exposed):
     """Scores a decoder on triples.
 
     ``column_head``, ``column_relation``, ``column_tail``: the columns. ``doc_to_text``: the sentence of a triple, a
@@ -89,11 +89,6 @@ class LinkPrediction(FromFiles, PartiallyScorable, Bounded, Supplied, Remarking,
     def require_documents(self) -> None:
         self._texts(self._triples(self.divided().scored)[:1])
         self._queries()
-
-    @override
-    def remarks(self) -> tuple[str, ...]:
-        remark = self.divided().remark
-        return (remark,) if remark else ()
 
     @override
     def calibration(self, model: LoadedModel) -> Domains:

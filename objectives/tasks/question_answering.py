@@ -18,7 +18,7 @@ from typing_extensions import override
 
 from objectives.errors import DataError
 from objectives.models.inspection.spans import Span
-from objectives.protocols.optional import Bounded, Readable, Remarking, Supplied
+from objectives.protocols.optional import Bounded, Readable, Supplied
 from objectives.protocols.task import PartiallyScorable
 from objectives.settings import Count, Name, Natural
 from objectives.tasks.answer_spans import Window, answer_of, best_span, texts_of_answers, windows
@@ -52,7 +52,7 @@ class Question:
 
 
 @settings(frozen=True, kw_only=True, config=ROWS_FORBID)
-class QuestionAnswering(FromFiles, PartiallyScorable, Bounded, Supplied, Remarking, Readable, Exposed):
+class QuestionAnswering(FromFiles, PartiallyScorable, Bounded, Supplied, Readable, Exposed):
     """Scores a model with a span head.
 
     ``question``: the column with the question; ``doc_to_question``: a template in its place. ``context``: the column
@@ -86,11 +86,6 @@ class QuestionAnswering(FromFiles, PartiallyScorable, Bounded, Supplied, Remarki
     def require_documents(self) -> None:
         divided = self.divided()
         self._questions([*divided.calibration, *divided.scored])
-
-    @override
-    def remarks(self) -> tuple[str, ...]:
-        remark = self.divided().remark
-        return (remark,) if remark else ()
 
     @override
     def texts(self) -> list[tuple[str, ...]]:

@@ -17,7 +17,7 @@ from typing_extensions import override
 
 from objectives.errors import DataError
 from objectives.models.inspection.spans import Span
-from objectives.protocols.optional import Bounded, Readable, Remarking, Supplied
+from objectives.protocols.optional import Bounded, Readable, Supplied
 from objectives.protocols.task import PartiallyScorable
 from objectives.settings import Count, Name
 from objectives.tasks.batching import limit_of, same_length
@@ -48,7 +48,7 @@ class Pair:
 
 
 @settings(frozen=True, kw_only=True, config=ROWS_FORBID)
-class Similarity(FromFiles, PartiallyScorable, Bounded, Supplied, Remarking, Readable, Exposed):
+class Similarity(FromFiles, PartiallyScorable, Bounded, Supplied, Readable, Exposed):
     """Scores an encoder on pairs of texts.
 
     ``text``, ``text_b``: the columns with the texts; ``doc_to_text``, ``doc_to_text_b``: templates in their place.
@@ -86,11 +86,6 @@ class Similarity(FromFiles, PartiallyScorable, Bounded, Supplied, Remarking, Rea
                 f"task.label: all {len(scored)} scored rows of {self.data} have {scored[0].label:g} for "
                 f"{self.label!r}: nothing correlates with that"
             )
-
-    @override
-    def remarks(self) -> tuple[str, ...]:
-        remark = self.divided().remark
-        return (remark,) if remark else ()
 
     @override
     def texts(self) -> list[tuple[str, ...]]:

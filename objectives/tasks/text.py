@@ -18,7 +18,7 @@ from typing_extensions import override
 
 from objectives.errors import DataError
 from objectives.models.inspection.spans import Span
-from objectives.protocols.optional import Bounded, Remarking, Supplied
+from objectives.protocols.optional import Bounded, Supplied
 from objectives.protocols.task import PartiallyScorable
 from objectives.settings import Count, Name
 from objectives.tasks.batching import limit_of
@@ -67,7 +67,7 @@ def windows(ids: Sequence[int], tokens: int, stride: int) -> list[Window]:
 
 
 @settings(frozen=True, kw_only=True, config=ROWS_FORBID)
-class Text(FromFiles, PartiallyScorable, Bounded, Supplied, Remarking, Exposed):
+class Text(FromFiles, PartiallyScorable, Bounded, Supplied, Exposed):
     """Scores a decoder on texts.
 
     ``text``: the column with the text; ``doc_to_text``: a template in its place. ``txt``: what an example of a txt file
@@ -115,11 +115,6 @@ class Text(FromFiles, PartiallyScorable, Bounded, Supplied, Remarking, Exposed):
         divided = self.divided()
         for rows in (divided.calibration, divided.scored):
             self._texts(rows)
-
-    @override
-    def remarks(self) -> tuple[str, ...]:
-        remark = self.divided().remark
-        return (remark,) if remark else ()
 
     @override
     def calibration(self, model: LoadedModel) -> Domains:

@@ -17,7 +17,7 @@ from pydantic.dataclasses import dataclass as settings
 from typing_extensions import override
 
 from objectives.models.inspection.spans import Span
-from objectives.protocols.optional import Bounded, Readable, Remarking, Supplied
+from objectives.protocols.optional import Bounded, Readable, Supplied
 from objectives.protocols.task import PartiallyScorable
 from objectives.settings import Count, Name
 from objectives.tasks.batching import AHEAD, limit_of
@@ -48,7 +48,7 @@ class Tagged:
 
 
 @settings(frozen=True, kw_only=True, config=ROWS_FORBID)
-class TokenClassification(FromFiles, PartiallyScorable, Bounded, Supplied, Remarking, Readable, Exposed):
+class TokenClassification(FromFiles, PartiallyScorable, Bounded, Supplied, Readable, Exposed):
     """Scores a token classifier.
 
     ``words``: the column with a list of words, or with words between spaces; ``tags``: the column with their tags, by
@@ -78,11 +78,6 @@ class TokenClassification(FromFiles, PartiallyScorable, Bounded, Supplied, Remar
     def require_documents(self) -> None:
         divided = self.divided()
         self._columns([*divided.calibration, *divided.scored])
-
-    @override
-    def remarks(self) -> tuple[str, ...]:
-        remark = self.divided().remark
-        return (remark,) if remark else ()
 
     @override
     def texts(self) -> list[tuple[str, ...]]:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass as settings
+from typing_extensions import override
 
+from objectives.protocols.optional import Remarking
 from objectives.settings import Count, Name, Natural
 from objectives.tasks.data.files import Unit
 from objectives.tasks.data.split import Divided, divide
@@ -14,7 +16,7 @@ ROWS_FORBID = ConfigDict(extra="forbid", validate_by_name=True, validate_by_alia
 
 
 @settings(frozen=True, kw_only=True, config=ROWS_FORBID)
-class FromFiles:
+class FromFiles(Remarking):
     """Rows from files.
 
     ``data``: the file or folder that is scored; ``calibration``: the one that calibrates, where there is one; without
@@ -32,6 +34,12 @@ class FromFiles:
     def unit(self) -> Unit:
         """Return what an example of a txt file is."""
         return "line"
+
+    @override
+    def remarks(self) -> tuple[str, ...]:
+        """Return a line on how the rows of a single file were divided."""
+        remark = self.divided().remark
+        return (remark,) if remark else ()
 
     def divided(self) -> Divided:
         """Read the files and return the rows that calibrate and those that are scored. Raises DataError."""
