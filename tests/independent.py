@@ -127,3 +127,29 @@ def windows(ids: Sequence[int], tokens: int, stride: int) -> Iterator[tuple[Sequ
     while end < len(ids):
         before, end = end, min(end + stride, len(ids))
         yield ids[max(0, end - tokens) : end], before - max(0, end - tokens)
+
+
+def ids_of(runner: Any, prompt: str | list[int]) -> list[int]:
+    """Return the ids of a prompt, or of a source with the tokens that the tokenizer puts around it."""
+    if not isinstance(prompt, str):
+        return prompt
+    return runner.tokenizer(prompt)["input_ids"]  # type: ignore[no-any-return]
+
+
+def chat(runner: Any, text: str) -> list[int]:
+    """Return the ids of what a user says, in the chat template."""
+    said = [{"role": "user", "content": text}]
+    made = runner.tokenizer.apply_chat_template(said, add_generation_prompt=True, tokenize=False)
+    return runner.tokenizer(made, add_special_tokens=False)["input_ids"]  # type: ignore[no-any-return]
+
+
+@torch.inference_mode()
+def likeliest(runner: Any, ids: Sequence[int]) -> list[int]:
+    """Return the likeliest token after every one."""
+    return runner.logits(torch.tensor([ids]))[0].argmax(-1).tolist()  # type: ignore[no-any-return]
+
+
+def continuation(runner: Any, prompt: str, text: str) -> float:
+    """Return the log-probability of ``text`` after ``prompt``, split where lm-evaluation-harness splits."""
+    before, whole = (runner.tokenizer(each)["input_ids"] for each in (prompt, prompt + text))
+    return log_likelihood(runner, before, whole[len(before) :])
