@@ -14,7 +14,7 @@ import json
 import statistics
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -62,11 +62,12 @@ PRESETS: Mapping[str, tuple[str, ...]] = {
 """Words of the command line by kind or preset."""
 SHORT_LIMIT = 16
 
-FITTED: Mapping[str, tuple[str, str]] = {
-    "classification": ("pooled embedding", "classification"),
-    "question_answering": ("pooled embedding", "question_answering"),
-    "generation": ("copied source", "generation"),
+FITTED: Mapping[str, str] = {
+    "classification": "pooled embedding",
+    "question_answering": "pooled embedding",
+    "generation": "copied source",
 }
+"""What compression was fitted to before, by kind."""
 CELLS: Sequence[tuple[float, int]] = ((0.3, 16), (0.0, 4), (0.3, 4))
 """Pruning ratios and bits."""
 HARDER: Mapping[str, Sequence[tuple[float, int]]] = {"classification": ((0.7, 16), (0.8, 16))}
@@ -138,22 +139,19 @@ def presets(files: Mapping[str, str], short: bool) -> Values:
 def fitted(files: Mapping[str, str], short: bool) -> Values:
     """Compress with both signals, at both seeds; the accuracy of each model on all rows of the preset."""
     rows: Values = {}
-    for name, (other, _) in FITTED.items():
+    for name, other in FITTED.items():
         limit = [f"task.limit={SHORT_LIMIT}"] if short else []
         found: list[Values] = []
         for seed in SEEDS[: 1 if short else None]:
             config = _config(name, files, *limit, f"task.seed={seed}", "task.calibration_rows=256")
             model = config.model.load()
             batches = config.task.calibration(model)
-            signals: Mapping[str, Callable[[], Statistics]] = {
-                "task": lambda: Statistics(model, batches),
-                other: lambda: _otherwise(model, batches),
-            }
+            signals = {"task": Statistics(model, batches), other: _otherwise(model, batches)}
             base = scored(config.task, config.task.evaluate(TorchRunner(model)))
             for ratio, bits in (*CELLS, *HARDER.get(name, ())):
                 cell = {"seed": seed, "ratio": ratio, "bits": bits, "baseline": base.accuracy, "stderr": base.stderr}
-                for signal, make in signals.items():
-                    cell[signal] = _compressed(config, model, make(), ratio, bits)
+                for signal, each in signals.items():
+                    cell[signal] = _compressed(config, model, each, ratio, bits)
                 found.append(cell)
                 print(name, cell, flush=True)
         rows[name] = {"other": other, "cells": found}

@@ -217,15 +217,15 @@ def test_every_member_of_a_front_keeps_the_floor_where_other_code_scores_it(tmp_
     (report,) = (tmp_path / "mlruns" / "reports").iterdir()
     trials, front = (pd.read_csv(report / f"{file}.csv") for file in ("trials", "pareto"))
     found = json.loads((report / "pareto.json").read_text())
-    (first,) = trials[trials.is_baseline].number
-    ours = dict(zip(trials.number, trials.accuracy))
+    (first,) = trials[trials.is_baseline].trial
+    ours = dict(zip(trials.trial, trials.accuracy))
     theirs: dict[int, float] = {}
-    for number in {int(first), *map(int, front.number)}:
+    for number in {int(first), *map(int, front.trial)}:
         command(tmp_path, "export", f"trial={number}", f"folder=winner{number}")
         theirs[number] = case.score(load(tmp_path / f"winner{number}"), scored)
         assert theirs[number] == pytest.approx(ours[number], abs=ROUNDING), number
     floor = case.floor if "accuracy_floor.relative=false" in case.words else case.floor * theirs[int(first)]
     assert found["floor"] == pytest.approx(floor, abs=ROUNDING)
-    assert all(theirs[int(number)] >= floor - 1e-9 for number in front.number)
+    assert all(theirs[int(number)] >= floor - 1e-9 for number in front.trial)
     assert len(front) >= 1
     assert all(math.isfinite(value) for value in theirs.values())
