@@ -18,7 +18,7 @@ from objectives.models.inspection.folders import ASSET
 from objectives.models.kept_model import keep_model
 from objectives.tasks.data.kept_rows import keep_rows
 from objectives.types import Head
-from paretune.kinds import columns, groups, kinds, task_of
+from paretune.kinds import columns, groups, task_of
 from paretune.words import KIND, words_of
 from search.config.overrides import expanded
 from search.errors import ConfigError
@@ -56,7 +56,8 @@ class Question:
             raise ConfigError(f"home: cannot write to {self.home}: {error.strerror or error}") from error
         modules = {value.__module__ for value in task.get("task", {}).values() if callable(value)}
         if modules:
-            others["allow_targets"] = [*(others.get("allow_targets") or []), *sorted(modules)]
+            given = others.get("allow_targets") or []
+            others["allow_targets"] = [*([given] if isinstance(given, str) else given), *sorted(modules)]
         return [*(word for part in parts for word in words_of(part, groups())), *self.overrides]
 
     @property
@@ -146,6 +147,4 @@ def _scored_by(function: Callable[..., Any], task: Mapping[str, Any]) -> dict[st
     kind = task.get(KIND, "custom")
     if kind not in ("custom", "custom_rows"):
         raise ConfigError(f"metric: a function is scored by task='custom' or 'custom_rows', got task={kind!r}")
-    if kind not in kinds():
-        raise ConfigError("metric: functions are not scored yet; give the name of a metric of the task's kind")
     return {**task, KIND: kind, "metric" if "function" in task else "function": function}

@@ -100,16 +100,23 @@ def collect_moments(model: LoadedModel, domains: Domains) -> dict[tuple[str, str
 
 
 def sample_rows(domains: Domains, tokens: int) -> list[Batch]:
-    """Return a batch per domain, of rows of its commonest length: about ``tokens`` tokens in all, at least one row."""
+    """Return rows of each domain's commonest length, a batch of them: about ``tokens`` tokens in all, at least one row.
+
+    Rows with targets seldom share both lengths: those of further lengths follow, until there are as many tokens.
+    """
     found = []
-    for batches in domains.values():
-        if batches:
-            lengths = Counter[tuple[int, ...]]()
-            for batch in map(batch_of, batches):
-                lengths[batch.lengths] += batch.numel()
-            common = lengths.most_common(1)[0][0]
+    for batches in map(list, domains.values()):
+        left = tokens // len(domains)
+        lengths = Counter[tuple[int, ...]]()
+        for batch in map(batch_of, batches):
+            lengths[batch.lengths] += batch.numel()
+        may_go_on = any(isinstance(batch, Batch) for batch in batches)
+        for common, _ in lengths.most_common(None if may_go_on else 1):
             rows = [row for batch in map(batch_of, batches) if batch.lengths == common for row in batch]
-            found.append(joined(rows[: max(1, tokens // (len(domains) * common[0]))]))
+            found.append(joined(rows[: max(1, left // common[0])]))
+            left -= found[-1].numel()
+            if left <= 0:
+                break
     return found
 
 

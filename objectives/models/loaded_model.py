@@ -67,6 +67,12 @@ class LoadedModel:
         return tuple(str(names[place]) for place in sorted(names))
 
     @property
+    def end_tokens(self) -> tuple[int, ...]:
+        """Return the tokens that end a text, as ``generation_config.json`` says; none of a model that writes none."""
+        said = getattr(getattr(self.module, "generation_config", None), "eos_token_id", None)
+        return tuple(said) if isinstance(said, (list, tuple)) else () if said is None else (int(said),)
+
+    @property
     def head_dim(self) -> int:
         """Return the channels per attention head of the first stack."""
         return self.family.stacks[0].head_dim(self.module.config)

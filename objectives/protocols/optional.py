@@ -49,6 +49,11 @@ class Readable(Protocol):
     def texts(self) -> Sequence[tuple[str, ...]]:
         """Return the text, or the pair of texts, of every scored row, without a model."""
 
+    @property
+    def longest(self) -> int:
+        """Return how many tokens of a text are read at most, where the model has more room."""
+        return 512
+
 
 @runtime_checkable
 class Banded(Protocol):

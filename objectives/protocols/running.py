@@ -54,6 +54,11 @@ class Runner(Protocol):
         return ()
 
     @property
+    def end_tokens(self) -> Sequence[int]:
+        """Return the tokens that end a text, as the checkpoint's generation settings say, beside the tokenizer's."""
+        return ()
+
+    @property
     @abstractmethod
     def stored_bytes(self) -> int:
         """Return the bytes of all weights."""

@@ -95,4 +95,6 @@ def answer_of(text: str, found: Sequence[Found | None], may_be_none: bool) -> st
 def texts_of_answers(value: Any) -> tuple[str, ...]:
     """Return the accepted answers of a row: a text, a list of texts, or SQuAD's ``{"text": [...]}``; maybe none."""
     inner = value.get("text", ()) if isinstance(value, dict) else value
+    if inner is None or inner == "":
+        return ()
     return tuple(map(str, inner)) if isinstance(inner, (list, tuple)) else (str(inner),)

@@ -190,7 +190,12 @@ def _cut(before: Sequence[int], after: Sequence[int], most: int) -> Pair:
 
 
 def _place(answer: Any, choices: Sequence[str]) -> int | None:
-    """Return the place of the right choice: by its text, its number from 0, or its letter; None where it is none."""
+    """Return the place of the right choice: by its text, its number from 0, or its letter; None where it is none.
+
+    A number that is no text counts as a place, also where some choice has the same digits.
+    """
+    if isinstance(answer, int) and not isinstance(answer, bool):
+        return answer if 0 <= answer < len(choices) else None
     text = str(answer).strip()
     stripped = [choice.strip() for choice in choices]
     if text in stripped:

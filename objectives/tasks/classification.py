@@ -15,8 +15,8 @@ from objectives.models.inspection.spans import Span
 from objectives.protocols.optional import Bounded, Readable, Supplied
 from objectives.protocols.task import PartiallyScorable
 from objectives.settings import Count, Name
-from objectives.tasks.batching import AHEAD, limit_of
-from objectives.tasks.confusion import measured
+from objectives.tasks.batching import AHEAD, USUAL, limit_of
+from objectives.tasks.confusion import measured, of_answers
 from objectives.tasks.data.columns import rendered, texts_of, values_of
 from objectives.tasks.data.rows import Row
 from objectives.tasks.data.source import ROWS_FORBID, FromFiles
@@ -69,6 +69,11 @@ class Classification(FromFiles, PartiallyScorable, Bounded, Supplied, Readable, 
         self._texts(rows)
         values_of(rows, "task.label", self.label)
 
+    @property
+    @override
+    def longest(self) -> int:
+        return self.tokens or USUAL
+
     @override
     def texts(self) -> list[tuple[str, ...]]:
         return self._joined(self.divided().scored)
@@ -87,7 +92,7 @@ class Classification(FromFiles, PartiallyScorable, Bounded, Supplied, Readable, 
     def parts(self, model: Runner, order: Sequence[int]) -> Iterator[Score]:
         rows = self.divided().scored
         right, names = self._right(model, rows), unique(row.place for row in rows)
-        guess = float(np.bincount(right).max() / len(right))
+        guess = self._guess(right, len(model.labels))
         for chosen in batches(order, AHEAD if self.metric == "accuracy" else max(1, len(order))):
             answered = self._answers(model, [rows[index] for index in chosen])
             part = self._part([right[index] for index in chosen], answered, len(model.labels))
@@ -102,6 +107,13 @@ class Classification(FromFiles, PartiallyScorable, Bounded, Supplied, Readable, 
             for rows in (divided.calibration, divided.scored)
         )
         return Excerpts(first, last, remarks=cut_remark(self._encoded(model, divided.scored), "at their end"))
+
+    def _guess(self, right: Sequence[int], classes: int) -> float:
+        """Return what always answering the commonest class gives."""
+        commonest = int(np.bincount(right).argmax())
+        if self.metric == "accuracy":
+            return float(np.mean(np.asarray(right) == commonest))
+        return of_answers(self.metric, right, [commonest] * len(right), classes)
 
     def _part(self, right: Sequence[int], answered: Sequence[int | None], classes: int) -> Score:
         hits = tuple(math.nan if place is None else float(place == other) for place, other in zip(answered, right))

@@ -54,10 +54,15 @@ class Measured:
 def measured(metric: CorpusMetric, right: Sequence[int], answered: Sequence[int], classes: int) -> Measured:
     """Return a metric of right classes and answers. A negative correlation counts as 0."""
     cells = np.asarray(right) * classes + np.asarray(answered)
+    replicates = replicates_by(lambda places: _of_cells(metric, cells[places], classes), len(cells))
+    return Measured(of_answers(metric, right, answered, classes), spread(replicates), replicates)
 
-    def of(places: Indices | slice) -> float:
-        matrix: Any = np.bincount(cells[places], minlength=classes**2).reshape(classes, classes)
-        return _METRICS[metric](matrix.astype(np.float64))
 
-    replicates = replicates_by(of, len(cells))
-    return Measured(of(slice(None)), spread(replicates), replicates)
+def of_answers(metric: CorpusMetric, right: Sequence[int], answered: Sequence[int], classes: int) -> float:
+    """Return a metric of right classes and answers, by their numbers."""
+    return _of_cells(metric, np.asarray(right) * classes + np.asarray(answered), classes)
+
+
+def _of_cells(metric: CorpusMetric, cells: Indices, classes: int) -> float:
+    matrix: Any = np.bincount(cells, minlength=classes**2).reshape(classes, classes)
+    return _METRICS[metric](matrix.astype(np.float64))

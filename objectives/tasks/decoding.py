@@ -26,6 +26,11 @@ class Ends:
     tokens: frozenset[int]
     texts: tuple[str, ...] = ()
 
+    @classmethod
+    def of(cls, model: Runner, texts: Sequence[str] = ()) -> Ends:
+        """Return the ends of what ``model`` writes: its own end tokens, the tokenizer's, and ``texts``."""
+        return cls(frozenset({model.tokenizer.eos_token_id, *model.end_tokens} - {None}), tuple(texts))
+
     def cut(self, text: str) -> str:
         """Return ``text`` up to the first of the texts that end it."""
         places = [place for end in self.texts if (place := text.find(end)) >= 0]
@@ -73,7 +78,8 @@ def continuations(
         for batch in by_length([len(prompt) for prompt in prompts], rows):
             for place, ids in zip(batch, write(model, [prompts[place] for place in batch], new_tokens, ends)):
                 if ids is not None:
-                    written[place] = ends.cut(model.tokenizer.decode(ids, skip_special_tokens=True))
+                    kept = ids[:-1] if ids and ids[-1] in ends.tokens else ids
+                    written[place] = ends.cut(model.tokenizer.decode(kept, skip_special_tokens=True))
     return written
 
 
@@ -85,8 +91,11 @@ def started(model: Runner, prompts: Sequence[Sequence[int]]) -> tuple[Tensor, An
 
 def allowed(model: Runner, scores: Tensor) -> Tensor:
     """Return ``scores`` [rows, vocabulary] without those of tokens that the model must never write."""
+    import torch
+
     forbidden = model.opening.forbidden if isinstance(model, ReadsSources) else ()
-    return scores.index_fill(1, scores.new_tensor(forbidden).long(), -float("inf")) if forbidden else scores
+    places = torch.tensor(forbidden, dtype=torch.int64, device=scores.device)
+    return scores.index_fill(1, places, -float("inf")) if forbidden else scores
 
 
 def _append(found: list[Ids | None], row: int, token: int, known: bool) -> None:

@@ -22,7 +22,7 @@ from objectives.tasks.batching import AHEAD, limit_of, same_length, source_targe
 from objectives.tasks.beams import BeamSearch
 from objectives.tasks.corpus_matching import CorpusMetric, CorpusRating, Tokenize, metric_of
 from objectives.tasks.data.columns import rendered, texts_of, values_of
-from objectives.tasks.data.rows import Row
+from objectives.tasks.data.rows import Row, WrongRow, require_right
 from objectives.tasks.data.source import ROWS_FORBID, FromFiles
 from objectives.tasks.decoding import Ends, continuations, greedy
 from objectives.tasks.length_band import LengthBand, bands, require_band, with_lengths
@@ -110,6 +110,11 @@ class Generation(FromFiles, PartiallyScorable, Bounded, Banded, Supplied, Readab
         divided = self.divided()
         self._requests([*divided.calibration, *divided.scored])
 
+    @property
+    @override
+    def longest(self) -> int:
+        return self.tokens or LONGEST
+
     @override
     def texts(self) -> list[tuple[str, ...]]:
         return [(each.prompt,) for each in self._requests(self.divided().scored)]
@@ -166,7 +171,7 @@ class Generation(FromFiles, PartiallyScorable, Bounded, Banded, Supplied, Readab
     def answers(self, model: Runner, requests: Sequence[Request]) -> list[str | None]:
         """Return what the model writes after each prompt; None where its logits are not finite."""
         prompts = [self._prompt(model, each) for each in requests]
-        ends = Ends(_end_tokens(model.tokenizer), self.stop)
+        ends = Ends.of(model, self.stop)
         write = greedy if self.beams == 1 else BeamSearch(self.beams, self.length_penalty)
         rows = max(1, self.batch_rows // self.beams)
         written = continuations(model, prompts, self.new_tokens, ends, rows, write)
@@ -183,7 +188,10 @@ class Generation(FromFiles, PartiallyScorable, Bounded, Banded, Supplied, Readab
             targets: Sequence[Any] = rendered(rows, "task.doc_to_target", self.doc_to_target)
         else:
             targets = values_of(rows, "task.target", self.target)
-        return [Request(row, prompt, _accepted(target)) for row, prompt, target in zip(rows, prompts, targets)]
+        accepted = [_accepted(target) for target in targets]
+        wrong = [WrongRow(row.file, row.number, "has no answer") for row, each in zip(rows, accepted) if not each]
+        require_right("task.target", wrong, len(rows), "; a text is expected, or a list of accepted ones")
+        return [Request(*each) for each in zip(rows, prompts, accepted)]
 
     def _most(self, model: Reader) -> int:
         return limit_of(model.tokenizer, self.tokens, LONGEST)
@@ -211,7 +219,3 @@ class Generation(FromFiles, PartiallyScorable, Bounded, Banded, Supplied, Readab
 
 def _accepted(target: Any) -> tuple[str, ...]:
     return tuple(map(str, target)) if isinstance(target, (list, tuple)) else (str(target),)
-
-
-def _end_tokens(tokenizer: Any) -> frozenset[int]:
-    return frozenset({tokenizer.eos_token_id} - {None})

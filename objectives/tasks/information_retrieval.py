@@ -19,7 +19,7 @@ from objectives.models.inspection.spans import Span
 from objectives.protocols.optional import Bounded, Readable, Supplied
 from objectives.protocols.task import PartiallyScorable
 from objectives.settings import Count, Name
-from objectives.tasks.batching import limit_of, same_length
+from objectives.tasks.batching import USUAL, limit_of, same_length
 from objectives.tasks.data.columns import rendered, texts_of
 from objectives.tasks.data.files import read_rows
 from objectives.tasks.data.rows import Row
@@ -78,6 +78,11 @@ class InformationRetrieval(FromFiles, PartiallyScorable, Bounded, Supplied, Read
     @override
     def require_documents(self) -> None:
         self._read()
+
+    @property
+    @override
+    def longest(self) -> int:
+        return self.tokens or USUAL
 
     @override
     def texts(self) -> list[tuple[str, ...]]:

@@ -39,14 +39,16 @@ def places_of(rows: Sequence[Row], values: Sequence[Any], classes: Sequence[str]
         for row, value, place in zip(rows, values, found)
         if place is None
     ]
-    near = difflib.get_close_matches(str(values[0]), classes, n=1) if wrong else ()
+    odd = next((str(value) for value, place in zip(values, found) if place is None), "")
+    near = difflib.get_close_matches(odd, classes, n=1) if odd else ()
     way_out = f"; the model knows {shown(classes)}{f' (nearest: {near[0]})' if near else ''}"
     require_right("task.label", wrong, len(rows), f"{way_out}: task.labels=[...] names its classes in this order")
     return [place for place in found if place is not None]
 
 
 def _place(value: Any, by_name: dict[str, int]) -> int | None:
-    text = str(int(value)) if isinstance(value, (bool, float)) and value == int(value) else str(value).strip()
+    whole = isinstance(value, bool) or (isinstance(value, float) and value.is_integer())
+    text = str(int(value)) if whole else str(value).strip()
     if text in by_name:
         return by_name[text]
     return int(text) if text.isdecimal() and int(text) < len(by_name) else None

@@ -13,11 +13,11 @@ SHOWN = 2000
 """Texts that are counted at most: the mean of more is the same to a token."""
 
 
-def mean_tokens(texts: Sequence[tuple[str, ...]], folder: Path, most: int | None) -> int:
+def mean_tokens(texts: Sequence[tuple[str, ...]], folder: Path, most: int) -> int:
     """Return how many tokens the mean text, or pair of texts, has, special tokens included; at least 1.
 
-    ``folder``: the checkpoint's; ``most``: where longer texts are cut. Raises ModelError for a folder without
-    ``tokenizer.json``.
+    ``folder``: the checkpoint's; ``most``: where longer ones are cut. A chat template is not counted. Raises ModelError
+    for a folder without ``tokenizer.json``.
     """
     from tokenizers import Tokenizer
 
@@ -27,7 +27,7 @@ def mean_tokens(texts: Sequence[tuple[str, ...]], folder: Path, most: int | None
     tokenizer = Tokenizer.from_file(str(file))
     tokenizer.no_truncation()
     tokenizer.no_padding()
-    chosen = texts[:: max(1, len(texts) // SHOWN)]
+    chosen = texts[:: -(-len(texts) // SHOWN)]
     encoded = tokenizer.encode_batch([each if len(each) > 1 else each[0] for each in chosen])
-    lengths = [min(len(each.ids), most or len(each.ids)) for each in encoded]
+    lengths = [min(len(each.ids), most) for each in encoded]
     return max(1, round(float(np.mean(lengths))))

@@ -74,7 +74,7 @@ def _generate_until(model: Runner, asked: Sequence[Any], tokens: int, rows: int)
     found: list[str | None] = [None] * len(asked)
     for (new_tokens, until), places in groups.items():
         prompts = [_prompt(model, asked[place][0])[-(tokens - new_tokens) :] for place in places]
-        ends = Ends(frozenset({model.tokenizer.eos_token_id} - {None}), until)
+        ends = Ends.of(model, until)
         for place, text in zip(places, continuations(model, prompts, new_tokens, ends, rows)):
             found[place] = text
     return found

@@ -167,6 +167,7 @@ def loaded(
     from lm_eval.tasks import TaskManager
 
     try:
+        _sandbox_templates()
         with _quiet(), _offline(not download):
             task = TaskManager(include_defaults=False).load(str(found.path))["tasks"][name]
             made = LmEvalTask(task, name, shots, seed)
@@ -178,6 +179,20 @@ def loaded(
     if getattr(task, "MULTIMODAL", False):
         raise DataError(f"task.name: {name} shows images or plays sound, which is not supported")
     return made
+
+
+def _sandbox_templates() -> None:
+    """Let lm-eval render templates in Jinja's sandbox: by itself it would let those of a stranger's yaml run code."""
+    import lm_eval.utils
+    from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+    plain = lm_eval.utils.env
+    if not isinstance(plain, ImmutableSandboxedEnvironment):
+        safe = ImmutableSandboxedEnvironment(
+            loader=plain.loader, undefined=plain.undefined, keep_trailing_newline=plain.keep_trailing_newline
+        )
+        safe.filters.update(plain.filters)
+        lm_eval.utils.env = safe
 
 
 def note_files(name: str, include_path: str | None) -> None:

@@ -82,7 +82,7 @@ class ModelUnderTest:
             raise TaskError(f"generate: new_tokens must be > 0 and < task.tokens={self._tokens}, got {new_tokens}")
         room = self._tokens if self.head == "seq2seq" else self._tokens - new_tokens
         ids = [self._short(self._prompt(text, chat), room) for text in prompts]
-        ends = Ends(frozenset({self.tokenizer.eos_token_id} - {None}), tuple(stop))
+        ends = Ends.of(self.runner, stop)
         found = continuations(self.runner, ids, new_tokens, ends, self._rows)
         written = [text for text in found if text is not None]
         self._require_finite(len(written) == len(found), "generate")

@@ -88,6 +88,8 @@ def follows_from_examples(score: Score) -> bool:
     """
     if len(score.examples) < 2:
         return False
+    if score.replicates:  # whoever gives some says that they tell how sure the metric is
+        return False
     found = math.fsum(_accuracy(float(each.mean()), score.link) for each in _domains(score) if len(each))
     return abs(found / max(1, len(score.strata)) - score.accuracy) < _ROUNDING
 

@@ -24,7 +24,7 @@ from objectives.settings import Count, Name, Natural
 from objectives.tasks.answer_spans import Window, answer_of, best_span, texts_of_answers, windows
 from objectives.tasks.batching import AHEAD, limit_of
 from objectives.tasks.data.columns import rendered, texts_of, values_of
-from objectives.tasks.data.rows import Row
+from objectives.tasks.data.rows import Row, WrongRow, columns_of, require_right
 from objectives.tasks.data.source import ROWS_FORBID, FromFiles
 from objectives.tasks.encoding import answers, calibration_batches
 from objectives.tasks.matching import best, rate_of
@@ -86,6 +86,11 @@ class QuestionAnswering(FromFiles, PartiallyScorable, Bounded, Supplied, Readabl
     def require_documents(self) -> None:
         divided = self.divided()
         self._questions([*divided.calibration, *divided.scored])
+
+    @property
+    @override
+    def longest(self) -> int:
+        return self.tokens or LONGEST
 
     @override
     def texts(self) -> list[tuple[str, ...]]:
@@ -157,5 +162,13 @@ class QuestionAnswering(FromFiles, PartiallyScorable, Bounded, Supplied, Readabl
         else:
             questions = texts_of(rows, "task.question", self.question)
         contexts = texts_of(rows, "task.context", self.context)
-        accepted = map(texts_of_answers, values_of(rows, "task.answer", self.answer))
-        return [Question(*each) for each in zip(rows, questions, contexts, accepted)]
+        return [Question(*each) for each in zip(rows, questions, contexts, self._accepted(rows))]
+
+    def _accepted(self, rows: Sequence[Row]) -> list[tuple[str, ...]]:
+        """Return the accepted answers of every row. Raises DataError for rows without any, where all must have one."""
+        if self.unanswerable and self.answer in columns_of(rows):
+            return [texts_of_answers(row.values.get(self.answer)) for row in rows]
+        accepted = [texts_of_answers(value) for value in values_of(rows, "task.answer", self.answer)]
+        wrong = [WrongRow(row.file, row.number, "has no answer") for row, each in zip(rows, accepted) if not each]
+        require_right("task.answer", wrong, len(rows), "; task.unanswerable=true takes such questions")
+        return accepted

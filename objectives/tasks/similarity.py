@@ -20,7 +20,7 @@ from objectives.models.inspection.spans import Span
 from objectives.protocols.optional import Bounded, Readable, Supplied
 from objectives.protocols.task import PartiallyScorable
 from objectives.settings import Count, Name
-from objectives.tasks.batching import limit_of, same_length
+from objectives.tasks.batching import USUAL, limit_of, same_length
 from objectives.tasks.correlation import Correlation, correlation_score
 from objectives.tasks.data.columns import numbers_of, rendered, texts_of
 from objectives.tasks.data.rows import Row
@@ -86,6 +86,11 @@ class Similarity(FromFiles, PartiallyScorable, Bounded, Supplied, Readable, Expo
                 f"task.label: all {len(scored)} scored rows of {self.data} have {scored[0].label:g} for "
                 f"{self.label!r}: nothing correlates with that"
             )
+
+    @property
+    @override
+    def longest(self) -> int:
+        return self.tokens or USUAL
 
     @override
     def texts(self) -> list[tuple[str, ...]]:

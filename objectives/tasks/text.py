@@ -129,7 +129,8 @@ class Text(FromFiles, PartiallyScorable, Bounded, Supplied, Exposed):
         rows = [ids[start : start + size] for start in range(0, len(ids) - size + 1, size)]
         if not rows:
             raise DataError(
-                f"task.calibration_tokens: the calibration texts have {len(ids)} tokens, fewer than one row of {size}"
+                f"task.calibration_tokens: the calibration texts have {len(ids)} tokens, fewer than one row of {size}; "
+                "give shorter rows, or more texts (task.calibration)"
             )
         return {"task": [torch.tensor(rows[start : start + self.batch_rows]) for start in _starts(rows, self)]}
 
@@ -141,6 +142,8 @@ class Text(FromFiles, PartiallyScorable, Bounded, Supplied, Exposed):
     @override
     def parts(self, model: Runner, order: Sequence[int]) -> Iterator[Score]:
         documents = self._documents(model)
+        if not documents:
+            raise DataError("task.data: no text has two tokens, so that no token can be predicted; give longer texts")
         names = unique(row.place for row, _ in documents)
         weights = np.array([sum(each.scored for each in cut) for _, cut in documents], dtype=np.float64)
         weights /= weights.mean()

@@ -20,7 +20,7 @@ from objectives.models.inspection.spans import Span
 from objectives.protocols.optional import Bounded, Readable, Supplied
 from objectives.protocols.task import PartiallyScorable
 from objectives.settings import Count, Name
-from objectives.tasks.batching import AHEAD, limit_of
+from objectives.tasks.batching import AHEAD, USUAL, limit_of
 from objectives.tasks.data.columns import values_of
 from objectives.tasks.data.rows import Row, WrongRow, require_right
 from objectives.tasks.data.source import ROWS_FORBID, FromFiles
@@ -78,6 +78,11 @@ class TokenClassification(FromFiles, PartiallyScorable, Bounded, Supplied, Reada
     def require_documents(self) -> None:
         divided = self.divided()
         self._columns([*divided.calibration, *divided.scored])
+
+    @property
+    @override
+    def longest(self) -> int:
+        return self.tokens or USUAL
 
     @override
     def texts(self) -> list[tuple[str, ...]]:

@@ -8,7 +8,7 @@ from typing import Any
 from objectives.models.inspection import Inspection
 from objectives.models.inspection.folders import cached_folder, local_folder
 from objectives.protocols.candidate import Model
-from objectives.protocols.optional import Bounded, Inspectable, Readable
+from objectives.protocols.optional import Inspectable, Readable
 from objectives.protocols.task import Task
 from search.errors import ConfigError
 
@@ -45,8 +45,7 @@ def _mean(name: str, model: Model, task: Readable) -> int:
     return mean_tokens(task.texts(), folder, _most(inspection, task))
 
 
-def _most(inspection: Inspection | None, task: Readable) -> int | None:
-    """Return how many tokens a text may have; None where nothing limits it."""
-    asked = [span.tokens for span in task.spans] if isinstance(task, Bounded) else []
-    held = [] if inspection is None or inspection.positions is None else [inspection.positions]
-    return min([*asked, *held], default=None)
+def _most(inspection: Inspection | None, task: Readable) -> int:
+    """Return how many tokens of a text are read at most."""
+    held = None if inspection is None else inspection.positions
+    return min(task.longest, held or task.longest)

@@ -53,5 +53,6 @@ def engine_facts_of(
         predicted_loss=None if math.isnan(model.predicted_loss) else model.predicted_loss,
         notes=tuple(model.notes),
         labels=model.labels,
+        end_tokens=model.end_tokens,
         opening=opening_of(model.module) if model.head == "seq2seq" else Opening(),
     )

@@ -37,7 +37,7 @@ class Facts:
     when it wrote the files; ``caches``: (heads, width) of every past key and value; ``stored``: bytes of each matrix by
     its module's name; ``others``: bytes of all else; ``block_weights``, ``block_bytes``: number and bytes of the
     weights of the block linears; ``seconds``: how long making the engine took; ``labels``: names of a head's classes;
-    ``opening``: how the decoder of an encoder-decoder begins.
+    ``end_tokens``: what ends a text; ``opening``: how the decoder of an encoder-decoder begins.
     """
 
     runtime: str
@@ -54,6 +54,7 @@ class Facts:
     predicted_loss: float | None
     notes: Sequence[Note]
     labels: Sequence[str] = ()
+    end_tokens: Sequence[int] = ()
     opening: Opening = field(default_factory=Opening)
 
     @property
@@ -142,7 +143,8 @@ def read_facts(folder: Path) -> Facts:
     try:
         facts = json.loads(file.read_text(encoding="utf-8"))
         facts["notes"] = notes_of(facts["notes"])
-        facts.setdefault("labels", ())  # engines of earlier versions have neither
+        for name in ("labels", "end_tokens"):  # engines of earlier versions have none
+            facts.setdefault(name, ())
         facts["opening"] = Opening(**{name: tuple(ids) for name, ids in facts.get("opening", {}).items()})
         return Facts(**{each.name: facts[each.name] for each in fields(Facts)})
     except (OSError, ValueError, KeyError, TypeError) as error:

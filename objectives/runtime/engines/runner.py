@@ -110,6 +110,11 @@ class EngineRunner(Runner, SelectsRows, ReadsSources):
 
     @property
     @override
+    def end_tokens(self) -> Sequence[int]:
+        return tuple(self.facts.end_tokens)
+
+    @property
+    @override
     def stored_bytes(self) -> int:
         return self.facts.weight_bytes
 

@@ -64,6 +64,11 @@ class TorchRunner(Runner, RunsInTorch, SelectsRows, ReadsSources):
 
     @property
     @override
+    def end_tokens(self) -> Sequence[int]:
+        return self.model.end_tokens
+
+    @property
+    @override
     def stored_bytes(self) -> int:
         return stored_bytes([self.module])
 

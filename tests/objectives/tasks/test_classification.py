@@ -144,3 +144,11 @@ def test_a_model_that_answers_no_number_gives_no_accuracy(classifier: TorchRunne
         classifier.module.classifier.weight.fill_(math.nan)
     for metric in ("accuracy", "macro_f1"):
         assert math.isnan(task(tmp_path, metric=metric).evaluate(classifier).accuracy)
+
+
+@pytest.mark.parametrize(("metric", "chance"), [("accuracy", 0.9), ("macro_f1", 2 * 0.9 / 1.9 / 2), ("mcc", 0.0)])
+def test_guessing_is_told_by_the_metric(classifier: TorchRunner, tmp_path: Path, metric: str, chance: float) -> None:
+    """A metric at its own level of guessing means nothing, at that of another metric it may mean much."""
+    rows = [{"text": f"{WORDS[0]} {number}", "label": int(number % 10 == 0)} for number in range(40)]
+    score = task(tmp_path, rows, metric=metric).evaluate(classifier)
+    assert score.chance == pytest.approx(chance)

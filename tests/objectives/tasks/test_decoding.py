@@ -149,3 +149,16 @@ def test_a_search_ends_when_nothing_can_overtake() -> None:
     search.advance([(-3.1, 0, 5), (-4.2, 1, 6), (-8.0, 0, 7), (-9.0, 1, 8)], [True, False, False, False])
     assert [beam.ids for beam in search.kept] == [(5,), (6, 5)]
     assert not search.is_open  # -4.2 / 2 is behind -3.1 / 2
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_tokens_that_are_never_written_are_found_in_any_width(dtype: torch.dtype) -> None:
+    """58100 has no number of its own in bfloat16."""
+    from types import SimpleNamespace
+
+    from objectives.protocols.encoder_decoder import Opening
+    from objectives.tasks.decoding import allowed
+
+    told = SimpleNamespace(opening=Opening((0,), (58100,)), read=len, begin=len)
+    scores = allowed(told, torch.zeros(2, 58101, dtype=dtype))  # type: ignore[arg-type]
+    assert scores.isinf().nonzero()[:, 1].tolist() == [58100, 58100]

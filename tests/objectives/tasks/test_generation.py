@@ -234,3 +234,25 @@ def test_beams_are_a_setting(decoder: TorchRunner, data: str) -> None:
     )
     wanted = decoder.tokenizer.decode(out[0, ids.shape[1] :], skip_special_tokens=True).strip()
     assert made.answers(decoder, requests)[0] == wanted
+
+
+def test_a_row_without_accepted_answers_is_told(tmp_path: Path) -> None:
+    file = tmp_path / "empty.jsonl"
+    file.write_text("".join(json.dumps({"text": f"say {n}", "target": [] if n == 3 else "x"}) + "\n" for n in range(6)))
+    with pytest.raises(DataError, match=r"task\.target: 1 of 6 rows are wrong: .*has no answer"):
+        Generation(data=str(file)).require_documents()
+
+
+def test_the_models_own_end_tokens_end_an_answer(decoder: TorchRunner, data: str) -> None:
+    made = task(data)
+    requests = made._requests(made.divided().scored)
+    whole = [answer or "" for answer in made.answers(decoder, requests)]
+    longest = max(whole, key=len)
+    first = decoder.tokenizer(longest, add_special_tokens=False)["input_ids"]
+    kept = decoder.module.generation_config.eos_token_id
+    try:
+        decoder.module.generation_config.eos_token_id = [kept, first[-1]]
+        assert first[-1] in decoder.end_tokens
+        assert len(made.answers(decoder, requests)[whole.index(longest)] or "") < len(longest)
+    finally:
+        decoder.module.generation_config.eos_token_id = kept

@@ -115,3 +115,11 @@ def test_answers_are_read_in_the_forms_that_datasets_have(value: Any, texts: tup
 def test_a_question_that_leaves_no_room_is_told(reader: TorchRunner, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"task\.tokens: .*line 1: a question of 13 tokens leaves 3 of 16 for the text"):
         task(tmp_path, tokens=16).evaluate(reader)
+
+
+def test_a_row_without_an_answer_is_told_unless_questions_may_have_none(tmp_path: Path) -> None:
+    rows = [*ROWS, {"question": "why?", "context": "so it is", "answer": []}]
+    with pytest.raises(DataError, match=r"task\.answer: 1 of 16 rows are wrong: .*line 13 has no answer; .*answerable"):
+        task(tmp_path, rows).require_documents()
+    for answer in ([], "", None):
+        task(tmp_path, [*ROWS, {**rows[-1], "answer": answer}], unanswerable=True).require_documents()
