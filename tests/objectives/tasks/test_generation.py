@@ -59,7 +59,7 @@ def test_a_row_ends_at_its_own_end_and_the_others_go_on(decoder: TorchRunner, mo
     monkeypatch.setattr(decoder, "step", lambda ids, cache: sizes.append(len(ids)) or step(ids, cache))
     found = continuations(decoder, PROMPTS, LEAST, Ends(frozenset({end})), 5)
     for text, answer in zip(texts, found):
-        kept = text[: text.index(end) + 1] if end in text else text
+        kept = text[: text.index(end)] if end in text else text
         assert answer == decoder.tokenizer.decode(kept, skip_special_tokens=True)
     assert sizes[0] == 5
     assert sizes == sorted(sizes, reverse=True)
