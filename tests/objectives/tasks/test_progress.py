@@ -9,15 +9,7 @@ import pytest
 
 from objectives.tasks.batching import by_length
 from objectives.tasks.partial_scores import batches
-from objectives.tasks.progress import SoFar, expected, followed, listen, one_by_one, steps, unknown
-
-
-@pytest.fixture
-def heard() -> Iterator[list[SoFar | None]]:
-    found: list[SoFar | None] = []
-    listen(found.append)
-    yield found
-    listen(None)
+from objectives.tasks.progress import SoFar, expected, followed, one_by_one, steps, unknown
 
 
 def counts(heard: list[SoFar | None]) -> list[tuple[float, int]]:
