@@ -11,7 +11,6 @@ from typing import Protocol
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as RichProgress
-from rich.table import Column
 from typing_extensions import override
 
 from objectives.tasks.progress import SoFar
@@ -24,10 +23,8 @@ from search.records.trial import TrialRecord
 from search.terminal.console import console, err
 from search.terminal.plain_text import one_line
 
-BAR = 24
-"""Columns of the bar at most."""
-BESIDE = 36
-"""Columns beside the text, with a short bar and room for thousands of trials and a day."""
+BESIDE = 22
+"""Columns beside the text, without the numbers of trials: the bar gives way to the text, down to these."""
 QUIET, EVERY = 5.0, 30.0
 """Seconds of scoring after which the time left is told, and between two lines that are no terminal's."""
 
@@ -55,11 +52,12 @@ def make_progress(config: StudyConfig) -> Iterator[Progress]:
     columns = (
         SpinnerColumn("dots" if shown.encoding.startswith("utf") else "line"),
         TextColumn("{task.description}"),
-        BarColumn(bar_width=BAR),  # which gives way to a long text
-        MofNCompleteColumn(table_column=Column(no_wrap=True)),
-        TimeElapsedColumn(table_column=Column(no_wrap=True)),
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
     )
-    with RichProgress(*columns, console=shown, redirect_stdout=False, redirect_stderr=False) as bar:
+    with RichProgress(
+        *columns, TimeElapsedColumn(), console=shown, redirect_stdout=False, redirect_stderr=False
+    ) as bar:
         yield LiveProgress(config, bar)
 
 
@@ -156,6 +154,7 @@ class LiveProgress(Progress):
     def __init__(self, config: StudyConfig, bar: RichProgress) -> None:
         self.bar, self.clock = bar, Clock(config.limits.n_trials)
         self.name = self._stage = escape(config.name)
+        self.beside = BESIDE + 2 * len(str(config.limits.n_trials))
         self.row = bar.add_task(self.name, total=config.limits.n_trials)
 
     @override
@@ -169,7 +168,7 @@ class LiveProgress(Progress):
         text = self._stage
         if far is not None:
             text = f"{self.name}: {sentence(far)}"
-            text = text if len(text) <= self.bar.console.width - BESIDE else sentence(far)
+            text = text if len(text) <= self.bar.console.width - self.beside else sentence(far)
         self.bar.update(self.row, description=text)
 
     @override

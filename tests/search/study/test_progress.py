@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -69,7 +70,7 @@ def test_the_sentence_stands_whole_in_a_line_of_80_columns(
     for name in ("a", "the_long_name_of_a_study_of_my_own_classifier"):
         line, after = lines_of(make_config, monkeypatch, name, encoding, far, None)
         assert sentence(far) in line
-        assert "0/400" in line
+        assert re.search(r" 0/400 0:00:\d\d$", line)
         assert "\n" not in line
         assert len(line) <= 80
         assert "..." not in line
@@ -80,7 +81,7 @@ def test_the_sentence_stands_whole_in_a_line_of_80_columns(
 def test_the_name_of_the_study_is_kept_where_there_is_room(
     make_config: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    far = SoFar(32, 100, 20)
+    far = SoFar(320, 1000, 20)
     assert f"mine: {sentence(far)}" in lines_of(make_config, monkeypatch, "mine", "utf-8", far)[0]
 
 
