@@ -123,6 +123,9 @@ class Silent:
     def stage(self, text: str) -> None:
         """See ``search.study.study.Progress``."""
 
+    def scoring(self, far: Any) -> None:
+        """See ``search.study.study.Progress``."""
+
     def trial(self, records: Any, front: Any) -> None:
         """See ``search.study.study.Progress``."""
 

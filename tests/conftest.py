@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, cast
 import pytest
 from hypothesis import settings
 
+from objectives.tasks.progress import SoFar, listen
 from objectives.types import ENCODERS, Head
 
 if TYPE_CHECKING:
@@ -187,6 +188,15 @@ def _quick_collections() -> None:
     """Leave what is there before a file's tests out of every collection of garbage: memory is measured after one."""
     gc.collect()
     gc.freeze()
+
+
+@pytest.fixture
+def heard() -> Iterator[list[SoFar | None]]:
+    """What is told of the scoring inside ``followed()``."""
+    told: list[SoFar | None] = []
+    listen(told.append)
+    yield told
+    listen(None)
 
 
 @pytest.fixture(scope="session")

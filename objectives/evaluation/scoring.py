@@ -25,6 +25,7 @@ from objectives.protocols.task import PartiallyScorable, Task
 from objectives.tasks.answers import scored, told
 from objectives.tasks.finite import checked
 from objectives.tasks.partial_scores import merged
+from objectives.tasks.progress import followed
 from objectives.tasks.several import bands_of
 from objectives.types import Decision, Gate, Score
 
@@ -97,7 +98,7 @@ class Scorer:
         """Score all examples; the files that the baseline's scoring reads are noted."""
         task, runner = self.task, self._pool.runner(candidate)
         watched = self._pool.inputs.reads.watched() if self._pool.is_dense(candidate) else nullcontext()
-        with watched, told(task, "evaluate"):
+        with watched, told(task, "evaluate"), followed():
             answer = task.evaluate(runner)
         return scored(task, answer)
 
@@ -122,7 +123,7 @@ class Scorer:
         if known is not None:
             parts.append(known)
             race.see(gains(known, baseline))
-        with told(task, "parts"):
+        with told(task, "parts"), followed(may_end_early=True):
             left = order[0 if known is None else len(known.examples) :]
             for answer in task.parts(self._pool.runner(candidate), left):
                 part = scored(task, answer)

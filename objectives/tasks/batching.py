@@ -6,6 +6,8 @@ import random
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+from objectives.tasks.partial_scores import batches
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -34,11 +36,10 @@ def limit_of(tokenizer: Any, tokens: int | None, usual: int = USUAL) -> int:
     return min(int(tokenizer.model_max_length), tokens or usual)
 
 
-def by_length(lengths: Sequence[int], size: int) -> Iterator[list[int]]:
-    """Yield the places of ``lengths`` in batches of ``size``, the longest first, so that neighbours are alike."""
+def by_length(lengths: Sequence[int], size: int) -> Iterator[Sequence[int]]:
+    """Return the places of ``lengths`` in batches of ``size``, the longest first, so that neighbours are alike."""
     order = sorted(range(len(lengths)), key=lambda place: -lengths[place])
-    for start in range(0, len(order), size):
-        yield order[start : start + size]
+    return batches(order, size)
 
 
 def padded(rows: Sequence[Sequence[int]], filling: int, *, left: bool = False) -> tuple[Tensor, Tensor]:

@@ -34,6 +34,7 @@ from objectives.tasks.finite import number
 from objectives.tasks.model_under_test import LONGEST, ModelUnderTest
 from objectives.tasks.overlap import Excerpts, Exposed, excerpt
 from objectives.tasks.partial_scores import batches, merged, standard_error, unique
+from objectives.tasks.progress import unknown
 from objectives.tasks.prompting import answer_tokens, prompt_tokens, shortened
 from objectives.tasks.resampling import FEWEST, REPLICATES, replicates_by, spread
 from objectives.types import ENCODERS, Head, Score
@@ -137,7 +138,8 @@ class Custom(FromFiles, Task, Bounded, Supplied, Exposed):
     # ---- what the functions return
 
     def _answers(self, subject: ModelUnderTest, rows: Sequence[Row]) -> Any:
-        return asked("task.function", self.function, subject, [dict(row.values) for row in rows])
+        with unknown(len(rows)):
+            return asked("task.function", self.function, subject, [dict(row.values) for row in rows])
 
     def _numbers(self, answers: Any, rows: Sequence[Row]) -> tuple[float, ...]:
         listed = _listed("task.function", self.function, answers, rows, "numbers")

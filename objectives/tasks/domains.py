@@ -23,6 +23,7 @@ from objectives.protocols.task import Task
 from objectives.tasks.answers import calibrated, scored
 from objectives.tasks.overlap import Excerpt, Excerpts, Exposed
 from objectives.tasks.partial_scores import geometric_mean, unique
+from objectives.tasks.progress import one_by_one
 from objectives.types import Head, Score
 
 if TYPE_CHECKING:
@@ -111,8 +112,9 @@ class Domains(Task, Bounded, Banded, Supplied, Exposed):
 
         Raises ModelError where the examples of the served domains do not fit into one score.
         """
-        served = {name: scored(task, task.evaluate(model)) for name, task in self.served.items()}
-        unseen = {name: scored(task, task.evaluate(model)) for name, task in self.unseen.items()}
+        tasks = one_by_one([*self.served.values(), *self.unseen.values()], domains=True)
+        scores = [scored(task, task.evaluate(model)) for task in tasks]
+        served, unseen = dict(zip(self.served, scores)), dict(zip(self.unseen, scores[len(self.served) :]))
         accuracy = sum(score.accuracy for score in served.values()) / len(served)
         stderr = math.sqrt(sum(score.stderr**2 for score in served.values())) / len(served)
         extra = _mean_extra(served)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from objectives.tasks.partial_scores import require_rows
+from objectives.tasks.partial_scores import batches, require_rows
 
 if TYPE_CHECKING:
     import torch
@@ -38,8 +38,7 @@ def embeddings(model: Runner, texts: Sequence[str], tokens: int, rows: int) -> t
     order = sorted(range(len(texts)), key=lambda index: len(texts[index]))
     vectors: list[torch.Tensor] = [torch.empty(0)] * len(texts)
     with torch.inference_mode():
-        for start in range(0, len(order), rows):
-            places = order[start : start + rows]
+        for places in batches(order, rows):
             for place, vector in zip(places, embed(model, [texts[place] for place in places], tokens)):
                 vectors[place] = vector
     return torch.stack(vectors)

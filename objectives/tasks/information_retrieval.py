@@ -28,6 +28,7 @@ from objectives.tasks.embedding import embeddings
 from objectives.tasks.encoding import Encoded, cut_remark, encode
 from objectives.tasks.overlap import Excerpt, Excerpts, Exposed, excerpt
 from objectives.tasks.partial_scores import Reader, batches, merged, unique
+from objectives.tasks.progress import expected
 from objectives.tasks.ranking import RankMetric, guessed, ranks, rated
 from objectives.tasks.relevance import Documents, Query, document_ids, ids_of, queries_of
 from objectives.types import Head, Score
@@ -105,14 +106,19 @@ class InformationRetrieval(FromFiles, PartiallyScorable, Bounded, Supplied, Read
         """Yield scores of a few queries at a time; all documents are embedded before the first."""
         documents, queries, _ = self._read()
         names = unique(query.row.place for query in queries)
-        found_among = self._vectors(model, documents).t()
         guess = self._guessed(queries, len(documents))
-        for chosen in batches(order, _QUERIES):
-            asked = [queries[index] for index in chosen]
-            similarities = (self._vectors(model, [query.text for query in asked]) @ found_among).double().cpu().numpy()
-            examples = tuple(rated(self.metric, ranks(row, query.relevant)) for row, query in zip(similarities, asked))
-            named = tuple(names[index] for index in chosen)
-            yield Score(float(np.mean(examples)), 0.0, examples, ids=named, chance=guess)
+        with expected(len(documents) + len(order)):
+            found_among = self._vectors(model, documents).t()
+            for chosen in batches(order, _QUERIES):
+                asked = [queries[index] for index in chosen]
+                similarities = (
+                    (self._vectors(model, [query.text for query in asked]) @ found_among).double().cpu().numpy()
+                )
+                examples = tuple(
+                    rated(self.metric, ranks(row, query.relevant)) for row, query in zip(similarities, asked)
+                )
+                named = tuple(names[index] for index in chosen)
+                yield Score(float(np.mean(examples)), 0.0, examples, ids=named, chance=guess)
 
     @override
     def excerpts(self, model: LoadedModel) -> Excerpts:

@@ -27,7 +27,7 @@ from objectives.tasks.data.rows import Row
 from objectives.tasks.data.source import ROWS_FORBID, FromFiles
 from objectives.tasks.likelihood import log_likelihoods, start_token
 from objectives.tasks.overlap import Excerpts, Exposed, excerpt
-from objectives.tasks.partial_scores import Reader, merged, require_rows
+from objectives.tasks.partial_scores import Reader, batches, merged, require_rows
 from objectives.types import Head, Score
 
 if TYPE_CHECKING:
@@ -105,8 +105,7 @@ class LinkPrediction(FromFiles, PartiallyScorable, Bounded, Supplied, Exposed):
     def parts(self, model: Runner, order: Sequence[int]) -> Iterator[Score]:
         names, queries = self._queries()
         guess = float(np.mean([self._guessed(len(query.entities)) for query in queries]))
-        for start in range(0, len(order), _QUERIES):
-            chosen = order[start : start + _QUERIES]
+        for chosen in batches(order, _QUERIES):
             asked = [queries[index] for index in chosen]
             rated = tuple(self._rated(rank) for rank in self.ranks(model, asked))
             yield Score(float(np.mean(rated)), 0.0, rated, ids=tuple(names[index] for index in chosen), chance=guess)

@@ -14,6 +14,7 @@ from objectives.tasks.batching import prompt_ids
 from objectives.tasks.decoding import Ends, continuations
 from objectives.tasks.likelihood import Pair, judged, pair_of, start_token
 from objectives.tasks.partial_scores import require_rows
+from objectives.tasks.progress import one_by_one, steps
 
 if TYPE_CHECKING:
     from objectives.protocols.running import Runner
@@ -31,8 +32,8 @@ def answered(model: Runner, instances: Sequence[Any], tokens: int, rows: int) ->
     for instance in instances:
         by_kind.setdefault(instance.request_type, []).append(instance)
     found: dict[int, Any] = {}
-    for kind, asked in by_kind.items():
-        given = _ANSWERS[kind](model, [instance.args for instance in asked], tokens, rows)
+    for asked in steps(by_kind.values(), len(instances)):
+        given = _ANSWERS[asked[0].request_type](model, [instance.args for instance in asked], tokens, rows)
         found |= {id(instance): answer for instance, answer in zip(asked, given)}
     return found
 
@@ -58,7 +59,7 @@ def _loglikelihood_rolling(model: Runner, asked: Sequence[Any], tokens: int, row
     from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 
     prefix, sums = start_token(model.tokenizer), []
-    for (text,) in asked:
+    for (text,) in one_by_one(asked):
         ids = model.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
         require_rows(model, max(ids, default=0))
         windows = get_rolling_token_windows(ids, prefix, tokens, 1)
@@ -72,7 +73,8 @@ def _generate_until(model: Runner, asked: Sequence[Any], tokens: int, rows: int)
     for place, (_, settings) in enumerate(asked):
         groups.setdefault(_limits(settings, tokens), []).append(place)
     found: list[str | None] = [None] * len(asked)
-    for (new_tokens, until), places in groups.items():
+    for places in steps(groups.values(), len(asked)):
+        new_tokens, until = _limits(asked[places[0]][1], tokens)
         prompts = [_prompt(model, asked[place][0])[-(tokens - new_tokens) :] for place in places]
         ends = Ends.of(model, until)
         for place, text in zip(places, continuations(model, prompts, new_tokens, ends, rows)):

@@ -6,12 +6,15 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import chain, count
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
 from objectives.errors import Unsupported
+from objectives.tasks.progress import steps
 from objectives.types import Score
+
+T = TypeVar("T")
 
 
 class Reader(Protocol):
@@ -83,10 +86,9 @@ def require_rows(model: Reader, highest: int) -> None:
         )
 
 
-def batches(order: Sequence[int], size: int) -> Iterator[Sequence[int]]:
-    """Yield ``order`` in pieces of ``size``; the last one may be shorter."""
-    for start in range(0, len(order), size):
-        yield order[start : start + size]
+def batches(order: Sequence[T], size: int) -> Iterator[Sequence[T]]:
+    """Return ``order`` in pieces of ``size``; the last one may be shorter. Each that is done is told."""
+    return steps((order[start : start + size] for start in range(0, len(order), size)), len(order))
 
 
 def standard_error(values: Sequence[float]) -> float:

@@ -26,6 +26,7 @@ from objectives.tasks.batching import same_length
 from objectives.tasks.embedding import embeddings
 from objectives.tasks.overlap import Excerpt, Excerpts, Exposed, excerpt
 from objectives.tasks.partial_scores import batches, merged, unique
+from objectives.tasks.progress import expected
 from objectives.types import Head, Score
 
 if TYPE_CHECKING:
@@ -90,17 +91,18 @@ class Retrieval(PartiallyScorable, Bounded, Supplied, Exposed):
         queries, answers = [pair.summary or "" for pair in pairs], [pair.text for pair in pairs]
         if self.query == "document":
             queries, answers = answers, queries
-        found_among = embeddings(model, answers, self.tokens, self.batch_rows)
-        ids = unique(pair.id for pair in pairs[self.calibration_pairs :])
-        for chosen in batches(order, _QUERIES):
-            places = [self.calibration_pairs + index for index in chosen]
-            asked = [queries[place] for place in places]
-            similarity = embeddings(model, asked, self.tokens, self.batch_rows) @ found_among.t()
-            nearest, is_known = similarity.argmax(dim=1), similarity.isfinite().all(dim=1)
-            rows = zip(nearest.tolist(), places, is_known.tolist())
-            hits = [float(found == place) if known else math.nan for found, place, known in rows]
-            names = tuple(ids[index] for index in chosen)
-            yield Score(float(np.mean(hits)), 0.0, tuple(hits), ids=names, chance=1 / len(pairs))
+        with expected(len(answers) + len(order)):
+            found_among = embeddings(model, answers, self.tokens, self.batch_rows)
+            ids = unique(pair.id for pair in pairs[self.calibration_pairs :])
+            for chosen in batches(order, _QUERIES):
+                places = [self.calibration_pairs + index for index in chosen]
+                asked = [queries[place] for place in places]
+                similarity = embeddings(model, asked, self.tokens, self.batch_rows) @ found_among.t()
+                nearest, is_known = similarity.argmax(dim=1), similarity.isfinite().all(dim=1)
+                rows = zip(nearest.tolist(), places, is_known.tolist())
+                hits = [float(found == place) if known else math.nan for found, place, known in rows]
+                names = tuple(ids[index] for index in chosen)
+                yield Score(float(np.mean(hits)), 0.0, tuple(hits), ids=names, chance=1 / len(pairs))
 
     @override
     def excerpts(self, model: LoadedModel) -> Excerpts:

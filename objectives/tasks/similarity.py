@@ -29,6 +29,7 @@ from objectives.tasks.embedding import embeddings
 from objectives.tasks.encoding import Encoded, cut_remark, encode
 from objectives.tasks.overlap import Excerpts, Exposed, excerpt
 from objectives.tasks.partial_scores import Reader, merged, unique
+from objectives.tasks.progress import steps
 from objectives.types import Head, Score
 
 if TYPE_CHECKING:
@@ -114,7 +115,7 @@ class Similarity(FromFiles, PartiallyScorable, Bounded, Supplied, Readable, Expo
         chosen = [pairs[index] for index in order]
         first, second = (
             embeddings(model, texts, self._most(model), self.batch_rows)
-            for texts in ([pair.text for pair in chosen], [pair.other for pair in chosen])
+            for texts in steps([[pair.text for pair in chosen], [pair.other for pair in chosen]], 2 * len(chosen))
         )
         cosines = (first.double() * second.double()).sum(dim=1).cpu().numpy()
         score = correlation_score(self.metric, cosines, np.array([pair.label for pair in chosen]))

@@ -203,8 +203,7 @@ def _shares(model: Runner, documents: Sequence[Sequence[Window]], rows: int) -> 
     places.sort(key=lambda each: len(each[1].ids), reverse=True)
     sums = np.zeros((2, len(documents)))
     counts = np.array([sum(window.scored for window in cut) for cut in documents])
-    for start in range(0, len(places), rows):
-        batch = places[start : start + rows]
+    for batch in batches(places, rows):
         for (place, _), found in zip(batch, _window_sums(model, [window for _, window in batch])):
             sums[:, place] += found
     shares: np.ndarray[Any, Any] = sums / counts

@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Protocol, Self, runtime_checkable
 
 from objectives.evaluation.problem import CheckReport, Problem
 from objectives.protocols.candidate import Candidate
+from objectives.tasks.progress import SoFar
 from objectives.tasks.provenance import Source
 from objectives.types import Gate, Measurement, Outcome
 
@@ -60,6 +61,14 @@ class Session(Protocol):
 
         The future raises Unmeasured for every error.
         """
+
+
+@runtime_checkable
+class TellsScoring(Protocol):
+    """A session that knows how far the scoring of the model is that it evaluates."""
+
+    def scoring(self) -> SoFar | None:
+        """Return how far the scoring is that runs now; None where nothing is scored."""
 
 
 class Executor(Protocol):

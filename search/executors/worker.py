@@ -28,10 +28,12 @@ from objectives.devices.process_settings import ENVIRONMENT
 from objectives.evaluation.problem import CheckReport, Problem
 from objectives.protocols.candidate import Candidate
 from objectives.settings import Positive
+from objectives.tasks.progress import SoFar, listen
 from objectives.tasks.provenance import Source
 from objectives.types import Failure, Gate, Measurement, Outcome, Reason
 from search.errors import Unmeasured
-from search.executors.protocol import Executor, Session
+from search.executors.board import Board
+from search.executors.protocol import Executor, Session, TellsScoring
 from search.executors.scriptless import ScriptlessContext
 from search.executors.signals import deferred
 from search.terminal.quiet_log import Shown
@@ -64,11 +66,12 @@ class Worker(Executor):
         return WorkerSession(problem, self.timeout, self.max_memory)
 
 
-class WorkerSession(Session):
+class WorkerSession(Session, TellsScoring):
     """A pebble pool of one spawned process."""
 
     def __init__(self, problem: Problem, timeout: float, max_memory: float | None = None) -> None:
         self._problem, self._timeout, self._max_memory = problem, timeout, max_memory
+        self._board = Board()
 
     def __enter__(self) -> Self:
         """Start the process."""
@@ -85,7 +88,7 @@ class WorkerSession(Session):
             max_workers=1,
             context=ScriptlessContext(),
             initializer=_initialise,
-            initargs=(self._problem, self._max_memory, Shown()),
+            initargs=(self._problem, self._max_memory, Shown(), self._board),
         )
 
     def __exit__(
@@ -141,6 +144,10 @@ class WorkerSession(Session):
     def confirm(self, candidates: Sequence[Candidate]) -> Future[list[Measurement]]:
         return self._whole(_confirm, candidates)
 
+    @override
+    def scoring(self) -> SoFar | None:
+        return self._board.read()
+
     def _whole(
         self, function: Callable[[list[Candidate]], list[T]], candidates: Sequence[Candidate]
     ) -> Future[list[T]]:
@@ -167,6 +174,7 @@ class WorkerSession(Session):
 
         A pool gives up for good when its process dies between two tasks; then a new pool takes its place.
         """
+        self._board.clear()
         for _ in range(2):
             if not self._pool.active:
                 log.warning("the worker process died while it had nothing to do; a new one starts")
@@ -213,13 +221,14 @@ _problem: Problem | None = None
 _evaluator: Evaluator | None = None
 
 
-def _initialise(problem: Problem, max_memory: float | None, shown: Shown) -> None:
-    """Keep the problem, limit the memory and ignore Ctrl-C, which the driver handles."""
+def _initialise(problem: Problem, max_memory: float | None, shown: Shown, board: Board) -> None:
+    """Keep the problem, limit the memory, ignore Ctrl-C, which the driver handles, and tell how far scoring is."""
     global _problem
     if max_memory is not None:  # what is mapped from files does not count
         resource.setrlimit(resource.RLIMIT_DATA, (int(max_memory), int(max_memory)))
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     shown.show_messages()
+    listen(board.write)
     _problem = problem
 
 

@@ -36,6 +36,7 @@ from search.study.progress import Progress
 from search.study.state import StudyState
 from search.study.telling import require_timed
 from search.study.trials import Trials
+from search.study.waiting import awaited
 from search.study.warm_start import first_cells, warm_start_of
 from search.tracking.protocol import StudyHeader
 
@@ -47,7 +48,7 @@ class Loop:
 
     def __init__(self, config: StudyConfig, study: Study, progress: Progress) -> None:
         self.config, self.study, self.progress = config, study, progress
-        self.trials = Trials(config, study)
+        self.trials = Trials(config, study, progress)
         self.machine: Mapping[str, str] = {}
         self._tried_again, self._confirmed_once = 0, False
         self._hypervolume, self._grown = 0.0, len(self.state.records)
@@ -112,7 +113,7 @@ class Loop:
             StudyHeader(uid, config.name, config.project, config.home, config.resolved)
         )
         try:
-            self.machine = preparing.result()
+            self.machine = awaited(preparing, session, self.progress)
         except ObjectiveError as error:
             raise ConfigError(str(error)) from error
         except Exception as error:  # the worker timed out, was killed or met a bug while it loaded

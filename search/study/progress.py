@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -12,6 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, SpinnerColumn, TextColu
 from rich.progress import Progress as RichProgress
 from typing_extensions import override
 
+from objectives.tasks.progress import SoFar
 from objectives.types import Reason
 from search.config.study_config import StudyConfig
 from search.front.asked import accuracies_of, named
@@ -21,12 +23,20 @@ from search.records.trial import TrialRecord
 from search.terminal.console import console, err
 from search.terminal.plain_text import one_line
 
+BESIDE = 22
+"""Columns beside the text, without the numbers of trials: the bar gives way to the text, down to these."""
+QUIET, EVERY = 5.0, 30.0
+"""Seconds of scoring after which the time left is told, and between two lines that are no terminal's."""
+
 
 class Progress(Protocol):
     """Shows how far a running study is."""
 
     def stage(self, text: str) -> None:
         """Show what the study does now."""
+
+    def scoring(self, far: SoFar | None) -> None:
+        """Show how far the scoring of a model is; None where none is scored any more."""
 
     def trial(self, records: Sequence[TrialRecord], front: ParetoFront) -> None:
         """Show the trial that finished last, and the state of the study with it."""
@@ -89,6 +99,18 @@ class Clock:
         return (now - since) / max(1, done - trials) * max(0, self.n_trials - done) if done > trials else None
 
 
+def sentence(far: SoFar) -> str:
+    """Return how far the scoring of a model is, and after a few seconds how long it will take at the rate so far."""
+    if not far.total:
+        read = f", {far.done:,.0f} texts read" if far.done else ""
+        return f"scoring for {_duration(far.seconds)}{read}"
+    text = f"scoring {int(far.done):,} of {far.total:,}{' domains' if far.domains else ''}"
+    if far.seconds < QUIET or not far.done:
+        return text
+    left = _duration(far.seconds * (far.total - far.done) / far.done)
+    return f"{text}, {'at most' if far.may_end_early else 'about'} {left} left"
+
+
 def _duration(seconds: float) -> str:
     return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"
 
@@ -99,6 +121,7 @@ class PlainProgress(Progress):
     def __init__(self, config: StudyConfig) -> None:
         self.config, self.clock = config, Clock(config.limits.n_trials)
         self._begun = False
+        self._scoring_said = -math.inf
 
     @override
     def stage(self, text: str) -> None:
@@ -107,6 +130,13 @@ class PlainProgress(Progress):
             self._begun = True
         if "=" not in text:  # only the slow steps of the set-up are worth a line, no cell is
             self._say(text)
+
+    @override
+    def scoring(self, far: SoFar | None) -> None:
+        now = time.monotonic()
+        if far is not None and far.seconds >= EVERY and now - self._scoring_said >= EVERY:
+            self._scoring_said = now
+            self._say(sentence(far))
 
     @override
     def trial(self, records: Sequence[TrialRecord], front: ParetoFront) -> None:
@@ -123,12 +153,23 @@ class LiveProgress(Progress):
 
     def __init__(self, config: StudyConfig, bar: RichProgress) -> None:
         self.bar, self.clock = bar, Clock(config.limits.n_trials)
-        self.name = escape(config.name)
+        self.name = self._stage = escape(config.name)
+        self.beside = BESIDE + 2 * len(str(config.limits.n_trials))
         self.row = bar.add_task(self.name, total=config.limits.n_trials)
 
     @override
     def stage(self, text: str) -> None:
-        self.bar.update(self.row, description=f"{self.name}: {escape(one_line(text))}")
+        self._stage = f"{self.name}: {escape(one_line(text))}"
+        self.bar.update(self.row, description=self._stage)
+
+    @override
+    def scoring(self, far: SoFar | None) -> None:
+        """Show it in place of the stage, after the study's name where there is room for both."""
+        text = self._stage
+        if far is not None:
+            text = f"{self.name}: {sentence(far)}"
+            text = text if len(text) <= self.bar.console.width - self.beside else sentence(far)
+        self.bar.update(self.row, description=text)
 
     @override
     def trial(self, records: Sequence[TrialRecord], front: ParetoFront) -> None:

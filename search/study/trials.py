@@ -23,7 +23,9 @@ from search.space.space import Cell
 from search.space.supported import reason_against, unprunable
 from search.study import store
 from search.study.preflight import reason_beyond
+from search.study.progress import Progress
 from search.study.state import StudyState
+from search.study.waiting import awaited
 from search.tracking.protocol import Mirror
 
 
@@ -32,8 +34,8 @@ class Trials:
 
     mirror: Mirror
 
-    def __init__(self, config: StudyConfig, study: Study) -> None:
-        self.config, self.study = config, study
+    def __init__(self, config: StudyConfig, study: Study, progress: Progress) -> None:
+        self.config, self.study, self.progress = config, study, progress
         self._settle_orphans()
         self.state = StudyState(config, store.records_of(study), store.confirmation_of(study))
         self._running: Trial | None = None
@@ -86,7 +88,7 @@ class Trials:
         if reason is not None:  # of a space too large to be told beforehand
             return Failure(Reason.UNSUPPORTED, reason)
         gate = None if is_baseline else self._gate()
-        return session.evaluate(candidate, gate).result()
+        return awaited(session.evaluate(candidate, gate), session, self.progress)
 
     def _gate(self) -> Gate | None:
         state = self.state

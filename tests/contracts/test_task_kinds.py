@@ -20,6 +20,7 @@ from objectives.runtime.in_torch.runner import TorchRunner
 from objectives.tasks.answers import calibrated, scored
 from objectives.tasks.overlap import require_disjoint
 from objectives.tasks.partial_scores import merged
+from objectives.tasks.progress import SoFar, followed
 from objectives.types import Score
 from tests.objectives.recipes import CONF, built, choices
 
@@ -40,7 +41,8 @@ MORE = {
 }  # fmt: skip
 """Further settings, by kind."""
 TRIED = [(kind, more) for kind in KINDS for more in ({}, *MORE.get(kind, []))]
-SHORT = {"new_tokens": 4, "tokens": 40, "shots": 0, "stride": 8, "answer_tokens": 4, "calibration_tokens": 8}
+SHORT = {"new_tokens": 4, "tokens": 40, "shots": 0, "stride": 8, "answer_tokens": 4, "calibration_tokens": 8,
+         "batch_rows": 4}  # fmt: skip
 WORDS = ["red car", "a dog barks", "the sea", "snow", "some ice", "two birds", "a long walk", "x"]
 
 
@@ -103,6 +105,18 @@ def test_examples_do_not_depend_on_the_order_in_which_they_are_scored(task: Any,
         assert len(parts) == 1
     else:
         assert merged(parts).accuracy == pytest.approx(whole.accuracy, abs=1e-5)
+
+
+def test_scoring_tells_how_far_it_is_and_ends_with_all_done(
+    task: Any, runner: TorchRunner, heard: list[SoFar | None]
+) -> None:
+    with followed():
+        task.evaluate(runner)
+    told = [far for far in heard if far is not None and far.total]
+    assert len({far.total for far in told}) == 1
+    assert [far.done for far in told] == sorted(far.done for far in told)
+    assert told[-1].done == told[-1].total >= len(WORDS)
+    assert len({far.done for far in told}) > 2, "the rows that run together are told one batch after the other"
 
 
 def test_rows_calibrate_that_are_not_scored(task: Any, runner: TorchRunner) -> None:

@@ -23,6 +23,7 @@ from objectives.tasks.domains import Domains
 from objectives.tasks.embedding import embed
 from objectives.tasks.language_modeling import LanguageModeling
 from objectives.tasks.partial_scores import standard_error, unique
+from objectives.tasks.progress import followed
 from objectives.tasks.resampling import replicates_by
 from objectives.tasks.retrieval import Retrieval
 from objectives.types import Score
@@ -201,6 +202,16 @@ def test_an_embedding_is_the_normalised_mean_of_the_last_states(encoder: TorchRu
     torch.testing.assert_close(embed(encoder, ["hello"], 24)[0], mean / mean.norm())
 
 
+def test_a_search_tells_of_the_texts_that_it_embeds(encoder: TorchRunner, heard: list[Any]) -> None:
+    task = retrieval(artifacts([40] * 20, summaries=True))
+    with followed():
+        task.evaluate(encoder)
+    done = [far.done for far in heard if far is not None and far.total]
+    assert done == sorted(done)
+    assert len(set(done)) > 5
+    assert (heard[-2].done, heard[-2].total) == (36, 36)  # 20 that can be found, 16 that are asked
+
+
 def test_padding_does_not_change_an_embedding(encoder: TorchRunner) -> None:
     texts = ["a", "some words", "some more words, longer"]
     together = embed(encoder, texts, 24)
@@ -333,6 +344,14 @@ def served(**settings: Any) -> dict[str, LanguageModeling]:
         "short": modeling(artifacts([100] * 9), documents=2, **settings),
         "long": modeling(artifacts([100] * 9), documents=4, **settings),
     }
+
+
+def test_domains_are_counted_and_their_examples_are_parts_of_them(fp32: TorchRunner, heard: list[Any]) -> None:
+    with followed():
+        Domains(served=served(), unseen={"other": modeling(artifacts([40] * 9))}).evaluate(fp32)
+    told = [far for far in heard if far is not None and far.total]
+    assert {(far.total, far.domains) for far in told} == {(3, True)}
+    assert list(dict.fromkeys(far.done for far in told)) == pytest.approx([0, 1, 1.5, 2, 2.4, 2.8, 3])
 
 
 def test_a_domain_stands_before_the_names_of_its_examples(fp32: TorchRunner) -> None:

@@ -131,6 +131,9 @@ class Quiet:
     def stage(self, text: str) -> None:
         pass
 
+    def scoring(self, far: Any) -> None:
+        pass
+
     def trial(self, records: Any, front: Any) -> None:
         self.shown.append(len(front.front))
 

@@ -12,6 +12,7 @@ from pydantic.dataclasses import dataclass
 
 from objectives.errors import Unsupported
 from objectives.protocols.running import PhaseObserver
+from objectives.tasks.partial_scores import batches
 from objectives.types import Head, Phase, Score
 
 
@@ -30,6 +31,25 @@ class InstantTask:
 
     def evaluate(self, model: Any) -> Score:
         return Score(0.5, 0.01, (float(os.getpid()), 1.0))
+
+
+@dataclass(frozen=True, kw_only=True)
+class SlowTask(InstantTask):
+    """Scores ten examples, one after the other; the first process that does is killed in their midst.
+
+    ``killed``: the file that this leaves.
+    """
+
+    killed: str
+
+    def evaluate(self, model: Any) -> Score:
+        for (place,) in batches(range(10), 1):
+            time.sleep(0.15)
+            if place == 5 and not os.path.exists(self.killed):
+                open(self.killed, "wb").close()
+                time.sleep(1)
+                meet("kill")
+        return super().evaluate(model)
 
 
 Fault = Literal["none", "kill", "segfault", "exit", "raise", "hang", "no_memory", "allocate", "unsupported"]

@@ -30,6 +30,7 @@ from objectives.recovery.off import Off
 from objectives.runtime.in_torch.runner import TorchRunner
 from objectives.runtime.torch import Torch
 from objectives.tasks.partial_scores import batches, merged
+from objectives.tasks.progress import SoFar
 from objectives.tasks.resampling import replicates_of
 from objectives.types import Decision, Failure, Gate, Head, Measurement, Reason, Score, Verdict
 from objectives.workloads.generation import Generation
@@ -128,6 +129,22 @@ def test_a_model_that_keeps_the_floor_is_timed_on_few_examples(problem: Problem)
     assert found.metrics["accuracy"] == pytest.approx(0.8)
     assert "throughput" in found.metrics
     assert "perplexity" not in found.metrics  # of some examples it would not compare
+
+
+def test_it_is_told_how_far_the_baseline_and_a_race_are_that_may_end_early(
+    problem: Problem, heard: list[SoFar | None]
+) -> None:
+    evaluate = Evaluator(replace(problem, task=Hits(wrong=0.4), cache=None))
+    evaluate.score(evaluate.problem.baseline)
+    whole = [far for far in heard if far is not None]
+    assert (whole[-1].done, whole[-1].total, whole[-1].may_end_early) == (TOTAL, TOTAL, False)
+    assert heard[-1] is None
+    heard.clear()
+    evaluate(candidate(0.5), FLOOR)
+    raced = [far for far in heard if far is not None]
+    assert raced[-1].done < raced[-1].total == TOTAL
+    assert all(far.may_end_early for far in raced)
+    assert heard[-1] is None
 
 
 def test_without_skipping_what_misses_the_floor_is_timed_too(problem: Problem) -> None:

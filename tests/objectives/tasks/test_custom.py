@@ -28,6 +28,7 @@ from objectives.tasks.embedding import embed
 from objectives.tasks.finite import checked
 from objectives.tasks.model_under_test import ModelUnderTest
 from objectives.tasks.paired import follows_from_examples, paired_difference
+from objectives.tasks.progress import followed
 from objectives.tasks.resampling import replicates_by
 from tests.objectives.conftest import Tiny
 
@@ -88,6 +89,30 @@ def test_a_number_for_each_row_makes_their_mean(decoder: TorchRunner, make: Make
     assert score.stderr == pytest.approx(np.std(score.examples, ddof=1) / math.sqrt(8))
     assert score.ids[2] == "a.jsonl, line 3"
     assert follows_from_examples(score)
+
+
+def written_at_once(model: ModelUnderTest, rows: Rows) -> list[float]:
+    return [float(bool(text)) for text in model.generate([row["text"] for row in rows], 2)]
+
+
+def written_one_by_one(model: ModelUnderTest, rows: Rows) -> list[float]:
+    return [float(bool(text)) for row in rows for text in model.generate([row["text"]], 2)]
+
+
+@pytest.mark.parametrize(
+    ("function", "kind", "total"),
+    [
+        (written_at_once, Custom, 8), (written_one_by_one, Custom, 0), (by_place, Custom, 0),
+        (written_at_once, CustomRows, 8), (written_one_by_one, CustomRows, 8), (by_place, CustomRows, 8),
+    ],
+)  # fmt: skip
+def test_how_far_scoring_is_is_known_where_rows_are_read_together(
+    function: Any, kind: Any, total: int, decoder: TorchRunner, make: Make, heard: list[Any]
+) -> None:
+    with followed():
+        make(function, kind=kind, batch_rows=2).evaluate(decoder)
+    assert {far.total for far in heard if far is not None} == {0, total}
+    assert max(far.done for far in heard if far is not None) == (0 if (function, total) == (by_place, 0) else 8)
 
 
 @pytest.mark.parametrize("kind", [np.asarray, torch.tensor, tuple, iter])

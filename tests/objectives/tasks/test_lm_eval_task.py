@@ -10,6 +10,7 @@ import math
 from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -28,6 +29,7 @@ from objectives.tasks.lm_eval_answers import _loglikelihood_rolling, answered
 from objectives.tasks.lm_eval_files import described_task, files_of, require_harmless
 from objectives.tasks.model_under_test import ModelUnderTest
 from objectives.tasks.paired import follows_from_examples
+from objectives.tasks.progress import followed
 from tests.objectives.conftest import Tiny
 
 ROWS = [
@@ -184,6 +186,19 @@ def test_greedy_writing_would_give_a_continuation_or_not(decoder: TorchRunner) -
     assert [greedy for _, greedy in judged(decoder, pairs, 2)][:3] == [True, False, True]
 
 
+def test_requests_of_unlike_kinds_are_parts_of_one_step(decoder: TorchRunner, heard: list[Any]) -> None:
+    def instance(kind: str, *given: Any) -> SimpleNamespace:
+        return SimpleNamespace(request_type=kind, args=given)
+
+    asked = [instance("loglikelihood", f"a {place}", " b") for place in range(3)]
+    asked += [instance("generate_until", "a", {"max_gen_toks": most}) for most in (1, 1, 2)]
+    with followed():
+        answered(decoder, asked, 32, 1)
+    done = [far.done for far in heard if far is not None and far.total]
+    assert list(dict.fromkeys(done)) == [0, 1, 2, 3, 4, 5, 6]
+    assert done == sorted(done)
+
+
 # ---- by lm-eval itself
 
 
@@ -244,7 +259,7 @@ def test_a_metric_of_all_documents_has_replicates(lm_eval: Any, decoder: TorchRu
 
 
 @pytest.mark.slow
-def test_the_likelihood_of_a_text_is_that_of_its_windows(lm_eval: Any, decoder: TorchRunner, yamls: Path) -> None:
+def test_the_likelihood_of_a_text_is_that_of_its_windows(lm_eval: Any, decoder: TorchRunner, heard: list[Any]) -> None:
     text = "the quick brown fox jumps over the lazy dog"
     ids = decoder.tokenizer(text, add_special_tokens=False)["input_ids"]
     start = (
@@ -252,7 +267,9 @@ def test_the_likelihood_of_a_text_is_that_of_its_windows(lm_eval: Any, decoder: 
     )
     logs = decoder.module(input_ids=torch.tensor([[start, *ids]])).logits[0].double().log_softmax(dim=-1)
     wanted = sum(float(logs[place, token]) for place, token in enumerate(ids))
-    (whole,) = _loglikelihood_rolling(decoder, [(text,)], 64, 2)
+    with followed():
+        (whole, _) = _loglikelihood_rolling(decoder, [(text,), (text,)], 64, 2)
+    assert {(far.done, far.total) for far in heard if far is not None} == {(0, 0), (0, 2), (1, 2), (2, 2)}
     assert whole == pytest.approx(wanted, rel=1e-4)
     (cut,) = _loglikelihood_rolling(decoder, [(text,)], 12, 2)
     assert cut != pytest.approx(wanted, rel=1e-6)

@@ -7,6 +7,7 @@ import signal
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +26,14 @@ from objectives.pruning.structured import Structured
 from objectives.quantization.round_to_nearest import RoundToNearest
 from objectives.recovery.off import Off
 from objectives.runtime.torch import Torch
+from objectives.tasks.progress import SoFar
 from objectives.types import Failure, Measurement, Outcome, Reason
 from search.commands.run import CONF
 from search.executors.worker import Worker
 from search.space.instantiate import build
-from tests.search.fakes import FaultyWorkload, InstantTask, meet
+from search.study.waiting import awaited
+from tests.search.conftest import Quiet
+from tests.search.fakes import FaultyWorkload, InstantTask, SlowTask, meet
 
 EXECUTORS = sorted(Path(CONF).glob("executor/*.yaml"))
 
@@ -103,8 +107,6 @@ def test_failures_come_back_as_values(session) -> None:
 
 
 def test_a_model_that_cannot_be_loaded_is_an_error_of_the_study(executor, problem, tmp_path) -> None:
-    from dataclasses import replace
-
     broken = replace(problem, model=Checkpoint(path=str(tmp_path), head="causal_lm"))
     with executor.start(broken) as session, pytest.raises(ModelError, match=r"config\.json"):
         session.prepare().result(timeout=120)
@@ -112,7 +114,7 @@ def test_a_model_that_cannot_be_loaded_is_an_error_of_the_study(executor, proble
 
 def test_an_executor_answers_a_check(session) -> None:
     report = session.check().result(timeout=240)
-    assert report.whole
+    assert report.scores[0].whole
     assert report.blocks == 3
     assert len(report.scores[0].examples) == 2
     assert report.run_seconds > 0
@@ -163,6 +165,38 @@ def test_a_process_that_dies_is_told_by_its_way_and_gets_a_successor_also_when_i
         os.kill(pid, signal.SIGKILL)
         time.sleep(1)  # until the pool has seen it
         assert session._schedule(os.getpid, (), 60).result(timeout=60) not in (pid, os.getpid())
+
+
+class Watched(Quiet):
+    """Progress that keeps what it was shown of the scoring."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scored: list[SoFar | None] = []
+
+    def scoring(self, far: SoFar | None) -> None:
+        self.scored.append(far)
+
+
+def test_a_worker_tells_how_far_its_scoring_is_also_after_one_was_killed_in_its_midst(
+    problem, tmp_path, monkeypatch
+) -> None:
+    monkeypatch.setattr("search.study.waiting.LOOK", 0.02)
+    monkeypatch.setattr("search.study.waiting.IDLE", 0.02)
+    slow = replace(problem, task=SlowTask(killed=str(tmp_path / "killed")))
+    with Worker(timeout=60).start(slow) as session:
+        for reason, last in ((Reason.CRASHED, 5), (None, 9)):
+            seen = Watched()
+            outcome = awaited(session.evaluate(candidate()), session, seen)
+            told = [far for far in seen.scored if far is not None]
+            assert getattr(outcome, "reason", None) is reason
+            assert told[0].done < 5
+            assert max(far.done for far in told) >= last
+            assert [far.done for far in told] == sorted(far.done for far in told)
+            assert {far.total for far in told} <= {0, 10}
+            assert told[-1].seconds > 0.15 * last
+        assert seen.scored[-1] is None
+        assert session.scoring() is None
 
 
 def measured_until_a_lock_is_lost(problem) -> int:
