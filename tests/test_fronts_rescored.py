@@ -6,6 +6,7 @@ nothing with our tasks (:mod:`tests.independent`): the floor must hold there too
 
 from __future__ import annotations
 
+import faulthandler
 import json
 import math
 import os
@@ -189,6 +190,12 @@ CASES = {
         articles(lambda row: {"query": row["summary"], "text": row["document"][:500]}), reciprocal_rank,
     ),
 }  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def _no_dump() -> None:
+    """Let a study take longer than a test may that hangs in C."""
+    faulthandler.cancel_dump_traceback_later()
 
 
 @cache
