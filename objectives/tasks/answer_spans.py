@@ -97,4 +97,5 @@ def texts_of_answers(value: Any) -> tuple[str, ...]:
     inner = value.get("text", ()) if isinstance(value, dict) else value
     if inner is None or inner == "":
         return ()
-    return tuple(map(str, inner)) if isinstance(inner, (list, tuple)) else (str(inner),)
+    listed = inner if isinstance(inner, (list, tuple)) else [inner]
+    return tuple(str(each) for each in listed if each is not None)

@@ -58,14 +58,14 @@ class Generation(FromFiles, PartiallyScorable, Bounded, Banded, Supplied, Readab
     ``head``: which of the two, as the model is loaded.
     ``text``: the column with the prompt; ``doc_to_text``: a template in its place. ``target``: the column with the
     answer, or with a list of accepted ones; ``doc_to_target``: a template in its place. ``metric``: ``exact_match``,
-    ``f1``, ``rouge1``, ``rouge2`` or ``rougeL``, which are means of answers, or ``bleu`` or ``chrf``, which are of all
-    answers together. ``bleu_tokenize``: how BLEU splits words. ``stop``: texts that end an answer. ``chat``: whether
-    the prompt is put into the tokenizer's chat template; by default where it has one. A decoder's prompts are cut at
-    their beginning, so that prompt and answer have at most ``tokens`` tokens, by default what the model holds
-    and 1024 at most; the sources of an encoder-decoder are cut
-    at their end. ``beams``: texts that are written at once to find the likeliest, 1 for none but the greedy one;
-    ``length_penalty``: the power of a text's length that its log-probability is divided by. ``length_band``:
-    the least and the largest share of the references' tokens that a feasible model writes, as [0.9, 1.1].
+    ``quasi_exact_match`` (SQuAD's), ``f1``, ``rouge1``, ``rouge2`` or ``rougeL``, which are means of answers, or
+    ``bleu`` or ``chrf``, which are of all answers together. ``bleu_tokenize``: how BLEU splits words. ``stop``: texts
+    that end an answer. ``chat``: whether the prompt is put into the tokenizer's chat template; by default where it has
+    one. A decoder's prompts are cut at their beginning, so that prompt and answer have at most ``tokens`` tokens, by
+    default what the model holds and 1024 at most; the sources of an encoder-decoder are cut at their end. ``beams``:
+    texts that are written at once to find the likeliest, 1 for none but the greedy one; ``length_penalty``: the power
+    of a text's length that its log-probability is divided by. ``length_band``: the least and the most tokens that
+    answers may have, beside those of the references.
     """
 
     head: Literal["causal_lm", "seq2seq"] = "causal_lm"
@@ -218,4 +218,6 @@ class Generation(FromFiles, PartiallyScorable, Bounded, Banded, Supplied, Readab
 
 
 def _accepted(target: Any) -> tuple[str, ...]:
-    return tuple(map(str, target)) if isinstance(target, (list, tuple)) else (str(target),)
+    """Return the accepted answers; a table fills lists up with nothing, which is none."""
+    listed = target if isinstance(target, (list, tuple)) else [target]
+    return tuple(str(each) for each in listed if each is not None)

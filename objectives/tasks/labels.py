@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Sequence
 from typing import Any
 
 from objectives.errors import DataError
 from objectives.tasks.data.rows import Row, WrongRow, require_right
+
+_WHOLE = re.compile(r"([0-9]{1,9})(?:\.0*)?")
+"""A whole number as json, csv and parquet write it: 1, 1.0."""
 
 
 def require_classes(classes: Sequence[str], names: Sequence[str]) -> Sequence[str]:
@@ -47,11 +51,14 @@ def places_of(rows: Sequence[Row], values: Sequence[Any], classes: Sequence[str]
 
 
 def _place(value: Any, by_name: dict[str, int]) -> int | None:
-    whole = isinstance(value, bool) or (isinstance(value, float) and value.is_integer())
-    text = str(int(value)) if whole else str(value).strip()
+    """Return the class that has this name, in any form that files have of it, or this number; None where none has."""
+    text = str(value).strip()
     if text in by_name:
         return by_name[text]
-    return int(text) if text.isdecimal() and int(text) < len(by_name) else None
+    truth = {"true": 1, "false": 0}.get(text.lower())
+    whole = _WHOLE.fullmatch(text)
+    number = truth if truth is not None else int(whole[1]) if whole else None
+    return number if number is not None and number < len(by_name) else None
 
 
 def shown(classes: Sequence[str]) -> str:

@@ -1,6 +1,6 @@
 """Rates an answer against accepted ones, text by text: exact match, F1 of words, ROUGE.
 
-Exact match and F1 of words are those of SQuAD (Rajpurkar et al. 2016, https://arxiv.org/abs/1606.05250): case,
+Quasi-exact match and F1 of words are those of SQuAD (Rajpurkar et al. 2016, https://arxiv.org/abs/1606.05250): case,
 punctuation, articles and spaces do not count. ROUGE (Lin 2004) is that of rouge-score, which by itself sees no word in
 Chinese or Japanese; here each of their characters is one.
 """
@@ -22,7 +22,7 @@ import numpy as np
 from objectives.errors import TaskError
 from objectives.types import Score
 
-Rating = Literal["exact_match", "f1", "rouge1", "rouge2", "rougeL"]
+Rating = Literal["exact_match", "quasi_exact_match", "f1", "rouge1", "rouge2", "rougeL"]
 Rate = Callable[[str, str], float]
 
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
@@ -39,7 +39,12 @@ def normalized(text: str) -> str:
 
 
 def exact_match(answer: str, wanted: str) -> float:
-    """Return 1 where both texts are the same once normalised, else 0."""
+    """Return 1 where both texts are the same but for spaces around them, else 0."""
+    return float(answer.strip() == wanted.strip())
+
+
+def quasi_exact_match(answer: str, wanted: str) -> float:
+    """Return 1 where both texts are the same once normalised, else 0; it has its name from HELM."""
     return float(normalized(answer) == normalized(wanted))
 
 
@@ -70,7 +75,11 @@ def _rouge(name: str) -> Rate:
     return lambda answer, wanted: float(scorer.score(wanted, answer)[name].fmeasure)
 
 
-_RATES: Mapping[str, Rate] = {"exact_match": exact_match, "f1": word_f1}
+_RATES: Mapping[str, Rate] = {
+    "exact_match": exact_match,
+    "quasi_exact_match": quasi_exact_match,
+    "f1": word_f1,
+}
 
 
 def rate_of(name: str) -> Rate:

@@ -112,7 +112,7 @@ class QuestionAnswering(FromFiles, PartiallyScorable, Bounded, Supplied, Readabl
     def parts(self, model: Runner, order: Sequence[int]) -> Iterator[Score]:
         questions = self._questions(self.divided().scored)
         names = unique(each.row.place for each in questions)
-        rate = rate_of(self.metric)
+        rate = rate_of("quasi_exact_match" if self.metric == "exact_match" else self.metric)
         for chosen in batches(order, AHEAD):
             asked = [questions[index] for index in chosen]
             rated = tuple(

@@ -1,4 +1,4 @@
-"""Spans that tags mark, and how many of them were found. The schemes IOB1, IOB2, IOE and IOBES are read alike.
+"""Spans that tags mark, and how many of them were found. The schemes IOB1, IOB2, IOE, IOBES and BILOU are read alike.
 
 A tag is ``O``, or a prefix and a type: ``B-PER``. A span begins at B or S, where the type changes, and after a span has
 ended; it ends after E or S, and before all that begins another: the rules of conlleval, which seqeval keeps.
@@ -13,6 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 OUTSIDE = "O"
+
+_PREFIXES = {"B": "B", "I": "I", "E": "E", "S": "S", "L": "E", "U": "S"}
+"""The prefixes of all schemes by those of IOBES: BILOU's L and U are its E and S."""
 
 Found = tuple[str, int, int]
 """Type, first word and last word."""
@@ -35,11 +38,12 @@ def _spans(tags: Sequence[str]) -> Iterator[Found]:
 
 
 def _parts(tag: str) -> tuple[str, str]:
-    """Return prefix and type. A tag without a prefix is a type of its own, as parts of speech are."""
-    if tag == OUTSIDE:
+    """Return prefix and type. A tag that is no prefix and has none is a type of its own, as parts of speech are."""
+    if tag in {OUTSIDE, "o", "_", ""}:
         return OUTSIDE, ""
-    prefix, dash, kind = tag.partition("-")
-    return (prefix, kind) if dash and prefix in {"B", "I", "E", "S"} else ("I", tag)
+    prefix, _, kind = tag.partition("-")
+    found = _PREFIXES.get(prefix.upper())
+    return ("I", tag) if found is None else (found, kind)
 
 
 def _ends(before: str, prefix: str, kind_before: str, kind: str) -> bool:

@@ -2,6 +2,7 @@
 
 ``model.path=./lr=0.1``, ``./ckpt (v2)`` or ``./modèle`` are values for a person and errors for Hydra's lexer. A value
 that does not parse and does in quotes is meant as text. ``~`` is a shell's, which expands it only where a word begins.
+Between double quotes ``\\n`` and ``\\t`` are a new line and a tab, as in YAML; Hydra leaves them two characters.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ _WITH_VALUE = {
 }  # fmt: skip
 """Options of Hydra whose value is the next word."""
 _MULTIRUN = {"-m", "--multirun"}
+_QUOTED = re.compile(r"\"(?:\\.|[^\"\\])*\"|'(?:\\.|[^'\\])*'", re.DOTALL)
+_ESCAPE = re.compile(r"((?<!\\)(?:\\\\)*)\\([nt])")
 
 OmegaConf.register_new_resolver("expanduser", lambda path: expanded(str(path)), replace=True)  # for conf/config.yaml
 
@@ -57,6 +60,15 @@ def expanded(value: str) -> str:
 def absolute(path: str) -> Path:
     """Return the absolute path that a person means, ``~`` expanded; of a user who does not exist it is a name."""
     return Path(expanded(path)).absolute()
+
+
+def with_escapes(value: str) -> str:
+    """Return ``value`` with new lines and tabs for ``\\n`` and ``\\t`` between double quotes."""
+    return _QUOTED.sub(lambda found: _ESCAPE.sub(_escaped, found[0]) if found[0].startswith('"') else found[0], value)
+
+
+def _escaped(found: re.Match[str]) -> str:
+    return found[1] + {"n": "\n", "t": "\t"}[found[2]]
 
 
 def quoted(value: str, quote: Quote = Quote.single) -> str:
@@ -99,7 +111,7 @@ def _parser() -> OverridesParser:
 
 def _readable(word: str, many: bool) -> str:
     key, sign, value = word.partition("=")
-    value = expanded(value)
+    value = with_escapes(expanded(value))
     if word.startswith("-"):  # an option of Hydra
         return f"{key}{sign}{value}"
     if not sign and parsed(word) is None:

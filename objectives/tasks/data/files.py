@@ -138,12 +138,15 @@ def _csv(file: Path, name: str, _unit: Unit) -> Read:
 
 
 def _tsv(file: Path, name: str, _unit: Unit) -> Read:
-    """Read quoted fields where all quotes fit, as spreadsheets write them; else quotes are characters like others."""
+    """Read quoted fields where all quotes fit, as spreadsheets write them; else quotes are characters like others.
+
+    Where every line is a row by itself, no quote reaches over several: in sentences that were split, it would.
+    """
     text = _text(file)
-    rows = list(_table(text, name, delimiter="\t", strict=True))
-    if any(isinstance(row, WrongRow) for row in rows):
-        rows = list(_table(text, name, delimiter="\t", quoting=csv.QUOTE_NONE))
-    yield from rows
+    quoted = list(_table(text, name, delimiter="\t", strict=True))
+    plain = list(_table(text, name, delimiter="\t", quoting=csv.QUOTE_NONE))
+    fits, is_plain = (not any(isinstance(row, WrongRow) for row in rows) for rows in (quoted, plain))
+    yield from quoted if fits and (len(quoted) == len(plain) or not is_plain) else plain
 
 
 def _table(text: str, name: str, **dialect: Any) -> Read:

@@ -18,6 +18,8 @@ from objectives.models.batch import Batch
 from objectives.runtime.in_torch.runner import TorchRunner
 from objectives.tasks.classification import Classification
 from objectives.tasks.confusion import macro_f1, mcc, measured
+from objectives.tasks.data.rows import Row
+from objectives.tasks.labels import places_of
 from tests.objectives.conftest import Tiny
 from tests.objectives.tasks.test_choice import write
 
@@ -152,3 +154,20 @@ def test_guessing_is_told_by_the_metric(classifier: TorchRunner, tmp_path: Path,
     rows = [{"text": f"{WORDS[0]} {number}", "label": int(number % 10 == 0)} for number in range(40)]
     score = task(tmp_path, rows, metric=metric).evaluate(classifier)
     assert score.chance == pytest.approx(chance)
+
+
+@pytest.mark.parametrize(
+    ("classes", "values", "places"),
+    [
+        (("True", "False", "maybe"), [True, False, "True", "maybe"], [0, 1, 0, 2]),
+        (("bad", "good"), [True, "false", "TRUE", 1.0, "1.0", "0"], [1, 0, 1, 1, 1, 0]),
+    ],
+)
+def test_a_label_is_the_same_class_in_every_kind_of_file(
+    classes: tuple[str, ...], values: list[Any], places: list[int]
+) -> None:
+    rows = [Row({"label": value}, "a", number) for number, value in enumerate(values)]
+    assert places_of(rows, values, classes) == places
+    for value in (math.nan, math.inf, "-1", "1.5", "99999999999"):
+        with pytest.raises(DataError, match="has the label"):
+            places_of(rows[:1], [value], classes)

@@ -8,13 +8,16 @@ import pytest
 
 from objectives.errors import TaskError
 from objectives.tasks import matching
-from objectives.tasks.matching import best, exact_match, rate_of, word_f1
+from objectives.tasks.matching import best, exact_match, quasi_exact_match, rate_of, word_f1
 
 
 def test_case_articles_and_punctuation_do_not_count() -> None:
-    assert exact_match("The  Cat, sat!", "a cat sat") == 1
-    assert exact_match("the cat", "cats") == 0
-    assert exact_match("", "the") == 1
+    assert quasi_exact_match("The  Cat, sat!", "a cat sat") == 1
+    assert quasi_exact_match("the cat", "cats") == 0
+    assert quasi_exact_match("", "the") == 1
+    for one, other in (("", "A"), ("The", "an"), ("1.5", "15"), ("-5", "5"), ("C++", "C"), ("a", "A")):
+        assert exact_match(one, other) == 0
+        assert exact_match(f" {one}\n", one) == 1
 
 
 @pytest.mark.parametrize(

@@ -70,6 +70,20 @@ def test_f1_over_all_rows_is_that_of_seqeval(rows: list[list[tuple[str, str]]]) 
         assert float(f1(counts.sum(axis=0))) == pytest.approx(f1_score(right, found, zero_division=0), abs=1e-12)
 
 
+BILOU = {"E": "L", "S": "U"}
+
+
+@given(st.lists(st.lists(st.sampled_from(["O", "B", "I", "E", "S"]), min_size=1, max_size=8), min_size=1, max_size=4))
+def test_tags_without_types_in_small_letters_and_of_bilou_mark_the_same_spans(rows: list[list[str]]) -> None:
+    for row in rows:
+        typed = spans_of([tag if tag == "O" else f"{tag}-X" for tag in row])
+        places = {span[1:] for span in typed}
+        assert {span[1:] for span in spans_of(row)} == places
+        assert {span[1:] for span in spans_of([tag.lower() for tag in row])} == places
+        assert spans_of([tag if tag == "O" else f"{BILOU.get(tag, tag)}-X" for tag in row]) == typed
+        assert spans_of(["_" if tag == "O" else f"{tag}-X" for tag in row]) == typed
+
+
 def test_the_score_is_seqevals_of_the_models_answers(tagger: TorchRunner, tmp_path: Path) -> None:
     found = [plain(tagger, row["words"]) for row in ROWS]
     score = task(tmp_path).evaluate(tagger)

@@ -149,3 +149,11 @@ def test_a_file_of_an_asset_is_found_by_its_name(tmp_path: Path, monkeypatch: py
     jsonl(tmp_path / "set" / "dev.jsonl")
     monkeypatch.setattr("objectives.tasks.data.files.locate", lambda name: {"held": tmp_path}[name])
     assert [dict(row.values) for row in read_rows("asset:held/set/dev.jsonl", "task.data")] == ROWS
+
+
+def test_quotes_of_sentences_that_were_split_swallow_no_rows(tmp_path: Path) -> None:
+    file = tmp_path / "a.tsv"
+    file.write_text('text\ttarget\nHe said.\t"I go.\nb\tc\nd\te\nThen.\tI come."\n')
+    assert [row.values["text"] for row in read_rows(str(file), "task.data")] == ["He said.", "b", "d", "Then."]
+    file.write_text('text\ttarget\n"two\nlines"\t"a ""b"""\n')
+    assert [row.values for row in read_rows(str(file), "task.data")] == [{"text": "two\nlines", "target": 'a "b"'}]
