@@ -64,8 +64,8 @@ class Generation(FromFiles, PartiallyScorable, Bounded, Banded, Supplied, Readab
     one. A decoder's prompts are cut at their beginning, so that prompt and answer have at most ``tokens`` tokens, by
     default what the model holds and 1024 at most; the sources of an encoder-decoder are cut at their end. ``beams``:
     texts that are written at once to find the likeliest, 1 for none but the greedy one; ``length_penalty``: the power
-    of a text's length that its log-probability is divided by. ``length_band``: the least and the most tokens that
-    answers may have, beside those of the references.
+    of a text's length that its log-probability is divided by. ``length_band``: the
+    least and the largest share of the references' tokens that a feasible model writes, as [0.9, 1.1].
     """
 
     head: Literal["causal_lm", "seq2seq"] = "causal_lm"
