@@ -25,7 +25,8 @@ from objectives.tasks.answers import scored, told
 from objectives.tasks.finite import checked
 from objectives.tasks.paired import follows_from_examples
 from objectives.tasks.partial_scores import merged
-from objectives.tasks.several import tasks_of
+from objectives.tasks.setting_names import named_below
+from objectives.tasks.several import place_of, tasks_of
 from objectives.types import Score
 
 EXAMPLES = 4
@@ -59,7 +60,8 @@ def checkup(pool: ModelPool) -> CheckReport:
 
 
 def _sample(pool: ModelPool, name: str, task: Task) -> ScoreSample:
-    score, whole = _scores(pool, task)
+    with named_below(place_of(name), task):
+        score, whole = _scores(pool, task)
     return ScoreSample(
         task=name,
         examples=dict(zip(_names(score), score.examples[:EXAMPLES])),

@@ -26,7 +26,8 @@ from objectives.tasks.answers import scored, told
 from objectives.tasks.finite import checked
 from objectives.tasks.partial_scores import merged
 from objectives.tasks.progress import followed
-from objectives.tasks.several import bands_of
+from objectives.tasks.setting_names import named_below
+from objectives.tasks.several import bands_of, place_of
 from objectives.types import Decision, Gate, Score
 
 
@@ -43,11 +44,11 @@ class Scored:
 
 
 class Scorer:
-    """Scores the recipes of one problem on ``task``."""
+    """Scores the recipes of one problem on ``task``; ``name``: that of the task, empty for the only one."""
 
-    def __init__(self, pool: ModelPool, task: Task) -> None:
+    def __init__(self, pool: ModelPool, task: Task, name: str = "") -> None:
         self._pool, self._problem, self.task = pool, pool.problem, task
-        self.bands = bands_of(task)
+        self.bands, self._place = bands_of(task), place_of(name)
         self._scores: dict[Recipe, Score] = {}
         self._spent: dict[Recipe, float] = {}
         self._wrong: dict[Recipe, NotFinite | Unsupported] = {}
@@ -68,7 +69,8 @@ class Scorer:
         runner = self._pool.runner(candidate)  # making it is another stage
         began = time.perf_counter()
         try:
-            score = checked(self._extended(candidate, known, gate), runner)
+            with named_below(self._place, self.task):
+                score = checked(self._extended(candidate, known, gate), runner)
         except (NotFinite, Unsupported) as error:
             self._wrong[recipe] = error
             raise

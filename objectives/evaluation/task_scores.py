@@ -44,7 +44,7 @@ class TaskScores:
 
     def __init__(self, pool: ModelPool) -> None:
         task = pool.problem.task
-        self._scorers = {name: Scorer(pool, each) for name, each in tasks_of(task).items()}
+        self._scorers = {name: Scorer(pool, each, name) for name, each in tasks_of(task).items()}
         self._weights = weights_of(task)
 
     def whole(self, candidate: Candidate) -> Score:

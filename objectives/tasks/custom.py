@@ -33,9 +33,9 @@ from objectives.tasks.encoding import calibration_batches, encode
 from objectives.tasks.finite import number
 from objectives.tasks.model_under_test import LONGEST, ModelUnderTest
 from objectives.tasks.overlap import Excerpts, Exposed, excerpt
-from objectives.tasks.partial_scores import batches, merged, standard_error, unique
+from objectives.tasks.partial_scores import Reader, batches, merged, standard_error, unique
 from objectives.tasks.progress import unknown
-from objectives.tasks.prompting import answer_tokens, prompt_tokens, shortened
+from objectives.tasks.prompting import answer_tokens, cut_remarks, prompt_tokens, shortened
 from objectives.tasks.resampling import FEWEST, REPLICATES, replicates_by, spread
 from objectives.types import ENCODERS, Head, Score
 
@@ -97,14 +97,13 @@ class Custom(FromFiles, Task, Bounded, Supplied, Exposed):
         rows, most = self.divided().calibration, limit_of(model.tokenizer, self.tokens, LONGEST)
         if self.head in ENCODERS:
             return {"task": calibration_batches(encode(model, self._texts(rows), None, most), self.batch_rows)}
-        prompts = [prompt_tokens(model, self.head, text, chat=False) for text in self._texts(rows)]
-        answers = [answer_tokens(model, self.head, target) if target else [] for target in self._targets(rows)]
+        pairs = self._pairs(model, rows)
         if self.head == "seq2seq":
-            sources = [shortened(model, self.head, prompt, most) for prompt in prompts]
-            pairs = zip(sources, answers)
-            targets = [answer[:most] or list(source) for source, answer in pairs]  # without a target it is to copy
+            sources = [shortened(model, self.head, prompt, most) for prompt, _ in pairs]
+            both = zip(sources, (answer for _, answer in pairs))
+            targets = [answer[:most] or list(source) for source, answer in both]  # without a target it is to copy
             return {"task": source_target_batches(sources, targets, self.batch_rows)}
-        ids = [[*prompt, *answer][-most:] for prompt, answer in zip(prompts, answers)]
+        ids = [[*prompt, *answer][-most:] for prompt, answer in pairs]
         if not all(ids):
             raise DataError("task.text: a calibration row has no tokens")
         return {"task": same_length(ids, self.batch_rows)}
@@ -133,7 +132,21 @@ class Custom(FromFiles, Task, Bounded, Supplied, Exposed):
             [excerpt(row.place, [text]) for row, text in zip(rows, self._texts(rows))]
             for rows in (divided.calibration, divided.scored)
         )
-        return Excerpts(first, last)
+        return Excerpts(first, last, remarks=self._cuts(model, divided.calibration))
+
+    def _cuts(self, model: Reader, rows: Sequence[Row]) -> tuple[str, ...]:
+        """Return lines on the calibration rows that are cut; of scored rows the function's texts are counted."""
+        most = limit_of(model.tokenizer, self.tokens, LONGEST)
+        if self.head in ENCODERS:
+            whole = [row.whole for row in encode(model, self._texts(rows), None, most)]
+            return cut_remarks("task.tokens", whole, most, "calibration rows are cut at their end")
+        pairs = self._pairs(model, rows)
+        prompts, answers = ([len(each) for each in some] for some in zip(*pairs))
+        if self.head == "seq2seq":
+            sources = cut_remarks("task.tokens", prompts, most, "calibration sources are cut at their end")
+            return (*sources, *cut_remarks("task.tokens", answers, most, "calibration targets are cut at their end"))
+        joined = [prompt + answer for prompt, answer in zip(prompts, answers)]
+        return cut_remarks("task.tokens", joined, most, "calibration rows are cut at their beginning")
 
     # ---- what the functions return
 
@@ -165,6 +178,12 @@ class Custom(FromFiles, Task, Bounded, Supplied, Exposed):
 
     def _texts(self, rows: Sequence[Row]) -> list[str]:
         return texts_of(rows, "task.text", self.text, self.doc_to_text)
+
+    def _pairs(self, model: Reader, rows: Sequence[Row]) -> list[tuple[list[int], list[int]]]:
+        """Return the tokens of each text and of its target, none where there is no target."""
+        prompts = [prompt_tokens(model, self.head, text, chat=False) for text in self._texts(rows)]
+        answers = [answer_tokens(model, self.head, target) if target else [] for target in self._targets(rows)]
+        return list(zip(prompts, answers))
 
     def _targets(self, rows: Sequence[Row]) -> list[str]:
         if self.doc_to_target is not None:
@@ -198,11 +217,13 @@ class CustomRows(Custom, PartiallyScorable):
         rows = self.divided().scored
         names = unique(row.place for row in rows)
         subject = ModelUnderTest(model, self.tokens, self.batch_rows)
-        for chosen in batches(order, AHEAD):
-            some = [rows[index] for index in chosen]
-            examples = self._numbers(self._answers(subject, some), some)
-            yield Score(float(np.mean(examples)), 0.0, examples, ids=tuple(names[index] for index in chosen))
-        subject.tell_cut()
+        try:
+            for chosen in batches(order, AHEAD):
+                some = [rows[index] for index in chosen]
+                examples = self._numbers(self._answers(subject, some), some)
+                yield Score(float(np.mean(examples)), 0.0, examples, ids=tuple(names[index] for index in chosen))
+        finally:  # also where a race was decided and the caller stops
+            subject.tell_cut()
 
 
 def _require_two(key: str, function: Function, wanted: str) -> None:

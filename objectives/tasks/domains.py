@@ -18,12 +18,11 @@ from typing_extensions import override
 
 from objectives.errors import ModelError
 from objectives.models.inspection.spans import Span
-from objectives.protocols.optional import Banded, Bounded, Supplied
+from objectives.protocols.optional import Banded, Bounded, Remarking, Supplied
 from objectives.protocols.task import Task
-from objectives.tasks.answers import calibrated, scored
-from objectives.tasks.overlap import Excerpt, Excerpts, Exposed
+from objectives.tasks.joint import joint_calibration, joint_excerpts, joint_scores, remarks_of, require_all
+from objectives.tasks.overlap import Excerpts, Exposed
 from objectives.tasks.partial_scores import geometric_mean, unique
-from objectives.tasks.progress import one_by_one
 from objectives.types import Head, Score
 
 if TYPE_CHECKING:
@@ -33,7 +32,7 @@ if TYPE_CHECKING:
 
 
 @settings(frozen=True, kw_only=True, config=ConfigDict(extra="forbid", arbitrary_types_allowed=True))
-class Domains(Task, Bounded, Banded, Supplied, Exposed):
+class Domains(Task, Bounded, Banded, Supplied, Remarking, Exposed):
     """A task over several domains.
 
     ``served``, ``unseen``: tasks by the name of their domain, all for the same kind of model.
@@ -76,35 +75,36 @@ class Domains(Task, Bounded, Banded, Supplied, Exposed):
 
     @override
     def require_documents(self) -> None:
-        """Raise ModelError where a task that can tell has too few documents; it names the domain."""
-        for name, task in self._all():
-            if isinstance(task, Supplied):
-                try:
-                    task.require_documents()
-                except ModelError as error:
-                    raise ModelError(f"task: its domain {name}: {error}") from error
+        """Raise ObjectiveError where a task that can tell has too few documents; it names the domain's settings."""
+        for place, tasks in self._places():
+            require_all(tasks, place)
+
+    @override
+    def remarks(self) -> tuple[str, ...]:
+        return tuple(line for place, tasks in self._places() for line in remarks_of(tasks, place))
 
     def _all(self) -> Iterable[tuple[str, Task]]:
         return {**self.served, **self.unseen}.items()
 
+    def _places(self) -> Sequence[tuple[str, Mapping[str, Task]]]:
+        return (("task.served", self.served), ("task.unseen", self.unseen))
+
     @override
     def calibration(self, model: LoadedModel) -> Batches:
         """Return the calibration rows of every served domain."""
-        return {
-            name: [batch for batches in calibrated(task, model).values() for batch in batches]
-            for name, task in self.served.items()
-        }
+        return joint_calibration(self.served, "task.served", model)
 
     @override
     def excerpts(self, model: LoadedModel) -> Excerpts:
         """Return the rows of all domains: a row that calibrates in one may not be scored in any other."""
-        exposed = [(name, task) for name, task in self._all() if isinstance(task, Exposed)]
-        by_domain = {name: task.excerpts(model) for name, task in exposed}
-        served = {name: rows.calibration for name, rows in by_domain.items() if name in self.served}
-        copies = [
-            (f"{name}:{copy}", f"{name}:{other}") for name, rows in by_domain.items() for copy, other in rows.left_out
-        ]
-        return Excerpts(_named(served), _named({name: rows.scored for name, rows in by_domain.items()}), copies)
+        served = joint_excerpts(self.served, "task.served", model)
+        unseen = joint_excerpts(self.unseen, "task.unseen", model)
+        return Excerpts(
+            served.calibration,
+            [*served.scored, *unseen.scored],
+            [*served.left_out, *unseen.left_out],
+            [*served.remarks, *unseen.remarks],
+        )
 
     @override
     def evaluate(self, model: Runner) -> Score:
@@ -112,9 +112,7 @@ class Domains(Task, Bounded, Banded, Supplied, Exposed):
 
         Raises ModelError where the examples of the served domains do not fit into one score.
         """
-        tasks = one_by_one([*self.served.values(), *self.unseen.values()], domains=True)
-        scores = [scored(task, task.evaluate(model)) for task in tasks]
-        served, unseen = dict(zip(self.served, scores)), dict(zip(self.unseen, scores[len(self.served) :]))
+        served, unseen = joint_scores(self._places(), model)
         accuracy = sum(score.accuracy for score in served.values()) / len(served)
         stderr = math.sqrt(sum(score.stderr**2 for score in served.values())) / len(served)
         extra = _mean_extra(served)
@@ -124,11 +122,6 @@ class Domains(Task, Bounded, Banded, Supplied, Exposed):
         examples = tuple(hit for score in served.values() for hit in score.examples)
         mean = Score(accuracy, stderr, examples, extra, _ids(served), _strata(served), _link(served))
         return replace(mean, chance=_chance(served), replicates=_replicates(served))
-
-
-def _named(rows: Mapping[str, Sequence[Excerpt]]) -> list[Excerpt]:
-    """Return the rows of all domains, named ``<domain>:<name>``."""
-    return [replace(each, name=f"{domain}:{each.name}") for domain, some in rows.items() for each in some]
 
 
 def _ids(scores: Mapping[str, Score]) -> tuple[str, ...]:

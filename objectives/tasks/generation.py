@@ -25,11 +25,18 @@ from objectives.tasks.data.columns import rendered, texts_of, values_of
 from objectives.tasks.data.rows import Row, WrongRow, require_right
 from objectives.tasks.data.source import ROWS_FORBID, FromFiles
 from objectives.tasks.decoding import Ends, continuations, greedy
-from objectives.tasks.length_band import LengthBand, bands, require_band, with_lengths
+from objectives.tasks.length_band import LengthBand, bands, require_band, require_reachable, with_lengths
 from objectives.tasks.matching import MeanRating, Rating
 from objectives.tasks.overlap import Excerpts, Exposed, excerpt
 from objectives.tasks.partial_scores import Reader, batches, merged, unique
-from objectives.tasks.prompting import answer_tokens, has_chat_template, plain_tokens, prompt_tokens, shortened
+from objectives.tasks.prompting import (
+    answer_tokens,
+    cut_remarks,
+    has_chat_template,
+    plain_tokens,
+    prompt_tokens,
+    shortened,
+)
 from objectives.types import Score
 
 if TYPE_CHECKING:
@@ -159,14 +166,29 @@ class Generation(FromFiles, PartiallyScorable, Bounded, Banded, Supplied, Readab
     def excerpts(self, model: LoadedModel) -> Excerpts:
         divided = self.divided()
         first, last = (self._requests(rows) for rows in (divided.calibration, divided.scored))
-        room = self._room(model)
-        cut = sum(len(self._whole_prompt(model, each)) > room for each in last)
-        where = "end" if self.head == "seq2seq" else "beginning"
-        remarks = (
-            [f"task.tokens: {cut} of {len(last)} prompts are cut at their {where} to {room} tokens"] if cut else ()
-        )
+        if self.length_band is not None:
+            references = [len(plain_tokens(model, each.accepted[0])) for each in last]
+            require_reachable(self.length_band, references, self.new_tokens)
         calibration, scored = ([excerpt(each.row.place, [each.prompt]) for each in some] for some in (first, last))
-        return Excerpts(calibration, scored, remarks=remarks)
+        return Excerpts(calibration, scored, remarks=self._cuts(model, first, last))
+
+    def _cuts(self, model: Reader, first: Sequence[Request], last: Sequence[Request]) -> tuple[str, ...]:
+        """Return lines on the prompts that are cut, and on what is cut of the calibration rows."""
+        end = "end" if self.head == "seq2seq" else "beginning"
+        prompts, calibrating = ([len(self._whole_prompt(model, each)) for each in some] for some in (last, first))
+        answers = [len(answer_tokens(model, self.head, each.accepted[0])) for each in first]
+        found = cut_remarks("task.tokens", prompts, self._room(model), f"prompts are cut at their {end}")
+        if self.head == "seq2seq":
+            sources = cut_remarks(
+                "task.tokens", calibrating, self._room(model), "calibration sources are cut at their end"
+            )
+            targets = cut_remarks(
+                "task.new_tokens", answers, self.new_tokens, "calibration targets are cut at their end"
+            )
+            return (*found, *sources, *targets)
+        whole = [prompt + max(answer, self.new_tokens) for prompt, answer in zip(calibrating, answers)]
+        what = "calibration rows are cut at their beginning"
+        return (*found, *cut_remarks("task.tokens", whole, self._most(model), what))
 
     def answers(self, model: Runner, requests: Sequence[Request]) -> list[str | None]:
         """Return what the model writes after each prompt; None where its logits are not finite."""

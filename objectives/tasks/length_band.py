@@ -13,6 +13,7 @@ from typing import Annotated
 
 from pydantic import Field
 
+from objectives.errors import DataError
 from objectives.types import Score
 
 LENGTH_RATIO = "length_ratio"
@@ -26,6 +27,19 @@ def require_band(band: LengthBand | None) -> None:
     """Raise ValueError for a band whose ends are the wrong way round."""
     if band is not None and not band[0] < band[1]:
         raise ValueError(f"length_band: the least share comes first, as [0.9,1.1]; got {list(band)}")
+
+
+def require_reachable(band: LengthBand | None, references: Sequence[int], new_tokens: int) -> None:
+    """Raise DataError where no answers of ``new_tokens`` tokens at most are as long as ``band`` asks.
+
+    ``references``: their lengths in tokens. All answers together may have ``new_tokens`` tokens each.
+    """
+    if band is not None and len(references) * new_tokens < band[0] * sum(references):
+        mean = sum(references) / len(references)
+        raise DataError(
+            f"task.new_tokens: {new_tokens} are too few for task.length_band, which asks for {band[0]:g} of the "
+            f"references' {mean:.4g} tokens on average; the longest has {max(references)}"
+        )
 
 
 def bands(band: LengthBand | None) -> Mapping[str, LengthBand]:

@@ -28,6 +28,7 @@ from objectives.tasks.data.source import ROWS_FORBID, FromFiles
 from objectives.tasks.likelihood import log_likelihoods, start_token
 from objectives.tasks.overlap import Excerpts, Exposed, excerpt
 from objectives.tasks.partial_scores import Reader, batches, merged, require_rows
+from objectives.tasks.prompting import cut_remarks
 from objectives.types import Head, Score
 
 if TYPE_CHECKING:
@@ -117,7 +118,9 @@ class LinkPrediction(FromFiles, PartiallyScorable, Bounded, Supplied, Exposed):
             [excerpt(row.place, [text]) for row, text in zip(rows, self._texts(self._triples(rows)))]
             for rows in (divided.calibration, divided.scored)
         )
-        return Excerpts(first, last)
+        whole = [len(prompt_ids(model.tokenizer, text)) for text in self._texts(sorted(self._true()))]
+        what = "known sentences are cut at their end"
+        return Excerpts(first, last, remarks=cut_remarks("task.tokens", whole, self.tokens, what))
 
     def ranks(self, model: Runner, queries: Sequence[Query]) -> list[float]:
         """Return the rank of the right entity of every query; NaN where a likelihood is not finite."""
@@ -150,9 +153,7 @@ class LinkPrediction(FromFiles, PartiallyScorable, Bounded, Supplied, Exposed):
 
     def _queries(self) -> tuple[list[str], list[Query]]:
         """Return the queries of the scored triples, head and tail of each, with their names."""
-        scored = self.divided().scored
-        files = (self.data, *(each for each in (self.calibration_data, *self.known) if each))
-        true = {triple for file in files for triple in self._triples(read_rows(file, "task.known"))}
+        scored, true = self.divided().scored, self._true()
         entities = tuple(sorted({entity for triple in true for entity in (triple[0], triple[2])}))
         names, queries = [], []
         for row, triple in zip(scored, self._triples(scored)):
@@ -160,6 +161,11 @@ class LinkPrediction(FromFiles, PartiallyScorable, Bounded, Supplied, Exposed):
                 names.append(f"{row.place}, {word}")
                 queries.append(_query(triple, side, entities, true))  # type: ignore[arg-type]
         return names, queries
+
+    def _true(self) -> set[Triple]:
+        """Return all triples that are known to be true; every entity is in one of them."""
+        files = (self.data, *(each for each in (self.calibration_data, *self.known) if each))
+        return {triple for file in files for triple in self._triples(read_rows(file, "task.known"))}
 
     def _texts(self, triples: Sequence[Triple]) -> list[str]:
         columns = ("head", "relation", "tail")

@@ -26,10 +26,11 @@ from objectives.tasks.data.files import read_rows
 from objectives.tasks.data.source import ROWS_FORBID
 from objectives.tasks.data.split import Divided, divide_one, drawn
 from objectives.tasks.finite import cause, number
-from objectives.tasks.lm_eval_answers import answered
-from objectives.tasks.lm_eval_task import LmEvalTask, loaded, note_files
+from objectives.tasks.lm_eval_answers import answered, lengths_of
+from objectives.tasks.lm_eval_task import LmEvalTask, Request, loaded, note_files
 from objectives.tasks.overlap import Excerpts, Exposed, excerpt
-from objectives.tasks.partial_scores import batches, merged, require_rows, unique
+from objectives.tasks.partial_scores import Reader, batches, merged, require_rows, unique
+from objectives.tasks.prompting import cut_remarks
 from objectives.tasks.resampling import FEWEST, REPLICATES, replicates_by, spread
 from objectives.types import Head, Score
 
@@ -133,8 +134,19 @@ class LmEval(PartiallyScorable, Bounded, Supplied, Remarking, Exposed):
     def excerpts(self, model: LoadedModel) -> Excerpts:
         task, divided = self._task(), self._divided()
         first = [excerpt(f"calibration {place}", [text]) for place, text in enumerate(self._calibrating(), start=1)]
-        golden = [(row.place, "".join(task.golden(task.request(row)))) for row in divided.scored]
-        return Excerpts(first, [excerpt(place, [text]) for place, text in golden])
+        requests = [task.request(row) for row in divided.scored]
+        last = [excerpt(each.row.place, ["".join(task.golden(each))]) for each in requests]
+        return Excerpts(first, last, remarks=self._cuts(model, requests))
+
+    def _cuts(self, model: Reader, requests: Sequence[Request]) -> tuple[str, ...]:
+        """Return lines on the prompts and calibration rows that are cut."""
+        most = limit_of(model.tokenizer, self.tokens, LONGEST)
+        lengths = lengths_of(model, [instance for each in requests for instance in each.instances], most)
+        rows = [len(prompt_ids(model.tokenizer, text)) for text in self._calibrating()]
+        return (
+            *cut_remarks("task.tokens", lengths, most, "prompts are cut at their beginning"),
+            *cut_remarks("task.tokens", rows, most, "calibration rows are cut at their beginning"),
+        )
 
     # ---- scores
 

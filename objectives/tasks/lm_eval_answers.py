@@ -13,7 +13,7 @@ from objectives.errors import DataError
 from objectives.tasks.batching import prompt_ids
 from objectives.tasks.decoding import Ends, continuations
 from objectives.tasks.likelihood import Pair, judged, pair_of, start_token
-from objectives.tasks.partial_scores import require_rows
+from objectives.tasks.partial_scores import Reader, require_rows
 from objectives.tasks.progress import one_by_one, steps
 
 if TYPE_CHECKING:
@@ -38,21 +38,39 @@ def answered(model: Runner, instances: Sequence[Any], tokens: int, rows: int) ->
     return found
 
 
+def lengths_of(model: Reader, instances: Sequence[Any], tokens: int) -> list[int]:
+    """Return how many tokens each instance asks to read; what is beyond ``tokens`` is cut. Whole texts are never cut.
+
+    The room of an answer that is written counts, and the last token of a continuation does not, as nobody reads it.
+    """
+    found = []
+    for each in instances:
+        if each.request_type == "loglikelihood":
+            before, after = _whole_pair(model, *each.args)
+            found.append(len(before) + len(after) - 1)
+        elif each.request_type == "generate_until":
+            found.append(len(_prompt(model, each.args[0])) + _limits(each.args[1], tokens)[0])
+    return found
+
+
 def _loglikelihood(model: Runner, asked: Sequence[Any], tokens: int, rows: int) -> list[tuple[float, bool]]:
     pairs = [_pair(model, context, continuation, tokens) for context, continuation in asked]
     return judged(model, pairs, rows)
 
 
 def _pair(model: Runner, context: str, continuation: str, tokens: int) -> Pair:
-    """Return the tokens of a context, cut at its beginning, and those of its continuation.
+    """Return the tokens of a context, cut at its beginning, and those of its continuation."""
+    before, after = _whole_pair(model, context, continuation)
+    return before[-max(1, tokens + 1 - len(after)) :], after
 
-    All white space at the end of the context belongs to the continuation.
-    """
+
+def _whole_pair(model: Reader, context: str, continuation: str) -> Pair:
+    """Return the tokens of a context and of its continuation, to which all white space between them belongs."""
     start = context.rstrip()
     before, after = pair_of(model, start, context[len(start) :] + continuation)
     if not after:
         raise DataError(f"task.name: the continuation {continuation!r} has no tokens after its context")
-    return before[-max(1, tokens + 1 - len(after)) :], after
+    return before, after
 
 
 def _loglikelihood_rolling(model: Runner, asked: Sequence[Any], tokens: int, rows: int) -> list[float]:
@@ -82,7 +100,7 @@ def _generate_until(model: Runner, asked: Sequence[Any], tokens: int, rows: int)
     return found
 
 
-def _prompt(model: Runner, context: str) -> list[int]:
+def _prompt(model: Reader, context: str) -> list[int]:
     ids = prompt_ids(model.tokenizer, context) or [start_token(model.tokenizer)]
     require_rows(model, max(ids))
     return ids

@@ -44,6 +44,15 @@ def shortened(model: Reader, head: Head, ids: Sequence[int], most: int) -> Seque
     return [*ids[: most - len(end)], *end]
 
 
+def cut_remarks(key: str, lengths: Sequence[int], most: int, what: str) -> tuple[str, ...]:
+    """Return a line that says how many of these lengths are beyond ``most`` tokens; none where none is.
+
+    ``key``: the setting to blame; ``what``: what is done, as ``prompts are cut at their end``.
+    """
+    cut = sum(length > most for length in lengths)
+    return (f"{key}: {cut} of {len(lengths)} {what} to {most} tokens",) if cut else ()
+
+
 def answer_tokens(model: Reader, head: Head, text: str) -> list[int]:
     """Return an answer's ids: those that stand after a decoder's prompt, or all that an encoder-decoder is to write."""
     if head != "seq2seq":

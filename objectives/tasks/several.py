@@ -11,19 +11,17 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import cached_property
 from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import ConfigDict, Field, InstanceOf
 from pydantic.dataclasses import dataclass as settings
 from typing_extensions import override
 
-from objectives.errors import ModelError, ObjectiveError
+from objectives.errors import ModelError
 from objectives.models.inspection.spans import Span
 from objectives.protocols.optional import Banded, Bounded, Remarking, Supplied
 from objectives.protocols.task import Task
-from objectives.tasks.answers import scored
-from objectives.tasks.domains import Domains
+from objectives.tasks.joint import joint_calibration, joint_excerpts, joint_scores, remarks_of, require_all
 from objectives.tasks.overlap import Excerpts, Exposed
 from objectives.types import Head, Score
 
@@ -34,6 +32,9 @@ if TYPE_CHECKING:
 
 NAME = re.compile(r"[a-z][a-z0-9_]{0,39}")
 """The pattern of a task's name, which is a part of names of metrics."""
+
+PLACE = "tasks"
+"""The key below which the settings of several tasks are written."""
 
 TAKEN = frozenset({
     "weights", "mean", "tasks", "epsilon", "relative", "error", "low", "high", "least", "most", "stderr", "difference",
@@ -77,7 +78,7 @@ class Several(Task, Bounded, Supplied, Remarking, Exposed):
     @override
     def spans(self) -> tuple[Span, ...]:
         return tuple(
-            replace(span, settings=tuple(f"tasks.{name}.{setting}" for setting in span.settings))
+            replace(span, settings=tuple(f"{PLACE}.{name}.{setting}" for setting in span.settings))
             for name, task in self.tasks.items()
             if isinstance(task, Bounded)
             for span in task.spans
@@ -85,43 +86,33 @@ class Several(Task, Bounded, Supplied, Remarking, Exposed):
 
     @override
     def require_documents(self) -> None:
-        """Raise ModelError where a task that can tell has too few documents; it names the task's own settings."""
-        for name, task in self.tasks.items():
-            if isinstance(task, Supplied):
-                try:
-                    task.require_documents()
-                except ObjectiveError as error:
-                    raise type(error)(_of_task(name, str(error))) from error
+        """Raise ObjectiveError where a task that can tell has too few documents; it names the task's own settings."""
+        require_all(self.tasks, PLACE)
 
     @override
     def remarks(self) -> tuple[str, ...]:
-        told = ((name, task) for name, task in self.tasks.items() if isinstance(task, Remarking))
-        return tuple(_of_task(name, line) for name, task in told for line in task.remarks())
-
-    @cached_property
-    def _domains(self) -> Domains:
-        return Domains(served=self.tasks)
+        return remarks_of(self.tasks, PLACE)
 
     @override
     def calibration(self, model: LoadedModel) -> Batches:
         """Return the calibration rows of every task, each as one domain."""
-        return self._domains.calibration(model)
+        return joint_calibration(self.tasks, PLACE, model)
 
     @override
     def excerpts(self, model: LoadedModel) -> Excerpts:
         """Return the rows of all tasks: a row that calibrates in one may not be scored in any other."""
-        return self._domains.excerpts(model)
+        return joint_excerpts(self.tasks, PLACE, model)
 
     @override
     def evaluate(self, model: Runner) -> Score:
         """Return the score of the weighted mean; ``extra`` holds ``accuracy.<task>`` and all that the tasks report."""
-        scores = {name: scored(task, task.evaluate(model)) for name, task in self.tasks.items()}
+        (scores,) = joint_scores([(PLACE, self.tasks)], model)
         return combined(scores, weights_of(self))
 
 
-def _of_task(name: str, text: str) -> str:
-    """Return a line that begins with the setting of a task alone (``task.text: ...``) as one of several."""
-    return f"tasks.{name}.{text.removeprefix('task.')}" if text.startswith("task.") else f"tasks.{name}: {text}"
+def place_of(name: str) -> str:
+    """Return where the settings of a task are written that is one of several; empty for the only one."""
+    return f"{PLACE}.{name}" if name else ""
 
 
 def tasks_of(task: Task) -> Mapping[str, Task]:

@@ -160,7 +160,9 @@ class Text(FromFiles, PartiallyScorable, Bounded, Supplied, Exposed):
             [excerpt(row.place, [text]) for row, text in zip(rows, self._texts(rows))]
             for rows in (divided.calibration, divided.scored)
         )
-        return Excerpts(first, last)
+        short = len(last) - len(self._documents(model))
+        remark = f"task.text: {short} of {len(last)} texts are not scored, as they have fewer than two tokens"
+        return Excerpts(first, last, remarks=(remark,) if short else ())
 
     def _part(self, hits: np.ndarray[Any, Any], losses: np.ndarray[Any, Any]) -> Score:
         perplexity = _exp(float(losses.mean()))
@@ -172,12 +174,18 @@ class Text(FromFiles, PartiallyScorable, Bounded, Supplied, Exposed):
         return texts_of(rows, "task.text", self.text, self.doc_to_text)
 
     def _documents(self, model: Reader) -> list[tuple[Row, list[Window]]]:
-        """Return the scored documents with their windows; those of fewer than two tokens are left out."""
+        """Return the scored documents with their windows; those of fewer than two tokens are left out.
+
+        Raises DataError where none is left.
+        """
         rows = self.divided().scored
         tokens = limit_of(model.tokenizer, self.tokens)
         stride = min(self.stride or tokens // 2, tokens - 1)
         cut = [windows(_ids(model, text), tokens, stride) for text in self._texts(rows)]
-        return [(row, each) for row, each in zip(rows, cut) if each]
+        kept = [(row, each) for row, each in zip(rows, cut) if each]
+        if not kept:
+            raise DataError(f"task.text: none of the {len(rows)} texts has two tokens, so there is nothing to score")
+        return kept
 
 
 def _starts(rows: Sequence[object], task: Text) -> range:

@@ -10,6 +10,8 @@ from objectives.models.inspection.folders import cached_folder, local_folder
 from objectives.protocols.candidate import Model
 from objectives.protocols.optional import Inspectable, Readable
 from objectives.protocols.task import Task
+from objectives.tasks.setting_names import named_below
+from objectives.tasks.several import place_of, tasks_of
 from search.errors import ConfigError
 
 TASK = "task"
@@ -21,7 +23,8 @@ READ = ("tokens", "prompt_tokens", "source_tokens")
 def with_real_lengths(resolved: Mapping[str, Any], model: Model, task: Task) -> Mapping[str, Any]:
     """Return ``resolved`` with numbers in place of the word ``task`` among the workload's lengths.
 
-    The number is the mean over the task's scored texts. Raises ConfigError where texts or tokenizer are not known yet.
+    The number is the mean over the scored texts, of several tasks over those of all. Raises ConfigError where texts or
+    tokenizer are not known yet.
     """
     workload = resolved["workload"]
     names = [name for name, value in workload.items() if value == TASK]
@@ -29,20 +32,34 @@ def with_real_lengths(resolved: Mapping[str, Any], model: Model, task: Task) -> 
         return resolved
     if names[0] not in READ:
         raise ConfigError(f"workload.{names[0]}: a number expected, got task; task goes with {', '.join(READ)}")
-    if not isinstance(task, Readable):
-        raise ConfigError(f"workload.{names[0]}=task: {type(task).__name__} does not tell its texts; give a number")
     tokens = _mean(names[0], model, task)
     return {**resolved, "workload": {**workload, **dict.fromkeys(names, tokens)}}
 
 
-def _mean(name: str, model: Model, task: Readable) -> int:
+def _mean(name: str, model: Model, task: Task) -> int:
+    """Return the mean over the texts of all tasks, each cut as its own task does. Raises ConfigError."""
     from objectives.tasks.lengths import mean_tokens
 
+    tasks = {named: _readable(name, each, place_of(named)) for named, each in tasks_of(task).items()}
     inspection = model.inspect() if isinstance(model, Inspectable) else None
     folder = local_folder(model.path) or cached_folder(model.path, getattr(model, "revision", None))
     if folder is None:
         raise ConfigError(f"workload.{name}=task: {model.path} is not here yet: paretune fetch, or give a number")
-    return mean_tokens(task.texts(), folder, _most(inspection, task))
+    read, asked = 0, 0.0
+    for named, each in tasks.items():
+        with named_below(place_of(named), tasks_of(task)[named]):
+            texts = each.texts()
+        read += len(texts)
+        asked += len(texts) * mean_tokens(texts, folder, _most(inspection, each))
+    return max(1, round(asked / read))
+
+
+def _readable(name: str, task: Task, place: str) -> Readable:
+    """Return ``task``; ``place``: its key among several. Raises ConfigError where it does not tell its texts."""
+    if isinstance(task, Readable):
+        return task
+    who = f"{type(task).__name__}{f' ({place})' if place else ''}"
+    raise ConfigError(f"workload.{name}=task: {who} does not tell its texts; give a number")
 
 
 def _most(inspection: Inspection | None, task: Readable) -> int:

@@ -8,7 +8,8 @@ A trial of several tasks holds the floor of each (``floor.boolq``, 0 where none 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from objectives.evaluation.floor_verdict import exact_decision
@@ -16,6 +17,8 @@ from objectives.types import Decision, Verdict
 from search.records.trial import TrialRecord
 
 FLOOR = "floor."
+_LEAST = re.compile(r"\.least(?=$|\.[^.]+$)")
+"""The mark of a band's lower end in the name of a metric, before the name of a task where there are several."""
 
 
 @dataclass(frozen=True)
@@ -113,18 +116,39 @@ class Band:
 
     @property
     def excess(self) -> float:
-        """Return by how much the value lies outside, relative to the end that it passes; at most 0 inside."""
-        return max(self.least - self.value, self.value - self.most) / max(self.least, 1e-9)
+        """Return by how much the value lies outside, relative to the end that it passes; at most 0 inside.
+
+        An end at 0 has no size, so the width of the band takes its place.
+        """
+        beyond, end = max((self.least - self.value, self.least), (self.value - self.most, self.most))
+        return beyond / (abs(end) or self.most - self.least or 1.0)
 
 
 def bands_of(metrics: Mapping[str, float]) -> list[Band]:
     """Return the bands of a trial, given its metrics; none where it was not scored on all examples."""
+    return [
+        Band(value, metrics[value], metrics[least], metrics[most]) for value, least, most in _names_of_bands(metrics)
+    ]
+
+
+def metrics_of_bands(metrics: Mapping[str, float]) -> frozenset[str]:
+    """Return the names of the metrics that have to stay within a range, and those of their ends."""
+    return frozenset(name for names in _names_of_bands(metrics) for name in names)
+
+
+def _names_of_bands(names: Collection[str]) -> list[tuple[str, str, str]]:
+    """Return the names of every value that has a band, of its lower and of its upper end.
+
+    ``least`` is a whole part of the name, the last one or the one before a task: ``length_ratio.least.summary``. What
+    only looks like it (``accuracy.least_squares``) has no upper end.
+    """
     found = []
-    for name in metrics:
-        metric, mark, task = name.partition(".least")
-        if mark:
-            most = metrics[f"{metric}.most{task}"]
-            found.append(Band(f"{metric}{task}", metrics[f"{metric}{task}"], metrics[name], most))
+    for name in names:
+        for mark in _LEAST.finditer(name):
+            metric, task = name[: mark.start()], name[mark.end() :]
+            value, most = f"{metric}{task}", f"{metric}.most{task}"
+            if value in names and most in names:
+                found.append((value, name, most))
     return found
 
 

@@ -9,7 +9,7 @@ from typing import Literal
 
 from objectives.evaluation.floor_verdict import joined
 from objectives.types import Decision, Note, NoteCode, Verdict
-from search.front.asked import Asked, accuracies_of, asked_of, bands_of
+from search.front.asked import Asked, accuracies_of, asked_of, bands_of, metrics_of_bands
 from search.records.trial import TrialRecord
 
 Certainty = Literal["certain", "likely", "undecided"]
@@ -17,8 +17,8 @@ Cell = frozenset[tuple[str, object]]
 
 _FROM_SURE: Sequence[Certainty] = ("certain", "likely", "undecided")
 LIKELY = 0.95
-_OF_SCORES = ("accuracy", "examples", "floor", "length_ratio")
-"""The beginnings of the names of metrics that a trial takes over from another trial of its recipe."""
+_OF_SCORES = ("accuracy", "examples", "floor")
+"""The beginnings of the names of metrics that a trial takes over from another trial of its recipe, beside bands."""
 
 
 def is_scored(record: TrialRecord) -> bool:
@@ -99,7 +99,9 @@ def recipe_key(record: TrialRecord) -> Cell:
 
 def _scored_as(record: TrialRecord, other: TrialRecord) -> TrialRecord:
     """Return a record that was not scored with the score of another trial of its recipe."""
-    metrics = {name: value for name, value in other.metrics.items() if name.startswith(_OF_SCORES)}
+    banded = metrics_of_bands(other.metrics)
+    taken = (name for name in other.metrics if name in banded or name.startswith(_OF_SCORES))
+    metrics = {name: other.metrics[name] for name in taken}
     told = other.facts
     facts = replace(record.facts, verdict=told.verdict, link=told.link, tasks=told.tasks)
     kept = (note for note in record.notes if note.code is not NoteCode.NOT_SCORED)

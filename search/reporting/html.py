@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from objectives.metrics import METRICS
 from objectives.types import Speed
 from search.front.front import ParetoFront, Step
+from search.reporting.bands import band_columns
 from search.reporting.formatting import Row, heading, label, percent, prefix_of, ratio, score
 from search.reporting.headline import Headline
 from search.reporting.sentences import gain_text, result
@@ -65,7 +66,7 @@ def render(
             ledger=ledger([row for row in rows if row["trial"] in front.front]),
             price_table=price_table,
             floors=floor_text(study),
-            fixed=bool(study.floors) or any(key.startswith("length_ratio") for row in rows for key in row),
+            fixed=bool(study.floors or band_columns(rows)),
             settings=json.dumps(plain(study.settings), indent=2, ensure_ascii=False),
             data=embedded({**_drawing(study, rows, front, searched), **_cuts(rows, front, steps)}),
             style=(_TEMPLATES / "report.css").read_text(encoding="utf-8"),

@@ -7,10 +7,12 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from objectives.metrics import METRICS
+from objectives.tasks.length_band import LENGTH_RATIO
 from objectives.types import Reference, Speed
 from search.front.advice import below
 from search.front.front import ParetoFront
 from search.records.stop_reason import StopReason
+from search.reporting.bands import band_columns
 from search.reporting.formatting import Row, heading, in_words, label, ratio, score, show
 from search.reporting.headline import FIRM, Accuracy, Gain, Headline, Limit
 from search.reporting.tables import failures
@@ -38,7 +40,7 @@ def result(study: StudyInfo, rows: Sequence[Row], front: ParetoFront, searched: 
         found.append(_others(others, row, next(r for r in rows if r["trial"] == study.baseline), study.rate))
     for name, told in _accuracies(study.gains).items():
         found += [_accuracy(told, name), *_of_the_corpus(told, name)]
-    return [*found, *_lengths(row), *_slower(rows, front, study.gains)]
+    return [*found, *_bands(row), *_slower(rows, front, study.gains)]
 
 
 def _accuracies(found: Headline) -> dict[str, Accuracy]:
@@ -48,17 +50,19 @@ def _accuracies(found: Headline) -> dict[str, Accuracy]:
     return {**found.tasks, **({"the mean": found.accuracy} if found.accuracy.floor else {})}
 
 
-def _lengths(row: Row) -> list[str]:
-    """Return how long the candidate's answers are; nothing where no band is asked for."""
-    keys = [key for key in row if key.startswith("length_ratio_least") and row[key] is not None]
+def _bands(row: Row) -> list[str]:
+    """Return the metrics that have to stay within a range, such as the answers' length; nothing where none has to."""
     lines = []
-    for key in keys:
-        task = key.removeprefix("length_ratio_least")
-        value, most = row[f"length_ratio{task}"], row[f"length_ratio_most{task}"]
-        of = f" of {task.removeprefix('_')}" if task else ""
-        lines.append(
-            f"Length of the answers{of}: {value:.2f} of the references' tokens, within {row[key]:g} to {most:g}."
-        )
+    for each in band_columns([row]):
+        if row[each.least] is None:
+            continue
+        within = f"within {row[each.least]:g} to {row[each.most]:g}"
+        if each.value.startswith(LENGTH_RATIO):
+            task = each.value.removeprefix(LENGTH_RATIO).removeprefix("_")
+            of = f" of {task}" if task else ""
+            lines.append(f"Length of the answers{of}: {row[each.value]:.2f} of the references' tokens, {within}.")
+        else:
+            lines.append(f"{heading(each.value)}: {row[each.value]:.3g}, {within}.")
     return lines
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from search.front.accuracy_price import price_rows
 from search.front.front import ParetoFront
 from search.frontier.certificate import counted, summary_lines
 from search.records.trial import TrialRecord
+from search.reporting.bands import band_columns
 from search.reporting.formatting import (
     DECIMALS,
     HEADINGS,
@@ -36,8 +36,6 @@ if TYPE_CHECKING:
 _MEANINGS = {metric.column: metric.meaning for metric in METRICS.values()}
 _HALF_WIDTH = 1.96
 """Standard errors in half of a 95 % interval."""
-_BAND = re.compile(r"length_ratio(_(?!(least|most)(_|$)).+)?")
-"""The columns of metrics that have to stay in a band."""
 _VERSUS = {"compression_speedup": "vs dense"}
 
 
@@ -122,7 +120,7 @@ def _of_tasks(rows: Sequence[Row]) -> list[Column]:
         floor = max((row[f"floor_{task}"] or 0.0 for row in rows), default=0.0)
         title = f"{task} ≥ {score(floor)}" if floor else task
         found.append(Column(f"accuracy_{task}", title, UnitPrefix(1.0, ""), 4, stderr=f"accuracy_stderr_{task}"))
-    bands = [key for key in dict.fromkeys(key for row in rows for key in row) if _BAND.fullmatch(key)]
+    bands = [each.value for each in band_columns(rows)]
     return [*found, *(Column(key, heading(key), UnitPrefix(1.0, ""), 2) for key in bands)]
 
 

@@ -150,7 +150,7 @@ class Loop:
             self._report()
             self.state.telling.warn_of_a_floor_above(baseline)
         else:
-            self.state.telling.require_above_chance(self.state.telling.baseline)
+            self.state.telling.require_sound(self.state.telling.baseline)
             self.progress.stage(f"resuming after {len(self.state.records)} trials")
 
     def _inform(self, session: Session) -> None:
@@ -234,7 +234,7 @@ class Loop:
             record = self._trial(session, trial, cell, is_baseline=True)
             if record.state == "complete":
                 self.state.telling.require_objectives(record)
-                self.state.telling.require_above_chance(record)
+                self.state.telling.require_sound(record)
                 return record
             if is_final(record):
                 break

@@ -19,7 +19,7 @@ from optuna.trial import Trial, TrialState
 
 from objectives.models.notes import notes_of
 from objectives.tasks.finite import not_finite, number
-from objectives.tasks.several import tasks_of
+from objectives.tasks.several import tasks_of, weights_of
 from objectives.types import Facts, Failure, Gate, Measurement, Outcome, Reason
 from search.config.study_config import StudyConfig
 from search.errors import BaselineFailed, ConfigError, Unmeasured
@@ -166,31 +166,48 @@ class Telling:
             metrics |= {f"{FLOOR}{name}": floor for name, floor in self._floors(reference).items()}
         return replace(blank, state="complete", metrics=metrics, notes=outcome.notes, facts=outcome.facts)
 
-    def require_above_chance(self, baseline: TrialRecord) -> None:
+    def require_sound(self, baseline: TrialRecord) -> None:
+        """Raise BaselineFailed for a baseline by which a study means nothing: no better than chance, outside a band."""
+        self._require_above_chance(baseline)
+        missed = outside(bands_of(baseline.metrics))
+        if missed:
+            raise BaselineFailed(
+                f"the baseline (unpruned, 16 bits) has a {'; '.join(missed)}: it is not feasible itself; give a model "
+                "that keeps this range, or another range (that of a length ratio is the task's length_band)",
+                ConfigError.exit_code,
+            )
+
+    def _require_above_chance(self, baseline: TrialRecord) -> None:
         """Raise BaselineFailed where guessing is as accurate as the baseline: a share of that would be no floor."""
-        floor = self._config.floor
-        for task, accuracy in accuracies_of(baseline.metrics).items():
-            chance = baseline.metrics.get(named_metric("chance", task), 0.0)
-            share = floor.of(task) if task else floor.epsilon
-            if floor.relative and share > 0 and accuracy <= chance:
-                guess = f"guessing gives {chance:.4g}" if chance else "no accuracy is lost by any compression"
-                raise BaselineFailed(
-                    f"the baseline (unpruned, 16 bits) has an accuracy{f' on {task}' if task else ''} of "
-                    f"{accuracy:.4g}, and {guess}: a floor of {share:g} of it means nothing; give a model that does "
-                    "this task, or an absolute floor (accuracy_floor=absolute accuracy_floor.epsilon=...)",
-                    ConfigError.exit_code,
-                )
+        floor, metrics = self._config.floor, baseline.metrics
+        chances = {task: metrics.get(named_metric("chance", task), 0.0) for task in accuracies_of(metrics)}
+        for task, accuracy in accuracies_of(metrics).items():
+            self._refuse_chance(
+                f" on {task}" if task else "", accuracy, chances[task], floor.of(task) if task else floor.epsilon
+            )
+        if self._tasks and floor.mean:
+            weights = weights_of(self._config.task)
+            guess = math.fsum(weights[task] * chance for task, chance in chances.items())
+            self._refuse_chance(" on the mean of all tasks", metrics["accuracy"], guess, floor.mean)
+
+    def _refuse_chance(self, where: str, accuracy: float, chance: float, share: float) -> None:
+        if self._config.floor.relative and share > 0 and accuracy <= chance:
+            guess = f"guessing gives {chance:.4g}" if chance else "no accuracy is lost by any compression"
+            raise BaselineFailed(
+                f"the baseline (unpruned, 16 bits) has an accuracy{where} of {accuracy:.4g}, and {guess}: a floor of "
+                f"{share:g} of it means nothing; give a model that does this task, or an absolute floor "
+                "(accuracy_floor=absolute accuracy_floor.epsilon=...)",
+                ConfigError.exit_code,
+            )
 
     def warn_of_a_floor_above(self, baseline: TrialRecord) -> None:
-        """Warn where the baseline misses a floor, so that only a better candidate would reach it, or misses a band."""
+        """Warn where the baseline misses a floor, so that only a better candidate would reach it."""
         for each in asked_of(baseline, self.floor):
             if each.short > 0:
                 log.warning(
                     "accuracy_floor.%s: the floor of %.4g lies above the baseline's accuracy of %.4g",
                     each.task or ("mean" if self._tasks else "epsilon"), each.floor, each.value,
                 )  # fmt: skip
-        for text in outside(bands_of(baseline.metrics)):
-            log.warning("the baseline's %s: it is not feasible itself", text)
 
     def require_objectives(self, baseline: TrialRecord) -> None:
         """Raise ConfigError for an objective that is not measured for this model and workload."""

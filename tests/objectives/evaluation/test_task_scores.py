@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from objectives.devices.cpu import Cpu
+from objectives.errors import NotFinite
 from objectives.evaluation.evaluator import Evaluator
 from objectives.evaluation.problem import Problem
 from objectives.measuring.stored_facts import facts_of, texts_of
@@ -16,7 +17,7 @@ from objectives.models import Checkpoint
 from objectives.protocols.optional import Banded
 from objectives.runtime.in_torch.runner import TorchRunner
 from objectives.tasks.several import Several
-from objectives.types import Decision, Gate, Measurement, Score
+from objectives.types import Decision, Failure, Gate, Measurement, Score
 from tests.objectives.evaluation.test_stages import QUICK, TOTAL, Hits, _quiet, candidate, measured
 
 __all__ = ["_quiet"]
@@ -40,6 +41,16 @@ class Rambling(Hits, Banded):
         for part in super().parts(model, order):
             count = len(part.examples)
             yield replace(part, extra={"length_ratio": ratio}, sums={"length_ratio": (ratio * count, float(count))})
+
+
+@dataclass(frozen=True)
+class Broken(Hits):
+    """Gives no number once it is compressed."""
+
+    def parts(self, model: TorchRunner, order: Sequence[int]) -> Iterator[Score]:
+        if model.model.widths:
+            raise NotFinite("task.wrong: no number")
+        yield from super().parts(model, order)
 
 
 @pytest.fixture
@@ -68,6 +79,16 @@ def test_a_task_that_is_missed_ends_the_scoring(ask: Callable[..., Measurement])
     assert not {"accuracy", "accuracy.second"} & set(found.metrics)
     assert found.facts.tasks["first"].verdict is not None
     assert facts_of(texts_of(found.facts)) == found.facts
+
+
+def test_a_task_that_fails_names_its_own_settings(tiny_folder: Callable[[str], Path]) -> None:
+    checkpoint = Checkpoint(path=str(tiny_folder("mistral")), head="causal_lm")
+    evaluator = Evaluator(Problem(checkpoint, several(Hits(), Broken()), Cpu(threads=1), QUICK, candidate()))
+    measured(evaluator(candidate()))
+    for _ in range(2):  # the second time it is known
+        failed = evaluator(PRUNED, GATE)
+        assert isinstance(failed, Failure)
+        assert failed.message == "tasks.second.wrong: no number"
 
 
 def test_every_task_races_against_its_own_floor(ask: Callable[..., Measurement]) -> None:

@@ -385,6 +385,43 @@ def test_texts_that_are_cut_are_counted(decoder: TorchRunner, make: Make, caplog
     ]
 
 
+def test_a_race_that_is_decided_early_tells_what_was_cut(
+    decoder: TorchRunner, make: Make, caplog: pytest.LogCaptureFixture
+) -> None:
+    model_under_test._warn.cache_clear()
+
+    def rated(model: ModelUnderTest, rows: Rows) -> list[float]:
+        return [float(len(text) > 0) for text in model.generate([row["text"] for row in rows], 4)]
+
+    parts = make(rated, kind=CustomRows, tokens=8).parts(decoder, [0, 1])
+    with caplog.at_level(logging.WARNING):
+        assert next(iter(parts)).examples
+        parts.close()  # type: ignore[attr-defined]
+    assert [record.message for record in caplog.records] == [
+        "task.tokens: 2 of the texts that the function gave are cut to 8 tokens"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("head", "said"),
+    [
+        ("causal_lm", ("rows are cut at their beginning",)),
+        ("seq2seq", ("sources are cut at their end", "targets are cut at their end")),
+        ("encoder", ("rows are cut at their end",)),
+    ],
+)
+def test_calibration_rows_that_are_cut_are_counted(
+    decoder: TorchRunner, encoder: TorchRunner, make: Make, tmp_path: Path, head: Any, said: Sequence[str]
+) -> None:
+    held = write(tmp_path / "c.jsonl", [{"text": "much too long", "wanted": "as long"}, {"text": "no", "wanted": "no"}])
+    model = (encoder if head == "encoder" else decoder).model  # a token a letter
+    made = make(by_place, head=head, calibration=held, target="wanted", tokens=6)
+    wanted = [f"task.tokens: 1 of 2 calibration {each} to 6 tokens" for each in said]
+    assert list(made.excerpts(model).remarks) == wanted
+    long = make(by_place, head=head, calibration=held, target="wanted", tokens=64)
+    assert not long.excerpts(model).remarks
+
+
 # ---- its code
 
 

@@ -20,6 +20,7 @@ from objectives.runtime.in_torch.runner import TorchRunner
 from objectives.tasks.decoding import Ends, continuations
 from objectives.tasks.generation import Generation
 from objectives.tasks.paired import is_resampled
+from objectives.tasks.several import Several
 from tests.objectives.conftest import Tiny
 
 PROMPTS = [[5, 6, 7, 8, 9, 10, 11], [12, 13], [14, 15, 16, 17], [18], [19, 20, 21, 22, 23]]
@@ -148,8 +149,10 @@ def test_a_chat_template_is_used_where_there_is_one(decoder: TorchRunner, data: 
 def test_long_prompts_lose_their_beginning_and_are_counted(decoder: TorchRunner, data: str) -> None:
     short = task(data, tokens=14)
     assert list(short.excerpts(decoder.model).remarks) == [
-        "task.tokens: 2 of 3 prompts are cut at their beginning to 8 tokens"
+        "task.tokens: 2 of 3 prompts are cut at their beginning to 8 tokens",
+        "task.tokens: 3 of 3 calibration rows are cut at their beginning to 14 tokens",
     ]
+    assert not task(data).excerpts(decoder.model).remarks
     assert all(len(short._prompt(decoder, each)) <= 8 for each in short._requests(short.divided().scored))
 
 
@@ -163,6 +166,26 @@ def test_a_hopeless_model_has_a_score_that_says_so(decoder: TorchRunner, data: s
     for parameter in decoder.module.parameters():
         parameter.fill_(math.nan)
     assert math.isnan(task(data).evaluate(decoder).accuracy)
+
+
+@pytest.mark.parametrize(("new_tokens", "least", "is_refused"), [(9, 0.9, True), (10, 0.9, False), (9, 0.8, False)])
+def test_a_band_that_no_answer_can_reach_is_refused(
+    decoder: TorchRunner, tmp_path: Path, new_tokens: int, least: float, is_refused: bool
+) -> None:
+    """The references have 11 tokens on average, so all that is written may have 9.9 for a band that begins at 0.9."""
+    rows = [{"text": "a question", "target": "b" * length} for length in (8, 14)]
+    write(tmp_path / "a.jsonl", rows)
+    write(tmp_path / "b.jsonl", [{"text": "calibrates", "target": "so"}])
+    made = task(str(tmp_path), new_tokens=new_tokens, length_band=(least, 1.1))
+    if not is_refused:
+        made.excerpts(decoder.model)
+        return
+    words = r"^task\.new_tokens: 9 are too few for task\.length_band, .* 0\.9 of the references' 11 tokens .* has 14$"
+    with pytest.raises(DataError, match=words):
+        made.excerpts(decoder.model)
+    both = Several(tasks={"quiz": made, "news": task(str(tmp_path))})
+    with pytest.raises(DataError, match=r"^tasks\.quiz\.new_tokens: 9 are too few for tasks\.quiz\.length_band"):
+        both.excerpts(decoder.model)
 
 
 def test_an_answer_needs_room_beside_its_prompt() -> None:
@@ -206,8 +229,11 @@ def test_a_long_source_loses_its_end_and_keeps_the_end_token(translator: TorchRu
     ids = short._prompt(translator, request)
     assert "".join(translator.tokenizer.convert_ids_to_tokens(ids)) == "one que<end>"
     assert list(short.excerpts(translator.model).remarks) == [
-        "task.tokens: 2 of 3 prompts are cut at their end to 8 tokens"
+        "task.tokens: 2 of 3 prompts are cut at their end to 8 tokens",
+        "task.tokens: 3 of 3 calibration sources are cut at their end to 8 tokens",
     ]
+    brief = task(data, head="seq2seq", new_tokens=1).excerpts(translator.model)
+    assert list(brief.remarks) == ["task.new_tokens: 3 of 3 calibration targets are cut at their end to 1 tokens"]
     assert [(span.side, span.tokens) for span in short.spans] == [("encoder", 8), ("decoder", 20)]
 
 

@@ -113,6 +113,17 @@ def test_calibration_rows_are_sentences(decoder: TorchRunner, tmp_path: Path) ->
     assert sorted(texts) == ["cat likes mouse", "dog likes bone"]
 
 
+def test_sentences_that_are_cut_are_counted(decoder: TorchRunner, tmp_path: Path) -> None:
+    lengths = [len(" ".join(triple).replace("_", " ")) for triple in {*TRIPLES, *TRUE}]  # a token a letter
+    cut = sum(length > min(lengths) for length in lengths)
+    assert 0 < cut < len(lengths)
+    made = task(tmp_path, tokens=min(lengths))
+    assert made.excerpts(decoder.model).remarks == (
+        f"task.tokens: {cut} of {len(lengths)} known sentences are cut at their end to {min(lengths)} tokens",
+    )
+    assert not task(tmp_path).excerpts(decoder.model).remarks
+
+
 def test_a_template_over_other_columns_is_refused(tmp_path: Path) -> None:
     with pytest.raises(
         DataError, match=r"task\.doc_to_text: .*'object' is undefined.*its columns: head, relation, tail"

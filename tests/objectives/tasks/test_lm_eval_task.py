@@ -25,7 +25,7 @@ from objectives.tasks import lm_eval_files
 from objectives.tasks.choice import Choice
 from objectives.tasks.likelihood import judged
 from objectives.tasks.lm_eval import LmEval
-from objectives.tasks.lm_eval_answers import _loglikelihood_rolling, answered
+from objectives.tasks.lm_eval_answers import _loglikelihood_rolling, _pair, answered, lengths_of
 from objectives.tasks.lm_eval_files import described_task, files_of, require_harmless
 from objectives.tasks.model_under_test import ModelUnderTest
 from objectives.tasks.paired import follows_from_examples
@@ -214,11 +214,33 @@ def as_choice(folder: Path, **settings: Any) -> Choice:
     )  # fmt: skip
 
 
+def test_requests_that_are_cut_have_more_tokens_than_are_read(decoder: TorchRunner) -> None:
+    def instance(kind: str, *args: Any) -> Any:
+        return SimpleNamespace(request_type=kind, args=args)
+
+    context, continuation = "a context", " answer"  # a token a letter
+    asked = [
+        instance("loglikelihood", context, continuation),
+        instance("generate_until", context, {"max_gen_toks": 4}),
+        instance("loglikelihood_rolling", context),
+    ]
+    found = lengths_of(decoder, asked, 64)
+    assert found == [len(context) + len(continuation) - 1, len(context) + 4]
+    whole = _pair(decoder, context, continuation, found[0])
+    assert whole == _pair(decoder, context, continuation, 64) != _pair(decoder, context, continuation, found[0] - 1)
+
+
 @pytest.mark.slow
 def test_a_choice_scores_as_our_own_over_the_same_rows(lm_eval: Any, decoder: TorchRunner, yamls: Path) -> None:
     task = LmEval(name="local", include_path=write(yamls, "local"), calibration_rows=4)
     ours = as_choice(yamls, calibration_rows=4)
     task.require_documents()
+    assert not task.excerpts(decoder.model).remarks
+    short = LmEval(name="local", include_path=write(yamls, "local"), calibration_rows=4, tokens=20)
+    assert [line.split(" tokens")[0] for line in short.excerpts(decoder.model).remarks] == [
+        "task.tokens: 16 of 16 prompts are cut at their beginning to 20",
+        "task.tokens: 4 of 4 calibration rows are cut at their beginning to 20",
+    ]
     assert task.remarks()[0].startswith("task.calibration: none given, so 4 rows of local calibrate and 8 others")
     score, wanted = task.evaluate(decoder), ours.evaluate(decoder)
     assert score.examples == wanted.examples

@@ -11,6 +11,8 @@ import pytest
 from pydantic import ValidationError
 
 from objectives.errors import DataError, ModelError
+from objectives.tasks.domains import Domains
+from objectives.tasks.overlap import Excerpts
 from objectives.tasks.paired import paired_difference
 from objectives.tasks.several import Several, numbered, tasks_of, weighted_mean, weights_of
 from objectives.types import Head, Score
@@ -37,14 +39,34 @@ class Constant:
             raise DataError(self.wrong)
 
 
+@dataclass(frozen=True)
+class Wrong(Constant):
+    """Raises ``said`` whatever it is asked, or where that is empty has a remark."""
+
+    said: str = ""
+    remark: str = ""
+    tokens: int = 9
+    text: str = "text"
+
+    def _ask(self, *_model: Any) -> Any:
+        if self.said:
+            raise DataError(self.said)
+
+    require_documents = calibration = evaluate = _ask
+
+    def remarks(self) -> tuple[str, ...]:
+        return (self.remark,)
+
+    def excerpts(self, model: Any) -> Excerpts:
+        self._ask(model)
+        return Excerpts(remarks=self.remarks())
+
+
 def several(**changed: Any) -> Several:
     return Several(**{"tasks": {"quiz": Constant(0.8), "news": Constant(0.4)}, **changed})
 
 
 def test_every_task_calibrates_as_one_domain_of_its_name() -> None:
-    class Model:
-        vocabulary = 9
-
     found = several().calibration(Model())  # type: ignore[arg-type]
     assert {name: [batch.numel() for batch in batches] for name, batches in found.items()} == {
         "quiz": [2, 3], "news": [2, 3]
@@ -78,6 +100,43 @@ def test_what_is_wrong_with_a_task_names_its_own_setting() -> None:
         several(tasks=tasks).require_documents()
     with pytest.raises(ModelError, match="different kinds of model"):
         assert several(tasks={"quiz": Constant(), "news": Constant(head="encoder")}).head
+
+
+class Model:
+    """As much of a model as calibration rows are checked by."""
+
+    vocabulary = 9
+
+
+def test_whatever_a_task_raises_later_names_its_own_settings_too() -> None:
+    said = "task.tokens: 9 at most, task.jsonl and my_task.text are files; give task.text alone"
+    tasks = {"quiz": Constant(), "news": Wrong(said=said)}
+    wanted = "tasks.news.tokens: 9 at most, task.jsonl and my_task.text are files; give tasks.news.text alone"
+    made: Any = several(tasks=tasks)
+    for ask in (made.calibration, made.excerpts, made.evaluate):
+        with pytest.raises(DataError) as told:
+            ask(Model())
+        assert str(told.value) == wanted
+
+
+def test_a_domain_names_its_own_settings_within_several_tasks_too() -> None:
+    domains = Domains(served={"de": Wrong(said="task.text: no column 'a'; give task.text")}, unseen={"fr": Constant()})
+    with pytest.raises(DataError, match=r"^task\.served\.de\.text: no column 'a'; give task\.served\.de\.text$"):
+        domains.require_documents()
+    with pytest.raises(DataError, match=r"^tasks\.news\.served\.de\.text: no .*; give tasks\.news\.served\.de\.text$"):
+        several(tasks={"quiz": Constant(), "news": domains}).require_documents()
+    unseen = Domains(served={"de": Constant()}, unseen={"fr": Constant(wrong="too few documents")})
+    with pytest.raises(DataError, match=r"^task\.unseen\.fr: too few documents$"):
+        unseen.require_documents()
+
+
+def test_what_tasks_and_domains_remark_is_told_below_their_names() -> None:
+    remarking = Wrong(remark="task.tokens: 3 of 4 rows are cut")
+    made = several(tasks={"quiz": Domains(served={"de": remarking}, unseen={"fr": remarking}), "news": remarking})
+    wanted = ("tasks.quiz.served.de.tokens", "tasks.quiz.unseen.fr.tokens", "tasks.news.tokens")
+    lines = tuple(f"{key}: 3 of 4 rows are cut" for key in wanted)
+    assert made.remarks() == lines
+    assert tuple(made.excerpts(None).remarks) == lines  # type: ignore[arg-type]
 
 
 def test_one_task_is_one_without_a_name() -> None:

@@ -111,6 +111,19 @@ def test_a_txt_of_its_own_is_divided_and_that_is_said(tiny: Tiny, tmp_path: Path
         Text(data=str(tmp_path / "a.txt"), calibration_tokens=10**6).calibration(tiny("llama"))
 
 
+def test_texts_without_a_token_to_predict_are_counted(decoder: TorchRunner, data: str, tmp_path: Path) -> None:
+    rows = ["a", "abc", "b", "abcd"]
+    (tmp_path / "c.jsonl").write_text("".join(json.dumps({"text": each}) + "\n" for each in rows))
+    made = Text(data=f"{tmp_path}/c.jsonl", calibration=f"{data}/b.jsonl", calibration_tokens=30)
+    assert made.excerpts(decoder.model).remarks == (
+        "task.text: 2 of 4 texts are not scored, as they have fewer than two tokens",
+    )
+    assert len(made.evaluate(decoder).examples) == 2
+    (tmp_path / "c.jsonl").write_text('{"text": "a"}\n')
+    with pytest.raises(DataError, match=r"^task\.text: none of the 1 texts has two tokens"):
+        made.excerpts(decoder.model)
+
+
 def test_a_hopeless_model_has_a_score_that_says_so(decoder: TorchRunner, data: str) -> None:
     decoder.module.model.norm.weight.fill_(math.nan)
     assert math.isnan(text(data).evaluate(decoder).accuracy)

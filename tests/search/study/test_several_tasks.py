@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ import pytest
 from objectives.protocols.candidate import Candidate
 from objectives.types import Decision, Facts, Measurement, Verdict
 from search.config.study_config import StudyConfig, build_config
+from search.errors import BaselineFailed
 from search.front.accuracy_price import price_rows
 from search.front.asked import asked_of, missed_by
 from search.front.deciding_again import decided_again
@@ -58,9 +60,11 @@ def facts_of_missed() -> Facts:
 
 @pytest.fixture
 def study(tmp_path: Any) -> Callable[..., StudyResult]:
-    def made(*words: str, answer: Any = two_tasks, **floors: float) -> StudyResult:
+    def made(
+        *words: str, answer: Any = two_tasks, tasks: Mapping[str, Any] = MappingProxyType({}), **floors: float
+    ) -> StudyResult:
         resolved = composed(f"home={tmp_path / 'mlruns'}", "tracker=none", *words)
-        resolved |= {"tasks": {"quiz": NODE, "news": NODE}, "allow_targets": ["tests."]}
+        resolved |= {"tasks": {"quiz": NODE, "news": NODE, **tasks}, "allow_targets": ["tests."]}
         resolved["accuracy_floor"] = {**resolved["accuracy_floor"], **floors}
         template = config_at(tmp_path / "template", *words, answer=answer)
         config = replace(build_config(resolved), executor=template.executor)
@@ -103,6 +107,27 @@ def test_a_floor_of_the_mean_is_one_for_both(study: Callable[..., StudyResult]) 
     feasible = {record.number for record in found.records if record.metrics["accuracy"] >= 0.96 * 0.6 - 1e-12}
     assert feasible == set(found.front.feasible)
     assert found.front.floor == pytest.approx(0.576)
+
+
+@pytest.mark.parametrize(("weights", "is_refused"), [({}, True), ({"quiz": 9.0}, False)])
+def test_a_floor_of_the_mean_needs_a_baseline_whose_mean_is_above_chance(
+    study: Callable[..., StudyResult], weights: dict[str, float], is_refused: bool
+) -> None:
+    """The quiz lies 0.1 above chance and the news 0.2 below it."""
+
+    def near_chance(candidate: Candidate) -> Measurement:
+        found = two_tasks(candidate)
+        quiz = weights.get("quiz", 1.0) / (weights.get("quiz", 1.0) + 1)
+        mean = quiz * found.metrics["accuracy.quiz"] + (1 - quiz) * found.metrics["accuracy.news"]
+        return replace(found, metrics={**found.metrics, "accuracy": mean, "chance.quiz": 0.7, "chance.news": 0.6})
+
+    if not is_refused:
+        assert study("n_trials=2", "sampler=random", answer=near_chance, tasks={"weights": weights}, mean=0.9).records
+        return
+    for _ in range(2):  # the second time it is known from the store
+        with pytest.raises(BaselineFailed, match=r"on the mean of all tasks of 0\.6, and guessing gives 0\.65") as told:
+            study("n_trials=2", "sampler=random", answer=near_chance, mean=0.9)
+        assert told.value.exit_code == 2
 
 
 def test_optuna_is_told_a_constraint_for_each_task(study: Callable[..., StudyResult]) -> None:
@@ -212,3 +237,18 @@ def test_a_band_is_kept_by_every_member_of_the_front(make_config: MakeStudy) -> 
     assert all(
         missed_by(record, found.front.floor).endswith("length ratio 1.3, outside 0.9 to 1.1") for record in outside
     )
+
+
+def test_a_baseline_outside_its_own_band_ends_the_study(make_config: MakeStudy) -> None:
+    def short(candidate: Candidate) -> Measurement:
+        found = closed_form(candidate)
+        more = {"length_ratio": 0.4, "length_ratio.least": 0.9, "length_ratio.most": 1.1}
+        return replace(found, metrics={**found.metrics, **more})
+
+    config = make_config("n_trials=4", "sampler=random", answer=short)
+    for _ in range(2):  # the second time it is known from the store
+        with pytest.raises(BaselineFailed, match=r"has a length ratio 0\.4, outside 0\.9 to 1\.1: it is not") as told:
+            run_study(config, Quiet())
+        assert told.value.exit_code == 2
+    stored = store.records_of(opening.optuna.load_study(study_name=config.name, storage=config.storage))
+    assert [record.is_baseline for record in stored] == [True]
