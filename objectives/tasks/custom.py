@@ -11,6 +11,7 @@ import inspect
 import math
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from copy import deepcopy
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -139,7 +140,7 @@ class Custom(FromFiles, Task, Bounded, Supplied, Exposed):
 
     def _answers(self, subject: ModelUnderTest, rows: Sequence[Row]) -> Any:
         with unknown(len(rows)):
-            return asked("task.function", self.function, subject, [dict(row.values) for row in rows])
+            return asked("task.function", self.function, subject, _own(rows))
 
     def _numbers(self, answers: Any, rows: Sequence[Row]) -> tuple[float, ...]:
         listed = _listed("task.function", self.function, answers, rows, "numbers")
@@ -148,7 +149,7 @@ class Custom(FromFiles, Task, Bounded, Supplied, Exposed):
     def _of_all(self, answers: Sequence[Any], rows: Sequence[Row]) -> Score:
         """Return the metric over all rows, with replicates. An example is the metric of a row alone, 0 without one."""
         assert self.metric is not None
-        metric, values = self.metric, [dict(row.values) for row in rows]
+        metric, values = self.metric, _own(rows)
 
         def of(places: Sequence[int]) -> Any:
             return asked("task.metric", metric, [answers[place] for place in places], [values[at] for at in places])
@@ -203,6 +204,11 @@ class CustomRows(Custom, PartiallyScorable):
             examples = self._numbers(self._answers(subject, some), some)
             yield Score(float(np.mean(examples)), 0.0, examples, ids=tuple(names[index] for index in chosen))
         subject.tell_cut()
+
+
+def _own(rows: Sequence[Row]) -> list[dict[str, Any]]:
+    """Return the values of rows for a function that may change them: the rows themselves are kept for later."""
+    return [deepcopy(dict(row.values)) for row in rows]
 
 
 def _require_two(key: str, function: Function, wanted: str) -> None:
