@@ -86,6 +86,12 @@ class Custom(FromFiles, Task, Bounded, Supplied, Exposed):
     def spans(self) -> tuple[Span, ...]:
         return () if self.tokens is None else (Span(("tokens",), (self.tokens,)),)
 
+    @property
+    @override
+    def packages(self) -> tuple[str, ...]:
+        """Return also those that functions of a user's own are likeliest to rate texts with."""
+        return (*super().packages, "rouge-score", "sacrebleu")
+
     @override
     def require_documents(self) -> None:
         divided = self.divided()

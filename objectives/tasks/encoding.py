@@ -54,7 +54,7 @@ def encode_words(model: Reader, rows: Sequence[Sequence[str]], most: int) -> lis
 
 
 def _encode(model: Reader, columns: Sequence[Sequence[Any]], most: int, **how: bool) -> list[Encoded]:
-    """Tokenise all rows at once without a cut, and only those that are too long once more."""
+    """Encode all rows at once without a cut, and only those that are too long once more."""
     whole = model.tokenizer(*map(list, columns), verbose=False, **how)
     lengths = list(map(len, whole["input_ids"]))
     found = [_row(whole, place, length, how) for place, length in enumerate(lengths)]

@@ -9,7 +9,7 @@ from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass as settings
 from typing_extensions import override
 
-from objectives.protocols.optional import Remarking
+from objectives.protocols.optional import Packaged, Remarking
 from objectives.settings import Count, Name, Natural
 from objectives.tasks.data.file_states import State, state_of
 from objectives.tasks.data.files import KEPT, Unit, files_of
@@ -20,7 +20,7 @@ ROWS_FORBID = ConfigDict(extra="forbid", validate_by_name=True, validate_by_alia
 
 
 @settings(frozen=True, kw_only=True, config=ROWS_FORBID)
-class FromFiles(Remarking):
+class FromFiles(Remarking, Packaged):
     """Rows from files.
 
     ``data``: the file or folder that is scored; ``calibration``: the one that calibrates, where there is one; without
@@ -38,6 +38,12 @@ class FromFiles(Remarking):
     def unit(self) -> Unit:
         """Return what an example of a txt file is."""
         return "line"
+
+    @property
+    @override
+    def packages(self) -> tuple[str, ...]:
+        """Return what turns texts into tokens; a task whose metric needs a package adds it."""
+        return ("tokenizers",)
 
     @override
     def remarks(self) -> tuple[str, ...]:
