@@ -20,6 +20,7 @@ from objectives.evaluation.floor_verdict import contest, decide, estimated, gain
 from objectives.evaluation.model_pool import ModelPool
 from objectives.evaluation.recipe import Recipe, recipe_of
 from objectives.evaluation.sequential_test import Contest
+from objectives.evaluation.stage_cache import packages_of
 from objectives.protocols.candidate import Candidate
 from objectives.protocols.task import PartiallyScorable, Task
 from objectives.tasks.answers import scored, told
@@ -163,7 +164,7 @@ class Scorer:
             cache.put("score", name, value)
 
     def _name(self, candidate: Candidate) -> str | None:
-        return self._pool.stages.name(candidate, "score", self.task)
+        return self._pool.stages.name(candidate, "score", self.task, *packages_of(self.task))
 
 
 def _in_all(parts: list[Score], baseline: Score) -> Score:

@@ -10,7 +10,7 @@ import json
 import logging
 from collections.abc import Mapping
 from functools import cached_property
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,8 @@ from objectives.export.stock import MANIFEST
 from objectives.models import LoadedModel
 from objectives.models.batch import batch_of
 from objectives.protocols.candidate import Candidate
+from objectives.protocols.optional import Packaged
+from objectives.protocols.task import Task
 from objectives.runtime.in_torch.runner import TorchRunner
 
 log = logging.getLogger(__name__)
@@ -113,3 +115,15 @@ class StageCache:
         pruning, recovery, quantization = recipe
         base = self.problem.baseline
         return self.name(Candidate(pruning, quantization, base.workload, recovery, base.runtime))
+
+
+def packages_of(task: Task) -> list[list[str | None]]:
+    """Return the packages that the scores of ``task`` depend on, each with its version, None for a missing one."""
+    return [[name, _version(name)] for name in sorted(task.packages)] if isinstance(task, Packaged) else []
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None

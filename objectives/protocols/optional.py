@@ -56,6 +56,18 @@ class Readable(Protocol):
 
 
 @runtime_checkable
+class Packaged(Protocol):
+    """A task whose scores depend on packages beside torch and transformers: another version may score otherwise.
+
+    Kept scores of one that does not say so are served whatever is installed.
+    """
+
+    @property
+    def packages(self) -> Sequence[str]:
+        """Return the names under which they are installed; one may be missing."""
+
+
+@runtime_checkable
 class Banded(Protocol):
     """A task that asks more of a candidate than an accuracy: metrics of all its examples that stay within a range."""
 

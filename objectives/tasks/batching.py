@@ -23,9 +23,17 @@ USUAL = 512
 
 def prompt_ids(tokenizer: Any, text: str) -> list[int]:
     """Return the token ids of a text with the special tokens that the tokenizer puts before it, and none after."""
-    ids: list[int] = tokenizer(text, verbose=False)["input_ids"]
-    ends = {tokenizer.eos_token_id, tokenizer.sep_token_id} - {None}
-    return ids[:-1] if ids and ids[-1] in ends and not text.endswith(tokenizer.decode(ids[-1:])) else ids
+    return prompts_ids(tokenizer, [text])[0]
+
+
+def prompts_ids(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
+    """Return what :func:`prompt_ids` does for each of many texts, which are tokenised at once."""
+    rows: list[list[int]] = tokenizer(list(texts), verbose=False)["input_ids"] if texts else []
+    ends = {token: tokenizer.decode([token]) for token in {tokenizer.eos_token_id, tokenizer.sep_token_id} - {None}}
+    return [
+        ids[:-1] if ids and ids[-1] in ends and not text.endswith(ends[ids[-1]]) else ids
+        for ids, text in zip(rows, texts)
+    ]
 
 
 def limit_of(tokenizer: Any, tokens: int | None, usual: int = USUAL) -> int:

@@ -137,11 +137,12 @@ def _forced(model: Runner) -> int:
 
 
 def _ends(model: Runner, search: Search, found: tuple[float, int, int], ends: Ends) -> bool:
-    _, beam, token = found
+    _, place, token = found
     if token in ends.tokens:
         return True
-    text = (*search.running[beam].ids, token)
-    return bool(ends.texts) and ends.is_in(model.tokenizer.decode(list(text), skip_special_tokens=True))
+    beam = search.running[place]
+    is_reached = ends.is_written if beam.score <= BEHIND / 2 else ends.is_new  # what is lost may hold a text already
+    return is_reached(model.tokenizer, [*beam.ids, token])
 
 
 def _selected(model: Runner, cache: Any, rows: Sequence[int]) -> Any:

@@ -26,7 +26,7 @@ from objectives.tasks.batching import AHEAD, limit_of, same_length
 from objectives.tasks.data.columns import rendered, texts_of, values_of
 from objectives.tasks.data.rows import Row, WrongRow, require_right
 from objectives.tasks.data.source import ROWS_FORBID, FromFiles
-from objectives.tasks.likelihood import Pair, log_likelihoods, pair_of
+from objectives.tasks.likelihood import Pair, log_likelihoods, pairs_of
 from objectives.tasks.overlap import Excerpts, Exposed, excerpt
 from objectives.tasks.partial_scores import Reader, batches, merged, unique
 from objectives.types import Head, Score
@@ -92,9 +92,9 @@ class Choice(FromFiles, PartiallyScorable, Bounded, Supplied, Exposed):
     @override
     def calibration(self, model: LoadedModel) -> Domains:
         """Return prompts with their right answers."""
-        questions = self._questions(self.divided().calibration)
-        most = self._most(model)
-        pairs = [_cut(*self._encoded(model, each, each.choices[each.answer]), most) for each in questions]
+        questions, most = self._questions(self.divided().calibration), self._most(model)
+        encoded = self._encoded(model, [(each, each.choices[each.answer]) for each in questions])
+        pairs = [_cut(*pair, most) for pair in encoded]
         return {"task": same_length([[*before, *after] for before, after in pairs], self.batch_rows)}
 
     @override
@@ -118,9 +118,7 @@ class Choice(FromFiles, PartiallyScorable, Bounded, Supplied, Exposed):
         divided = self.divided()
         first, last = (self._questions(rows) for rows in (divided.calibration, divided.scored))
         most = self._most(model)
-        cut = sum(
-            any(sum(map(len, self._encoded(model, each, choice))) > most for choice in each.choices) for each in last
-        )
+        cut = sum(any(sum(map(len, pair)) > most for pair in pairs) for pairs in self._all_encoded(model, last))
         remarks = [f"task.tokens: {cut} of {len(last)} prompts are cut at their beginning to {most} tokens"]
         calibration, scored = ([excerpt(each.row.place, [each.prompt]) for each in some] for some in (first, last))
         return Excerpts(calibration, scored, remarks=remarks if cut else ())
@@ -166,12 +164,20 @@ class Choice(FromFiles, PartiallyScorable, Bounded, Supplied, Exposed):
 
     # ---- tokens
 
-    def _encoded(self, model: Reader, question: Question, choice: str) -> Pair:
-        """Return the tokens of the prompt and those of the choice after it."""
-        before, after = pair_of(model, question.prompt, self.delimiter + choice)
-        if not after:
-            raise DataError(f"task.choices: {question.row.place}: the choice {choice!r} has no tokens after its prompt")
-        return before, after
+    def _encoded(self, model: Reader, asked: Sequence[tuple[Question, str]]) -> list[Pair]:
+        """Return, for every question with a choice, the tokens of the prompt and those of the choice after it."""
+        pairs = pairs_of(model, [(question.prompt, self.delimiter + choice) for question, choice in asked])
+        for (question, choice), (_, after) in zip(asked, pairs):
+            if not after:
+                raise DataError(
+                    f"task.choices: {question.row.place}: the choice {choice!r} has no tokens after its prompt"
+                )
+        return pairs
+
+    def _all_encoded(self, model: Reader, questions: Sequence[Question]) -> list[list[Pair]]:
+        """Return the tokens of every choice of every question."""
+        pairs = iter(self._encoded(model, [(each, choice) for each in questions for choice in each.choices]))
+        return [list(islice(pairs, len(each.choices))) for each in questions]
 
     def _most(self, model: Reader) -> int:
         return limit_of(model.tokenizer, self.tokens, LONGEST)
@@ -179,7 +185,7 @@ class Choice(FromFiles, PartiallyScorable, Bounded, Supplied, Exposed):
     def _likelihoods(self, model: Runner, questions: Sequence[Question]) -> list[list[float]]:
         """Return the log-likelihood of every choice of every question."""
         most = self._most(model)
-        pairs = [_cut(*self._encoded(model, each, choice), most) for each in questions for choice in each.choices]
+        pairs = [_cut(*pair, most) for some in self._all_encoded(model, questions) for pair in some]
         found = iter(log_likelihoods(model, pairs, self.batch_rows))
         return [list(islice(found, len(each.choices))) for each in questions]
 

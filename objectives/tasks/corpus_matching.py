@@ -16,7 +16,7 @@ from typing import Any, ClassVar, Literal, get_args
 import numpy as np
 
 from objectives.errors import TaskError
-from objectives.tasks.matching import MeanRating, rate_of
+from objectives.tasks.matching import MeanRating, rate_of, rating_packages
 from objectives.tasks.resampling import Finish, Values, replicates_of, spread
 from objectives.types import Score
 
@@ -74,6 +74,11 @@ def metric_of(name: str, tokenize: Tokenize) -> MeanRating | CorpusMetric:
     if name == "chrf":
         return CorpusMetric(CHRF(), chrf, chrf)
     return CorpusMetric(BLEU(tokenize=tokenize, force=True), bleu, sentence_bleu)
+
+
+def packages_of(name: str) -> tuple[str, ...]:
+    """Return the packages that compute the metric called ``name``; none where this module does."""
+    return ("sacrebleu",) if name in get_args(CorpusRating) else rating_packages(name)
 
 
 def bleu(sums: Values) -> Values:

@@ -11,6 +11,7 @@ import inspect
 import math
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from copy import deepcopy
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -85,6 +86,12 @@ class Custom(FromFiles, Task, Bounded, Supplied, Exposed):
     def spans(self) -> tuple[Span, ...]:
         return () if self.tokens is None else (Span(("tokens",), (self.tokens,)),)
 
+    @property
+    @override
+    def packages(self) -> tuple[str, ...]:
+        """Return also those that functions of a user's own are likeliest to rate texts with."""
+        return (*super().packages, "rouge-score", "sacrebleu")
+
     @override
     def require_documents(self) -> None:
         divided = self.divided()
@@ -152,7 +159,7 @@ class Custom(FromFiles, Task, Bounded, Supplied, Exposed):
 
     def _answers(self, subject: ModelUnderTest, rows: Sequence[Row]) -> Any:
         with unknown(len(rows)):
-            return asked("task.function", self.function, subject, [dict(row.values) for row in rows])
+            return asked("task.function", self.function, subject, _own(rows))
 
     def _numbers(self, answers: Any, rows: Sequence[Row]) -> tuple[float, ...]:
         listed = _listed("task.function", self.function, answers, rows, "numbers")
@@ -161,7 +168,7 @@ class Custom(FromFiles, Task, Bounded, Supplied, Exposed):
     def _of_all(self, answers: Sequence[Any], rows: Sequence[Row]) -> Score:
         """Return the metric over all rows, with replicates. An example is the metric of a row alone, 0 without one."""
         assert self.metric is not None
-        metric, values = self.metric, [dict(row.values) for row in rows]
+        metric, values = self.metric, _own(rows)
 
         def of(places: Sequence[int]) -> Any:
             return asked("task.metric", metric, [answers[place] for place in places], [values[at] for at in places])
@@ -224,6 +231,11 @@ class CustomRows(Custom, PartiallyScorable):
                 yield Score(float(np.mean(examples)), 0.0, examples, ids=tuple(names[index] for index in chosen))
         finally:  # also where a race was decided and the caller stops
             subject.tell_cut()
+
+
+def _own(rows: Sequence[Row]) -> list[dict[str, Any]]:
+    """Return the values of rows for a function that may change them: the rows themselves are kept for later."""
+    return [deepcopy(dict(row.values)) for row in rows]
 
 
 def _require_two(key: str, function: Function, wanted: str) -> None:

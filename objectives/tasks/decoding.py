@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
     from objectives.protocols.running import Runner
 
+_MARGIN = 16
+"""Characters at the beginning of a part of a text that may not be the text's: a space less, a letter cut in two."""
+
 
 @dataclass(frozen=True)
 class Ends:
@@ -40,6 +43,27 @@ class Ends:
         """Return whether ``text`` holds one of the texts that end it."""
         return any(end in text for end in self.texts)
 
+    def is_written(self, tokenizer: Any, ids: Sequence[int]) -> bool:
+        """Return whether the text of ``ids`` holds one of the texts that end it."""
+        return bool(self.texts) and self.is_in(tokenizer.decode(ids, skip_special_tokens=True))
+
+    def is_new(self, tokenizer: Any, ids: Sequence[int]) -> bool:
+        """Return what :meth:`is_written` does, given that it is False without the last token.
+
+        So only the end of the text is decoded, as far as the last token can have completed one of the texts.
+        """
+        if not self.texts:
+            return False
+        last = len(tokenizer.convert_ids_to_tokens(ids[-1]) or "")  # a model may have more rows than there are tokens
+        needed = max(map(len, self.texts)) + _MARGIN
+        count = needed
+        while count < len(ids):
+            text = tokenizer.decode(ids[-count:], skip_special_tokens=True)
+            if len(text) >= needed + last:
+                return self.is_in(text) and self.is_written(tokenizer, ids)  # a text may begin otherwise in its middle
+            count *= 2
+        return self.is_written(tokenizer, ids)
+
 
 Ids = list[int]
 Write = Callable[["Runner", Sequence[Sequence[int]], int, Ends], list[Ids | None]]
@@ -51,12 +75,15 @@ def greedy(model: Runner, prompts: Sequence[Sequence[int]], new_tokens: int, end
     """Write the likeliest token, again and again. See :data:`Write`."""
     found: list[Ids | None] = [[] for _ in prompts]
     running = list(range(len(prompts)))
+    finished: set[int] = set()
     logits, cache = started(model, prompts)
     for place in range(new_tokens):
         tokens = allowed(model, logits).argmax(dim=-1)
         for row, token, known in zip(running, tokens.tolist(), logits.isfinite().all(dim=-1).tolist()):
-            _append(found, row, token, known)
-        left = [at for at, row in enumerate(running) if not _is_finished(model.tokenizer, found[row], ends)]
+            if row not in finished:  # where a runner cannot select rows, all go on
+                _append(found, row, token, known)
+        finished |= {row for row in running if row not in finished and _ends(model.tokenizer, found[row], ends)}
+        left = [at for at, row in enumerate(running) if row not in finished]
         if not left or place == new_tokens - 1:
             break
         running, tokens, cache = _select(model, running, tokens, cache, left)
@@ -104,10 +131,9 @@ def _append(found: list[Ids | None], row: int, token: int, known: bool) -> None:
         found[row] = [*held, token] if known else None
 
 
-def _is_finished(tokenizer: Any, ids: Ids | None, ends: Ends) -> bool:
-    if ids is None or ids[-1] in ends.tokens:
-        return True
-    return bool(ends.texts) and ends.is_in(tokenizer.decode(ids, skip_special_tokens=True))
+def _ends(tokenizer: Any, ids: Ids | None, ends: Ends) -> bool:
+    """Return whether a text ends with its last token."""
+    return ids is None or ids[-1] in ends.tokens or ends.is_new(tokenizer, ids)
 
 
 def _select(

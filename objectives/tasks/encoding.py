@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from objectives.tasks.batching import alike, by_length, padded
 from objectives.tasks.partial_scores import Reader, require_rows
@@ -20,14 +20,16 @@ if TYPE_CHECKING:
 class Encoded:
     """A text, or a pair of texts, as token ids; ``types``: to which text of a pair each belongs, for models that ask.
 
-    ``spans``: the first and last character of each token, where they were asked for; ``whole``: how many tokens there
-    would be without a cut.
+    ``spans``: the first and last character of each token, where they were asked for; ``words``: the place of the word
+    that each token is of, None for special tokens, where words were given; ``whole``: how many tokens there would be
+    without a cut.
     """
 
     ids: Sequence[int]
     types: Sequence[int] | None
     whole: int
     spans: Sequence[tuple[int, int]] = ()
+    words: Sequence[int | None] = ()
 
     @property
     def is_cut(self) -> bool:
@@ -40,13 +42,36 @@ def encode(model: Reader, texts: Sequence[str], others: Sequence[str] | None, mo
 
     Raises Unsupported for a token that the model has no row for.
     """
-    tokenizer = model.tokenizer
-    pairs = (list(texts),) if others is None else (list(texts), list(others))
-    read = tokenizer(*pairs, truncation="longest_first", max_length=most, verbose=False)
-    whole = tokenizer(*pairs, verbose=False)["input_ids"]
-    require_rows(model, max((max(row) for row in read["input_ids"] if row), default=0))
-    types = read.get("token_type_ids") or [None] * len(texts)
-    return [Encoded(ids, kinds, len(full)) for ids, kinds, full in zip(read["input_ids"], types, whole)]
+    return _encode(model, (texts,) if others is None else (texts, others), most)
+
+
+def encode_words(model: Reader, rows: Sequence[Sequence[str]], most: int) -> list[Encoded]:
+    """Return each list of words in at most ``most`` tokens, cut at its end, with the word that each token is of.
+
+    Raises Unsupported for a token that the model has no row for.
+    """
+    return _encode(model, (rows,), most, is_split_into_words=True)
+
+
+def _encode(model: Reader, columns: Sequence[Sequence[Any]], most: int, **how: bool) -> list[Encoded]:
+    """Encode all rows at once without a cut, and only those that are too long once more."""
+    whole = model.tokenizer(*map(list, columns), verbose=False, **how)
+    lengths = list(map(len, whole["input_ids"]))
+    found = [_row(whole, place, length, how) for place, length in enumerate(lengths)]
+    long = [place for place, length in enumerate(lengths) if length > most]
+    if long:
+        given = [[column[place] for place in long] for column in columns]
+        cut = model.tokenizer(*given, truncation="longest_first", max_length=most, verbose=False, **how)
+        for at, place in enumerate(long):
+            found[place] = _row(cut, at, lengths[place], how)
+    require_rows(model, max((max(row.ids) for row in found if row.ids), default=0))
+    return found
+
+
+def _row(read: Any, place: int, whole: int, how: Mapping[str, bool]) -> Encoded:
+    types = read.get("token_type_ids")
+    words = read.word_ids(place) if how.get("is_split_into_words") else ()
+    return Encoded(read["input_ids"][place], types and types[place], whole, words=words)
 
 
 def cut_remark(rows: Sequence[Encoded], where: str) -> tuple[str, ...]:

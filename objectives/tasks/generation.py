@@ -20,7 +20,7 @@ from objectives.protocols.task import PartiallyScorable
 from objectives.settings import Count, Name
 from objectives.tasks.batching import AHEAD, limit_of, same_length, source_target_batches
 from objectives.tasks.beams import BeamSearch
-from objectives.tasks.corpus_matching import CorpusMetric, CorpusRating, Tokenize, metric_of
+from objectives.tasks.corpus_matching import CorpusMetric, CorpusRating, Tokenize, metric_of, packages_of
 from objectives.tasks.data.columns import rendered, texts_of, values_of
 from objectives.tasks.data.rows import Row, WrongRow, require_right
 from objectives.tasks.data.source import ROWS_FORBID, FromFiles
@@ -105,6 +105,11 @@ class Generation(FromFiles, PartiallyScorable, Bounded, Banded, Supplied, Readab
             return tuple(Span(("tokens",), (tokens,)) for tokens in read)
         sources = (Span(("tokens",), (tokens,), "encoder") for tokens in read)
         return (*sources, Span(("new_tokens",), (self.new_tokens,)))
+
+    @property
+    @override
+    def packages(self) -> tuple[str, ...]:
+        return (*super().packages, *packages_of(self.metric))
 
     @property
     @override

@@ -99,12 +99,26 @@ class InformationRetrieval(FromFiles, PartiallyScorable, Bounded, Supplied, Read
     @override
     def evaluate(self, model: Runner) -> Score:
         """Score ``model``; an example is the metric of a query."""
-        return merged(list(self.parts(model, range(len(self._read()[1])))))
+        documents, queries, _ = self._read()
+        return merged(list(self._scores(model, documents, queries, range(len(queries)))))
 
     @override
     def parts(self, model: Runner, order: Sequence[int]) -> Iterator[Score]:
         """Yield scores of a few queries at a time; all documents are embedded before the first."""
         documents, queries, _ = self._read()
+        yield from self._scores(model, documents, queries, order)
+
+    @override
+    def excerpts(self, model: LoadedModel) -> Excerpts:
+        """Return the queries that calibrate and those that are scored."""
+        documents, queries, left_out = self._read()
+        texts = [*documents, *(query.text for query in queries)]
+        scored = [excerpt(query.row.place, [query.text]) for query in queries]
+        return Excerpts(self._held(), scored, left_out, cut_remark(self._encoded(model, texts), "at their end"))
+
+    def _scores(
+        self, model: Runner, documents: Sequence[str], queries: Sequence[Query], order: Sequence[int]
+    ) -> Iterator[Score]:
         names = unique(query.row.place for query in queries)
         guess = self._guessed(queries, len(documents))
         with expected(len(documents) + len(order)):
@@ -119,14 +133,6 @@ class InformationRetrieval(FromFiles, PartiallyScorable, Bounded, Supplied, Read
                 )
                 named = tuple(names[index] for index in chosen)
                 yield Score(float(np.mean(examples)), 0.0, examples, ids=named, chance=guess)
-
-    @override
-    def excerpts(self, model: LoadedModel) -> Excerpts:
-        """Return the queries that calibrate and those that are scored."""
-        documents, queries, left_out = self._read()
-        texts = [*documents, *(query.text for query in queries)]
-        scored = [excerpt(query.row.place, [query.text]) for query in queries]
-        return Excerpts(self._held(), scored, left_out, cut_remark(self._encoded(model, texts), "at their end"))
 
     def _vectors(self, model: Runner, texts: Sequence[str]) -> Tensor:
         return embeddings(model, texts, limit_of(model.tokenizer, self.tokens), self.batch_rows)

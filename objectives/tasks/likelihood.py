@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from objectives.tasks.batching import by_length, padded, prompt_ids
+from objectives.tasks.batching import by_length, padded, prompts_ids
 from objectives.tasks.partial_scores import Reader, require_rows
 
 if TYPE_CHECKING:
@@ -28,17 +28,20 @@ def start_token(tokenizer: Any) -> int:
     return int(found)
 
 
-def pair_of(model: Reader, prompt: str, continuation: str) -> Pair:
-    """Return the tokens of a prompt and those of a continuation after it; the latter may be none.
+def pairs_of(model: Reader, asked: Sequence[tuple[str, str]]) -> list[Pair]:
+    """Return the tokens of every prompt and those of the continuation after it; the latter may be none.
 
     As in lm-evaluation-harness, spaces at the end of the prompt belong to the continuation, and both are tokenised
-    together. Raises Unsupported for a token that the model does not embed.
+    together. A prompt of several continuations is tokenised by itself once. Raises Unsupported for a token that the
+    model does not embed.
     """
-    start = prompt.rstrip(" ")
-    whole = prompt_ids(model.tokenizer, prompt + continuation)
-    length = len(prompt_ids(model.tokenizer, start))
-    require_rows(model, max(whole, default=0))
-    return whole[:length] or [start_token(model.tokenizer)], whole[length:]
+    starts = list(dict.fromkeys(prompt.rstrip(" ") for prompt, _ in asked))
+    lengths = dict(zip(starts, map(len, prompts_ids(model.tokenizer, starts))))
+    wholes = prompts_ids(model.tokenizer, [prompt + continuation for prompt, continuation in asked])
+    require_rows(model, max((max(whole) for whole in wholes if whole), default=0))
+    nothing = [start_token(model.tokenizer)]
+    cuts = (lengths[prompt.rstrip(" ")] for prompt, _ in asked)
+    return [(whole[:cut] or nothing, whole[cut:]) for whole, cut in zip(wholes, cuts)]
 
 
 def log_likelihoods(model: Runner, pairs: Sequence[Pair], rows: int) -> list[float]:

@@ -20,7 +20,7 @@ from objectives.models.inspection.spans import Span
 from objectives.protocols.optional import Bounded, Supplied
 from objectives.protocols.task import PartiallyScorable
 from objectives.settings import Count, Name, Natural
-from objectives.tasks.batching import prompt_ids, same_length
+from objectives.tasks.batching import prompts_ids, same_length
 from objectives.tasks.data.columns import rendered, texts_of
 from objectives.tasks.data.files import read_rows
 from objectives.tasks.data.rows import Row
@@ -95,7 +95,7 @@ class LinkPrediction(FromFiles, PartiallyScorable, Bounded, Supplied, Exposed):
     def calibration(self, model: LoadedModel) -> Domains:
         """Return the sentences of the calibration triples."""
         texts = self._texts(self._triples(self.divided().calibration))
-        return {"task": same_length([self._ids(model, text) for text in texts], self.batch_rows)}
+        return {"task": same_length(self._ids(model, texts), self.batch_rows)}
 
     @override
     def evaluate(self, model: Runner) -> Score:
@@ -118,7 +118,7 @@ class LinkPrediction(FromFiles, PartiallyScorable, Bounded, Supplied, Exposed):
             [excerpt(row.place, [text]) for row, text in zip(rows, self._texts(self._triples(rows)))]
             for rows in (divided.calibration, divided.scored)
         )
-        whole = [len(prompt_ids(model.tokenizer, text)) for text in self._texts(sorted(self._true()))]
+        whole = [len(ids) for ids in prompts_ids(model.tokenizer, self._texts(sorted(self._true())))]
         what = "known sentences are cut at their end"
         return Excerpts(first, last, remarks=cut_remarks("task.tokens", whole, self.tokens, what))
 
@@ -126,7 +126,7 @@ class LinkPrediction(FromFiles, PartiallyScorable, Bounded, Supplied, Exposed):
         """Return the rank of the right entity of every query; NaN where a likelihood is not finite."""
         triples = list(dict.fromkeys(triple for query in queries for triple in query.sentences()))
         before = self._before(model, {triple[1] for triple in triples})
-        pairs = [(before[triple[1]], self._ids(model, text)) for triple, text in zip(triples, self._texts(triples))]
+        pairs = [(before[triple[1]], ids) for triple, ids in zip(triples, self._ids(model, self._texts(triples)))]
         likely = dict(zip(triples, log_likelihoods(model, pairs, self.batch_rows)))
         return [rank(likely[query.triple], [likely[triple] for triple in query.sentences()]) for query in queries]
 
@@ -172,10 +172,10 @@ class LinkPrediction(FromFiles, PartiallyScorable, Bounded, Supplied, Exposed):
         rows = [Row(dict(zip(columns, triple)), self.data, place) for place, triple in enumerate(triples, start=1)]
         return rendered(rows, "task.doc_to_text", self.doc_to_text)
 
-    def _ids(self, model: Reader, text: str) -> list[int]:
-        ids = prompt_ids(model.tokenizer, text)[: self.tokens]
-        require_rows(model, max(ids))
-        return ids
+    def _ids(self, model: Reader, texts: Sequence[str]) -> list[list[int]]:
+        rows = [ids[: self.tokens] for ids in prompts_ids(model.tokenizer, texts)]
+        require_rows(model, max(map(max, rows)))
+        return rows
 
     # ---- ranks
 

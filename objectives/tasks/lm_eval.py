@@ -16,7 +16,7 @@ from typing_extensions import override
 
 from objectives.errors import NotFinite, TaskError
 from objectives.models.inspection.spans import Span
-from objectives.protocols.optional import Bounded, Remarking, Supplied
+from objectives.protocols.optional import Bounded, Packaged, Remarking, Supplied
 from objectives.protocols.task import PartiallyScorable
 from objectives.settings import Count, Name, Natural
 from objectives.tasks.answers import shown
@@ -52,7 +52,7 @@ def _installed() -> str:
 
 
 @settings(frozen=True, kw_only=True, config=ROWS_FORBID)
-class LmEval(PartiallyScorable, Bounded, Supplied, Remarking, Exposed):
+class LmEval(PartiallyScorable, Bounded, Supplied, Remarking, Packaged, Exposed):
     """Scores a decoder on a task of an installed lm-eval.
 
     ``name``: the task; ``include_path``: a folder with yamls of one's own. ``num_fewshot``: examples in a prompt, by
@@ -90,6 +90,12 @@ class LmEval(PartiallyScorable, Bounded, Supplied, Remarking, Exposed):
     @override
     def spans(self) -> tuple[Span, ...]:
         return () if self.tokens is None else (Span(("tokens",), (self.tokens,)),)
+
+    @property
+    @override
+    def packages(self) -> tuple[str, ...]:
+        """Return what lm-eval's own metrics are computed with; its own version is a setting."""
+        return ("tokenizers", "rouge-score", "sacrebleu", "scikit-learn")
 
     @override
     def require_documents(self) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from objectives.errors import DataError
 from objectives.tasks.batching import prompt_ids
 from objectives.tasks.decoding import Ends, continuations
-from objectives.tasks.likelihood import Pair, judged, pair_of, start_token
+from objectives.tasks.likelihood import Pair, judged, pairs_of, start_token
 from objectives.tasks.partial_scores import Reader, require_rows
 from objectives.tasks.progress import one_by_one, steps
 
@@ -46,7 +46,7 @@ def lengths_of(model: Reader, instances: Sequence[Any], tokens: int) -> list[int
     found = []
     for each in instances:
         if each.request_type == "loglikelihood":
-            before, after = _whole_pair(model, *each.args)
+            ((before, after),) = _whole_pairs(model, [each.args])
             found.append(len(before) + len(after) - 1)
         elif each.request_type == "generate_until":
             found.append(len(_prompt(model, each.args[0])) + _limits(each.args[1], tokens)[0])
@@ -54,23 +54,23 @@ def lengths_of(model: Reader, instances: Sequence[Any], tokens: int) -> list[int
 
 
 def _loglikelihood(model: Runner, asked: Sequence[Any], tokens: int, rows: int) -> list[tuple[float, bool]]:
-    pairs = [_pair(model, context, continuation, tokens) for context, continuation in asked]
-    return judged(model, pairs, rows)
+    return judged(model, _pairs(model, asked, tokens), rows)
 
 
-def _pair(model: Runner, context: str, continuation: str, tokens: int) -> Pair:
-    """Return the tokens of a context, cut at its beginning, and those of its continuation."""
-    before, after = _whole_pair(model, context, continuation)
-    return before[-max(1, tokens + 1 - len(after)) :], after
+def _pairs(model: Runner, asked: Sequence[tuple[str, str]], tokens: int) -> list[Pair]:
+    """Return the tokens of every context, cut at its beginning, and those of its continuation."""
+    return [(before[-max(1, tokens + 1 - len(after)) :], after) for before, after in _whole_pairs(model, asked)]
 
 
-def _whole_pair(model: Reader, context: str, continuation: str) -> Pair:
-    """Return the tokens of a context and of its continuation, to which all white space between them belongs."""
-    start = context.rstrip()
-    before, after = pair_of(model, start, context[len(start) :] + continuation)
-    if not after:
-        raise DataError(f"task.name: the continuation {continuation!r} has no tokens after its context")
-    return before, after
+def _whole_pairs(model: Reader, asked: Sequence[tuple[str, str]]) -> list[Pair]:
+    """Return the tokens of every context and of its continuation, to which all white space between them belongs."""
+    starts = [context.rstrip() for context, _ in asked]
+    rests = [context[len(start) :] + continuation for start, (context, continuation) in zip(starts, asked)]
+    pairs = pairs_of(model, list(zip(starts, rests)))
+    for (_, continuation), (_, after) in zip(asked, pairs):
+        if not after:
+            raise DataError(f"task.name: the continuation {continuation!r} has no tokens after its context")
+    return pairs
 
 
 def _loglikelihood_rolling(model: Runner, asked: Sequence[Any], tokens: int, rows: int) -> list[float]:

@@ -2,7 +2,8 @@
 
 Quasi-exact match and F1 of words are those of SQuAD (Rajpurkar et al. 2016, https://arxiv.org/abs/1606.05250): case,
 punctuation, articles and spaces do not count. ROUGE (Lin 2004) is that of rouge-score, which by itself sees no word in
-Chinese or Japanese; here each of their characters is one.
+Chinese or Japanese; here each of their characters is one, also beside Latin letters and digits. Korean has spaces, so
+its words stay words, as those of all other scripts.
 """
 
 from __future__ import annotations
@@ -26,10 +27,9 @@ Rating = Literal["exact_match", "quasi_exact_match", "f1", "rouge1", "rouge2", "
 Rate = Callable[[str, str], float]
 
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
-_WORDS = re.compile(
-    r"[぀-ヿ㐀-䶿一-鿿豈-﫿가-힯]"
-    r"|[^\W_]+"
-)
+_CJK = r"\u3005-\u3007\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
+"""Characters that are written without spaces between words: Chinese ones and Kana. Hangul is not among them."""
+_WORDS = re.compile(f"[{_CJK}]|[^\\W_{_CJK}]+")
 
 
 def normalized(text: str) -> str:
@@ -58,7 +58,7 @@ def word_f1(answer: str, wanted: str) -> float:
 
 
 class _Words:
-    """Splits a text for ROUGE: words of letters and digits in lower case, and single characters of CJK scripts."""
+    """Splits a text for ROUGE: words of letters and digits in lower case, and single Chinese characters and Kana."""
 
     def tokenize(self, text: str) -> list[str]:
         """Return the words."""
@@ -88,6 +88,11 @@ def rate_of(name: str) -> Rate:
     Raises TaskError where its package is missing.
     """
     return _RATES.get(name) or _rouge(name)
+
+
+def rating_packages(name: str) -> tuple[str, ...]:
+    """Return the packages that compute the :data:`Rating` called ``name``."""
+    return () if name in _RATES else ("rouge-score",)
 
 
 def best(rate: Rate, answer: str, accepted: Sequence[str]) -> float:

@@ -19,7 +19,7 @@ from objectives.tasks.decoding import Ends, continuations
 from objectives.tasks.embedding import embeddings
 from objectives.tasks.encoding import answers, encode
 from objectives.tasks.finite import cause
-from objectives.tasks.likelihood import Pair, log_likelihoods, pair_of
+from objectives.tasks.likelihood import Pair, log_likelihoods, pairs_of
 from objectives.tasks.prompting import has_chat_template, prompt_tokens, shortened
 from objectives.types import Head
 
@@ -96,8 +96,8 @@ class ModelUnderTest:
         self._require("log_likelihoods", prompts)
         if len(prompts) != len(continuations) or any(isinstance(each, str) for each in continuations):
             raise TaskError(f"log_likelihoods: {len(prompts)} prompts need as many lists of continuations")
-        pairs = [self._pair(prompt, text) for prompt, texts in zip(prompts, continuations) for text in texts]
-        found = log_likelihoods(self.runner, pairs, self._rows)
+        asked = [(prompt, text) for prompt, texts in zip(prompts, continuations) for text in texts]
+        found = log_likelihoods(self.runner, self._pairs(asked), self._rows)
         self._require_finite(all(map(math.isfinite, found)), "log_likelihoods")
         left = iter(found)
         return [list(islice(left, len(texts))) for texts in continuations]
@@ -107,7 +107,8 @@ class ModelUnderTest:
         self._require("encode", texts)
         if not texts:
             return np.zeros((0, 0), np.float32)
-        self.cut += sum(len(self.tokenizer(text, verbose=False)["input_ids"]) > self._tokens for text in texts)
+        whole = self.tokenizer(list(texts), verbose=False)["input_ids"]
+        self.cut += sum(len(ids) > self._tokens for ids in whole)
         found: NDArray[np.float32] = embeddings(self.runner, texts, self._tokens, self._rows).cpu().numpy()
         self._require_finite(bool(np.isfinite(found).all()), "encode")
         return found
@@ -145,11 +146,12 @@ class ModelUnderTest:
             raise TaskError("generate: a prompt has no tokens")
         return ids
 
-    def _pair(self, prompt: str, continuation: str) -> Pair:
-        before, after = pair_of(self.runner, prompt, continuation)
-        if not after:
-            raise TaskError(f"log_likelihoods: the continuation {continuation!r} has no tokens after its prompt")
-        return self._short(before, max(1, self._tokens - len(after))), after
+    def _pairs(self, asked: Sequence[tuple[str, str]]) -> list[Pair]:
+        pairs = pairs_of(self.runner, asked)
+        for (_, continuation), (_, after) in zip(asked, pairs):
+            if not after:
+                raise TaskError(f"log_likelihoods: the continuation {continuation!r} has no tokens after its prompt")
+        return [(self._short(before, max(1, self._tokens - len(after))), after) for before, after in pairs]
 
     def _short(self, ids: Sequence[int], most: int) -> Sequence[int]:
         self.cut += len(ids) > most

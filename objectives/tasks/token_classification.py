@@ -24,10 +24,10 @@ from objectives.tasks.batching import AHEAD, USUAL, limit_of
 from objectives.tasks.data.columns import values_of
 from objectives.tasks.data.rows import Row, WrongRow, require_right
 from objectives.tasks.data.source import ROWS_FORBID, FromFiles
-from objectives.tasks.encoding import Encoded, answers, calibration_batches, cut_remark
+from objectives.tasks.encoding import Encoded, answers, calibration_batches, cut_remark, encode_words
 from objectives.tasks.labels import places_of, require_classes
 from objectives.tasks.overlap import Excerpts, Exposed, excerpt
-from objectives.tasks.partial_scores import Reader, batches, merged, require_rows, unique
+from objectives.tasks.partial_scores import Reader, batches, merged, unique
 from objectives.tasks.resampling import replicates_of, spread
 from objectives.tasks.tagged_spans import OUTSIDE, f1, span_counts
 from objectives.types import Head, Score
@@ -91,9 +91,10 @@ class TokenClassification(FromFiles, PartiallyScorable, Bounded, Supplied, Reada
     @override
     def calibration(self, model: LoadedModel) -> Domains:
         """Return the calibration rows; compression is fitted to the classes of the first token of every word."""
-        rows = [_encoded(model, words, self._most(model)) for words, _ in self._columns(self.divided().calibration)]
-        marks = [[place in each.first for place in range(len(each.encoded.ids))] for each in rows]
-        return {"task": calibration_batches([each.encoded for each in rows], self.batch_rows, marks)}
+        rows = self._encoded(model, [words for words, _ in self._columns(self.divided().calibration)])
+        firsts = [set(_firsts(each).values()) for each in rows]
+        marks = [[place in first for place in range(len(each.ids))] for each, first in zip(rows, firsts)]
+        return {"task": calibration_batches(rows, self.batch_rows, marks)}
 
     @override
     def evaluate(self, model: Runner) -> Score:
@@ -115,7 +116,7 @@ class TokenClassification(FromFiles, PartiallyScorable, Bounded, Supplied, Reada
     def excerpts(self, model: LoadedModel) -> Excerpts:
         divided = self.divided()
         scored = self._tagged(model, divided.scored)
-        rows = [_encoded(model, each.words, self._most(model)).encoded for each in scored]
+        rows = self._encoded(model, [each.words for each in scored])
         first = [
             excerpt(row.place, [" ".join(words)])
             for row, (words, _) in zip(divided.calibration, self._columns(divided.calibration))
@@ -146,36 +147,23 @@ class TokenClassification(FromFiles, PartiallyScorable, Bounded, Supplied, Reada
         require_right("task.tags", wrong, len(rows), "; one tag for each word is expected")
         return pairs
 
-    def _most(self, model: Reader) -> int:
-        return limit_of(model.tokenizer, self.tokens)
+    def _encoded(self, model: Reader, rows: Sequence[Sequence[str]]) -> list[Encoded]:
+        return encode_words(model, rows, limit_of(model.tokenizer, self.tokens))
 
     def _answers(self, model: Runner, rows: Sequence[Tagged]) -> list[list[int | None] | None]:
         """Return the class of every word, None for one that was not read; None for a row with logits without end."""
-        read = [_encoded(model, each.words, self._most(model)) for each in rows]
-        logits = answers(model, [each.encoded for each in read], self.batch_rows)
+        read = self._encoded(model, [each.words for each in rows])
         found: list[list[int | None] | None] = []
-        for one, each in zip(logits, read):
-            classes = one.argmax(dim=-1).tolist()
-            known = bool(one.isfinite().all())
-            found.append([None if place is None else classes[place] for place in each.first] if known else None)
+        for one, row, each in zip(answers(model, read, self.batch_rows), read, rows):
+            classes, first = one.argmax(dim=-1).tolist(), _firsts(row)
+            of_words = [classes[first[word]] if word in first else None for word in range(len(each.words))]
+            found.append(of_words if bool(one.isfinite().all()) else None)
         return found
 
 
-@dataclass(frozen=True)
-class _Read:
-    encoded: Encoded
-    first: Sequence[int | None]
-    """The place of each word's first token; None for a word that is not read."""
-
-
-def _encoded(model: Reader, words: Sequence[str], most: int) -> _Read:
-    tokenizer = model.tokenizer
-    read = tokenizer(list(words), is_split_into_words=True, truncation=True, max_length=most, verbose=False)
-    whole = tokenizer(list(words), is_split_into_words=True, verbose=False)["input_ids"]
-    require_rows(model, max(read["input_ids"]))
-    first = {word: place for place, word in reversed(list(enumerate(read.word_ids()))) if word is not None}
-    row = Encoded(read["input_ids"], read.get("token_type_ids"), len(whole))
-    return _Read(row, [first.get(word) for word in range(len(words))])
+def _firsts(row: Encoded) -> dict[int, int]:
+    """Return the place of the first token of every word that is read."""
+    return {word: place for place, word in reversed(list(enumerate(row.words))) if word is not None}
 
 
 def _listed(value: Any) -> list[Any]:

@@ -10,13 +10,15 @@ import csv
 import difflib
 import io
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
 from objectives.assets import locate
 from objectives.errors import DataError, said
 from objectives.models.inspection.folders import ASSET
+from objectives.tasks.data.file_states import State, state_of
 from objectives.tasks.data.rows import Row, WrongRow, require_right
 
 Unit = Literal["line", "section", "document"]
@@ -24,16 +26,25 @@ Unit = Literal["line", "section", "document"]
 SECTION = 4000
 """Characters after which a section ends: at the next empty line, or at the end of a line after twice as many."""
 
+KEPT = 8
+"""Files whose rows are kept: the studies of several tasks have some each."""
+
 Read = Iterator[Row | WrongRow]
 
 
-def read_rows(path: str, key: str, unit: Unit = "line") -> list[Row]:
-    """Return the rows of a file or a folder, in the order of the files' names.
+def read_rows(path: str, key: str, unit: Unit = "line") -> Sequence[Row]:
+    """Return the rows of a file or a folder, in the order of the files' names; nobody may change their values.
 
     ``path``: a file, a folder, ``asset:<name>/<file>``, or a folder that ``datasets`` saved. ``key``: the setting that
-    names it, for messages. Raises DataError for what is missing, empty, of no known kind, or has wrong rows.
+    names it, for messages. Files that are as they were are not read again, but opened. Raises DataError for what is
+    missing, empty, of no known kind, or has wrong rows.
     """
-    files = files_of(path, key)
+    files = tuple(files_of(path, key))
+    return _read_rows(files, tuple(map(state_of, files)), path, key, unit)
+
+
+@lru_cache(maxsize=KEPT)
+def _read_rows(files: Sequence[Path], _states: Sequence[State], path: str, key: str, unit: Unit) -> Sequence[Row]:
     rows: list[Row] = []
     wrong: list[WrongRow] = []
     for file in files:
@@ -46,7 +57,7 @@ def read_rows(path: str, key: str, unit: Unit = "line") -> list[Row]:
     require_right(key, wrong, len(rows) + len(wrong))
     if not rows:
         raise DataError(f"{key}: {path} holds no rows")
-    return rows
+    return tuple(rows)
 
 
 def files_of(path: str, key: str) -> list[Path]:

@@ -6,12 +6,15 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from objectives.errors import DataError
 
 SHOWN = 3
 """Wrong rows that a message shows; it counts the others."""
+
+_JSON = json.JSONEncoder(ensure_ascii=False, sort_keys=True, default=str)
 
 
 @dataclass(frozen=True)
@@ -27,10 +30,10 @@ class Row:
         """Return the file and the line, for a person."""
         return f"{self.file}, line {self.number}"
 
-    @property
+    @cached_property
     def content(self) -> str:
         """Return the SHA-256 of the values; rows of two files with the same values have the same."""
-        text = json.dumps(self.values, ensure_ascii=False, sort_keys=True, default=str)
+        text = _JSON.encode(self.values)
         return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import lru_cache
+
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass as settings
 from typing_extensions import override
 
-from objectives.protocols.optional import Remarking
+from objectives.protocols.optional import Packaged, Remarking
 from objectives.settings import Count, Name, Natural
-from objectives.tasks.data.files import Unit
+from objectives.tasks.data.file_states import State, state_of
+from objectives.tasks.data.files import KEPT, Unit, files_of
 from objectives.tasks.data.split import Divided, divide
 
 ROWS_FORBID = ConfigDict(extra="forbid", validate_by_name=True, validate_by_alias=True)
@@ -16,7 +20,7 @@ ROWS_FORBID = ConfigDict(extra="forbid", validate_by_name=True, validate_by_alia
 
 
 @settings(frozen=True, kw_only=True, config=ROWS_FORBID)
-class FromFiles(Remarking):
+class FromFiles(Remarking, Packaged):
     """Rows from files.
 
     ``data``: the file or folder that is scored; ``calibration``: the one that calibrates, where there is one; without
@@ -35,6 +39,12 @@ class FromFiles(Remarking):
         """Return what an example of a txt file is."""
         return "line"
 
+    @property
+    @override
+    def packages(self) -> tuple[str, ...]:
+        """Return what turns texts into tokens; a task whose metric needs a package adds it."""
+        return ("tokenizers",)
+
     @override
     def remarks(self) -> tuple[str, ...]:
         """Return a line on how the rows of a single file were divided."""
@@ -42,8 +52,21 @@ class FromFiles(Remarking):
         return (remark,) if remark else ()
 
     def divided(self) -> Divided:
-        """Read the files and return the rows that calibrate and those that are scored. Raises DataError."""
-        return divide(
-            self.data, self.calibration_data, rows=self.calibration_rows, limit=self.limit, seed=self.seed,
-            unit=self.unit,
+        """Return the rows that calibrate and those that are scored. Raises DataError.
+
+        While the files are as they were they are not read again, but opened: a study notes its inputs by that.
+        """
+        files = files_of(self.data, "task.data")
+        if self.calibration_data is not None:
+            files += files_of(self.calibration_data, "task.calibration")
+        return _divided(
+            tuple(map(state_of, files)), self.data, self.calibration_data, self.calibration_rows, self.limit, self.seed,
+            self.unit,
         )  # fmt: skip
+
+
+@lru_cache(maxsize=KEPT)
+def _divided(
+    _states: Sequence[State], data: str, calibration: str | None, rows: int, limit: int | None, seed: int, unit: Unit
+) -> Divided:
+    return divide(data, calibration, rows=rows, limit=limit, seed=seed, unit=unit)

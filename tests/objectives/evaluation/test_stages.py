@@ -7,6 +7,7 @@ import logging
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -17,6 +18,7 @@ import torch
 from objectives.cache import Cache
 from objectives.calibration.moments import Domains
 from objectives.devices.cpu import Cpu
+from objectives.evaluation import stage_cache
 from objectives.evaluation.evaluator import Evaluator
 from objectives.evaluation.problem import Problem
 from objectives.evaluation.timing import CandidateTimer
@@ -312,6 +314,35 @@ def test_what_could_change_a_result_is_not_answered_from_the_cache(
     Evaluator(change(problem))(candidate(0.5))
     assert {*work, *(["score"] if Hits.seen else [])} >= redone
     assert ("time" in work) == ("time" in redone)
+
+
+@dataclass(frozen=True)
+class Rated(Hits):
+    """The same, by a metric of a package."""
+
+    packages: ClassVar[tuple[str, ...]] = ("rouge-score", "not-installed")
+
+
+@pytest.mark.parametrize(
+    ("task", "upgraded", "redone"),
+    [
+        (Rated(), "rouge-score", {"score"}),
+        (Rated(), "not-installed", {"score"}),
+        (Rated(), "sacrebleu", set()),
+        (Hits(), "rouge-score", set()),
+    ],
+)
+def test_another_version_of_what_a_metric_is_computed_with_is_scored_again_and_nothing_else(
+    problem: Problem, work: list[str], monkeypatch: pytest.MonkeyPatch, task: Hits, upgraded: str, redone: set[str]
+) -> None:
+    problem = replace(problem, task=task)
+    Evaluator(problem)(candidate(0.5))
+    work.clear()
+    Hits.seen.clear()
+    monkeypatch.setattr(stage_cache, "version", lambda name: "99" if name == upgraded else version(name))
+    Evaluator(problem)(candidate(0.5))
+    assert ({"score"} if Hits.seen else set()) == redone
+    assert "time" not in work
 
 
 def _flipped(entry: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
+from importlib.metadata import version
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,8 @@ import pytest
 import sacrebleu
 
 from objectives.errors import TaskError
-from objectives.tasks.corpus_matching import CorpusMetric, bleu, chrf, metric_of
+from objectives.tasks.corpus_matching import CorpusMetric, bleu, chrf, metric_of, packages_of
+from objectives.tasks.generation import Generation
 from objectives.tasks.paired import is_resampled, paired_difference
 from objectives.tasks.resampling import replicates_by
 
@@ -142,3 +144,14 @@ def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(TaskError, match=r"bleu needs sacrebleu: pip install 'paretune\[tasks\]'"):
         metric_of("bleu", "13a")
     assert metric_of("f1", "13a").is_mean
+
+
+@pytest.mark.parametrize(
+    ("name", "packages"),
+    [("bleu", ("sacrebleu",)), ("chrf", ("sacrebleu",)), ("rougeL", ("rouge-score",)), ("f1", ()), ("exact_match", ())],
+)
+def test_a_metric_names_the_packages_that_compute_it(name: str, packages: tuple[str, ...]) -> None:
+    assert packages_of(name) == packages
+    task = Generation(data="a.jsonl", metric=name)  # type: ignore[arg-type]
+    assert task.packages == ("tokenizers", *packages)
+    assert all(version(package) for package in task.packages)

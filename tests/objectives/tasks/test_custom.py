@@ -23,6 +23,7 @@ from objectives.runtime.in_torch.runner import TorchRunner
 from objectives.tasks import model_under_test, provenance
 from objectives.tasks.choice import Choice
 from objectives.tasks.custom import Custom, CustomRows
+from objectives.tasks.data import file_states
 from objectives.tasks.decoding import Ends, continuations
 from objectives.tasks.embedding import embed
 from objectives.tasks.finite import checked
@@ -113,6 +114,19 @@ def test_how_far_scoring_is_is_known_where_rows_are_read_together(
         make(function, kind=kind, batch_rows=2).evaluate(decoder)
     assert {far.total for far in heard if far is not None} == {0, total}
     assert max(far.done for far in heard if far is not None) == (0 if (function, total) == (by_place, 0) else 8)
+
+
+def test_what_a_function_does_to_its_rows_is_not_seen_by_the_next_call(
+    decoder: TorchRunner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(file_states, "GRAIN", -(10**12))
+    data = write(tmp_path / "a.jsonl", [{"text": f"row {number}", "marks": [0.5]} for number in range(4)])
+
+    def emptied(_model: ModelUnderTest, rows: Rows) -> list[float]:
+        return [row["marks"].pop() for row in rows]
+
+    task = Custom(data=data, function=emptied)
+    assert task.evaluate(decoder) == task.evaluate(decoder)
 
 
 @pytest.mark.parametrize("kind", [np.asarray, torch.tensor, tuple, iter])

@@ -6,6 +6,10 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from tokenizers import Tokenizer, decoders, models
+from transformers import PreTrainedTokenizerFast
 
 from objectives.errors import Unsupported
 from objectives.protocols.encoder_decoder import Opening
@@ -130,6 +134,60 @@ def test_a_stop_text_ends_a_beam(tiny: Tiny) -> None:
     text = runner.tokenizer.decode(cut)
     assert stop not in text[:-1]
     assert len(cut) == NEW or text.endswith(stop)
+
+
+def tokenizer_with(vocabulary: list[str], decoder: Any) -> Any:
+    ids = {token: place for place, token in enumerate(["<unk>", "</s>", *vocabulary])}
+    made = Tokenizer(models.WordLevel(ids, unk_token="<unk>"))
+    made.decoder = decoder
+    return PreTrainedTokenizerFast(tokenizer_object=made, eos_token="</s>", unk_token="<unk>")
+
+
+TOKENIZERS = {
+    "bytes": tokenizer_with(
+        ["a", "b", "ab", "\u010a", "\u0120", "\u0120" * 40, "\u00e4", "\u00bb", "\u012c", "."], decoders.ByteLevel()
+    ),
+    "metaspace": tokenizer_with(["a", "b", "▁a", "▁", "▁▁", "<0xE4>", "<0xBB>", "<0x8A>", ".", "\n"], decoders.Sequence(
+        [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    )),
+    "wordpiece": tokenizer_with(["a", "b", "##a", "##b", ".", "##n't", "n't", "今"], decoders.WordPiece(cleanup=True)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", TOKENIZERS)
+@given(
+    ids=st.lists(st.integers(0, 11), min_size=1, max_size=90),
+    stops=st.lists(st.text("ab \n.今#�n't", min_size=1, max_size=5), min_size=1, max_size=2),
+)
+def test_a_stop_text_is_found_when_it_is_complete_though_only_the_end_is_decoded(
+    kind: str, ids: list[int], stops: list[str]
+) -> None:
+    tokenizer, ends = TOKENIZERS[kind], Ends(frozenset(), tuple(stops))
+    ids = [each % len(tokenizer) for each in ids]
+    for length in range(1, len(ids) + 1):
+        is_there = any(stop in tokenizer.decode(ids[:length], skip_special_tokens=True) for stop in stops)
+        assert ends.is_new(tokenizer, ids[:length]) == is_there
+        if is_there:
+            break
+
+
+def test_a_long_text_is_not_decoded_from_its_beginning(monkeypatch: pytest.MonkeyPatch) -> None:
+    tokenizer, seen = TOKENIZERS["bytes"], []
+    plain = tokenizer.decode
+    monkeypatch.setattr(tokenizer, "decode", lambda ids, **how: seen.append(len(ids)) or plain(ids, **how))
+    assert not Ends(frozenset(), ("ba\n",)).is_new(tokenizer, [2] * 500)
+    assert max(seen) < 50
+
+
+def test_what_is_written_does_not_depend_on_whether_a_runner_selects_rows(tiny: Tiny) -> None:
+    runner = eloquent(tiny, "gpt2")
+    stop = runner.tokenizer.decode(generated(runner, PROMPTS[1], eos_token_id=127)[3:5])
+    ends = Ends(frozenset({end_of(runner)}), (stop,))
+    with torch.inference_mode():
+        selecting = greedy(runner, PROMPTS, NEW, ends)
+        runner.select = lambda _cache, _rows: None  # type: ignore[method-assign]
+        assert greedy(runner, PROMPTS, NEW, ends) == selecting
+    assert len({len(text or ()) for text in selecting}) > 1
 
 
 def test_a_runner_that_cannot_exchange_rows_says_so(tiny: Tiny) -> None:

@@ -180,3 +180,14 @@ def test_a_model_that_went_mad_has_no_score(encoder: TorchRunner, tmp_path: Path
     with torch.no_grad():
         next(encoder.module.parameters()).fill_(math.nan)
     assert math.isnan(task(tmp_path).evaluate(encoder).accuracy)
+
+
+def test_evaluating_looks_at_the_files_once(
+    encoder: TorchRunner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[bool] = []
+    plain = InformationRetrieval._read
+    monkeypatch.setattr(InformationRetrieval, "_read", lambda self: read.append(True) or plain(self))
+    score = task(tmp_path).evaluate(encoder)
+    assert len(score.examples) == len(PAIRS)
+    assert read == [True]

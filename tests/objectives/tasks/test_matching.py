@@ -47,6 +47,26 @@ def test_rouge_is_that_of_rouge_score_on_english_and_not_0_on_chinese(name: str)
     assert rate_of(name)("今天天气很好", "今天天气不好") == pytest.approx(expected)
 
 
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("GPT模型在2023年很好", ["gpt", *"模型在", "2023", *"年很好"]),
+        ("iPhone15を買った。", ["iphone15", *"を買った"]),
+        ("佐々木さんは〇番", [*"佐々木さんは〇番"]),
+        ("ﾃｽﾄ123", [*"テスト", "123"]),
+        ("한국어 문장은 GPT모델로", ["한국어", "문장은", "gpt모델로"]),
+        ("\U00020bb7野家A", [*"\U00020bb7野家", "a"]),
+        ("naïve_word's Привет мир", ["naïve", "word", "s", "привет", "мир"]),
+    ],
+)
+def test_words_are_those_between_spaces_but_for_scripts_without_any(text: str, words: list[str]) -> None:
+    assert matching._Words().tokenize(text) == words
+
+
+def test_rouge_of_mixed_text_counts_its_characters() -> None:
+    assert rate_of("rougeL")("GPT模型在2023年很差", "GPT模型在2023年很好") == pytest.approx(7 / 8)
+
+
 def test_the_best_of_the_accepted_answers_counts() -> None:
     assert best(word_f1, "a red car", ["blue car", "red car"]) == 1
     assert best(word_f1, "a red car", []) == 0
