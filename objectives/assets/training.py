@@ -49,7 +49,8 @@ def train_(model: Any, rows: Sequence[Features], schedule: Schedule, fill: Fill,
     import torch
 
     plan = [batch for number in range(schedule.passes) for batch in shuffled(rows, schedule, number)]
-    optimizer = torch.optim.AdamW(model.parameters(), lr=schedule.rate, weight_decay=schedule.decay, fused=True)
+    weights = [weight for weight in model.parameters() if weight.requires_grad]
+    optimizer = torch.optim.AdamW(weights, lr=schedule.rate, weight_decay=schedule.decay, fused=True)
     pace = torch.optim.lr_scheduler.LambdaLR(optimizer, _rate(len(plan), schedule.warm_up))
     progress = _Progress(len(plan), say)
     model.train()
@@ -58,7 +59,7 @@ def train_(model: Any, rows: Sequence[Features], schedule: Schedule, fill: Fill,
             loss = model(**padded([rows[place] for place in batch], fill)).loss
         optimizer.zero_grad()
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        torch.nn.utils.clip_grad_norm_(weights, 1.0)
         optimizer.step()
         pace.step()
         progress.step(loss.item())
