@@ -46,6 +46,8 @@ KINDS = {
 PARTNERS = {
     **{f"model/{head}": (f"task={kind}", "task.data=x.jsonl") for head, kind in KINDS.items()},
     **{f"task/{kind}": (f"model={head}", "model.path=x") for head, kind in KINDS.items()},
+    "model/minilm_languages": ("task=classification", "task.data=x.csv"),
+    "model/minilm_quac": ("task=question_answering", "task.data=x.jsonl"),
 }
 """What an encoder's head and its task need beside them."""
 YAMLS = sorted(str(file.relative_to(CONF).with_suffix("")) for file in Path(CONF).glob("*/*.yaml"))
@@ -90,7 +92,7 @@ def overrides_for(name: str) -> list[str]:
     overrides = [f"{group}={choice}", *_given(name)]
     if group in {"model", "task", "workload"} and choice in ENCODED:
         overrides = [*(o for o in ENCODER if not o.startswith(group + "=")), *overrides]
-    if group in {"model", "workload"} and choice in {"seq2seq", "translation"}:
+    if group in {"model", "workload"} and choice in {"seq2seq", "t5_numbers", "translation"}:
         overrides = [*(o for o in SEQ2SEQ if not o.startswith(group)), *overrides]
     overrides = [*PARTNERS.get(name, ()), *overrides]
     if name == "runtime/litert":

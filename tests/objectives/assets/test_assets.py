@@ -30,7 +30,7 @@ PLACE_TOY = """
 import os, signal, time
 from objectives.assets import store
 class Toy:
-    name, version, needs_network = "toy", "1", False
+    name, version, fetched_by_hand = "toy", "1", False
     def build(self, into, say):
         (into / "whole").write_text("b")
         {act}
@@ -46,7 +46,7 @@ class Toy:
     fail: type[BaseException] | None = None
     name: str = "toy"
     version: str = "1"
-    needs_network: bool = False
+    fetched_by_hand: bool = False
 
     def build(self, into: Path, say: Say) -> None:
         (into / "half").write_text("a")
