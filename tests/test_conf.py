@@ -48,6 +48,7 @@ PARTNERS = {
     **{f"task/{kind}": (f"model={head}", "model.path=x") for head, kind in KINDS.items()},
     "model/minilm_languages": ("task=classification", "task.data=x.csv"),
     "model/minilm_quac": ("task=question_answering", "task.data=x.jsonl"),
+    "task/dialogue_quac_spans": ("model=minilm_quac",),
 }
 """What an encoder's head and its task need beside them."""
 YAMLS = sorted(str(file.relative_to(CONF).with_suffix("")) for file in Path(CONF).glob("*/*.yaml"))

@@ -74,7 +74,8 @@ def macro_f1(runner: Any, rows: Sequence[Row]) -> float:
 
 def span_f1(runner: Any, rows: Sequence[Row]) -> float:
     answers = [by_hand.span(runner, row["question"], row["context"]) for row in rows]
-    return float(np.mean([by_hand.word_f1(answer, row["answer"]) for answer, row in zip(answers, rows)]))
+    best = [max(by_hand.word_f1(answer, each) for each in row["answer"]) for answer, row in zip(answers, rows)]
+    return float(np.mean(best))
 
 
 def written(
@@ -169,7 +170,7 @@ CASES = {
     ),
     "question_answering": Case(
         ("model=minilm_quac", "task=question_answering"),
-        lambda: (lines("dialogues", "test.jsonl")[:48], lines("dialogues", "train.jsonl")[:24]), span_f1,
+        lambda: (lines("dialogues", "spans/test.jsonl")[:48], lines("dialogues", "spans/train.jsonl")[:24]), span_f1,
     ),
     "choice": Case(
         ("model=smollm2_135m", "task=boolq", "accuracy_floor.relative=false"),

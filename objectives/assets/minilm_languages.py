@@ -58,7 +58,7 @@ def check(model: Any, rows: Sequence[Features]) -> float:
     accuracy = sum(int(out["logits"].argmax()) == rows[number]["labels"] for number, out in outputs) / len(rows)
     if accuracy < _LEAST:
         raise AssetError(f"the trained classifier is wrong: accuracy {accuracy:.3f}, expected {_LEAST} or more")
-    return accuracy
+    return float(accuracy)
 
 
 def halves(rows: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:

@@ -20,7 +20,7 @@ from objectives.assets.training import Features, Schedule, own_torch, train_
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-SCHEDULE = Schedule(passes=3, tokens=1024, rate=1e-3, decay=0.0, short_first=True)
+SCHEDULE = Schedule(passes=4, tokens=1024, rate=1e-3, decay=0.0, short_first=True)
 
 _PAD, _END, _UNKNOWN = "<pad>", "</s>", "<unk>"  # tokens 0, 1 and 2, as T5 has them
 _VOCABULARY = 512
