@@ -20,7 +20,7 @@ from objectives.protocols.optional import Bounded, Packaged, Remarking, Supplied
 from objectives.protocols.task import PartiallyScorable
 from objectives.settings import Count, Name, Natural
 from objectives.tasks.answers import shown
-from objectives.tasks.batching import AHEAD, limit_of, prompt_ids, same_length
+from objectives.tasks.batching import AHEAD, limit_of, prompts_ids, same_length
 from objectives.tasks.data.columns import texts_of
 from objectives.tasks.data.files import read_rows
 from objectives.tasks.data.source import ROWS_FORBID
@@ -113,7 +113,7 @@ class LmEval(PartiallyScorable, Bounded, Supplied, Remarking, Packaged, Exposed)
     def calibration(self, model: LoadedModel) -> Domains:
         """Return prompts with their right answers, or the texts of the calibration file."""
         most = limit_of(model.tokenizer, self.tokens, LONGEST)
-        ids = [prompt_ids(model.tokenizer, text)[-most:] for text in self._calibrating()]
+        ids = [ids[-most:] for ids in prompts_ids(model.tokenizer, self._calibrating())]
         require_rows(model, max(max(row, default=0) for row in ids))
         return {"task": same_length(ids, self.batch_rows)}
 
@@ -148,7 +148,7 @@ class LmEval(PartiallyScorable, Bounded, Supplied, Remarking, Packaged, Exposed)
         """Return lines on the prompts and calibration rows that are cut."""
         most = limit_of(model.tokenizer, self.tokens, LONGEST)
         lengths = lengths_of(model, [instance for each in requests for instance in each.instances], most)
-        rows = [len(prompt_ids(model.tokenizer, text)) for text in self._calibrating()]
+        rows = list(map(len, prompts_ids(model.tokenizer, self._calibrating())))
         return (
             *cut_remarks("task.tokens", lengths, most, "prompts are cut at their beginning"),
             *cut_remarks("task.tokens", rows, most, "calibration rows are cut at their beginning"),

@@ -43,14 +43,15 @@ def lengths_of(model: Reader, instances: Sequence[Any], tokens: int) -> list[int
 
     The room of an answer that is written counts, and the last token of a continuation does not, as nobody reads it.
     """
-    found = []
-    for each in instances:
-        if each.request_type == "loglikelihood":
-            ((before, after),) = _whole_pairs(model, [each.args])
-            found.append(len(before) + len(after) - 1)
-        elif each.request_type == "generate_until":
-            found.append(len(_prompt(model, each.args[0])) + _limits(each.args[1], tokens)[0])
-    return found
+    by_kind = {
+        kind: [each.args for each in instances if each.request_type == kind]
+        for kind in ("loglikelihood", "generate_until")
+    }
+    rated = [len(before) + len(after) - 1 for before, after in _whole_pairs(model, by_kind["loglikelihood"])]
+    written = [
+        len(_prompt(model, prompt)) + _limits(settings, tokens)[0] for prompt, settings in by_kind["generate_until"]
+    ]
+    return [*rated, *written]
 
 
 def _loglikelihood(model: Runner, asked: Sequence[Any], tokens: int, rows: int) -> list[tuple[float, bool]]:
@@ -59,7 +60,8 @@ def _loglikelihood(model: Runner, asked: Sequence[Any], tokens: int, rows: int) 
 
 def _pairs(model: Runner, asked: Sequence[tuple[str, str]], tokens: int) -> list[Pair]:
     """Return the tokens of every context, cut at its beginning, and those of its continuation."""
-    return [(before[-max(1, tokens + 1 - len(after)) :], after) for before, after in _whole_pairs(model, asked)]
+    pairs = _whole_pairs(model, asked)
+    return [(before[-max(1, tokens + 1 - len(after)) :], after) for before, after in pairs]
 
 
 def _whole_pairs(model: Reader, asked: Sequence[tuple[str, str]]) -> list[Pair]:

@@ -25,7 +25,7 @@ from objectives.tasks import lm_eval_files
 from objectives.tasks.choice import Choice
 from objectives.tasks.likelihood import judged
 from objectives.tasks.lm_eval import LmEval
-from objectives.tasks.lm_eval_answers import _loglikelihood_rolling, _pair, answered, lengths_of
+from objectives.tasks.lm_eval_answers import _loglikelihood_rolling, _pairs, answered, lengths_of
 from objectives.tasks.lm_eval_files import described_task, files_of, require_harmless
 from objectives.tasks.model_under_test import ModelUnderTest
 from objectives.tasks.paired import follows_from_examples
@@ -226,8 +226,8 @@ def test_requests_that_are_cut_have_more_tokens_than_are_read(decoder: TorchRunn
     ]
     found = lengths_of(decoder, asked, 64)
     assert found == [len(context) + len(continuation) - 1, len(context) + 4]
-    whole = _pair(decoder, context, continuation, found[0])
-    assert whole == _pair(decoder, context, continuation, 64) != _pair(decoder, context, continuation, found[0] - 1)
+    pair = [(context, continuation)]
+    assert _pairs(decoder, pair, found[0]) == _pairs(decoder, pair, 64) != _pairs(decoder, pair, found[0] - 1)
 
 
 @pytest.mark.slow
