@@ -14,7 +14,7 @@ from typing_extensions import override
 from objectives.models.inspection.spans import Span
 from objectives.protocols.optional import Bounded, Readable, Supplied
 from objectives.protocols.task import PartiallyScorable
-from objectives.settings import Count, Name
+from objectives.settings import Count, Name, Texts
 from objectives.tasks.batching import AHEAD, USUAL, limit_of
 from objectives.tasks.confusion import measured, of_answers
 from objectives.tasks.data.columns import rendered, texts_of, values_of
@@ -47,7 +47,7 @@ class Classification(FromFiles, PartiallyScorable, Bounded, Supplied, Readable, 
     text_b: Name | None = None
     doc_to_text_b: str | None = None
     label: Name = "label"
-    labels: tuple[Name, ...] = ()
+    labels: Texts = ()
     metric: Literal["accuracy", "macro_f1", "mcc"] = "accuracy"
     tokens: Count | None = None
     batch_rows: Count = 32
@@ -61,6 +61,10 @@ class Classification(FromFiles, PartiallyScorable, Bounded, Supplied, Readable, 
     @override
     def spans(self) -> tuple[Span, ...]:
         return () if self.tokens is None else (Span(("tokens",), (self.tokens,), "encoder"),)
+
+    @override
+    def distinct(self, rows: Sequence[Row]) -> Sequence[str]:
+        return [" ".join(texts) for texts in self._joined(rows)]
 
     @override
     def require_documents(self) -> None:
@@ -103,7 +107,7 @@ class Classification(FromFiles, PartiallyScorable, Bounded, Supplied, Readable, 
         divided = self.divided()
         self._right(model, divided.scored)
         first, last = (
-            [excerpt(row.place, [" ".join(texts)]) for row, texts in zip(rows, self._joined(rows))]
+            [excerpt(row.place, [text]) for row, text in zip(rows, self.distinct(rows))]
             for rows in (divided.calibration, divided.scored)
         )
         return Excerpts(first, last, remarks=cut_remark(self._encoded(model, divided.scored), "at their end"))
