@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -19,7 +20,7 @@ from typing_extensions import override
 
 from objectives.errors import ModelError
 from objectives.models.inspection.spans import Span
-from objectives.protocols.optional import Banded, Bounded, Remarking, Supplied
+from objectives.protocols.optional import Banded, Bounded, Labelled, Remarking, Supplied
 from objectives.protocols.task import Task
 from objectives.tasks.joint import joint_calibration, joint_excerpts, joint_scores, remarks_of, require_all
 from objectives.tasks.overlap import Excerpts, Exposed
@@ -44,7 +45,7 @@ TAKEN = frozenset({
 
 
 @settings(frozen=True, kw_only=True, config=ConfigDict(extra="forbid", arbitrary_types_allowed=True))
-class Several(Task, Bounded, Supplied, Remarking, Exposed):
+class Several(Task, Bounded, Supplied, Labelled, Remarking, Exposed):
     """Several tasks, by name, all for the same kind of model.
 
     ``weights``: how much each counts in their mean, 1 where none is given.
@@ -90,6 +91,13 @@ class Several(Task, Bounded, Supplied, Remarking, Exposed):
         require_all(self.tasks, PLACE)
 
     @override
+    def require_labels(self, classes: Sequence[str]) -> None:
+        for name, task in self.tasks.items():
+            if isinstance(task, Labelled):
+                with _named(name):
+                    task.require_labels(classes)
+
+    @override
     def remarks(self) -> tuple[str, ...]:
         return remarks_of(self.tasks, PLACE)
 
@@ -113,6 +121,15 @@ class Several(Task, Bounded, Supplied, Remarking, Exposed):
 def place_of(name: str) -> str:
     """Return where the settings of a task are written that is one of several; empty for the only one."""
     return f"{PLACE}.{name}" if name else ""
+
+
+@contextmanager
+def _named(name: str) -> Iterator[None]:
+    """Raise an error of a task as one that names the task's own settings."""
+    try:
+        yield
+    except ObjectiveError as error:
+        raise type(error)(_of_task(name, str(error))) from error
 
 
 def tasks_of(task: Task) -> Mapping[str, Task]:

@@ -17,7 +17,7 @@ from pydantic.dataclasses import dataclass as settings
 from typing_extensions import override
 
 from objectives.models.inspection.spans import Span
-from objectives.protocols.optional import Bounded, Readable, Supplied
+from objectives.protocols.optional import Bounded, Labelled, Readable, Supplied
 from objectives.protocols.task import PartiallyScorable
 from objectives.settings import Count, Name, Texts
 from objectives.tasks.batching import AHEAD, USUAL, limit_of
@@ -48,7 +48,7 @@ class Tagged:
 
 
 @settings(frozen=True, kw_only=True, config=ROWS_FORBID)
-class TokenClassification(FromFiles, PartiallyScorable, Bounded, Supplied, Readable, Exposed):
+class TokenClassification(FromFiles, PartiallyScorable, Bounded, Supplied, Labelled, Readable, Exposed):
     """Scores a token classifier.
 
     ``words``: the column with a list of words, or with words between spaces; ``tags``: the column with their tags, by
@@ -82,6 +82,10 @@ class TokenClassification(FromFiles, PartiallyScorable, Bounded, Supplied, Reada
     def require_documents(self) -> None:
         divided = self.divided()
         self._columns([*divided.calibration, *divided.scored])
+
+    @override
+    def require_labels(self, classes: Sequence[str]) -> None:
+        self._tagged_by(classes, self.divided().scored)
 
     @property
     @override
@@ -140,7 +144,10 @@ class TokenClassification(FromFiles, PartiallyScorable, Bounded, Supplied, Reada
         return read
 
     def _tagged(self, model: LoadedModel | Runner, rows: Sequence[Row]) -> list[Tagged]:
-        classes = require_classes(model.labels, self.labels)
+        return self._tagged_by(model.labels, rows)
+
+    def _tagged_by(self, named: Sequence[str], rows: Sequence[Row]) -> list[Tagged]:
+        classes = require_classes(named, self.labels)
         columns = self._columns(rows)
         places = iter(places_of(
             [row for row, (_, tags) in zip(rows, columns) for _ in tags], [tag for _, tags in columns for tag in tags],

@@ -70,7 +70,7 @@ class FromFiles(Remarking, Packaged):
             files += files_of(self.calibration_data, "task.calibration")
         texts = self.distinct if self.calibration_data is None else contents
         return _divided(
-            (*map(state_of, files),), texts, self.data, self.calibration_data, self.calibration_rows, self.limit,
+            tuple(map(state_of, files)), texts, self.data, self.calibration_data, self.calibration_rows, self.limit,
             self.seed, self.unit,
         )  # fmt: skip
 
