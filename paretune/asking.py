@@ -50,7 +50,7 @@ class Question:
         try:
             yield
         except ParetuneError as error:
-            error.args = (self._named(str(error)), *error.args[1:])
+            error.message = self._named(error.message)
             raise
 
     def _named(self, text: str) -> str:

@@ -148,7 +148,9 @@ def test_what_cannot_be_is_refused_in_a_line(asked: dict[str, Any], message: str
 
 
 def test_rows_in_memory_are_named_by_their_argument_and_number(gpt2: str, inside: Path) -> None:
-    question = Question(gpt2, data=[*ROWS, {"text": None}], task="text", settings={"device": "cpu"})
+    question = Question(
+        gpt2, data=[*ROWS, {"text": None}], task="text", settings={"device": "cpu", "workload": {"prompt_tokens": 16}}
+    )
     with pytest.raises(ConfigError) as raised, question.rows_named():
         config_of(question.words())
     assert f"rows are wrong: data, row {len(ROWS)} has no 'text'" in str(raised.value)

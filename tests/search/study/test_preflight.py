@@ -79,7 +79,7 @@ def test_labels_that_the_config_does_not_name_are_refused_before_loading(
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
     folder = write("bert", id2label={"0": "bad", "1": "fair"}, num_labels=2)
     config = make_config(
-        f"model={head}", f"model.path={folder}", f"task={task}", f"task.data={file}", "workload=encoding"
+        f"model={head}", f"model.path={folder}", f"task={task}", f"task.data={file}", "experiment=minilm_retrieval"
     )
     assert re.match(rf"task\.{key}: 5 of 5 rows are wrong: .* the model knows bad, fair", refused(config))
     named = make_config(
@@ -87,7 +87,7 @@ def test_labels_that_the_config_does_not_name_are_refused_before_loading(
         f"model.path={folder}",
         f"task={task}",
         f"task.data={file}",
-        "workload=encoding",
+        "experiment=minilm_retrieval",
         "task.labels=[good,bad]",
     )
     preflighted(named)
