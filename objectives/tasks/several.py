@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -24,6 +23,7 @@ from objectives.protocols.optional import Banded, Bounded, Labelled, Remarking, 
 from objectives.protocols.task import Task
 from objectives.tasks.joint import joint_calibration, joint_excerpts, joint_scores, remarks_of, require_all
 from objectives.tasks.overlap import Excerpts, Exposed
+from objectives.tasks.setting_names import named_below
 from objectives.types import Head, Score
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ class Several(Task, Bounded, Supplied, Labelled, Remarking, Exposed):
     def require_labels(self, classes: Sequence[str]) -> None:
         for name, task in self.tasks.items():
             if isinstance(task, Labelled):
-                with _named(name):
+                with named_below(f"{PLACE}.{name}", task):
                     task.require_labels(classes)
 
     @override
@@ -121,15 +121,6 @@ class Several(Task, Bounded, Supplied, Labelled, Remarking, Exposed):
 def place_of(name: str) -> str:
     """Return where the settings of a task are written that is one of several; empty for the only one."""
     return f"{PLACE}.{name}" if name else ""
-
-
-@contextmanager
-def _named(name: str) -> Iterator[None]:
-    """Raise an error of a task as one that names the task's own settings."""
-    try:
-        yield
-    except ObjectiveError as error:
-        raise type(error)(_of_task(name, str(error))) from error
 
 
 def tasks_of(task: Task) -> Mapping[str, Task]:

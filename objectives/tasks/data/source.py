@@ -15,7 +15,7 @@ from objectives.settings import Count, Name, Natural
 from objectives.tasks.data.file_states import State, state_of
 from objectives.tasks.data.files import KEPT, Unit, files_of
 from objectives.tasks.data.rows import Row
-from objectives.tasks.data.split import Divided, Texts, contents, divide
+from objectives.tasks.data.split import Divided, contents, divide
 
 ROWS_FORBID = ConfigDict(extra="forbid", validate_by_name=True, validate_by_alias=True)
 """Config of these settings: ``calibration`` is a file in a yaml, and a method of every task."""
@@ -68,14 +68,15 @@ class FromFiles(Remarking, Packaged):
         files = files_of(self.data, "task.data")
         if self.calibration_data is not None:
             files += files_of(self.calibration_data, "task.calibration")
-        texts = self.distinct if self.calibration_data is None else contents
+        reader = self if self.calibration_data is None else None
         return _divided(
-            tuple(map(state_of, files)), texts, self.data, self.calibration_data, self.calibration_rows, self.limit,
+            tuple(map(state_of, files)), reader, self.data, self.calibration_data, self.calibration_rows, self.limit,
             self.seed, self.unit,
         )  # fmt: skip
 
 
 @lru_cache(maxsize=KEPT)
-def _divided(_states: Sequence[State], texts: Texts, *asked: Any) -> Divided:
+def _divided(_states: Sequence[State], reader: FromFiles | None, *asked: Any) -> Divided:
     data, calibration, rows, limit, seed, unit = asked
+    texts = contents if reader is None else reader.distinct
     return divide(data, calibration, rows=rows, limit=limit, seed=seed, unit=unit, texts=texts)
