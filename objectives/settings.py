@@ -15,7 +15,7 @@ from functools import cache
 from types import MappingProxyType, SimpleNamespace
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
-from pydantic import ConfigDict, Field
+from pydantic import BeforeValidator, ConfigDict, Field
 
 FORBID = ConfigDict(extra="forbid")
 """Config of every settings class: an unknown key is an error, not a silence."""
@@ -27,6 +27,15 @@ Share = Annotated[float, Field(strict=True, ge=0.0, le=1.0)]
 NonNegative = Annotated[float, Field(strict=True, ge=0.0, allow_inf_nan=False)]
 Positive = Annotated[float, Field(strict=True, gt=0.0, allow_inf_nan=False)]
 Name = Annotated[str, Field(strict=True, min_length=1)]
+
+
+def _as_text(value: Any) -> Any:
+    """Return a truth value or a number of a yaml as its text; ``[True, False]`` are names too."""
+    return str(value) if isinstance(value, (bool, int, float)) else value
+
+
+Texts = tuple[Annotated[Name, BeforeValidator(_as_text)], ...]
+"""Names of classes or of choices."""
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,10 @@ Models and rows that are in memory are first written below the study's home, by 
 from __future__ import annotations
 
 import os
+import re
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, get_args
@@ -21,7 +23,7 @@ from objectives.types import Head
 from paretune.kinds import columns, groups, task_of
 from paretune.words import KIND, words_of
 from search.config.overrides import expanded
-from search.errors import ConfigError
+from search.errors import ConfigError, ParetuneError
 from search.terminal.quiet_log import quiet_log
 
 
@@ -39,6 +41,24 @@ class Question:
     floor: float | None = None
     overrides: Sequence[str] = ()
     settings: Mapping[str, Any] = field(default_factory=dict)
+    kept: dict[str, Path] = field(default_factory=dict, init=False)
+    """The files of rows that were in memory, by the argument that they came from."""
+
+    @contextmanager
+    def rows_named(self) -> Iterator[None]:
+        """Let errors call rows that were in memory by their argument and number: ``data, row 3``."""
+        try:
+            yield
+        except ParetuneError as error:
+            error.message = self._named(error.message)
+            raise
+
+    def _named(self, text: str) -> str:
+        for key, file in self.kept.items():
+            name = re.escape(file.name)
+            text = re.sub(rf"{name}, line (\d+)", lambda found: f"{key}, row {int(found[1]) - 1}", text)  # noqa: B023
+            text = re.sub(rf"\S*{name}", key, text)
+        return text
 
     def words(self) -> list[str]:
         """Return the words of the command line. Raises ConfigError."""
@@ -110,13 +130,18 @@ class Question:
         if isinstance(given, (str, os.PathLike)):
             return expanded(os.fspath(given))
         if _is_frame(given):
+            twice = given.columns[given.columns.duplicated()]
+            if len(twice):
+                raise ConfigError(f"{key}: the DataFrame has two columns called {twice[0]!r}; rename one of them")
             given = given.astype(object).where(given.notna(), None).to_dict("records")
         if isinstance(given, Mapping) or not isinstance(given, Iterable):
             raise ConfigError(
                 f"{key}: a path, a list of mappings from columns to values, or a DataFrame expected, got "
                 f"{type(given).__name__}"
             )
-        return str(keep_rows(given, key, Path(self.home) / "data"))
+        file = keep_rows(given, key, Path(self.home) / "data")
+        self.kept[key] = file
+        return str(file)
 
 
 def _is_frame(value: Any) -> bool:

@@ -47,8 +47,9 @@ def search(
     """
     with _environment_kept():
         question = Question(model, data, calibration, task, metric, floor, overrides, settings)
-        words = question.words()
-        with warnings_shown():
+        with question.rows_named():
+            words = question.words()
+        with warnings_shown(), question.rows_named():
             config = config_of(words)
             _require_importable(config)
             result = conduct(config, _reported)

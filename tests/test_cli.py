@@ -106,8 +106,15 @@ def test_best_prints_settings_and_export_writes_a_folder_that_loads(
     ("arguments", "words"),
     [
         (["run", "experiment=ci_tiny", "workload.batch_size=abc"], "workload.batch_size: expected an integer >= 1"),
-        (["run", "experiment=ci_tiny", "bathc=3"], "bathc"),
-        (["run", "model=nope"], "nope"),
+        (["run", "experiment=ci_tiny", "bathc=3"], "bathc: unknown setting; known: "),
+        (["run", "model=nope"], "model: no choice 'nope'"),
+        (
+            ["run", "task=clasification"],
+            "task: no choice 'clasification' (did you mean classification?); choices: boolq",
+        ),
+        (["run", "task=text", "task.colum=3"], "task.colum: unknown setting; known: batch_rows, calibration"),
+        (["run", "task=text", "task.strides=3"], "task.strides: unknown setting (did you mean stride?)"),
+        (["run", "pruning=magnitude", "pruning.ffn_ratio=0.1"], "give it as +pruning.ffn_ratio="),
         (["run", "experiment=ci_tiny", "model.path=./nowhere"], "model.path: directory ./nowhere not found"),
         (["run", "+n_trails=5"], "n_trails: unknown setting (did you mean n_trials?)"),
         (["run", "model=5"], "model"),

@@ -5,6 +5,7 @@ Everything is done by the code that a trial uses. Nothing is kept.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Sequence
 from itertools import islice
@@ -20,6 +21,7 @@ from objectives.models.batch import Batch
 from objectives.models.inspection.limits import positions
 from objectives.protocols.candidate import Candidate
 from objectives.protocols.optional import Inspectable
+from objectives.protocols.running import Runner
 from objectives.protocols.task import PartiallyScorable, Task
 from objectives.tasks.answers import scored, told
 from objectives.tasks.finite import checked
@@ -28,6 +30,8 @@ from objectives.tasks.partial_scores import merged
 from objectives.tasks.setting_names import named_below
 from objectives.tasks.several import place_of, tasks_of
 from objectives.types import Score
+
+log = logging.getLogger(__name__)
 
 EXAMPLES = 4
 
@@ -78,11 +82,21 @@ def _scores(pool: ModelPool, task: Task) -> tuple[Score, bool]:
     runner = pool.runner(pool.problem.baseline)
     if isinstance(task, PartiallyScorable):
         with told(task, "parts"):
-            parts = [scored(task, part) for part in islice(task.parts(runner, range(EXAMPLES)), EXAMPLES)]
+            parts = _first(task, runner)
         return checked(merged(parts), runner), False
     with told(task, "evaluate"):
         answer = task.evaluate(runner)
     return checked(scored(task, answer), runner), True
+
+
+def _first(task: PartiallyScorable, runner: Runner) -> list[Score]:
+    """Return the scores of the first examples, as many as there are; a task of fewer refuses the numbers beyond."""
+    for number in range(EXAMPLES, 1, -1):
+        try:
+            return [scored(task, part) for part in islice(task.parts(runner, range(number)), number)]
+        except IndexError:
+            log.debug("the task has fewer than %d examples", number, exc_info=True)
+    return [scored(task, part) for part in islice(task.parts(runner, range(1)), 1)]
 
 
 def _names(score: Score) -> Sequence[str]:

@@ -43,6 +43,14 @@ class Remarking(Protocol):
 
 
 @runtime_checkable
+class Labelled(Protocol):
+    """A task whose rows name classes of a model. For any other, scoring says what does not fit."""
+
+    def require_labels(self, classes: Sequence[str]) -> None:
+        """Raise DataError for a row with a label that is none of ``classes``, the model's own in its order."""
+
+
+@runtime_checkable
 class Readable(Protocol):
     """A task that can tell the texts that a model reads, so that a workload can have their length."""
 

@@ -54,9 +54,13 @@ def told(task: Task, what: str) -> Iterator[None]:
 
 
 def asked(key: str, function: Callable[..., Any], *arguments: Any) -> Any:
-    """Call a user's ``function``, which the setting ``key`` names; raise TaskError of one line for what it raises."""
+    """Call a user's ``function``, which the setting ``key`` names; raise TaskError of one line for what it raises.
+
+    A generator runs while it is read: it is read here, to its end.
+    """
     try:
-        return function(*arguments)
+        answer = function(*arguments)
+        return list(answer) if isinstance(answer, Iterator) else answer
     except _PASSED:
         raise
     except (Exception, SystemExit) as error:

@@ -21,7 +21,7 @@ from objectives.errors import DataError
 from objectives.models.inspection.spans import Span
 from objectives.protocols.optional import Bounded, Supplied
 from objectives.protocols.task import PartiallyScorable
-from objectives.settings import Count, Name
+from objectives.settings import Count, Name, Texts
 from objectives.tasks.batching import AHEAD, limit_of, same_length
 from objectives.tasks.data.columns import rendered, texts_of, values_of
 from objectives.tasks.data.rows import Row, WrongRow, require_right
@@ -65,7 +65,7 @@ class Choice(FromFiles, PartiallyScorable, Bounded, Supplied, Exposed):
 
     text: Name = "text"
     doc_to_text: str | None = None
-    choices: Name | tuple[str, ...] = "choices"
+    choices: Name | Texts = "choices"
     doc_to_choice: str | None = None
     answer: Name = "answer"
     doc_to_target: str | None = None
@@ -83,6 +83,10 @@ class Choice(FromFiles, PartiallyScorable, Bounded, Supplied, Exposed):
     @override
     def spans(self) -> tuple[Span, ...]:
         return () if self.tokens is None else (Span(("tokens",), (self.tokens,)),)
+
+    @override
+    def distinct(self, rows: Sequence[Row]) -> Sequence[str]:
+        return ["\n".join([each.prompt, *sorted(each.choices)]) for each in self._questions(rows)]
 
     @override
     def require_documents(self) -> None:
@@ -116,12 +120,15 @@ class Choice(FromFiles, PartiallyScorable, Bounded, Supplied, Exposed):
     @override
     def excerpts(self, model: LoadedModel) -> Excerpts:
         divided = self.divided()
-        first, last = (self._questions(rows) for rows in (divided.calibration, divided.scored))
+        first, last = (
+            [excerpt(row.place, [text]) for row, text in zip(rows, self.distinct(rows))]
+            for rows in (divided.calibration, divided.scored)
+        )
+        questions = self._questions(divided.scored)
         most = self._most(model)
-        cut = sum(any(sum(map(len, pair)) > most for pair in pairs) for pairs in self._all_encoded(model, last))
+        cut = sum(any(sum(map(len, pair)) > most for pair in pairs) for pairs in self._all_encoded(model, questions))
         remarks = [f"task.tokens: {cut} of {len(last)} prompts are cut at their beginning to {most} tokens"]
-        calibration, scored = ([excerpt(each.row.place, [each.prompt]) for each in some] for some in (first, last))
-        return Excerpts(calibration, scored, remarks=remarks if cut else ())
+        return Excerpts(first, last, remarks=remarks if cut else ())
 
     # ---- rows
 
@@ -151,11 +158,11 @@ class Choice(FromFiles, PartiallyScorable, Bounded, Supplied, Exposed):
             found = [self.choices] * len(rows)
         else:
             values = values_of(rows, "task.choices", self.choices)
-            found = [tuple(map(str, value)) if isinstance(value, list) else () for value in values]
+            found = [_listed(value) for value in values]
         wrong = [
-            WrongRow(row.file, row.number, f"has {len(among)} choices, at least 2 are needed")
+            WrongRow(row.file, row.number, reason)
             for row, among in zip(rows, found)
-            if len(among) < 2
+            if (reason := _unfit(among)) is not None
         ]
         require_right(
             "task.choices", wrong, len(rows), "; a list of texts is expected, or a template (task.doc_to_choice)"
@@ -165,12 +172,20 @@ class Choice(FromFiles, PartiallyScorable, Bounded, Supplied, Exposed):
     # ---- tokens
 
     def _encoded(self, model: Reader, asked: Sequence[tuple[Question, str]]) -> list[Pair]:
-        """Return, for every question with a choice, the tokens of the prompt and those of the choice after it."""
+        """Return, for every question with a choice, the tokens of the prompt and those of the choice after it.
+
+        Raises DataError for a choice without tokens, and for one that leaves no room for its prompt.
+        """
         pairs = pairs_of(model, [(question.prompt, self.delimiter + choice) for question, choice in asked])
+        most = self._most(model)
         for (question, choice), (_, after) in zip(asked, pairs):
+            named = f"task.choices: {question.row.place}: the choice {choice[:30]!r}"
             if not after:
+                raise DataError(f"{named} has no tokens after its prompt")
+            if len(after) >= most:
                 raise DataError(
-                    f"task.choices: {question.row.place}: the choice {choice!r} has no tokens after its prompt"
+                    f"{named} has {len(after)} tokens, with its prompt at most {most} are read (task.tokens, or the "
+                    "model's positions); shorten it, or leave the row out"
                 )
         return pairs
 
@@ -188,6 +203,19 @@ class Choice(FromFiles, PartiallyScorable, Bounded, Supplied, Exposed):
         pairs = [_cut(*pair, most) for some in self._all_encoded(model, questions) for pair in some]
         found = iter(log_likelihoods(model, pairs, self.batch_rows))
         return [list(islice(found, len(each.choices))) for each in questions]
+
+
+def _listed(value: Any) -> tuple[str, ...]:
+    """Return the choices of a row; a missing one is empty, and what is no list has none."""
+    return tuple("" if each is None else str(each) for each in value) if isinstance(value, list) else ()
+
+
+def _unfit(choices: Sequence[str]) -> str | None:
+    """Return what is wrong with the choices of a row; None where nothing is."""
+    if len(choices) < 2:
+        return f"has {len(choices)} choices, at least 2 are needed"
+    empty = [place for place, choice in enumerate(choices) if not choice.strip()]
+    return f"has nothing as choice {empty[0]}" if empty else None
 
 
 def _cut(before: Sequence[int], after: Sequence[int], most: int) -> Pair:

@@ -12,9 +12,9 @@ from pydantic.dataclasses import dataclass as settings
 from typing_extensions import override
 
 from objectives.models.inspection.spans import Span
-from objectives.protocols.optional import Bounded, Readable, Supplied
+from objectives.protocols.optional import Bounded, Labelled, Readable, Supplied
 from objectives.protocols.task import PartiallyScorable
-from objectives.settings import Count, Name
+from objectives.settings import Count, Name, Texts
 from objectives.tasks.batching import AHEAD, USUAL, limit_of
 from objectives.tasks.confusion import measured, of_answers
 from objectives.tasks.data.columns import rendered, texts_of, values_of
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 
 @settings(frozen=True, kw_only=True, config=ROWS_FORBID)
-class Classification(FromFiles, PartiallyScorable, Bounded, Supplied, Readable, Exposed):
+class Classification(FromFiles, PartiallyScorable, Bounded, Supplied, Labelled, Readable, Exposed):
     """Scores a classifier.
 
     ``text``: the column with the text; ``doc_to_text``: a template in its place. ``text_b``, ``doc_to_text_b``: the
@@ -47,7 +47,7 @@ class Classification(FromFiles, PartiallyScorable, Bounded, Supplied, Readable, 
     text_b: Name | None = None
     doc_to_text_b: str | None = None
     label: Name = "label"
-    labels: tuple[Name, ...] = ()
+    labels: Texts = ()
     metric: Literal["accuracy", "macro_f1", "mcc"] = "accuracy"
     tokens: Count | None = None
     batch_rows: Count = 32
@@ -63,11 +63,19 @@ class Classification(FromFiles, PartiallyScorable, Bounded, Supplied, Readable, 
         return () if self.tokens is None else (Span(("tokens",), (self.tokens,), "encoder"),)
 
     @override
+    def distinct(self, rows: Sequence[Row]) -> Sequence[str]:
+        return [" ".join(texts) for texts in self._joined(rows)]
+
+    @override
     def require_documents(self) -> None:
         divided = self.divided()
         rows = [*divided.calibration, *divided.scored]
         self._texts(rows)
         values_of(rows, "task.label", self.label)
+
+    @override
+    def require_labels(self, classes: Sequence[str]) -> None:
+        self._right_among(classes, self.divided().scored)
 
     @property
     @override
@@ -103,7 +111,7 @@ class Classification(FromFiles, PartiallyScorable, Bounded, Supplied, Readable, 
         divided = self.divided()
         self._right(model, divided.scored)
         first, last = (
-            [excerpt(row.place, [" ".join(texts)]) for row, texts in zip(rows, self._joined(rows))]
+            [excerpt(row.place, [text]) for row, text in zip(rows, self.distinct(rows))]
             for rows in (divided.calibration, divided.scored)
         )
         return Excerpts(first, last, remarks=cut_remark(self._encoded(model, divided.scored), "at their end"))
@@ -128,9 +136,11 @@ class Classification(FromFiles, PartiallyScorable, Bounded, Supplied, Readable, 
         return [(text,) for text in texts] if others is None else list(zip(texts, others))
 
     def _right(self, model: LoadedModel | Runner, rows: Sequence[Row]) -> list[int]:
+        return self._right_among(model.labels, rows)
+
+    def _right_among(self, classes: Sequence[str], rows: Sequence[Row]) -> list[int]:
         """Return the right class of every row. Raises DataError for a label that the model does not know."""
-        classes = require_classes(model.labels, self.labels)
-        return places_of(rows, values_of(rows, "task.label", self.label), classes)
+        return places_of(rows, values_of(rows, "task.label", self.label), require_classes(classes, self.labels))
 
     def _answers(self, model: Runner, rows: Sequence[Row]) -> list[int | None]:
         """Return the likeliest class of every row; None where its logits are not finite."""

@@ -93,6 +93,10 @@ class Custom(FromFiles, Task, Bounded, Supplied, Exposed):
         return (*super().packages, "rouge-score", "sacrebleu")
 
     @override
+    def distinct(self, rows: Sequence[Row]) -> Sequence[str]:
+        return self._texts(rows)
+
+    @override
     def require_documents(self) -> None:
         divided = self.divided()
         self._texts([*divided.calibration, *divided.scored])

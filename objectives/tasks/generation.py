@@ -117,6 +117,10 @@ class Generation(FromFiles, PartiallyScorable, Bounded, Banded, Supplied, Readab
         return bands(self.length_band)
 
     @override
+    def distinct(self, rows: Sequence[Row]) -> Sequence[str]:
+        return [each.prompt for each in self._requests(rows)]
+
+    @override
     def require_documents(self) -> None:
         self._metric()
         divided = self.divided()
@@ -174,7 +178,10 @@ class Generation(FromFiles, PartiallyScorable, Bounded, Banded, Supplied, Readab
         if self.length_band is not None:
             references = [len(plain_tokens(model, each.accepted[0])) for each in last]
             require_reachable(self.length_band, references, self.new_tokens)
-        calibration, scored = ([excerpt(each.row.place, [each.prompt]) for each in some] for some in (first, last))
+        calibration, scored = (
+            [excerpt(row.place, [text]) for row, text in zip(rows, self.distinct(rows))]
+            for rows in (divided.calibration, divided.scored)
+        )
         return Excerpts(calibration, scored, remarks=self._cuts(model, first, last))
 
     def _cuts(self, model: Reader, first: Sequence[Request], last: Sequence[Request]) -> tuple[str, ...]:
@@ -241,7 +248,10 @@ class Generation(FromFiles, PartiallyScorable, Bounded, Banded, Supplied, Readab
             raise DataError(
                 "task.chat: this tokenizer has no chat template; task.chat=null takes one where there is one"
             )
-        return prompt_tokens(model, self.head, request.prompt, has_template and self.chat is not False)
+        ids = prompt_tokens(model, self.head, request.prompt, has_template and self.chat is not False)
+        if not ids:
+            raise DataError(f"task.text: {request.row.place} has the prompt {request.prompt!r}, which has no tokens")
+        return ids
 
 
 def _accepted(target: Any) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from objectives.errors import DataError
-from objectives.tasks.data.rows import Row, WrongRow, require_right
+from objectives.tasks.data.rows import SHOWN, Row, WrongRow, require_right
 
 _WHOLE = re.compile(r"([0-9]{1,9})(?:\.0*)?")
 """A whole number as json, csv and parquet write it: 1, 1.0."""
@@ -31,22 +31,28 @@ def require_classes(classes: Sequence[str], names: Sequence[str]) -> Sequence[st
     return names or classes
 
 
-def places_of(rows: Sequence[Row], values: Sequence[Any], classes: Sequence[str]) -> list[int]:
+def places_of(rows: Sequence[Row], values: Sequence[Any], classes: Sequence[str], key: str = "task.label") -> list[int]:
     """Return which class each of ``values`` is, by its name or by its number from 0.
 
+    ``rows``: the row of each value; one of several values comes as often. ``key``: the setting that names the column.
     Raises DataError, with the file and the lines, for a value that is neither.
     """
     by_name = {name: place for place, name in enumerate(classes)}
     found = [_place(value, by_name) for value in values]
+    unknown: dict[str, list[str]] = {}
+    at = {row.place: row for row in rows}
+    for row, value, place in zip(rows, values, found):
+        if place is None:
+            unknown.setdefault(row.place, []).append(repr(str(value)[:40]))
+    what = key.rpartition(".")[2].removesuffix("s")
     wrong = [
-        WrongRow(row.file, row.number, f"has the label {str(value)[:40]!r}")
-        for row, value, place in zip(rows, values, found)
-        if place is None
+        WrongRow(at[place].file, at[place].number, f"has the {what} {', '.join(list(dict.fromkeys(some))[:SHOWN])}")
+        for place, some in unknown.items()
     ]
     odd = next((str(value) for value, place in zip(values, found) if place is None), "")
     near = difflib.get_close_matches(odd, classes, n=1) if odd else ()
     way_out = f"; the model knows {shown(classes)}{f' (nearest: {near[0]})' if near else ''}"
-    require_right("task.label", wrong, len(rows), f"{way_out}: task.labels=[...] names its classes in this order")
+    require_right(key, wrong, len(at), f"{way_out}: task.labels=[...] names its classes in this order")
     return [place for place in found if place is not None]
 
 

@@ -87,6 +87,10 @@ class LinkPrediction(FromFiles, PartiallyScorable, Bounded, Supplied, Exposed):
         return (Span(("tokens",), ((1 + self.shots) * self.tokens,)),)
 
     @override
+    def distinct(self, rows: Sequence[Row]) -> Sequence[str]:
+        return self._texts(self._triples(rows))
+
+    @override
     def require_documents(self) -> None:
         self._texts(self._triples(self.divided().scored)[:1])
         self._queries()

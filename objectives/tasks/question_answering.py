@@ -83,6 +83,10 @@ class QuestionAnswering(FromFiles, PartiallyScorable, Bounded, Supplied, Readabl
         return () if self.tokens is None else (Span(("tokens",), (self.tokens,), "encoder"),)
 
     @override
+    def distinct(self, rows: Sequence[Row]) -> Sequence[str]:
+        return [f"{each.question} {each.context}" for each in self._questions(rows)]
+
+    @override
     def require_documents(self) -> None:
         divided = self.divided()
         self._questions([*divided.calibration, *divided.scored])
@@ -125,7 +129,7 @@ class QuestionAnswering(FromFiles, PartiallyScorable, Bounded, Supplied, Readabl
     def excerpts(self, model: LoadedModel) -> Excerpts:
         divided = self.divided()
         first, last = (
-            [excerpt(each.row.place, [f"{each.question} {each.context}"]) for each in self._questions(rows)]
+            [excerpt(row.place, [text]) for row, text in zip(rows, self.distinct(rows))]
             for rows in (divided.calibration, divided.scored)
         )
         return Excerpts(first, last)

@@ -19,10 +19,11 @@ from typing_extensions import override
 
 from objectives.errors import ModelError
 from objectives.models.inspection.spans import Span
-from objectives.protocols.optional import Banded, Bounded, Remarking, Supplied
+from objectives.protocols.optional import Banded, Bounded, Labelled, Remarking, Supplied
 from objectives.protocols.task import Task
 from objectives.tasks.joint import joint_calibration, joint_excerpts, joint_scores, remarks_of, require_all
 from objectives.tasks.overlap import Excerpts, Exposed
+from objectives.tasks.setting_names import named_below
 from objectives.types import Head, Score
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ TAKEN = frozenset({
 
 
 @settings(frozen=True, kw_only=True, config=ConfigDict(extra="forbid", arbitrary_types_allowed=True))
-class Several(Task, Bounded, Supplied, Remarking, Exposed):
+class Several(Task, Bounded, Supplied, Labelled, Remarking, Exposed):
     """Several tasks, by name, all for the same kind of model.
 
     ``weights``: how much each counts in their mean, 1 where none is given.
@@ -88,6 +89,13 @@ class Several(Task, Bounded, Supplied, Remarking, Exposed):
     def require_documents(self) -> None:
         """Raise ObjectiveError where a task that can tell has too few documents; it names the task's own settings."""
         require_all(self.tasks, PLACE)
+
+    @override
+    def require_labels(self, classes: Sequence[str]) -> None:
+        for name, task in self.tasks.items():
+            if isinstance(task, Labelled):
+                with named_below(f"{PLACE}.{name}", task):
+                    task.require_labels(classes)
 
     @override
     def remarks(self) -> tuple[str, ...]:

@@ -78,6 +78,10 @@ class Similarity(FromFiles, PartiallyScorable, Bounded, Supplied, Readable, Expo
         return () if self.tokens is None else (Span(("tokens",), (self.tokens,), "encoder"),)
 
     @override
+    def distinct(self, rows: Sequence[Row]) -> Sequence[str]:
+        return [f"{pair.text}\n{pair.other}" for pair in self._pairs(rows)]
+
+    @override
     def require_documents(self) -> None:
         divided = self.divided()
         self._pairs(divided.calibration)
@@ -124,11 +128,12 @@ class Similarity(FromFiles, PartiallyScorable, Bounded, Supplied, Readable, Expo
     @override
     def excerpts(self, model: LoadedModel) -> Excerpts:
         divided = self.divided()
-        first, last = (self._pairs(rows) for rows in (divided.calibration, divided.scored))
-        calibration, scored = (
-            [excerpt(pair.row.place, [f"{pair.text}\n{pair.other}"]) for pair in some] for some in (first, last)
+        first, last = (
+            [excerpt(row.place, [text]) for row, text in zip(rows, self.distinct(rows))]
+            for rows in (divided.calibration, divided.scored)
         )
-        return Excerpts(calibration, scored, remarks=cut_remark(self._encoded(model, last), "at their end"))
+        read = self._encoded(model, self._pairs(divided.scored))
+        return Excerpts(first, last, remarks=cut_remark(read, "at their end"))
 
     def _encoded(self, model: Reader, pairs: Sequence[Pair]) -> list[Encoded]:
         return encode(model, [text for pair in pairs for text in (pair.text, pair.other)], None, self._most(model))

@@ -111,6 +111,10 @@ class Text(FromFiles, PartiallyScorable, Bounded, Supplied, Exposed):
         return tuple(Span((name,), (tokens,)) for name, tokens in asked.items() if tokens is not None)
 
     @override
+    def distinct(self, rows: Sequence[Row]) -> Sequence[str]:
+        return self._texts(rows)
+
+    @override
     def require_documents(self) -> None:
         divided = self.divided()
         for rows in (divided.calibration, divided.scored):
@@ -130,7 +134,7 @@ class Text(FromFiles, PartiallyScorable, Bounded, Supplied, Exposed):
         if not rows:
             raise DataError(
                 f"task.calibration_tokens: the calibration texts have {len(ids)} tokens, fewer than one row of {size}; "
-                "give shorter rows, or more texts (task.calibration)"
+                f"give task.calibration_tokens={max(1, len(ids))}, or more texts (task.calibration)"
             )
         return {"task": [torch.tensor(rows[start : start + self.batch_rows]) for start in _starts(rows, self)]}
 

@@ -17,9 +17,9 @@ from pydantic.dataclasses import dataclass as settings
 from typing_extensions import override
 
 from objectives.models.inspection.spans import Span
-from objectives.protocols.optional import Bounded, Readable, Supplied
+from objectives.protocols.optional import Bounded, Labelled, Readable, Supplied
 from objectives.protocols.task import PartiallyScorable
-from objectives.settings import Count, Name
+from objectives.settings import Count, Name, Texts
 from objectives.tasks.batching import AHEAD, USUAL, limit_of
 from objectives.tasks.data.columns import values_of
 from objectives.tasks.data.rows import Row, WrongRow, require_right
@@ -48,7 +48,7 @@ class Tagged:
 
 
 @settings(frozen=True, kw_only=True, config=ROWS_FORBID)
-class TokenClassification(FromFiles, PartiallyScorable, Bounded, Supplied, Readable, Exposed):
+class TokenClassification(FromFiles, PartiallyScorable, Bounded, Supplied, Labelled, Readable, Exposed):
     """Scores a token classifier.
 
     ``words``: the column with a list of words, or with words between spaces; ``tags``: the column with their tags, by
@@ -59,7 +59,7 @@ class TokenClassification(FromFiles, PartiallyScorable, Bounded, Supplied, Reada
 
     words: Name = "words"
     tags: Name = "tags"
-    labels: tuple[Name, ...] = ()
+    labels: Texts = ()
     metric: Literal["f1", "accuracy"] = "f1"
     tokens: Count | None = None
     batch_rows: Count = 16
@@ -75,9 +75,17 @@ class TokenClassification(FromFiles, PartiallyScorable, Bounded, Supplied, Reada
         return () if self.tokens is None else (Span(("tokens",), (self.tokens,), "encoder"),)
 
     @override
+    def distinct(self, rows: Sequence[Row]) -> Sequence[str]:
+        return [" ".join(words) for words, _ in self._columns(rows)]
+
+    @override
     def require_documents(self) -> None:
         divided = self.divided()
         self._columns([*divided.calibration, *divided.scored])
+
+    @override
+    def require_labels(self, classes: Sequence[str]) -> None:
+        self._tagged_by(classes, self.divided().scored)
 
     @property
     @override
@@ -91,7 +99,7 @@ class TokenClassification(FromFiles, PartiallyScorable, Bounded, Supplied, Reada
     @override
     def calibration(self, model: LoadedModel) -> Domains:
         """Return the calibration rows; compression is fitted to the classes of the first token of every word."""
-        rows = self._encoded(model, [words for words, _ in self._columns(self.divided().calibration)])
+        rows = self._read(model, self.divided().calibration)
         firsts = [set(_firsts(each).values()) for each in rows]
         marks = [[place in first for place in range(len(each.ids))] for each, first in zip(rows, firsts)]
         return {"task": calibration_batches(rows, self.batch_rows, marks)}
@@ -115,23 +123,35 @@ class TokenClassification(FromFiles, PartiallyScorable, Bounded, Supplied, Reada
     @override
     def excerpts(self, model: LoadedModel) -> Excerpts:
         divided = self.divided()
-        scored = self._tagged(model, divided.scored)
-        rows = self._encoded(model, [each.words for each in scored])
-        first = [
-            excerpt(row.place, [" ".join(words)])
-            for row, (words, _) in zip(divided.calibration, self._columns(divided.calibration))
-        ]
-        last = [excerpt(each.row.place, [" ".join(each.words)]) for each in scored]
-        return Excerpts(first, last, remarks=cut_remark(rows, "at their end"))
+        self._tagged(model, divided.scored)
+        first, last = (
+            [excerpt(row.place, [text]) for row, text in zip(rows, self.distinct(rows))]
+            for rows in (divided.calibration, divided.scored)
+        )
+        return Excerpts(first, last, remarks=cut_remark(self._read(model, divided.scored), "at their end"))
 
     # ---- rows
 
+    def _read(self, model: Reader, rows: Sequence[Row]) -> list[Encoded]:
+        """Return what the model reads of every row. Raises DataError for rows without any token."""
+        read = self._encoded(model, [words for words, _ in self._columns(rows)])
+        wrong = [
+            WrongRow(row.file, row.number, "has words without any token")
+            for row, each in zip(rows, read)
+            if not _firsts(each)
+        ]
+        require_right("task.words", wrong, len(rows), "; the tokenizer knows none of their characters: take them out")
+        return read
+
     def _tagged(self, model: LoadedModel | Runner, rows: Sequence[Row]) -> list[Tagged]:
-        classes = require_classes(model.labels, self.labels)
+        return self._tagged_by(model.labels, rows)
+
+    def _tagged_by(self, named: Sequence[str], rows: Sequence[Row]) -> list[Tagged]:
+        classes = require_classes(named, self.labels)
         columns = self._columns(rows)
         places = iter(places_of(
             [row for row, (_, tags) in zip(rows, columns) for _ in tags], [tag for _, tags in columns for tag in tags],
-            classes,
+            classes, key="task.tags",
         ))  # fmt: skip
         return [Tagged(row, words, [next(places) for _ in tags]) for row, (words, tags) in zip(rows, columns)]
 
@@ -152,7 +172,7 @@ class TokenClassification(FromFiles, PartiallyScorable, Bounded, Supplied, Reada
 
     def _answers(self, model: Runner, rows: Sequence[Tagged]) -> list[list[int | None] | None]:
         """Return the class of every word, None for one that was not read; None for a row with logits without end."""
-        read = self._encoded(model, [each.words for each in rows])
+        read = self._read(model, [each.row for each in rows])
         found: list[list[int | None] | None] = []
         for one, row, each in zip(answers(model, read, self.batch_rows), read, rows):
             classes, first = one.argmax(dim=-1).tolist(), _firsts(row)

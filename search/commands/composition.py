@@ -6,7 +6,8 @@ import os
 
 from hydra import compose, initialize_config_dir
 
-from search.commands.run import CONF, gist, plain
+from search.commands.run import CONF, plain
+from search.config.composing_errors import gist
 from search.config.overrides import expanded, quoted, readable
 from search.config.study_config import StudyConfig, build_config
 from search.config.tasks import spread

@@ -20,9 +20,9 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
-from objectives.errors import said
 from objectives.types import Reason
 from search.commands.leftovers import clear_refused
+from search.config.composing_errors import gist
 from search.config.overrides import absolute, fixed_keys, key_of, parsed, readable
 from search.config.tasks import spread
 from search.errors import BaselineFailed, ConfigError, ParetuneError
@@ -198,17 +198,3 @@ def _swept(fixed: set[str]) -> str:
             if override is None or not (key_of(override) in fixed or key_of(override).startswith(_UNSWEPT))
         ]
     )
-
-
-def gist(error: Exception) -> str:
-    """Return the gist of a Hydra or OmegaConf message: its first lines say it, the rest repeats the stack."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    shown = [
-        line
-        for line in lines
-        if not line.startswith(("full_key", "object_type", "reference_type", "Config search", "provider="))
-    ]
-    cause = error.__cause__
-    if cause is not None:
-        shown.append(f"({said(cause)})")
-    return " ".join(shown[:12])

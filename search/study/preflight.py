@@ -19,7 +19,7 @@ from typing import Any
 from objectives.errors import ObjectiveError
 from objectives.models.inspection import Inspection
 from objectives.models.inspection.spans import Span
-from objectives.protocols.optional import Bounded, Detectable, Inspectable, Remarking, Supplied
+from objectives.protocols.optional import Bounded, Detectable, Inspectable, Labelled, Remarking, Supplied
 from objectives.protocols.running import Device, Workload
 from objectives.settings import Strength, asks_to_prune, settings_of, strengths_of
 from search.config.study_config import StudyConfig
@@ -98,7 +98,9 @@ def _inspected(config: StudyConfig) -> Inspection | None:
 
 
 def _require_documents(config: StudyConfig) -> None:
-    """Raise ConfigError for a task whose corpus is missing or holds too little; say what the task remarks.
+    """Raise ConfigError for a task whose corpus is missing, holds too little, or labels that the model does not know.
+
+    What the task remarks is said.
 
     An exception of a user's own code is ignored here: it comes again, and is explained, when the task makes its rows.
     """
@@ -108,6 +110,8 @@ def _require_documents(config: StudyConfig) -> None:
         config.task.require_documents()
         for line in config.task.remarks() if isinstance(config.task, Remarking) else ():
             log.warning(line)
+        if config.inspection is not None and config.inspection.labels and isinstance(config.task, Labelled):
+            config.task.require_labels(config.inspection.labels)
     except ObjectiveError as error:
         raise ConfigError(str(error)) from error
     except Exception:

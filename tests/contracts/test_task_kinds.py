@@ -14,6 +14,7 @@ import torch
 import yaml
 
 from objectives.errors import DataError
+from objectives.evaluation.checkup import EXAMPLES, _first
 from objectives.models import LoadedModel
 from objectives.protocols.task import PartiallyScorable
 from objectives.runtime.in_torch.runner import TorchRunner
@@ -143,3 +144,9 @@ def test_a_file_without_the_columns_is_refused_before_a_model_is_needed(task: An
     wrong = replace(task, data=str(tmp_path / "c.jsonl"), calibration_data=str(tmp_path / "d.jsonl"))
     with pytest.raises(DataError, match=r"task\.\w+: [cd]\.jsonl has no column '\w+', it has other"):
         wrong.require_documents()
+
+
+def test_a_check_scores_as_many_examples_as_there_are(task: Any, runner: TorchRunner) -> None:
+    few = replace(task, limit=2)
+    assert len(few.evaluate(runner).examples) in (2, EXAMPLES)
+    assert merged(_first(few, runner)).examples == few.evaluate(runner).examples

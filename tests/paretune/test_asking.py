@@ -130,6 +130,10 @@ def test_the_words_of_a_text_task_are_a_study(gpt2: str) -> None:
         ({"data": {"text": ["a"]}}, r"data: a path, a list of mappings .* got dict"),
         ({"calibration": [3], "task": "text"}, r"calibration: row 0 is no mapping .* int '3'"),
         ({"data": [{"question": "a"}]}, r"task: the columns question do not tell which kind is meant"),
+        (
+            {"data": pd.DataFrame([["a", "b"]], columns=["text", "text"])},
+            r"data: the DataFrame has two columns .* 'text'",
+        ),
         ({"model": 3}, r"model: a PreTrainedModel of transformers expected, got int; give one, or a folder"),
         ({"model": "./nowhere"}, r"model\.path: directory \./nowhere not found"),
         ({"overrides": "seed=3"}, r"overrides: a list of words of the command line expected"),
@@ -141,6 +145,16 @@ def test_what_cannot_be_is_refused_in_a_line(asked: dict[str, Any], message: str
     with pytest.raises(ConfigError, match=message) as raised:
         words(**asked)
     assert "\n" not in str(raised.value)
+
+
+def test_rows_in_memory_are_named_by_their_argument_and_number(gpt2: str, inside: Path) -> None:
+    question = Question(
+        gpt2, data=[*ROWS, {"text": None}], task="text", settings={"device": "cpu", "workload": {"prompt_tokens": 16}}
+    )
+    with pytest.raises(ConfigError) as raised, question.rows_named():
+        config_of(question.words())
+    assert f"rows are wrong: data, row {len(ROWS)} has no 'text'" in str(raised.value)
+    assert ".jsonl" not in str(raised.value)
 
 
 def test_a_function_of_a_module_is_named_by_it(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -138,7 +138,7 @@ def test_what_is_wrong_is_raised_and_leaves_nothing_behind(folder: Path, capfd: 
         ({"n_trails": 3}, r"n_trails: unknown setting \(did you mean n_trials\?\)"),
         ({"timing": {"max_secs": 3}}, r"timing\.max_secs: unknown key"),
         ({"floor": "high"}, r"accuracy_floor\.epsilon: .*'high'"),
-        ({"sampler": "best"}, r"Could not find 'sampler/best'"),
+        ({"sampler": "best"}, r"sampler: no choice 'best'; choices: "),
         (
             {"task": {"kind": "text", "text": "body", "tokens": 64, "stride": 32, "calibration_tokens": 64}},
             r"task\.text: .* has no column 'body', it has text",

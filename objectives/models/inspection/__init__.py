@@ -43,6 +43,14 @@ class Inspection:
         """Return how many tokens a text may have that the model reads; None where nothing limits them."""
         return limits.positions(self.config, "decoder" if self.head == "causal_lm" else "encoder")
 
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Return the names of the classes that the config gives a classifier's head; none where it gives none."""
+        named = self.config.raw.get("id2label") if self.head in ("classifier", "token_classifier") else None
+        if not isinstance(named, dict) or not all(place.isdecimal() for place in named):
+            return ()
+        return tuple(str(named[place]) for place in sorted(named, key=int))
+
     def beyond(self, spans: Iterable[Span]) -> tuple[Span, int] | None:
         """Return the first of ``spans`` that exceeds the model's positions, with their number; None where all fit."""
         for span in spans:

@@ -10,6 +10,7 @@ import csv
 import difflib
 import io
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -28,6 +29,10 @@ SECTION = 4000
 
 KEPT = 8
 """Files whose rows are kept: the studies of several tasks have some each."""
+DEPTH = 64
+"""Lists and objects of JSON that may lie in each other."""
+_TOO_DEEP = f"has lists or objects that lie more than {DEPTH} deep in each other"
+_HALF = re.compile("[\ud800-\udfff]")
 
 Read = Iterator[Row | WrongRow]
 
@@ -194,17 +199,36 @@ def _object(line: str, name: str, number: int) -> Row | WrongRow:
         value = json.loads(line)
     except ValueError as error:
         return WrongRow(name, number, f"is no JSON ({error})")
+    except RecursionError:
+        return WrongRow(name, number, _TOO_DEEP)
     return _row(value, name, number)
 
 
 def _row(value: Any, name: str, number: int) -> Row | WrongRow:
     if not isinstance(value, dict):
         return WrongRow(name, number, f"is a JSON {type(value).__name__}, not an object with columns")
+    if _is_deeper(value, DEPTH):
+        return WrongRow(name, number, _TOO_DEEP)
+    half = _HALF.search(json.dumps(value, ensure_ascii=False))
+    if half is not None:
+        return WrongRow(name, number, f"holds half of a surrogate pair (\\u{ord(half[0]):04x}), which is no character")
     return Row(value, name, number)
 
 
+def _is_deeper(value: Any, depth: int) -> bool:
+    """Return whether lists and objects lie in each other more than ``depth`` deep."""
+    if not isinstance(value, (dict, list)):
+        return False
+    return depth == 0 or any(
+        _is_deeper(each, depth - 1) for each in (value.values() if isinstance(value, dict) else value)
+    )
+
+
 def _json(file: Path, name: str, _unit: Unit) -> Read:
-    value = json.loads(_text(file))
+    try:
+        value = json.loads(_text(file))
+    except RecursionError:
+        raise ValueError(f"it {_TOO_DEEP}") from None
     if not isinstance(value, list):
         raise ValueError(f"a list of objects expected, got {type(value).__name__}; one object a line is a .jsonl")
     for number, each in enumerate(value, start=1):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
+from typing import Any
 
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass as settings
@@ -13,7 +14,8 @@ from objectives.protocols.optional import Packaged, Remarking
 from objectives.settings import Count, Name, Natural
 from objectives.tasks.data.file_states import State, state_of
 from objectives.tasks.data.files import KEPT, Unit, files_of
-from objectives.tasks.data.split import Divided, divide
+from objectives.tasks.data.rows import Row
+from objectives.tasks.data.split import Divided, contents, divide
 
 ROWS_FORBID = ConfigDict(extra="forbid", validate_by_name=True, validate_by_alias=True)
 """Config of these settings: ``calibration`` is a file in a yaml, and a method of every task."""
@@ -45,6 +47,13 @@ class FromFiles(Remarking, Packaged):
         """Return what turns texts into tokens; a task whose metric needs a package adds it."""
         return ("tokenizers",)
 
+    def distinct(self, rows: Sequence[Row]) -> Sequence[str]:
+        """Return the text of each row that tells it from others: of two with the same, one cannot be scored fairly.
+
+        All that a row holds by default; a task that knows what its model reads says that.
+        """
+        return contents(rows)
+
     @override
     def remarks(self) -> tuple[str, ...]:
         """Return a line on how the rows of a single file were divided."""
@@ -59,14 +68,15 @@ class FromFiles(Remarking, Packaged):
         files = files_of(self.data, "task.data")
         if self.calibration_data is not None:
             files += files_of(self.calibration_data, "task.calibration")
+        reader = self if self.calibration_data is None else None
         return _divided(
-            tuple(map(state_of, files)), self.data, self.calibration_data, self.calibration_rows, self.limit, self.seed,
-            self.unit,
+            tuple(map(state_of, files)), reader, self.data, self.calibration_data, self.calibration_rows, self.limit,
+            self.seed, self.unit,
         )  # fmt: skip
 
 
 @lru_cache(maxsize=KEPT)
-def _divided(
-    _states: Sequence[State], data: str, calibration: str | None, rows: int, limit: int | None, seed: int, unit: Unit
-) -> Divided:
-    return divide(data, calibration, rows=rows, limit=limit, seed=seed, unit=unit)
+def _divided(_states: Sequence[State], reader: FromFiles | None, *asked: Any) -> Divided:
+    data, calibration, rows, limit, seed, unit = asked
+    texts = contents if reader is None else reader.distinct
+    return divide(data, calibration, rows=rows, limit=limit, seed=seed, unit=unit, texts=texts)

@@ -1,13 +1,13 @@
 """Divides rows into those that calibrate and those that are scored. The module is free of torch.
 
 With one file, the rows with the smallest hashes of their content calibrate: the same whatever their order, and a row
-more moves one row at most. Copies have one hash, so they all fall on one side.
+more moves one row at most. Rows of which a model reads the same text fall on one side, whatever else they hold.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from objectives.errors import DataError
@@ -27,32 +27,56 @@ class Divided:
     remark: str = ""
 
 
+Texts = Callable[[Sequence[Row]], Sequence[str]]
+"""Returns the text that a model reads of each row."""
+
+
+def contents(rows: Sequence[Row]) -> Sequence[str]:
+    """Return the content of each row, for tasks that do not tell which text a model reads."""
+    return [row.content for row in rows]
+
+
 def divide(
-    data: str, calibration: str | None, *, rows: int, limit: int | None = None, seed: int = 0, unit: Unit = "line"
+    data: str,
+    calibration: str | None,
+    *,
+    rows: int,
+    limit: int | None = None,
+    seed: int = 0,
+    unit: Unit = "line",
+    texts: Texts = contents,
 ) -> Divided:
     """Read ``data`` and ``calibration``, and return at most ``rows`` calibration rows and ``limit`` scored ones.
 
-    ``limit`` rows are drawn by ``seed`` and keep the order of the file. Raises DataError where the same content would
-    calibrate and be scored, and where too little is left.
+    ``limit`` rows are drawn by ``seed`` and keep the order of the file. A single file of one section is read by line.
+    Raises DataError where the same content would calibrate and be scored, and where too little is left.
     """
     scored = read_rows(data, "task.data", unit)
     if calibration is None:
-        return divide_one(scored, data, rows=rows, limit=limit, seed=seed)
+        if unit == "section" and len(set(contents(scored))) < 2:
+            scored = read_rows(data, "task.data", "line")
+        return divide_one(scored, data, rows=rows, limit=limit, seed=seed, texts=texts)
     first = drawn(read_rows(calibration, "task.calibration", unit), rows, seed)
     _require_disjoint(first, scored)
     return Divided(first, drawn(scored, limit, seed))
 
 
-def divide_one(every: Sequence[Row], data: str, *, rows: int, limit: int | None, seed: int) -> Divided:
+def divide_one(
+    every: Sequence[Row], data: str, *, rows: int, limit: int | None, seed: int, texts: Texts = contents
+) -> Divided:
     """Return at most ``rows`` calibration rows and ``limit`` scored ones of the same source, which is called ``data``.
 
-    Raises DataError where all rows are alike.
+    Rows of the same text, but for white space, count as one and stay together. Raises DataError where all are alike.
     """
-    held = _calibrating(every, rows)
-    first = [row for row in every if row.content in held]
-    scored = [row for row in every if row.content not in held]
+    keys = [" ".join(text.split()) for text in texts(every)]
+    held = _calibrating(every, keys, rows)
+    first = [row for row, key in zip(every, keys) if key in held]
+    scored = [row for row, key in zip(every, keys) if key not in held]
     if not first:
-        raise DataError(f"task.data: {data} has no two rows that differ: one must calibrate, the other be scored")
+        raise DataError(
+            f"task.data: {data} has no two rows whose texts differ: one must calibrate, the other be scored; give more "
+            "rows, or others that calibrate (task.calibration)"
+        )
     kept = min(len(scored), limit or len(scored))
     remark = f"task.calibration: none given, so {len(first)} rows of {data} calibrate and {kept} others are scored"
     return Divided(first, drawn(scored, limit, seed), remark)
@@ -70,10 +94,12 @@ def _rank(row: Row, seed: int) -> str:
     return hashlib.sha256(f"{seed} {row.content}".encode()).hexdigest()
 
 
-def _calibrating(rows: Sequence[Row], most: int) -> set[str]:
-    """Return the contents of the rows of a single file that calibrate: at most ``most``, and half of all contents."""
-    contents = sorted({row.content for row in rows})
-    return set(contents[: min(most, int(MOST * len(contents)))])
+def _calibrating(rows: Sequence[Row], keys: Sequence[str], most: int) -> set[str]:
+    """Return the keys of the rows of a single file that calibrate: at most ``most``, and half of all keys."""
+    least: dict[str, str] = {}
+    for row, key in zip(rows, keys):
+        least[key] = min(row.content, least.get(key, row.content))
+    return set(sorted(least, key=lambda key: least[key])[: min(most, int(MOST * len(least)))])
 
 
 def _require_disjoint(calibration: Sequence[Row], scored: Sequence[Row]) -> None:

@@ -16,6 +16,7 @@ from objectives.errors import DataError
 from objectives.runtime.in_torch.runner import TorchRunner
 from objectives.tasks.choice import Choice
 from objectives.tasks.likelihood import _longest, log_likelihoods
+from objectives.tasks.overlap import require_disjoint
 from tests.objectives.conftest import Tiny
 
 ROWS = [
@@ -156,3 +157,33 @@ def test_rows_that_are_no_questions_are_refused(tmp_path: Path, row: dict[str, A
     rows = [{**row, "text": f"{row['text']} {number}"} for number in range(2)]
     with pytest.raises(DataError, match=said):
         Choice(data=write(tmp_path / "a.jsonl", rows)).require_documents()
+
+
+@pytest.mark.parametrize("empty", ["", " ", None])
+def test_a_choice_of_nothing_is_a_wrong_row(tmp_path: Path, empty: str | None) -> None:
+    file = write(tmp_path / "a.jsonl", [*ROWS, {"text": "q", "choices": ["a", empty], "answer": 0}])
+    with pytest.raises(
+        DataError, match=r"task\.choices: 1 of 5 rows are wrong: a\.jsonl, line 5 has nothing as choice 1"
+    ):
+        Choice(data=file, metric="accuracy_norm").require_documents()
+
+
+def test_a_choice_longer_than_what_is_read_is_refused(decoder: TorchRunner, tmp_path: Path) -> None:
+    file = write(tmp_path / "a.jsonl", [{"text": "q", "choices": ["a " * 50, "b"], "answer": 0}])
+    with pytest.raises(DataError, match=r"task\.choices: a\.jsonl, line 1: the choice 'a a .*at most 16 are read"):
+        Choice(data=file, calibration=write(tmp_path / "b.jsonl", ROWS), tokens=16).evaluate(decoder)
+
+
+def test_truth_values_and_numbers_of_a_yaml_are_choices_by_their_text(tmp_path: Path) -> None:
+    file = write(tmp_path / "a.jsonl", [{"text": f"q {n}", "answer": bool(n % 2)} for n in range(8)])
+    chosen = Choice(data=file, choices=[True, False])
+    chosen.require_documents()
+    assert chosen.choices == ("True", "False")
+    assert Choice(data=file, choices=[1, 2]).choices == ("1", "2")
+
+
+def test_questions_of_one_prompt_with_choices_of_their_own_are_divided(decoder: TorchRunner, tmp_path: Path) -> None:
+    rows = [{"text": "which is true?", "choices": [f"a {n}", f"b {n}"], "answer": 0} for n in range(8)]
+    task = Choice(data=write(tmp_path / "a.jsonl", rows))
+    assert not require_disjoint(task, decoder.model)
+    assert len(task.divided().scored) == 4

@@ -473,3 +473,12 @@ def test_a_function_without_a_name_of_its_own_has_none(make: Make) -> None:
     for function in (closes, lambda model, rows: 1.0):
         with pytest.raises(Indescribable):
             digest(make(function))
+
+
+def test_a_generator_that_raises_is_an_error_of_one_line(decoder: TorchRunner, make: Make) -> None:
+    def rated(model: Any, rows: Rows) -> Iterator[float]:
+        for row in rows:
+            yield float(len(row["nope"]))
+
+    with pytest.raises(TaskError, match=r"^task\.function: .*rated raised KeyError.*test_custom\.py, line \d+\)$"):
+        make(rated).evaluate(decoder)

@@ -17,6 +17,7 @@ from tokenizers.processors import TemplateProcessing
 
 from objectives.errors import DataError
 from objectives.runtime.in_torch.runner import TorchRunner
+from objectives.tasks import prompting
 from objectives.tasks.decoding import Ends, continuations
 from objectives.tasks.generation import Generation
 from objectives.tasks.paired import is_resampled
@@ -282,3 +283,14 @@ def test_the_models_own_end_tokens_end_an_answer(decoder: TorchRunner, data: str
         assert len(made.answers(decoder, requests)[whole.index(longest)] or "") < len(longest)
     finally:
         decoder.module.generation_config.eos_token_id = kept
+
+
+def test_a_prompt_without_tokens_is_refused_with_its_place(
+    decoder: TorchRunner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "a.jsonl"
+    file.write_text('{"text": "x", "target": "y"}\n{"text": "z", "target": "y"}\n')
+    task = Generation(data=str(file))
+    monkeypatch.setattr(prompting, "prompt_ids", lambda *_: [])  # as tokenizers do that know no such character
+    with pytest.raises(DataError, match=r"task\.text: a\.jsonl, line \d has the prompt '.', which has no tokens"):
+        task.calibration(decoder.model)

@@ -112,3 +112,19 @@ def test_calibration_marks_the_first_token_of_every_word(tagger: TorchRunner, tm
 def test_words_and_tags_of_unlike_number_are_told_with_their_line(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"task\.tags: 1 of 20 rows are wrong: .*line 16 has 2 words and 1 tags"):
         task(tmp_path, [*ROWS, {"words": ["a", "b"], "tags": ["O"]}]).require_documents()
+
+
+def test_words_without_any_token_are_wrong_rows(tagger: TorchRunner, tmp_path: Path) -> None:
+    rows = [*ROWS, {"words": [""], "tags": ["O"]}]
+    with pytest.raises(
+        DataError, match=r"task\.words: 1 of 16 rows are wrong: a\.jsonl, line 16 has words without any"
+    ):
+        task(tmp_path, rows).evaluate(tagger)
+
+
+def test_unknown_tags_are_counted_in_rows_and_named_by_their_setting(tagger: TorchRunner, tmp_path: Path) -> None:
+    rows = [*ROWS, {"words": ["a", "b", "c"], "tags": ["B-PERS", "X", "B-PERS"]}]
+    with pytest.raises(
+        DataError, match=r"task\.tags: 1 of 16 rows are wrong: a\.jsonl, line 16 has the tag 'B-PERS', 'X'; the model"
+    ):
+        task(tmp_path, rows).evaluate(tagger)

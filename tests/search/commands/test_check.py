@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -52,6 +53,18 @@ def test_what_is_wrong_is_one_line(more, words, capsys, tiny_folder, tmp_path, m
     assert err.count("\n") == 1
     assert words in err
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_text_of_few_lines_is_checked(capsys, tiny_folder, tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a.txt").write_text("Hello world, this is short.\nAnother line here.\n")
+    asked = (f"model.path={tiny_folder('llama')}", "model=causal_lm", "task=text", "task.data=a.txt")
+    code, _, err = check(capsys, "check", *asked)
+    assert code == 2
+    key = re.search(r"fewer than one row of 256; give (task\.calibration_tokens=\d+), or more texts", err)
+    assert key is not None, err
+    code, out, err = check(capsys, "check", *asked, key[1])
+    assert (code, "Text scored examples a.txt, line " in out) == (0, True), err
 
 
 def test_a_check_is_asked_with_true_or_false(capsys) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -65,6 +66,31 @@ def test_what_is_longer_than_the_model_is_refused_by_its_setting(
 ) -> None:
     folder = write(model_type, max_position_embeddings=256, n_positions=256)
     assert refused(config_of(make_config, folder, *more)) == message
+
+
+@pytest.mark.parametrize("task", ["classification", "token_classification"])
+def test_labels_that_the_config_does_not_name_are_refused_before_loading(
+    make_config: MakeConfig, write: Write, tmp_path: Path, task: str
+) -> None:
+    head, key = {"classification": ("classifier", "label"), "token_classification": ("token_classifier", "tags")}[task]
+    file = tmp_path / "rows.jsonl"
+    label = {"label": "good", "tags": ["good"]}[key]
+    rows = [{"text": f"film {n}", "words": [f"film{n}"], key: label} for n in range(9)]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    folder = write("bert", id2label={"0": "bad", "1": "fair"}, num_labels=2)
+    config = make_config(
+        f"model={head}", f"model.path={folder}", f"task={task}", f"task.data={file}", "experiment=minilm_retrieval"
+    )
+    assert re.match(rf"task\.{key}: 5 of 5 rows are wrong: .* the model knows bad, fair", refused(config))
+    named = make_config(
+        f"model={head}",
+        f"model.path={folder}",
+        f"task={task}",
+        f"task.data={file}",
+        "experiment=minilm_retrieval",
+        "task.labels=[good,bad]",
+    )
+    preflighted(named)
 
 
 @pytest.mark.parametrize(("key", "tokens"), [("workload.tokens", 257), ("task.tokens", 513)])

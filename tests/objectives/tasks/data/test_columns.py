@@ -24,6 +24,19 @@ def test_a_template_sees_all_columns_and_keeps_its_last_newline() -> None:
     assert made == ["Q: who? 2\nA:\n", "Q: why? 0\nA:\n"]
 
 
+def test_loops_of_a_template_are_counted_by_row() -> None:
+    rows = [Row({"turns": [["a", "b"], ["c"]]}, "a.jsonl", number) for number in range(9000)]
+    template = "{% for turn in turns %}{{ loop.index }}/{{ loop.length }}{% for word in turn %} {{word}}{% endfor %};"
+    template += "{% endfor %}"
+    assert set(texts_of(rows, "task.text", "text", template)) == {"1/2 a b;2/2 c;"}
+
+
+def test_columns_that_no_comma_divides_are_said_to_need_one() -> None:
+    rows = [Row({"text;label": "great;1"}, "a.csv", 2)]
+    with pytest.raises(DataError, match=r"it has text;label; columns are divided by ';' here, a csv by commas"):
+        texts_of(rows, "task.text", "text")
+
+
 def test_a_missing_column_is_named_with_those_that_are_there() -> None:
     with pytest.raises(DataError) as caught:
         texts_of(ROWS, "task.text", "questions")
@@ -47,6 +60,11 @@ def test_rows_without_a_value_or_with_another_kind_are_wrong() -> None:
     [
         ("{{question", "is no template"),
         ("{{nothing}}", r"does not fit the template \('nothing' is undefined\).*\(its columns: question, answer\)"),
+        ("{% for a in range(9999) %}{% for b in range(9999) %}{% endfor %}{% endfor %}", "loops take more than 10000"),
+        ("{% for a in question * 6000 %}{% endfor %}", "loops take more than 10000 steps"),
+        ("{{ question * 10 ** 9 }}", "a text 1000000000 times"),
+        ("{{ 9 ** 999999999 }}", "an exponent of"),
+        ("{{ question[9:] }}", "2 of 2 rows are wrong: a.jsonl, line 1 gives an empty text.*the template is"),
         ("{{question.__class__.__mro__}}", "does not fit the template .*unsafe"),
         ("{% for i in range(10**9) %}{% endfor %}", "does not fit the template .*[Rr]ange too big"),
         ("{{answer.append('c')}}", "does not fit the template .*not safely callable|unsafe"),

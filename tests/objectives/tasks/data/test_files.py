@@ -118,6 +118,13 @@ BAD: dict[str, tuple[str, bytes, str]] = {
     "unknown": ("a.xls", b"x", ".txt, .csv, .tsv, .jsonl, .json, .parquet, .arrow are read, got .xls"),
     "no parquet": ("a.parquet", b"x" * 40, "cannot read a.parquet: "),
     "a list": ("a.json", b'{"a": 1}', "a list of objects expected, got dict"),
+    "half a character": (
+        "a.jsonl", b'{"text": "a"}\n{"text": ["b", "c\\ud83d"]}\n',
+        r"1 of 2 rows are wrong: a.jsonl, line 2 holds half of a surrogate pair (\ud83d), which is no character",
+    ),
+    "deep": ("a.jsonl", b'{"a": ' + b"[" * 9000 + b"]" * 9000 + b"}", "has lists or objects that lie more than 64"),
+    "fairly deep": ("a.jsonl", b'{"a": ' + b"[" * 80 + b"]" * 80 + b"}", "line 1 has lists or objects that lie"),
+    "a deep list": ("a.json", b"[" * 9000 + b"]" * 9000, "cannot read a.json: it has lists or objects that lie"),
     "quotes": ("a.csv", b'text,label\n"a,b\n', "is no row of a table"),
 }  # fmt: skip
 

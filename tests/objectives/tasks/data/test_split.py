@@ -43,8 +43,31 @@ def test_copies_of_a_row_fall_on_one_side(tmp_path: Path) -> None:
 
 def test_at_most_half_of_a_small_file_calibrates(tmp_path: Path) -> None:
     assert len(divide(write(tmp_path / "a.jsonl", TEXTS[:5]), None, rows=64).calibration) == 2
-    with pytest.raises(DataError, match="has no two rows that differ"):
+    with pytest.raises(DataError, match=r"has no two rows whose texts differ.*task.calibration"):
         divide(write(tmp_path / "b.jsonl", ["x", "x"]), None, rows=64)
+
+
+def test_rows_of_the_same_text_fall_on_one_side_whatever_else_they_hold(tmp_path: Path) -> None:
+    rows = [
+        {"id": number, "text": f"text  {number % 10}" if number < 20 else f"text {number % 10} "}
+        for number in range(40)
+    ]
+    file = tmp_path / "a.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    found = divide(str(file), None, rows=64, texts=texts)
+    sides = [{" ".join(text.split()) for text in texts(some)} for some in (found.calibration, found.scored)]
+    assert list(map(len, sides)) == [5, 5]
+    assert not sides[0] & sides[1]
+    assert len(found.calibration) + len(found.scored) == 40
+
+
+def test_a_txt_of_one_section_is_divided_by_line(tmp_path: Path) -> None:
+    file = tmp_path / "a.txt"
+    file.write_text("Hello world, this is a short text.\nAnother line here.\n\nA third.\n")
+    found = divide(str(file), None, rows=64, unit="section")
+    assert sorted(texts(found.calibration) + texts(found.scored)) == sorted(
+        file.read_text().split("\n")[i] for i in (0, 1, 3)
+    )
 
 
 def test_a_row_of_both_files_is_refused_with_its_places(tmp_path: Path) -> None:
