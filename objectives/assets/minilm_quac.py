@@ -21,7 +21,7 @@ TOKENS, STRIDE = 192, 48
 """Tokens of a window of the passage with its question, and tokens that neighbouring windows share."""
 
 _EMPTY = 12  # one window without the answer in so many is kept
-_DRILLS = 4  # for each passage
+_DRILLS = 3  # for each passage
 
 
 @dataclass(frozen=True)
