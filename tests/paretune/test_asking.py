@@ -157,12 +157,9 @@ def test_rows_in_memory_are_named_by_their_argument_and_number(gpt2: str, inside
     assert ".jsonl" not in str(raised.value)
 
 
-def test_a_function_of_a_module_is_named_by_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("paretune.asking.kinds", lambda: ["text"])
-    with pytest.raises(ConfigError, match="metric: functions are not scored yet"):
-        words(metric=score)
-    monkeypatch.setattr("paretune.asking.kinds", lambda: ["custom"])
-    assert words(metric=score, data="x.csv", allow_targets=["mine"]) == [
+@pytest.mark.parametrize("admitted", [["mine"], "mine"])
+def test_a_function_of_a_module_is_named_by_it(admitted: list[str] | str) -> None:
+    assert words(metric=score, data="x.csv", allow_targets=admitted) == [
         "task=custom", "++task.data=x.csv", "++task.function=tests.paretune.test_asking:score",
         "++allow_targets=[mine,tests.paretune.test_asking]",
     ]  # fmt: skip
