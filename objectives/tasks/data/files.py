@@ -33,6 +33,7 @@ DEPTH = 64
 """Lists and objects of JSON that may lie in each other."""
 _TOO_DEEP = f"has lists or objects that lie more than {DEPTH} deep in each other"
 _HALF = re.compile("[\ud800-\udfff]")
+_ESCAPED_HALF = re.compile(r"\\u[dD]")
 
 Read = Iterator[Row | WrongRow]
 
@@ -201,12 +202,19 @@ def _object(line: str, name: str, number: int) -> Row | WrongRow:
         return WrongRow(name, number, f"is no JSON ({error})")
     except RecursionError:
         return WrongRow(name, number, _TOO_DEEP)
-    return _row(value, name, number)
+    return _row(value, name, number, _is_suspect(line))
 
 
-def _row(value: Any, name: str, number: int) -> Row | WrongRow:
+def _is_suspect(text: str) -> bool:
+    """Return whether what a JSON text holds must be looked through: for depth it needs brackets, for halves escapes."""
+    return text.count("[") + text.count("{") > DEPTH or _ESCAPED_HALF.search(text) is not None
+
+
+def _row(value: Any, name: str, number: int, is_suspect: bool) -> Row | WrongRow:
     if not isinstance(value, dict):
         return WrongRow(name, number, f"is a JSON {type(value).__name__}, not an object with columns")
+    if not is_suspect:
+        return Row(value, name, number)
     if _is_deeper(value, DEPTH):
         return WrongRow(name, number, _TOO_DEEP)
     half = _HALF.search(json.dumps(value, ensure_ascii=False))
@@ -226,13 +234,15 @@ def _is_deeper(value: Any, depth: int) -> bool:
 
 def _json(file: Path, name: str, _unit: Unit) -> Read:
     try:
-        value = json.loads(_text(file))
+        text = _text(file)
+        value = json.loads(text)
     except RecursionError:
         raise ValueError(f"it {_TOO_DEEP}") from None
     if not isinstance(value, list):
         raise ValueError(f"a list of objects expected, got {type(value).__name__}; one object a line is a .jsonl")
+    is_suspect = _is_suspect(text)
     for number, each in enumerate(value, start=1):
-        yield _row(each, name, number)
+        yield _row(each, name, number, is_suspect)
 
 
 def _parquet(file: Path, name: str, _unit: Unit) -> Read:

@@ -156,19 +156,42 @@ TOKENIZERS = {
 
 @pytest.mark.parametrize("kind", TOKENIZERS)
 @given(
-    ids=st.lists(st.integers(0, 11), min_size=1, max_size=90),
-    stops=st.lists(st.text("ab \n.今#�n't", min_size=1, max_size=5), min_size=1, max_size=2),
+    ids=st.lists(st.integers(1, 11), min_size=1, max_size=9),
+    filler=st.sampled_from([1, 2, 3, 4]),
+    length=st.integers(0, 70),
+    cut=st.integers(1, 12),
 )
 def test_a_stop_text_is_found_when_it_is_complete_though_only_the_end_is_decoded(
-    kind: str, ids: list[int], stops: list[str]
+    kind: str, ids: list[int], filler: int, length: int, cut: int
 ) -> None:
-    tokenizer, ends = TOKENIZERS[kind], Ends(frozenset(), tuple(stops))
-    ids = [each % len(tokenizer) for each in ids]
-    for length in range(1, len(ids) + 1):
-        is_there = any(stop in tokenizer.decode(ids[:length], skip_special_tokens=True) for stop in stops)
-        assert ends.is_new(tokenizer, ids[:length]) == is_there
-        if is_there:
-            break
+    tokenizer = TOKENIZERS[kind]
+    ids = [each % len(tokenizer) for each in [*ids, *[filler] * length, *ids]]
+    text = tokenizer.decode(ids, skip_special_tokens=True)
+    for stop in filter(None, (text[-cut:], text[-cut:-1], text[-cut:] + "a", "b" + text[-cut:])):
+        is_old = stop in tokenizer.decode(ids[:-1], skip_special_tokens=True)
+        assert is_old or Ends(frozenset(), (stop,)).is_new(tokenizer, ids) == (stop in text)
+
+
+@pytest.mark.parametrize(
+    ("kind", "tokens", "stop", "is_there"),
+    [
+        ("bytes", ["b", "a", "a", *["</s>"] * 60, "b"], "aab", True),  # tokens without a text lie between
+        ("bytes", ["b", "a", *["</s>"] * 60, "\u0120" * 40], "a ", True),  # the last token alone is long enough
+        ("bytes", [*["b"] * 60, *["\u00e4", "\u00bb", "\u012c"] * 2, "a"], "\u4eca\u4ecaa", True),
+        ("bytes", ["a", *["\u00e4", "\u00bb", "\u012c"] * 30], "\ufffd", False),  # a part begins within a letter
+        ("metaspace", ["a", *["<0xE4>", "<0xBB>", "<0x8A>"] * 30], "\ufffd", False),
+        ("metaspace", [*["b"] * 60, "▁a"], "b a", True),
+        ("wordpiece", ["a", *["##b"] * 60], "##b", False),  # a part begins within a word
+        ("wordpiece", ["b", *["##b"] * 60, "n't"], "bn't", True),  # a space goes
+    ],
+)
+def test_the_end_of_a_text_is_taken_for_no_more_and_no_less_than_it_is(
+    kind: str, tokens: list[str], stop: str, is_there: bool
+) -> None:
+    tokenizer = TOKENIZERS[kind]
+    ids = [tokenizer.convert_tokens_to_ids(token) for token in tokens]
+    assert (stop in tokenizer.decode(ids, skip_special_tokens=True)) == is_there
+    assert Ends(frozenset(), (stop,)).is_new(tokenizer, ids) == is_there
 
 
 def test_a_long_text_is_not_decoded_from_its_beginning(monkeypatch: pytest.MonkeyPatch) -> None:
