@@ -69,10 +69,21 @@ class FromFiles(Remarking, Packaged):
         if self.calibration_data is not None:
             files += files_of(self.calibration_data, "task.calibration")
         reader = self if self.calibration_data is None else None
-        return _divided(
+        kept = _divided if reader is None or _is_hashable(reader) else _divided.__wrapped__
+        found: Divided = kept(
             tuple(map(state_of, files)), reader, self.data, self.calibration_data, self.calibration_rows, self.limit,
             self.seed, self.unit,
         )  # fmt: skip
+        return found
+
+
+def _is_hashable(reader: FromFiles) -> bool:
+    """Return whether a task can be the key of what is kept; one of a user's own may hold lists."""
+    try:
+        hash(reader)
+    except TypeError:
+        return False
+    return True
 
 
 @lru_cache(maxsize=KEPT)

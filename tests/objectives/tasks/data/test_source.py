@@ -149,3 +149,18 @@ def test_the_content_of_a_row_is_computed_once_and_equal_rows_stay_equal(monkeyp
     assert row == Row({"b": 1, "a": "ä"}, "f", 1)
     monkeypatch.setattr("objectives.tasks.data.rows._JSON", None)
     assert row.content == pickle.loads(pickle.dumps(row)).content == other.content
+
+
+def test_a_task_that_holds_a_list_divides_its_rows_all_the_same(tmp_path: Path) -> None:
+    from pydantic.dataclasses import dataclass as settings
+
+    from objectives.tasks.data.source import ROWS_FORBID, FromFiles
+
+    @settings(frozen=True, kw_only=True, config=ROWS_FORBID)
+    class Listing(FromFiles):
+        names: list[str]
+
+    file = tmp_path / "a.txt"
+    file.write_text("one\ntwo\nthree\nfour\n")
+    task = Listing(data=str(file), names=["a"])
+    assert len(task.divided().scored) == len(task.divided().scored) == 2
