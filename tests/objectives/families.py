@@ -8,6 +8,8 @@ from torch import Tensor
 
 from objectives.models import LoadedModel
 from objectives.models.families import FAMILIES
+from objectives.models.heads import encoded
+from objectives.types import ENCODERS
 from tests.conftest import HEADS
 from tests.objectives.recipes import choices
 
@@ -40,4 +42,4 @@ def answer(model: LoadedModel, ids: Tensor) -> Tensor:
     """Logits of a model that has them, else the last hidden states."""
     with torch.inference_mode():
         output = model.module(**model.inputs(ids))
-    return output.last_hidden_state if model.head == "encoder" else output.logits
+    return encoded(model.head, output) if model.head in ENCODERS else output.logits

@@ -106,7 +106,7 @@ def test_the_budget_is_kept_by_stopping_before_a_step_that_would_pass_it(monkeyp
 def test_domains_take_turns_and_every_row_comes_once_per_pass() -> None:
     domains = {"a": [torch.arange(10).view(5, 2)], "b": [torch.arange(100, 108).view(2, 4)]}
     batches = distillation._batches(domains, 4)
-    taken = [next(batches) for _ in range(6)]
+    taken = [next(batches).ids for _ in range(6)]
     assert [int(batch[0, 0]) >= 100 for batch in taken] == [False, True] * 3
     assert sorted(torch.cat(taken[::2]).flatten().tolist()) == list(range(10))
     assert sorted(torch.cat(taken[1::2][:2]).flatten().tolist()) == list(range(100, 108))
