@@ -19,16 +19,14 @@ from typing_extensions import override
 
 from objectives.errors import DataError
 from objectives.models.inspection.spans import Span
-from objectives.protocols.optional import Bounded, Supplied
-from objectives.protocols.task import PartiallyScorable
 from objectives.settings import Count, Name, Texts
 from objectives.tasks.batching import AHEAD, limit_of, same_length
 from objectives.tasks.data.columns import rendered, texts_of, values_of
 from objectives.tasks.data.rows import Row, WrongRow, require_right
-from objectives.tasks.data.source import ROWS_FORBID, FromFiles
+from objectives.tasks.data.source import ROWS_FORBID, FromRows
 from objectives.tasks.likelihood import Pair, log_likelihoods, pairs_of
-from objectives.tasks.overlap import Excerpts, Exposed, excerpt
-from objectives.tasks.partial_scores import Reader, batches, merged, unique
+from objectives.tasks.partial_scores import Reader, batches, unique
+from objectives.tasks.prompting import cut_remarks
 from objectives.types import Head, Score
 
 if TYPE_CHECKING:
@@ -52,15 +50,15 @@ class Question:
 
 
 @settings(frozen=True, kw_only=True, config=ROWS_FORBID)
-class Choice(FromFiles, PartiallyScorable, Bounded, Supplied, Exposed):
+class Choice(FromRows):
     """Scores a decoder on questions with choices.
 
     ``text``: the column with the prompt; ``doc_to_text``: a template in its place. ``choices``: the same texts for all
     rows, or the column with a list of them; ``doc_to_choice``: a template whose lines they are. ``answer``: the column
     with the right one, as its text, its number from 0, or its letter; ``doc_to_target``: a template in its place.
     ``delimiter`` stands between prompt and choice. ``metric``: ``accuracy``, or ``accuracy_norm``, which divides a
-    log-likelihood by the characters of the choice. Prompts are cut at their beginning to ``tokens`` tokens in all; by
-    default what the model holds, and 1024 at most.
+    log-likelihood by the characters of the choice; an example is 1 where the likeliest choice is right. Prompts are cut
+    at their beginning to ``tokens`` tokens in all; by default what the model holds, and 1024 at most.
     """
 
     text: Name = "text"
@@ -102,11 +100,6 @@ class Choice(FromFiles, PartiallyScorable, Bounded, Supplied, Exposed):
         return {"task": same_length([[*before, *after] for before, after in pairs], self.batch_rows)}
 
     @override
-    def evaluate(self, model: Runner) -> Score:
-        """Score ``model``; an example is 1 where the likeliest choice is the right one."""
-        return merged(list(self.parts(model, range(len(self.divided().scored)))))
-
-    @override
     def parts(self, model: Runner, order: Sequence[int]) -> Iterator[Score]:
         questions = self._questions(self.divided().scored)
         names = unique(each.row.place for each in questions)
@@ -118,17 +111,10 @@ class Choice(FromFiles, PartiallyScorable, Bounded, Supplied, Exposed):
             yield Score(float(np.mean(hits)), 0.0, hits, ids=ids, chance=guess)
 
     @override
-    def excerpts(self, model: LoadedModel) -> Excerpts:
-        divided = self.divided()
-        first, last = (
-            [excerpt(row.place, [text]) for row, text in zip(rows, self.distinct(rows))]
-            for rows in (divided.calibration, divided.scored)
-        )
-        questions = self._questions(divided.scored)
-        most = self._most(model)
-        cut = sum(any(sum(map(len, pair)) > most for pair in pairs) for pairs in self._all_encoded(model, questions))
-        remarks = [f"task.tokens: {cut} of {len(last)} prompts are cut at their beginning to {most} tokens"]
-        return Excerpts(first, last, remarks=remarks if cut else ())
+    def losses(self, model: LoadedModel) -> Sequence[str]:
+        pairs, most = self._all_encoded(model, self._questions(self.divided().scored)), self._most(model)
+        longest = [max(sum(map(len, pair)) for pair in each) for each in pairs]
+        return cut_remarks("task.tokens", longest, most, "prompts are cut at their beginning")
 
     # ---- rows
 

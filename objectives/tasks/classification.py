@@ -11,19 +11,16 @@ import numpy as np
 from pydantic.dataclasses import dataclass as settings
 from typing_extensions import override
 
-from objectives.models.inspection.spans import Span
-from objectives.protocols.optional import Bounded, Labelled, Readable, Supplied
-from objectives.protocols.task import PartiallyScorable
-from objectives.settings import Count, Name, Texts
-from objectives.tasks.batching import AHEAD, USUAL, limit_of
+from objectives.protocols.optional import Labelled
+from objectives.settings import Name, Texts
+from objectives.tasks.batching import AHEAD, limit_of
 from objectives.tasks.confusion import measured, of_answers
 from objectives.tasks.data.columns import rendered, texts_of, values_of
 from objectives.tasks.data.rows import Row
-from objectives.tasks.data.source import ROWS_FORBID, FromFiles
-from objectives.tasks.encoding import Encoded, answers, calibration_batches, cut_remark, encode
+from objectives.tasks.data.source import ROWS_FORBID, ForEncoders
+from objectives.tasks.encoding import Encoded, answers, calibration_batches, encode, rows_cut
 from objectives.tasks.labels import places_of, require_classes
-from objectives.tasks.overlap import Excerpts, Exposed, excerpt
-from objectives.tasks.partial_scores import Reader, batches, merged, unique
+from objectives.tasks.partial_scores import Reader, batches, unique
 from objectives.types import Head, Score
 
 if TYPE_CHECKING:
@@ -33,13 +30,13 @@ if TYPE_CHECKING:
 
 
 @settings(frozen=True, kw_only=True, config=ROWS_FORBID)
-class Classification(FromFiles, PartiallyScorable, Bounded, Supplied, Labelled, Readable, Exposed):
+class Classification(ForEncoders, Labelled):
     """Scores a classifier.
 
     ``text``: the column with the text; ``doc_to_text``: a template in its place. ``text_b``, ``doc_to_text_b``: the
     second text, where pairs are classified. ``label``: the column with the class, by its name or its number from 0;
     ``labels``: names of the model's classes in its order, where its own are of no use. ``metric``: ``accuracy``,
-    ``macro_f1`` or ``mcc``. ``tokens``: the longest row; by default what the model holds, and 512 at most.
+    ``macro_f1`` or ``mcc``; an example is 1 where the answer is the right class, whatever the metric.
     """
 
     text: Name = "text"
@@ -49,18 +46,11 @@ class Classification(FromFiles, PartiallyScorable, Bounded, Supplied, Labelled, 
     label: Name = "label"
     labels: Texts = ()
     metric: Literal["accuracy", "macro_f1", "mcc"] = "accuracy"
-    tokens: Count | None = None
-    batch_rows: Count = 32
 
     @property
     @override
     def head(self) -> Head:
         return "classifier"
-
-    @property
-    @override
-    def spans(self) -> tuple[Span, ...]:
-        return () if self.tokens is None else (Span(("tokens",), (self.tokens,), "encoder"),)
 
     @override
     def distinct(self, rows: Sequence[Row]) -> Sequence[str]:
@@ -77,11 +67,6 @@ class Classification(FromFiles, PartiallyScorable, Bounded, Supplied, Labelled, 
     def require_labels(self, classes: Sequence[str]) -> None:
         self._right_among(classes, self.divided().scored)
 
-    @property
-    @override
-    def longest(self) -> int:
-        return self.tokens or USUAL
-
     @override
     def texts(self) -> list[tuple[str, ...]]:
         return self._joined(self.divided().scored)
@@ -90,11 +75,6 @@ class Classification(FromFiles, PartiallyScorable, Bounded, Supplied, Labelled, 
     def calibration(self, model: LoadedModel) -> Domains:
         """Return the calibration texts; compression is fitted to the classes that the model gives them."""
         return {"task": calibration_batches(self._encoded(model, self.divided().calibration), self.batch_rows)}
-
-    @override
-    def evaluate(self, model: Runner) -> Score:
-        """Score ``model``; an example is 1 where the answer is the right class, whatever the metric."""
-        return merged(list(self.parts(model, range(len(self.divided().scored)))))
 
     @override
     def parts(self, model: Runner, order: Sequence[int]) -> Iterator[Score]:
@@ -107,14 +87,10 @@ class Classification(FromFiles, PartiallyScorable, Bounded, Supplied, Labelled, 
             yield replace(part, ids=tuple(names[index] for index in chosen), chance=guess)
 
     @override
-    def excerpts(self, model: LoadedModel) -> Excerpts:
-        divided = self.divided()
-        self._right(model, divided.scored)
-        first, last = (
-            [excerpt(row.place, [text]) for row, text in zip(rows, self.distinct(rows))]
-            for rows in (divided.calibration, divided.scored)
-        )
-        return Excerpts(first, last, remarks=cut_remark(self._encoded(model, divided.scored), "at their end"))
+    def losses(self, model: LoadedModel) -> Sequence[str]:
+        scored = self.divided().scored
+        self._right(model, scored)
+        return rows_cut(self._encoded(model, scored))
 
     def _guess(self, right: Sequence[int], classes: int) -> float:
         """Return what always answering the commonest class gives."""

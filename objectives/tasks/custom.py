@@ -33,7 +33,6 @@ from objectives.tasks.data.source import ROWS_FORBID, FromFiles
 from objectives.tasks.encoding import calibration_batches, encode
 from objectives.tasks.finite import number
 from objectives.tasks.model_under_test import LONGEST, ModelUnderTest
-from objectives.tasks.overlap import Excerpts, Exposed, excerpt
 from objectives.tasks.partial_scores import Reader, batches, merged, standard_error, unique
 from objectives.tasks.progress import unknown
 from objectives.tasks.prompting import answer_tokens, cut_remarks, prompt_tokens, shortened
@@ -52,7 +51,7 @@ Function = Callable[..., Any]
 
 
 @settings(frozen=True, kw_only=True, config=ROWS_FORBID)
-class Custom(FromFiles, Task, Bounded, Supplied, Exposed):
+class Custom(FromFiles, Task, Bounded, Supplied):
     """Scores a model by a function of the user's, all rows at once.
 
     ``function(model, rows)``: gets a :class:`ModelUnderTest` and the rows as dictionaries by column; it returns a
@@ -137,13 +136,8 @@ class Custom(FromFiles, Task, Bounded, Supplied, Exposed):
         return Score(float(np.mean(examples)), error, examples, ids=unique(row.place for row in rows))
 
     @override
-    def excerpts(self, model: LoadedModel) -> Excerpts:
-        divided = self.divided()
-        first, last = (
-            [excerpt(row.place, [text]) for row, text in zip(rows, self._texts(rows))]
-            for rows in (divided.calibration, divided.scored)
-        )
-        return Excerpts(first, last, remarks=self._cuts(model, divided.calibration))
+    def losses(self, model: LoadedModel) -> Sequence[str]:
+        return self._cuts(model, self.divided().calibration)
 
     def _cuts(self, model: Reader, rows: Sequence[Row]) -> tuple[str, ...]:
         """Return lines on the calibration rows that are cut; of scored rows the function's texts are counted."""

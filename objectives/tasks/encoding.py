@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from objectives.tasks.batching import alike, by_length, padded
 from objectives.tasks.partial_scores import Reader, require_rows
+from objectives.tasks.prompting import cut_remarks
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -74,10 +75,11 @@ def _row(read: Any, place: int, whole: int, how: Mapping[str, bool]) -> Encoded:
     return Encoded(read["input_ids"][place], types and types[place], whole, words=words)
 
 
-def cut_remark(rows: Sequence[Encoded], where: str) -> tuple[str, ...]:
+def rows_cut(rows: Sequence[Encoded]) -> tuple[str, ...]:
     """Return a line that says how many rows are cut; none where no row is."""
-    cut = [row for row in rows if row.is_cut]
-    return (f"task.tokens: {len(cut)} of {len(rows)} rows are cut {where} to {len(cut[0].ids)} tokens",) if cut else ()
+    most = max((len(row.ids) for row in rows if row.is_cut), default=0)
+    lengths = [row.whole if row.is_cut else 0 for row in rows]
+    return cut_remarks("task.tokens", lengths, most, "rows are cut at their end") if most else ()
 
 
 def calibration_batches(rows: Sequence[Encoded], size: int, scored: Sequence[Sequence[bool]] = ()) -> list[Batch]:

@@ -15,20 +15,18 @@ from typing_extensions import override
 
 from objectives.errors import DataError
 from objectives.models.inspection.spans import Span
-from objectives.protocols.optional import Banded, Bounded, Readable, Supplied
-from objectives.protocols.task import PartiallyScorable
+from objectives.protocols.optional import Banded, Readable
 from objectives.settings import Count, Name
 from objectives.tasks.batching import AHEAD, limit_of, same_length, source_target_batches
 from objectives.tasks.beams import BeamSearch
 from objectives.tasks.corpus_matching import CorpusMetric, CorpusRating, Tokenize, metric_of, packages_of
 from objectives.tasks.data.columns import rendered, texts_of, values_of
 from objectives.tasks.data.rows import Row, WrongRow, require_right
-from objectives.tasks.data.source import ROWS_FORBID, FromFiles
+from objectives.tasks.data.source import ROWS_FORBID, FromRows
 from objectives.tasks.decoding import Ends, continuations, greedy
 from objectives.tasks.length_band import LengthBand, bands, require_band, require_reachable, with_lengths
 from objectives.tasks.matching import MeanRating, Rating
-from objectives.tasks.overlap import Excerpts, Exposed, excerpt
-from objectives.tasks.partial_scores import Reader, batches, merged, unique
+from objectives.tasks.partial_scores import Reader, batches, unique
 from objectives.tasks.prompting import (
     answer_tokens,
     cut_remarks,
@@ -59,20 +57,20 @@ class Request:
 
 
 @settings(frozen=True, kw_only=True, config=ROWS_FORBID)
-class Generation(FromFiles, PartiallyScorable, Bounded, Banded, Supplied, Readable, Exposed):
+class Generation(FromRows, Banded, Readable):
     """Scores what a decoder or an encoder-decoder writes.
 
-    ``head``: which of the two, as the model is loaded.
-    ``text``: the column with the prompt; ``doc_to_text``: a template in its place. ``target``: the column with the
-    answer, or with a list of accepted ones; ``doc_to_target``: a template in its place. ``metric``: ``exact_match``,
-    ``quasi_exact_match`` (SQuAD's), ``f1``, ``rouge1``, ``rouge2`` or ``rougeL``, which are means of answers, or
-    ``bleu`` or ``chrf``, which are of all answers together. ``bleu_tokenize``: how BLEU splits words. ``stop``: texts
-    that end an answer. ``chat``: whether the prompt is put into the tokenizer's chat template; by default where it has
-    one. A decoder's prompts are cut at their beginning, so that prompt and answer have at most ``tokens`` tokens, by
-    default what the model holds and 1024 at most; the sources of an encoder-decoder are cut at their end. ``beams``:
-    texts that are written at once to find the likeliest, 1 for none but the greedy one; ``length_penalty``: the power
-    of a text's length that its log-probability is divided by. ``length_band``: the
-    least and the largest share of the references' tokens that a feasible model writes, as [0.9, 1.1].
+    ``head``: which of the two, as the model is loaded. ``text``: the column with the prompt; ``doc_to_text``: a
+    template in its place. ``target``: the column with the answer, or with a list of accepted ones; ``doc_to_target``: a
+    template in its place. ``metric``: ``exact_match``, ``quasi_exact_match`` (SQuAD's), ``f1``, ``rouge1``, ``rouge2``
+    or ``rougeL``, which are means of answers, or ``bleu`` or ``chrf``, which are of all answers together.
+    ``bleu_tokenize``: how BLEU splits words. ``stop``: texts that end an answer. ``chat``: whether the prompt is put
+    into the tokenizer's chat template; by default where it has one. A decoder's prompts are cut at their beginning, so
+    that prompt and answer have at most ``tokens`` tokens, by default what the model holds and 1024 at most; the sources
+    of an encoder-decoder are cut at their end. ``beams``: texts that are written at once to find the likeliest, 1 for
+    none but the greedy one; ``length_penalty``: the power of a text's length that its log-probability is divided by.
+    ``length_band``: the least and the largest share of the references' tokens that a feasible model writes, as [0.9,
+    1.1]. An example is the rating of an answer, by its best reference; of BLEU and chrF it is that of the answer alone.
     """
 
     head: Literal["causal_lm", "seq2seq"] = "causal_lm"
@@ -150,14 +148,6 @@ class Generation(FromFiles, PartiallyScorable, Bounded, Banded, Supplied, Readab
         return {"task": same_length([row[-most:] for row in rows], self.batch_rows)}
 
     @override
-    def evaluate(self, model: Runner) -> Score:
-        """Score ``model``; an example is the best rating of its answer against the accepted ones.
-
-        Of BLEU and chrF it is that of the answer alone, and the accuracy is no mean of the examples.
-        """
-        return merged(list(self.parts(model, range(len(self.divided().scored)))))
-
-    @override
     def parts(self, model: Runner, order: Sequence[int]) -> Iterator[Score]:
         requests = self._requests(self.divided().scored)
         names = unique(each.row.place for each in requests)
@@ -172,17 +162,12 @@ class Generation(FromFiles, PartiallyScorable, Bounded, Banded, Supplied, Readab
             yield replace(score, ids=tuple(names[index] for index in chosen))
 
     @override
-    def excerpts(self, model: LoadedModel) -> Excerpts:
-        divided = self.divided()
-        first, last = (self._requests(rows) for rows in (divided.calibration, divided.scored))
+    def losses(self, model: LoadedModel) -> Sequence[str]:
+        first, last = (self._requests(rows) for rows in (self.divided().calibration, self.divided().scored))
         if self.length_band is not None:
             references = [len(plain_tokens(model, each.accepted[0])) for each in last]
             require_reachable(self.length_band, references, self.new_tokens)
-        calibration, scored = (
-            [excerpt(row.place, [text]) for row, text in zip(rows, self.distinct(rows))]
-            for rows in (divided.calibration, divided.scored)
-        )
-        return Excerpts(calibration, scored, remarks=self._cuts(model, first, last))
+        return self._cuts(model, first, last)
 
     def _cuts(self, model: Reader, first: Sequence[Request], last: Sequence[Request]) -> tuple[str, ...]:
         """Return lines on the prompts that are cut, and on what is cut of the calibration rows."""

@@ -15,18 +15,15 @@ from pydantic.dataclasses import dataclass as settings
 from typing_extensions import override
 
 from objectives.errors import DataError
-from objectives.models.inspection.spans import Span
-from objectives.protocols.optional import Bounded, Readable, Supplied
-from objectives.protocols.task import PartiallyScorable
-from objectives.settings import Count, Name
-from objectives.tasks.batching import USUAL, limit_of, same_length
+from objectives.settings import Name
+from objectives.tasks.batching import limit_of, same_length
 from objectives.tasks.data.columns import rendered, texts_of
 from objectives.tasks.data.files import read_rows
 from objectives.tasks.data.rows import Row
-from objectives.tasks.data.source import ROWS_FORBID, FromFiles
+from objectives.tasks.data.source import ROWS_FORBID, ForEncoders
 from objectives.tasks.embedding import embeddings
-from objectives.tasks.encoding import Encoded, cut_remark, encode
-from objectives.tasks.overlap import Excerpt, Excerpts, Exposed, excerpt
+from objectives.tasks.encoding import Encoded, encode, rows_cut
+from objectives.tasks.overlap import Excerpt, Excerpts, excerpt
 from objectives.tasks.partial_scores import Reader, batches, merged, unique
 from objectives.tasks.progress import expected
 from objectives.tasks.ranking import RankMetric, guessed, ranks, rated
@@ -45,7 +42,7 @@ _QUERIES = 128
 
 
 @settings(frozen=True, kw_only=True, config=ROWS_FORBID)
-class InformationRetrieval(FromFiles, PartiallyScorable, Bounded, Supplied, Readable, Exposed):
+class InformationRetrieval(ForEncoders):
     """Scores an encoder on queries.
 
     ``query``: the column with the query; ``doc_to_query``: a template in its place. ``text``: the column with the
@@ -63,27 +60,15 @@ class InformationRetrieval(FromFiles, PartiallyScorable, Bounded, Supplied, Read
     document_id: Name = "id"
     relevant: Name = "relevant"
     metric: RankMetric = "accuracy@1"
-    tokens: Count | None = None
-    batch_rows: Count = 32
 
     @property
     @override
     def head(self) -> Head:
         return "encoder"
 
-    @property
-    @override
-    def spans(self) -> tuple[Span, ...]:
-        return () if self.tokens is None else (Span(("tokens",), (self.tokens,), "encoder"),)
-
     @override
     def require_documents(self) -> None:
         self._read()
-
-    @property
-    @override
-    def longest(self) -> int:
-        return self.tokens or USUAL
 
     @override
     def texts(self) -> list[tuple[str, ...]]:
@@ -114,7 +99,7 @@ class InformationRetrieval(FromFiles, PartiallyScorable, Bounded, Supplied, Read
         documents, queries, left_out = self._read()
         texts = [*documents, *(query.text for query in queries)]
         scored = [excerpt(query.row.place, [query.text]) for query in queries]
-        return Excerpts(self._held(), scored, left_out, cut_remark(self._encoded(model, texts), "at their end"))
+        return Excerpts(self._held(), scored, left_out, rows_cut(self._encoded(model, texts)))
 
     def _scores(
         self, model: Runner, documents: Sequence[str], queries: Sequence[Query], order: Sequence[int]

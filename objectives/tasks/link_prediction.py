@@ -17,17 +17,14 @@ from pydantic.dataclasses import dataclass as settings
 from typing_extensions import override
 
 from objectives.models.inspection.spans import Span
-from objectives.protocols.optional import Bounded, Supplied
-from objectives.protocols.task import PartiallyScorable
 from objectives.settings import Count, Name, Natural
 from objectives.tasks.batching import prompts_ids, same_length
 from objectives.tasks.data.columns import rendered, texts_of
 from objectives.tasks.data.files import read_rows
 from objectives.tasks.data.rows import Row
-from objectives.tasks.data.source import ROWS_FORBID, FromFiles
+from objectives.tasks.data.source import ROWS_FORBID, FromRows
 from objectives.tasks.likelihood import log_likelihoods, start_token
-from objectives.tasks.overlap import Excerpts, Exposed, excerpt
-from objectives.tasks.partial_scores import Reader, batches, merged, require_rows
+from objectives.tasks.partial_scores import Reader, batches, require_rows
 from objectives.tasks.prompting import cut_remarks
 from objectives.types import Head, Score
 
@@ -56,14 +53,14 @@ class Query:
 
 
 @settings(frozen=True, kw_only=True, config=ROWS_FORBID)
-class LinkPrediction(FromFiles, PartiallyScorable, Bounded, Supplied, Exposed):
+class LinkPrediction(FromRows):
     """Scores a decoder on triples.
 
     ``column_head``, ``column_relation``, ``column_tail``: the columns. ``doc_to_text``: the sentence of a triple, a
     template over ``head``, ``relation`` and ``tail``. ``known``: further files of true triples, which no rank counts.
     ``shots``: how many calibration triples with the same relation stand before each sentence, a line each.
     ``metric``: ``mrr``, the mean reciprocal rank, or ``hits@1``, ``hits@3``, ``hits@10``. Sentences are cut at their
-    end to ``tokens`` tokens.
+    end to ``tokens`` tokens. An example is the reciprocal rank of a left-out entity, or whether it is a hit.
     """
 
     column_head: Name = "head"
@@ -102,9 +99,9 @@ class LinkPrediction(FromFiles, PartiallyScorable, Bounded, Supplied, Exposed):
         return {"task": same_length(self._ids(model, texts), self.batch_rows)}
 
     @override
-    def evaluate(self, model: Runner) -> Score:
-        """Score ``model``; an example is the reciprocal rank of a left-out entity, or whether it is a hit."""
-        return merged(list(self.parts(model, range(2 * len(self.divided().scored)))))
+    def examples(self, model: Reader) -> int:
+        """Return how many examples there are: two for each triple, without its head and without its tail."""
+        return 2 * len(self.divided().scored)
 
     @override
     def parts(self, model: Runner, order: Sequence[int]) -> Iterator[Score]:
@@ -116,15 +113,9 @@ class LinkPrediction(FromFiles, PartiallyScorable, Bounded, Supplied, Exposed):
             yield Score(float(np.mean(rated)), 0.0, rated, ids=tuple(names[index] for index in chosen), chance=guess)
 
     @override
-    def excerpts(self, model: LoadedModel) -> Excerpts:
-        divided = self.divided()
-        first, last = (
-            [excerpt(row.place, [text]) for row, text in zip(rows, self._texts(self._triples(rows)))]
-            for rows in (divided.calibration, divided.scored)
-        )
+    def losses(self, model: LoadedModel) -> Sequence[str]:
         whole = [len(ids) for ids in prompts_ids(model.tokenizer, self._texts(sorted(self._true())))]
-        what = "known sentences are cut at their end"
-        return Excerpts(first, last, remarks=cut_remarks("task.tokens", whole, self.tokens, what))
+        return cut_remarks("task.tokens", whole, self.tokens, "known sentences are cut at their end")
 
     def ranks(self, model: Runner, queries: Sequence[Query]) -> list[float]:
         """Return the rank of the right entity of every query; NaN where a likelihood is not finite."""

@@ -10,26 +10,22 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 from pydantic.dataclasses import dataclass as settings
 from typing_extensions import override
 
 from objectives.errors import DataError
-from objectives.models.inspection.spans import Span
-from objectives.protocols.optional import Bounded, Readable, Supplied
-from objectives.protocols.task import PartiallyScorable
 from objectives.settings import Count, Name, Natural
 from objectives.tasks.answer_spans import Window, answer_of, best_span, texts_of_answers, windows
 from objectives.tasks.batching import AHEAD, limit_of
 from objectives.tasks.data.columns import rendered, texts_of, values_of
 from objectives.tasks.data.rows import Row, WrongRow, columns_of, require_right
-from objectives.tasks.data.source import ROWS_FORBID, FromFiles
+from objectives.tasks.data.source import ROWS_FORBID, ForEncoders
 from objectives.tasks.encoding import answers, calibration_batches
 from objectives.tasks.matching import best, rate_of
-from objectives.tasks.overlap import Excerpts, Exposed, excerpt
-from objectives.tasks.partial_scores import Reader, batches, merged, unique
+from objectives.tasks.partial_scores import Reader, batches, unique
 from objectives.types import Head, Score
 
 if TYPE_CHECKING:
@@ -52,14 +48,17 @@ class Question:
 
 
 @settings(frozen=True, kw_only=True, config=ROWS_FORBID)
-class QuestionAnswering(FromFiles, PartiallyScorable, Bounded, Supplied, Readable, Exposed):
+class QuestionAnswering(ForEncoders):
     """Scores a model with a span head.
 
     ``question``: the column with the question; ``doc_to_question``: a template in its place. ``context``: the column
     with the text; ``answer``: the column with an answer, a list of accepted ones, or SQuAD's ``answers``. ``metric``:
     ``f1`` of words or ``exact_match``. ``unanswerable``: whether a question may have no answer (an empty list).
     ``tokens``: the length of a window; ``stride``: tokens that neighbours share; ``answer_tokens``: the longest answer.
+    An example is the best rating of an answer.
     """
+
+    usual: ClassVar[int] = LONGEST
 
     question: Name = "question"
     doc_to_question: str | None = None
@@ -67,7 +66,6 @@ class QuestionAnswering(FromFiles, PartiallyScorable, Bounded, Supplied, Readabl
     answer: Name = "answer"
     metric: Literal["f1", "exact_match"] = "f1"
     unanswerable: bool = False
-    tokens: Count | None = None
     stride: Natural = 128
     answer_tokens: Count = 30
     batch_rows: Count = 16
@@ -77,11 +75,6 @@ class QuestionAnswering(FromFiles, PartiallyScorable, Bounded, Supplied, Readabl
     def head(self) -> Head:
         return "question_answering"
 
-    @property
-    @override
-    def spans(self) -> tuple[Span, ...]:
-        return () if self.tokens is None else (Span(("tokens",), (self.tokens,), "encoder"),)
-
     @override
     def distinct(self, rows: Sequence[Row]) -> Sequence[str]:
         return [f"{each.question} {each.context}" for each in self._questions(rows)]
@@ -90,11 +83,6 @@ class QuestionAnswering(FromFiles, PartiallyScorable, Bounded, Supplied, Readabl
     def require_documents(self) -> None:
         divided = self.divided()
         self._questions([*divided.calibration, *divided.scored])
-
-    @property
-    @override
-    def longest(self) -> int:
-        return self.tokens or LONGEST
 
     @override
     def texts(self) -> list[tuple[str, ...]]:
@@ -108,11 +96,6 @@ class QuestionAnswering(FromFiles, PartiallyScorable, Bounded, Supplied, Readabl
         return {"task": calibration_batches([one.encoded for one in cut], self.batch_rows, marks)}
 
     @override
-    def evaluate(self, model: Runner) -> Score:
-        """Score ``model``; an example is the best rating of its answer against the accepted ones."""
-        return merged(list(self.parts(model, range(len(self.divided().scored)))))
-
-    @override
     def parts(self, model: Runner, order: Sequence[int]) -> Iterator[Score]:
         questions = self._questions(self.divided().scored)
         names = unique(each.row.place for each in questions)
@@ -124,15 +107,6 @@ class QuestionAnswering(FromFiles, PartiallyScorable, Bounded, Supplied, Readabl
                 for each, answer in zip(asked, self.answers(model, asked))
             )
             yield Score(float(np.mean(rated)), 0.0, rated, ids=tuple(names[index] for index in chosen))
-
-    @override
-    def excerpts(self, model: LoadedModel) -> Excerpts:
-        divided = self.divided()
-        first, last = (
-            [excerpt(row.place, [text]) for row, text in zip(rows, self.distinct(rows))]
-            for rows in (divided.calibration, divided.scored)
-        )
-        return Excerpts(first, last)
 
     def answers(self, model: Runner, questions: Sequence[Question]) -> list[str | None]:
         """Return the model's answer to every question, empty for none; None where its logits are not finite."""

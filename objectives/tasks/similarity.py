@@ -16,19 +16,15 @@ from pydantic.dataclasses import dataclass as settings
 from typing_extensions import override
 
 from objectives.errors import DataError
-from objectives.models.inspection.spans import Span
-from objectives.protocols.optional import Bounded, Readable, Supplied
-from objectives.protocols.task import PartiallyScorable
-from objectives.settings import Count, Name
-from objectives.tasks.batching import USUAL, limit_of, same_length
+from objectives.settings import Name
+from objectives.tasks.batching import limit_of, same_length
 from objectives.tasks.correlation import Correlation, correlation_score
 from objectives.tasks.data.columns import numbers_of, rendered, texts_of
 from objectives.tasks.data.rows import Row
-from objectives.tasks.data.source import ROWS_FORBID, FromFiles
+from objectives.tasks.data.source import ROWS_FORBID, ForEncoders
 from objectives.tasks.embedding import embeddings
-from objectives.tasks.encoding import Encoded, cut_remark, encode
-from objectives.tasks.overlap import Excerpts, Exposed, excerpt
-from objectives.tasks.partial_scores import Reader, merged, unique
+from objectives.tasks.encoding import Encoded, encode, rows_cut
+from objectives.tasks.partial_scores import Reader, unique
 from objectives.tasks.progress import steps
 from objectives.types import Head, Score
 
@@ -49,13 +45,12 @@ class Pair:
 
 
 @settings(frozen=True, kw_only=True, config=ROWS_FORBID)
-class Similarity(FromFiles, PartiallyScorable, Bounded, Supplied, Readable, Exposed):
+class Similarity(ForEncoders):
     """Scores an encoder on pairs of texts.
 
     ``text``, ``text_b``: the columns with the texts; ``doc_to_text``, ``doc_to_text_b``: templates in their place.
     ``label``: the column with a number, the higher the more alike. ``metric``: ``spearman`` or ``pearson``; below 0 the
-    accuracy is 0, and ``extra`` holds both as they are. Texts are cut at ``tokens``, by default what the model holds
-    and 512 at most.
+    accuracy is 0, and ``extra`` holds both as they are. An example is the cosine of a pair.
     """
 
     text: Name = "text"
@@ -64,18 +59,11 @@ class Similarity(FromFiles, PartiallyScorable, Bounded, Supplied, Readable, Expo
     doc_to_text_b: str | None = None
     label: Name = "label"
     metric: Correlation = "spearman"
-    tokens: Count | None = None
-    batch_rows: Count = 32
 
     @property
     @override
     def head(self) -> Head:
         return "encoder"
-
-    @property
-    @override
-    def spans(self) -> tuple[Span, ...]:
-        return () if self.tokens is None else (Span(("tokens",), (self.tokens,), "encoder"),)
 
     @override
     def distinct(self, rows: Sequence[Row]) -> Sequence[str]:
@@ -92,11 +80,6 @@ class Similarity(FromFiles, PartiallyScorable, Bounded, Supplied, Readable, Expo
                 f"{self.label!r}: nothing correlates with that"
             )
 
-    @property
-    @override
-    def longest(self) -> int:
-        return self.tokens or USUAL
-
     @override
     def texts(self) -> list[tuple[str, ...]]:
         return [(text,) for pair in self._pairs(self.divided().scored) for text in (pair.text, pair.other)]
@@ -106,11 +89,6 @@ class Similarity(FromFiles, PartiallyScorable, Bounded, Supplied, Readable, Expo
         """Return both texts of every calibration pair."""
         rows = self._encoded(model, self._pairs(self.divided().calibration))
         return {"task": same_length([row.ids for row in rows], self.batch_rows)}
-
-    @override
-    def evaluate(self, model: Runner) -> Score:
-        """Score ``model``; an example is the cosine of a pair, so the accuracy is no mean of the examples."""
-        return merged(list(self.parts(model, range(len(self.divided().scored)))))
 
     @override
     def parts(self, model: Runner, order: Sequence[int]) -> Iterator[Score]:
@@ -126,14 +104,8 @@ class Similarity(FromFiles, PartiallyScorable, Bounded, Supplied, Readable, Expo
         yield replace(score, ids=tuple(names[index] for index in order))
 
     @override
-    def excerpts(self, model: LoadedModel) -> Excerpts:
-        divided = self.divided()
-        first, last = (
-            [excerpt(row.place, [text]) for row, text in zip(rows, self.distinct(rows))]
-            for rows in (divided.calibration, divided.scored)
-        )
-        read = self._encoded(model, self._pairs(divided.scored))
-        return Excerpts(first, last, remarks=cut_remark(read, "at their end"))
+    def losses(self, model: LoadedModel) -> Sequence[str]:
+        return rows_cut(self._encoded(model, self._pairs(self.divided().scored)))
 
     def _encoded(self, model: Reader, pairs: Sequence[Pair]) -> list[Encoded]:
         return encode(model, [text for pair in pairs for text in (pair.text, pair.other)], None, self._most(model))

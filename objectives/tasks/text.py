@@ -18,16 +18,13 @@ from typing_extensions import override
 
 from objectives.errors import DataError
 from objectives.models.inspection.spans import Span
-from objectives.protocols.optional import Bounded, Supplied
-from objectives.protocols.task import PartiallyScorable
 from objectives.settings import Count, Name
 from objectives.tasks.batching import limit_of
 from objectives.tasks.data.columns import texts_of
 from objectives.tasks.data.files import Unit
 from objectives.tasks.data.rows import Row
-from objectives.tasks.data.source import ROWS_FORBID, FromFiles
-from objectives.tasks.overlap import Excerpts, Exposed, excerpt
-from objectives.tasks.partial_scores import Reader, batches, merged, require_rows, unique
+from objectives.tasks.data.source import ROWS_FORBID, FromRows
+from objectives.tasks.partial_scores import Reader, batches, require_rows, unique
 from objectives.types import Head, Score
 
 if TYPE_CHECKING:
@@ -67,7 +64,7 @@ def windows(ids: Sequence[int], tokens: int, stride: int) -> list[Window]:
 
 
 @settings(frozen=True, kw_only=True, config=ROWS_FORBID)
-class Text(FromFiles, PartiallyScorable, Bounded, Supplied, Exposed):
+class Text(FromRows):
     """Scores a decoder on texts.
 
     ``text``: the column with the text; ``doc_to_text``: a template in its place. ``txt``: what an example of a txt file
@@ -76,6 +73,7 @@ class Text(FromFiles, PartiallyScorable, Bounded, Supplied, Exposed):
     ``next_token_accuracy``, or ``inverse_perplexity`` (1 / perplexity). ``calibration_tokens``: the length of a
     calibration row, 256 by default; shorter texts are joined. The tokenizer adds the special tokens that it adds by
     itself.
+    An example is a document; ``extra`` holds the perplexity.
     """
 
     text: Name = "text"
@@ -139,9 +137,9 @@ class Text(FromFiles, PartiallyScorable, Bounded, Supplied, Exposed):
         return {"task": [torch.tensor(rows[start : start + self.batch_rows]) for start in _starts(rows, self)]}
 
     @override
-    def evaluate(self, model: Runner) -> Score:
-        """Score ``model``; ``extra`` holds the perplexity."""
-        return merged(list(self.parts(model, range(len(self._documents(model))))))
+    def examples(self, model: Reader) -> int:
+        """Return how many examples there are: documents of at least two tokens."""
+        return len(self._documents(model))
 
     @override
     def parts(self, model: Runner, order: Sequence[int]) -> Iterator[Score]:
@@ -158,15 +156,11 @@ class Text(FromFiles, PartiallyScorable, Bounded, Supplied, Exposed):
             yield replace(self._part(hits, losses), ids=tuple(names[index] for index in chosen), chance=guess)
 
     @override
-    def excerpts(self, model: LoadedModel) -> Excerpts:
-        divided = self.divided()
-        first, last = (
-            [excerpt(row.place, [text]) for row, text in zip(rows, self._texts(rows))]
-            for rows in (divided.calibration, divided.scored)
-        )
-        short = len(last) - len(self._documents(model))
-        remark = f"task.text: {short} of {len(last)} texts are not scored, as they have fewer than two tokens"
-        return Excerpts(first, last, remarks=(remark,) if short else ())
+    def losses(self, model: LoadedModel) -> Sequence[str]:
+        texts = len(self.divided().scored)
+        short = texts - self.examples(model)
+        remark = f"task.text: {short} of {texts} texts are not scored, as they have fewer than two tokens"
+        return (remark,) if short else ()
 
     def _part(self, hits: np.ndarray[Any, Any], losses: np.ndarray[Any, Any]) -> Score:
         perplexity = _exp(float(losses.mean()))

@@ -16,18 +16,15 @@ import numpy as np
 from pydantic.dataclasses import dataclass as settings
 from typing_extensions import override
 
-from objectives.models.inspection.spans import Span
-from objectives.protocols.optional import Bounded, Labelled, Readable, Supplied
-from objectives.protocols.task import PartiallyScorable
+from objectives.protocols.optional import Labelled
 from objectives.settings import Count, Name, Texts
-from objectives.tasks.batching import AHEAD, USUAL, limit_of
+from objectives.tasks.batching import AHEAD, limit_of
 from objectives.tasks.data.columns import values_of
 from objectives.tasks.data.rows import Row, WrongRow, require_right
-from objectives.tasks.data.source import ROWS_FORBID, FromFiles
-from objectives.tasks.encoding import Encoded, answers, calibration_batches, cut_remark, encode_words
+from objectives.tasks.data.source import ROWS_FORBID, ForEncoders
+from objectives.tasks.encoding import Encoded, answers, calibration_batches, encode_words, rows_cut
 from objectives.tasks.labels import places_of, require_classes
-from objectives.tasks.overlap import Excerpts, Exposed, excerpt
-from objectives.tasks.partial_scores import Reader, batches, merged, unique
+from objectives.tasks.partial_scores import Reader, batches, unique
 from objectives.tasks.resampling import replicates_of, spread
 from objectives.tasks.tagged_spans import OUTSIDE, f1, span_counts
 from objectives.types import Head, Score
@@ -48,31 +45,25 @@ class Tagged:
 
 
 @settings(frozen=True, kw_only=True, config=ROWS_FORBID)
-class TokenClassification(FromFiles, PartiallyScorable, Bounded, Supplied, Labelled, Readable, Exposed):
+class TokenClassification(ForEncoders, Labelled):
     """Scores a token classifier.
 
     ``words``: the column with a list of words, or with words between spaces; ``tags``: the column with their tags, by
     name or by number; ``labels``: names of the model's classes in its order, where its own are of no use. ``metric``:
-    ``f1`` of spans, over all rows, or the ``accuracy`` of words. ``tokens``: the longest row; words beyond it are in no
-    span, and wrong where words are counted.
+    ``f1`` of spans, over all rows, or the ``accuracy`` of words. Words that are not read are in no
+    span, and wrong where words are counted. An example is a row: its own F1, or its share of right words.
     """
 
     words: Name = "words"
     tags: Name = "tags"
     labels: Texts = ()
     metric: Literal["f1", "accuracy"] = "f1"
-    tokens: Count | None = None
     batch_rows: Count = 16
 
     @property
     @override
     def head(self) -> Head:
         return "token_classifier"
-
-    @property
-    @override
-    def spans(self) -> tuple[Span, ...]:
-        return () if self.tokens is None else (Span(("tokens",), (self.tokens,), "encoder"),)
 
     @override
     def distinct(self, rows: Sequence[Row]) -> Sequence[str]:
@@ -87,11 +78,6 @@ class TokenClassification(FromFiles, PartiallyScorable, Bounded, Supplied, Label
     def require_labels(self, classes: Sequence[str]) -> None:
         self._tagged_by(classes, self.divided().scored)
 
-    @property
-    @override
-    def longest(self) -> int:
-        return self.tokens or USUAL
-
     @override
     def texts(self) -> list[tuple[str, ...]]:
         return [(" ".join(words),) for words, _ in self._columns(self.divided().scored)]
@@ -105,11 +91,6 @@ class TokenClassification(FromFiles, PartiallyScorable, Bounded, Supplied, Label
         return {"task": calibration_batches(rows, self.batch_rows, marks)}
 
     @override
-    def evaluate(self, model: Runner) -> Score:
-        """Score ``model``; an example is a row: its own F1, or its share of right words weighed by their number."""
-        return merged(list(self.parts(model, range(len(self.divided().scored)))))
-
-    @override
     def parts(self, model: Runner, order: Sequence[int]) -> Iterator[Score]:
         rows = self._tagged(model, self.divided().scored)
         names = unique(each.row.place for each in rows)
@@ -121,14 +102,10 @@ class TokenClassification(FromFiles, PartiallyScorable, Bounded, Supplied, Label
             yield replace(part, ids=tuple(names[index] for index in chosen))
 
     @override
-    def excerpts(self, model: LoadedModel) -> Excerpts:
-        divided = self.divided()
-        self._tagged(model, divided.scored)
-        first, last = (
-            [excerpt(row.place, [text]) for row, text in zip(rows, self.distinct(rows))]
-            for rows in (divided.calibration, divided.scored)
-        )
-        return Excerpts(first, last, remarks=cut_remark(self._read(model, divided.scored), "at their end"))
+    def losses(self, model: LoadedModel) -> Sequence[str]:
+        scored = self.divided().scored
+        self._tagged(model, scored)
+        return rows_cut(self._read(model, scored))
 
     # ---- rows
 

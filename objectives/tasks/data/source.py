@@ -4,25 +4,35 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass as settings
 from typing_extensions import override
 
-from objectives.protocols.optional import Packaged, Remarking
+from objectives.models.inspection.spans import Span
+from objectives.protocols.optional import Bounded, Packaged, Readable, Remarking, Supplied
+from objectives.protocols.task import PartiallyScorable
 from objectives.settings import Count, Name, Natural
+from objectives.tasks.batching import USUAL
 from objectives.tasks.data.file_states import State, state_of
 from objectives.tasks.data.files import KEPT, Unit, files_of
 from objectives.tasks.data.rows import Row
 from objectives.tasks.data.split import Divided, contents, divide
+from objectives.tasks.overlap import Excerpts, Exposed, excerpt
+from objectives.tasks.partial_scores import Reader, merged
+from objectives.types import Score
+
+if TYPE_CHECKING:
+    from objectives.models import LoadedModel
+    from objectives.protocols.running import Runner
 
 ROWS_FORBID = ConfigDict(extra="forbid", validate_by_name=True, validate_by_alias=True)
 """Config of these settings: ``calibration`` is a file in a yaml, and a method of every task."""
 
 
 @settings(frozen=True, kw_only=True, config=ROWS_FORBID)
-class FromFiles(Remarking, Packaged):
+class FromFiles(Remarking, Packaged, Exposed):
     """Rows from files.
 
     ``data``: the file or folder that is scored; ``calibration``: the one that calibrates, where there is one; without
@@ -60,6 +70,20 @@ class FromFiles(Remarking, Packaged):
         remark = self.divided().remark
         return (remark,) if remark else ()
 
+    @override
+    def excerpts(self, model: LoadedModel) -> Excerpts:
+        """Return the rows that calibrate and those that are scored, each by the text that tells it from others."""
+        divided = self.divided()
+        calibration, scored = (
+            [excerpt(row.place, [text]) for row, text in zip(rows, self.distinct(rows))]
+            for rows in (divided.calibration, divided.scored)
+        )
+        return Excerpts(calibration, scored, remarks=self.losses(model))
+
+    def losses(self, model: LoadedModel) -> Sequence[str]:
+        """Return lines on what of the rows is not read: texts that are cut or left out. Raises for rows of no use."""
+        return ()
+
     def divided(self) -> Divided:
         """Return the rows that calibrate and those that are scored. Raises DataError.
 
@@ -75,6 +99,44 @@ class FromFiles(Remarking, Packaged):
             self.seed, self.unit,
         )  # fmt: skip
         return found
+
+
+@settings(frozen=True, kw_only=True, config=ROWS_FORBID)
+class FromRows(FromFiles, PartiallyScorable, Bounded, Supplied):
+    """Rows from files whose score is that of all parts together."""
+
+    @override
+    def evaluate(self, model: Runner) -> Score:
+        """Score ``model`` on all examples; the class says what one is."""
+        return merged(list(self.parts(model, range(self.examples(model)))))
+
+    def examples(self, model: Reader) -> int:
+        """Return how many examples there are: one for each scored row."""
+        return len(self.divided().scored)
+
+
+@settings(frozen=True, kw_only=True, config=ROWS_FORBID)
+class ForEncoders(FromRows, Readable):
+    """Rows that encoders read.
+
+    ``tokens``: the longest row; by default what the model holds, and ``usual`` at most. ``batch_rows``: how many run at
+    a time.
+    """
+
+    usual: ClassVar[int] = USUAL
+
+    tokens: Count | None = None
+    batch_rows: Count = 32
+
+    @property
+    @override
+    def spans(self) -> tuple[Span, ...]:
+        return () if self.tokens is None else (Span(("tokens",), (self.tokens,), "encoder"),)
+
+    @property
+    @override
+    def longest(self) -> int:
+        return self.tokens or self.usual
 
 
 def _is_hashable(reader: FromFiles) -> bool:
