@@ -26,6 +26,9 @@ def build(folder: Path) -> None:
     make(folder / "llama", "llama", "AutoModelForCausalLM", {**SMALL, "num_key_value_heads": 2})
     make(folder / "gpt2", "gpt2", "AutoModelForCausalLM", SMALL)
     make(folder / "bert", "bert", "AutoModel", SMALL)
+    heads = {"classifier": "SequenceClassification", "tagger": "TokenClassification", "reader": "QuestionAnswering"}
+    for name, head in heads.items():
+        make(folder / name, "bert", f"AutoModelFor{head}", SMALL)
     make(folder / "roberta", "roberta", "AutoModelForMaskedLM", SMALL)
     make(folder / "t5", "t5", "AutoModelForSeq2SeqLM", T5)
     for name, spoil in FAULTS.items():

@@ -179,7 +179,7 @@ def _compressed(config: Any, source: LoadedModel, statistics_: Statistics, ratio
 def batched(files: Mapping[str, str], short: bool) -> Values:
     """Time BoolQ as the task scores it and one pass a choice, in turns."""
     sys.path.insert(0, str(ROOT))
-    from tests import independent
+    from tests.studies import independent
 
     config = _config("boolq", files, f"task.limit={8 if short else 48}")
     runner = TorchRunner(config.model.load())

@@ -82,7 +82,20 @@ class QuestionAnswering(ForEncoders):
     @override
     def require_documents(self) -> None:
         divided = self.divided()
-        self._questions([*divided.calibration, *divided.scored])
+        every = self._questions([*divided.scored, *divided.calibration])
+        lacking = _without_their_answer(every)
+        if len(lacking) == len(every):
+            require_right("task.answer", lacking, len(every), "; task.answer and task.context name columns")
+
+    @override
+    def remarks(self) -> tuple[str, ...]:
+        """Return how rows were divided, and how many of them no span of the text can answer in full."""
+        scored = self._questions(self.divided().scored)
+        lacking = _without_their_answer(scored)
+        if not lacking:
+            return super().remarks()
+        said = f"task.answer: {len(lacking)} of {len(scored)} scored rows cannot be answered in full: {lacking[0].line}"
+        return (*super().remarks(), said)
 
     @override
     def texts(self) -> list[tuple[str, ...]]:
@@ -150,3 +163,16 @@ class QuestionAnswering(ForEncoders):
         wrong = [WrongRow(row.file, row.number, "has no answer") for row, each in zip(rows, accepted) if not each]
         require_right("task.answer", wrong, len(rows), "; task.unanswerable=true takes such questions")
         return accepted
+
+
+def _without_their_answer(questions: Sequence[Question]) -> list[WrongRow]:
+    """Return the rows none of whose answers stands in the text, in whatever case and with whatever white space."""
+    return [
+        WrongRow(each.row.file, each.row.number, f"has the answer {each.accepted[0][:40]!r}, its text does not")
+        for each in questions
+        if each.accepted and not any(_plain(answer) in _plain(each.context) for answer in each.accepted)
+    ]
+
+
+def _plain(text: str) -> str:
+    return " ".join(text.lower().split())

@@ -108,10 +108,10 @@ def _require_documents(config: StudyConfig) -> None:
         return
     try:
         config.task.require_documents()
-        for line in config.task.remarks() if isinstance(config.task, Remarking) else ():
-            log.warning(line)
         if config.inspection is not None and config.inspection.labels and isinstance(config.task, Labelled):
             config.task.require_labels(config.inspection.labels)
+        for line in config.task.remarks() if isinstance(config.task, Remarking) else ():
+            log.warning(line)
     except ObjectiveError as error:
         raise ConfigError(str(error)) from error
     except Exception:

@@ -73,9 +73,18 @@ MASK = torch.tensor([[1] * 18, [0] * 2 + [1] * 16])
 
 CASES = [(name, head) for name in ENGINES for head in heads(built("runtime", name), WORKLOADS, WIDE)]
 DECODING = [name for name, head in CASES if head == "causal_lm"]
-TRANSLATING = [name for name, head in CASES if head == "seq2seq"]
+TRANSLATING = [
+    pytest.param(name, marks=[] if name == "openvino" else [pytest.mark.slow])
+    for name, head in CASES
+    if head == "seq2seq"
+]
+"""Engines of encoder-decoders; to convert one takes many seconds, so one of them is quick."""
 PRUNED = 0.3
-each_engine = pytest.mark.parametrize(("name", "head"), CASES)
+each_engine = pytest.mark.parametrize(
+    ("name", "head"),
+    [pytest.param(name, head, marks=[pytest.mark.slow] if (name, head) == ("onnxruntime", "seq2seq") else [])
+     for name, head in CASES],
+)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -287,8 +296,11 @@ def test_sources_that_were_overtaken_are_an_error(prepare: Prepare) -> None:
         runner.step(IDS[:, :1], cache)
 
 
-@pytest.mark.parametrize("name", [name for name, head in CASES if head == "encoder"])
-@pytest.mark.parametrize("bits", [pytest.param(32, marks=pytest.mark.slow), 8])
+@pytest.mark.parametrize(
+    ("name", "bits"),
+    [pytest.param(name, bits, marks=[pytest.mark.slow] if bits == 32 or name == "litert" else [])
+     for name, head in CASES if head == "encoder" for bits in (32, 8)],
+)  # fmt: skip
 def test_neither_padding_nor_neighbours_change_an_embedding(prepare: Prepare, name: str, bits: int) -> None:
     """Kernels may add up in another order; that is all."""
     runner, _ = prepare("bert", built("runtime", name), rounded(bits, embeddings=16 if bits == 32 else 8))
@@ -342,7 +354,11 @@ def test_openvino_multiplies_by_the_codes_that_it_was_given(prepare: Prepare, qu
 
 
 @pytest.mark.parametrize("bits", [8, 4])
-@pytest.mark.parametrize(("name", "head"), [case for case in CASES if case[0] in ("openvino", "onnxruntime", "litert")])
+@pytest.mark.parametrize(
+    ("name", "head"),
+    [pytest.param(*case, marks=[pytest.mark.slow] if case == ("onnxruntime", "seq2seq") else [])
+     for case in CASES if case[0] in ("openvino", "onnxruntime", "litert")],
+)  # fmt: skip
 def test_rounded_models_answer_nearly_like_their_weights(prepare: Prepare, name: str, head: Head, bits: int) -> None:
     runtime, quantizer = built("runtime", name), rounded(bits, embeddings=8)
     if runtime.supports(candidate(quantizer, runtime, WORKLOADS[head]), head, Cpu()) is not None:

@@ -30,6 +30,9 @@ from objectives.types import Head
 
 __all__ = ["Inspection", "inspect", "inspect_folder", "made_for"]
 
+_CLASSES = 2
+"""Classes of a head whose config does not say how many there are, in transformers."""
+
 
 @dataclass(frozen=True)
 class Inspection:
@@ -45,8 +48,14 @@ class Inspection:
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """Return the names of the classes that the config gives a classifier's head; none where it gives none."""
-        named = self.config.raw.get("id2label") if self.head in ("classifier", "token_classifier") else None
+        """Return the names of the classes of a classifier's head; none where the config does not say.
+
+        A config that names none has those of transformers: LABEL_0, LABEL_1 and so on, two by default.
+        """
+        if self.head not in ("classifier", "token_classifier"):
+            return ()
+        number = self.config.raw.get("num_labels", _CLASSES)
+        named = self.config.raw.get("id2label") or {str(place): f"LABEL_{place}" for place in range(number)}
         if not isinstance(named, dict) or not all(place.isdecimal() for place in named):
             return ()
         return tuple(str(named[place]) for place in sorted(named, key=int))

@@ -16,7 +16,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
-from objectives.assets import locate
+from objectives.assets import AssetError, locate
 from objectives.errors import DataError, said
 from objectives.models.inspection.folders import ASSET
 from objectives.tasks.data.file_states import State, state_of
@@ -58,6 +58,8 @@ def _read_rows(files: Sequence[Path], _states: Sequence[State], path: str, key: 
         try:
             for row in _READERS[file.suffix.lower()](file, name, unit):
                 (rows if isinstance(row, Row) else wrong).append(row)  # type: ignore[arg-type]
+        except DataError as error:
+            raise DataError(f"{key}: {error}") from error
         except (OSError, UnicodeDecodeError, ValueError) as error:
             raise DataError(f"{key}: cannot read {name}: {_why(error)}") from error
     require_right(key, wrong, len(rows) + len(wrong))
@@ -68,7 +70,7 @@ def _read_rows(files: Sequence[Path], _states: Sequence[State], path: str, key: 
 
 def files_of(path: str, key: str) -> list[Path]:
     """Return the files that ``path`` names. Raises DataError where there is none that can be read."""
-    place = _asset(path) if path.startswith(ASSET) else Path(path).expanduser()
+    place = _asset(path, key) if path.startswith(ASSET) else Path(path).expanduser()
     if place.is_dir():
         splits = place / "dataset_dict.json"
         if splits.is_file():
@@ -85,9 +87,12 @@ def files_of(path: str, key: str) -> list[Path]:
     return [place]
 
 
-def _asset(path: str) -> Path:
+def _asset(path: str, key: str) -> Path:
     name, _, rest = path.removeprefix(ASSET).partition("/")
-    return locate(name) / rest
+    try:
+        return locate(name) / rest
+    except AssetError as error:
+        raise DataError(f"{key}: {error}") from error
 
 
 def _is_data(file: Path) -> bool:

@@ -92,10 +92,9 @@ class FromFiles(Remarking, Packaged, Exposed):
         files = files_of(self.data, "task.data")
         if self.calibration_data is not None:
             files += files_of(self.calibration_data, "task.calibration")
-        reader = self if self.calibration_data is None else None
-        kept = _divided if reader is None or _is_hashable(reader) else _divided.__wrapped__
+        kept = _divided if _is_hashable(self) else _divided.__wrapped__
         found: Divided = kept(
-            tuple(map(state_of, files)), reader, self.data, self.calibration_data, self.calibration_rows, self.limit,
+            tuple(map(state_of, files)), self, self.data, self.calibration_data, self.calibration_rows, self.limit,
             self.seed, self.unit,
         )  # fmt: skip
         return found
@@ -149,7 +148,6 @@ def _is_hashable(reader: FromFiles) -> bool:
 
 
 @lru_cache(maxsize=KEPT)
-def _divided(_states: Sequence[State], reader: FromFiles | None, *asked: Any) -> Divided:
+def _divided(_states: Sequence[State], reader: FromFiles, *asked: Any) -> Divided:
     data, calibration, rows, limit, seed, unit = asked
-    texts = contents if reader is None else reader.distinct
-    return divide(data, calibration, rows=rows, limit=limit, seed=seed, unit=unit, texts=texts)
+    return divide(data, calibration, rows=rows, limit=limit, seed=seed, unit=unit, texts=reader.distinct)

@@ -49,7 +49,7 @@ def divide(
     """Read ``data`` and ``calibration``, and return at most ``rows`` calibration rows and ``limit`` scored ones.
 
     ``limit`` rows are drawn by ``seed`` and keep the order of the file. A single file of one section is read by line.
-    Raises DataError where the same content would calibrate and be scored, and where too little is left.
+    Raises DataError where the same text would calibrate and be scored, and where too little is left.
     """
     scored = read_rows(data, "task.data", unit)
     if calibration is None:
@@ -57,7 +57,7 @@ def divide(
             scored = read_rows(data, "task.data", "line")
         return divide_one(scored, data, rows=rows, limit=limit, seed=seed, texts=texts)
     first = drawn(read_rows(calibration, "task.calibration", unit), rows, seed)
-    _require_disjoint(first, scored)
+    _require_disjoint(first, scored, texts)
     return Divided(first, drawn(scored, limit, seed))
 
 
@@ -68,7 +68,7 @@ def divide_one(
 
     Rows of the same text, but for white space, count as one and stay together. Raises DataError where all are alike.
     """
-    keys = [" ".join(text.split()) for text in texts(every)]
+    keys = _keys(every, texts)
     held = _calibrating(every, keys, rows)
     first = [row for row, key in zip(every, keys) if key in held]
     scored = [row for row, key in zip(every, keys) if key not in held]
@@ -102,9 +102,14 @@ def _calibrating(rows: Sequence[Row], keys: Sequence[str], most: int) -> set[str
     return set(sorted(least, key=lambda key: least[key])[: min(most, int(MOST * len(least)))])
 
 
-def _require_disjoint(calibration: Sequence[Row], scored: Sequence[Row]) -> None:
-    held = {row.content: row for row in calibration}
-    shared = [(row, held[row.content]) for row in scored if row.content in held]
+def _keys(rows: Sequence[Row], texts: Texts) -> list[str]:
+    """Return the text of each row, alike where texts are but for white space."""
+    return [" ".join(text.split()) for text in texts(rows)]
+
+
+def _require_disjoint(calibration: Sequence[Row], scored: Sequence[Row], texts: Texts) -> None:
+    held = dict(zip(_keys(calibration, texts), calibration))
+    shared = [(row, held[key]) for row, key in zip(scored, _keys(scored, texts)) if key in held]
     if shared:
         shown = ", ".join(f"{row.place} = {other.place}" for row, other in shared[:SHOWN])
         more = f" and {len(shared) - SHOWN} more" if len(shared) > SHOWN else ""

@@ -281,10 +281,10 @@ def test_a_missing_column_is_told_before_a_model_is_there(make: Make) -> None:
     make(by_place, target="wanted").require_documents()
 
 
-def test_a_text_that_calibrates_and_is_scored_shows(decoder: TorchRunner, make: Make, tmp_path: Path) -> None:
-    twice = write(tmp_path / "c.jsonl", [{"text": ROWS[3]["text"], "wanted": "other"}])
-    rows = make(by_place, calibration=twice).excerpts(decoder.model)
-    assert [each.name for each in rows.scored if each.keys & rows.calibration[0].keys] == ["a.jsonl, line 4"]
+def test_a_text_that_calibrates_and_is_scored_is_refused(make: Make, tmp_path: Path) -> None:
+    twice = write(tmp_path / "c.jsonl", [{"text": f" {ROWS[3]['text']}", "wanted": "other"}])
+    with pytest.raises(DataError, match=r"task\.calibration: 1 of 8 scored rows calibrate too: a\.jsonl, line 4"):
+        make(by_place, calibration=twice).require_documents()
 
 
 # ---- calibration

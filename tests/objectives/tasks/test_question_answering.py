@@ -119,7 +119,24 @@ def test_a_question_that_leaves_no_room_is_told(reader: TorchRunner, tmp_path: P
 
 def test_a_row_without_an_answer_is_told_unless_questions_may_have_none(tmp_path: Path) -> None:
     rows = [*ROWS, {"question": "why?", "context": "so it is", "answer": []}]
-    with pytest.raises(DataError, match=r"task\.answer: 1 of 16 rows are wrong: .*line 13 has no answer; .*answerable"):
+    with pytest.raises(DataError, match=r"task\.answer: 1 of 13 rows are wrong: .*line 13 has no answer; .*answerable"):
         task(tmp_path, rows).require_documents()
     for answer in ([], "", None):
         task(tmp_path, [*ROWS, {**rows[-1], "answer": answer}], unanswerable=True).require_documents()
+
+
+def test_answers_that_no_text_holds_are_refused_and_a_few_are_told(tmp_path: Path) -> None:
+    strange = [{**row, "answer": "nowhere in it"} for row in ROWS]
+    with pytest.raises(DataError, match=r"task\.answer: 15 of 15 rows are wrong: .*'nowhere in it', its text does not"):
+        held = [{**row, "answer": "nor here"} for row in HELD]
+        QuestionAnswering(
+            data=write(tmp_path / "c.jsonl", strange), calibration=write(tmp_path / "d.jsonl", held)
+        ).require_documents()
+    asked = task(tmp_path, [*ROWS[:-1], strange[-1]])
+    asked.require_documents()
+    assert asked.remarks() == (
+        "task.answer: 1 of 12 scored rows cannot be answered in full: a.jsonl, line 12 has the answer 'nowhere in it', "
+        "its text does not",
+    )
+    upper = [{**row, "answer": row["answer"][0].upper().replace(" ", "\n")} for row in ROWS]
+    assert task(tmp_path, upper).remarks() == ()

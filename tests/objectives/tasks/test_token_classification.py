@@ -110,7 +110,7 @@ def test_calibration_marks_the_first_token_of_every_word(tagger: TorchRunner, tm
 
 
 def test_words_and_tags_of_unlike_number_are_told_with_their_line(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"task\.tags: 1 of 20 rows are wrong: .*line 16 has 2 words and 1 tags"):
+    with pytest.raises(DataError, match=r"task\.tags: 1 of 16 rows are wrong: .*line 16 has 2 words and 1 tags"):
         task(tmp_path, [*ROWS, {"words": ["a", "b"], "tags": ["O"]}]).require_documents()
 
 

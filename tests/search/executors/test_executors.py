@@ -178,6 +178,7 @@ class Watched(Quiet):
         self.scored.append(far)
 
 
+@pytest.mark.slow
 def test_a_worker_tells_how_far_its_scoring_is_also_after_one_was_killed_in_its_midst(
     problem, tmp_path, monkeypatch
 ) -> None:

@@ -91,6 +91,11 @@ def test_labels_that_the_config_does_not_name_are_refused_before_loading(
         "task.labels=[good,bad]",
     )
     preflighted(named)
+    nameless = write("electra")
+    config = make_config(
+        f"model={head}", f"model.path={nameless}", f"task={task}", f"task.data={file}", "experiment=minilm_retrieval"
+    )
+    assert re.search("the model knows LABEL_0, LABEL_1: task.labels", refused(config))
 
 
 @pytest.mark.parametrize(("key", "tokens"), [("workload.tokens", 257), ("task.tokens", 513)])

@@ -136,6 +136,7 @@ def test_a_bad_file_is_refused_in_one_line_that_names_it(tmp_path: Path, case: s
     with pytest.raises(DataError) as caught:
         read(tmp_path / name)
     assert said in str(caught.value)
+    assert str(caught.value).startswith("task.data: ")
     assert "\n" not in str(caught.value)
 
 
@@ -156,6 +157,11 @@ def test_a_file_of_an_asset_is_found_by_its_name(tmp_path: Path, monkeypatch: py
     jsonl(tmp_path / "set" / "dev.jsonl")
     monkeypatch.setattr("objectives.tasks.data.files.locate", lambda name: {"held": tmp_path}[name])
     assert [dict(row.values) for row in read_rows("asset:held/set/dev.jsonl", "task.data")] == ROWS
+
+
+def test_an_unknown_asset_is_refused_by_the_setting_that_names_it() -> None:
+    with pytest.raises(DataError, match=r"^task\.calibration: no asset is called 'nope'; known are smollm2"):
+        read_rows("asset:nope/dev.jsonl", "task.calibration")
 
 
 def test_quotes_of_sentences_that_were_split_swallow_no_rows(tmp_path: Path) -> None:

@@ -73,10 +73,21 @@ def span(runner: Any, question: str, context: str, most: int = 384, stride: int 
 
 
 @torch.inference_mode()
-def vector(runner: Any, text: str) -> np.ndarray[Any, Any]:
+def vector(runner: Any, text: str, most: int = 128) -> np.ndarray[Any, Any]:
     """Return the normalised mean of the last hidden states."""
-    mean = encoded(runner, text).mean(dim=0)
+    mean = encoded(runner, text, most=most).mean(dim=0)
     return (mean / mean.norm()).numpy()  # type: ignore[no-any-return]
+
+
+def vectors(runner: Any, texts: Sequence[str]) -> np.ndarray[Any, Any]:
+    """Return the vectors of several texts [texts, width]."""
+    return np.stack([vector(runner, text) for text in texts])
+
+
+def places(runner: Any, queries: Sequence[str], documents: Sequence[str]) -> np.ndarray[Any, Any]:
+    """Return the rank of each query's own document among all."""
+    cosines = vectors(runner, queries) @ vectors(runner, documents).T
+    return 1 + (cosines > np.diagonal(cosines)[:, None]).sum(axis=1)  # type: ignore[no-any-return]
 
 
 @torch.inference_mode()
@@ -105,6 +116,13 @@ def written(runner: Any, ids: Sequence[int], new_tokens: int, stops: Sequence[st
     return min((text.partition(stop)[0] for stop in stops), key=len, default=text).strip()
 
 
+def all_written(
+    runner: Any, prompts: Sequence[str | list[int]], new_tokens: int, stops: Sequence[str] = ()
+) -> list[str]:
+    """Return what follows each prompt."""
+    return [written(runner, ids_of(runner, prompt), new_tokens, stops) for prompt in prompts]
+
+
 def words_of(text: str) -> list[str]:
     """Return SQuAD's normalised words."""
     kept = "".join(letter for letter in text.lower() if letter not in set(string.punctuation))
@@ -118,6 +136,11 @@ def word_f1(answer: str, wanted: str) -> float:
     if not ours or not theirs:
         return float(ours == theirs)
     return 0.0 if not shared else 2 / (len(ours) / shared + len(theirs) / shared)
+
+
+def best_f1(answer: str, accepted: Sequence[str]) -> float:
+    """Return the F1 beside the accepted answer that is nearest."""
+    return max(word_f1(answer, each) for each in accepted)
 
 
 def windows(ids: Sequence[int], tokens: int, stride: int) -> Iterator[tuple[Sequence[int], int]]:
