@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from objectives.assets.asset import Say
+from objectives.assets.asset import AssetError, Say
 from objectives.assets.dialogues import ASSET as DIALOGUES
 from objectives.assets.drills import drills
 from objectives.assets.minilm import ASSET as MINILM
 from objectives.assets.store import place
-from objectives.assets.training import Features, Schedule, own_torch, train_
+from objectives.assets.training import Features, Schedule, answers, own_torch, train_
 
 SCHEDULE = Schedule(passes=1, tokens=2048, rate=3e-4)
 TOKENS, STRIDE = 192, 48
@@ -22,6 +22,7 @@ TOKENS, STRIDE = 192, 48
 
 _EMPTY = 12  # one window without the answer in so many is kept
 _DRILLS = 3  # for each passage
+_MOST = 3.0
 
 
 @dataclass(frozen=True)
@@ -36,13 +37,13 @@ class MiniLMQuac:
     fetched_by_hand: bool = True
 
     def build(self, into: Path, say: Say) -> None:
-        """Train the span head."""
+        """Train the span head, and check it on unseen turns."""
         import torch
         from transformers import AutoModelForQuestionAnswering, AutoTokenizer
 
         base, data = place(MINILM, say), place(DIALOGUES, say)
         tokenizer = AutoTokenizer.from_pretrained(base)
-        turns = [json.loads(line) for line in (data / "spans/train.jsonl").read_text(encoding="utf-8").splitlines()]
+        turns, unseen = (_turns(data / f"spans/{split}.jsonl") for split in ("train", "test"))
         say(f"training a span head on {len(turns)} questions: 4 minutes on 2 cores")
         with own_torch(seed=0):
             model: Any = AutoModelForQuestionAnswering.from_pretrained(
@@ -50,9 +51,33 @@ class MiniLMQuac:
             )
             model.get_input_embeddings().requires_grad_(False)
             train_(model, rows_of(tokenizer, turns), SCHEDULE, {}, say)
-        model.to(torch.bfloat16).save_pretrained(into)
+        model = model.to(torch.bfloat16)
+        say(f"checking: {check(model, list(labelled(tokenizer, unseen))):.2f} nats for an end of an unseen answer")
+        model.save_pretrained(into)
         tokenizer.model_max_length = TOKENS  # a task reads windows of that length
         tokenizer.save_pretrained(into)
+
+
+def check(model: Any, rows: Sequence[Features]) -> float:
+    """Return the mean loss of the first and the last token. Raises :class:`AssetError` where it is above the measured.
+
+    Without any knowledge it would be the logarithm of the tokens of a window: 5.
+    """
+    losses = [
+        -float(
+            out[f"{end}_logits"][: len(rows[number]["input_ids"])].log_softmax(dim=0)[rows[number][f"{end}_positions"]]
+        )
+        for number, out in answers(model, rows, 4096, {})
+        for end in ("start", "end")
+    ]
+    loss = sum(losses) / len(losses)
+    if not loss < _MOST:
+        raise AssetError(f"the trained span head is wrong: a loss of {loss:.2f} nats, expected {_MOST} or less")
+    return loss
+
+
+def _turns(file: Path) -> list[Mapping[str, Any]]:
+    return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
 
 
 def asked(turn: Mapping[str, Any]) -> str:

@@ -19,6 +19,7 @@ from objectives.assets.asset import AssetError
 from objectives.assets.minilm_languages import check as check_languages
 from objectives.assets.minilm_languages import halves
 from objectives.assets.minilm_quac import asked, labelled
+from objectives.assets.minilm_quac import check as check_spans
 from objectives.assets.t5_numbers import _new_model, _train_tokenizer, check, read_rows, share_right
 
 
@@ -77,6 +78,28 @@ def test_a_classifier_that_learned_nothing_is_no_asset() -> None:
 
     with pytest.raises(AssetError, match=r"the trained classifier is wrong: accuracy 0\.500, expected"):
         check_languages(Constant(), rows)
+
+
+def test_a_span_head_that_learned_nothing_is_no_asset() -> None:
+    rows = list(labelled(letters(), [TURN] * 6))
+
+    class Constant(torch.nn.Module):
+        """Is as sure of every place, or of those that are right."""
+
+        def __init__(self, sure: float) -> None:
+            super().__init__()
+            self.sure = sure
+
+        def forward(
+            self, input_ids: torch.Tensor, start_positions: torch.Tensor, end_positions: torch.Tensor, **_: Any
+        ) -> Any:
+            places = torch.arange(input_ids.shape[1])
+            ends = {"start_logits": start_positions, "end_logits": end_positions}
+            return {name: self.sure * (places == right[:, None]).float() for name, right in ends.items()}
+
+    assert check_spans(Constant(9.0), rows) < 0.1
+    with pytest.raises(AssetError, match=r"the trained span head is wrong: a loss of 5\.\d\d nats, expected 3"):
+        check_spans(Constant(0.0), rows)
 
 
 def test_a_number_is_read_digit_by_digit_and_every_text_comes_back() -> None:

@@ -127,11 +127,10 @@ def test_a_row_without_an_answer_is_told_unless_questions_may_have_none(tmp_path
 
 def test_answers_that_no_text_holds_are_refused_and_a_few_are_told(tmp_path: Path) -> None:
     strange = [{**row, "answer": "nowhere in it"} for row in ROWS]
+    held = [{**row, "answer": "nor here"} for row in HELD]
+    asked = QuestionAnswering(data=write(tmp_path / "c.jsonl", strange), calibration=write(tmp_path / "d.jsonl", held))
     with pytest.raises(DataError, match=r"task\.answer: 15 of 15 rows are wrong: .*'nowhere in it', its text does not"):
-        held = [{**row, "answer": "nor here"} for row in HELD]
-        QuestionAnswering(
-            data=write(tmp_path / "c.jsonl", strange), calibration=write(tmp_path / "d.jsonl", held)
-        ).require_documents()
+        asked.require_documents()
     asked = task(tmp_path, [*ROWS[:-1], strange[-1]])
     asked.require_documents()
     assert asked.remarks() == (

@@ -89,7 +89,12 @@ def test_two_files_stay_apart_and_a_limit_draws_by_its_seed(tmp_path: Path) -> N
 
 
 def test_a_row_of_both_files_is_refused_by_what_a_model_reads_of_it(tmp_path: Path) -> None:
-    test, train = write(tmp_path / "test.jsonl", TEXTS[:4]), write(tmp_path / "train.jsonl", [f"  {TEXTS[2]} ", "other"])
+    test, train = (
+        write(tmp_path / "test.jsonl", TEXTS[:4]),
+        write(tmp_path / "train.jsonl", [f"  {TEXTS[2]} ", "other"]),
+    )
     assert len(divide(test, train, rows=64).scored) == 4
-    with pytest.raises(DataError, match=r"1 of 4 scored rows calibrate too: test\.jsonl, line 3 = train\.jsonl, line 1"):
+    with pytest.raises(
+        DataError, match=r"1 of 4 scored rows calibrate too: test\.jsonl, line 3 = train\.jsonl, line 1"
+    ):
         divide(test, train, rows=64, texts=texts)
