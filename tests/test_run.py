@@ -65,6 +65,7 @@ def test_a_run_that_takes_too_long_ends_and_says_what_was_running(tmp_path: Path
     assert bool(re.search(r"test_hangs\.py::test_hangs\b.*\n?.*still running", text)) == begun
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_a_run_within_seconds(tmp_path: Path) -> None:
     plant(tmp_path, hangs=ENDLESS.format(began=str(tmp_path / "began")), fine=AFTER)
     run = started(tmp_path)

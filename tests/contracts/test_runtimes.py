@@ -79,6 +79,8 @@ TRANSLATING = [
     if head == "seq2seq"
 ]
 """Engines of encoder-decoders; to convert one takes many seconds, so one of them is quick."""
+SLOW = (("onnxruntime", "seq2seq"), ("litert", "encoder"))
+"""Of rounded models: 6 to 9 s each."""
 PRUNED = 0.3
 each_engine = pytest.mark.parametrize(
     ("name", "head"),
@@ -317,7 +319,9 @@ def test_neither_padding_nor_neighbours_change_an_embedding(prepare: Prepare, na
 @pytest.mark.parametrize(
     "family", ["gpt2", *(pytest.param(name, marks=pytest.mark.slow) for name in ("gemma", "opt", "qwen2", "qwen3"))]
 )
-@pytest.mark.parametrize("runtime", [OpenVino(), OnnxRuntime()], ids=lambda each: each.name)
+@pytest.mark.parametrize(
+    "runtime", [OpenVino(), pytest.param(OnnxRuntime(), marks=pytest.mark.slow)], ids=lambda each: each.name
+)
 def test_decoders_of_other_families_are_converted(prepare: Prepare, runtime: Any, family: str) -> None:
     runner, model = prepare(family, runtime, WIDE)
     assert off(answer(runner), answer(model)) < 1e-4
@@ -356,7 +360,7 @@ def test_openvino_multiplies_by_the_codes_that_it_was_given(prepare: Prepare, qu
 @pytest.mark.parametrize("bits", [8, 4])
 @pytest.mark.parametrize(
     ("name", "head"),
-    [pytest.param(*case, marks=[pytest.mark.slow] if case == ("onnxruntime", "seq2seq") else [])
+    [pytest.param(*case, marks=[pytest.mark.slow] if case in SLOW else [])
      for case in CASES if case[0] in ("openvino", "onnxruntime", "litert")],
 )  # fmt: skip
 def test_rounded_models_answer_nearly_like_their_weights(prepare: Prepare, name: str, head: Head, bits: int) -> None:
@@ -473,8 +477,11 @@ def test_engines_run_on_cpus_only(name: str) -> None:
     )
 
 
-@pytest.mark.parametrize("head", ["encoder", "causal_lm", "seq2seq"])
-@each_runtime
+@pytest.mark.parametrize(
+    ("name", "head"),
+    [pytest.param(name, head, marks=[pytest.mark.slow] if (name, head) == ("onnxruntime", "seq2seq") else [])
+     for name in RUNTIMES for head in WORKLOADS],
+)  # fmt: skip
 def test_whatever_a_runtime_supports_it_prepares(prepare: Prepare, name: str, head: Head) -> None:
     runtime = built("runtime", name)
     for quantizer in (rounded(16), rounded(8, embeddings=8), rounded(4)):

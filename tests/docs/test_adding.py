@@ -320,6 +320,7 @@ def test_the_report_tells_how_a_metric_of_all_rows_is_scored(metrics: list[Study
 # ---- the runtime
 
 
+@pytest.mark.slow
 def test_an_axis_chooses_the_runtime_and_its_trial_is_complete(runtime: Study) -> None:
     trial = runtime.trials.loc[1]
     assert (trial.runtime, trial.bits, trial.state) == ("program", 32, "complete")
@@ -329,10 +330,12 @@ def test_an_axis_chooses_the_runtime_and_its_trial_is_complete(runtime: Study) -
     assert (refused.status, refused.why) == ("unsupported", "program: decoders in 32 bits, not 16")
 
 
+@pytest.mark.slow
 def test_its_answers_are_those_of_torch(runtime: Study) -> None:
     assert runtime.trials.loc[1].accuracy == pytest.approx(runtime.baseline.accuracy, rel=1e-3)
 
 
+@pytest.mark.slow
 def test_its_winner_is_written_and_loads_where_its_module_is_admitted(
     runtime: Study, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

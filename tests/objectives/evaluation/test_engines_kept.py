@@ -86,7 +86,7 @@ def measured(outcome: Any) -> Measurement:
 
 
 @pytest.mark.parametrize(
-    "runtime", [pytest.param(OpenVino(), marks=pytest.mark.slow), OnnxRuntime()], ids=lambda each: each.name
+    "runtime", [OpenVino(), pytest.param(OnnxRuntime(), marks=pytest.mark.slow)], ids=lambda each: each.name
 )
 def test_a_candidate_is_scored_weighed_and_timed_through_its_engine(make: Any, runtime: Any) -> None:
     ev = make()

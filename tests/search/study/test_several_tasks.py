@@ -79,7 +79,7 @@ def keeps(record: Any, quiz: float, news: float) -> bool:
     return shares[0] >= quiz - 1e-12 and shares[1] >= news - 1e-12
 
 
-@pytest.mark.parametrize("sampler", ["exhaustive", "frontier", "tpe"])
+@pytest.mark.parametrize("sampler", ["exhaustive", "frontier", pytest.param("tpe", marks=pytest.mark.slow)])
 def test_the_front_keeps_the_floor_of_every_task(study: Callable[..., StudyResult], sampler: str) -> None:
     found = study(f"sampler={sampler}", "n_trials=40", quiz=0.95, news=0.97)
     by_number = {record.number: record for record in found.records}

@@ -117,7 +117,7 @@ def test_a_division_by_zero_in_c_is_a_reason(engine: Callable[..., Path]) -> Non
         Guard(None).admit(engine(runtime), runtime, 2)
 
 
-@pytest.mark.parametrize("at", ["open", "run"])
+@pytest.mark.parametrize("at", [pytest.param("open", marks=pytest.mark.slow), "run"])
 def test_an_engine_that_hangs_is_ended_with_all_that_it_started(
     engine: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, at: Any
 ) -> None:

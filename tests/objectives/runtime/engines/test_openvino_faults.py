@@ -66,7 +66,7 @@ def answer(model: Any) -> Floats:
 
 @pytest.mark.parametrize(
     ("family", "gates"),
-    [each if each[0] in ("llama", "gpt2") else pytest.param(*each, marks=pytest.mark.slow) for each in GATED.items()],
+    [each if each[0] == "gpt2" else pytest.param(*each, marks=pytest.mark.slow) for each in GATED.items()],
 )
 def test_gates_are_kept_apart_and_every_answer_stays_what_it_is(engine: Make, family: str, gates: int) -> None:
     file = engine(family, 16, OpenVino()) / MODEL
@@ -80,7 +80,7 @@ def test_gates_are_kept_apart_and_every_answer_stays_what_it_is(engine: Make, fa
     assert "LLMMLP" not in kinds
 
 
-@pytest.mark.parametrize("family", ["llama", "gemma"])
+@pytest.mark.parametrize("family", ["llama", pytest.param("gemma", marks=pytest.mark.slow)])
 @pytest.mark.parametrize(("bits", "group"), [(16, 64), (8, 64), (8, 256), (4, 64), (32, 64)])
 def test_an_engine_of_gated_ffns_runs_on_one_thread(engine: Make, family: str, bits: int, group: Any) -> None:
     """By a trial of the guard: on a CPU with AMX a fused one ends its process."""
