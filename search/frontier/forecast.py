@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
-from scipy.special import ndtr, stdtr
+import scipy
 
 from search.frontier.improvement import chance_of_improvement, expected_improvement
 from search.frontier.known import Flags, Gaps, Observations, WarmStart
@@ -137,7 +137,9 @@ class Forecaster:
             mean[scored] = known.gaps[scored]
             deviation[scored] = np.maximum(known.errors[scored], 1e-9)
             freedom = max(1, int(scored.sum()) - 1)  # the scales were fitted to so few
-            chance[unknown] = np.where(scored, ndtr(mean / deviation), stdtr(freedom, mean / deviation))[unknown]
+            chance[unknown] = np.where(
+                scored, scipy.special.ndtr(mean / deviation), scipy.special.stdtr(freedom, mean / deviation)
+            )[unknown]
             ceiling = self._ceiling(grid, known)
             chance[unknown] = np.minimum(chance, ceiling)[unknown]
         return chance
@@ -163,7 +165,7 @@ class Forecaster:
         harder = harder_than(grid)
         for recipe in np.flatnonzero(known.verdicts == -1).tolist():
             short = -(known.gaps[recipe] + 2 * known.errors[recipe])
-            chance = ndtr(-max(short, 0.0) / self.tolerance)
+            chance = scipy.special.ndtr(-max(short, 0.0) / self.tolerance)
             ceiling[harder[recipe]] = np.minimum(ceiling[harder[recipe]], chance)
         return ceiling
 

@@ -10,8 +10,8 @@ Expected gain: the maximin improvement of Svenson and Santner 2016, https://doi.
 from __future__ import annotations
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy.special import ndtr, ndtri
 
 Floats = NDArray[np.float64]
 
@@ -35,9 +35,7 @@ def expected_improvement(mean: Floats, deviation: Floats, front: Floats) -> Floa
 
     Objectives are independent and normal, with ``mean`` and ``deviation`` [cells, objectives].
     """
-    from scipy.stats import qmc  # half a second, which no other command should pay
-
-    draws = ndtri(qmc.Sobol(mean.shape[1], scramble=True, rng=0).random(_DRAWS))
+    draws = scipy.special.ndtri(scipy.stats.qmc.Sobol(mean.shape[1], scramble=True, rng=0).random(_DRAWS))
     chunks = range(0, len(mean), _CHUNK)
     gains = [
         improvement(mean[start : start + _CHUNK, None] + deviation[start : start + _CHUNK, None] * draws, front).mean(
@@ -66,8 +64,8 @@ def _chance_of_two(mean: Floats, deviation: Floats, edges: Floats) -> Floats:
     of two neighbouring members has to be better in the second objective than every member before it.
     """
     edges = edges[np.lexsort((edges[:, 1], edges[:, 0]))]
-    below = ndtr((edges[:, 0] - mean[:, :1]) / deviation[:, :1])  # [cells, members]
-    better = ndtr((edges[:, 1] - mean[:, 1:]) / deviation[:, 1:])
+    below = scipy.special.ndtr((edges[:, 0] - mean[:, :1]) / deviation[:, :1])  # [cells, members]
+    better = scipy.special.ndtr((edges[:, 1] - mean[:, 1:]) / deviation[:, 1:])
     between = np.diff(below, axis=1, append=1.0)
     chance: Floats = below[:, 0] + (between * np.minimum.accumulate(better, axis=1)).sum(axis=1)
     return np.clip(chance, 0.0, 1.0)
@@ -85,5 +83,5 @@ def _bound(mean: Floats, deviation: Floats, edges: Floats) -> Floats:
         best = away.max(axis=1)
         closer = best < least
         least[closer], chosen[closer] = best[closer], away[closer]
-    bound: Floats = np.minimum(ndtr(chosen).sum(axis=1), 1.0)
+    bound: Floats = np.minimum(scipy.special.ndtr(chosen).sum(axis=1), 1.0)
     return bound

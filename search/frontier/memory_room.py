@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 
 import numpy as np
-from scipy.special import ndtr
+import scipy
 
 from search.frontier.known import Observations
 from search.frontier.surrogate import Prediction
@@ -40,5 +40,5 @@ def chance_of_fitting(known: Observations, guessed: Callable[[Floats], Predictio
         middle = (below + float(peaks[least])) / 2
         if not middle > limit:  # there may be less than was said
             limit, doubt = middle, (float(peaks[least]) - below) ** 2 / 12 + unsure[least] ** 2 / 4
-    fits: Floats = ndtr((limit - peaks) / np.sqrt(unsure**2 + doubt + 1e-6))
+    fits: Floats = scipy.special.ndtr((limit - peaks) / np.sqrt(unsure**2 + doubt + 1e-6))
     return fits

@@ -14,9 +14,8 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy.linalg import cho_solve, solve_triangular
-from scipy.optimize import minimize
 
 from search.space.product_grid import ProductGrid
 
@@ -135,7 +134,7 @@ class Surrogate:
         bounds = [(math.log(0.05), math.log(5.0))] * dimensions + [(amplitude - 4, amplitude + 3)] * 2
         bounds.append((nugget - 3, nugget + 4))
         first = centre if start is None else start
-        found = minimize(  # type: ignore[no-untyped-call]
+        found = scipy.optimize.minimize(
             self._loss, first, args=(centre, spread), jac=True, method="L-BFGS-B", bounds=bounds,
             options={"maxiter": 60 if start is None else 15},
         )  # fmt: skip
@@ -182,11 +181,11 @@ def _squares(one: Floats, other: Floats) -> Floats:
 
 def _half_solved(factor: Floats, right: Floats) -> Floats:
     """Return x of L x = ``right`` where ``factor`` is L; ``right`` is overwritten."""
-    solution: Floats = solve_triangular(factor, right, lower=True, overwrite_b=True, check_finite=False)
+    solution: Floats = scipy.linalg.solve_triangular(factor, right, lower=True, overwrite_b=True, check_finite=False)
     return solution
 
 
 def _solved(factor: Floats, right: Floats) -> Floats:
     """Return x of L L^T x = ``right`` where ``factor`` is L."""
-    solution: Floats = cho_solve((factor, True), right, check_finite=False)  # type: ignore[no-untyped-call]
+    solution: Floats = scipy.linalg.cho_solve((factor, True), right, check_finite=False)
     return solution
