@@ -93,9 +93,14 @@ def answer_of(text: str, found: Sequence[Found | None], may_be_none: bool) -> st
 
 
 def texts_of_answers(value: Any) -> tuple[str, ...]:
-    """Return the accepted answers of a row: a text, a list of texts, or SQuAD's ``{"text": [...]}``; maybe none."""
-    inner = value.get("text", ()) if isinstance(value, dict) else value
-    if inner is None or inner == "":
+    """Return the accepted answers of a row: a text, a list of texts, SQuAD's ``{"text": [...]}``, or a list of such.
+
+    There may be none.
+    """
+    if value is None:
         return ()
-    listed = inner if isinstance(inner, (list, tuple)) else [inner]
-    return tuple(str(each) for each in listed if each is not None)
+    if isinstance(value, dict):
+        return texts_of_answers(value.get("text"))
+    if isinstance(value, (list, tuple)):
+        return tuple(text for each in value for text in texts_of_answers(each))
+    return (str(value),) if str(value).strip() else ()

@@ -11,6 +11,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
+from string import ascii_uppercase
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -19,10 +20,11 @@ from typing_extensions import override
 
 from objectives.errors import DataError
 from objectives.models.inspection.spans import Span
+from objectives.protocols.optional import Readable
 from objectives.settings import Count, Name, Texts
 from objectives.tasks.batching import AHEAD, limit_of, same_length
-from objectives.tasks.data.columns import rendered, texts_of, values_of
-from objectives.tasks.data.rows import Row, WrongRow, require_right
+from objectives.tasks.data.columns import list_of, rendered, texts_of, values_of
+from objectives.tasks.data.rows import Row, require_right
 from objectives.tasks.data.source import ROWS_FORBID, FromRows
 from objectives.tasks.likelihood import Pair, log_likelihoods, pairs_of
 from objectives.tasks.partial_scores import Reader, batches, unique
@@ -50,7 +52,7 @@ class Question:
 
 
 @settings(frozen=True, kw_only=True, config=ROWS_FORBID)
-class Choice(FromRows):
+class Choice(FromRows, Readable):
     """Scores a decoder on questions with choices.
 
     ``text``: the column with the prompt; ``doc_to_text``: a template in its place. ``choices``: the same texts for all
@@ -91,6 +93,15 @@ class Choice(FromRows):
         divided = self.divided()
         self._questions([*divided.calibration, *divided.scored])
 
+    @property
+    @override
+    def longest(self) -> int:
+        return self.tokens or LONGEST
+
+    @override
+    def texts(self) -> list[tuple[str, ...]]:
+        return [(each.prompt,) for each in self._questions(self.divided().scored)]
+
     @override
     def calibration(self, model: LoadedModel) -> Domains:
         """Return prompts with their right answers."""
@@ -127,9 +138,7 @@ class Choice(FromRows):
             answers = values_of(rows, "task.answer", self.answer)
         places = [_place(answer, among) for answer, among in zip(answers, choices)]
         wrong = [
-            WrongRow(
-                row.file, row.number, f"has the answer {str(answer)[:40]!r}, its choices are {list(among)!r}"[:200]
-            )
+            row.wrong(f"has the answer {str(answer)[:40]!r}, its choices are {list(among)!r}"[:200])
             for row, answer, among, place in zip(rows, answers, choices, places)
             if place is None
         ]
@@ -145,11 +154,7 @@ class Choice(FromRows):
         else:
             values = values_of(rows, "task.choices", self.choices)
             found = [_listed(value) for value in values]
-        wrong = [
-            WrongRow(row.file, row.number, reason)
-            for row, among in zip(rows, found)
-            if (reason := _unfit(among)) is not None
-        ]
+        wrong = [row.wrong(reason) for row, among in zip(rows, found) if (reason := _unfit(among)) is not None]
         require_right(
             "task.choices", wrong, len(rows), "; a list of texts is expected, or a template (task.doc_to_choice)"
         )
@@ -193,7 +198,7 @@ class Choice(FromRows):
 
 def _listed(value: Any) -> tuple[str, ...]:
     """Return the choices of a row; a missing one is empty, and what is no list has none."""
-    return tuple("" if each is None else str(each) for each in value) if isinstance(value, list) else ()
+    return tuple("" if each is None else str(each) for each in list_of(value) or ())
 
 
 def _unfit(choices: Sequence[str]) -> str | None:
@@ -212,7 +217,8 @@ def _cut(before: Sequence[int], after: Sequence[int], most: int) -> Pair:
 def _place(answer: Any, choices: Sequence[str]) -> int | None:
     """Return the place of the right choice: by its text, its number from 0, or its letter; None where it is none.
 
-    A number that is no text counts as a place, also where some choice has the same digits.
+    A number that is no text counts as a place, also where some choice has the same digits; of two choices, false and
+    true are the first and the second.
     """
     if isinstance(answer, int) and not isinstance(answer, bool):
         return answer if 0 <= answer < len(choices) else None
@@ -220,10 +226,10 @@ def _place(answer: Any, choices: Sequence[str]) -> int | None:
     stripped = [choice.strip() for choice in choices]
     if text in stripped:
         return stripped.index(text)
-    if text.isdecimal() and not isinstance(answer, bool):
-        return int(text) if int(text) < len(choices) else None
-    letter = ord(text.upper()) - ord("A") if len(text) == 1 else -1
-    return letter if 0 <= letter < len(choices) else None
+    if isinstance(answer, bool):
+        return int(answer) if len(choices) == 2 else None
+    place = int(text) if text.isdecimal() else ascii_uppercase.find(text.upper()) if len(text) == 1 else -1
+    return place if 0 <= place < len(choices) else None
 
 
 def _hit(question: Question, likelihoods: Sequence[float], metric: str) -> float:

@@ -15,7 +15,7 @@ from objectives.protocols.optional import Labelled
 from objectives.settings import Name, Texts
 from objectives.tasks.batching import AHEAD, limit_of
 from objectives.tasks.confusion import measured, of_answers
-from objectives.tasks.data.columns import rendered, texts_of, values_of
+from objectives.tasks.data.columns import texts_of, values_of
 from objectives.tasks.data.rows import Row
 from objectives.tasks.data.source import ROWS_FORBID, ForEncoders
 from objectives.tasks.encoding import Encoded, answers, calibration_batches, encode, rows_cut
@@ -128,6 +128,6 @@ class Classification(ForEncoders, Labelled):
 
     def _texts(self, rows: Sequence[Row]) -> tuple[list[str], list[str] | None]:
         texts = texts_of(rows, "task.text", self.text, self.doc_to_text)
-        if self.doc_to_text_b is not None:
-            return texts, rendered(rows, "task.doc_to_text_b", self.doc_to_text_b)
-        return texts, None if self.text_b is None else texts_of(rows, "task.text_b", self.text_b)
+        if self.text_b is None and self.doc_to_text_b is None:
+            return texts, None
+        return texts, texts_of(rows, "task.text_b", self.text_b or "", self.doc_to_text_b)

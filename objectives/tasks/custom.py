@@ -27,7 +27,7 @@ from objectives.protocols.task import PartiallyScorable, Task
 from objectives.settings import Count, Name, class_path
 from objectives.tasks.answers import asked, shown
 from objectives.tasks.batching import AHEAD, limit_of, same_length, source_target_batches
-from objectives.tasks.data.columns import rendered, texts_of, values_of
+from objectives.tasks.data.columns import accepted_of, texts_of
 from objectives.tasks.data.rows import Row
 from objectives.tasks.data.source import ROWS_FORBID, FromFiles
 from objectives.tasks.encoding import calibration_batches, encode
@@ -191,12 +191,9 @@ class Custom(FromFiles, Task, Bounded, Supplied):
         return list(zip(prompts, answers))
 
     def _targets(self, rows: Sequence[Row]) -> list[str]:
-        if self.doc_to_target is not None:
-            return rendered(rows, "task.doc_to_target", self.doc_to_target)
-        if self.target is None:
+        if self.target is None and self.doc_to_target is None:
             return [""] * len(rows)
-        values = values_of(rows, "task.target", self.target)
-        return [str(value[0] if isinstance(value, list) and value else value) for value in values]
+        return [each[0] for each in accepted_of(rows, "task.target", self.target or "", self.doc_to_target)]
 
 
 @settings(frozen=True, kw_only=True, config=ROWS_FORBID)

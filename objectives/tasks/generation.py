@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic.dataclasses import dataclass as settings
 from typing_extensions import override
@@ -20,8 +20,8 @@ from objectives.settings import Count, Name
 from objectives.tasks.batching import AHEAD, limit_of, same_length, source_target_batches
 from objectives.tasks.beams import BeamSearch
 from objectives.tasks.corpus_matching import CorpusMetric, CorpusRating, Tokenize, metric_of, packages_of
-from objectives.tasks.data.columns import rendered, texts_of, values_of
-from objectives.tasks.data.rows import Row, WrongRow, require_right
+from objectives.tasks.data.columns import accepted_of, texts_of
+from objectives.tasks.data.rows import Row
 from objectives.tasks.data.source import ROWS_FORBID, FromRows
 from objectives.tasks.decoding import Ends, continuations, greedy
 from objectives.tasks.length_band import LengthBand, bands, require_band, require_reachable, with_lengths
@@ -203,13 +203,7 @@ class Generation(FromRows, Banded, Readable):
 
     def _requests(self, rows: Sequence[Row]) -> list[Request]:
         prompts = texts_of(rows, "task.text", self.text, self.doc_to_text)
-        if self.doc_to_target is not None:
-            targets: Sequence[Any] = rendered(rows, "task.doc_to_target", self.doc_to_target)
-        else:
-            targets = values_of(rows, "task.target", self.target)
-        accepted = [_accepted(target) for target in targets]
-        wrong = [WrongRow(row.file, row.number, "has no answer") for row, each in zip(rows, accepted) if not each]
-        require_right("task.target", wrong, len(rows), "; a text is expected, or a list of accepted ones")
+        accepted = accepted_of(rows, "task.target", self.target, self.doc_to_target)
         return [Request(*each) for each in zip(rows, prompts, accepted)]
 
     def _most(self, model: Reader) -> int:
@@ -237,9 +231,3 @@ class Generation(FromRows, Banded, Readable):
         if not ids:
             raise DataError(f"task.text: {request.row.place} has the prompt {request.prompt!r}, which has no tokens")
         return ids
-
-
-def _accepted(target: Any) -> tuple[str, ...]:
-    """Return the accepted answers; a table fills lists up with nothing, which is none."""
-    listed = target if isinstance(target, (list, tuple)) else [target]
-    return tuple(str(each) for each in listed if each is not None)

@@ -17,7 +17,7 @@ from typing_extensions import override
 from objectives.errors import DataError
 from objectives.settings import Name
 from objectives.tasks.batching import limit_of, same_length
-from objectives.tasks.data.columns import rendered, texts_of
+from objectives.tasks.data.columns import texts_of
 from objectives.tasks.data.files import read_rows
 from objectives.tasks.data.rows import Row
 from objectives.tasks.data.source import ROWS_FORBID, ForEncoders
@@ -173,9 +173,7 @@ class InformationRetrieval(ForEncoders):
         return [excerpt(row.place, [text]) for row, text in zip(rows, self._queries(rows))]
 
     def _queries(self, rows: Sequence[Row]) -> list[str]:
-        if self.doc_to_query is not None:
-            return rendered(rows, "task.doc_to_query", self.doc_to_query)
-        return texts_of(rows, "task.query", self.query)
+        return texts_of(rows, "task.query", self.query, self.doc_to_query)
 
     def _texts(self, rows: Sequence[Row]) -> list[str]:
         return texts_of(rows, "task.text", self.text, self.doc_to_text)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from objectives.errors import DataError
-from objectives.tasks.data.rows import SHOWN, Row, WrongRow, require_right
+from objectives.tasks.data.rows import SHOWN, Row, require_right
 
 _WHOLE = re.compile(r"([0-9]{1,9})(?:\.0*)?")
 """A whole number as json, csv and parquet write it: 1, 1.0."""
@@ -23,6 +23,9 @@ def require_classes(classes: Sequence[str], names: Sequence[str]) -> Sequence[st
         raise DataError(
             f"model: its head has {len(classes)} classes, at least 2 are needed; it gives numbers, no class"
         )
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise DataError(f"task.labels: {twice!r} is named {names.count(twice)} times; each class has a name of its own")
     if names and len(names) != len(classes):
         raise DataError(
             f"task.labels: {len(names)} names, the model has {len(classes)} classes: {shown(classes)}; give one name "
@@ -32,39 +35,56 @@ def require_classes(classes: Sequence[str], names: Sequence[str]) -> Sequence[st
 
 
 def places_of(rows: Sequence[Row], values: Sequence[Any], classes: Sequence[str], key: str = "task.label") -> list[int]:
-    """Return which class each of ``values`` is, by its name or by its number from 0.
+    """Return which class each of ``values`` is: all by their names, or all by their numbers from 0.
 
-    ``rows``: the row of each value; one of several values comes as often. ``key``: the setting that names the column.
-    Raises DataError, with the file and the lines, for a value that is neither.
+    Names are compared as files write them: white space and case do not count where classes differ in more, and 1.0 is
+    the name 1. ``rows``: the row of each value; one of several values comes as often. ``key``: the setting that names
+    the column. Raises DataError, with the file and the lines, for a value that is neither.
     """
-    by_name = {name: place for place, name in enumerate(classes)}
-    found = [_place(value, by_name) for value in values]
-    unknown: dict[str, list[str]] = {}
+    named = _names(classes)
+    texts = [_written(value) for value in values]
+    ways = [
+        [named.get(text, named.get(text.casefold())) for text in texts],
+        [_number(text, len(classes)) for text in texts],
+    ]
+    found = min(ways, key=lambda places: places.count(None))  # of equal ones, names
     at = {row.place: row for row in rows}
+    unknown: dict[str, list[str]] = {}
     for row, value, place in zip(rows, values, found):
         if place is None:
             unknown.setdefault(row.place, []).append(repr(str(value)[:40]))
     what = key.rpartition(".")[2].removesuffix("s")
     wrong = [
-        WrongRow(at[place].file, at[place].number, f"has the {what} {', '.join(list(dict.fromkeys(some))[:SHOWN])}")
+        at[place].wrong(f"has the {what} {', '.join(list(dict.fromkeys(some))[:SHOWN])}")
         for place, some in unknown.items()
     ]
-    odd = next((str(value) for value, place in zip(values, found) if place is None), "")
+    odd = next((text for text, place in zip(texts, found) if place is None), "")
     near = difflib.get_close_matches(odd, classes, n=1) if odd else ()
     way_out = f"; the model knows {shown(classes)}{f' (nearest: {near[0]})' if near else ''}"
     require_right(key, wrong, len(at), f"{way_out}: task.labels=[...] names its classes in this order")
     return [place for place in found if place is not None]
 
 
-def _place(value: Any, by_name: dict[str, int]) -> int | None:
-    """Return the class that has this name, in any form that files have of it, or this number; None where none has."""
+def _names(classes: Sequence[str]) -> Mapping[str, int]:
+    """Return the class of every name that it alone has, as it is written and without case."""
+    written = [_written(name) for name in classes]
+    folded = [name.casefold() for name in written]
+    found = {name: place for place, name in enumerate(written) if written.count(name) == 1}
+    return {name: place for place, name in enumerate(folded) if folded.count(name) == 1} | found
+
+
+def _written(value: Any) -> str:
+    """Return a label as a text; a whole number is written without a point."""
     text = str(value).strip()
-    if text in by_name:
-        return by_name[text]
-    truth = {"true": 1, "false": 0}.get(text.lower())
     whole = _WHOLE.fullmatch(text)
-    number = truth if truth is not None else int(whole[1]) if whole else None
-    return number if number is not None and number < len(by_name) else None
+    return whole[1] if whole else text
+
+
+def _number(text: str, classes: int) -> int | None:
+    """Return the class that has this number from 0, false and true being 0 and 1; None where none has."""
+    truth = {"true": 1, "false": 0}.get(text.casefold())
+    number = truth if truth is not None else int(text) if _WHOLE.fullmatch(text) else None
+    return number if number is not None and number < classes else None
 
 
 def shown(classes: Sequence[str]) -> str:

@@ -20,7 +20,7 @@ from objectives.errors import DataError
 from objectives.settings import Count, Name, Natural
 from objectives.tasks.answer_spans import Window, answer_of, best_span, texts_of_answers, windows
 from objectives.tasks.batching import AHEAD, limit_of
-from objectives.tasks.data.columns import rendered, texts_of, values_of
+from objectives.tasks.data.columns import texts_of, values_of
 from objectives.tasks.data.rows import Row, WrongRow, columns_of, require_right
 from objectives.tasks.data.source import ROWS_FORBID, ForEncoders
 from objectives.tasks.encoding import answers, calibration_batches
@@ -148,10 +148,7 @@ class QuestionAnswering(ForEncoders):
         return windows(model, each.question, each.context, most, self.stride)
 
     def _questions(self, rows: Sequence[Row]) -> list[Question]:
-        if self.doc_to_question is not None:
-            questions = rendered(rows, "task.doc_to_question", self.doc_to_question)
-        else:
-            questions = texts_of(rows, "task.question", self.question)
+        questions = texts_of(rows, "task.question", self.question, self.doc_to_question)
         contexts = texts_of(rows, "task.context", self.context)
         return [Question(*each) for each in zip(rows, questions, contexts, self._accepted(rows))]
 
@@ -160,7 +157,7 @@ class QuestionAnswering(ForEncoders):
         if self.unanswerable and self.answer in columns_of(rows):
             return [texts_of_answers(row.values.get(self.answer)) for row in rows]
         accepted = [texts_of_answers(value) for value in values_of(rows, "task.answer", self.answer)]
-        wrong = [WrongRow(row.file, row.number, "has no answer") for row, each in zip(rows, accepted) if not each]
+        wrong = [row.wrong("has no answer") for row, each in zip(rows, accepted) if not each]
         require_right("task.answer", wrong, len(rows), "; task.unanswerable=true takes such questions")
         return accepted
 
@@ -168,7 +165,7 @@ class QuestionAnswering(ForEncoders):
 def _without_their_answer(questions: Sequence[Question]) -> list[WrongRow]:
     """Return the rows none of whose answers stands in the text, in whatever case and with whatever white space."""
     return [
-        WrongRow(each.row.file, each.row.number, f"has the answer {each.accepted[0][:40]!r}, its text does not")
+        each.row.wrong(f"has the answer {each.accepted[0][:40]!r}, its text does not")
         for each in questions
         if each.accepted and not any(_plain(answer) in _plain(each.context) for answer in each.accepted)
     ]

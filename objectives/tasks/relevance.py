@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from objectives.tasks.data.columns import values_of
-from objectives.tasks.data.rows import Row, WrongRow, require_right
+from objectives.tasks.data.rows import Row, require_right
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Documents:
     def places(self, rows: Sequence[Row], named: Sequence[Sequence[str]], file: str) -> list[tuple[int, ...]]:
         """Return the places of the documents that each row names. Raises DataError for one that is not in ``file``."""
         wrong = [
-            WrongRow(row.file, row.number, _lacks(key, file))
+            row.wrong(_lacks(key, file))
             for row, keys in zip(rows, named)
             for key in (keys or [""])
             if key not in self._places
@@ -57,7 +57,7 @@ def document_ids(rows: Sequence[Row], key: str, column: str) -> list[str]:
     ids = list(map(str, values_of(rows, key, column)))
     first: dict[str, Row] = {}
     wrong = [
-        WrongRow(row.file, row.number, f"has the {column!r} {name!r} of line {first[name].number} again")
+        row.wrong(f"has the {column!r} {name!r} of line {first[name].number} again")
         for row, name in zip(rows, ids)
         if first.setdefault(name, row) is not row
     ]

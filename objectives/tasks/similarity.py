@@ -19,7 +19,7 @@ from objectives.errors import DataError
 from objectives.settings import Name
 from objectives.tasks.batching import limit_of, same_length
 from objectives.tasks.correlation import Correlation, correlation_score
-from objectives.tasks.data.columns import numbers_of, rendered, texts_of
+from objectives.tasks.data.columns import numbers_of, texts_of
 from objectives.tasks.data.rows import Row
 from objectives.tasks.data.source import ROWS_FORBID, ForEncoders
 from objectives.tasks.embedding import embeddings
@@ -117,8 +117,5 @@ class Similarity(ForEncoders):
 
     def _pairs(self, rows: Sequence[Row]) -> list[Pair]:
         texts = texts_of(rows, "task.text", self.text, self.doc_to_text)
-        if self.doc_to_text_b is not None:
-            others = rendered(rows, "task.doc_to_text_b", self.doc_to_text_b)
-        else:
-            others = texts_of(rows, "task.text_b", self.text_b)
+        others = texts_of(rows, "task.text_b", self.text_b, self.doc_to_text_b)
         return [Pair(*each) for each in zip(rows, texts, others, numbers_of(rows, "task.label", self.label))]

@@ -21,9 +21,9 @@ from objectives.models.inspection.spans import Span
 from objectives.settings import Count, Name
 from objectives.tasks.batching import limit_of
 from objectives.tasks.data.columns import texts_of
-from objectives.tasks.data.files import Unit
 from objectives.tasks.data.rows import Row
 from objectives.tasks.data.source import ROWS_FORBID, FromRows
+from objectives.tasks.data.txt import Unit
 from objectives.tasks.partial_scores import Reader, batches, require_rows, unique
 from objectives.types import Head, Score
 

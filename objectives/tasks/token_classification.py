@@ -19,8 +19,8 @@ from typing_extensions import override
 from objectives.protocols.optional import Labelled
 from objectives.settings import Count, Name, Texts
 from objectives.tasks.batching import AHEAD, limit_of
-from objectives.tasks.data.columns import values_of
-from objectives.tasks.data.rows import Row, WrongRow, require_right
+from objectives.tasks.data.columns import list_of, values_of
+from objectives.tasks.data.rows import Row, require_right
 from objectives.tasks.data.source import ROWS_FORBID, ForEncoders
 from objectives.tasks.encoding import Encoded, answers, calibration_batches, encode_words, rows_cut
 from objectives.tasks.labels import places_of, require_classes
@@ -112,11 +112,7 @@ class TokenClassification(ForEncoders, Labelled):
     def _read(self, model: Reader, rows: Sequence[Row]) -> list[Encoded]:
         """Return what the model reads of every row. Raises DataError for rows without any token."""
         read = self._encoded(model, [words for words, _ in self._columns(rows)])
-        wrong = [
-            WrongRow(row.file, row.number, "has words without any token")
-            for row, each in zip(rows, read)
-            if not _firsts(each)
-        ]
+        wrong = [row.wrong("has words without any token") for row, each in zip(rows, read) if not _firsts(each)]
         require_right("task.words", wrong, len(rows), "; the tokenizer knows none of their characters: take them out")
         return read
 
@@ -137,7 +133,7 @@ class TokenClassification(ForEncoders, Labelled):
         words, tags = values_of(rows, "task.words", self.words), values_of(rows, "task.tags", self.tags)
         pairs = [([str(word) for word in _listed(each)], _listed(other)) for each, other in zip(words, tags)]
         wrong = [
-            WrongRow(row.file, row.number, f"has {len(first)} words and {len(second)} tags")
+            row.wrong(f"has {len(first)} words and {len(second)} tags")
             for row, (first, second) in zip(rows, pairs)
             if len(first) != len(second) or not first
         ]
@@ -164,7 +160,8 @@ def _firsts(row: Encoded) -> dict[int, int]:
 
 
 def _listed(value: Any) -> list[Any]:
-    return list(value) if isinstance(value, (list, tuple)) else str(value).split()
+    found = list_of(value)
+    return str(value).split() if found is None else found
 
 
 Answered = Sequence[Sequence[int | None] | None]

@@ -5,7 +5,9 @@ Templates are Jinja's (:mod:`objectives.tasks.data.templates`): ``"Q: {{question
 
 from __future__ import annotations
 
+import ast
 import difflib
+import json
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -20,43 +22,35 @@ from objectives.tasks.data.templates import Templates
 def values_of(rows: Sequence[Row], key: str, column: str) -> list[Any]:
     """Return the value of ``column`` in every row. ``key``: the setting that names the column.
 
-    Raises DataError where no row has the column, with those that are there, or where some rows lack it.
+    Raises DataError where no row has the column, with those that are there, or where some rows lack it: it is absent,
+    null, or a text of white space.
     """
     there = columns_of(rows)
     if column not in there:
-        hint = _way_out(key, column, there)
+        near = difflib.get_close_matches(column, there, n=1)
+        hint = f"; {key}={near[0]}" if near else "; the first line of a table is read as its header" * (len(there) > 0)
         raise DataError(f"{key}: {rows[0].file} has no column {column!r}, it has {', '.join(there)}{hint}")
-    wrong = [
-        WrongRow(row.file, row.number, f"has no {column!r}") for row in rows if row.values.get(column) in (None, "")
-    ]
+    values = [row.values.get(column) for row in rows]
+    wrong = [row.wrong(f"has no {column!r}") for row, value in zip(rows, values) if _is_absent(value)]
     require_right(key, wrong, len(rows))
-    return [row.values[column] for row in rows]
+    return values
 
 
-def _way_out(key: str, column: str, there: Sequence[str]) -> str:
-    """Return what to set, or to mend in the file, where ``column`` is not ``there``."""
-    mark = next((mark for mark in ";|\t" if len(there) == 1 and mark in there[0]), None)
-    if mark is not None:
-        return f"; columns are divided by {mark!r} here, a csv by commas, a tsv by tabs: save it so"
-    near = difflib.get_close_matches(column, there, n=1)
-    return f"; {key}={near[0] if near else there[0]}" if there else ""
+def _is_absent(value: Any) -> bool:
+    return value is None or (isinstance(value, str) and not value.strip())
 
 
 def texts_of(rows: Sequence[Row], key: str, column: str, template: str | None = None) -> list[str]:
     """Return a text for every row: the one in ``column``, or what ``template`` makes of all columns.
 
-    ``key``: the setting that names the column. Raises DataError for a value that is no text, and for a template that
-    does not fit the columns or makes an empty text of them.
+    ``key``: the setting that names the column; ``task.text`` stands beside ``task.doc_to_text``, a template. Raises
+    DataError for a value that is no text, and for a template that does not fit the columns or makes an empty text.
     """
     if template is not None:
-        key = f"{key.rpartition('.')[0]}.doc_to_text"
-        texts = rendered(rows, key, template)
-        empty = [WrongRow(row.file, row.number, "gives an empty text") for row, text in zip(rows, texts) if not text]
-        require_right(key, empty, len(rows), f" (the template is {template[:40]!r})")
-        return texts
+        return rendered(rows, template_key(key), template)
     values = values_of(rows, key, column)
     wrong = [
-        WrongRow(row.file, row.number, f"has the {type(value).__name__} {str(value)[:30]} for {column!r}, not a text")
+        row.wrong(f"has the {type(value).__name__} {str(value)[:30]} for {column!r}, not a text")
         for row, value in zip(rows, values)
         if not isinstance(value, str)
     ]
@@ -64,12 +58,50 @@ def texts_of(rows: Sequence[Row], key: str, column: str, template: str | None = 
     return values
 
 
+def template_key(key: str) -> str:
+    """Return the setting of the template that takes the place of the column that ``key`` names."""
+    before, _, name = key.rpartition(".")
+    return f"{before}.doc_to_{name}"
+
+
+def accepted_of(rows: Sequence[Row], key: str, column: str, template: str | None = None) -> list[tuple[str, ...]]:
+    """Return the accepted answers of every row: in ``column`` a text, a number or a list, or what a template makes.
+
+    Nothing within a list counts as none, as a table fills lists up. Raises DataError for a row without any, and for one
+    with an object, or a list in a list.
+    """
+    if template is not None:
+        return [(text,) for text in rendered(rows, template_key(key), template)]
+    listed = [value if isinstance(value, (list, tuple)) else [value] for value in values_of(rows, key, column)]
+    answers = [[each for each in some if not _is_absent(each)] for some in listed]
+    wrong = [
+        row.wrong("has no answer" if not some else f"has the answer {str(some)[:40]}")
+        for row, some in zip(rows, answers)
+        if not some or not all(isinstance(each, (str, int, float)) for each in some)
+    ]
+    require_right(key, wrong, len(rows), "; a text is expected, or a list of accepted ones")
+    return [tuple(str(each) for each in some) for some in answers]
+
+
+def list_of(value: Any) -> list[Any] | None:
+    """Return a list; a cell of a table may hold one as text, in JSON or as Python writes it. None for all else."""
+    if isinstance(value, str) and value.lstrip().startswith("["):
+        try:
+            value = ast.literal_eval(value.strip())
+        except (ValueError, SyntaxError, MemoryError, RecursionError):
+            try:
+                value = json.loads(value)
+            except (ValueError, RecursionError):
+                return None
+    return list(value) if isinstance(value, (list, tuple)) else None
+
+
 def numbers_of(rows: Sequence[Row], key: str, column: str) -> list[float]:
     """Return the number in ``column`` of every row. Raises DataError where one is none, or not finite."""
     values = values_of(rows, key, column)
     numbers = [_number(value) for value in values]
     wrong = [
-        WrongRow(row.file, row.number, f"has {str(value)[:30]!r} for {column!r}, not a number")
+        row.wrong(f"has {str(value)[:30]!r} for {column!r}, not a number")
         for row, value, number in zip(rows, values, numbers)
         if not math.isfinite(number)
     ]
@@ -78,7 +110,10 @@ def numbers_of(rows: Sequence[Row], key: str, column: str) -> list[float]:
 
 
 def rendered(rows: Sequence[Row], key: str, template: str) -> list[str]:
-    """Return what ``template`` makes of the columns of every row. Raises DataError where it does not fit them."""
+    """Return what ``template`` makes of the columns of every row, null being no text.
+
+    Raises DataError where it does not fit the columns, or makes a text of white space of them.
+    """
     templates = Templates()
     try:
         compiled = templates.from_string(template)
@@ -91,8 +126,10 @@ def rendered(rows: Sequence[Row], key: str, template: str) -> list[str]:
             templates.begin()
             texts.append(compiled.render(row.values))
         except Exception as error:  # what a template does to a value may raise anything
-            wrong.append(WrongRow(row.file, row.number, f"does not fit the template ({error})"))
+            wrong.append(row.wrong(f"does not fit the template ({error})"))
     require_right(key, wrong, len(rows), f" (its columns: {', '.join(columns_of(rows))})")
+    empty = [row.wrong("gives an empty text") for row, text in zip(rows, texts) if not text.strip()]
+    require_right(key, empty, len(rows), f" (the template is {template[:40]!r})")
     return texts
 
 

@@ -6,36 +6,24 @@ A file is opened by Python, whatever library reads it, so that a study notes it 
 
 from __future__ import annotations
 
-import csv
 import difflib
-import io
 import json
-import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import lru_cache
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any, Literal
 
 from objectives.assets import AssetError, locate
 from objectives.errors import DataError, said
 from objectives.models.inspection.folders import ASSET
+from objectives.tasks.data.arrow_rows import STATE, is_cache, read_arrow, read_parquet
 from objectives.tasks.data.file_states import State, state_of
-from objectives.tasks.data.rows import Row, WrongRow, require_right
-
-Unit = Literal["line", "section", "document"]
-"""The kinds of example that a txt file may hold: lines that are not empty, sections, or the whole file."""
-SECTION = 4000
-"""Characters after which a section ends: at the next empty line, or at the end of a line after twice as many."""
+from objectives.tasks.data.json_rows import read_json, read_jsonl
+from objectives.tasks.data.rows import Read, Row, WrongRow, require_right
+from objectives.tasks.data.tables import read_csv, read_tsv
+from objectives.tasks.data.txt import Unit, read_txt
 
 KEPT = 8
 """Files whose rows are kept: the studies of several tasks have some each."""
-DEPTH = 64
-"""Lists and objects of JSON that may lie in each other."""
-_TOO_DEEP = f"has lists or objects that lie more than {DEPTH} deep in each other"
-_HALF = re.compile("[\ud800-\udfff]")
-_ESCAPED_HALF = re.compile(r"\\u[dD]")
-
-Read = Iterator[Row | WrongRow]
 
 
 def read_rows(path: str, key: str, unit: Unit = "line") -> Sequence[Row]:
@@ -56,7 +44,7 @@ def _read_rows(files: Sequence[Path], _states: Sequence[State], path: str, key: 
     for file in files:
         name = _shown(file, path)
         try:
-            for row in _READERS[file.suffix.lower()](file, name, unit):
+            for row in _reader(file, unit)(file, name):
                 (rows if isinstance(row, Row) else wrong).append(row)  # type: ignore[arg-type]
         except DataError as error:
             raise DataError(f"{key}: {error}") from error
@@ -66,6 +54,11 @@ def _read_rows(files: Sequence[Path], _states: Sequence[State], path: str, key: 
     if not rows:
         raise DataError(f"{key}: {path} holds no rows")
     return tuple(rows)
+
+
+def _reader(file: Path, unit: Unit) -> Callable[[Path, str], Read]:
+    kind = file.suffix.lower()
+    return partial(read_txt, unit=unit) if kind == ".txt" else _READERS[kind]
 
 
 def files_of(path: str, key: str) -> list[Path]:
@@ -96,8 +89,8 @@ def _asset(path: str, key: str) -> Path:
 
 
 def _is_data(file: Path) -> bool:
-    """Return whether a file of a folder is no hidden one and no description that ``datasets`` wrote."""
-    return not file.name.startswith(".") and file.name not in ("state.json", "dataset_info.json")
+    """Return whether a file of a folder is no hidden one, and no description or cache that ``datasets`` wrote."""
+    return not file.name.startswith(".") and file.name not in (STATE, "dataset_info.json") and not is_cache(file)
 
 
 def _near(place: Path) -> str:
@@ -118,170 +111,7 @@ def _why(error: Exception) -> str:
     return said(error)
 
 
-# ---- one reader a kind
-
-
-def _text(file: Path) -> str:
-    with file.open(encoding="utf-8-sig", newline="") as stream:
-        return stream.read()
-
-
-def _txt(file: Path, name: str, unit: Unit) -> Read:
-    text = _text(file)
-    parts = {"line": _lines, "section": _sections, "document": _document}[unit](text)
-    for number, part in parts:
-        if part.strip():
-            yield Row({"text": part}, name, number)
-
-
-def _lines(text: str) -> Iterator[tuple[int, str]]:
-    yield from enumerate(text.splitlines(), start=1)
-
-
-def _document(text: str) -> Iterator[tuple[int, str]]:
-    yield 1, text
-
-
-def _sections(text: str) -> Iterator[tuple[int, str]]:
-    """Yield the number of the first line of every section, and its text without the empty lines at its end."""
-    lines: list[str] = []
-    first, size = 1, 0
-    for number, line in enumerate(text.splitlines(keepends=True), start=1):
-        lines.append(line)
-        size += len(line)
-        if size >= 2 * SECTION or (size >= SECTION and not line.strip()):
-            yield first, "".join(lines).rstrip()
-            lines, first, size = [], number + 1, 0
-    yield first, "".join(lines).rstrip()
-
-
-def _csv(file: Path, name: str, _unit: Unit) -> Read:
-    yield from _table(_text(file), name, delimiter=",", strict=True)
-
-
-def _tsv(file: Path, name: str, _unit: Unit) -> Read:
-    """Read quoted fields where all quotes fit, as spreadsheets write them; else quotes are characters like others.
-
-    Where every line is a row by itself, no quote reaches over several: in sentences that were split, it would.
-    """
-    text = _text(file)
-    quoted = list(_table(text, name, delimiter="\t", strict=True))
-    plain = list(_table(text, name, delimiter="\t", quoting=csv.QUOTE_NONE))
-    fits, is_plain = (not any(isinstance(row, WrongRow) for row in rows) for rows in (quoted, plain))
-    yield from quoted if fits and (len(quoted) == len(plain) or not is_plain) else plain
-
-
-def _table(text: str, name: str, **dialect: Any) -> Read:
-    csv.field_size_limit(2**31 - 1)  # documents are longer than its 128 kB
-    reader = csv.reader(io.StringIO(text, newline=""), **dialect)
-    header: list[str] = []
-    try:
-        for fields in reader:
-            if not header:
-                header = _checked_header([field.strip() for field in fields], name)
-            elif len(fields) == len(header):
-                yield Row(dict(zip(header, fields)), name, reader.line_num)
-            elif fields:
-                yield WrongRow(name, reader.line_num, f"has {len(fields)} fields, the header {len(header)}")
-    except csv.Error as error:
-        yield WrongRow(name, reader.line_num, f"is no row of a table ({error})")
-
-
-def _checked_header(header: list[str], name: str) -> list[str]:
-    twice = [column for column in header if header.count(column) > 1]
-    if twice:
-        raise DataError(f"{name}: its first line, the header, names the column {twice[0]!r} twice")
-    return header
-
-
-def _jsonl(file: Path, name: str, _unit: Unit) -> Read:
-    for number, line in enumerate(_text(file).split("\n"), start=1):
-        if line.strip():
-            yield _object(line, name, number)
-
-
-def _object(line: str, name: str, number: int) -> Row | WrongRow:
-    try:
-        value = json.loads(line)
-    except ValueError as error:
-        return WrongRow(name, number, f"is no JSON ({error})")
-    except RecursionError:
-        return WrongRow(name, number, _TOO_DEEP)
-    return _row(value, name, number, _is_suspect(line))
-
-
-def _is_suspect(text: str) -> bool:
-    """Return whether what a JSON text holds must be looked through: for depth it needs brackets, for halves escapes."""
-    return text.count("[") + text.count("{") > DEPTH or _ESCAPED_HALF.search(text) is not None
-
-
-def _row(value: Any, name: str, number: int, is_suspect: bool) -> Row | WrongRow:
-    if not isinstance(value, dict):
-        return WrongRow(name, number, f"is a JSON {type(value).__name__}, not an object with columns")
-    if not is_suspect:
-        return Row(value, name, number)
-    if _is_deeper(value, DEPTH):
-        return WrongRow(name, number, _TOO_DEEP)
-    half = _HALF.search(json.dumps(value, ensure_ascii=False))
-    if half is not None:
-        return WrongRow(name, number, f"holds half of a surrogate pair (\\u{ord(half[0]):04x}), which is no character")
-    return Row(value, name, number)
-
-
-def _is_deeper(value: Any, depth: int) -> bool:
-    """Return whether lists and objects lie in each other more than ``depth`` deep."""
-    if not isinstance(value, (dict, list)):
-        return False
-    return depth == 0 or any(
-        _is_deeper(each, depth - 1) for each in (value.values() if isinstance(value, dict) else value)
-    )
-
-
-def _json(file: Path, name: str, _unit: Unit) -> Read:
-    try:
-        text = _text(file)
-        value = json.loads(text)
-    except RecursionError:
-        raise ValueError(f"it {_TOO_DEEP}") from None
-    if not isinstance(value, list):
-        raise ValueError(f"a list of objects expected, got {type(value).__name__}; one object a line is a .jsonl")
-    is_suspect = _is_suspect(text)
-    for number, each in enumerate(value, start=1):
-        yield _row(each, name, number, is_suspect)
-
-
-def _parquet(file: Path, name: str, _unit: Unit) -> Read:
-    from pyarrow.parquet import ParquetFile
-
-    with file.open("rb") as stream:
-        yield from _arrow_rows(ParquetFile(stream).read(), name)
-
-
-def _arrow(file: Path, name: str, _unit: Unit) -> Read:
-    """Read what ``datasets`` saves: an Arrow stream whose schema names the classes of its labels."""
-    from pyarrow.ipc import open_stream
-
-    with file.open("rb") as stream:
-        yield from _arrow_rows(open_stream(stream).read_all(), name)
-
-
-def _arrow_rows(table: Any, name: str) -> Read:
-    classes = _class_names(table.schema.metadata or {})
-    for number, values in enumerate(table.to_pylist(), start=1):
-        named = {key: names[values[key]] for key, names in classes.items() if _is_class(values.get(key), names)}
-        yield Row({**values, **named}, name, number)
-
-
-def _is_class(value: Any, names: list[str]) -> bool:
-    return isinstance(value, int) and 0 <= value < len(names)
-
-
-def _class_names(metadata: Mapping[bytes, bytes]) -> dict[str, list[str]]:
-    """Return the names of the classes of every column that ``datasets`` describes as labels."""
-    features = json.loads(metadata.get(b"huggingface", b"{}")).get("info", {}).get("features", {})
-    return {name: each["names"] for name, each in features.items() if isinstance(each, dict) and "names" in each}
-
-
-_READERS: Mapping[str, Callable[[Path, str, Unit], Read]] = {
-    ".txt": _txt, ".csv": _csv, ".tsv": _tsv, ".jsonl": _jsonl, ".json": _json, ".parquet": _parquet, ".arrow": _arrow,
+_READERS: Mapping[str, Callable[[Path, str], Read]] = {
+    ".txt": partial(read_txt, unit="line"), ".csv": read_csv, ".tsv": read_tsv, ".jsonl": read_jsonl,
+    ".json": read_json, ".parquet": read_parquet, ".arrow": read_arrow,
 }  # fmt: skip

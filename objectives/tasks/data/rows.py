@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 from objectives.errors import DataError
 
@@ -17,24 +17,33 @@ SHOWN = 3
 _JSON = json.JSONEncoder(ensure_ascii=False, sort_keys=True, default=str)
 
 
+Counted = Literal["line", "row"]
+"""What counts the rows of a file: its lines, where people see them, or the rows themselves."""
+
+
 @dataclass(frozen=True)
 class Row:
-    """One example: its values by column, the file it came from, and its line or number there, counted from 1."""
+    """One example: its values by column, the file it came from, and its (first) line or number there, from 1."""
 
     values: Mapping[str, Any]
     file: str
     number: int
+    unit: Counted = "line"
 
     @property
     def place(self) -> str:
         """Return the file and the line, for a person."""
-        return f"{self.file}, line {self.number}"
+        return f"{self.file}, {self.unit} {self.number}"
 
     @cached_property
     def content(self) -> str:
         """Return the SHA-256 of the values; rows of two files with the same values have the same."""
         text = _JSON.encode(self.values)
         return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+    def wrong(self, reason: str) -> WrongRow:
+        """Return that this row cannot be used."""
+        return WrongRow(self.file, self.number, reason, self.unit)
 
 
 @dataclass(frozen=True)
@@ -44,11 +53,16 @@ class WrongRow:
     file: str
     number: int
     reason: str
+    unit: Counted = "line"
 
     @property
     def line(self) -> str:
         """Return the place and the reason, for a person."""
-        return f"{self.file}, line {self.number} {self.reason}"
+        return f"{self.file}, {self.unit} {self.number} {self.reason}"
+
+
+Read: TypeAlias = Iterator[Row | WrongRow]
+"""What a file holds, in its order."""
 
 
 def require_right(key: str, wrong: Sequence[WrongRow], total: int, way_out: str = "") -> None:

@@ -16,9 +16,10 @@ from objectives.protocols.task import PartiallyScorable
 from objectives.settings import Count, Name, Natural
 from objectives.tasks.batching import USUAL
 from objectives.tasks.data.file_states import State, state_of
-from objectives.tasks.data.files import KEPT, Unit, files_of
+from objectives.tasks.data.files import KEPT, files_of
 from objectives.tasks.data.rows import Row
 from objectives.tasks.data.split import Divided, contents, divide
+from objectives.tasks.data.txt import Unit
 from objectives.tasks.overlap import Excerpts, Exposed, excerpt
 from objectives.tasks.partial_scores import Reader, merged
 from objectives.types import Score

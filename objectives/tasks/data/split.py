@@ -11,8 +11,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from objectives.errors import DataError
-from objectives.tasks.data.files import Unit, read_rows
+from objectives.tasks.data.files import read_rows
 from objectives.tasks.data.rows import SHOWN, Row
+from objectives.tasks.data.txt import Unit
 
 MOST = 0.5
 """Share of the rows of a single file that may calibrate."""

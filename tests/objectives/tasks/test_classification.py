@@ -19,7 +19,7 @@ from objectives.runtime.in_torch.runner import TorchRunner
 from objectives.tasks.classification import Classification
 from objectives.tasks.confusion import macro_f1, mcc, measured
 from objectives.tasks.data.rows import Row
-from objectives.tasks.labels import places_of
+from objectives.tasks.labels import places_of, require_classes
 from tests.objectives.conftest import Tiny
 from tests.objectives.tasks.test_choice import write
 
@@ -161,6 +161,12 @@ def test_guessing_is_told_by_the_metric(classifier: TorchRunner, tmp_path: Path,
     [
         (("True", "False", "maybe"), [True, False, "True", "maybe"], [0, 1, 0, 2]),
         (("bad", "good"), [True, "false", "TRUE", 1.0, "1.0", "0"], [1, 0, 1, 1, 1, 0]),
+        (("1", "2", "3"), [0, 1, 2], [0, 1, 2]),  # all are numbers, not all are names
+        (("1", "2", "3"), [1.0, 2.0, 3.0], [0, 1, 2]),  # all are names
+        (("1", "2", "3"), ["1", 2], [0, 1]),
+        (("True", "False"), ["true", "TRUE", "false"], [0, 0, 1]),
+        (("A", "a", "b"), ["a", "A", "B"], [1, 0, 2]),
+        (("Bad ", "Good"), ["good", "BAD"], [1, 0]),
     ],
 )
 def test_a_label_is_the_same_class_in_every_kind_of_file(
@@ -171,3 +177,17 @@ def test_a_label_is_the_same_class_in_every_kind_of_file(
     for value in (math.nan, math.inf, "-1", "1.5", "99999999999"):
         with pytest.raises(DataError, match="has the label"):
             places_of(rows[:1], [value], classes)
+
+
+def test_labels_of_two_kinds_are_wrong_where_they_are_fewer() -> None:
+    values = ["good", "bad", 1]
+    rows = [Row({"label": value}, "a", number) for number, value in enumerate(values, start=1)]
+    with pytest.raises(
+        DataError, match=r"task\.label: 1 of 3 rows are wrong: a, line 3 has the label '1'; the model knows"
+    ):
+        places_of(rows, values, ("bad", "good"))
+
+
+def test_a_class_is_named_once() -> None:
+    with pytest.raises(DataError, match=r"task\.labels: 'ar' is named 2 times; each class has a name of its own"):
+        require_classes(("LABEL_0", "LABEL_1", "LABEL_2"), ("ar", "da", "ar"))

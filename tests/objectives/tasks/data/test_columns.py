@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from objectives.errors import DataError
-from objectives.tasks.data.columns import numbers_of, texts_of, values_of
+from objectives.tasks.data.columns import accepted_of, list_of, numbers_of, rendered, texts_of, values_of
 from objectives.tasks.data.rows import Row
 
 ROWS = [
@@ -31,10 +31,11 @@ def test_loops_of_a_template_are_counted_by_row() -> None:
     assert set(texts_of(rows, "task.text", "text", template)) == {"1/2 a b;2/2 c;"}
 
 
-def test_columns_that_no_comma_divides_are_said_to_need_one() -> None:
-    rows = [Row({"text;label": "great;1"}, "a.csv", 2)]
-    with pytest.raises(DataError, match=r"it has text;label; columns are divided by ';' here, a csv by commas"):
-        texts_of(rows, "task.text", "text")
+def test_a_table_without_a_header_is_said_to_need_one() -> None:
+    rows = [Row({"paris": "berlin"}, "a.tsv", 2)]
+    said = r"no column 'head', it has paris; the first line of a table is read as its header$"
+    with pytest.raises(DataError, match=said):
+        texts_of(rows, "task.column_head", "head")
 
 
 def test_a_missing_column_is_named_with_those_that_are_there() -> None:
@@ -55,6 +56,11 @@ def test_rows_without_a_value_or_with_another_kind_are_wrong() -> None:
         texts_of(ROWS[:1], "task.text", "answer")
 
 
+DOUBLED = (
+    "{{% set n = namespace(a='a') %}}{{% for i in range(40) %}}{{% set n.a = n.a {} n.a %}}{{% endfor %}}{{{{ n.a }}}}"
+)
+
+
 @pytest.mark.parametrize(
     ("template", "said"),
     [
@@ -62,7 +68,17 @@ def test_rows_without_a_value_or_with_another_kind_are_wrong() -> None:
         ("{{nothing}}", r"does not fit the template \('nothing' is undefined\).*\(its columns: question, answer\)"),
         ("{% for a in range(9999) %}{% for b in range(9999) %}{% endfor %}{% endfor %}", "loops take more than 10000"),
         ("{% for a in question * 6000 %}{% endfor %}", "loops take more than 10000 steps"),
-        ("{{ question * 10 ** 9 }}", "a text 1000000000 times"),
+        ("{{ question * 10 ** 9 }}", r"a text or list of \d{10,}, at most 1000000 characters or items are made"),
+        ("{{ question | center(3000000000) }}", "No filter named 'center'"),
+        ("{{ question.center(3000000000) }}", "access to attribute 'center' of 'str' object is unsafe"),
+        ("{{ '{:0900000000d}'.format(1) }}", "access to attribute 'format' of 'str' object is unsafe"),
+        ("{{ '%0900000000d' % 1 }}", "texts are not formatted by %"),
+        (DOUBLED.format("~"), "a text or list of 1048576, at most"),
+        (DOUBLED.format("+"), "a text or list of 1048576, at most"),
+        ("{% set a = 'a' * 1000000 %}{{ a | replace('a', a) }}", "a text or list of 1000000000000, at most"),
+        ("{% set a = 'a' * 1000000 %}{{ a.replace('a', a) }}", "a text or list of 1000000000000, at most"),
+        ("{% set a = 'a' * 1000000 %}{{ a | join(a) }}", "a text or list of"),
+        ("{% set a = 'a' * 1000000 %}{{ a.join(a) }}", "a text or list of"),
         ("{{ 9 ** 999999999 }}", "an exponent of"),
         ("{{ question[9:] }}", "2 of 2 rows are wrong: a.jsonl, line 1 gives an empty text.*the template is"),
         ("{{question.__class__.__mro__}}", "does not fit the template .*unsafe"),
@@ -83,3 +99,59 @@ def test_numbers_may_be_written_as_texts_and_others_are_wrong() -> None:
     said = r"2 of 6 rows are wrong: a\.csv, line 6 has 'high' for 'score', not a number; a\.csv, line 7 has 'inf'"
     with pytest.raises(DataError, match=rf"task\.label: {said}"):
         numbers_of(wrong, "task.label", "score")
+
+
+@pytest.mark.parametrize(
+    ("template", "text"),
+    [
+        ("{{ a ~ '-' ~ b }}", "x-1"),
+        ("{{ a ~ none ~ b }}", "x1"),
+        ("{{ a }} {{ nothing }}.", "x ."),
+        ("{{ a | replace('x', 'yy') }}{{ a.replace('x', 'z') }}{{ 'xx' | replace('x', 'y', 1) }}", "yyzyx"),
+        ("{{ [a, b] | join('+') }}{{ '-'.join([a, a]) }}", "x+1x-x"),
+        ("{{ list | join(', ', attribute='k') }}", "1, 2"),
+        ("{{ 7 % 4 }}{{ b + 1 }}{{ [a] + [a] }}", "32['x', 'x']"),
+        ("{{ a | tojson }}", '"x"'),
+    ],
+)
+def test_what_a_template_of_rows_does_is_that_of_jinja(template: str, text: str) -> None:
+    rows = [Row({"a": "x", "b": 1, "nothing": None, "list": [{"k": 1}, {"k": 2}]}, "a.jsonl", 1)]
+    assert rendered(rows, "task.doc_to_text", template) == [text]
+
+
+@pytest.mark.parametrize(
+    ("value", "answers"),
+    [("a", ("a",)), (7, ("7",)), (["a", None, " ", "b"], ("a", "b")), ([1.5], ("1.5",))],
+)
+def test_accepted_answers_are_texts_numbers_or_lists_of_them(value: object, answers: tuple[str, ...]) -> None:
+    assert accepted_of([Row({"target": value}, "a.jsonl", 1)], "task.target", "target") == [answers]
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        ({"en": "a"}, r"has the answer \[\{'en': 'a'\}\]"), ([["a"]], r"has the answer \[\['a'\]\]"),
+        ([""], "has no answer"),
+        ([], "has no answer"), (" ", "has no 'target'"), ("", "has no 'target'"), (None, "has no 'target'"),
+    ],
+)  # fmt: skip
+def test_an_answer_of_nothing_or_of_another_kind_is_wrong(value: object, said: str) -> None:
+    rows = [Row({"target": "a"}, "a.json", 1, "row"), Row({"target": value}, "a.json", 2, "row")]
+    with pytest.raises(DataError, match=rf"task\.target: 1 of 2 rows are wrong: a\.json, row 2 {said}"):
+        accepted_of(rows, "task.target", "target")
+    with pytest.raises(
+        DataError, match=r"task\.doc_to_target: 1 of 1 rows are wrong: a\.json, row 1 gives an empty text"
+    ):
+        accepted_of(rows[:1], "task.target", "target", "{{ target[1:] }}")
+
+
+@pytest.mark.parametrize(
+    ("cell", "found"),
+    [
+        (["a"], ["a"]), (("a",), ["a"]), ('["a", "b"]', ["a", "b"]), ("['a', 'b']", ["a", "b"]),
+        (" [1, null]", [1, None]),
+        ("a b", None), ("[a, b", None), (7, None), ("[" * 5000, None),
+    ],
+)  # fmt: skip
+def test_a_cell_may_hold_a_list_as_text(cell: object, found: object) -> None:
+    assert list_of(cell) == found

@@ -11,7 +11,8 @@ import pandas as pd
 import pytest
 
 from objectives.errors import DataError
-from objectives.tasks.data.files import SECTION, read_rows
+from objectives.tasks.data.files import read_rows
+from objectives.tasks.data.txt import SECTION
 
 ROWS = [{"text": 'a "quoted", text\nof two lines', "label": "x"}, {"text": "später 中文", "label": "y"}]
 
@@ -66,17 +67,48 @@ def test_a_folder_is_read_in_the_order_of_its_names(tmp_path: Path) -> None:
     assert [row.place for row in rows] == [f"{tmp_path.name}/{place}" for place in places]
 
 
-def test_what_datasets_saved_is_read_with_the_names_of_its_classes(tmp_path: Path) -> None:
+TAG = {"names": ["O", "B-PER", "I-PER"], "_type": "ClassLabel"}
+
+
+@pytest.mark.parametrize(
+    ("feature", "value", "found"),
+    [
+        ({"names": ["neg", "pos"], "_type": "ClassLabel"}, 1, "pos"),
+        ({"names": ["neg", "pos"], "_type": "ClassLabel"}, None, None),
+        ({"feature": TAG, "_type": "Sequence"}, [1, 2, 0], ["B-PER", "I-PER", "O"]),
+        ([TAG], [1, 0], ["B-PER", "O"]),
+        ({"feature": {"tag": TAG, "at": {"dtype": "int32"}}, "_type": "Sequence"}, {"tag": [1], "at": [1]},
+         {"tag": ["B-PER"], "at": [1]}),
+        ([{"tag": TAG}], [{"tag": 2}], [{"tag": "I-PER"}]),
+        ({"inner": TAG}, {"inner": 1}, {"inner": "B-PER"}),
+        ({"dtype": "int64", "_type": "Value"}, 1, 1),
+    ],
+)  # fmt: skip
+def test_what_datasets_saved_is_read_with_the_names_of_its_classes(
+    tmp_path: Path, feature: Any, value: Any, found: Any
+) -> None:
     import pyarrow as pa
 
-    features = {"label": {"names": ["neg", "pos"], "_type": "ClassLabel"}, "text": {"dtype": "string"}}
-    metadata = {"huggingface": json.dumps({"info": {"features": features}})}
-    table = pa.table({"text": ["a", "b"], "label": [1, 0]}).replace_schema_metadata(metadata)
-    with (tmp_path / "data-00000-of-00001.arrow").open("wb") as file, pa.ipc.new_stream(file, table.schema) as stream:
-        stream.write_table(table)
-    (tmp_path / "state.json").write_text("{}")
-    (tmp_path / "dataset_info.json").write_text("{}")
-    assert read(tmp_path) == [{"text": "a", "label": "pos"}, {"text": "b", "label": "neg"}]
+    metadata = {"huggingface": json.dumps({"info": {"features": {"label": feature, "text": {"dtype": "string"}}}})}
+    table = pa.table({"text": ["a"], "label": [value]}).replace_schema_metadata(metadata)
+    for name in ("data-00000-of-00001.arrow", "cache-1f2e3d4c.arrow"):
+        with (tmp_path / name).open("wb") as file, pa.ipc.new_stream(file, table.schema) as stream:
+            stream.write_table(table)
+    for state in ("{}", json.dumps({"_data_files": [{"filename": "data-00000-of-00001.arrow"}]})):
+        (tmp_path / "state.json").write_text(state)
+        (tmp_path / "dataset_info.json").write_text("{}")
+        assert read(tmp_path) == [{"text": "a", "label": found}]
+
+
+def test_lines_are_those_of_an_editor_and_rows_of_other_files_are_counted(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("one\u2028still one\x0cand\x85on\r\ntwo\rthree\n", newline="")
+    assert [row.values["text"] for row in read_rows(str(tmp_path / "a.txt"), "task.data")] == [
+        "one\u2028still one\x0cand\x85on", "two", "three",
+    ]  # fmt: skip
+    (tmp_path / "a.csv").write_text('text,label\n"one\nand on",a\n\ntwo,b\n')
+    (tmp_path / "a.json").write_text('[\n{"text": "one"},\n\n{"text":\n"two"}]')
+    places = [[row.place for row in read_rows(str(tmp_path / name), "task.data")] for name in ("a.csv", "a.json")]
+    assert places == [["a.csv, line 2", "a.csv, line 5"], ["a.json, row 1", "a.json, row 2"]]
 
 
 def test_the_splits_of_datasets_are_named(tmp_path: Path) -> None:
@@ -125,7 +157,11 @@ BAD: dict[str, tuple[str, bytes, str]] = {
     "deep": ("a.jsonl", b'{"a": ' + b"[" * 9000 + b"]" * 9000 + b"}", "has lists or objects that lie more than 64"),
     "fairly deep": ("a.jsonl", b'{"a": ' + b"[" * 80 + b"]" * 80 + b"}", "line 1 has lists or objects that lie"),
     "a deep list": ("a.json", b"[" * 9000 + b"]" * 9000, "cannot read a.json: it has lists or objects that lie"),
-    "quotes": ("a.csv", b'text,label\n"a,b\n', "is no row of a table"),
+    "quotes": (
+        "a.csv", b'text,label\n"a,b\n',
+        "a.csv, line 2 cannot be read, nor what follows (unexpected end of data); within quotes, a quote is",
+    ),
+    "semicolons": ("a.csv", b"text;label\na, b;c\n", "columns are divided by ';' here, a csv by commas, a tsv by tabs"),
 }  # fmt: skip
 
 

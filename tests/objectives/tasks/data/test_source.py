@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from objectives.tasks.classification import Classification
-from objectives.tasks.data import file_states, files, source
+from objectives.tasks.data import file_states, files, json_rows, source
 from objectives.tasks.data.rows import Row
 from objectives.tasks.provenance import How, changes
 from objectives.tasks.reads import Reads
@@ -49,13 +49,13 @@ def task(data: str, **settings: Any) -> Classification:
 def counted(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     """The files that are parsed from here on."""
     seen: list[Path] = []
-    plain = files._text
+    plain = json_rows.text_of
 
     def text(file: Path) -> str:
         seen.append(file)
         return plain(file)
 
-    monkeypatch.setattr(files, "_text", text)
+    monkeypatch.setattr(json_rows, "text_of", text)
     return seen
 
 
