@@ -145,7 +145,8 @@ def page(tables: Sequence[tuple[str, Sequence[tuple[Bad, Answer]]]]) -> str:
     lines = [
         "# Bad inputs", "",
         "`python benchmarks/inputs.py` makes this page: each command runs in an empty folder, as typed.",
-        "Wanted: exit code 2, one line that names the key, what came and the way out, at most 2 s (a file of rows: 3 s), nothing left.", "",
+        "Wanted: exit code 2, one line that names the key, what came and the way out, nothing left, at most 2 s "
+        "(a file of rows: 3 s).", "",
         f"{good} of {len(rows)} answers are as wanted; median {median(times):.1f} s, "
         f"longest {max(times):.1f} s ({cpu()}).", "",
     ]  # fmt: skip

@@ -183,13 +183,14 @@ def batched(files: Mapping[str, str], short: bool) -> Values:
 
     config = _config("boolq", files, f"task.limit={8 if short else 48}")
     runner = TorchRunner(config.model.load())
-    questions = config.task._questions(config.task.divided().scored)
+    rows = [row.values for row in config.task.divided().scored]
 
     def one_by_one() -> list[bool]:
         found = []
-        for each in questions:
-            likely = [independent.continuation(runner, each.prompt, f" {choice}") for choice in each.choices]
-            found.append(likely.index(max(likely)) == each.answer)
+        for row in rows:
+            prompt = f"{row['passage']}\nQuestion: {row['question']}?\nAnswer:"
+            no, yes = (independent.continuation(runner, prompt, f" {choice}") for choice in ("no", "yes"))
+            found.append((yes > no) == (row["answer"] == "True"))
         return found
 
     seconds: dict[str, list[float]] = {"task": [], "one by one": []}

@@ -21,7 +21,7 @@ from objectives.models.kept_model import keep_model
 from objectives.tasks.data.kept_rows import keep_rows
 from objectives.types import Head
 from paretune.kinds import columns, groups, task_of
-from paretune.words import KIND, words_of
+from paretune.words import KIND, TASKS, words_of
 from search.config.overrides import expanded
 from search.errors import ConfigError, ParetuneError
 from search.terminal.quiet_log import quiet_log
@@ -69,12 +69,14 @@ class Question:
         others = {name: value for name, value in self.settings.items() if name not in ("head", "tokenizer")}
         try:
             task = self._task()  # a wrong row is said before a model is written
-            parts = (self._model(), task, others)
+            several = self._several(others.pop(TASKS)) if isinstance(others.get(TASKS), Mapping) else {}
+            parts = (self._model(), task, several, others)
         except ObjectiveError as error:
             raise ConfigError(str(error)) from error
         except OSError as error:
             raise ConfigError(f"home: cannot write to {self.home}: {error.strerror or error}") from error
-        modules = {value.__module__ for value in task.get("task", {}).values() if callable(value)}
+        nodes = [task.get("task", {}), *several.values()]
+        modules = {value.__module__ for node in nodes for value in node.values() if callable(value)}
         if modules:
             given = others.get("allow_targets") or []
             others["allow_targets"] = [*([given] if isinstance(given, str) else given), *sorted(modules)]
@@ -114,7 +116,8 @@ class Question:
     def _task(self) -> dict[str, Any]:
         """Return the settings of the task and of the floor."""
         task = {KIND: self.task} if isinstance(self.task, str) else dict(self.task or {})
-        task |= {key: self._rows(key) for key in ("data", "calibration") if getattr(self, key) is not None}
+        given = {"data": self.data, "calibration": self.calibration}
+        task |= {key: self._rows(rows, key) for key, rows in given.items() if rows is not None}
         if callable(self.metric):
             task = _scored_by(self.metric, task)
         elif self.metric is not None:
@@ -124,9 +127,24 @@ class Question:
         floor = {} if self.floor is None else {"accuracy_floor": {"epsilon": self.floor}}
         return {**({"task": task} if task else {}), **floor}
 
-    def _rows(self, key: str) -> str:
+    def _several(self, tasks: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the settings of several tasks; each is the name of a choice, or a mapping as ``task`` is."""
+        kinds: dict[str, Any] = {}
+        settings: dict[str, Any] = {}
+        for name, given in tasks.items():
+            node = dict(given) if isinstance(given, Mapping) else {KIND: given}
+            if name == "weights":
+                settings[f"{TASKS}.weights"] = given
+                continue
+            for key in ("data", "calibration"):
+                if node.get(key) is not None:
+                    node[key] = self._rows(node[key], f"{TASKS}.{name}.{key}")
+            kinds[name] = node.pop(KIND, None) or task_of(columns(node.get("data", "")))
+            settings[f"{TASKS}.{name}"] = node
+        return {TASKS: kinds, **settings}
+
+    def _rows(self, given: Any, key: str) -> str:
         """Return the path of the rows; those that are in memory are written below home."""
-        given = getattr(self, key)
         if isinstance(given, (str, os.PathLike)):
             return expanded(os.fspath(given))
         if _is_frame(given):

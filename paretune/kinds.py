@@ -24,6 +24,9 @@ GUESSED: Mapping[frozenset[str], str] = {
 }
 """The kind of task by the columns of its rows: those that the kind reads by default, and no others."""
 
+NAMES_OF_ROWS = frozenset({"id", "idx", "index", "guid"})
+"""Columns that name a row and say nothing about it."""
+
 
 def groups() -> set[str]:
     """Return the keys that choose a yaml: the folders of ``conf/``."""
@@ -38,7 +41,7 @@ def kinds() -> list[str]:
 
 def task_of(columns: Collection[str]) -> str:
     """Return the kind of task for rows with these columns. Raises ConfigError where that is not clear."""
-    kind = GUESSED.get(frozenset(columns))
+    kind = GUESSED.get(frozenset(columns) - NAMES_OF_ROWS)
     if kind is None:
         raise ConfigError(
             f"task: the columns {', '.join(columns)} do not tell which kind is meant; give one of {', '.join(kinds())} "

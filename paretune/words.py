@@ -18,6 +18,9 @@ from search.errors import ConfigError
 KIND = "kind"
 """The key of a mapping that chooses the yaml of a group: ``pruning={"kind": "depth"}`` is ``pruning=depth``."""
 
+TASKS = "tasks"
+"""The key of several tasks, which is one word: ``tasks={quiz:choice,news:text}``."""
+
 FOREIGN = "__main__"
 """The module that no other process can import: a script or a notebook."""
 
@@ -40,7 +43,7 @@ def words_of(settings: Mapping[str, Any], groups: Collection[str]) -> list[str]:
         if key in groups and isinstance(value, Mapping) and KIND in value:
             words.append(f"{key}={_text(value[KIND], key)}")
             value = {name: item for name, item in value.items() if name != KIND}
-        if key in groups and not isinstance(value, Mapping):
+        if (key in groups and not isinstance(value, Mapping)) or key == TASKS:
             words.append(f"{key}={_text(value, key)}")
         else:
             words += [f"++{path}={_text(item, path)}" for path, item in flat(key, value)]

@@ -11,6 +11,7 @@ import numpy as np
 from pydantic.dataclasses import dataclass as settings
 from typing_extensions import override
 
+from objectives.errors import DataError
 from objectives.protocols.optional import Labelled
 from objectives.settings import Name, Texts
 from objectives.tasks.batching import AHEAD, limit_of
@@ -65,7 +66,13 @@ class Classification(ForEncoders, Labelled):
 
     @override
     def require_labels(self, classes: Sequence[str]) -> None:
-        self._right_among(classes, self.divided().scored)
+        scored = self.divided().scored
+        right = self._right_among(classes, scored)
+        if len(set(right)) < 2:
+            raise DataError(
+                f"task.label: all {len(scored)} scored rows of {self.data} have the class {classes[right[0]]!r}, so a "
+                "model that always answers it is right; rows of several classes are needed"
+            )
 
     @override
     def texts(self) -> list[tuple[str, ...]]:

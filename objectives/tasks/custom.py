@@ -22,17 +22,18 @@ from typing_extensions import override
 
 from objectives.errors import DataError, NotFinite, TaskError
 from objectives.models.inspection.spans import Span
-from objectives.protocols.optional import Bounded, Supplied
+from objectives.protocols.optional import Bounded, Readable, Supplied
 from objectives.protocols.task import PartiallyScorable, Task
 from objectives.settings import Count, Name, class_path
 from objectives.tasks.answers import asked, shown
-from objectives.tasks.batching import AHEAD, limit_of, same_length, source_target_batches
+from objectives.tasks.batching import AHEAD, USUAL, limit_of, same_length, source_target_batches
 from objectives.tasks.data.columns import accepted_of, texts_of
 from objectives.tasks.data.rows import Row
 from objectives.tasks.data.source import ROWS_FORBID, FromFiles
 from objectives.tasks.encoding import calibration_batches, encode
 from objectives.tasks.finite import number
 from objectives.tasks.model_under_test import LONGEST, ModelUnderTest
+from objectives.tasks.own_metric import alone, resampled
 from objectives.tasks.partial_scores import Reader, batches, merged, standard_error, unique
 from objectives.tasks.progress import unknown
 from objectives.tasks.prompting import answer_tokens, cut_remarks, prompt_tokens, shortened
@@ -51,7 +52,7 @@ Function = Callable[..., Any]
 
 
 @settings(frozen=True, kw_only=True, config=ROWS_FORBID)
-class Custom(FromFiles, Task, Bounded, Supplied):
+class Custom(FromFiles, Task, Bounded, Supplied, Readable):
     """Scores a model by a function of the user's, all rows at once.
 
     ``function(model, rows)``: gets a :class:`ModelUnderTest` and the rows as dictionaries by column; it returns a
@@ -94,6 +95,15 @@ class Custom(FromFiles, Task, Bounded, Supplied):
     @override
     def distinct(self, rows: Sequence[Row]) -> Sequence[str]:
         return self._texts(rows)
+
+    @property
+    @override
+    def longest(self) -> int:
+        return self.tokens or (USUAL if self.head in ENCODERS else LONGEST)
+
+    @override
+    def texts(self) -> list[tuple[str, ...]]:
+        return [(text,) for text in self._texts(self.divided().scored)]
 
     @override
     def require_documents(self) -> None:
@@ -174,10 +184,10 @@ class Custom(FromFiles, Task, Bounded, Supplied):
         accuracy = _checked("task.metric", metric, of(range(len(rows))), "all rows")
         with warnings.catch_warnings():  # one row, or the same row many times, may well have no correlation
             warnings.simplefilter("ignore")
-            alone = tuple(_alone(partial(of, [place])) for place in range(len(rows)))
-            resampled = replicates_by(lambda places: _plain(of(places.tolist())), len(rows), self.replicates)
+            each = tuple(alone(of, place) for place in range(len(rows)))
+            replicates = replicates_by(partial(resampled, of), len(rows), self.replicates)
         ids = unique(row.place for row in rows)
-        return Score(accuracy, spread(resampled), alone, ids=ids, replicates=resampled)
+        return Score(accuracy, spread(replicates), each, ids=ids, replicates=replicates)
 
     # ---- rows
 
@@ -265,17 +275,3 @@ def _checked(key: str, function: Function, value: Any, where: str) -> float:
         hint = "; is it in percent?" if 1 < plain <= 100 else ""
         raise TaskError(f"{key}: {class_path(function)} returned {plain:g} for {where}, expected within [0, 1]{hint}")
     return min(max(plain, 0.0), 1.0)
-
-
-def _alone(metric: Callable[[], Any]) -> float:
-    """Return the metric of one row; 0 where it cannot be told, as a correlation cannot."""
-    try:
-        found = _plain(metric())
-    except TaskError:
-        return 0.0
-    return found if math.isfinite(found) else 0.0
-
-
-def _plain(value: Any) -> float:
-    found = number(value)
-    return math.nan if found is None else found

@@ -92,15 +92,16 @@ class Generation(FromRows, Banded, Readable):
     def __post_init__(self) -> None:
         """Raise ValueError where no token would be left for the prompt, and for a band without width."""
         require_band(self.length_band)
-        if self.head == "causal_lm" and self.tokens is not None and self.new_tokens >= self.tokens:
-            raise ValueError(f"new_tokens must be < tokens={self.tokens}, got {self.new_tokens}")
+        if self.head == "causal_lm" and self.new_tokens >= self.longest:
+            most = f"tokens={self.tokens}" if self.tokens else f"{LONGEST}, or give more tokens"
+            raise ValueError(f"new_tokens must be < {most}, got {self.new_tokens}")
 
     @property
     @override
     def spans(self) -> tuple[Span, ...]:
         read = () if self.tokens is None else (self.tokens,)
         if self.head == "causal_lm":
-            return tuple(Span(("tokens",), (tokens,)) for tokens in read)
+            return (*(Span(("tokens",), (tokens,)) for tokens in read), Span(("new_tokens",), (self.new_tokens, 1)))
         sources = (Span(("tokens",), (tokens,), "encoder") for tokens in read)
         return (*sources, Span(("new_tokens",), (self.new_tokens,)))
 

@@ -17,6 +17,7 @@ from pydantic.dataclasses import dataclass as settings
 from typing_extensions import override
 
 from objectives.models.inspection.spans import Span
+from objectives.protocols.optional import Readable
 from objectives.settings import Count, Name, Natural
 from objectives.tasks.batching import prompts_ids, same_length
 from objectives.tasks.data.columns import rendered, texts_of
@@ -41,19 +42,28 @@ _QUERIES = 4
 
 @dataclass(frozen=True)
 class Query:
-    """A triple whose entity at ``side`` (0 or 2) is looked for among ``entities``; the right one is its own."""
+    """A triple whose entity at ``side`` (0 or 2) is looked for among ``entities``, but for those that are ``known``.
+
+    The right one is the triple's own; ``known`` ones make other true triples.
+    """
 
     triple: Triple
     side: Literal[0, 2]
-    entities: tuple[str, ...]
+    entities: Sequence[str]
+    known: Set[str]
+
+    @property
+    def candidates(self) -> int:
+        """Return how many entities can be found."""
+        return len(self.entities) - len(self.known)
 
     def sentences(self) -> list[Triple]:
         """Return the triple with every entity in that place."""
-        return [_replaced(self.triple, self.side, entity) for entity in self.entities]
+        return [_replaced(self.triple, self.side, entity) for entity in self.entities if entity not in self.known]
 
 
 @settings(frozen=True, kw_only=True, config=ROWS_FORBID)
-class LinkPrediction(FromRows):
+class LinkPrediction(FromRows, Readable):
     """Scores a decoder on triples.
 
     ``column_head``, ``column_relation``, ``column_tail``: the columns. ``doc_to_text``: the sentence of a triple, a
@@ -87,6 +97,15 @@ class LinkPrediction(FromRows):
     def distinct(self, rows: Sequence[Row]) -> Sequence[str]:
         return self._texts(self._triples(rows))
 
+    @property
+    @override
+    def longest(self) -> int:
+        return (1 + self.shots) * self.tokens
+
+    @override
+    def texts(self) -> list[tuple[str, ...]]:
+        return [(text,) for text in self._texts(self._triples(self.divided().scored))]
+
     @override
     def require_documents(self) -> None:
         self._texts(self._triples(self.divided().scored)[:1])
@@ -106,7 +125,9 @@ class LinkPrediction(FromRows):
     @override
     def parts(self, model: Runner, order: Sequence[int]) -> Iterator[Score]:
         names, queries = self._queries()
-        guess = float(np.mean([self._guessed(len(query.entities)) for query in queries]))
+        counts = [query.candidates for query in queries]
+        by_count = {count: self._guessed(count) for count in set(counts)}
+        guess = float(np.mean([by_count[count] for count in counts]))
         for chosen in batches(order, _QUERIES):
             asked = [queries[index] for index in chosen]
             rated = tuple(self._rated(rank) for rank in self.ranks(model, asked))
@@ -150,11 +171,18 @@ class LinkPrediction(FromRows):
         """Return the queries of the scored triples, head and tail of each, with their names."""
         scored, true = self.divided().scored, self._true()
         entities = tuple(sorted({entity for triple in true for entity in (triple[0], triple[2])}))
+        found: dict[tuple[str | None, str, str | None], set[str]] = {}
+        for head, relation, tail in true:
+            found.setdefault((None, relation, tail), set()).add(head)
+            found.setdefault((head, relation, None), set()).add(tail)
         names, queries = [], []
         for row, triple in zip(scored, self._triples(scored)):
-            for side, word in ((0, "head"), (2, "tail")):
-                names.append(f"{row.place}, {word}")
-                queries.append(_query(triple, side, entities, true))  # type: ignore[arg-type]
+            head, relation, tail = triple
+            names += [f"{row.place}, head", f"{row.place}, tail"]
+            queries += [
+                Query(triple, 0, entities, found[None, relation, tail] - {head}),
+                Query(triple, 2, entities, found[head, relation, None] - {tail}),
+            ]
         return names, queries
 
     def _true(self) -> set[Triple]:
@@ -191,11 +219,6 @@ def rank(right: float, all_of_them: Sequence[float]) -> float:
         return math.nan
     better, equal = int((values > right).sum()), int((values == right).sum())
     return better + (equal + 1) / 2
-
-
-def _query(triple: Triple, side: Literal[0, 2], entities: Sequence[str], true: Set[Triple]) -> Query:
-    kept = tuple(entity for entity in entities if entity == triple[side] or _replaced(triple, side, entity) not in true)
-    return Query(triple, side, kept)
 
 
 def _replaced(triple: Triple, side: Literal[0, 2], entity: str) -> Triple:

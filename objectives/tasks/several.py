@@ -52,7 +52,7 @@ class Several(Task, Bounded, Supplied, Labelled, Remarking, Exposed):
     """
 
     tasks: Annotated[Mapping[str, InstanceOf[Task]], Field(min_length=2)]
-    weights: Mapping[str, Annotated[float, Field(gt=0.0, allow_inf_nan=False)]] = Field(default_factory=dict)
+    weights: Mapping[str, float] = Field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Raise ValueError for a name that is none or taken, and for the weight of a task that is not there."""
@@ -65,6 +65,9 @@ class Several(Task, Bounded, Supplied, Labelled, Remarking, Exposed):
         unknown = sorted(set(self.weights) - set(self.tasks))
         if unknown:
             raise ValueError(f"weights: no task {unknown[0]!r}; tasks: {', '.join(self.tasks)}")
+        wrong = next((name for name, weight in self.weights.items() if not 0.0 < weight < math.inf), None)
+        if wrong is not None:
+            raise ValueError(f"weights.{wrong}: a number > 0 expected, got {self.weights[wrong]:g}")
 
     @property
     @override

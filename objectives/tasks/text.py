@@ -18,8 +18,9 @@ from typing_extensions import override
 
 from objectives.errors import DataError
 from objectives.models.inspection.spans import Span
+from objectives.protocols.optional import Readable
 from objectives.settings import Count, Name
-from objectives.tasks.batching import limit_of
+from objectives.tasks.batching import USUAL, limit_of
 from objectives.tasks.data.columns import texts_of
 from objectives.tasks.data.rows import Row
 from objectives.tasks.data.source import ROWS_FORBID, FromRows
@@ -64,7 +65,7 @@ def windows(ids: Sequence[int], tokens: int, stride: int) -> list[Window]:
 
 
 @settings(frozen=True, kw_only=True, config=ROWS_FORBID)
-class Text(FromRows):
+class Text(FromRows, Readable):
     """Scores a decoder on texts.
 
     ``text``: the column with the text; ``doc_to_text``: a template in its place. ``txt``: what an example of a txt file
@@ -111,6 +112,15 @@ class Text(FromRows):
     @override
     def distinct(self, rows: Sequence[Row]) -> Sequence[str]:
         return self._texts(rows)
+
+    @property
+    @override
+    def longest(self) -> int:
+        return self.tokens or USUAL
+
+    @override
+    def texts(self) -> list[tuple[str, ...]]:
+        return [(text,) for text in self._texts(self.divided().scored)]
 
     @override
     def require_documents(self) -> None:

@@ -106,6 +106,9 @@ def _spread(word: str, override: Override | None) -> list[str]:
     key, value = override.key_or_group, override.value()
     if _names_tasks(override) and isinstance(value, list | dict):
         named = value if isinstance(value, dict) else {str(each): each for each in value}
+        twice = next((each for each in value if list(value).count(each) > 1), None)
+        if twice is not None:
+            raise ConfigError(f"tasks: {twice} is there twice; 'tasks={{one: {twice}, other: {twice}}}' names them")
         return [f"+task@tasks.{name}={choice}" for name, choice in named.items()]
     if key == "accuracy_floor" and isinstance(value, dict):
         return [f"++accuracy_floor.{name}={_text(each)}" for name, each in value.items()]

@@ -22,6 +22,7 @@ from objectives.models.inspection.spans import Span
 from objectives.protocols.optional import Bounded, Detectable, Inspectable, Labelled, Remarking, Supplied
 from objectives.protocols.running import Device, Workload
 from objectives.settings import Strength, asks_to_prune, settings_of, strengths_of
+from objectives.tasks.provenance import own_code
 from search.config.study_config import StudyConfig
 from search.errors import ConfigError
 from search.records.storage_url import require_driver, sqlite_path
@@ -102,7 +103,8 @@ def _require_documents(config: StudyConfig) -> None:
 
     What the task remarks is said.
 
-    An exception of a user's own code is ignored here: it comes again, and is explained, when the task makes its rows.
+    An exception where a user's own classes take part is ignored here: it comes again, and is explained, when the task
+    makes its rows.
     """
     if not isinstance(config.task, Supplied):
         return
@@ -115,6 +117,8 @@ def _require_documents(config: StudyConfig) -> None:
     except ObjectiveError as error:
         raise ConfigError(str(error)) from error
     except Exception:
+        if not own_code(config.task):
+            raise
         log.debug("the task's corpus fails", exc_info=True)
 
 

@@ -173,3 +173,18 @@ def test_a_model_that_is_not_here_yet_needs_its_head(monkeypatch: pytest.MonkeyP
     with pytest.raises(ConfigError, match=r"head: some/model is not downloaded yet; give one of causal_lm"):
         words(model="some/model")
     assert words(model="some/model", head="causal_lm")[:2] == ["model=causal_lm", "++model.path=some/model"]
+
+
+def test_several_tasks_are_asked_with_their_rows(gpt2: str) -> None:
+    quiz = [{"text": f"which {number}?", "choices": ["a", "b"], "answer": number % 2} for number in range(8)]
+    news = [{"text": f"what happened on day {number}", "id": number} for number in range(8)]
+    found = words(
+        model=gpt2, tasks={"quiz": {"kind": "choice", "data": quiz}, "news": {"data": news}, "weights": {"quiz": 2}},
+        accuracy_floor={"quiz": 0.9},
+    )  # fmt: skip
+    assert found[2] == "tasks={quiz:choice,news:text}"
+    task = config_of(found).task
+    assert [type(each).__name__ for each in task.tasks.values()] == ["Choice", "Text"]
+    assert task.weights == {"quiz": 2.0}
+    with pytest.raises(ConfigError, match=r"tasks\.news\.data: .*DataFrame expected, got int"):
+        words(model=gpt2, tasks={"quiz": "boolq", "news": {"data": 7}})

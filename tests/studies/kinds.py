@@ -188,6 +188,8 @@ def end_of_the_help() -> Divided:
 
 
 METRICS = """
+from bisect import bisect_left
+
 def prefers(model, rows):
     return [float(own > other) for own, other in likelihoods(model, rows)]
 
@@ -200,7 +202,8 @@ def likelihoods(model, rows):
 
 
 def auc(found, rows):
-    return sum(one > other for one, _ in found for _, other in found) / len(rows) ** 2
+    reversed_ones = sorted(other for _, other in found)
+    return sum(bisect_left(reversed_ones, own) for own, _ in found) / len(rows) ** 2
 """
 
 

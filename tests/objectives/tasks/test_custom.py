@@ -482,3 +482,46 @@ def test_a_generator_that_raises_is_an_error_of_one_line(decoder: TorchRunner, m
 
     with pytest.raises(TaskError, match=r"^task\.function: .*rated raised KeyError.*test_custom\.py, line \d+\)$"):
         make(rated).evaluate(decoder)
+
+
+# ---- a metric that some rows do not define
+
+
+def area(found: list[Any], rows: list[Any]) -> float:
+    """The share of pairs of a right and a wrong row that are in order; it raises where one kind is missing."""
+    right, wrong = ([one for one, row in zip(found, rows) if row["right"] == kind] for kind in (True, False))
+    return sum(one > other for one in right for other in wrong) / (len(right) * len(wrong))
+
+
+def scores_of(model: Any, rows: list[Any]) -> list[float]:
+    return [row["score"] for row in rows]
+
+
+def test_a_resample_without_a_metric_is_drawn_anew(decoder: TorchRunner, tmp_path: Path) -> None:
+    rows = [{"text": f"row {place}", "right": place in (3, 17), "score": place * 7 % 30} for place in range(30)]
+    made = Custom(
+        data=write(tmp_path / "few.jsonl", rows), calibration=write(tmp_path / "held.jsonl", [{"text": "held"}]),
+        function=scores_of, metric=area,
+    )  # fmt: skip
+    score = made.evaluate(decoder)
+    assert score.accuracy == pytest.approx(area(scores_of(None, rows), rows))
+    assert len(score.replicates) == 1000
+    assert np.isfinite(score.replicates).all()
+    assert np.mean(score.replicates) == pytest.approx(score.accuracy, abs=0.05)
+    assert made.evaluate(decoder).replicates == score.replicates
+
+
+def test_a_metric_that_no_resample_defines_raises_what_the_function_raises(
+    decoder: TorchRunner, tmp_path: Path
+) -> None:
+    def whole(found: list[Any], rows: list[Any]) -> float:
+        if len({row["text"] for row in rows}) < len(rows):
+            raise ValueError("the same row twice")
+        return 0.5
+
+    made = Custom(
+        data=write(tmp_path / "a.jsonl", [{"text": f"row {place}", "score": 1} for place in range(12)]),
+        calibration=write(tmp_path / "held.jsonl", [{"text": "held"}]), function=scores_of, metric=whole,
+    )  # fmt: skip
+    with pytest.raises(TaskError, match=r"task\.metric: .*whole raised ValueError: the same row twice"):
+        made.evaluate(decoder)

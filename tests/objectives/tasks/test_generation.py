@@ -99,6 +99,7 @@ def task(data: str, **settings: Any) -> Generation:
     return Generation(data=f"{data}/a.jsonl", calibration=f"{data}/b.jsonl", **{**usual, **settings})
 
 
+@pytest.mark.parametrize("decoder", ["llama"], indirect=True)  # the other writes spaces alone
 def test_an_example_is_the_best_rating_of_its_answer(decoder: TorchRunner, data: str) -> None:
     score = task(data).evaluate(decoder)
     assert score.examples == (1.0, 0.0, 1.0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from pathlib import Path
 from typing import Any
 
@@ -87,9 +88,21 @@ def test_triples_of_the_same_relation_stand_before_a_sentence(decoder: TorchRunn
 
 def test_known_triples_are_no_rivals(tmp_path: Path) -> None:
     _, queries = task(tmp_path)._queries()
-    assert "mouse" not in queries[1].entities  # the cat likes it too
-    assert "mouse" in queries[1 + 2].entities
-    assert all(query.triple[query.side] in query.entities for query in queries)
+    found = [{triple[query.side] for triple in query.sentences()} for query in queries]
+    assert "mouse" not in found[1]  # the cat likes it too
+    assert "mouse" in found[1 + 2]
+    assert all(query.triple[query.side] in entities for query, entities in zip(queries, found))
+    assert [len(entities) for entities in found] == [query.candidates for query in queries]
+
+
+def test_many_triples_are_looked_through_once(tmp_path: Path) -> None:
+    names = [f"e{place}" for place in range(3000)]
+    rows = "".join(f"{names[place % 3000]}\tr{place % 7}\t{names[place * 31 % 3000]}\n" for place in range(8000))
+    (tmp_path / "many.tsv").write_text("head\trelation\ttail\n" + rows)
+    made = LinkPrediction(data=str(tmp_path / "many.tsv"))
+    began = time.process_time()
+    made.require_documents()
+    assert time.process_time() - began < 3  # 8 million pairs of a query and an entity took 15
 
 
 @pytest.mark.parametrize(
@@ -103,7 +116,7 @@ def test_equal_likelihoods_share_the_middle_rank(values: list[float], middle: fl
 def test_guessing_reaches_what_a_random_order_does(decoder: TorchRunner, tmp_path: Path) -> None:
     drawn = np.random.default_rng(0)
     _, queries = task(tmp_path)._queries()
-    tried = [np.mean([1 / (1 + drawn.integers(len(query.entities))) for query in queries]) for _ in range(4000)]
+    tried = [np.mean([1 / (1 + drawn.integers(query.candidates)) for query in queries]) for _ in range(4000)]
     assert task(tmp_path).evaluate(decoder).chance == pytest.approx(np.mean(tried), abs=0.01)
 
 

@@ -61,7 +61,9 @@ def test_where_no_length_can_be_known_is_told(overrides: list[str], more: list[s
 def several(overrides: list[str], tmp_path: Path) -> list[str]:
     """Two tasks of the same classifier, the second with two texts of its own."""
     other = tmp_path / "c.jsonl"
-    other.write_text("".join(json.dumps({"text": text, "label": 0}) + "\n" for text in OTHERS))
+    other.write_text(
+        "".join(json.dumps({"text": text, "label": place % 3}) + "\n" for place, text in enumerate(OTHERS))
+    )
     named = [each for each in overrides if not each.startswith("task")]
     files = [f"tasks.{name}.calibration={tmp_path}/b.jsonl" for name in ("quiz", "news")]
     return [*named, "tasks={quiz:classification,news:classification}", *files,

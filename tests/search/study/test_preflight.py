@@ -74,8 +74,8 @@ def test_labels_that_the_config_does_not_name_are_refused_before_loading(
 ) -> None:
     head, key = {"classification": ("classifier", "label"), "token_classification": ("token_classifier", "tags")}[task]
     file = tmp_path / "rows.jsonl"
-    label = {"label": "good", "tags": ["good"]}[key]
-    rows = [{"text": f"film {n}", "words": [f"film{n}"], key: label} for n in range(9)]
+    labels = [{"label": name, "tags": [name]}[key] for name in ("good", "poor")]
+    rows = [{"text": f"film {n}", "words": [f"film{n}"], key: labels[n % 2]} for n in range(9)]
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
     folder = write("bert", id2label={"0": "bad", "1": "fair"}, num_labels=2)
     config = make_config(
@@ -88,7 +88,7 @@ def test_labels_that_the_config_does_not_name_are_refused_before_loading(
         f"task={task}",
         f"task.data={file}",
         "experiment=minilm_retrieval",
-        "task.labels=[good,bad]",
+        "task.labels=[good,poor]",
     )
     preflighted(named)
     nameless = write("electra")
