@@ -180,7 +180,7 @@ def test_several_tasks_are_asked_with_their_rows(gpt2: str) -> None:
     news = [{"text": f"what happened on day {number}", "id": number} for number in range(8)]
     found = words(
         model=gpt2, tasks={"quiz": {"kind": "choice", "data": quiz}, "news": {"data": news}, "weights": {"quiz": 2}},
-        accuracy_floor={"quiz": 0.9},
+        accuracy_floor={"quiz": 0.9}, workload={"prompt_tokens": 16, "new_tokens": 4},
     )  # fmt: skip
     assert found[2] == "tasks={quiz:choice,news:text}"
     task = config_of(found).task

@@ -92,9 +92,9 @@ def places(runner: Any, queries: Sequence[str], documents: Sequence[str]) -> np.
 
 @torch.inference_mode()
 def log_likelihood(runner: Any, before: Sequence[int], after: Sequence[int]) -> float:
-    """Return the log-probability of ``after``, in one pass over both."""
-    logs = runner.logits(torch.tensor([[*before, *after]]))[0, len(before) - 1 : -1].float().log_softmax(dim=-1)
-    return sum(float(logs[place, token]) for place, token in enumerate(after))
+    """Return the log-probability of ``after``, in one pass over both, as lm-evaluation-harness with batches of one."""
+    logs = runner.logits(torch.tensor([[*before, *after]]))[0].float().log_softmax(dim=-1)
+    return sum(float(logs[len(before) + place - 1, token]) for place, token in enumerate(after))
 
 
 @torch.inference_mode()

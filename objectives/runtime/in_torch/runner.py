@@ -7,6 +7,7 @@ The other runners of torch derive from it and change what a pass or a whole text
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,7 @@ from objectives.packing.weighing import disk_bytes, stored_bytes, weigh
 from objectives.protocols.encoder_decoder import Opening, ReadsSources
 from objectives.protocols.running import Device, EndPhase, Runner, RunsInTorch, SelectsRows, Workload
 from objectives.runtime.in_torch import greedy, seq2seq
+from objectives.runtime.in_torch.last_token import last_token_only
 from objectives.types import Head, Memory, Note
 
 if TYPE_CHECKING:
@@ -138,16 +140,16 @@ class TorchRunner(Runner, RunsInTorch, SelectsRows, ReadsSources):
 
     def _pass(self, ids: Tensor, cache: Any, mask: Tensor | None, seen: Tensor | None = None) -> tuple[Tensor, Any]:
         """Return what ``step`` returns; ``mask`` says which of ``ids`` count, ``seen`` which tokens in the cache."""
-        if mask is None:
-            output = self.module(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
-            return output.logits[:, -1], output.past_key_values
-        mask = mask if seen is None else torch.cat([seen, mask], dim=1)
-        places = (mask.cumsum(dim=1) - 1).clamp_min(0)[:, -ids.shape[1] :]
-        output = self.module(
-            input_ids=ids, attention_mask=mask, position_ids=places, past_key_values=cache, use_cache=True,
-            logits_to_keep=1,
-        )  # fmt: skip
-        return output.logits[:, -1], Padded(output.past_key_values, mask)
+        given: dict[str, Any] = {"input_ids": ids, "past_key_values": cache, "use_cache": True, "logits_to_keep": 1}
+        whole = mask if mask is None or seen is None else torch.cat([seen, mask], dim=1)
+        if whole is not None:
+            places = (whole.cumsum(dim=1) - 1).clamp_min(0)[:, -ids.shape[1] :]
+            given |= {"attention_mask": whole, "position_ids": places}
+        is_prompt = min(ids.shape) > 1
+        with last_token_only(self.module.get_output_embeddings()) if is_prompt else nullcontext():
+            output = self.module(**given)
+        logits, held = output.logits[:, -1], output.past_key_values
+        return logits, held if whole is None else Padded(held, whole)
 
     @override
     def select(self, cache: Any, rows: Sequence[int]) -> Any:

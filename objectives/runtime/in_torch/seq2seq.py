@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from transformers.cache_utils import DynamicCache
 from transformers.modeling_outputs import BaseModelOutput
 
 from objectives.errors import Unsupported
 from objectives.models.sourced import Sourced, Sources
 from objectives.protocols.encoder_decoder import Opening
+from objectives.runtime.in_torch.last_token import last_token_only
 
 
 def opening_of(module: Any) -> Opening:
@@ -45,7 +45,7 @@ def write(module: Any, ids: Tensor, sources: Sources, cache: Any = None) -> tupl
 
     Return the logits of the token after the last [rows, vocabulary], and the new cache.
     """
-    with _last_token_only(module.get_output_embeddings()):
+    with last_token_only(module.get_output_embeddings()):
         output = module(
             decoder_input_ids=ids, encoder_outputs=sources.states, attention_mask=sources.mask,
             past_key_values=cache, use_cache=True,
@@ -66,20 +66,3 @@ def select(held: Sourced, rows: Sequence[int]) -> Sourced | None:
     cache.batch_select_indices(places)
     mask = None if sources.mask is None else sources.mask[places]
     return Sourced(cache, Sources(BaseModelOutput(sources.states[0][places]), mask, origins))
-
-
-@contextmanager
-def _last_token_only(head: nn.Module) -> Iterator[None]:
-    """Compute the logits of the last token only: encoder-decoders do not take ``logits_to_keep=1``, which does so.
-
-    A prefix must not pay for words that nobody reads: with a large vocabulary they would outweigh the rest of the run.
-    """
-
-    def last(_head: nn.Module, inputs: tuple[Tensor]) -> Tensor:
-        return inputs[0][:, -1:]
-
-    hook = head.register_forward_pre_hook(last)
-    try:
-        yield
-    finally:
-        hook.remove()
