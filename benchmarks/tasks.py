@@ -227,10 +227,10 @@ def written(values: Values) -> dict[str, str]:
         found = values["batched"]
         seconds = found["seconds"]
         texts["batched"] = (
-            f"BoolQ, {found['examples']} rows, {THREADS} threads, {found['machine']}: {seconds['task']:.1f} s. A pass and a "
-            "softmax for every choice, as lm-evaluation-harness with batches of one, take "
-            f"{seconds['one by one']:.1f} s ({found['ratio']:.1f} times as long); {found['agree']:.0%} of the answers are "
-            "the same."
+            f"BoolQ, {found['examples']} rows, {THREADS} threads, {found['machine']}: {seconds['task']:.1f} s. "
+            "A pass and a softmax for every choice, as lm-evaluation-harness with batches of one, take "
+            f"{seconds['one by one']:.1f} s ({found['ratio']:.1f} times as long); "
+            f"{found['agree']:.0%} of the answers are the same."
         )
     return texts
 

@@ -11,7 +11,7 @@ from objectives.tasks.finite import number
 from objectives.tasks.resampling import Indices
 
 OfPlaces = Callable[[Sequence[int]], Any]
-"""Returns the metric of the rows at some places. Raises TaskError where the user's function raises."""
+"""The metric of the rows at some places; it raises TaskError where the user's function raises."""
 _SHIFTS = 20
 
 

@@ -18,7 +18,7 @@ _JSON = json.JSONEncoder(ensure_ascii=False, sort_keys=True, default=str)
 
 
 Counted = Literal["line", "row"]
-"""What counts the rows of a file: its lines, where people see them, or the rows themselves."""
+"""The ways in which the rows of a file are counted: by its lines, where people see them, or by themselves."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class WrongRow:
 
 
 Read: TypeAlias = Iterator[Row | WrongRow]
-"""What a file holds, in its order."""
+"""The rows of a file, in its order."""
 
 
 def require_right(key: str, wrong: Sequence[WrongRow], total: int, way_out: str = "") -> None:

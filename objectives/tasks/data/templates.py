@@ -89,7 +89,7 @@ class Templates(ImmutableSandboxedEnvironment):
 
     @override
     def wrap_str_format(self, value: Any) -> None:
-        """Offer no ``format`` of texts in place of the one that is not safe."""
+        """Return nothing: no ``format`` of texts takes the place of the one that is not safe."""
 
     def _counted(self, items: Iterable[Any]) -> Iterator[Any]:
         for item in items:
