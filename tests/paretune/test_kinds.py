@@ -26,9 +26,10 @@ def test_rows_with_the_columns_that_a_kind_reads_by_default_are_of_that_kind(nam
 
 def test_rows_with_other_columns_are_of_no_kind_and_the_kinds_are_listed() -> None:
     with pytest.raises(
-        ConfigError, match=r"task: the columns text, id do not tell .* one of .*choice.*generation.*text"
+        ConfigError, match=r"task: the columns text, stars do not tell .* one of .*choice.*generation.*text"
     ):
-        task_of(["text", "id"])
+        task_of(["text", "stars"])
+    assert task_of(["id", "text", "label"]) == "classification"
 
 
 def test_kinds_are_the_tasks_that_ask_for_data() -> None:
