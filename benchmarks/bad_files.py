@@ -126,10 +126,10 @@ FILES = (
         rows_jsonl=lines(*(f'{{"text": "word{n} word1", "target": "word2"}}' for n in range(8)),
                          '{"text": "word8", "target": {"en": "word1"}}')),
     bad("too many new tokens", RUN + "task=generation task.data=rows.tsv task.new_tokens=100000",
-        ("task.new_tokens", "100000"), rows_tsv=lines("text\ttarget", *PAIRS)),
+        ("task", "new_tokens", "100000"), rows_tsv=lines("text\ttarget", *PAIRS)),
     bad("columns divided by semicolons", CLASSIFIER + "task.data=rows.csv", ("task.data", "';'", "commas"),
         rows_csv=lines("text;label", *(row.replace(",", ";") + ", word9" for row in REVIEWS))),
     bad("a task named twice", RUN + "'tasks=[boolq,boolq]'", ("tasks", "boolq")),
     bad("a task of no weight", RUN + "'tasks=[boolq,piqa]' tasks.weights.boolq=0",
-        ("tasks.weights.boolq", "> 0", "0")),
+        ("tasks", "weights.boolq", "> 0", "0")),
 )  # fmt: skip
