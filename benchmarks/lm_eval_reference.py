@@ -33,6 +33,10 @@ TASKS: dict[str, tuple[str, str, Any, Callable[[dict[str, Any]], int]]] = {
     "openbookqa": (
         "OpenBookQA/test.jsonl", "{{question}}", options, lambda doc: options(doc).index(doc["answer"][3:]),
     ),
+    "pubmedqa": (
+        "PubMedQA/pqal/test.jsonl", "Abstract: {{passage}}\nQuestion: {{question}}\nAnswer:", ["yes", "no", "maybe"],
+        lambda doc: ["yes", "no", "maybe"].index(doc["answer"]),
+    ),
 }  # fmt: skip
 
 
@@ -55,7 +59,8 @@ def main(model: str, data: str, out: str) -> None:
             "accuracy": [sample["acc"] for sample in samples],
             "accuracy_norm": [sample["acc_norm"] for sample in samples],
         }
-    Path(out).write_text(json.dumps(found, indent=0) + "\n")
+    lines = ",\n".join(f"{json.dumps(name)}: {json.dumps(values)}" for name, values in found.items())
+    Path(out).write_text(f"{{\n{lines}\n}}\n")
 
 
 if __name__ == "__main__":

@@ -12,6 +12,8 @@ from tests.studies.case import Case, Divided, Row, Rows, cut, lines
 
 ABSOLUTE = ("accuracy_floor.relative=false",)
 """A model of this size answers some of these little better than by guessing."""
+WEIGHT_ONLY = ("quantization.scheme=weight_only",)
+"""Rounded activations amplify what the order of sums leaves: a text is written otherwise in a batch than alone."""
 EXAMPLES = {
     "German": ("Die Datei konnte nicht geöffnet werden.", "Sommer", "Ordner %(name)s löschen", "Ihre neue Nachricht"),
     "French": ("Le fichier n’a pas pu être ouvert.", "Été", "Supprimer le dossier %(name)s", "Votre nouveau message"),
@@ -164,8 +166,8 @@ def filtered_rank(graph: str) -> Callable[[Any, Rows], float]:
 def graph(name: str, scored: int, tolerance: float) -> Case:
     known = f"task.known=[asset:knowledge-graphs/{name}/train.tsv,asset:knowledge-graphs/{name}/valid.tsv]"
     return Case(
-        ("model=smollm2_135m", f"task=knowledge_graph_{name}", known), triples(name, scored), filtered_rank(name),
-        suffix="tsv", tolerance=tolerance,
+        ("model=smollm2_135m", f"task=knowledge_graph_{name}", known, *ABSOLUTE), triples(name, scored),
+        filtered_rank(name), floor=0.02, suffix="tsv", tolerance=tolerance,
     )  # fmt: skip
 
 
@@ -188,7 +190,7 @@ PRESETS = {
     "pubmedqa": Case(
         (*SMOLLM2, "task=pubmedqa", *ABSOLUTE), short("PubMedQA/pqal/test.jsonl", "passage", 1300, 24),
         chosen(lambda row: in_passage(row, "Abstract: "), lambda _: ("yes", "no", "maybe"), lambda row: row["answer"]),
-        floor=0.1, tolerance=0.045,
+        floor=0.1, tolerance=0.13,  # in 6 of these rows yes and no are within .1 in float32, less than bf16 rounds off
     ),
     "summarization_xsum": Case(
         (*SMOLLM2, "task=summarization_xsum", "task.new_tokens=24"), articles, rouge, floor=0.6,
@@ -197,10 +199,10 @@ PRESETS = {
         (*SMOLLM2, "task=translation_de"), strings("de"), chrf_in("German"), floor=0.6, resampled=True,
     ),
     "translation_fr": Case(
-        (*SMOLLM2, "task=translation_fr"), strings("fr"), chrf_in("French"), floor=0.6, resampled=True,
+        (*SMOLLM2, "task=translation_fr", *WEIGHT_ONLY), strings("fr"), chrf_in("French"), floor=0.6, resampled=True,
     ),
     "translation_zh": Case(
-        (*SMOLLM2, "task=translation_zh"), strings("zh"), chrf_in("Chinese"), floor=0.3, resampled=True,
+        (*SMOLLM2, "task=translation_zh", *WEIGHT_ONLY), strings("zh"), chrf_in("Chinese"), floor=0.3, resampled=True,
     ),
     "dialogue_quac": Case((*SMOLLM2, "task=dialogue_quac"), turns, turn_f1, floor=0.6),
     "dialogue_quac_spans": Case(("model=minilm_quac", "task=dialogue_quac_spans"), spans, span_f1),
