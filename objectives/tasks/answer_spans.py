@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from objectives.tasks.data.columns import literal_of
 from objectives.tasks.encoding import Encoded
 from objectives.tasks.partial_scores import Reader, require_rows
 
@@ -95,10 +96,15 @@ def answer_of(text: str, found: Sequence[Found | None], may_be_none: bool) -> st
 def texts_of_answers(value: Any) -> tuple[str, ...]:
     """Return the accepted answers of a row: a text, a list of texts, SQuAD's ``{"text": [...]}``, or a list of such.
 
-    There may be none.
+    There may be none. A cell of a table may hold a list of texts, or SQuAD's object, as text.
     """
     if value is None:
         return ()
+    if isinstance(value, str) and value.lstrip()[:1] in ("[", "{"):
+        written = literal_of(value)
+        texts = written.get("text") if isinstance(written, dict) else written
+        if isinstance(texts, list) and all(isinstance(each, str) for each in texts):
+            return texts_of_answers(texts)
     if isinstance(value, dict):
         return texts_of_answers(value.get("text"))
     if isinstance(value, (list, tuple)):

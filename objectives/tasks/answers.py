@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 _PASSED = (ObjectiveError, MemoryError, KeyboardInterrupt)
 """Exceptions that stay what they are, whoever's code raises them."""
 
+_OURS = Path(__file__).parents[1]
+
 _MEASURED = {*METRICS, "accuracy", "stderr"} - {"perplexity"}
 
 
@@ -61,6 +63,8 @@ def asked(key: str, function: Callable[..., Any], *arguments: Any) -> Any:
     try:
         answer = function(*arguments)
         return list(answer) if isinstance(answer, Iterator) else answer
+    except TaskError as error:  # of a method of ours that the function called
+        raise TaskError(f"{key}: {class_path(function)}: {error}") from error
     except _PASSED:
         raise
     except (Exception, SystemExit) as error:
@@ -74,9 +78,10 @@ def _is_of_memory(error: BaseException) -> bool:
 
 
 def in_a_line(error: BaseException) -> str:
-    """Return the error and the innermost line outside of libraries: ``KeyError: 'x' (mine.py, line 3)``."""
+    """Return the error and the innermost line outside of libraries and of ours: ``KeyError: 'x' (mine.py, line 3)``."""
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "site-packages" not in frame.filename]
-    where = f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if frames else ""
+    others = [frame for frame in frames if not Path(frame.filename).is_relative_to(_OURS)] or frames
+    where = f" ({Path(others[-1].filename).name}, line {others[-1].lineno})" if others else ""
     return f"{described(error)}{where}"
 
 

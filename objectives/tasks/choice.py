@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
 LONGEST = 1024
 """Tokens of prompt and choice where neither the task nor the model sets a limit."""
+_TRUTHS = {True: ("true", "yes"), False: ("false", "no")}
 
 
 @dataclass(frozen=True)
@@ -57,8 +58,8 @@ class Choice(FromRows, Readable):
 
     ``text``: the column with the prompt; ``doc_to_text``: a template in its place. ``choices``: the same texts for all
     rows, or the column with a list of them; ``doc_to_choice``: a template whose lines they are. ``answer``: the column
-    with the right one, as its text, its number from 0, or its letter; ``doc_to_target``: a template in its place.
-    ``delimiter`` stands between prompt and choice. ``metric``: ``accuracy``, or ``accuracy_norm``, which divides a
+    with the right one, as its text, its number from 0, its letter, or true and false; ``doc_to_target``: a template in
+    its place. ``delimiter`` stands between prompt and choice. ``metric``: ``accuracy``, or ``accuracy_norm``, which divides a
     log-likelihood by the characters of the choice; an example is 1 where the likeliest choice is right. Prompts are cut
     at their beginning to ``tokens`` tokens in all; by default what the model holds, and 1024 at most.
     """
@@ -135,7 +136,7 @@ class Choice(FromRows, Readable):
         if self.doc_to_target is not None:
             answers: Sequence[Any] = rendered(rows, "task.doc_to_target", self.doc_to_target)
         else:
-            answers = values_of(rows, "task.answer", self.answer)
+            answers = list(map(self._meant, rows, values_of(rows, "task.answer", self.answer)))
         places = [_place(answer, among) for answer, among in zip(answers, choices)]
         wrong = [
             row.wrong(f"has the answer {str(answer)[:40]!r}, its choices are {list(among)!r}"[:200])
@@ -144,6 +145,12 @@ class Choice(FromRows, Readable):
         ]
         require_right("task.answer", wrong, len(rows))
         return [Question(*each) for each in zip(rows, prompts, choices, places)]  # type: ignore[arg-type]
+
+    def _meant(self, row: Row, answer: Any) -> Any:
+        """Return an answer as text where the choices of its row are numbers: it is one of them, and no place."""
+        listed = list_of(row.values.get(self.choices)) if isinstance(self.choices, str) else None
+        numbers = listed and self.doc_to_choice is None and all(isinstance(each, (int, float)) for each in listed)
+        return str(answer) if numbers and not isinstance(answer, bool) else answer
 
     def _choices(self, rows: Sequence[Row]) -> list[tuple[str, ...]]:
         if self.doc_to_choice is not None:
@@ -206,7 +213,10 @@ def _unfit(choices: Sequence[str]) -> str | None:
     if len(choices) < 2:
         return f"has {len(choices)} choices, at least 2 are needed"
     empty = [place for place, choice in enumerate(choices) if not choice.strip()]
-    return f"has nothing as choice {empty[0]}" if empty else None
+    if empty:
+        return f"has nothing as choice {empty[0]}"
+    twice = [choice for choice in choices if choices.count(choice) > 1]
+    return f"has the choice {twice[0][:40]!r} {choices.count(twice[0])} times" if twice else None
 
 
 def _cut(before: Sequence[int], after: Sequence[int], most: int) -> Pair:
@@ -217,17 +227,19 @@ def _cut(before: Sequence[int], after: Sequence[int], most: int) -> Pair:
 def _place(answer: Any, choices: Sequence[str]) -> int | None:
     """Return the place of the right choice: by its text, its number from 0, or its letter; None where it is none.
 
-    A number that is no text counts as a place, also where some choice has the same digits; of two choices, false and
-    true are the first and the second.
+    A number that is no text counts as a place, also where some choice has the same digits. True and false are the
+    choices that say so, or yes and no, in any case.
     """
-    if isinstance(answer, int) and not isinstance(answer, bool):
-        return answer if 0 <= answer < len(choices) else None
+    if isinstance(answer, bool):
+        folded = [choice.strip().casefold() for choice in choices]
+        said = [word for word in _TRUTHS[answer] if word in folded]
+        return folded.index(said[0]) if said else None
+    if isinstance(answer, (int, float)):
+        return int(answer) if answer in range(len(choices)) else None
     text = str(answer).strip()
     stripped = [choice.strip() for choice in choices]
     if text in stripped:
         return stripped.index(text)
-    if isinstance(answer, bool):
-        return int(answer) if len(choices) == 2 else None
     place = int(text) if text.isdecimal() else ascii_uppercase.find(text.upper()) if len(text) == 1 else -1
     return place if 0 <= place < len(choices) else None
 

@@ -170,7 +170,7 @@ class Custom(FromFiles, Task, Bounded, Supplied, Readable):
             return asked("task.function", self.function, subject, _own(rows))
 
     def _numbers(self, answers: Any, rows: Sequence[Row]) -> tuple[float, ...]:
-        listed = _listed("task.function", self.function, answers, rows, "numbers")
+        listed = map(_as_number, _listed("task.function", self.function, answers, rows, "numbers"))
         return tuple(_checked("task.function", self.function, answer, row.place) for answer, row in zip(listed, rows))
 
     def _of_all(self, answers: Sequence[Any], rows: Sequence[Row]) -> Score:
@@ -262,6 +262,12 @@ def _listed(key: str, function: Function, answers: Any, rows: Sequence[Row], wha
     if len(listed) != len(rows):
         raise TaskError(f"{key}: {class_path(function)} returned {len(listed)} {what} for {len(rows)} rows")
     return listed
+
+
+def _as_number(value: Any) -> Any:
+    """Return 1 and 0 for true and false, also of numpy and torch: whether a row is right is a number for it."""
+    inner = value.item() if getattr(value, "ndim", 1) == 0 else value
+    return float(inner) if isinstance(inner, bool) else value
 
 
 def _checked(key: str, function: Function, value: Any, where: str) -> float:

@@ -20,7 +20,7 @@ from objectives.settings import Count, Name
 from objectives.tasks.batching import AHEAD, limit_of, same_length, source_target_batches
 from objectives.tasks.beams import BeamSearch
 from objectives.tasks.corpus_matching import CorpusMetric, CorpusRating, Tokenize, metric_of, packages_of
-from objectives.tasks.data.columns import accepted_of, texts_of
+from objectives.tasks.data.columns import accepted_of, list_of, texts_of
 from objectives.tasks.data.rows import Row
 from objectives.tasks.data.source import ROWS_FORBID, FromRows
 from objectives.tasks.decoding import Ends, continuations, greedy
@@ -124,6 +124,17 @@ class Generation(FromRows, Banded, Readable):
         self._metric()
         divided = self.divided()
         self._requests([*divided.calibration, *divided.scored])
+
+    @override
+    def remarks(self) -> tuple[str, ...]:
+        """Return how rows were divided, and how many answers are lists written as text, each of which is one answer."""
+        scored = self.divided().scored
+        cells = [row.values.get(self.target) for row in scored] if self.doc_to_target is None else []
+        written = [cell for cell in cells if isinstance(cell, str) and list_of(cell) is not None]
+        if not written:
+            return super().remarks()
+        said = f"task.target: {len(written)} of {len(scored)} answers are lists written as text, as {written[0][:40]}"
+        return (*super().remarks(), f"{said}; each is one answer here, several are a list of jsonl or parquet")
 
     @property
     @override

@@ -12,6 +12,7 @@ from objectives.tasks.data.rows import SHOWN, Row, require_right
 
 _WHOLE = re.compile(r"([0-9]{1,9})(?:\.0*)?")
 """A whole number as json, csv and parquet write it: 1, 1.0."""
+_DIGITS = re.compile("[0-9]+")
 
 
 def require_classes(classes: Sequence[str], names: Sequence[str]) -> Sequence[str]:
@@ -39,7 +40,8 @@ def places_of(rows: Sequence[Row], values: Sequence[Any], classes: Sequence[str]
 
     Names are compared as files write them: white space and case do not count where classes differ in more, and 1.0 is
     the name 1. ``rows``: the row of each value; one of several values comes as often. ``key``: the setting that names
-    the column. Raises DataError, with the file and the lines, for a value that is neither.
+    the column. Raises DataError, with the file and the lines, for a value that is neither, and for numbers that the
+    names of other classes hold.
     """
     named = _names(classes)
     texts = [_written(value) for value in values]
@@ -48,6 +50,8 @@ def places_of(rows: Sequence[Row], values: Sequence[Any], classes: Sequence[str]
         [_number(text, len(classes)) for text in texts],
     ]
     found = min(ways, key=lambda places: places.count(None))  # of equal ones, names
+    if found is ways[1]:
+        _require_own_numbers(texts, classes, key)
     at = {row.place: row for row in rows}
     unknown: dict[str, list[str]] = {}
     for row, value, place in zip(rows, values, found):
@@ -85,6 +89,19 @@ def _number(text: str, classes: int) -> int | None:
     truth = {"true": 1, "false": 0}.get(text.casefold())
     number = truth if truth is not None else int(text) if _WHOLE.fullmatch(text) else None
     return number if number is not None and number < classes else None
+
+
+def _require_own_numbers(labels: Sequence[str], classes: Sequence[str], key: str) -> None:
+    """Raise DataError where labels without 0 are numbers that other classes' names hold: ``1`` beside ``1 star``."""
+    for label in () if "0" in labels else dict.fromkeys(labels):
+        place = _number(label, len(classes))
+        owners = [name for name in classes if label in _DIGITS.findall(name)]
+        if place is not None and owners and classes[place] not in owners:
+            raise DataError(
+                f"{key}: the label {label} is, counted from 0, the class {classes[place]!r}, and by its name "
+                f"{owners[0]!r}; task.labels=[...] says which number is which class: 0, 1, ... or 1, 2, ... in the "
+                f"order {shown(classes)}"
+            )
 
 
 def shown(classes: Sequence[str]) -> str:

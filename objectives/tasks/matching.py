@@ -1,9 +1,10 @@
 """Rates an answer against accepted ones, text by text: exact match, F1 of words, ROUGE.
 
 Quasi-exact match and F1 of words are those of SQuAD (Rajpurkar et al. 2016, https://arxiv.org/abs/1606.05250): case,
-punctuation, articles and spaces do not count. ROUGE (Lin 2004) is that of rouge-score, which by itself sees no word in
-Chinese or Japanese; here each of their characters is one, also beside Latin letters and digits. Korean has spaces, so
-its words stay words, as those of all other scripts.
+punctuation, articles and spaces do not count. ROUGE (Lin 2004) is that of rouge-score, which by itself sees words of
+Latin letters alone. In scripts without spaces between words, Chinese, Kana, Thai, Lao, Khmer and Burmese, every
+character is a word here, as in MLQA's F1 (Lewis et al. 2020, https://arxiv.org/abs/1910.07475), also beside Latin
+letters and digits. Words of all other scripts, Korean among them, stay words, with the marks above and below letters.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from functools import cache
 from typing import Any, ClassVar, Literal
 
 import numpy as np
+import regex
 
 from objectives.errors import TaskError
 from objectives.types import Score
@@ -27,15 +29,23 @@ Rating = Literal["exact_match", "quasi_exact_match", "f1", "rouge1", "rouge2", "
 Rate = Callable[[str, str], float]
 
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
-_CJK = r"\u3005-\u3007\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
-"""Characters that are written without spaces between words: Chinese ones and Kana. Hangul is not among them."""
-_WORDS = re.compile(f"[{_CJK}]|[^\\W_{_CJK}]+")
+_UNSPACED = (
+    r"\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}"
+    r"\u3005-\u3007\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
+)
+"""Characters that are written without spaces between words. Hangul is not among them."""
+_ONE = rf"[[{_UNSPACED}]--\p{{M}}]\p{{M}}*"
+_WORDS = regex.compile(rf"(?V1){_ONE}|[[\p{{L}}\p{{N}}\p{{M}}]--[{_UNSPACED}]]+")
+_PARTS = regex.compile(rf"(?V1){_ONE}|[\S--[{_UNSPACED}]]+")
+_PUNCTUATION = regex.compile(
+    rf"(?V1)[{regex.escape(string.punctuation)}]|[[\p{{P}}\p{{S}}]&&[\u3000-\u303f\u30fb\uff00-\uffef]]"
+)
+"""ASCII punctuation, which is SQuAD's, and that of Chinese and Japanese."""
 
 
 def normalized(text: str) -> str:
-    """Return ``text`` in lower case without ASCII punctuation, English articles and needless spaces."""
-    kept = "".join(letter for letter in text.lower() if letter not in string.punctuation)
-    return " ".join(_ARTICLES.sub(" ", kept).split())
+    """Return ``text`` in lower case without punctuation, English articles and needless spaces."""
+    return " ".join(_ARTICLES.sub(" ", _PUNCTUATION.sub("", text.lower())).split())
 
 
 def exact_match(answer: str, wanted: str) -> float:
@@ -50,7 +60,7 @@ def quasi_exact_match(answer: str, wanted: str) -> float:
 
 def word_f1(answer: str, wanted: str) -> float:
     """Return the harmonic mean of precision and recall over normalised words; of two texts without any, 1."""
-    ours, theirs = normalized(answer).split(), normalized(wanted).split()
+    ours, theirs = (_PARTS.findall(normalized(text)) for text in (answer, wanted))
     if not ours or not theirs:
         return float(ours == theirs)
     shared = sum((Counter(ours) & Counter(theirs)).values())
@@ -58,11 +68,12 @@ def word_f1(answer: str, wanted: str) -> float:
 
 
 class _Words:
-    """Splits a text for ROUGE: words of letters and digits in lower case, and single Chinese characters and Kana."""
+    """Splits a text for ROUGE: words of letters, marks and digits in lower case, and single characters."""
 
     def tokenize(self, text: str) -> list[str]:
         """Return the words."""
-        return _WORDS.findall(unicodedata.normalize("NFKC", text).lower())
+        words: list[str] = _WORDS.findall(unicodedata.normalize("NFKC", text).lower())
+        return words
 
 
 @cache

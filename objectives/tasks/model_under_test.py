@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -69,20 +69,22 @@ class ModelUnderTest:
         return self.runner.labels
 
     def generate(
-        self, prompts: Sequence[str], new_tokens: int = 64, stop: Sequence[str] = (), chat: bool = False
+        self, prompts: Sequence[str], new_tokens: int = 64, stop: str | Sequence[str] = (), chat: bool = False
     ) -> list[str]:
         """Return what the model writes after every prompt, or of every source: greedily, ``new_tokens`` tokens at most.
 
-        Writing ends at an end token or before one of the texts ``stop``. ``chat``: every prompt is what a user says in
-        the tokenizer's chat template. Prompts are cut at their beginning where they and the answer are too long, the
+        Writing ends at an end token or before ``stop``, a text or several. ``chat``: every prompt is what a user says
+        in the tokenizer's chat template. Prompts are cut at their beginning where they and the answer are too long, the
         sources of an encoder-decoder at their end.
         """
-        self._require("generate", prompts)
-        if not 0 < new_tokens < self._tokens:
-            raise TaskError(f"generate: new_tokens must be > 0 and < task.tokens={self._tokens}, got {new_tokens}")
+        prompts = self._texts("generate", prompts)
+        if not isinstance(new_tokens, int) or not 0 < new_tokens < self._tokens:
+            raise TaskError(
+                f"generate: new_tokens must be a whole number > 0 and < task.tokens={self._tokens}, got {new_tokens}"
+            )
         room = self._tokens if self.head == "seq2seq" else self._tokens - new_tokens
         ids = [self._short(self._prompt(text, chat), room) for text in prompts]
-        ends = Ends.of(self.runner, stop)
+        ends = Ends.of(self.runner, [stop] if isinstance(stop, str) else stop)
         found = continuations(self.runner, ids, new_tokens, ends, self._rows)
         written = [text for text in found if text is not None]
         self._require_finite(len(written) == len(found), "generate")
@@ -93,7 +95,7 @@ class ModelUnderTest:
 
         A continuation begins with the space that parts it from the prompt (``" yes"``).
         """
-        self._require("log_likelihoods", prompts)
+        prompts, continuations = self._texts("log_likelihoods", prompts), list(continuations)
         if len(prompts) != len(continuations) or any(isinstance(each, str) for each in continuations):
             raise TaskError(f"log_likelihoods: {len(prompts)} prompts need as many lists of continuations")
         asked = [(prompt, text) for prompt, texts in zip(prompts, continuations) for text in texts]
@@ -104,7 +106,7 @@ class ModelUnderTest:
 
     def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Return a vector of length 1 for every text [texts, width]: the mean of an encoder's last hidden states."""
-        self._require("encode", texts)
+        texts = self._texts("encode", texts)
         if not texts:
             return np.zeros((0, 0), np.float32)
         whole = self.tokenizer(list(texts), verbose=False)["input_ids"]
@@ -118,7 +120,10 @@ class ModelUnderTest:
 
         ``others``: the second texts, for a classifier of pairs.
         """
-        self._require("predict_proba", texts)
+        texts = self._texts("predict_proba", texts)
+        others = None if others is None else self._texts("predict_proba", others)
+        if others is not None and len(others) != len(texts):
+            raise TaskError(f"predict_proba: {len(texts)} texts need as many others, got {len(others)}")
         if not texts:
             return np.zeros((0, len(self.labels)), np.float32)
         rows = encode(self.runner, texts, others, self._tokens)
@@ -159,12 +164,15 @@ class ModelUnderTest:
 
     # ---- checks
 
-    def _require(self, method: str, texts: Sequence[str]) -> None:
+    def _texts(self, method: str, texts: Sequence[str]) -> list[str]:
+        """Return ``texts`` as a list. Raises TaskError for anything else, and for a model without this method."""
         known = _METHODS.get(self.head, ())
         if method not in known:
             raise TaskError(f"{method}: model.head is {self.head}, which has {' and '.join((*known, 'runner'))}")
-        if isinstance(texts, str) or not all(isinstance(text, str) for text in texts):
+        listed = list(texts) if isinstance(texts, Iterable) and not isinstance(texts, str) else [None]
+        if not all(isinstance(text, str) for text in listed):
             raise TaskError(f"{method}: a list of texts expected, got {shown(texts)}")
+        return listed  # type: ignore[return-value]  # all are texts
 
     def _require_finite(self, finite: bool, method: str) -> None:
         if not finite:

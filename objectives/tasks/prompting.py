@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from jinja2 import TemplateError
+
+from objectives.errors import TaskError
 from objectives.tasks.batching import prompt_ids
 from objectives.tasks.partial_scores import Reader, require_rows
 from objectives.types import Head
@@ -18,13 +21,20 @@ def has_chat_template(tokenizer: Any) -> bool:
 def prompt_tokens(model: Reader, head: Head, text: str, chat: bool) -> list[int]:
     """Return a prompt's ids: what a decoder writes on after, or the source that an encoder-decoder reads.
 
-    ``chat``: the text is what a user says in the chat template. Raises Unsupported for a token without a row.
+    ``chat``: the text is what a user says in the chat template. Raises Unsupported for a token without a row, TaskError
+    where the template refuses the text.
     """
     tokenizer = model.tokenizer
     ids: list[int]
     if chat:
         said: Sequence[Mapping[str, str]] = [{"role": "user", "content": text}]
-        made = tokenizer.apply_chat_template(said, add_generation_prompt=True, tokenize=False)
+        try:
+            made = tokenizer.apply_chat_template(said, add_generation_prompt=True, tokenize=False)
+        except TemplateError as error:
+            raise TaskError(
+                f"task.chat: the tokenizer's chat template refuses what a user says alone ({error}); task.chat=false "
+                "gives the model the prompt as it is"
+            ) from error
         ids = tokenizer(made, add_special_tokens=False, verbose=False)["input_ids"]
     elif head == "seq2seq":
         ids = tokenizer(text, verbose=False)["input_ids"]

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from objectives.tasks.data.columns import values_of
+from objectives.tasks.data.columns import list_of, values_of
 from objectives.tasks.data.rows import Row, require_right
 
 
@@ -75,4 +75,5 @@ def _lacks(key: str, file: str) -> str:
 
 
 def _listed(value: Any) -> list[str]:
-    return list(map(str, value)) if isinstance(value, (list, tuple)) else [str(value)]
+    found = list_of(value)
+    return [str(value)] if found is None else list(map(str, found))

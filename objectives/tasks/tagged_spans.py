@@ -1,7 +1,7 @@
 """Spans that tags mark, and how many of them were found. The schemes IOB1, IOB2, IOE, IOBES and BILOU are read alike.
 
-A tag is ``O``, or a prefix and a type: ``B-PER``. A span begins at B or S, where the type changes, and after a span has
-ended; it ends after E or S, and before all that begins another: the rules of conlleval, which seqeval keeps.
+A tag is ``O``, or a prefix and a type: ``B-PER``, ``B_PER``. A span begins at B or S, where the type changes, and after
+a span has ended; it ends after E or S, and before all that begins another: the rules of conlleval, which seqeval keeps.
 """
 
 from __future__ import annotations
@@ -16,6 +16,9 @@ OUTSIDE = "O"
 
 _PREFIXES = {"B": "B", "I": "I", "E": "E", "S": "S", "L": "E", "U": "S"}
 """The prefixes of all schemes by those of IOBES: BILOU's L and U are its E and S."""
+
+_SEPARATORS = ("-", "_", "")
+"""What stands between prefix and type; a prefix alone has neither."""
 
 Found = tuple[str, int, int]
 """Type, first word and last word."""
@@ -41,8 +44,8 @@ def _parts(tag: str) -> tuple[str, str]:
     """Return prefix and type. A tag that is no prefix and has none is a type of its own, as parts of speech are."""
     if tag in {OUTSIDE, "o", "_", ""}:
         return OUTSIDE, ""
-    prefix, _, kind = tag.partition("-")
-    found = _PREFIXES.get(prefix.upper())
+    prefix, kind = tag[:1], tag[2:]
+    found = _PREFIXES.get(prefix.upper()) if tag[1:2] in _SEPARATORS else None
     return ("I", tag) if found is None else (found, kind)
 
 

@@ -111,6 +111,11 @@ def _require_documents(config: StudyConfig) -> None:
     try:
         config.task.require_documents()
         if config.inspection is not None and config.inspection.labels and isinstance(config.task, Labelled):
+            if config.inspection.gives_several_classes:
+                raise ConfigError(
+                    "task: the model's config says multi_label_classification, any number of classes for a text; tasks "
+                    "with labels score one class: write task=custom, whose function asks model.runner"
+                )
             config.task.require_labels(config.inspection.labels)
         for line in config.task.remarks() if isinstance(config.task, Remarking) else ():
             log.warning(line)

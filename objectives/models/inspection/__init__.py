@@ -60,6 +60,11 @@ class Inspection:
             return ()
         return tuple(str(named[place]) for place in sorted(named, key=int))
 
+    @property
+    def gives_several_classes(self) -> bool:
+        """Return whether the head was trained to give a text any number of classes, and not one."""
+        return self.config.raw.get("problem_type") == "multi_label_classification"
+
     def beyond(self, spans: Iterable[Span]) -> tuple[Span, int] | None:
         """Return the first of ``spans`` that exceeds the model's positions, with their number; None where all fit."""
         for span in spans:

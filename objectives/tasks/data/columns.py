@@ -18,6 +18,9 @@ from objectives.errors import DataError
 from objectives.tasks.data.rows import Row, WrongRow, columns_of, require_right
 from objectives.tasks.data.templates import Templates
 
+TABLES = (".csv", ".tsv")
+"""Files whose first line names the columns."""
+
 
 def values_of(rows: Sequence[Row], key: str, column: str) -> list[Any]:
     """Return the value of ``column`` in every row. ``key``: the setting that names the column.
@@ -27,8 +30,7 @@ def values_of(rows: Sequence[Row], key: str, column: str) -> list[Any]:
     """
     there = columns_of(rows)
     if column not in there:
-        near = difflib.get_close_matches(column, there, n=1)
-        hint = f"; {key}={near[0]}" if near else "; the first line of a table is read as its header" * (len(there) > 0)
+        hint = _hint(rows[0], key, column, there)
         raise DataError(f"{key}: {rows[0].file} has no column {column!r}, it has {', '.join(there)}{hint}")
     values = [row.values.get(column) for row in rows]
     wrong = [row.wrong(f"has no {column!r}") for row, value in zip(rows, values) if _is_absent(value)]
@@ -36,8 +38,19 @@ def values_of(rows: Sequence[Row], key: str, column: str) -> list[Any]:
     return values
 
 
+def _hint(row: Row, key: str, column: str, there: Sequence[str]) -> str:
+    """Return what may be meant by a column that is not there."""
+    near = difflib.get_close_matches(column, there, n=1)
+    if column.partition(".")[0] in there:
+        return f"; {template_key(key)}='\"{{{{{column}}}}}\"' takes it out of a column"
+    if near:
+        return f"; {key}={near[0]}"
+    return "; the first line of a table is read as its header" if row.file.endswith(TABLES) else ""
+
+
 def _is_absent(value: Any) -> bool:
-    return value is None or (isinstance(value, str) and not value.strip())
+    """Return whether a value is none: null, white space, or the NaN by which tables fill gaps."""
+    return value is None or (isinstance(value, str) and not value.strip()) or value != value
 
 
 def texts_of(rows: Sequence[Row], key: str, column: str, template: str | None = None) -> list[str]:
@@ -77,23 +90,36 @@ def accepted_of(rows: Sequence[Row], key: str, column: str, template: str | None
     wrong = [
         row.wrong("has no answer" if not some else f"has the answer {str(some)[:40]}")
         for row, some in zip(rows, answers)
-        if not some or not all(isinstance(each, (str, int, float)) for each in some)
+        if not some or not all(_is_answer(each) for each in some)
     ]
-    require_right(key, wrong, len(rows), "; a text is expected, or a list of accepted ones")
-    return [tuple(str(each) for each in some) for some in answers]
+    require_right(key, wrong, len(rows), "; a text or a number is expected, or a list of accepted ones")
+    floats = [each for some in answers for each in some if isinstance(each, float)]
+    if all(each.is_integer() for each in floats):  # so a table writes whole numbers where some are missing
+        answers = [[int(each) if isinstance(each, float) else each for each in some] for some in answers]
+    return [tuple(map(str, some)) for some in answers]
+
+
+def _is_answer(value: Any) -> bool:
+    return isinstance(value, (str, int, float)) and not isinstance(value, bool)
 
 
 def list_of(value: Any) -> list[Any] | None:
     """Return a list; a cell of a table may hold one as text, in JSON or as Python writes it. None for all else."""
     if isinstance(value, str) and value.lstrip().startswith("["):
-        try:
-            value = ast.literal_eval(value.strip())
-        except (ValueError, SyntaxError, MemoryError, RecursionError):
-            try:
-                value = json.loads(value)
-            except (ValueError, RecursionError):
-                return None
+        value = literal_of(value)
     return list(value) if isinstance(value, (list, tuple)) else None
+
+
+def literal_of(text: str) -> Any:
+    """Return the value that ``text`` writes in JSON or in Python; None where it writes none."""
+    for read in (json.loads, ast.literal_eval):
+        try:
+            found = read(text.strip())
+            json.dumps(found, ensure_ascii=False, default=str).encode()  # half a character, as \\ud83d alone, is none
+        except (ValueError, SyntaxError, MemoryError, RecursionError):
+            continue
+        return found
+    return None
 
 
 def numbers_of(rows: Sequence[Row], key: str, column: str) -> list[float]:
@@ -112,19 +138,23 @@ def numbers_of(rows: Sequence[Row], key: str, column: str) -> list[float]:
 def rendered(rows: Sequence[Row], key: str, template: str) -> list[str]:
     """Return what ``template`` makes of the columns of every row, null being no text.
 
+    ``row["a name"]`` is a column whose name is no word of Jinja's, unless a column is called ``row``.
     Raises DataError where it does not fit the columns, or makes a text of white space of them.
     """
     templates = Templates()
     try:
         compiled = templates.from_string(template)
     except TemplateError as error:
-        raise DataError(f"{key}: {template!r} is no template ({error})") from error
+        raise DataError(
+            f"{key}: {template!r} is no template ({error}); "
+            "a column whose name is no plain word is written {{row['its name']}}"
+        ) from error
     texts: list[str] = []
     wrong: list[WrongRow] = []
     for row in rows:
         try:
             templates.begin()
-            texts.append(compiled.render(row.values))
+            texts.append(compiled.render({"row": row.values, **row.values}))
         except Exception as error:  # what a template does to a value may raise anything
             wrong.append(row.wrong(f"does not fit the template ({error})"))
     require_right(key, wrong, len(rows), f" (its columns: {', '.join(columns_of(rows))})")

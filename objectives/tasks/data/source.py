@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import fields
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -67,9 +69,8 @@ class FromFiles(Remarking, Packaged, Exposed):
 
     @override
     def remarks(self) -> tuple[str, ...]:
-        """Return a line on how the rows of a single file were divided."""
-        remark = self.divided().remark
-        return (remark,) if remark else ()
+        """Return lines on how the rows of a single file were divided, and on texts that hold no line break."""
+        return tuple(filter(None, (self.divided().remark, *_backslashes(self))))
 
     @override
     def excerpts(self, model: LoadedModel) -> Excerpts:
@@ -99,6 +100,10 @@ class FromFiles(Remarking, Packaged, Exposed):
             self.seed, self.unit,
         )  # fmt: skip
         return found
+
+
+_CODE = re.compile(r"\{[{%].*?[%}]\}", re.DOTALL)
+"""Jinja's part of a template, whose own texts may hold a backslash."""
 
 
 @settings(frozen=True, kw_only=True, config=ROWS_FORBID)
@@ -146,6 +151,18 @@ def _is_hashable(reader: FromFiles) -> bool:
     except TypeError:
         return False
     return True
+
+
+def _backslashes(reader: FromFiles) -> Iterator[str]:
+    r"""Yield a line for every setting with a backslash and an n, as a command line gives ``\n`` outside of quotes."""
+    for field in fields(reader):
+        value = getattr(reader, field.name)
+        texts = [value] if isinstance(value, str) else value if isinstance(value, tuple) else ()
+        if any("\\n" in _CODE.sub("", text) for text in texts if isinstance(text, str)):
+            yield (
+                f"task.{field.name}: holds a backslash and an n, no line break; double quotes within single ones make "
+                f"one: 'task.{field.name}=\"...\\n...\"'"
+            )
 
 
 @lru_cache(maxsize=KEPT)

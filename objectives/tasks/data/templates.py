@@ -7,13 +7,13 @@ operator, filter or method makes a text beyond ``LONGEST``.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from jinja2 import StrictUndefined, nodes, pass_eval_context
+from jinja2 import StrictUndefined, Undefined, nodes, pass_eval_context
 from jinja2.filters import do_join
 from jinja2.nodes import EvalContext
-from jinja2.runtime import Context
+from jinja2.runtime import Context, LoopContext, TemplateReference
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.visitor import NodeTransformer
 from typing_extensions import override
@@ -77,10 +77,17 @@ class Templates(ImmutableSandboxedEnvironment):
         if isinstance(owner, str) and name == "replace" and len(args) > 1:
             return _replaced(owner, *args)
         if isinstance(owner, str) and name == "join" and args:
-            items = [str(each) for each in args[0]]
+            items = [str(_plain(each)) for each in args[0]]
             _require_short(sum(map(len, items)) + len(owner) * len(items))
             args = (items,)
         return super().call(__context, __obj, *args, **kwargs)
+
+    @override
+    def getattr(self, obj: Any, attribute: str) -> Any:
+        """Return what ``obj.attribute`` is: of an object in a row its value, also where a method has that name."""
+        if isinstance(obj, Mapping) and attribute in obj:
+            return obj[attribute]
+        return super().getattr(obj, attribute)
 
     @override
     def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
@@ -114,14 +121,19 @@ def _require_short(length: int) -> None:
 
 
 def _plain(value: Any) -> Any:
-    """Return what is written of a value: nothing of null."""
+    """Return what is written of a value: nothing of null. Raises ValueError for what is no value of a row."""
+    if isinstance(value, Undefined):
+        return value  # says itself what is missing
+    if callable(value) or isinstance(value, (LoopContext, TemplateReference)):
+        name = getattr(value, "__name__", None)
+        raise ValueError(f"{name} is a method, called as {name}()" if name else "self and loop are Jinja's own names")
     return "" if value is None else value
 
 
 @pass_eval_context
 def _joined(context: EvalContext, parts: Iterable[Any], d: str = "", attribute: Any = None) -> str:
-    """Join as Jinja's own filter does, whose names these are."""
-    items = list(parts)
+    """Join as Jinja's own filter does, whose names these are; null is nothing."""
+    items = [_plain(each) for each in parts] if attribute is None else list(parts)
     _require_short(len(items) * len(str(d)) + (sum(len(str(each)) for each in items) if attribute is None else 0))
     return str(do_join(context, items, d, attribute))
 

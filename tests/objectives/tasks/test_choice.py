@@ -159,6 +159,34 @@ def test_rows_that_are_no_questions_are_refused(tmp_path: Path, row: dict[str, A
         Choice(data=write(tmp_path / "a.jsonl", rows)).require_documents()
 
 
+@pytest.mark.parametrize(
+    ("choices", "answer", "right"),
+    [
+        (["true", "false"], True, 0), (["True", "False"], False, 1), (["No", "Yes"], True, 1),
+        (["no", "yes"], False, 0),
+        (["correct", "incorrect"], True, None),
+        ([1, 2, 3], 1, 0), (["1", "2", "3"], 1, 1), ([10, 20], 1, 1), ([2.5, 1.5], 1.5, 1),
+        (["a", "b"], 1.0, 1), (["a", "b"], 1.5, None), (["a", "b"], "B", 1), (["a", "b"], "1", 1),
+    ],
+)  # fmt: skip
+def test_an_answer_is_a_text_a_place_a_letter_or_a_truth(
+    tmp_path: Path, choices: list[Any], answer: Any, right: int | None
+) -> None:
+    rows = [{"text": f"q {number}", "choices": choices, "answer": answer} for number in range(2)]
+    task = Choice(data=write(tmp_path / "a.jsonl", rows))
+    if right is None:
+        with pytest.raises(DataError, match=f"has the answer '{answer}', its choices are"):
+            task.require_documents()
+    else:
+        assert [each.answer for each in task._questions(task.divided().scored)] == [right]
+
+
+def test_two_equal_choices_are_wrong(tmp_path: Path) -> None:
+    rows = [{"text": f"q {number}", "choices": ["same", "b", "same"], "answer": 0} for number in range(2)]
+    with pytest.raises(DataError, match="line 1 has the choice 'same' 2 times"):
+        Choice(data=write(tmp_path / "a.jsonl", rows)).require_documents()
+
+
 @pytest.mark.parametrize("empty", ["", " ", None])
 def test_a_choice_of_nothing_is_a_wrong_row(tmp_path: Path, empty: str | None) -> None:
     file = write(tmp_path / "a.jsonl", [*ROWS, {"text": "q", "choices": ["a", empty], "answer": 0}])

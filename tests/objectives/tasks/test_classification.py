@@ -179,6 +179,18 @@ def test_a_label_is_the_same_class_in_every_kind_of_file(
             places_of(rows[:1], [value], classes)
 
 
+def test_numbers_that_the_names_of_other_classes_hold_are_refused() -> None:
+    stars = ("1 star", "2 stars", "3 stars")
+    rows = [Row({"label": value}, "a", value) for value in (1, 2)]
+    with pytest.raises(
+        DataError, match=r"the label 1 is, counted from 0, the class '2 stars', and by its name '1 star'"
+    ):
+        places_of(rows, [1, 2], stars)
+    assert places_of(rows, [0, 1], stars) == [0, 1]  # 0 says where they begin
+    assert places_of(rows, [1, 2], ("1", "2", "3")) == [0, 1]
+    assert places_of(rows, [1, 2], ("LABEL_0", "LABEL_1", "LABEL_2")) == [1, 2]
+
+
 def test_labels_of_two_kinds_are_wrong_where_they_are_fewer() -> None:
     values = ["good", "bad", 1]
     rows = [Row({"label": value}, "a", number) for number, value in enumerate(values, start=1)]

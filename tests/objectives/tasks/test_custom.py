@@ -231,6 +231,12 @@ def test_what_is_no_score_is_told_in_one_line(decoder: TorchRunner, make: Make, 
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("kind", [bool, np.bool_, torch.tensor])
+def test_whether_a_row_is_right_is_a_number_for_it(decoder: TorchRunner, make: Make, kind: Any) -> None:
+    score = make(lambda model, rows: [kind(place % 2 == 0) for place in range(len(rows))]).evaluate(decoder)
+    assert score.examples == (1.0, 0.0) * 4
+
+
 @pytest.mark.parametrize("answer", [math.nan, [0.5] * 7 + [math.inf]])
 def test_a_number_that_is_not_finite_is_told_with_its_row(decoder: TorchRunner, make: Make, answer: Any) -> None:
     with pytest.raises(NotFinite, match=r"^task\.function: .*returned (nan for all rows|inf for a\.jsonl, line 8)$"):
@@ -355,6 +361,25 @@ def test_a_chat_template_is_used_where_it_is_asked_for(decoder: TorchRunner, mon
     assert subject.generate(["a"], new_tokens=5, chat=True) == bare.generate(["<a>"], new_tokens=5)
 
 
+def test_a_chat_template_that_refuses_is_told(decoder: TorchRunner, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(decoder.tokenizer, "chat_template", "{{ raise_exception('system first') }}")
+    with pytest.raises(
+        TaskError, match=r"^task\.chat: .*refuses what a user says alone \(system first\); task\.chat=false"
+    ):
+        ModelUnderTest(decoder, 64, 2).generate(["a"], new_tokens=5, chat=True)
+
+
+def test_texts_come_as_any_iterable_and_one_stop_is_a_text(decoder: TorchRunner) -> None:
+    subject = ModelUnderTest(decoder, 64, 2)
+    whole = subject.generate(["a", "b c"], 8)
+    assert subject.generate((text for text in ["a", "b c"]), 8) == whole
+    stop = whole[0][2:4]
+    assert subject.generate(["a"], 8, stop=stop) == subject.generate(["a"], 8, stop=[stop]) != whole[:1]
+    assert subject.generate(["a"], 8, stop=whole[0][::-1] + "?") == whole[:1]
+    with pytest.raises(TaskError, match=r"^generate: a list of texts expected, got int 7$"):
+        subject.generate(7, 8)  # type: ignore[arg-type]
+
+
 def test_what_a_model_of_this_kind_does_not_do_is_told(decoder: TorchRunner, encoder: TorchRunner) -> None:
     one, other = ModelUnderTest(decoder, 64, 2), ModelUnderTest(encoder, 64, 2)
     with pytest.raises(
@@ -367,7 +392,9 @@ def test_what_a_model_of_this_kind_does_not_do_is_told(decoder: TorchRunner, enc
         one.generate("a text")
     with pytest.raises(TaskError, match=r"^log_likelihoods: 2 prompts need as many lists of continuations$"):
         one.log_likelihoods(["a", "b"], [["c"]])
-    with pytest.raises(TaskError, match=r"^generate: new_tokens must be > 0 and < task\.tokens=64, got 64$"):
+    with pytest.raises(
+        TaskError, match=r"^generate: new_tokens must be a whole number > 0 and < task\.tokens=64, got 64$"
+    ):
         one.generate(["a"], new_tokens=64)
 
 

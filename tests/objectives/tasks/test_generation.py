@@ -295,3 +295,31 @@ def test_a_prompt_without_tokens_is_refused_with_its_place(
     monkeypatch.setattr(prompting, "prompt_ids", lambda *_: [])  # as tokenizers do that know no such character
     with pytest.raises(DataError, match=r"task\.text: a\.jsonl, line \d has the prompt '.', which has no tokens"):
         task.calibration(decoder.model)
+
+
+def test_answers_that_are_lists_written_as_text_are_told(tmp_path: Path) -> None:
+    rows = [{"text": f"q {number}", "target": '["a", "b"]' if number == 5 else "a"} for number in range(6)]
+    for name, some in (("a", rows), ("b", [{"text": "held", "target": "a"}])):
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in some))
+    task = Generation(data=str(tmp_path / "a.jsonl"), calibration=str(tmp_path / "b.jsonl"))
+    said = 'task.target: 1 of 6 answers are lists written as text, as ["a", "b"]; each is one answer here'
+    assert [line.startswith(said) for line in task.remarks()] == [True]
+    assert not Generation(
+        data=str(tmp_path / "a.jsonl"), calibration=str(tmp_path / "b.jsonl"), doc_to_target="{{target}}"
+    ).remarks()  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "told"),
+    [
+        ("doc_to_text", "Q: {{text}}\\nA:", True), ("stop", ("\\n",), True),
+        ("doc_to_text", "{{text.split('\\n')[0]}}", False), ("stop", ("\n",), False),
+    ],
+)  # fmt: skip
+def test_a_backslash_that_is_no_line_break_is_told(tmp_path: Path, setting: str, value: Any, told: bool) -> None:
+    for name in "ab":
+        (tmp_path / f"{name}.jsonl").write_text(json.dumps({"text": f"q {name}", "target": "a"}))
+    data = {"data": str(tmp_path / "a.jsonl"), "calibration": str(tmp_path / "b.jsonl")}
+    lines = Generation(**{**data, setting: value}).remarks()
+    assert len(lines) == told
+    assert not told or lines[0].startswith(f"task.{setting}: holds a backslash and an n, no line break; double quotes")

@@ -56,6 +56,9 @@ def test_rouge_is_that_of_rouge_score_on_english_and_not_0_on_chinese(name: str)
         ("ﾃｽﾄ123", [*"テスト", "123"]),
         ("한국어 문장은 GPT모델로", ["한국어", "문장은", "gpt모델로"]),
         ("\U00020bb7野家A", [*"\U00020bb7野家", "a"]),
+        ("मेरी किताब", ["मेरी", "किताब"]),
+        ("مَرْحَبًا بك", ["مَرْحَبًا", "بك"]),
+        ("ฉันกิน 5", ["ฉั", "น", "กิ", "น", "5"]),
         ("naïve_word's Привет мир", ["naïve", "word", "s", "привет", "мир"]),
     ],
 )
@@ -65,6 +68,14 @@ def test_words_are_those_between_spaces_but_for_scripts_without_any(text: str, w
 
 def test_rouge_of_mixed_text_counts_its_characters() -> None:
     assert rate_of("rougeL")("GPT模型在2023年很差", "GPT模型在2023年很好") == pytest.approx(7 / 8)
+
+
+def test_chinese_answers_share_characters_and_punctuation_does_not_count() -> None:
+    assert word_f1("北京市", "北京") == pytest.approx(4 / 5)
+    assert word_f1("在GPT模型里", "GPT模型") == pytest.approx(2 * 3 / (5 + 3))
+    assert quasi_exact_match("「北京」。", "北京") == 1
+    assert quasi_exact_match("北京", "南京") == 0
+    assert rate_of("rouge1")("मेरी किताब", "मेरा कुत्ता") == 0
 
 
 def test_the_best_of_the_accepted_answers_counts() -> None:

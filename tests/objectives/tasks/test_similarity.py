@@ -102,7 +102,8 @@ def test_both_texts_calibrate_without_padding(encoder: TorchRunner, tmp_path: Pa
     ("label", "said"),
     [
         ("alike", r"task\.label: 1 of 8 rows are wrong: a\.jsonl, line 8 has 'alike' for 'label', not a number"),
-        (math.nan, "line 8 has 'nan' for 'label', not a number"),
+        (math.nan, "line 8 has no 'label'"),
+        (math.inf, "line 8 has 'inf' for 'label', not a number"),
         (None, "line 8 has no 'label'"),
     ],
 )

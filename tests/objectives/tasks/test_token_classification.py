@@ -81,6 +81,7 @@ def test_tags_without_types_in_small_letters_and_of_bilou_mark_the_same_spans(ro
         assert {span[1:] for span in spans_of(row)} == places
         assert {span[1:] for span in spans_of([tag.lower() for tag in row])} == places
         assert spans_of([tag if tag == "O" else f"{BILOU.get(tag, tag)}-X" for tag in row]) == typed
+        assert spans_of([tag if tag == "O" else f"{tag}_X" for tag in row]) == typed
         assert spans_of(["_" if tag == "O" else f"{tag}-X" for tag in row]) == typed
 
 

@@ -91,6 +91,11 @@ def test_labels_that_the_config_does_not_name_are_refused_before_loading(
         "task.labels=[good,poor]",
     )
     preflighted(named)
+    several = write("bert", id2label={"0": "good", "1": "poor"}, problem_type="multi_label_classification")
+    config = make_config(
+        f"model={head}", f"model.path={several}", f"task={task}", f"task.data={file}", "experiment=minilm_retrieval"
+    )
+    assert re.search("any number of classes for a text; tasks with labels score one class", refused(config))
     nameless = write("electra")
     config = make_config(
         f"model={head}", f"model.path={nameless}", f"task={task}", f"task.data={file}", "experiment=minilm_retrieval"

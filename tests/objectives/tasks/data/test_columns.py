@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 
 from objectives.errors import DataError
@@ -12,6 +14,17 @@ ROWS = [
     Row({"question": "who?", "answer": ["a", "b"]}, "a.jsonl", 1),
     Row({"question": "why?", "answer": []}, "a.jsonl", 2),
 ]
+
+
+def test_a_column_within_a_column_is_taken_out_by_a_template() -> None:
+    rows = [Row({"meta": {"title": "a"}}, "a.jsonl", 1)]
+    with pytest.raises(
+        DataError, match=r"has no column 'meta\.title', it has meta; task\.doc_to_text='\"\{\{meta\.title"
+    ):
+        texts_of(rows, "task.text", "meta.title")
+    assert texts_of(rows, "task.text", "text", "{{meta.title}}") == ["a"]
+    with pytest.raises(DataError, match=r"has no column 'other', it has meta$"):
+        texts_of(rows, "task.text", "other")
 
 
 def test_a_column_gives_its_values() -> None:
@@ -73,6 +86,10 @@ DOUBLED = (
         ("{{ question.center(3000000000) }}", "access to attribute 'center' of 'str' object is unsafe"),
         ("{{ '{:0900000000d}'.format(1) }}", "access to attribute 'format' of 'str' object is unsafe"),
         ("{{ '%0900000000d' % 1 }}", "texts are not formatted by %"),
+        ("{{ question.upper }}", "upper is a method, called as upper\\(\\)"),
+        ("{{ question ~ range }}", "safe_range is a method, called as"),
+        ("{{ self }}", "self and loop are Jinja's own names"),
+        ("{% for a in question %}{{ loop }}{% endfor %}", "self and loop are Jinja's own names"),
         (DOUBLED.format("~"), "a text or list of 1048576, at most"),
         (DOUBLED.format("+"), "a text or list of 1048576, at most"),
         ("{% set a = 'a' * 1000000 %}{{ a | replace('a', a) }}", "a text or list of 1000000000000, at most"),
@@ -112,16 +129,29 @@ def test_numbers_may_be_written_as_texts_and_others_are_wrong() -> None:
         ("{{ list | join(', ', attribute='k') }}", "1, 2"),
         ("{{ 7 % 4 }}{{ b + 1 }}{{ [a] + [a] }}", "32['x', 'x']"),
         ("{{ a | tojson }}", '"x"'),
+        ("{{ [a, none] | join(',') }}{{ '-'.join([a, none]) }}", "x,x-"),
+        ("{{ inner.items }}{{ inner['keys'] }}{{ inner.other }}", "123"),
+        ("{{ row['a name'] }}{{ row['a-b'] }}{{ row.a }}", "45x"),
     ],
 )
 def test_what_a_template_of_rows_does_is_that_of_jinja(template: str, text: str) -> None:
-    rows = [Row({"a": "x", "b": 1, "nothing": None, "list": [{"k": 1}, {"k": 2}]}, "a.jsonl", 1)]
+    rows = [Row({"a": "x", "b": 1, "nothing": None, "list": [{"k": 1}, {"k": 2}],
+                 "inner": {"items": 1, "keys": 2, "other": 3}, "a name": 4, "a-b": 5}, "a.jsonl", 1)]  # fmt: skip
     assert rendered(rows, "task.doc_to_text", template) == [text]
 
 
 @pytest.mark.parametrize(
     ("value", "answers"),
-    [("a", ("a",)), (7, ("7",)), (["a", None, " ", "b"], ("a", "b")), ([1.5], ("1.5",))],
+    [
+        ("a", ("a",)),
+        (7, ("7",)),
+        (["a", None, " ", "b"], ("a", "b")),
+        ([1.5], ("1.5",)),
+        (3.0, ("3",)),
+        ([2.0, 2.5], ("2.0", "2.5")),
+        ([math.nan, 3.0], ("3",)),
+        ('["a"]', ('["a"]',)),
+    ],
 )
 def test_accepted_answers_are_texts_numbers_or_lists_of_them(value: object, answers: tuple[str, ...]) -> None:
     assert accepted_of([Row({"target": value}, "a.jsonl", 1)], "task.target", "target") == [answers]
@@ -131,7 +161,7 @@ def test_accepted_answers_are_texts_numbers_or_lists_of_them(value: object, answ
     ("value", "said"),
     [
         ({"en": "a"}, r"has the answer \[\{'en': 'a'\}\]"), ([["a"]], r"has the answer \[\['a'\]\]"),
-        ([""], "has no answer"),
+        ([""], "has no answer"), (True, r"has the answer \[True\]"), (math.nan, "has no 'target'"),
         ([], "has no answer"), (" ", "has no 'target'"), ("", "has no 'target'"), (None, "has no 'target'"),
     ],
 )  # fmt: skip
@@ -149,7 +179,7 @@ def test_an_answer_of_nothing_or_of_another_kind_is_wrong(value: object, said: s
     ("cell", "found"),
     [
         (["a"], ["a"]), (("a",), ["a"]), ('["a", "b"]', ["a", "b"]), ("['a', 'b']", ["a", "b"]),
-        (" [1, null]", [1, None]),
+        (" [1, null]", [1, None]), (r'["\ud83d\ude00 a", "c\/d"]', ["\U0001f600 a", "c/d"]), (r'["\ud83d"]', None),
         ("a b", None), ("[a, b", None), (7, None), ("[" * 5000, None),
     ],
 )  # fmt: skip
