@@ -59,9 +59,9 @@ class Choice(FromRows, Readable):
     ``text``: the column with the prompt; ``doc_to_text``: a template in its place. ``choices``: the same texts for all
     rows, or the column with a list of them; ``doc_to_choice``: a template whose lines they are. ``answer``: the column
     with the right one, as its text, its number from 0, its letter, or true and false; ``doc_to_target``: a template in
-    its place. ``delimiter`` stands between prompt and choice. ``metric``: ``accuracy``, or ``accuracy_norm``, which divides a
-    log-likelihood by the characters of the choice; an example is 1 where the likeliest choice is right. Prompts are cut
-    at their beginning to ``tokens`` tokens in all; by default what the model holds, and 1024 at most.
+    its place. ``delimiter`` stands between prompt and choice. ``metric``: ``accuracy``, or ``accuracy_norm``, which
+    divides a log-likelihood by the characters of the choice; an example is 1 where the likeliest choice is right.
+    Prompts are cut at their beginning to ``tokens`` tokens in all; by default what the model holds, and 1024 at most.
     """
 
     text: Name = "text"

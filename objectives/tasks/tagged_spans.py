@@ -18,7 +18,7 @@ _PREFIXES = {"B": "B", "I": "I", "E": "E", "S": "S", "L": "E", "U": "S"}
 """The prefixes of all schemes by those of IOBES: BILOU's L and U are its E and S."""
 
 _SEPARATORS = ("-", "_", "")
-"""What stands between prefix and type; a prefix alone has neither."""
+"""Characters that stand between prefix and type; a prefix alone has neither."""
 
 Found = tuple[str, int, int]
 """Type, first word and last word."""

@@ -91,7 +91,7 @@ def test_labels_that_the_config_does_not_name_are_refused_before_loading(
         "task.labels=[good,poor]",
     )
     preflighted(named)
-    several = write("bert", id2label={"0": "good", "1": "poor"}, problem_type="multi_label_classification")
+    several = write("roberta", id2label={"0": "good", "1": "poor"}, problem_type="multi_label_classification")
     config = make_config(
         f"model={head}", f"model.path={several}", f"task={task}", f"task.data={file}", "experiment=minilm_retrieval"
     )
