@@ -99,7 +99,7 @@ def _asset(path: str, key: str) -> Path:
 
 
 def _is_data(file: Path) -> bool:
-    """Return whether a file of a folder is no hidden one, no description of the folder, and no cache of ``datasets``."""
+    """Return whether a file of a folder may hold examples: no hidden one, no description, no cache of ``datasets``."""
     if file.name.startswith(".") or file.name in (STATE, "dataset_info.json", MANIFEST):
         return False
     return not (file.suffix.lower() == ".txt" and file.stem.lower() in PROSE) and not is_cache(file)
