@@ -30,8 +30,8 @@ Name = Annotated[str, Field(strict=True, min_length=1)]
 
 
 def _as_text(value: Any) -> Any:
-    """Return a truth value or a number of a yaml as its text; ``[True, False]`` are names too."""
-    return str(value) if isinstance(value, (bool, int, float)) else value
+    """Return a number of a yaml as its text. A truth value has none: ``true`` and ``True`` are words of their own."""
+    return str(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else value
 
 
 Texts = tuple[Annotated[Name, BeforeValidator(_as_text)], ...]

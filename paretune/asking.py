@@ -21,10 +21,13 @@ from objectives.models.kept_model import keep_model
 from objectives.tasks.data.kept_rows import keep_rows
 from objectives.types import Head
 from paretune.kinds import columns, groups, task_of
-from paretune.words import KIND, TASKS, words_of
+from paretune.words import KIND, TASKS, as_path, words_of
 from search.config.overrides import expanded
 from search.errors import ConfigError, ParetuneError
 from search.terminal.quiet_log import quiet_log
+
+ROWS = ("data", "calibration")
+"""The settings of a task that may be rows in memory."""
 
 
 @dataclass(frozen=True)
@@ -55,17 +58,14 @@ class Question:
 
     def _named(self, text: str) -> str:
         for key, file in self.kept.items():
-            name = re.escape(file.name)
-            text = re.sub(rf"{name}, line (\d+)", lambda found: f"{key}, row {int(found[1]) - 1}", text)  # noqa: B023
-            text = re.sub(rf"\S*{name}", key, text)
+            text = re.sub(rf"(?<={re.escape(file.name)}, )line (\d+)", _row, text)
+            for written in (str(file.absolute()), str(file), file.name):
+                text = text.replace(written, key)
         return text
 
     def words(self) -> list[str]:
         """Return the words of the command line. Raises ConfigError."""
-        if isinstance(self.overrides, str):
-            raise ConfigError(
-                f"overrides: a list of words of the command line expected, got the text {self.overrides!r}"
-            )
+        self._require_fitting()
         others = {name: value for name, value in self.settings.items() if name not in ("head", "tokenizer")}
         try:
             task = self._task()  # a wrong row is said before a model is written
@@ -75,12 +75,37 @@ class Question:
             raise ConfigError(str(error)) from error
         except OSError as error:
             raise ConfigError(f"home: cannot write to {self.home}: {error.strerror or error}") from error
-        nodes = [task.get("task", {}), *several.values()]
+        nodes = [node for node in (*task.values(), *several.values()) if isinstance(node, Mapping)]
         modules = {value.__module__ for node in nodes for value in node.values() if callable(value)}
-        if modules:
-            given = others.get("allow_targets") or []
-            others["allow_targets"] = [*([given] if isinstance(given, str) else given), *sorted(modules)]
+        given = others.get("allow_targets") or []
+        admitted = [given] if isinstance(given, str) else given
+        if modules and isinstance(admitted, (list, tuple)):  # what is anything else is refused as on the command line
+            others["allow_targets"] = [*admitted, *sorted(modules)]
         return [*(word for part in parts for word in words_of(part, groups())), *self.overrides]
+
+    def _require_fitting(self) -> None:
+        """Raise ConfigError for arguments that do not go together, and for overrides that are no words."""
+        words = self.overrides
+        if not isinstance(words, (list, tuple)) or not all(isinstance(each, str) for each in words):
+            raise ConfigError(
+                f"overrides: a list of words of the command line expected, as ['seed=3'], got {str(words)[:40]!r}"
+            )
+        is_loaded = self.model is not None and not isinstance(self.model, (str, os.PathLike))
+        if self.settings.get("tokenizer") is not None and not is_loaded:
+            raise ConfigError(
+                "tokenizer: goes with a loaded model alone, a folder has its own; leave it out, or load the model"
+            )
+        head = self.settings.get("head")
+        if head is not None and head not in get_args(Head):
+            raise ConfigError(f"head: one of {', '.join(get_args(Head))} expected, got {str(head)[:40]!r}")
+        of_one = {"task": self.task, "data": self.data, "calibration": self.calibration, "metric": self.metric}
+        alone = next((name for name, given in of_one.items() if given is not None), None)
+        tasks = self.settings.get(TASKS)
+        example = "as tasks={'quiz': {'kind': 'choice', 'data': rows}, 'boolq': 'boolq'}"
+        if tasks and alone is not None:
+            raise ConfigError(f"{alone}: not together with tasks, each of which has its own, {example}")
+        if isinstance(tasks, (list, tuple)) and not all(isinstance(each, str) for each in tasks):
+            raise ConfigError(f"tasks: a list has names of tasks alone; with settings each has a name, {example}")
 
     @property
     def _names_task(self) -> bool:
@@ -92,7 +117,7 @@ class Question:
     def home(self) -> str:
         """Return the home folder as it was given, ``mlruns`` by default."""
         written = [word.partition("=")[2] for word in self.overrides if word.lstrip("+").startswith("home=")]
-        return expanded(written[-1].strip("'\"") if written else os.fspath(self.settings.get("home") or "mlruns"))
+        return expanded(written[-1].strip("'\"") if written else as_path(self.settings.get("home") or "mlruns", "home"))
 
     # ---- the model
 
@@ -115,14 +140,18 @@ class Question:
 
     def _task(self) -> dict[str, Any]:
         """Return the settings of the task and of the floor."""
-        task = {KIND: self.task} if isinstance(self.task, str) else dict(self.task or {})
-        given = {"data": self.data, "calibration": self.calibration}
-        task |= {key: self._rows(rows, key) for key, rows in given.items() if rows is not None}
+        beside = {"data": self.data, "calibration": self.calibration, "metric": self.metric}
+        within = self.task if isinstance(self.task, Mapping) else {}
+        twice = next((key for key in beside if beside[key] is not None and within.get(key) is not None), None)
+        if twice is not None:
+            raise ConfigError(f"{twice}: given twice, as {twice}= and in task; leave one of them out")
+        task = self._node(self.task, "task")
+        task |= {key: self._rows(beside[key], key) for key in ROWS if beside[key] is not None}
         if callable(self.metric):
             task = _scored_by(self.metric, task)
         elif self.metric is not None:
             task["metric"] = self.metric
-        if KIND not in task and "data" in task and not self._names_task:
+        if task.get(KIND) is None and task.get("data") is not None and not self._names_task:
             task[KIND] = task_of(columns(task["data"]))
         floor = {} if self.floor is None else {"accuracy_floor": {"epsilon": self.floor}}
         return {**({"task": task} if task else {}), **floor}
@@ -132,16 +161,35 @@ class Question:
         kinds: dict[str, Any] = {}
         settings: dict[str, Any] = {}
         for name, given in tasks.items():
-            node = dict(given) if isinstance(given, Mapping) else {KIND: given}
+            key = f"{TASKS}.{name}"
             if name == "weights":
-                settings[f"{TASKS}.weights"] = given
+                settings[key] = given
                 continue
-            for key in ("data", "calibration"):
-                if node.get(key) is not None:
-                    node[key] = self._rows(node[key], f"{TASKS}.{name}.{key}")
-            kinds[name] = node.pop(KIND, None) or task_of(columns(node.get("data", "")))
-            settings[f"{TASKS}.{name}"] = node
+            node = self._node(given, key)
+            kind, data = node.pop(KIND, None), node.get("data")
+            if kind is None:
+                if data is None:
+                    raise ConfigError(f"{key}: its kind or its data is missing, as {{'kind': 'choice', 'data': rows}}")
+                kind = task_of(columns(data, f"{key}.data"), key)
+            kinds[name], settings[key] = kind, node
         return {TASKS: kinds, **settings}
+
+    def _node(self, given: Any, key: str) -> dict[str, Any]:
+        """Return the settings of a task that is given as the name of a choice, or as a mapping with its rows."""
+        if isinstance(given, str):
+            return {KIND: given}
+        if given is not None and not isinstance(given, Mapping):
+            raise ConfigError(
+                f"{key}: the name of a task, or a mapping of its settings, as {{'kind': 'choice', 'data': rows}}, "
+                f"expected, got {type(given).__name__} {str(given)[:40]!r}"
+            )
+        node = dict(given or {})
+        odd = next((name for name in node if not isinstance(name, str)), None)
+        if odd is not None:
+            raise ConfigError(f"{key}: the names of settings are texts, got {type(odd).__name__} {odd!r}")
+        if not isinstance(node.get(KIND), str | None):
+            raise ConfigError(f"{key}: kind: the name of a task expected, got {str(node[KIND])[:40]!r}")
+        return node | {name: self._rows(node[name], f"{key}.{name}") for name in ROWS if node.get(name) is not None}
 
     def _rows(self, given: Any, key: str) -> str:
         """Return the path of the rows; those that are in memory are written below home."""
@@ -160,6 +208,11 @@ class Question:
         file = keep_rows(given, key, Path(self.home) / "data")
         self.kept[key] = file
         return str(file)
+
+
+def _row(found: re.Match[str]) -> str:
+    """Return the number of a row, from 0, in place of that of its line."""
+    return f"row {int(found[1]) - 1}"
 
 
 def _is_frame(value: Any) -> bool:

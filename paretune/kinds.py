@@ -39,22 +39,23 @@ def kinds() -> list[str]:
     return [file.stem for file in files if OmegaConf.is_missing(OmegaConf.load(file), "data")]
 
 
-def task_of(columns: Collection[str]) -> str:
-    """Return the kind of task for rows with these columns. Raises ConfigError where that is not clear."""
+def task_of(columns: Collection[str], key: str = "task") -> str:
+    """Return the kind of task for rows with these columns. Raises ConfigError, at ``key``, where that is not clear."""
     kind = GUESSED.get(frozenset(columns) - NAMES_OF_ROWS)
     if kind is None:
         raise ConfigError(
-            f"task: the columns {', '.join(columns)} do not tell which kind is meant; give one of {', '.join(kinds())} "
-            "with its columns by name, as task={'kind': 'choice', 'text': 'question', 'answer': 'label'}"
+            f"{key}: the columns {', '.join(columns)} do not tell which kind is meant; give one of "
+            f"{', '.join(kinds())} with its columns by name, as "
+            "{'kind': 'choice', 'text': 'question', 'answer': 'label'}"
         )
     return kind
 
 
-def columns(data: str) -> list[str]:
-    """Return the columns of a user's file. Raises ConfigError where it cannot be read."""
+def columns(data: str, key: str = "task.data") -> list[str]:
+    """Return the columns of a user's file. Raises ConfigError, at ``key``, where it cannot be read."""
     try:
-        if all(file.suffix.lower() == ".txt" for file in files_of(data, "task.data")):
+        if all(file.suffix.lower() == ".txt" for file in files_of(data, key)):
             return ["text"]
-        return columns_of(read_rows(data, "task.data"))
+        return columns_of(read_rows(data, key))
     except ObjectiveError as error:
         raise ConfigError(str(error)) from error

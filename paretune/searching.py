@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from paretune.asking import Question
 from paretune.study import Study
-from paretune.words import FOREIGN
+from paretune.words import FOREIGN, as_path
 from search.commands.composition import config_of
 from search.commands.run import conduct
 from search.commands.stored_study import load
@@ -64,7 +64,7 @@ def search(
 
 def open(study: str = "latest", home: str | os.PathLike[str] = "mlruns", storage: str | None = None) -> Study:
     """Open a stored study by its name, the latest by default. Raises ConfigError."""
-    where = [f"home={os.fspath(home)}", *([] if storage is None else [f"storage={storage}"])]
+    where = [f"home={as_path(home, 'home')}", *([] if storage is None else [f"storage={storage}"])]
     return Study(load([f"study={study}", *where]))
 
 

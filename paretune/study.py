@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 import objectives
-from paretune.words import flat
+from paretune.words import as_path, flat
 from search.commands import export, report
 from search.commands.stored_study import StoredStudy, load
 from search.errors import NothingFeasible
@@ -105,10 +105,11 @@ class Study:
         The candidate: the recommended one, the front's best in ``objective``, or that of ``trial``. It is compressed
         again in this process. Raises ConfigError, NothingFeasible, and StudyConflict where its inputs have changed.
         """
+        place = Path(as_path(folder, "folder"))
         asked = {"trial": trial, "objective": objective}
         options = {name: str(value) for name, value in asked.items() if value is not None}
-        export.write(self._stored, export.chosen(self._stored, options), Path(folder))
-        return Path(folder)
+        export.write(self._stored, export.chosen(self._stored, options), place)
+        return place
 
     def load(self) -> TorchRunner | EngineRunner:
         """Load the recommended candidate as ``paretune.load`` does, from ``<home>/winners``, where it is kept."""

@@ -29,6 +29,13 @@ _PATH = re.compile(r"[A-Za-z_][\w-]*(\.[A-Za-z_][\w-]*)*", re.ASCII)
 _BARE = re.compile(r"[\w./:@%-]+", re.ASCII)
 
 
+def as_path(value: Any, key: str) -> str:
+    """Return a path as a text. Raises ConfigError for what is no path."""
+    if not isinstance(value, (str, os.PathLike)):
+        raise ConfigError(f"{key}: a path expected, got {type(value).__name__} {str(value)[:40]!r}")
+    return os.fspath(value)
+
+
 def words_of(settings: Mapping[str, Any], groups: Collection[str]) -> list[str]:
     """Return ``settings``, by key, as words of the command line; ``groups``: the keys that choose a yaml.
 

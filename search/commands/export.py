@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from objectives.devices import process_settings
@@ -51,12 +52,25 @@ def modules_of(study: StoredStudy, record: TrialRecord) -> list[str]:
 def write(study: StoredStudy, record: TrialRecord, folder: Path) -> int:
     """Build the candidate of a trial again and write it into a new folder; return the bytes of its weights.
 
-    A log keeps what libraries say meanwhile. Raises ConfigError, also for a folder that exists.
+    A log keeps what libraries say meanwhile. Raises ConfigError, also for a folder that exists or cannot be made.
     """
-    if folder.exists():
-        raise ConfigError(f"folder: {folder} exists already; give another folder=<new folder>")
+    _require_place(folder)
     with quiet_log(study.config.home / "logs"):
         return _write(study, record, folder)
+
+
+def _require_place(folder: Path) -> None:
+    """Raise ConfigError for a folder that exists or cannot be made: before the candidate is built, which takes long."""
+    try:
+        exists = folder.exists()
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        TemporaryDirectory(dir=folder.parent).cleanup()
+    except OSError as error:
+        raise ConfigError(
+            f"folder: cannot write to {folder}: {error.strerror or error}; give another folder=<new folder>"
+        ) from error
+    if exists:
+        raise ConfigError(f"folder: {folder} exists already; give another folder=<new folder>")
 
 
 def _write(study: StoredStudy, record: TrialRecord, folder: Path) -> int:

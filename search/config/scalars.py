@@ -36,10 +36,11 @@ class Scalars:
 
 def scalars_of(resolved: Mapping[str, Any]) -> Scalars:
     """Return the checked plain settings. Raises ConfigError."""
+    given: dict[str, Any] = {name: resolved.get(name) for name in Scalars.__dataclass_fields__}
     try:
-        scalars = Scalars(**{name: resolved.get(name) for name in Scalars.__dataclass_fields__})  # type: ignore[arg-type]
+        scalars = Scalars(**given)
     except ValidationError as error:
-        raise ConfigError(explain(error, Scalars, "")) from error
+        raise ConfigError(explain(error, Scalars, "", given)) from error
     names = [metric_name(name) for name in scalars.objectives]
     if len(set(names)) < len(names):
         raise ConfigError(f"objectives: each may be named once, got {list(scalars.objectives)}")

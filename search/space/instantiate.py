@@ -17,8 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from types import ModuleType
 from typing import Any
 
-from pydantic import TypeAdapter, ValidationError
-from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
+from pydantic import ValidationError
 from typing_extensions import get_protocol_members, is_protocol
 
 from objectives.errors import described
@@ -26,8 +25,12 @@ from objectives.protocols.moved import MODULES
 from objectives.settings import class_path, functions_of, settings_of
 from objectives.tasks.answers import in_a_line
 from search.errors import ConfigError, ParetuneError
+from search.space.accepted import Steps, accepted, steps_of, value_at, written
 
 ALLOWED = ("objectives.", "search.", "optuna.samplers.")
+
+SHOWN = 200
+"""Characters of a wrong value that a message shows."""
 
 _BEFORE = {now: before for before, now in MODULES.items()}
 """Modules that moved, by their new path; a study keeps the name that the old one gave it."""
@@ -120,7 +123,7 @@ def _construct(node: dict[str, Any], key: str, allowed: Sequence[str]) -> Any:
     try:
         return target(**arguments)
     except ValidationError as error:
-        raise ConfigError(explain(error, target, key)) from error
+        raise ConfigError(explain(error, target, key, arguments)) from error
     except ParetuneError:
         raise
     except (TypeError, ValueError) as error:
@@ -162,22 +165,47 @@ def _why(error: BaseException) -> str:
     return text.partition(": ")[2] if isinstance(error, (ImportError, AttributeError)) else text
 
 
-def explain(error: ValidationError, target: Any, key: str) -> str:
-    """Return one line about the first thing that is wrong."""
-    first = error.errors()[0]
-    name = str(first["loc"][0]) if first["loc"] else ""
-    where = ".".join([part for part in (key, *map(str, first["loc"])) if part])
-    fields = list(inspect.signature(target).parameters)
+def explain(error: ValidationError, target: Any, key: str, arguments: Mapping[str, Any]) -> str:
+    """Return one line about the first setting that is wrong; ``arguments``: all that came.
+
+    Of a union, whose members all refuse, the member that goes deepest into the value tells where it is wrong.
+    """
+    errors = error.errors()
+    same = (each for each in errors if each["loc"][:1] == errors[0]["loc"][:1])
+    first = max(same, key=lambda each: len(steps_of(each["loc"], arguments)))
+    steps = steps_of(first["loc"], arguments)
+    where, value = written(steps, key), value_at(steps, arguments)
     if first["type"] == "unexpected_keyword_argument":
-        return f"{where}: unknown key{nearest(name, fields)}; known: {', '.join(fields)}"
-    if first["type"] in {"missing", "missing_argument", "missing_keyword_only_argument"}:
-        return f"{where}: required, {_expected(target, name)}, got nothing"
+        fields = list(inspect.signature(target).parameters)
+        return f"{where}: unknown key{nearest(str(steps[-1]), fields)}; known: {', '.join(fields)}"
+    if first["loc"] and not steps:
+        name = str(first["loc"][0])
+        return f"{written((name,), key)}: required, {accepted(target, (name,))}, got nothing"
     if first["type"] == "is_instance_of":
-        return f"{where}: {_no_instance(first['input'], first['ctx']['class'], target)}"
+        return f"{where}: {_no_instance(value, first['ctx']['class'], target)}"
     if first["type"] in {"value_error", "assertion_error"}:
-        given = f", got {first['input']!r}" if first["loc"] else ""  # what is wrong with several says so itself
+        given = f", got {_shown(value)}" if steps else ""  # what is wrong with several says so itself
         return f"{where}: {first['ctx']['error']}{given}"
-    return f"{where}: expected {_expected(target, name) or first['msg']}, got {first['input']!r}"
+    way_out = _quoted(steps, key, arguments) if first["type"] == "string_type" and isinstance(value, bool) else ""
+    expected = accepted(target, steps) or first["msg"].removeprefix("Input should be ")
+    return f"{where}: expected {expected}, got {_shown(value)}{way_out}"
+
+
+def _shown(value: Any) -> str:
+    """Return what came, cut where it is long."""
+    text = repr(value)
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]}..."
+
+
+def _quoted(steps: Steps, key: str, arguments: Mapping[str, Any]) -> str:
+    """Return how the truth values of a setting are written where texts are expected."""
+    return f"; in quotes it is a text: '{written(steps[:1], key)}={_in_quotes(arguments[str(steps[0])])}'"
+
+
+def _in_quotes(value: Any) -> str:
+    if isinstance(value, (list, tuple)):
+        return f"[{','.join(map(_in_quotes, value))}]"
+    return f'"{str(value).lower()}"' if isinstance(value, bool) else str(value)
 
 
 def _no_instance(given: Any, wanted: str, target: Any) -> str:
@@ -195,35 +223,3 @@ def nearest(name: str, known: Sequence[str]) -> str:
     """Return `` (did you mean X?)`` where ``known`` holds a similar name, else an empty text."""
     match = difflib.get_close_matches(name, list(known), n=1)
     return f" (did you mean {match[0]}?)" if match else ""
-
-
-class _Schema(GenerateJsonSchema):
-    """Leaves out what has no JSON form, such as a field that holds an object; pydantic's own message is used there."""
-
-    def handle_invalid_for_json_schema(self, schema: Any, error_info: str) -> JsonSchemaValue:
-        return {}
-
-
-def _expected(target: Any, name: str) -> str:
-    """Return in words what a field accepts, from its JSON schema."""
-    schema = TypeAdapter(target).json_schema(schema_generator=_Schema)
-    field = schema.get("properties", {}).get(name, {})
-    words = [_in_words(option) for option in field.get("anyOf", [field])]
-    return " or ".join(word for word in words if word)
-
-
-def _in_words(schema: Mapping[str, Any]) -> str:
-    if "enum" in schema:
-        return "one of " + ", ".join(map(str, schema["enum"]))
-    if "const" in schema:
-        return str(schema["const"])
-    kinds = {"integer": "an integer", "number": "a number", "boolean": "true or false", "string": "a text"}
-    kinds |= {"array": "a list", "object": "a mapping", "null": "null"}
-    limits = {"minimum": ">=", "exclusiveMinimum": ">", "maximum": "<=", "exclusiveMaximum": "<"}
-    if "pattern" in schema:
-        longest = f" of at most {schema['maxLength']} characters" if "maxLength" in schema else ""
-        return f"a text{longest} that matches {schema['pattern']}"
-    if schema.get("type") == "array" and schema.get("minItems"):
-        return f"a list of at least {schema['minItems']}"
-    bounds = [f"{sign} {schema[limit]:g}" for limit, sign in limits.items() if limit in schema]
-    return " ".join(part for part in (kinds.get(schema.get("type", ""), ""), " and ".join(bounds)) if part)

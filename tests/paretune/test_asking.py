@@ -98,6 +98,35 @@ def test_rows_in_memory_become_a_file_below_home_by_their_content(inside: Path) 
         assert data.replace("mlruns", "else") in words(data=ROWS, **where)
 
 
+@pytest.mark.parametrize("key", ["data", "calibration"])
+def test_rows_in_a_task_go_the_way_of_rows_beside_it(inside: Path, key: str) -> None:
+    (beside,) = (word for word in words(task="generation", **{key: ROWS}) if key in word)
+    for given in (ROWS, pd.DataFrame(ROWS), iter(ROWS)):
+        assert words(task={"kind": "generation", key: given}) == ["task=generation", beside]
+    assert words(task={"kind": "generation", key: Path("~") / "a.csv"})[1] == f"++task.{key}={Path.home()}/a.csv"
+    assert words(task={"data": ROWS})[0] == "task=generation"  # guessed from it too
+
+
+def test_rows_of_a_task_are_named_by_their_place_and_number(gpt2: str) -> None:
+    rows = [*({"text": each["text"]} for each in ROWS), {"text": None}]
+    small: dict[str, Any] = {"device": "cpu", "workload": {"prompt_tokens": 16}}
+    question = Question(gpt2, task={"kind": "text", "data": rows}, settings={**small, "home": "a 'quoted' home"})
+    with pytest.raises(ConfigError) as raised, question.rows_named():
+        config_of(question.words())
+    assert f"rows are wrong: task.data, row {len(ROWS)} has no 'text'" in str(raised.value)
+    assert ".jsonl" not in str(raised.value)
+
+
+@pytest.mark.parametrize("form", ["{file}", "mlruns/data/{file}", "{home}/mlruns/data/{file}"])
+def test_a_message_about_rows_in_memory_keeps_what_stands_around_their_file(inside: Path, form: str) -> None:
+    question = Question(data=ROWS)
+    question.words()
+    name = form.format(file=question.kept["data"].name, home=inside)
+    with pytest.raises(ConfigError) as raised, question.rows_named():
+        raise ConfigError(f"'x={name}' and ({name}, line 3), line 4")
+    assert str(raised.value) == "'x=data' and (data, row 2), line 4"
+
+
 def test_missing_values_of_a_table_are_null(inside: Path) -> None:
     table = pd.DataFrame({"text": ["a", None], "target": pd.array([1, pd.NA], dtype="Int64")})
     file = inside / words(data=table)[1].removeprefix("++task.data=")
@@ -136,7 +165,33 @@ def test_the_words_of_a_text_task_are_a_study(gpt2: str) -> None:
         ),
         ({"model": 3}, r"model: a PreTrainedModel of transformers expected, got int; give one, or a folder"),
         ({"model": "./nowhere"}, r"model\.path: directory \./nowhere not found"),
-        ({"overrides": "seed=3"}, r"overrides: a list of words of the command line expected"),
+        ({"overrides": "seed=3"}, r"overrides: a list of words of the command line expected, .* got 'seed=3'"),
+        ({"overrides": [3]}, r"overrides: a list of words of the command line expected, as \['seed=3'\], got '\[3\]'"),
+        ({"overrides": 3}, r"overrides: a list of words of the command line expected, .* got '3'"),
+        ({"task": ["text"]}, r"task: the name of a task, or a mapping of its settings, .* got list \"\['text'\]\""),
+        ({"task": {3: 4}}, r"task: the names of settings are texts, got int 3"),
+        ({"task": {"kind": ["text"]}}, r"task: kind: the name of a task expected, got \"\['text'\]\""),
+        ({"head": 3}, r"head: one of causal_lm, .* expected, got '3'"),
+        ({"task": 3}, r"task: the name of a task, or a mapping of its settings, .* got int '3'"),
+        ({"tasks": {"a": 3, "b": "boolq"}}, r"tasks\.a: the name of a task, or a mapping .* got int '3'"),
+        ({"tasks": {"a": None, "b": "boolq"}}, r"tasks\.a: its kind or its data is missing"),
+        ({"tasks": {"a": {"data": [{"odd": 1}]}, "b": "boolq"}}, r"tasks\.a: the columns odd do not tell which kind"),
+        ({"tasks": {"a": {"data": "no.csv"}, "b": "boolq"}}, r"tasks\.a\.data: no\.csv not found"),
+        (
+            {"tasks": [{"kind": "text"}, "boolq"]},
+            r"tasks: a list has names of tasks alone; with settings each has a name",
+        ),
+        (
+            {"tasks": ["boolq", "piqa"], "data": ROWS},
+            r"data: not together with tasks, each of which has its own, as tasks=",
+        ),
+        ({"tasks": {"a": "boolq", "b": "piqa"}, "task": "text"}, r"task: not together with tasks"),
+        ({"task": {"kind": "text", "data": ROWS}, "data": ROWS}, r"data: given twice, as data= and in task; leave one"),
+        ({"task": {"kind": "text", "metric": "a"}, "metric": "b"}, r"metric: given twice, as metric= and in task"),
+        ({"task": {"kind": "text", "data": 3}}, r"task\.data: a path, a list of mappings .* got int"),
+        ({"model": "./nowhere", "tokenizer": 5}, r"tokenizer: goes with a loaded model alone, a folder has its own"),
+        ({"tokenizer": "./nowhere"}, r"tokenizer: goes with a loaded model alone"),
+        ({"home": 3, "data": ROWS}, r"home: a path expected, got int '3'"),
         ({"metric": score, "task": "text"}, r"metric: a function is scored by task='custom' .* got task='text'"),
         ({"home": "/proc/none", "data": ROWS}, r"home: cannot write to /proc/none"),
     ],

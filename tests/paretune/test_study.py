@@ -103,3 +103,17 @@ def test_an_export_does_not_overwrite(study: Study, tmp_path: Path) -> None:
         study.export(tmp_path)
     with pytest.raises(ConfigError, match=r"trial: no measured trial 99"):
         study.export(tmp_path / "new", trial=99)
+
+
+@pytest.mark.parametrize("folder", ["/proc/winner", "/dev/null/winner", "/tmp/" + "x" * 300])
+def test_a_folder_that_cannot_be_made_is_refused_before_anything_is_built(study: Study, folder: str) -> None:
+    with pytest.raises(ConfigError, match=r"folder: cannot write to .*; give another folder=<new folder>") as raised:
+        study.export(folder)
+    assert "\n" not in str(raised.value)
+
+
+def test_what_is_no_path_is_refused(study: Study) -> None:
+    with pytest.raises(ConfigError, match=r"folder: a path expected, got int '3'"):
+        study.export(3)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match=r"home: a path expected, got int '3'"):
+        paretune.open(home=3)  # type: ignore[arg-type]

@@ -9,6 +9,9 @@ from typing import Any
 
 from objectives.tasks.data.rows import Read, Row
 
+_FILE = b"ARROW1"
+"""The first bytes of an Arrow file (feather, version 2), which ends with an index; a stream has none."""
+
 STATE = "state.json"
 """The file in which ``datasets`` notes which of a folder's files are its data; others are caches."""
 
@@ -22,11 +25,13 @@ def read_parquet(file: Path, name: str) -> Read:
 
 
 def read_arrow(file: Path, name: str) -> Read:
-    """Yield the rows of an Arrow stream."""
-    from pyarrow.ipc import open_stream
+    """Yield the rows of an Arrow stream, which ``datasets`` writes, or of an Arrow file, which is feather."""
+    from pyarrow.ipc import open_file, open_stream
 
     with file.open("rb") as stream:
-        yield from _rows(open_stream(stream).read_all(), name)
+        opened = open_file if stream.read(len(_FILE)) == _FILE else open_stream
+        stream.seek(0)
+        yield from _rows(opened(stream).read_all(), name)
 
 
 def is_cache(file: Path) -> bool:

@@ -1,4 +1,4 @@
-"""Reads rows from files: txt, csv, tsv, jsonl, json, parquet, Arrow, folders of them, and the data of assets.
+"""Reads rows from files: txt, csv, tsv, jsonl, json, parquet, Arrow (feather), folders of them, and data of assets.
 
 A file is opened by Python, whatever library reads it, so that a study notes it as an input
 (:mod:`objectives.tasks.reads`). The module is free of torch.
@@ -13,6 +13,7 @@ from functools import lru_cache, partial
 from pathlib import Path
 
 from objectives.assets import AssetError, locate
+from objectives.assets.store import MANIFEST
 from objectives.errors import DataError, said
 from objectives.models.inspection.folders import ASSET
 from objectives.tasks.data.arrow_rows import STATE, is_cache, read_arrow, read_parquet
@@ -24,6 +25,12 @@ from objectives.tasks.data.txt import Unit, read_txt
 
 KEPT = 8
 """Files whose rows are kept: the studies of several tasks have some each."""
+
+PROSE = {
+    "authors", "changelog", "citation", "contributing", "contributors", "copying", "copyright", "licence", "license",
+    "notice", "readme",
+}  # fmt: skip
+"""Names of txt files that tell about a folder: they hold none of its examples."""
 
 
 def read_rows(path: str, key: str, unit: Unit = "line") -> Sequence[Row]:
@@ -72,6 +79,9 @@ def files_of(path: str, key: str) -> list[Path]:
         found = sorted(file for file in place.rglob("*") if file.suffix.lower() in _READERS and _is_data(file))
         if not found:
             raise DataError(f"{key}: {path} holds no file of a kind that is read ({', '.join(_READERS)})")
+        if path.startswith(ASSET) and len(found) > 1:  # sets of their own, or the splits of one
+            names = ", ".join(f"{path.rstrip('/')}/{file.relative_to(place).as_posix()}" for file in found)
+            raise DataError(f"{key}: {path} holds {len(found)} files; name one of them: {names}")
         return found
     if not place.is_file():
         raise DataError(f"{key}: {path} not found{_near(place)}")
@@ -89,12 +99,14 @@ def _asset(path: str, key: str) -> Path:
 
 
 def _is_data(file: Path) -> bool:
-    """Return whether a file of a folder is no hidden one, and no description or cache that ``datasets`` wrote."""
-    return not file.name.startswith(".") and file.name not in (STATE, "dataset_info.json") and not is_cache(file)
+    """Return whether a file of a folder may hold examples: no hidden one, no description, no cache of ``datasets``."""
+    if file.name.startswith(".") or file.name in (STATE, "dataset_info.json", MANIFEST):
+        return False
+    return not (file.suffix.lower() == ".txt" and file.stem.lower() in PROSE) and not is_cache(file)
 
 
 def _near(place: Path) -> str:
-    beside = [file.name for file in place.parent.glob("*") if file.suffix.lower() in _READERS]
+    beside = [file.name for file in place.parent.glob("*") if file.suffix.lower() in _READERS and _is_data(file)]
     near = difflib.get_close_matches(place.name, beside, n=3, cutoff=0.4) or sorted(beside)[:3]
     return f"; beside it: {', '.join(near)}" if near else ""
 
@@ -113,5 +125,5 @@ def _why(error: Exception) -> str:
 
 _READERS: Mapping[str, Callable[[Path, str], Read]] = {
     ".txt": partial(read_txt, unit="line"), ".csv": read_csv, ".tsv": read_tsv, ".jsonl": read_jsonl,
-    ".json": read_json, ".parquet": read_parquet, ".arrow": read_arrow,
+    ".json": read_json, ".parquet": read_parquet, ".arrow": read_arrow, ".feather": read_arrow,
 }  # fmt: skip

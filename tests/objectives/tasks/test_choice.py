@@ -11,6 +11,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from objectives.errors import DataError
 from objectives.runtime.in_torch.runner import TorchRunner
@@ -202,12 +203,11 @@ def test_a_choice_longer_than_what_is_read_is_refused(decoder: TorchRunner, tmp_
         Choice(data=file, calibration=write(tmp_path / "b.jsonl", ROWS), tokens=16).evaluate(decoder)
 
 
-def test_truth_values_and_numbers_of_a_yaml_are_choices_by_their_text(tmp_path: Path) -> None:
+def test_numbers_of_a_yaml_are_choices_by_their_text_and_truth_values_are_refused(tmp_path: Path) -> None:
     file = write(tmp_path / "a.jsonl", [{"text": f"q {n}", "answer": bool(n % 2)} for n in range(8)])
-    chosen = Choice(data=file, choices=[True, False])
-    chosen.require_documents()
-    assert chosen.choices == ("True", "False")
     assert Choice(data=file, choices=[1, 2]).choices == ("1", "2")
+    with pytest.raises(ValidationError, match="valid string"):
+        Choice(data=file, choices=[True, False])
 
 
 def test_questions_of_one_prompt_with_choices_of_their_own_are_divided(decoder: TorchRunner, tmp_path: Path) -> None:

@@ -41,8 +41,29 @@ def with_mark(file: Path) -> None:
     pd.DataFrame(ROWS).to_csv(file, index=False, encoding="utf-8-sig")
 
 
+def arrow_stream(file: Path) -> None:
+    import pyarrow as pa
+
+    table = pa.Table.from_pylist(ROWS)
+    with pa.ipc.new_stream(str(file), table.schema) as stream:
+        stream.write_table(table)
+
+
+def arrow_file(file: Path) -> None:
+    import pyarrow as pa
+
+    table = pa.Table.from_pylist(ROWS)
+    with pa.ipc.new_file(str(file), table.schema) as stream:
+        stream.write_table(table)
+
+
+def feather(file: Path) -> None:
+    pd.DataFrame(ROWS).to_feather(file)
+
+
 KINDS: dict[str, Callable[[Path], None]] = {
     "a.csv": csv_, "a.tsv": tsv, "a.jsonl": jsonl, "a.json": json_, "a.parquet": parquet, "A.CSV": with_mark,
+    "stream.arrow": arrow_stream, "file.arrow": arrow_file, "a.feather": feather, "stream.feather": arrow_stream,
 }  # fmt: skip
 
 
@@ -65,6 +86,19 @@ def test_a_folder_is_read_in_the_order_of_its_names(tmp_path: Path) -> None:
     assert [row.values["text"] for row in rows] == ["first", "second", "third"]
     places = ("1.txt, line 1", "1.txt, line 3", "2.txt, line 1")
     assert [row.place for row in rows] == [f"{tmp_path.name}/{place}" for place in places]
+
+
+@pytest.mark.parametrize("name", ["README.txt", "readme.TXT", "License.txt", "NOTICE.txt", "sub/COPYING.txt"])
+def test_what_tells_about_a_folder_is_none_of_its_examples(tmp_path: Path, name: str) -> None:
+    (tmp_path / "sub").mkdir()
+    (tmp_path / name).write_text("All rights reserved.\n")
+    with pytest.raises(DataError, match=r"holds no file of a kind that is read"):
+        read(tmp_path)
+    (tmp_path / "a.txt").write_text("an example\n")
+    (tmp_path / "license plates.txt").write_text("another\n")
+    (tmp_path / "notice.csv").write_text("text\na third\n")
+    assert [row["text"] for row in read(tmp_path)] == ["an example", "another", "a third"]
+    assert read(tmp_path / name) == [{"text": "All rights reserved."}]  # where it is asked for
 
 
 TAG = {"names": ["O", "B-PER", "I-PER"], "_type": "ClassLabel"}
@@ -147,8 +181,16 @@ BAD: dict[str, tuple[str, bytes, str]] = {
     "fields": ("a.csv", b"text,label\na,b\nc\nd,e,f\n", "2 of 3 rows are wrong: a.csv, line 3 has 1 fields"),
     "twice": ("a.csv", b"text,text\na,b\n", "names the column 'text' twice"),
     "not UTF-8": ("a.txt", b"caf\xe9\n", "cannot read a.txt: byte 3 is not UTF-8; save the file as UTF-8"),
-    "unknown": ("a.xls", b"x", ".txt, .csv, .tsv, .jsonl, .json, .parquet, .arrow are read, got .xls"),
+    "unknown": ("a.xls", b"x", ".txt, .csv, .tsv, .jsonl, .json, .parquet, .arrow, .feather are read, got .xls"),
     "no parquet": ("a.parquet", b"x" * 40, "cannot read a.parquet: "),
+    "a key twice": (
+        "a.jsonl", b'{"text": "a"}\n{"text": "a", "text": "z"}\n{"text": "b", "meta": [{"id": 1, "id": 1}]}\n',
+        "2 of 3 rows are wrong: a.jsonl, line 2 names the key 'text' twice; a.jsonl, line 3 names the key 'id' twice",
+    ),
+    "a key twice in a list": (
+        "a.json", b'[{"text": "a"}, {"text": "a", "label": 1, "label": 2}]',
+        "1 of 2 rows are wrong: a.json, row 2 names the key 'label' twice",
+    ),
     "a list": ("a.json", b'{"a": 1}', "a list of objects expected, got dict"),
     "half a character": (
         "a.jsonl", b'{"text": "a"}\n{"text": ["b", "c\\ud83d"]}\n',
@@ -193,6 +235,21 @@ def test_a_file_of_an_asset_is_found_by_its_name(tmp_path: Path, monkeypatch: py
     jsonl(tmp_path / "set" / "dev.jsonl")
     monkeypatch.setattr("objectives.tasks.data.files.locate", lambda name: {"held": tmp_path}[name])
     assert [dict(row.values) for row in read_rows("asset:held/set/dev.jsonl", "task.data")] == ROWS
+
+
+def test_of_an_asset_with_several_files_one_is_to_be_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "set").mkdir()
+    jsonl(tmp_path / "set" / "dev.jsonl")
+    (tmp_path / "paretune-asset.json").write_text("{}")
+    monkeypatch.setattr("objectives.tasks.data.files.locate", lambda name: tmp_path)
+    assert [dict(row.values) for row in read_rows("asset:held", "task.data")] == ROWS  # it has no choice
+    jsonl(tmp_path / "set" / "test.jsonl")
+    for path in ("asset:held", "asset:held/"):
+        with pytest.raises(DataError) as caught:
+            read_rows(path, "task.data")
+        assert str(caught.value) == (
+            f"task.data: {path} holds 2 files; name one of them: asset:held/set/dev.jsonl, asset:held/set/test.jsonl"
+        )
 
 
 def test_an_unknown_asset_is_refused_by_the_setting_that_names_it() -> None:
