@@ -13,6 +13,7 @@ import torch
 from objectives.calibration.statistics import Statistics
 from objectives.devices.allocations import Allocations, cache_bytes
 from objectives.devices.cpu import Cpu
+from objectives.packing.capability import cpu_kernels
 from objectives.protocols.running import Workload
 from objectives.quantization.round_to_nearest import RoundToNearest
 from objectives.runtime.in_torch.runner import TorchRunner
@@ -122,7 +123,7 @@ def test_the_cache_is_as_large_as_keys_and_values_of_all_tokens(
     model = compressed(tiny, statistics, "llama", 16)
     memory = Cpu().memory(model, Generation(batch_size=3, prompt_tokens=7, new_tokens=5))
     layers, tokens, groups, width = 3, 7 + 5 - 1, 2, 16
-    assert memory.cache == 2 * layers * 3 * tokens * groups * width * next(model.module.parameters()).itemsize
+    assert memory.cache == 2 * layers * 3 * tokens * groups * width * cpu_kernels().compute_dtype.itemsize
     assert memory.peaks["decode"] > memory.cache
     assert memory.peak == max(memory.peaks.values())
 

@@ -25,6 +25,7 @@ from objectives.models.canonical import canonicalize_
 from objectives.models.experts import Experts
 from objectives.models.families import FAMILIES, FUSED_EXPERTS, undescribed
 from objectives.models.hybrids import REFUSED
+from objectives.packing.capability import cpu_kernels
 from objectives.pruning.criteria.activation import Activation
 from objectives.pruning.criteria.kfac import KFac
 from objectives.pruning.criteria.obs import Obs
@@ -55,14 +56,15 @@ def stock(family: str) -> Any:
 
 
 @pytest.mark.parametrize("family", [*WITH_EXPERTS, *OTHERS])
-def test_apart_they_answer_bit_by_bit_as_together(family: str) -> None:
+def test_apart_they_answer_as_together_bit_by_bit_where_bf16_has_kernels(family: str) -> None:
     module = stock(family)
     with torch.inference_mode():
         wanted = module(IDS, use_cache=False).logits
         for part in list(module.named_modules()):
             if type(part[1]).__name__.endswith("Experts"):
                 module.set_submodule(part[0], Experts(part[1]))
-        assert torch.equal(module(IDS, use_cache=False).logits, wanted)
+        found = module(IDS, use_cache=False).logits
+    torch.testing.assert_close(found, wanted, rtol=0, atol=0 if cpu_kernels().bf16 else 2**-7)
     assert any(isinstance(part, Experts) for part in module.modules())
     assert not [name for name, weight in module.named_parameters() if weight.dim() > 2]
 

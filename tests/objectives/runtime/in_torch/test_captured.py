@@ -110,7 +110,8 @@ WRITERS = [name for name in DECODERS if name not in (*SLIDING, *LOOKS_AT_VALUES)
 
 @pytest.mark.parametrize("family", WRITERS)
 def test_a_recorded_decoder_writes_what_a_plain_one_writes(tiny: Tiny, family: str) -> None:
-    model = tiny(family)
+    model = tiny(family).copy()
+    model.module.float()  # in bf16 two tokens are as likely, and the order of sums chooses
     recorded, fixed, plain = Captured(model).check(), StaticCacheRunner(model), TorchRunner(model)
     for ids in (IDS, IDS + 40, IDS[:, :3], IDS[:1], IDS):  # anew, of other shapes, and the first one again
         assert written(recorded, ids) == written(fixed, ids) == written(plain, ids)
