@@ -1,11 +1,11 @@
 """Scores every kind of task and every preset on real models, and writes the tables of ``docs/tasks.md``.
 
-    python benchmarks/tasks.py [--short] [presets] [fitted] [batched]
+    python benchmarks/tasks.py [--short] [presets] [fitted] [batched] [boolq ...]
 
-``presets``: accuracy, standard error, examples per second. ``fitted``: what is left of the accuracy where compression
-is fitted to the task, beside what other signals leave: the pooled embedding of a classifier, the copied source of an
-encoder-decoder. ``batched``: BoolQ beside a loop over single passes. Values stay in ``docs/benchmarks/tasks.json``; a
-part that is not asked for keeps its own.
+``presets``: accuracy, standard error, seconds; the name of a kind or preset scores that alone, and ``lm_eval`` needs
+its package. ``fitted``: what is left of the accuracy where compression is fitted to the task, beside what other signals
+leave: the pooled embedding of a classifier, the copied source of an encoder-decoder. ``batched``: BoolQ beside a loop
+over single passes. Values stay in ``docs/benchmarks/tasks.json``; what is not asked for keeps its own.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import statistics
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import chdir
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -32,7 +33,9 @@ from objectives.models.batch import batch_of
 from objectives.runtime.in_torch.runner import TorchRunner
 from objectives.tasks.answers import scored
 from search.commands.composition import config_of
+from search.errors import ConfigError
 from tests.studies import independent
+from tests.studies.kinds import KINDS
 
 VALUES, PAGE = ROOT / "docs" / "benchmarks" / "tasks.json", ROOT / "docs" / "tasks.md"
 THREADS = 2
@@ -62,6 +65,13 @@ PRESETS: Mapping[str, tuple[str, ...]] = {
                    "task.text=source", "task.limit=500"),
 }  # fmt: skip
 """Words of the command line by kind or preset."""
+STUDIED = (
+    "language_modeling", "domains", "python_topics", "token_classification", "question_answering", "custom_rows",
+    "custom", "lm_eval",
+)  # fmt: skip
+"""Kinds that are scored on the rows of their studies (``tests/studies/kinds.py``)."""
+SCORED = (*PRESETS, *STUDIED)
+PARTS = ("presets", "fitted", "batched")
 SHORT_LIMIT = 16
 
 FITTED: Mapping[str, str] = {
@@ -82,21 +92,33 @@ SEEDS = (0, 1)
 
 def main(arguments: Sequence[str]) -> None:
     short = "--short" in arguments
-    parts = [each for each in arguments if not each.startswith("-")] or ["presets", "fitted", "batched"]
+    asked = [each for each in arguments if not each.startswith("-")]
+    names = [each for each in asked if each in SCORED]
+    parts = [each for each in asked if each not in SCORED] or (["presets"] if names else list(PARTS))
     torch.set_num_threads(THREADS)
     values: Values = json.loads(VALUES.read_text()) if VALUES.is_file() else {}
-    machine = fingerprint(Cpu(threads=THREADS))
     with TemporaryDirectory() as folder:
         files = _files(Path(folder))
         for part in parts:
-            found = {"presets": presets, "fitted": fitted, "batched": batched}[part](files, short)
-            values[part] = {"machine": machine["device_name"], "torch": machine["torch"], **found}
+            if part == "presets":
+                found = presets(files, short, names or SCORED)
+                before = values.get(part, {"rows": {}})
+                kept = {name: {"machine": before["machine"], **row} for name, row in before["rows"].items()}
+                found["rows"] = {**kept, **found["rows"]}
+            else:
+                found = {"fitted": fitted, "batched": batched}[part](files, short)
+            values[part] = {**_machine(), **found}
             if not short:
                 VALUES.write_text(json.dumps(values, indent=1) + "\n")
     text = written(values)
     print("\n\n".join(text.values()))
     if not short:
         PAGE.write_text(_filled(PAGE.read_text(encoding="utf-8"), text), encoding="utf-8")
+
+
+def _machine() -> Values:
+    found = fingerprint(Cpu(threads=THREADS))
+    return {"machine": f"{found['device_name']} ({found['cpu_capability']})", "torch": found["torch"]}
 
 
 def _files(folder: Path) -> dict[str, str]:
@@ -120,25 +142,45 @@ def _config(name: str, files: Mapping[str, str], *more: str) -> Any:
     return config_of([f"task={name}", *words, *more])
 
 
-def presets(files: Mapping[str, str], short: bool) -> Values:
-    """Score every kind and preset once."""
+def presets(files: Mapping[str, str], short: bool, names: Sequence[str]) -> Values:
+    """Score kinds and presets, each once; one whose package is missing is left out."""
     rows: Values = {}
-    loaded: dict[str, LoadedModel] = {}
-    for name in PRESETS:
-        config = _config(name, files, *([f"task.limit={SHORT_LIMIT}"] if short and name != "retrieval" else []))
-        model = loaded.setdefault(config.model.path, None) or config.model.load()  # type: ignore[arg-type]
-        loaded = {config.model.path: model}
-        runner = TorchRunner(model)
-        began = time.perf_counter()
-        score = scored(config.task, config.task.evaluate(runner))
-        seconds = time.perf_counter() - began
+    for name in names:
+        with TemporaryDirectory() as folder, chdir(folder):
+            try:
+                config = _studied(name) if name in STUDIED else _config(name, files, *_limit(name, short))
+            except ConfigError as error:
+                print(f"{name}: {error}", flush=True)
+                continue
+            runner = TorchRunner(config.model.load())
+            began = time.perf_counter()
+            score = scored(config.task, config.task.evaluate(runner))
+            seconds = time.perf_counter() - began
         rows[name] = {
-            "model": config.model.path, "metric": getattr(config.task, "metric", "accuracy@1"),
-            "examples": len(score.examples), "accuracy": score.accuracy, "stderr": score.stderr,
-            "chance": score.chance, "seconds": seconds, "perplexity": score.extra.get("perplexity"),
+            "model": config.model.path, "metric": _metric(name, config.task), "examples": len(score.examples),
+            "accuracy": score.accuracy, "stderr": score.stderr, "chance": score.chance, "seconds": seconds,
+            "machine": _machine()["machine"],
         }  # fmt: skip
         print(name, rows[name], flush=True)
     return {"rows": rows}
+
+
+def _limit(name: str, short: bool) -> list[str]:
+    return [f"task.limit={SHORT_LIMIT}"] if short and name != "retrieval" else []
+
+
+def _studied(name: str) -> Any:
+    """Lay the files of a kind's study here, and return its config."""
+    sys.path.insert(0, str(Path.cwd()))  # a metric of its own
+    case = KINDS[name]
+    words = case.prepared(Path.cwd(), case.rows())
+    return config_of([word.replace("model.path=tagger", f"model.path={Path.cwd()}/tagger") for word in words])
+
+
+def _metric(name: str, task: Any) -> str:
+    found = getattr(task, "metric", None)
+    own = {"retrieval": "accuracy@1", "custom_rows": "its function's"}
+    return own.get(name) or (found if isinstance(found, str) else "its function's" if callable(found) else "accuracy")
 
 
 def fitted(files: Mapping[str, str], short: bool) -> Values:
@@ -237,18 +279,28 @@ def written(values: Values) -> dict[str, str]:
 
 def _presets_text(values: Values) -> str:
     lines = [
-        f"Models in 16 bits, {THREADS} threads, {values['machine']}, torch {values['torch']}.", "",
-        "| `task=` | model | metric | examples | accuracy ± standard error | guessing | examples per second |",
-        "|---|---|---|--:|--:|--:|--:|",
+        f"Models in 16 bits, {THREADS} threads, {_machines(values)}, torch {values['torch']}.", "",
+        "| `task=` | model | metric | examples | accuracy ± standard error | guessing | seconds | examples a second |",
+        "|---|---|---|--:|--:|--:|--:|--:|",
     ]  # fmt: skip
     for name, row in values["rows"].items():
         chance = "-" if row["chance"] is None else f"{row['chance']:.2f}"
-        model = row["model"].removeprefix("asset:")
+        model = "a tagger of its own" if row["model"].endswith("/tagger") else row["model"].removeprefix("asset:")
         lines.append(
             f"| `{name}` | {model} | `{row['metric']}` | {row['examples']} "
-            f"| {row['accuracy']:.3f} ± {row['stderr']:.3f} | {chance} | {row['examples'] / row['seconds']:.1f} |"
+            f"| {row['accuracy']:.3f} ± {row['stderr']:.3f} | {chance} | {row['seconds']:.1f} "
+            f"| {row['examples'] / row['seconds']:.1f} |"
         )
     return "\n".join(lines)
+
+
+def _machines(values: Values) -> str:
+    """Return the machine of most rows, and those of the others with what was scored there."""
+    by_machine: dict[str, list[str]] = {}
+    for name, row in values["rows"].items():
+        by_machine.setdefault(row.get("machine", values["machine"]), []).append(f"`{name}`")
+    most, *others = sorted(by_machine, key=lambda each: -len(by_machine[each]))
+    return "; ".join([most, *(f"{', '.join(by_machine[each])}: {each}" for each in others)])
 
 
 def _fitted_text(values: Values) -> str:

@@ -97,7 +97,9 @@ class Study:
         """
         given = {**({} if floor is None else {"accuracy_floor.epsilon": floor}), **settings}
         pairs = [pair for key, value in given.items() for pair in flat(key, value)]
-        return Study(self._reloaded([f"{path}={json.dumps(value)}" for path, value in pairs]), self.words)
+        return Study(
+            self._reloaded([f"{path}={json.dumps(value, default=float)}" for path, value in pairs]), self.words
+        )
 
     def export(self, folder: str | Path, trial: int | None = None, objective: str | None = None) -> Path:
         """Write a candidate as a folder that ``paretune.load`` reads, and return the folder.

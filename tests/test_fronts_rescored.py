@@ -19,7 +19,7 @@ import pandas as pd
 import pytest
 
 from objectives import load
-from tests.studies.case import Case, Divided, all_cases, lay
+from tests.studies.case import Divided, all_cases
 from tests.studies.kinds import KINDS
 from tests.studies.presets import PRESETS
 
@@ -54,26 +54,14 @@ def command(folder: Path, *words: str) -> str:
     return done.stdout
 
 
-def prepared(folder: Path, name: str, case: Case) -> tuple[str, ...]:
-    """Lay the files of a case; return the words of its command that name them."""
-    files = {"test": rows_of(name)[0], "train": rows_of(name)[1]}
-    for part, rows in files.items():
-        if rows:
-            lay(folder, f"{part}.{case.suffix}", rows)
-    case.beside(folder)
-    return (f"task.data=test.{case.suffix}", f"task.calibration=train.{case.suffix}", "task.limit=null")
-
-
 @pytest.mark.parametrize("name", CASES)
 def test_every_member_of_a_front_keeps_the_floor_where_other_code_scores_it(tmp_path: Path, name: str) -> None:
     case = CASES[name]
     scored, _ = rows_of(name)
     if "task=lm_eval" in case.words:
         pytest.importorskip("lm_eval")
-    files = prepared(tmp_path, name, case)
-    command(
-        tmp_path, "run", *SHORT, *case.words, *(files if case.has_files else ()), f"accuracy_floor.epsilon={case.floor}"
-    )
+    words = case.prepared(tmp_path, rows_of(name))
+    command(tmp_path, "run", *SHORT, *words, f"accuracy_floor.epsilon={case.floor}")
     (report,) = (tmp_path / "mlruns" / "reports").iterdir()
     trials, front = (pd.read_csv(report / f"{file}.csv") for file in ("trials", "pareto"))
     found = json.loads((report / "pareto.json").read_text())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -69,7 +70,7 @@ def test_it_shows_the_front_and_the_recommendation_in_plain_text_and_in_a_notebo
 
 def test_another_floor_gives_another_front_and_leaves_the_report(study: Study) -> None:
     own = study.report.read_bytes()
-    strict = study.recut(floor=0.999)
+    strict = study.recut(floor=np.float32(0.999))
     assert strict.floor > study.floor
     assert len(strict.front) < len(study.front)
     assert (strict.front.accuracy >= strict.floor).all()

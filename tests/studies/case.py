@@ -41,6 +41,15 @@ class Case:
     tolerance: float = 0.035
     beside: Callable[[Path], None] = no_more
 
+    def prepared(self, folder: Path, rows: Divided) -> tuple[str, ...]:
+        """Lay the files of a study in ``folder``, and return the words of its command."""
+        for part, some in zip(("test", "train"), rows):
+            if some:
+                lay(folder, f"{part}.{self.suffix}", some)
+        self.beside(folder)
+        files = (f"task.data=test.{self.suffix}", f"task.calibration=train.{self.suffix}", "task.limit=null")
+        return (*self.words, *(files if self.has_files else ()))
+
 
 def lines(asset: str, file: str) -> list[Row]:
     """Return the rows of a file of an asset."""

@@ -99,6 +99,12 @@ def refuse_head(config: Config, head: Head) -> None:
     """Raise ModelError where the checkpoint is of another kind than ``head`` asks for."""
     kind, reason = _kind(config)
     asked = "encoder" if head in ENCODERS else head
+    made = next((name for name in config.architectures if name.endswith(tuple(_TRAINED.values()))), "")
+    if made and head in _TRAINED and kind != "encoder":
+        raise ModelError(
+            f"model.head: the checkpoint is a {made}, and {config.model_type} is {_NAMES[kind]} ({reason}): "
+            f"classes and spans are scored of encoders alone; give an encoder with a head for {head}"
+        )
     if kind != asked and not (head == "encoder" and kind == "causal_lm"):  # embeddings of a decoder are legitimate
         raise ModelError(f"model.head: {config.model_type} is {_NAMES[kind]} here ({reason}): model={kind}, got {head}")
     if head != "encoder" and not builds(config.model_type, _TABLES[head]):

@@ -39,10 +39,16 @@ def is_cache(file: Path) -> bool:
     state = file.parent / STATE
     if not state.is_file():
         return False
-    listed = json.loads(state.read_text(encoding="utf-8")).get("_data_files")
+    try:
+        described = json.loads(state.read_text(encoding="utf-8"))
+    except ValueError:
+        return False
+    if not isinstance(described, dict):  # a file of a user's that is called so
+        return False
+    listed = described.get("_data_files")
     if not listed:
         return file.name.startswith("cache-")
-    return file.name not in {each.get("filename") for each in listed}
+    return file.name not in {each["filename"] for each in listed}
 
 
 def _rows(table: Any, name: str) -> Read:

@@ -112,9 +112,16 @@ def _require_disjoint(calibration: Sequence[Row], scored: Sequence[Row], texts: 
     held = dict(zip(_keys(calibration, texts), calibration))
     shared = [(row, held[key]) for row, key in zip(scored, _keys(scored, texts)) if key in held]
     if shared:
-        shown = ", ".join(f"{row.place} = {other.place}" for row, other in shared[:SHOWN])
+        shown = ", ".join(_both(row, other) for row, other in shared[:SHOWN])
         more = f" and {len(shared) - SHOWN} more" if len(shared) > SHOWN else ""
         raise DataError(
             f"task.calibration: {len(shared)} of {len(scored)} scored rows calibrate too: {shown}{more}; take them out "
             "of one of the files, or give task.data alone, which is divided"
         )
+
+
+def _both(scored: Row, held: Row) -> str:
+    """Return the places of two rows; files of one name are told apart by the settings that name them."""
+    if scored.file != held.file:
+        return f"{scored.place} = {held.place}"
+    return f"{scored.unit} {scored.number} of task.data = {held.unit} {held.number} of task.calibration"

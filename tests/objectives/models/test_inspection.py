@@ -143,6 +143,15 @@ def test_an_encoder_decoder_is_only_that(write: Write, model_type: str, head: He
     assert "is an encoder-decoder here (is_encoder_decoder true): model=seq2seq" in refusal(write(model_type), head)
 
 
+@pytest.mark.parametrize(("model_type", "name"), [("llama", "Llama"), ("bart", "Bart")])
+def test_a_classifier_that_is_no_encoder_is_refused_for_good(write: Write, model_type: str, name: str) -> None:
+    folder = write(model_type, architectures=[f"{name}ForSequenceClassification"])
+    said = refusal(folder, "classifier")
+    assert said.startswith(f"model.head: the checkpoint is a {name}ForSequenceClassification, and {model_type} is a")
+    assert "classes and spans are scored of encoders alone" in said
+    assert "model=" not in said
+
+
 @pytest.mark.parametrize("model_type", ["t5", "mt5", "umt5"])
 def test_both_halves_need_the_switch_that_says_so(write: Write, model_type: str) -> None:
     folder = write(model_type, is_encoder_decoder=False)

@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 
 from objectives.errors import DataError
+from objectives.tasks.data import arrow_rows
 from objectives.tasks.data.files import read_rows
 from objectives.tasks.data.txt import SECTION
 
@@ -132,6 +133,17 @@ def test_what_datasets_saved_is_read_with_the_names_of_its_classes(
         (tmp_path / "state.json").write_text(state)
         (tmp_path / "dataset_info.json").write_text("{}")
         assert read(tmp_path) == [{"text": "a", "label": found}]
+
+
+@pytest.mark.parametrize("state", ["[1]", "{", '"a"'])
+def test_a_state_of_a_users_own_hides_no_file(tmp_path: Path, state: str) -> None:
+    import pyarrow as pa
+
+    table = pa.table({"text": ["a"]})
+    with (tmp_path / "cache-1.arrow").open("wb") as file, pa.ipc.new_stream(file, table.schema) as stream:
+        stream.write_table(table)
+    (tmp_path / "state.json").write_text(state)
+    assert not arrow_rows.is_cache(tmp_path / "cache-1.arrow")
 
 
 def test_lines_are_those_of_an_editor_and_rows_of_other_files_are_counted(tmp_path: Path) -> None:

@@ -88,6 +88,14 @@ def test_two_files_stay_apart_and_a_limit_draws_by_its_seed(tmp_path: Path) -> N
     assert found[0].remark == ""
 
 
+def test_files_of_one_name_are_told_apart_by_the_settings_that_name_them(tmp_path: Path) -> None:
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+    one, other = write(tmp_path / "a" / "test.jsonl", TEXTS[:4]), write(tmp_path / "b" / "test.jsonl", TEXTS[3:5])
+    with pytest.raises(DataError, match=r"too: line 4 of task\.data = line 1 of task\.calibration; take them"):
+        divide(one, other, rows=64)
+
+
 def test_a_row_of_both_files_is_refused_by_what_a_model_reads_of_it(tmp_path: Path) -> None:
     test, train = (
         write(tmp_path / "test.jsonl", TEXTS[:4]),
