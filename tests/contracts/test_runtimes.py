@@ -480,7 +480,7 @@ def test_engines_run_on_cpus_only(name: str) -> None:
 
 def is_slow(name: str, head: Head, bits: int) -> bool:
     """Return whether a model takes long to prepare: a compiled one half a minute, a whole one without bf16."""
-    return (name, head) == ("onnxruntime", "seq2seq") or (name == "torch_compile" and (head, bits) != ("encoder", 16))
+    return (head == "seq2seq" and name != "torch") or (name == "torch_compile" and (head, bits) != ("encoder", 16))
 
 
 @pytest.mark.parametrize(
