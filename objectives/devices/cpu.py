@@ -176,13 +176,14 @@ class Cpu(Device, Detectable):
         from objectives.devices.stopwatch import Unwatched
 
         peaks: dict[Phase, int] = {}
-        resident = 0
+        resident: list[int | None] = []
         for phase, excerpt in workload.representative_runs().items():
-            resident = max(resident, _resident_peak(partial(excerpt.run, runner, Unwatched())))
+            resident.append(_resident_peak(partial(excerpt.run, runner, Unwatched())))
             watch = Allocations()
             excerpt.run(runner, watch)
             peaks[phase] = watch.peaks[phase]
-        return Memory(peaks, watch.cache, {"resident_peak": float(resident)} if resident else {})
+        known = [each for each in resident if each is not None]
+        return Memory(peaks, watch.cache, {"resident_peak": float(max(known))} if known else {})
 
     @override
     def free_memory(self) -> int:
@@ -254,8 +255,11 @@ def _kib(text: str) -> int:
     return int(text.strip().removesuffix("K")) * 1024
 
 
-def _resident_peak(run: Callable[[], Any]) -> int:
-    """Return the bytes by which the resident set grows while ``run()`` runs; 0 where Linux does not let one ask."""
+def _resident_peak(run: Callable[[], Any]) -> int | None:
+    """Return the bytes by which the resident set grows while ``run()`` runs; None where Linux does not let one ask.
+
+    There is no growth where the run fits into pages that the heap could not give back.
+    """
     with heap.give_back():
         gc.collect()
         heap.trim()
@@ -263,7 +267,7 @@ def _resident_peak(run: Callable[[], Any]) -> int:
         try:
             Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")
         except OSError:
-            return 0
+            return None
         run()
         return max(0, _status_bytes("VmHWM") - resting)
 

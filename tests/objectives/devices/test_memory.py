@@ -161,6 +161,11 @@ def test_excerpts_need_what_the_whole_run_needs(
 # ---- the kernel's view
 
 
+def test_a_run_within_what_is_resident_has_a_peak_of_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("objectives.devices.cpu._status_bytes", lambda key: 7 * MB)
+    assert measured(nothing, nothing).extra == {"resident_peak": 0.0}
+
+
 def test_the_resident_peak_sees_what_torch_did_not_allocate() -> None:
     def plant() -> None:
         np.ones(64 * MB, dtype=np.uint8)
