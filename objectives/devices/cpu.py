@@ -29,7 +29,6 @@ from objectives.settings import FORBID, Count
 from objectives.types import Memory, Phase
 
 if TYPE_CHECKING:
-    import torch
     from torch import nn
 
     from objectives.models import LoadedModel
@@ -142,7 +141,8 @@ class Cpu(Device, Detectable):
         wide = any(isinstance(module, Fp32Linear) for module in model.module.modules())
         dtype, kind = (torch.float32, Fp32Linear) if wide else (cpu_kernels().compute_dtype, Bf16Linear)
         for path in (path for stack in model.family.stacks for path in stack.tables):
-            _widen(model.module.base_model.get_submodule(path), dtype)
+            table = model.module.base_model.get_submodule(path)
+            table.weight.data = table.weight.data.to(dtype)
         for name, module in list(model.module.named_modules()):
             if type(module) is nn.Linear:
                 model.module.set_submodule(name, kind.from_linear(module))
@@ -151,7 +151,8 @@ class Cpu(Device, Detectable):
                     module.weight.data = module.weight.data.float()
                 module.register_forward_hook(lambda _module, _inputs, output: output.to(dtype))
             elif not isinstance(module, PackedLinear):
-                _widen(module, dtype)
+                for parameter in module.parameters(recurse=False):
+                    parameter.data = parameter.data.to(dtype)
 
     @property
     @override
@@ -213,16 +214,6 @@ class Cpu(Device, Detectable):
     @override
     def conditions(self) -> dict[str, float]:
         return {"load": os.getloadavg()[0]}
-
-
-def _widen(module: nn.Module, dtype: torch.dtype) -> None:
-    """Give a module parameters of its own in ``dtype``; those that it shares with another model stay as they are."""
-    from torch import nn
-
-    for name, parameter in list(module.named_parameters(recurse=False)):
-        if parameter.dtype != dtype:
-            wide = nn.Parameter(parameter.detach().to(dtype), requires_grad=parameter.requires_grad)
-            module.register_parameter(name, wide)
 
 
 def _effort() -> Effort:

@@ -118,12 +118,16 @@ class LoadedModel:
         return LoadedModel(copy.deepcopy(self.module), self.tokenizer, self.head, row=self.row)
 
     def sharing(self) -> LoadedModel:
-        """Return a copy with modules of its own and shared tensors: blocks may be taken out of it."""
-        tensors = (*self.module.parameters(), *self.module.buffers())
-        return LoadedModel(
-            copy.deepcopy(self.module, {id(tensor): tensor for tensor in tensors}), self.tokenizer, self.head,
-            row=self.row,
-        )  # fmt: skip
+        """Return a copy with modules and parameters of its own, which hold the same tensors.
+
+        Blocks may be taken out of it and parameters given other tensors; those that are tied stay so.
+        """
+        from torch import nn
+
+        held: dict[int, Any] = {id(buffer): buffer for buffer in self.module.buffers()}
+        for one in self.module.parameters():
+            held[id(one)] = nn.Parameter(one.detach(), requires_grad=one.requires_grad)
+        return LoadedModel(copy.deepcopy(self.module, held), self.tokenizer, self.head, row=self.row)
 
 
 def require_units(model: LoadedModel, pruner: object) -> None:

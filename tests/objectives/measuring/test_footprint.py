@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -350,8 +351,11 @@ def test_a_sketch_shares_no_change_with_the_skeleton_it_is_made_of(tiny: Tiny, s
     fake = fake_copy(tiny("llama"))
     assert is_fake(fake)
     before = stored_bytes([fake.module])
+    wide = RoundToNearest(bits=32, predicts=False)
     for pruning in PRUNING:
-        sketch(fake, candidate("llama", pruning, "4 bits"), statistics("llama"), Cpu())
+        chosen = candidate("llama", pruning, "4 bits")
+        sketch(fake, chosen, statistics("llama"), Cpu())
+        sketch(fake, replace(chosen, quantization=wide), statistics("llama"), Cpu())
     assert stored_bytes([fake.module]) == before == stored_bytes([tiny("llama").module])
     assert len(list(fake.blocks())) == 3
 
