@@ -3,8 +3,9 @@
 Quasi-exact match and F1 of words are those of SQuAD (Rajpurkar et al. 2016, https://arxiv.org/abs/1606.05250): case,
 punctuation, articles and spaces do not count. ROUGE (Lin 2004) is that of rouge-score, which by itself sees words of
 Latin letters alone. In scripts without spaces between words, Chinese, Kana, Thai, Lao, Khmer and Burmese, every
-character is a word here, as in MLQA's F1 (Lewis et al. 2020, https://arxiv.org/abs/1910.07475), also beside Latin
-letters and digits. Words of all other scripts, Korean among them, stay words, with the marks above and below letters.
+character is a word here, also beside Latin letters and digits, as MLQA's F1 takes Chinese (Lewis et al. 2020,
+https://arxiv.org/abs/1910.07475). Words of all other scripts, Korean among them, stay words, with the marks above and
+below letters.
 """
 
 from __future__ import annotations

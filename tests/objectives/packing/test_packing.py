@@ -404,3 +404,14 @@ def test_one_input_is_multiplied_right(kernels: bool) -> None:
     for make in (make_int8, make_int8_settled, make_int8_weight_only):
         made, x = make(32, 1), random(40, 1)
         assert error(made.linear(x), made.naive(x)) < 0.005
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("rows", [1, 5])
+def test_a_linear_in_16_bits_is_traced_as_one_graph(dtype: torch.dtype, rows: int) -> None:
+    packed = Bf16Linear.from_linear(nn.Linear(8, 8, dtype=torch.bfloat16))
+    torch.compiler.reset()
+    compiled = torch.compile(packed, backend="eager", fullgraph=True, dynamic=True)
+    given = torch.ones(rows, 8, dtype=dtype)
+    with torch.inference_mode():
+        assert torch.equal(compiled(given), packed(given))
