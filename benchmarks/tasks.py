@@ -73,6 +73,8 @@ STUDIED = (
 SCORED = (*PRESETS, *STUDIED)
 PARTS = ("presets", "fitted", "batched")
 SHORT_LIMIT = 16
+OWN = "its function's"
+"""The metric of a task whose user brought a function."""
 
 FITTED: Mapping[str, str] = {
     "classification": "pooled embedding",
@@ -179,8 +181,8 @@ def _studied(name: str) -> Any:
 
 def _metric(name: str, task: Any) -> str:
     found = getattr(task, "metric", None)
-    own = {"retrieval": "accuracy@1", "custom_rows": "its function's"}
-    return own.get(name) or (found if isinstance(found, str) else "its function's" if callable(found) else "accuracy")
+    own = {"retrieval": "accuracy@1", "custom_rows": OWN}
+    return own.get(name) or (found if isinstance(found, str) else OWN if callable(found) else "accuracy")
 
 
 def fitted(files: Mapping[str, str], short: bool) -> Values:
@@ -286,8 +288,9 @@ def _presets_text(values: Values) -> str:
     for name, row in values["rows"].items():
         chance = "-" if row["chance"] is None else f"{row['chance']:.2f}"
         model = "a tagger of its own" if row["model"].endswith("/tagger") else row["model"].removeprefix("asset:")
+        metric = row["metric"] if row["metric"] == OWN else f"`{row['metric']}`"
         lines.append(
-            f"| `{name}` | {model} | `{row['metric']}` | {row['examples']} "
+            f"| `{name}` | {model} | {metric} | {row['examples']} "
             f"| {row['accuracy']:.3f} ± {row['stderr']:.3f} | {chance} | {row['seconds']:.1f} "
             f"| {row['examples'] / row['seconds']:.1f} |"
         )
