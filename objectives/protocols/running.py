@@ -93,8 +93,11 @@ class Runner(Protocol):
         """
 
     @abstractmethod
-    def logits(self, ids: Tensor) -> Tensor:
-        """Return a decoder's logits of the token after every one [rows, tokens, vocabulary]."""
+    def logits(self, ids: Tensor, first: int = 0) -> Tensor:
+        """Return a decoder's logits of the token after every one from place ``first`` on.
+
+        [rows, tokens - ``first``, vocabulary]; those before ``first`` cost no pass through the head where that can be.
+        """
 
     @abstractmethod
     def prefill(self, ids: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Any]:

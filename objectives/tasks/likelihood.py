@@ -85,15 +85,14 @@ def _longest(texts: Sequence[Tokens]) -> list[Tokens]:
 
 
 def _logits(model: Runner, texts: Sequence[Tokens], firsts: Sequence[int]) -> list[Tensor]:
-    """Return, for every text, the logits [tokens, vocabulary] at its positions from ``firsts`` on."""
+    """Return, for every text, the logits [tokens, vocabulary] at its positions from ``firsts`` on.
+
+    Padding stands on the right, which no token to the left sees: so a pass needs no mask, and attention is causal.
+    """
     import torch
 
-    filling = model.tokenizer.pad_token_id or 0
+    ids, _ = padded(texts, model.tokenizer.pad_token_id or 0)
+    begin = min(firsts)
     with torch.inference_mode():
-        if all(first == len(text) - 1 for text, first in zip(texts, firsts)):  # the last positions alone
-            ids, mask = padded(texts, filling, left=True)
-            given = None if bool(mask.all()) else mask.to(model.device)
-            return list(model.prefill(ids.to(model.device), given)[0].unsqueeze(1))
-        ids, _ = padded(texts, filling)  # on the right, which no token to the left sees
-        logits = model.logits(ids.to(model.device))
-        return [logits[row, first : len(text)] for row, (text, first) in enumerate(zip(texts, firsts))]
+        logits = model.logits(ids.to(model.device), begin)
+    return [logits[row, first - begin : len(text) - begin] for row, (text, first) in enumerate(zip(texts, firsts))]

@@ -167,6 +167,9 @@ def test_fp32_answers_are_those_of_torch(prepare: Prepare, name: str, head: Head
     runtime = built("runtime", name)
     runner, model = prepare(FAMILY[head], runtime, WIDE, ratio)
     assert off(answer(runner), answer(model)) < 1e-4
+    if head != "encoder":
+        with torch.inference_mode():
+            assert off(runner.logits(IDS, 5), answer(model)[:, 5:]) < 1e-4
     even = runtime.supports(candidate(WIDE, runtime, WORKLOADS[head], ratio), head, Cpu()) is not None
     assert ratio == 0.0 or even or len(set(model.model.widths.values())) > 1
 

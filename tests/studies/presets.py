@@ -13,7 +13,7 @@ from tests.studies.case import Case, Divided, Row, Rows, cut, lines
 ABSOLUTE = ("accuracy_floor.relative=false",)
 """A model of this size answers some of these little better than by guessing."""
 WEIGHT_ONLY = ("quantization.scheme=weight_only",)
-"""Rounded activations amplify what the order of sums leaves: a text is written otherwise in a batch than alone."""
+"""Rounded activations amplify what the order of sums leaves: in a batch a text is written otherwise than alone."""
 EXAMPLES = {
     "German": ("Die Datei konnte nicht geöffnet werden.", "Sommer", "Ordner %(name)s löschen", "Ihre neue Nachricht"),
     "French": ("Le fichier n’a pas pu être ouvert.", "Été", "Supprimer le dossier %(name)s", "Votre nouveau message"),
@@ -174,7 +174,7 @@ def graph(name: str, scored: int, tolerance: float) -> Case:
 SMOLLM2 = ("model=smollm2_135m",)
 PRESETS = {
     "boolq": Case(
-        (*SMOLLM2, "task=boolq", *ABSOLUTE), short("BoolQ/dev.jsonl", "passage", 400, 32),
+        (*SMOLLM2, "task=boolq", *ABSOLUTE, *WEIGHT_ONLY), short("BoolQ/dev.jsonl", "passage", 400, 32),
         chosen(lambda row: in_passage(row, "", "?"), lambda _: ("no", "yes"),
                lambda row: "yes" if row["answer"] == "True" else "no"), floor=0.1,
     ),

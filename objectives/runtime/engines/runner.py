@@ -149,13 +149,13 @@ class EngineRunner(Runner, SelectsRows, ReadsSources):
         return cast("DecoderEngine", self.engine)
 
     @override
-    def logits(self, ids: Tensor) -> Tensor:
+    def logits(self, ids: Tensor, first: int = 0) -> Tensor:
         rows, tokens = ids.shape
         if self.head == "seq2seq":
             state, ids = self._translator.begin(self.read(ids)), shifted(ids, self.opening.tokens[0])
         else:
             state = self._decoder.start(rows)
-        return torch.from_numpy(self._pass(ids, EngineCache(state, 0, None), np.arange(tokens))[0])
+        return torch.from_numpy(self._pass(ids, EngineCache(state, 0, None), np.arange(first, tokens))[0])
 
     @cached_property
     def _translator(self) -> EncoderDecoderEngine:

@@ -7,7 +7,6 @@ The other runners of torch derive from it and change what a pass or a whole text
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +22,7 @@ from objectives.packing.weighing import disk_bytes, stored_bytes, weigh
 from objectives.protocols.encoder_decoder import Opening, ReadsSources
 from objectives.protocols.running import Device, EndPhase, Runner, RunsInTorch, SelectsRows, Workload
 from objectives.runtime.in_torch import greedy, seq2seq
-from objectives.runtime.in_torch.last_token import last_token_only
+from objectives.runtime.in_torch.head_tokens import tokens_from
 from objectives.types import Head, Memory, Note
 
 if TYPE_CHECKING:
@@ -104,12 +103,13 @@ class TorchRunner(Runner, RunsInTorch, SelectsRows, ReadsSources):
         return self.module(**inputs)
 
     @override
-    def logits(self, ids: Tensor) -> Tensor:
+    def logits(self, ids: Tensor, first: int = 0) -> Tensor:
         given = {"input_ids": ids}
         if self.head == "seq2seq":
             given["decoder_input_ids"] = seq2seq.shifted(ids, self.opening.tokens[0])
-        logits: Tensor = self.module(**given, use_cache=False).logits
-        return logits
+        with tokens_from(self.module.get_output_embeddings(), first):
+            logits: Tensor = self.module(**given, use_cache=False).logits
+        return logits[:, first - ids.shape[1] :]
 
     @property
     @override
@@ -145,8 +145,7 @@ class TorchRunner(Runner, RunsInTorch, SelectsRows, ReadsSources):
         if whole is not None:
             places = (whole.cumsum(dim=1) - 1).clamp_min(0)[:, -ids.shape[1] :]
             given |= {"attention_mask": whole, "position_ids": places}
-        is_prompt = min(ids.shape) > 1
-        with last_token_only(self.module.get_output_embeddings()) if is_prompt else nullcontext():
+        with tokens_from(self.module.get_output_embeddings(), -1 if min(ids.shape) > 1 else 0):
             output = self.module(**given)
         logits, held = output.logits[:, -1], output.past_key_values
         return logits, held if whole is None else Padded(held, whole)

@@ -13,7 +13,7 @@ from transformers.modeling_outputs import BaseModelOutput
 from objectives.errors import Unsupported
 from objectives.models.sourced import Sourced, Sources
 from objectives.protocols.encoder_decoder import Opening
-from objectives.runtime.in_torch.last_token import last_token_only
+from objectives.runtime.in_torch.head_tokens import tokens_from
 
 
 def opening_of(module: Any) -> Opening:
@@ -45,7 +45,7 @@ def write(module: Any, ids: Tensor, sources: Sources, cache: Any = None) -> tupl
 
     Return the logits of the token after the last [rows, vocabulary], and the new cache.
     """
-    with last_token_only(module.get_output_embeddings()):
+    with tokens_from(module.get_output_embeddings(), -1):
         output = module(
             decoder_input_ids=ids, encoder_outputs=sources.states, attention_mask=sources.mask,
             past_key_values=cache, use_cache=True,

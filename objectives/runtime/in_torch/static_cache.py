@@ -43,9 +43,9 @@ class StaticCacheRunner(TorchRunner):
         return self.forward(**inputs)
 
     @override
-    def logits(self, ids: Tensor) -> Tensor:
+    def logits(self, ids: Tensor, first: int = 0) -> Tensor:
         logits: Tensor = self.forward(input_ids=ids, use_cache=False).logits
-        return logits
+        return logits[:, first:]
 
     @override
     def _pass(self, ids: Tensor, cache: Any, mask: Tensor | None, seen: Tensor | None = None) -> tuple[Tensor, Any]:

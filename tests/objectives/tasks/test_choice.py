@@ -83,13 +83,12 @@ def test_a_text_is_read_with_the_longest_that_begins_with_it(texts: list[tuple[i
 
 
 def test_choices_of_one_token_need_one_pass_over_the_prompt(decoder: TorchRunner, monkeypatch: Any) -> None:
-    read: list[int] = []
-    prefill = decoder.prefill
-    monkeypatch.setattr(decoder, "prefill", lambda ids, mask=None: read.append(len(ids)) or prefill(ids, mask))
-    monkeypatch.setattr(decoder, "logits", lambda ids: pytest.fail("a whole pass"))
+    read: list[tuple[torch.Size, int]] = []
+    logits = decoder.logits
+    monkeypatch.setattr(decoder, "logits", lambda ids, first: read.append((ids.shape, first)) or logits(ids, first))
     pairs = [((5, 6, 7), (8,)), ((5, 6, 7), (9,)), ((4, 6), (8,)), ((4, 6), (9,))]
     found = log_likelihoods(decoder, pairs, 8)
-    assert read == [2]
+    assert read == [((2, 3), 1)]
     for (before, (after,)), each in zip(pairs, found):
         logs = decoder.module(input_ids=torch.tensor([before])).logits[0, -1].log_softmax(dim=0)
         assert each == pytest.approx(float(logs[after]), abs=1e-5)

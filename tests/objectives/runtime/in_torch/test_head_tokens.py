@@ -1,4 +1,4 @@
-"""A prompt's logits are those of its last token, and the head gets that alone, as a tensor of its own."""
+"""The head gets the tokens that are asked for alone, as a tensor of its own; a prompt asks for its last."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from objectives.runtime.in_torch.last_token import last_token_only
+from objectives.runtime.in_torch.head_tokens import tokens_from
 from objectives.runtime.in_torch.runner import TorchRunner
 from tests.objectives.conftest import Tiny
 
@@ -39,8 +39,23 @@ def test_a_prompt_of_several_rows_is_read_with_a_head_of_one_token(
 
 def test_the_head_is_as_it_was_also_after_an_error() -> None:
     head: Any = torch.nn.Linear(4, 2)
-    with last_token_only(head):
+    with tokens_from(head, -1):
         assert head(torch.ones(3, 5, 4)).shape == (3, 1, 2)
-    with pytest.raises(RuntimeError), last_token_only(head):
+    with pytest.raises(RuntimeError), tokens_from(head, -1):
         head(torch.ones(3, 5, 7))
     assert head(torch.ones(3, 5, 4)).shape == (3, 5, 2)
+
+
+@pytest.mark.parametrize("family", ["gpt2", "llama", "t5"])
+def test_logits_from_a_place_on_are_those_of_the_whole_and_cost_no_more(tiny: Tiny, family: str) -> None:
+    model = tiny(family).copy()
+    model.module.float()
+    runner, head = TorchRunner(model), model.module.get_output_embeddings()
+    seen: list[int] = []
+    with torch.inference_mode():
+        whole = runner.logits(IDS)
+        hook = head.register_forward_hook(lambda _head, inputs, _output: seen.append(inputs[0].shape[1]))
+        some = runner.logits(IDS, 5)
+        hook.remove()
+    assert torch.allclose(some, whole[:, 5:], atol=1e-5)
+    assert seen == [2]
