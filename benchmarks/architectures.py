@@ -25,6 +25,7 @@ ROOT = Path(__file__).parents[1]
 sys.path = [str(ROOT), *sys.path[1:]]  # this file is no package of ours, the tests' tiny models are
 
 from objectives.models.families import described, refusal  # noqa: E402
+from objectives.types import ENCODERS  # noqa: E402
 
 PAGE = ROOT / "docs" / "benchmarks" / "architectures.md"
 LIMIT = 180.0
@@ -212,7 +213,8 @@ class _Trial:
         missing = runtime.requirements()
         ratio = 0.25 if self.source.row is None and name != "ctranslate2" else 0.0
         quantizer = rounded(32)
-        asked = candidate(quantizer, runtime, WORKLOADS[self.source.head], ratio)
+        workload = WORKLOADS["encoder" if self.source.head in ENCODERS else self.source.head]
+        asked = candidate(quantizer, runtime, workload, ratio)
         reason = missing or runtime.supports(asked, self.source.head, Cpu())
         if reason is not None:
             return f"refused: {reason}"
@@ -221,16 +223,18 @@ class _Trial:
             runner = runtime.prepare(Hand(model, quantizer, Path(base), self.statistics.domains))
             assert isinstance(runner, EngineRunner)
             with_torch = self._answer(model).float()
-            found = runner.encode(self.ids) if self.source.head == "encoder" else runner.logits(self.ids)
+            found = runner.encode(self.ids) if self.source.head in ENCODERS else runner.logits(self.ids)
         far = float((found - with_torch).abs().max())
         return f"{far:.0e}" if far <= TOLERANCE else f"NO: {far:.0e} from torch"
 
     def _answer(self, model: Any) -> Any:
         import torch
 
+        from objectives.models.heads import encoded
+
         with torch.inference_mode():
             output = model.module(**model.inputs(self.ids))
-        return output.last_hidden_state if model.head == "encoder" else output.logits
+        return encoded(model.head, output) if model.head in ENCODERS else output.logits
 
 
 def child() -> None:
