@@ -204,6 +204,7 @@ class _Trial:
     def _engine(self, name: str) -> str:
         from objectives.devices.cpu import Cpu
         from objectives.runtime.engines.runner import EngineRunner
+        from objectives.runtime.in_torch.runner import TorchRunner
         from objectives.runtime.openvino import OpenVino
         from tests.contracts.test_runtimes import WORKLOADS
         from tests.objectives.recipes import built
@@ -222,10 +223,16 @@ class _Trial:
         with TemporaryDirectory() as base:
             runner = runtime.prepare(Hand(model, quantizer, Path(base), self.statistics.domains))
             assert isinstance(runner, EngineRunner)
-            with_torch = self._answer(model).float()
-            found = runner.encode(self.ids) if self.source.head in ENCODERS else runner.logits(self.ids)
+            with_torch, found = self._told(TorchRunner(model)), self._told(runner)
         far = float((found - with_torch).abs().max())
         return f"{far:.0e}" if far <= TOLERANCE else f"NO: {far:.0e} from torch"
+
+    def _told(self, runner: Any) -> Any:
+        import torch
+
+        with torch.inference_mode():
+            found = runner.encode(self.ids) if self.source.head in ENCODERS else runner.logits(self.ids)
+        return found.float()
 
     def _answer(self, model: Any) -> Any:
         import torch
