@@ -3,6 +3,7 @@
 ParetuneError
 ├── ConfigError      2   a key, type, range or name is wrong
 ├── StudyConflict    2   the study of that name was made with another definition, or is running
+├── LeaseLost        1   another driver took the study over
 ├── BaselineFailed   1   the unpruned 16-bit model itself could not be measured
 ├── Unmeasured       1   measuring again, or predicting losses, failed; the study goes on
 ├── NothingFeasible  3   no trial meets the accuracy floor
@@ -37,6 +38,10 @@ class StudyConflict(ParetuneError):
     """The store holds a study of this name that cannot be continued with this definition."""
 
     exit_code = 2
+
+
+class LeaseLost(ParetuneError):
+    """Another driver took the study over while this one did not answer; it must write nothing more."""
 
 
 class BaselineFailed(ParetuneError):

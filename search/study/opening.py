@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import logging
+import time
 import uuid
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import optuna
-from filelock import FileLock, Timeout
+from filelock import FileLock
 from optuna.exceptions import ExperimentalWarning
 from optuna.samplers import BaseSampler
 from optuna.storages import RDBStorage
 from optuna.study import Study, StudyDirection
+from sqlalchemy.exc import SQLAlchemyError
 
 from objectives.errors import said
 from objectives.measuring.fingerprint import HARDWARE, unlike
@@ -24,57 +25,57 @@ from objectives.metrics import METRICS
 from objectives.tasks.provenance import Kind, Source, changes, merged
 from search.config.study_config import StudyConfig
 from search.errors import ConfigError, StudyConflict
-from search.records.names import bounded
-from search.records.storage_url import clean_url, redacted
+from search.records.storage_url import clean_url, redacted, sqlite_path
 from search.records.trial import Value
 from search.samplers.distinct import GRID, OUTSIDE
 from search.space.space import Space, same
 from search.study.store import CONFIG, DEFINITION, MACHINE, SOURCES, UID, plain
+
+PAUSES = (0.1, 0.4, 1.6)
+"""Seconds between attempts to create the schema of a server."""
 
 log = logging.getLogger(__name__)
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 
 def open_storage(url: str, home: Path) -> RDBStorage:
-    """Connect to the storage. Raises ConfigError.
-
-    The schema is created under a lock, since two jobs that start at the same time would race on it.
-    """
+    """Connect to the storage. Raises ConfigError."""
     url = clean_url(url)
     options: dict[str, Any] = {"connect_args": {"timeout": 60}} if url.startswith("sqlite") else {}
+    file = sqlite_path(url)
+    key, folder = ("home", home) if file is None or not file.parent.is_dir() else ("storage", file.parent)
     try:
         home.mkdir(parents=True, exist_ok=True)
-        with FileLock(str(home / ".studies.lock")):
-            return RDBStorage(url, engine_kwargs=options)
+        with FileLock(str(folder / ".studies.lock")):
+            return _with_schema(url, options, PAUSES if file is None else ())
     except OSError as error:
-        raise ConfigError(f"home: cannot write to {home}: {error.strerror}") from error
+        raise ConfigError(f"{key}: cannot write to {folder}: {error.strerror}") from error
     except Exception as error:
         why = f"{type(error).__name__}: {redacted(said(error))}"
         raise ConfigError(f"storage: cannot open {redacted(url)}: {why}") from error
 
 
-@contextmanager
-def running(config: StudyConfig) -> Iterator[None]:
-    """Hold the lock of the study meanwhile. Raises StudyConflict where another process runs the same study."""
-    folder = config.home / "locks"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(f"home: cannot write to {config.home}: {error.strerror}") from error
-    lock = FileLock(str(folder / f"{bounded(config.name)}.lock"), timeout=0)
-    try:
-        with lock:
-            yield
-    except Timeout as error:
-        raise StudyConflict(f"study_name: {config.name} is being run by another process") from error
+def _with_schema(url: str, options: dict[str, Any], pauses: Sequence[float]) -> RDBStorage:
+    """Connect, and create the schema where there is none.
+
+    Jobs that start at the same time would race on it. They wait for each other beside the database, which those of
+    other homes may use too. On a server, where there is no such place, who was too late finds the schema after a pause.
+    """
+    for pause in pauses:
+        try:
+            return RDBStorage(url, engine_kwargs=options)
+        except SQLAlchemyError:
+            time.sleep(pause)
+    return RDBStorage(url, engine_kwargs=options)
 
 
-def open_study(config: StudyConfig, sampler: Callable[[int], BaseSampler]) -> Study:
+def open_study(config: StudyConfig, sampler: Callable[[int], BaseSampler], storage: RDBStorage | None = None) -> Study:
     """Create the study, or load it after checking that it is the same one. Raises StudyConflict.
 
-    ``sampler``: by seed; a resumed study gets another seed, or it would draw its first trials again.
+    ``sampler``: by seed; a resumed study gets another seed, or it would draw its first trials again. ``storage``: the
+    one whose lease is held.
     """
-    storage = open_storage(config.storage, config.home)
+    storage = storage or open_storage(config.storage, config.home)
     up, down = StudyDirection.MAXIMIZE, StudyDirection.MINIMIZE
     directions = [up if METRICS[name].higher_is_better else down for name in config.objectives]
     known = {summary.study_name for summary in optuna.get_all_study_summaries(storage)}

@@ -15,6 +15,7 @@ from search.records.stop_reason import StopReason
 from search.records.trial import TrialRecord
 from search.study import opening, store
 from search.study.confirmation import Confirmation
+from search.study.lease import Lease
 from search.study.loop import Loop
 from search.study.progress import Progress
 from search.tracking.protocol import Mirror
@@ -38,9 +39,13 @@ class StudyResult:
 
 
 def run_study(config: StudyConfig, progress: Progress) -> StudyResult:
-    """Run or resume the study. Raises ConfigError, StudyConflict, BaselineFailed, or Interrupted before a baseline."""
-    with opening.running(config), sigterm_interrupts():
-        study = opening.open_study(config, config.sampler)
+    """Run or resume the study.
+
+    Raises ConfigError, StudyConflict, BaselineFailed, LeaseLost, or Interrupted before a baseline.
+    """
+    storage = opening.open_storage(config.storage, config.home)
+    with Lease(storage, config.name).held(), sigterm_interrupts():
+        study = opening.open_study(config, config.sampler, storage)
         loop = Loop(config, study, progress)
         stopped = None
         try:

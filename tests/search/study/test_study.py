@@ -14,6 +14,7 @@ from search.config.study_config import build_config
 from search.errors import BaselineFailed, ConfigError, Interrupted, StudyConflict
 from search.records.stop_reason import StopReason
 from search.study import opening, store
+from search.study.lease import Lease
 from search.study.progress import _last
 from search.study.study import run_study
 from tests.search.conftest import RATIOS, FakeExecutor, Quiet, closed_form, composed, config_at, done, slow_to_score
@@ -265,7 +266,8 @@ def test_the_default_name_changes_with_the_definition_only(make_config) -> None:
 
 def test_a_study_that_runs_elsewhere_is_refused(make_config) -> None:
     config = make_config("n_trials=2")
-    with opening.running(config), pytest.raises(StudyConflict, match="being run by another process"):
+    storage = opening.open_storage(config.storage, config.home)
+    with Lease(storage, config.name).held(), pytest.raises(StudyConflict, match="is being run by process"):
         run(config)
 
 

@@ -1,0 +1,167 @@
+"""A study has one driver: who comes second is refused, who comes back too late writes nothing."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import optuna
+import pytest
+from optuna.storages import RDBStorage
+from sqlalchemy import update
+
+from search.errors import LeaseLost, StudyConflict
+from search.study.lease import LEASES, Lease, Process, holder_of
+
+Start = Callable[..., subprocess.Popen[str]]
+
+OPEN = """
+import sys, time
+import optuna
+from optuna.storages import RDBStorage
+from search.errors import LeaseLost, StudyConflict
+from search.study.lease import Lease
+storage = RDBStorage(sys.argv[1], engine_kwargs={"connect_args": {"timeout": 60}})
+"""
+HOLDS = """
+with Lease(storage, "mine", float(sys.argv[2])).held():
+    print("holds", flush=True)
+    time.sleep(60)
+"""
+WRITES = """
+with Lease(storage, "mine", 0.5).held():
+    study = optuna.load_study(study_name="mine", storage=storage)
+    trial = study.ask()
+    print("asked", flush=True)
+    try:
+        while True:
+            trial.set_user_attr("at", time.time())
+            time.sleep(0.3)  # one that is stopped within a commit keeps sqlite's lock
+    except LeaseLost as error:
+        print(error, flush=True)
+        try:
+            study.tell(trial, 1.0)
+        except LeaseLost:
+            print("nor told", flush=True)
+"""
+RACES = """
+print("ready", flush=True)
+sys.stdin.readline()
+try:
+    with Lease(storage, "mine").held():
+        print("drives", flush=True)
+        sys.stdin.readline()
+except StudyConflict:
+    print("refused", flush=True)
+"""
+
+
+@pytest.fixture
+def storage(tmp_path: Path) -> RDBStorage:
+    return RDBStorage(f"sqlite:///{tmp_path}/studies.db", engine_kwargs={"connect_args": {"timeout": 60}})
+
+
+@pytest.fixture
+def start(storage: RDBStorage) -> Iterator[Start]:
+    """Starts other processes on the same store, and waits until they said their first line."""
+    started: list[subprocess.Popen[str]] = []
+
+    def run(script: str, first: str, *more: object) -> subprocess.Popen[str]:
+        words = [sys.executable, "-c", OPEN + script, storage.url, *map(str, more)]
+        process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        started.append(process)
+        assert line_of(process) == first
+        return process
+
+    yield run
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+def line_of(process: subprocess.Popen[str]) -> str:
+    assert process.stdout is not None
+    return process.stdout.readline().strip()
+
+
+def set_row(storage: RDBStorage, **values: object) -> None:
+    with storage.engine.begin() as connection:
+        connection.execute(update(LEASES).values(**values))
+
+
+def test_a_second_driver_is_told_who_holds_the_study_and_how_long(storage: RDBStorage, start: Start) -> None:
+    assert holder_of(storage, "mine") is None
+    other = start(HOLDS, "holds", 30)
+    assert holder_of(storage, "mine") == f"process {other.pid} on {Process.this().host}"
+    with pytest.raises(StudyConflict, match=rf"process {other.pid} on .* in (29|30) s"), Lease(storage, "mine").held():
+        pass
+    with Lease(storage, "another").held():  # a lease is a study's
+        pass
+
+
+def test_a_lease_is_renewed_as_long_as_its_driver_lives(storage: RDBStorage, start: Start) -> None:
+    start(HOLDS, "holds", 0.6)
+    time.sleep(1.2)
+    with pytest.raises(StudyConflict), Lease(storage, "mine").held():
+        pass
+
+
+def test_the_lease_of_a_killed_process_of_this_machine_is_taken_at_once(storage: RDBStorage, start: Start) -> None:
+    other = start(HOLDS, "holds", 3600)
+    other.kill()
+    other.wait()
+    with Lease(storage, "mine").held():
+        assert holder_of(storage, "mine") == f"process {os.getpid()} on {Process.this().host}"
+    assert holder_of(storage, "mine") is None
+
+
+def test_the_lease_of_another_machine_is_taken_when_it_expired_and_not_before(storage: RDBStorage) -> None:
+    with Lease(storage, "mine").held():
+        pass
+    set_row(storage, machine="elsewhere", pid=1, expires=4e9)
+    with pytest.raises(StudyConflict), Lease(storage, "mine").held():
+        pass
+    set_row(storage, expires=time.time() - 0.1)
+    with Lease(storage, "mine").held():
+        pass
+
+
+def test_a_driver_that_comes_back_after_another_took_over_writes_nothing(storage: RDBStorage, start: Start) -> None:
+    """It is stopped as a suspended machine stops it, amid its writes, while another takes the study over."""
+    study = optuna.create_study(study_name="mine", storage=storage)
+    first = start(WRITES, "asked")
+    time.sleep(0.1)
+    first.send_signal(signal.SIGSTOP)
+    time.sleep(0.7)
+    with Lease(storage, "mine").held():
+        before = study.get_trials()[0]
+        first.send_signal(signal.SIGCONT)
+        assert f"was taken over by process {os.getpid()}" in line_of(first)
+        assert line_of(first) == "nor told"
+        after = study.get_trials()[0]
+        assert after.user_attrs == before.user_attrs
+        assert not after.state.is_finished()
+        study.set_user_attr("goes", "on")
+
+
+def test_of_processes_that_begin_a_study_at_once_one_drives_it(start: Start) -> None:
+    racing = [start(RACES, "ready") for _ in range(4)]
+    for process in racing:
+        assert process.stdin is not None
+        process.stdin.write("\n")
+        process.stdin.flush()
+    assert sorted(map(line_of, racing)) == ["drives", "refused", "refused", "refused"]
+
+
+def test_a_lease_that_was_lost_is_not_given_back(storage: RDBStorage) -> None:
+    with Lease(storage, "mine").held():
+        set_row(storage, token=7, expires=4e9)
+        with pytest.raises(LeaseLost):
+            optuna.create_study(study_name="mine", storage=storage)
+    with storage.engine.connect() as connection:
+        assert connection.execute(LEASES.select()).first().expires == 4e9  # type: ignore[union-attr]
