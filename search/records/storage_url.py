@@ -20,6 +20,8 @@ SQLITE = "sqlite:///"
 LONGEST = 504
 """Bytes of the longest path that sqlite opens: its limit of 512 less the ending ``-journal``."""
 
+_EXTRAS = {"psycopg": "'paretune[postgresql]'"}
+_PLAIN_POSTGRESQL = re.compile(r"^postgres(ql)?://")
 _QUERY = re.compile(r"\?(?P<query>\w+=[^/?&]*(?:&\w+=[^/?&]*)*)$")
 
 
@@ -53,10 +55,13 @@ def sqlite_path(url: str) -> Path | None:
 
 
 def clean_url(url: str, key: str = "storage") -> str:
-    """Return ``url`` as SQLAlchemy reads it: an sqlite file's path is absolute and quoted, its options are kept."""
+    """Return ``url`` as SQLAlchemy reads it: an sqlite file's path is absolute and quoted, its options are kept.
+
+    A plain URL of PostgreSQL goes by psycopg 3.
+    """
     path = sqlite_path(url)
     if path is None:
-        return url
+        return _PLAIN_POSTGRESQL.sub("postgresql+psycopg://", url)
     options = _QUERY.search(url)
     return sqlite_url(path, options["query"] if options and not str(path).endswith(options[0]) else "", key)
 
@@ -70,9 +75,10 @@ def redacted(url: str) -> str:
 def require_driver(url: str, key: str = "storage") -> None:
     """Raise ConfigError where ``url`` is no URL of a database, or where that database's driver is not installed."""
     try:
-        make_url(url).get_dialect().import_dbapi()
+        make_url(clean_url(url, key)).get_dialect().import_dbapi()
     except ImportError as error:
-        raise ConfigError(f"{key}: {redacted(url)} needs the package {error.name}: pip install {error.name}") from error
+        package = _EXTRAS.get(error.name or "", error.name)
+        raise ConfigError(f"{key}: {redacted(url)} needs the package {error.name}: pip install {package}") from error
     except SQLAlchemyError as error:
         raise ConfigError(
             f"{key}: expected a URL as sqlite:///studies.db or postgresql://host/name, got {redacted(url)!r}"

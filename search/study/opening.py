@@ -29,6 +29,7 @@ from search.records.storage_url import clean_url, redacted, sqlite_path
 from search.records.trial import Value
 from search.samplers.distinct import GRID, OUTSIDE
 from search.space.space import Space, same
+from search.study.patient_storage import PatientStorage
 from search.study.store import CONFIG, DEFINITION, MACHINE, SOURCES, UID, plain
 
 PAUSES = (0.1, 0.4, 1.6)
@@ -41,7 +42,7 @@ optuna.logging.set_verbosity(optuna.logging.WARNING)
 def open_storage(url: str, home: Path) -> RDBStorage:
     """Connect to the storage. Raises ConfigError."""
     url = clean_url(url)
-    options: dict[str, Any] = {"connect_args": {"timeout": 60}} if url.startswith("sqlite") else {}
+    options: dict[str, Any] = {"connect_args": {"timeout": 60}} if url.startswith("sqlite") else {"pool_pre_ping": True}
     file = sqlite_path(url)
     key, folder = ("home", home) if file is None or not file.parent.is_dir() else ("storage", file.parent)
     try:
@@ -63,10 +64,10 @@ def _with_schema(url: str, options: dict[str, Any], pauses: Sequence[float]) -> 
     """
     for pause in pauses:
         try:
-            return RDBStorage(url, engine_kwargs=options)
+            return PatientStorage(url, engine_kwargs=options)
         except SQLAlchemyError:
             time.sleep(pause)
-    return RDBStorage(url, engine_kwargs=options)
+    return PatientStorage(url, engine_kwargs=options)
 
 
 def open_study(config: StudyConfig, sampler: Callable[[int], BaseSampler], storage: RDBStorage | None = None) -> Study:

@@ -98,11 +98,16 @@ def test_a_quoted_url_names_the_folder_with_the_space(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "url",
-    ["postgresql://me:p%40ss@host/db", "sqlite://", "sqlite:///:memory:", "sqlite:///file:x.db?mode=ro&uri=true",
+    ["postgresql+psycopg2://me:p%40ss@host/db", "sqlite://", "sqlite:///:memory:", "sqlite:///file:x.db?mode=ro&uri=true",
     "mysql+pymysql://h/d?x=1"],
 )  # fmt: skip
 def test_other_urls_stay_as_they_are(url: str) -> None:
     assert clean_url(url) == url
+
+
+@pytest.mark.parametrize("scheme", ["postgresql", "postgres"])
+def test_a_plain_url_of_postgresql_goes_by_psycopg_3(scheme: str) -> None:
+    assert clean_url(f"{scheme}://me:p%40ss@host/db") == "postgresql+psycopg://me:p%40ss@host/db"
 
 
 @pytest.mark.parametrize("query", ["timeout=5", "mode=ro&cache=shared"])

@@ -1,0 +1,117 @@
+"""Optuna's storage, which waits for a database that is away for a while: restarted, failed over, or cut off.
+
+A call is made again, after growing pauses. What was written although its answer was lost is recognised: a trial that is
+there since, an outcome that was told. So nothing is written twice. The storage has one writer, who holds its lease.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeVar
+
+from optuna.exceptions import UpdateFinishedTrialError
+from optuna.storages import BaseStorage, RDBStorage
+from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy.exc import DBAPIError, PendingRollbackError
+from typing_extensions import override
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+PAUSES = (0.1, 0.2, 0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0)
+"""Seconds between two attempts: a minute together."""
+
+AWAY = {"57P01", "57P02", "57P03"}
+"""SQLSTATEs of a server that shuts down, crashed, or starts; those of class 08 are of the connection."""
+BUSY = {"SQLITE_BUSY", "SQLITE_LOCKED"}
+"""Names of sqlite's errors where another process writes for longer than its timeout."""
+
+
+class PatientStorage(RDBStorage):
+    """A storage whose calls are made again while the database is away."""
+
+    _waiting = False
+
+    @override
+    def _create_new_trial(self, study_id: int, template_trial: FrozenTrial | None = None) -> FrozenTrial:
+        before = self.get_n_trials(study_id)
+
+        def create(again: bool) -> FrozenTrial:
+            if again and self.get_n_trials(study_id) > before:
+                return self.get_trial(self.get_trial_id_from_study_id_trial_number(study_id, before))
+            return super(PatientStorage, self)._create_new_trial(study_id, template_trial)
+
+        return self._patiently(create)
+
+    @override
+    def set_trial_state_values(self, trial_id: int, state: TrialState, values: Sequence[float] | None = None) -> bool:
+        def tell(again: bool) -> bool:
+            try:
+                return super(PatientStorage, self).set_trial_state_values(trial_id, state, values)
+            except UpdateFinishedTrialError:
+                told = self.get_trial(trial_id)
+                if again and told.state == state and told.values == (None if values is None else list(values)):
+                    return True
+                raise
+
+        return self._patiently(tell)
+
+    def _patiently(self, call: Callable[[bool], T]) -> T:
+        """Return what ``call`` returns, which is told whether it is made again; calls within calls do not wait."""
+        if self._waiting:
+            return call(False)
+        self._waiting = True
+        try:
+            for attempt, pause in enumerate(PAUSES):
+                try:
+                    return call(attempt > 0)
+                except Exception as error:
+                    if not is_away(error):
+                        raise
+                    if attempt == 3:
+                        log.warning("the study's storage does not answer; waiting for it, a minute at most")
+                    time.sleep(pause)
+            return call(True)
+        finally:
+            self._waiting = False
+
+
+def is_away(error: BaseException) -> bool:
+    """Return whether ``error`` says that the database could not be reached, or was busy, and may be there again."""
+    return any(_is_away(each) for each in _causes(error))
+
+
+def _is_away(error: BaseException) -> bool:
+    if isinstance(error, PendingRollbackError):  # Optuna went on in a transaction whose connection was lost
+        return True
+    if not isinstance(error, DBAPIError):
+        return False
+    if error.connection_invalidated:
+        return True
+    name, state = (getattr(error.orig, each, "") for each in ("sqlite_errorname", "sqlstate"))
+    return name in BUSY or state is None or state in AWAY or state.startswith("08")
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__
+
+
+def _patient(name: str) -> Callable[..., Any]:
+    def method(self: PatientStorage, *arguments: Any, **named: Any) -> Any:
+        return self._patiently(lambda _: getattr(RDBStorage, name)(self, *arguments, **named))
+
+    return method
+
+
+CACHED = {"_set_trial_param", "_get_best_trial_id", "_get_trials"}
+"""Methods that Optuna's cache before a storage calls, beside those that every storage has."""
+CALLS = ("create_", "delete_", "get_", "set_")
+
+for _name in CACHED | {name for name in dir(BaseStorage) if name.startswith(CALLS)}:
+    if _name not in vars(PatientStorage):
+        setattr(PatientStorage, _name, _patient(_name))

@@ -1,0 +1,192 @@
+"""A store that goes away is waited for, and nothing is written twice."""
+
+from __future__ import annotations
+
+import inspect
+import os
+import re
+import shutil
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+from optuna.exceptions import StorageInternalError
+from optuna.storages import RDBStorage, _cached_storage
+from optuna.trial import TrialState
+from sqlalchemy.exc import OperationalError
+
+from search.study import patient_storage
+from search.study.patient_storage import PatientStorage, is_away
+
+PLACES = sorted(Path("/usr/lib/postgresql").glob("*/bin/pg_ctl"))
+
+
+class Lost(Exception):
+    """What a driver of PostgreSQL raises for a connection that broke."""
+
+    sqlstate = None
+
+
+def lost() -> StorageInternalError:
+    error = StorageInternalError("An exception is raised during the commit.")
+    error.__cause__ = OperationalError("COMMIT", {}, Lost("server closed the connection"))
+    return error
+
+
+@pytest.fixture(autouse=True)
+def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(patient_storage, "PAUSES", (0.01, 0.02, 0.05))
+
+
+@pytest.fixture
+def storage(tmp_path: Path) -> PatientStorage:
+    return PatientStorage(f"sqlite:///{tmp_path}/studies.db")
+
+
+@pytest.mark.parametrize("name", ["_create_new_trial", "set_trial_state_values", "set_trial_user_attr", "_get_trials"])
+@pytest.mark.parametrize("written", [True, False])
+def test_a_call_whose_answer_was_lost_counts_once(
+    storage: PatientStorage, monkeypatch: pytest.MonkeyPatch, name: str, written: bool
+) -> None:
+    study = optuna.create_study(storage=storage, directions=["minimize", "minimize"])
+    real, left = getattr(RDBStorage, name), [2]
+
+    def losing(self: RDBStorage, *arguments: Any, **named: Any) -> Any:
+        if left[0]:
+            left[0] -= 1
+            if written:
+                real(self, *arguments, **named)
+            raise lost()
+        return real(self, *arguments, **named)
+
+    monkeypatch.setattr(RDBStorage, name, losing)
+    trial = study.ask()
+    trial.set_user_attr("record", {"a": 1})
+    study.tell(trial, [1.0, 2.0])
+    assert left[0] < 2
+    (found,) = optuna.load_study(study_name=study.study_name, storage=storage).trials
+    assert (found.number, found.state, found.values, found.user_attrs) == (
+        0, TrialState.COMPLETE, [1.0, 2.0], {"record": {"a": 1}},
+    )  # fmt: skip
+
+
+def test_whatever_optuna_asks_of_a_storage_is_patient() -> None:
+    """Its cache calls private methods too, which another version may rename."""
+    asked = set(re.findall(r"self\._backend\.(\w+)\(", inspect.getsource(_cached_storage)))
+    beats = {name for name in asked if "heartbeat" in name or "stale" in name}  # of its own loop, which is not ours
+    assert "_create_new_trial" in asked
+    assert {name for name in asked - beats if name not in vars(PatientStorage)} == set()
+
+
+def test_an_outcome_that_was_told_otherwise_is_an_error(storage: PatientStorage) -> None:
+    study = optuna.create_study(storage=storage)
+    trial = study.ask()
+    study.tell(trial, 1.0)
+    with pytest.raises(Exception, match="finished"):
+        storage.set_trial_state_values(trial._trial_id, TrialState.COMPLETE, [2.0])
+
+
+def test_what_is_no_absence_is_raised_at_once(storage: PatientStorage, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[int] = []
+
+    def fails(*_: Any, **__: Any) -> None:
+        calls.append(1)
+        raise StorageInternalError("too long")
+
+    study = optuna.create_study(storage=storage)
+    monkeypatch.setattr(RDBStorage, "set_study_user_attr", fails)
+    with pytest.raises(StorageInternalError):
+        study.set_user_attr("a", 1)
+    assert calls == [1]
+    assert not is_away(ValueError("x"))
+
+
+# ---- a real server
+
+
+@dataclass
+class Server:
+    """PostgreSQL of Debian in a folder of its own, on loopback."""
+
+    folder: Path
+    port: int
+    control: Path
+
+    @property
+    def url(self) -> str:
+        return f"postgresql+psycopg://paretune:secret@127.0.0.1:{self.port}/postgres"
+
+    def start(self) -> None:
+        """Start it, or start it again: its predecessor may still let go of its memory."""
+        for _ in range(20):
+            if self._control("start").returncode == 0:
+                return
+            time.sleep(0.2)
+        raise RuntimeError((self.folder / "log").read_text())
+
+    def stop(self) -> None:
+        """End it as a crash would."""
+        self._control("stop", "-m", "immediate")
+
+    def _control(self, *words: str) -> subprocess.CompletedProcess[bytes]:
+        options = f"-p {self.port} -k {self.folder} -c listen_addresses=127.0.0.1 -c fsync=off"
+        command = [self.control, "-D", self.folder / "data", "-l", self.folder / "log", "-w", "-o", options, *words]
+        return subprocess.run([*_as_nobody(), *map(str, command)], stdout=subprocess.DEVNULL, cwd=self.folder)
+
+
+def _as_nobody() -> list[str]:
+    """PostgreSQL refuses to run as root."""
+    return ["setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups"] if os.getuid() == 0 else []
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    if not PLACES:
+        pytest.skip("PostgreSQL is not installed")
+    folder = Path("/tmp") / f"paretune-postgresql-{os.getpid()}"  # short: a socket's path has 107 bytes
+    folder.mkdir()
+    if os.getuid() == 0:
+        shutil.chown(folder, "nobody", "nogroup")
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        port = taken.getsockname()[1]
+    found = Server(folder, port, PLACES[-1])
+    initdb = [PLACES[-1].with_name("initdb"), "-D", folder / "data", "-U", "paretune", "-A", "trust", "--no-sync"]
+    subprocess.run([*_as_nobody(), *map(str, initdb)], check=True, stdout=subprocess.DEVNULL, cwd=folder)
+    found.start()
+    yield found
+    found.stop()
+    shutil.rmtree(folder)
+
+
+def test_a_server_that_restarts_is_waited_for(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(patient_storage, "PAUSES", (0.1, 0.2, 0.5, 1.0, 2.0, 4.0))
+    storage = PatientStorage(server.url)
+    study = optuna.create_study(study_name="mine", storage=storage, load_if_exists=True)
+
+    def restart() -> None:
+        time.sleep(0.3)
+        server.stop()
+        time.sleep(0.5)
+        server.start()
+
+    restarting = threading.Thread(target=restart)
+    restarting.start()
+    ends, told = time.monotonic() + 2.0, 0
+    while time.monotonic() < ends or restarting.is_alive():
+        trial = study.ask()
+        trial.set_user_attr("record", told)
+        study.tell(trial, float(told))
+        told += 1
+    restarting.join()
+    trials = optuna.load_study(study_name="mine", storage=storage).trials
+    assert [trial.values for trial in trials] == [[float(number)] for number in range(told)]
+    assert all(trial.state == TrialState.COMPLETE for trial in trials)
+    storage.engine.dispose()
