@@ -108,7 +108,7 @@ def answers(base: Path, bads: Sequence[Bad]) -> Iterator[tuple[Bad, Answer]]:
             bad.command.replace("{models}", str(base / "models")).replace("{{", "{").replace("}}", "}"), folder
         )
         seconds = time.perf_counter() - began
-        said = (done.stderr + done.stdout).replace(str(base), "…")
+        said = (done.stderr + done.stdout).replace(str(base), "…").replace(str(Path.home()), "~")
         yield bad, Answer(done.returncode, said, seconds, tuple(sorted(files(folder) - before)))
         shutil.rmtree(folder)
 

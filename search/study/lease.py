@@ -41,7 +41,7 @@ from sqlalchemy.engine import Engine, Row
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 from sqlalchemy.orm import Session
 
-from search.errors import LeaseLost, StudyConflict
+from search.errors import ConfigError, LeaseLost, StudyConflict
 
 log = logging.getLogger(__name__)
 
@@ -57,7 +57,7 @@ CLOCKS = {
     "postgresql": "extract(epoch from clock_timestamp())",
     "mysql": "unix_timestamp(now(6))",
 }
-"""The time of the store, seconds, by the dialect of its SQL."""
+"""Time of the store, seconds, by the dialect of its SQL; MySQL's was not tried."""
 
 LEASES = Table(
     "paretune_leases",
@@ -105,7 +105,10 @@ class Lease:
     def __init__(self, storage: RDBStorage, study: str, seconds: float = SECONDS) -> None:
         self._engine, self._sessions = storage.engine, storage.scoped_session.session_factory
         self._study, self._seconds = study, seconds
-        self._now: Any = literal_column(CLOCKS[self._engine.dialect.name])
+        dialect = self._engine.dialect.name
+        if dialect not in CLOCKS:
+            raise ConfigError(f"storage: expected a database of {', '.join(CLOCKS)}, got {dialect}")
+        self._now: Any = literal_column(CLOCKS[dialect])
         self._row = LEASES.c.study == study
         self._token = 0
         self._over = threading.Event()
@@ -185,20 +188,7 @@ class Lease:
         session.flush()  # then sqlite lets nobody else write until the commit
         now = session.execute(self._asked().with_for_update(read=True)).first()
         if now is None or now.token != self._token:
-            raise LeaseLost(
-                f"study_name: {self._study} was taken over by {'nobody' if now is None else _told(now)} while this "
-                "driver did not answer; nothing more was written here, and the other one goes on"
-            )
-
-
-def holder_of(storage: RDBStorage, study: str) -> str | None:
-    """Return who drives a study now, as text; None where nobody does."""
-    lease = Lease(storage, study)
-    if not inspect(storage.engine).has_table(LEASES.name):
-        return None
-    with storage.engine.connect() as connection:
-        now = connection.execute(lease._asked()).first()
-    return None if now is None or now.left <= 0 or _process(now).is_gone() else _told(now)
+            raise LeaseLost(f"study_name: {self._study} {_taken(now)}; this driver wrote nothing more")
 
 
 def _make_table(engine: Engine) -> None:
@@ -215,6 +205,12 @@ def _process(row: Row[Any]) -> Process:
 
 def _told(row: Row[Any]) -> str:
     return f"process {row.pid} on {row.host}"
+
+
+def _taken(row: Row[Any] | None) -> str:
+    if row is None:
+        return "has no lease any more: its row was deleted"
+    return f"was taken over by {_told(row)} while this driver did not answer"
 
 
 def _refusal(study: str, row: Row[Any]) -> str:

@@ -7,6 +7,7 @@ import time
 import uuid
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from optuna.exceptions import ExperimentalWarning
 from optuna.samplers import BaseSampler
 from optuna.storages import RDBStorage
 from optuna.study import Study, StudyDirection
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import IntegrityError, ProgrammingError
 
 from objectives.errors import said
 from objectives.measuring.fingerprint import HARDWARE, unlike
@@ -56,6 +57,16 @@ def open_storage(url: str, home: Path) -> RDBStorage:
         raise ConfigError(f"storage: cannot open {redacted(url)}: {why}") from error
 
 
+@contextmanager
+def connected(config: StudyConfig) -> Iterator[RDBStorage]:
+    """Connect to the storage of a study meanwhile. Raises ConfigError."""
+    storage = open_storage(config.storage, config.home)
+    try:
+        yield storage
+    finally:
+        storage.engine.dispose()
+
+
 def _with_schema(url: str, options: dict[str, Any], pauses: Sequence[float]) -> RDBStorage:
     """Connect, and create the schema where there is none.
 
@@ -65,7 +76,7 @@ def _with_schema(url: str, options: dict[str, Any], pauses: Sequence[float]) -> 
     for pause in pauses:
         try:
             return PatientStorage(url, engine_kwargs=options)
-        except SQLAlchemyError:
+        except (IntegrityError, ProgrammingError):  # another job made a table at the same moment
             time.sleep(pause)
     return PatientStorage(url, engine_kwargs=options)
 

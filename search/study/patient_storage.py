@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.storages import BaseStorage, RDBStorage
 from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError, PendingRollbackError
 from typing_extensions import override
 
@@ -37,10 +38,10 @@ class PatientStorage(RDBStorage):
 
     @override
     def _create_new_trial(self, study_id: int, template_trial: FrozenTrial | None = None) -> FrozenTrial:
-        before = self.get_n_trials(study_id)
+        before = self._patiently(lambda _: self._count(study_id))
 
         def create(again: bool) -> FrozenTrial:
-            if again and self.get_n_trials(study_id) > before:
+            if again and self._count(study_id) > before:
                 return self.get_trial(self.get_trial_id_from_study_id_trial_number(study_id, before))
             return super(PatientStorage, self)._create_new_trial(study_id, template_trial)
 
@@ -58,6 +59,12 @@ class PatientStorage(RDBStorage):
                 raise
 
         return self._patiently(tell)
+
+    def _count(self, study_id: int) -> int:
+        """Return how many trials a study has; Optuna's own count reads them all."""
+        with self.engine.connect() as connection:
+            counted = text("SELECT COUNT(*) FROM trials WHERE study_id = :study")
+            return int(connection.execute(counted, {"study": study_id}).scalar_one())
 
     def _patiently(self, call: Callable[[bool], T]) -> T:
         """Return what ``call`` returns, which is told whether it is made again; calls within calls do not wait."""

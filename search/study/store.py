@@ -136,7 +136,7 @@ def _retimed(stored: Mapping[str, Any]) -> Measurement:
 def orphans(study: Study) -> list[FrozenTrial]:
     """Return the trials that a killed driver left running.
 
-    The caller must hold the study's lock: then no other process runs them.
+    The caller must hold the study's lease: then no other process runs them.
     """
     return study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
 

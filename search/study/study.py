@@ -43,8 +43,7 @@ def run_study(config: StudyConfig, progress: Progress) -> StudyResult:
 
     Raises ConfigError, StudyConflict, BaselineFailed, LeaseLost, or Interrupted before a baseline.
     """
-    storage = opening.open_storage(config.storage, config.home)
-    with Lease(storage, config.name).held(), sigterm_interrupts():
+    with opening.connected(config) as storage, Lease(storage, config.name).held(), sigterm_interrupts():
         study = opening.open_study(config, config.sampler, storage)
         loop = Loop(config, study, progress)
         stopped = None

@@ -1,12 +1,17 @@
 from __future__ import annotations
 
 import logging
+import subprocess
+import sys
+from pathlib import Path
 
 import optuna
 import pytest
+from sqlalchemy import create_engine, text
 
 from search.errors import StudyConflict
 from search.study import opening, store
+from tests.search.study.postgresql import Server
 
 MACHINE = {
     "device": "cpu", "device_name": "Chip", "cores": "4", "memory": "16000000000", "driver": "550.1",
@@ -76,3 +81,43 @@ def test_other_weights_are_refused_and_the_machine_stays_as_it_was(study, caplog
         told(caplog, study, model_sha256="y", cores="8")
     assert caplog.records == []
     assert study.user_attrs[store.MACHINE] == MACHINE
+
+
+OPENS = """
+import sys
+from pathlib import Path
+from search.study.opening import open_storage
+print("ready", flush=True)
+sys.stdin.readline()
+print(len(open_storage(sys.argv[1], Path(sys.argv[2])).get_all_studies()), flush=True)
+"""
+
+
+def opened_at_once(url: str, homes: list[Path]) -> list[str]:
+    pipe = subprocess.PIPE
+    all_ = [
+        subprocess.Popen([sys.executable, "-c", OPENS, url, str(home)], stdin=pipe, stdout=pipe, text=True)
+        for home in homes
+    ]
+    for one in all_:
+        assert one.stdout is not None
+        assert one.stdout.readline() == "ready\n"
+    for one in all_:
+        assert one.stdin is not None
+        one.stdin.write("\n")
+        one.stdin.flush()
+    return [one.communicate(timeout=60)[0].strip() for one in all_]
+
+
+def test_drivers_of_several_homes_begin_one_sqlite_file_at_once(tmp_path: Path) -> None:
+    homes = [tmp_path / f"home{number}" for number in range(4)]
+    assert opened_at_once(f"sqlite:///{tmp_path}/studies.db", homes) == ["0"] * 4
+
+
+def test_drivers_of_several_homes_begin_one_database_of_a_server_at_once(postgresql: Server, tmp_path: Path) -> None:
+    engine = create_engine(postgresql.url, isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        connection.execute(text("CREATE DATABASE fresh"))
+    engine.dispose()
+    homes = [tmp_path / f"home{number}" for number in range(4)]
+    assert opened_at_once(postgresql.url.removesuffix("postgres") + "fresh", homes) == ["0"] * 4

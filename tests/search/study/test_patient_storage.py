@@ -3,15 +3,9 @@
 from __future__ import annotations
 
 import inspect
-import os
 import re
-import shutil
-import socket
-import subprocess
 import threading
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +18,7 @@ from sqlalchemy.exc import OperationalError
 
 from search.study import patient_storage
 from search.study.patient_storage import PatientStorage, is_away
-
-PLACES = sorted(Path("/usr/lib/postgresql").glob("*/bin/pg_ctl"))
+from tests.search.study.postgresql import Server
 
 
 class Lost(Exception):
@@ -85,6 +78,18 @@ def test_whatever_optuna_asks_of_a_storage_is_patient() -> None:
     assert {name for name in asked - beats if name not in vars(PatientStorage)} == set()
 
 
+def test_asking_reads_no_other_trial(storage: PatientStorage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Optuna's own count of trials reads them all, which a study of thousands would feel at every trial."""
+    study = optuna.create_study(storage=storage)
+    for _ in range(3):
+        study.tell(study.ask(), 1.0)
+    read: list[int] = []
+    real = RDBStorage._get_trials
+    monkeypatch.setattr(RDBStorage, "_get_trials", lambda self, *asked: read.append(1) or real(self, *asked))
+    storage._create_new_trial(study._study_id)
+    assert read == []
+
+
 def test_an_outcome_that_was_told_otherwise_is_an_error(storage: PatientStorage) -> None:
     study = optuna.create_study(storage=storage)
     trial = study.ask()
@@ -108,74 +113,16 @@ def test_what_is_no_absence_is_raised_at_once(storage: PatientStorage, monkeypat
     assert not is_away(ValueError("x"))
 
 
-# ---- a real server
-
-
-@dataclass
-class Server:
-    """PostgreSQL of Debian in a folder of its own, on loopback."""
-
-    folder: Path
-    port: int
-    control: Path
-
-    @property
-    def url(self) -> str:
-        return f"postgresql+psycopg://paretune:secret@127.0.0.1:{self.port}/postgres"
-
-    def start(self) -> None:
-        """Start it, or start it again: its predecessor may still let go of its memory."""
-        for _ in range(20):
-            if self._control("start").returncode == 0:
-                return
-            time.sleep(0.2)
-        raise RuntimeError((self.folder / "log").read_text())
-
-    def stop(self) -> None:
-        """End it as a crash would."""
-        self._control("stop", "-m", "immediate")
-
-    def _control(self, *words: str) -> subprocess.CompletedProcess[bytes]:
-        options = f"-p {self.port} -k {self.folder} -c listen_addresses=127.0.0.1 -c fsync=off"
-        command = [self.control, "-D", self.folder / "data", "-l", self.folder / "log", "-w", "-o", options, *words]
-        return subprocess.run([*_as_nobody(), *map(str, command)], stdout=subprocess.DEVNULL, cwd=self.folder)
-
-
-def _as_nobody() -> list[str]:
-    """PostgreSQL refuses to run as root."""
-    return ["setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups"] if os.getuid() == 0 else []
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    if not PLACES:
-        pytest.skip("PostgreSQL is not installed")
-    folder = Path("/tmp") / f"paretune-postgresql-{os.getpid()}"  # short: a socket's path has 107 bytes
-    folder.mkdir()
-    if os.getuid() == 0:
-        shutil.chown(folder, "nobody", "nogroup")
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        port = taken.getsockname()[1]
-    found = Server(folder, port, PLACES[-1])
-    initdb = [PLACES[-1].with_name("initdb"), "-D", folder / "data", "-U", "paretune", "-A", "trust", "--no-sync"]
-    subprocess.run([*_as_nobody(), *map(str, initdb)], check=True, stdout=subprocess.DEVNULL, cwd=folder)
-    found.start()
-    yield found
-    found.stop()
-    shutil.rmtree(folder)
-
-
-def test_a_server_that_restarts_is_waited_for(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_that_restarts_is_waited_for(postgresql: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(patient_storage, "PAUSES", (0.1, 0.2, 0.5, 1.0, 2.0, 4.0))
-    storage = PatientStorage(server.url)
-    study = optuna.create_study(study_name="mine", storage=storage, load_if_exists=True)
+    storage = PatientStorage(postgresql.url)
+    study = optuna.create_study(study_name="restarts", storage=storage)
 
     def restart() -> None:
         time.sleep(0.3)
-        server.stop()
+        postgresql.stop()
         time.sleep(0.5)
-        server.start()
+        postgresql.start()
 
     restarting = threading.Thread(target=restart)
     restarting.start()
@@ -186,7 +133,7 @@ def test_a_server_that_restarts_is_waited_for(server: Server, monkeypatch: pytes
         study.tell(trial, float(told))
         told += 1
     restarting.join()
-    trials = optuna.load_study(study_name="mine", storage=storage).trials
+    trials = optuna.load_study(study_name="restarts", storage=storage).trials
     assert [trial.values for trial in trials] == [[float(number)] for number in range(told)]
     assert all(trial.state == TrialState.COMPLETE for trial in trials)
     storage.engine.dispose()

@@ -7,14 +7,15 @@ from pathlib import Path
 import optuna
 import pytest
 from optuna.samplers import NSGAIISampler, RandomSampler, TPESampler
+from sqlalchemy import update
 
 from objectives.types import Failure, Measurement, Reason
 from search.config.limits import Limits
 from search.config.study_config import build_config
-from search.errors import BaselineFailed, ConfigError, Interrupted, StudyConflict
+from search.errors import BaselineFailed, ConfigError, Interrupted, LeaseLost, StudyConflict
 from search.records.stop_reason import StopReason
 from search.study import opening, store
-from search.study.lease import Lease
+from search.study.lease import LEASES, Lease
 from search.study.progress import _last
 from search.study.study import run_study
 from tests.search.conftest import RATIOS, FakeExecutor, Quiet, closed_form, composed, config_at, done, slow_to_score
@@ -269,6 +270,38 @@ def test_a_study_that_runs_elsewhere_is_refused(make_config) -> None:
     storage = opening.open_storage(config.storage, config.home)
     with Lease(storage, config.name).held(), pytest.raises(StudyConflict, match="is being run by process"):
         run(config)
+
+
+def test_a_study_that_another_driver_took_over_stops_and_writes_nothing_more(make_config) -> None:
+    """As after a suspended machine: the other began while a trial was measured here."""
+    measured = []
+
+    def answer(candidate):
+        measured.append(candidate)
+        if len(measured) == 3:
+            storage = opening.open_storage(config.storage, config.home)
+            with storage.engine.begin() as connection:
+                connection.execute(update(LEASES).values(token=LEASES.c.token + 1))
+        return closed_form(candidate)
+
+    config = make_config("n_trials=6", "sampler=exhaustive", answer=answer)
+    with pytest.raises(LeaseLost, match="was taken over by process"):
+        run(config)
+    study = optuna.load_study(study_name=config.name, storage=config.storage)
+    assert len(store.records_of(study)) == 2
+    assert len(store.orphans(study)) == 1
+
+
+def test_a_study_on_postgresql_resumes_and_is_the_one_on_sqlite(make_config, postgresql) -> None:
+    words = ("n_trials=8", "sampler=exhaustive", "study_name=both")
+    there = f"storage={postgresql.url.replace('+psycopg', '')}"
+    for store_ in ((), (there,)):
+        run(make_config(*words, *store_, "n_trials=5"))
+    here, other = run(make_config(*words)), run(make_config(*words, there))
+    assert [(each.number, each.params, each.metrics) for each in other.records] == [
+        (each.number, each.params, each.metrics) for each in here.records
+    ]
+    assert other.front == here.front
 
 
 def test_an_interrupted_trial_is_settled_reported_and_not_counted(make_config) -> None:
