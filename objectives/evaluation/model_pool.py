@@ -23,6 +23,7 @@ from objectives.calibration.statistics import Statistics
 from objectives.content_hash import code, digest
 from objectives.evaluation.artifact_store import ArtifactStore, Write
 from objectives.evaluation.inputs import Inputs
+from objectives.evaluation.kept_statistics import KeptStatistics
 from objectives.evaluation.problem import KEPT_BYTES, Problem
 from objectives.evaluation.recipe import CompressionKey, Recipe, compression_key, recipe_of
 from objectives.evaluation.stage_cache import StageCache
@@ -83,7 +84,11 @@ class ModelPool:
     @cached_property
     def statistics(self) -> Statistics:
         """Return the statistics of the baseline's model on the calibration rows."""
-        return Statistics(self.source, self.calibration, self.baseline)
+        base = self.problem.baseline
+        return KeptStatistics(
+            self.source, self.calibration, self.baseline, self.artifacts,
+            lambda kind: self.stages.name(base, "statistics", kind),
+        )  # fmt: skip
 
     @cached_property
     def _fake(self) -> LoadedModel:

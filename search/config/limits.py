@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from objectives.types import Reason
 from search.records.stop_reason import StopReason
 from search.records.trial import TrialRecord
 
@@ -25,10 +24,13 @@ class Limits:
     max_seconds: float | None = None
     patience: int | None = None
 
-    def reached(self, records: Sequence[TrialRecord], grown: int) -> StopReason | None:
-        """Return the reason to stop, or None; ``grown``: the number of trials when the hypervolume grew last."""
-        spent = [record for record in records if record.reason != Reason.INTERRUPTED]  # those taught nothing
-        if len(spent) >= self.n_trials:
+    def reached(self, records: Sequence[TrialRecord], spent: int, grown: int) -> StopReason | None:
+        """Return the reason to stop, or None.
+
+        ``spent``: trials that count, with those in flight (:mod:`search.records.tries`); ``grown``: the number of
+        trials when the hypervolume grew last.
+        """
+        if spent >= self.n_trials:
             return StopReason.BUDGET
         if self.max_seconds is not None and sum(record.seconds for record in records) >= self.max_seconds:
             return StopReason.TIME

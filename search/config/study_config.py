@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 import warnings
 from collections.abc import Callable, Mapping
@@ -216,12 +217,13 @@ def _check_kinds(model: Model, task: Task, space: Space) -> None:
 
 def _sampler(node: Mapping[str, Any], allowed: tuple[str, ...]) -> Callable[[int], BaseSampler]:
     """Return a function that builds the sampler for a seed: a resumed study must not draw its first trials again."""
-    target_of(node, "sampler", allowed)
+    makes = target_of(node, "sampler", allowed)
+    more = {"constant_liar": True} if "constant_liar" in inspect.signature(makes).parameters else {}
 
     def make(seed: int) -> BaseSampler:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ExperimentalWarning)  # multivariate TPE and QMC; their results are ours
-            sampler = build({**node, "seed": node.get("seed", seed)}, "sampler", allowed)
+            sampler = build({**more, **node, "seed": node.get("seed", seed)}, "sampler", allowed)
         if not isinstance(sampler, BaseSampler):
             raise ConfigError(f"sampler._target_: expected an Optuna sampler, got {type(sampler).__name__}")
         return sampler if isinstance(sampler, Informed) else DistinctSampler(sampler, seed)

@@ -71,6 +71,20 @@ class TellsScoring(Protocol):
         """Return how far the scoring is that runs now; None where nothing is scored."""
 
 
+@runtime_checkable
+class MeasuresSeveral(Protocol):
+    """A session that evaluates several candidates at a time; any other evaluates one."""
+
+    @property
+    def slots(self) -> int:
+        """Return how many: the devices that are there now, at least 1."""
+
+
+def slots_of(session: Session) -> int:
+    """Return how many candidates ``session`` evaluates at a time."""
+    return session.slots if isinstance(session, MeasuresSeveral) else 1
+
+
 class Executor(Protocol):
     """The settings of a way to run trials."""
 

@@ -13,6 +13,7 @@ from functools import lru_cache
 import numpy as np
 import scipy
 
+from search.front.pareto import non_dominated
 from search.frontier.improvement import chance_of_improvement, expected_improvement
 from search.frontier.known import Flags, Gaps, Observations, WarmStart
 from search.frontier.memory_room import chance_of_fitting
@@ -36,6 +37,11 @@ _AGAIN = 1.05
 _CANDIDATES, _PAIRS, _FEWEST = 1024, 65536, 64
 """The most cells whose expected gains are compared, the likeliest; then the most pairs with front members, and the
 fewest cells all the same."""
+_BELIEVED = 0.5
+"""The chance of being feasible from which a pending cell is taken for a member of the front."""
+_LIKELY = 0.3
+"""The chance of being feasible from which an open cell holds back, while others are in flight, those that it is
+expected to dominate: with many devices and little knowledge most cells improve on the front, and few stay on it."""
 _TRACE = 1e-3
 """Weight of the chance of a gain beside the expected gain: where the latter is lost in rounding, the chance decides."""
 
@@ -68,7 +74,7 @@ class Forecast:
 class Learned:
     """A quantity as far as it is known: ``values`` [cells] where ``own`` is set, with standard errors ``noise``.
 
-    ``expected`` [cells]: what is expected before any measurement.
+    ``expected`` [cells]: what is expected before any measurement. ``pending`` [cells]: will be known soon.
     """
 
     values: Floats
@@ -76,6 +82,7 @@ class Learned:
     prior: Prior
     expected: Floats | None = None
     noise: Floats | None = None
+    pending: Flags | None = None
 
 
 class Forecaster:
@@ -90,7 +97,11 @@ class Forecaster:
         self._scales: dict[str, tuple[Floats, int]] = {}
 
     def look(self, known: Observations) -> Forecast:
-        """Return the forecast that ``known`` gives."""
+        """Return the forecast that ``known`` gives.
+
+        Pending cells count as measured where they are predicted (the believer of Kriging: Ginsbourger et al. 2010,
+        https://doi.org/10.1007/978-3-642-10701-6_6), and cells that have to wait for them are worth nothing now.
+        """
         grid, recipes = known.grid, known.grid.recipes
         behind = _behind(known)
         guesses = [self._guess(known, place, behind) for place in range(known.values.shape[1])]
@@ -100,7 +111,11 @@ class Forecaster:
         deviation = np.where(known.measured[:, None], 0.0, deviation)
         feasible = self.feasible(known)[recipes] * self.fits(known)
         left = ~known.closed & (known.verdicts[recipes] != -1) & ~(known.measured & (known.verdicts[recipes] == 1))
+        left &= ~known.waiting
         front = known.values[known.front]
+        if known.pending is not None:
+            front = np.concatenate([front, mean[known.pending & (feasible >= _BELIEVED)]])
+            front = front[non_dominated(front)] if len(front) else front
         improvement, worth = np.zeros(len(grid)), np.zeros(len(grid))
         improvement[left] = chance_of_improvement(mean[left], deviation[left], front, self.resolution)
         most = min(_CANDIDATES, max(_FEWEST, _PAIRS // max(1, len(front))))
@@ -111,6 +126,8 @@ class Forecaster:
         useful[left] = chance_of_improvement(mean[left], deviation[left], front, 0.0)
         cost, timed_first = self.cost(known, feasible, useful)
         worth[likely] = feasible[likely] * (expected + _TRACE * improvement[likely]) / cost[likely]
+        if known.pending is not None:
+            worth[_dominated(mean, left & (feasible >= _LIKELY))] = 0.0
         return Forecast(np.where(left, feasible, 0.0), improvement, worth, mean, deviation, timed_first, cost)
 
     def feasible(self, known: Observations) -> Floats:
@@ -119,19 +136,23 @@ class Forecaster:
         Of several floors it is the least chance of any. That is an upper bound, whatever the dependence (Fréchet), as
         the certificate needs. That a recipe keeps its bands is not forecast: it is taken for granted until it is known.
         """
-        chances = [self._keeping(known.grid, name, gaps) for name, gaps in known.floors.items()]
+        pending = None
+        if known.pending is not None:
+            pending = np.zeros(len(known.gaps), np.bool_)
+            pending[known.grid.recipes[known.pending]] = True
+        chances = [self._keeping(known.grid, name, gaps, pending) for name, gaps in known.floors.items()]
         chance: Floats = np.minimum.reduce(chances)
         chance[known.verdicts != 0] = (known.verdicts > 0)[known.verdicts != 0]
         return chance
 
-    def _keeping(self, grid: Grid, name: str, known: Gaps) -> Floats:
+    def _keeping(self, grid: Grid, name: str, known: Gaps, pending: Flags | None = None) -> Floats:
         """Return, by recipe [recipes], the chance that it keeps one floor."""
         chance = (known.verdicts > 0).astype(np.float64)
         unknown = known.verdicts == 0
         scored = np.isfinite(known.gaps)
         if unknown.any():
             lattice, distance = self._recipes(grid), np.abs(known.gaps)
-            gaps = Learned(known.gaps, scored, GAP, self.warm_start.expected(name), known.errors)
+            gaps = Learned(known.gaps, scored, GAP, self.warm_start.expected(name), known.errors, pending)
             guess = self._fitted(f"gap{name}", lattice, gaps, distance)
             mean, deviation = guess.mean.copy(), np.hypot(guess.deviation, self.tolerance)
             mean[scored] = known.gaps[scored]
@@ -173,7 +194,7 @@ class Forecaster:
         own = np.isfinite(known.values[:, place])
         warm_start = None if self.warm_start.values is None else self.warm_start.values[:, place]
         noise = None if known.errors is None else known.errors[:, place]
-        learned = Learned(known.values[:, place], own, OBJECTIVE, warm_start, noise)
+        learned = Learned(known.values[:, place], own, OBJECTIVE, warm_start, noise, known.pending)
         return self._fitted(str(place), known.grid.lattice, learned, behind)
 
     def _fitted(self, name: str, lattice: ProductGrid, learned: Learned, distance: Floats) -> Prediction:
@@ -194,7 +215,16 @@ class Forecaster:
             some = slice(None, None, max(1, len(chosen) // _FITTED))
             scales = Surrogate(points[some], values[some], learned.prior, scales, noise=noise[some]).scales
             self._scales[name] = scales, int(own.sum())
-        return Surrogate(points, values, learned.prior, scales, noise=noise, fit=False).predict(lattice)
+        guess = Surrogate(points, values, learned.prior, scales, noise=noise, fit=False).predict(lattice)
+        believed = None if learned.pending is None else learned.pending & ~own
+        if believed is None or not believed.any():
+            return guess
+        points, values = np.concatenate([points, lattice.points[believed]]), np.append(values, guess.mean[believed])
+        noise = np.append(noise, np.zeros(believed.sum()))
+        after = Surrogate(points, values, learned.prior, scales, noise=noise, fit=False).predict(lattice)
+        return Prediction(
+            np.where(believed, guess.mean, after.mean), np.where(believed, guess.deviation, after.deviation)
+        )
 
     @staticmethod
     def cost(known: Observations, feasible: Floats, useful: Floats) -> tuple[Floats, Flags]:
@@ -209,6 +239,15 @@ class Forecaster:
         run = np.where(known.measured, 0.0, known.seconds.get("run", 1.0))
         scored_first, timed_first = score + feasible * run, run + np.minimum(useful, 1.0) * score
         return make + np.minimum(scored_first, timed_first), (timed_first < scored_first) & ~known.measured
+
+
+def _dominated(values: Floats, others: Flags) -> Flags:
+    """Return, by cell [cells], whether one of the ``others`` [cells] is better in every objective."""
+    best = values[others][non_dominated(values[others])] if others.any() else values[:0]
+    behind = np.zeros(len(values), np.bool_)
+    for row in best:
+        behind |= (values > row).all(axis=1)
+    return behind
 
 
 def _behind(known: Observations) -> Floats:

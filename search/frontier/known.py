@@ -37,6 +37,7 @@ class Observations:
     ``memory`` [cells]: log of the peak, NaN where not known; ``starved`` [cells]: ran out of memory; ``room``: log of
     the largest peak that fits, NaN where not known. ``tasks``: by task, what is known about each floor by itself, with
     the empty name for the only task or the mean of several; ``gaps`` are those of the floor that falls shortest.
+    ``pending`` [cells]: being measured now; None where nothing is.
     """
 
     grid: Grid
@@ -52,6 +53,18 @@ class Observations:
     room: float = math.nan
     errors: Floats | None = None
     tasks: Mapping[str, Gaps] = field(default_factory=dict)
+    pending: Flags | None = None
+
+    @cached_property
+    def waiting(self) -> Flags:
+        """Return, by cell [cells], whether it has to wait: it is pending, or its recipe is made and scored for another.
+
+        Two devices would compress and score the same model.
+        """
+        if self.pending is None:
+            return np.zeros(len(self.grid), np.bool_)
+        unknown = np.unique(self.grid.recipes[self.pending & (self.verdicts[self.grid.recipes] == 0)])
+        return np.asarray(self.pending | np.isin(self.grid.recipes, unknown), dtype=np.bool_)
 
     @cached_property
     def floors(self) -> Mapping[str, Gaps]:

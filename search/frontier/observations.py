@@ -19,12 +19,12 @@ from search.frontier.known import Flags, Gaps, Observations
 from search.records.trial import TrialRecord
 from search.space.grid import Floats, Grid
 
-REPEATED = (Reason.CRASHED, Reason.ERROR)
+REPEATED = (Reason.CRASHED, Reason.TIMEOUT, Reason.ERROR)
 """Failures that may be chance."""
 TRIES = 2
 """Such failures after which a cell is closed."""
 
-FINAL = (Reason.OUT_OF_MEMORY, Reason.TIMEOUT, Reason.UNSUPPORTED, Reason.NOT_FINITE)
+FINAL = (Reason.OUT_OF_MEMORY, Reason.UNSUPPORTED, Reason.NOT_FINITE)
 """Failures that the same cell would meet again."""
 
 _SIGNS = {Decision.REACHED: 1, Decision.MISSED: -1}
@@ -73,7 +73,8 @@ class ObservationBuilder:
             self._closed |= implied(self.grid, index, record)
         if record.reason in REPEATED:
             self._failed[index] += 1
-            self._closed[index] |= self._failed[index] >= TRIES
+            if self._failed[index] >= TRIES:
+                self._closed |= implied(self.grid, index, record)
         if record.state != "complete":
             return
         self._values[index] = [minimised_log(record.metrics, name) for name in self.objectives]

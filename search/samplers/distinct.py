@@ -32,6 +32,9 @@ DRAWS = 4
 STARVED = {"out_of_memory", "timeout"}
 """Constraints of trials that failed for lack of memory or time: with more work the same model fails again."""
 
+_OF_WORKLOAD = "workload."
+"""The beginning of the names of parameters that say how a model is run; all others make the model."""
+
 
 def grid_distributions(study: Study) -> dict[str, BaseDistribution]:
     """Return the distributions of all parameters of the study's grid."""
@@ -53,7 +56,8 @@ class DistinctSampler(BaseSampler):
     """Wraps the sampler ``inner``.
 
     It proposes no cell of a complete or pruned trial, and no cell that must fail like one of them, while others are
-    left.
+    left. Nor does it propose a cell that is being measured, or another of its recipe before the first is known: two
+    devices would make the same model.
     """
 
     def __init__(self, inner: BaseSampler, seed: int = 0) -> None:
@@ -90,8 +94,10 @@ class DistinctSampler(BaseSampler):
         """Return a function that tells whether a cell is known, or must fail like one that asked for less work."""
         if not self._seen:
             self._taken |= left_out(study)
-        known = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED))
-        for trial in known:
+        trials = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING))
+        for trial in trials:
+            if trial.state == TrialState.RUNNING:
+                continue
             if trial.number in self._seen:
                 continue
             self._seen.add(trial.number)
@@ -103,12 +109,31 @@ class DistinctSampler(BaseSampler):
                 and set(space) <= set(trial.params)
             ):
                 self._starved.append(cell)
-        work = [name.startswith("workload.") and isinstance(of, IntDistribution) for name, of in space.items()]
+        work = [name.startswith(_OF_WORKLOAD) and isinstance(of, IntDistribution) for name, of in space.items()]
+        makes_model = [not name.startswith(_OF_WORKLOAD) for name in space]
+
+        def recipe(cell: Values) -> Values:
+            return tuple(itertools.compress(cell, makes_model))
+
+        running = {
+            tuple(trial.params[name] for name in space)
+            for trial in trials
+            if trial.state == TrialState.RUNNING and set(space) <= set(trial.params)
+        }
+        in_work = {recipe(cell) for cell in running}
+        in_work -= {recipe(cell) for cell in self._taken} if in_work else set()
 
         def settled(cell: Values) -> bool:
-            return cell in self._taken or any(_asks_more(cell, failed, work) for failed in self._starved)
+            if cell in self._taken or cell in running or recipe(cell) in in_work:
+                return True
+            return any(_asks_more(cell, failed, work) for failed in self._starved)
 
         return settled
+
+    def has_free(self, study: Study) -> bool:
+        """Return whether a cell is left to propose while others are measured."""
+        settled = self._settled(study, grid_distributions(study))
+        return any(not settled(cell) for cell in itertools.product(*study.user_attrs[GRID].values()))
 
     def _nearest(
         self, study: Study, trial: FrozenTrial, drawn: dict[str, Any], settled: Callable[[Values], bool]

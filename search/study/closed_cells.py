@@ -13,10 +13,9 @@ import numpy as np
 from search.front.feasibility import is_scored
 from search.frontier.observations import FINAL, REPEATED, TRIES, implied
 from search.records.trial import TrialRecord
+from search.records.tries import Key, key_of
 from search.space.grid import MOST_CELLS, Grid
 from search.space.space import Cell, Space
-
-Key = tuple[tuple[str, object], ...]
 
 
 class ClosedCells:
@@ -28,7 +27,7 @@ class ClosedCells:
     def __init__(self, space: Space, records: Iterable[TrialRecord]) -> None:
         self._space, self._grid = space, Grid.of(space)
         self._by_cell: dict[Key, TrialRecord] = {}
-        self._cells = {_key(self._grid.cell(index)) for index in self._grid.outside}
+        self._cells = {key_of(self._grid.cell(index)) for index in self._grid.outside}
         self._failed = Counter[Key]()
         for record in records:
             self.add(record)
@@ -39,7 +38,7 @@ class ClosedCells:
 
     def add(self, record: TrialRecord) -> None:
         """Take one more trial into account."""
-        key = _key(record.params)
+        key = key_of(record.params)
         self._failed[key] += record.reason in REPEATED
         if not is_final(record) and self._failed[key] < TRIES:
             return
@@ -51,20 +50,16 @@ class ClosedCells:
         index = self._grid.index(record.params)
         if record.state == "failed" and index is not None and len(self._space) <= MOST_CELLS:
             others = np.flatnonzero(implied(self._grid, index, record)).tolist()
-            self._cells.update(_key(self._grid.cell(other)) for other in others)
+            self._cells.update(key_of(self._grid.cell(other)) for other in others)
 
     def by(self, cell: Cell) -> TrialRecord | None:
         """Return the first trial that answers a repeat of ``cell``, or None.
 
         Such a trial was scored, failed for good, or failed as the last of ``TRIES`` attempts.
         """
-        return self._by_cell.get(_key(cell))
+        return self._by_cell.get(key_of(cell))
 
 
 def is_final(record: TrialRecord) -> bool:
     """Return whether measuring the cell again would tell nothing new."""
     return record.state == "complete" or record.reason in FINAL
-
-
-def _key(cell: Cell) -> Key:
-    return tuple(sorted(cell.items()))

@@ -1,19 +1,20 @@
-"""The loop of a running study: it asks for a cell, evaluates it, records the outcome, and decides when to stop.
+"""The loop of a running study: it asks for cells, has them evaluated, records the outcomes, and decides when to stop.
 
-The baseline (unpruned, 16 bits, first batch size) is always the first trial: it sets a relative floor and is the
-reference of every gain. A cell that was measured before is answered from its record. A failed trial is recorded like
-any other: see :mod:`search.study.telling`.
+The baseline (unpruned, 16 bits, first batch size) is always the first trial, and alone: it sets a relative floor and is
+the reference of every gain. Then the loop asks ahead: as many trials are in flight as the executor measures at a time.
+A cell that was measured before is answered from its record. A failed trial is recorded like any other: see
+:mod:`search.study.telling`.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import replace
 
 import numpy as np
 from optuna.study import Study
-from optuna.trial import Trial
 
 from objectives.errors import ObjectiveError
 from objectives.protocols.candidate import Candidate
@@ -21,11 +22,13 @@ from objectives.types import Measurement
 from search.config.limits import GROWTH
 from search.config.study_config import StudyConfig
 from search.errors import BaselineFailed, ConfigError, Unmeasured
-from search.executors.protocol import Session
+from search.executors.protocol import Session, slots_of
 from search.frontier.certificate import Certificate, certificate_of, certify
 from search.frontier.forecast import Forecast
+from search.frontier.known import Observations
 from search.records.stop_reason import StopReason
 from search.records.trial import TrialRecord
+from search.samplers.distinct import DistinctSampler
 from search.samplers.frontier import Forecasting, Informed
 from search.space.grid import MOST_CELLS, Grid
 from search.space.space import Cell
@@ -49,6 +52,9 @@ class Loop:
     def __init__(self, config: StudyConfig, study: Study, progress: Progress) -> None:
         self.config, self.study, self.progress = config, study, progress
         self.trials = Trials(config, study, progress)
+        self._grid = Grid.of(config.space)
+        self._first: tuple[Cell, ...] = ()
+        self._predicting: Future[list[float]] | None = None
         self.machine: Mapping[str, str] = {}
         self._tried_again, self._confirmed_once = 0, False
         self._hypervolume, self._grown = 0.0, len(self.state.records)
@@ -69,7 +75,7 @@ class Loop:
         if len(space) > MOST_CELLS:
             return None
         if not isinstance(sampler, Forecasting) or not self._informed:
-            return certify(Grid.of(space), state.read(), state.front())
+            return certify(self._grid, state.read(), state.front())
         forecast = self._final or sampler.forecast(anew=True)
         return certificate_of(state.read(), state.front(), state.known(), forecast, sampler.error, sampler.resolution)
 
@@ -154,65 +160,97 @@ class Loop:
             self.progress.stage(f"resuming after {len(self.state.records)} trials")
 
     def _inform(self, session: Session) -> None:
-        """Tell the sampler what it needs to know, and measure what the user wants first."""
-        sampler = self.study.sampler
+        """Tell the sampler what it needs to know, and note what the user wants first.
+
+        For a sampler that cannot use a warm start that includes the front of the study that ``warm_start`` names.
+        """
+        sampler, self._first = self.study.sampler, self.config.first
         if isinstance(sampler, Informed):
-            grid = Grid.of(self.config.space)
-            sampler.inform(grid, self.state.known, warm_start_of(self.config, self._losses(session, grid)))
+            warm_start = warm_start_of(self.config, self._losses(session))
+            sampler.inform(self._grid, self._known, warm_start)
             self._informed = True
-        for cell in self._first():
-            if self.state.closed_cells.by(cell) is None and self._limit() is None:
-                self._trial(session, self.trials.ask_for(cell), cell, is_baseline=False)
-                self._report()
+        else:
+            self._first += first_cells(self.config)
+
+    def _known(self) -> Observations:
+        """Return what the trials tell about the cells, and which cells are in flight."""
+        known, flight = self.state.known(), self.trials.flight
+        return replace(known, pending=flight.cells(self._grid)) if flight else known
 
     def _search(self, session: Session) -> StopReason:
-        while (reason := self._limit() or self._completed()) is None:
-            trial = self.study.ask()
-            cell = self.config.space.suggest(trial)
-            self.progress.stage(", ".join(f"{path}={value}" for path, value in cell.items()))
-            self._trial(session, trial, cell, is_baseline=False)
+        """Keep as many trials in flight as ``session`` has slots, until a limit is reached or no cell is worth one."""
+        flight = self.trials.flight
+        while True:
+            if len(flight) < slots_of(session):
+                reason = self._limit() or self._completed()
+                if reason is None:
+                    self._send(session)
+                    continue
+                if not flight:
+                    return reason
+            self.trials.land(session)
             self._report()
-        return reason
 
-    def _losses(self, session: Session, grid: Grid) -> list[float] | None:
-        """Return the predicted loss of every recipe, nats, or None where it is not known or the grid is too large."""
-        known = store.losses_of(self.study)
-        if known is not None or len(grid) > MOST_CELLS:
-            return known
-        self.progress.stage("predicting how much accuracy compression costs")
+    def _send(self, session: Session) -> None:
+        self._final = None
+        wanted = next(self._wanted(), None)
+        trial = self.study.ask() if wanted is None else self.trials.ask_for(wanted)
+        cell = self.config.space.suggest(trial) if wanted is None else wanted
+        self.progress.stage(", ".join(f"{path}={value}" for path, value in cell.items()))
+        self.trials.send(session, trial, cell)
+
+    def _wanted(self) -> Iterator[Cell]:
+        """Yield the cells that are to be measured whatever the sampler thinks: those lost once, and the first ones."""
+        for cell in (*self.state.tries.owed, *self._first):
+            if self.state.closed_cells.by(cell) is None and cell not in self.trials.flight:
+                yield cell
+
+    def _ask_losses(self, session: Session) -> None:
+        """Let ``session`` predict the loss of every recipe, where that is not known and the grid can be enumerated."""
+        grid, is_known = self._grid, store.losses_of(self.study) is not None
+        if self._predicting or is_known or len(grid) > MOST_CELLS or not isinstance(self.study.sampler, Informed):
+            return
         _, first = np.unique(grid.recipes, return_index=True)
         candidates = [self.config.space.candidate(grid.cell(index)) for index in first.tolist()]
+        self._predicting = session.predict_losses(candidates)
+
+    def _losses(self, session: Session) -> list[float] | None:
+        """Return the predicted loss of every recipe, nats, or None where it is not known."""
+        self._ask_losses(session)
+        if self._predicting is None:
+            return store.losses_of(self.study)
+        self.progress.stage("predicting how much accuracy compression costs")
         try:
-            losses = session.predict_losses(candidates).result()
+            losses = self._predicting.result()
         except Unmeasured as error:
             log.warning("what compression loses was not predicted: %s", error)
             return None
         store.save_losses(self.study, losses)
         return losses
 
-    def _first(self) -> tuple[Cell, ...]:
-        """Return the cells to measure first.
-
-        For a sampler that cannot use a warm start they include the front of the study that ``warm_start`` names.
-        """
-        cells = self.config.first
-        return cells if isinstance(self.study.sampler, Informed) else (*cells, *first_cells(self.config))
-
     def _limit(self) -> StopReason | None:
-        """Return which of the study's limits is reached, or None."""
-        return self.config.limits.reached(self.state.records, self._grown)
+        """Return which of the study's limits is reached, or will be by the trials in flight; else None."""
+        state = self.state
+        return self.config.limits.reached(state.records, state.tries.spent + len(self.trials.flight), self._grown)
 
     def _completed(self) -> StopReason | None:
-        """Return COMPLETE where no cell is left that is worth a trial, else None.
+        """Return COMPLETE where no cell is left that is worth a trial now, else None.
 
-        An informed sampler decides, with surrogates fitted again as the certificate fits them. For any other sampler
-        all cells must be closed.
+        An informed sampler decides. Before the last word, with nothing in flight, its surrogates are fitted again as
+        the certificate fits them. For any other sampler all cells must be closed, or have to wait for those in flight.
         """
-        sampler = self.study.sampler
-        if not isinstance(sampler, Informed):
-            return StopReason.COMPLETE if len(self.state.closed_cells) >= len(self.config.space) else None
-        if not sampler.finished():
+        sampler, flight = self.study.sampler, self.trials.flight
+        finished = isinstance(sampler, Informed) and sampler.finished()
+        if next(self._wanted(), None) is not None:
             return None
+        if not isinstance(sampler, Informed):
+            closed = len(self.state.closed_cells) >= len(self.config.space)
+            waits = flight and isinstance(sampler, DistinctSampler) and not sampler.has_free(self.study)
+            return StopReason.COMPLETE if closed or waits else None
+        if not finished:
+            return None
+        if flight:
+            return StopReason.COMPLETE
         self.state.read_anew()
         if not sampler.finished(anew=True):
             return None
@@ -231,7 +269,10 @@ class Loop:
         cell = self.config.space.baseline()
         for _attempt in range(2):
             trial = self.trials.ask_for(cell)
-            record = self._trial(session, trial, cell, is_baseline=True)
+            self.trials.send(session, trial, cell, is_baseline=True)
+            if slots_of(session) > 1:
+                self._ask_losses(session)  # another device has nothing to do yet
+            record = self.trials.land(session)
             if record.state == "complete":
                 self.state.telling.require_objectives(record)
                 self.state.telling.require_sound(record)
@@ -241,7 +282,3 @@ class Loop:
         raise BaselineFailed(
             f"the baseline (unpruned, 16 bits) could not be measured: {record.reason}: {record.message}"
         )
-
-    def _trial(self, session: Session, trial: Trial, cell: Cell, is_baseline: bool) -> TrialRecord:
-        self._final = None
-        return self.trials.run(session, trial, cell, is_baseline)

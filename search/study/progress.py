@@ -14,12 +14,12 @@ from rich.progress import Progress as RichProgress
 from typing_extensions import override
 
 from objectives.tasks.progress import SoFar
-from objectives.types import Reason
 from search.config.study_config import StudyConfig
 from search.front.asked import accuracies_of, named
 from search.front.feasibility import is_scored
 from search.front.front import ParetoFront
 from search.records.trial import TrialRecord
+from search.records.tries import Tries
 from search.terminal.console import console, err
 from search.terminal.plain_text import one_line
 
@@ -71,15 +71,10 @@ def status(records: Sequence[TrialRecord], front: ParetoFront, clock: Clock) -> 
         parts.append(f"best feasible speed-up {max(speedups):.2f}x")
     if failed:
         parts.append(f"failed {failed}")
-    left = clock.left(spent(records))
+    left = clock.left(Tries(records).spent)
     if left is not None:
         parts.append(f"about {_duration(left)} left")
     return ", ".join(parts)
-
-
-def spent(records: Sequence[TrialRecord]) -> int:
-    """Return the number of trials that count towards ``n_trials``: interrupted ones do not, they measured nothing."""
-    return sum(record.reason != Reason.INTERRUPTED for record in records)
 
 
 class Clock:
@@ -140,7 +135,7 @@ class PlainProgress(Progress):
 
     @override
     def trial(self, records: Sequence[TrialRecord], front: ParetoFront) -> None:
-        done = f"[{spent(records)}/{self.config.limits.n_trials}]"
+        done = f"[{Tries(records).spent}/{self.config.limits.n_trials}]"
         self._say(f"{done} {_last(records[-1])}; {status(records, front, self.clock)}")
 
     @staticmethod
@@ -175,7 +170,7 @@ class LiveProgress(Progress):
     def trial(self, records: Sequence[TrialRecord], front: ParetoFront) -> None:
         self.bar.console.print(escape(one_line(_last(records[-1]))), highlight=False)
         text = f"{self.name}: {escape(status(records, front, self.clock))}"
-        self.bar.update(self.row, completed=spent(records), description=text)
+        self.bar.update(self.row, completed=Tries(records).spent, description=text)
 
 
 def _last(record: TrialRecord) -> str:

@@ -17,6 +17,7 @@ from search.front.front import ParetoFront, cut, minimised
 from search.frontier.known import Observations
 from search.frontier.observations import ObservationBuilder
 from search.records.trial import TrialRecord
+from search.records.tries import Tries
 from search.space.grid import Grid
 from search.study.closed_cells import ClosedCells
 from search.study.confirmation import Confirmation, confirmed, own_time_scale
@@ -27,14 +28,15 @@ from search.study.timescale import TimeScale
 class StudyState:
     """The state of one study.
 
-    ``records``: its trials as they were measured. ``telling``: turns outcomes into records and tells Optuna.
-    ``closed_cells``: the cells that need no further trial.
+    ``records``: its trials as they were measured, in the order in which they ended. ``telling``: turns outcomes into
+    records and tells Optuna. ``closed_cells``: the cells that need no further trial. ``tries``: which trials count, and
+    which cells are owed another.
     """
 
     def __init__(self, config: StudyConfig, records: Sequence[TrialRecord], confirmation: Confirmation) -> None:
         self._config = config
         self.records: list[TrialRecord] = []
-        self.telling, self.closed_cells = Telling(config), ClosedCells(config.space, ())
+        self.telling, self.closed_cells, self.tries = Telling(config), ClosedCells(config.space, ()), Tries()
         self.confirm(confirmation)
         for record in records:
             self.add(record)
@@ -44,6 +46,7 @@ class StudyState:
         self.records.append(record)
         self.telling.see(record)
         self.closed_cells.add(record)
+        self.tries.add(record)
         if self._observations is not None and record.cached_from is None:  # a repeat says nothing new
             self._observations.add(self._scaled(record))
 

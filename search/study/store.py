@@ -22,6 +22,7 @@ from objectives.models.notes import notes_of, stored_notes
 from objectives.types import Measurement, Reason
 from search.records.stop_reason import StopReason
 from search.records.trial import TrialRecord
+from search.space.space import Space
 from search.study.confirmation import Confirmation
 
 log = logging.getLogger(__name__)
@@ -141,12 +142,14 @@ def orphans(study: Study) -> list[FrozenTrial]:
     return study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
 
 
-def interrupted_record(study: Study, trial: FrozenTrial) -> TrialRecord:
-    """Return the record of a trial that was left running and never measured."""
+def interrupted_record(study: Study, trial: FrozenTrial, space: Space) -> TrialRecord:
+    """Return the record of a trial that was left running and never measured, with the cell that it was asked for."""
+    is_whole = all(axis.parameter in trial.params for axis in space.axes)
+    cell = {axis.path: axis.value(trial.params[axis.parameter]) for axis in space.axes} if is_whole else {}
     return TrialRecord(
         number=trial.number,
         uid=f"{study.user_attrs[UID]}:{trial.number}",
-        params={},
+        params=cell,
         state="failed",
         reason=Reason.INTERRUPTED.value,
         message="the study was stopped during this trial",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
@@ -17,6 +18,7 @@ import torch
 
 from objectives.cache import Cache
 from objectives.calibration.moments import Domains
+from objectives.calibration.statistics import Statistics
 from objectives.devices.cpu import Cpu
 from objectives.evaluation import stage_cache
 from objectives.evaluation.evaluator import Evaluator
@@ -584,3 +586,34 @@ def test_the_dense_model_is_always_timed_in_full(problem: Problem) -> None:
     gate = replace(FLOOR, incumbents=(FAR,), timed_first=True)
     assert measured(evaluate(candidate(batch=2), gate)).facts.timing.stopped == "rounds"
     assert measured(evaluate(candidate(0.5, batch=2), gate)).facts.timing.stopped == "behind"
+
+
+def test_statistics_are_gathered_once_by_all_that_share_a_cache(
+    problem: Problem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = Evaluator(problem).pool
+    moments, gradients = first.statistics.moments, first.statistics.gradients
+    for kind in ("moments", "gradients"):
+        monkeypatch.setattr(Statistics, kind, property(lambda _self: pytest.fail("gathered again")))
+    second = Evaluator(problem).pool.statistics
+    for key, moment in moments.items():
+        assert torch.equal(second.moments[key].second, moment.second)
+        assert torch.equal(second.gradients[key], gradients[key]) if key in gradients else True
+    assert second.gradients.keys() == gradients.keys()
+
+
+def test_statistics_that_are_damaged_or_too_large_are_gathered_again(
+    problem: Problem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    moments = Evaluator(problem).pool.statistics.moments
+    assert problem.cache is not None
+    for file in Path(problem.cache.folder).glob("statistics/*/*.safetensors"):
+        damaged = bytearray(file.read_bytes())
+        damaged[-3] ^= 1
+        file.write_bytes(damaged)
+    again = Evaluator(problem).pool.statistics.moments
+    assert all(torch.equal(again[key].second, moment.second) for key, moment in moments.items())
+    shutil.rmtree(Path(problem.cache.folder) / "statistics")
+    monkeypatch.setattr("objectives.evaluation.kept_statistics.MOST_BYTES", 0)
+    assert Evaluator(problem).pool.statistics.moments.keys() == moments.keys()
+    assert not list(Path(problem.cache.folder).glob("statistics/*"))

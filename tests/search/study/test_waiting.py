@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from concurrent.futures import Future
 from threading import Timer
 from typing import Any
@@ -10,7 +11,7 @@ import pytest
 
 from objectives.tasks.progress import SoFar
 from search.study import waiting
-from search.study.waiting import awaited
+from search.study.waiting import awaited, first_done
 from tests.search.conftest import FakeExecutor, done
 
 
@@ -48,13 +49,13 @@ class Shown:
 def waits(monkeypatch: pytest.MonkeyPatch) -> list[float | None]:
     """How long each wait would have been; none takes longer than a moment."""
     found: list[float | None] = []
-    result = Future.result
+    wait = waiting.wait
 
-    def quick(future: Future[Any], timeout: float | None = None) -> Any:
+    def quick(futures: Sequence[Future[Any]], timeout: float | None = None, **how: Any) -> Any:
         found.append(timeout)
-        return result(future, None if timeout is None else 0.001)
+        return wait(futures, None if timeout is None else 0.001, **how)
 
-    monkeypatch.setattr(Future, "result", quick)
+    monkeypatch.setattr(waiting, "wait", quick)
     return found
 
 
@@ -74,6 +75,13 @@ def test_a_quick_trial_is_not_looked_at() -> None:
     shown = Shown()
     assert awaited(done("measured"), Telling(Future()), shown) == "measured"
     assert shown.scored == []
+
+
+def test_the_first_of_several_ends_the_wait() -> None:
+    futures = [Future[str](), done("measured"), Future[str]()]
+    for session in (FakeExecutor(), Telling(Future(), None, None)):
+        first_done(futures, session, Shown())
+    assert [future.done() for future in futures] == [False, True, False]
 
 
 def test_a_session_that_cannot_tell_is_waited_for_in_one_piece(waits: list[float | None]) -> None:
