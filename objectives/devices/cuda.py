@@ -17,7 +17,7 @@ from objectives.devices.counters import Nvml
 from objectives.devices.driver import cuda_of_torch, gpus, total_memory
 from objectives.devices.peaks import MIB, Effort, Shape, probe, whole
 from objectives.errors import Unsupported
-from objectives.protocols.optional import Detectable
+from objectives.protocols.optional import Detectable, Plural
 from objectives.protocols.readings import Peaks
 from objectives.protocols.running import Device
 from objectives.settings import FORBID, Natural
@@ -36,7 +36,7 @@ _SHAPES: tuple[Shape, ...] = ((4096, 4096, 4096), (8192, 4096, 16384))
 
 
 @settings(frozen=True, kw_only=True, config=FORBID)
-class Cuda(Device, Detectable):
+class Cuda(Device, Detectable, Plural):
     """An NVIDIA GPU; ``index``: which of those that torch sees."""
 
     index: Natural = 0
@@ -62,6 +62,18 @@ class Cuda(Device, Detectable):
     def total_memory(self) -> int | None:
         """Return the bytes of the GPU's own memory."""
         return total_memory(self.index)
+
+    @override
+    def each(self) -> list[dict[str, str]]:
+        """Return an environment for every GPU that the driver gives this process."""
+        if self.index:
+            raise Unsupported(
+                f"device.index: every visible GPU is used, got index {self.index}; leave it 0, and say which by "
+                f"CUDA_VISIBLE_DEVICES={self.index}"
+            )
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+        names = visible.split(",") if visible else map(str, range(gpus()))
+        return [{"CUDA_VISIBLE_DEVICES": name.strip()} for name, _ in zip(names, range(gpus()))]
 
     @override
     def start(self) -> None:

@@ -107,6 +107,14 @@ class Detectable(Protocol):
 
 
 @runtime_checkable
+class Plural(Protocol):
+    """A device of which a machine may have several, so that a study can use them all."""
+
+    def each(self) -> Sequence[Mapping[str, str]]:
+        """Return, for every one, the environment in which a process sees it alone. Raises Unsupported."""
+
+
+@runtime_checkable
 class Threaded(Protocol):
     """A device whose work is done by threads of this process. For any other, CPU time says nothing about speed."""
 

@@ -16,6 +16,7 @@ from objectives.protocols.candidate import Candidate
 from objectives.tasks.provenance import Source
 from objectives.types import Failure, Gate, Measurement, Outcome, Reason
 from search.errors import Unmeasured
+from search.executors.evaluating import evaluator_of
 from search.executors.protocol import Executor, Session
 
 T = TypeVar("T")
@@ -38,9 +39,7 @@ class InProcessSession(Session):
 
     def __enter__(self) -> Self:
         """Load torch and build the evaluator."""
-        from objectives.evaluation.evaluator import Evaluator
-
-        self._evaluator = Evaluator(self._problem)
+        self._evaluator = evaluator_of(self._problem)
         return self
 
     def __exit__(

@@ -17,13 +17,14 @@ from concurrent.futures import CancelledError, Future, TimeoutError
 from concurrent.futures.process import BrokenProcessPool
 from threading import Thread
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import Any, Self, TypeVar
 
 from pebble import ProcessExpired, ProcessPool
 from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass
 from typing_extensions import override
 
+from objectives.devices.parent import end_with
 from objectives.devices.process_settings import ENVIRONMENT
 from objectives.evaluation.problem import CheckReport, Problem
 from objectives.protocols.candidate import Candidate
@@ -33,13 +34,12 @@ from objectives.tasks.provenance import Source
 from objectives.types import Failure, Gate, Measurement, Outcome, Reason
 from search.errors import Unmeasured
 from search.executors.board import Board
+from search.executors.evaluating import Evaluating, evaluator_of
+from search.executors.place import Place
 from search.executors.protocol import Executor, Session, TellsScoring
 from search.executors.scriptless import ScriptlessContext
 from search.executors.signals import deferred
 from search.terminal.quiet_log import Shown
-
-if TYPE_CHECKING:
-    from objectives.evaluation.evaluator import Evaluator
 
 log = logging.getLogger(__name__)
 
@@ -69,8 +69,11 @@ class Worker(Executor):
 class WorkerSession(Session, TellsScoring):
     """A pebble pool of one spawned process."""
 
-    def __init__(self, problem: Problem, timeout: float, max_memory: float | None = None) -> None:
+    def __init__(
+        self, problem: Problem, timeout: float, max_memory: float | None = None, place: Place | None = None
+    ) -> None:
         self._problem, self._timeout, self._max_memory = problem, timeout, max_memory
+        self._place = place or Place()
         self._board = Board()
 
     def __enter__(self) -> Self:
@@ -88,7 +91,7 @@ class WorkerSession(Session, TellsScoring):
             max_workers=1,
             context=ScriptlessContext(),
             initializer=_initialise,
-            initargs=(self._problem, self._max_memory, Shown(), self._board),
+            initargs=(self._problem, self._place, self._max_memory, Shown(), self._board),
         )
 
     def __exit__(
@@ -218,12 +221,20 @@ def _exit_in_words(code: int) -> str:
 # Below: the worker's side.
 
 _problem: Problem | None = None
-_evaluator: Evaluator | None = None
+_evaluator: Evaluating | None = None
 
 
-def _initialise(problem: Problem, max_memory: float | None, shown: Shown, board: Board) -> None:
-    """Keep the problem, limit the memory, ignore Ctrl-C, which the driver handles, and tell how far scoring is."""
+def _initialise(problem: Problem, place: Place, max_memory: float | None, shown: Shown, board: Board) -> None:
+    """Keep the problem, take the place, limit the memory, and tell how far scoring is.
+
+    The process ignores Ctrl-C, which the driver handles, and ends with the driver.
+    """
     global _problem
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    assert parent.pid is not None
+    end_with(parent.pid)
+    place.take()
     if max_memory is not None:  # what is mapped from files does not count
         resource.setrlimit(resource.RLIMIT_DATA, (int(max_memory), int(max_memory)))
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -232,13 +243,11 @@ def _initialise(problem: Problem, max_memory: float | None, shown: Shown, board:
     _problem = problem
 
 
-def _get_evaluator() -> Evaluator:
+def _get_evaluator() -> Evaluating:
     global _evaluator
     if _evaluator is None:
-        from objectives.evaluation.evaluator import Evaluator
-
         assert _problem is not None
-        _evaluator = Evaluator(_problem)
+        _evaluator = evaluator_of(_problem)
     return _evaluator
 
 

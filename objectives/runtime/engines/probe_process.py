@@ -6,7 +6,6 @@ process that started it, takes along the processes that it started itself, and l
 
 from __future__ import annotations
 
-import ctypes
 import os
 import resource
 import signal
@@ -16,10 +15,10 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
+from objectives.devices.parent import end_with
+
 FAULTS = frozenset({"SIGFPE", "SIGSEGV", "SIGILL", "SIGBUS", "SIGABRT", "SIGTRAP", "SIGSYS"})
 """Signals by which a process ends for what its own code did."""
-_DIE_WITH_PARENT = 1
-"""``PR_SET_PDEATHSIG`` of Linux's prctl."""
 _PARENT = "PARETUNE_PARENT"
 """The variable that tells the child which process started it."""
 
@@ -87,10 +86,7 @@ def run(module: str, arguments: Sequence[str], limit: float, given: bytes = b"")
 def begin() -> None:
     """Make this child process end with the one that started it, and leave no core dump behind."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_DIE_WITH_PARENT, int(signal.SIGKILL), 0, 0, 0)
-    if os.getppid() != int(os.environ[_PARENT]):  # the parent ended before prctl was called
-        os._exit(1)
+    end_with(int(os.environ[_PARENT]))
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

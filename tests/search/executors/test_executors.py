@@ -36,6 +36,15 @@ from tests.search.conftest import Quiet
 from tests.search.fakes import FaultyWorkload, InstantTask, SlowTask, meet
 
 EXECUTORS = sorted(Path(CONF).glob("executor/*.yaml"))
+HERE = {"local": {"cpus": [min(os.sched_getaffinity(0)), max(os.sched_getaffinity(0))]}}
+"""The settings that an executor needs on this machine."""
+
+
+def built(file: Path) -> Any:
+    """Build the executor of a yaml."""
+    node = OmegaConf.to_container(OmegaConf.load(file))
+    assert isinstance(node, dict)
+    return build({**node, **HERE.get(file.stem, {})}, "executor")
 
 
 def candidate(fault: str = "none", **recipe: float) -> Candidate:
@@ -51,15 +60,14 @@ def problem(tiny_folder) -> Problem:
 
 @pytest.fixture(params=EXECUTORS, ids=lambda file: file.stem)
 def executor(request):
-    return build(OmegaConf.to_container(OmegaConf.load(request.param)), "executor")
+    return built(request.param)
 
 
 @pytest.fixture(scope="module")
 def sessions(problem) -> Iterator[dict[str, Any]]:
     """One of each that lasts: a process takes seconds to start."""
     with ExitStack() as stack:
-        made = {file: build(OmegaConf.to_container(OmegaConf.load(file)), "executor") for file in EXECUTORS}
-        yield {file.stem: stack.enter_context(each.start(problem)) for file, each in made.items()}
+        yield {file.stem: stack.enter_context(built(file).start(problem)) for file in EXECUTORS}
 
 
 @pytest.fixture(params=[file.stem for file in EXECUTORS])
