@@ -8,6 +8,7 @@ ParetuneError
 ├── Unmeasured       1   measuring again, or predicting losses, failed; the study goes on
 ├── NothingFeasible  3   no trial meets the accuracy floor
 └── Interrupted    130   stopped by a signal (143 on SIGTERM)
+    └── DevicesLost  1   all devices of a cluster left
 """
 
 from __future__ import annotations
@@ -62,3 +63,9 @@ class Interrupted(ParetuneError):
     """A signal stopped the study; what was measured is stored and reported."""
 
     exit_code = 130
+
+
+class DevicesLost(Interrupted):
+    """All devices of the executor left; what was measured is stored and reported."""
+
+    exit_code = 1

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import ExitStack
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Protocol, Self, TypeVar, runtime_checkable
 
 from typing_extensions import override
 
@@ -22,21 +22,33 @@ from objectives.protocols.candidate import Candidate
 from objectives.tasks.progress import SoFar
 from objectives.tasks.provenance import Source
 from objectives.types import Failure, Gate, Measurement, Outcome
+from search.errors import DevicesLost
 from search.executors.protocol import MeasuresSeveral, Session, TellsScoring
 from search.executors.signals import deferred
 
 T = TypeVar("T")
 
 
+@runtime_checkable
+class MayBeLost(Protocol):
+    """A session whose device may leave while the study runs; ``is_lost``: it did."""
+
+    is_lost: bool
+
+
 class PoolSession(Session, TellsScoring, MeasuresSeveral):
     """Sessions of devices of one kind; the first of them does what is done once."""
 
     def __init__(self, members: Sequence[Session]) -> None:
+        self._home: dict[Recipe, int] = {}
+        self._stack = ExitStack()
+        self.admit(members)
+
+    def admit(self, members: Sequence[Session]) -> None:
+        """Take ``members`` for the pool's, before it is entered."""
         self._members = members
         self._load = [0] * len(members)
         self._idle = list(range(len(members)))
-        self._home: dict[Recipe, int] = {}
-        self._stack = ExitStack()
 
     def __enter__(self) -> Self:
         """Enter all sessions; leave those that were entered where one fails."""
@@ -55,7 +67,11 @@ class PoolSession(Session, TellsScoring, MeasuresSeveral):
     @property
     @override
     def slots(self) -> int:
-        return len(self._members)
+        """Return how many devices are there. Raises DevicesLost where all have left."""
+        here = sum(not _is_lost(member) for member in self._members)
+        if not here:
+            raise DevicesLost("executor: no device is left; the same command goes on where there are some again")
+        return here
 
     @override
     def prepare(self) -> Future[Mapping[str, str]]:
@@ -73,7 +89,7 @@ class PoolSession(Session, TellsScoring, MeasuresSeveral):
     def evaluate(self, candidate: Candidate, gate: Gate | None = None) -> Future[Outcome]:
         recipe = recipe_of(candidate)
         chosen = self._home.get(recipe, -1)
-        if self._load[chosen] or chosen < 0:
+        if chosen < 0 or self._load[chosen] or _is_lost(self._members[chosen]):
             chosen = self._longest_idle()
         self._home[recipe] = chosen
         answer = self._ask(chosen, lambda member: member.evaluate(candidate, gate))
@@ -100,7 +116,8 @@ class PoolSession(Session, TellsScoring, MeasuresSeveral):
 
     def _longest_idle(self) -> int:
         """Return the member that has been idle for longest; where all work, the one with the least to do."""
-        return self._idle[0] if self._idle else min(range(len(self._load)), key=self._load.__getitem__)
+        here = [place for place in self._idle if not _is_lost(self._members[place])]
+        return here[0] if here else min(range(len(self._load)), key=self._load.__getitem__)
 
     def _ask(self, chosen: int, ask: Callable[[Session], Future[T]]) -> Future[T]:
         with deferred():
@@ -115,6 +132,10 @@ class PoolSession(Session, TellsScoring, MeasuresSeveral):
         self._load[member] -= 1
         if not self._load[member]:
             self._idle.append(member)
+
+
+def _is_lost(member: Session) -> bool:
+    return isinstance(member, MayBeLost) and member.is_lost
 
 
 def _facts_of_one_kind(facts: Sequence[Mapping[str, str]]) -> Mapping[str, str]:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from search.config.study_config import StudyConfig
-from search.errors import BaselineFailed, ConfigError, Interrupted
+from search.errors import BaselineFailed, ConfigError, DevicesLost, Interrupted
 from search.executors.signals import interrupted, sigterm_interrupts
 from search.front.front import ParetoFront
 from search.frontier.certificate import Certificate
@@ -55,8 +55,8 @@ def run_study(config: StudyConfig, progress: Progress) -> StudyResult:
         except (ConfigError, BaselineFailed):
             opening.discard_if_empty(study)
             raise
-        except KeyboardInterrupt as error:
-            stopped = interrupted(error)
+        except (KeyboardInterrupt, DevicesLost) as error:
+            stopped = error if isinstance(error, DevicesLost) else interrupted(error)
             stop_reason = StopReason.INTERRUPTED
             loop.trials.abandon()
             if loop.state.telling.baseline is None:

@@ -36,7 +36,10 @@ from tests.search.conftest import Quiet
 from tests.search.fakes import FaultyWorkload, InstantTask, SlowTask, meet
 
 EXECUTORS = sorted(Path(CONF).glob("executor/*.yaml"))
-HERE = {"local": {"cpus": [min(os.sched_getaffinity(0)), max(os.sched_getaffinity(0))]}}
+HERE: dict[str, dict[str, Any]] = {
+    "local": {"cpus": [min(os.sched_getaffinity(0)), max(os.sched_getaffinity(0))]},
+    "ray": {"devices": 1},
+}
 """The settings that an executor needs on this machine."""
 
 

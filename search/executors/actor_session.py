@@ -1,0 +1,169 @@
+"""Evaluates the candidates of one problem on one actor of Ray; a killed actor gets a successor while there is room."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
+from threading import Lock, Timer
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+from typing_extensions import override
+
+from objectives.evaluation.problem import CheckReport
+from objectives.protocols.candidate import Candidate
+from objectives.tasks.provenance import Source
+from objectives.types import Failure, Gate, Measurement, Outcome, Reason
+from search.errors import Unmeasured
+from search.executors.pool import MayBeLost
+from search.executors.protocol import Session
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+
+class Census:
+    """Counts the actors of a study; ``room``: returns how many the cluster has room for now."""
+
+    def __init__(self, room: Callable[[], int]) -> None:
+        self.room, self.living = room, 0
+        self._lock = Lock()
+
+    def may_be_replaced(self) -> bool:
+        """Return whether the cluster has room for a successor of an actor that died; else strike the actor off."""
+        with self._lock:
+            if self.room() >= self.living:
+                return True
+            self.living -= 1
+            return False
+
+
+class Died(Exception):
+    """The actor died in the middle of a call."""
+
+
+class ActorSession(Session, MayBeLost):
+    """One actor. ``make``: asks the cluster for one; ``timeout``: seconds that a trial may take."""
+
+    def __init__(self, make: Callable[[], Any], timeout: float, census: Census) -> None:
+        self._make, self._timeout, self._census = make, timeout, census
+        self._actor: Any = None
+        self.is_lost = False
+
+    def __enter__(self) -> Self:
+        """Ask the cluster for an actor."""
+        self._actor = self._make()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Kill the actor, also in the middle of a trial."""
+        import ray
+
+        self.is_lost = True  # nobody wants a successor
+        ray.kill(self._actor)
+
+    @override
+    def prepare(self) -> Future[Mapping[str, str]]:
+        return self._called("prepare", (), self._timeout)
+
+    @override
+    def sources(self) -> Future[list[Source]]:
+        return self._called("sources", (), self._timeout)
+
+    @override
+    def check(self) -> Future[CheckReport]:
+        return self._called("check", (), self._timeout)
+
+    @override
+    def evaluate(self, candidate: Candidate, gate: Gate | None = None) -> Future[Outcome]:
+        answer: Future[Outcome] = Future()
+
+        def settle(done: Future[Any]) -> None:
+            error = done.exception()
+            answer.set_result(done.result() if error is None else _failure(error, self._timeout))
+
+        self._called("evaluate", (candidate, gate), self._timeout).add_done_callback(settle)
+        return answer
+
+    @override
+    def predict_losses(self, candidates: Sequence[Candidate]) -> Future[list[float]]:
+        return self._whole("predict_losses", candidates)
+
+    @override
+    def confirm(self, candidates: Sequence[Candidate]) -> Future[list[Measurement]]:
+        return self._whole("confirm", candidates)
+
+    def _whole(self, method: str, candidates: Sequence[Candidate]) -> Future[list[T]]:
+        """Call ``method`` for all candidates at once, within a trial's time for each of them."""
+        timeout, answer = self._timeout * max(1, len(candidates)), Future[list[T]]()
+
+        def settle(done: Future[Any]) -> None:
+            error = done.exception()
+            if error is None:
+                answer.set_result(done.result())
+            else:
+                answer.set_exception(Unmeasured(_failure(error, timeout).message))
+
+        self._called(method, (list(candidates),), timeout).add_done_callback(settle)
+        return answer
+
+    def _called(self, method: str, arguments: tuple[object, ...], timeout: float) -> Future[Any]:
+        """Call the actor; the future raises what the call raised, TimeoutError, or Died."""
+        import ray
+
+        actor, answer, is_late = self._actor, Future[Any](), Future[bool]()
+
+        def expire() -> None:
+            is_late.set_result(True)
+            ray.kill(actor)
+
+        timer = Timer(timeout, expire)
+        timer.daemon = True
+
+        def settle(done: Future[Any]) -> None:
+            timer.cancel()
+            error = done.exception()
+            if error is not None:
+                self._replace(actor)
+                answer.set_exception(TimeoutError() if is_late.done() else Died(_why(error)))
+                return
+            given = done.result()
+            for name, level, text in given.messages:
+                logging.getLogger(name).log(level, "%s", text)
+            if given.error is None:
+                answer.set_result(given.value)
+            else:
+                answer.set_exception(given.error)
+
+        timer.start()
+        getattr(actor, method).remote(*arguments).future().add_done_callback(settle)
+        return answer
+
+    def _replace(self, actor: Any) -> None:
+        """Ask for a successor of ``actor``, which died; without room for one this session is lost."""
+        if self.is_lost or actor is not self._actor:
+            return
+        if self._census.may_be_replaced():
+            self._actor = self._make()
+            return
+        self.is_lost = True
+        log.warning("a device of the cluster is gone, %d are left", self._census.living)
+
+
+def _why(error: BaseException) -> str:
+    """Return the beginning of what Ray says of an actor's death."""
+    return str(error).strip().partition("\n")[0].rstrip(".") or type(error).__name__
+
+
+def _failure(error: BaseException, timeout: float) -> Failure:
+    """Describe why a call of an actor gave nothing."""
+    if isinstance(error, TimeoutError):
+        return Failure(Reason.TIMEOUT, f"no result within {timeout:g} s; the actor was killed")
+    if isinstance(error, Died):
+        return Failure(Reason.CRASHED, f"the actor died: {error}")
+    log.error("an actor failed", exc_info=error)
+    return Failure(Reason.ERROR, f"{type(error).__name__}: {error}")
