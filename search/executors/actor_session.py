@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from threading import Lock, Timer
@@ -22,6 +23,8 @@ from search.executors.protocol import Session
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
+
+_COLOURS = re.compile("\x1b\\[[0-9;]*m")
 
 
 class Census:
@@ -155,8 +158,12 @@ class ActorSession(Session, MayBeLost):
 
 
 def _why(error: BaseException) -> str:
-    """Return the beginning of what Ray says of an actor's death."""
-    return str(error).strip().partition("\n")[0].rstrip(".") or type(error).__name__
+    """Return the beginning of what Ray says of an actor's death, and its end, which names the cause."""
+    lines = [line.strip() for line in _COLOURS.sub("", str(error)).splitlines() if line.strip()]
+    if not lines:
+        return type(error).__name__
+    first = lines[0].partition(",")[0].rstrip(".")
+    return first if len(lines) == 1 else f"{first}: {lines[-1]}"
 
 
 def _failure(error: BaseException, timeout: float) -> Failure:

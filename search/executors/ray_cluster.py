@@ -7,6 +7,7 @@ killed actor gets a successor. A machine that leaves takes its devices along: th
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Mapping
 from types import TracebackType
 from typing import Any, Self
@@ -144,6 +145,12 @@ class RaySession(PoolSession):
         room = int(resources.get("CPU", 0.0) // self._settings.cpus)
         return min(room, int(resources.get("GPU", 0.0))) if isinstance(self._problem.device, Plural) else room
 
+    @property
+    def _environment(self) -> dict[str, str]:
+        """Return the environment of the actors, which find modules where this process does."""
+        path = os.pathsep.join(os.path.abspath(folder) for folder in sys.path if os.path.isdir(folder or "."))
+        return {**ENVIRONMENT, "OMP_NUM_THREADS": str(self._settings.cpus), "PYTHONPATH": path}
+
     def _maker(self) -> Any:
         """Return a function that asks the cluster for one more actor."""
         import ray
@@ -157,7 +164,7 @@ class RaySession(PoolSession):
             "resources": settings.needs or None,
             "max_restarts": 0,
             "max_task_retries": 0,
-            "runtime_env": {"env_vars": {**ENVIRONMENT, "OMP_NUM_THREADS": str(settings.cpus)}},
+            "runtime_env": {"env_vars": self._environment},
         }
         actor = ray.remote(**options)(Measurer)
         cache = self._problem.cache
