@@ -24,6 +24,8 @@ VERBS = {
     "compare": "put two studies side by side: the cells that both measured, and their Pareto fronts",
     "export": "write a candidate of a study as a folder that objectives.load reads; transformers too, where it can",
     "metrics": "list the metrics that objectives=[...] may name, and what each means",
+    "studies": "list what a store holds; export a study as one file, or import one",
+    "sync": "send a stored study to MLflow: what is missing there, one run per trial",
     "ui": "show studies in the browser, with MLflow",
     "fetch": "download the models and data that the presets use",
 }

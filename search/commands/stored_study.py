@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import optuna
 from omegaconf import DictConfig, OmegaConf
+from optuna.storages import RDBStorage
 
 from objectives.errors import said
 from objectives.tasks.provenance import Source
@@ -79,11 +81,8 @@ def load(arguments: Sequence[str], options: Sequence[str] = ()) -> StoredStudy:
     home = absolute(given.pop("home", "mlruns"))
     url = clean_url(given["storage"]) if "storage" in given else sqlite_url(home / "studies.db")
     given.pop("storage", None)
-    file = sqlite_path(url)
-    if file is not None and not file.is_file():
-        raise ConfigError(f"storage: no studies at {file}; run one, or give home=<folder>")
-    storage = opening.open_storage(url, home)
-    study = optuna.load_study(study_name=_name(storage, given.pop("study", "latest")), storage=storage)
+    storage = open_existing(url, home)
+    study = optuna.load_study(study_name=named(storage, given.pop("study", "latest")), storage=storage)
     stored = OmegaConf.create(literal({**study.user_attrs[store.CONFIG], "home": str(home), "storage": url}))
     recut = bool(given)
     config = build_config(_override(stored, given))
@@ -97,6 +96,14 @@ def load(arguments: Sequence[str], options: Sequence[str] = ()) -> StoredStudy:
     return StoredStudy(
         config, state, machine, own, recut, store.losses_of(study), opening.sources_of(study), store.stop_of(study)
     )  # fmt: skip
+
+
+def open_existing(url: str, home: Path) -> RDBStorage:
+    """Connect to a storage that holds studies. Raises ConfigError, also for an sqlite file that is not there."""
+    file = sqlite_path(url)
+    if file is not None and not file.is_file():
+        raise ConfigError(f"storage: no studies at {file}; run one, or give home=<folder>")
+    return opening.open_storage(url, home)
 
 
 def certificate_of(study: StoredStudy) -> Certificate | None:
@@ -119,7 +126,8 @@ def pairs(arguments: Sequence[str]) -> dict[str, str]:
     return {key: expanded(value) for key, _, value in (argument.partition("=") for argument in arguments)}
 
 
-def _name(storage: optuna.storages.BaseStorage, asked: str) -> str:
+def named(storage: optuna.storages.BaseStorage, asked: str) -> str:
+    """Return the name of the study that was asked for, ``latest`` for the latest. Raises ConfigError."""
     summaries = [s for s in optuna.get_all_study_summaries(storage) if store.CONFIG in s.user_attrs]
     names = [summary.study_name for summary in summaries]
     if not names:

@@ -6,6 +6,7 @@ killed actor gets a successor. A machine that leaves takes its devices along: th
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from collections.abc import Mapping
@@ -108,7 +109,11 @@ class RaySession(PoolSession):
         ours: dict[str, Any] = {} if self._settings.address else self._own_cluster()
         try:
             ray.init(
-                self._settings.address, log_to_driver=False, logging_level="ERROR", configure_logging=False, **ours
+                self._settings.address,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+                configure_logging=False,
+                **ours,
             )
         except (ConnectionError, ValueError, RuntimeError, OSError) as error:
             raise ConfigError(f"executor.address: no cluster of Ray at {self._settings.address}: {error}") from error
@@ -137,9 +142,11 @@ class RaySession(PoolSession):
         """Return how many actors the machines that are there now have room for, whatever runs on them."""
         import ray
 
-        return sum(self._room_of(node["Resources"]) for node in ray.nodes() if node["Alive"])
+        nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
+        return sum(self._room_of(node["Resources"]) for node in nodes if node["Alive"])
 
     def _room_of(self, resources: Mapping[str, float]) -> int:
+        """Return how many actors one machine has room for."""
         if any(name not in resources for name in self._settings.needs):
             return 0
         room = int(resources.get("CPU", 0.0) // self._settings.cpus)

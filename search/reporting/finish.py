@@ -52,14 +52,19 @@ def report_and_track(result: StudyResult) -> tuple[StudyInfo, str]:
     info = study_info(
         config, result.records, front, result.machine, result.stop_reason, result.confirmation, result.certificate
     )
-    folder = report_folder(config)
-    files = write_report(folder, info, result.records, front)
-    noted = {
-        **tags(info, front, result.machine),
-        "mlflow.note.content": (folder / "report.md").read_text(encoding="utf-8"),
-    }
-    end = StudyEnd(result.records, result.stop_reason, summary(info, result.records, front), noted, files)
+    end = written(report_folder(config), info, result.records, front, result.machine)
     return info, result.mirror.close(end)
+
+
+def written(
+    folder: Path, info: StudyInfo, records: tuple[TrialRecord, ...], front: ParetoFront, machine: Mapping[str, str]
+) -> StudyEnd:
+    """Write the report of a study into ``folder``, and return what a tracker gets."""
+    files = write_report(folder, info, records, front)
+    note = {"mlflow.note.content": (folder / "report.md").read_text(encoding="utf-8")}
+    return StudyEnd(
+        records, info.stop_reason, summary(info, records, front), {**tags(info, front, machine), **note}, files
+    )
 
 
 def report_folder(config: StudyConfig) -> Path:

@@ -191,6 +191,19 @@ class Lease:
             raise LeaseLost(f"study_name: {self._study} {_taken(now)}; this driver wrote nothing more")
 
 
+def driver_of(storage: RDBStorage, study: str) -> str | None:
+    """Return, in words, which process drives ``study`` now and until when it holds the lease; None where none does."""
+    engine = storage.engine
+    if not inspect(engine).has_table(LEASES.name):
+        return None
+    left = (LEASES.c.expires - literal_column(CLOCKS[engine.dialect.name])).label("left")
+    with engine.connect() as connection:
+        row = connection.execute(select(LEASES, left).where(LEASES.c.study == study)).first()
+    if row is None or row.left <= 0 or _process(row).is_gone():
+        return None
+    return f"{_told(row)}, for {math.ceil(row.left)} s more"
+
+
 def _make_table(engine: Engine) -> None:
     try:
         LEASES.create(engine, checkfirst=True)

@@ -41,6 +41,7 @@ from search.study.telling import require_timed
 from search.study.trials import Trials
 from search.study.waiting import awaited
 from search.study.warm_start import first_cells, warm_start_of
+from search.tracking.outbox import Outbox
 from search.tracking.protocol import StudyHeader
 
 log = logging.getLogger(__name__)
@@ -54,6 +55,7 @@ class Loop:
         self.trials = Trials(config, study, progress)
         self._grid = Grid.of(config.space)
         self._first: tuple[Cell, ...] = ()
+        self.mirror: Outbox | None = None
         self._predicting: Future[list[float]] | None = None
         self.machine: Mapping[str, str] = {}
         self._tried_again, self._confirmed_once = 0, False
@@ -115,17 +117,24 @@ class Loop:
         preparing = session.prepare()
         config = self.config
         uid = self.study.user_attrs[store.UID]
-        self.trials.mirror = config.tracker.open(
-            StudyHeader(uid, config.name, config.project, config.home, config.resolved)
+        self.mirror = Outbox(
+            config.tracker, StudyHeader(uid, config.name, config.project, config.home, config.resolved)
         )
+        self.trials.mirror = self.mirror
         try:
             self.machine = awaited(preparing, session, self.progress)
         except ObjectiveError as error:
             raise ConfigError(str(error)) from error
         except Exception as error:  # the worker timed out, was killed or met a bug while it loaded
             raise BaselineFailed(f"loading the model: {type(error).__name__}: {error}") from error
+        self.mirror.ready()
         self._settle_sources(session)
         opening.settle_machine(self.study, self.machine)
+
+    def drop_mirror(self) -> None:
+        """Let the tracker's thread end: the study has no result."""
+        if self.mirror is not None:
+            self.mirror.stop()
 
     def _settle_sources(self, session: Session) -> None:
         """Compare the inputs of scores with those that the study began with, and store those that are new."""

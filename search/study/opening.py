@@ -107,14 +107,19 @@ def open_study(config: StudyConfig, sampler: Callable[[int], BaseSampler], stora
 
 def _define(study: Study, config: StudyConfig) -> None:
     """Store what the study is; the definition last, as it says that the rest is there."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ExperimentalWarning)  # names for the dashboard; nothing depends on them
-        study.set_metric_names(list(config.objectives))
+    name_objectives(study, config.objectives)
     study.set_user_attr(UID, str(uuid.uuid4()))
     study.set_user_attr(CONFIG, plain(config.resolved))
     study.set_user_attr(GRID, {axis.parameter: _choices(axis) for axis in config.space.axes})
     study.set_user_attr(OUTSIDE, _outside(config.space))
     study.set_user_attr(DEFINITION, plain(config.definition))
+
+
+def name_objectives(study: Study, names: Sequence[str]) -> None:
+    """Name the objectives for Optuna's dashboard; nothing depends on it."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExperimentalWarning)
+        study.set_metric_names(list(names))
 
 
 def _outside(space: Space) -> list[list[Any]]:

@@ -54,12 +54,14 @@ def run_study(config: StudyConfig, progress: Progress) -> StudyResult:
                 stop_reason = loop.run(session)
         except (ConfigError, BaselineFailed):
             opening.discard_if_empty(study)
+            loop.drop_mirror()
             raise
         except (KeyboardInterrupt, DevicesLost) as error:
             stopped = error if isinstance(error, DevicesLost) else interrupted(error)
             stop_reason = StopReason.INTERRUPTED
             loop.trials.abandon()
             if loop.state.telling.baseline is None:
+                loop.drop_mirror()
                 raise stopped from None
         store.save_stop(study, stop_reason)
         state = loop.state

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -31,6 +31,7 @@ from search.tracking.protocol import Mirror, StudyEnd, StudyHeader, Tracker
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.entities import Run
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +43,7 @@ DEFAULT_ROOT = "_MLFLOW_SERVER_ARTIFACT_ROOT"
 ENVIRONMENT = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "5",
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
 }
 
 
@@ -56,43 +57,14 @@ class MlflowTracker(Tracker):
     uri: str | None = None
 
     @override
-    def open(self, header: StudyHeader) -> GuardedMirror:
-        mirror = GuardedMirror(MlflowMirror(self.uri, header))
-        mirror.open()
+    def open(self, header: StudyHeader) -> MlflowMirror:
+        """Connect to MLflow; the study's run is created with its first trial, so that a failed start leaves none."""
+        mirror = MlflowMirror(self.uri, header)
+        _ = mirror.experiment
         return mirror
 
 
-class GuardedMirror(Mirror):
-    """A mirror whose failures cost one warning and not the study; ``close`` sends again what is missing."""
-
-    def __init__(self, mirror: MlflowMirror) -> None:
-        self._mirror = mirror
-        self._failed = False
-
-    def open(self) -> None:
-        """Connect to MLflow; the study's run is created with its first trial, so that a failed start leaves none."""
-        self._guard(lambda: self._mirror.experiment)
-
-    @override
-    def log(self, record: TrialRecord) -> None:
-        self._guard(lambda: self._mirror.child(record))
-
-    @override
-    def close(self, result: StudyEnd) -> str:
-        return self._guard(lambda: self._mirror.finish(result)) or ""
-
-    def _guard(self, action: Callable[[], Any]) -> Any:
-        try:
-            return action()
-        except Exception as error:
-            if not self._failed:
-                kind = type(error).__name__
-                log.warning("MLflow: %s: %s (the study goes on; its store keeps everything)", kind, error)
-            self._failed = True
-            return None
-
-
-class MlflowMirror:
+class MlflowMirror(Mirror):
     """The runs of one study in MLflow; ``children``: the runs of its trials, by the trials' uids."""
 
     def __init__(self, uri: str | None, header: StudyHeader) -> None:
@@ -126,6 +98,8 @@ class MlflowMirror:
         with FileLock(str(self.header.home / ".mlflow.lock")):
             found = client.get_experiment_by_name(self.header.project)
             if found is not None:
+                if found.lifecycle_stage == "deleted":
+                    client.restore_experiment(found.experiment_id)
                 return str(found.experiment_id)
             artifacts = self._artifacts(self.header.project)
             return str(client.create_experiment(self.header.project, artifact_location=artifacts))
@@ -134,23 +108,35 @@ class MlflowMirror:
     def parent(self) -> str:
         """Find or create the study's run and return its id.
 
-        The runs of its trials are read, so that a resumed study adds only those that are missing.
+        The runs of its trials are read, so that only those are added that are missing.
         """
-        found = self._search(f"tags.`{STUDY}` = '{self.header.uid}'")
-        if found:
-            parent = str(found[0].info.run_id)
-            for run in self._search(f"tags.`mlflow.parentRunId` = '{parent}'"):
-                if run.info.status == "RUNNING":  # its writer was killed half-way: written again
-                    self.client.delete_run(run.info.run_id)
-                else:
-                    self.children[run.data.tags.get(TRIAL, "")] = run.info.run_id
-            self.client.update_run(parent, status="RUNNING")
-            return parent
-        tags = {STUDY: self.header.uid, "mlflow.runName": self.header.name}
-        parent = str(self.client.create_run(self.experiment, tags=tags).info.run_id)
-        self._batch(parent, params=flatten(self.header.resolved))
-        self.client.log_dict(parent, dict(self.header.resolved), "config.yaml")
+        first, *others = sorted(
+            self._search(f"tags.`{STUDY}` = '{self.header.uid}'"), key=lambda run: run.info.start_time
+        ) or [self._new_parent()]
+        for other in others:  # the answer to its creation was lost
+            self.client.delete_run(other.info.run_id)
+        parent = str(first.info.run_id)
+        self._read_children(parent)
+        self.client.update_run(parent, status="RUNNING")
         return parent
+
+    def _new_parent(self) -> Run:
+        tags = {STUDY: self.header.uid, "mlflow.runName": self.header.name}
+        run = self.client.create_run(self.experiment, tags=tags)
+        self._batch(run.info.run_id, params=flatten(self.header.resolved))
+        self.client.log_dict(run.info.run_id, dict(self.header.resolved), "config.yaml")
+        return run
+
+    def _read_children(self, parent: str) -> None:
+        """Note the runs of the trials, one for each: a second one, and one that was never ended, are deleted."""
+        for run in self._search(f"tags.`{TRIAL}` LIKE '{self.header.uid}:%'"):
+            uid = run.data.tags[TRIAL]
+            if run.info.status == "RUNNING" or uid in self.children:  # its writer, or the answer to it, was lost
+                self.client.delete_run(run.info.run_id)
+                continue
+            self.children[uid] = run.info.run_id
+            if run.data.tags.get("mlflow.parentRunId") != parent:  # that one was deleted
+                self.client.set_tag(run.info.run_id, "mlflow.parentRunId", parent)
 
     def _search(self, query: str) -> list[Any]:
         found: list[Any] = []
@@ -162,7 +148,8 @@ class MlflowMirror:
             if not token:
                 return found
 
-    def child(self, record: TrialRecord) -> None:
+    @override
+    def log(self, record: TrialRecord) -> None:
         """Create the run of a trial where there is none yet."""
         parent = self.parent
         if record.uid in self.children:
@@ -184,6 +171,12 @@ class MlflowMirror:
         self._batch(run, params={**record.params, "trial": record.number}, metrics=record.metrics)
         self.client.set_terminated(run, "FINISHED" if record.state == "complete" else "FAILED")
         self.children[record.uid] = run
+
+    def _require_parent(self) -> None:
+        """Read everything anew where somebody deleted the experiment or the study's run meanwhile."""
+        if self.client.get_run(self.parent).info.lifecycle_stage == "deleted":
+            self.children.clear()
+            del self.parent, self.experiment
 
     def _settle(self, record: TrialRecord) -> None:
         """Log the final metrics of a trial as the latest values; the trial's own values stay in the history."""
@@ -220,10 +213,12 @@ class MlflowMirror:
             params=[Param(inert(name), inert(str(value))[:6000]) for name, value in (params or {}).items()],
         )
 
-    def finish(self, result: StudyEnd) -> str:
+    @override
+    def close(self, result: StudyEnd) -> str:
         """Log the trials that are missing, then summary and report on the study's run; return a line for the user."""
+        self._require_parent()
         for record in result.records:
-            self.child(record)
+            self.log(record)
             self._settle(record)
         self._batch(self.parent, metrics=result.summary)
         for name, value in result.tags.items():

@@ -2,7 +2,8 @@
 
 The yaml's object is a :class:`Tracker`. Its ``open`` returns a :class:`Mirror` of one study, which gets every trial by
 ``log`` and the result by ``close``. A resumed study sends its trials again, so a mirror keeps one entry per trial uid.
-A mirror that fails must not stop the study: it warns once and goes on.
+Whatever fails is raised: a study calls its mirror through :mod:`search.tracking.outbox`, for which it costs a warning.
+All calls come from one thread.
 """
 
 from __future__ import annotations
