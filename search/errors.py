@@ -7,7 +7,7 @@ ParetuneError
 ├── BaselineFailed   1   the unpruned 16-bit model itself could not be measured
 ├── Unmeasured       1   measuring again, or predicting losses, failed; the study goes on
 ├── NothingFeasible  3   no trial meets the accuracy floor
-└── Interrupted    130   stopped by a signal (143 on SIGTERM)
+└── Interrupted    130   stopped by a signal (143 on SIGTERM, 129 on SIGHUP)
     └── DevicesLost  1   all devices of a cluster left
 """
 

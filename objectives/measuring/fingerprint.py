@@ -30,6 +30,9 @@ HARDWARE: tuple[str, ...] = (
 )  # fmt: skip
 """The facts that make two machines comparable."""
 
+KIND: tuple[str, ...] = ("device", "device_name", "cores", "threads", "device_memory", "compute_capability")
+"""The facts that make two devices of one kind: results of two kinds are never mixed in one study."""
+
 PACKAGES = ("torch", "transformers", "numpy", "safetensors", "tokenizers", "paretune")
 MEMORY_TOLERANCE = 0.05
 """Kernels and firmware keep a little for themselves, so equal machines report unequal bytes."""

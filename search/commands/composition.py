@@ -8,6 +8,7 @@ from hydra import compose, initialize_config_dir
 
 from search.commands.run import CONF, plain
 from search.config.composing_errors import gist
+from search.config.guarded_loader import guarded
 from search.config.overrides import expanded, quoted, readable
 from search.config.study_config import StudyConfig, build_config
 from search.config.tasks import spread
@@ -21,7 +22,7 @@ def config_of(arguments: list[str]) -> StudyConfig:
     given = spread(readable(given))
     overrides = [f"hydra.searchpath=[{quoted(f'file://{folder}')}]", *given] if folder else given
     try:
-        with initialize_config_dir(str(CONF), version_base="1.3"):
+        with guarded(), initialize_config_dir(str(CONF), version_base="1.3"):
             composed = compose("config", overrides)
         resolved = plain(composed)
     except ParetuneError:

@@ -23,6 +23,7 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from objectives.types import Reason
 from search.commands.leftovers import clear_refused
 from search.config.composing_errors import gist
+from search.config.guarded_loader import guarded
 from search.config.overrides import absolute, fixed_keys, key_of, parsed, readable
 from search.config.tasks import spread
 from search.errors import BaselineFailed, ConfigError, ParetuneError
@@ -54,7 +55,8 @@ def main(arguments: list[str]) -> int:
     os.environ["HYDRA_FULL_ERROR"] = "1"
     sys.argv = ["paretune run", *words]
     try:
-        hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(job)()
+        with guarded():
+            hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(job)()
     except ParetuneError:
         raise
     except Exception as error:

@@ -37,6 +37,7 @@ from search.errors import ConfigError, ParetuneError
 from search.executors.protocol import Executor
 from search.front.accuracy_floor import AccuracyFloor
 from search.front.tradeoff import Tradeoff
+from search.records.secrets import without_secrets
 from search.records.storage_url import clean_url, sqlite_url
 from search.samplers.distinct import DistinctSampler
 from search.samplers.frontier import Informed
@@ -79,7 +80,7 @@ _OTHERS = {*PARTS, "runtimes", "space", "sampler", "first", "cache", "allow_targ
 
 @dataclass(frozen=True)
 class StudyConfig:
-    """Everything a study needs. ``resolved``: the configuration as composed, for the record; ``read``: files that a
+    """Everything a study needs. ``resolved``: the configuration as composed, without secrets; ``read``: files that a
     user's modules and classes opened as they were imported and built; ``inspection``: what the checkpoint's files say,
     where they were asked (:mod:`search.study.preflight`).
     """
@@ -156,6 +157,7 @@ def _build_config(resolved: Mapping[str, Any], swept: str) -> StudyConfig:
     sampler = _sampler(resolved["sampler"], allowed)
     sampler(0)
     home = absolute(scalars.home)
+    resolved = without_secrets(resolved)
     return StudyConfig(
         name=_study_name(scalars, resolved, swept),
         project=scalars.project,

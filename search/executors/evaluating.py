@@ -1,4 +1,4 @@
-"""The measuring side of executors: what measures the candidates of a problem, in whatever process that is."""
+"""Finds what measures the candidates of a problem, in whatever process that is."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from objectives.types import Gate, Measurement, Outcome
 
 
 class Evaluating(Protocol):
-    """What measures candidates: :mod:`objectives.evaluation.evaluator`, or a stand-in of a problem's own."""
+    """Measures candidates: :mod:`objectives.evaluation.evaluator`, or a stand-in of a problem's own."""
 
     def prepare(self) -> Mapping[str, str]:
         """Load the model; return facts about hardware, versions and weights."""

@@ -1,4 +1,4 @@
-"""Where a measuring process runs: which cores it may use, and which devices it sees.
+"""Says where a measuring process runs: which cores it may use, and which devices it sees.
 
 A place is taken before torch is imported. OpenMP and CUDA read theirs when they start.
 """
@@ -25,7 +25,7 @@ class Place:
     environment: Mapping[str, str] = field(default_factory=dict)
 
     def take(self) -> None:
-        """Confine this process to the place."""
+        """Keep this process to the place."""
         os.environ.update(self.environment)
         if self.cores:
             os.sched_setaffinity(0, self.cores)

@@ -25,7 +25,7 @@ from search.terminal.quiet_log import OURS
 
 @dataclass(frozen=True)
 class Answer:
-    """What a call gave: ``value``, or the ``error`` that it raised; ``messages``: warnings on the way."""
+    """The answer to a call: ``value``, or the ``error`` that it raised; ``messages``: warnings on the way."""
 
     value: Any = None
     error: Exception | None = None
@@ -105,7 +105,7 @@ class Measurer:
 
 
 def confine(cores: int) -> FileLock | None:
-    """Confine this process to a set of ``cores`` that no other actor of this machine has, and return its lock.
+    """Keep this process to a set of ``cores`` that no other actor of this machine has, and return its lock.
 
     Ray counts cores and does not say which. The lock goes with the process. None where all sets are taken.
     """

@@ -106,7 +106,7 @@ def packed(path: Path) -> bytes:
 
 
 def unpack(archive: bytes, path: Path) -> None:
-    """Lay the file or folder of an archive at ``path``, whose name is ``entry``."""
+    """Write the file or folder of an archive at ``path``, whose name is ``entry``."""
     with tarfile.open(fileobj=io.BytesIO(archive)) as reader:
         reader.extractall(path.parent, filter="data")
 

@@ -1,4 +1,4 @@
-"""Handles the signals that end a study, Ctrl-C and SIGTERM; they differ only in the exit code.
+"""Handles the signals that end a study, Ctrl-C, SIGTERM and SIGHUP; they differ only in the exit code.
 
 Python runs a signal's handler between any two steps of the main thread, so also between taking a lock and the block
 that gives it back. Code that takes a lock that is needed to stop wraps itself in :func:`deferred`.
@@ -17,15 +17,27 @@ from search.errors import Interrupted
 class Terminated(KeyboardInterrupt):
     """SIGTERM came. It is no Exception, since it may come inside a library that wraps those (SQLAlchemy does)."""
 
+    number = signal.SIGTERM
+
+
+class HungUp(Terminated):
+    """SIGHUP came: the terminal of the study was closed."""
+
+    number = signal.SIGHUP
+
 
 def interrupted(error: KeyboardInterrupt) -> Interrupted:
     """Return the error that a user sees."""
     if isinstance(error, Terminated):
-        return Interrupted("stopped by SIGTERM", 128 + signal.SIGTERM)
+        return Interrupted(f"stopped by {error.number.name}", 128 + error.number)
     return Interrupted("stopped by Ctrl-C")
 
 
-_KINDS: dict[int, type[KeyboardInterrupt]] = {signal.SIGINT: KeyboardInterrupt, signal.SIGTERM: Terminated}
+_KINDS: dict[int, type[KeyboardInterrupt]] = {
+    signal.SIGINT: KeyboardInterrupt,
+    signal.SIGTERM: Terminated,
+    signal.SIGHUP: HungUp,
+}
 _pending: list[int] = []
 _deferring = 0
 
@@ -54,11 +66,16 @@ def deferred() -> Iterator[None]:
 
 @contextmanager
 def sigterm_interrupts() -> Iterator[None]:
-    """Let SIGTERM end the study as Ctrl-C does, with exit code 143."""
+    """Let SIGTERM and SIGHUP end the study as Ctrl-C does, with exit codes 143 and 129.
+
+    A SIGHUP that is ignored already stays ignored: ``nohup`` asks for that.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {number: signal.signal(number, _stop) for number in _KINDS}
+    ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    handled = [number for number in _KINDS if number != signal.SIGHUP or not ignored]
+    before = {number: signal.signal(number, _stop) for number in handled}
     try:
         yield
     except Terminated as error:  # before there was a study

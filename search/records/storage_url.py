@@ -15,6 +15,7 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import SQLAlchemyError
 
 from search.errors import ConfigError
+from search.records.secrets import scrubbed
 
 SQLITE = "sqlite:///"
 LONGEST = 504
@@ -67,9 +68,8 @@ def clean_url(url: str, key: str = "storage") -> str:
 
 
 def redacted(url: str) -> str:
-    """Return a storage URL without user and password."""
-    scheme, separator, rest = url.partition("://")
-    return url if scheme.startswith("sqlite") else f"{scheme}{separator}{rest.rpartition('@')[2]}"
+    """Return a storage URL, or a text that contains one, without user and password."""
+    return url if url.startswith("sqlite") else scrubbed(url)
 
 
 def require_driver(url: str, key: str = "storage") -> None:

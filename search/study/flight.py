@@ -47,7 +47,7 @@ class Flight:
         return len(self._trials)
 
     def __iter__(self) -> Iterator[InFlight]:
-        """Iterate over a copy, so that trials may land meanwhile."""
+        """Return an iterator over a copy, so that trials may land meanwhile."""
         return iter(tuple(self._trials.values()))
 
     def add(self, trial: InFlight) -> None:

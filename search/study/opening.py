@@ -21,7 +21,7 @@ from optuna.study import Study, StudyDirection
 from sqlalchemy.exc import IntegrityError, ProgrammingError
 
 from objectives.errors import said
-from objectives.measuring.fingerprint import HARDWARE, unlike
+from objectives.measuring.fingerprint import HARDWARE, KIND, unlike
 from objectives.metrics import METRICS
 from objectives.tasks.provenance import Kind, Source, changes, merged
 from search.config.study_config import StudyConfig
@@ -169,9 +169,10 @@ def _alike(stored: Any, wanted: Any) -> bool:
 
 
 def settle_machine(study: Study, machine: Mapping[str, str]) -> None:
-    """Store on which machine the study runs. Raises StudyConflict for other weights under the same path.
+    """Store on which machine the study runs.
 
-    Other hardware and other versions cost a warning. A fact that the store lacks is no difference: the study was stored
+    Raises StudyConflict for other weights under the same path, and for a device of another kind. Other facts about the
+    hardware, and other versions, cost a warning. A fact that the store lacks is no difference: the study was stored
     by an earlier version.
     """
     stored = study.user_attrs.get(MACHINE, {})
@@ -182,6 +183,13 @@ def settle_machine(study: Study, machine: Mapping[str, str]) -> None:
             f"{_ways_out(study.study_name)}"
         )
     hardware = {name: pair for name, pair in unlike(stored, machine).items() if name in stored}
+    kind = {name: pair for name, pair in hardware.items() if name in KIND}
+    if kind and any(trial.state.is_finished() for trial in study.get_trials(deepcopy=False)):
+        name = study.study_name
+        raise StudyConflict(
+            f"device: study {name} was measured on another kind of device ({_told(kind)}), and results of two kinds do "
+            f"not compare; begin another that knows this one: study_name={name}-2 warm_start={name}"
+        )
     if hardware:
         log.warning("the study was started on other hardware, timings may not compare: %s", _told(hardware))
     versions = {name: pair for name, pair in changed.items() if name not in (*HARDWARE, "git_revision")}

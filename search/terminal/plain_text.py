@@ -1,7 +1,7 @@
 """Makes texts from outside inert: names of models, paths, errors and keys cannot steer a terminal, a table or a page.
 
 Control characters, marks that reverse the direction of writing, and characters without width are shown as their escapes
-(``\\x1b``, ``\\u202e``). All our output passes through here, so that a name stays a name.
+(``\\x1b``, ``\\u202e``). All our output passes through here, so that a name stays a name, and a secret a secret.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from collections.abc import Mapping
 from dataclasses import fields, is_dataclass, replace
 from typing import Any, TypeVar
 
+from search.records.secrets import scrubbed
+
 T = TypeVar("T")
 
 _STEERING = {"Cc", "Cf", "Cs", "Zl", "Zp"}
@@ -24,8 +26,11 @@ _SUSPECT = re.compile("[\x00-\x08\x0b-\x1f\x7f]|[^\x00-\x7f]")
 
 
 def inert(text: str) -> str:
-    """Return ``text`` with every character that steers a display shown as its escape; tab and newline stay."""
-    return _SUSPECT.sub(_escaped, text)
+    """Return ``text`` with every character that steers a display shown as its escape; tab and newline stay.
+
+    Secrets are hidden.
+    """
+    return _SUSPECT.sub(_escaped, scrubbed(text))
 
 
 def one_line(text: str) -> str:
@@ -35,6 +40,7 @@ def one_line(text: str) -> str:
 
 def inert_json(text: str) -> str:
     """Return the JSON document ``text`` inert, and with the same content: JSON has escapes of its own."""
+    text = scrubbed(text)
     return _SUSPECT.sub(lambda found: json.dumps(found[0])[1:-1] if _steers(found[0]) else found[0], text)
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
@@ -23,8 +22,9 @@ from typing_extensions import override
 from objectives.measuring.stored_facts import texts_of
 from search.front.realised_gain import not_realised
 from search.records.names import bounded
+from search.records.secrets import is_secret, without_secrets
 from search.records.stop_reason import StopReason
-from search.records.storage_url import clean_url, sqlite_url
+from search.records.storage_url import clean_url, redacted, sqlite_url
 from search.records.trial import TrialRecord
 from search.terminal.plain_text import inert
 from search.tracking.protocol import Mirror, StudyEnd, StudyHeader, Tracker
@@ -34,9 +34,6 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
 
 log = logging.getLogger(__name__)
-
-_SECRET = re.compile(r"(?i)(^|_)(token|password|secret|key|credentials?)$|^(storage|uri)$")
-"""Settings that are never shown: secrets, and URLs that may hold one."""
 
 STUDY, TRIAL = "paretune.study_uid", "paretune.trial_uid"
 DEFAULT_ROOT = "_MLFLOW_SERVER_ARTIFACT_ROOT"
@@ -124,7 +121,7 @@ class MlflowMirror(Mirror):
         tags = {STUDY: self.header.uid, "mlflow.runName": self.header.name}
         run = self.client.create_run(self.experiment, tags=tags)
         self._batch(run.info.run_id, params=flatten(self.header.resolved))
-        self.client.log_dict(run.info.run_id, dict(self.header.resolved), "config.yaml")
+        self.client.log_dict(run.info.run_id, without_secrets(self.header.resolved), "config.yaml")
         return run
 
     def _read_children(self, parent: str) -> None:
@@ -227,7 +224,7 @@ class MlflowMirror(Mirror):
             self.client.log_artifact(self.parent, str(file), "report")
         interrupted = result.stop_reason is StopReason.INTERRUPTED
         self.client.set_terminated(self.parent, "KILLED" if interrupted else "FINISHED")
-        return f"MLflow: {self.uri}, experiment {self.header.project}, run {self.header.name}"
+        return f"MLflow: {redacted(self.uri)}, experiment {self.header.project}, run {self.header.name}"
 
 
 def _changed(before: Mapping[str, float], after: Mapping[str, float]) -> dict[str, float]:
@@ -261,6 +258,6 @@ def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         path = f"{prefix}{name}"
         if isinstance(value, Mapping):
             leaves.update(flatten(value, path + "."))
-        elif not _SECRET.search(name):
+        elif name not in ("storage", "uri") and not is_secret(name, value):
             leaves[path] = value
     return leaves

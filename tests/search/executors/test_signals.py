@@ -10,7 +10,7 @@ import pytest
 from search.errors import Interrupted
 from search.executors.signals import deferred, sigterm_interrupts
 
-KINDS = {signal.SIGINT: KeyboardInterrupt, signal.SIGTERM: Interrupted}
+KINDS = {signal.SIGINT: KeyboardInterrupt, signal.SIGTERM: Interrupted, signal.SIGHUP: Interrupted}
 
 
 def ask_for(number: signal.Signals, reached: list[str]) -> None:
@@ -47,3 +47,19 @@ def test_a_signal_that_is_deferred_comes_afterwards(number: signal.Signals) -> N
 def test_a_signal_that_is_not_deferred_comes_at_once(number: signal.Signals) -> None:
     with pytest.raises(KINDS[number]):
         ask_at_once(number)
+
+
+def test_a_closed_terminal_has_an_exit_code_of_its_own() -> None:
+    with pytest.raises(Interrupted, match="SIGHUP") as stopped:
+        ask_at_once(signal.SIGHUP)
+    assert stopped.value.exit_code == 129
+
+
+def test_nohup_is_respected() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with sigterm_interrupts():
+            os.kill(os.getpid(), signal.SIGHUP)
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)

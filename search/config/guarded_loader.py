@@ -1,0 +1,189 @@
+"""Composes configurations as Hydra does, and keeps from it what it must not run or write.
+
+Hydra builds callbacks, launchers, sweepers and loggers, and writes copies of the configuration, before our code is
+called. So all that is done here, where a configuration is composed:
+
+- Targets in Hydra's own part are those of Hydra and of its installed plugins, and loggers those of Python and ours.
+- Hydra's part, and ``allow_targets``, count from the command line and from the main configuration alone: a yaml of a
+  folder that was added, such as an experiment that somebody sent, may say what is measured, and not which code runs.
+- A secret becomes a reference to an environment variable of this process and its children.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import hydra._internal.hydra as main_of_hydra
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra.types import RunMode
+from omegaconf import DictConfig, ListConfig, OmegaConf, flag_override, read_write
+from typing_extensions import override
+
+from search.config.overrides import key_of, parsed
+from search.errors import ConfigError
+from search.records.secrets import is_secret, remember
+
+_TARGETS = ("hydra._internal.core_plugins.", "hydra_plugins.")
+"""The beginnings of what Hydra may build."""
+_LOGGING = ("logging.", "colorlog.", "search.terminal.")
+"""The beginnings of what loggers may be made of."""
+_LOADER = "ConfigLoaderImpl"
+"""The name by which Hydra makes its loader."""
+_OURS = {"hydra", "main", "schema"}
+"""The providers of the search path that are not added by a user's folder."""
+_SWEPT = "hydra.sweeper.params."
+"""The parameters that a file may sweep; they reach the jobs as words of a command line."""
+_DECIDING = ("hydra", "+hydra", "++hydra", "~hydra", "allow_targets", "+allow_targets", "++allow_targets")
+"""The beginnings of words that decide which code runs."""
+_OF_THE_RUN = (
+    "runtime", "overrides", "job.name", "job.override_dirname", "job.config_name", "mode", "searchpath", "help",
+)  # fmt: skip
+"""Parts of Hydra's configuration that follow from the call, not from a file."""
+
+
+class GuardedLoader(ConfigLoaderImpl):
+    """Hydra's loader of configurations, with our checks; launchers send it to other processes."""
+
+    @override
+    def load_configuration(
+        self,
+        config_name: str | None,
+        overrides: list[str],
+        run_mode: RunMode,
+        from_shell: bool = True,
+        validate_sweep_overrides: bool = True,
+    ) -> DictConfig:
+        """Raise ConfigError for a target that is not allowed."""
+        words = [_without_secret(word) for word in overrides]
+        how = (run_mode, from_shell, validate_sweep_overrides)
+        composed = super().load_configuration(config_name, words, *how)
+        _require_targets(composed.hydra, "hydra")
+        _require_loggers(composed.hydra)
+        if self._has_added_folders() or composed.hydra.searchpath:
+            own = [word for word in words if word.lstrip("+~").startswith(("hydra.", "hydra/"))]
+            plain = super().load_configuration(config_name, own, *how)
+            _require_same(plain.hydra, composed.hydra)
+            _require_admitted(words, plain, composed)
+        _hide_secrets(composed)
+        return composed
+
+    def _has_added_folders(self) -> bool:
+        return any(path.provider not in _OURS for path in self.config_search_path.get_path())
+
+
+@contextmanager
+def guarded() -> Iterator[None]:
+    """Let Hydra compose by :class:`GuardedLoader` meanwhile."""
+    before = vars(main_of_hydra)[_LOADER]
+    setattr(main_of_hydra, _LOADER, GuardedLoader)
+    try:
+        yield
+    finally:
+        setattr(main_of_hydra, _LOADER, before)
+
+
+def _without_secret(word: str) -> str:
+    """Return a word of the command line with a reference in place of a secret. Raises ConfigError for several."""
+    override = parsed(word)
+    if override is None:
+        return word
+    key, value = key_of(override), override.value()
+    if override.is_sweep_override():
+        if is_secret(key, word.partition("=")[2]):
+            raise ConfigError(f"{key}: a secret has one value for all jobs of a sweep; with commas it needs quotes")
+        return word
+    text = getattr(value, "text", value)  # in quotes
+    if not isinstance(text, str) or "${" in text or not is_secret(key, text):
+        return word
+    return f"{word.partition('=')[0]}={_reference(key, text)}"
+
+
+def _reference(path: str, secret: str) -> str:
+    """Put ``secret`` into the environment and return what stands for it."""
+    name = f"PARETUNE_{re.sub(r'[^A-Z0-9]+', '_', path.upper()).strip('_')}"
+    os.environ[name] = secret
+    remember(path, secret)
+    return f"${{oc.env:{name}}}"
+
+
+def _hide_secrets(node: DictConfig | ListConfig, path: str = "") -> None:
+    """Put references in place of the secrets that files hold."""
+    for key in range(len(node)) if isinstance(node, ListConfig) else list(node):
+        where = f"{path}.{key}" if path else str(key)
+        if OmegaConf.is_missing(node, key) or (OmegaConf.is_interpolation(node, key) and where != "hydra"):
+            continue
+        value: Any = node[key]
+        if isinstance(value, DictConfig | ListConfig):
+            _hide_secrets(value, where)
+        elif is_secret(str(key), value):
+            with read_write(node), flag_override(node, "struct", False):
+                node[key] = _reference(where, value)
+
+
+def _leaves(node: Any, path: str) -> Iterator[tuple[str, Any]]:
+    """Yield the leaves of a tree by path, references unresolved."""
+    if isinstance(node, Mapping):
+        for key, value in node.items():
+            yield from _leaves(value, f"{path}.{key}")
+    elif isinstance(node, list):
+        for place, value in enumerate(node):
+            yield from _leaves(value, f"{path}.{place}")
+    else:
+        yield path, node
+
+
+def _written(node: DictConfig) -> dict[str, Any]:
+    """Return a configuration as plain dicts and lists, references unresolved."""
+    plain = OmegaConf.to_container(node, resolve=False)
+    assert isinstance(plain, dict)
+    return {str(key): value for key, value in plain.items()}
+
+
+def _require_targets(node: DictConfig, path: str) -> None:
+    for where, value in _leaves(_written(node), path):
+        if where.endswith("._target_") and not str(value).startswith(_TARGETS):
+            raise ConfigError(f"{where}: must begin with one of {', '.join(_TARGETS)}; got {value!r}")
+
+
+def _require_loggers(node: DictConfig) -> None:
+    """Raise ConfigError for a factory of a logger, handler, formatter or filter that is none of Python's or ours."""
+    for part in ("job_logging", "hydra_logging"):
+        for where, value in _leaves(_written(node[part]), f"hydra.{part}"):
+            name = where.rpartition(".")[2]
+            wrong = name in ("()", "class") and not str(value).startswith(_LOGGING)
+            if wrong or (isinstance(value, str) and value.startswith(("ext://", "cfg://")) and not _is_stream(value)):
+                raise ConfigError(f"{where}: loggers are made of {', '.join(_LOGGING)} alone; got {value!r}")
+
+
+def _is_stream(value: str) -> bool:
+    return value in ("ext://sys.stdout", "ext://sys.stderr")
+
+
+def _require_same(plain: DictConfig, composed: DictConfig) -> None:
+    """Raise ConfigError where a yaml of an added folder changes how Hydra itself runs."""
+    one, other = (dict(_leaves(_written(each), "hydra")) for each in (plain, composed))
+    for where in sorted({*one, *other}):
+        if one.get(where) == other.get(where) or where.startswith(tuple(f"hydra.{part}" for part in _OF_THE_RUN)):
+            continue
+        if where.startswith(_SWEPT) and not where.removeprefix(_SWEPT).startswith(_DECIDING):
+            continue
+        raise ConfigError(
+            f"{where}: counts on the command line and in your main configuration, since it decides what runs here; a "
+            f"yaml of --config-dir sets it to {other.get(where)!r}"
+        )
+
+
+def _require_admitted(words: list[str], plain: DictConfig, composed: DictConfig) -> None:
+    """Raise ConfigError for modules that a yaml of an added folder admits."""
+    given = any(found is not None and key_of(found) == "allow_targets" for found in map(parsed, words))
+    wanted = _written(composed).get("allow_targets")
+    if not given and wanted != _written(plain).get("allow_targets"):
+        names = ",".join(map(str, wanted)) if isinstance(wanted, list) else wanted
+        raise ConfigError(
+            "allow_targets: counts on the command line and in your main configuration, since it admits code; a yaml of "
+            f"--config-dir sets it. To admit these modules, add 'allow_targets=[{names}]'"
+        )

@@ -1,0 +1,107 @@
+"""Yaml files that arrive in an added folder run nothing and write nothing, and secrets reach none of Hydra's files."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from search.cli import main
+
+CANARY = "canary7secret"
+
+COPIES = "{{_target_: shutil.copyfile, src: /etc/hostname, dst: {target}}}"
+MAKES = "{{(): builtins.open, file: {target}, mode: w}}"
+WRITES = "{{class: logging.FileHandler, filename: {target}}}"
+ATTACKS = {
+    "callback": f"hydra: {{{{callbacks: {{{{evil: {COPIES}}}}}}}}}",
+    "launcher": f"hydra: {{{{launcher: {COPIES}}}}}",
+    "sweeper": f"hydra: {{{{sweeper: {COPIES}}}}}",
+    "factory": f"hydra: {{{{job_logging: {{{{handlers: {{{{evil: {MAKES}}}}}}}}}}}}}",
+    "hydra_factory": f"hydra: {{{{hydra_logging: {{{{filters: {{{{evil: {MAKES}}}}}}}}}}}}}",
+    "handler": f"hydra: {{{{job_logging: {{{{handlers: {{{{evil: {WRITES}}}}}, root: {{{{handlers: [evil]}}}}}}}}}}}}",
+    "external": "hydra: {{job_logging: {{formatters: {{evil: {{(): logging.Formatter, fmt: 'ext://os.environ'}}}}}}}}",
+    "environment": "hydra: {{job: {{env_set: {{LD_PRELOAD: {target}}}}}}}",
+    "folder": "hydra: {{run: {{dir: {target}}}}}",
+    "chdir": "hydra: {{job: {{chdir: true}}}}",
+    "swept": "hydra: {{sweeper: {{params: {{allow_targets: '[evil]'}}}}}}\ntask: {{_target_: evil.Task}}",
+    "admits": "allow_targets: [evil]\ntask: {{_target_: evil.Task}}",
+    "nested": f"task: {{{{corpus: {COPIES}}}}}",
+}
+
+
+@pytest.fixture
+def attack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], tuple[list[str], Path]]:
+    """Lay the yaml of an attack into a folder, with a module that would write as well."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "evil.py").write_text(f"open({str(tmp_path / 'target')!r}, 'w').close()\nclass Task: pass\n")
+
+    def laid(name: str) -> tuple[list[str], Path]:
+        target, folder = tmp_path / "target", tmp_path / "conf" / "experiment"
+        folder.mkdir(parents=True)
+        (folder / "sent.yaml").write_text("# @package _global_\n" + ATTACKS[name].format(target=target) + "\n")
+        words = ["--config-dir", str(tmp_path / "conf"), "experiment=sent", "device=cpu", "tracker=none"]
+        return words, target
+
+    return laid
+
+
+@pytest.mark.parametrize("verb", ["run", "plan"])
+@pytest.mark.parametrize("name", ATTACKS)
+def test_a_yaml_that_was_sent_runs_and_writes_nothing(
+    name: str, verb: str, attack: Callable[[str], tuple[list[str], Path]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    words, target = attack(name)
+    assert main([verb, *words]) == 2
+    assert not target.exists()
+    assert not Path("mlruns").exists()
+    told = capsys.readouterr().err.strip()
+    assert told.count("\n") == 0
+    assert told.startswith("paretune: ")
+
+
+@pytest.mark.parametrize(
+    "word",
+    [
+        "+hydra.callbacks.evil._target_=os.getcwd",
+        "hydra.launcher._target_=os.getcwd",
+        "+hydra.job_logging.handlers.evil.class=os.getcwd",
+    ],
+)
+def test_a_target_of_hydra_is_refused_on_the_command_line_too(word: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plan", "experiment=ci_tiny", word]) == 2
+    assert "paretune: hydra." in capsys.readouterr().err
+
+
+def test_what_a_folder_may_say_it_may_still_say(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment" / "mine.yaml").write_text("# @package _global_\ndefaults: [ci_tiny]\nn_trials: 3\n")
+    words = ["--config-dir", str(tmp_path), "experiment=mine", "device=cpu", "hydra.job.chdir=false"]
+    assert main(["plan", *words, "allow_targets=[tests.]"]) == 0
+    assert "3 trials at most" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("in_file", [False, True])
+def test_a_secret_reaches_none_of_the_files_of_hydra(
+    in_file: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    url = f"postgresql://user:{CANARY}@127.0.0.1:1/none"
+    (tmp_path / "conf" / "experiment").mkdir(parents=True)
+    (tmp_path / "conf" / "experiment" / "mine.yaml").write_text(
+        f"# @package _global_\ndefaults: [ci_tiny]\nstorage: {url}\n"
+    )
+    monkeypatch.chdir(tmp_path / "conf")
+    for name in ("PARETUNE_STORAGE", "PARETUNE_TRACKER_URI"):
+        monkeypatch.delenv(name, raising=False)
+    given = ["--config-dir", ".", "experiment=mine"] if in_file else ["experiment=ci_tiny", f"storage={url}"]
+    home = tmp_path / "home"
+    words = ["run", *given, "device=cpu", f"home={home}", f"tracker.uri=http://user:{CANARY}@127.0.0.1:1"]
+    monkeypatch.setattr("search.study.patient_storage.PATIENCE", 0.0, raising=False)
+    assert main([*words, "debug=false"]) == 2
+    told = capsys.readouterr()
+    assert CANARY not in told.out + told.err
+    assert os.environ["PARETUNE_STORAGE"] == url
+    files = [file for file in tmp_path.rglob("*") if file.is_file() and file.parent.name != "experiment"]
+    assert [file for file in files if CANARY.encode() in file.read_bytes()] == []
