@@ -15,9 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import optuna
 import pytest
 
+from objectives.measuring.fingerprint import KIND
 from search.cli import main
+from search.study import store
 
 STORED = Path(__file__).parent / "stored"
 STUDY = "stored-e9ef48b2"
@@ -48,6 +51,13 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+def of_any_device(database: Path) -> None:
+    """Forget on what the stored study was measured: another kind of device than this one would be refused."""
+    study = optuna.load_study(study_name=STUDY, storage=f"sqlite:///{database}")
+    kept = {name: fact for name, fact in study.user_attrs[store.MACHINE].items() if name not in KIND}
+    study.set_user_attr(store.MACHINE, kept)
+
+
 def front_of(file: Path) -> dict[str, Any]:
     """Return what ``pareto.json`` says, in the form of ``fronts.json``."""
     found = json.loads(file.read_text())
@@ -70,6 +80,7 @@ def test_a_study_of_that_version_resumes_under_the_same_name(
     home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("sys.argv", ["paretune"])
+    of_any_device(home / "mlruns" / "studies.db")
     more = ("n_trials=8", "executor=in_process", "tracker=none", "confirm=false")
     assert main(["run", *SAME_STUDY, *more]) == 0
     assert "resuming after 7 trials" in capsys.readouterr().err

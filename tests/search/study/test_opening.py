@@ -70,6 +70,14 @@ def test_a_fact_that_is_gone_is_told(study, caplog) -> None:
     assert versions.endswith(": numpy 2.1.0 -> -")
 
 
+def test_a_second_kind_of_device_is_refused_once_something_was_measured(study) -> None:
+    study.tell(study.ask(), 1.0)
+    with pytest.raises(StudyConflict, match=r"device: .* \(cores 4 -> 8\), .* study_name=.*-2 warm_start="):
+        opening.settle_machine(study, {**MACHINE, "cores": "8"})
+    assert study.user_attrs[store.MACHINE] == MACHINE
+    opening.settle_machine(study, {**MACHINE, "driver": "560.1"})
+
+
 def test_a_study_without_a_machine_takes_the_first_one_silently(study, caplog) -> None:
     study.set_user_attr(store.MACHINE, {})
     assert told(caplog, study) == []
