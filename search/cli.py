@@ -54,7 +54,7 @@ examples:
   paretune run --help                                   show all settings and their choices
   paretune best --help                                  show what a command takes
 
-exit codes: 0 success (of a study: a feasible front), 1 failure, 2 bad input, 3 nothing feasible, above 128 interrupted"""
+exit codes: 0 success (of a study: a feasible front), 1 failure, 2 bad input, 3 nothing feasible, 130/143 interrupted"""
 
 
 def main(argv: Sequence[str] | None = None) -> int:

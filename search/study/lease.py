@@ -94,7 +94,9 @@ class Process:
         if self.machine != Process.this().machine:
             return False
         try:
-            return abs(psutil.Process(self.pid).create_time() - self.began) > 1.0
+            process = psutil.Process(self.pid)
+            is_another = abs(process.create_time() - self.began) > 1.0
+            return is_another or process.status() == psutil.STATUS_ZOMBIE  # ended, and its parent has not asked how
         except psutil.NoSuchProcess:
             return True
 
@@ -102,9 +104,9 @@ class Process:
 class Lease:
     """The right to drive the study ``study`` of ``storage``; ``seconds``: how long it holds unless it is renewed."""
 
-    def __init__(self, storage: RDBStorage, study: str, seconds: float = SECONDS) -> None:
+    def __init__(self, storage: RDBStorage, study: str, seconds: float | None = None) -> None:
         self._engine, self._sessions = storage.engine, storage.scoped_session.session_factory
-        self._study, self._seconds = study, seconds
+        self._study, self._seconds = study, SECONDS if seconds is None else seconds
         dialect = self._engine.dialect.name
         if dialect not in CLOCKS:
             raise ConfigError(f"storage: expected a database of {', '.join(CLOCKS)}, got {dialect}")

@@ -1,0 +1,1 @@
+"""What happens to long sweeps, injected for real: processes are killed, disks fill, servers go away."""

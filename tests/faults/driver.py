@@ -1,0 +1,31 @@
+"""``python -m tests.faults.driver FOLDER WORDS``: ``paretune WORDS`` over the closed form of ``FOLDER``."""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import fields
+
+from objectives.evaluation.problem import Problem
+from search import cli
+from search.config.study_config import StudyConfig
+from search.study import lease
+from tests.faults.closed_form import ClosedForm
+
+
+def main() -> int:
+    """Run the command with the problem replaced; ``LEASE`` in the environment: seconds of a lease."""
+    lease.SECONDS = float(os.environ.get("LEASE", lease.SECONDS))
+    folder, *words = sys.argv[1:]
+    own = StudyConfig.problem.fget  # type: ignore[attr-defined]
+
+    def problem(config: StudyConfig) -> Problem:
+        given = {field.name: getattr(own(config), field.name) for field in fields(Problem)}
+        return ClosedForm(**given, folder=folder)
+
+    StudyConfig.problem = property(problem)  # type: ignore[assignment,method-assign]
+    return cli.main(words)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
