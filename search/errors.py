@@ -4,6 +4,7 @@ ParetuneError
 ├── ConfigError      2   a key, type, range or name is wrong
 ├── StudyConflict    2   the study of that name was made with another definition, or is running
 ├── LeaseLost        1   another driver took the study over
+├── StoreFailed      1   the store is full, damaged or away
 ├── BaselineFailed   1   the unpruned 16-bit model itself could not be measured
 ├── Unmeasured       1   measuring again, or predicting losses, failed; the study goes on
 ├── NothingFeasible  3   no trial meets the accuracy floor
@@ -43,6 +44,10 @@ class StudyConflict(ParetuneError):
 
 class LeaseLost(ParetuneError):
     """Another driver took the study over while this one did not answer; it must write nothing more."""
+
+
+class StoreFailed(ParetuneError):
+    """The store takes or gives nothing any more; the message says the way out."""
 
 
 class BaselineFailed(ParetuneError):

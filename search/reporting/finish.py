@@ -11,7 +11,7 @@ from rich.text import Text
 from objectives.models.inspection.folders import ASSET
 from objectives.tasks.several import tasks_of
 from search.config.study_config import StudyConfig
-from search.errors import NothingFeasible
+from search.errors import NothingFeasible, ParetuneError
 from search.front.advice import advice
 from search.front.asked import FLOOR
 from search.front.feasibility import recipe_key
@@ -35,10 +35,25 @@ from search.terminal.plain_text import inert, inert_tree
 from search.tracking.protocol import StudyEnd
 
 
+class Unwritten(ParetuneError):
+    """The report could not be written; the trials are stored. ``info``: its facts."""
+
+    def __init__(self, name: str, info: StudyInfo, error: OSError) -> None:
+        super().__init__(
+            f"report: cannot write {error.filename or 'it'}: {error.strerror}; the trials are stored: "
+            f"paretune report study={name} writes it again"
+        )
+        self.info = info
+
+
 def finish(result: StudyResult) -> int:
     """Report, track and print ``result``, and return the exit code."""
     front = result.front
-    info, line = report_and_track(result)
+    try:
+        info, line = report_and_track(result)
+    except Unwritten as error:
+        print_result(console(), error.info, result.records, front)
+        raise
     show(info, result.records, front, report_folder(result.config), line)
     if result.interrupted is not None:
         print(f"paretune: {result.interrupted}; the same command resumes", file=err())
@@ -52,7 +67,10 @@ def report_and_track(result: StudyResult) -> tuple[StudyInfo, str]:
     info = study_info(
         config, result.records, front, result.machine, result.stop_reason, result.confirmation, result.certificate
     )
-    end = written(report_folder(config), info, result.records, front, result.machine)
+    try:
+        end = written(report_folder(config), info, result.records, front, result.machine)
+    except OSError as error:
+        raise Unwritten(config.name, info, error) from error
     return info, result.mirror.close(end)
 
 

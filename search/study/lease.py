@@ -42,6 +42,7 @@ from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from search.errors import ConfigError, LeaseLost, StudyConflict
+from search.study.store_errors import store_failed
 
 log = logging.getLogger(__name__)
 
@@ -105,6 +106,7 @@ class Lease:
     """The right to drive the study ``study`` of ``storage``; ``seconds``: how long it holds unless it is renewed."""
 
     def __init__(self, storage: RDBStorage, study: str, seconds: float | None = None) -> None:
+        self._url = storage.url
         self._engine, self._sessions = storage.engine, storage.scoped_session.session_factory
         self._study, self._seconds = study, SECONDS if seconds is None else seconds
         dialect = self._engine.dialect.name
@@ -134,6 +136,12 @@ class Lease:
             self._give_back()
 
     def _take(self) -> None:
+        try:
+            self._take_it()
+        except SQLAlchemyError as error:
+            raise store_failed(self._url, error) from error
+
+    def _take_it(self) -> None:
         _make_table(self._engine)
         for _ in range(TRIES):
             with self._engine.connect() as connection:

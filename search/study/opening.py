@@ -30,8 +30,10 @@ from search.records.storage_url import clean_url, redacted, sqlite_path
 from search.records.trial import Value
 from search.samplers.distinct import GRID, OUTSIDE
 from search.space.space import Space, same
+from search.study.backup import back_up
 from search.study.patient_storage import PatientStorage
 from search.study.store import CONFIG, DEFINITION, MACHINE, SOURCES, UID, plain
+from search.study.store_errors import is_damaged, store_failed
 
 PAUSES = (0.1, 0.4, 1.6)
 """Seconds between attempts to create the schema of a server."""
@@ -53,16 +55,19 @@ def open_storage(url: str, home: Path) -> RDBStorage:
     except OSError as error:
         raise ConfigError(f"{key}: cannot write to {folder}: {error.strerror}") from error
     except Exception as error:
+        if is_damaged(error):
+            raise store_failed(url, error) from error
         why = f"{type(error).__name__}: {redacted(said(error))}"
         raise ConfigError(f"storage: cannot open {redacted(url)}: {why}") from error
 
 
 @contextmanager
 def connected(config: StudyConfig) -> Iterator[RDBStorage]:
-    """Connect to the storage of a study meanwhile. Raises ConfigError."""
+    """Connect to the storage of a study meanwhile, and keep a copy of it afterwards. Raises ConfigError."""
     storage = open_storage(config.storage, config.home)
     try:
         yield storage
+        back_up(config.storage)
     finally:
         storage.engine.dispose()
 

@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
-from optuna.exceptions import UpdateFinishedTrialError
+from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
 from optuna.storages import BaseStorage, RDBStorage
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import text
-from sqlalchemy.exc import DBAPIError, PendingRollbackError
+from sqlalchemy.exc import DBAPIError, PendingRollbackError, SQLAlchemyError
 from typing_extensions import override
+
+from search.study.store_errors import causes, store_failed
 
 log = logging.getLogger(__name__)
 
@@ -29,6 +31,10 @@ AWAY = {"57P01", "57P02", "57P03"}
 """SQLSTATEs of a server that shuts down, crashed, or starts; those of class 08 are of the connection."""
 BUSY = {"SQLITE_BUSY", "SQLITE_LOCKED"}
 """Names of sqlite's errors where another process writes for longer than its timeout."""
+
+
+_FAILURES = (StorageInternalError, SQLAlchemyError)
+"""What Optuna raises for a database, and what reaches it from below."""
 
 
 class PatientStorage(RDBStorage):
@@ -60,6 +66,12 @@ class PatientStorage(RDBStorage):
 
         return self._patiently(tell)
 
+    def _last_time(self, call: Callable[[bool], T]) -> T:
+        try:
+            return call(True)
+        except _FAILURES as error:
+            raise store_failed(self.url, error) from error
+
     def _count(self, study_id: int) -> int:
         """Return how many trials a study has; Optuna's own count reads them all."""
         with self.engine.connect() as connection:
@@ -75,20 +87,20 @@ class PatientStorage(RDBStorage):
             for attempt, pause in enumerate(PAUSES):
                 try:
                     return call(attempt > 0)
-                except Exception as error:
+                except _FAILURES as error:
                     if not is_away(error):
-                        raise
+                        raise store_failed(self.url, error) from error
                     if attempt == 3:
                         log.warning("the study's storage does not answer; waiting for it, a minute at most")
                     time.sleep(pause)
-            return call(True)
+            return self._last_time(call)
         finally:
             self._waiting = False
 
 
 def is_away(error: BaseException) -> bool:
     """Return whether ``error`` says that the database could not be reached, or was busy, and may be there again."""
-    return any(_is_away(each) for each in _causes(error))
+    return any(_is_away(each) for each in causes(error))
 
 
 def _is_away(error: BaseException) -> bool:
@@ -100,12 +112,6 @@ def _is_away(error: BaseException) -> bool:
         return True
     name, state = (getattr(error.orig, each, "") for each in ("sqlite_errorname", "sqlstate"))
     return name in BUSY or state is None or state in AWAY or state.startswith("08")
-
-
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    while error is not None:
-        yield error
-        error = error.__cause__
 
 
 def _patient(name: str) -> Callable[..., Any]:

@@ -40,6 +40,16 @@ class Server:
         """End it as a crash would."""
         self._control("stop", "-m", "immediate")
 
+    def drop_connections(self) -> None:
+        """Cut off everyone, as an administrator or a proxy would."""
+        import psycopg
+
+        with psycopg.connect(self.url.replace("+psycopg", ""), autocommit=True) as connection:
+            connection.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+                "WHERE pid <> pg_backend_pid() AND backend_type = 'client backend'"
+            )
+
     def _control(self, *words: str) -> subprocess.CompletedProcess[bytes]:
         options = f"-p {self.port} -k {self.folder} -c listen_addresses=127.0.0.1 -c fsync=off"
         command = [self.control, "-D", self.folder / "data", "-l", self.folder / "log", "-w", "-o", options, *words]

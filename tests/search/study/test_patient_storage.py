@@ -16,6 +16,7 @@ from optuna.storages import RDBStorage, _cached_storage
 from optuna.trial import TrialState
 from sqlalchemy.exc import OperationalError
 
+from search.errors import StoreFailed
 from search.study import patient_storage
 from search.study.patient_storage import PatientStorage, is_away
 from tests.search.study.postgresql import Server
@@ -107,7 +108,7 @@ def test_what_is_no_absence_is_raised_at_once(storage: PatientStorage, monkeypat
 
     study = optuna.create_study(storage=storage)
     monkeypatch.setattr(RDBStorage, "set_study_user_attr", fails)
-    with pytest.raises(StorageInternalError):
+    with pytest.raises(StoreFailed, match="too long"):
         study.set_user_attr("a", 1)
     assert calls == [1]
     assert not is_away(ValueError("x"))

@@ -1,0 +1,145 @@
+"""Copies what can be read of a damaged sqlite file of studies into another file.
+
+Tables are read from both ends up to the damage, and then row by row. A finished trial without its record is taken for
+one that was cut short: the next driver settles it, and its cell is measured again.
+"""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import optuna
+
+from search.records.storage_url import sqlite_url
+
+DEFINITION = "definition"
+"""The attribute without which a study cannot go on (:mod:`search.study.store`)."""
+
+BEYOND = 20_000
+"""Row numbers that are tried beyond the last row that was read."""
+
+log = logging.getLogger(__name__)
+
+Row = tuple[Any, ...]
+
+
+@dataclass(frozen=True)
+class Salvaged:
+    """The result: the new ``file``, and how many ``studies`` and ``trials`` it holds."""
+
+    file: Path
+    studies: int
+    trials: int
+
+
+def salvaged(file: Path) -> Salvaged | None:
+    """Copy what can be read of ``file`` beside it; return None where no trial can be read."""
+    for place in range(1, 100):
+        new = file.with_name(f"{file.name}.recovered-{place}")
+        if not new.exists():
+            break
+    try:
+        _copy(file, new)
+        found = _checked(new)
+    except Exception as error:  # whatever a damaged file makes of a library
+        log.debug("nothing of %s can be read: %s", file, error)
+        found = None
+    if found is None:
+        new.unlink(missing_ok=True)
+    return found
+
+
+def _copy(file: Path, new: Path) -> None:
+    with TemporaryDirectory() as folder:
+        whole = Path(folder) / "whole"
+        _pad(file, whole)
+        _copy_tables(whole, new)
+
+
+def _pad(file: Path, whole: Path) -> None:
+    """Copy the file, with zeros for the pages that were cut off: sqlite reads nothing of a file that is too short."""
+    content = file.read_bytes()
+    size, pages = int.from_bytes(content[16:18], "big"), int.from_bytes(content[28:32], "big")
+    size = 65536 if size == 1 else size
+    whole.write_bytes(content.ljust(size * pages, b"\0"))
+
+
+def _copy_tables(whole: Path, new: Path) -> None:
+    with closing(sqlite3.connect(whole)) as damaged, closing(sqlite3.connect(new)) as copy:
+        schema = damaged.execute("SELECT type, name, sql FROM sqlite_master WHERE sql IS NOT NULL").fetchall()
+        for kind, name, made in sorted(schema, key=lambda each: each[0] != "table"):
+            if name.startswith("sqlite_"):
+                continue
+            copy.execute(made)
+            if kind == "table":
+                _fill(copy, name, _rows(damaged, name))
+        copy.commit()
+
+
+def _rows(damaged: sqlite3.Connection, table: str) -> dict[int, Row]:
+    """Return the rows of a table that can be read, by number: those before and behind a torn page too."""
+    found: dict[int, Row] = {}
+    for order in ("ASC", "DESC"):
+        found |= dict(_until_damage(damaged, f'SELECT rowid, * FROM "{table}" ORDER BY rowid {order}'))
+    one = f'SELECT rowid, * FROM "{table}" WHERE rowid = ?'
+    for number in set(range(1, max(found, default=0) + BEYOND)) - set(found):
+        found |= dict(_until_damage(damaged, one, number))
+    return found
+
+
+def _until_damage(damaged: sqlite3.Connection, query: str, *values: int) -> Iterator[tuple[int, Row]]:
+    with suppress(sqlite3.DatabaseError):
+        for number, *row in damaged.execute(query, values):
+            yield number, tuple(row)
+
+
+def _fill(copy: sqlite3.Connection, table: str, rows: dict[int, Row]) -> None:
+    for number in sorted(rows):
+        row = rows[number]
+        try:
+            copy.execute(f'INSERT INTO "{table}" VALUES ({", ".join("?" * len(row))})', row)
+        except sqlite3.DatabaseError as error:  # twice, by a torn page
+            log.debug("a row of %s is left out: %s", table, error)
+
+
+def _checked(new: Path) -> Salvaged | None:
+    """Leave out the trials that were not read in full, and count the others."""
+    with closing(sqlite3.connect(new)) as copy:
+        finished = "state IN ('COMPLETE', 'PRUNED', 'FAIL')"
+        recorded = "SELECT trial_id FROM trial_user_attributes WHERE key = 'record'"
+        torn = f"SELECT trial_id FROM trials WHERE {finished} AND trial_id NOT IN ({recorded})"
+        copy.execute(f"UPDATE trials SET state = 'RUNNING' WHERE trial_id IN ({torn})")  # the next driver settles them
+        copy.execute("DELETE FROM paretune_leases")
+        copy.commit()
+    return counted(new)
+
+
+def counted(file: Path) -> Salvaged | None:
+    """Return what a file holds; None where it is not there, is damaged, or holds no trial."""
+    if not file.is_file():
+        return None
+    try:
+        return _count(file)
+    except Exception as error:  # whatever a damaged file makes of a library
+        log.debug("%s cannot be read: %s", file, error)
+        return None
+
+
+def _count(file: Path) -> Salvaged | None:
+    storage = optuna.storages.RDBStorage(sqlite_url(file))
+    try:
+        for study in storage.get_all_studies():
+            if DEFINITION not in study.user_attrs:  # nobody could go on with it
+                storage.delete_study(study._study_id)
+        studies = storage.get_all_studies()
+        trials = sum(len(storage.get_all_trials(study._study_id)) for study in studies)
+    finally:
+        storage.engine.dispose()
+    return Salvaged(file, len(studies), trials) if trials else None
