@@ -6,7 +6,7 @@ import logging
 import re
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
-from threading import Lock, Timer
+from threading import Lock, Thread, Timer
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -27,6 +27,10 @@ T = TypeVar("T")
 _COLOURS = re.compile("\x1b\\[[0-9;]*m")
 
 
+LOOK = 1.0
+"""Seconds between two looks whether a successor has started."""
+
+
 class Census:
     """Counts the actors of a study; ``room``: returns how many the cluster has room for now."""
 
@@ -36,8 +40,9 @@ class Census:
 
     def may_be_replaced(self) -> bool:
         """Return whether the cluster has room for a successor of an actor that died; else strike the actor off."""
+        room = self.room()
         with self._lock:
-            if self.room() >= self.living:
+            if room >= self.living:
                 return True
             self.living -= 1
             return False
@@ -53,7 +58,7 @@ class ActorSession(Session, MayBeLost):
     def __init__(self, make: Callable[[], Any], timeout: float, census: Census) -> None:
         self._make, self._timeout, self._census = make, timeout, census
         self._actor: Any = None
-        self.is_lost = False
+        self.is_lost = self.is_away = False
 
     def __enter__(self) -> Self:
         """Ask the cluster for an actor."""
@@ -147,14 +152,25 @@ class ActorSession(Session, MayBeLost):
         return answer
 
     def _replace(self, actor: Any) -> None:
-        """Ask for a successor of ``actor``, which died; without room for one this session is lost."""
+        """Ask for a successor of ``actor``, which died."""
         if self.is_lost or actor is not self._actor:
             return
-        if self._census.may_be_replaced():
-            self._actor = self._make()
-            return
-        self.is_lost = True
-        log.warning("a device of the cluster is gone, %d are left", self._census.living)
+        self._actor, self.is_away = self._make(), True
+        Thread(target=self._await, args=(self._actor,), daemon=True).start()
+
+    def _await(self, actor: Any) -> None:
+        """Wait until a successor runs; give it up where the machine that had room for it turns out to be gone."""
+        import ray
+
+        started = actor.pid.remote()
+        while not self.is_lost:
+            if ray.wait([started], timeout=LOOK)[0]:
+                self.is_away = False
+                return
+            if not self._census.may_be_replaced():
+                self.is_lost = True
+                log.warning("a device of the cluster is gone, %d are left", self._census.living)
+                ray.kill(actor)
 
 
 def _why(error: BaseException) -> str:

@@ -31,9 +31,13 @@ T = TypeVar("T")
 
 @runtime_checkable
 class MayBeLost(Protocol):
-    """A session whose device may leave while the study runs; ``is_lost``: it did."""
+    """A session whose device may leave while the study runs.
+
+    ``is_lost``: it left for good; ``is_away``: it is being replaced.
+    """
 
     is_lost: bool
+    is_away: bool
 
 
 class PoolSession(Session, TellsScoring, MeasuresSeveral):
@@ -68,10 +72,10 @@ class PoolSession(Session, TellsScoring, MeasuresSeveral):
     @override
     def slots(self) -> int:
         """Return how many devices are there. Raises DevicesLost where all have left."""
-        here = sum(not _is_lost(member) for member in self._members)
-        if not here:
+        left = [member for member in self._members if not _is_lost(member)]
+        if not left:
             raise DevicesLost("executor: no device is left; the same command goes on where there are some again")
-        return here
+        return max(1, sum(map(_is_here, left)))
 
     @override
     def prepare(self) -> Future[Mapping[str, str]]:
@@ -89,7 +93,7 @@ class PoolSession(Session, TellsScoring, MeasuresSeveral):
     def evaluate(self, candidate: Candidate, gate: Gate | None = None) -> Future[Outcome]:
         recipe = recipe_of(candidate)
         chosen = self._home.get(recipe, -1)
-        if chosen < 0 or self._load[chosen] or _is_lost(self._members[chosen]):
+        if chosen < 0 or self._load[chosen] or not _is_here(self._members[chosen]):
             chosen = self._longest_idle()
         self._home[recipe] = chosen
         answer = self._ask(chosen, lambda member: member.evaluate(candidate, gate))
@@ -116,8 +120,9 @@ class PoolSession(Session, TellsScoring, MeasuresSeveral):
 
     def _longest_idle(self) -> int:
         """Return the member that has been idle for longest; where all work, the one with the least to do."""
-        here = [place for place in self._idle if not _is_lost(self._members[place])]
-        return here[0] if here else min(range(len(self._load)), key=self._load.__getitem__)
+        here = [place for place in self._idle if _is_here(self._members[place])]
+        left = [place for place, member in enumerate(self._members) if not _is_lost(member)]
+        return here[0] if here else min(left or range(len(self._load)), key=self._load.__getitem__)
 
     def _ask(self, chosen: int, ask: Callable[[Session], Future[T]]) -> Future[T]:
         with deferred():
@@ -136,6 +141,10 @@ class PoolSession(Session, TellsScoring, MeasuresSeveral):
 
 def _is_lost(member: Session) -> bool:
     return isinstance(member, MayBeLost) and member.is_lost
+
+
+def _is_here(member: Session) -> bool:
+    return not (isinstance(member, MayBeLost) and (member.is_lost or member.is_away))
 
 
 def _facts_of_one_kind(facts: Sequence[Mapping[str, str]]) -> Mapping[str, str]:

@@ -14,6 +14,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 from typing_extensions import override
 
+from objectives.devices.parent import end_with
 from objectives.evaluation.problem import Problem
 from objectives.protocols.candidate import Candidate
 from objectives.protocols.optional import Plural
@@ -52,7 +53,11 @@ class Measurer:
     """Measures candidates of one problem on its device, one call at a time."""
 
     def __init__(self, problem: Problem, cores: int, max_memory: float | None, marker: str, registry: Any) -> None:
-        """Take ``cores`` of this machine that no other actor has, and share the cache's entries with other machines."""
+        """Take ``cores`` of this machine that no other actor has, and share the cache's entries with other machines.
+
+        The process ends with Ray's own of this machine, which in a cluster of the study ends with the driver.
+        """
+        end_with(os.getppid())
         if max_memory is not None:
             resource.setrlimit(resource.RLIMIT_DATA, (int(max_memory), int(max_memory)))
         self._lock = None if isinstance(problem.device, Plural) else confine(cores)

@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import logging
 import os
+import subprocess
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from types import TracebackType
 from typing import Any, Self
 
+import psutil
 from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass
 from typing_extensions import override
@@ -26,6 +29,7 @@ from search.executors.actor_session import ActorSession, Census
 from search.executors.pool import PoolSession
 from search.executors.protocol import Executor
 from search.executors.ray_exchange import Registry, mark, unmark
+from search.executors.reaper import DONE
 
 _STORE_BYTES = 256 << 20
 """Memory for Ray's own objects in a cluster of ours: what travels are candidates and figures."""
@@ -72,6 +76,7 @@ class RaySession(PoolSession):
         self._problem, self._settings = problem, settings
         self._started = False
         self._marker = ""
+        self._reaper: subprocess.Popen[str] | None = None
 
     def __enter__(self) -> Self:
         """Connect to the cluster, or start one, and ask it for actors. Raises ConfigError."""
@@ -118,6 +123,25 @@ class RaySession(PoolSession):
         except (ConnectionError, ValueError, RuntimeError, OSError) as error:
             raise ConfigError(f"executor.address: no cluster of Ray at {self._settings.address}: {error}") from error
         self._started = True
+        if not self._settings.address:
+            self._watch()
+
+    def _watch(self) -> None:
+        """Let a process end those of the cluster where this one is killed: some of Ray's own would live on."""
+        words = [sys.executable, "-m", "search.executors.reaper"]
+        self._reaper = subprocess.Popen(
+            words, stdin=subprocess.PIPE, text=True, start_new_session=True, env={**os.environ, **self._environment}
+        )
+        own = {self._reaper.pid, os.getpid()}
+        pids = [child.pid for child in psutil.Process().children(recursive=True) if child.pid not in own]
+        self._tell("\n".join(map(str, pids)))
+
+    def _tell(self, lines: str) -> None:
+        assert self._reaper is not None
+        assert self._reaper.stdin is not None
+        with suppress(BrokenPipeError):
+            self._reaper.stdin.write(f"{lines}\n")
+            self._reaper.stdin.flush()
 
     def _own_cluster(self) -> dict[str, Any]:
         cores = len(os.sched_getaffinity(0))
@@ -132,6 +156,10 @@ class RaySession(PoolSession):
         if self._started:
             ray.shutdown()
         self._started = False
+        if self._reaper is not None:
+            self._tell(DONE)
+            self._reaper.communicate()
+            self._reaper = None
 
     @property
     def _per_actor(self) -> str:

@@ -9,12 +9,19 @@ from dataclasses import fields
 from objectives.evaluation.problem import Problem
 from search import cli
 from search.config.study_config import StudyConfig
+from search.executors import local
+from search.executors.place import Place
 from search.study import lease
 from tests.faults.closed_form import ClosedForm
 
 
 def main() -> int:
-    """Run the command with the problem replaced; ``LEASE`` in the environment: seconds of a lease."""
+    """Run the command with the problem replaced.
+
+    In the environment ``LEASE``: seconds of a lease; ``PLACES``: how many processes ``local`` starts, whatever cores.
+    """
+    if "PLACES" in os.environ:
+        local.places_of = lambda *_: [Place()] * int(os.environ["PLACES"])  # type: ignore[assignment]
     lease.SECONDS = float(os.environ.get("LEASE", lease.SECONDS))
     folder, *words = sys.argv[1:]
     own = StudyConfig.problem.fget  # type: ignore[attr-defined]
