@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # A folder of local wheels, where there is one: pip reads PIP_FIND_LINKS itself, uv wants its own name for it.
 export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
 
-.PHONY: demo demo-minilm test slow lint format clean distclean
+.PHONY: demo demo-minilm test faults slow lint format clean distclean
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -25,6 +25,9 @@ demo-minilm: .venv  ## the same for a BERT-type model
 
 test: .venv  ## two processes, whole files each
 	$(BIN)/python -m tests.run
+
+faults: .venv  ## kill processes, fill disks, hang servers, and see that promises are kept; writes the table of them
+	$(BIN)/python -m pytest -m faults --numprocesses=2 --dist=loadfile tests/faults --faults-table=docs/benchmarks/faults.md
 
 slow: .venv  ## the tests that need the fetched models
 	$(BIN)/paretune fetch

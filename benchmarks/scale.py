@@ -92,7 +92,7 @@ def overhead(storage: str | None, tracker: object, executor: Executor, sampler: 
         words = [
             "experiment=ci_tiny", f"home={home}", f"sampler={sampler}", f"n_trials={count}", "tracker=none",
             f"space.pruning.ratio=[{ratios}]", "space.quantization.bits=[16,8,4]", "space.workload.batch_size=[1,2,4,8]",
-            "study_name=overhead", *([f"storage={storage}"] if storage else []),
+            f"study_name=overhead{time.time_ns()}", *([f"storage={storage}"] if storage else []),
         ]  # fmt: skip
         stamps: list[tuple[float, float]] = []
 
@@ -405,7 +405,7 @@ def main() -> int:
     found: dict[str, Any] = json.loads(file.read_text()) if file.is_file() else {}
     makes: dict[str, Callable[[], Any]] = {
         "overhead": overheads, "devices": devices, "trials": trials, "drivers": many_drivers,
-        "executors": lambda: executors({"exhaustive": 20.0, "frontier": 2.0}),
+        "executors": lambda: executors({"exhaustive": 5.0, "frontier": 2.0}),
     }  # fmt: skip
     for name, make in makes.items():
         if name in wanted:

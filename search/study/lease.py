@@ -14,7 +14,7 @@ import math
 import os
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -39,7 +39,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.engine import Engine, Row
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import ORMExecuteState, Session
 
 from search.errors import ConfigError, LeaseLost, StudyConflict
 from search.study.store_errors import store_failed
@@ -124,7 +124,13 @@ class Lease:
         From then on every commit of the storage raises LeaseLost where another driver took it over.
         """
         self._take()
-        event.listen(self._sessions, "before_commit", self._require)
+        listeners: dict[str, Callable[..., None]] = {
+            "after_flush": _note_flush,
+            "do_orm_execute": _note_statement,
+            "before_commit": self._require,
+        }
+        for name, listener in listeners.items():
+            event.listen(self._sessions, name, listener)
         renewing = threading.Thread(target=self._renew_often, name="lease", daemon=True)
         renewing.start()
         try:
@@ -132,7 +138,8 @@ class Lease:
         finally:
             self._over.set()
             renewing.join()
-            event.remove(self._sessions, "before_commit", self._require)
+            for name, listener in listeners.items():
+                event.remove(self._sessions, name, listener)
             self._give_back()
 
     def _take(self) -> None:
@@ -194,11 +201,29 @@ class Lease:
             log.debug("the lease of %s was not given back: %s", self._study, error)
 
     def _require(self, session: Session) -> None:
-        """Raise LeaseLost where the lease is another's, in the transaction that ``session`` is about to commit."""
+        """Raise LeaseLost where the lease is another's, in the transaction that ``session`` is about to commit.
+
+        A transaction that only read commits nothing.
+        """
         session.flush()  # then sqlite lets nobody else write until the commit
+        if not session.info.pop(_WROTE, False):
+            return
         now = session.execute(self._asked().with_for_update(read=True)).first()
         if now is None or now.token != self._token:
             raise LeaseLost(f"study_name: {self._study} {_taken(now)}; this driver wrote nothing more")
+
+
+_WROTE = "paretune_wrote"
+"""The mark of a session that has written since its last commit."""
+
+
+def _note_flush(session: Session, _context: object) -> None:
+    session.info[_WROTE] = True
+
+
+def _note_statement(state: ORMExecuteState) -> None:
+    if not state.is_select:
+        state.session.info[_WROTE] = True
 
 
 def driver_of(storage: RDBStorage, study: str) -> str | None:

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
 from optuna.storages import BaseStorage, RDBStorage
+from optuna.storages._rdb.models import TrialUserAttributeModel
+from optuna.storages._rdb.storage import _create_scoped_session
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError, PendingRollbackError, SQLAlchemyError
@@ -34,7 +36,7 @@ BUSY = {"SQLITE_BUSY", "SQLITE_LOCKED"}
 
 
 _FAILURES = (StorageInternalError, SQLAlchemyError)
-"""What Optuna raises for a database, and what reaches it from below."""
+"""The exceptions that Optuna raises for a database, and those that reach it from below."""
 
 
 class PatientStorage(RDBStorage):
@@ -65,6 +67,16 @@ class PatientStorage(RDBStorage):
                 raise
 
         return self._patiently(tell)
+
+    def set_trial_user_attrs(self, trial_id: int, attributes: Mapping[str, Any]) -> None:
+        """Set several attributes of a trial in one transaction."""
+
+        def write(_again: bool) -> None:
+            with _create_scoped_session(self.scoped_session, True) as session:
+                for key, value in attributes.items():
+                    self._set_trial_attr_without_commit(session, TrialUserAttributeModel, trial_id, key, value)
+
+        self._patiently(write)
 
     def _last_time(self, call: Callable[[bool], T]) -> T:
         try:

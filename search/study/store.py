@@ -24,6 +24,7 @@ from search.records.stop_reason import StopReason
 from search.records.trial import TrialRecord
 from search.space.space import Space
 from search.study.confirmation import Confirmation
+from search.study.patient_storage import PatientStorage
 
 log = logging.getLogger(__name__)
 optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -71,11 +72,15 @@ def losses_of(study: Study) -> list[float] | None:
 
 def save_record(study: Study, trial_number: int, record: TrialRecord, samples: Mapping[str, Any]) -> None:
     """Attach the record and the raw samples to the trial, before Optuna is told its outcome."""
-    storage, trial_id = study._storage, _trial_id(study, trial_number)
-    if samples:
-        storage.set_trial_user_attr(trial_id, SAMPLES, plain(samples))
     stored = {**asdict(record), "notes": stored_notes(record.notes), "facts": texts_of(record.facts)}
-    storage.set_trial_user_attr(trial_id, RECORD, plain(stored))
+    attributes = {**({SAMPLES: plain(samples)} if samples else {}), RECORD: plain(stored)}
+    storage, trial_id = study._storage, _trial_id(study, trial_number)
+    backend = getattr(storage, "_backend", None)  # below Optuna's cache, which knows no attributes of running trials
+    if isinstance(backend, PatientStorage):
+        backend.set_trial_user_attrs(trial_id, attributes)
+        return
+    for name, value in attributes.items():
+        storage.set_trial_user_attr(trial_id, name, value)
 
 
 def _trial_id(study: Study, number: int) -> int:

@@ -24,6 +24,15 @@ from tests.search.study.postgresql import postgresql as postgresql
 ROOT = Path(__file__).parents[2]
 ROW = "paretune_row"
 
+PAGE = """# Faults
+
+`make faults` makes this page. Every row is a test that injects the fault ([running long studies](../operations.md)).
+
+{kept} of {count} promises kept.
+
+{table}
+"""
+
 WORDS = (
     "experiment=ci_tiny", "device=cpu", "study_name=faulty", "sampler=exhaustive", "tracker=none", "confirm=false",
     "space.pruning.ratio=[0.0,0.5]", "space.quantization.bits=[16,8,4]", "space.workload.batch_size=[1,4]",
@@ -164,7 +173,7 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
     terminalreporter.write_line(f"{kept} of {len(rows)} promises kept")
     file = config.getoption("--faults-table")
     if file:
-        Path(file).write_text("\n".join(lines) + "\n", encoding="utf-8")
+        Path(file).write_text(PAGE.format(kept=kept, count=len(rows), table="\n".join(lines)), encoding="utf-8")
 
 
 def _rows(stats: Mapping[str, Sequence[Any]]) -> dict[int, tuple[Any, ...]]:
