@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -151,3 +153,65 @@ def test_of_many_cells_the_nearest_and_some_of_all_others_are_learnt_from() -> N
     assert chosen.max() > 850
     assert _chosen(own, distance, 40).tolist() == chosen.tolist()
     assert _chosen(own, distance, 2000).tolist() == list(range(100, 1000))
+
+
+def surfaces(cells: list[tuple[float, int, int]]) -> Observations:
+    """Return what ``cells`` show of smooth surfaces; they keep the floor where little is pruned."""
+    values, gaps = np.full((len(GRID), 2), np.nan), np.full(RECIPES, np.nan)
+    verdicts = np.zeros(RECIPES, np.int_)
+    for cell in cells:
+        ratio, bits, batch = cell
+        place, recipe = index(*cell), GRID.recipes[index(*cell)]
+        values[place] = (
+            -np.log((1 + ratio) * batch**0.5 * (16 / bits) ** 0.3),
+            np.log(100 * (1 - ratio) * bits / 16 + batch),
+        )
+        gaps[recipe] = 0.25 - ratio
+        verdicts[recipe] = 1 if gaps[recipe] > 0 else -1
+    return blank(values=values, gaps=gaps, verdicts=verdicts)
+
+
+MEASURED = [(0.0, 16, 1), (0.1, 16, 1), (0.0, 8, 4), (0.4, 8, 1), (0.1, 8, 2), (0.2, 16, 8)]
+
+
+def pending(*cells: tuple[float, int, int]) -> np.ndarray:
+    flags = np.zeros(len(GRID), np.bool_)
+    flags[[index(*cell) for cell in cells]] = True
+    return flags
+
+
+def test_a_cell_in_flight_and_others_of_an_unknown_recipe_wait() -> None:
+    known = surfaces(MEASURED)
+    flying = replace(known, pending=pending((0.2, 8, 1)))
+    waiting = {tuple(GRID.cell(place).values()) for place in np.flatnonzero(flying.waiting)}
+    assert waiting == {(0.2, 8, batch) for batch in (1, 2, 4, 8)}
+    found = Forecaster().look(flying)
+    assert found.worth[flying.waiting].max() == 0
+    assert found.worth.max() > 0
+    scored = replace(known, pending=pending((0.1, 8, 8)))
+    assert np.flatnonzero(scored.waiting).tolist() == [index(0.1, 8, 8)]
+
+
+def test_what_is_in_flight_counts_where_it_is_expected_and_makes_its_neighbours_surer() -> None:
+    known = surfaces(MEASURED)
+    own, cell = Forecaster().look(known), index(0.2, 8, 4)
+    flying = Forecaster().look(replace(known, pending=pending((0.2, 8, 4))))
+    near = index(0.2, 8, 8)
+    np.testing.assert_allclose(flying.mean, own.mean, atol=0.02)  # the trend is fitted to one point more
+    assert flying.deviation[cell] == pytest.approx(own.deviation[cell])
+    assert (flying.deviation[near] < own.deviation[near]).all()
+
+
+def test_without_anything_in_flight_nothing_changes() -> None:
+    known = surfaces(MEASURED)
+    one, other = Forecaster().look(known), Forecaster().look(replace(known, pending=pending()))
+    np.testing.assert_array_equal(one.improvement, other.improvement)
+    np.testing.assert_array_equal(one.feasible, other.feasible)
+
+
+def test_beside_others_a_cell_that_a_likely_one_dominates_waits() -> None:
+    found = Forecaster().look(replace(surfaces(MEASURED), pending=pending((0.4, 16, 1))))
+    chosen = np.flatnonzero(found.worth > 0)
+    likely = found.mean[found.feasible >= 0.3]
+    for cell in chosen:
+        assert not (likely < found.mean[cell]).all(axis=1).any()
