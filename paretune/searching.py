@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -15,8 +16,8 @@ from search.commands.run import conduct
 from search.commands.stored_study import load
 from search.config.study_config import StudyConfig
 from search.errors import ConfigError, Interrupted
-from search.executors.worker import Worker
-from search.reporting.finish import report_and_track
+from search.executors.in_process import InProcess
+from search.reporting.finish import Unwritten, report_and_track
 from search.terminal.console import warnings_shown
 
 if TYPE_CHECKING:
@@ -73,14 +74,17 @@ def _stored(config: StudyConfig) -> Any:
 
 
 def _reported(result: StudyResult) -> StudyResult:
-    report_and_track(result)
+    try:
+        report_and_track(result)
+    except Unwritten as error:  # the study is there all the same
+        warnings.warn(str(error), stacklevel=2)
     return result
 
 
 def _require_importable(config: StudyConfig) -> None:
     """Raise ConfigError where a class of the user's own script would have to be imported by the worker."""
     admitted = config.resolved.get("allow_targets") or []
-    if isinstance(config.executor, Worker) and any(name.rstrip(".") == FOREIGN for name in admitted):
+    if not isinstance(config.executor, InProcess) and any(name.rstrip(".") == FOREIGN for name in admitted):
         raise ConfigError(
             "allow_targets: the worker process cannot import classes of a script or notebook (__main__); write them "
             "into a module, or give executor='in_process'"

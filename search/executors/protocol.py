@@ -85,6 +85,15 @@ def slots_of(session: Session) -> int:
     return session.slots if isinstance(session, MeasuresSeveral) else 1
 
 
+@runtime_checkable
+class MeasuresElsewhere(Protocol):
+    """An executor that may measure on other machines: whether its device is there, only those can tell."""
+
+    @property
+    def is_elsewhere(self) -> bool:
+        """Return whether it does, with its present settings."""
+
+
 class Executor(Protocol):
     """The settings of a way to run trials."""
 

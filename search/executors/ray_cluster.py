@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -27,7 +28,7 @@ from objectives.settings import Count, Name, Positive
 from search.errors import ConfigError
 from search.executors.actor_session import ActorSession, Census
 from search.executors.pool import PoolSession
-from search.executors.protocol import Executor
+from search.executors.protocol import Executor, MeasuresElsewhere
 from search.executors.ray_exchange import Registry, mark, unmark
 from search.executors.reaper import DONE
 
@@ -37,7 +38,7 @@ _MISSING = "executor=ray needs the package ray: pip install 'paretune[ray]'"
 
 
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
-class RayCluster(Executor):
+class RayCluster(Executor, MeasuresElsewhere):
     """The settings of the actors.
 
     ``address``: of a running cluster, ``auto`` for the one of this machine; null starts one here for the study.
@@ -63,9 +64,25 @@ class RayCluster(Executor):
         return RaySession(problem, self)
 
     @property
+    @override
+    def is_elsewhere(self) -> bool:
+        return self.address is not None
+
+    @property
     def needs(self) -> dict[str, float]:
         """Return what an actor takes besides cores, by Ray's names of resources."""
         return {f"accelerator_type:{self.kind}": 0.001} if self.kind else {}
+
+
+def _require_answer(address: str | None) -> None:
+    """Raise ConfigError where nobody answers at ``address``: Ray itself would try for minutes."""
+    host, _, port = (address or "").rpartition("://")[2].rpartition(":")
+    if not host or not port.isdigit():
+        return  # auto, local, or a name that Ray resolves
+    try:
+        socket.create_connection((host, int(port)), timeout=5).close()
+    except OSError as error:
+        raise ConfigError(f"executor.address: no cluster of Ray answers at {address}: {error}") from error
 
 
 class RaySession(PoolSession):
@@ -111,6 +128,7 @@ class RaySession(PoolSession):
             return
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+        _require_answer(self._settings.address)
         ours: dict[str, Any] = {} if self._settings.address else self._own_cluster()
         try:
             ray.init(

@@ -55,13 +55,15 @@ def is_timed(objectives: Sequence[str]) -> bool:
     return any(map(is_of_time, objectives))
 
 
-def time_again(records: Sequence[TrialRecord], measure: Measure, known: Confirmation) -> Confirmation:
-    """Measure the contended trials of ``records`` again, within ``AGAIN_SHARE`` of the seconds that all trials took.
+def time_again(
+    records: Sequence[TrialRecord], measure: Measure, known: Confirmation, at_a_time: int = 1
+) -> Confirmation:
+    """Measure the contended trials of ``records`` again, within ``AGAIN_SHARE`` of the seconds that they took.
 
-    Returns ``known`` with the calm measurements added.
+    ``at_a_time``: how many trials ran together. Returns ``known`` with the calm measurements added.
     """
     again, failed = dict(known.again), known.failed
-    ends = time.monotonic() + AGAIN_SHARE * sum(record.seconds for record in records)
+    ends = time.monotonic() + AGAIN_SHARE * sum(record.seconds for record in records) / at_a_time
     for record in records:
         known_already = record.number in again or record.number in known.members or record.cached_from is not None
         if not record.metrics.get("contended") or known_already or record.facts.is_cut_short:

@@ -93,7 +93,7 @@ class Loop:
         now, state, self._final = replace(self.state.confirmation, failed=""), self.state, None
         try:
             self.progress.stage("timing again the trials that were timed on a busy machine")
-            now = time_again(state.records[self._tried_again :], measure, now)
+            now = time_again(state.records[self._tried_again :], measure, now, slots_of(session))
             self._tried_again = len(state.records)
             self.progress.stage("confirming the front")
             now = confirm_front(state.records, state.cut, measure, now)

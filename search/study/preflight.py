@@ -25,6 +25,7 @@ from objectives.settings import Strength, asks_to_prune, settings_of, strengths_
 from objectives.tasks.provenance import own_code
 from search.config.study_config import StudyConfig
 from search.errors import ConfigError
+from search.executors.protocol import MeasuresElsewhere
 from search.records.storage_url import require_driver, sqlite_path
 from search.records.trial import Value
 from search.space.grid import MOST_CELLS, is_of_recipe
@@ -40,9 +41,12 @@ def preflighted(config: StudyConfig) -> StudyConfig:
     Raises ConfigError for a setting that cannot work.
     """
     require_driver(config.storage)
-    absent = config.device.absent() if isinstance(config.device, Detectable) else None
+    elsewhere = isinstance(config.executor, MeasuresElsewhere) and config.executor.is_elsewhere
+    absent = config.device.absent() if isinstance(config.device, Detectable) and not elsewhere else None
     if absent is not None:
         raise ConfigError(absent)
+    if not elsewhere:
+        config.executor.start(config.problem)  # says where the device has no places for it; nothing is started yet
     require_dense(config.space)
     inspection = _inspected(config)
     if inspection is not None:
