@@ -14,6 +14,7 @@ import inspect
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import is_dataclass
 from types import ModuleType
 from typing import Any
 
@@ -28,6 +29,9 @@ from search.errors import ConfigError, ParetuneError
 from search.space.accepted import Steps, accepted, steps_of, value_at, written
 
 ALLOWED = ("objectives.", "search.", "optuna.samplers.")
+
+FUNCTIONS = frozenset({"objectives.devices.detect.detect_device"})
+"""Our functions that a yaml names."""
 
 SHOWN = 200
 """Characters of a wrong value that a message shows."""
@@ -61,7 +65,19 @@ def target_of(node: Mapping[str, Any], key: str, allowed: Sequence[str] = ALLOWE
         raise ConfigError(f"{key}._target_: {target} cannot be imported: {_why(error)}") from error
     if not callable(found):
         raise ConfigError(f"{key}._target_: {target} is no class, but {type(found).__name__} {found!r}")
+    if target.startswith(ALLOWED) and not _is_of_settings(found) and target not in FUNCTIONS:
+        raise ConfigError(f"{key}._target_: {target} is no class of settings, and is not called from a yaml")
     return found
+
+
+def _is_of_settings(found: Any) -> bool:
+    """Return whether ``found`` is a dataclass, whose construction checks and does nothing else, or part of a sampler.
+
+    Any other class or function of ours may read, write or run what its arguments say.
+    """
+    if not inspect.isclass(found):
+        return False
+    return is_dataclass(found) or any(base.__module__.startswith("optuna.samplers.") for base in found.__mro__)
 
 
 def function_of(named: str, key: str, allowed: Sequence[str] = ALLOWED) -> Callable[..., Any]:
@@ -72,7 +88,7 @@ def function_of(named: str, key: str, allowed: Sequence[str] = ALLOWED) -> Calla
     module_name, _, name = named.partition(":")
     if not (module_name and name):
         raise ConfigError(f"{key}: expected module:function, such as my_module:score, got {named!r}")
-    if not f"{module_name}.".startswith(tuple(allowed)):
+    if not f"{module_name}.".startswith(tuple(each for each in allowed if each not in ("search.", "optuna.samplers."))):
         raise ConfigError(f"{key}: {named} is run only where its module is admitted: allow_targets=[{module_name}]")
     try:
         module = _module(module_name)

@@ -28,6 +28,13 @@ ATTACKS = {
     "chdir": "hydra: {{job: {{chdir: true}}}}",
     "swept": "hydra: {{sweeper: {{params: {{allow_targets: '[evil]'}}}}}}\ntask: {{_target_: evil.Task}}",
     "admits": "allow_targets: [evil]\ntask: {{_target_: evil.Task}}",
+    "composes": "task: {{_target_: search.commands.composition.config_of, arguments: [allow_targets=[os]]}}",
+    "copies": (
+        "task: {{_target_: search.study.salvage._pad, file: {{_target_: search.config.overrides.absolute, "
+        "path: /etc/hostname}}, whole: {{_target_: search.config.overrides.absolute, path: {target}}}}}"
+    ),
+    "opens": "task: {{_target_: search.study.patient_storage.PatientStorage, url: 'sqlite:///{target}'}}",
+    "imported": "task: {{_target_: search.commands.run.Path, path: {target}}}",
     "nested": f"task: {{{{corpus: {COPIES}}}}}",
 }
 
