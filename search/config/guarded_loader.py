@@ -25,7 +25,7 @@ from typing_extensions import override
 
 from search.config.overrides import key_of, parsed
 from search.errors import ConfigError
-from search.records.secrets import is_secret, remember
+from search.records.secrets import is_beside_reference, is_secret, remember
 
 _TARGETS = ("hydra._internal.core_plugins.", "hydra_plugins.")
 """The beginnings of what Hydra may build."""
@@ -97,9 +97,22 @@ def _without_secret(word: str) -> str:
             raise ConfigError(f"{key}: a secret has one value for all jobs of a sweep; with commas it needs quotes")
         return word
     text = getattr(value, "text", value)  # in quotes
-    if not isinstance(text, str) or "${" in text or not is_secret(key, text):
+    if isinstance(text, dict | list) and any(is_secret(*leaf) for leaf in _leaves(_plain(text), key)):
+        raise ConfigError(f"{key}: a secret within brackets would be written; give it by itself, as {key}.token=...")
+    if isinstance(text, str) and is_beside_reference(text):
+        raise ConfigError(
+            f"{key}: a password beside a reference would be written; give the whole URL, or ${{oc.env:NAME}}"
+        )
+    if not isinstance(text, str | int) or "${" in str(text) or not is_secret(key, text):
         return word
-    return f"{word.partition('=')[0]}={_reference(key, text)}"
+    return f"{word.partition('=')[0]}={_reference(key, str(text))}"
+
+
+def _plain(value: Any) -> Any:
+    """Return what an override's value holds, without its quotes."""
+    if isinstance(value, dict):
+        return {str(_plain(name)): _plain(item) for name, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, list) else getattr(value, "text", value)
 
 
 def _reference(path: str, secret: str) -> str:
@@ -110,18 +123,25 @@ def _reference(path: str, secret: str) -> str:
     return f"${{oc.env:{name}}}"
 
 
-def _hide_secrets(node: DictConfig | ListConfig, path: str = "") -> None:
-    """Put references in place of the secrets that files hold."""
+def _hide_secrets(node: DictConfig | ListConfig, path: str = "", named: str = "") -> None:
+    """Put references in place of the secrets that files hold; ``named``: the setting that a list belongs to."""
     for key in range(len(node)) if isinstance(node, ListConfig) else list(node):
         where = f"{path}.{key}" if path else str(key)
-        if OmegaConf.is_missing(node, key) or (OmegaConf.is_interpolation(node, key) and where != "hydra"):
+        name = named if isinstance(node, ListConfig) else str(key)
+        if OmegaConf.is_missing(node, key):
+            continue
+        if OmegaConf.is_interpolation(node, key):
+            if is_beside_reference(str(node._get_node(key))):
+                raise ConfigError(
+                    f"{where}: a password beside a reference would be written; put both into one variable"
+                )
             continue
         value: Any = node[key]
         if isinstance(value, DictConfig | ListConfig):
-            _hide_secrets(value, where)
-        elif is_secret(str(key), value):
+            _hide_secrets(value, where, name)
+        elif is_secret(name, value):
             with read_write(node), flag_override(node, "struct", False):
-                node[key] = _reference(where, value)
+                node[key] = _reference(where, str(value))
 
 
 def _leaves(node: Any, path: str) -> Iterator[tuple[str, Any]]:

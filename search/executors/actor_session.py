@@ -135,8 +135,9 @@ class ActorSession(Session, MayBeLost):
         def settle(done: Future[Any]) -> None:
             timer.cancel()
             error = done.exception()
-            if error is not None:
+            if error is not None or is_late.done():
                 self._replace(actor)
+            if error is not None:
                 answer.set_exception(TimeoutError() if is_late.done() else Died(_why(error)))
                 return
             given = done.result()
@@ -155,7 +156,12 @@ class ActorSession(Session, MayBeLost):
         """Ask for a successor of ``actor``, which died."""
         if self.is_lost or actor is not self._actor:
             return
-        self._actor, self.is_away = self._make(), True
+        try:
+            self._actor, self.is_away = self._make(), True
+        except Exception as error:  # the cluster itself is gone
+            log.warning("a device of the cluster is gone: %s", _why(error))
+            self.is_lost = True
+            return
         Thread(target=self._await, args=(self._actor,), daemon=True).start()
 
     def _await(self, actor: Any) -> None:

@@ -151,8 +151,8 @@ class RaySession(PoolSession):
             words, stdin=subprocess.PIPE, text=True, start_new_session=True, env={**os.environ, **self._environment}
         )
         own = {self._reaper.pid, os.getpid()}
-        pids = [child.pid for child in psutil.Process().children(recursive=True) if child.pid not in own]
-        self._tell("\n".join(map(str, pids)))
+        children = [child for child in psutil.Process().children(recursive=True) if child.pid not in own]
+        self._tell("\n".join(f"{child.pid} {child.create_time()}" for child in children))
 
     def _tell(self, lines: str) -> None:
         assert self._reaper is not None

@@ -1,15 +1,15 @@
 """``python -m search.executors.reaper``: ends processes that the one which started this leaves behind.
 
-It reads numbers of processes from its input, a line each, and waits for the input's end: the one that writes it closes
-it where nothing is left to end, after the word ``done``, or has died, however that was.
+It reads processes from its input, a line each with number and time of birth, and waits for the input's end. Who writes
+it closes it after the word ``done`` where nothing is left to end, or has died, however that was.
 """
 
 from __future__ import annotations
 
-import os
-import signal
 import sys
 from contextlib import suppress
+
+import psutil
 
 DONE = "done"
 
@@ -19,9 +19,12 @@ def main() -> None:
     lines = [line.strip() for line in sys.stdin]
     if DONE in lines:
         return
-    for number in map(int, lines):
-        with suppress(ProcessLookupError, PermissionError):
-            os.kill(number, signal.SIGKILL)
+    for line in lines:
+        number, began = line.split()
+        with suppress(psutil.Error):
+            process = psutil.Process(int(number))
+            if abs(process.create_time() - float(began)) < 1.0:  # the number may be another's by now
+                process.kill()
 
 
 if __name__ == "__main__":

@@ -12,14 +12,18 @@ from typing import Any
 
 HIDDEN = "***"
 
-_NAME = re.compile(r"(?i)(^|_|\.)(token|password|passwd|secret|key|credentials?)$")
+_NAME = re.compile(r"(?i)(^|[_.-])(token|password|passwd|pwd|passphrase|secret|(api)?key|credentials?)$")
 """The ends of the names of settings that are secrets."""
+_ALSO_AS_NUMBER = re.compile(r"(?i)(password|passwd|pwd|passphrase|secret)$")
+"""The ends of the names of settings whose numbers are secrets too."""
 
-_IN_URL = re.compile(r"(?P<scheme>\b[\w+.-]+://)[^/?#\s'\"]*@")
-"""The user and password of a URL; a password may contain anything that ends no URL, also ``@``."""
+_IN_URL = re.compile(
+    r"(?P<scheme>\b(?!sqlite|file)[\w+.-]+://)(?:[^/?#@\s:'\"]*:(?!\d+(?:[/?#]|$))[^\s'\"]*@|[^/?#\s'\"@:]*@)"
+)
+"""The user and password of a URL. A password goes up to the last ``@``: people write ``/`` and ``#`` as they are."""
 _IN_QUERY = re.compile(r"(?i)(?P<name>[?&;](?:\w*_)?(?:token|password|passwd|secret|key|credentials?)=)[^&;#\s'\"]+")
 
-_SHORTEST = 4
+_SHORTEST = 6
 """Characters of a secret from which it is looked for in every text: shorter ones are parts of other words."""
 
 _known: set[str] = set()
@@ -27,13 +31,26 @@ _known: set[str] = set()
 
 def is_secret(name: str, value: object) -> bool:
     """Return whether a setting holds a secret: by its name, or in a URL."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return _ALSO_AS_NUMBER.search(name) is not None
     if not isinstance(value, str) or not value:
         return False
     return _NAME.search(name) is not None or _with_password(value) or _IN_QUERY.search(value) is not None
 
 
 def _with_password(text: str) -> bool:
-    return any(":" in found[0][len(found["scheme"]) :] for found in _IN_URL.finditer(text))
+    """Return whether a URL has a password, or a user of the web alone, which is a token."""
+    return any(":" in _login(found) or found["scheme"].startswith("http") for found in _IN_URL.finditer(text))
+
+
+def _login(found: re.Match[str]) -> str:
+    return found[0][len(found["scheme"]) : -1]
+
+
+def is_beside_reference(value: str) -> bool:
+    """Return whether a URL has a password of its own beside a reference (``${...}``)."""
+    logins = (_login(found).partition(":")[2] for found in _IN_URL.finditer(value))
+    return "${" in value and any(re.sub(r"\$\{[^}]*\}", "", password) for password in logins)
 
 
 def remember(name: str, value: str) -> None:
@@ -41,8 +58,7 @@ def remember(name: str, value: str) -> None:
     if _NAME.search(name):
         found = [value]
     else:
-        logins = (each[0][len(each["scheme"]) : -1] for each in _IN_URL.finditer(value))
-        found = [login.partition(":")[2] for login in logins]
+        found = [(login.partition(":")[2] or login) for login in map(_login, _IN_URL.finditer(value))]
         found += [each[0].partition("=")[2] for each in _IN_QUERY.finditer(value)]
     _known.update(secret for secret in found if len(secret) >= _SHORTEST)
 
@@ -51,7 +67,8 @@ def scrubbed(text: str) -> str:
     """Return ``text`` without the users and passwords of URLs, and without the secrets that were remembered."""
     text = _without_logins(text)
     for secret in _known:
-        text = text.replace(secret, HIDDEN)
+        if secret in text:
+            text = re.sub(rf"(?<![\w.]){re.escape(secret)}(?!\w)", HIDDEN, text)
     return text
 
 

@@ -22,6 +22,21 @@ def backup_of(file: Path) -> Path:
     return file.with_name(file.name + ENDING)
 
 
+def _trials(database: sqlite3.Connection) -> int:
+    return int(database.execute("SELECT COUNT(*) FROM trials").fetchone()[0])
+
+
+def _trials_of(file: Path) -> int:
+    """Return how many trials a copy holds; 0 where there is none that can be read."""
+    if not file.is_file():
+        return 0
+    try:
+        with closing(sqlite3.connect(f"{file.as_uri()}?mode=ro", uri=True)) as database:
+            return _trials(database)
+    except sqlite3.Error:
+        return 0
+
+
 def back_up(url: str) -> None:
     """Copy the sqlite file that ``url`` names; a failure costs nothing but the copy."""
     file = sqlite_path(url)
@@ -30,11 +45,14 @@ def back_up(url: str) -> None:
     part = file.with_name(f".{file.name}.{os.getpid()}.part")
     try:
         with (
-            closing(sqlite3.connect(f"file:{file}?mode=ro", uri=True, timeout=5)) as source,
+            closing(sqlite3.connect(f"{file.as_uri()}?mode=ro", uri=True, timeout=5)) as source,
             closing(sqlite3.connect(part)) as copy,
         ):
             source.backup(copy)
-        os.replace(part, backup_of(file))
+            is_whole = copy.execute("PRAGMA quick_check").fetchone() == ("ok",)
+            trials = _trials(copy)
+        if is_whole and trials >= _trials_of(backup_of(file)):  # an emptied file must not take its copy along
+            os.replace(part, backup_of(file))
     except (OSError, sqlite3.Error) as error:
         log.debug("%s was not copied: %s", file, error)
     finally:

@@ -58,6 +58,8 @@ class PatientStorage(RDBStorage):
     @override
     def set_trial_state_values(self, trial_id: int, state: TrialState, values: Sequence[float] | None = None) -> bool:
         def tell(again: bool) -> bool:
+            if again and state is TrialState.RUNNING and self.get_trial(trial_id).state is TrialState.RUNNING:
+                return True  # ours: nobody else may write
             try:
                 return super(PatientStorage, self).set_trial_state_values(trial_id, state, values)
             except UpdateFinishedTrialError:

@@ -11,6 +11,7 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, suppress
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -24,6 +25,9 @@ DEFINITION = "definition"
 
 BEYOND = 20_000
 """Row numbers that are tried beyond the last row that was read."""
+
+MOST_ROWS = 10_000_000
+"""The largest number of a row that is believed."""
 
 log = logging.getLogger(__name__)
 
@@ -41,10 +45,8 @@ class Salvaged:
 
 def salvaged(file: Path) -> Salvaged | None:
     """Copy what can be read of ``file`` beside it; return None where no trial can be read."""
-    for place in range(1, 100):
-        new = file.with_name(f"{file.name}.recovered-{place}")
-        if not new.exists():
-            break
+    names = (file.with_name(f"{file.name}.recovered-{place}") for place in count(1))
+    new = next(name for name in names if not name.exists())
     try:
         _copy(file, new)
         found = _checked(new)
@@ -89,7 +91,8 @@ def _rows(damaged: sqlite3.Connection, table: str) -> dict[int, Row]:
     for order in ("ASC", "DESC"):
         found |= dict(_until_damage(damaged, f'SELECT rowid, * FROM "{table}" ORDER BY rowid {order}'))
     one = f'SELECT rowid, * FROM "{table}" WHERE rowid = ?'
-    for number in set(range(1, max(found, default=0) + BEYOND)) - set(found):
+    last = min(max(found, default=0), MOST_ROWS) + BEYOND  # a torn row may have any number
+    for number in set(range(1, last)) - set(found):
         found |= dict(_until_damage(damaged, one, number))
     return found
 
@@ -116,7 +119,8 @@ def _checked(new: Path) -> Salvaged | None:
         recorded = "SELECT trial_id FROM trial_user_attributes WHERE key = 'record'"
         torn = f"SELECT trial_id FROM trials WHERE {finished} AND trial_id NOT IN ({recorded})"
         copy.execute(f"UPDATE trials SET state = 'RUNNING' WHERE trial_id IN ({torn})")  # the next driver settles them
-        copy.execute("DELETE FROM paretune_leases")
+        with suppress(sqlite3.DatabaseError):  # of a store that was made before there were any
+            copy.execute("DELETE FROM paretune_leases")
         copy.commit()
     return counted(new)
 
@@ -135,10 +139,7 @@ def counted(file: Path) -> Salvaged | None:
 def _count(file: Path) -> Salvaged | None:
     storage = optuna.storages.RDBStorage(sqlite_url(file))
     try:
-        for study in storage.get_all_studies():
-            if DEFINITION not in study.user_attrs:  # nobody could go on with it
-                storage.delete_study(study._study_id)
-        studies = storage.get_all_studies()
+        studies = [study for study in storage.get_all_studies() if DEFINITION in study.user_attrs]
         trials = sum(len(storage.get_all_trials(study._study_id)) for study in studies)
     finally:
         storage.engine.dispose()

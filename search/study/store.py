@@ -147,6 +147,12 @@ def orphans(study: Study) -> list[FrozenTrial]:
     return study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
 
 
+def drop_waiting(study: Study) -> None:
+    """Close the trials that a killed driver enqueued and did not ask for: the next one would get their cells."""
+    for trial in study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
+        study._storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)
+
+
 def interrupted_record(study: Study, trial: FrozenTrial, space: Space) -> TrialRecord:
     """Return the record of a trial that was left running and never measured, with the cell that it was asked for."""
     is_whole = all(axis.parameter in trial.params for axis in space.axes)

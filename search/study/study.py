@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from search.config.study_config import StudyConfig
-from search.errors import BaselineFailed, ConfigError, DevicesLost, Interrupted
+from search.errors import BaselineFailed, ConfigError, DevicesLost, Interrupted, LeaseLost, StoreFailed
 from search.executors.signals import interrupted, sigterm_interrupts
 from search.front.front import ParetoFront
 from search.frontier.certificate import Certificate
@@ -55,6 +55,13 @@ def run_study(config: StudyConfig, progress: Progress) -> StudyResult:
         except (ConfigError, BaselineFailed):
             opening.discard_if_empty(study)
             loop.drop_mirror()
+            raise
+        except (LeaseLost, StoreFailed):  # nothing may, or can, be written any more
+            loop.drop_mirror()
+            raise
+        except Exception:  # a bug, of ours or of a user's class
+            loop.drop_mirror()
+            loop.trials.abandon()
             raise
         except (KeyboardInterrupt, DevicesLost) as error:
             stopped = error if isinstance(error, DevicesLost) else interrupted(error)

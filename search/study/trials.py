@@ -53,8 +53,7 @@ class Trials:
         space = self.config.space
         if cell not in space:
             return self.study.ask()
-        if not self.study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
-            self.study.enqueue_trial(space.sampled(cell))
+        self.study.enqueue_trial(space.sampled(cell))
         trial = self.study.ask()
         space.suggest(trial)
         return trial
@@ -64,7 +63,7 @@ class Trials:
         started, began = datetime.now(UTC).isoformat(timespec="seconds"), time.monotonic()
         uid = f"{self.study.user_attrs[store.UID]}:{trial.number}"
         blank = TrialRecord(trial.number, uid, dict(cell), "failed", is_baseline=is_baseline, started=started)
-        known = self.state.closed_cells.by(cell)
+        known = None if is_baseline else self.state.closed_cells.by(cell)
         answer = _completed(_REPEATED) if known else self._evaluated(session, cell, is_baseline)
         self.flight.add(InFlight(trial, cell, blank, began, answer, known))
 
@@ -119,6 +118,7 @@ class Trials:
 
     def _settle_orphans(self) -> None:
         """Tell Optuna the trials that were cut short: by their record where it was saved, else as interrupted."""
+        store.drop_waiting(self.study)
         for frozen in store.orphans(self.study):
             record = store.saved_record(frozen)
             if record is None:

@@ -105,10 +105,25 @@ def test_a_secret_reaches_none_of_the_files_of_hydra(
     given = ["--config-dir", ".", "experiment=mine"] if in_file else ["experiment=ci_tiny", f"storage={url}"]
     home = tmp_path / "home"
     words = ["run", *given, "device=cpu", f"home={home}", f"tracker.uri=http://user:{CANARY}@127.0.0.1:1"]
-    monkeypatch.setattr("search.study.patient_storage.PATIENCE", 0.0, raising=False)
+    monkeypatch.setattr("search.study.patient_storage.PAUSES", ())
     assert main([*words, "debug=false"]) == 2
     told = capsys.readouterr()
     assert CANARY not in told.out + told.err
     assert os.environ["PARETUNE_STORAGE"] == url
     files = [file for file in tmp_path.rglob("*") if file.is_file() and file.parent.name != "experiment"]
     assert [file for file in files if CANARY.encode() in file.read_bytes()] == []
+
+
+@pytest.mark.parametrize(
+    ("word", "said"),
+    [
+        (f"tracker={{_target_: search.tracking.mlflow_tracker.MlflowTracker, token: {CANARY}}}", "within brackets"),
+        (f"storage='postgresql://u:{CANARY}@${{oc.env:HOME}}/db'", "beside a reference"),
+    ],
+)
+def test_a_secret_that_could_only_be_hidden_in_part_is_refused(
+    word: str, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["plan", "experiment=ci_tiny", word]) == 2
+    told = capsys.readouterr().err
+    assert said in told

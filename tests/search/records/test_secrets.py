@@ -18,7 +18,15 @@ def _forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         ("storage", "postgresql://user:pass@host/db", True),
         ("storage", "postgresql://user:p@ss:w@host:5432/db", True),
+        ("storage", "postgresql://user:pa/ss@host/db", True),
+        ("storage", "postgresql://user:p#a?s@host/db", True),
         ("storage", "postgresql://user@host/db", False),
+        ("uri", "https://ghp_token@host/path", True),
+        ("uri", "http://host:5000/path?mail=a@b", False),
+        ("password", 12345678, True),
+        ("api-key", "abc", True),
+        ("apikey", "abc", True),
+        ("pwd", "abc", True),
         ("storage", "sqlite:////home/a@b/studies.db", False),
         ("uri", "http://host:5000?token=abc", True),
         ("uri", "http://host:5000", False),
@@ -43,6 +51,8 @@ def test_a_secret_is_told_by_its_name_or_by_its_url(name: str, value: object, ex
             "cannot open postgresql+psycopg://u:p@ss@host/db: refused",
             "cannot open postgresql+psycopg://host/db: refused",
         ),
+        ("postgresql://u:pa/ss#w?d@host/db is away", "postgresql://host/db is away"),
+        ("sqlite:////home/a@b/studies.db", "sqlite:////home/a@b/studies.db"),
         ("http://u:p@h/x and ftp://v:q@g/y", "http://h/x and ftp://g/y"),
         ("http://h/x?a=1&password=abc&b=2", f"http://h/x?a=1&password={HIDDEN}&b=2"),
         ("mail me@host.org: http://h", "mail me@host.org: http://h"),
@@ -59,6 +69,8 @@ def test_a_secret_that_was_seen_is_hidden_in_every_text() -> None:
     remember("api_key", "canary2")
     remember("pin.key", "12")
     assert scrubbed("password canary1 of key canary2 at 12") == f"password {HIDDEN} of key {HIDDEN} at 12"
+    remember("password", "123456")
+    assert scrubbed('{"throughput": 0.123456}') == '{"throughput": 0.123456}'
 
 
 def test_settings_keep_their_form_without_secrets() -> None:
