@@ -6,7 +6,7 @@ import logging
 import re
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
-from threading import Lock, Thread, Timer
+from threading import Event, Lock, Thread, Timer
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -123,22 +123,27 @@ class ActorSession(Session, MayBeLost):
         """Call the actor; the future raises what the call raised, TimeoutError, or Died."""
         import ray
 
-        actor, answer, is_late = self._actor, Future[Any](), Future[bool]()
+        actor, answer, lock = self._actor, Future[Any](), Lock()
+        over, late = Event(), Event()
 
         def expire() -> None:
-            is_late.set_result(True)
+            with lock:
+                if over.is_set():
+                    return
+                late.set()
             ray.kill(actor)
 
         timer = Timer(timeout, expire)
         timer.daemon = True
 
         def settle(done: Future[Any]) -> None:
+            with lock:
+                over.set()
             timer.cancel()
             error = done.exception()
-            if error is not None or is_late.done():
-                self._replace(actor)
             if error is not None:
-                answer.set_exception(TimeoutError() if is_late.done() else Died(_why(error)))
+                self._replace(actor)
+                answer.set_exception(TimeoutError() if late.is_set() else Died(_why(error)))
                 return
             given = done.result()
             for name, level, text in given.messages:
@@ -148,7 +153,12 @@ class ActorSession(Session, MayBeLost):
             else:
                 answer.set_exception(given.error)
 
-        timer.start()
+        def begin(_started: Future[Any]) -> None:
+            with lock:
+                if not over.is_set():  # waiting for a place is none of the call's time
+                    timer.start()
+
+        actor.pid.remote().future().add_done_callback(begin)
         getattr(actor, method).remote(*arguments).future().add_done_callback(settle)
         return answer
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import ExitStack
+from threading import Lock
 from types import TracebackType
 from typing import Any, Protocol, Self, TypeVar, runtime_checkable
 
@@ -45,6 +46,7 @@ class PoolSession(Session, TellsScoring, MeasuresSeveral):
 
     def __init__(self, members: Sequence[Session]) -> None:
         self._home: dict[Recipe, int] = {}
+        self._lock = Lock()
         self._stack = ExitStack()
         self.admit(members)
 
@@ -125,18 +127,33 @@ class PoolSession(Session, TellsScoring, MeasuresSeveral):
         return here[0] if here else min(left or range(len(self._load)), key=self._load.__getitem__)
 
     def _ask(self, chosen: int, ask: Callable[[Session], Future[T]]) -> Future[T]:
-        with deferred():
+        """Ask a member; it is free again before anybody learns of its answer."""
+        with deferred(), self._lock:
             if chosen in self._idle:
                 self._idle.remove(chosen)
             self._load[chosen] += 1
-        answer = ask(self._members[chosen])
-        answer.add_done_callback(lambda _done: self._release(chosen))
+        answer: Future[T] = Future()
+
+        def settle(done: Future[T]) -> None:
+            self._release(chosen)
+            error = done.exception()
+            if error is None:
+                answer.set_result(done.result())
+            else:
+                answer.set_exception(error)
+
+        try:
+            ask(self._members[chosen]).add_done_callback(settle)
+        except BaseException:
+            self._release(chosen)
+            raise
         return answer
 
     def _release(self, member: int) -> None:
-        self._load[member] -= 1
-        if not self._load[member]:
-            self._idle.append(member)
+        with self._lock:
+            self._load[member] -= 1
+            if not self._load[member]:
+                self._idle.append(member)
 
 
 def _is_lost(member: Session) -> bool:
@@ -163,12 +180,13 @@ def _facts_of_one_kind(facts: Sequence[Mapping[str, str]]) -> Mapping[str, str]:
 def _joined(futures: Sequence[Future[T]], join: Callable[[Sequence[T]], T]) -> Future[T]:
     """Return a future of ``join`` of all results; it raises what the first of them raises."""
     whole: Future[T] = Future()
-    left = [len(futures)]
+    left, lock = [len(futures)], Lock()
 
     def settle(_done: Future[Any]) -> None:
-        left[0] -= 1
-        if left[0]:
-            return
+        with lock:
+            left[0] -= 1
+            if left[0]:
+                return
         try:
             whole.set_result(join([future.result() for future in futures]))
         except BaseException as error:

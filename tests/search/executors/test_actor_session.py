@@ -31,11 +31,20 @@ class Call:
         return SimpleNamespace(future=lambda: self.asked[-1])
 
 
+class Running(Call):
+    """A method that answers at once."""
+
+    def remote(self, *_arguments: object) -> SimpleNamespace:
+        found = super().remote()
+        self.asked[-1].set_result(1)
+        return found
+
+
 class Actor:
-    """An actor that is told what to do by the test."""
+    """An actor that runs, and is told what to do by the test."""
 
     def __init__(self) -> None:
-        self.evaluate, self.confirm, self.pid = Call(), Call(), Call()
+        self.evaluate, self.confirm, self.pid = Call(), Call(), Running()
 
 
 @pytest.fixture
@@ -119,6 +128,16 @@ def test_an_actor_that_takes_too_long_is_killed(cluster: SimpleNamespace) -> Non
     until(lambda: cluster.killed)
     cluster.made[0].evaluate.asked[0].set_exception(RuntimeError("killed"))
     assert answer.result(timeout=5).reason is Reason.TIMEOUT
+
+
+def test_waiting_for_a_place_is_none_of_a_trials_time(cluster: SimpleNamespace) -> None:
+    cluster.session._timeout = 0.05
+    cluster.made[0].pid = Call()  # nowhere yet
+    answer = cluster.session.evaluate("candidate")
+    Event().wait(0.2)
+    assert cluster.killed == []
+    cluster.made[0].evaluate.asked[0].set_result(Answer(Measurement({})))
+    assert answer.result(timeout=5) == Measurement({})
 
 
 def test_a_confirmation_that_fails_says_so(cluster: SimpleNamespace) -> None:
