@@ -19,6 +19,7 @@ from objectives.types import Failure, Gate, Measurement, Outcome, Reason
 from search.errors import Unmeasured
 from search.executors.pool import MayBeLost
 from search.executors.protocol import Session
+from search.executors.ray_actor import Answer
 
 log = logging.getLogger(__name__)
 
@@ -145,13 +146,7 @@ class ActorSession(Session, MayBeLost):
                 self._replace(actor)
                 answer.set_exception(TimeoutError() if late.is_set() else Died(_why(error)))
                 return
-            given = done.result()
-            for name, level, text in given.messages:
-                logging.getLogger(name).log(level, "%s", text)
-            if given.error is None:
-                answer.set_result(given.value)
-            else:
-                answer.set_exception(given.error)
+            _pass_on(done.result(), answer)
 
         def begin(_started: Future[Any]) -> None:
             with lock:
@@ -187,6 +182,16 @@ class ActorSession(Session, MayBeLost):
                 self.is_lost = True
                 log.warning("a device of the cluster is gone, %d are left", self._census.living)
                 ray.kill(actor)
+
+
+def _pass_on(given: Answer, answer: Future[Any]) -> None:
+    """Show an actor's messages, and settle ``answer`` as its call ended."""
+    for name, level, text in given.messages:
+        logging.getLogger(name).log(level, "%s", text)
+    if given.error is None:
+        answer.set_result(given.value)
+    else:
+        answer.set_exception(given.error)
 
 
 def _why(error: BaseException) -> str:

@@ -148,7 +148,11 @@ class RaySession(PoolSession):
         """Let a process end those of the cluster where this one is killed: some of Ray's own would live on."""
         words = [sys.executable, "-m", "search.executors.reaper"]
         self._reaper = subprocess.Popen(
-            words, stdin=subprocess.PIPE, text=True, start_new_session=True, env={**os.environ, **self._environment}
+            words,
+            stdin=subprocess.PIPE,
+            encoding="utf-8",
+            start_new_session=True,
+            env={**os.environ, **self._environment},
         )
         own = {self._reaper.pid, os.getpid()}
         children = [child for child in psutil.Process().children(recursive=True) if child.pid not in own]

@@ -6,6 +6,8 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from optuna.study import Study
+
 from search.config.study_config import StudyConfig
 from search.errors import BaselineFailed, ConfigError, DevicesLost, Interrupted, LeaseLost, StoreFailed
 from search.executors.signals import interrupted, sigterm_interrupts
@@ -52,17 +54,6 @@ def run_study(config: StudyConfig, progress: Progress) -> StudyResult:
                 loop.open(session)
                 store.save_stop(study, StopReason.UNKNOWN)  # a run that is killed says nothing
                 stop_reason = loop.run(session)
-        except (ConfigError, BaselineFailed):
-            opening.discard_if_empty(study)
-            loop.drop_mirror()
-            raise
-        except (LeaseLost, StoreFailed):  # nothing may, or can, be written any more
-            loop.drop_mirror()
-            raise
-        except Exception:  # a bug, of ours or of a user's class
-            loop.drop_mirror()
-            loop.trials.abandon()
-            raise
         except (KeyboardInterrupt, DevicesLost) as error:
             stopped = error if isinstance(error, DevicesLost) else interrupted(error)
             stop_reason = StopReason.INTERRUPTED
@@ -70,6 +61,9 @@ def run_study(config: StudyConfig, progress: Progress) -> StudyResult:
             if loop.state.telling.baseline is None:
                 loop.drop_mirror()
                 raise stopped from None
+        except Exception as error:
+            _end_without_result(study, loop, error)
+            raise
         store.save_stop(study, stop_reason)
         state = loop.state
         state.read_anew()
@@ -84,3 +78,12 @@ def run_study(config: StudyConfig, progress: Progress) -> StudyResult:
             certificate=loop.certificate(),
             interrupted=stopped,
         )
+
+
+def _end_without_result(study: Study, loop: Loop, error: Exception) -> None:
+    """Leave nothing running, as far as the store takes it."""
+    loop.drop_mirror()
+    if isinstance(error, (ConfigError, BaselineFailed)):
+        opening.discard_if_empty(study)
+    elif not isinstance(error, (LeaseLost, StoreFailed)):  # a bug, of ours or of a user's class
+        loop.trials.abandon()
