@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+from numpy.typing import NDArray
 
 from objectives.metrics import METRICS
 from objectives.types import Speed
@@ -108,13 +109,16 @@ def by_floor(records: Sequence[TrialRecord], front: ParetoFront) -> list[Step]:
     if any(tasks_of(record.metrics) for record in records):
         return []
     pool = [record for record in records if _complete(record, front.objectives) and record.cached_from is None]
-    steps = []
-    while pool:
-        members = _members(pool, front.objectives)
-        numbers = tuple(record.number for record in members)
-        chosen = _choose(_ranked(numbers, front.tradeoffs), {} if front.asks_for_memory else front.speeds)
-        steps.append(Step(min(record.metrics["accuracy"] for record in members), numbers, chosen))
-        pool = [record for record in pool if record.metrics["accuracy"] > steps[-1].floor]
+    values = minimised(pool, front.objectives)  # once: there are as many steps as members at any floor
+    accuracies = np.array([record.metrics["accuracy"] for record in pool])
+    steps: list[Step] = []
+    left = np.arange(len(pool))
+    while len(left):
+        chosen = _sorted_members(pool, values, left)
+        numbers = tuple(pool[place].number for place in chosen)
+        best = _choose(_ranked(numbers, front.tradeoffs), {} if front.asks_for_memory else front.speeds)
+        steps.append(Step(float(accuracies[chosen].min()), numbers, best))
+        left = left[accuracies[left] > steps[-1].floor]
     return steps
 
 
@@ -158,10 +162,14 @@ def _complete(record: TrialRecord, objectives: Sequence[str]) -> bool:
 
 def _members(feasible: Sequence[TrialRecord], objectives: Sequence[str]) -> list[TrialRecord]:
     measured = [record for record in feasible if record.cached_from is None]
-    values = minimised(measured, objectives)
-    chosen = np.flatnonzero(non_dominated(values)).tolist()
-    chosen.sort(key=lambda index: (*values[index].tolist(), measured[index].number))
-    return [measured[index] for index in chosen]
+    chosen = _sorted_members(measured, minimised(measured, objectives), np.arange(len(measured)))
+    return [measured[place] for place in chosen]
+
+
+def _sorted_members(records: Sequence[TrialRecord], values: Floats, among: NDArray[np.intp]) -> list[int]:
+    """Return the places of the ``records`` that none ``among`` them dominates, by their ``values``, then numbers."""
+    chosen: list[int] = among[np.flatnonzero(non_dominated(values[among]))].tolist()
+    return sorted(chosen, key=lambda place: (*values[place].tolist(), records[place].number))
 
 
 def _scores(measured: Sequence[TrialRecord], tradeoff: Tradeoff, baseline: TrialRecord | None) -> dict[int, float]:

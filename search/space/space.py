@@ -84,7 +84,15 @@ class Axis:
 
     def place(self, value: object) -> int | None:
         """Return the place of ``value`` among the axis's values, rounding aside; None where it is none of them."""
+        exact = self._places.get((type(value), value)) if isinstance(value, int | float | str) else None
+        if exact is not None:
+            return exact
         return next((place for place, own in enumerate(self.values) if same(own, value)), None)
+
+    @cached_property
+    def _places(self) -> dict[tuple[type, object], int]:
+        """Return the place of each value by its type and itself: an axis may have thousands."""
+        return {(type(value), value): place for place, value in reversed(list(enumerate(self.values)))}
 
 
 @dataclass(frozen=True)

@@ -71,18 +71,26 @@ def status(records: Sequence[TrialRecord], front: ParetoFront, clock: Clock) -> 
         parts.append(f"best feasible speed-up {max(speedups):.2f}x")
     if failed:
         parts.append(f"failed {failed}")
-    left = clock.left(Tries(records).spent)
+    left = clock.left(clock.spent(records))
     if left is not None:
         parts.append(f"about {_duration(left)} left")
     return ", ".join(parts)
 
 
 class Clock:
-    """Estimates the time left from the trials that this run measured; the first, with its set-up, is left out."""
+    """Counts trials, and estimates the time left from those that this run measured; the first is left out."""
 
     def __init__(self, n_trials: int) -> None:
         self.n_trials = n_trials
         self.first: tuple[int, float] | None = None
+        self._tries, self._seen = Tries(), 0
+
+    def spent(self, records: Sequence[TrialRecord]) -> int:
+        """Return how many of ``records`` count towards ``n_trials``; those that were counted before are not read."""
+        for record in records[self._seen :]:
+            self._tries.add(record)
+        self._seen = len(records)
+        return self._tries.spent
 
     def left(self, done: int) -> float | None:
         """Return the seconds until ``n_trials`` are done, or None while unknown."""
@@ -135,7 +143,7 @@ class PlainProgress(Progress):
 
     @override
     def trial(self, records: Sequence[TrialRecord], front: ParetoFront) -> None:
-        done = f"[{Tries(records).spent}/{self.config.limits.n_trials}]"
+        done = f"[{self.clock.spent(records)}/{self.config.limits.n_trials}]"
         self._say(f"{done} {_last(records[-1])}; {status(records, front, self.clock)}")
 
     @staticmethod
@@ -170,7 +178,7 @@ class LiveProgress(Progress):
     def trial(self, records: Sequence[TrialRecord], front: ParetoFront) -> None:
         self.bar.console.print(escape(one_line(_last(records[-1]))), highlight=False)
         text = f"{self.name}: {escape(status(records, front, self.clock))}"
-        self.bar.update(self.row, completed=Tries(records).spent, description=text)
+        self.bar.update(self.row, completed=self.clock.spent(records), description=text)
 
 
 def _last(record: TrialRecord) -> str:
