@@ -35,6 +35,8 @@ from search.study.warm_start import warm_start_of
 
 RECUT = ("accuracy_floor", "objectives", "tradeoff")
 """The keys that may be changed afterwards, without a new trial."""
+ADMITTED = "allow_targets"
+"""The key of modules that a study needs; an imported one admits none itself."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +86,7 @@ def load(arguments: Sequence[str], options: Sequence[str] = ()) -> StoredStudy:
     storage = open_existing(url, home)
     study = optuna.load_study(study_name=named(storage, given.pop("study", "latest")), storage=storage)
     stored = OmegaConf.create(literal({**study.user_attrs[store.CONFIG], "home": str(home), "storage": url}))
-    recut = bool(given)
+    recut = bool(set(given) - {ADMITTED})
     config = build_config(_override(stored, given))
     outside = with_stored_outside(config.space, opening.cells_outside(study, config.space))
     config = replace(config, name=study.study_name, space=outside)
@@ -142,9 +144,9 @@ def named(storage: optuna.storages.BaseStorage, asked: str) -> str:
 
 def _override(stored: DictConfig, given: dict[str, str]) -> dict[str, Any]:
     for key in given:
-        if key.partition(".")[0] not in RECUT:
+        if key.partition(".")[0] not in (*RECUT, ADMITTED):
             raise ConfigError(
-                f"{key}: cannot be changed after the trials; can be: study, home, storage, {', '.join(RECUT)}"
+                f"{key}: cannot be changed after the trials; can be: study, home, storage, {', '.join((*RECUT, ADMITTED))}"
             )
     try:
         merged = OmegaConf.merge(stored, OmegaConf.from_dotlist([f"{key}={value}" for key, value in given.items()]))

@@ -29,8 +29,12 @@ from search.records.secrets import is_beside_reference, is_secret, remember
 
 _TARGETS = ("hydra._internal.core_plugins.", "hydra_plugins.")
 """The beginnings of what Hydra may build."""
-_LOGGING = ("logging.", "colorlog.", "search.terminal.")
-"""The beginnings of what loggers may be made of."""
+_LOGGING = frozenset({
+    "logging.FileHandler", "logging.Filter", "logging.Formatter", "logging.NullHandler", "logging.StreamHandler",
+    "logging.handlers.RotatingFileHandler", "logging.handlers.TimedRotatingFileHandler", "colorlog.ColoredFormatter",
+    "search.terminal.console.Messages", "search.terminal.plain_text.InertFormatter",
+})  # fmt: skip
+"""The classes that loggers may be made of."""
 _LOADER = "ConfigLoaderImpl"
 """The name by which Hydra makes its loader."""
 _OURS = {"hydra", "main", "schema"}
@@ -39,8 +43,13 @@ _SWEPT = "hydra.sweeper.params."
 """The parameters that a file may sweep; they reach the jobs as words of a command line."""
 _DECIDING = ("hydra", "+hydra", "++hydra", "~hydra", "allow_targets", "+allow_targets", "++allow_targets")
 """The beginnings of words that decide which code runs."""
+_ADMITTING = {
+    "allow_targets": "it admits code",
+    "executor.address": "the objects of that cluster are taken at their word",
+}
+"""Settings that decide which code runs, and how."""
 _OF_THE_RUN = (
-    "runtime", "overrides", "job.name", "job.override_dirname", "job.config_name", "mode", "searchpath", "help",
+    "runtime.", "overrides.", "job.override_dirname", "job.config_name", "searchpath", "help.",
 )  # fmt: skip
 """Parts of Hydra's configuration that follow from the call, not from a file."""
 
@@ -174,9 +183,9 @@ def _require_loggers(node: DictConfig) -> None:
     for part in ("job_logging", "hydra_logging"):
         for where, value in _leaves(_written(node[part]), f"hydra.{part}"):
             name = where.rpartition(".")[2]
-            wrong = name in ("()", "class") and not str(value).startswith(_LOGGING)
+            wrong = name in ("()", "class") and value not in _LOGGING
             if wrong or (isinstance(value, str) and value.startswith(("ext://", "cfg://")) and not _is_stream(value)):
-                raise ConfigError(f"{where}: loggers are made of {', '.join(_LOGGING)} alone; got {value!r}")
+                raise ConfigError(f"{where}: loggers are made of {', '.join(sorted(_LOGGING))} alone; got {value!r}")
 
 
 def _is_stream(value: str) -> bool:
@@ -198,12 +207,16 @@ def _require_same(plain: DictConfig, composed: DictConfig) -> None:
 
 
 def _require_admitted(words: list[str], plain: DictConfig, composed: DictConfig) -> None:
-    """Raise ConfigError for modules that a yaml of an added folder admits."""
-    given = any(found is not None and key_of(found) == "allow_targets" for found in map(parsed, words))
-    wanted = _written(composed).get("allow_targets")
-    if not given and wanted != _written(plain).get("allow_targets"):
-        names = ",".join(map(str, wanted)) if isinstance(wanted, list) else wanted
-        raise ConfigError(
-            "allow_targets: counts on the command line and in your main configuration, since it admits code; a yaml of "
-            f"--config-dir sets it. To admit these modules, add 'allow_targets=[{names}]'"
-        )
+    """Raise ConfigError where a yaml of an added folder admits code, or a cluster whose objects would be unpickled."""
+    given = {key_of(found) for found in map(parsed, words) if found is not None}
+    for key, why in _ADMITTING.items():
+        wanted = OmegaConf.select(composed, key)
+        if wanted and key not in given and wanted != OmegaConf.select(plain, key):
+            raise ConfigError(
+                f"{key}: counts on the command line and in your main configuration, since {why}; a yaml of "
+                f"--config-dir sets it. To keep it, add '{key}={_as_word(wanted)}'"
+            )
+
+
+def _as_word(value: Any) -> str:
+    return f"[{','.join(map(str, value))}]" if isinstance(value, ListConfig) else str(value)

@@ -23,7 +23,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from search.errors import ConfigError
 from search.study import opening
-from search.study.store import RECORD, UID
+from search.study.store import CONFIG, RECORD, UID
 
 FORMAT = 1
 """The version of the file's form."""
@@ -79,11 +79,15 @@ def load(file: Path, storage: RDBStorage, name: str | None = None) -> Study:
         attributes, trials = content["attributes"], content["trials"]
         if name != content["name"]:
             attributes, trials = _renamed(attributes, trials)
+        attributes = {**attributes, CONFIG: {**attributes[CONFIG], "allow_targets": []}}  # whoever wrote the file
         study.add_trials([_read(trial) for trial in trials])
         if content["metric_names"]:
             opening.name_objectives(study, content["metric_names"])
         for key, value in attributes.items():
             study.set_user_attr(key, value)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        optuna.delete_study(study_name=name, storage=storage)
+        raise ConfigError(f"file: {file} is damaged: {type(error).__name__}: {error}") from error
     except BaseException:
         optuna.delete_study(study_name=name, storage=storage)
         raise
@@ -93,7 +97,10 @@ def load(file: Path, storage: RDBStorage, name: str | None = None) -> Study:
 def _content(file: Path) -> Mapping[str, Any]:
     try:
         content = json.loads(gzip.decompress(file.read_bytes()))
-        found = content["format"]
+        found, _ = (
+            content["format"],
+            [content[part] for part in ("name", "directions", "metric_names", "attributes", "trials")],
+        )
     except OSError as error:
         if isinstance(error, gzip.BadGzipFile):
             raise ConfigError(f"file: {file} is no study that paretune exported") from error

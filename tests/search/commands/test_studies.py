@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -54,7 +56,10 @@ def test_a_study_travels_as_one_file_and_goes_on(
         stored(config, "first"),
         optuna.load_study(study_name="first", storage=f"sqlite:///{tmp_path / 'elsewhere' / 'studies.db'}"),
     )
-    assert copy.user_attrs == original.user_attrs
+    assert copy.user_attrs == {
+        **original.user_attrs,
+        store.CONFIG: {**original.user_attrs[store.CONFIG], "allow_targets": []},
+    }
     assert copy.directions == original.directions
     for one, other in zip(original.trials, copy.trials, strict=True):
         assert (one.params, one.values, one.state) == (other.params, other.values, other.state)
@@ -99,3 +104,34 @@ def test_words_that_it_does_not_know_are_refused(config: StudyConfig, capsys: py
     ):
         assert main(["studies", *words, *place(config)]) == 2
         assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("lacks", ["trials", "attributes", "directions"])
+def test_a_file_that_lacks_a_part_is_refused_and_leaves_nothing(
+    config: StudyConfig, tmp_path: Path, lacks: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "first.study.gz"
+    main(["studies", "export", *place(config), f"file={file}"])
+    content = json.loads(gzip.decompress(file.read_bytes()))
+    del content[lacks]
+    file.write_bytes(gzip.compress(json.dumps(content).encode()))
+    assert main(["studies", "import", *place(config), f"file={file}", "study=second"]) == 2
+    assert f"file: {file} is " in capsys.readouterr().err
+    assert len(optuna.get_all_study_summaries(config.storage)) == 1
+
+
+def test_an_imported_study_admits_no_modules_itself(
+    config: StudyConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "evil.py").write_text(f"open({str(tmp_path / 'target')!r}, 'w')\nclass Task: pass\n")
+    file = tmp_path / "first.study.gz"
+    main(["studies", "export", *place(config), f"file={file}"])
+    content = json.loads(gzip.decompress(file.read_bytes()))
+    stored = content["attributes"][store.CONFIG]
+    stored["allow_targets"], stored["task"] = ["evil"], {"_target_": "evil.Task"}
+    file.write_bytes(gzip.compress(json.dumps(content).encode()))
+    assert main(["studies", "import", *place(config), f"file={file}", "study=sent"]) == 0
+    for words in (["studies"], ["report", "study=sent"], ["best", "study=sent"]):
+        main([*words, *place(config)])
+    assert not (tmp_path / "target").exists()
+    assert "allow_targets" in capsys.readouterr().err

@@ -27,6 +27,9 @@ ATTACKS = {
     "folder": "hydra: {{run: {{dir: {target}}}}}",
     "chdir": "hydra: {{job: {{chdir: true}}}}",
     "swept": "hydra: {{sweeper: {{params: {{allow_targets: '[evil]'}}}}}}\ntask: {{_target_: evil.Task}}",
+    "logger": "hydra: {{job_logging: {{formatters: {{evil: {{(): logging.os.system, command: 'touch {target}'}}}}}}}}",
+    "named": "hydra: {{job: {{name: ../../../../../../../../{target}}}}}",
+    "cluster": "executor: {{address: '127.0.0.1:9'}}\ndefaults: [{{override /executor: ray}}]",
     "admits": "allow_targets: [evil]\ntask: {{_target_: evil.Task}}",
     "composes": "task: {{_target_: search.commands.composition.config_of, arguments: [allow_targets=[os]]}}",
     "copies": (
