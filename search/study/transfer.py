@@ -9,7 +9,7 @@ import gzip
 import json
 import os
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -25,6 +25,10 @@ from search.errors import ConfigError
 from search.study import opening
 from search.study.store import CONFIG, RECORD, UID
 
+_Trials = Sequence[Mapping[str, Any]]
+
+PARTS = ("name", "directions", "metric_names", "attributes", "trials")
+"""The parts of the file besides its form."""
 FORMAT = 1
 """The version of the file's form."""
 
@@ -97,10 +101,7 @@ def load(file: Path, storage: RDBStorage, name: str | None = None) -> Study:
 def _content(file: Path) -> Mapping[str, Any]:
     try:
         content = json.loads(gzip.decompress(file.read_bytes()))
-        found, _ = (
-            content["format"],
-            [content[part] for part in ("name", "directions", "metric_names", "attributes", "trials")],
-        )
+        found, _ = content["format"], [content[part] for part in PARTS]
     except OSError as error:
         if isinstance(error, gzip.BadGzipFile):
             raise ConfigError(f"file: {file} is no study that paretune exported") from error
@@ -113,9 +114,7 @@ def _content(file: Path) -> Mapping[str, Any]:
     return whole
 
 
-def _renamed(
-    attributes: Mapping[str, Any], trials: list[dict[str, Any]]
-) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+def _renamed(attributes: Mapping[str, Any], trials: _Trials) -> tuple[Mapping[str, Any], _Trials]:
     """Give the study another identity: a tracker must not take its trials for those of the original."""
     uid = str(uuid.uuid4())
     again = []
