@@ -84,9 +84,8 @@ class Axis:
 
     def place(self, value: object) -> int | None:
         """Return the place of ``value`` among the axis's values, rounding aside; None where it is none of them."""
-        exact = self._places.get((type(value), value)) if isinstance(value, int | float | str) else None
-        if exact is not None:
-            return exact
+        if isinstance(value, int | float | str) and (type(value), value) in self._places:
+            return self._places[type(value), value]
         return next((place for place, own in enumerate(self.values) if same(own, value)), None)
 
     @cached_property
@@ -114,10 +113,7 @@ class Space:
 
     def __len__(self) -> int:
         """Return the number of cells."""
-        size = 1
-        for axis in self.axes:
-            size *= len(axis.values)
-        return size
+        return math.prod(len(axis.values) for axis in self.axes)
 
     def cells(self) -> Iterator[Cell]:
         """Yield every cell, last axis fastest."""

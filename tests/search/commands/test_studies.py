@@ -56,10 +56,8 @@ def test_a_study_travels_as_one_file_and_goes_on(
         stored(config, "first"),
         optuna.load_study(study_name="first", storage=f"sqlite:///{tmp_path / 'elsewhere' / 'studies.db'}"),
     )
-    assert copy.user_attrs == {
-        **original.user_attrs,
-        store.CONFIG: {**original.user_attrs[store.CONFIG], "allow_targets": []},
-    }
+    settings = {**original.user_attrs[store.CONFIG], "allow_targets": []}
+    assert copy.user_attrs == {**original.user_attrs, store.CONFIG: settings}
     assert copy.directions == original.directions
     for one, other in zip(original.trials, copy.trials, strict=True):
         assert (one.params, one.values, one.state) == (other.params, other.values, other.state)
