@@ -145,9 +145,8 @@ def named(storage: optuna.storages.BaseStorage, asked: str) -> str:
 def _override(stored: DictConfig, given: dict[str, str]) -> dict[str, Any]:
     for key in given:
         if key.partition(".")[0] not in (*RECUT, ADMITTED):
-            raise ConfigError(
-                f"{key}: cannot be changed after the trials; can be: study, home, storage, {', '.join((*RECUT, ADMITTED))}"
-            )
+            known = ", ".join(("study", "home", "storage", *RECUT, ADMITTED))
+            raise ConfigError(f"{key}: cannot be changed after the trials; can be: {known}")
     try:
         merged = OmegaConf.merge(stored, OmegaConf.from_dotlist([f"{key}={value}" for key, value in given.items()]))
         resolved = OmegaConf.to_container(merged, resolve=True)
