@@ -18,7 +18,7 @@ from optuna.trial import TrialState
 from rich.table import Table
 from rich.text import Text
 
-from search.commands.stored_study import load, named, open_existing, pairs
+from search.commands.stored_study import ADMITTED, load, named, open_existing, pairs
 from search.config.overrides import absolute
 from search.errors import ConfigError, ParetuneError
 from search.records.names import bounded
@@ -125,7 +125,7 @@ def _row(place: _Place, storage: RDBStorage, summary: StudySummary) -> tuple[str
 
 def _front_size(place: _Place, name: str) -> str:
     try:
-        study = load([f"study={name}", f"home={place.home}", f"storage={place.url}"])
-    except ParetuneError:  # without a baseline, or of classes that are not here
+        study = load([f"study={name}", f"home={place.home}", f"storage={place.url}", f"{ADMITTED}=[]"])
+    except ParetuneError:  # without a baseline, or of modules of somebody's own, which a list does not run
         return "-"
     return str(len(study.front.front))

@@ -36,10 +36,9 @@ Row = tuple[Any, ...]
 
 @dataclass(frozen=True)
 class Salvaged:
-    """The result: the new ``file``, and how many ``studies`` and ``trials`` it holds."""
+    """The result: the new ``file``, and how many ``trials`` it holds."""
 
     file: Path
-    studies: int
     trials: int
 
 
@@ -143,4 +142,4 @@ def _count(file: Path) -> Salvaged | None:
         trials = sum(len(storage.get_all_trials(study._study_id)) for study in studies)
     finally:
         storage.engine.dispose()
-    return Salvaged(file, len(studies), trials) if trials else None
+    return Salvaged(file, trials) if trials else None

@@ -43,7 +43,7 @@ def _damaged(file: Path) -> StoreFailed:
     if there:
         most = max(there, key=lambda each: each.trials)
         url = sqlite_url(most.file)
-        way = f"{most.trials} trials of {most.studies} studies are in {most.file}: go on with storage={url}"
+        way = f"{most.trials} of its trials are in {most.file}: go on with storage={url}"
     else:
         way = "nothing of it can be read: put back a copy, or move it away and begin anew"
     return StoreFailed(f"storage: {file} is damaged, and stays as it is; {way}", 2)

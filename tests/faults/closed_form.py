@@ -94,9 +94,9 @@ class Evaluator:
 
 
 def note(folder: Path, text: str) -> None:
-    """Append a line with this process's number; lines of several processes do not mix."""
+    """Append a line with the time and this process's number; lines of several processes do not mix."""
     with (folder / "calls").open("a") as file:
-        file.write(f"{text} {os.getpid()}\n")
+        file.write(f"{text} {time.monotonic()} {os.getpid()}\n")
 
 
 def calls(folder: Path) -> list[list[str]]:

@@ -23,6 +23,8 @@ from tests.search.study.postgresql import postgresql as postgresql
 
 ROOT = Path(__file__).parents[2]
 ROW = "paretune_row"
+LAST = 41
+"""The number of the last row."""
 
 PAGE = """# Faults
 
@@ -128,7 +130,9 @@ class Ended:
     def require_one_line(self) -> str:
         """Return the last line of the errors; there is no traceback."""
         assert "Traceback" not in self.err + self.out, self.err
-        return self.err.strip().splitlines()[-1]
+        last = self.err.strip().splitlines()[-1]
+        assert last.startswith("paretune: "), self.err
+        return last
 
 
 def ended(process: subprocess.Popen[str], seconds: float = 120.0) -> Ended:
@@ -170,9 +174,10 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
     kept = sum(row[3] == "kept" for row in rows.values())
     lines = ["| # | fault | promise | this run | s |", "|---|---|---|---|---|"]
     lines += [f"| {number} | {' | '.join(map(str, row[1:]))} |" for number, row in sorted(rows.items())]
-    terminalreporter.write_line(f"{kept} of {len(rows)} promises kept")
+    missing = sorted(set(range(1, LAST + 1)) - rows.keys())
+    terminalreporter.write_line(f"{kept} of {len(rows)} promises kept{f', not run: {missing}' if missing else ''}")
     file = config.getoption("--faults-table")
-    if file:
+    if file and not missing:
         Path(file).write_text(PAGE.format(kept=kept, count=len(rows), table="\n".join(lines)), encoding="utf-8")
 
 

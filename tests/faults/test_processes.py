@@ -52,10 +52,12 @@ def test_a_driver_that_is_asked_to_stop(number: signal.Signals, study: Study) ->
 def test_ctrl_c(times: int, study: Study) -> None:
     driver = study.plan(seconds=0.3).start()
     study.wait_for(lambda: len(study.measured()) >= 3)
+    began = time.monotonic()
     for _ in range(times):
         os.kill(driver.pid, signal.SIGINT)
         time.sleep(0.05)
     stopped = ended(driver)
+    assert time.monotonic() - began < 10
     assert stopped.code == 130, stopped.err
     if times == 1:
         assert list(study.home.glob("reports/*/report.html"))
@@ -75,15 +77,6 @@ def test_a_trial_that_ends_its_process(study: Study) -> None:
     assert {failed["0.5/8/4"][0], failed["0.5/4/1"][0]} == {"crashed"}
     assert "exit code 3" in failed["0.5/8/4"][1]
     assert "SIGSEGV" in failed["0.5/4/1"][1]
-
-
-@pytest.mark.row(5, "host memory runs out", "a failed trial out_of_memory; the next one is clean")
-def test_host_memory(study: Study) -> None:
-    done = study.plan(**{FIRST: ["cpu_memory"]}).run("executor.max_memory=4e9")
-    assert done.code == 0, done.err
-    (failed,) = [record for record in study.records() if record.state == "failed"]
-    assert failed.reason in ("out_of_memory", "error")
-    assert len([record for record in study.records() if record.state == "complete"]) >= 10
 
 
 @pytest.mark.row(8, "hung trial", "its process is killed at the limit, its cell tried once more; the study goes on")
@@ -113,7 +106,8 @@ def test_a_killed_driver_leaves_no_process(executor: str, study: Study) -> None:
     interrupted = [record for record in study.records() if record.reason == "interrupted"]
     assert len(interrupted) == slots
     assert all(record.params for record in interrupted)
-    assert max(before.values()) == 1
+    assert max(before.values()) == 1  # nothing was begun twice
+    assert set(Counter(study.measured()).values()) == {1}
 
 
 @pytest.mark.row(24, "restarts and the budget", "n_trials is the total, whatever was killed and begun again")

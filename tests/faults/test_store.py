@@ -130,7 +130,7 @@ def test_a_torn_database(how: str, study: Study) -> None:
     assert refused.code == 2
     line = refused.require_one_line()
     assert f"{file} is damaged, and stays as it is" in line
-    assert "10 trials of 1 studies are in" in line
+    assert "10 of its trials are in" in line
     found = line.rpartition("storage=")[2]
     assert study.run(f"storage={found}").code == 0
     study.storage = found
