@@ -23,6 +23,7 @@ from contextlib import contextmanager
 from dataclasses import fields, replace
 from pathlib import Path
 from statistics import mean, median
+from types import SimpleNamespace
 from typing import Any
 
 sys.path.append(sys.path.pop(0))  # this folder has a file named as a package of ours
@@ -38,7 +39,7 @@ from replay import Grid
 from objectives.evaluation.problem import Problem
 from search.commands.run import CONF, plain
 from search.config.study_config import StudyConfig, build_config
-from search.executors import local
+from search.executors import local, ray_cluster
 from search.executors.in_process import InProcess
 from search.executors.local import Local
 from search.executors.place import Place
@@ -225,6 +226,7 @@ def behind(inner: Executor, sampler: str, speed: float) -> Row:
 def executors(speeds: Mapping[str, float]) -> list[Row]:
     found = []
     local.places_of = lambda *_: [Place()] * 8  # type: ignore[assignment]
+    ray_cluster.os = SimpleNamespace(**{**vars(os), "sched_getaffinity": lambda _: range(8)})  # type: ignore[assignment]
     for sampler, speed in speeds.items():
         one = behind(Worker(), sampler, speed)
         for name, inner in (("worker", None), ("local", Local(cpus=1)), ("ray", RayCluster(devices=8))):

@@ -24,16 +24,16 @@ class Limits:
     max_seconds: float | None = None
     patience: int | None = None
 
-    def reached(self, records: Sequence[TrialRecord], spent: int, grown: int) -> StopReason | None:
+    def reached(self, records: Sequence[TrialRecord], spent: int, flying: int, grown: int) -> StopReason | None:
         """Return the reason to stop, or None.
 
-        ``spent``: trials that count, with those in flight (:mod:`search.records.tries`); ``grown``: the number of
-        trials when the hypervolume grew last.
+        ``spent``: trials that count (:mod:`search.records.tries`); ``flying``: those in flight; ``grown``: how many
+        had counted when the hypervolume grew last.
         """
-        if spent >= self.n_trials:
+        if spent + flying >= self.n_trials:
             return StopReason.BUDGET
         if self.max_seconds is not None and sum(record.seconds for record in records) >= self.max_seconds:
             return StopReason.TIME
-        if self.patience is not None and len(records) - grown >= self.patience:
+        if self.patience is not None and spent - grown >= self.patience:
             return StopReason.HYPERVOLUME_STALLED
         return None

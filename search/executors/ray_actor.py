@@ -5,8 +5,10 @@ from __future__ import annotations
 import logging
 import os
 import resource
+import socket
 import tempfile
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,8 @@ from objectives.types import Gate
 from search.executors.evaluating import Evaluating, evaluator_of
 from search.executors.ray_exchange import ExchangedCache, is_shared
 from search.terminal.quiet_log import OURS
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -60,10 +64,10 @@ class Measurer:
         end_with(os.getppid())
         if max_memory is not None:
             resource.setrlimit(resource.RLIMIT_DATA, (int(max_memory), int(max_memory)))
-        self._lock = None if isinstance(problem.device, Plural) else confine(cores)
         self._messages = _Kept()
         for name in OURS[:2]:
             logging.getLogger(name).addHandler(self._messages)
+        self._locks = [] if isinstance(problem.device, Plural) else confine(cores)
         if problem.cache is not None and not is_shared(problem.cache, marker):
             problem = replace(problem, cache=ExchangedCache.of(problem.cache, registry))
         self._problem = problem
@@ -109,21 +113,26 @@ class Measurer:
         return os.getpid()
 
 
-def confine(cores: int) -> FileLock | None:
-    """Keep this process to a set of ``cores`` that no other actor of this machine has, and return its lock.
+def confine(cores: int) -> list[FileLock]:
+    """Keep this process to ``cores`` that no other actor of this machine has, and return their locks.
 
-    Ray counts cores and does not say which. The lock goes with the process. None where all sets are taken.
+    Ray counts cores and does not say which. The locks go with the process. Where too few are free, it stays where it is
+    and says so: what it measures is disturbed.
     """
-    allowed = sorted(os.sched_getaffinity(0))
     folder = Path(tempfile.gettempdir()) / f"paretune-cores-{os.getuid()}"
     folder.mkdir(mode=0o700, exist_ok=True)
-    for first in range(0, len(allowed) - cores + 1, cores):
-        chosen = allowed[first : first + cores]
-        lock = FileLock(str(folder / f"{chosen[0]}-{chosen[-1]}.lock"))
-        try:
+    taken: dict[int, FileLock] = {}
+    for core in sorted(os.sched_getaffinity(0)):
+        lock = FileLock(str(folder / f"{core}.lock"))
+        with suppress(Timeout):
             lock.acquire(timeout=0)
-        except Timeout:
-            continue
-        os.sched_setaffinity(0, chosen)
-        return lock
-    return None
+            taken[core] = lock
+        if len(taken) == cores:
+            os.sched_setaffinity(0, taken)
+            return list(taken.values())
+    for lock in taken.values():
+        lock.release()
+    log.warning(
+        "fewer than %d cores are free for an actor on %s: it measures beside others", cores, socket.gethostname()
+    )
+    return []

@@ -167,8 +167,7 @@ class RaySession(PoolSession):
 
     def _own_cluster(self) -> dict[str, Any]:
         cores = len(os.sched_getaffinity(0))
-        count = (self._settings.devices or 0) * self._settings.cpus
-        return {"num_cpus": max(cores, count), "include_dashboard": False, "object_store_memory": _STORE_BYTES}
+        return {"num_cpus": cores, "include_dashboard": False, "object_store_memory": _STORE_BYTES}
 
     def _disconnect(self) -> None:
         import ray

@@ -92,7 +92,7 @@ class Process:
 
     def is_gone(self) -> bool:
         """Return whether it is known to have ended: it ran where we run, and nothing runs under its number since."""
-        if self.machine != Process.this().machine:
+        if self.machine != Process.this().machine or not Path("/proc/1").exists():  # other users' may be hidden
             return False
         try:
             process = psutil.Process(self.pid)

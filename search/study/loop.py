@@ -59,7 +59,7 @@ class Loop:
         self._predicting: Future[list[float]] | None = None
         self.machine: Mapping[str, str] = {}
         self._tried_again, self._confirmed_once = 0, False
-        self._hypervolume, self._grown = 0.0, len(self.state.records)
+        self._hypervolume, self._grown = 0.0, self.state.tries.spent
         self._final: Forecast | None = None
         self._informed = False
 
@@ -240,7 +240,7 @@ class Loop:
     def _limit(self) -> StopReason | None:
         """Return which of the study's limits is reached, or will be by the trials in flight; else None."""
         state = self.state
-        return self.config.limits.reached(state.records, state.tries.spent + len(self.trials.flight), self._grown)
+        return self.config.limits.reached(state.records, state.tries.spent, len(self.trials.flight), self._grown)
 
     def _completed(self) -> StopReason | None:
         """Return COMPLETE where no cell is left that is worth a trial now, else None.
@@ -270,7 +270,7 @@ class Loop:
         """Show the progress, and note when the hypervolume grew last."""
         front, records = self.state.front(), self.state.records
         if front.hypervolume > self._hypervolume * (1 + GROWTH):
-            self._hypervolume, self._grown = front.hypervolume, len(records)
+            self._hypervolume, self._grown = front.hypervolume, self.state.tries.spent
         self.progress.trial(records, front)
 
     def _measure_baseline(self, session: Session) -> TrialRecord:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import sys
 from dataclasses import fields
+from types import SimpleNamespace
 
 from objectives.evaluation.problem import Problem
 from search import cli
 from search.config.study_config import StudyConfig
-from search.executors import local
+from search.executors import local, ray_cluster
 from search.executors.place import Place
 from search.study import lease
 from tests.faults.closed_form import ClosedForm
@@ -18,9 +19,12 @@ from tests.faults.closed_form import ClosedForm
 def main() -> int:
     """Run the command with the problem replaced.
 
-    In the environment ``LEASE``: seconds of a lease; ``PLACES``: how many processes ``local`` starts, whatever cores.
+    In the environment ``LEASE``: seconds of a lease; ``PLACES``: how many devices this machine seems to have.
     """
     if "PLACES" in os.environ:
+        ray_cluster.os = SimpleNamespace(
+            **{**vars(os), "sched_getaffinity": lambda _: range(int(os.environ["PLACES"]))}
+        )
         local.places_of = lambda *_: [Place()] * int(os.environ["PLACES"])  # type: ignore[assignment]
     lease.SECONDS = float(os.environ.get("LEASE", lease.SECONDS))
     folder, *words = sys.argv[1:]

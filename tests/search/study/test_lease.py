@@ -76,7 +76,7 @@ def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[RDBStora
 
 def driver_of(storage: RDBStorage) -> int:
     with storage.engine.connect() as connection:
-        return connection.execute(LEASES.select()).one().pid  # type: ignore[no-any-return]
+        return connection.execute(LEASES.select().where(LEASES.c.study == "mine")).one().pid  # type: ignore[no-any-return]
 
 
 @pytest.fixture
