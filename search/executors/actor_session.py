@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from concurrent.futures import Future
 from threading import Event, Lock, Thread, Timer
 from types import TracebackType
@@ -12,14 +12,10 @@ from typing import Any, Self, TypeVar
 
 from typing_extensions import override
 
-from objectives.evaluation.problem import CheckReport
-from objectives.protocols.candidate import Candidate
-from objectives.tasks.provenance import Source
-from objectives.types import Failure, Gate, Measurement, Outcome, Reason
-from search.errors import Unmeasured
+from objectives.types import Failure, Reason
 from search.executors.pool import MayBeLost
-from search.executors.protocol import Session
 from search.executors.ray_actor import Answer
+from search.executors.remote import RemoteSession
 
 log = logging.getLogger(__name__)
 
@@ -53,7 +49,7 @@ class Died(Exception):
     """The actor died in the middle of a call."""
 
 
-class ActorSession(Session, MayBeLost):
+class ActorSession(RemoteSession, MayBeLost):
     """One actor. ``make``: asks the cluster for one; ``timeout``: seconds that a trial may take."""
 
     def __init__(self, make: Callable[[], Any], timeout: float, census: Census) -> None:
@@ -76,50 +72,6 @@ class ActorSession(Session, MayBeLost):
         ray.kill(self._actor)
 
     @override
-    def prepare(self) -> Future[Mapping[str, str]]:
-        return self._called("prepare", (), self._timeout)
-
-    @override
-    def sources(self) -> Future[list[Source]]:
-        return self._called("sources", (), self._timeout)
-
-    @override
-    def check(self) -> Future[CheckReport]:
-        return self._called("check", (), self._timeout)
-
-    @override
-    def evaluate(self, candidate: Candidate, gate: Gate | None = None) -> Future[Outcome]:
-        answer: Future[Outcome] = Future()
-
-        def settle(done: Future[Any]) -> None:
-            error = done.exception()
-            answer.set_result(done.result() if error is None else _failure(error, self._timeout))
-
-        self._called("evaluate", (candidate, gate), self._timeout).add_done_callback(settle)
-        return answer
-
-    @override
-    def predict_losses(self, candidates: Sequence[Candidate]) -> Future[list[float]]:
-        return self._whole("predict_losses", candidates)
-
-    @override
-    def confirm(self, candidates: Sequence[Candidate]) -> Future[list[Measurement]]:
-        return self._whole("confirm", candidates)
-
-    def _whole(self, method: str, candidates: Sequence[Candidate]) -> Future[list[T]]:
-        """Call ``method`` for all candidates at once, within a trial's time for each of them."""
-        timeout, answer = self._timeout * max(1, len(candidates)), Future[list[T]]()
-
-        def settle(done: Future[Any]) -> None:
-            error = done.exception()
-            if error is None:
-                answer.set_result(done.result())
-            else:
-                answer.set_exception(Unmeasured(_failure(error, timeout).message))
-
-        self._called(method, (list(candidates),), timeout).add_done_callback(settle)
-        return answer
-
     def _called(self, method: str, arguments: tuple[object, ...], timeout: float) -> Future[Any]:
         """Call the actor; the future raises what the call raised, TimeoutError, or Died."""
         import ray
@@ -154,8 +106,17 @@ class ActorSession(Session, MayBeLost):
                     timer.start()
 
         actor.pid.remote().future().add_done_callback(begin)
-        getattr(actor, method).remote(*arguments).future().add_done_callback(settle)
+        actor.call.remote(method, *arguments).future().add_done_callback(settle)
         return answer
+
+    @override
+    def _failure(self, error: BaseException, timeout: float) -> Failure:
+        if isinstance(error, TimeoutError):
+            return Failure(Reason.TIMEOUT, f"no result within {timeout:g} s; the actor was killed")
+        if isinstance(error, Died):
+            return Failure(Reason.CRASHED, f"the actor died: {error}")
+        log.error("an actor failed", exc_info=error)
+        return Failure(Reason.ERROR, f"{type(error).__name__}: {error}")
 
     def _replace(self, actor: Any) -> None:
         """Ask for a successor of ``actor``, which died."""
@@ -201,13 +162,3 @@ def _why(error: BaseException) -> str:
         return type(error).__name__
     first = lines[0].partition(",")[0].rstrip(".")
     return first if len(lines) == 1 else f"{first}: {lines[-1]}"
-
-
-def _failure(error: BaseException, timeout: float) -> Failure:
-    """Describe why a call of an actor gave nothing."""
-    if isinstance(error, TimeoutError):
-        return Failure(Reason.TIMEOUT, f"no result within {timeout:g} s; the actor was killed")
-    if isinstance(error, Died):
-        return Failure(Reason.CRASHED, f"the actor died: {error}")
-    log.error("an actor failed", exc_info=error)
-    return Failure(Reason.ERROR, f"{type(error).__name__}: {error}")

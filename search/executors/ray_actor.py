@@ -7,7 +7,6 @@ import os
 import resource
 import socket
 import tempfile
-from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,11 +17,10 @@ from typing_extensions import override
 
 from objectives.devices.parent import end_with
 from objectives.evaluation.problem import Problem
-from objectives.protocols.candidate import Candidate
 from objectives.protocols.optional import Plural
-from objectives.types import Gate
 from search.executors.evaluating import Evaluating, evaluator_of
 from search.executors.ray_exchange import ExchangedCache, is_shared
+from search.executors.remote import call
 from search.terminal.quiet_log import OURS
 
 log = logging.getLogger(__name__)
@@ -78,35 +76,12 @@ class Measurer:
             self._made = evaluator_of(self._problem)
         return self._made
 
-    def _answer(self, call: Callable[[Evaluating], Any]) -> Answer:
+    def call(self, method: str, *arguments: Any) -> Answer:
+        """Call a method of the evaluator."""
         try:
-            return Answer(call(self._evaluator()), None, self._messages.taken())
+            return Answer(call(self._evaluator(), method, *arguments), None, self._messages.taken())
         except Exception as error:
             return Answer(None, error, self._messages.taken())
-
-    def prepare(self) -> Answer:
-        """Load the model; give facts about hardware, versions and weights."""
-        return self._answer(lambda evaluator: evaluator.prepare())
-
-    def sources(self) -> Answer:
-        """Give the inputs that scores depend on."""
-        return self._answer(lambda evaluator: evaluator.sources())
-
-    def check(self) -> Answer:
-        """Look at the problem without a study."""
-        return self._answer(lambda evaluator: evaluator.check())
-
-    def evaluate(self, candidate: Candidate, gate: Gate | None) -> Answer:
-        """Measure a candidate."""
-        return self._answer(lambda evaluator: evaluator(candidate, gate))
-
-    def predict_losses(self, candidates: Sequence[Candidate]) -> Answer:
-        """Predict what compression costs."""
-        return self._answer(lambda evaluator: evaluator.predict_losses(candidates))
-
-    def confirm(self, candidates: Sequence[Candidate]) -> Answer:
-        """Measure candidates against each other."""
-        return self._answer(lambda evaluator: evaluator.confirm(candidates))
 
     def pid(self) -> int:
         """Return the process of this actor."""

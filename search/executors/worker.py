@@ -12,7 +12,7 @@ import multiprocessing
 import os
 import resource
 import signal
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from concurrent.futures import CancelledError, Future, TimeoutError
 from concurrent.futures.process import BrokenProcessPool
 from threading import Thread
@@ -26,17 +26,15 @@ from typing_extensions import override
 
 from objectives.devices.parent import end_with
 from objectives.devices.process_settings import ENVIRONMENT
-from objectives.evaluation.problem import CheckReport, Problem
-from objectives.protocols.candidate import Candidate
+from objectives.evaluation.problem import Problem
 from objectives.settings import Positive
 from objectives.tasks.progress import SoFar, listen
-from objectives.tasks.provenance import Source
-from objectives.types import Failure, Gate, Measurement, Outcome, Reason
-from search.errors import Unmeasured
+from objectives.types import Failure, Reason
 from search.executors.board import Board
 from search.executors.evaluating import Evaluating, evaluator_of
 from search.executors.place import Place
-from search.executors.protocol import Executor, Session, TellsScoring
+from search.executors.protocol import Executor, TellsScoring
+from search.executors.remote import RemoteSession, call
 from search.executors.scriptless import ScriptlessContext
 from search.executors.signals import deferred
 from search.terminal.quiet_log import Shown
@@ -66,7 +64,7 @@ class Worker(Executor):
         return WorkerSession(problem, self.timeout, self.max_memory)
 
 
-class WorkerSession(Session, TellsScoring):
+class WorkerSession(RemoteSession, TellsScoring):
     """A pebble pool of one spawned process."""
 
     def __init__(
@@ -121,56 +119,12 @@ class WorkerSession(Session, TellsScoring):
         self._pool.join()
 
     @override
-    def prepare(self) -> Future[Mapping[str, str]]:
-        return self._schedule(_prepare, (), self._timeout)
-
-    @override
-    def sources(self) -> Future[list[Source]]:
-        return self._schedule(_sources, (), self._timeout)
-
-    @override
-    def check(self) -> Future[CheckReport]:
-        return self._schedule(_check, (), self._timeout)
-
-    @override
-    def evaluate(self, candidate: Candidate, gate: Gate | None = None) -> Future[Outcome]:
-        answer: Future[Outcome] = Future()
-        scheduled = self._schedule(_evaluate, (candidate, gate), self._timeout)
-        scheduled.add_done_callback(lambda done: answer.set_result(self._outcome(done)))
-        return answer
-
-    @override
-    def predict_losses(self, candidates: Sequence[Candidate]) -> Future[list[float]]:
-        return self._whole(_predict_losses, candidates)
-
-    @override
-    def confirm(self, candidates: Sequence[Candidate]) -> Future[list[Measurement]]:
-        return self._whole(_confirm, candidates)
+    def _called(self, method: str, arguments: tuple[object, ...], timeout: float) -> Future[Any]:
+        return self._schedule(_call, (method, *arguments), timeout)
 
     @override
     def scoring(self) -> SoFar | None:
         return self._board.read()
-
-    def _whole(
-        self, function: Callable[[list[Candidate]], list[T]], candidates: Sequence[Candidate]
-    ) -> Future[list[T]]:
-        """Call ``function`` for all candidates at once, within a trial's time for each of them.
-
-        They may all have to be built again. The future raises Unmeasured for every error.
-        """
-        timeout = self._timeout * max(1, len(candidates))
-        answer: Future[list[T]] = Future()
-        scheduled = self._schedule(function, (list(candidates),), timeout)
-
-        def settle(done: Future[list[T]]) -> None:
-            error = CancelledError() if done.cancelled() else done.exception()
-            if error is None:
-                answer.set_result(done.result())
-            else:
-                answer.set_exception(Unmeasured(_failure(error, timeout).message))
-
-        scheduled.add_done_callback(settle)
-        return answer
 
     def _schedule(self, function: Callable[..., Any], arguments: tuple[object, ...], timeout: float) -> Future[Any]:
         """Send a task to the process.
@@ -191,10 +145,9 @@ class WorkerSession(Session, TellsScoring):
                 continue
         raise RuntimeError("worker processes die before they have anything to do")
 
-    def _outcome(self, done: Future[Any]) -> Outcome:
-        error = CancelledError() if done.cancelled() else done.exception()
-        outcome: Outcome = done.result() if error is None else _failure(error, self._timeout)
-        return outcome
+    @override
+    def _failure(self, error: BaseException, timeout: float) -> Failure:
+        return _failure(error, timeout)
 
 
 def _failure(error: BaseException, timeout: float) -> Failure:
@@ -251,28 +204,10 @@ def _get_evaluator() -> Evaluating:
     return _evaluator
 
 
-def _prepare() -> Mapping[str, str]:
-    return _get_evaluator().prepare()
-
-
-def _sources() -> list[Source]:
-    return _get_evaluator().sources()
-
-
-def _check() -> CheckReport:
+def _call(method: str, *arguments: Any) -> Any:
+    if method != "check":
+        return call(_get_evaluator(), method, *arguments)
     from objectives.runtime.engines.silence import silence
 
     with silence():
-        return _get_evaluator().check()
-
-
-def _evaluate(candidate: Candidate, gate: Gate | None) -> Outcome:
-    return _get_evaluator()(candidate, gate)
-
-
-def _predict_losses(candidates: list[Candidate]) -> list[float]:
-    return _get_evaluator().predict_losses(candidates)
-
-
-def _confirm(candidates: list[Candidate]) -> list[Measurement]:
-    return _get_evaluator().confirm(candidates)
+        return call(_get_evaluator(), method, *arguments)

@@ -44,7 +44,7 @@ class Actor:
     """An actor that runs, and is told what to do by the test."""
 
     def __init__(self) -> None:
-        self.evaluate, self.confirm, self.pid = Call(), Call(), Running()
+        self.call, self.pid = Call(), Running()
 
 
 @pytest.fixture
@@ -81,17 +81,17 @@ def until(happened: Any) -> None:
 
 def test_an_answer_is_passed_on_with_its_messages(cluster: SimpleNamespace, caplog: pytest.LogCaptureFixture) -> None:
     answer = cluster.session.evaluate("candidate")
-    cluster.made[0].evaluate.asked[0].set_result(Answer(Measurement({}), None, (("search.test", 30, "beware"),)))
+    cluster.made[0].call.asked[0].set_result(Answer(Measurement({}), None, (("search.test", 30, "beware"),)))
     assert answer.result(timeout=5) == Measurement({})
     assert "beware" in caplog.text
     answer = cluster.session.evaluate("candidate")
-    cluster.made[0].evaluate.asked[1].set_result(Answer(None, ValueError("a bug")))
+    cluster.made[0].call.asked[1].set_result(Answer(None, ValueError("a bug")))
     assert answer.result(timeout=5) == Failure(Reason.ERROR, "ValueError: a bug")
 
 
 def test_a_killed_actor_is_replaced(cluster: SimpleNamespace) -> None:
     answer = cluster.session.evaluate("candidate")
-    cluster.made[0].evaluate.asked[0].set_exception(RuntimeError("The actor died, unexpectedly\nCause: killed"))
+    cluster.made[0].call.asked[0].set_exception(RuntimeError("The actor died, unexpectedly\nCause: killed"))
     failure = answer.result(timeout=5)
     assert failure.reason is Reason.CRASHED
     assert failure.message == "the actor died: The actor died: Cause: killed"
@@ -106,7 +106,7 @@ def test_a_killed_actor_is_replaced(cluster: SimpleNamespace) -> None:
 def test_without_room_the_session_is_lost_and_the_study_has_no_device(cluster: SimpleNamespace) -> None:
     cluster.room = 0
     cluster.session.evaluate("candidate")
-    cluster.made[0].evaluate.asked[0].set_exception(RuntimeError("node died"))
+    cluster.made[0].call.asked[0].set_exception(RuntimeError("node died"))
     until(lambda: cluster.session.is_lost)
     assert cluster.killed == [cluster.made[1]]
     with pytest.raises(DevicesLost):
@@ -115,7 +115,7 @@ def test_without_room_the_session_is_lost_and_the_study_has_no_device(cluster: S
 
 def test_a_machine_that_turns_out_to_be_gone_ends_the_wait_for_a_successor(cluster: SimpleNamespace) -> None:
     cluster.session.evaluate("candidate")
-    cluster.made[0].evaluate.asked[0].set_exception(RuntimeError("node died"))
+    cluster.made[0].call.asked[0].set_exception(RuntimeError("node died"))
     Event().wait(0.05)
     assert not cluster.session.is_lost
     cluster.room = 0  # now the cluster has noticed
@@ -126,7 +126,7 @@ def test_an_actor_that_takes_too_long_is_killed(cluster: SimpleNamespace) -> Non
     cluster.session._timeout = 0.05
     answer = cluster.session.evaluate("candidate")
     until(lambda: cluster.killed)
-    cluster.made[0].evaluate.asked[0].set_exception(RuntimeError("killed"))
+    cluster.made[0].call.asked[0].set_exception(RuntimeError("killed"))
     assert answer.result(timeout=5).reason is Reason.TIMEOUT
 
 
@@ -136,13 +136,13 @@ def test_waiting_for_a_place_is_none_of_a_trials_time(cluster: SimpleNamespace) 
     answer = cluster.session.evaluate("candidate")
     Event().wait(0.2)
     assert cluster.killed == []
-    cluster.made[0].evaluate.asked[0].set_result(Answer(Measurement({})))
+    cluster.made[0].call.asked[0].set_result(Answer(Measurement({})))
     assert answer.result(timeout=5) == Measurement({})
 
 
 def test_a_confirmation_that_fails_says_so(cluster: SimpleNamespace) -> None:
     answer = cluster.session.confirm(["one", "two"])
-    cluster.made[0].confirm.asked[0].set_exception(RuntimeError("killed"))
+    cluster.made[0].call.asked[0].set_exception(RuntimeError("killed"))
     with pytest.raises(Unmeasured, match="the actor died"):
         answer.result(timeout=5)
     assert issubclass(Died, Exception)
