@@ -77,8 +77,12 @@ class ExchangedCache(Cache):
 
         try:
             entry = packed(self._path(stage, key))
-            if len(entry) <= MOST_BYTES:
-                ray.get(self._registry.offer.remote(stage, key, [ray.put(entry)]))
+            if len(entry) > MOST_BYTES:
+                log.warning(
+                    "an entry of the cache with %d MB stays on its machine; others make it again", len(entry) >> 20
+                )
+                return
+            ray.get(self._registry.offer.remote(stage, key, [ray.put(entry)]))
         except (OSError, ray.exceptions.RayError) as error:
             log.warning("an entry of the cache is not offered to other machines: %s", error)
 
