@@ -24,7 +24,7 @@ objectives.shelf.Shelf objectives.verdict.judge search.certificate.Standing sear
 search.confirmation.Retimed search.confirmation.own_scale search.feasible.decision_of search.feasible.judged_again
 search.formatting.Scale search.formatting.price search.formatting.scale_of search.frontier.evidence.Evidence
 search.frontier.grid.BOTH search.gained.Facts search.gained.typed search.page.floor_rule
-search.settled.Settled
+search.progress.spent search.settled.Settled
 """
 GONE = frozenset(_GONE.split())
 """What has no counterpart: the class or function was cut up, or does something else today."""
