@@ -127,6 +127,8 @@ def _plain(value: Any) -> Any:
 def _reference(path: str, secret: str) -> str:
     """Put ``secret`` into the environment and return what stands for it."""
     name = f"PARETUNE_{re.sub(r'[^A-Z0-9]+', '_', path.upper()).strip('_')}"
+    while os.environ.get(name, secret) != secret:  # another setting's, or the user's own
+        name += "_"
     os.environ[name] = secret
     remember(path, secret)
     return f"${{oc.env:{name}}}"

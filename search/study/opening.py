@@ -18,6 +18,7 @@ from optuna.exceptions import ExperimentalWarning
 from optuna.samplers import BaseSampler
 from optuna.storages import RDBStorage
 from optuna.study import Study, StudyDirection
+from sqlalchemy.engine import make_url
 from sqlalchemy.exc import IntegrityError, ProgrammingError
 
 from objectives.errors import said
@@ -38,6 +39,12 @@ from search.study.store_errors import is_damaged, store_failed
 PAUSES = (0.1, 0.4, 1.6)
 """Seconds between attempts to create the schema of a server."""
 
+SILENCE = {
+    "connect_timeout": 10, "keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3,
+    "tcp_user_timeout": 30_000,
+}  # fmt: skip
+"""When a server that says nothing is taken for one that is away, by libpq's names: seconds, and milliseconds."""
+
 log = logging.getLogger(__name__)
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
@@ -45,7 +52,7 @@ optuna.logging.set_verbosity(optuna.logging.WARNING)
 def open_storage(url: str, home: Path) -> RDBStorage:
     """Connect to the storage. Raises ConfigError."""
     url = clean_url(url)
-    options: dict[str, Any] = {"connect_args": {"timeout": 60}} if url.startswith("sqlite") else {"pool_pre_ping": True}
+    options = _engine_options(url)
     file = sqlite_path(url)
     key, folder = ("home", home) if file is None or not file.parent.is_dir() else ("storage", file.parent)
     try:
@@ -59,6 +66,16 @@ def open_storage(url: str, home: Path) -> RDBStorage:
             raise store_failed(url, error) from error
         why = f"{type(error).__name__}: {redacted(said(error))}"
         raise ConfigError(f"storage: cannot open {redacted(url)}: {why}") from error
+
+
+def _engine_options(url: str) -> dict[str, Any]:
+    """Return how to connect; what the URL says itself counts more."""
+    if url.startswith("sqlite"):
+        return {"connect_args": {"timeout": 60}}
+    if not url.startswith("postgresql"):
+        return {"pool_pre_ping": True}
+    given = make_url(url).query
+    return {"pool_pre_ping": True, "connect_args": {key: SILENCE[key] for key in SILENCE.keys() - given.keys()}}
 
 
 @contextmanager

@@ -1,7 +1,7 @@
 """Copies what can be read of a damaged sqlite file of studies into another file.
 
-Tables are read from both ends up to the damage, and then row by row. A finished trial without its record is taken for
-one that was cut short: the next driver settles it, and its cell is measured again.
+Tables are read from both ends up to the damage, and then row by row. A finished trial without its record or its values
+is taken for one that was cut short: the next driver settles it, and a cell without a record is measured again.
 """
 
 from __future__ import annotations
@@ -112,16 +112,45 @@ def _fill(copy: sqlite3.Connection, table: str, rows: dict[int, Row]) -> None:
 
 
 def _checked(new: Path) -> Salvaged | None:
-    """Leave out the trials that were not read in full, and count the others."""
+    """Mend what the damage left incoherent, and count the trials that are left."""
     with closing(sqlite3.connect(new)) as copy:
-        finished = "state IN ('COMPLETE', 'PRUNED', 'FAIL')"
-        recorded = "SELECT trial_id FROM trial_user_attributes WHERE key = 'record'"
-        torn = f"SELECT trial_id FROM trials WHERE {finished} AND trial_id NOT IN ({recorded})"
-        copy.execute(f"UPDATE trials SET state = 'RUNNING' WHERE trial_id IN ({torn})")  # the next driver settles them
+        _drop_strays(copy)
+        _reopen_torn(copy)
+        _fill_gaps(copy)
         with suppress(sqlite3.DatabaseError):  # of a store that was made before there were any
             copy.execute("DELETE FROM paretune_leases")
         copy.commit()
     return counted(new)
+
+
+def _drop_strays(copy: sqlite3.Connection) -> None:
+    """Delete what Optuna could not read, and what belongs to lost trials: later ones would get their ids, and it."""
+    tables = [name for (name,) in copy.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
+    for table in tables:
+        columns = {row[1] for row in copy.execute(f'PRAGMA table_info("{table}")')}
+        if "trial_id" in columns and table != "trials":
+            copy.execute(f'DELETE FROM "{table}" WHERE trial_id NOT IN (SELECT trial_id FROM trials)')
+        if "value_json" in columns:
+            copy.execute(f'DELETE FROM "{table}" WHERE NOT json_valid(value_json)')
+
+
+def _reopen_torn(copy: sqlite3.Connection) -> None:
+    """Make trials without their record, or without their values, running ones: the next driver settles them."""
+    recorded = "SELECT trial_id FROM trial_user_attributes WHERE key = 'record'"
+    valued = "SELECT trial_id FROM trial_values"
+    copy.execute(
+        "UPDATE trials SET state = 'RUNNING' WHERE state IN ('COMPLETE', 'PRUNED', 'FAIL') AND "
+        f"(trial_id NOT IN ({recorded}) OR (state = 'COMPLETE' AND trial_id NOT IN ({valued})))"
+    )
+
+
+def _fill_gaps(copy: sqlite3.Connection) -> None:
+    """Put failed trials in the places of those that could not be read: Optuna numbers a new trial by counting them."""
+    read = copy.execute("SELECT study_id, number FROM trials").fetchall()
+    for study in {study for study, _ in read}:
+        numbers = {number for one, number in read if one == study}
+        for number in sorted(set(range(min(max(numbers), MOST_ROWS))) - numbers):
+            copy.execute("INSERT INTO trials (number, study_id, state) VALUES (?, ?, 'FAIL')", (number, study))
 
 
 def counted(file: Path) -> Salvaged | None:

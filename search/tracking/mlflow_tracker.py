@@ -62,12 +62,17 @@ class MlflowTracker(Tracker):
 
 
 class MlflowMirror(Mirror):
-    """The runs of one study in MLflow; ``children``: the runs of its trials, by the trials' uids."""
+    """The runs of one study in MLflow.
+
+    ``children``: the runs of its trials by the trials' uids; ``metrics``: what each of these runs holds, as last read
+    or sent.
+    """
 
     def __init__(self, uri: str | None, header: StudyHeader) -> None:
         self.header = header
         self.uri = clean_url(uri, "tracker.uri") if uri else sqlite_url(header.home / "mlflow.db")
         self.children: dict[str, str] = {}
+        self.metrics: dict[str, Mapping[str, float]] = {}
 
     @cached_property
     def client(self) -> MlflowClient:
@@ -131,7 +136,7 @@ class MlflowMirror(Mirror):
             if run.info.status == "RUNNING" or uid in self.children:  # its writer, or the answer to it, was lost
                 self.client.delete_run(run.info.run_id)
                 continue
-            self.children[uid] = run.info.run_id
+            self.children[uid], self.metrics[uid] = run.info.run_id, run.data.metrics
             if run.data.tags.get("mlflow.parentRunId") != parent:  # that one was deleted
                 self.client.set_tag(run.info.run_id, "mlflow.parentRunId", parent)
 
@@ -167,7 +172,7 @@ class MlflowMirror(Mirror):
         run = self.client.create_run(self.experiment, tags=tags).info.run_id
         self._batch(run, params={**record.params, "trial": record.number}, metrics=record.metrics)
         self.client.set_terminated(run, "FINISHED" if record.state == "complete" else "FAILED")
-        self.children[record.uid] = run
+        self.children[record.uid], self.metrics[record.uid] = run, record.metrics
 
     def _require_parent(self) -> None:
         """Read everything anew where somebody deleted the experiment or the study's run meanwhile."""
@@ -178,9 +183,10 @@ class MlflowMirror(Mirror):
     def _settle(self, record: TrialRecord) -> None:
         """Log the final metrics of a trial as the latest values; the trial's own values stay in the history."""
         run = self.children[record.uid]
-        new = _changed(self.client.get_run(run).data.metrics, record.metrics)
+        new = _changed(self.metrics[record.uid], record.metrics)
         if new:
             self._batch(run, metrics=new, step=1)
+            self.metrics[record.uid] = record.metrics
         if "speedup.trial" in record.metrics:  # timed again: what was said of the first timing no longer holds
             told = {
                 "speed_reason": "",

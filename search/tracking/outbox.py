@@ -28,8 +28,8 @@ MOMENT = 0.5
 """Seconds that a trial waits for a tracker that answered the last time."""
 OPENING = 5.0
 """Seconds that a study waits for its tracker after its model was loaded, and for one that failed at the end."""
-EACH = 0.5
-"""Seconds more that the end waits for every trial, where the tracker has answered so far."""
+EACH, MOST = 0.5, 60.0
+"""Seconds more that the end waits for every trial, where the tracker has answered so far, and for all together."""
 PAUSE = 30.0
 """Seconds in which nothing is sent to a tracker that failed."""
 
@@ -71,7 +71,7 @@ class Outbox(Mirror):
     @override
     def close(self, result: StudyEnd) -> str:
         """Send what is missing and the summary, as far as the tracker answers; return a line for the user."""
-        patience = OPENING if self._failed_at is not None else OPENING + EACH * len(result.records)
+        patience = OPENING if self._failed_at is not None else OPENING + min(MOST, EACH * len(result.records))
         self._failed_at = None  # one more try
         line = self._waited(self._put(lambda mirror: mirror.close(result)), patience)
         self.stop()

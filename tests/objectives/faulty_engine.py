@@ -64,8 +64,10 @@ class FaultyRuntime(EngineRuntime):
             return Constant(facts.vocabulary, self.fault if self.at == "run" else "none", None)
         from objectives.runtime.engines.likeness import EXPECTED  # brings torch, which takes a second
 
-        kept = np.load(folder / EXPECTED) if (folder / EXPECTED).is_file() else None
-        return Constant(facts.vocabulary, "none", kept)
+        if not (folder / EXPECTED).is_file():
+            return Constant(facts.vocabulary, "none", None)
+        with np.load(folder / EXPECTED) as kept:
+            return Constant(facts.vocabulary, "none", dict(kept))
 
 
 class Constant:

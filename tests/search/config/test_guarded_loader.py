@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from search.cli import main
+from search.config import guarded_loader
 
 CANARY = "canary7secret"
 
@@ -115,6 +116,14 @@ def test_a_secret_reaches_none_of_the_files_of_hydra(
     assert os.environ["PARETUNE_STORAGE"] == url
     files = [file for file in tmp_path.rglob("*") if file.is_file() and file.parent.name != "experiment"]
     assert [file for file in files if CANARY.encode() in file.read_bytes()] == []
+
+
+def test_a_secret_takes_no_variable_that_holds_something_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PARETUNE_TRACKER_TOKEN", "of somebody else")
+    monkeypatch.delenv("PARETUNE_TRACKER_TOKEN_", raising=False)
+    references = {guarded_loader._reference("tracker.token", CANARY) for _ in range(2)}
+    assert references == {"${oc.env:PARETUNE_TRACKER_TOKEN_}"}
+    assert os.environ["PARETUNE_TRACKER_TOKEN"] == "of somebody else"
 
 
 @pytest.mark.parametrize(

@@ -88,3 +88,19 @@ def test_a_process_that_takes_its_place_is_confined_to_it() -> None:
     core = max(os.sched_getaffinity(0))
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         assert pool.apply(cores_of, [Place((core,), {"PARETUNE_TEST": "here"})]) == ([core], "here")
+
+
+def uuid_of(taken: Place) -> tuple[int, str]:
+    taken.take()
+    import torch
+
+    return torch.cuda.device_count(), str(torch.cuda.get_device_properties(0).uuid)
+
+
+@pytest.mark.gpu
+def test_every_process_sees_a_gpu_of_its_own() -> None:
+    places = places_of(Cuda(), None)
+    with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
+        seen = [pool.apply(uuid_of, [place]) for place in places]
+    assert [count for count, _ in seen] == [1] * len(places)
+    assert len({name for _, name in seen}) == len(places) >= 1

@@ -1,15 +1,17 @@
 from __future__ import annotations
 
 import logging
+import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import optuna
 import pytest
 from sqlalchemy import create_engine, text
 
-from search.errors import StudyConflict
+from search.errors import ConfigError, StudyConflict
 from search.study import opening, store
 from tests.search.study.postgresql import Server
 
@@ -129,3 +131,18 @@ def test_drivers_of_several_homes_begin_one_database_of_a_server_at_once(postgre
     engine.dispose()
     homes = [tmp_path / f"home{number}" for number in range(4)]
     assert opened_at_once(postgresql.url.removesuffix("postgres") + "fresh", homes) == ["0"] * 4
+
+
+def test_a_server_that_accepts_and_says_nothing_is_told_in_time(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        url = f"postgresql://127.0.0.1:{mute.getsockname()[1]}/studies?connect_timeout=2"
+        began = time.monotonic()
+        with pytest.raises(ConfigError, match="storage: cannot open"):
+            opening.open_storage(url, tmp_path)
+    assert time.monotonic() - began < 8
+
+
+def test_what_a_url_says_of_silence_counts_more() -> None:
+    assert opening._engine_options("postgresql+psycopg://host/name")["connect_args"] == opening.SILENCE
+    given = opening._engine_options("postgresql+psycopg://host/name?connect_timeout=2&tcp_user_timeout=0")
+    assert given["connect_args"].keys() == opening.SILENCE.keys() - {"connect_timeout", "tcp_user_timeout"}
