@@ -15,7 +15,7 @@ import os
 import socket
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -121,7 +121,8 @@ class Lease:
     def held(self) -> Iterator[None]:
         """Hold the lease meanwhile. Raises StudyConflict where another driver has it.
 
-        From then on every commit of the storage raises LeaseLost where another driver took it over.
+        From then on every commit of the storage raises LeaseLost where another driver took it over, and so does whatever
+        else fails: who comes back meets trials that the other one finished.
         """
         self._take()
         listeners: dict[str, Callable[..., None]] = {
@@ -135,6 +136,11 @@ class Lease:
         renewing.start()
         try:
             yield
+        except LeaseLost:
+            raise
+        except Exception as error:
+            self._blame(error)
+            raise
         finally:
             self._over.set()
             renewing.join()
@@ -208,9 +214,16 @@ class Lease:
         session.flush()  # then sqlite lets nobody else write until the commit
         if not session.info.pop(_WROTE, False):
             return
-        now = session.execute(self._asked().with_for_update(read=True)).first()
-        if now is None or now.token != self._token:
-            raise LeaseLost(f"study_name: {self._study} {_taken(now)}; this driver wrote nothing more")
+        self._require_ours(session.execute(self._asked().with_for_update(read=True)).first())
+
+    def _blame(self, error: Exception) -> None:
+        """Raise LeaseLost from ``error`` where the lease is another's, as far as the store tells."""
+        with suppress(SQLAlchemyError), self._engine.connect() as connection:
+            self._require_ours(connection.execute(self._asked()).first(), error)
+
+    def _require_ours(self, row: Row[Any] | None, error: Exception | None = None) -> None:
+        if row is None or row.token != self._token:
+            raise LeaseLost(f"study_name: {self._study} {_taken(row)}; this driver wrote nothing more") from error
 
 
 _WROTE = "paretune_wrote"

@@ -12,8 +12,9 @@ from pathlib import Path
 
 import optuna
 import pytest
+from optuna.exceptions import UpdateFinishedTrialError
 from optuna.storages import RDBStorage
-from sqlalchemy import update
+from sqlalchemy import text, update
 
 from search.errors import ConfigError, LeaseLost, StudyConflict
 from search.study.lease import LEASES, Lease
@@ -177,6 +178,24 @@ def test_a_lease_that_was_lost_is_not_given_back(storage: RDBStorage) -> None:
             optuna.create_study(study_name="mine", storage=storage)
     with storage.engine.connect() as connection:
         assert connection.execute(LEASES.select()).first().expires == 4e9  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("is_lost", [True, False])
+def test_whatever_fails_after_another_took_over_is_told_as_that(storage: RDBStorage, is_lost: bool) -> None:
+    study = optuna.create_study(study_name="mine", storage=storage)
+    trial = study.ask()
+
+    def comes_back() -> None:
+        with Lease(storage, "mine").held():
+            if is_lost:
+                set_row(storage, token=7, expires=4e9)
+            with storage.engine.begin() as connection:  # as a successor would
+                connection.execute(text("UPDATE trials SET state = 'FAIL'"))
+            storage.set_trial_user_attr(trial._trial_id, "at", 1)
+
+    with pytest.raises((LeaseLost, UpdateFinishedTrialError)) as raised:
+        comes_back()
+    assert isinstance(raised.value, LeaseLost) == is_lost
 
 
 def test_a_database_whose_clock_is_not_known_is_refused(storage: RDBStorage, monkeypatch: pytest.MonkeyPatch) -> None:
