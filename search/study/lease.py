@@ -121,8 +121,8 @@ class Lease:
     def held(self) -> Iterator[None]:
         """Hold the lease meanwhile. Raises StudyConflict where another driver has it.
 
-        From then on every commit of the storage raises LeaseLost where another driver took it over, and so does whatever
-        else fails: who comes back meets trials that the other one finished.
+        From then on every commit of the storage raises LeaseLost where another driver took it over. So does whatever
+        else fails then: who comes back meets trials that the other one finished.
         """
         self._take()
         listeners: dict[str, Callable[..., None]] = {
