@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,7 @@ from search.study.backup import back_up
 from search.study.patient_storage import PatientStorage
 from search.study.store import CONFIG, DEFINITION, MACHINE, SOURCES, UID, plain
 from search.study.store_errors import is_damaged, store_failed
+from search.study.writer_storage import WriterStorage
 
 PAUSES = (0.1, 0.4, 1.6)
 """Seconds between attempts to create the schema of a server."""
@@ -49,8 +51,8 @@ log = logging.getLogger(__name__)
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 
-def open_storage(url: str, home: Path) -> RDBStorage:
-    """Connect to the storage. Raises ConfigError."""
+def open_storage(url: str, home: Path, kind: type[PatientStorage] = PatientStorage) -> RDBStorage:
+    """Connect to the storage, as one of ``kind``. Raises ConfigError."""
     url = clean_url(url)
     options = _engine_options(url)
     file = sqlite_path(url)
@@ -58,7 +60,7 @@ def open_storage(url: str, home: Path) -> RDBStorage:
     try:
         home.mkdir(parents=True, exist_ok=True)
         with FileLock(str(folder / ".studies.lock")):
-            return _with_schema(url, options, PAUSES if file is None else ())
+            return _with_schema(partial(kind, url, engine_kwargs=options), PAUSES if file is None else ())
     except OSError as error:
         raise ConfigError(f"{key}: cannot write to {folder}: {error.strerror}") from error
     except Exception as error:
@@ -80,8 +82,11 @@ def _engine_options(url: str) -> dict[str, Any]:
 
 @contextmanager
 def connected(config: StudyConfig) -> Iterator[RDBStorage]:
-    """Connect to the storage of a study meanwhile, and keep a copy of it afterwards. Raises ConfigError."""
-    storage = open_storage(config.storage, config.home)
+    """Connect to the storage of a study meanwhile, as its only writer, and keep a copy afterwards.
+
+    Raises ConfigError.
+    """
+    storage = open_storage(config.storage, config.home, WriterStorage)
     try:
         yield storage
         back_up(config.storage)
@@ -89,7 +94,7 @@ def connected(config: StudyConfig) -> Iterator[RDBStorage]:
         storage.engine.dispose()
 
 
-def _with_schema(url: str, options: dict[str, Any], pauses: Sequence[float]) -> RDBStorage:
+def _with_schema(connect: Callable[[], RDBStorage], pauses: Sequence[float]) -> RDBStorage:
     """Connect, and create the schema where there is none.
 
     Jobs that start at the same time would race on it. They wait for each other beside the database, which those of
@@ -97,10 +102,10 @@ def _with_schema(url: str, options: dict[str, Any], pauses: Sequence[float]) -> 
     """
     for pause in pauses:
         try:
-            return PatientStorage(url, engine_kwargs=options)
+            return connect()
         except (IntegrityError, ProgrammingError):  # another job made a table at the same moment
             time.sleep(pause)
-    return PatientStorage(url, engine_kwargs=options)
+    return connect()
 
 
 def open_study(config: StudyConfig, sampler: Callable[[int], BaseSampler], storage: RDBStorage | None = None) -> Study:

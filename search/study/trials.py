@@ -41,6 +41,7 @@ class Trials:
 
     def __init__(self, config: StudyConfig, study: Study, progress: Progress) -> None:
         self.config, self.study, self.progress = config, study, progress
+        self._uid = study.user_attrs[store.UID]
         self._settle_orphans()
         self.state = StudyState(config, store.records_of(study), store.confirmation_of(study))
         self.flight = Flight()
@@ -61,7 +62,7 @@ class Trials:
     def send(self, session: Session, trial: Trial, cell: Cell, is_baseline: bool = False) -> None:
         """Let ``session`` evaluate ``cell``; one that is known already is answered from its record."""
         started, began = datetime.now(UTC).isoformat(timespec="seconds"), time.monotonic()
-        uid = f"{self.study.user_attrs[store.UID]}:{trial.number}"
+        uid = f"{self._uid}:{trial.number}"
         blank = TrialRecord(trial.number, uid, dict(cell), "failed", is_baseline=is_baseline, started=started)
         known = None if is_baseline else self.state.closed_cells.by(cell)
         answer = _completed(_REPEATED) if known else self._evaluated(session, cell, is_baseline)
