@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import itertools
 import random
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from optuna import Study
 from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
@@ -36,9 +37,20 @@ _OF_WORKLOAD = "workload."
 """The beginning of the names of parameters that say how a model is run; all others make the model."""
 
 
+_GRIDS: WeakKeyDictionary[Study, Mapping[str, Sequence[Any]]] = WeakKeyDictionary()
+"""The grids that were read; a study keeps the one that it began with."""
+
+
+def grid_of(study: Study) -> Mapping[str, Sequence[Any]]:
+    """Return the values of every parameter; Optuna would read and copy them every time."""
+    if study not in _GRIDS:
+        _GRIDS[study] = study.user_attrs[GRID]
+    return _GRIDS[study]
+
+
 def grid_distributions(study: Study) -> dict[str, BaseDistribution]:
     """Return the distributions of all parameters of the study's grid."""
-    return {name: _distribution(values) for name, values in study.user_attrs[GRID].items()}
+    return {name: _distribution(values) for name, values in grid_of(study).items()}
 
 
 def left_out(study: Study) -> set[Values]:
@@ -133,12 +145,12 @@ class DistinctSampler(BaseSampler):
     def has_free(self, study: Study) -> bool:
         """Return whether a cell is left to propose while others are measured."""
         settled = self._settled(study, grid_distributions(study))
-        return any(not settled(cell) for cell in itertools.product(*study.user_attrs[GRID].values()))
+        return any(not settled(cell) for cell in itertools.product(*grid_of(study).values()))
 
     def _nearest(
         self, study: Study, trial: FrozenTrial, drawn: dict[str, Any], settled: Callable[[Values], bool]
     ) -> dict[str, Any]:
-        grid: dict[str, Sequence[Any]] = study.user_attrs[GRID]
+        grid = grid_of(study)
         free = [cell for cell in itertools.product(*grid.values()) if not settled(cell)]
         if not free:
             return drawn
@@ -169,7 +181,7 @@ def _asks_more(cell: Values, failed: Values, work: Sequence[bool]) -> bool:
     return all(own >= other if more else own == other for own, other, more in zip(cell, failed, work))
 
 
-def _distance(one: Iterable[Any], other: Iterable[Any], grid: dict[str, Sequence[Any]]) -> float:
+def _distance(one: Iterable[Any], other: Iterable[Any], grid: Mapping[str, Sequence[Any]]) -> float:
     """Sum the distances over the axes: share of the axis for ordinals, 0 or 1 for categories."""
     total = 0.0
     for a, b, values in zip(one, other, grid.values()):

@@ -16,14 +16,17 @@ from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial
 
-from search.samplers.distinct import GRID, grid_distributions, left_out
+from search.samplers.distinct import grid_distributions, grid_of, left_out
 
 
 class ExhaustiveSampler(BaseSampler):
-    """Enumerates the grid stored with the study; after the last cell it starts again."""
+    """Enumerates the grid of its one study; after the last cell it starts again."""
 
     def __init__(self, seed: int | None = None) -> None:
         self._seed = seed or 0
+        self._cells: list[tuple[Any, ...]] = []
+        self._taken: set[tuple[Any, ...]] = set()
+        self._read, self._next = 0, 0
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
         """Return the whole grid: all parameters of a cell are chosen together."""
@@ -33,12 +36,20 @@ class ExhaustiveSampler(BaseSampler):
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
         """Return the next cell in shuffled order."""
+        self._cells = self._cells or self._order(study)
+        trials = study.get_trials(deepcopy=False)
+        self._taken |= {tuple(other.params.get(name) for name in search_space) for other in trials[self._read :]}
+        self._read = trial.number  # it has no cell yet, and those before it keep theirs
+        while self._next < len(self._cells) and self._cells[self._next] in self._taken:
+            self._next += 1
+        place = self._next if self._next < len(self._cells) else trial.number % len(self._cells)
+        return dict(zip(search_space, self._cells[place]))
+
+    def _order(self, study: Study) -> list[tuple[Any, ...]]:
         outside = left_out(study)
-        cells = [cell for cell in itertools.product(*study.user_attrs[GRID].values()) if cell not in outside]
+        cells = [cell for cell in itertools.product(*grid_of(study).values()) if cell not in outside]
         random.Random(self._seed).shuffle(cells)
-        taken = {tuple(other.params.get(name) for name in search_space) for other in study.get_trials(deepcopy=False)}
-        cell = next((cell for cell in cells if cell not in taken), cells[trial.number % len(cells)])
-        return dict(zip(search_space, cell))
+        return cells
 
     def sample_independent(
         self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
