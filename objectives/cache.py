@@ -13,6 +13,7 @@ import hashlib
 import json
 import logging
 import os
+import re
 import shutil
 import tempfile
 import time
@@ -31,6 +32,8 @@ log = logging.getLogger(__name__)
 
 _LOCK = ".lock"
 UNFINISHED = ".part-"
+_ENTRY = re.compile(r"[0-9a-f]{64}")
+"""The names of entries; whatever else lies in the folder is somebody's, and stays."""
 _ABANDONED = 24 * 3600.0
 """Seconds after which nobody writes to an unfinished entry any more."""
 
@@ -128,8 +131,8 @@ class Cache:
                 if path.name.startswith(UNFINISHED):
                     if used < time.time() - _ABANDONED:
                         shutil.rmtree(path, ignore_errors=True)
-                    continue
-                yield _Entry(path, _size(path), used)
+                elif _ENTRY.fullmatch(path.name):
+                    yield _Entry(path, _size(path), used)
 
 
 _TAKEN = (errno.ENOTEMPTY, errno.EEXIST)

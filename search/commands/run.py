@@ -168,11 +168,12 @@ def run_job(resolved: dict[str, Any], swept: str) -> int:
 
 def conduct(config: StudyConfig, end: Callable[[StudyResult], T]) -> T:
     """Run a study and return what ``end`` makes of its result; a log keeps what libraries say meanwhile."""
+    from search.executors.signals import sigterm_interrupts
     from search.study.progress import make_progress
     from search.study.study import run_study
     from search.terminal.quiet_log import quiet_log, remove_log
 
-    with quiet_log(config.home / "logs") as log:
+    with sigterm_interrupts(), quiet_log(config.home / "logs") as log:
         try:
             with make_progress(config) as progress:
                 result = run_study(config, progress)

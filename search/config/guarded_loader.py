@@ -41,13 +41,18 @@ _OURS = {"hydra", "main", "schema"}
 """The providers of the search path that are not added by a user's folder."""
 _SWEPT = "hydra.sweeper.params."
 """The parameters that a file may sweep; they reach the jobs as words of a command line."""
-_DECIDING = ("hydra", "+hydra", "++hydra", "~hydra", "allow_targets", "+allow_targets", "++allow_targets")
-"""The beginnings of words that decide which code runs."""
 _ADMITTING = {
     "allow_targets": "it admits code",
     "executor.address": "the objects of that cluster are taken at their word",
 }
 """Settings that decide which code runs, and how."""
+_DECIDING = ("hydra", *_ADMITTING)
+"""The beginnings of settings that a file may not sweep."""
+_READS_ENVIRONMENT = re.compile(r"oc\.env|\$\{[^}:]*\$\{")
+"""References to variables of the environment, and those that may turn out as one: their names are references."""
+_WHOLE = re.compile(r"\$\{oc\.env:\w+\}")
+_PLACES = ("storage", "tracker.uri")
+"""The settings that may be a variable of the environment as a whole, wherever they are written: they have passwords."""
 _OF_THE_RUN = (
     "runtime.", "overrides.", "job.override_dirname", "job.config_name", "searchpath", "help.",
 )  # fmt: skip
@@ -72,11 +77,13 @@ class GuardedLoader(ConfigLoaderImpl):
         composed = super().load_configuration(config_name, words, *how)
         _require_targets(composed.hydra, "hydra")
         _require_loggers(composed.hydra)
+        _require_given(words, composed.hydra)
         if self._has_added_folders() or composed.hydra.searchpath:
             own = [word for word in words if word.lstrip("+~").startswith(("hydra.", "hydra/"))]
             plain = super().load_configuration(config_name, own, *how)
             _require_same(plain.hydra, composed.hydra)
             _require_admitted(words, plain, composed)
+            _require_no_environment(words, plain, composed)
         _hide_secrets(composed)
         return composed
 
@@ -200,7 +207,7 @@ def _require_same(plain: DictConfig, composed: DictConfig) -> None:
     for where in sorted({*one, *other}):
         if one.get(where) == other.get(where) or where.startswith(tuple(f"hydra.{part}" for part in _OF_THE_RUN)):
             continue
-        if where.startswith(_SWEPT) and not where.removeprefix(_SWEPT).startswith(_DECIDING):
+        if where.startswith(_SWEPT) and not where.removeprefix(_SWEPT).lstrip("+~").startswith(_DECIDING):
             continue
         raise ConfigError(
             f"{where}: counts on the command line and in your main configuration, since it decides what runs here; a "
@@ -218,6 +225,36 @@ def _require_admitted(words: list[str], plain: DictConfig, composed: DictConfig)
                 f"{key}: counts on the command line and in your main configuration, since {why}; a yaml of "
                 f"--config-dir sets it. To keep it, add '{key}={_as_word(wanted)}'"
             )
+
+
+def _require_given(words: list[str], composed: DictConfig) -> None:
+    """Raise ConfigError for a word that stands in a file as if it had been given: the jobs of a sweep would get it."""
+    for kind, listed in _written(composed.overrides).items():
+        for word in listed:
+            if word not in words:
+                raise ConfigError(f"hydra.overrides.{kind}: follows from the command line; a file has {word!r} there")
+
+
+def _require_no_environment(words: list[str], plain: DictConfig, composed: DictConfig) -> None:
+    """Raise ConfigError where a yaml of an added folder reads the environment: its values would be written."""
+    known = dict(_settings(plain))
+    for where, value in _settings(composed):
+        if not isinstance(value, str) or not _READS_ENVIRONMENT.search(value):
+            continue
+        if known.get(where) == value or any(value in word for word in words):
+            continue
+        if not (where in _PLACES and _WHOLE.fullmatch(value)):
+            raise ConfigError(
+                f"{where}: a yaml of --config-dir may not read the environment, since its value would be written; "
+                f"to allow it, give it on the command line, as '{where}={value}'"
+            )
+
+
+def _settings(composed: DictConfig) -> Iterator[tuple[str, Any]]:
+    """Yield the leaves that are the study's, by path, references unresolved."""
+    for key, value in _written(composed).items():
+        if key != "hydra":
+            yield from _leaves(value, key)
 
 
 def _as_word(value: Any) -> str:

@@ -12,7 +12,7 @@ from search.records.storage_url import sqlite_path
 
 log = logging.getLogger(__name__)
 
-ENDING = ".backup"
+ENDING, OLD = ".backup", ".old"
 MOST_BYTES = 256 << 20
 """The largest file that is copied: about a second."""
 
@@ -22,23 +22,26 @@ def backup_of(file: Path) -> Path:
     return file.with_name(file.name + ENDING)
 
 
-def _trials(database: sqlite3.Connection) -> int:
-    return int(database.execute("SELECT COUNT(*) FROM trials").fetchone()[0])
+def _uids(database: sqlite3.Connection) -> set[str]:
+    return {uid for (uid,) in database.execute("SELECT value_json FROM study_user_attributes WHERE key = 'uid'")}
 
 
-def _trials_of(file: Path) -> int:
-    """Return how many trials a copy holds; 0 where there is none that can be read."""
+def studies_in(file: Path) -> set[str]:
+    """Return the uids of the studies that a file holds; none where it is not there, or cannot be read."""
     if not file.is_file():
-        return 0
+        return set()
     try:
         with closing(sqlite3.connect(f"{file.as_uri()}?mode=ro", uri=True)) as database:
-            return _trials(database)
+            return _uids(database)
     except sqlite3.Error:
-        return 0
+        return set()
 
 
 def back_up(url: str) -> None:
-    """Copy the sqlite file that ``url`` names; a failure costs nothing but the copy."""
+    """Copy the sqlite file that ``url`` names; a failure costs nothing but the copy.
+
+    A copy with a study that the file has lost stays beside the new one, as ``.backup.old``.
+    """
     file = sqlite_path(url)
     if file is None or not file.is_file() or file.stat().st_size > MOST_BYTES:
         return
@@ -50,9 +53,11 @@ def back_up(url: str) -> None:
         ):
             source.backup(copy)
             is_whole = copy.execute("PRAGMA quick_check").fetchone() == ("ok",)
-            trials = _trials(copy)
-        if is_whole and trials >= _trials_of(backup_of(file)):  # an emptied file must not take its copy along
-            os.replace(part, backup_of(file))
+            uids, last = _uids(copy), backup_of(file)
+        if is_whole:
+            if studies_in(last) - uids:
+                os.replace(last, last.with_name(last.name + OLD))
+            os.replace(part, last)
     except (OSError, sqlite3.Error) as error:
         log.debug("%s was not copied: %s", file, error)
     finally:

@@ -27,12 +27,12 @@ from objectives.measuring.fingerprint import HARDWARE, KIND, unlike
 from objectives.metrics import METRICS
 from objectives.tasks.provenance import Kind, Source, changes, merged
 from search.config.study_config import StudyConfig
-from search.errors import ConfigError, StudyConflict
+from search.errors import ConfigError, StoreFailed, StudyConflict
 from search.records.storage_url import clean_url, redacted, sqlite_path
 from search.records.trial import Value
 from search.samplers.distinct import GRID, OUTSIDE
 from search.space.space import Space, same
-from search.study.backup import back_up
+from search.study.backup import back_up, backup_of, studies_in
 from search.study.patient_storage import PatientStorage
 from search.study.store import CONFIG, DEFINITION, MACHINE, SOURCES, UID, plain
 from search.study.store_errors import is_damaged, store_failed
@@ -45,7 +45,7 @@ SILENCE = {
     "connect_timeout": 10, "keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3,
     "tcp_user_timeout": 30_000,
 }  # fmt: skip
-"""When a server that says nothing is taken for one that is away, by libpq's names: seconds, and milliseconds."""
+"""The times after which a server that says nothing is taken for one that is away, as libpq names them."""
 
 log = logging.getLogger(__name__)
 optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -60,14 +60,30 @@ def open_storage(url: str, home: Path, kind: type[PatientStorage] = PatientStora
     try:
         home.mkdir(parents=True, exist_ok=True)
         with FileLock(str(folder / ".studies.lock")):
+            _require_not_emptied(file)
             return _with_schema(partial(kind, url, engine_kwargs=options), PAUSES if file is None else ())
     except OSError as error:
         raise ConfigError(f"{key}: cannot write to {folder}: {error.strerror}") from error
+    except StoreFailed:
+        raise
     except Exception as error:
         if is_damaged(error):
             raise store_failed(url, error) from error
         why = f"{type(error).__name__}: {redacted(said(error))}"
         raise ConfigError(f"storage: cannot open {redacted(url)}: {why}") from error
+
+
+def _require_not_emptied(file: Path | None) -> None:
+    """Raise StoreFailed where an sqlite file has nothing in it, and its copy has: sqlite takes it for a new one."""
+    if file is None or not file.is_file() or file.stat().st_size:
+        return
+    copy = backup_of(file)
+    count = len(studies_in(copy))
+    if count:
+        raise StoreFailed(
+            f"storage: {file} is empty, and its copy {copy} holds {count} {'study' if count == 1 else 'studies'}: "
+            f"put it back (mv {copy} {file}), or remove both to begin anew", 2,
+        )  # fmt: skip
 
 
 def _engine_options(url: str) -> dict[str, Any]:

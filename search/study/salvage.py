@@ -6,28 +6,29 @@ is taken for one that was cut short: the next driver settles it, and a cell with
 
 from __future__ import annotations
 
+import hashlib
 import logging
+import os
+import shutil
 import sqlite3
+import threading
 from collections.abc import Iterator
 from contextlib import closing, suppress
 from dataclasses import dataclass
-from itertools import count
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import optuna
+from optuna.trial import FrozenTrial
 
 from search.records.storage_url import sqlite_url
 
-DEFINITION = "definition"
-"""The attribute without which a study cannot go on (:mod:`search.study.store`)."""
+DEFINITION, RECORD = "definition", "record"
+"""The attributes without which a study cannot go on, and a trial says nothing (:mod:`search.study.store`)."""
 
 BEYOND = 20_000
-"""Row numbers that are tried beyond the last row that was read."""
-
-MOST_ROWS = 10_000_000
-"""The largest number of a row that is believed."""
+"""Numbers of rows and trials that are believed beyond as many as were read: a torn row may have any."""
 
 log = logging.getLogger(__name__)
 
@@ -36,40 +37,51 @@ Row = tuple[Any, ...]
 
 @dataclass(frozen=True)
 class Salvaged:
-    """The result: the new ``file``, and how many ``trials`` it holds."""
+    """The result: the ``file``, and how many finished ``trials`` with their records it holds."""
 
     file: Path
     trials: int
 
 
 def salvaged(file: Path) -> Salvaged | None:
-    """Copy what can be read of ``file`` beside it; return None where no trial can be read."""
-    names = (file.with_name(f"{file.name}.recovered-{place}") for place in count(1))
-    new = next(name for name in names if not name.exists())
+    """Copy what can be read of ``file`` beside it; return None where no trial can be read.
+
+    The copy is named by what the file holds, so that whoever meets the damage again, or at the same moment, finds it.
+    """
+    found = None
     try:
-        _copy(file, new)
-        found = _checked(new)
+        with file.open("rb") as content:
+            new = file.with_name(f"{file.name}.recovered-{hashlib.file_digest(content, 'sha256').hexdigest()[:8]}")
+        if not new.exists():
+            _make(file, new)
+        found = counted(new)
     except Exception as error:  # whatever a damaged file makes of a library
         log.debug("nothing of %s can be read: %s", file, error)
-        found = None
-    if found is None:
-        new.unlink(missing_ok=True)
     return found
 
 
-def _copy(file: Path, new: Path) -> None:
-    with TemporaryDirectory() as folder:
-        whole = Path(folder) / "whole"
-        _pad(file, whole)
-        _copy_tables(whole, new)
+def _make(file: Path, new: Path) -> None:
+    """Write the copy, which appears whole, and only where it holds a trial."""
+    part = new.with_name(f".{new.name}.{os.getpid()}-{threading.get_ident()}.part")
+    try:
+        with TemporaryDirectory(dir=file.parent) as folder:
+            whole = Path(folder) / "whole"
+            _pad(file, whole)
+            _copy_tables(whole, part)
+        _mend(part)
+        if counted(part) is not None:
+            os.replace(part, new)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def _pad(file: Path, whole: Path) -> None:
-    """Copy the file, with zeros for the pages that were cut off: sqlite reads nothing of a file that is too short."""
-    content = file.read_bytes()
-    size, pages = int.from_bytes(content[16:18], "big"), int.from_bytes(content[28:32], "big")
-    size = 65536 if size == 1 else size
-    whole.write_bytes(content.ljust(size * pages, b"\0"))
+    """Copy the file, with a hole for the pages that were cut off: sqlite reads nothing of a file that is too short."""
+    shutil.copyfile(file, whole)
+    with whole.open("r+b") as copy:
+        head = copy.read(32)
+        size, pages = int.from_bytes(head[16:18], "big"), int.from_bytes(head[28:32], "big")
+        copy.truncate(max((65536 if size == 1 else size) * pages, whole.stat().st_size))
 
 
 def _copy_tables(whole: Path, new: Path) -> None:
@@ -90,7 +102,7 @@ def _rows(damaged: sqlite3.Connection, table: str) -> dict[int, Row]:
     for order in ("ASC", "DESC"):
         found |= dict(_until_damage(damaged, f'SELECT rowid, * FROM "{table}" ORDER BY rowid {order}'))
     one = f'SELECT rowid, * FROM "{table}" WHERE rowid = ?'
-    last = min(max(found, default=0), MOST_ROWS) + BEYOND  # a torn row may have any number
+    last = min(max(found, default=0), len(found)) + BEYOND
     for number in set(range(1, last)) - set(found):
         found |= dict(_until_damage(damaged, one, number))
     return found
@@ -111,8 +123,8 @@ def _fill(copy: sqlite3.Connection, table: str, rows: dict[int, Row]) -> None:
             log.debug("a row of %s is left out: %s", table, error)
 
 
-def _checked(new: Path) -> Salvaged | None:
-    """Mend what the damage left incoherent, and count the trials that are left."""
+def _mend(new: Path) -> None:
+    """Settle what the damage left incoherent."""
     with closing(sqlite3.connect(new)) as copy:
         _drop_strays(copy)
         _reopen_torn(copy)
@@ -120,11 +132,12 @@ def _checked(new: Path) -> Salvaged | None:
         with suppress(sqlite3.DatabaseError):  # of a store that was made before there were any
             copy.execute("DELETE FROM paretune_leases")
         copy.commit()
-    return counted(new)
 
 
 def _drop_strays(copy: sqlite3.Connection) -> None:
-    """Delete what Optuna could not read, and what belongs to lost trials: later ones would get their ids, and it."""
+    """Remove what Optuna could not read, and what belongs to lost trials: later ones would get their ids, and it."""
+    most = copy.execute("SELECT COUNT(*) FROM trials").fetchone()[0] + BEYOND
+    copy.execute("DELETE FROM trials WHERE NOT (typeof(number) = 'integer' AND number BETWEEN 0 AND ?)", (most,))
     tables = [name for (name,) in copy.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
     for table in tables:
         columns = {row[1] for row in copy.execute(f'PRAGMA table_info("{table}")')}
@@ -149,12 +162,14 @@ def _fill_gaps(copy: sqlite3.Connection) -> None:
     read = copy.execute("SELECT study_id, number FROM trials").fetchall()
     for study in {study for study, _ in read}:
         numbers = {number for one, number in read if one == study}
-        for number in sorted(set(range(min(max(numbers), MOST_ROWS))) - numbers):
-            copy.execute("INSERT INTO trials (number, study_id, state) VALUES (?, ?, 'FAIL')", (number, study))
+        gaps = sorted(set(range(max(numbers))) - numbers)
+        copy.executemany(
+            "INSERT INTO trials (number, study_id, state) VALUES (?, ?, 'FAIL')", [(gap, study) for gap in gaps]
+        )
 
 
 def counted(file: Path) -> Salvaged | None:
-    """Return what a file holds; None where it is not there, is damaged, or holds no trial."""
+    """Return what a file holds; None where it is not there, is damaged, or holds no finished trial."""
     if not file.is_file():
         return None
     try:
@@ -168,7 +183,11 @@ def _count(file: Path) -> Salvaged | None:
     storage = optuna.storages.RDBStorage(sqlite_url(file))
     try:
         studies = [study for study in storage.get_all_studies() if DEFINITION in study.user_attrs]
-        trials = sum(len(storage.get_all_trials(study._study_id)) for study in studies)
+        trials = sum(_is_recorded(trial) for study in studies for trial in storage.get_all_trials(study._study_id))
     finally:
         storage.engine.dispose()
     return Salvaged(file, trials) if trials else None
+
+
+def _is_recorded(trial: FrozenTrial) -> bool:
+    return trial.state.is_finished() and RECORD in trial.user_attrs

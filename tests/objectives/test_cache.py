@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import subprocess
 import sys
@@ -73,24 +74,43 @@ def test_a_write_that_fails_half_way_leaves_nothing(cache: Cache) -> None:
     assert list(Path(cache.folder).glob("compress/*")) == []
 
 
+def key(name: str) -> str:
+    """A name as entries have it."""
+    return hashlib.sha256(name.encode()).hexdigest()
+
+
 def test_what_was_not_used_for_longest_goes_first(tmp_path: Path) -> None:
     cache = Cache(folder=str(tmp_path), max_bytes=1000.0)
     for age, name in enumerate(["new", "old", "oldest"]):
-        cache.put("score", name, {"text": "x" * 200})
-        os.utime(tmp_path / "score" / name, times=(time.time() - 100 - age,) * 2)
-    assert cache.get("score", "oldest") is not None  # used now
-    cache.put("score", "last", {"text": "x" * 200})
-    assert cache.get("score", "old") is None
-    assert all(cache.get("score", name) for name in ("new", "oldest", "last"))
+        cache.put("score", key(name), {"text": "x" * 200})
+        os.utime(tmp_path / "score" / key(name), times=(time.time() - 100 - age,) * 2)
+    assert cache.get("score", key("oldest")) is not None  # used now
+    cache.put("score", key("last"), {"text": "x" * 200})
+    assert cache.get("score", key("old")) is None
+    assert all(cache.get("score", key(name)) for name in ("new", "oldest", "last"))
 
 
 def test_an_entry_larger_than_all_is_kept_until_the_next(tmp_path: Path) -> None:
     cache = Cache(folder=str(tmp_path), max_bytes=10.0)
-    cache.put("score", "a", {"text": "x" * 200})
-    assert cache.get("score", "a") is not None
-    os.utime(tmp_path / "score" / "a", times=(1, 1))
-    cache.put("score", "b", {"text": "x" * 200})
-    assert cache.get("score", "a") is None
+    cache.put("score", key("a"), {"text": "x" * 200})
+    assert cache.get("score", key("a")) is not None
+    os.utime(tmp_path / "score" / key("a"), times=(1, 1))
+    cache.put("score", key("b"), {"text": "x" * 200})
+    assert cache.get("score", key("a")) is None
+
+
+def test_files_of_others_in_its_folder_stay(tmp_path: Path) -> None:
+    """Somebody may name a folder that is not empty."""
+    others = [tmp_path / "documents" / "thesis.tex", tmp_path / "documents" / "photos" / "a.jpg"]
+    for file in others:
+        file.parent.mkdir(exist_ok=True)
+        file.write_text("x" * 500)
+        os.utime(file, times=(1, 1))
+    cache = Cache(folder=str(tmp_path), max_bytes=1.0)
+    for name in ("a", "b"):
+        cache.put("score", key(name), {"text": "x" * 200})
+    assert [file.exists() for file in others] == [True, True]
+    assert cache.get("score", key("a")) is None
 
 
 def test_what_a_killed_process_left_goes_after_a_day(tmp_path: Path) -> None:
@@ -117,14 +137,14 @@ import sys
 from objectives.cache import Cache
 cache = Cache(folder=sys.argv[1], max_bytes=20_000.0)
 for turn in range(150):
-    key = str(turn % 10)
+    key = f"{turn % 10:064x}"
     found = cache.get("score", key)
-    assert found is None or found == {"key": key, "text": key * 2000}, found
-    cache.put("score", key, {"key": key, "text": key * 2000})
+    assert found is None or found == {"key": key, "text": key[-1] * 2000}, found
+    cache.put("score", key, {"key": key, "text": key[-1] * 2000})
     def write(part):
         part.mkdir()
         for name in "ab":
-            (part / name).write_text(key * 500)
+            (part / name).write_text(key[-1] * 500)
     cache.put_folder("compress", key, write)
     folder = cache.folder_of("compress", key)
     if turn % 7 == 0:

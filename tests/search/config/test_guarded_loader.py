@@ -40,6 +40,21 @@ ATTACKS = {
     "opens": "task: {{_target_: search.study.patient_storage.PatientStorage, url: 'sqlite:///{target}'}}",
     "imported": "task: {{_target_: search.commands.run.Path, path: {target}}}",
     "nested": f"task: {{{{corpus: {COPIES}}}}}",
+    "overrides": (
+        "hydra: {{overrides: {{hydra: ['allow_targets=[os]']}}}}\n"
+        "tracker: {{_target_: os.system, command: 'touch {target}'}}"
+    ),
+    "given": (
+        "hydra: {{overrides: {{task: ['allow_targets=[os]']}}}}\n"
+        "tracker: {{_target_: os.system, command: 'touch {target}'}}"
+    ),
+    "swept_cluster": (
+        "hydra: {{sweeper: {{params: {{executor.address: \"'127.0.0.1:9'\"}}}}}}\n"
+        "defaults: [{{override /executor: ray}}]"
+    ),
+    "environment_of_the_user": "project: '${{oc.env:HOME}}'",
+    "environment_in_a_part": "tracker: {{uri: 'http://127.0.0.1:9/${{oc.env:HOME}}'}}",
+    "environment_by_another_name": "part: env\nproject: '${{oc.${{part}}:HOME}}'",
 }
 
 
@@ -59,18 +74,20 @@ def attack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], t
     return laid
 
 
-@pytest.mark.parametrize("verb", ["run", "plan"])
+@pytest.mark.parametrize("verb", ["run", "plan", "run -m"])
 @pytest.mark.parametrize("name", ATTACKS)
 def test_a_yaml_that_was_sent_runs_and_writes_nothing(
     name: str, verb: str, attack: Callable[[str], tuple[list[str], Path]], capsys: pytest.CaptureFixture[str]
 ) -> None:
     words, target = attack(name)
-    assert main([verb, *words]) == 2
+    assert main([*verb.split(), *words]) == 2
     assert not target.exists()
-    assert not Path("mlruns").exists()
     told = capsys.readouterr().err.strip()
-    assert told.count("\n") == 0
     assert told.startswith("paretune: ")
+    assert "Traceback" not in told
+    if verb != "run -m":  # Hydra begins a sweep before it looks at the jobs
+        assert told.count("\n") == 0
+        assert not Path("mlruns").exists()
 
 
 @pytest.mark.parametrize(
@@ -92,6 +109,23 @@ def test_what_a_folder_may_say_it_may_still_say(tmp_path: Path, capsys: pytest.C
     words = ["--config-dir", str(tmp_path), "experiment=mine", "device=cpu", "hydra.job.chdir=false"]
     assert main(["plan", *words, "allow_targets=[tests.]"]) == 0
     assert "3 trials at most" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("written", "word"),
+    [
+        ("storage: '${oc.env:OF_THE_USER}'", "n_trials=3"),
+        ("project: '${oc.env:OF_THE_USER}'", "project=${oc.env:OF_THE_USER}"),
+        ("project: none", "project=${oc.env:OF_THE_USER}"),
+    ],
+)
+def test_the_environment_is_read_where_the_user_says_so(
+    written: str, word: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OF_THE_USER", f"sqlite:///{tmp_path}/studies.db" if "storage" in written else "mine")
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment" / "mine.yaml").write_text(f"# @package _global_\ndefaults: [ci_tiny]\n{written}\n")
+    assert main(["plan", "--config-dir", str(tmp_path), "experiment=mine", "device=cpu", word]) == 0
 
 
 @pytest.mark.parametrize("in_file", [False, True])

@@ -78,6 +78,13 @@ def session(request, sessions):
     return sessions[request.param]
 
 
+def test_a_model_that_cannot_be_loaded_is_an_error_of_the_study(executor, problem, tmp_path) -> None:
+    """It comes before the sessions that last: an actor of theirs may have the only core of this process."""
+    broken = replace(problem, model=Checkpoint(path=str(tmp_path), head="causal_lm"))
+    with executor.start(broken) as session, pytest.raises(ModelError, match=r"config\.json"):
+        session.prepare().result(timeout=120)
+
+
 def test_an_executor_describes_the_machine_and_measures(session) -> None:
     facts = session.prepare().result(timeout=120)
     assert facts["device"] == "cpu"
@@ -115,12 +122,6 @@ def test_failures_come_back_as_values(session) -> None:
     }
     assert outcomes["raise"].message == "ValueError: a bug"
     assert isinstance(again, Measurement)
-
-
-def test_a_model_that_cannot_be_loaded_is_an_error_of_the_study(executor, problem, tmp_path) -> None:
-    broken = replace(problem, model=Checkpoint(path=str(tmp_path), head="causal_lm"))
-    with executor.start(broken) as session, pytest.raises(ModelError, match=r"config\.json"):
-        session.prepare().result(timeout=120)
 
 
 def test_an_executor_answers_a_check(session) -> None:
