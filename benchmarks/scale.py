@@ -412,7 +412,9 @@ def estimate(found: Mapping[str, Any]) -> list[str]:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--parts", default="overhead,devices,executors,trials,drivers")
-    parser.add_argument("--samplers", default="exhaustive,frontier", help="those behind real executors; others are kept")
+    parser.add_argument(
+        "--samplers", default="exhaustive,frontier", help="those behind real executors; others are kept"
+    )
     given = parser.parse_args()
     wanted, samplers = (set(filter(None, each.split(","))) for each in (given.parts, given.samplers))
     file = OUT / "scale.json"
