@@ -15,7 +15,7 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import SQLAlchemyError
 
 from search.errors import ConfigError
-from search.records.secrets import scrubbed
+from search.records.secrets import remember, scrubbed
 
 SQLITE = "sqlite:///"
 LONGEST = 504
@@ -61,10 +61,13 @@ def sqlite_path(url: str) -> Path | None:
 def clean_url(url: str, key: str = "storage") -> str:
     """Return ``url`` as SQLAlchemy reads it: an sqlite file's path is absolute and quoted, its options are kept.
 
-    A plain URL of PostgreSQL goes by psycopg 3. Raises ConfigError for a database whose port is no number.
+    A plain URL of PostgreSQL goes by psycopg 3. The password is noted: no text shows it from now on.
+
+    Raises ConfigError for a database whose port is no number.
     """
     path = sqlite_path(url)
     if path is None:
+        remember(key, url)
         if _DATABASE.match(url):
             _require_port(url, key)
         return _PLAIN_POSTGRESQL.sub("postgresql+psycopg://", url)
