@@ -14,7 +14,7 @@ from urllib.parse import unquote
 HIDDEN = "***"
 
 _START = r"(?:^|[_.-]|(?<=[a-z0-9])(?=[A-Z]))"
-"""Where a word of a name begins: ``accessKey`` has two."""
+"""The beginning of a word of a name: ``accessKey`` has two."""
 _PLACE = r"(?:\.\d+)*$"
 """The places in a list that belongs to a name."""
 _NAME = re.compile(

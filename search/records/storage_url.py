@@ -25,7 +25,7 @@ _EXTRAS = {"psycopg": "'paretune[postgresql]'"}
 _PLAIN_POSTGRESQL = re.compile(r"^postgres(ql)?://")
 _DATABASE = re.compile(r"^(postgres(ql)?|mysql|mariadb|mssql|oracle)(\+\w+)?://")
 _NO_PORT = re.compile(r"(?<=[^:/]):(?!//|\d+(?:[/?#]|$)).*")
-"""What stands for a port without being one: it may be a password whose ``@`` is missing."""
+"""The text in a port's place that is none: it may be a password whose ``@`` is missing."""
 _QUERY = re.compile(r"\?(?P<query>\w+=[^/?&]*(?:&\w+=[^/?&]*)*)$")
 
 
