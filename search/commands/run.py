@@ -28,6 +28,7 @@ from search.config.overrides import absolute, fixed_keys, key_of, parsed, readab
 from search.config.tasks import spread
 from search.errors import BaselineFailed, ConfigError, ParetuneError
 from search.records.names import name_of
+from search.records.secrets import remember_all
 from search.space.instantiate import nearest
 from search.terminal.console import err, prepare_streams
 from search.terminal.plain_text import one_line
@@ -146,7 +147,10 @@ def _home_of(words: Sequence[str]) -> Path:
 
 
 def plain(composed: DictConfig) -> dict[str, Any]:
-    """Return the configuration as resolved dicts and lists. Raises ConfigError where a required setting is missing."""
+    """Return the configuration as resolved dicts and lists, and note its secrets, so that no text shows them.
+
+    Raises ConfigError where a required setting is missing.
+    """
     try:
         resolved = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
     except MissingMandatoryValue as error:
@@ -154,6 +158,7 @@ def plain(composed: DictConfig) -> dict[str, Any]:
     except OmegaConfBaseException as error:
         raise ConfigError(gist(error)) from error
     assert isinstance(resolved, dict)
+    remember_all(resolved)
     return {str(key): value for key, value in resolved.items()}
 
 

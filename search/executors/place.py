@@ -49,7 +49,7 @@ def places_of(device: Device, cores: Cores | None, key: str = "executor.cpus") -
             f"{key}=[0-3,4-7]; executor=worker is one process with all of them"
         )
     allowed = sorted(os.sched_getaffinity(0))
-    sets = _equal(allowed, cores, key) if isinstance(cores, int) else [_set(each, key) for each in cores]
+    sets = _equal(allowed, cores, key) if isinstance(cores, int) else [_set(each, allowed, key) for each in cores]
     _require_disjoint(sets, allowed, key)
     return [Place(tuple(each)) for each in sets]
 
@@ -62,17 +62,20 @@ def _equal(allowed: Sequence[int], count: int, key: str) -> list[list[int]]:
     return [list(allowed[place * size : (place + 1) * size]) for place in range(count)]
 
 
-def _set(written: str | int | Sequence[int], key: str) -> list[int]:
-    """Return the cores of one set."""
+def _set(written: str | int | Sequence[int], allowed: Sequence[int], key: str) -> list[int]:
+    """Return the cores of one set. Raises ConfigError for a range beyond the ``allowed`` cores."""
     if isinstance(written, int):
         return [written]
     if not isinstance(written, str):
         return list(written)
     try:
-        first, _, last = written.partition("-")
-        return list(range(int(first), int(last or first) + 1))
+        begin, _, end = written.partition("-")
+        first, last = int(begin), int(end or begin)
     except ValueError:
         raise ConfigError(f"{key}: cores as [0,1] or 0-1 expected, got {written!r}") from None
+    if max(first, last) > allowed[-1]:  # before the range is a list, which could fill the memory
+        raise ConfigError(f"{key}: this process may use the cores {list(allowed)}, got {written}")
+    return list(range(first, last + 1))
 
 
 def _require_disjoint(sets: Sequence[Sequence[int]], allowed: Sequence[int], key: str) -> None:

@@ -9,19 +9,47 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from typing import Any
+from urllib.parse import unquote
 
 HIDDEN = "***"
 
-_NAME = re.compile(r"(?i)(^|[_.-])(token|password|passwd|pwd|passphrase|secret|(api)?key|credentials?)$")
+_START = r"(?:^|[_.-]|(?<=[a-z0-9])(?=[A-Z]))"
+"""The beginning of a word of a name: ``accessKey`` has two."""
+_PLACE = r"(?:\.\d+)*$"
+"""The places in a list that belongs to a name."""
+_NAME = re.compile(
+    rf"{_START}(?i:(?:api|access|auth|account|private|secret)?(?:key|token)|pass|passwords?|passwd|pwd|passphrase|"
+    rf"secrets?|credentials?|auth|authorization|bearer|dsn|connection[_-]?string|cookies?){_PLACE}"
+)
 """The ends of the names of settings that are secrets."""
-_ALSO_AS_NUMBER = re.compile(r"(?i)(password|passwd|pwd|passphrase|secret)$")
+_OF_TEXTS = re.compile(rf"(?i)(?:^|[_.-])(?:bos|eos|pad|unk|sep|cls|mask|start|end|stop|image)_token{_PLACE}")
+"""The names of a tokenizer's own tokens, which are no secrets."""
+_SEVERAL = re.compile(rf"(?:(?:^|\.)|{_START}(?i:api|access|auth|bearer|hub)[_-]?)(?i:tokens){_PLACE}")
+"""The names of lists of secrets, which are names of lengths as well."""
+_ALSO_AS_NUMBER = re.compile(rf"(?i)(?:passwords?|passwd|pwd|passphrase|secrets?|(?:^|[_.-])pass){_PLACE}")
 """The ends of the names of settings whose numbers are secrets too."""
 
+_USER = r"(?!\[[\da-fA-F:.]*\])[^/?#\s:'\"]*"
+"""The user of a URL, who may hold an ``@``; an address of IPv6 is none."""
+_QUERY_FOLLOWS = r"(?!\d{1,5}(?:/[^?@\s'\"]*)?\?[\w.-]+=)"
+"""Not behind a port, a path and a query."""
+_PATH_FOLLOWS = r"(?!\d{1,5}[/?#](?![^\s'\"]*@[\w.-]+(?::\d|\.[a-zA-Z]{2,}(?![\w.-]))))"
+"""Not behind a port and a path of the web, whose ``@`` stands before no host."""
 _IN_URL = re.compile(
-    r"(?P<scheme>\b(?!sqlite|file)[\w+.-]+://)(?:[^/?#@\s:'\"]*:(?!\d+(?:[/?#]|$))[^\s'\"]*@|[^/?#\s'\"@:]*@)"
+    r"(?P<scheme>\b(?!(?:sqlite|file)(?:\+\w+)?:)[\w+.-]+://)(?:"
+    rf"(?i:(?<=http://)|(?<=https://)){_USER}:{_QUERY_FOLLOWS}{_PATH_FOLLOWS}[^\s'\"]*@|"
+    rf"(?i:(?<!http://)(?<!https://)){_USER}:{_QUERY_FOLLOWS}[^\s'\"]*@|"
+    r"[^/?#\s'\":]*@)"
 )
-"""The user and password of a URL. A password goes up to the last ``@``: people write ``/`` and ``#`` as they are."""
-_IN_QUERY = re.compile(r"(?i)(?P<name>[?&;](?:\w*_)?(?:token|password|passwd|secret|key|credentials?)=)[^&;#\s'\"]+")
+"""The user and password of a URL. A password goes up to the last ``@``: people write ``/`` and ``#`` as they are.
+
+``:1234/`` begins a password of a database, as SQLAlchemy reads it, and a port of the web.
+"""
+_IN_QUERY = re.compile(
+    r"(?i)(?P<name>[?&;#](?:[\w.-]*(?:token|password|passwd|pwd|passphrase|secret|key|credentials?|signature)|"
+    r"(?:[\w.-]*[_.-])?(?:pass|auth|authorization|bearer|sig|dsn|cookies?))=)[^&;#\s'\"]+"
+)
+_REFERENCE = re.compile(r"\$\{[^}]*\}")
 
 _SHORTEST = 6
 """Characters of a secret from which it is looked for in every text: shorter ones are parts of other words."""
@@ -35,38 +63,57 @@ def is_secret(name: str, value: object) -> bool:
         return _ALSO_AS_NUMBER.search(name) is not None
     if not isinstance(value, str) or not value:
         return False
-    return _NAME.search(name) is not None or _with_password(value) or _IN_QUERY.search(value) is not None
+    return _is_named(name, value) or bool(_secrets_in(value))
 
 
-def _with_password(text: str) -> bool:
-    """Return whether a URL has a password, or a user of the web alone, which is a token."""
-    return any(":" in _login(found) or found["scheme"].startswith("http") for found in _IN_URL.finditer(text))
-
-
-def _login(found: re.Match[str]) -> str:
-    return found[0][len(found["scheme"]) : -1]
+def _is_named(name: str, value: str) -> bool:
+    """Return whether a setting is a secret by its name; ``tokens`` that are a number or a short word are a length."""
+    if _SEVERAL.search(name):
+        return len(value) >= _SHORTEST and value.strip("0123456789.,_") != ""
+    return _NAME.search(name) is not None and _OF_TEXTS.search(name) is None
 
 
 def is_beside_reference(value: str) -> bool:
-    """Return whether a URL has a password of its own beside a reference (``${...}``)."""
-    logins = (_login(found).partition(":")[2] for found in _IN_URL.finditer(value))
-    return "${" in value and any(re.sub(r"\$\{[^}]*\}", "", password) for password in logins)
+    """Return whether a URL has a secret of its own beside a reference (``${...}``), or within, as its default."""
+    references = _REFERENCE.findall(value)
+    return bool(references) and any(
+        secret.strip("_") for text in (_REFERENCE.sub("_", value), *references) for secret in _secrets_in(text)
+    )
+
+
+def _secrets_in(text: str) -> list[str]:
+    """Return the secrets of the URLs in ``text``: passwords, users of the web alone, which are tokens, and queries'."""
+    found = []
+    for url in _IN_URL.finditer(text):
+        user, colon, password = url[0][len(url["scheme"]) : -1].partition(":")
+        if colon or "http" in url["scheme"].lower():
+            found.append(password if colon else user)
+    return found + [each[0].partition("=")[2] for each in _IN_QUERY.finditer(text)]
 
 
 def remember(name: str, value: str) -> None:
     """Note the secret of a setting, which is hidden from now on wherever it comes up in a text."""
-    if _NAME.search(name):
-        found = [value]
-    else:
-        found = [(login.partition(":")[2] or login) for login in map(_login, _IN_URL.finditer(value))]
-        found += [each[0].partition("=")[2] for each in _IN_QUERY.finditer(value)]
-    _known.update(secret for secret in found if len(secret) >= _SHORTEST)
+    found = [*_secrets_in(value), *([value] if _is_named(name, value) else [])]
+    both = {*found, *map(unquote, found)}  # drivers tell what a URL means
+    _known.update(secret for secret in both if len(secret) >= _SHORTEST)
+
+
+def remember_all(value: Any, name: str = "") -> None:
+    """Note the secrets of nested settings whose references are resolved."""
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            remember_all(item, str(key))
+    elif isinstance(value, list):
+        for item in value:
+            remember_all(item, name)
+    elif is_secret(name, value):
+        remember(name, str(value))
 
 
 def scrubbed(text: str) -> str:
     """Return ``text`` without the users and passwords of URLs, and without the secrets that were remembered."""
     text = _without_logins(text)
-    for secret in _known:
+    for secret in sorted(_known, key=len, reverse=True):  # one may contain another
         if secret in text:
             text = re.sub(rf"(?<![\w.]){re.escape(secret)}(?!\w)", HIDDEN, text)
     return text
@@ -86,4 +133,4 @@ def without_secrets(value: Any, name: str = "") -> Any:
         return [without_secrets(item, name) for item in value]
     if not is_secret(name, value):
         return value
-    return HIDDEN if _NAME.search(name) else _without_logins(value)
+    return HIDDEN if _is_named(name, str(value)) else _without_logins(value)

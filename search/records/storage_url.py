@@ -15,7 +15,7 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import SQLAlchemyError
 
 from search.errors import ConfigError
-from search.records.secrets import scrubbed
+from search.records.secrets import remember, scrubbed
 
 SQLITE = "sqlite:///"
 LONGEST = 504
@@ -23,6 +23,9 @@ LONGEST = 504
 
 _EXTRAS = {"psycopg": "'paretune[postgresql]'"}
 _PLAIN_POSTGRESQL = re.compile(r"^postgres(ql)?://")
+_DATABASE = re.compile(r"^(postgres(ql)?|mysql|mariadb|mssql|oracle)(\+\w+)?://")
+_NO_PORT = re.compile(r"(?<=[^:/]):(?!//|\d+(?:[/?#]|$)).*")
+"""The text in a port's place that is none: it may be a password whose ``@`` is missing."""
 _QUERY = re.compile(r"\?(?P<query>\w+=[^/?&]*(?:&\w+=[^/?&]*)*)$")
 
 
@@ -58,13 +61,32 @@ def sqlite_path(url: str) -> Path | None:
 def clean_url(url: str, key: str = "storage") -> str:
     """Return ``url`` as SQLAlchemy reads it: an sqlite file's path is absolute and quoted, its options are kept.
 
-    A plain URL of PostgreSQL goes by psycopg 3.
+    A plain URL of PostgreSQL goes by psycopg 3. The password is noted: no text shows it from now on.
+
+    Raises ConfigError for a database whose port is no number.
     """
     path = sqlite_path(url)
     if path is None:
+        remember(key, url)
+        if _DATABASE.match(url):
+            _require_port(url, key)
         return _PLAIN_POSTGRESQL.sub("postgresql+psycopg://", url)
     options = _QUERY.search(url)
     return sqlite_url(path, options["query"] if options and not str(path).endswith(options[0]) else "", key)
+
+
+def _require_port(url: str, key: str) -> None:
+    """Raise ConfigError where SQLAlchemy finds no number in the port's place."""
+    try:
+        make_url(url)
+    except SQLAlchemyError:  # no URL at all: told by whoever connects
+        return
+    except ValueError:
+        shown = _NO_PORT.sub(":***", redacted(url))
+        raise ConfigError(
+            f"{key}: a number expected as the port, as in postgresql://host:5432/name, got {shown!r}; leave it out for "
+            "the usual port, and write an address of IPv6 in brackets"
+        ) from None
 
 
 def redacted(url: str) -> str:
@@ -74,8 +96,10 @@ def redacted(url: str) -> str:
 
 def require_driver(url: str, key: str = "storage") -> None:
     """Raise ConfigError where ``url`` is no URL of a database, or where that database's driver is not installed."""
+    url = clean_url(url, key)
+    _require_port(url, key)
     try:
-        make_url(clean_url(url, key)).get_dialect().import_dbapi()
+        make_url(url).get_dialect().import_dbapi()
     except ImportError as error:
         package = _EXTRAS.get(error.name or "", error.name)
         raise ConfigError(f"{key}: {redacted(url)} needs the package {error.name}: pip install {package}") from error

@@ -116,10 +116,10 @@ class Outbox(Mirror):
             done = action(self._mirror)
         except ConfigError:
             raise
-        except Exception as error:
+        except BaseException as error:  # a tracker that exits ends no study, and not this thread either
             self._mirror = None  # opened anew, it reads what really arrived
             self._failed_at = time.monotonic()
-            self._warn(f"{type(error).__name__}: {error}")
+            self._warn(_told(error))
             return None
         self._failed_at = None
         return done
@@ -128,3 +128,11 @@ class Outbox(Mirror):
         if not self._warned:
             log.warning("the tracker failed: %s (the study goes on; its store keeps everything)", one_line(why))
         self._warned = True
+
+
+def _told(error: BaseException) -> str:
+    """Return the class and message of an error; the class alone where it has no message, or fails to give one."""
+    try:
+        return f"{type(error).__name__}: {error}".removesuffix(": ")
+    except Exception:
+        return type(error).__name__

@@ -9,7 +9,11 @@ from pathlib import Path
 import pytest
 
 from search.cli import main
+from search.commands.composition import config_of
 from search.config import guarded_loader
+from search.records import secrets
+from search.records.secrets import HIDDEN
+from search.terminal.plain_text import one_line
 
 CANARY = "canary7secret"
 
@@ -150,6 +154,31 @@ def test_a_secret_reaches_none_of_the_files_of_hydra(
     assert os.environ["PARETUNE_STORAGE"] == url
     files = [file for file in tmp_path.rglob("*") if file.is_file() and file.parent.name != "experiment"]
     assert [file for file in files if CANARY.encode() in file.read_bytes()] == []
+
+
+@pytest.mark.parametrize("query", ["sig", "sslpassword", "X-Amz-Signature"])
+def test_a_secret_of_a_query_reaches_no_file(
+    query: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(secrets, "_known", set())
+    monkeypatch.setattr("search.study.patient_storage.PAUSES", ())
+    monkeypatch.chdir(tmp_path)
+    for name in ("PARETUNE_STORAGE", "PARETUNE_TRACKER_URI"):
+        monkeypatch.delenv(name, raising=False)
+    urls = [f"storage='postgresql://u:1234/{CANARY}@127.0.0.1:1/none?{query}={CANARY}'"]
+    urls += [f"tracker.uri='http://127.0.0.1:1/?{query}={CANARY}'"]
+    assert main(["run", "experiment=ci_tiny", "device=cpu", f"home={tmp_path / 'home'}", *urls]) == 2
+    told = capsys.readouterr()
+    assert CANARY not in told.out + told.err
+    assert [file for file in tmp_path.rglob("*") if file.is_file() and CANARY.encode() in file.read_bytes()] == []
+
+
+def test_the_secret_of_a_reference_is_hidden_in_every_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(secrets, "_known", set())
+    monkeypatch.setenv("STUDIES", f"postgresql://u:{CANARY}@127.0.0.1:1/none")
+    monkeypatch.setenv("TRACKER", "http://127.0.0.1:1/?sig=another7secret")
+    config_of(["experiment=ci_tiny", "device=cpu", "storage=${oc.env:STUDIES}", "tracker.uri=${oc.env:TRACKER}"])
+    assert one_line(f"refused {CANARY} and another7secret") == f"refused {HIDDEN} and {HIDDEN}"
 
 
 def test_a_secret_takes_no_variable_that_holds_something_else(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -124,6 +124,49 @@ def test_a_failure_is_told_once_and_the_end_opens_anew_and_sends_what_is_missing
     assert "ConnectionError: refused" in caplog.text
 
 
+class Wordless(Exception):
+    def __str__(self) -> str:
+        raise ValueError("no message")
+
+
+@pytest.mark.parametrize(
+    ("fault", "told"),
+    [(SystemExit(3), "SystemExit: 3"), (KeyboardInterrupt(), "KeyboardInterrupt "), (Wordless(), "Wordless ")],
+)
+def test_a_tracker_that_exits_is_one_that_failed(
+    fault: BaseException, told: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    def leave() -> None:
+        raise fault
+
+    tracker = Recording()
+    box = Outbox(tracker, HEADER)
+    with caplog.at_level(logging.WARNING, logger="search.tracking"):
+        box.ready()
+        tracker.fault = leave
+        for number in range(2):
+            box.log(trial(number))
+            box._last.result(timeout=5)
+        tracker.fault = lambda: None
+        assert box.close(end(2)) == "sent"
+    assert tracker.kept == ["u:0", "u:1"]
+    assert len(caplog.records) == 1
+    assert f"the tracker failed: {told}" in caplog.text
+
+
+def test_a_tracker_that_exits_at_the_end_keeps_nobody_waiting() -> None:
+    def leave() -> None:
+        raise SystemExit(3)
+
+    tracker = Recording()
+    box = Outbox(tracker, HEADER)
+    box.ready()
+    tracker.fault = leave
+    began = time.monotonic()
+    assert "2 trials and the summary were not sent" in box.close(end(2))
+    assert time.monotonic() - began < 0.2
+
+
 def test_a_tracker_that_is_back_after_a_pause_is_used_again() -> None:
     faults: list[Any] = [OSError("away")]
 
