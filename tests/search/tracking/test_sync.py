@@ -11,10 +11,11 @@ from mlflow import MlflowClient
 
 from search.cli import main
 from search.config.study_config import StudyConfig
+from search.records.stop_reason import StopReason
 from search.reporting.finish import finish
 from search.study.study import run_study
-from search.tracking.mlflow_tracker import TRIAL
-from search.tracking.protocol import StudyEnd
+from search.tracking.mlflow_tracker import TRIAL, MlflowTracker
+from search.tracking.protocol import StudyEnd, StudyHeader
 from tests.search.conftest import Quiet
 from tests.search.tracking.test_mlflow_tracker import database as database
 from tests.search.tracking.test_mlflow_tracker import runs_of
@@ -112,3 +113,14 @@ def test_a_study_that_was_run_without_a_tracker_is_sent_where_one_says(
     (config.home / "mlflow.db").write_bytes(database)
     assert synced(config) == 0
     require_one_run_for_each_trial(config)
+
+
+def test_a_uid_that_the_search_takes_for_a_pattern_gets_no_run_of_another_study(tracked: Callable[..., Any]) -> None:
+    config = tracked(f"n_trials={COUNT}")
+    assert finish(run_study(config, Quiet())) == 0
+    mirror = MlflowTracker().open(StudyHeader("%", "odd", config.project, config.home, {}))
+    mirror.close(StudyEnd((), StopReason.BUDGET, {}, {}, ()))
+    assert mirror.children == {}
+    _, parents, children = runs_of(config.home)
+    (own,) = [parent for parent in parents if parent.info.run_name != "odd"]
+    assert {child.data.tags["mlflow.parentRunId"] for child in children} == {own.info.run_id}
