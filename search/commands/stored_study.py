@@ -78,11 +78,8 @@ def load(arguments: Sequence[str], options: Sequence[str] = ()) -> StoredStudy:
 
     ``options``: further keys that the command takes itself. Raises ConfigError.
     """
-    given = pairs([word.lstrip("+") for word in spread(arguments)])  # of floors of several tasks
+    home, url, given = located(arguments)
     own = {name: given.pop(name) for name in options if name in given}
-    home = absolute(given.pop("home", "mlruns"))
-    url = clean_url(given["storage"]) if "storage" in given else sqlite_url(home / "studies.db")
-    given.pop("storage", None)
     storage = open_existing(url, home)
     study = optuna.load_study(study_name=named(storage, given.pop("study", "latest")), storage=storage)
     stored = OmegaConf.create(literal({**study.user_attrs[store.CONFIG], "home": str(home), "storage": url}))
@@ -98,6 +95,14 @@ def load(arguments: Sequence[str], options: Sequence[str] = ()) -> StoredStudy:
     return StoredStudy(
         config, state, machine, own, recut, store.losses_of(study), opening.sources_of(study), store.stop_of(study)
     )  # fmt: skip
+
+
+def located(arguments: Sequence[str]) -> tuple[Path, str, dict[str, str]]:
+    """Return the home and the URL of the store that ``arguments`` name, and the other words. Raises ConfigError."""
+    given = pairs([word.lstrip("+") for word in spread(arguments)])  # of floors of several tasks
+    home = absolute(given.pop("home", "mlruns"))
+    url = clean_url(given.pop("storage")) if "storage" in given else sqlite_url(home / "studies.db")
+    return home, url, given
 
 
 def open_existing(url: str, home: Path) -> RDBStorage:
