@@ -22,13 +22,14 @@ from search.front.front import ParetoFront
 from search.frontier import certificate
 from search.frontier.certificate import Certificate, certify
 from search.records.stop_reason import StopReason
-from search.records.storage_url import clean_url, sqlite_path, sqlite_url
+from search.records.storage_url import clean_url, redacted, sqlite_path, sqlite_url
 from search.records.trial import TrialRecord
 from search.samplers.frontier import Forecasting
 from search.space.grid import MOST_CELLS, Grid
 from search.space.instantiate import nearest
 from search.study import opening, store
 from search.study.confirmation import Confirmation
+from search.study.foreign import has_tables
 from search.study.preflight import with_stored_outside
 from search.study.state import StudyState
 from search.study.warm_start import warm_start_of
@@ -106,10 +107,15 @@ def located(arguments: Sequence[str]) -> tuple[Path, str, dict[str, str]]:
 
 
 def open_existing(url: str, home: Path) -> RDBStorage:
-    """Connect to a storage that holds studies. Raises ConfigError, also for an sqlite file that is not there."""
+    """Connect to a storage that holds studies. Raises ConfigError, also for an sqlite file that is not there.
+
+    Nothing is written to a database that is somebody else's: it has not Optuna's tables.
+    """
     file = sqlite_path(url)
     if file is not None and not file.is_file():
         raise ConfigError(f"storage: no studies at {file}; run one, or give home=<folder>")
+    if not has_tables(url):
+        raise ConfigError(f"storage: {file or redacted(url)} holds no study; run one, or give home=<folder>")
     return opening.open_storage(url, home)
 
 
