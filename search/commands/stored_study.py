@@ -22,13 +22,14 @@ from search.front.front import ParetoFront
 from search.frontier import certificate
 from search.frontier.certificate import Certificate, certify
 from search.records.stop_reason import StopReason
-from search.records.storage_url import clean_url, sqlite_path, sqlite_url
+from search.records.storage_url import clean_url, redacted, sqlite_path, sqlite_url
 from search.records.trial import TrialRecord
 from search.samplers.frontier import Forecasting
 from search.space.grid import MOST_CELLS, Grid
 from search.space.instantiate import nearest
 from search.study import opening, store
 from search.study.confirmation import Confirmation
+from search.study.foreign import has_tables
 from search.study.preflight import with_stored_outside
 from search.study.state import StudyState
 from search.study.warm_start import warm_start_of
@@ -78,11 +79,8 @@ def load(arguments: Sequence[str], options: Sequence[str] = ()) -> StoredStudy:
 
     ``options``: further keys that the command takes itself. Raises ConfigError.
     """
-    given = pairs([word.lstrip("+") for word in spread(arguments)])  # of floors of several tasks
+    home, url, given = located(arguments)
     own = {name: given.pop(name) for name in options if name in given}
-    home = absolute(given.pop("home", "mlruns"))
-    url = clean_url(given["storage"]) if "storage" in given else sqlite_url(home / "studies.db")
-    given.pop("storage", None)
     storage = open_existing(url, home)
     study = optuna.load_study(study_name=named(storage, given.pop("study", "latest")), storage=storage)
     stored = OmegaConf.create(literal({**study.user_attrs[store.CONFIG], "home": str(home), "storage": url}))
@@ -100,11 +98,24 @@ def load(arguments: Sequence[str], options: Sequence[str] = ()) -> StoredStudy:
     )  # fmt: skip
 
 
+def located(arguments: Sequence[str]) -> tuple[Path, str, dict[str, str]]:
+    """Return the home and the URL of the store that ``arguments`` name, and the other words. Raises ConfigError."""
+    given = pairs([word.lstrip("+") for word in spread(arguments)])  # of floors of several tasks
+    home = absolute(given.pop("home", "mlruns"))
+    url = clean_url(given.pop("storage")) if "storage" in given else sqlite_url(home / "studies.db")
+    return home, url, given
+
+
 def open_existing(url: str, home: Path) -> RDBStorage:
-    """Connect to a storage that holds studies. Raises ConfigError, also for an sqlite file that is not there."""
+    """Connect to a storage that holds studies. Raises ConfigError, also for an sqlite file that is not there.
+
+    Nothing is written to a database that is somebody else's: it has not Optuna's tables.
+    """
     file = sqlite_path(url)
     if file is not None and not file.is_file():
         raise ConfigError(f"storage: no studies at {file}; run one, or give home=<folder>")
+    if not has_tables(url):
+        raise ConfigError(f"storage: {file or redacted(url)} holds no study; run one, or give home=<folder>")
     return opening.open_storage(url, home)
 
 

@@ -7,6 +7,7 @@ where one is given; the same ``paretune run`` goes on with it.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +21,7 @@ from rich.text import Text
 
 from search.commands.stored_study import ADMITTED, load, named, open_existing, pairs
 from search.config.overrides import absolute
-from search.errors import ConfigError, ParetuneError
+from search.errors import ConfigError
 from search.records.names import bounded
 from search.records.stop_reason import StopReason
 from search.records.storage_url import clean_url, sqlite_url
@@ -29,6 +30,8 @@ from search.study import opening, store, transfer
 from search.study.lease import driver_of
 from search.terminal.console import console, out
 from search.terminal.plain_text import inert
+
+log = logging.getLogger(__name__)
 
 ENDING = ".study.gz"
 
@@ -79,9 +82,10 @@ def _import(words: Sequence[str]) -> None:
     place = _place(words, ("study", "file"))
     if "file" not in place.words:
         raise ConfigError("file: required, got nothing; give file=<what paretune studies export wrote>")
+    sent = transfer.read(absolute(place.words["file"]), place.words.get("study"))
     storage = opening.open_storage(place.url, place.home)
     try:
-        study = transfer.load(absolute(place.words["file"]), storage, place.words.get("study"))
+        study = transfer.make(sent, storage)
         count = len(study.get_trials(deepcopy=False))
     finally:
         storage.engine.dispose()
@@ -126,6 +130,7 @@ def _row(place: _Place, storage: RDBStorage, summary: StudySummary) -> tuple[str
 def _front_size(place: _Place, name: str) -> str:
     try:
         study = load([f"study={name}", f"home={place.home}", f"storage={place.url}", f"{ADMITTED}=[]"])
-    except ParetuneError:  # without a baseline, or of modules of somebody's own, which a list does not run
+        return str(len(study.front.front))
+    except Exception as error:  # no baseline, modules that a list does not run, or a study that nobody can read
+        log.debug("the front of %s cannot be computed: %s", name, error)
         return "-"
-    return str(len(study.front.front))

@@ -133,6 +133,8 @@ class MlflowMirror(Mirror):
         """Note the runs of the trials, one for each: a second one, and one that was never ended, are deleted."""
         for run in self._search(f"tags.`{TRIAL}` LIKE '{self.header.uid}:%'"):
             uid = run.data.tags[TRIAL]
+            if not uid.startswith(f"{self.header.uid}:"):  # LIKE knows wildcards, and no letter's case
+                continue
             if run.info.status == "RUNNING" or uid in self.children:  # its writer, or the answer to it, was lost
                 self.client.delete_run(run.info.run_id)
                 continue

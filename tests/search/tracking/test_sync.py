@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
@@ -10,11 +11,15 @@ import pytest
 from mlflow import MlflowClient
 
 from search.cli import main
+from search.commands import sync
 from search.config.study_config import StudyConfig
-from search.reporting.finish import finish
+from search.records.stop_reason import StopReason
+from search.reporting.finish import finish, report_folder
+from search.study.lease import Lease, driver_of
+from search.study.opening import connected
 from search.study.study import run_study
-from search.tracking.mlflow_tracker import TRIAL
-from search.tracking.protocol import StudyEnd
+from search.tracking.mlflow_tracker import TRIAL, MlflowTracker
+from search.tracking.protocol import StudyEnd, StudyHeader
 from tests.search.conftest import Quiet
 from tests.search.tracking.test_mlflow_tracker import database as database
 from tests.search.tracking.test_mlflow_tracker import runs_of
@@ -112,3 +117,65 @@ def test_a_study_that_was_run_without_a_tracker_is_sent_where_one_says(
     (config.home / "mlflow.db").write_bytes(database)
     assert synced(config) == 0
     require_one_run_for_each_trial(config)
+
+
+def test_a_uid_that_the_search_takes_for_a_pattern_gets_no_run_of_another_study(tracked: Callable[..., Any]) -> None:
+    config = tracked(f"n_trials={COUNT}")
+    assert finish(run_study(config, Quiet())) == 0
+    mirror = MlflowTracker().open(StudyHeader("%", "odd", config.project, config.home, {}))
+    mirror.close(StudyEnd((), StopReason.BUDGET, {}, {}, ()))
+    assert mirror.children == {}
+    _, parents, children = runs_of(config.home)
+    (own,) = [parent for parent in parents if parent.info.run_name != "odd"]
+    assert {child.data.tags["mlflow.parentRunId"] for child in children} == {own.info.run_id}
+
+
+def test_a_study_that_another_process_runs_or_sends_is_refused_before_anything_is_written(
+    tracked: Callable[..., StudyConfig], capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = tracked(f"n_trials={COUNT}")
+    assert finish(run_study(config, Quiet())) == 0
+    report = report_folder(config) / "report.md"
+    report.unlink()
+    capsys.readouterr()
+    with connected(config) as storage, Lease(storage, config.name).held():
+        assert synced(config) == 2
+    said = capsys.readouterr().err
+    assert said.startswith(f"paretune: study: {config.name} is being run or sent by process {os.getpid()} on ")
+    assert said.count("\n") == 1
+    assert not report.exists()
+    assert synced(config) == 0
+    assert report.exists()
+
+
+def test_a_study_is_held_while_it_is_sent_and_given_back_afterwards(
+    tracked: Callable[..., StudyConfig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tracked(f"n_trials={COUNT}")
+    assert finish(run_study(config, Quiet())) == 0
+    second: list[int] = []
+    opened = MlflowTracker.open
+
+    def open_twice(tracker: MlflowTracker, header: StudyHeader) -> Any:
+        monkeypatch.setattr(MlflowTracker, "open", opened)
+        second.append(synced(config))
+        return opened(tracker, header)
+
+    monkeypatch.setattr(MlflowTracker, "open", open_twice)
+    assert synced(config) == 0
+    assert second == [2]
+    require_one_run_for_each_trial(config)
+    with connected(config) as storage:
+        assert driver_of(storage, config.name) is None
+
+
+def test_who_is_quicker_at_the_same_moment_is_named(
+    tracked: Callable[..., StudyConfig], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = tracked(f"n_trials={COUNT}")
+    assert finish(run_study(config, Quiet())) == 0
+    answers = [None, "process 7 on there"]
+    monkeypatch.setattr(sync, "driver_of", lambda *_: answers.pop(0))
+    with connected(config) as storage, Lease(storage, config.name).held():
+        assert synced(config) == 2
+    assert "sent by process 7 on there" in capsys.readouterr().err
