@@ -25,6 +25,7 @@ from objectives.types import Measurement, Outcome
 from search.commands.run import CONF, plain
 from search.config.study_config import StudyConfig, build_config
 from tests.faults.closed_form import cell_of, measured
+from tests.search.study.postgresql import postgresql as postgresql
 
 RATIOS = "space.pruning.ratio=[0.0,0.1,0.2,0.3,0.4,0.5,0.6,0.7]"
 

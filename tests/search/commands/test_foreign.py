@@ -18,7 +18,6 @@ from search.study.foreign import has_tables
 from search.study.study import run_study
 from tests.search.conftest import Quiet
 from tests.search.study.postgresql import Server
-from tests.search.study.postgresql import postgresql as postgresql
 
 COMMANDS = (["studies"], ["studies", "export"], ["report"], ["best"], ["sync"])
 

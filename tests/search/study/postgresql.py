@@ -6,6 +6,7 @@ import os
 import shutil
 import socket
 import subprocess
+import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -66,8 +67,8 @@ def postgresql() -> Iterator[Server]:
     """Start a server for the tests of this process, or skip them where there is none to start."""
     if not PLACES:
         pytest.skip("PostgreSQL is not installed (apt-get install postgresql)")
-    folder = Path("/tmp") / f"paretune-postgresql-{os.getpid()}"  # short: a socket's path has 107 bytes
-    folder.mkdir()
+    folder = Path(tempfile.mkdtemp(prefix="paretune-postgresql-", dir="/tmp"))  # short: a socket's path has 107 bytes
+    folder.chmod(0o755)
     if os.getuid() == 0:
         shutil.chown(folder, "nobody", "nogroup")
     with socket.socket() as taken:
