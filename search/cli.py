@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import gc
 import importlib
+import signal
 import sys
+import threading
 from collections.abc import Sequence
 
-from search.errors import ConfigError, ParetuneError
+from search.errors import ConfigError, Interrupted, ParetuneError
 from search.space.instantiate import nearest
 from search.terminal.console import prepare_streams, warnings_shown
 from search.terminal.plain_text import one_line
@@ -85,10 +87,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         if "debug=true" in arguments:
             raise
         print(f"paretune: {one_line(str(error))}", file=sys.stderr)
+        if isinstance(error, Interrupted):
+            _ignore_more_of_it()
         return error.exit_code
     except KeyboardInterrupt:
+        _ignore_more_of_it()
         print("paretune: interrupted", file=sys.stderr)
         return 130
+
+
+def _ignore_more_of_it() -> None:
+    """Let one more Ctrl-C change nothing while Python ends: it would end the process by the signal, without a code."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _call(verb: str, arguments: list[str]) -> int:

@@ -15,6 +15,7 @@ from typing import Any
 import psutil
 import pytest
 
+from tests.faults.closed_form import calls
 from tests.faults.conftest import Study, ended
 
 pytestmark = pytest.mark.faults
@@ -49,11 +50,16 @@ def killing(victims: Callable[[], list[psutil.Process]], every: float = 2.0) -> 
 
 
 def workers_of(study: Study) -> Callable[[], list[psutil.Process]]:
-    """Return a function that returns the processes which measure for a study: those that began a call lately."""
+    """Return a function that returns the processes which measure for a study, but for those at a second try.
+
+    A cell that is lost twice is given up, which is promised too, and another test's.
+    """
 
     def found() -> list[psutil.Process]:
-        pids = {int(line.split()[-1]) for line in (study.home / "calls").read_text().splitlines()[-16:]}
-        return [psutil.Process(pid) for pid in pids if psutil.pid_exists(pid)]
+        begun = [line for line in calls(study.home) if line[1] != "done"]
+        tries = Counter(line[0] for line in begun)
+        at = {int(line[-1]): line[0] for line in begun[-16:]}
+        return [psutil.Process(pid) for pid, cell in at.items() if tries[cell] == 1 and psutil.pid_exists(pid)]
 
     return found
 
