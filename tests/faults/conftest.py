@@ -8,12 +8,13 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import optuna
+import psutil
 import pytest
 
 from search.records.trial import TrialRecord
@@ -196,3 +197,9 @@ def _rows(stats: Mapping[str, Sequence[Any]]) -> dict[int, tuple[Any, ...]]:
             seconds = round(report.duration + (before[4] if before else 0.0), 1)
             rows[number] = (number, fault, promise, worst, seconds)
     return rows
+
+
+def left_of(processes: Iterable[psutil.Process], seconds: float) -> list[psutil.Process]:
+    """Return which processes still run after so many seconds; one that nobody has asked how it ended runs no more."""
+    _, alive = psutil.wait_procs(processes, timeout=seconds)
+    return [each for each in alive if each.is_running() and each.status() != psutil.STATUS_ZOMBIE]

@@ -16,7 +16,7 @@ import psutil
 import pytest
 
 from tests.faults.closed_form import calls
-from tests.faults.conftest import Study, ended
+from tests.faults.conftest import Study, ended, left_of
 
 pytestmark = pytest.mark.faults
 
@@ -120,7 +120,7 @@ def test_a_killed_driver_of_actors(study: Study) -> None:
     measuring = [psutil.Process(int(line.split()[-1])) for line in (study.home / "calls").read_text().splitlines()[-2:]]
     os.kill(driver.pid, signal.SIGKILL)
     began = time.monotonic()
-    _, alive = psutil.wait_procs({*measuring, *children}, timeout=2)
+    alive = left_of({*measuring, *children}, 2)
     assert alive == [], f"after {time.monotonic() - began:.1f} s"
     assert study.run().code == 0
     study.require_whole()

@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from tests.faults.closed_form import calls
-from tests.faults.conftest import Study, ended
+from tests.faults.conftest import Study, ended, left_of
 
 pytestmark = pytest.mark.faults
 
@@ -97,7 +97,7 @@ def test_a_killed_driver_leaves_no_process(executor: str, study: Study) -> None:
     children = psutil.Process(driver.pid).children(recursive=True)
     assert children
     os.kill(driver.pid, signal.SIGKILL)
-    _, alive = psutil.wait_procs(children, timeout=2)
+    alive = left_of(children, 2)
     assert alive == []
     before = Counter(line[0] for line in calls(study.home) if line[1] != "done")
     assert study.run(*more).code == 0
