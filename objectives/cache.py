@@ -32,8 +32,8 @@ log = logging.getLogger(__name__)
 
 _LOCK = ".lock"
 UNFINISHED = ".part-"
-_ENTRY = re.compile(r"[0-9a-f]{64}")
-"""The names of entries; whatever else lies in the folder is somebody's, and stays."""
+_ENTRY, _UNFINISHED = re.compile(r"[0-9a-f]{64}"), re.compile(rf"{re.escape(UNFINISHED)}[a-z0-9_]{{8}}")
+"""The names of entries, and of folders in which one is written; whatever else lies there is somebody's, and stays."""
 _ABANDONED = 24 * 3600.0
 """Seconds after which nobody writes to an unfinished entry any more."""
 
@@ -128,7 +128,7 @@ class Cache:
         for path in Path(self.folder).glob("*/*"):
             with suppress(OSError):  # another process removed it
                 used = path.stat().st_mtime
-                if path.name.startswith(UNFINISHED):
+                if _UNFINISHED.fullmatch(path.name):
                     if used < time.time() - _ABANDONED:
                         shutil.rmtree(path, ignore_errors=True)
                 elif _ENTRY.fullmatch(path.name):

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import gc
 import importlib
+import os
 import signal
 import sys
-import threading
 from collections.abc import Sequence
 
 from search.errors import ConfigError, Interrupted, ParetuneError
@@ -60,7 +60,10 @@ exit codes: 0 success (of a study: a feasible front), 1 failure, 2 bad input, 3 
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Call the command that ``argv`` names and return the exit code. An error is shown as one line on stderr."""
+    """Call the command that ``argv`` names and return the exit code. An error is shown as one line on stderr.
+
+    None: the words of this process, which ends with the command.
+    """
     gc.set_threshold(RARELY)
     prepare_streams()
     arguments = list(sys.argv[1:] if argv is None else argv)
@@ -87,19 +90,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         if "debug=true" in arguments:
             raise
         print(f"paretune: {one_line(str(error))}", file=sys.stderr)
-        if isinstance(error, Interrupted):
-            _ignore_more_of_it()
+        if isinstance(error, Interrupted) and argv is None:
+            _leave_at_once_with(error.exit_code)
         return error.exit_code
     except KeyboardInterrupt:
-        _ignore_more_of_it()
         print("paretune: interrupted", file=sys.stderr)
+        if argv is None:
+            _leave_at_once_with(130)
         return 130
 
 
-def _ignore_more_of_it() -> None:
-    """Let one more Ctrl-C change nothing while Python ends: it would end the process by the signal, without a code."""
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
+def _leave_at_once_with(code: int) -> None:
+    """Let one more signal end the process with ``code``: while Python ends, it would take the signal's own."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda *_: os._exit(code))
 
 
 def _call(verb: str, arguments: list[str]) -> int:

@@ -238,10 +238,11 @@ def _require_given(words: list[str], composed: DictConfig) -> None:
 def _require_no_environment(words: list[str], plain: DictConfig, composed: DictConfig) -> None:
     """Raise ConfigError where a yaml of an added folder reads the environment: its values would be written."""
     known = dict(_settings(plain))
+    given = [(key_of(found), word) for word, found in zip(words, map(parsed, words)) if found is not None]
     for where, value in _settings(composed):
-        if not isinstance(value, str) or not _READS_ENVIRONMENT.search(value):
+        if not isinstance(value, str) or not _READS_ENVIRONMENT.search(value) or known.get(where) == value:
             continue
-        if known.get(where) == value or any(value in word for word in words):
+        if any(f"{where}.".startswith(f"{key}.") and value in word for key, word in given):
             continue
         if not (where in _PLACES and _WHOLE.fullmatch(value)):
             raise ConfigError(
@@ -251,10 +252,11 @@ def _require_no_environment(words: list[str], plain: DictConfig, composed: DictC
 
 
 def _settings(composed: DictConfig) -> Iterator[tuple[str, Any]]:
-    """Yield the leaves that are the study's, by path, references unresolved."""
-    for key, value in _written(composed).items():
-        if key != "hydra":
-            yield from _leaves(value, key)
+    """Yield the leaves that are the study's, and those that it sweeps, by path, references unresolved."""
+    tree = _written(composed)
+    yield from _leaves(tree.pop("hydra")["sweeper"].get("params"), _SWEPT.rstrip("."))
+    for key, value in tree.items():
+        yield from _leaves(value, key)
 
 
 def _as_word(value: Any) -> str:

@@ -31,14 +31,16 @@ _ALSO_AS_NUMBER = re.compile(rf"(?i)(?:passwords?|passwd|pwd|passphrase|secrets?
 
 _USER = r"(?!\[[\da-fA-F:.]*\])[^/?#\s:'\"]*"
 """The user of a URL, who may hold an ``@``; an address of IPv6 is none."""
+_PASSWORD = r"[^\s'\"]{0,4096}"
+"""The password of a URL. It has an end, or a text of many URLs without one would take the square of its length."""
 _QUERY_FOLLOWS = r"(?!\d{1,5}(?:/[^?@\s'\"]*)?\?[\w.-]+=)"
 """Not behind a port, a path and a query."""
 _PATH_FOLLOWS = r"(?!\d{1,5}[/?#](?![^\s'\"]*@[\w.-]+(?::\d|\.[a-zA-Z]{2,}(?![\w.-]))))"
 """Not behind a port and a path of the web, whose ``@`` stands before no host."""
 _IN_URL = re.compile(
     r"(?P<scheme>\b(?!(?:sqlite|file)(?:\+\w+)?:)[\w+.-]+://)(?:"
-    rf"(?i:(?<=http://)|(?<=https://)){_USER}:{_QUERY_FOLLOWS}{_PATH_FOLLOWS}[^\s'\"]*@|"
-    rf"(?i:(?<!http://)(?<!https://)){_USER}:{_QUERY_FOLLOWS}[^\s'\"]*@|"
+    rf"(?i:(?<=http://)|(?<=https://)){_USER}:{_QUERY_FOLLOWS}{_PATH_FOLLOWS}{_PASSWORD}@|"
+    rf"(?i:(?<!http://)(?<!https://)){_USER}:{_QUERY_FOLLOWS}{_PASSWORD}@|"
     r"[^/?#\s'\":]*@)"
 )
 """The user and password of a URL. A password goes up to the last ``@``: people write ``/`` and ``#`` as they are.

@@ -7,14 +7,14 @@ from functools import partial
 from pathlib import Path
 
 from sqlalchemy import create_engine, inspect
-from sqlalchemy.engine import Engine, make_url
+from sqlalchemy.engine import Engine
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.pool import NullPool
 
 from objectives.errors import said
 from search.errors import ConfigError
 from search.records.storage_url import redacted, sqlite_path
-from search.study.opening import SILENCE
+from search.study.opening import engine_options
 from search.study.store_errors import is_damaged, store_failed
 
 TABLES = ("studies", "trials")
@@ -27,7 +27,7 @@ def has_tables(url: str) -> bool:
     """Return whether the database at ``url`` has Optuna's tables. Raises ConfigError where it cannot be opened."""
     file = sqlite_path(url)
     try:
-        return _all_in(_server(url)) if file is None else _file_has_tables(file)
+        return _all_in(create_engine(url, **engine_options(url))) if file is None else _file_has_tables(file)
     except Exception as error:  # of every driver its own
         if is_damaged(error):
             raise store_failed(url, error) from error
@@ -41,14 +41,6 @@ def _all_in(engine: Engine) -> bool:
         return all(found.has_table(name) for name in TABLES)
     finally:
         engine.dispose()
-
-
-def _server(url: str) -> Engine:
-    """Return how to reach a server; what the URL says itself counts more."""
-    made = make_url(url)
-    if made.get_backend_name() == "postgresql":
-        made = made.update_query_dict({key: str(value) for key, value in SILENCE.items() if key not in made.query})
-    return create_engine(made, poolclass=NullPool)
 
 
 def _file_has_tables(file: Path) -> bool:

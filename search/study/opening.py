@@ -54,7 +54,7 @@ optuna.logging.set_verbosity(optuna.logging.WARNING)
 def open_storage(url: str, home: Path, kind: type[PatientStorage] = PatientStorage) -> RDBStorage:
     """Connect to the storage, as one of ``kind``. Raises ConfigError."""
     url = clean_url(url)
-    options = _engine_options(url)
+    options = engine_options(url)
     file = sqlite_path(url)
     key, folder = ("home", home) if file is None or not file.parent.is_dir() else ("storage", file.parent)
     try:
@@ -86,7 +86,7 @@ def _require_not_emptied(file: Path | None) -> None:
         )  # fmt: skip
 
 
-def _engine_options(url: str) -> dict[str, Any]:
+def engine_options(url: str) -> dict[str, Any]:
     """Return how to connect; what the URL says itself counts more."""
     if url.startswith("sqlite"):
         return {"connect_args": {"timeout": 60}}

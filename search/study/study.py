@@ -10,7 +10,7 @@ from optuna.study import Study
 
 from search.config.study_config import StudyConfig
 from search.errors import BaselineFailed, ConfigError, DevicesLost, Interrupted, LeaseLost, StoreFailed
-from search.executors.signals import interrupted, sigterm_interrupts
+from search.executors.signals import interrupted
 from search.front.front import ParetoFront
 from search.frontier.certificate import Certificate
 from search.records.stop_reason import StopReason
@@ -45,7 +45,7 @@ def run_study(config: StudyConfig, progress: Progress) -> StudyResult:
 
     Raises ConfigError, StudyConflict, BaselineFailed, LeaseLost, or Interrupted before a baseline.
     """
-    with opening.connected(config) as storage, Lease(storage, config.name).held(), sigterm_interrupts():
+    with opening.connected(config) as storage, Lease(storage, config.name).held():
         study = opening.open_study(config, config.sampler, storage)
         loop = Loop(config, study, progress)
         stopped = None

@@ -35,7 +35,8 @@ def main() -> int:
         return ClosedForm(**given, folder=folder)
 
     StudyConfig.problem = property(problem)  # type: ignore[assignment,method-assign]
-    return cli.main(words)
+    sys.argv[1:] = words
+    return cli.main()
 
 
 if __name__ == "__main__":

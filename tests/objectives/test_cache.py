@@ -101,21 +101,23 @@ def test_an_entry_larger_than_all_is_kept_until_the_next(tmp_path: Path) -> None
 
 def test_files_of_others_in_its_folder_stay(tmp_path: Path) -> None:
     """Somebody may name a folder that is not empty."""
-    others = [tmp_path / "documents" / "thesis.tex", tmp_path / "documents" / "photos" / "a.jpg"]
+    documents = tmp_path / "documents"
+    others = [documents / "thesis.tex", documents / "photos" / "a.jpg", documents / ".part-of-a-film" / "a.mp4"]
     for file in others:
-        file.parent.mkdir(exist_ok=True)
+        file.parent.mkdir(exist_ok=True, parents=True)
         file.write_text("x" * 500)
         os.utime(file, times=(1, 1))
+        os.utime(file.parent, times=(1, 1))
     cache = Cache(folder=str(tmp_path), max_bytes=1.0)
     for name in ("a", "b"):
         cache.put("score", key(name), {"text": "x" * 200})
-    assert [file.exists() for file in others] == [True, True]
+    assert [file.exists() for file in others] == [True] * 3
     assert cache.get("score", key("a")) is None
 
 
 def test_what_a_killed_process_left_goes_after_a_day(tmp_path: Path) -> None:
     cache = Cache(folder=str(tmp_path))
-    fresh, stale = (tmp_path / "score" / name for name in (".part-fresh", ".part-stale"))
+    fresh, stale = (tmp_path / "score" / name for name in (".part-fresh_01", ".part-stale_01"))
     for folder in (fresh, stale):
         folder.mkdir(parents=True)
     os.utime(stale, times=(1, 1))

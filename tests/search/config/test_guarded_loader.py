@@ -58,6 +58,7 @@ ATTACKS = {
     ),
     "environment_of_the_user": "project: '${{oc.env:HOME}}'",
     "environment_in_a_part": "tracker: {{uri: 'http://127.0.0.1:9/${{oc.env:HOME}}'}}",
+    "environment_swept": "hydra: {{sweeper: {{params: {{+project: '${{oc.env:HOME}}'}}}}}}",
     "environment_by_another_name": "part: env\nproject: '${{oc.${{part}}:HOME}}'",
 }
 
@@ -105,6 +106,27 @@ def test_a_yaml_that_was_sent_runs_and_writes_nothing(
 def test_a_target_of_hydra_is_refused_on_the_command_line_too(word: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["plan", "experiment=ci_tiny", word]) == 2
     assert "paretune: hydra." in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("written", ["${oc.env:OF_THE_USER}", "${storage}"])
+def test_a_secret_of_the_command_line_is_not_copied_by_a_yaml_that_was_sent(
+    written: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The user reads the same variable for another setting."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("OF_THE_USER", f"postgresql://user:{CANARY}@127.0.0.1:1/none")
+    monkeypatch.setattr("search.study.patient_storage.PAUSES", ())
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment" / "mine.yaml").write_text(
+        f"# @package _global_\ndefaults: [ci_tiny]\nproject: '{written}'\n"
+    )
+    words = ["--config-dir", str(tmp_path), "experiment=mine", "device=cpu", "storage=${oc.env:OF_THE_USER}"]
+    assert main(["run", *words]) == 2
+    told = capsys.readouterr()
+    files = [file for file in tmp_path.rglob("*") if CANARY in file.name or CANARY in str(file)]
+    files += [file for file in tmp_path.rglob("*") if file.is_file() and CANARY.encode() in file.read_bytes()]
+    assert CANARY not in told.out + told.err
+    assert files == []
 
 
 def test_what_a_folder_may_say_it_may_still_say(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

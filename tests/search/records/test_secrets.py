@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
@@ -187,3 +188,13 @@ def test_no_setting_of_the_project_is_hidden() -> None:
     trees = {file: yaml.safe_load(file.read_text()) or {} for file in conf.rglob("*.yaml")}
     assert len(trees) > 50
     assert {file: tree for file, tree in trees.items() if without_secrets(tree) != tree} == {}
+
+
+@pytest.mark.parametrize("unit", ["http://a:", "postgresql://a:", "https://u:8080/x?y=", "a@b://"])
+def test_a_long_text_is_scrubbed_in_a_time_that_grows_with_its_length(unit: str) -> None:
+    times = []
+    for count in (2_000, 20_000):
+        began = time.perf_counter()
+        scrubbed(unit * count)
+        times.append(time.perf_counter() - began)
+    assert times[1] < 40 * times[0] + 0.05  # the square would be 100

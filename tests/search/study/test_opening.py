@@ -143,6 +143,6 @@ def test_a_server_that_accepts_and_says_nothing_is_told_in_time(tmp_path: Path) 
 
 
 def test_what_a_url_says_of_silence_counts_more() -> None:
-    assert opening._engine_options("postgresql+psycopg://host/name")["connect_args"] == opening.SILENCE
-    given = opening._engine_options("postgresql+psycopg://host/name?connect_timeout=2&tcp_user_timeout=0")
+    assert opening.engine_options("postgresql+psycopg://host/name")["connect_args"] == opening.SILENCE
+    given = opening.engine_options("postgresql+psycopg://host/name?connect_timeout=2&tcp_user_timeout=0")
     assert given["connect_args"].keys() == opening.SILENCE.keys() - {"connect_timeout", "tcp_user_timeout"}
