@@ -1,13 +1,14 @@
 """Handles the signals that end a study, Ctrl-C, SIGTERM and SIGHUP; they differ only in the exit code.
 
 Python runs a signal's handler between any two steps of the main thread, so also between taking a lock and the block
-that gives it back. Code that takes a lock that is needed to stop wraps itself in :func:`deferred`.
+that gives it back. Code that takes a lock that is needed to stop, of a database too, wraps itself in :func:`deferred`.
 """
 
 from __future__ import annotations
 
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -38,28 +39,39 @@ _KINDS: dict[int, type[KeyboardInterrupt]] = {
     signal.SIGTERM: Terminated,
     signal.SIGHUP: HungUp,
 }
-_pending: list[int] = []
+LATE = 5.0
+"""Seconds after which one more signal is deferred no longer: the block may wait for a server that never answers."""
+
+_pending: list[tuple[int, float]] = []
 _deferring = 0
 
 
 def _stop(number: int, _frame: object) -> None:
-    if _deferring:
-        _pending.append(number)
+    now = time.monotonic()
+    if _deferring and (not _pending or now - _pending[0][1] < LATE):
+        _pending.append((number, now))
         return
     raise _KINDS[number]
 
 
 @contextmanager
 def deferred() -> Iterator[None]:
-    """Let a signal that comes in this block end the study after the block, which must be short."""
+    """Let a signal that comes in this block end the study after the block, which should be short.
+
+    One more that comes seconds after the first ends the block.
+    Only the main thread gets signals, so that the blocks of others defer none.
+    """
     global _deferring
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
     _deferring += 1
     try:
         yield
     finally:
         _deferring -= 1
         if _pending and not _deferring:
-            number = _pending[0]
+            number = _pending[0][0]
             _pending.clear()
             raise _KINDS[number]
 

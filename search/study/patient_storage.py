@@ -20,6 +20,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError, PendingRollbackError, SQLAlchemyError
 from typing_extensions import override
 
+from search.executors.signals import deferred
 from search.study.store_errors import causes, store_failed
 
 log = logging.getLogger(__name__)
@@ -82,7 +83,7 @@ class PatientStorage(RDBStorage):
 
     def _last_time(self, call: Callable[[bool], T]) -> T:
         try:
-            return call(True)
+            return _whole(call, True)
         except _FAILURES as error:
             raise store_failed(self.url, error) from error
 
@@ -100,7 +101,7 @@ class PatientStorage(RDBStorage):
         try:
             for attempt, pause in enumerate(PAUSES):
                 try:
-                    return call(attempt > 0)
+                    return _whole(call, attempt > 0)
                 except _FAILURES as error:
                     if not is_away(error):
                         raise store_failed(self.url, error) from error
@@ -110,6 +111,12 @@ class PatientStorage(RDBStorage):
             return self._last_time(call)
         finally:
             self._waiting = False
+
+
+def _whole(call: Callable[[bool], T], again: bool) -> T:
+    """Return what ``call`` returns; a signal waits for its end, or it would leave a transaction open, and its lock."""
+    with deferred():
+        return call(again)
 
 
 def is_away(error: BaseException) -> bool:

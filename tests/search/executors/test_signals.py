@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
+import time
 
 import pytest
 
 from search.errors import Interrupted
+from search.executors import signals
 from search.executors.signals import deferred, sigterm_interrupts
 
 KINDS = {signal.SIGINT: KeyboardInterrupt, signal.SIGTERM: Interrupted, signal.SIGHUP: Interrupted}
@@ -63,3 +66,42 @@ def test_nohup_is_respected() -> None:
         assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
     finally:
         signal.signal(signal.SIGHUP, before)
+
+
+def test_a_second_signal_is_not_deferred_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The block may wait for a server that hangs."""
+    monkeypatch.setattr(signals, "LATE", 0.05)
+    reached: list[str] = []
+
+    def wait() -> None:
+        with sigterm_interrupts(), deferred():
+            os.kill(os.getpid(), signal.SIGTERM)
+            reached.append("first")
+            time.sleep(0.1)
+            os.kill(os.getpid(), signal.SIGTERM)
+            reached.append("second")
+
+    with pytest.raises(Interrupted):
+        wait()
+    assert reached == ["first"]
+    with pytest.raises(Interrupted):  # nothing is left of it
+        ask_at_once(signal.SIGTERM)
+
+
+def test_a_block_of_another_thread_defers_nothing() -> None:
+    inside, over = threading.Event(), threading.Event()
+
+    def wait() -> None:
+        with deferred():
+            inside.set()
+            over.wait(10)
+
+    thread = threading.Thread(target=wait)
+    thread.start()
+    inside.wait(10)
+    try:
+        with pytest.raises(Interrupted):
+            ask_at_once(signal.SIGTERM)
+    finally:
+        over.set()
+        thread.join()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import inspect
+import os
 import re
+import signal
 import threading
 import time
 from pathlib import Path
@@ -16,7 +18,8 @@ from optuna.storages import RDBStorage, _cached_storage
 from optuna.trial import TrialState
 from sqlalchemy.exc import OperationalError
 
-from search.errors import StoreFailed
+from search.errors import Interrupted, StoreFailed
+from search.executors.signals import sigterm_interrupts
 from search.study import patient_storage
 from search.study.patient_storage import PatientStorage, is_away
 from tests.search.study.postgresql import Server
@@ -138,3 +141,32 @@ def test_a_server_that_restarts_is_waited_for(postgresql: Server, monkeypatch: p
     assert [trial.values for trial in trials] == [[float(number)] for number in range(told)]
     assert all(trial.state == TrialState.COMPLETE for trial in trials)
     storage.engine.dispose()
+
+
+@pytest.mark.parametrize("name", ["set_trial_user_attr", "set_trial_state_values", "_get_trials"])
+def test_a_signal_leaves_no_transaction_open(
+    storage: PatientStorage, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """A driver that stops writes once more, and would wait for its own lock."""
+    study = optuna.create_study(storage=storage)
+    trial = study.ask()
+    real, reached = getattr(RDBStorage, name), list[str]()
+
+    def struck(self: RDBStorage, *arguments: Any, **named: Any) -> Any:
+        os.kill(os.getpid(), signal.SIGTERM)
+        done = real(self, *arguments, **named)
+        reached.append("end")
+        return done
+
+    def write() -> None:
+        with sigterm_interrupts():
+            monkeypatch.setattr(RDBStorage, name, struck)
+            study.get_trials()
+            trial.set_user_attr("at", 1)
+            study.tell(trial, 1.0)
+
+    with pytest.raises(Interrupted):
+        write()
+    assert reached == ["end"]
+    monkeypatch.setattr(RDBStorage, name, real)
+    study.set_user_attr("goes", "on")
