@@ -13,6 +13,7 @@ from objectives.types import Failure, Measurement, Reason
 from search.config.limits import Limits
 from search.config.study_config import build_config
 from search.errors import BaselineFailed, ConfigError, Interrupted, LeaseLost, StudyConflict
+from search.executors.signals import sigterm_interrupts
 from search.records.stop_reason import StopReason
 from search.study import opening, store
 from search.study.lease import LEASES, Lease
@@ -331,7 +332,7 @@ def test_sigterm_passes_through_code_that_wraps_every_exception(make_config) -> 
             raise RuntimeError("wrapped") from error
         return closed_form(candidate)
 
-    with pytest.raises(Interrupted) as caught:
+    with sigterm_interrupts(), pytest.raises(Interrupted) as caught:
         run(make_config("n_trials=2", answer=answer))
     assert caught.value.exit_code == 143
 
