@@ -10,6 +10,7 @@ import sys
 from collections.abc import Sequence
 
 from search.errors import ConfigError, Interrupted, ParetuneError
+from search.executors.signals import unwrapped
 from search.space.instantiate import nearest
 from search.terminal.console import prepare_streams, warnings_shown
 from search.terminal.plain_text import one_line
@@ -76,7 +77,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(version("paretune"))
         return 0
     try:
-        with warnings_shown():
+        with unwrapped(), warnings_shown():
             return _call(arguments[0], arguments[1:])
     except BrokenPipeError:  # the reader left: ``paretune best | head``
         sys.stdout = None

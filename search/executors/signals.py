@@ -77,6 +77,20 @@ def deferred() -> Iterator[None]:
 
 
 @contextmanager
+def unwrapped() -> Iterator[None]:
+    """Raise the signal itself where a library made an error of it, as modules in C do that it met in their import."""
+    try:
+        yield
+    except Exception as error:
+        behind = error.__cause__
+        while behind is not None and not isinstance(behind, KeyboardInterrupt):
+            behind = behind.__cause__
+        if behind is None:
+            raise
+        raise behind from None
+
+
+@contextmanager
 def sigterm_interrupts() -> Iterator[None]:
     """Let SIGTERM and SIGHUP end the study as Ctrl-C does, with exit codes 143 and 129.
 
@@ -89,7 +103,8 @@ def sigterm_interrupts() -> Iterator[None]:
     handled = [number for number in _KINDS if number != signal.SIGHUP or not ignored]
     before = {number: signal.signal(number, _stop) for number in handled}
     try:
-        yield
+        with unwrapped():
+            yield
     except Terminated as error:  # before there was a study
         raise interrupted(error) from None
     finally:

@@ -10,7 +10,7 @@ from optuna.study import Study
 
 from search.config.study_config import StudyConfig
 from search.errors import BaselineFailed, ConfigError, DevicesLost, Interrupted, LeaseLost, StoreFailed
-from search.executors.signals import interrupted
+from search.executors.signals import interrupted, unwrapped
 from search.front.front import ParetoFront
 from search.frontier.certificate import Certificate
 from search.records.stop_reason import StopReason
@@ -50,7 +50,7 @@ def run_study(config: StudyConfig, progress: Progress) -> StudyResult:
         loop = Loop(config, study, progress)
         stopped = None
         try:
-            with config.executor.start(config.problem) as session:
+            with unwrapped(), config.executor.start(config.problem) as session:
                 loop.open(session)
                 store.save_stop(study, StopReason.UNKNOWN)  # a run that is killed says nothing
                 stop_reason = loop.run(session)

@@ -61,7 +61,8 @@ def test_ctrl_c(times: int, study: Study) -> None:
         time.sleep(0.05)
     stopped = ended(driver)
     assert time.monotonic() - began < 10
-    assert stopped.code == 130, stopped.err
+    told = {130} if times == 1 else {130, -signal.SIGINT}  # of both a shell says 130; Python chooses for the second
+    assert stopped.code in told, stopped.err
     if times == 1:
         assert list(study.home.glob("reports/*/report.html"))
     assert study.run().code == 0

@@ -9,6 +9,7 @@ import time
 
 import pytest
 
+from search import cli
 from search.errors import Interrupted
 from search.executors import signals
 from search.executors.signals import deferred, sigterm_interrupts
@@ -86,6 +87,40 @@ def test_a_second_signal_is_not_deferred_for_long(monkeypatch: pytest.MonkeyPatc
     assert reached == ["first"]
     with pytest.raises(Interrupted):  # nothing is left of it
         ask_at_once(signal.SIGTERM)
+
+
+def as_a_module_in_c(number: int) -> None:
+    """Meet a signal as pybind11 does while a module is imported."""
+    try:
+        os.kill(os.getpid(), number)
+        time.sleep(1)
+    except BaseException as error:
+        raise ImportError("initialization failed") from error
+
+
+@pytest.mark.parametrize(("number", "kind"), KINDS.items())
+def test_a_signal_that_a_library_made_an_error_of_is_a_signal(number: int, kind: type[BaseException]) -> None:
+    with pytest.raises(kind), sigterm_interrupts():
+        as_a_module_in_c(number)
+
+
+def test_the_command_tells_such_a_signal_in_a_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("search.cli._call", lambda *_: as_a_module_in_c(signal.SIGINT))
+    assert cli.main(["report"]) == 130
+    assert capsys.readouterr().err == "paretune: interrupted\n"
+
+
+def test_an_error_that_no_signal_caused_stays_as_it_is() -> None:
+    cause = OSError("disk")
+
+    def fail() -> None:
+        raise ImportError("broken") from cause
+
+    with pytest.raises(ImportError, match="broken") as told, sigterm_interrupts():
+        fail()
+    assert told.value.__cause__ is cause
 
 
 def test_a_block_of_another_thread_defers_nothing() -> None:
