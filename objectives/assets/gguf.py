@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
     from transformers import LlamaConfig
 
-_NAMES = {
+NAMES = {
     "token_embd": "model.embed_tokens",
     "output_norm": "model.norm",
     "output": "lm_head",
@@ -34,6 +34,7 @@ _NAMES = {
     "ffn_up": "mlp.up_proj",
     "ffn_down": "mlp.down_proj",
 }
+"""Tensors of llama.cpp with the modules of Hugging Face, without the ``blk.N.`` and ``model.layers.N.`` of blocks."""
 _NORMAL, _CONTROL = 1, 3  # GGUF's token types
 
 
@@ -79,10 +80,10 @@ def _weights(reader: GGUFReader, meta: Mapping[str, Any]) -> dict[str, torch.Ten
 def _rename(name: str) -> str:
     """Rename ``blk.3.attn_q.weight`` to ``model.layers.3.self_attn.q_proj.weight``. Raises AssetError if unknown."""
     parts = re.fullmatch(r"(?:blk\.(\d+)\.)?(\w+)\.weight", name)
-    if not parts or parts[2] not in _NAMES:
+    if not parts or parts[2] not in NAMES:
         raise AssetError(f"unknown tensor in the GGUF file: {name}")
     layer = f"model.layers.{parts[1]}." if parts[1] else ""
-    return f"{layer}{_NAMES[parts[2]]}.weight"
+    return f"{layer}{NAMES[parts[2]]}.weight"
 
 
 def unpermute(weight: torch.Tensor, heads: int) -> torch.Tensor:

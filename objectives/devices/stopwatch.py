@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from itertools import pairwise
-from time import perf_counter, process_time
+from time import perf_counter
 
 from typing_extensions import override
 
+from objectives.devices.helpers import cpu_seconds
 from objectives.protocols.running import PhaseObserver, Stopwatch
 from objectives.types import Phase, Timing
 
@@ -22,14 +23,14 @@ class WallStopwatch(Stopwatch):
     def start(self, laps: int) -> None:
         self._phases: list[Phase] = []
         self._synchronize()
-        self._began = self._ended = process_time()
+        self._began = self._ended = cpu_seconds()
         self._stamps = [perf_counter()]
 
     @override
     def end_phase(self, phase: Phase, held: object = None) -> None:
         self._synchronize()
         self._stamps.append(perf_counter())
-        self._ended = process_time()
+        self._ended = cpu_seconds()
         self._phases.append(phase)
 
     @override

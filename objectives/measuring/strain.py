@@ -10,6 +10,8 @@ import resource
 from dataclasses import dataclass
 from pathlib import Path
 
+from objectives.devices.helpers import pids
+
 
 @dataclass(frozen=True)
 class Contention:
@@ -47,7 +49,7 @@ class Contention:
 def read_strain(proc: Path = Path("/proc")) -> Contention:
     """Read the counters now."""
     ran = waited = 0.0
-    for file in proc.glob("self/task/*/schedstat"):
+    for file in (each for name in ("self", *map(str, pids())) for each in proc.glob(f"{name}/task/*/schedstat")):
         try:
             fields = file.read_text(encoding="utf-8").split()
         except OSError:  # the thread ended

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     from objectives.models.inspection import Inspection
@@ -141,3 +141,11 @@ class Portable(Protocol):
 
         Whether activations are rounded is then the engine's business, which asks the original quantiser.
         """
+
+
+@runtime_checkable
+class BlockStored(Protocol):
+    """A quantiser that can suit its codes to files with a scale for every few inputs and no zeros, such as GGUF's."""
+
+    def stored_in_blocks(self, size: Literal[32, 64, 128]) -> Quantizer:
+        """Return the nearest quantiser with such codes whose 8 bits leave the activations alone."""

@@ -55,8 +55,8 @@ class Awq(OneWidth):
         scale = power.pow(alpha / 2)
         scale = scale / (scale.max() * scale.min()).sqrt()
         inputs = (1 / scale).to(torch.bfloat16).float()  # as they will be stored
-        whole, power = self.zero == "whole", power * inputs.square()
-        codes = round_to_grid(weight / inputs, power, bits, group_size, SHRINKS[self.grid], whole)
+        power = power * inputs.square()
+        codes = round_to_grid(weight / inputs, power, bits, group_size, SHRINKS[self.grid], self.zero)
         return codes if alpha == 0 else replace(codes, inputs=inputs)
 
 

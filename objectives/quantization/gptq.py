@@ -59,7 +59,7 @@ class Gptq(OneWidth):
         from objectives.quantization.grid import SHRINKS, grid_of
 
         power = moment.second.diagonal()
-        scale, zero = grid_of(weight, power, bits, group_size, SHRINKS[self.grid], self.zero == "whole")
+        scale, zero = grid_of(weight, power, bits, group_size, SHRINKS[self.grid], self.zero)
         order = power.argsort(descending=True, stable=True) if self.order == "activation" else None
         values = compensated(weight, moment.second, scale, zero, bits, self.damping, order)
         return Codes(values, scale, zero, bits)

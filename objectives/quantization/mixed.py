@@ -18,9 +18,9 @@ from typing_extensions import override
 
 from objectives.errors import Unsupported
 from objectives.protocols.candidate import Quantizer
-from objectives.protocols.optional import Portable
+from objectives.protocols.optional import BlockStored, Portable
 from objectives.quantization.gptq import Gptq
-from objectives.quantization.rounding import Rounding, ZeroPlacing
+from objectives.quantization.rounding import BlockRounding, Rounding, ZeroPlacing
 from objectives.settings import Strength
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ _OWN = ("bits", "scheme", "embeddings", "simulate", "recollect")
 
 
 @settings(frozen=True, kw_only=True, config=ConfigDict(extra="forbid", arbitrary_types_allowed=True))
-class Mixed(Quantizer, Portable):
+class Mixed(Quantizer, Portable, BlockStored):
     """Store block weights in ``bits`` on average, each layer in one of ``widths`` (or 16).
 
     ``budget``: what the average counts: ``codes`` alone, or all that is ``stored``, scales and zeros too, so that a
@@ -80,6 +80,15 @@ class Mixed(Quantizer, Portable):
         rounding = self.rounding
         whole = rounding.with_whole_zeros() if isinstance(rounding, ZeroPlacing) else rounding
         return replace(self, scheme="weight_only", rounding=whole)
+
+    @override
+    def stored_in_blocks(self, size: Literal[32, 64, 128]) -> Self:
+        rounding = self.rounding
+        return replace(
+            self,
+            scheme="weight_only",
+            rounding=rounding.in_blocks(size) if isinstance(rounding, BlockRounding) else rounding,
+        )
 
     @override
     def quantize_(self, model: LoadedModel, statistics: Statistics, device: Device) -> None:

@@ -33,5 +33,4 @@ class RoundToNearest(OneWidth):
         """Round ``weight`` [out, in] on the grid of least error, weighted by E[x^2] of each input."""
         from objectives.quantization.grid import SHRINKS, round_to_grid
 
-        whole = self.zero == "whole"
-        return round_to_grid(weight, moment.second.diagonal(), bits, group_size, SHRINKS[self.grid], whole)
+        return round_to_grid(weight, moment.second.diagonal(), bits, group_size, SHRINKS[self.grid], self.zero)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import TYPE_CHECKING, Protocol, Self, runtime_checkable
+from typing import TYPE_CHECKING, Literal, Protocol, Self, runtime_checkable
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from objectives.calibration.moments import Moment
     from objectives.packing.codes import Codes
+
+ZeroPlace = Literal["free", "whole", "middle"]
+"""The place of a grid's zero: anywhere, on one of its points, or on the middle one, so that none is stored."""
 
 
 @runtime_checkable
@@ -33,3 +36,12 @@ class ZeroPlacing(Rounding, Protocol):
     @abstractmethod
     def with_whole_zeros(self) -> Self:
         """Return the same rounding with every zero on a point of its grid, as kernels of other runtimes ask for."""
+
+
+@runtime_checkable
+class BlockRounding(Rounding, Protocol):
+    """A rounding that can give every few inputs a scale and no zero. Any other has groups and zeros of its own."""
+
+    @abstractmethod
+    def in_blocks(self, size: Literal[32, 64, 128]) -> Self:
+        """Return the same rounding with a scale for every ``size`` inputs, and all zeros in the middle."""

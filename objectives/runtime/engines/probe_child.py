@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from objectives.devices.helpers import all_of_us, sizes_of_all
 from objectives.runtime.engines import probe_process
 
 if TYPE_CHECKING:
@@ -32,34 +33,26 @@ def _main(folder: Path, threads: int, allowed: Sequence[str]) -> None:
     with heap.give_back():
         gc.collect()
         heap.trim()
-        before = _status()
+        before = sizes_of_all()
         runner = EngineRunner.open(folder, None, threads, allowed)
         gc.collect()
         heap.trim()
-        resting = _status()
-        Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")
+        resting = sizes_of_all()
+        for process in all_of_us():
+            (process / "clear_refs").write_text("5", encoding="utf-8")
         for excerpt in workload.representative_runs().values():
             excerpt.run(runner, Unwatched())
-        after = _status()
+        after = sizes_of_all()
     libraries = after["RssFile"] - before["RssFile"] - _mapped(folder)
     held = resting["RssAnon"] - before["RssAnon"] + _mapped(folder)
     print(held, max(held, after["VmHWM"] - before["VmRSS"] - max(0, libraries)))
 
 
-def _status() -> dict[str, int]:
-    """Return the sizes that Linux tells of this process, in bytes by name."""
-    sizes = {}
-    for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines():
-        name, _, value = line.partition(":")
-        if value.endswith(" kB"):
-            sizes[name] = int(value.split()[0]) * 1024
-    return sizes
-
-
 def _mapped(folder: Path) -> int:
     """Return the resident bytes of the engine's own files."""
     total, ours = 0, False
-    for line in Path("/proc/self/smaps").read_text(encoding="utf-8", errors="replace").splitlines():
+    maps = [(process / "smaps").read_text(encoding="utf-8", errors="replace") for process in all_of_us()]
+    for line in "".join(maps).splitlines():
         head = line.split()
         if "-" in head[0]:
             ours = str(folder.resolve()) in line

@@ -14,6 +14,7 @@ import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import Any
 
 from objectives.devices.parent import end_with
 
@@ -63,12 +64,7 @@ def run(module: str, arguments: Sequence[str], limit: float, given: bytes = b"")
 
     The module calls :func:`begin` before anything else.
     """
-    environment = {**os.environ, "MALLOC_ARENA_MAX": "1", "TOKENIZERS_PARALLELISM": "false", _PARENT: str(os.getpid())}
-    environment["PYTHONPATH"] = os.pathsep.join(filter(None, sys.path))
-    process = subprocess.Popen(
-        [sys.executable, "-m", module, *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE, env=environment, start_new_session=True,
-    )  # fmt: skip
+    process = start(module, arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     out, errors = b"", b""
     try:
         out, errors = process.communicate(given, timeout=limit)
@@ -76,11 +72,32 @@ def run(module: str, arguments: Sequence[str], limit: float, given: bytes = b"")
         if process.poll() is None:
             return Ended(None, None, "", "", limit)
     finally:
-        _end(process)
+        end(process)
     code = process.returncode
     answer = "" if code else out.decode(errors="replace")
     lines = errors.decode(errors="replace").strip().splitlines()
     return Ended(code, _name(-code) if code < 0 else None, answer, lines[-1] if lines else "", limit)
+
+
+def start(module: str, arguments: Sequence[str], **streams: Any) -> subprocess.Popen[bytes]:
+    """Start ``python -m module arguments`` in a session of its own; ``streams``: arguments of ``Popen`` about files.
+
+    The module calls :func:`begin` before anything else. Nothing is read or written unless ``streams`` says so.
+    """
+    environment = {**os.environ, "MALLOC_ARENA_MAX": "1", "TOKENIZERS_PARALLELISM": "false", _PARENT: str(os.getpid())}
+    environment["PYTHONPATH"] = os.pathsep.join(filter(None, sys.path))
+    silent = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.DEVNULL)
+    return subprocess.Popen(
+        [sys.executable, "-m", module, *arguments], env=environment, start_new_session=True, **{**silent, **streams}
+    )
+
+
+def how(process: subprocess.Popen[bytes]) -> str:
+    """Return how ``process`` ended, in words for the end of a sentence."""
+    code = process.poll()
+    if code is None:
+        return "it answers no more"
+    return f"killed by {_name(-code)}" if code < 0 else f"exit code {code}"
 
 
 def begin() -> None:
@@ -89,7 +106,7 @@ def begin() -> None:
     end_with(int(os.environ[_PARENT]))
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
+def end(process: subprocess.Popen[bytes]) -> None:
     """Kill the child and what it started, and collect it."""
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)

@@ -1,0 +1,107 @@
+"""llama.cpp: the engine of most laptops and servers without a GPU.
+
+Our codes are written into the blocks of a GGUF file as they are, so the accuracy is that of our rounding and the
+kernels are llama.cpp's. Its blocks have a scale for every 32 inputs in any case; so the codes of 4 bits are rounded
+with such groups and without zeros (Q4_0), which its fastest kernels take. They round a layer's inputs to 8 bits too.
+It runs in a process of its own (:mod:`objectives.runtime.engines.llama_engine`).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from time import perf_counter
+from typing import TYPE_CHECKING, Literal
+
+from pydantic.dataclasses import dataclass as settings
+from typing_extensions import override
+
+from objectives.protocols.candidate import Runtime
+from objectives.protocols.optional import BlockStored
+from objectives.runtime.engines.engine import EngineRuntime
+from objectives.runtime.engines.folder import Facts, Opener, write_facts
+from objectives.runtime.packages import Packages
+from objectives.settings import FORBID
+
+if TYPE_CHECKING:
+    from objectives.protocols.candidate import BuildContext, Candidate, Quantizer
+    from objectives.protocols.running import Device
+    from objectives.runtime.engines.folder import Engine
+    from objectives.types import Head
+
+MODEL = "model.gguf"
+_BLOCK: Literal[32] = 32
+
+
+@settings(frozen=True, kw_only=True, config=FORBID)
+class LlamaCpp(EngineRuntime, Opener, Runtime):
+    """Runs decoders of Llama type in llama.cpp.
+
+    ``library``: file or folder of libllama; by default the wheel xllamacpp, which is built for AVX2. ``cache_bits``:
+    bits of keys and values; a model of 32 bits has 32. ``repack``: keep weights in layouts made for this CPU, which is
+    faster; without, the engine takes less memory.
+    """
+
+    library: str = ""
+    cache_bits: Literal[16, 8, 4] = 16
+    repack: bool = True
+
+    @property
+    @override
+    def name(self) -> str:
+        return "llama_cpp"
+
+    @property
+    @override
+    def packages(self) -> Packages:
+        return Packages("llama_cpp", () if self.library else ("xllamacpp",), ("gguf",))
+
+    @override
+    def requirements(self) -> str | None:
+        if self.library and not Path(self.library).expanduser().exists():
+            return f"runtimes.llama_cpp.library: {self.library} is not there"
+        return self.packages.missing()
+
+    @override
+    def versions(self) -> dict[str, str]:
+        from objectives.content_hash import sha256
+        from objectives.runtime.engines.llama_library import files_at
+
+        built = {file.name: sha256(file)[:16] for file in files_at(self.library)} if self.library else {}
+        return {**self.packages.versions(), **built}
+
+    @override
+    def storage(self, quantizer: Quantizer) -> Quantizer:
+        if isinstance(quantizer, BlockStored):
+            return quantizer.stored_in_blocks(_BLOCK)
+        return super().storage(quantizer)
+
+    @override
+    def supports(self, candidate: Candidate, head: Head, device: Device) -> str | None:
+        from objectives.runtime.engine_support import refused, rounds_activations
+
+        reason = refused(candidate, head, device, heads=["causal_lm"], bits=(32, 16, 8, 4))
+        quantizer = candidate.quantization
+        if reason is None and quantizer.stored & {8, 4} and not rounds_activations(quantizer):
+            return "its kernels below 16 bits round activations as well: choose quantization.scheme=w8a8"
+        if reason is None and 4 in quantizer.stored and getattr(quantizer, "scales_inputs", False):
+            return "its files have no place for factors of inputs: choose quantization=gptq"
+        return reason
+
+    @override
+    def write(self, folder: Path, context: BuildContext) -> None:
+        from objectives.runtime.engines import gguf_file
+        from objectives.runtime.engines.engine_facts import engine_facts_of
+        from objectives.runtime.engines.weights import Dense, matrices
+
+        began, model = perf_counter(), context.model()
+        stored = gguf_file.write(model, folder / MODEL)
+        others = (folder / MODEL).stat().st_size - sum(stored.values())
+        wide = any(isinstance(each, Dense) and each.bits == 32 for _, each in matrices(model))
+        write_facts(folder, engine_facts_of(self, model, began, stored, others, {"wide": wide}))
+
+    @override
+    def open(self, folder: Path, facts: Facts, threads: int) -> Engine:
+        from objectives.runtime.engines.llama_engine import LlamaDecoder
+
+        cache_bits = 32 if facts.options["wide"] else self.cache_bits
+        return LlamaDecoder(folder / MODEL, self.library, threads, cache_bits, self.repack)
