@@ -29,6 +29,7 @@ PASS = 512
 """Most tokens of one pass; longer prompts take several."""
 Floats = NDArray[np.float32]
 Ids = NDArray[np.int32]
+_OFF = 0
 _READ = 0
 """The way of loading that reads a file instead of mapping it: of weights that are laid out anew nothing stays."""
 _TYPES = {32: 0, 16: 1, 8: 8, 4: 2}
@@ -186,7 +187,7 @@ class Model:
         if len(texts) > self._rows or longest > self._tokens:
             self.reset(max(len(texts), self._rows), max(longest, self._tokens))
         begun = [self._keep(row, text, int(places[0])) for row, (text, places) in enumerate(zip(texts, wanted))]
-        self._texts = list(texts)
+        self._texts[: len(texts)] = texts
         return self._read(texts, begun, wanted)
 
     def generate(self, texts: Sequence[Ids], count: int, end_phase: Callable[[str], object]) -> Ids:
@@ -205,6 +206,7 @@ class Model:
             )
             out[:, place] = [self._row(row).argmax() for row in range(len(texts))]
             end_phase("decode")
+        self.reset(self._rows, self._tokens)  # what it wrote is not known as a text
         return out
 
     def reset(self, rows: int, tokens: int) -> None:
@@ -223,6 +225,8 @@ class Model:
         params.n_batch = params.n_ubatch = max(PASS, rows)
         params.n_threads = params.n_threads_batch = self._settings.threads
         params.type_k = params.type_v = _TYPES[self._settings.cache_bits]
+        if self._settings.cache_bits == 32:  # fused attention rounds to fp16 whatever the cache holds
+            params.flash = _OFF
         self._context = library.llama_init_from_model(self._model, params)
         if not self._context:
             raise MemoryError(f"llama.cpp has no room for {rows} x {tokens} tokens: {'; '.join(_errors[-2:])}")
