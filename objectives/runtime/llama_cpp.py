@@ -8,6 +8,7 @@ It runs in a process of its own (:mod:`objectives.runtime.engines.llama_engine`)
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Literal
@@ -15,6 +16,8 @@ from typing import TYPE_CHECKING, Literal
 from pydantic.dataclasses import dataclass as settings
 from typing_extensions import override
 
+from objectives.assets import locate
+from objectives.errors import ObjectiveError
 from objectives.protocols.candidate import Runtime
 from objectives.protocols.optional import BlockStored
 from objectives.runtime.engines.engine import EngineRuntime
@@ -29,6 +32,8 @@ if TYPE_CHECKING:
     from objectives.types import Head
 
 MODEL = "model.gguf"
+ASSET = "llama-cpp"
+OWN = "PARETUNE_LIBLLAMA"
 _BLOCK: Literal[32] = 32
 
 
@@ -36,12 +41,14 @@ _BLOCK: Literal[32] = 32
 class LlamaCpp(EngineRuntime, Opener, Runtime):
     """Runs decoders of Llama type in llama.cpp.
 
-    ``library``: file or folder of libllama; by default the wheel xllamacpp, which is built for AVX2. ``cache_bits``:
-    bits of keys and values; a model of 32 bits has 32. ``repack``: keep weights in layouts made for this CPU, which is
-    faster; without, the engine takes less memory.
+    ``library``: which build of libllama; ``wheel``: that of xllamacpp, for AVX2; ``fetched``: that of ``paretune fetch
+    llama-cpp``, for every CPU; ``own``: the file or folder that the environment variable PARETUNE_LIBLLAMA names. No
+    setting holds a path: files of others would choose what runs here. ``cache_bits``: bits of keys and values; a model
+    of 32 bits has 32. ``repack``: keep weights in layouts made for this CPU, which is faster; without, the engine takes
+    less memory.
     """
 
-    library: str = ""
+    library: Literal["wheel", "fetched", "own"] = "wheel"
     cache_bits: Literal[16, 8, 4] = 16
     repack: bool = True
 
@@ -53,12 +60,14 @@ class LlamaCpp(EngineRuntime, Opener, Runtime):
     @property
     @override
     def packages(self) -> Packages:
-        return Packages("llama_cpp", () if self.library else ("xllamacpp",), ("gguf",))
+        return Packages("llama_cpp", ("xllamacpp",) if self.library == "wheel" else (), ("gguf",))
 
     @override
     def requirements(self) -> str | None:
-        if self.library and not Path(self.library).expanduser().exists():
-            return f"runtimes.llama_cpp.library: {self.library} is not there"
+        try:
+            self._place()
+        except ObjectiveError as error:
+            return f"runtimes.llama_cpp.library: {error}"
         return self.packages.missing()
 
     @override
@@ -66,8 +75,21 @@ class LlamaCpp(EngineRuntime, Opener, Runtime):
         from objectives.content_hash import sha256
         from objectives.runtime.engines.llama_library import files_at
 
-        built = {file.name: sha256(file)[:16] for file in files_at(self.library)} if self.library else {}
+        built = {} if self.library == "wheel" else {file.name: sha256(file) for file in files_at(self._place())}
         return {**self.packages.versions(), **built}
+
+    def _place(self) -> str:
+        """Return the path of the library, nothing for the wheel. Raises ObjectiveError where it is not there."""
+        if self.library == "wheel":
+            return ""
+        if self.library == "fetched":
+            return str(locate(ASSET))
+        place = os.environ.get(OWN, "")
+        if not place or not Path(place).exists():
+            raise ObjectiveError(
+                f"own needs the environment variable {OWN}, a file or folder of libllama; got {place!r}"
+            )
+        return place
 
     @override
     def storage(self, quantizer: Quantizer) -> Quantizer:
@@ -104,4 +126,4 @@ class LlamaCpp(EngineRuntime, Opener, Runtime):
         from objectives.runtime.engines.llama_engine import LlamaDecoder
 
         cache_bits = 32 if facts.options["wide"] else self.cache_bits
-        return LlamaDecoder(folder / MODEL, self.library, threads, cache_bits, self.repack)
+        return LlamaDecoder(folder / MODEL, self._place(), threads, cache_bits, self.repack)

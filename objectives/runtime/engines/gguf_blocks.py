@@ -54,7 +54,8 @@ def _scales(stored: Rounded) -> NDArray[np.uint8]:
 
 def _of_blocks(values: NDArray[np.float32], stored: Rounded) -> NDArray[np.uint8]:
     """Return ``values`` [out, groups], one of each block in fp16, as the bytes [blocks, 2]."""
-    narrow = np.repeat(values, stored.group_size // BLOCK, axis=1).astype(np.float16)
+    with np.errstate(over="ignore"):
+        narrow = np.repeat(values, stored.group_size // BLOCK, axis=1).astype(np.float16)
     if not np.isfinite(narrow).all():
         raise Unsupported("a scale exceeds what fp16 holds")
     return narrow.reshape(-1, 1).view(np.uint8)

@@ -38,7 +38,7 @@ _TYPES = {32: 0, 16: 1, 8: 8, 4: 2}
 
 @dataclass(frozen=True)
 class Settings:
-    """How a file is opened: ``cache_bits`` of keys and values; ``repack``: lay weights out anew for this CPU."""
+    """The way in which a file is opened; ``cache_bits``: of keys and values; ``repack``: lay out weights anew."""
 
     threads: int
     cache_bits: int = 16
@@ -119,7 +119,7 @@ def loaded(place: str) -> c.CDLL:
     """Load the library at ``place``, with those that it needs. Raises Unsupported."""
     files = files_at(place)
     if not files:
-        raise Unsupported(f"runtimes.llama_cpp.library: no libllama is at {place or WHEEL}")
+        raise Unsupported(f"no libllama is at {place or WHEEL}")
     try:
         for file in files:
             library = c.CDLL(str(file), mode=os.RTLD_GLOBAL)
@@ -129,7 +129,7 @@ def loaded(place: str) -> c.CDLL:
             function = getattr(library, name)
             function.restype, function.argtypes = result, arguments
     except (OSError, AttributeError) as error:
-        raise Unsupported(f"runtimes.llama_cpp.library: {files[-1]} cannot be used: {error}") from error
+        raise Unsupported(f"{files[-1]} cannot be used: {error}") from error
     library.llama_log_set(c.cast(_log, c.c_void_p), None)
     library.llama_backend_init()
     _require_layout(library, files[-1])
@@ -158,7 +158,7 @@ def _require_layout(library: c.CDLL, file: Path) -> None:
         context.defragment, context.type_k, context.type_v, model.vocabulary_only, model.extra_buffers,
     )  # fmt: skip
     if seen != (512, 2048, 512, 1, 4, -1, -1.0, 1, 1, False, True):
-        raise Unsupported(f"runtimes.llama_cpp.library: {file} is of a version whose structures are not known here")
+        raise Unsupported(f"{file} is of a version of llama.cpp whose structures are not known here")
 
 
 class Model:
@@ -210,7 +210,7 @@ class Model:
         return out
 
     def reset(self, rows: int, tokens: int) -> None:
-        """Empty the cache, and give it room for ``rows`` sequences of ``tokens`` tokens. Raises MemoryError."""
+        """Clear the cache, and give it room for ``rows`` sequences of ``tokens`` tokens. Raises MemoryError."""
         self._texts = []
         room = -(-tokens // UNIT) * UNIT
         library = self._library

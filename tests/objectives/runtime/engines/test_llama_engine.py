@@ -1,0 +1,209 @@
+"""llama.cpp in its process: caches in any order, what it costs, and how it ends."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+import torch
+
+from objectives.devices import helpers
+from objectives.errors import Unsupported
+from objectives.models import LoadedModel
+from objectives.runtime.engines import gguf_file, llama_library
+from objectives.runtime.engines.llama_engine import LlamaDecoder
+from objectives.runtime.engines.masks import causal
+from objectives.runtime.llama_cpp import OWN, LlamaCpp
+from objectives.types import Phase
+from tests.objectives.runtimes import compressed, rounded
+
+ROWS, TOKENS = 3, 20
+IDS = np.random.default_rng(3).integers(2, 128, (ROWS, TOKENS))
+
+
+@pytest.fixture(scope="module")
+def file(tiny: Callable[[str], LoadedModel], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    written = tmp_path_factory.mktemp("gguf") / "model.gguf"
+    gguf_file.write(compressed(tiny("llama"), None, rounded(16)), written)
+    return written
+
+
+def opened(file: Path, **how: object) -> LlamaDecoder:
+    return LlamaDecoder(file, **{"place": "", "threads": 1, "cache_bits": 32, "repack": True, **how})  # type: ignore[arg-type]
+
+
+def run(
+    engine: LlamaDecoder, ids: np.ndarray, cache: object, seen: int, wanted: list[int]
+) -> tuple[np.ndarray, object]:
+    rows, tokens = ids.shape
+    places = np.broadcast_to(np.arange(seen, seen + tokens), ids.shape)
+    return engine.run(ids, causal(rows, tokens, seen + tokens, None), places, np.array(wanted), cache)  # type: ignore[arg-type,return-value]
+
+
+def test_a_cache_goes_on_in_any_order_and_more_than_once(file: Path) -> None:
+    engine = opened(file)
+    whole, _ = run(engine, IDS, engine.start(ROWS), 0, list(range(TOKENS)))
+    _, half = run(engine, IDS[:, :12], engine.start(ROWS), 0, [11])
+    for order in ([0, 1, 2], [2, 0, 1], [1], [0, 0, 2]):
+        cache = engine.select(half, order)  # type: ignore[arg-type]
+        rest, _ = run(engine, IDS[order, 12:], cache, 12, list(range(8)))
+        assert np.allclose(rest, whole[order, 12:], atol=1e-4)
+    again, _ = run(engine, IDS[:, :12], engine.start(ROWS), 0, [3, 3, 0])
+    assert np.allclose(again, whole[:, [3, 3, 0]], atol=1e-4)
+
+
+def test_long_texts_and_many_rows_take_several_passes(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    library = llama_library.loaded("")
+    model = llama_library.Model(library, file, llama_library.Settings(1, 32))
+    texts = [row.astype(np.int32) for row in IDS]
+    wanted = [np.array([0, 7, 19]), np.array([19]), np.arange(20)]
+    at_once = model.logits(texts, wanted)
+    monkeypatch.setattr(llama_library, "PASS", 7)
+    model.reset(ROWS, TOKENS)
+    assert np.allclose(model.logits(texts, wanted), at_once, atol=1e-4)
+
+
+def test_it_generates_the_likeliest_tokens_and_tells_every_pass(file: Path) -> None:
+    engine = opened(file)
+    out, phases = np.zeros((ROWS, 4), np.int64), list[Phase]()
+    engine.generate(IDS, out, None, lambda phase, _held: phases.append(phase))
+    assert phases == ["prefill", "decode", "decode", "decode"]
+    ids = IDS
+    for place in range(4):
+        logits, _ = run(engine, ids, engine.start(ROWS), 0, [ids.shape[1] - 1])
+        assert (logits[:, 0].argmax(axis=1) == out[:, place]).all()
+        ids = np.concatenate([ids, out[:, place : place + 1]], axis=1)
+
+
+def test_padding_on_the_left_changes_nothing(file: Path) -> None:
+    engine = opened(file)
+    mask = np.ones((ROWS, TOKENS), np.bool_)
+    mask[1, :5] = False
+    padded, alone = np.zeros((ROWS, 3), np.int64), np.zeros((1, 3), np.int64)
+    engine.generate(IDS, padded, mask, None)
+    engine.generate(IDS[1:2, 5:], alone, None, None)
+    assert (padded[1] == alone[0]).all()
+
+
+def test_its_process_ends_with_its_owner(file: Path) -> None:
+    engine = opened(file)
+    child = engine._process
+    assert child.pid in helpers.pids()
+    del engine
+    child.wait(5)
+    assert child.pid not in helpers.pids()
+
+
+def test_a_process_that_was_killed_is_told(file: Path) -> None:
+    engine = opened(file)
+    os.kill(engine._process.pid, signal.SIGKILL)
+    with pytest.raises(Unsupported, match=r"llama\.cpp ended its process: killed by SIGKILL"):
+        engine.generate(IDS, np.zeros((ROWS, 2), np.int64), None, None)
+
+
+def test_it_takes_no_cpu_time_while_it_waits(file: Path) -> None:
+    engine = opened(file, threads=2)
+    engine.generate(IDS, np.zeros((ROWS, 2), np.int64), None, None)
+    time.sleep(0.3)
+    before = psutil.Process(engine._process.pid).cpu_times()
+    time.sleep(0.5)
+    after = psutil.Process(engine._process.pid).cpu_times()
+    assert after.user + after.system - before.user - before.system < 0.05
+
+
+def test_a_damaged_file_and_a_library_that_is_none_are_refused(file: Path, tmp_path: Path) -> None:
+    torn = tmp_path / "torn.gguf"
+    torn.write_bytes(file.read_bytes()[:2000])
+    with pytest.raises(Unsupported, match=r"llama\.cpp cannot open torn\.gguf: "):
+        opened(torn)
+    with pytest.raises(Unsupported, match="no libllama is at"):
+        opened(file, place=str(tmp_path))
+    libc = next(each.path for each in psutil.Process().memory_maps() if "libc.so" in each.path)
+    with pytest.raises(Unsupported, match="cannot be used: "):
+        opened(file, place=libc)
+
+
+def test_a_library_of_an_unknown_version_is_refused() -> None:
+    library = llama_library.loaded("")
+
+    class Other:
+        llama_model_default_params = library.llama_model_default_params
+
+        @staticmethod
+        def llama_context_default_params() -> ctypes.Structure:
+            params = library.llama_context_default_params()
+            params.n_seq_max = 4
+            return params
+
+    with pytest.raises(Unsupported, match="structures are not known"):
+        llama_library._require_layout(Other(), Path("libllama.so"))  # type: ignore[arg-type]
+
+
+def test_a_window_that_slides_is_refused(tiny: Callable[[str], LoadedModel], tmp_path: Path) -> None:
+    with pytest.raises(Unsupported, match="mistral models with a sliding window"):
+        gguf_file.write(compressed(tiny("mistral"), None, rounded(16)), tmp_path / "model.gguf")
+
+
+@pytest.mark.parametrize("family", ["gpt2", "gemma2", "bert"])
+def test_models_of_another_type_are_refused(tiny: Callable[[str], LoadedModel], family: str, tmp_path: Path) -> None:
+    model = compressed(tiny(family), None, rounded(16))
+    with pytest.raises(Unsupported, match="models are not written here"):
+        gguf_file.write(model, tmp_path / "model.gguf")
+
+
+@pytest.mark.parametrize("family", ["llama", "mistral", "qwen2"])
+@pytest.mark.parametrize("bits", [32, 16, 8])
+def test_models_of_llama_type_answer_as_in_torch(
+    tiny: Callable[[str], LoadedModel], family: str, bits: int, tmp_path: Path
+) -> None:
+    """Biases of queries and keys move with their rows."""
+    from objectives.runtime.in_torch.runner import TorchRunner
+
+    model = compressed(tiny(family), None, rounded(bits, scheme="weight_only"))
+    model.module.config.sliding_window = None
+    with torch.no_grad():
+        for name, parameter in model.module.named_parameters():
+            if name.endswith("bias"):
+                parameter.normal_()
+    gguf_file.write(model, tmp_path / "model.gguf")
+    wanted = TorchRunner(model).logits(torch.from_numpy(IDS)).float().numpy()
+    engine = opened(tmp_path / "model.gguf")
+    found, _ = run(engine, IDS, engine.start(ROWS), 0, list(range(TOKENS)))
+    assert np.linalg.norm(found - wanted) / np.linalg.norm(wanted) < {32: 1e-4, 16: 2e-2, 8: 3e-2}[bits]
+
+
+def test_a_library_of_ones_own_is_named_by_the_environment_alone(
+    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A yaml or a winner of somebody else cannot choose what is loaded here."""
+    with pytest.raises(ValueError, match="'wheel', 'fetched' or 'own'"):
+        LlamaCpp(library=str(tmp_path))  # type: ignore[arg-type]
+    monkeypatch.delenv(OWN, raising=False)
+    assert "needs the environment variable PARETUNE_LIBLLAMA" in str(LlamaCpp(library="own").requirements())
+    monkeypatch.setenv(OWN, str(tmp_path / "nowhere"))
+    assert "nowhere" in str(LlamaCpp(library="own").requirements())
+    wheel = llama_library.files_at("")[0]
+    monkeypatch.setenv(OWN, str(wheel))
+    own = LlamaCpp(library="own")
+    assert own.requirements() is None
+    assert own.versions()[wheel.name]
+    monkeypatch.setenv("PARETUNE_CACHE", str(tmp_path))
+    assert "run: paretune fetch llama-cpp" in str(LlamaCpp(library="fetched").requirements())
+    assert LlamaCpp().requirements() is None
+
+
+def test_a_folder_without_all_parts_of_the_library_is_none(tmp_path: Path) -> None:
+    for name in ("libggml.so", "libllama.so", "libllama-common.so"):
+        (tmp_path / name).touch()
+    assert llama_library.files_at(str(tmp_path)) == []
+    (tmp_path / "libggml-base.so").touch()
+    (tmp_path / "libggml-cpu-zen4.so").touch()
+    found = [each.name for each in llama_library.files_at(str(tmp_path))]
+    assert found == ["libggml-base.so", "libggml.so", "libllama.so"]
