@@ -113,9 +113,11 @@ class LlamaCpp(EngineRuntime, Opener, Runtime):
     def write(self, folder: Path, context: BuildContext) -> None:
         from objectives.runtime.engines import gguf_file
         from objectives.runtime.engines.engine_facts import engine_facts_of
+        from objectives.runtime.engines.llama_formula import require_formula
         from objectives.runtime.engines.weights import Dense, matrices
 
         began, model = perf_counter(), context.model()
+        require_formula(model, self._place())
         stored = gguf_file.write(model, folder / MODEL)
         others = (folder / MODEL).stat().st_size - sum(stored.values())
         wide = any(isinstance(each, Dense) and each.bits == 32 for _, each in matrices(model))

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 _OF_GGUF = {module: name for name, module in NAMES.items()}
 _LLAMA_3 = "llama3"
+_FIELDS = ("hidden_size", "max_position_embeddings", "rms_norm_eps", "rope_parameters")
 
 
 def write(model: LoadedModel, file: Path) -> dict[str, int]:
@@ -69,6 +70,9 @@ def _heads(block: Block) -> tuple[int, int]:
 def _require_llama(model: LoadedModel, config: Any) -> None:
     """Raise Unsupported where the model is not of Llama type."""
     kind = config.model_type
+    for field in _FIELDS:
+        if getattr(config, field, None) is None:
+            raise Unsupported(f"llama.cpp: {kind} models are not written here: their config has no {field}")
     for name, _ in model.module.named_parameters():
         if _place(name.rpartition(".")[0]) is None:
             raise Unsupported(f"llama.cpp: {kind} models are not written here: {name} has no place in the file")

@@ -19,12 +19,17 @@ from objectives.errors import Unsupported
 from objectives.models import LoadedModel
 from objectives.runtime.engines import gguf_file, llama_library
 from objectives.runtime.engines.llama_engine import LlamaDecoder
+from objectives.runtime.engines.llama_formula import require_formula
 from objectives.runtime.engines.masks import causal
 from objectives.runtime.llama_cpp import OWN, LlamaCpp
 from objectives.types import Phase
 from tests.objectives.runtimes import compressed, rounded
 
 ROWS, TOKENS = 3, 20
+LLAMA_3 = {
+    "rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 16,
+}  # fmt: skip
 IDS = np.random.default_rng(3).integers(2, 128, (ROWS, TOKENS))
 
 
@@ -151,7 +156,42 @@ def test_a_window_that_slides_is_refused(tiny: Callable[[str], LoadedModel], tmp
         gguf_file.write(compressed(tiny("mistral"), None, rounded(16)), tmp_path / "model.gguf")
 
 
-@pytest.mark.parametrize("family", ["gpt2", "gemma2", "bert"])
+@pytest.mark.parametrize("family", ["llama", "qwen2", "smollm3", "seed_oss"])
+def test_a_twin_tells_that_the_formula_is_llamas(tiny: Callable[[str], LoadedModel], family: str) -> None:
+    require_formula(tiny(family), "")
+
+
+@pytest.mark.parametrize("family", ["granite", "helium"])
+def test_a_twin_tells_another_formula_under_the_same_names(tiny: Callable[[str], LoadedModel], family: str) -> None:
+    """Granite scales its residuals, Helium rotates other pairs."""
+    with pytest.raises(Unsupported, match=rf"computes {family} models otherwise than transformers"):
+        require_formula(tiny(family), "")
+
+
+def test_a_twin_has_the_layers_that_differ(tiny: Callable[[str], LoadedModel]) -> None:
+    """Every fourth layer of SmolLM3 knows no positions, and no parameter tells."""
+    model = tiny("smollm3").copy()
+    config = model.module.config
+    config.num_hidden_layers, config.no_rope_layers, config.layer_types = 4, [1, 1, 1, 0], ["full_attention"] * 4
+    with pytest.raises(Unsupported, match="computes smollm3 models otherwise"):
+        require_formula(model, "")
+
+
+@pytest.mark.parametrize("rotary", [{"rope_type": "linear", "factor": 2.0}, LLAMA_3])
+def test_scaled_positions_are_written(tiny: Callable[[str], LoadedModel], rotary: dict[str, object]) -> None:
+    model = tiny("llama").copy()
+    model.module.config.rope_parameters = {"rope_theta": 1e4, **rotary}
+    require_formula(model, "")
+
+
+def test_positions_of_another_kind_are_refused(tiny: Callable[[str], LoadedModel]) -> None:
+    model = tiny("llama").copy()
+    model.module.config.rope_parameters = {"rope_theta": 1e4, "rope_type": "dynamic", "factor": 2.0}
+    with pytest.raises(Unsupported, match="rotary positions of type dynamic"):
+        require_formula(model, "")
+
+
+@pytest.mark.parametrize("family", ["gpt2", "gemma2", "bert", "olmo", "qwen3"])
 def test_models_of_another_type_are_refused(tiny: Callable[[str], LoadedModel], family: str, tmp_path: Path) -> None:
     model = compressed(tiny(family), None, rounded(16))
     with pytest.raises(Unsupported, match="models are not written here"):
