@@ -37,9 +37,8 @@ def require_formula(model: LoadedModel, place: str) -> None:
 
     The outcome is kept for this process.
     """
-    _require(
-        type(model.module), json.dumps(model.module.config.to_dict(), sort_keys=True, default=str), model.row, place
-    )
+    config = json.dumps(model.module.config.to_dict(), sort_keys=True, default=str)
+    _require(cast("Hashable", type(model.module)), config, model.row, place)
 
 
 @cache
