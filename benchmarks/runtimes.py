@@ -24,6 +24,7 @@ from own_rounding import own_rounding
 
 from objectives.cache import Cache
 from objectives.devices.cpu import Cpu
+from objectives.devices.helpers import cpu_seconds
 from objectives.evaluation.evaluator import Evaluator
 from objectives.evaluation.problem import Problem
 from objectives.measuring.fingerprint import fingerprint
@@ -175,10 +176,10 @@ class Laps:
         self.seconds: dict[Phase, list[float]] = {}
 
     def start(self, laps: int) -> None:
-        self._last = time.process_time()
+        self._last = cpu_seconds()
 
     def end_phase(self, phase: Phase, held: object = None) -> None:
-        now = time.process_time()
+        now = cpu_seconds()
         self.seconds.setdefault(phase, []).append(now - self._last)
         self._last = now
 

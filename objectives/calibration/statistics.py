@@ -19,6 +19,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from objectives.calibration.moments import Domains, Moment, Moments, collect_moments, first_tokens
+from objectives.models.layers import layers_of
 
 if TYPE_CHECKING:
     from objectives.models import LoadedModel
@@ -117,3 +118,18 @@ def moment_of(model: LoadedModel, statistics: Statistics, layer: Layer) -> Momen
         return Moment.unread(width)
     kept = model.kept_inputs.get(layer.key)
     return moment if kept is None or len(moment.mean) == width else moment.select(kept)
+
+
+def input_powers(model: LoadedModel, statistics: Statistics) -> dict[str, Tensor]:
+    """Return E[x^2] of every input of the block linears [in], by the name of their module; empty without calibration.
+
+    ``model``: the dense model or what pruning left of it; its linears may be packed.
+    """
+    if not statistics.domains:
+        return {}
+    names = {id(module): name for name, module in model.module.named_modules()}
+    return {
+        names[id(linear)]: moment_of(model, statistics, layer).second.diagonal()
+        for layer in layers_of(model)
+        for linear in layer.linears
+    }

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import version
@@ -16,10 +17,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 from typing_extensions import override
 
 from objectives.calibration.moments import Domains
-from objectives.calibration.statistics import Statistics
+from objectives.calibration.statistics import Statistics, input_powers
 from objectives.content_hash import code, digest
 from objectives.evaluation.artifact_store import ArtifactStore, Write
 from objectives.evaluation.inputs import Inputs
@@ -234,6 +236,10 @@ class PoolBuildContext(BuildContext):
     @override
     def model(self) -> LoadedModel:
         return self.pool.model(self.candidate)
+
+    @override
+    def input_powers(self) -> Mapping[str, Tensor]:
+        return input_powers(self.model(), self.pool.statistics)
 
     @override
     def graph(self, *content: object, write: Write) -> Path:

@@ -17,6 +17,8 @@ from objectives.types import Head, Scheme
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from torch import Tensor
+
     from objectives.calibration.moments import Domains
     from objectives.calibration.statistics import Statistics
     from objectives.models import LoadedModel
@@ -188,6 +190,13 @@ class BuildContext(TorchBuildContext, Protocol):
     @abstractmethod
     def quantizer(self) -> Quantizer:
         """Return the candidate's quantiser; the model's own may differ, see :meth:`Runtime.storage`."""
+
+    @abstractmethod
+    def input_powers(self) -> Mapping[str, Tensor]:
+        """Return the mean square of every input of the block linears [in], by the name of their module.
+
+        Empty without calibration.
+        """
 
     @abstractmethod
     def graph(self, *content: object, write: Callable[[Path], None]) -> Path:

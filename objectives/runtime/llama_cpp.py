@@ -45,12 +45,15 @@ class LlamaCpp(EngineRuntime, Opener, Runtime):
     llama-cpp``, for every CPU; ``own``: the file or folder that the environment variable PARETUNE_LIBLLAMA names. No
     setting holds a path: files of others would choose what runs here. ``cache_bits``: bits of keys and values; a model
     of 32 bits has 32. ``repack``: keep weights in layouts made for this CPU, which is faster; without, the engine takes
-    less memory.
+    less memory. ``rounding``: our codes, or a format to which llama.cpp rounds a model of 16 bits by itself.
+    ``importance``: it weighs errors by the moments of our calibration then.
     """
 
     library: Literal["wheel", "fetched", "own"] = "wheel"
     cache_bits: Literal[16, 8, 4] = 16
     repack: bool = True
+    rounding: Literal["ours", "q8_0", "q6_k", "q5_k_m", "q4_k_m", "q4_1", "q4_0", "iq4_nl"] = "ours"
+    importance: bool = True
 
     @property
     @override
@@ -103,6 +106,10 @@ class LlamaCpp(EngineRuntime, Opener, Runtime):
 
         reason = refused(candidate, head, device, heads=["causal_lm"], bits=(32, 16, 8, 4))
         quantizer = candidate.quantization
+        if reason is None and self.rounding != "ours":
+            if not quantizer.stored <= {16, 32} or quantizer.embeddings != 16:
+                return f"rounding={self.rounding} rounds by itself: quantization.bits=16, quantization.embeddings=16"
+            return None
         if reason is None and quantizer.stored & {8, 4} and not rounds_activations(quantizer):
             return "its kernels below 16 bits round activations as well: choose quantization.scheme=w8a8"
         if reason is None and 4 in quantizer.stored and getattr(quantizer, "scales_inputs", False):
@@ -119,9 +126,27 @@ class LlamaCpp(EngineRuntime, Opener, Runtime):
         began, model = perf_counter(), context.model()
         require_formula(model, self._place())
         stored = gguf_file.write(model, folder / MODEL)
-        others = (folder / MODEL).stat().st_size - sum(stored.values())
         wide = any(isinstance(each, Dense) and each.bits == 32 for _, each in matrices(model))
+        if self.rounding != "ours" and not wide:  # of 32 bits is the dense model that others are compared with
+            stored = self._round(context, folder / MODEL)
+        others = (folder / MODEL).stat().st_size - sum(stored.values())
         write_facts(folder, engine_facts_of(self, model, began, stored, others, {"wide": wide}))
+
+    def _round(self, context: BuildContext, file: Path) -> dict[str, int]:
+        """Let llama.cpp round ``file``, and return the bytes of each matrix by its module's name."""
+        from objectives.runtime.engines import gguf_file
+        from objectives.runtime.engines.llama_rounding import round_file
+
+        powers = context.input_powers() if self.importance else {}
+        names = gguf_file.names_of(powers)
+        importance = {names[module]: power.float().contiguous().numpy() for module, power in powers.items()}
+        plain = file.with_suffix(".plain")
+        file.rename(plain)
+        try:
+            round_file(self._place(), plain, file, self.rounding, importance, context.threads)
+        finally:
+            plain.unlink()
+        return gguf_file.sizes_of(context.model(), file)
 
     @override
     def open(self, folder: Path, facts: Facts, threads: int) -> Engine:

@@ -8,7 +8,7 @@ are written in another order; codes, scales and biases move along.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -59,6 +59,19 @@ def write(model: LoadedModel, file: Path) -> dict[str, int]:
     writer.write_tensors_to_file()
     writer.close()
     return sizes
+
+
+def sizes_of(model: LoadedModel, file: Path) -> dict[str, int]:
+    """Return the bytes of each matrix of ``model`` in a file that was rounded since, by its module's name."""
+    from gguf import GGUFReader
+
+    stored = {tensor.name: int(tensor.n_bytes) for tensor in GGUFReader(file).tensors}
+    return {name: stored[f"{_place(name)}.weight"] for name, _ in matrices(model)}
+
+
+def names_of(modules: Iterable[str]) -> dict[str, str]:
+    """Return the names of the weights of ``modules`` in the file."""
+    return {module: f"{_place(module)}.weight" for module in modules}
 
 
 def _heads(block: Block) -> tuple[int, int]:

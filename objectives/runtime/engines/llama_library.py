@@ -146,6 +146,11 @@ def _keep_error(level: int, text: bytes, _data: object) -> None:
         _errors.append(text.decode(errors="replace").strip())
 
 
+def told() -> list[str]:
+    """Return the last errors of the library."""
+    return _errors[-2:]
+
+
 _ERROR = 4
 _log = _LOG(_keep_error)
 
@@ -171,7 +176,7 @@ class Model:
         params.extra_buffers, params.load_mode = settings.repack, _READ
         self._model = library.llama_model_load_from_file(str(file).encode(), params)
         if not self._model:
-            raise Unsupported(f"llama.cpp cannot open {file.name}: {'; '.join(_errors[-2:])}")
+            raise Unsupported(f"llama.cpp cannot open {file.name}: {'; '.join(told())}")
         self._vocabulary = int(library.llama_vocab_n_tokens(library.llama_model_get_vocab(self._model)))
         self._context: int | None = None
         self._rows = self._tokens = 0
@@ -229,7 +234,7 @@ class Model:
             params.flash = _OFF
         self._context = library.llama_init_from_model(self._model, params)
         if not self._context:
-            raise MemoryError(f"llama.cpp has no room for {rows} x {tokens} tokens: {'; '.join(_errors[-2:])}")
+            raise MemoryError(f"llama.cpp has no room for {rows} x {tokens} tokens: {'; '.join(told())}")
         self._rows, self._tokens = rows, room
 
     def _keep(self, row: int, text: Ids, wanted: int) -> int:
@@ -281,7 +286,7 @@ class Model:
         )
         code = self._library.llama_decode(self._context, batch)
         if code:
-            raise MemoryError(f"llama.cpp ended a pass of {count} tokens with code {code}: {'; '.join(_errors[-2:])}")
+            raise MemoryError(f"llama.cpp ended a pass of {count} tokens with code {code}: {'; '.join(told())}")
 
     def _row(self, index: int) -> Floats:
         """Return the logits of token ``index`` of the last pass, where they lie."""

