@@ -123,14 +123,14 @@ def page(state: dict[str, Any]) -> str:
     for name, row in state["rows"].items():
         cells = [f"{row['perplexity']:.2f}", f"{row['accuracy']:.4f}"]
         cells += [f"{row[column] / 2**20:.0f}" for column in columns[2:]]
-        head.append(f"| {name} | " + " | ".join([*cells, *(f"{row[place]:.2f}" for place in places)]) + " |")
+        head.append(f"| {name} | " + " | ".join([*cells, *(f"{row[place]:.2f}" for place in places())]) + " |")
     asked = ["| asked | measured | kept |", "|---|---|---|"]
     asked += [f"| {what} | {told} | {'yes' if kept else 'NO'} |" for what, told, kept in lines_of(state["rows"])]
     about = (
         f"`python benchmarks/engines.py` makes this page. SmolLM2-135M on {state['machine']}, one thread, CPU seconds; "
-        "ratios over torch bf16, medians of rounds in turns: prompts of 32 or 256 tokens at a batch of 1 or 8. Perplexity is "
-        "that of news texts, by the engine itself.\nllama.cpp: the build of `paretune fetch llama-cpp`; its own formats "
-        "are made from the bf16 model, plain or with the second moments of our calibration."
+        "ratios over torch bf16, medians of rounds in turns: prompts of 32 or 256 tokens at a batch of 1 or 8. "
+        "Perplexity is that of news texts, by the engine itself.\nllama.cpp: the build of `paretune fetch llama-cpp`; "
+        "its own formats are made from the bf16 model, plain or with the second moments of our calibration."
     )
     return "\n".join(["# Engines", "", about, "", *head, "", *asked, ""])
 
