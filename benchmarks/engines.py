@@ -72,7 +72,7 @@ def listed(short: bool) -> list[Entry]:
 
 def measured(home: Path, short: bool) -> Rows:
     """Return what was measured, by name."""
-    ev = evaluator(SMOLLM2, home, short)
+    ev = evaluator(SMOLLM2, home, short, documents=5 if short else 12)
     found: Rows = {}
     runners: dict[str, Runner] = {}
     for entry in listed(short):
@@ -84,7 +84,7 @@ def measured(home: Path, short: bool) -> Rows:
         print(f"  {entry.name}: {found[entry.name]}", flush=True)
     for batch, tokens in PLACES:
         workload = Generation(batch_size=batch, prompt_tokens=tokens, new_tokens=9)
-        taken = speeds(runners, workload, 5 if short else 11)
+        taken = speeds(runners, workload, 5)
         for name in runners:
             for phase in ("prefill", "decode"):
                 found[name][f"{phase} {batch} x {tokens}"] = ratio(taken, name, "torch bf16", phase)

@@ -155,9 +155,11 @@ def chosen(listed: Sequence[Entry], short: bool) -> list[Entry]:
     return [entry for entry in listed if not (short and any(part in entry.name for part in LONG_ONLY))]
 
 
-def evaluator(model: Checkpoint, home: Path, short: bool) -> Evaluator:
+def evaluator(model: Checkpoint, home: Path, short: bool, documents: int | None = None) -> Evaluator:
     task: Any = (
-        LanguageModeling(corpus=XSum(), documents=5 if short else 24, tokens=256, calibration_documents=12)
+        LanguageModeling(
+            corpus=XSum(), documents=documents or (5 if short else 24), tokens=256, calibration_documents=12
+        )
         if model.head == "causal_lm"
         else Retrieval(corpus=XSum(), pool=200 if short else 600, tokens=64)
     )

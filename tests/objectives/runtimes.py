@@ -46,6 +46,7 @@ class Hand:
     made: list[str] = field(default_factory=list)
     threads: int = 1
     device: Device = field(default_factory=Cpu)
+    powers: dict[str, Any] = field(default_factory=dict)
 
     @property
     def tokenizer(self) -> Any:
@@ -53,6 +54,9 @@ class Hand:
 
     def model(self) -> LoadedModel:
         return self.loaded
+
+    def input_powers(self) -> dict[str, Any]:
+        return self.powers
 
     def graph(self, *content: object, write: Callable[[Path], None]) -> Path:
         folder = self.base / digest(*content)
