@@ -15,7 +15,7 @@ from typing import Any
 
 from objectives.errors import Unsupported
 from objectives.runtime.engines import llama_library, probe_process
-from objectives.runtime.engines.llama_library import Model, Settings
+from objectives.runtime.engines.llama_model import Model, Settings
 
 
 def serve(connection: Connection, place: str, settings: Settings) -> None:

@@ -17,7 +17,7 @@ import torch
 from objectives.devices import helpers
 from objectives.errors import Unsupported
 from objectives.models import LoadedModel
-from objectives.runtime.engines import gguf_file, llama_library
+from objectives.runtime.engines import gguf_file, llama_library, llama_model
 from objectives.runtime.engines.llama_engine import LlamaDecoder
 from objectives.runtime.engines.llama_formula import require_formula
 from objectives.runtime.engines.masks import causal
@@ -66,11 +66,11 @@ def test_a_cache_goes_on_in_any_order_and_more_than_once(file: Path) -> None:
 
 def test_long_texts_and_many_rows_take_several_passes(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     library = llama_library.loaded("")
-    model = llama_library.Model(library, file, llama_library.Settings(1, 32))
+    model = llama_model.Model(library, file, llama_model.Settings(1, 32))
     texts = [row.astype(np.int32) for row in IDS]
     wanted = [np.array([0, 7, 19]), np.array([19]), np.arange(20)]
     at_once = model.logits(texts, wanted)
-    monkeypatch.setattr(llama_library, "PASS", 7)
+    monkeypatch.setattr(llama_model, "PASS", 7)
     model.reset(ROWS, TOKENS)
     assert np.allclose(model.logits(texts, wanted), at_once, atol=1e-4)
 
