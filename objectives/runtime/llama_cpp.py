@@ -9,6 +9,7 @@ It runs in a process of its own (:mod:`objectives.runtime.engines.llama_engine`)
 from __future__ import annotations
 
 import os
+from functools import cache
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Literal
@@ -75,11 +76,7 @@ class LlamaCpp(EngineRuntime, Opener, Runtime):
 
     @override
     def versions(self) -> dict[str, str]:
-        from objectives.content_hash import sha256
-        from objectives.runtime.engines.llama_library import files_at
-
-        built = {} if self.library == "wheel" else {file.name: sha256(file) for file in files_at(self._place())}
-        return {**self.packages.versions(), **built}
+        return {**self.packages.versions(), **({} if self.library == "wheel" else _hashes(self._place()))}
 
     def _place(self) -> str:
         """Return the path of the library, nothing for the wheel. Raises ObjectiveError where it is not there."""
@@ -154,3 +151,12 @@ class LlamaCpp(EngineRuntime, Opener, Runtime):
 
         cache_bits = 32 if facts.options["wide"] else self.cache_bits
         return LlamaDecoder(folder / MODEL, self._place(), threads, cache_bits, self.repack)
+
+
+@cache
+def _hashes(place: str) -> dict[str, str]:
+    """Return the SHA-256 of the libraries at ``place`` by name, those that libllama loads by itself included."""
+    from objectives.content_hash import sha256
+
+    path = Path(place)
+    return {file.name: sha256(file) for file in (sorted(path.glob("*.so*")) if path.is_dir() else [path])}

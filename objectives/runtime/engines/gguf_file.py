@@ -42,7 +42,7 @@ def write(model: LoadedModel, file: Path) -> dict[str, int]:
 
     config = model.module.config
     blocks = list(model.blocks())
-    _require_llama(model, config)
+    require_llama(model)
     heads = [_heads(block) for block in blocks]
     ffns = [block.linear(block.stack.ffns[0].out).in_features for block in blocks]
     uniform = len({*zip(heads, ffns)}) == 1
@@ -80,8 +80,9 @@ def _heads(block: Block) -> tuple[int, int]:
     return tuple(block.linear(path).out_features // block.head_dim for path in (attention.query, attention.key))  # type: ignore[return-value]
 
 
-def _require_llama(model: LoadedModel, config: Any) -> None:
-    """Raise Unsupported where the model is not of Llama type."""
+def require_llama(model: LoadedModel) -> None:
+    """Raise Unsupported where the parameters or the config of ``model`` are not of Llama type."""
+    config = model.module.config
     kind = config.model_type
     for field in _FIELDS:
         if getattr(config, field, None) is None:

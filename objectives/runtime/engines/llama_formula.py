@@ -35,8 +35,9 @@ _LAYERS, _HEADS, _WIDTH, _VOCABULARY, _TOKENS = 8, 4, 64, 128, 24
 def require_formula(model: LoadedModel, place: str) -> None:
     """Raise Unsupported where llama.cpp, the library at ``place``, would answer as another architecture.
 
-    The outcome is kept for this process.
+    That it would not is kept for this process.
     """
+    gguf_file.require_llama(model)
     config = json.dumps(model.module.config.to_dict(), sort_keys=True, default=str)
     _require(cast("Hashable", type(model.module)), config, model.row, place)
 

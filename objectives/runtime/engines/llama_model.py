@@ -20,11 +20,15 @@ from objectives.runtime.engines.llama_library import Batch, told
 
 UNIT = 256
 """Tokens of a sequence come in multiples of this many."""
+MOST_ROWS = 256
+"""Most sequences at a time, ``LLAMA_MAX_SEQ`` of the library."""
 PASS = 512
 """Most tokens of one pass; longer prompts take several."""
 Floats = NDArray[np.float32]
 Ids = NDArray[np.int32]
 _OFF = 0
+_NO_ROOM = 1
+"""The code of a pass for which the cache has no room."""
 _READ = 0
 """The way of loading that reads a file instead of mapping it: of weights that are laid out anew nothing stays."""
 _TYPES = {32: 0, 16: 1, 8: 8, 4: 2}
@@ -66,8 +70,10 @@ class Model:
         if len(texts) > self._rows or longest > self._tokens:
             self.reset(max(len(texts), self._rows), max(longest, self._tokens))
         begun = [self._keep(row, text, int(places[0])) for row, (text, places) in enumerate(zip(texts, wanted))]
+        self._texts[: len(texts)] = [text[:first] for text, first in zip(texts, begun)]
+        found = self._read(texts, begun, wanted)
         self._texts[: len(texts)] = texts
-        return self._read(texts, begun, wanted)
+        return found
 
     def generate(self, texts: Sequence[Ids], count: int, end_phase: Callable[[str], object]) -> Ids:
         """Return the ``count`` likeliest tokens that follow each text, int32 [rows, count], read from anew.
@@ -85,14 +91,18 @@ class Model:
             )
             out[:, place] = [self._row(row).argmax() for row in range(len(texts))]
             end_phase("decode")
-        self.reset(self._rows, self._tokens)  # what it wrote is not known as a text
         return out
 
     def reset(self, rows: int, tokens: int) -> None:
-        """Clear the cache, and give it room for ``rows`` sequences of ``tokens`` tokens. Raises MemoryError."""
+        """Clear the cache, and give it room for ``rows`` sequences of ``tokens`` tokens.
+
+        Raises MemoryError, and Unsupported for more rows than the library takes.
+        """
         self._texts = []
         room = -(-tokens // UNIT) * UNIT
         library = self._library
+        if rows > MOST_ROWS:
+            raise Unsupported(f"llama.cpp runs at most {MOST_ROWS} sequences at a time, got {rows}")
         if self._context is not None and (self._rows, self._tokens) == (rows, room):
             library.llama_memory_clear(library.llama_get_memory(self._context), False)
             return
@@ -113,12 +123,11 @@ class Model:
 
     def _keep(self, row: int, text: Ids, wanted: int) -> int:
         """Return how many tokens of ``text`` the cache holds before the place ``wanted``, and forget the rest of it."""
-        held = self._texts[row] if row < len(self._texts) else text[:0]
+        held = self._texts[row] if row < len(self._texts) else text[:0]  # unknown is what was generated, or failed
         most = min(len(held), wanted)
         differing = np.flatnonzero(held[:most] != text[:most])
         same = int(differing[0]) if len(differing) else most
-        if len(held) > same:
-            self._library.llama_memory_seq_rm(self._library.llama_get_memory(self._context), row, same, -1)
+        self._library.llama_memory_seq_rm(self._library.llama_get_memory(self._context), row, same, -1)
         return same
 
     def _read(self, texts: Sequence[Ids], begun: Sequence[int], wanted: Sequence[Ids]) -> Floats:
@@ -160,7 +169,8 @@ class Model:
         )
         code = self._library.llama_decode(self._context, batch)
         if code:
-            raise MemoryError(f"llama.cpp ended a pass of {count} tokens with code {code}: {'; '.join(told())}")
+            kind = MemoryError if code == _NO_ROOM else Unsupported
+            raise kind(f"llama.cpp ended a pass of {count} tokens with code {code}: {'; '.join(told())}")
 
     def _row(self, index: int) -> Floats:
         """Return the logits of token ``index`` of the last pass, where they lie."""

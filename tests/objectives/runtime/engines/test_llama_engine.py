@@ -23,7 +23,8 @@ from objectives.runtime.engines.llama_formula import require_formula
 from objectives.runtime.engines.masks import causal
 from objectives.runtime.llama_cpp import OWN, LlamaCpp
 from objectives.types import Phase
-from tests.objectives.runtimes import compressed, rounded
+from tests.conftest import SIZES
+from tests.objectives.runtimes import Hand, compressed, head_of, rounded
 
 ROWS, TOKENS = 3, 20
 LLAMA_3 = {
@@ -189,6 +190,53 @@ def test_positions_of_another_kind_are_refused(tiny: Callable[[str], LoadedModel
     model.module.config.rope_parameters = {"rope_theta": 1e4, "rope_type": "dynamic", "factor": 2.0}
     with pytest.raises(Unsupported, match="rotary positions of type dynamic"):
         require_formula(model, "")
+
+
+@pytest.mark.parametrize("family", [name for name in SIZES if head_of(name) == "causal_lm"])
+def test_every_decoder_answers_as_in_torch_or_is_refused_in_a_line(
+    tiny: Callable[[str], LoadedModel], family: str, tmp_path: Path
+) -> None:
+    from objectives.runtime.in_torch.runner import TorchRunner
+
+    model = compressed(tiny(family), None, rounded(32))
+    try:
+        runner = LlamaCpp().prepare(Hand(model, rounded(32), tmp_path))  # type: ignore[arg-type]
+    except Unsupported:  # and no other error
+        return
+    wanted = TorchRunner(model).logits(torch.from_numpy(IDS)).float()
+    found = runner.logits(torch.from_numpy(IDS))
+    assert float((found - wanted).norm() / wanted.norm()) < 1e-4
+
+
+def test_after_a_pass_that_failed_the_cache_is_right_again(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = llama_model.Model(llama_library.loaded(""), file, llama_model.Settings(1, 32))
+    texts = [row.astype(np.int32) for row in IDS]
+    wanted = [np.arange(12, 20)] * ROWS
+    right = model.logits(texts, wanted)
+    monkeypatch.setattr(llama_model, "PASS", 25)
+    real, passes = model._decode, list[int]()
+
+    def fail_at_the_second(*arguments: object) -> None:
+        passes.append(1)
+        if len(passes) == 2:
+            raise MemoryError("no room")
+        real(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(model, "_decode", fail_at_the_second)
+    with pytest.raises(MemoryError):
+        model.logits([text[::-1].copy() for text in texts], [np.arange(20)] * ROWS)
+    assert np.allclose(model.logits(texts, wanted), right, atol=1e-4)
+    model.generate(texts, 3, lambda _phase: None)
+    assert np.allclose(model.logits(texts, wanted), right, atol=1e-4)
+
+
+def test_more_rows_than_the_library_takes_are_refused(file: Path) -> None:
+    engine = opened(file)
+    with pytest.raises(Unsupported, match=r"at most \d+ sequences at a time, got 5000"):
+        engine.generate(np.full((5000, 2), 3), np.zeros((5000, 1), np.int64), None, None)
+    out = np.zeros((llama_model.MOST_ROWS, 1), np.int64)
+    engine.generate(np.full((len(out), 2), 3), out, None, None)
+    assert (out == out[0]).all()
 
 
 @pytest.mark.parametrize("family", ["gpt2", "gemma2", "bert", "olmo", "qwen3"])
