@@ -295,3 +295,18 @@ def test_a_folder_without_all_parts_of_the_library_is_none(tmp_path: Path) -> No
     (tmp_path / "libggml-cpu-zen4.so").touch()
     found = [each.name for each in llama_library.files_at(str(tmp_path))]
     assert found == ["libggml-base.so", "libggml.so", "libllama.so"]
+
+
+def test_a_kernel_that_was_built_anew_is_another_version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Libllama loads it by itself; results of the one before must not be served."""
+    seen = []
+    for built in ("one", "two"):
+        folder = tmp_path / built
+        folder.mkdir()
+        for name in ("libggml-base.so", "libggml.so", "libllama.so"):
+            (folder / name).write_text(name)
+        (folder / "libggml-cpu-zen4.so").write_text(built)
+        monkeypatch.setenv(OWN, str(folder))
+        seen.append(LlamaCpp(library="own").versions())
+    assert seen[0].keys() == seen[1].keys()
+    assert {name for name in seen[0] if seen[0][name] != seen[1][name]} == {"libggml-cpu-zen4.so"}
