@@ -22,7 +22,7 @@ from rich.table import Table
 from rich.text import Text
 
 from search.commands.stored_study import StoredStudy, load, pairs
-from search.config.study_config import DEFINITION
+from search.config.definition import DEFINITION
 from search.errors import ConfigError
 from search.front.comparison import Cell, Comparison, Side, compare
 from search.front.table import BATCH, BITS, RATIO
