@@ -157,7 +157,8 @@ def _unequal(first: Any, second: Any, path: str) -> Iterator[tuple[str, tuple[st
 
 
 def _settings(first: StoredStudy, second: StoredStudy) -> list[str]:
-    return [key for key in DEFINITION if first.config.definition[key] != second.config.definition[key]]
+    one, other = first.config.definition, second.config.definition
+    return [key for key in DEFINITION if one.get(key) != other.get(key)]
 
 
 def _side(study: StoredStudy, neutral: Mapping[str, Value]) -> Side:

@@ -26,7 +26,7 @@ from objectives.tasks.answers import in_a_line
 from objectives.tasks.provenance import Source
 from objectives.tasks.reads import Reads
 from objectives.tasks.several import tasks_of
-from search.config.definition import DEFAULTS, definition_of, hash_of
+from search.config.definition import DEFAULTS, definition_of, hash_of, without_gone
 from search.config.limits import Limits
 from search.config.overrides import absolute
 from search.config.real_lengths import with_real_lengths
@@ -131,7 +131,7 @@ def build_config(resolved: Mapping[str, Any], swept: str = "") -> StudyConfig:
 
 
 def _build_config(resolved: Mapping[str, Any], swept: str) -> StudyConfig:
-    resolved = with_tasks({**DEFAULTS, **resolved})
+    resolved = with_tasks({**DEFAULTS, **without_gone(resolved)})
     _require_keys(resolved)
     scalars = scalars_of(resolved)
     allowed = (*ALLOWED, *_admitted(resolved.get("allow_targets") or []))
