@@ -20,13 +20,15 @@ from typing_extensions import override
 from objectives.assets import locate
 from objectives.errors import ObjectiveError
 from objectives.protocols.candidate import Runtime
-from objectives.protocols.optional import BlockStored
+from objectives.protocols.optional import BlockStored, RoundsKeyValues
 from objectives.runtime.engines.engine import EngineRuntime
 from objectives.runtime.engines.folder import Facts, Opener, write_facts
 from objectives.runtime.packages import Packages
 from objectives.settings import FORBID
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from objectives.protocols.candidate import BuildContext, Candidate, Quantizer
     from objectives.protocols.running import Device
     from objectives.runtime.engines.folder import Engine
@@ -39,19 +41,17 @@ _BLOCK: Literal[32] = 32
 
 
 @settings(frozen=True, kw_only=True, config=FORBID)
-class LlamaCpp(EngineRuntime, Opener, Runtime):
+class LlamaCpp(EngineRuntime, Opener, RoundsKeyValues, Runtime):
     """Runs decoders of Llama type in llama.cpp.
 
     ``library``: which build of libllama; ``wheel``: that of xllamacpp, for AVX2; ``fetched``: that of ``paretune fetch
     llama-cpp``, for every CPU; ``own``: the file or folder that the environment variable PARETUNE_LIBLLAMA names. No
-    setting holds a path: files of others would choose what runs here. ``cache_bits``: bits of keys and values; a model
-    of 32 bits has 32. ``repack``: keep weights in layouts made for this CPU, which is faster; without, the engine takes
-    less memory. ``rounding``: our codes, or a format to which llama.cpp rounds a model of 16 bits by itself.
-    ``importance``: it weighs errors by the moments of our calibration then.
+    setting holds a path: files of others would choose what runs here. ``repack``: keep weights in layouts made for this
+    CPU, which is faster; without, the engine takes less memory. ``rounding``: our codes, or a format to which llama.cpp
+    rounds a model of 16 bits by itself. ``importance``: it weighs errors by the moments of our calibration then.
     """
 
     library: Literal["wheel", "fetched", "own"] = "wheel"
-    cache_bits: Literal[16, 8, 4] = 16
     repack: bool = True
     rounding: Literal["ours", "q8_0", "q6_k", "q5_k_m", "q4_k_m", "q4_1", "q4_0", "iq4_nl"] = "ours"
     importance: bool = True
@@ -65,6 +65,11 @@ class LlamaCpp(EngineRuntime, Opener, Runtime):
     @override
     def isolated(self) -> bool:
         return True
+
+    @property
+    @override
+    def key_value_bits(self) -> Collection[int]:
+        return (8, 4)  # its formats Q8_0 and Q4_0; a model of 32 bits has 32
 
     @property
     @override
@@ -131,8 +136,9 @@ class LlamaCpp(EngineRuntime, Opener, Runtime):
         wide = any(isinstance(each, Dense) and each.bits == 32 for _, each in matrices(model))
         if self.rounding != "ours" and not wide:  # of 32 bits is the dense model that others are compared with
             stored = self._round(context, folder / MODEL)
+        kept = gguf_file.key_values(model, 32 if wide and context.kv_bits == 16 else context.kv_bits)
         others = (folder / MODEL).stat().st_size - sum(stored.values())
-        write_facts(folder, engine_facts_of(self, model, began, stored, others, {"wide": wide}))
+        write_facts(folder, engine_facts_of(self, model, began, stored, others, {**kept, "wide": wide}))
 
     def _round(self, context: BuildContext, file: Path) -> dict[str, int]:
         """Let llama.cpp round ``file``, and return the bytes of each matrix by its module's name."""
@@ -154,8 +160,7 @@ class LlamaCpp(EngineRuntime, Opener, Runtime):
     def open(self, folder: Path, facts: Facts, threads: int) -> Engine:
         from objectives.runtime.engines.llama_engine import LlamaDecoder
 
-        cache_bits = 32 if facts.options["wide"] else self.cache_bits
-        return LlamaDecoder(folder / MODEL, self._place(), threads, cache_bits, self.repack)
+        return LlamaDecoder(folder / MODEL, self._place(), threads, facts.options["kv_bits"], self.repack)
 
 
 @cache

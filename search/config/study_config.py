@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import inspect
-import json
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -28,6 +26,7 @@ from objectives.tasks.answers import in_a_line
 from objectives.tasks.provenance import Source
 from objectives.tasks.reads import Reads
 from objectives.tasks.several import tasks_of
+from search.config.definition import DEFAULTS, definition_of, hash_of, without_gone
 from search.config.limits import Limits
 from search.config.overrides import absolute
 from search.config.real_lengths import with_real_lengths
@@ -41,20 +40,11 @@ from search.records.secrets import without_secrets
 from search.records.storage_url import clean_url, sqlite_url
 from search.samplers.distinct import DistinctSampler
 from search.samplers.frontier import Informed
-from search.space.instantiate import ALLOWED, build, first_spelled, nearest, target_of
+from search.space.instantiate import ALLOWED, build, nearest, target_of
 from search.space.members import require_members, require_sendable
-from search.space.space import CHOSEN, PARTS, Cell, Space, build_space
+from search.space.space import PARTS, Cell, Space, build_space
 from search.space.supported import unprunable, without_unsupported
 from search.tracking.protocol import Tracker
-
-DEFINITION = ("model", "task", "accuracy_floor", *PARTS, "runtimes", "space", "objectives", "timing", "device")
-"""The keys that make two studies the same study."""
-
-_NAMED = (*DEFINITION, "sampler", "seed")
-"""The keys behind the hash in a default study name: a sweep over samplers or seeds makes several studies."""
-
-_DEFAULTS: Mapping[str, Any] = {"runtime": {"_target_": "objectives.runtime.torch.Torch"}, "runtimes": {}}
-"""Settings of studies that were stored before there were runtimes."""
 
 _KINDS = ("model", "task", "timing", "device", "tradeoff", "accuracy_floor", "executor", "tracker")
 """The keys that name one object each."""
@@ -119,8 +109,7 @@ class StudyConfig:
     @property
     def definition(self) -> dict[str, Any]:
         """Return the definition: a stored study is resumed only where its own definition equals this."""
-        found = {key: _defining(self.resolved)[key] for key in DEFINITION}
-        return {**found, "device": {"name": self.device.name, **found["device"]}}
+        return definition_of(self.resolved, self.device.name)
 
 
 def build_config(resolved: Mapping[str, Any], swept: str = "") -> StudyConfig:
@@ -142,7 +131,7 @@ def build_config(resolved: Mapping[str, Any], swept: str = "") -> StudyConfig:
 
 
 def _build_config(resolved: Mapping[str, Any], swept: str) -> StudyConfig:
-    resolved = with_tasks({**_DEFAULTS, **resolved})
+    resolved = with_tasks({**DEFAULTS, **without_gone(resolved)})
     _require_keys(resolved)
     scalars = scalars_of(resolved)
     allowed = (*ALLOWED, *_admitted(resolved.get("allow_targets") or []))
@@ -287,14 +276,4 @@ def _first(listed: Any, space: Space) -> tuple[Cell, ...]:
 def _study_name(scalars: Scalars, resolved: Mapping[str, Any], swept: str) -> str:
     if scalars.study_name:
         return f"{scalars.study_name}-{swept}" if swept else scalars.study_name
-    defining = _defining(resolved)
-    named = json.dumps({key: defining[key] for key in _NAMED}, sort_keys=True)
-    return f"{scalars.project}-{hashlib.sha256(named.encode()).hexdigest()[:8]}"
-
-
-def _defining(resolved: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the configuration, with only those runtimes that the space can select."""
-    tree = resolved["space"].get(CHOSEN)
-    names = (tree.get("name") or ()) if isinstance(tree, Mapping) else ()
-    runtimes = {name: resolved["runtimes"].get(name) for name in names}
-    return dict(first_spelled({**resolved, "runtimes": runtimes}))
+    return f"{scalars.project}-{hash_of(resolved)}"

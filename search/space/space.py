@@ -26,11 +26,11 @@ from search.space.instantiate import ALLOWED, build, nearest, target_of
 from search.space.members import require_equality, require_members, require_sendable
 
 Cell = Mapping[str, Value]
-PARTS = ("pruning", "quantization", "workload", "recovery", "runtime")
+PARTS = ("pruning", "quantization", "workload", "recovery", "runtime", "kv")
 """The parts of a candidate, in the order of its fields."""
 CHOSEN = "runtime"
 """The part whose class an axis may choose, by its name in ``runtimes``."""
-COMPRESSING = ("pruning", "quantization", "recovery")
+COMPRESSING = ("pruning", "quantization", "recovery", "kv")
 """The parts whose settings may have a strength."""
 REFERENCE = "torch"
 """The runtime of the baseline."""

@@ -9,6 +9,7 @@ from dataclasses import replace
 from objectives.protocols.candidate import Model, Runtime
 from objectives.protocols.optional import Inspectable
 from objectives.protocols.running import Device
+from objectives.runtime.engine_support import keeps
 from objectives.settings import asks_to_prune
 from objectives.types import Head
 from search.errors import ConfigError
@@ -44,7 +45,7 @@ def reason_against(space: Space, cell: Cell, head: Head, device: Device, unprune
     candidate = space.candidate(cell)
     if unpruned is not None and asks_to_prune(candidate.pruning):
         return f"pruning: {unpruned}"
-    reason = space.misplaced(cell) or candidate.runtime.supports(candidate, head, device)
+    reason = space.misplaced(cell) or keeps(candidate, head) or candidate.runtime.supports(candidate, head, device)
     return None if reason is None else f"{candidate.runtime.name}: {reason}"
 
 

@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 
 _OF_GGUF = {module: name for name, module in NAMES.items()}
 _LLAMA_3 = "llama3"
+_KV_BLOCK = 32
+_KV_BYTES = {32: 128, 16: 64, 8: 34, 4: 18}
+"""Bytes of a block of keys or values, by bits; below 16 with a scale in fp16."""
 _FIELDS = ("hidden_size", "max_position_embeddings", "rms_norm_eps", "rope_parameters")
 
 
@@ -78,6 +81,20 @@ def _heads(block: Block) -> tuple[int, int]:
     """Return the query heads and the KV heads of a block."""
     attention = block.stack.attentions[0]
     return tuple(block.linear(path).out_features // block.head_dim for path in (attention.query, attention.key))  # type: ignore[return-value]
+
+
+def key_values(model: LoadedModel, bits: int) -> dict[str, float]:
+    """Return the options of an engine of ``model`` whose keys and values have ``bits``: the bits, and bytes per token.
+
+    Below 16 bits, in blocks of Q8_0 or Q4_0. Raises Unsupported for heads that such blocks do not fill.
+    """
+    if bits < 16 and model.head_dim % _KV_BLOCK:
+        raise Unsupported(
+            f"kv.bits: llama.cpp rounds {_KV_BLOCK} channels of a head together, and heads have {model.head_dim} here: "
+            "kv.bits=16"
+        )
+    channels = sum(2 * _heads(block)[1] * block.head_dim for block in model.blocks())
+    return {"kv_bits": bits, "kv_bytes_per_token": channels / _KV_BLOCK * _KV_BYTES[bits]}
 
 
 def require_llama(model: LoadedModel) -> None:

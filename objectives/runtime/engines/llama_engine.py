@@ -33,10 +33,10 @@ _PATIENCE = 10.0
 class LlamaDecoder(TextDecoder):
     """A GGUF file, open in a child process that ends with this object."""
 
-    def __init__(self, file: Path, place: str, threads: int, cache_bits: int, repack: bool) -> None:
+    def __init__(self, file: Path, place: str, threads: int, kv_bits: int, repack: bool) -> None:
         """Open ``file`` with the library at ``place``. Raises Unsupported, MemoryError."""
         self._connection, theirs = Pipe()
-        numbers = [str(int(number)) for number in (threads, cache_bits, repack)]
+        numbers = [str(int(number)) for number in (threads, kv_bits, repack)]
         with theirs:
             self._process = probe_process.start(
                 _CHILD, [str(theirs.fileno()), place, *numbers], pass_fds=(theirs.fileno(),)

@@ -250,4 +250,5 @@ class EngineRunner(Runner, SelectsRows, ReadsSources):
             "pruning_ratio": 1.0 - facts.block_weights / dense_weights,
             "disk_bytes": float(disk_bytes(self.folder)),
             "conversion_seconds": facts.seconds,
+            **{name: facts.options[name] for name in ("kv_bytes_per_token",) if name in facts.options},
         }
