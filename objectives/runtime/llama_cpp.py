@@ -63,6 +63,11 @@ class LlamaCpp(EngineRuntime, Opener, Runtime):
 
     @property
     @override
+    def isolated(self) -> bool:
+        return True
+
+    @property
+    @override
     def packages(self) -> Packages:
         return Packages("llama_cpp", ("xllamacpp",) if self.library == "wheel" else (), ("gguf",))
 

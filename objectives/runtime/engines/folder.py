@@ -116,6 +116,17 @@ class Generating(Protocol):
         """Fill ``out`` [rows, new tokens] as ``Runner.generate`` does, in numpy."""
 
 
+@runtime_checkable
+class Weighed(Protocol):
+    """An engine that tells its own memory, since what its process holds says little: it keeps a reserve."""
+
+    def weigh(self) -> tuple[int, int]:
+        """Return the bytes at rest, and the most since the last call, those at rest included.
+
+        Keys and values count for the tokens that ran, not for those that there is room for.
+        """
+
+
 Engine = EncoderEngine | DecoderEngine | EncoderDecoderEngine
 
 

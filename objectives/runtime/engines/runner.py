@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
+from objectives.devices.stopwatch import Unwatched
 from objectives.protocols.candidate import BuildContext
 from objectives.protocols.encoder_decoder import Opening, ReadsSources
 from objectives.protocols.running import Device, EndPhase, Runner, SelectsRows, Workload
@@ -27,12 +28,13 @@ from objectives.runtime.engines.folder import (
     Floats,
     Generating,
     Selecting,
+    Weighed,
     disk_bytes,
     open_engine,
 )
 from objectives.runtime.engines.likeness import require_alike, write_expected
 from objectives.runtime.engines.masks import causal
-from objectives.runtime.engines.probe import resident
+from objectives.runtime.engines.probe import Resident, resident
 from objectives.runtime.in_torch import greedy
 from objectives.runtime.in_torch.seq2seq import shifted
 from objectives.settings import class_path
@@ -68,8 +70,12 @@ class EngineRunner(Runner, SelectsRows, ReadsSources):
     allowed: Sequence[str] = (ENGINES,)
 
     @classmethod
-    def made(cls, context: BuildContext, runtime: object, write: Callable[[Path], None]) -> EngineRunner:
+    def made(
+        cls, context: BuildContext, runtime: object, write: Callable[[Path], None], isolated: bool = False
+    ) -> EngineRunner:
         """Open the engine of ``runtime`` that ``write`` makes from ``context``, or that was made earlier.
+
+        ``isolated``: it runs in a process of its own, and need not be tried in one before.
 
         Raises Unsupported where it does not run or computes something else than the model, and MemoryError.
         """
@@ -81,7 +87,8 @@ class EngineRunner(Runner, SelectsRows, ReadsSources):
             write_expected(new, TorchRunner(context.model()))
 
         folder = context.engine(written)
-        context.admit(folder)
+        if not isolated:
+            context.admit(folder)
         runner = cls.open(folder, context.tokenizer, context.threads, (class_path(runtime),))
         context.release(runner, folder)
         require_alike(runner, folder, type(runtime).__name__)
@@ -220,11 +227,18 @@ class EngineRunner(Runner, SelectsRows, ReadsSources):
     @override
     def memory(self, workload: Workload, device: Device) -> Memory:
         """Return what is resident beyond the stored weights, copies that the engine made included."""
-        measured = resident(self.folder, workload, self.threads, self.allowed)
+        measured = self._weighed(self.engine, workload) if isinstance(self.engine, Weighed) else None
+        measured = measured or resident(self.folder, workload, self.threads, self.allowed)
         above = max(0, measured.peak - self.facts.weight_bytes)
         phase = max(workload.representative_runs(), key=("encode", "prefill", "decode").index)
         added = float(measured.peak - measured.resting)
         return Memory({phase: above}, 0, {"resident_peak": added, "runtime_bytes": float(measured.resting)})
+
+    def _weighed(self, engine: Weighed, workload: Workload) -> Resident:
+        engine.weigh()
+        for excerpt in workload.representative_runs().values():
+            excerpt.run(self, Unwatched())
+        return Resident(*engine.weigh())
 
     @override
     def weights(self, dense_weights: int) -> Mapping[str, float]:
