@@ -125,14 +125,14 @@ class LlamaCpp(EngineRuntime, Opener, RoundsKeyValues, Runtime):
 
     @override
     def write(self, folder: Path, context: BuildContext) -> None:
-        from objectives.runtime.engines import gguf_file
         from objectives.runtime.engines.engine_facts import engine_facts_of
         from objectives.runtime.engines.llama_formula import require_formula
         from objectives.runtime.engines.weights import Dense, matrices
+        from objectives.runtime.formats import gguf_weights
 
         began, model = perf_counter(), context.model()
         require_formula(model, self._place())
-        stored = gguf_file.write(model, folder / MODEL)
+        stored = gguf_weights.write(model, folder / MODEL)
         wide = any(isinstance(each, Dense) and each.bits == 32 for _, each in matrices(model))
         if self.rounding != "ours" and not wide:  # of 32 bits is the dense model that others are compared with
             stored = self._round(context, folder / MODEL)
@@ -142,11 +142,11 @@ class LlamaCpp(EngineRuntime, Opener, RoundsKeyValues, Runtime):
 
     def _round(self, context: BuildContext, file: Path) -> dict[str, int]:
         """Let llama.cpp round ``file``, and return the bytes of each matrix by its module's name."""
-        from objectives.runtime.engines import gguf_file
         from objectives.runtime.engines.llama_rounding import round_file
+        from objectives.runtime.formats import gguf_weights
 
         powers = context.input_powers() if self.importance else {}
-        names = gguf_file.names_of(powers)
+        names = gguf_weights.names_of(powers)
         importance = {names[module]: power.float().contiguous().numpy() for module, power in powers.items()}
         plain = file.with_suffix(".plain")
         file.rename(plain)
@@ -154,7 +154,7 @@ class LlamaCpp(EngineRuntime, Opener, RoundsKeyValues, Runtime):
             round_file(self._place(), plain, file, self.rounding, importance, context.threads)
         finally:
             plain.unlink()
-        return gguf_file.sizes_of(context.model(), file)
+        return gguf_weights.sizes_of(context.model(), file)
 
     @override
     def open(self, folder: Path, facts: Facts, threads: int) -> Engine:
