@@ -124,6 +124,15 @@ class Threaded(Protocol):
 
 
 @runtime_checkable
+class Shaping(Protocol):
+    """A pruner that can tell whether blocks may differ in their widths. For any other, making the model says it."""
+
+    @property
+    def shapes_alike(self) -> bool:
+        """Return whether all blocks that it leaves have equal widths, with its present settings."""
+
+
+@runtime_checkable
 class Masking(Protocol):
     """A pruner that only sets weights to zero: all shapes stay, and a dense kernel multiplies the zeros."""
 

@@ -20,6 +20,7 @@ from typing_extensions import override
 
 from objectives.errors import Unsupported
 from objectives.protocols.candidate import Pruner
+from objectives.protocols.optional import Shaping
 from objectives.pruning.allocation import Groups, choose, items_of, stack_of
 from objectives.pruning.criteria.kfac import KFac
 from objectives.pruning.criterion import Criterion
@@ -40,7 +41,7 @@ _FAR_OFF = 0.01
 
 
 @settings(frozen=True, kw_only=True, config=ConfigDict(extra="forbid", arbitrary_types_allowed=True))
-class Structured(Pruner):
+class Structured(Pruner, Shaping):
     """Remove ``ratio`` of the block parameters, from both kinds of unit or as the two other ratios say.
 
     ``attention_ratio``, ``ffn_ratio``: shares of what that kind's units hold instead of one common budget; with one of
@@ -121,6 +122,11 @@ class Structured(Pruner):
         curves = statistics.memoize((self.criterion, self._step), lambda: self._curves(statistics))
         left = [curve for curve in curves if curve.unit.block in weights]
         return self._allocated(left, ratio, weights, self._groups(statistics))
+
+    @property
+    @override
+    def shapes_alike(self) -> bool:
+        return not asks_to_prune(self) or self._layout.tied
 
     @property
     def _layout(self) -> Layout:

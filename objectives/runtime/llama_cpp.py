@@ -136,7 +136,7 @@ class LlamaCpp(EngineRuntime, Opener, RoundsKeyValues, Runtime):
         wide = any(isinstance(each, Dense) and each.bits == 32 for _, each in matrices(model))
         if self.rounding != "ours" and not wide:  # of 32 bits is the dense model that others are compared with
             stored = self._round(context, folder / MODEL)
-        kept = gguf_file.key_values(model, 32 if wide and context.kv_bits == 16 else context.kv_bits)
+        kept = gguf_weights.key_values(model, 32 if wide and context.kv_bits == 16 else context.kv_bits)
         others = (folder / MODEL).stat().st_size - sum(stored.values())
         write_facts(folder, engine_facts_of(self, model, began, stored, others, {**kept, "wide": wide}))
 

