@@ -12,7 +12,7 @@ import os
 from functools import cache
 from pathlib import Path
 from time import perf_counter
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic.dataclasses import dataclass as settings
 from typing_extensions import override
@@ -21,6 +21,7 @@ from objectives.assets import locate
 from objectives.errors import ObjectiveError
 from objectives.protocols.candidate import Runtime
 from objectives.protocols.optional import BlockStored
+from objectives.protocols.serving import Capacity, HostsFolders, Server
 from objectives.runtime.engines.engine import EngineRuntime
 from objectives.runtime.engines.folder import Facts, Opener, write_facts
 from objectives.runtime.packages import Packages
@@ -39,7 +40,7 @@ _BLOCK: Literal[32] = 32
 
 
 @settings(frozen=True, kw_only=True, config=FORBID)
-class LlamaCpp(EngineRuntime, Opener, Runtime):
+class LlamaCpp(EngineRuntime, Opener, Runtime, HostsFolders):
     """Runs decoders of Llama type in llama.cpp.
 
     ``library``: which build of libllama; ``wheel``: that of xllamacpp, for AVX2; ``fetched``: that of ``paretune fetch
@@ -146,11 +147,26 @@ class LlamaCpp(EngineRuntime, Opener, Runtime):
         return gguf_file.sizes_of(context.model(), file)
 
     @override
+    def unserved(self) -> str | None:
+        if self.library == "wheel":
+            return None
+        return f"only the wheel's build has a server: runtimes.llama_cpp.library=wheel, got {self.library}"
+
+    @override
+    def host(self, folder: Path, facts: Facts, tokenizer: Any, threads: int, capacity: Capacity) -> Server:
+        from objectives.runtime.servers import llama_server
+
+        bits = self._cache_bits(facts)
+        return llama_server.start(folder / MODEL, tokenizer, facts.vocabulary, threads, capacity, bits, self.repack)
+
+    def _cache_bits(self, facts: Facts) -> int:
+        return 32 if facts.options["wide"] else self.cache_bits
+
+    @override
     def open(self, folder: Path, facts: Facts, threads: int) -> Engine:
         from objectives.runtime.engines.llama_engine import LlamaDecoder
 
-        cache_bits = 32 if facts.options["wide"] else self.cache_bits
-        return LlamaDecoder(folder / MODEL, self._place(), threads, cache_bits, self.repack)
+        return LlamaDecoder(folder / MODEL, self._place(), threads, self._cache_bits(facts), self.repack)
 
 
 @cache
