@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import inspect
-import json
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -28,6 +26,8 @@ from objectives.tasks.answers import in_a_line
 from objectives.tasks.provenance import Source
 from objectives.tasks.reads import Reads
 from objectives.tasks.several import tasks_of
+from search.config.definition import DEFINITION, LIMITS, defining, study_name
+from search.config.limited import metric_limits_of
 from search.config.limits import Limits
 from search.config.overrides import absolute
 from search.config.real_lengths import with_real_lengths
@@ -36,22 +36,17 @@ from search.config.tasks import build_task, require_floors, with_tasks
 from search.errors import ConfigError, ParetuneError
 from search.executors.protocol import Executor
 from search.front.accuracy_floor import AccuracyFloor
+from search.front.metric_limits import MetricLimits
 from search.front.tradeoff import Tradeoff
 from search.records.secrets import without_secrets
 from search.records.storage_url import clean_url, sqlite_url
 from search.samplers.distinct import DistinctSampler
 from search.samplers.frontier import Informed
-from search.space.instantiate import ALLOWED, build, first_spelled, nearest, target_of
+from search.space.instantiate import ALLOWED, build, nearest, target_of
 from search.space.members import require_members, require_sendable
-from search.space.space import CHOSEN, PARTS, Cell, Space, build_space
+from search.space.space import PARTS, Cell, Space, build_space
 from search.space.supported import unprunable, without_unsupported
 from search.tracking.protocol import Tracker
-
-DEFINITION = ("model", "task", "accuracy_floor", *PARTS, "runtimes", "space", "objectives", "timing", "device")
-"""The keys that make two studies the same study."""
-
-_NAMED = (*DEFINITION, "sampler", "seed")
-"""The keys behind the hash in a default study name: a sweep over samplers or seeds makes several studies."""
 
 _DEFAULTS: Mapping[str, Any] = {"runtime": {"_target_": "objectives.runtime.torch.Torch"}, "runtimes": {}}
 """Settings of studies that were stored before there were runtimes."""
@@ -75,7 +70,7 @@ _CONCRETE = {"timing": "time", "accuracy_floor": "absolute"}
 _SENT = ("model", "task", "timing", "device")
 """The keys whose objects are sent to the worker."""
 
-_OTHERS = {*PARTS, "runtimes", "space", "sampler", "first", "cache", "allow_targets", "hydra", "experiment"}
+_OTHERS = {*PARTS, "runtimes", "space", "sampler", "first", "limits", "cache", "allow_targets", "hydra", "experiment"}
 
 
 @dataclass(frozen=True)
@@ -89,6 +84,7 @@ class StudyConfig:
     project: str
     objectives: tuple[str, ...]
     limits: Limits
+    metric_limits: MetricLimits
     confirm: bool
     seed: int
     warm_start: str | None
@@ -119,7 +115,8 @@ class StudyConfig:
     @property
     def definition(self) -> dict[str, Any]:
         """Return the definition: a stored study is resumed only where its own definition equals this."""
-        found = {key: _defining(self.resolved)[key] for key in DEFINITION}
+        found = {key: defining(self.resolved)[key] for key in DEFINITION}
+        found |= {LIMITS: dict(self.metric_limits.limits)} if self.metric_limits else {}
         return {**found, "device": {"name": self.device.name, **found["device"]}}
 
 
@@ -159,9 +156,10 @@ def _build_config(resolved: Mapping[str, Any], swept: str) -> StudyConfig:
     home = absolute(scalars.home)
     resolved = without_secrets(resolved)
     return StudyConfig(
-        name=_study_name(scalars, resolved, swept),
+        name=study_name(scalars, resolved, swept),
         project=scalars.project,
         objectives=scalars.objectives,
+        metric_limits=metric_limits_of(resolved.get("limits")),
         limits=Limits(scalars.n_trials, scalars.max_seconds, scalars.patience),
         confirm=scalars.confirm,
         seed=scalars.seed,
@@ -282,19 +280,3 @@ def _first(listed: Any, space: Space) -> tuple[Cell, ...]:
             raise ConfigError(f"first: {dict(each)} is no cell of the space; there are {values}")
         cells.append(space.own(cell))
     return tuple(cells)
-
-
-def _study_name(scalars: Scalars, resolved: Mapping[str, Any], swept: str) -> str:
-    if scalars.study_name:
-        return f"{scalars.study_name}-{swept}" if swept else scalars.study_name
-    defining = _defining(resolved)
-    named = json.dumps({key: defining[key] for key in _NAMED}, sort_keys=True)
-    return f"{scalars.project}-{hashlib.sha256(named.encode()).hexdigest()[:8]}"
-
-
-def _defining(resolved: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the configuration, with only those runtimes that the space can select."""
-    tree = resolved["space"].get(CHOSEN)
-    names = (tree.get("name") or ()) if isinstance(tree, Mapping) else ()
-    runtimes = {name: resolved["runtimes"].get(name) for name in names}
-    return dict(first_spelled({**resolved, "runtimes": runtimes}))
