@@ -16,7 +16,7 @@ from typing_extensions import override
 
 from objectives.errors import Unsupported
 from objectives.models.inspection.spans import Span
-from objectives.protocols.optional import Bounded
+from objectives.protocols.optional import Bounded, Filed
 from objectives.protocols.running import PhaseObserver, Workload
 from objectives.protocols.serving import Answer, Capacity, Loading, LoadTiming, Serves, Slo
 from objectives.settings import FORBID, Count, Name, Natural, Positive
@@ -34,7 +34,7 @@ _bursts = count()
 
 
 @settings(frozen=True, kw_only=True, config=FORBID)
-class Serving(Workload, Bounded, Loading):
+class Serving(Workload, Bounded, Loading, Filed):
     """Sends requests of ``prompt_tokens`` that are answered by ``new_tokens``, at most ``concurrency`` at a time.
 
     ``request_rate``: requests per second at random moments; None: as fast as they are answered. ``requests``: a jsonl
@@ -90,6 +90,10 @@ class Serving(Workload, Bounded, Loading):
     @override
     def slo(self) -> Slo:
         return Slo(self.slo_ttft, self.slo_tpot, self.slo_latency)
+
+    @override
+    def file_hash(self) -> str | None:
+        return None if self.requests is None else rows.content_hash(self.requests)
 
     @property
     def _rows(self) -> tuple[rows.Row, ...]:

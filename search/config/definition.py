@@ -1,4 +1,4 @@
-"""What makes two studies the same study, and the name of one that is given none."""
+"""Says what makes two studies the same study, and names one that is given no name."""
 
 from __future__ import annotations
 

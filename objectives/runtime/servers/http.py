@@ -10,15 +10,15 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
-from objectives.errors import ObjectiveError, Unsupported
+from objectives.errors import Unsupported
 
 HOST = "127.0.0.1"
 LOOPBACK = (HOST, "localhost")
 _SECONDS = 5.0
 
 
-def require_loopback(url: str, key: str) -> str:
-    """Return ``url`` without a slash at its end. Raises ObjectiveError for any place but this machine.
+def require_loopback(url: str) -> str:
+    """Return ``url`` without a slash at its end. Raises ValueError for any place but this machine.
 
     A setting may come from anybody, and requests would go where it says.
     """
@@ -26,11 +26,11 @@ def require_loopback(url: str, key: str) -> str:
         parts = urlsplit(url)
         port = parts.port
     except ValueError as error:
-        raise ObjectiveError(f"{key}: no URL: {error}; got {url!r}") from error
+        raise ValueError(f"no URL: {error}; got {url!r}") from error
     plain = parts.path in ("", "/") and not parts.query and not parts.fragment and parts.username is None
     if parts.scheme != "http" or parts.hostname not in LOOPBACK or port is None or not plain:
-        raise ObjectiveError(
-            f"{key}: http://{HOST}:PORT or http://localhost:PORT expected, a server on this machine; got {url!r}"
+        raise ValueError(
+            f"url must be http://{HOST}:PORT or http://localhost:PORT, a server on this machine; got {url!r}"
         )
     return f"http://{parts.hostname}:{port}"
 
