@@ -17,6 +17,7 @@ from types import FunctionType
 from typing import Any
 
 from objectives.protocols.corpus import Corpus
+from objectives.protocols.optional import Filed
 from objectives.settings import class_path
 
 _PACKAGE = Path(__file__).resolve().parent
@@ -55,14 +56,15 @@ def _described(value: Any) -> Any:
 
 
 def _object(value: Any) -> Any:
-    """Return the class, the hash of a user's own source, the settings, and the hash of a corpus's texts.
+    """Return the class, the hash of a user's own source, the settings, and hashes of a corpus's texts and of a file.
 
-    The texts count because the same settings may read other files.
+    Texts and file count because the same settings may read other files.
     """
     kind = type(value)
     described = {field.name: _described(getattr(value, field.name)) for field in fields(value) if field.compare}
     texts = texts_hash(value) if isinstance(value, Corpus) and callable(value.documents) else None
-    return [class_path(kind), _source(kind.__module__, _file(kind)), described, texts]
+    file = [value.file_hash()] if isinstance(value, Filed) else []
+    return [class_path(kind), _source(kind.__module__, _file(kind)), described, texts, *file]
 
 
 def _function(value: FunctionType) -> Any:

@@ -36,11 +36,17 @@ class Metric:
         return self.name.replace(".", "_")
 
 
-_BY_UNIT: Mapping[str, Quantity] = {"s": "time", "1/s": "time", "B": "memory", "bit": "memory"}
+_BY_UNIT: Mapping[str, Quantity] = {"s": "time", "1/s": "time", "requests/s": "time", "B": "memory", "bit": "memory"}
 
 
 def _metrics(*rows: Metric) -> Mapping[str, Metric]:
     return MappingProxyType({row.name: row for row in rows})
+
+
+def _tails(name: str, meaning: str) -> tuple[Metric, ...]:
+    """Return the metrics of a time's distribution over the requests of a load."""
+    tails = (("mean", "mean"), ("p90", "90th percentile"), ("p95", "95th percentile"), ("p99", "99th percentile"))
+    return tuple(Metric(f"{name}.{end}", "s", False, f"{text} of the {meaning}") for end, text in tails)
 
 
 METRICS: Mapping[str, Metric] = _metrics(
@@ -48,18 +54,25 @@ METRICS: Mapping[str, Metric] = _metrics(
            "output tokens (or samples) per second: the baseline's throughput times the paired speed-up"),
     Metric("speedup", "", True,
            "throughput divided by the baseline's: the median of ratios from runs in turns", measures="time"),
-    Metric("latency.mean", "s", False, "mean time that one batch of requests takes from start to end"),
-    Metric("latency.p50", "s", False, "median time that one batch of requests takes from start to end"),
-    Metric("latency.p90", "s", False, "90th percentile of the time that one batch of requests takes"),
-    Metric("latency.p95", "s", False, "95th percentile of the time that one batch of requests takes"),
-    Metric("latency.p99", "s", False, "99th percentile of the time that one batch of requests takes"),
-    Metric("latency.stdev", "s", False, "standard deviation of the time that one batch of requests takes"),
+    Metric("latency.mean", "s", False, "mean time that a batch takes (of a load: one request)"),
+    Metric("latency.p50", "s", False, "median time that a batch takes (of a load: one request)"),
+    Metric("latency.p90", "s", False, "90th percentile of the time that a batch takes (of a load: one request)"),
+    Metric("latency.p95", "s", False, "95th percentile of the time that a batch takes (of a load: one request)"),
+    Metric("latency.p99", "s", False, "99th percentile of the time that a batch takes (of a load: one request)"),
+    Metric("latency.stdev", "s", False, "standard deviation of the time that a batch takes (of a load: one request)"),
     Metric("encode", "s", False, "median time in which the encoder of an encoder-decoder reads the source texts"),
     Metric("latency_ratio", "", False,
            "time of one batch of requests divided by the baseline's, computed from the paired speed-up",
            measures="time"),
     Metric("ttft", "s", False, "time to first token: the median time in which the prompts are read"),
+    *_tails("ttft", "time to first token of one request of a load"),
     Metric("tpot", "s", False, "time per output token: the median over the tokens after the first"),
+    *_tails("tpot", "time per output token of one request of a load, the first token left out"),
+    Metric("itl", "s", False, "inter-token latency: the median time between two parts of a streamed answer"),
+    *_tails("itl", "time between two parts of a streamed answer"),
+    Metric("request_throughput", "requests/s", True, "requests of a load that are answered per second"),
+    Metric("prompt_throughput", "1/s", True, "prompt tokens of a load that are read per second"),
+    Metric("goodput", "requests/s", True, "requests of a load per second that keep the workload's slo_ttft and others"),
     Metric("per_token", "s", False, "median time of one batch of requests divided by the output tokens of one request"),
     Metric("prefill_throughput", "1/s", True, "prompt tokens read per second, until the first output token"),
     Metric("decode_throughput", "1/s", True, "output tokens per second, the first token left out"),
@@ -215,7 +228,7 @@ def _scaled(name: str, value: float, factor: float) -> float:
     metric = METRICS.get(name)
     if metric is None:
         return value
-    if metric.quantity == "roofline" or metric.unit == "1/s":
+    if metric.quantity == "roofline" or metric.unit.endswith("/s"):
         return value / factor
     return value * factor if metric.unit == "s" else value
 

@@ -263,8 +263,8 @@ class Gate:
     floors: Mapping[str, float] = field(default_factory=dict)
 
 
-Phase = Literal["encode", "prefill", "decode"]
-"""The parts of a run: an encoder reads, a decoder reads all prompts at once, a decoder writes a token per request."""
+Phase = Literal["encode", "prefill", "decode", "serve"]
+"""The parts of a run: an encoder reads, a decoder reads all prompts, it writes a token a request; a server answers."""
 
 
 @dataclass(frozen=True)

@@ -47,7 +47,7 @@ FRAGMENTS = frozenset(_FRAGMENTS.split())
 """Words with which a fragment begins: no docstring of a class or module may."""
 
 ORDER: Sequence[str] = (
-    "objectives.errors", "objectives.types", "objectives.settings", "objectives.key_values", "objectives.metrics",
+    "objectives.errors", "objectives.types", "objectives.settings", "objectives.metrics",
     "objectives.knapsack", "objectives.cache", "objectives.assets", "objectives.models", "objectives.packing",
     "objectives.calibration", "objectives.protocols", "objectives.content_hash", "objectives.workloads",
     "objectives.devices", "objectives.tasks", "objectives.quantization", "objectives.pruning", "objectives.recovery",

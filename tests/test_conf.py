@@ -35,6 +35,8 @@ GIVEN: dict[str, str | tuple[str, ...]] = {
     "task/lm_eval": "task.name=boolq",
     "task/custom": ("task.data=x.tsv", FUNCTION),
     "task/custom_rows": ("task.data=x.tsv", FUNCTION),
+    "workload/serving": "runtime=llama_cpp",
+    "space/serving": ("workload=serving", "runtime=llama_cpp"),
     "accuracy_floor/absolute": "accuracy_floor.epsilon=0.3",
 }
 KINDS = {

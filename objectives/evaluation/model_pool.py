@@ -83,6 +83,12 @@ class ModelPool:
         """Return the runner of the dense model whenever others are compared with it: torch in eager mode."""
         return TorchRunner(self.baseline)
 
+    @property
+    def reference_runner(self) -> Runner:
+        """Return the runner that others are timed beside: torch's, or that of a baseline that torch cannot run."""
+        base = self.problem.baseline
+        return self.baseline_runner if base.runtime.is_torch else self.runner(base)
+
     @cached_property
     def statistics(self) -> Statistics:
         """Return the statistics of the baseline's model on the calibration rows."""

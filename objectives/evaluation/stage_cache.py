@@ -24,7 +24,7 @@ from objectives.export.stock import MANIFEST
 from objectives.models import LoadedModel
 from objectives.models.batch import batch_of
 from objectives.protocols.candidate import Candidate
-from objectives.protocols.optional import Packaged
+from objectives.protocols.optional import Packaged, Unkept
 from objectives.protocols.task import Task
 from objectives.runtime.in_torch.runner import TorchRunner
 
@@ -42,7 +42,7 @@ class StageCache:
 
         None where some of it cannot be described, or where the problem has no cache.
         """
-        if self.problem.cache is None:
+        if self.problem.cache is None or isinstance(candidate.runtime, Unkept):
             return None
         try:
             return digest(self._circumstances, recipe_of(candidate), candidate.runtime.versions(), *more)

@@ -25,6 +25,7 @@ from objectives.packing.weighing import block_weights, stored_bytes
 from objectives.protocols.candidate import Candidate, Runtime
 from objectives.protocols.readings import Peaks
 from objectives.protocols.running import Runner, Workload
+from objectives.protocols.serving import Loading
 from objectives.quantization.round_to_nearest import RoundToNearest
 from objectives.types import Measurement, Note, NoteCode, Reference
 
@@ -58,7 +59,7 @@ class CandidateTimer:
 
     @cached_property
     def _bench(self) -> Bench:
-        problem, baseline = self._problem, self._pool.baseline_runner
+        problem, baseline = self._problem, self._pool.reference_runner
         return Bench(problem.device, problem.timing, baseline, problem.baseline.workload, self._peaks)
 
     def confirm(self, candidates: Sequence[Candidate]) -> list[Measurement]:
@@ -116,7 +117,8 @@ class CandidateTimer:
         ran = self._ran(candidate.workload, model, reference, shapes, weights, limit)
         metrics, workload = dict(ran.metrics), candidate.workload
         facts, notes = ran.facts, list(ran.notes)
-        metrics["latency_ratio"] = workload.items / self._problem.baseline.workload.items / metrics["speedup"]
+        if not isinstance(workload, Loading):  # a burst is no request
+            metrics["latency_ratio"] = workload.items / self._problem.baseline.workload.items / metrics["speedup"]
         if is_dense:
             self._note_dense(workload, metrics, reference)
         dense_shapes = self._pool.shapes(replace(self._problem.baseline, workload=workload))
@@ -175,7 +177,7 @@ class CandidateTimer:
                 return known
             dense = replace(self._problem.baseline, workload=workload)
             reference: Reference | None = None if dense == self._problem.baseline else Reference.BASELINE
-            runner = self._pool.baseline_runner
+            runner = self._pool.reference_runner
             weights = runner.weights(block_weights(self._pool.source))
             ran = self._ran(workload, runner, reference, None, weights)
             self._note_dense(workload, ran.metrics, reference)

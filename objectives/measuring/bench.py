@@ -15,10 +15,12 @@ from objectives.measuring.energy import EnergyMeter, find_meter
 from objectives.measuring.estimate import Estimate
 from objectives.measuring.footprint import Footprint
 from objectives.measuring.interleaved import Interleaved, Sampled, summarise
+from objectives.measuring.load import samples_of
 from objectives.measuring.pace import MachineSpeed
 from objectives.measuring.roofline import limit
 from objectives.protocols.readings import Peaks
 from objectives.protocols.running import Device, Runner, Workload
+from objectives.protocols.serving import Loading, LoadTiming
 from objectives.types import Facts, Measurement, Note, NoteCode, Phase, Reference, Stop, Timing, TimingFacts
 from objectives.workloads.reference import ReferenceWorkload
 
@@ -48,6 +50,8 @@ class Bench:
 
         def run() -> Timing:
             watch = self._device.stopwatch()
+            if isinstance(workload, Loading):
+                return workload.timed(model, watch)
             workload.run(model, watch)
             return watch.timing(workload.items)
 
@@ -117,6 +121,7 @@ class Bench:
     ) -> Measurement:
         timing = sampled.timings[place]
         samples = {name: getattr(timing, name) for name in ("latency", "cpu", "encode", "ttft", "tpot")}
+        samples |= samples_of(timing) if isinstance(timing, LoadTiming) else {}
         return Measurement(
             metrics,
             {**{name: values for name, values in samples.items() if values}, "speedup": sampled.ratios[place]},

@@ -17,16 +17,18 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import median
 from time import perf_counter
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from pydantic import Field
 from pydantic.dataclasses import dataclass as settings
 
 from objectives.measuring.estimate import FEWEST, Estimate, estimate
+from objectives.measuring.load import load_metrics
 from objectives.measuring.pace import MachineSpeed
 from objectives.measuring.strain import Contention, read_strain
 from objectives.protocols.running import Workload
+from objectives.protocols.serving import Loading, LoadTiming
 from objectives.settings import FORBID, Count, Natural, NonNegative, Positive, Share
 from objectives.types import Stop, Timing
 
@@ -254,14 +256,19 @@ def falls_behind(ratios: Sequence[float], seconds: float, stop_below: float) -> 
 def merge(timings: Sequence[Timing]) -> Timing:
     """Merge the samples of repeated runs of one workload."""
 
-    def all_of(name: str) -> tuple[float, ...]:
+    def all_of(name: str) -> tuple[Any, ...]:
         return tuple(value for timing in timings for value in getattr(timing, name))
 
-    return Timing(all_of("latency"), timings[0].items, all_of("encode"), all_of("ttft"), all_of("tpot"), all_of("cpu"))
+    merged = (all_of("latency"), timings[0].items, all_of("encode"), all_of("ttft"), all_of("tpot"), all_of("cpu"))
+    if all(isinstance(timing, LoadTiming) for timing in timings):
+        return LoadTiming(*merged, all_of("answers"))
+    return Timing(*merged)
 
 
 def summarise(timing: Timing, workload: Workload) -> dict[str, float]:
     """Return metrics of :data:`objectives.metrics.METRICS` from raw timings; those that do not apply are absent."""
+    if isinstance(timing, LoadTiming) and isinstance(workload, Loading):
+        return load_metrics(timing, workload.slo())
     latency = np.asarray(timing.latency)
     metrics = {f"latency.p{q}": float(np.percentile(latency, q)) for q in (50, 90, 95, 99)}
     metrics |= {"latency.mean": float(latency.mean()), "latency.stdev": float(latency.std())}

@@ -133,6 +133,22 @@ class Shaping(Protocol):
 
 
 @runtime_checkable
+class Unkept(Protocol):
+    """A runtime whose results are not kept in the cache: what it runs may be something else next time."""
+
+    def unkept(self) -> str:
+        """Return why, in words."""
+
+
+@runtime_checkable
+class Filed(Protocol):
+    """An object whose results depend on a file that one of its settings names."""
+
+    def file_hash(self) -> str | None:
+        """Return the SHA-256 of the file; None where no setting names one."""
+
+
+@runtime_checkable
 class Masking(Protocol):
     """A pruner that only sets weights to zero: all shapes stay, and a dense kernel multiplies the zeros."""
 

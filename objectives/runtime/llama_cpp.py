@@ -12,7 +12,7 @@ import os
 from functools import cache
 from pathlib import Path
 from time import perf_counter
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic.dataclasses import dataclass as settings
 from typing_extensions import override
@@ -21,6 +21,7 @@ from objectives.assets import locate
 from objectives.errors import ObjectiveError
 from objectives.protocols.candidate import Runtime
 from objectives.protocols.optional import BlockStored, RoundsKeyValues
+from objectives.protocols.serving import Capacity, HostsFolders, Server
 from objectives.runtime.engines.engine import EngineRuntime
 from objectives.runtime.engines.folder import Facts, Opener, write_facts
 from objectives.runtime.packages import Packages
@@ -41,7 +42,7 @@ _BLOCK: Literal[32] = 32
 
 
 @settings(frozen=True, kw_only=True, config=FORBID)
-class LlamaCpp(EngineRuntime, Opener, RoundsKeyValues, Runtime):
+class LlamaCpp(EngineRuntime, Opener, RoundsKeyValues, Runtime, HostsFolders):
     """Runs decoders of Llama type in llama.cpp.
 
     ``library``: which build of libllama; ``wheel``: that of xllamacpp, for AVX2; ``fetched``: that of ``paretune fetch
@@ -155,6 +156,19 @@ class LlamaCpp(EngineRuntime, Opener, RoundsKeyValues, Runtime):
         finally:
             plain.unlink()
         return gguf_weights.sizes_of(context.model(), file)
+
+    @override
+    def unserved(self) -> str | None:
+        if self.library == "wheel":
+            return None
+        return f"only the wheel's build has a server: runtimes.llama_cpp.library=wheel, got {self.library}"
+
+    @override
+    def host(self, folder: Path, facts: Facts, tokenizer: Any, threads: int, capacity: Capacity) -> Server:
+        from objectives.runtime.servers import llama_server
+
+        bits = facts.options["kv_bits"]
+        return llama_server.start(folder / MODEL, tokenizer, facts.vocabulary, threads, capacity, bits, self.repack)
 
     @override
     def open(self, folder: Path, facts: Facts, threads: int) -> Engine:

@@ -25,7 +25,7 @@ from search.commands.stored_study import StoredStudy, load, pairs
 from search.config.definition import DEFINITION
 from search.errors import ConfigError
 from search.front.comparison import Cell, Comparison, Side, compare
-from search.front.table import BATCH, BITS, RATIO
+from search.front.table import BITS, MAIN, RATIO, batch_of
 from search.records.trial import Value
 from search.reporting.formatting import heading, label, number, percent
 from search.terminal.console import console
@@ -94,8 +94,8 @@ def _caption(found: Comparison) -> str:
 
 
 def _label(cell: Cell) -> str:
-    main = {"pruning_ratio": cell.get(RATIO), "bits": cell.get(BITS), "batch_size": cell.get(BATCH)}
-    others = [path for path in cell if path not in (RATIO, BITS, BATCH)]
+    main = {"pruning_ratio": cell.get(RATIO), "bits": cell.get(BITS), "batch_size": batch_of(cell)}
+    others = [path for path in cell if path not in MAIN]
     return label({**cell, **main, "trial": "–"}, others)
 
 

@@ -18,6 +18,7 @@ from objectives.tasks.several import tasks_of
 from search.commands.composition import config_of
 from search.config.study_config import StudyConfig
 from search.errors import ConfigError
+from search.front.metric_limits import what_is_asked
 from search.space.grid import MOST_CELLS, recipe_count
 from search.space.space import Space
 from search.space.supported import grouped, runtimes_of, unprunable
@@ -63,6 +64,9 @@ def show(config: StudyConfig, out: Console) -> None:
     above = above or f"{floor.epsilon:g}{of}"
     say(f"{left} cells, {recipe_count(space.axes)} recipes at most, {config.limits.n_trials} trials at most.")
     say(f"Objectives: {', '.join(config.objectives)}, with an accuracy of at least {above}.")
+    if config.metric_limits:
+        asked = ", ".join(what_is_asked(*each) for each in config.metric_limits.limits.items())
+        say(f"Limits: {asked}; a candidate beyond one is not feasible, as measured.")
     for runtime in runtimes_of(space).values():
         versions = ", ".join(f"{name} {number}" for name, number in runtime.versions().items())
         say(f"Runtime {runtime.name}{f': {versions}' if versions else ''}.")

@@ -34,7 +34,7 @@ from search.study.preflight import with_stored_outside
 from search.study.state import StudyState
 from search.study.warm_start import warm_start_of
 
-RECUT = ("accuracy_floor", "objectives", "tradeoff")
+RECUT = ("accuracy_floor", "limits", "objectives", "tradeoff")
 """The keys that may be changed afterwards, without a new trial."""
 ADMITTED = "allow_targets"
 """The key of modules that a study needs; an imported one admits none itself."""
@@ -44,9 +44,9 @@ ADMITTED = "allow_targets"
 class StoredStudy:
     """A study as stored, with its front computed anew.
 
-    ``options``: the command's own keys with their values. ``recut``: whether another floor, other objectives or another
-    trade-off was asked for. ``losses``: those predicted for the recipes, nats. ``sources``: what scores depend on.
-    ``stop_reason``: why it stopped last, at its own floor.
+    ``options``: the command's own keys with their values. ``recut``: whether another floor, limits, objectives or
+    another trade-off was asked for. ``losses``: those predicted for the recipes, nats. ``sources``: what scores depend
+    on. ``stop_reason``: why it stopped last, at its own floor.
     """
 
     config: StudyConfig

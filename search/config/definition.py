@@ -15,23 +15,26 @@ from search.errors import ConfigError
 from search.space.instantiate import first_spelled
 from search.space.space import CHOSEN, PARTS
 
-DEFINITION = ("model", "task", "accuracy_floor", *PARTS, "runtimes", "space", "objectives", "timing", "device")
+DEFINITION = (
+    "model", "task", "accuracy_floor", "limits", *PARTS, "runtimes", "space", "objectives", "timing", "device"
+)  # fmt: skip
 """The keys that make two studies the same study."""
 
 _NAMED = (*DEFINITION, "sampler", "seed")
 """The keys behind the hash in a default study name: a sweep over samplers or seeds makes several studies."""
 
-_KEY_VALUES = {"_target_": "objectives.key_values.KeyValueBits", "bits": 16}
+_KEY_VALUES = {"_target_": "objectives.protocols.key_values.KeyValueBits", "bits": 16}
 
 DEFAULTS: Mapping[str, Any] = {
     "runtime": {"_target_": "objectives.runtime.torch.Torch"},
     "runtimes": {},
     "kv": _KEY_VALUES,
+    "limits": {},
 }
 """Parts of studies that were stored before there were such parts."""
 
 _LATER: Mapping[str, Mapping[str, Any]] = {
-    "": {"kv": _KEY_VALUES},
+    "": {"kv": _KEY_VALUES, "limits": {}},
     "objectives.pruning.structured.Structured": {"layout": "free"},
 }
 """Parts and settings that came after studies had been named, by the class that has them, with their defaults."""

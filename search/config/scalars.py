@@ -47,11 +47,14 @@ def scalars_of(resolved: Mapping[str, Any]) -> Scalars:
     return replace(scalars, objectives=tuple(names))
 
 
-def metric_name(name: str) -> str:
-    """Return the metric of that name (``latency_p95`` and ``latency.p95`` are the same). Raises ConfigError."""
+def metric_name(name: str, key: str = "objectives") -> str:
+    """Return the metric of that name (``latency_p95`` and ``latency.p95`` are the same). Raises ConfigError.
+
+    ``key``: the setting that names it.
+    """
     by_column = {metric.column: metric.name for metric in METRICS.values()}
     found = by_column.get(name.replace(".", "_"))
     if found is None:
         known = ", ".join(METRICS)
-        raise ConfigError(f"objectives: unknown metric {name!r}{nearest(name, list(METRICS))}; known: {known}")
+        raise ConfigError(f"{key}: unknown metric {name!r}{nearest(name, list(METRICS))}; known: {known}")
     return found

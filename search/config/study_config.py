@@ -27,6 +27,7 @@ from objectives.tasks.provenance import Source
 from objectives.tasks.reads import Reads
 from objectives.tasks.several import tasks_of
 from search.config.definition import DEFAULTS, definition_of, hash_of, without_gone
+from search.config.limited import metric_limits_of
 from search.config.limits import Limits
 from search.config.overrides import absolute
 from search.config.real_lengths import with_real_lengths
@@ -35,6 +36,7 @@ from search.config.tasks import build_task, require_floors, with_tasks
 from search.errors import ConfigError, ParetuneError
 from search.executors.protocol import Executor
 from search.front.accuracy_floor import AccuracyFloor
+from search.front.metric_limits import MetricLimits
 from search.front.tradeoff import Tradeoff
 from search.records.secrets import without_secrets
 from search.records.storage_url import clean_url, sqlite_url
@@ -65,7 +67,7 @@ _CONCRETE = {"timing": "time", "accuracy_floor": "absolute"}
 _SENT = ("model", "task", "timing", "device")
 """The keys whose objects are sent to the worker."""
 
-_OTHERS = {*PARTS, "runtimes", "space", "sampler", "first", "cache", "allow_targets", "hydra", "experiment"}
+_OTHERS = {*PARTS, "runtimes", "space", "sampler", "first", "limits", "cache", "allow_targets", "hydra", "experiment"}
 
 
 @dataclass(frozen=True)
@@ -79,6 +81,7 @@ class StudyConfig:
     project: str
     objectives: tuple[str, ...]
     limits: Limits
+    metric_limits: MetricLimits
     confirm: bool
     seed: int
     warm_start: str | None
@@ -151,6 +154,7 @@ def _build_config(resolved: Mapping[str, Any], swept: str) -> StudyConfig:
         name=_study_name(scalars, resolved, swept),
         project=scalars.project,
         objectives=scalars.objectives,
+        metric_limits=metric_limits_of(resolved.get("limits")),
         limits=Limits(scalars.n_trials, scalars.max_seconds, scalars.patience),
         confirm=scalars.confirm,
         seed=scalars.seed,

@@ -78,8 +78,8 @@ def require_floors(floor: AccuracyFloor, names: Sequence[str]) -> None:
 def spread(words: Sequence[str]) -> list[str]:
     """Return the words of a command line with ``tasks=[boolq,piqa]`` written as Hydra composes it. Raises ConfigError.
 
-    Hydra takes a choice of the group ``task`` for every place that is named. New keys below ``tasks`` and
-    ``accuracy_floor`` are added without a ``+``.
+    Hydra takes a choice of the group ``task`` for every place that is named. New keys below ``tasks``,
+    ``limits`` and ``accuracy_floor`` are added without a ``+``.
     """
     found = [(word, None if word.startswith("-") else parsed(word)) for word in words]
     listed = [override for _, override in found if override is not None and _names_tasks(override)]
@@ -112,7 +112,7 @@ def _spread(word: str, override: Override | None) -> list[str]:
         return [f"+task@tasks.{name}={choice}" for name, choice in named.items()]
     if key == "accuracy_floor" and isinstance(value, dict):
         return [f"++accuracy_floor.{name}={_text(each)}" for name, each in value.items()]
-    is_new = key.startswith(f"tasks.{WEIGHTS}") or (
+    is_new = key.startswith((f"tasks.{WEIGHTS}", "limits.")) or (
         key.startswith("accuracy_floor.") and key.partition(".")[2] not in _IN_YAML
     )
     return [f"++{word}"] if is_new and not word.startswith(("+", "~")) else [word]

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from search.front.asked import accuracies_of, least_share, tasks_of
 from search.front.feasibility import is_scored
 from search.front.front import baseline_of, minimised
+from search.front.metric_limits import keeps_limits
 from search.records.trial import TrialRecord
 
 
@@ -49,6 +50,7 @@ def price_rows(records: Sequence[TrialRecord], objective: str) -> list[PriceRow]
         if "accuracy" in record.metrics
         and is_scored(record)
         and record.cached_from is None
+        and keeps_limits(record.metrics)
         and math.isfinite(record.metrics.get(objective, math.nan))
     ]
     if baseline is None or objective not in baseline.metrics:

@@ -10,10 +10,10 @@ from search.front.accuracy_floor import AccuracyFloor
 from search.front.asked import (
     accuracies_of,
     asked_of,
-    bands_of,
+    beyond,
+    distance,
     least_share,
     named,
-    outside,
     shortfall,
     tasks_of,
 )
@@ -34,7 +34,7 @@ def advice(records: Sequence[TrialRecord], front: ParetoFront, floor: AccuracyFl
         reasons = ", ".join(f"{reason} {count}x" for reason, count in failures.most_common())
         return (f"What binds: no trial was measured ({reasons}).",) if reasons else ()
     best = min(scored, key=lambda record: (shortfall(record, front.floor), record.number))
-    nearest = _one_a_recipe(sorted(scored, key=lambda record: shortfall(record, front.floor)))[:NEAREST]
+    nearest = _one_a_recipe(sorted(scored, key=lambda record: distance(record, front.floor)))[:NEAREST]
     gaps = "; ".join(f"{_name(each)}, {how_far(each, front.floor)}" for each in nearest)
     failed = f", and {sum(failures.values())} failed" if failures else ""
     miss = f"all of {len(scored)} scored trials miss" if len(scored) > 1 else "the only scored trial misses"
@@ -43,7 +43,7 @@ def advice(records: Sequence[TrialRecord], front: ParetoFront, floor: AccuracyFl
         if verdict_of(best, front.floor).method == "exact"
         else "may have been kept, by its estimate"
     )
-    if outside(bands_of(best.metrics)) or tasks_of(best.metrics):
+    if any(beyond(each.metrics) for each in (best, *nearest)) or tasks_of(best.metrics):
         return (
             f"What binds: {miss} what is asked{failed}. Nearest: {gaps}.",
             *_above_the_dense(records, front.floor),
@@ -65,10 +65,10 @@ def _one_a_recipe(records: Sequence[TrialRecord]) -> list[TrialRecord]:
 
 
 def how_far(record: TrialRecord, floor: float) -> str:
-    """Say how far a trial is from what is asked: below which floor, and outside of which band."""
+    """Say how far a trial is from what is asked: below which floor, outside of which band, over which limit."""
     if not tasks_of(record.metrics):
         away = below(floor - record.metrics["accuracy"])
-        wrong = outside(bands_of(record.metrics))
+        wrong = beyond(record.metrics)
         return "; ".join([*([away] if floor > record.metrics["accuracy"] or not wrong else []), *wrong])
     missed = [each for each in asked_of(record, floor) if not math.isnan(each.value) and not each.is_kept]
     floors = [
@@ -77,7 +77,7 @@ def how_far(record: TrialRecord, floor: float) -> str:
         else f"{each.task}, {below(each.short)}"
         for each in missed
     ]
-    return ", ".join([*floors, *outside(bands_of(record.metrics))])
+    return ", ".join([*floors, *beyond(record.metrics)])
 
 
 def below(gap: float) -> str:

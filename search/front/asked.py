@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 
 from objectives.evaluation.floor_verdict import exact_decision
 from objectives.types import Decision, Verdict
+from search.front.metric_limits import limits_on, over
 from search.records.trial import TrialRecord
 
 FLOOR = "floor."
@@ -181,15 +182,25 @@ def named(task: str, text: str) -> str:
     return f"{task} {text}" if task else text
 
 
+def beyond(metrics: Mapping[str, float]) -> list[str]:
+    """Return the bands and limits of a trial that it does not keep, as texts."""
+    return [*outside(bands_of(metrics)), *over(metrics)]
+
+
+def distance(record: TrialRecord, floor: float) -> float:
+    """Return how far a trial is from what is asked: by its shortfall, or by its largest excess over a limit."""
+    return max([shortfall(record, floor), *(each.excess for each in limits_on(record.metrics))])
+
+
 def missed_by(record: TrialRecord, floor: float) -> str:
-    """Return in words what a trial misses: its accuracy; of several tasks, each that is below its floor; its bands."""
-    if not tasks_of(record.metrics) and not outside(bands_of(record.metrics)):
+    """Return in words what a trial misses: its accuracy; of several tasks, each below its floor; bands; limits."""
+    if not tasks_of(record.metrics) and not beyond(record.metrics):
         return f"accuracy {record.metrics['accuracy']:.4f}"
     missed = [each for each in asked_of(record, floor) if not math.isnan(each.value) and not each.is_kept]
     told = [
         f"accuracy{f' of {each.task}' if each.task else ''} {each.value:.4f}, floor {each.floor:.4f}" for each in missed
     ]
-    return "; ".join([*told, *outside(bands_of(record.metrics))])
+    return "; ".join([*told, *beyond(record.metrics)])
 
 
 def outside(bands: Sequence[Band]) -> list[str]:

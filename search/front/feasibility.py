@@ -10,6 +10,7 @@ from typing import Literal
 from objectives.evaluation.floor_verdict import joined
 from objectives.types import Decision, Note, NoteCode, Verdict
 from search.front.asked import Asked, accuracies_of, asked_of, bands_of, metrics_of_bands
+from search.front.metric_limits import keeps_limits
 from search.records.trial import TrialRecord
 
 Certainty = Literal["certain", "likely", "undecided"]
@@ -30,7 +31,10 @@ def is_scored(record: TrialRecord) -> bool:
 
 
 def verdict_of(record: TrialRecord, floor: float) -> Verdict:
-    """Return whether a scored trial reaches ``floor``, the floors of its tasks, and its bands."""
+    """Return whether a scored trial reaches ``floor``, the floors of its tasks, and its bands.
+
+    It is a verdict on the recipe. Limits are kept or not by its cells, one by one.
+    """
     if not all(band.is_kept for band in bands_of(record.metrics)):
         return Verdict(Decision.MISSED)
     return joined(each.verdict for each in asked_of(record, floor))
@@ -38,7 +42,7 @@ def verdict_of(record: TrialRecord, floor: float) -> Verdict:
 
 def is_feasible(record: TrialRecord, floor: float) -> bool:
     """Return whether a trial keeps all that is asked; where a verdict is open, the estimate decides."""
-    kept = all(each.is_kept for each in asked_of(record, floor))
+    kept = keeps_limits(record.metrics) and all(each.is_kept for each in asked_of(record, floor))
     return kept and all(band.is_kept for band in bands_of(record.metrics))
 
 

@@ -1,8 +1,8 @@
 """Turns records into the answer: which trials are feasible, which are on the front, which one is recommended.
 
-A trial is feasible when it was measured in full and its accuracy reaches the floor. The front is cut among
-feasible trials only, in the objectives as they were measured. Repeats of a cell carry the values of the trial they
-repeat; they are feasible like it, but only the measured trial is a member of the front.
+A trial is feasible when it was measured in full, its accuracy reaches the floor and it keeps all limits. The front is
+cut among feasible trials only, in the objectives as they were measured. Repeats of a cell carry the values of the trial
+they repeat; they are feasible like it, but only the measured trial is a member of the front.
 """
 
 from __future__ import annotations
@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 
 from objectives.metrics import METRICS
 from objectives.types import Speed
-from search.front.asked import bands_of, missed_by, shortfall, tasks_of
+from search.front.asked import beyond, distance, missed_by, shortfall, tasks_of
 from search.front.feasibility import is_feasible, is_scored
+from search.front.metric_limits import keeps_limits
 from search.front.pareto import Floats, hypervolume, knee, non_dominated
 from search.front.realised_gain import speed_gain
 from search.front.tradeoff import MissingMetricError, Tradeoff, asks_for_memory
@@ -108,7 +109,8 @@ def by_floor(records: Sequence[TrialRecord], front: ParetoFront) -> list[Step]:
     """
     if any(tasks_of(record.metrics) for record in records):
         return []
-    pool = [record for record in records if _complete(record, front.objectives) and record.cached_from is None]
+    kept = [record for record in records if keeps_limits(record.metrics) and record.cached_from is None]
+    pool = [record for record in kept if _complete(record, front.objectives)]
     values = minimised(pool, front.objectives)  # once: there are as many steps as members at any floor
     accuracies = np.array([record.metrics["accuracy"] for record in pool])
     steps: list[Step] = []
@@ -188,11 +190,11 @@ def _scores(measured: Sequence[TrialRecord], tradeoff: Tradeoff, baseline: Trial
 
 def _nearest_miss(records: Sequence[TrialRecord], floor: float) -> TrialRecord | None:
     below = [r for r in records if is_scored(r) and not is_feasible(r, floor)]
-    return min(below, key=lambda r: (shortfall(r, floor), r.number), default=None)
+    return min(below, key=lambda r: (distance(r, floor), r.number), default=None)
 
 
 def _missed_by(record: TrialRecord, floor: float) -> str:
-    plain = not tasks_of(record.metrics) and all(band.is_kept for band in bands_of(record.metrics))
+    plain = not tasks_of(record.metrics) and not beyond(record.metrics)
     return "" if plain else missed_by(record, floor)
 
 

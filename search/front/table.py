@@ -15,12 +15,19 @@ if TYPE_CHECKING:
     import pandas as pd
 
 RATIO, BITS, BATCH = "pruning.ratio", "quantization.bits", "workload.batch_size"
-_MAIN = (RATIO, BITS, BATCH)
+CONCURRENCY = "workload.concurrency"
+"""The batch size of a load."""
+MAIN = (RATIO, BITS, BATCH, CONCURRENCY)
 _MEASURED = ("throughput", "latency.p50", "latency.p95", "ttft", "tpot", "peak_memory", "weight_bytes")
 _FIRST = ("trial", "state", "reason", "pruning_ratio", "bits", "batch_size")
 _FACTS = ("speed_gain", "memory_gain", "stopped", "reference", "clock")
 _GAINS = ("realised_gain", "no_realised_gain")
 _LAST = ("is_baseline", "cached_from", "confirmed", "seconds", "started", *_FACTS, *_GAINS, "message", "notes")
+
+
+def batch_of(values: Mapping[str, Value]) -> Value:
+    """Return the batch size among settings by dotted path, of a load its concurrency; None where neither is there."""
+    return values.get(BATCH, values.get(CONCURRENCY))
 
 
 def _column(metric: str) -> str:
@@ -32,7 +39,7 @@ def searched_columns(records: Sequence[TrialRecord]) -> dict[str, str]:
     """Return the column of every searched variable other than ratio, bits and batch size, by its dotted path."""
     taken = {*_FIRST, *_LAST, "feasible", "on_front", "recommended", "nominal_pruning_ratio"}
     taken.update(metric.column for metric in METRICS.values())
-    paths = dict.fromkeys(path for record in records for path in record.params if path not in _MAIN)
+    paths = dict.fromkeys(path for record in records for path in record.params if path not in MAIN)
     plain = {path: path.replace(".", "_") for path in paths}
     return {path: f"param_{column}" if column in taken else column for path, column in plain.items()}
 
@@ -76,7 +83,7 @@ def _row(
         "reason": record.reason,
         "pruning_ratio": values.get(RATIO),
         "bits": values.get(BITS),
-        "batch_size": values.get(BATCH),
+        "batch_size": batch_of(values),
         "feasible": record.number in front.feasible,
         "on_front": record.number in front.front,
         "recommended": record.number == front.recommended,

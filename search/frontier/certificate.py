@@ -17,6 +17,7 @@ import numpy as np
 from search.front.asked import missed_by
 from search.front.feasibility import Certainty, certainty_of, is_open, is_scored
 from search.front.front import ParetoFront
+from search.front.metric_limits import over
 from search.frontier.forecast import Forecast, Forecaster, harder_than
 from search.frontier.known import Observations, WarmStart
 from search.frontier.observations import implied, known_of
@@ -253,6 +254,9 @@ class _Writer:
         return CellStatus(cell, DOMINATED, member, f"expected to be {_compared(margin, member)}", chance)
 
     def _measured(self, index: int, cell: Cell, trial: TrialRecord, chance: float) -> CellStatus:
+        wrong = over(trial.metrics)
+        if wrong:
+            return CellStatus(cell, INFEASIBLE, trial.number, "; ".join(wrong))
         if is_scored(trial):
             if index in self.left:
                 return CellStatus(cell, UNDECIDED, trial.number, "scored on too few examples for this floor", chance)

@@ -16,6 +16,7 @@ import scipy
 from search.front.pareto import non_dominated
 from search.frontier.improvement import chance_of_improvement, expected_improvement
 from search.frontier.known import Flags, Gaps, Observations, WarmStart
+from search.frontier.limit_room import chance_of_keeping
 from search.frontier.memory_room import chance_of_fitting
 from search.frontier.surrogate import Prediction, Prior, Surrogate
 from search.space.grid import Floats, Grid, Indices, is_of_recipe
@@ -50,7 +51,7 @@ _TRACE = 1e-3
 class Forecast:
     """A forecast for all cells of a grid.
 
-    ``feasible`` [cells]: the chance that a cell keeps the floor and fits into memory; ``improvement``: upper bound on
+    ``feasible`` [cells]: the chance that a cell keeps floor and limits and fits; ``improvement``: upper bound on
     the chance that it would reach beyond the front by more than the resolution; ``worth``: expected gain per second;
     all three are 0 where nothing is left to find. ``mean``, ``deviation`` [cells, objectives]: its predicted
     objectives. ``timed_first``: whether trying it costs less when it is timed before it is scored; ``cost``: seconds.
@@ -109,9 +110,9 @@ class Forecaster:
         deviation = np.stack([guess.deviation for guess in guesses], axis=1)
         mean = np.where(known.measured[:, None], known.values, mean)
         deviation = np.where(known.measured[:, None], 0.0, deviation)
-        feasible = self.feasible(known)[recipes] * self.fits(known)
+        feasible = self.feasible(known)[recipes] * self.fits(known) * self.keeps_limits(known)
         left = ~known.closed & (known.verdicts[recipes] != -1) & ~(known.measured & (known.verdicts[recipes] == 1))
-        left &= ~known.waiting
+        left &= ~known.waiting & ~known.beyond
         front = known.values[known.front]
         if known.pending is not None:
             front = np.concatenate([front, mean[known.pending & (feasible >= _BELIEVED)]])
@@ -175,10 +176,14 @@ class Forecaster:
 
     def fits(self, known: Observations) -> Floats:
         """Return, by cell [cells], the chance of fitting into memory."""
-        return chance_of_fitting(known, lambda peaks: self._peaks(known, peaks))
+        return chance_of_fitting(known, lambda peaks: self._plain(known, "memory", peaks, -peaks))
 
-    def _peaks(self, known: Observations, memory: Floats) -> Prediction:
-        return self._fitted("memory", known.grid.lattice, Learned(memory, np.isfinite(memory), OBJECTIVE), -memory)
+    def keeps_limits(self, known: Observations) -> Floats:
+        """Return, by cell [cells], the chance of keeping all limits."""
+        return chance_of_keeping(known, lambda name, room: self._plain(known, f"limit {name}", room, np.abs(room)))
+
+    def _plain(self, known: Observations, name: str, values: Floats, distance: Floats) -> Prediction:
+        return self._fitted(name, known.grid.lattice, Learned(values, np.isfinite(values), OBJECTIVE), distance)
 
     def _ceiling(self, grid: Grid, known: Gaps) -> Floats:
         """Return, by recipe [recipes], the chance that it keeps a floor although a milder recipe does not; else 1."""

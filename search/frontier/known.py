@@ -37,7 +37,8 @@ class Observations:
     ``memory`` [cells]: log of the peak, NaN where not known; ``starved`` [cells]: ran out of memory; ``room``: log of
     the largest peak that fits, NaN where not known. ``tasks``: by task, what is known about each floor by itself, with
     the empty name for the only task or the mean of several; ``gaps`` are those of the floor that falls shortest.
-    ``pending`` [cells]: being measured now; None where nothing is.
+    ``pending`` [cells]: being measured now; None where nothing is. ``margins`` [cells]: by limited metric, the room
+    left below its limit, in log units, negative beyond it, NaN where not measured; ``over`` [cells]: beyond a limit.
     """
 
     grid: Grid
@@ -54,6 +55,8 @@ class Observations:
     errors: Floats | None = None
     tasks: Mapping[str, Gaps] = field(default_factory=dict)
     pending: Flags | None = None
+    margins: Mapping[str, Floats] = field(default_factory=dict)
+    over: Flags | None = None
 
     @cached_property
     def waiting(self) -> Flags:
@@ -65,6 +68,11 @@ class Observations:
             return np.zeros(len(self.grid), np.bool_)
         unknown = np.unique(self.grid.recipes[self.pending & (self.verdicts[self.grid.recipes] == 0)])
         return np.asarray(self.pending | np.isin(self.grid.recipes, unknown), dtype=np.bool_)
+
+    @cached_property
+    def beyond(self) -> Flags:
+        """Return, by cell [cells], whether it was measured and is beyond a limit."""
+        return np.zeros(len(self.grid), np.bool_) if self.over is None else self.over
 
     @cached_property
     def floors(self) -> Mapping[str, Gaps]:
@@ -79,7 +87,7 @@ class Observations:
     @cached_property
     def front(self) -> Indices:
         """Return the numbers of the cells that are feasible, measured and not dominated."""
-        feasible = np.flatnonzero(self.measured & (self.verdicts[self.grid.recipes] == 1))
+        feasible = np.flatnonzero(self.measured & ~self.beyond & (self.verdicts[self.grid.recipes] == 1))
         return feasible[non_dominated(self.values[feasible])] if len(feasible) else feasible
 
 

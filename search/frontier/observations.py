@@ -15,6 +15,7 @@ from objectives.metrics import METRICS, is_of_time
 from objectives.types import Decision, Reason
 from search.front.asked import Asked, asked_of
 from search.front.feasibility import is_scored, verdict_of
+from search.front.metric_limits import limits_on
 from search.frontier.known import Flags, Gaps, Observations
 from search.records.trial import TrialRecord
 from search.space.grid import Floats, Grid
@@ -54,6 +55,8 @@ class ObservationBuilder:
         self._memory, self._starved = np.full(cells, np.nan), np.zeros(cells, np.bool_)
         self._closed = np.zeros(cells, np.bool_)
         self._closed[list(grid.outside)] = True
+        self._margins: dict[str, Floats] = {}
+        self._over = np.zeros(cells, np.bool_)
         self._failed, self._room = Counter[int](), math.nan
         self._weights: dict[int, float] = {}
         self._spent: dict[str, list[float]] = {"compress": [], "score": [], "run": []}
@@ -82,9 +85,21 @@ class ObservationBuilder:
         self._value_errors[index] = [error if is_of_time(name) else 0.0 for name in self.objectives]
         if not np.isfinite(self._values[index]).all() and not record.facts.timing_skipped:
             self._closed[index] = True  # measured as far as it can be: another trial would show nothing new
+        if self._values_are_known(index):
+            self._see_limits(index, record)
         if not is_scored(record):
             return
         self._judge(recipe, record)
+
+    def _values_are_known(self, index: int) -> bool:
+        return bool(np.isfinite(self._values[index]).all())
+
+    def _see_limits(self, index: int, record: TrialRecord) -> None:
+        """Note how the cell keeps every limit: another cell of its recipe may keep it or not."""
+        found = limits_on(record.metrics)
+        self._over[index] = not all(each.is_kept for each in found)
+        for each in found:
+            self._margins.setdefault(each.metric, np.full(len(self.grid), np.nan))[index] = each.margin
 
     def _judge(self, recipe: int, record: TrialRecord) -> None:
         """Note how the recipe keeps every floor, and in ``_gaps`` the floor that falls shortest."""
@@ -116,7 +131,8 @@ class ObservationBuilder:
         return Observations(
             self.grid, self._values.copy(), self._gaps.copy(), self._errors.copy(), self._verdicts.copy(),
             self._closed.copy(), self._ready(), self._seconds(), self._memory.copy(), self._starved.copy(), self._room,
-            self._value_errors.copy(), {name: deepcopy(each) for name, each in self._tasks.items()},
+            self._value_errors.copy(), {name: deepcopy(each) for name, each in self._tasks.items()}, None,
+            {name: each.copy() for name, each in self._margins.items()}, self._over.copy(),
         )  # fmt: skip
 
     def _ready(self) -> Flags:

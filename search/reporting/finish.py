@@ -99,10 +99,7 @@ def study_info(
     confirmation: Confirmation,
     certificate: Certificate | None,
 ) -> StudyInfo:
-    """Return the facts that the report shows about a study besides its trials.
-
-    ``certificate``: of the front, at the sampler's own error and resolution where it has them.
-    """
+    """Return the facts besides the trials; ``certificate``: at the sampler's own error and resolution, if any."""
     task = ", ".join(filter(None, tasks_of(config.task))) or type(config.task).__name__
     return StudyInfo(
         name=config.name,
@@ -129,6 +126,7 @@ def study_info(
         search_cost=_search_cost(config, records),
         gains=headline_of(records, front, config.space.fixed()),
         floors=_floors(config, records, front),
+        limits=config.metric_limits.limits,
     )
 
 

@@ -20,7 +20,7 @@ from search.front.asked import Asked, asked_of, named_metric
 from search.front.feasibility import Certainty, certainty
 from search.front.front import ParetoFront, baseline_of
 from search.front.realised_gain import speed_gain
-from search.front.table import BATCH
+from search.front.table import batch_of
 from search.records.trial import TrialRecord, Value
 
 _TOLD = (
@@ -154,8 +154,8 @@ def headline_of(
     return Headline(
         trial=best.number,
         is_baseline=best.is_baseline,
-        batch_size=best.params.get(BATCH, (fixed or {}).get(BATCH)),
-        baseline_batch_size=baseline.params.get(BATCH, (fixed or {}).get(BATCH)),
+        batch_size=batch_of({**(fixed or {}), **best.params}),
+        baseline_batch_size=batch_of({**(fixed or {}), **baseline.params}),
         compression=_gain(compression, dict.fromkeys((*limits, *of_dense))),
         runtime=_gain(over, of_dense),
         batching=_gain(batching, of_dense),

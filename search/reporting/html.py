@@ -66,7 +66,7 @@ def render(
             ledger=ledger([row for row in rows if row["trial"] in front.front]),
             price_table=price_table,
             floors=floor_text(study),
-            fixed=bool(study.floors or band_columns(rows)),
+            fixed=bool(study.floors or study.limits or band_columns(rows)),
             settings=json.dumps(plain(study.settings), indent=2, ensure_ascii=False),
             data=embedded({**_drawing(study, rows, front, searched), **_cuts(rows, front, steps)}),
             style=(_TEMPLATES / "report.css").read_text(encoding="utf-8"),

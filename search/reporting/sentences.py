@@ -11,6 +11,7 @@ from objectives.tasks.length_band import LENGTH_RATIO
 from objectives.types import Reference, Speed
 from search.front.advice import below
 from search.front.front import ParetoFront
+from search.front.metric_limits import what_is_asked
 from search.records.stop_reason import StopReason
 from search.reporting.bands import band_columns
 from search.reporting.formatting import Row, heading, in_words, label, ratio, score, show
@@ -40,7 +41,7 @@ def result(study: StudyInfo, rows: Sequence[Row], front: ParetoFront, searched: 
         found.append(_others(others, row, next(r for r in rows if r["trial"] == study.baseline), study.rate))
     for name, told in _accuracies(study.gains).items():
         found += [_accuracy(told, name), *_of_the_corpus(told, name)]
-    return [*found, *_bands(row), *_slower(rows, front, study.gains)]
+    return [*found, *_bands(row), *_limits(study, row), *_slower(rows, front, study.gains)]
 
 
 def _accuracies(found: Headline) -> dict[str, Accuracy]:
@@ -64,6 +65,15 @@ def _bands(row: Row) -> list[str]:
         else:
             lines.append(f"{heading(each.value)}: {row[each.value]:.3g}, {within}.")
     return lines
+
+
+def _limits(study: StudyInfo, row: Row) -> list[str]:
+    """Return the limits that were asked for, each with what the candidate has; nothing where none was."""
+    told = [
+        f"{what_is_asked(name, limit)}, it has {show(name, row[METRICS[name].column], study.rate)}"
+        for name, limit in study.limits.items()
+    ]
+    return [f"Limits: {'; '.join(told)}."] if told else []
 
 
 def gains(found: Headline, row: Row) -> list[str]:

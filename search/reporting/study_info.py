@@ -34,6 +34,7 @@ class StudyInfo:
     throughput, ``tokens/s`` or ``samples/s``. ``certificate``: how sure the front is, if known. ``advice``: what to do
     where nothing reaches the floor. ``gains``: those of the recommended candidate, by compression, runtime and batch
     size. ``floors``: of several tasks, those that are asked for, by task, with that of their mean as ``MEAN``.
+    ``limits``: on metrics, by name.
     """
 
     name: str
@@ -60,3 +61,4 @@ class StudyInfo:
     advice: tuple[str, ...] = ()
     gains: Headline | None = None
     floors: Mapping[str, AskedFloor] = field(default_factory=dict)
+    limits: Mapping[str, float] = field(default_factory=dict)

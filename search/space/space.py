@@ -14,16 +14,19 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
-from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
 from optuna.trial import Trial
 
 from objectives.protocols.candidate import Candidate
+from objectives.protocols.serving import Hosting
 from objectives.settings import Strength, settings_of, strengths_of, takes
 from search.errors import ConfigError
 from search.records.trial import Value
 from search.space import members
+from search.space.axis import Axis as Axis
+from search.space.axis import same as same
 from search.space.instantiate import ALLOWED, build, nearest, target_of
 from search.space.members import require_equality, require_members, require_sendable
+from search.space.reference import reference_of
 
 Cell = Mapping[str, Value]
 PARTS = ("pruning", "quantization", "workload", "recovery", "runtime", "kv")
@@ -32,66 +35,6 @@ CHOSEN = "runtime"
 """The part whose class an axis may choose, by its name in ``runtimes``."""
 COMPRESSING = ("pruning", "quantization", "recovery", "kv")
 """The parts whose settings may have a strength."""
-REFERENCE = "torch"
-"""The runtime of the baseline."""
-
-
-def same(one: object, other: object) -> bool:
-    """Return whether two values are equal but for rounding: 0.3 and 0.1 + 0.2, 8 and 8.0; true is not 1."""
-    numbers = [value for value in (one, other) if isinstance(value, int | float) and not isinstance(value, bool)]
-    if len(numbers) == 2:
-        return math.isclose(*numbers, rel_tol=1e-9, abs_tol=1e-12)
-    return not numbers and one == other
-
-
-@dataclass(frozen=True)
-class Axis:
-    """One searched variable: its dotted path and its values, numbers sorted.
-
-    ``first``: the first value as configured, before sorting; ``strength``: that of the setting, where it has one.
-    """
-
-    path: str
-    values: tuple[Value, ...]
-    first: Value
-    strength: Strength | None = None
-
-    @property
-    def is_ordinal(self) -> bool:
-        """Return whether the values have an order that a sampler should know."""
-        return all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in self.values)
-
-    @property
-    def parameter(self) -> str:
-        """Return the name in the Optuna study; ordinals are stored as indices into the grid."""
-        return f"{self.path}[i]" if self.is_ordinal else self.path
-
-    @property
-    def distribution(self) -> BaseDistribution:
-        """Return the distribution that Optuna samples from."""
-        if self.is_ordinal:
-            return IntDistribution(0, len(self.values) - 1)
-        return CategoricalDistribution(self.values)
-
-    def value(self, sampled: Any) -> Value:
-        """Return the value on the grid that Optuna's ``sampled`` stands for."""
-        value: Value = self.values[sampled] if self.is_ordinal else sampled
-        return value
-
-    def sampled(self, value: Value) -> Any:
-        """Return what stands for ``value`` in Optuna: the inverse of :meth:`value`."""
-        return self.place(value) if self.is_ordinal else value
-
-    def place(self, value: object) -> int | None:
-        """Return the place of ``value`` among the axis's values, rounding aside; None where it is none of them."""
-        if isinstance(value, int | float | str) and (type(value), value) in self._places:
-            return self._places[type(value), value]
-        return next((place for place, own in enumerate(self.values) if same(own, value)), None)
-
-    @cached_property
-    def _places(self) -> dict[tuple[type, object], int]:
-        """Return the place of each value by its type and itself: an axis may have thousands."""
-        return {(type(value), value): place for place, value in reversed(list(enumerate(self.values)))}
 
 
 @dataclass(frozen=True)
@@ -144,7 +87,14 @@ class Space:
 
     def neutral(self) -> dict[str, Value]:
         """Return, by path, the value at which each strength does nothing, and the runtime of the baseline."""
-        return {**{path: each.neutral for path, each in self.strengths.items()}, CHOSEN: REFERENCE}
+        return {**{path: each.neutral for path, each in self.strengths.items()}, CHOSEN: self.reference}
+
+    @cached_property
+    def reference(self) -> str:
+        """Return the name of the baseline's runtime."""
+        searched = [value for axis in self.axes if axis.path == CHOSEN for value in (axis.first, *axis.values)]
+        names = [str(name) for name in searched] or [str(self._own_runtime)]
+        return reference_of(self._part("workload", {}), names, lambda name: self._part(CHOSEN, {CHOSEN: name}))
 
     @cached_property
     def strengths(self) -> Mapping[str, Strength]:
@@ -154,6 +104,11 @@ class Space:
             for part in COMPRESSING
             for name, strength in strengths_of(target_of(self.parts[part], part, self.allowed), part).items()
         }
+
+    @property
+    def serving(self) -> list[str]:
+        """Return the names of the runtimes that serve."""
+        return [name for name in self.runtimes if isinstance(self._part(CHOSEN, {CHOSEN: name}), Hosting)]
 
     def suggest(self, trial: Trial) -> Cell:
         """Let Optuna choose a cell."""

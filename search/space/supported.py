@@ -6,15 +6,17 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from objectives.protocols.candidate import Model, Runtime
+from objectives.protocols.candidate import Candidate, Model, Runtime
 from objectives.protocols.optional import Inspectable
 from objectives.protocols.running import Device
+from objectives.protocols.serving import Hosting, Loading
 from objectives.runtime.engine_support import keeps
 from objectives.settings import asks_to_prune
 from objectives.types import Head
 from search.errors import ConfigError
 from search.records.trial import Value
 from search.space.grid import MOST_CELLS
+from search.space.reference import unserved
 from search.space.space import CHOSEN, Cell, Space
 
 
@@ -45,8 +47,21 @@ def reason_against(space: Space, cell: Cell, head: Head, device: Device, unprune
     candidate = space.candidate(cell)
     if unpruned is not None and asks_to_prune(candidate.pruning):
         return f"pruning: {unpruned}"
-    reason = space.misplaced(cell) or keeps(candidate, head) or candidate.runtime.supports(candidate, head, device)
+    reason = (
+        space.misplaced(cell)
+        or _unserved(space, candidate)
+        or keeps(candidate, head)
+        or candidate.runtime.supports(candidate, head, device)
+    )
     return None if reason is None else f"{candidate.runtime.name}: {reason}"
+
+
+def _unserved(space: Space, candidate: Candidate) -> str | None:
+    """Return why the candidate's runtime cannot serve, where its workload loads a server, and which ones can."""
+    reason = unserved(candidate.runtime) if isinstance(candidate.workload, Loading) else None
+    if reason is None or isinstance(candidate.runtime, Hosting):
+        return reason
+    return f"{reason}: workload=serving needs runtime={' or '.join(space.serving)}"
 
 
 def runtimes_of(space: Space) -> dict[str, Runtime]:

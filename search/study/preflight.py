@@ -51,7 +51,11 @@ def preflighted(config: StudyConfig) -> StudyConfig:
     inspection = _inspected(config)
     if inspection is not None:
         _refuse_task(config, inspection)
-        config = replace(config, inspection=inspection, space=_within(config.space, inspection, config.device))
+        try:
+            space = _within(config.space, inspection, config.device)
+        except ObjectiveError as error:  # a file that the workload reads
+            raise ConfigError(str(error)) from error
+        config = replace(config, inspection=inspection, space=space)
     _require_documents(config)
     _require_warm_start(config)
     return config

@@ -43,6 +43,7 @@ class StudyState:
 
     def add(self, record: TrialRecord) -> None:
         """Take one more trial into account."""
+        record = self._config.metric_limits.on(record)  # those of the study as it is read now
         self.records.append(record)
         self.telling.see(record)
         self.closed_cells.add(record)

@@ -17,6 +17,7 @@ from typing import Any
 from optuna.study import Study
 from optuna.trial import Trial, TrialState
 
+from objectives.metrics import METRICS
 from objectives.models.notes import notes_of
 from objectives.tasks.finite import not_finite, number
 from objectives.tasks.several import tasks_of, weights_of
@@ -25,6 +26,7 @@ from search.config.study_config import StudyConfig
 from search.errors import BaselineFailed, ConfigError, Unmeasured
 from search.front.asked import FLOOR, accuracies_of, asked_of, bands_of, named_metric, outside
 from search.front.feasibility import is_scored
+from search.front.metric_limits import LIMIT, limits_on
 from search.records.trial import TrialRecord
 from search.samplers.frontier import Informed
 from search.space.grid import recipe_count
@@ -164,7 +166,8 @@ class Telling:
             metrics["floor"] = self.floor
         if not outcome.facts.is_unscored:
             metrics |= {f"{FLOOR}{name}": floor for name, floor in self._floors(reference).items()}
-        return replace(blank, state="complete", metrics=metrics, notes=outcome.notes, facts=outcome.facts)
+        record = replace(blank, state="complete", metrics=metrics, notes=outcome.notes, facts=outcome.facts)
+        return self._config.metric_limits.on(record)
 
     def require_sound(self, baseline: TrialRecord) -> None:
         """Raise BaselineFailed for a baseline by which a study means nothing: no better than chance, outside a band."""
@@ -210,11 +213,14 @@ class Telling:
                 )  # fmt: skip
 
     def require_objectives(self, baseline: TrialRecord) -> None:
-        """Raise ConfigError for an objective that is not measured for this model and workload."""
+        """Raise ConfigError for an objective or a limited metric that is not measured for this model and workload."""
         for name in self._config.objectives:
             if name not in baseline.metrics and name != "memory_ratio":
                 known = ", ".join(baseline.metrics)
                 raise ConfigError(f"objectives: {name} is not measured for this model and workload; measured: {known}")
+        for name in self._config.metric_limits.limits.keys() - baseline.metrics.keys():
+            known = ", ".join(each for each in baseline.metrics if each in METRICS)
+            raise ConfigError(f"limits.{name}: it is not measured for this model and workload; measured: {known}")
 
     def tell(self, study: Study, trial: Trial, record: TrialRecord, settled: bool = False) -> None:
         """Tell Optuna the outcome of ``trial``; ``settled``: its cell needs no further trial."""
@@ -237,7 +243,7 @@ class Telling:
         return [metrics[name] for name in self._config.objectives]
 
     def _constrain(self, trial: Trial, record: TrialRecord) -> None:
-        """Tell how far each accuracy lies below its floor, relative to the floor, and each band's excess.
+        """Tell how far each accuracy lies below its floor, relative to the floor, and the excess over bands and limits.
 
         At most 0 means feasible. A task that was not scored says nothing.
         """
@@ -249,3 +255,5 @@ class Telling:
                 trial.set_constraint(named_metric("accuracy", each.task), violation)
         for band in bands_of(record.metrics):
             trial.set_constraint(band.metric, band.excess)
+        for limit in limits_on(record.metrics):
+            trial.set_constraint(f"{LIMIT}{limit.metric}", limit.excess)

@@ -49,7 +49,7 @@ def time_scale_of(trials: Sequence[TrialRecord]) -> TimeScale | None:
         return None
     timed = [record for record in trials if _is_beside_baseline(record) and record.cached_from is None]
     pace = float(np.quantile([record.metrics["reference_latency"] for record in timed], CALM))
-    return TimeScale(pace, baseline.metrics["throughput"] * baseline.metrics["latency.p50"] / pace)
+    return TimeScale(pace, baseline.metrics["throughput"] * baseline.metrics["reference_latency"] / pace)
 
 
 def _is_beside_baseline(record: TrialRecord) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
@@ -15,9 +15,11 @@ from torch import Tensor
 from typing_extensions import override
 
 from objectives.devices.stopwatch import Unwatched
+from objectives.errors import Unsupported
 from objectives.protocols.candidate import BuildContext
 from objectives.protocols.encoder_decoder import Opening, ReadsSources
 from objectives.protocols.running import Device, EndPhase, Runner, SelectsRows, Workload
+from objectives.protocols.serving import Capacity, HostsFolders, Loading, Server, Serves
 from objectives.runtime.engines.folder import (
     ENGINES,
     DecoderEngine,
@@ -31,12 +33,14 @@ from objectives.runtime.engines.folder import (
     Weighed,
     disk_bytes,
     open_engine,
+    runtime_of,
 )
 from objectives.runtime.engines.likeness import require_alike, write_expected
 from objectives.runtime.engines.masks import causal
 from objectives.runtime.engines.probe import Resident, resident
 from objectives.runtime.in_torch import greedy
 from objectives.runtime.in_torch.seq2seq import shifted
+from objectives.runtime.servers.kept import KeptServers, memory_under_load
 from objectives.settings import class_path
 from objectives.types import Head, Memory, Note
 
@@ -55,7 +59,7 @@ class EngineCache:
 
 
 @dataclass
-class EngineRunner(Runner, SelectsRows, ReadsSources):
+class EngineRunner(Runner, SelectsRows, ReadsSources, Serves):
     """Runs the engine whose files are in ``folder``.
 
     ``tokenizer``: None where nobody reads texts; ``allowed``: which classes may open the files, see
@@ -68,6 +72,7 @@ class EngineRunner(Runner, SelectsRows, ReadsSources):
     threads: int
     tokenizer: Any = None
     allowed: Sequence[str] = (ENGINES,)
+    servers: KeptServers = field(default_factory=KeptServers, compare=False)
 
     @classmethod
     def made(
@@ -227,6 +232,8 @@ class EngineRunner(Runner, SelectsRows, ReadsSources):
     @override
     def memory(self, workload: Workload, device: Device) -> Memory:
         """Return what is resident beyond the stored weights, copies that the engine made included."""
+        if isinstance(workload, Loading):
+            return memory_under_load(self, workload)
         measured = self._weighed(self.engine, workload) if isinstance(self.engine, Weighed) else None
         measured = measured or resident(self.folder, workload, self.threads, self.allowed)
         above = max(0, measured.peak - self.facts.weight_bytes)
@@ -239,6 +246,16 @@ class EngineRunner(Runner, SelectsRows, ReadsSources):
         for excerpt in workload.representative_runs().values():
             excerpt.run(self, Unwatched())
         return Resident(*engine.weigh())
+
+    @override
+    def server(self, capacity: Capacity) -> Server:
+        return self.servers.get(capacity, self._host)
+
+    def _host(self, capacity: Capacity) -> Server:
+        runtime = runtime_of(self.facts, self.allowed)
+        if not isinstance(runtime, HostsFolders):
+            raise Unsupported(f"{type(runtime).__name__} has no server")
+        return runtime.host(self.folder, self.facts, self.tokenizer, self.threads, capacity)
 
     @override
     def weights(self, dense_weights: int) -> Mapping[str, float]:

@@ -1,0 +1,77 @@
+"""llama.cpp's own server, that of the wheel ``xllamacpp``, in a child process.
+
+It answers in texts, so its file needs a vocabulary, which the measured file does not have: it serves a copy with the
+tokenizer's pieces put in. Weights, codes and kernels are the same.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import IO, Any
+
+from objectives.devices import helpers
+from objectives.errors import Unsupported
+from objectives.protocols.serving import Capacity, Endpoint
+from objectives.runtime.engines import probe_process
+from objectives.runtime.engines.llama_model import MOST_ROWS
+from objectives.runtime.servers.gguf_pieces import write_with_pieces
+from objectives.runtime.servers.server import LOG, ProcessServer, end, said
+
+_CHILD = "objectives.runtime.servers.llama_server_child"
+_FILE = "served.gguf"
+_KEEP_NOTHING = (("cache_prompt", False),)
+"""Fields of every request: no prefix is answered from what a slot read before."""
+
+
+def start(
+    file: Path, tokenizer: Any, vocabulary: int, threads: int, capacity: Capacity, cache_bits: int, repack: bool
+) -> ProcessServer:
+    """Start the server of ``file``. Raises Unsupported, MemoryError.
+
+    ``vocabulary``: number of token ids; ``cache_bits``: of keys and values; ``repack``: lay out weights anew.
+    """
+    if capacity.slots > MOST_ROWS:
+        raise Unsupported(f"llama.cpp serves at most {MOST_ROWS} requests at a time, got {capacity.slots}")
+    place = TemporaryDirectory(prefix="paretune-llama-")
+    served = Path(place.name) / _FILE
+    write_with_pieces(file, served, tokenizer, vocabulary)
+    settings = {
+        "file": str(served), "slots": capacity.slots, "tokens": capacity.tokens, "threads": threads,
+        "cache_bits": cache_bits, "repack": repack,
+    }  # fmt: skip
+    with (Path(place.name) / LOG).open("wb") as log:
+        process = probe_process.start(
+            _CHILD, [json.dumps(settings)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log
+        )
+    try:
+        _line(process, place)  # what it needs is imported
+        before = helpers.sizes(process.pid)
+        _give(process)
+        url = _line(process, place)
+        served.unlink()  # it is read, not mapped
+        return ProcessServer(process, Endpoint(url, _FILE, _KEEP_NOTHING), place, before)
+    except BaseException:
+        end(process, (), place)
+        raise
+
+
+def _give(process: subprocess.Popen[bytes]) -> None:
+    stream: IO[bytes] = process.stdin  # type: ignore[assignment]
+    stream.write(b"\n")
+    stream.flush()
+
+
+def _line(process: subprocess.Popen[bytes], place: TemporaryDirectory[str]) -> str:
+    """Return the child's next line. Raises Unsupported, MemoryError."""
+    stream: IO[bytes] = process.stdout  # type: ignore[assignment]
+    word, _, rest = stream.readline().decode().strip().partition(" ")
+    if word == "ok":
+        return rest
+    process.wait(10.0)
+    told = said(Path(place.name))
+    if "failed to allocate" in told or "bad_alloc" in told:
+        raise MemoryError(f"llama.cpp's server: {told}")
+    raise Unsupported(f"llama.cpp's server did not start: {rest or probe_process.how(process)}; {told}")

@@ -1,0 +1,1 @@
+"""Loads a server over HTTP: requests, clients, bursts. Free of torch."""

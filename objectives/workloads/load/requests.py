@@ -1,0 +1,176 @@
+"""Makes the requests of a load: random token ids of fixed lengths, or a user's own from a jsonl file.
+
+A row of such a file has a prompt as ``prompt`` (a text), ``messages`` (as in OpenAI's chats) or ``prompt_tokens`` (a
+list of ids, or a number: so many random ids), and ``output_tokens`` (or ``max_tokens``) where its answer has a length
+of its own. Texts become ids by the model's tokenizer, so every server reads the same.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from objectives.errors import DataError, ObjectiveError
+
+_PROMPTS = ("prompt", "messages", "prompt_tokens")
+_LENGTHS = ("output_tokens", "max_tokens")
+_FIRST = 3
+"""The first id that random prompts use: special tokens come before in most vocabularies."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """A request: token ids to read, and the number of tokens to write."""
+
+    prompt: tuple[int, ...]
+    output_tokens: int
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of a user's file: one of a text, a conversation or ids, or the number of ``random`` ids."""
+
+    output_tokens: int | None
+    text: str | None = None
+    messages: tuple[Mapping[str, Any], ...] | None = None
+    ids: tuple[int, ...] | None = None
+    random: int | None = None
+
+
+def random_requests(count: int, prompt_tokens: int, output_tokens: int, vocabulary: int, seed: str) -> list[Request]:
+    """Return ``count`` requests with random ids, the same ones for the same ``seed``."""
+    draw = random.Random(seed)
+    return [Request(_random_ids(draw, prompt_tokens, vocabulary), output_tokens) for _ in range(count)]
+
+
+def _random_ids(draw: random.Random, count: int, vocabulary: int) -> tuple[int, ...]:
+    return tuple(draw.randrange(min(_FIRST, vocabulary - 1), vocabulary) for _ in range(count))
+
+
+def requests_of(
+    rows: Sequence[Row], count: int, output_tokens: int, tokenizer: Any, vocabulary: int, seed: str
+) -> list[Request]:
+    """Return ``count`` requests from the rows of a file, from the first one again after the last.
+
+    ``output_tokens``: for rows that do not say. Raises DataError for texts where the model has no tokenizer.
+    """
+    draw = random.Random(seed)
+    found = []
+    for place in range(count):
+        row = rows[place % len(rows)]
+        ids = _random_ids(draw, row.random, vocabulary) if row.random else _ids(row, tokenizer)
+        found.append(Request(ids, row.output_tokens or output_tokens))
+    return found
+
+
+def _ids(row: Row, tokenizer: Any) -> tuple[int, ...]:
+    if row.ids is not None:
+        return row.ids
+    if tokenizer is None:
+        raise DataError("workload.requests: this model has no tokenizer: give prompt_tokens instead of texts")
+    if row.messages is None:
+        return tuple(tokenizer(row.text).input_ids)
+    if not getattr(tokenizer, "chat_template", None):
+        raise DataError("workload.requests: the tokenizer has no chat template: give prompt instead of messages")
+    said = [dict(message) for message in row.messages]
+    ids = tokenizer.apply_chat_template(said, add_generation_prompt=True, tokenize=True, return_dict=True)["input_ids"]
+    return tuple(ids)
+
+
+def read_rows(file: str) -> tuple[Row, ...]:
+    """Read the rows of a jsonl file. Raises DataError that names the line."""
+    path = Path(file).expanduser()
+    try:
+        state = path.stat()
+    except OSError as error:
+        raise DataError(f"workload.requests: cannot read {file}: {error.strerror}") from error
+    return _read(path, state.st_mtime_ns, state.st_size)
+
+
+def content_hash(file: str) -> str:
+    """Return the SHA-256 of a file of requests. Raises DataError."""
+    try:
+        return hashlib.sha256(Path(file).expanduser().read_bytes()).hexdigest()
+    except OSError as error:
+        raise DataError(f"workload.requests: cannot read {file}: {error.strerror}") from error
+
+
+@lru_cache(maxsize=8)
+def _read(path: Path, _changed: int, _size: int) -> tuple[Row, ...]:
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"workload.requests: cannot read {path}: {error}") from error
+    rows = tuple(_row(line, f"{path}, line {number}") for number, line in enumerate(lines, 1) if line.strip())
+    if not rows:
+        raise DataError(f"workload.requests: {path} has no rows; one is {json.dumps(_EXAMPLE)}")
+    return rows
+
+
+_EXAMPLE = {"prompt": "Name three rivers.", "output_tokens": 32}
+
+
+def _row(line: str, where: str) -> Row:
+    try:
+        found = json.loads(line)
+    except ValueError as error:
+        raise DataError(f"workload.requests: {where}: no JSON: {error}") from error
+    given = [name for name in _PROMPTS if isinstance(found, dict) and found.get(name) is not None]
+    if len(given) != 1:
+        raise DataError(
+            f"workload.requests: {where}: one of {', '.join(_PROMPTS)} expected, got {', '.join(given) or line[:60]}"
+        )
+    length = next((found[name] for name in _LENGTHS if found.get(name) is not None), None)
+    if length is not None and not _is_count(length):
+        raise DataError(f"workload.requests: {where}: output_tokens must be an integer >= 1, got {length!r}")
+    return _prompted(given[0], found[given[0]], length, where)
+
+
+def _prompted(name: str, prompt: Any, length: int | None, where: str) -> Row:
+    if name == "prompt" and isinstance(prompt, str) and prompt:
+        return Row(length, text=prompt)
+    if name == "messages" and _are_messages(prompt):
+        return Row(length, messages=tuple(prompt))
+    if name == "prompt_tokens" and _is_count(prompt):
+        return Row(length, random=prompt)
+    if name == "prompt_tokens" and isinstance(prompt, list) and prompt and all(map(_is_id, prompt)):
+        return Row(length, ids=tuple(prompt))
+    wanted = {"prompt": "a text", "messages": "a list of {role, content}", "prompt_tokens": "ids or their number"}
+    raise DataError(f"workload.requests: {where}: {name} must be {wanted[name]}, got {str(prompt)[:60]!r}")
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+
+
+def _is_id(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def _are_messages(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(isinstance(one, dict) and "role" in one for one in value)
+
+
+def longest(rows: Sequence[Row], prompt_tokens: int, output_tokens: int) -> tuple[int, int]:
+    """Return an upper bound on the prompts and the answers of ``rows``, in tokens, before texts are read.
+
+    ``prompt_tokens``: what a text may have at most; ``output_tokens``: for rows that do not say.
+    """
+    prompts = [row.random or (len(row.ids) if row.ids is not None else prompt_tokens) for row in rows]
+    return max(prompts), max(row.output_tokens or output_tokens for row in rows)
+
+
+def require_lengths(requests: Sequence[Request], most: int) -> None:
+    """Raise ObjectiveError for a request longer than a server's slots hold."""
+    longest_one = max(len(request.prompt) + request.output_tokens for request in requests)
+    if longest_one > most:
+        raise ObjectiveError(
+            f"workload.requests: a request has {longest_one} tokens with its answer, the server's slots hold {most}: "
+            f"workload.prompt_tokens={longest_one} raises that"
+        )

@@ -1,0 +1,151 @@
+"""Serving: a server under load, timed as its users see it.
+
+A run is one burst of requests over HTTP. ``concurrency`` is what the batch size is for other workloads: the most
+requests at a time, and the slots of the server. Quality and delay pull in opposite directions here as well: more
+requests at a time give more tokens per second, and each of them waits longer.
+"""
+
+from __future__ import annotations
+
+from itertools import count
+from typing import TYPE_CHECKING, Annotated
+
+from pydantic import Field
+from pydantic.dataclasses import dataclass as settings
+from typing_extensions import override
+
+from objectives.errors import Unsupported
+from objectives.models.inspection.spans import Span
+from objectives.protocols.optional import Bounded, Filed
+from objectives.protocols.running import PhaseObserver, Workload
+from objectives.protocols.serving import Answer, Capacity, Loading, LoadTiming, Serves, Slo
+from objectives.settings import FORBID, Count, Name, Natural, Positive
+from objectives.types import Head, Phase
+from objectives.workloads.load import burst
+from objectives.workloads.load import requests as rows
+
+if TYPE_CHECKING:
+    from objectives.protocols.phases import Stopwatch
+    from objectives.protocols.running import Runner
+
+_FEWEST = 4
+_bursts = count()
+"""Numbers of the bursts of this process: each has prompts of its own, so that no server answers from a cache."""
+
+
+@settings(frozen=True, kw_only=True, config=FORBID)
+class Serving(Workload, Bounded, Loading, Filed):
+    """Sends requests of ``prompt_tokens`` that are answered by ``new_tokens``, at most ``concurrency`` at a time.
+
+    ``request_rate``: requests per second at random moments; None: as fast as they are answered. ``requests``: a jsonl
+    file of a user's own (:mod:`objectives.workloads.load.requests`); then ``prompt_tokens`` is the most that a text may
+    have, and ``new_tokens`` is for rows that do not say. ``burst``: requests of one run; None: two for every client, or
+    all rows of the file. ``slo_ttft``, ``slo_tpot``, ``slo_latency``: seconds that a request may take to count for
+    goodput. ``seed``: of the random moments.
+    """
+
+    concurrency: Count = 1
+    request_rate: Positive | None = None
+    prompt_tokens: Count = 128
+    new_tokens: Annotated[int, Field(strict=True, ge=2)] = 64
+    requests: Name | None = None
+    burst: Count | None = None
+    slo_ttft: Positive | None = None
+    slo_tpot: Positive | None = None
+    slo_latency: Positive | None = None
+    seed: Natural = 0
+
+    @property
+    @override
+    def batch_size(self) -> int:
+        """Return the most requests at a time."""
+        return self.concurrency
+
+    @property
+    @override
+    def head(self) -> Head:
+        return "causal_lm"
+
+    @property
+    @override
+    def items(self) -> int:
+        """Return the output tokens of one burst."""
+        return sum(self._lengths)
+
+    @property
+    @override
+    def tokens_read(self) -> int:
+        return self._count * self.prompt_tokens
+
+    @property
+    @override
+    def spans(self) -> tuple[Span, ...]:
+        """Return one span: the longest request with its answer."""
+        return (Span(("prompt_tokens", "new_tokens"), self._longest),)
+
+    @override
+    def capacity(self) -> Capacity:
+        return Capacity(self.concurrency, sum(self._longest))
+
+    @override
+    def slo(self) -> Slo:
+        return Slo(self.slo_ttft, self.slo_tpot, self.slo_latency)
+
+    @override
+    def file_hash(self) -> str | None:
+        return None if self.requests is None else rows.content_hash(self.requests)
+
+    @property
+    def _rows(self) -> tuple[rows.Row, ...]:
+        return () if self.requests is None else rows.read_rows(self.requests)
+
+    @property
+    def _count(self) -> int:
+        return self.burst or len(self._rows) or max(_FEWEST, 2 * self.concurrency)
+
+    @property
+    def _lengths(self) -> list[int]:
+        """Return the output tokens of every request of a burst."""
+        own = [row.output_tokens or self.new_tokens for row in self._rows] or [self.new_tokens]
+        return [own[place % len(own)] for place in range(self._count)]
+
+    @property
+    def _longest(self) -> tuple[int, int]:
+        if self.requests is None:
+            return self.prompt_tokens, self.new_tokens
+        return rows.longest(self._rows, self.prompt_tokens, self.new_tokens)
+
+    @override
+    def representative_runs(self) -> dict[Phase, Serving]:
+        """Return itself: the server's memory depends on how its requests meet."""
+        return {"serve": self}
+
+    @override
+    def run(self, model: Runner, watch: PhaseObserver) -> None:
+        """Send one burst; latency runs from the first request to the last token of all."""
+        self._send(model, watch)
+
+    @override
+    def timed(self, model: Runner, watch: Stopwatch) -> LoadTiming:
+        answers = self._send(model, watch)
+        timing = watch.timing(self.items)
+        return LoadTiming(timing.latency, timing.items, cpu=timing.cpu, answers=tuple(answers))
+
+    def _send(self, model: Runner, watch: PhaseObserver) -> list[Answer]:
+        if not isinstance(model, Serves):
+            raise Unsupported(f"{type(model).__name__} has no server, which workload=serving needs")
+        capacity = self.capacity()
+        endpoint = model.server(capacity).endpoint
+        requests = self._requests(model)
+        rows.require_lengths(requests, capacity.tokens)
+        at = None if self.request_rate is None else burst.moments(len(requests), self.request_rate, self.seed)
+        return burst.send(
+            endpoint, requests, self.concurrency, at, lambda: watch.start(laps=1), lambda: watch.end_phase("serve")
+        )
+
+    def _requests(self, model: Runner) -> list[rows.Request]:
+        seed = f"{self.seed} {next(_bursts)}"
+        if self.requests is None:
+            return rows.random_requests(self._count, self.prompt_tokens, self.new_tokens, model.vocabulary, seed)
+        found = self._rows
+        return rows.requests_of(found, self._count, self.new_tokens, model.tokenizer, model.vocabulary, seed)
