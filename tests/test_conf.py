@@ -36,6 +36,7 @@ GIVEN: dict[str, str | tuple[str, ...]] = {
     "task/custom": ("task.data=x.tsv", FUNCTION),
     "task/custom_rows": ("task.data=x.tsv", FUNCTION),
     "workload/serving": "runtime=llama_cpp",
+    "runtime/openai_server": "workload=serving",
     "space/serving": ("workload=serving", "runtime=llama_cpp"),
     "accuracy_floor/absolute": "accuracy_floor.epsilon=0.3",
 }

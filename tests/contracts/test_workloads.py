@@ -19,6 +19,7 @@ from objectives.measuring.interleaved import merge, summarise
 from objectives.metrics import METRICS
 from objectives.models import LoadedModel
 from objectives.protocols.running import Workload
+from objectives.protocols.serving import Loading
 from objectives.quantization.round_to_nearest import RoundToNearest
 from objectives.runtime.in_torch.runner import TorchRunner
 from objectives.types import Phase, Timing
@@ -37,6 +38,8 @@ SMALL: dict[str, dict[str, int]] = {
     "translation": {"batch_size": 2, "source_tokens": 9, "new_tokens": 4},
 }
 """Settings by yaml that a tiny model runs in no time; a new workload without a row here runs as its yaml says."""
+ALONE = [choice for choice in choices("workload") if not isinstance(built("workload", choice), Loading)]
+"""What a runner runs by itself. Loads of a server have tests of their own, in test_serving.py."""
 EXAMPLES = {"causal_lm": "llama", "encoder": "bert", "seq2seq": "t5"}
 
 
@@ -196,7 +199,7 @@ def reads(workload: Workload, model: LoadedModel) -> dict[Phase, list[tuple[Any,
     return found
 
 
-@pytest.mark.parametrize("choice", choices("workload"))
+@pytest.mark.parametrize("choice", ALONE)
 def test_a_workload_announces_its_laps_and_starts_once(tiny: Tiny, choice: str) -> None:
     workload, told = small(choice), Told()
     workload.run(TorchRunner(tiny(EXAMPLES[workload.head])), told)
@@ -204,14 +207,14 @@ def test_a_workload_announces_its_laps_and_starts_once(tiny: Tiny, choice: str) 
     assert told.announced == len(told.phases)
 
 
-@pytest.mark.parametrize("choice", choices("workload"))
+@pytest.mark.parametrize("choice", ALONE)
 def test_excerpts_name_exactly_the_phases_of_the_run_in_their_order(tiny: Tiny, choice: str) -> None:
     workload, told = small(choice), Told()
     workload.run(TorchRunner(tiny(EXAMPLES[workload.head])), told)
     assert list(workload.representative_runs()) == list(dict.fromkeys(told.phases))
 
 
-@pytest.mark.parametrize("choice", choices("workload"))
+@pytest.mark.parametrize("choice", ALONE)
 def test_the_last_lap_of_an_excerpt_is_the_last_of_the_run(tiny: Tiny, choice: str) -> None:
     workload = small(choice)
     model = tiny(EXAMPLES[workload.head])
@@ -221,7 +224,7 @@ def test_the_last_lap_of_an_excerpt_is_the_last_of_the_run(tiny: Tiny, choice: s
         assert type(excerpt) is type(workload)
 
 
-@pytest.mark.parametrize("choice", choices("workload"))
+@pytest.mark.parametrize("choice", ALONE)
 def test_items_are_what_one_run_yields_and_tokens_read_what_it_is_given(tiny: Tiny, choice: str) -> None:
     workload = small(choice)
     timing = timed(workload, TorchRunner(tiny(EXAMPLES[workload.head])), runs=1)
@@ -255,7 +258,7 @@ def test_a_workload_drives_every_family_of_its_head(
 ) -> None:
     model = tiny(family).copy()
     RoundToNearest(bits=8, predicts=False).quantize_(model, statistics(family), Cpu())
-    (workload,) = (small(choice) for choice in choices("workload") if small(choice).head == model.head)
+    (workload,) = (small(choice) for choice in ALONE if small(choice).head == model.head)
     assert timed(workload, TorchRunner(model), runs=1).latency[0] > 0
 
 

@@ -19,7 +19,7 @@ def choices(group: str) -> list[str]:
 def built(group: str, choice: str, **changes: object) -> Any:
     """What the yaml's ``_target_`` makes of its fields, some of them changed; what refers to other keys is left out."""
     fields = yaml.safe_load((CONF / group / f"{choice}.yaml").read_text())
-    own = {name: value for name, value in fields.items() if not str(value).startswith("${")}
+    own = {name: each for name, each in fields.items() if name != "defaults" and not str(each).startswith("${")}
     return _made({**own, **changes})
 
 

@@ -14,7 +14,7 @@ from threading import Thread
 
 
 def _end_with_owner() -> None:
-    while sys.stdin.buffer.read(1):
+    while os.read(0, 1):
         pass
     os.killpg(0, signal.SIGKILL)
 

@@ -1,0 +1,178 @@
+"""Our figures of a server under load beside those of other load generators, on the same server and in turns.
+
+    python benchmarks/serving.py [--guidellm BIN] [--vllm BIN] [--rounds 5] [--concurrency 4] [--out JSON]
+
+Serves SmolLM2-135M in 8 bits on llama.cpp's server. Each generator sends the same number of requests of the same
+lengths with the same number of clients, and tells its own figures: ``guidellm run`` and ``vllm bench serve``, each in
+an environment of its own. Prints medians over the rounds, and each generator's over ours. It needs ``paretune fetch
+smollm2-135m``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from statistics import median
+from tempfile import TemporaryDirectory
+from typing import Any
+
+sys.path.append(sys.path.pop(0))  # this file is no package of ours
+
+import torch
+from transformers import AutoTokenizer
+
+from objectives.assets import locate
+from objectives.calibration.statistics import Statistics
+from objectives.devices.cpu import Cpu
+from objectives.devices.stopwatch import WallStopwatch
+from objectives.measuring.load import load_metrics
+from objectives.models import Checkpoint
+from objectives.protocols.serving import Server
+from objectives.quantization.round_to_nearest import RoundToNearest
+from objectives.runtime.engines import gguf_file
+from objectives.runtime.servers import llama_server
+from objectives.workloads.serving import Serving
+
+ASSET = "smollm2-135m"
+SHOWN = ("request_throughput", "throughput", "ttft", "ttft.p95", "tpot", "tpot.p95", "latency.p50", "latency.p95")
+Figures = Mapping[str, float]
+
+
+class Served:
+    """Stands where a runner does: a server and what requests are made from."""
+
+    vocabulary = 49152
+
+    def __init__(self, server: Server, tokenizer: Any) -> None:
+        self._server, self.tokenizer = server, tokenizer
+
+    def server(self, _capacity: object) -> Server:
+        return self._server
+
+
+def ours(load: Serving, served: Served) -> Figures:
+    """Our own figures of one burst."""
+    return load_metrics(load.timed(served, WallStopwatch()), load.slo())  # type: ignore[arg-type]
+
+
+def run(words: list[str]) -> None:
+    """Run a generator; what it prints is shown where it fails."""
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1"}
+    ended = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=900, check=False)
+    if ended.returncode:
+        raise SystemExit(f"{words[0]} failed:\n{ended.stdout[-2000:]}\n{ended.stderr[-2000:]}")
+
+
+def of_vllm(binary: str, load: Serving, url: str, name: str, folder: Path) -> Figures:
+    """The figures of ``vllm bench serve``, in seconds."""
+    run([
+        binary, "bench", "serve", "--backend", "openai", "--base-url", url, "--endpoint", "/v1/completions",
+        "--model", name, "--tokenizer", str(locate(ASSET)), "--dataset-name", "random",
+        "--random-input-len", str(load.prompt_tokens), "--random-output-len", str(load.new_tokens),
+        "--num-prompts", str(load.burst), "--max-concurrency", str(load.concurrency), "--ignore-eos",
+        "--percentile-metrics", "ttft,tpot,itl,e2el", "--metric-percentiles", "50,95", "--save-result",
+        "--result-dir", str(folder), "--result-filename", "vllm.json", "--disable-tqdm",
+    ])  # fmt: skip
+    told = json.loads((folder / "vllm.json").read_text())
+    if told["completed"] != load.burst:
+        print(f"vllm bench serve: {told['completed']} of {load.burst} requests completed")
+    pairs = {"ttft": "median_ttft_ms", "ttft.p95": "p95_ttft_ms", "tpot": "median_tpot_ms", "tpot.p95": "p95_tpot_ms",
+             "latency.p50": "median_e2el_ms", "latency.p95": "p95_e2el_ms"}  # fmt: skip
+    rates = {"request_throughput": told["request_throughput"], "throughput": told["output_throughput"]}
+    return {**rates, **{ours: told[theirs] / 1e3 for ours, theirs in pairs.items()}}
+
+
+def of_guidellm(binary: str, load: Serving, url: str, name: str, folder: Path) -> Figures:
+    """The figures of ``guidellm run``, in seconds."""
+    file = folder / "guidellm.json"
+    run([
+        binary, "run", "--disable-console",
+        "--backend", f"kind=openai_http,target={url},model={name},request_format=/v1/completions,http2=false",
+        "--profile", f"kind=concurrent,streams={load.concurrency}",
+        "--data", f"kind=synthetic_text,prompt_tokens={load.prompt_tokens},output_tokens={load.new_tokens}",
+        "--tokenizer", f"kind=hf_auto,model={locate(ASSET)}", "--constraint", f"kind=max_requests,count={load.burst}",
+        "--output", f"kind=json,path={file}",
+    ])  # fmt: skip
+    told = json.loads(file.read_text())["benchmarks"][0]["metrics"]
+
+    def of(metric: str, end: str) -> float:
+        found = told[metric]["successful"]
+        return float(found["percentiles"][end] if end.startswith("p") else found[end])
+
+    return {
+        "request_throughput": of("requests_per_second", "mean"),
+        "throughput": of("output_tokens_per_second", "mean"),
+        "ttft": of("time_to_first_token_ms", "median") / 1e3,
+        "ttft.p95": of("time_to_first_token_ms", "p95") / 1e3,
+        "tpot": of("inter_token_latency_ms", "median") / 1e3,
+        "tpot.p95": of("inter_token_latency_ms", "p95") / 1e3,
+        "latency.p50": of("request_latency", "median"),
+        "latency.p95": of("request_latency", "p95"),
+    }
+
+
+def table(rounds: Mapping[str, list[Figures]]) -> str:
+    """Return medians over the rounds, and every generator's over ours, round by round."""
+    lines = [f"| | {' | '.join(SHOWN)} |", f"|{'---|' * (len(SHOWN) + 1)}"]
+    for name, found in rounds.items():
+        lines.append(f"| {name} | {' | '.join(f'{median(each[key] for each in found):.4g}' for key in SHOWN)} |")
+    for name, found in rounds.items():
+        if name != "ours":
+            ratios = [
+                median(theirs[key] / own[key] for theirs, own in zip(found, rounds["ours"], strict=True))
+                for key in SHOWN
+            ]
+            lines.append(f"| {name} / ours | {' | '.join(f'{each:.3f}' for each in ratios)} |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Serve, let everybody measure in turns, and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--guidellm")
+    parser.add_argument("--vllm")
+    for name, number in (("rounds", 5), ("concurrency", 4), ("threads", 1), ("prompt", 64), ("new", 32), ("burst", 24)):
+        parser.add_argument(f"--{name}", type=int, default=number)
+    parser.add_argument("--out", type=Path)
+    asked = parser.parse_args()
+    load = Serving(
+        concurrency=asked.concurrency, prompt_tokens=asked.prompt, new_tokens=asked.new, burst=asked.burst
+    )  # fmt: skip
+    torch.set_num_threads(asked.threads)
+    model = Checkpoint(path=f"asset:{ASSET}", head="causal_lm").load()
+    RoundToNearest(bits=8).stored_in_blocks(32).quantize_(model, Statistics(model, {}), Cpu())
+    with TemporaryDirectory() as place:
+        folder = Path(place)
+        gguf_file.write(model, folder / "model.gguf")
+        tokenizer = AutoTokenizer.from_pretrained(locate(ASSET))
+        capacity = Serving(
+            concurrency=asked.concurrency, prompt_tokens=2 * asked.prompt, new_tokens=asked.new
+        ).capacity()
+        server = llama_server.start(
+            folder / "model.gguf", tokenizer, Served.vocabulary, asked.threads, capacity, 16, True
+        )  # fmt: skip
+        url, name = server.endpoint.url, server.endpoint.model
+        everybody: dict[str, Callable[[], Figures]] = {"ours": lambda: ours(load, Served(server, tokenizer))}
+        if asked.vllm:
+            everybody["vllm bench serve"] = lambda: of_vllm(asked.vllm, load, url, name, folder)
+        if asked.guidellm:
+            everybody["guidellm"] = lambda: of_guidellm(asked.guidellm, load, url, name, folder)
+        ours(load, Served(server, tokenizer))  # warms up
+        rounds: dict[str, list[Figures]] = {each: [] for each in everybody}
+        for number in range(asked.rounds):
+            for each, measure in everybody.items():
+                rounds[each].append(measure())
+                print(number, each, {key: round(rounds[each][-1][key], 4) for key in SHOWN}, flush=True)
+    text = table(rounds)
+    print(text)
+    if asked.out:
+        asked.out.write_text(json.dumps({name: [dict(each) for each in found] for name, found in rounds.items()}))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,149 @@
+"""llama.cpp's server of a measured file: the same tokens, real bytes, and an end with its owner."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import psutil
+import pytest
+
+from objectives.devices import helpers
+from objectives.devices.stopwatch import WallStopwatch
+from objectives.errors import Unsupported
+from objectives.models import LoadedModel
+from objectives.protocols.serving import Capacity
+from objectives.runtime.engines import gguf_file
+from objectives.runtime.engines.llama_engine import LlamaDecoder
+from objectives.runtime.servers import http, kept, llama_server
+from objectives.runtime.servers.kept import KeptServers, memory_under_load
+from objectives.runtime.servers.server import ProcessServer
+from objectives.workloads.serving import Serving
+from tests.objectives.runtimes import compressed, rounded
+
+IDS = np.random.default_rng(3).integers(2, 128, (2, 20))
+
+
+@pytest.fixture(scope="module")
+def model(tiny: Callable[[str], LoadedModel]) -> LoadedModel:
+    return compressed(tiny("llama"), None, rounded(16))
+
+
+@pytest.fixture(scope="module")
+def file(model: LoadedModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    written = tmp_path_factory.mktemp("gguf") / "model.gguf"
+    gguf_file.write(model, written)
+    return written
+
+
+def started(file: Path, model: LoadedModel, slots: int = 2) -> ProcessServer:
+    return llama_server.start(file, model.tokenizer, model.vocabulary, 1, Capacity(slots, 64), 16, True)
+
+
+@pytest.fixture(scope="module")
+def server(file: Path, model: LoadedModel) -> ProcessServer:
+    return started(file, model)
+
+
+def served(server: ProcessServer, model: LoadedModel, stored: int = 0) -> Any:
+    return SimpleNamespace(
+        server=lambda _: server, vocabulary=model.vocabulary, tokenizer=model.tokenizer, stored_bytes=stored
+    )
+
+
+def test_it_writes_the_tokens_that_the_measured_engine_writes(
+    server: ProcessServer, file: Path, model: LoadedModel
+) -> None:
+    wanted = np.zeros((2, 8), np.int64)
+    LlamaDecoder(file, "", 1, 16, True).generate(IDS, wanted, None, None)
+    for row, expected in zip(IDS.tolist(), wanted.tolist()):
+        body = {"prompt": row, "n_predict": 8, "temperature": 0, "return_tokens": True, "ignore_eos": True}
+        request = urllib.request.Request(
+            f"{server.endpoint.url}/completion", json.dumps(body).encode(), {"Content-Type": "application/json"}
+        )
+        with urllib.request.urlopen(request) as response:
+            assert json.load(response)["tokens"] == expected
+
+
+def test_a_load_gets_every_token_and_its_time_and_memory_count(server: ProcessServer, model: LoadedModel) -> None:
+    load = Serving(concurrency=2, prompt_tokens=9, new_tokens=40, burst=6)
+    timing = load.timed(served(server, model), WallStopwatch())
+    assert [answer.written for answer in timing.answers] == [40] * 6
+    assert [answer.read for answer in timing.answers] == [9] * 6
+    assert server._process.pid in helpers.pids()
+    memory = memory_under_load(served(server, model), load)
+    assert memory.peak > memory.extra["resident_peak"] >= 0
+    assert 2**18 < memory.peak < 2**28
+
+
+def test_a_request_beyond_its_slots_is_told(server: ProcessServer, model: LoadedModel) -> None:
+    load = Serving(concurrency=1, prompt_tokens=300, new_tokens=40, burst=1)
+    with pytest.raises(Unsupported, match="400"):
+        load.timed(served(server, model), WallStopwatch())
+
+
+def test_it_ends_with_the_object_and_takes_its_folder_along(file: Path, model: LoadedModel) -> None:
+    server = started(file, model, slots=1)
+    process, folder = server._process, Path(server._folder.name)
+    assert http.is_healthy(server.endpoint.url)
+    assert folder.is_dir()
+    del server
+    assert process.poll() is not None
+    assert not folder.exists()
+    assert process.pid not in helpers.pids()
+
+
+def test_it_ends_when_its_owner_is_killed(file: Path) -> None:
+    script = (
+        "import sys, time; from pathlib import Path; from objectives.runtime.servers import llama_server\n"
+        "from objectives.protocols.serving import Capacity\n"
+        "server = llama_server.start(Path(sys.argv[1]), None, 128, 1, Capacity(1, 64), 16, True)\n"
+        "print(server._process.pid, flush=True); time.sleep(60)"
+    )
+    owner = subprocess.Popen([sys.executable, "-c", script, str(file)], stdout=subprocess.PIPE)
+    assert owner.stdout is not None
+    pid = int(owner.stdout.readline())
+    owner.kill()
+    owner.wait()
+    owner.stdout.close()
+    ends = time.monotonic() + 20
+    while psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
+        assert time.monotonic() < ends
+        time.sleep(0.05)
+
+
+def test_a_file_that_it_cannot_open_is_told_in_a_line(tmp_path: Path, file: Path, model: LoadedModel) -> None:
+    with pytest.raises(Unsupported, match="at most 256 requests"):
+        started(file, model, slots=257)
+    broken = tmp_path / "broken.gguf"
+    from gguf import GGUFWriter
+
+    writer = GGUFWriter(broken, "llama")
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    with pytest.raises(Unsupported, match="did not start") as caught:
+        started(broken, model)
+    assert "\n" not in str(caught.value)
+
+
+def test_servers_are_kept_by_capacity_and_the_oldest_goes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kept, "MOST", 2)
+    servers, made = KeptServers(), list[Capacity]()
+
+    def start(capacity: Capacity) -> Any:
+        made.append(capacity)
+        return capacity
+
+    for slots in (1, 2, 1, 3, 1, 2):
+        servers.get(Capacity(slots, 64), start)
+    assert [capacity.slots for capacity in made] == [1, 2, 3, 2]
