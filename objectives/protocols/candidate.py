@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
-from objectives.key_values import KeyValueBits
+from objectives.protocols.key_values import KeyValueBits
 from objectives.protocols.running import Device, Runner, Workload
 from objectives.types import Head, Scheme
 

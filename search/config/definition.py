@@ -21,7 +21,7 @@ DEFINITION = ("model", "task", "accuracy_floor", *PARTS, "runtimes", "space", "o
 _NAMED = (*DEFINITION, "sampler", "seed")
 """The keys behind the hash in a default study name: a sweep over samplers or seeds makes several studies."""
 
-_KEY_VALUES = {"_target_": "objectives.key_values.KeyValueBits", "bits": 16}
+_KEY_VALUES = {"_target_": "objectives.protocols.key_values.KeyValueBits", "bits": 16}
 
 DEFAULTS: Mapping[str, Any] = {
     "runtime": {"_target_": "objectives.runtime.torch.Torch"},
