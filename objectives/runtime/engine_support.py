@@ -61,10 +61,12 @@ def keeps(candidate: Candidate, head: Head) -> str | None:
         return None
     if head != "causal_lm":
         return f"keys and values of {KINDS[head]} stay as they are: kv.bits=16"
-    widths = sorted(runtime.key_value_bits, reverse=True) if isinstance(runtime, RoundsKeyValues) else []
-    if bits in widths:
+    if not isinstance(runtime, RoundsKeyValues):
+        return "keeps keys and values in a way of its own: kv.bits=16"
+    if bits in runtime.key_value_bits:
         return None
-    return f"keeps keys and values in {' or '.join(map(str, (16, *widths)))} bits, not {bits}: kv.bits=16"
+    widths = " or ".join(map(str, (16, *sorted(runtime.key_value_bits, reverse=True))))
+    return f"keeps keys and values in {widths} bits, not in {bits}: kv.bits=16"
 
 
 def embeds(candidate: Candidate, device: Device) -> str | None:

@@ -49,6 +49,7 @@ class Hand:
     threads: int = 1
     device: Device = field(default_factory=Cpu)
     powers: dict[str, Any] = field(default_factory=dict)
+    kv_bits: int = 16
 
     @property
     def tokenizer(self) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import json
 import os
 import signal
 import time
@@ -18,6 +19,7 @@ from objectives.devices import helpers
 from objectives.errors import Unsupported
 from objectives.models import LoadedModel
 from objectives.runtime.engines import llama_library, llama_model
+from objectives.runtime.engines.folder import read_facts, runtime_of
 from objectives.runtime.engines.llama_engine import LlamaDecoder
 from objectives.runtime.engines.llama_formula import require_formula
 from objectives.runtime.engines.masks import causal
@@ -43,7 +45,7 @@ def file(tiny: Callable[[str], LoadedModel], tmp_path_factory: pytest.TempPathFa
 
 
 def opened(file: Path, **how: object) -> LlamaDecoder:
-    return LlamaDecoder(file, **{"place": "", "threads": 1, "cache_bits": 32, "repack": True, **how})  # type: ignore[arg-type]
+    return LlamaDecoder(file, **{"place": "", "threads": 1, "kv_bits": 32, "repack": True, **how})  # type: ignore[arg-type]
 
 
 def run(
@@ -311,3 +313,64 @@ def test_a_kernel_that_was_built_anew_is_another_version(tmp_path: Path, monkeyp
         seen.append(LlamaCpp(library="own").versions())
     assert seen[0].keys() == seen[1].keys()
     assert {name for name in seen[0] if seen[0][name] != seen[1][name]} == {"libggml-cpu-zen4.so"}
+
+
+def of_wide_heads(tiny: Callable[[str], LoadedModel]) -> LoadedModel:
+    """A model with heads of 32 channels, which a block of keys or values fills."""
+    model = compressed(tiny("mistral"), None, rounded(16))
+    model.module.config.sliding_window = None
+    return model
+
+
+def test_keys_and_values_in_fewer_bits_change_the_answer_a_little(
+    tiny: Callable[[str], LoadedModel], tmp_path: Path
+) -> None:
+    model, found = of_wide_heads(tiny), {}
+    for bits in (16, 8, 4):
+        runner = LlamaCpp().prepare(Hand(model, rounded(16), tmp_path, kv_bits=bits))  # type: ignore[arg-type]
+        found[bits] = runner.logits(torch.from_numpy(IDS))
+    off = {bits: float((found[bits] - found[16]).norm() / found[16].norm()) for bits in (8, 4)}
+    assert 1e-4 < off[8] < 0.03
+    assert 2 * off[8] < off[4] < 0.3
+
+
+@pytest.mark.parametrize("bits", [32, 16, 8, 4])
+def test_the_bytes_of_a_token_are_those_that_the_engine_keeps(
+    tiny: Callable[[str], LoadedModel], bits: int, tmp_path: Path
+) -> None:
+    """By the size of a sequence that the library would save: it adds a few numbers for each token."""
+    model = of_wide_heads(tiny)
+    gguf_file.write(model, tmp_path / "model.gguf")
+    library = llama_library.loaded("")
+    size = library.llama_state_seq_get_size
+    size.restype, size.argtypes = ctypes.c_size_t, [ctypes.c_void_p, ctypes.c_int32]
+    engine = llama_model.Model(library, tmp_path / "model.gguf", llama_model.Settings(1, bits))
+    sizes = []
+    for tokens in (4, 20):
+        engine.logits([IDS[0, :tokens].astype(np.int32)], [np.array([tokens - 1])])
+        sizes.append(size(engine._context, 0))
+    said = gguf_file.key_values(model, bits)["kv_bytes_per_token"]
+    assert 0 <= (sizes[1] - sizes[0]) / 16 - said <= 16
+    if bits < 32:
+        runner = LlamaCpp().prepare(Hand(model, rounded(16), tmp_path, kv_bits=bits))  # type: ignore[arg-type]
+        assert runner.weights(1)["kv_bytes_per_token"] == said
+
+
+def test_heads_that_no_block_fills_keep_16_bits(tiny: Callable[[str], LoadedModel], tmp_path: Path) -> None:
+    model = compressed(tiny("llama"), None, rounded(16))
+    with pytest.raises(Unsupported, match=r"kv\.bits: llama\.cpp rounds 32 channels .* have 16 here: kv\.bits=16"):
+        LlamaCpp().prepare(Hand(model, rounded(16), tmp_path, kv_bits=8))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("wide", "bits"), [(False, 8), (True, 32)])
+def test_a_folder_of_an_earlier_version_opens_with_the_bits_that_it_had(
+    tiny: Callable[[str], LoadedModel], wide: bool, bits: int, tmp_path: Path
+) -> None:
+    LlamaCpp().prepare(Hand(of_wide_heads(tiny), rounded(16), tmp_path))  # type: ignore[arg-type]
+    file = next(tmp_path.glob("*/engine.json"))
+    facts = json.loads(file.read_text())
+    facts["settings"]["cache_bits"], facts["options"] = 8, {"wide": wide}
+    file.write_text(json.dumps(facts))
+    read = read_facts(file.parent)
+    assert read.options["kv_bits"] == bits
+    assert runtime_of(read) == LlamaCpp()
