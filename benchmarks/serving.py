@@ -1,11 +1,11 @@
 """Our figures of a server under load beside those of other load generators, on the same server and in turns.
 
-    python benchmarks/serving.py [--guidellm BIN] [--vllm BIN] [--rounds 5] [--concurrency 4] [--out JSON]
+    python benchmarks/serving.py [--guidellm BIN] [--vllm PYTHON] [--rounds 5] [--concurrency 4] [--out JSON]
 
 Serves SmolLM2-135M in 8 bits on llama.cpp's server. Each generator sends the same number of requests of the same
 lengths with the same number of clients, and tells its own figures: ``guidellm run`` and ``vllm bench serve``, each in
-an environment of its own. Prints medians over the rounds, and each generator's over ours. It needs ``paretune fetch
-smollm2-135m``.
+an environment of its own; of vLLM its interpreter is given. Prints medians over the rounds, and each generator's over
+ours. It needs ``paretune fetch smollm2-135m``.
 """
 
 from __future__ import annotations
@@ -68,10 +68,17 @@ def run(words: list[str]) -> None:
         raise SystemExit(f"{words[0]} failed:\n{ended.stdout[-2000:]}\n{ended.stderr[-2000:]}")
 
 
-def of_vllm(binary: str, load: Serving, url: str, name: str, folder: Path) -> Figures:
+_BENCH = (
+    "import argparse; from vllm.benchmarks.serve import add_cli_args, main; parser = argparse.ArgumentParser(); "
+    "add_cli_args(parser); main(parser.parse_args())"
+)
+"""What ``vllm bench serve`` runs: the command itself asks for a package that builds for CPUs call otherwise."""
+
+
+def of_vllm(python: str, load: Serving, url: str, name: str, folder: Path) -> Figures:
     """The figures of ``vllm bench serve``, in seconds."""
     run([
-        binary, "bench", "serve", "--backend", "openai", "--base-url", url, "--endpoint", "/v1/completions",
+        python, "-c", _BENCH, "--backend", "openai", "--base-url", url, "--endpoint", "/v1/completions",
         "--model", name, "--tokenizer", str(locate(ASSET)), "--dataset-name", "random",
         "--random-input-len", str(load.prompt_tokens), "--random-output-len", str(load.new_tokens),
         "--num-prompts", str(load.burst), "--max-concurrency", str(load.concurrency), "--ignore-eos",
