@@ -6,9 +6,9 @@
 Serves SmolLM2-135M in 8 bits on llama.cpp's server. Each generator sends the same number of requests of the same
 lengths with the same number of clients, and tells its own figures: ``guidellm run`` and ``vllm bench serve``, each in
 an environment of its own; of vLLM its interpreter is given. Prints medians over the rounds, and each generator's over
-ours. It needs ``paretune fetch smollm2-135m``. ``--planted``: instead of llama.cpp a server that sleeps for 0.3 s before
-the first token and 0.05 s before every other one: what everybody should find is known then, and hardly depends on what
-else the machine does.
+ours. It needs ``paretune fetch smollm2-135m``. ``--planted``: instead of llama.cpp a server that waits 0.3 s before
+the first token and 0.05 s before every other one: what everybody should find is known then, however busy the machine
+is.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ from objectives.measuring.load import load_metrics
 from objectives.models import Checkpoint
 from objectives.protocols.serving import Endpoint, Server
 from objectives.quantization.round_to_nearest import RoundToNearest
-from objectives.runtime.engines import gguf_file
+from objectives.runtime.formats import gguf_weights
 from objectives.runtime.servers import http, llama_server
 from objectives.workloads.serving import Serving
 
@@ -185,7 +185,7 @@ def llama(asked: argparse.Namespace, folder: Path, tokenizer: Any) -> Iterator[A
     torch.set_num_threads(asked.threads)
     model = Checkpoint(path=f"asset:{ASSET}", head="causal_lm").load()
     RoundToNearest(bits=8).stored_in_blocks(32).quantize_(model, Statistics(model, {}), Cpu())
-    gguf_file.write(model, folder / "model.gguf")
+    gguf_weights.write(model, folder / "model.gguf")
     room = Serving(concurrency=asked.concurrency, prompt_tokens=2 * asked.prompt, new_tokens=asked.new).capacity()
     server = llama_server.start(folder / "model.gguf", tokenizer, Served.vocabulary, asked.threads, room, 16, True)
     yield server

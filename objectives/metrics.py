@@ -85,6 +85,8 @@ METRICS: Mapping[str, Metric] = _metrics(
     Metric("activation_peak.decode", "B", False,
            "largest memory that writing the output tokens adds to the loaded model"),
     Metric("cache_bytes", "B", False, "size of the KV cache at the end of one batch of requests"),
+    Metric("kv_bytes_per_token", "B", False,
+           "bytes of the keys and values that a decoder keeps of each token, scales included"),
     Metric("resident_peak", "B", False,
            "resident memory that a run adds to the process, by the kernel's count; depends on the heap"),
     Metric("reserved_peak", "B", False, "CUDA: largest memory that torch's caching allocator reserved from the driver"),

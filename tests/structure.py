@@ -47,11 +47,11 @@ FRAGMENTS = frozenset(_FRAGMENTS.split())
 """Words with which a fragment begins: no docstring of a class or module may."""
 
 ORDER: Sequence[str] = (
-    "objectives.errors", "objectives.types", "objectives.settings", "objectives.metrics", "objectives.knapsack",
-    "objectives.cache", "objectives.assets", "objectives.models", "objectives.packing", "objectives.calibration",
-    "objectives.protocols", "objectives.content_hash", "objectives.workloads", "objectives.devices",
-    "objectives.tasks", "objectives.quantization", "objectives.pruning", "objectives.recovery", "objectives.runtime",
-    "objectives.measuring", "objectives.export", "objectives.evaluation", "objectives",
+    "objectives.errors", "objectives.types", "objectives.settings", "objectives.metrics",
+    "objectives.knapsack", "objectives.cache", "objectives.assets", "objectives.models", "objectives.packing",
+    "objectives.calibration", "objectives.protocols", "objectives.content_hash", "objectives.workloads",
+    "objectives.devices", "objectives.tasks", "objectives.quantization", "objectives.pruning", "objectives.recovery",
+    "objectives.runtime", "objectives.measuring", "objectives.export", "objectives.evaluation", "objectives",
     "search.errors", "search.records", "search.terminal", "search.space", "search.front", "search.frontier",
     "search.samplers", "search.executors", "search.tracking", "search.config", "search.study", "search.reporting",
     "search.commands", "search.cli", "search.__main__", "search",

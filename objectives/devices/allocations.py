@@ -86,4 +86,5 @@ def _tensors(held: object) -> Iterator[torch.Tensor]:
         yield from (*_tensors(held.self_attention_cache), *_tensors(held.cross_attention_cache))
         return
     for layer in getattr(held, "layers", None) or ():
-        yield from (tensor for tensor in (layer.keys, layer.values) if tensor is not None)
+        held_by_layer = (layer.keys, layer.values, *getattr(layer, "scales", ()))  # scales: where they are rounded
+        yield from (tensor for tensor in held_by_layer if tensor is not None)

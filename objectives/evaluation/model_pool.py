@@ -201,7 +201,7 @@ class ModelPool:
         if key not in self._footprints:
             model = sketch(self._fake, candidate, self.statistics, self.problem.device)
             try:
-                self._footprints[key] = footprint(model, candidate.workload)
+                self._footprints[key] = footprint(model, candidate.workload, kv_bits=candidate.kv.bits)
             except FAKE_ERRORS:  # its code looks at values: it can be measured all the same
                 self._footprints[key] = None
         return self._footprints[key]
@@ -238,6 +238,11 @@ class PoolBuildContext(BuildContext):
     @override
     def calibration(self) -> Domains:
         return self.pool.calibration
+
+    @property
+    @override
+    def kv_bits(self) -> int:
+        return self.candidate.kv.bits
 
     @override
     def model(self) -> LoadedModel:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from objectives.protocols.candidate import Candidate, Pruner, Quantizer, Recovery, Runtime
+from objectives.protocols.candidate import Candidate, KeyValues, Pruner, Quantizer, Recovery, Runtime
 
-Recipe = tuple[Pruner, Recovery, Quantizer, Runtime]
+Recipe = tuple[Pruner, Recovery, Quantizer, Runtime, KeyValues]
 """The parts of a candidate that decide about bytes and accuracy."""
 CompressionKey = tuple[Pruner, Recovery, Quantizer]
 """The parts of a candidate that make its compressed model; the quantiser is the one that its runtime stores."""
@@ -12,7 +12,7 @@ CompressionKey = tuple[Pruner, Recovery, Quantizer]
 
 def recipe_of(candidate: Candidate) -> Recipe:
     """Return all parts of ``candidate`` but its workload."""
-    return candidate.pruning, candidate.recovery, candidate.quantization, candidate.runtime
+    return candidate.pruning, candidate.recovery, candidate.quantization, candidate.runtime, candidate.kv
 
 
 def compression_key(candidate: Candidate) -> CompressionKey:

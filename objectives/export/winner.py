@@ -56,13 +56,15 @@ def save(runner: Runner, source: LoadedModel, folder: Path, facts: Mapping[str, 
     """
     ids = _some_ids(source) if ids is None else ids
     facts = {"process": process_settings.here(torch.get_num_threads()), **facts}
+    if isinstance(runner, TorchRunner) and runner.kv_bits != 16:
+        facts["kv_bits"] = runner.kv_bits
     folder.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as temporary:
         part = Path(temporary) / "part"
         if isinstance(runner, TorchRunner):
             size = checkpoint.save(runner.model, part, facts)
             stock.publish_(part, runner.model, ids)
-            again: Runner = TorchRunner(checkpoint.load(part))
+            again: Runner = TorchRunner(checkpoint.load(part), kv_bits=runner.kv_bits)
         else:
             assert isinstance(runner, EngineRunner)
             export_check.answers(runner, ids)  # engines with files by size make that of these before they are copied
@@ -128,10 +130,11 @@ def in_torch(runtime: Any, calibration: Domains) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class _Loaded(TorchBuildContext):
-    """The context that a folder keeps: the model, and ``rows`` of the calibration data."""
+    """The context that a folder keeps: the model, ``rows`` of the calibration data, and bits of keys and values."""
 
     loaded: LoadedModel
     rows: Domains
+    bits: int
 
     @property
     @override
@@ -143,6 +146,11 @@ class _Loaded(TorchBuildContext):
     def calibration(self) -> Domains:
         return self.rows
 
+    @property
+    @override
+    def kv_bits(self) -> int:
+        return self.bits
+
     @override
     def model(self) -> LoadedModel:
         return self.loaded
@@ -150,9 +158,10 @@ class _Loaded(TorchBuildContext):
 
 def _prepared(model: LoadedModel, folder: Path, allowed: Sequence[str]) -> TorchRunner:
     """Return the runner of ``model``: that of the runtime that the manifest names, else that of eager mode."""
-    prepared = json.loads((folder / MANIFEST).read_text(encoding="utf-8")).get("prepared")
+    manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    prepared, bits = manifest.get("prepared"), manifest.get("kv_bits", 16)
     if prepared is None:
-        return TorchRunner(model)
+        return TorchRunner(model, kv_bits=bits)
     try:
         runtime = made(str(prepared["class"]), prepared["settings"], f"{folder / MANIFEST}: prepared.class", allowed)
         rows = {"": [torch.tensor(prepared["rows"])]}
@@ -161,8 +170,8 @@ def _prepared(model: LoadedModel, folder: Path, allowed: Sequence[str]) -> Torch
     missing = runtime.requirements()
     if missing is not None:
         log.warning("%s: %s; until then it runs in torch's eager mode, slower than it was measured", folder, missing)
-        return TorchRunner(model)
-    runner: TorchRunner = runtime.prepare(_Loaded(model, rows))
+        return TorchRunner(model, kv_bits=bits)
+    runner: TorchRunner = runtime.prepare(_Loaded(model, rows, bits))
     return runner
 
 

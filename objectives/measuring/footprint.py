@@ -54,10 +54,10 @@ class Footprint:
         return self.weights + max(self.peaks.values())
 
 
-def footprint(model: LoadedModel, workload: Workload, weights: int | None = None) -> Footprint:
+def footprint(model: LoadedModel, workload: Workload, weights: int | None = None, kv_bits: int = 16) -> Footprint:
     """Predict the footprint of ``workload`` on ``model``, whose tensors may be real or fake.
 
-    ``weights``: the model's bytes, where known.
+    ``weights``: the model's bytes, where known; ``kv_bits``: bits of its keys and values.
     """
     weights = stored_bytes([model.module]) if weights is None else weights
     fake = model if is_fake(model) else fake_copy(model)
@@ -68,7 +68,7 @@ def footprint(model: LoadedModel, workload: Workload, weights: int | None = None
     for phase, excerpt in workload.representative_runs().items():
         trace = Trace(fake.module)
         with tracing(fake.module, trace, known):
-            excerpt.run(TorchRunner(fake), trace)
+            excerpt.run(TorchRunner(fake, kv_bits=kv_bits), trace)
         peaks[phase], cache = trace.peaks[phase], trace.cache
         work[phase] = Work(float(trace.read[phase]), dict(trace.operations[phase]))
     return Footprint(weights, peaks, cache, work)

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
+from objectives.protocols.key_values import KeyValueBits
 from objectives.protocols.running import Device, Runner, Workload
 from objectives.types import Head, Scheme
 
@@ -112,6 +113,15 @@ class Quantizer(Protocol):
         """Predict the nats per token that storing the dense model this way will cost."""
 
 
+class KeyValues(Protocol):
+    """The bits in which a decoder keeps the keys and values of what it has read. Immutable."""
+
+    @property
+    @abstractmethod
+    def bits(self) -> int:
+        """Return the bits of a key or value; 16 where the runtime keeps them as it does by itself."""
+
+
 @runtime_checkable
 class Runtime(Protocol):
     """An engine that runs models. Immutable; importing it, building it and asking it imports no engine.
@@ -167,6 +177,11 @@ class TorchBuildContext(Protocol):
     @abstractmethod
     def calibration(self) -> Domains:
         """Return token batches by domain."""
+
+    @property
+    def kv_bits(self) -> int:
+        """Return the bits of keys and values, one of the widths that the runtime says it has."""
+        return 16
 
     @abstractmethod
     def model(self) -> LoadedModel:
@@ -260,3 +275,4 @@ class Candidate:
     workload: Workload
     recovery: Recovery
     runtime: Runtime
+    kv: KeyValues = KeyValueBits()  # noqa: RUF009  immutable

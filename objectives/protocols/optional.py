@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
@@ -124,6 +124,15 @@ class Threaded(Protocol):
 
 
 @runtime_checkable
+class Shaping(Protocol):
+    """A pruner that can tell whether blocks may differ in their widths. For any other, making the model says it."""
+
+    @property
+    def shapes_alike(self) -> bool:
+        """Return whether all blocks that it leaves have equal widths, with its present settings."""
+
+
+@runtime_checkable
 class Unkept(Protocol):
     """A runtime whose results are not kept in the cache: what it runs may be something else next time."""
 
@@ -165,3 +174,12 @@ class BlockStored(Protocol):
 
     def stored_in_blocks(self, size: Literal[32, 64, 128]) -> Quantizer:
         """Return the nearest quantiser with such codes whose 8 bits leave the activations alone."""
+
+
+@runtime_checkable
+class RoundsKeyValues(Protocol):
+    """A runtime that can keep a decoder's keys and values in fewer bits than 16. Any other keeps them as it does."""
+
+    @property
+    def key_value_bits(self) -> Collection[int]:
+        """Return the widths below 16 that it has, with its present settings."""

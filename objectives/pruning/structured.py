@@ -20,10 +20,14 @@ from typing_extensions import override
 
 from objectives.errors import Unsupported
 from objectives.protocols.candidate import Pruner
+from objectives.protocols.optional import Shaping
+from objectives.pruning.allocation import Groups, choose, items_of, stack_of
 from objectives.pruning.criteria.kfac import KFac
 from objectives.pruning.criterion import Criterion
 from objectives.pruning.depth import Depth
+from objectives.pruning.layouts import LAYOUTS, Layout, LayoutName
 from objectives.settings import Count, Positive, Ratio, Share, Strength, asks_to_prune
+from objectives.types import Note, NoteCode
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -32,9 +36,12 @@ if TYPE_CHECKING:
     from objectives.models import LoadedModel
     from objectives.pruning.curve import Curve
 
+_FAR_OFF = 0.01
+"""The difference between the share asked for and the share removed from which a note says so."""
+
 
 @settings(frozen=True, kw_only=True, config=ConfigDict(extra="forbid", arbitrary_types_allowed=True))
-class Structured(Pruner):
+class Structured(Pruner, Shaping):
     """Remove ``ratio`` of the block parameters, from both kinds of unit or as the two other ratios say.
 
     ``attention_ratio``, ``ffn_ratio``: shares of what that kind's units hold instead of one common budget; with one of
@@ -42,7 +49,9 @@ class Structured(Pruner):
     shares of a kind are then of what is left. ``depth``: how those blocks are found. ``criterion``: says what removing
     a set costs. ``allocation``: ``global`` or ``uniform`` (the same share in every block); null leaves it to the
     criterion. ``reconstruction`` ``none`` only cuts; ``ridge``: pull towards the original weights, relative to the
-    activations' power. ``multiple_of``: FFN widths, in channels.
+    activations' power. ``multiple_of``: FFN widths, in channels. ``layout``: which shapes may be left
+    (:mod:`objectives.pruning.layouts`): ``free``; ``uniform``, equal in all blocks of a stack, as a plain config says;
+    ``deci``, all heads and FFN widths in multiples of 256.
 
     Weights that no unit holds (the self-attention of T5) count in ``ratio``, not in the two others.
     """
@@ -57,18 +66,21 @@ class Structured(Pruner):
     reconstruction: Literal["least_squares", "none"] = "least_squares"
     ridge: Positive = 0.01
     multiple_of: Count = 32
+    layout: LayoutName = "free"
 
     @override
     def prune_(self, model: LoadedModel, statistics: Statistics) -> None:
         if not asks_to_prune(self):
             return
-        depth = self._depth
+        depth, dense = self._depth, _parameters(model)
         depth.prune_(model, statistics)
         allocated = self._plan(statistics, depth)
         for curve, step in allocated:
             if step:
                 self._cut_(model, curve, step, statistics)
         model.predicted_loss += self._loss(allocated)
+        if self.attention_ratio is None and self.ffn_ratio is None:
+            model.notes += self._off(1 - _parameters(model) / dense)
 
     @override
     def resize_fake_(self, model: LoadedModel, statistics: Statistics) -> None:
@@ -88,6 +100,13 @@ class Structured(Pruner):
             return 0.0
         return self._depth.predict(statistics) + self._loss(self._plan(statistics, self._depth))
 
+    def _off(self, removed: float) -> list[Note]:
+        """Return a note where the steps of the layout make the share that went another one than was asked for."""
+        if abs(removed - self.ratio) < _FAR_OFF:
+            return []
+        asked = f"{self.ratio:.1%} were asked for: layout={self.layout} has widths in steps of {self._step}"
+        return [Note(NoteCode.OTHER, f"{removed:.1%} of the block parameters are gone, {asked}")]
+
     @property
     def _depth(self) -> Depth:
         return replace(self.depth, ratio=self.ratio * self.depth_share)
@@ -100,8 +119,28 @@ class Structured(Pruner):
         ratio = max(
             0.0, 1 - (1 - self.ratio) * sum(dense.values()) / sum(weights.values())
         )  # relative to the blocks that stay
-        curves = statistics.memoize((self.criterion, self.multiple_of), lambda: self._curves(statistics))
-        return self._allocated([curve for curve in curves if curve.unit.block in weights], ratio, weights)
+        curves = statistics.memoize((self.criterion, self._step), lambda: self._curves(statistics))
+        left = [curve for curve in curves if curve.unit.block in weights]
+        return self._allocated(left, ratio, weights, self._groups(statistics))
+
+    @property
+    @override
+    def shapes_alike(self) -> bool:
+        return not asks_to_prune(self) or self._layout.tied
+
+    @property
+    def _layout(self) -> Layout:
+        return LAYOUTS[self.layout]
+
+    @property
+    def _step(self) -> int:
+        return self._layout.step(self.multiple_of)
+
+    def _groups(self, statistics: Statistics) -> Groups:
+        """Return the numbers of KV groups that a tied layout may leave, by stack."""
+        from objectives.pruning.plain_heads import plain_groups
+
+        return statistics.memoize(plain_groups, lambda: plain_groups(statistics.model)) if self._layout.tied else {}
 
     def _loss(self, allocated: Sequence[tuple[Curve, int]]) -> float:
         in_nats = self.criterion.allocation == "global"
@@ -113,49 +152,49 @@ class Structured(Pruner):
 
         model = statistics.model
         curves = [
-            self.criterion.curve(unit, model, statistics, steps(unit, self.multiple_of))
+            self.criterion.curve(unit, model, statistics, steps(unit, self._step))
             for block in model.blocks()
             for unit in block.units
         ]
         return with_joint_costs(curves, statistics) if self.criterion.allocation == "global" else curves
 
-    def _allocated(self, curves: Sequence[Curve], ratio: float, weights: Mapping[str, int]) -> list[tuple[Curve, int]]:
+    def _allocated(
+        self, curves: Sequence[Curve], ratio: float, weights: Mapping[str, int], groups: Groups
+    ) -> list[tuple[Curve, int]]:
         """Return each curve with the step taken on it. ``weights``: by block, also those that no unit holds."""
         ratios = {"attention": self.attention_ratio, "ffn": self.ffn_ratio}
         if self.attention_ratio is None and self.ffn_ratio is None:
-            return self._fill(curves, _Share("ratio", ratio), weights)
+            return self._fill(curves, _Share("ratio", ratio), weights, groups)
         taken = []
         for kind, kind_ratio in ratios.items():
             of_kind = [curve for curve in curves if curve.unit.kind == kind]
             share = _Share("ratio", ratio) if kind_ratio is None else _Share(f"{kind}_ratio", kind_ratio)
-            taken += self._fill(of_kind, share, _weights(of_kind))
+            taken += self._fill(of_kind, share, _weights(of_kind), groups)
         return taken
 
-    def _fill(self, curves: Sequence[Curve], share: _Share, weights: Mapping[str, int]) -> list[tuple[Curve, int]]:
-        if (self.allocation or self.criterion.allocation) == "global":
-            return self._choose(curves, share, share.ratio * sum(weights.values()), "the model")
+    def _fill(
+        self, curves: Sequence[Curve], share: _Share, weights: Mapping[str, int], groups: Groups
+    ) -> list[tuple[Curve, int]]:
+        comparable = (self.allocation or self.criterion.allocation) == "global"
+        if comparable:
+            places = {"the model": list(curves)}
+        else:
+            place = stack_of if self._layout.tied else _block_of
+            places = {where: [one for one in curves if place(one) == where] for where in map(place, curves)}
         taken: list[tuple[Curve, int]] = []
-        owed = 0.0  # the next block makes up for rounding in this one
-        for block in dict.fromkeys(curve.unit.block for curve in curves):
-            of_block = [curve for curve in curves if curve.unit.block == block]
-            owed += share.ratio * weights[block]
-            chosen = self._choose(of_block, share, owed, block)
+        owed = 0.0  # the next place makes up for rounding in this one
+        for where, held in places.items():
+            blocks = weights if comparable else {curve.unit.block for curve in held}
+            owed += share.ratio * sum(weights[block] for block in blocks)
+            chosen = choose(items_of(held, self._layout, groups, comparable), owed)
+            if chosen is None:
+                raise Unsupported(
+                    f"pruning.{share.key} {getattr(self, share.key)} cannot be met in {where}: "
+                    f"{self._layout.stays.format(self._step)}"
+                )
             owed -= sum(curve.gains[step] for curve, step in chosen)
             taken += chosen
         return taken
-
-    def _choose(self, curves: Sequence[Curve], share: _Share, budget: float, where: str) -> list[tuple[Curve, int]]:
-        from objectives.knapsack import Options, cheapest
-
-        movable = [curve for curve in curves if len(curve.gains) > 1]  # not a single KV group, as in Gemma
-        finest = min((curve.gains[-1] / (len(curve.gains) - 1) for curve in movable), default=0.0)
-        steps = cheapest([Options(curve.gains, curve.losses) for curve in movable], budget, finest / 2)
-        if steps is None:
-            raise Unsupported(
-                f"pruning.{share.key} {getattr(self, share.key)} cannot be met in {where}: "
-                f"one KV group and {self.multiple_of} FFN channels must stay in every block"
-            )
-        return list(zip(movable, steps))
 
     def _cut_(self, model: LoadedModel, curve: Curve, step: int, statistics: Statistics) -> None:
         from objectives.pruning import reconstruction, surgery
@@ -183,6 +222,14 @@ class _Share:
 
     key: str
     ratio: float
+
+
+def _parameters(model: LoadedModel) -> int:
+    return sum(block.parameters for block in model.blocks())
+
+
+def _block_of(curve: Curve) -> str:
+    return curve.unit.block
 
 
 def _weights(curves: Sequence[Curve]) -> dict[str, int]:

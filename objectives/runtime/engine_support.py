@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING
 
-from objectives.protocols.optional import Masking, Portable
+from objectives.protocols.optional import Masking, Portable, RoundsKeyValues
 from objectives.types import ENCODERS, Head
 
 if TYPE_CHECKING:
@@ -49,6 +49,22 @@ def refused(
     if odd:
         return f"{KINDS[head]} in {', '.join(map(str, sorted(bits, reverse=True)))} bits, not {odd[0]}"
     return None
+
+
+def keeps(candidate: Candidate, head: Head) -> str | None:
+    """Return why the candidate's runtime cannot keep keys and values in its ``kv.bits``; None where it can.
+
+    It is asked of every runtime, so that one which knows nothing of it is not taken for one that rounds.
+    """
+    bits, runtime = candidate.kv.bits, candidate.runtime
+    if bits == 16:
+        return None
+    if head != "causal_lm":
+        return f"keys and values of {KINDS[head]} stay as they are: kv.bits=16"
+    widths = sorted(runtime.key_value_bits, reverse=True) if isinstance(runtime, RoundsKeyValues) else []
+    if bits in widths:
+        return None
+    return f"keeps keys and values in {' or '.join(map(str, (16, *widths)))} bits, not {bits}: kv.bits=16"
 
 
 def embeds(candidate: Candidate, device: Device) -> str | None:

@@ -20,7 +20,7 @@ from typing_extensions import override
 from objectives.assets import locate
 from objectives.errors import ObjectiveError
 from objectives.protocols.candidate import Runtime
-from objectives.protocols.optional import BlockStored
+from objectives.protocols.optional import BlockStored, RoundsKeyValues
 from objectives.protocols.serving import Capacity, HostsFolders, Server
 from objectives.runtime.engines.engine import EngineRuntime
 from objectives.runtime.engines.folder import Facts, Opener, write_facts
@@ -28,6 +28,8 @@ from objectives.runtime.packages import Packages
 from objectives.settings import FORBID
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from objectives.protocols.candidate import BuildContext, Candidate, Quantizer
     from objectives.protocols.running import Device
     from objectives.runtime.engines.folder import Engine
@@ -40,19 +42,17 @@ _BLOCK: Literal[32] = 32
 
 
 @settings(frozen=True, kw_only=True, config=FORBID)
-class LlamaCpp(EngineRuntime, Opener, Runtime, HostsFolders):
+class LlamaCpp(EngineRuntime, Opener, RoundsKeyValues, Runtime, HostsFolders):
     """Runs decoders of Llama type in llama.cpp.
 
     ``library``: which build of libllama; ``wheel``: that of xllamacpp, for AVX2; ``fetched``: that of ``paretune fetch
     llama-cpp``, for every CPU; ``own``: the file or folder that the environment variable PARETUNE_LIBLLAMA names. No
-    setting holds a path: files of others would choose what runs here. ``cache_bits``: bits of keys and values; a model
-    of 32 bits has 32. ``repack``: keep weights in layouts made for this CPU, which is faster; without, the engine takes
-    less memory. ``rounding``: our codes, or a format to which llama.cpp rounds a model of 16 bits by itself.
-    ``importance``: it weighs errors by the moments of our calibration then.
+    setting holds a path: files of others would choose what runs here. ``repack``: keep weights in layouts made for this
+    CPU, which is faster; without, the engine takes less memory. ``rounding``: our codes, or a format to which llama.cpp
+    rounds a model of 16 bits by itself. ``importance``: it weighs errors by the moments of our calibration then.
     """
 
     library: Literal["wheel", "fetched", "own"] = "wheel"
-    cache_bits: Literal[16, 8, 4] = 16
     repack: bool = True
     rounding: Literal["ours", "q8_0", "q6_k", "q5_k_m", "q4_k_m", "q4_1", "q4_0", "iq4_nl"] = "ours"
     importance: bool = True
@@ -61,6 +61,16 @@ class LlamaCpp(EngineRuntime, Opener, Runtime, HostsFolders):
     @override
     def name(self) -> str:
         return "llama_cpp"
+
+    @property
+    @override
+    def isolated(self) -> bool:
+        return True
+
+    @property
+    @override
+    def key_value_bits(self) -> Collection[int]:
+        return (8, 4)  # its formats Q8_0 and Q4_0; a model of 32 bits has 32
 
     @property
     @override
@@ -116,27 +126,28 @@ class LlamaCpp(EngineRuntime, Opener, Runtime, HostsFolders):
 
     @override
     def write(self, folder: Path, context: BuildContext) -> None:
-        from objectives.runtime.engines import gguf_file
         from objectives.runtime.engines.engine_facts import engine_facts_of
         from objectives.runtime.engines.llama_formula import require_formula
         from objectives.runtime.engines.weights import Dense, matrices
+        from objectives.runtime.formats import gguf_weights
 
         began, model = perf_counter(), context.model()
         require_formula(model, self._place())
-        stored = gguf_file.write(model, folder / MODEL)
+        stored = gguf_weights.write(model, folder / MODEL)
         wide = any(isinstance(each, Dense) and each.bits == 32 for _, each in matrices(model))
         if self.rounding != "ours" and not wide:  # of 32 bits is the dense model that others are compared with
             stored = self._round(context, folder / MODEL)
+        kept = gguf_weights.key_values(model, 32 if wide and context.kv_bits == 16 else context.kv_bits)
         others = (folder / MODEL).stat().st_size - sum(stored.values())
-        write_facts(folder, engine_facts_of(self, model, began, stored, others, {"wide": wide}))
+        write_facts(folder, engine_facts_of(self, model, began, stored, others, {**kept, "wide": wide}))
 
     def _round(self, context: BuildContext, file: Path) -> dict[str, int]:
         """Let llama.cpp round ``file``, and return the bytes of each matrix by its module's name."""
-        from objectives.runtime.engines import gguf_file
         from objectives.runtime.engines.llama_rounding import round_file
+        from objectives.runtime.formats import gguf_weights
 
         powers = context.input_powers() if self.importance else {}
-        names = gguf_file.names_of(powers)
+        names = gguf_weights.names_of(powers)
         importance = {names[module]: power.float().contiguous().numpy() for module, power in powers.items()}
         plain = file.with_suffix(".plain")
         file.rename(plain)
@@ -144,7 +155,7 @@ class LlamaCpp(EngineRuntime, Opener, Runtime, HostsFolders):
             round_file(self._place(), plain, file, self.rounding, importance, context.threads)
         finally:
             plain.unlink()
-        return gguf_file.sizes_of(context.model(), file)
+        return gguf_weights.sizes_of(context.model(), file)
 
     @override
     def unserved(self) -> str | None:
@@ -156,17 +167,14 @@ class LlamaCpp(EngineRuntime, Opener, Runtime, HostsFolders):
     def host(self, folder: Path, facts: Facts, tokenizer: Any, threads: int, capacity: Capacity) -> Server:
         from objectives.runtime.servers import llama_server
 
-        bits = self._cache_bits(facts)
+        bits = facts.options["kv_bits"]
         return llama_server.start(folder / MODEL, tokenizer, facts.vocabulary, threads, capacity, bits, self.repack)
-
-    def _cache_bits(self, facts: Facts) -> int:
-        return 32 if facts.options["wide"] else self.cache_bits
 
     @override
     def open(self, folder: Path, facts: Facts, threads: int) -> Engine:
         from objectives.runtime.engines.llama_engine import LlamaDecoder
 
-        return LlamaDecoder(folder / MODEL, self._place(), threads, self._cache_bits(facts), self.repack)
+        return LlamaDecoder(folder / MODEL, self._place(), threads, facts.options["kv_bits"], self.repack)
 
 
 @cache

@@ -9,18 +9,21 @@ from pydantic.dataclasses import dataclass as settings
 from typing_extensions import override
 
 from objectives.protocols.candidate import Runtime
+from objectives.protocols.optional import RoundsKeyValues
 from objectives.runtime.engine_support import embeds
 from objectives.runtime.in_torch.base import InTorch
 from objectives.settings import FORBID
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from objectives.protocols.candidate import Candidate, TorchBuildContext
     from objectives.protocols.running import Device, Runner
     from objectives.types import Head
 
 
 @settings(frozen=True, kw_only=True, config=FORBID)
-class Torch(InTorch, Runtime):
+class Torch(InTorch, RoundsKeyValues, Runtime):
     """Runs the packed model in eager mode.
 
     ``attention``: how transformers computes it, ``sdpa`` (fused) or ``eager`` (three products); ``prompt_lookup``: how
@@ -34,6 +37,11 @@ class Torch(InTorch, Runtime):
     @override
     def name(self) -> str:
         return "torch"
+
+    @property
+    @override
+    def key_value_bits(self) -> Collection[int]:
+        return () if self.prompt_lookup else (8, 4)  # its guesses are taken out of the cache again
 
     @override
     def supports(self, candidate: Candidate, head: Head, device: Device) -> str | None:
@@ -52,7 +60,7 @@ class Torch(InTorch, Runtime):
         if not self.prompt_lookup:
             from objectives.runtime.in_torch.runner import TorchRunner
 
-            return TorchRunner(loaded)
+            return TorchRunner(loaded, kv_bits=context.kv_bits)
         from objectives.runtime.in_torch.prompt_lookup import PromptLookupRunner
 
         return PromptLookupRunner.of(loaded, self.prompt_lookup, context.calibration)

@@ -22,7 +22,7 @@ from rich.table import Table
 from rich.text import Text
 
 from search.commands.stored_study import StoredStudy, load, pairs
-from search.config.definition import DEFINITION, LIMITS
+from search.config.definition import DEFINITION
 from search.errors import ConfigError
 from search.front.comparison import Cell, Comparison, Side, compare
 from search.front.table import BITS, MAIN, RATIO, batch_of
@@ -158,7 +158,7 @@ def _unequal(first: Any, second: Any, path: str) -> Iterator[tuple[str, tuple[st
 
 def _settings(first: StoredStudy, second: StoredStudy) -> list[str]:
     one, other = first.config.definition, second.config.definition
-    return [key for key in (*DEFINITION, LIMITS) if one.get(key) != other.get(key)]
+    return [key for key in DEFINITION if one.get(key) != other.get(key)]
 
 
 def _side(study: StoredStudy, neutral: Mapping[str, Value]) -> Side:

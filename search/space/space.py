@@ -29,11 +29,11 @@ from search.space.members import require_equality, require_members, require_send
 from search.space.reference import reference_of
 
 Cell = Mapping[str, Value]
-PARTS = ("pruning", "quantization", "workload", "recovery", "runtime")
+PARTS = ("pruning", "quantization", "workload", "recovery", "runtime", "kv")
 """The parts of a candidate, in the order of its fields."""
 CHOSEN = "runtime"
 """The part whose class an axis may choose, by its name in ``runtimes``."""
-COMPRESSING = ("pruning", "quantization", "recovery")
+COMPRESSING = ("pruning", "quantization", "recovery", "kv")
 """The parts whose settings may have a strength."""
 
 

@@ -10,6 +10,7 @@ from objectives.protocols.candidate import Candidate, Model, Runtime
 from objectives.protocols.optional import Inspectable
 from objectives.protocols.running import Device
 from objectives.protocols.serving import Hosting, Loading
+from objectives.runtime.engine_support import keeps
 from objectives.settings import asks_to_prune
 from objectives.types import Head
 from search.errors import ConfigError
@@ -46,7 +47,12 @@ def reason_against(space: Space, cell: Cell, head: Head, device: Device, unprune
     candidate = space.candidate(cell)
     if unpruned is not None and asks_to_prune(candidate.pruning):
         return f"pruning: {unpruned}"
-    reason = space.misplaced(cell) or _unserved(space, candidate) or candidate.runtime.supports(candidate, head, device)
+    reason = (
+        space.misplaced(cell)
+        or _unserved(space, candidate)
+        or keeps(candidate, head)
+        or candidate.runtime.supports(candidate, head, device)
+    )
     return None if reason is None else f"{candidate.runtime.name}: {reason}"
 
 

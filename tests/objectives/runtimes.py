@@ -23,7 +23,9 @@ from objectives.types import Head
 from tests.conftest import head_of
 from tests.objectives.recipes import CONF, built, choices
 
-RUNTIMES = choices("runtime")
+ABROAD = ("vllm",)
+"""In interpreters of their own, which take half a minute to start: see test_vllm.py."""
+RUNTIMES = [name for name in choices("runtime") if name not in ABROAD]
 ENGINES = [name for name in RUNTIMES if not built("runtime", name).is_torch]
 SLOW = ("torch_compile",)
 """Take a minute to prepare a tiny model."""

@@ -17,8 +17,8 @@ from objectives.models.inspection.spans import Side, Span
 from objectives.types import ENCODERS, Head
 
 _LENGTHS = ("max_position_embeddings", "max_sequence_length", "max_seq_len", "n_positions", "n_ctx")
-_ID_BYTES, _VALUE_BYTES, _KEPT_BYTES = 8, 2, 1
-"""Bytes of an id, of a state or logit, and of a key or value, which some engines keep in 8 bits."""
+_ID_BYTES, _VALUE_BYTES, _KEPT_BYTES = 8, 2, 0.5
+"""Bytes of an id, of a state or logit, and of a key or value, which some engines keep in 4 bits."""
 
 
 def positions(config: Config, side: Side) -> int | None:

@@ -23,6 +23,11 @@ class EngineRuntime:
         return False
 
     @property
+    def isolated(self) -> bool:
+        """Return whether its engines run in processes of their own, which may be lost: then nothing is tried before."""
+        return False
+
+    @property
     def packages(self) -> Packages:
         """Return the packages that running and converting need."""
         raise NotImplementedError
@@ -45,7 +50,7 @@ class EngineRuntime:
         """Open the candidate's engine, which is written first unless it was kept. Raises Unsupported, MemoryError."""
         from objectives.runtime.engines.runner import EngineRunner
 
-        return EngineRunner.made(context, self, lambda folder: self.write(folder, context))
+        return EngineRunner.made(context, self, lambda folder: self.write(folder, context), self.isolated)
 
     def write(self, folder: Path, context: BuildContext) -> None:
         """Fill the new ``folder`` with the engine of the compressed model. Raises Unsupported."""

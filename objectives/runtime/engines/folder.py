@@ -25,6 +25,9 @@ ENGINES = "objectives.runtime."
 HALVES = ("reader", "writer")
 """Names of the two graphs of an encoder-decoder: see :mod:`objectives.runtime.engines.seq2seq_graph`."""
 
+_OPTIONS = {"objectives.runtime.llama_cpp.LlamaCpp": {"cache_bits": "kv_bits"}}
+"""Settings of engines of earlier versions that are options now, by the path of the runtime's class."""
+
 Floats = NDArray[np.float32]
 Ids = NDArray[np.int64]
 
@@ -116,6 +119,17 @@ class Generating(Protocol):
         """Fill ``out`` [rows, new tokens] as ``Runner.generate`` does, in numpy."""
 
 
+@runtime_checkable
+class Weighed(Protocol):
+    """An engine that tells its own memory, since what its process holds says little: it keeps a reserve."""
+
+    def weigh(self) -> tuple[int, int]:
+        """Return the bytes at rest, and the most since the last call, those at rest included.
+
+        Keys and values count for the tokens that ran, not for those that there is room for.
+        """
+
+
 Engine = EncoderEngine | DecoderEngine | EncoderDecoderEngine
 
 
@@ -143,6 +157,9 @@ def read_facts(folder: Path) -> Facts:
     try:
         facts = json.loads(file.read_text(encoding="utf-8"))
         facts["notes"] = notes_of(facts["notes"])
+        for name in _OPTIONS.get(facts["runtime"], {}).keys() & facts["settings"].keys():
+            bits = facts["settings"].pop(name)
+            facts["options"][_OPTIONS[facts["runtime"]][name]] = 32 if facts["options"].get("wide") else bits
         for name in ("labels", "end_tokens"):  # engines of earlier versions have none
             facts.setdefault(name, ())
         facts["opening"] = Opening(**{name: tuple(ids) for name, ids in facts.get("opening", {}).items()})

@@ -46,6 +46,6 @@ def serve(connection: Connection, place: str, settings: Settings) -> None:
 if __name__ == "__main__":
     probe_process.begin()
     _descriptor, _place, *_numbers = sys.argv[1:]
-    _threads, _cache_bits, _repack = map(int, _numbers)
-    serve(Connection(int(_descriptor)), _place, Settings(_threads, _cache_bits, bool(_repack)))
+    _threads, _kv_bits, _repack = map(int, _numbers)
+    serve(Connection(int(_descriptor)), _place, Settings(_threads, _kv_bits, bool(_repack)))
     os._exit(0)  # skips the library's own shutdown, which nothing waits for

@@ -1,49 +1,42 @@
-"""A decoder that llama.cpp runs in a child process: beside torch and other engines its tiles of AMX ended the process.
+"""A decoder that llama.cpp runs in a child process.
 
-The cache of a :class:`DecoderEngine` is here the texts so far. The child keeps what it read last, and reads again only
-what differs: so any cache can be continued, in any order of rows.
+In one process with torch and other engines, its tiles of AMX ended that process.
 """
 
 from __future__ import annotations
 
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from typing_extensions import override
 
 from objectives.devices import helpers
 from objectives.errors import Unsupported
 from objectives.runtime.engines import probe_process
-from objectives.runtime.engines.folder import DecoderEngine, Floats, Generating, Ids, Selecting
-from objectives.types import Phase
+from objectives.runtime.engines.text_decoder import TextDecoder
 
 if TYPE_CHECKING:
     import subprocess
 
-    from numpy.typing import NDArray
-
-    from objectives.protocols.running import EndPhase
+    from objectives.runtime.engines.folder import Floats, Ids
+    from objectives.runtime.engines.text_decoder import Text, Tokens
 
 _CHILD = "objectives.runtime.engines.llama_child"
 _PATIENCE = 10.0
 """Seconds that a child has to end when it is no longer wanted."""
 
-if TYPE_CHECKING:
-    Texts = tuple[NDArray[np.int32], ...]
 
-
-class LlamaDecoder(DecoderEngine, Generating, Selecting):
+class LlamaDecoder(TextDecoder):
     """A GGUF file, open in a child process that ends with this object."""
 
-    def __init__(self, file: Path, place: str, threads: int, cache_bits: int, repack: bool) -> None:
+    def __init__(self, file: Path, place: str, threads: int, kv_bits: int, repack: bool) -> None:
         """Open ``file`` with the library at ``place``. Raises Unsupported, MemoryError."""
         self._connection, theirs = Pipe()
-        numbers = [str(int(number)) for number in (threads, cache_bits, repack)]
+        numbers = [str(int(number)) for number in (threads, kv_bits, repack)]
         with theirs:
             self._process = probe_process.start(
                 _CHILD, [str(theirs.fileno()), place, *numbers], pass_fds=(theirs.fileno(),)
@@ -54,35 +47,17 @@ class LlamaDecoder(DecoderEngine, Generating, Selecting):
         self._ask("open", str(file))
 
     @override
-    def start(self, rows: int) -> Texts:
-        return tuple(np.zeros(0, np.int32) for _ in range(rows))
+    def logits_at(self, texts: Sequence[Text], wanted: Sequence[Ids]) -> Floats:
+        answer: Floats = self._ask("logits", texts, wanted)[1]
+        return answer
 
     @override
-    def select(self, cache: Texts, rows: Sequence[int]) -> Texts:
-        return tuple(cache[row] for row in rows)
-
-    @override
-    def run(self, ids: Ids, mask: Floats, places: Ids, wanted: Ids, cache: Texts) -> tuple[Floats, Texts]:
-        """Return the logits and the texts so far; what comes before place 0 is padding, and is dropped."""
-        texts = tuple(
-            np.concatenate([seen, row])[-(int(last) + 1) :].astype(np.int32)
-            for seen, row, last in zip(cache, ids, places[:, -1])
-        )
-        at = [np.maximum(len(text) - ids.shape[1] + wanted, 0) for text in texts]
-        unique = [np.unique(each) for each in at]
-        answer: Floats = self._ask("logits", texts, unique)[1]
-        parts = np.split(answer, np.cumsum([len(each) for each in unique])[:-1])
-        logits = [part[np.searchsorted(each, asked)] for part, each, asked in zip(parts, unique, at)]
-        return np.stack(logits), texts
-
-    @override
-    def generate(self, ids: Ids, out: Ids, mask: NDArray[np.bool_] | None, end_phase: EndPhase | None) -> None:
-        texts = [row if mask is None else row[mask[index]] for index, row in enumerate(ids)]
-        self._send("generate", [text.astype(np.int32) for text in texts], out.shape[1])
+    def continued(self, texts: Sequence[Text], count: int, end_phase: Callable[[str], object]) -> Tokens:
+        self._send("generate", texts, count)
         while (answer := self._answer())[0] == "phase":
-            if end_phase is not None:
-                end_phase(cast("Phase", answer[1]), None)
-        out[:] = answer[1]
+            end_phase(answer[1])
+        tokens: Tokens = answer[1]
+        return tokens
 
     def _ask(self, *request: Any) -> tuple[Any, ...]:
         self._send(*request)

@@ -20,9 +20,9 @@ import torch
 
 from objectives.errors import Unsupported, said
 from objectives.models import LoadedModel
-from objectives.runtime.engines import gguf_file
 from objectives.runtime.engines.llama_engine import LlamaDecoder
 from objectives.runtime.engines.masks import causal
+from objectives.runtime.formats import gguf_weights
 
 if TYPE_CHECKING:
     from objectives.models.anatomy import Family
@@ -37,7 +37,7 @@ def require_formula(model: LoadedModel, place: str) -> None:
 
     That it would not is kept for this process.
     """
-    gguf_file.require_llama(model)
+    gguf_weights.require_llama(model)
     config = json.dumps(model.module.config.to_dict(), sort_keys=True, default=str)
     _require(cast("Hashable", type(model.module)), config, model.row, place)
 
@@ -50,7 +50,7 @@ def _require(kind: Hashable, config: str, row: Family | None, place: str) -> Non
         wanted = twin.module(input_ids=torch.from_numpy(ids)).logits.numpy()
     with TemporaryDirectory() as folder:
         file = Path(folder) / "twin.gguf"
-        gguf_file.write(twin, file)
+        gguf_weights.write(twin, file)
         engine = LlamaDecoder(file, place, 1, 32, repack=True)
         places = np.arange(_TOKENS)
         found, _ = engine.run(ids, causal(1, _TOKENS, _TOKENS, None), places[None], places, engine.start(1))

@@ -37,10 +37,10 @@ _TYPES = {32: 0, 16: 1, 8: 8, 4: 2}
 
 @dataclass(frozen=True)
 class Settings:
-    """The way in which a file is opened; ``cache_bits``: of keys and values; ``repack``: lay out weights anew."""
+    """The way in which a file is opened; ``kv_bits``: of keys and values; ``repack``: lay out weights anew."""
 
     threads: int
-    cache_bits: int = 16
+    kv_bits: int = 16
     repack: bool = True
 
 
@@ -113,8 +113,8 @@ class Model:
         params.n_ctx, params.n_seq_max = rows * room, rows
         params.n_batch = params.n_ubatch = max(PASS, rows)
         params.n_threads = params.n_threads_batch = self._settings.threads
-        params.type_k = params.type_v = _TYPES[self._settings.cache_bits]
-        if self._settings.cache_bits == 32:  # fused attention rounds to fp16 whatever the cache holds
+        params.type_k = params.type_v = _TYPES[self._settings.kv_bits]
+        if self._settings.kv_bits == 32:  # fused attention rounds to fp16 whatever the cache holds
             params.flash = _OFF
         self._context = library.llama_init_from_model(self._model, params)
         if not self._context:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
+from objectives.devices.stopwatch import Unwatched
 from objectives.errors import Unsupported
 from objectives.protocols.candidate import BuildContext
 from objectives.protocols.encoder_decoder import Opening, ReadsSources
@@ -29,13 +30,14 @@ from objectives.runtime.engines.folder import (
     Floats,
     Generating,
     Selecting,
+    Weighed,
     disk_bytes,
     open_engine,
     runtime_of,
 )
 from objectives.runtime.engines.likeness import require_alike, write_expected
 from objectives.runtime.engines.masks import causal
-from objectives.runtime.engines.probe import resident
+from objectives.runtime.engines.probe import Resident, resident
 from objectives.runtime.in_torch import greedy
 from objectives.runtime.in_torch.seq2seq import shifted
 from objectives.runtime.servers.kept import KeptServers, memory_under_load
@@ -73,8 +75,12 @@ class EngineRunner(Runner, SelectsRows, ReadsSources, Serves):
     servers: KeptServers = field(default_factory=KeptServers, compare=False)
 
     @classmethod
-    def made(cls, context: BuildContext, runtime: object, write: Callable[[Path], None]) -> EngineRunner:
+    def made(
+        cls, context: BuildContext, runtime: object, write: Callable[[Path], None], isolated: bool = False
+    ) -> EngineRunner:
         """Open the engine of ``runtime`` that ``write`` makes from ``context``, or that was made earlier.
+
+        ``isolated``: it runs in a process of its own, and need not be tried in one before.
 
         Raises Unsupported where it does not run or computes something else than the model, and MemoryError.
         """
@@ -86,7 +92,8 @@ class EngineRunner(Runner, SelectsRows, ReadsSources, Serves):
             write_expected(new, TorchRunner(context.model()))
 
         folder = context.engine(written)
-        context.admit(folder)
+        if not isolated:
+            context.admit(folder)
         runner = cls.open(folder, context.tokenizer, context.threads, (class_path(runtime),))
         context.release(runner, folder)
         require_alike(runner, folder, type(runtime).__name__)
@@ -227,11 +234,18 @@ class EngineRunner(Runner, SelectsRows, ReadsSources, Serves):
         """Return what is resident beyond the stored weights, copies that the engine made included."""
         if isinstance(workload, Loading):
             return memory_under_load(self, workload)
-        measured = resident(self.folder, workload, self.threads, self.allowed)
+        measured = self._weighed(self.engine, workload) if isinstance(self.engine, Weighed) else None
+        measured = measured or resident(self.folder, workload, self.threads, self.allowed)
         above = max(0, measured.peak - self.facts.weight_bytes)
         phase = max(workload.representative_runs(), key=("encode", "prefill", "decode").index)
         added = float(measured.peak - measured.resting)
         return Memory({phase: above}, 0, {"resident_peak": added, "runtime_bytes": float(measured.resting)})
+
+    def _weighed(self, engine: Weighed, workload: Workload) -> Resident:
+        engine.weigh()
+        for excerpt in workload.representative_runs().values():
+            excerpt.run(self, Unwatched())
+        return Resident(*engine.weigh())
 
     @override
     def server(self, capacity: Capacity) -> Server:
@@ -253,4 +267,5 @@ class EngineRunner(Runner, SelectsRows, ReadsSources, Serves):
             "pruning_ratio": 1.0 - facts.block_weights / dense_weights,
             "disk_bytes": float(disk_bytes(self.folder)),
             "conversion_seconds": facts.seconds,
+            **{name: facts.options[name] for name in ("kv_bytes_per_token",) if name in facts.options},
         }

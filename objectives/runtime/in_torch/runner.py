@@ -7,7 +7,7 @@ The other runners of torch derive from it and change what a pass or a whole text
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -15,6 +15,7 @@ from torch import Tensor
 from transformers.cache_utils import DynamicCache
 from typing_extensions import override
 
+from objectives.devices.allocations import cache_bytes
 from objectives.models.heads import encoded
 from objectives.models.padded import Padded
 from objectives.models.sourced import Sourced, Sources
@@ -23,6 +24,7 @@ from objectives.protocols.encoder_decoder import Opening, ReadsSources
 from objectives.protocols.running import Device, EndPhase, Runner, RunsInTorch, SelectsRows, Workload
 from objectives.runtime.in_torch import greedy, seq2seq
 from objectives.runtime.in_torch.head_tokens import tokens_from
+from objectives.runtime.in_torch.rounded_cache import rounded_cache
 from objectives.types import Head, Memory, Note
 
 if TYPE_CHECKING:
@@ -34,9 +36,11 @@ class TorchRunner(Runner, RunsInTorch, SelectsRows, ReadsSources):
     """Runs ``model`` where its weights are.
 
     A cache is that of transformers, with a mask where rows are padded, or with the sources of an encoder-decoder.
+    ``kv_bits``: of a decoder's keys and values; below 16 every pass attends to rounded ones.
     """
 
     model: LoadedModel
+    kv_bits: int = field(default=16, kw_only=True)
 
     @property
     @override
@@ -107,9 +111,15 @@ class TorchRunner(Runner, RunsInTorch, SelectsRows, ReadsSources):
         given = {"input_ids": ids}
         if self.head == "seq2seq":
             given["decoder_input_ids"] = seq2seq.shifted(ids, self.opening.tokens[0])
+        kept = self._empty_cache()
+        held = {"use_cache": False} if kept is None else {"use_cache": True, "past_key_values": kept}
         with tokens_from(self.module.get_output_embeddings(), first):
-            logits: Tensor = self.module(**given, use_cache=False).logits
+            logits: Tensor = self.module(**given, **held).logits
         return logits[:, first - ids.shape[1] :]
+
+    def _empty_cache(self) -> DynamicCache | None:
+        """Return the cache to begin with; None where the model makes its own, of 16 bits."""
+        return None if self.kv_bits == 16 else rounded_cache(self.module.config, self.kv_bits)
 
     @property
     @override
@@ -140,6 +150,7 @@ class TorchRunner(Runner, RunsInTorch, SelectsRows, ReadsSources):
 
     def _pass(self, ids: Tensor, cache: Any, mask: Tensor | None, seen: Tensor | None = None) -> tuple[Tensor, Any]:
         """Return what ``step`` returns; ``mask`` says which of ``ids`` count, ``seen`` which tokens in the cache."""
+        cache = self._empty_cache() if cache is None else cache
         given: dict[str, Any] = {"input_ids": ids, "past_key_values": cache, "use_cache": True, "logits_to_keep": 1}
         whole = mask if mask is None or seen is None else torch.cat([seen, mask], dim=1)
         if whole is not None:
@@ -171,4 +182,9 @@ class TorchRunner(Runner, RunsInTorch, SelectsRows, ReadsSources):
 
     @override
     def weights(self, dense_weights: int) -> Mapping[str, float]:
-        return {**weigh(self.model, dense_weights), "disk_bytes": float(disk_bytes(self.model))}
+        weighed = {**weigh(self.model, dense_weights), "disk_bytes": float(disk_bytes(self.model))}
+        if self.head != "causal_lm":
+            return weighed
+        with torch.inference_mode():
+            _, cache = self.prefill(torch.zeros(1, 1, dtype=torch.int64, device=self.device))
+        return {**weighed, "kv_bytes_per_token": float(cache_bytes(cache))}

@@ -26,6 +26,7 @@ from objectives.models import LoadedModel, auto_class
 from objectives.models.families import FAMILIES
 from objectives.runtime.engines.folder import Facts, made, write_facts
 from objectives.runtime.engines.runner import EngineRunner
+from objectives.runtime.formats import plain_config
 from objectives.runtime.in_torch.runner import TorchRunner
 from objectives.runtime.onnxruntime import OnnxRuntime
 from objectives.runtime.torch import Torch
@@ -114,22 +115,22 @@ def test_what_no_folder_can_help_is_raised(
     def fail(*_: object) -> None:
         raise error
 
-    monkeypatch.setattr(stock, "_built", fail)
-    caplog.set_level("DEBUG", stock.__name__)
+    monkeypatch.setattr(plain_config, "stock_class", fail)
+    caplog.set_level("DEBUG", plain_config.__name__)
     model = model_of("llama")
     if str(error) == "no":
-        assert stock._mismatches(model.module.config, model, {}) is None
+        assert plain_config._mismatches(model.module.config, model, {}) is None
         assert "Error: no" in caplog.text
     else:
         with pytest.raises(type(error)):
-            stock._mismatches(model.module.config, model, {})
+            plain_config._mismatches(model.module.config, model, {})
 
 
 def test_fields_of_tokens_are_not_tried_and_few_that_hold_nothing_are() -> None:
     config = transformers.GPT2Config(n_inner=None, pad_token_id=None, **{f"unset{i}": None for i in range(30)})
-    tried = [next(iter(change)) for change in stock._fields(config, 4 * config.n_embd, 64)]
+    tried = [next(iter(change)) for change in plain_config._fields(config, 4 * config.n_embd, 64)]
     assert tried[0] == "n_inner"
-    assert len(tried) <= stock.TRIES
+    assert len(tried) <= plain_config.TRIES
     assert not [name for name in tried if "token" in name or name.endswith("_id")]
 
 

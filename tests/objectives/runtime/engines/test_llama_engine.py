@@ -17,10 +17,11 @@ import torch
 from objectives.devices import helpers
 from objectives.errors import Unsupported
 from objectives.models import LoadedModel
-from objectives.runtime.engines import gguf_file, llama_library, llama_model
+from objectives.runtime.engines import llama_library, llama_model
 from objectives.runtime.engines.llama_engine import LlamaDecoder
 from objectives.runtime.engines.llama_formula import require_formula
 from objectives.runtime.engines.masks import causal
+from objectives.runtime.formats import gguf_weights
 from objectives.runtime.llama_cpp import OWN, LlamaCpp
 from objectives.types import Phase
 from tests.conftest import SIZES
@@ -37,7 +38,7 @@ IDS = np.random.default_rng(3).integers(2, 128, (ROWS, TOKENS))
 @pytest.fixture(scope="module")
 def file(tiny: Callable[[str], LoadedModel], tmp_path_factory: pytest.TempPathFactory) -> Path:
     written = tmp_path_factory.mktemp("gguf") / "model.gguf"
-    gguf_file.write(compressed(tiny("llama"), None, rounded(16)), written)
+    gguf_weights.write(compressed(tiny("llama"), None, rounded(16)), written)
     return written
 
 
@@ -154,7 +155,7 @@ def test_a_library_of_an_unknown_version_is_refused() -> None:
 
 def test_a_window_that_slides_is_refused(tiny: Callable[[str], LoadedModel], tmp_path: Path) -> None:
     with pytest.raises(Unsupported, match="mistral models with a sliding window"):
-        gguf_file.write(compressed(tiny("mistral"), None, rounded(16)), tmp_path / "model.gguf")
+        gguf_weights.write(compressed(tiny("mistral"), None, rounded(16)), tmp_path / "model.gguf")
 
 
 @pytest.mark.parametrize("family", ["llama", "qwen2", "smollm3", "seed_oss"])
@@ -243,7 +244,7 @@ def test_more_rows_than_the_library_takes_are_refused(file: Path) -> None:
 def test_models_of_another_type_are_refused(tiny: Callable[[str], LoadedModel], family: str, tmp_path: Path) -> None:
     model = compressed(tiny(family), None, rounded(16))
     with pytest.raises(Unsupported, match="models are not written here"):
-        gguf_file.write(model, tmp_path / "model.gguf")
+        gguf_weights.write(model, tmp_path / "model.gguf")
 
 
 @pytest.mark.parametrize("family", ["llama", "mistral", "qwen2"])
@@ -260,7 +261,7 @@ def test_models_of_llama_type_answer_as_in_torch(
         for name, parameter in model.module.named_parameters():
             if name.endswith("bias"):
                 parameter.normal_()
-    gguf_file.write(model, tmp_path / "model.gguf")
+    gguf_weights.write(model, tmp_path / "model.gguf")
     wanted = TorchRunner(model).logits(torch.from_numpy(IDS)).float().numpy()
     engine = opened(tmp_path / "model.gguf")
     found, _ = run(engine, IDS, engine.start(ROWS), 0, list(range(TOKENS)))

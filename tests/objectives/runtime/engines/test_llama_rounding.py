@@ -16,9 +16,9 @@ from objectives.calibration.statistics import Statistics, input_powers
 from objectives.devices.cpu import Cpu
 from objectives.errors import Unsupported
 from objectives.models import LoadedModel
-from objectives.runtime.engines import gguf_file
 from objectives.runtime.engines.llama_rounding import FORMATS, round_file
 from objectives.runtime.engines.runner import EngineRunner
+from objectives.runtime.formats import gguf_weights
 from objectives.runtime.in_torch.runner import TorchRunner
 from objectives.runtime.llama_cpp import OWN, LlamaCpp
 from objectives.workloads.generation import Generation
@@ -88,7 +88,7 @@ def test_only_floats_are_rounded(quantizer: Any, said: str | None) -> None:
 
 
 def test_a_build_that_cannot_round_says_which_one_can(tiny: Callable[[str], LoadedModel], tmp_path: Path) -> None:
-    gguf_file.write(compressed(tiny("llama"), None, rounded(16)), tmp_path / "a.gguf")
+    gguf_weights.write(compressed(tiny("llama"), None, rounded(16)), tmp_path / "a.gguf")
     with pytest.raises(Unsupported, match=r"cannot round: paretune fetch llama-cpp, and .*library=fetched"):
         round_file("", tmp_path / "a.gguf", tmp_path / "b.gguf", "q4_0", {}, 1)
 
@@ -132,7 +132,7 @@ def test_important_inputs_are_rounded_with_more_care(tiny: Callable[[str], Loade
         (tmp_path / name).mkdir()
         runner = prepared(model, LlamaCpp(library="own", rounding="q4_0"), tmp_path / name, powers)
         tensors = {tensor.name: tensor for tensor in GGUFReader(runner.folder / "model.gguf").tensors}
-        found = tensors[gguf_file.names_of([path])[path]]
+        found = tensors[gguf_weights.names_of([path])[path]]
         restored = dequantize(found.data, found.tensor_type)
         errors[name] = float((((restored - weight) ** 2) * power).sum())
     assert errors["weighed"] < 0.9 * errors["plain"]

@@ -21,8 +21,8 @@ from objectives.devices.stopwatch import WallStopwatch
 from objectives.errors import Unsupported
 from objectives.models import LoadedModel
 from objectives.protocols.serving import Capacity
-from objectives.runtime.engines import gguf_file
 from objectives.runtime.engines.llama_engine import LlamaDecoder
+from objectives.runtime.formats import gguf_weights
 from objectives.runtime.servers import http, kept, llama_server
 from objectives.runtime.servers.kept import KeptServers, memory_under_load
 from objectives.runtime.servers.server import ProcessServer
@@ -40,7 +40,7 @@ def model(tiny: Callable[[str], LoadedModel]) -> LoadedModel:
 @pytest.fixture(scope="module")
 def file(model: LoadedModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
     written = tmp_path_factory.mktemp("gguf") / "model.gguf"
-    gguf_file.write(model, written)
+    gguf_weights.write(model, written)
     return written
 
 

@@ -8,7 +8,7 @@ are written in another order; codes, scales and biases move along.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,8 +17,8 @@ import numpy as np
 
 from objectives.assets.gguf import NAMES
 from objectives.errors import Unsupported
-from objectives.runtime.engines.gguf_blocks import blocks_of
 from objectives.runtime.engines.weights import Rounded, is_matrix, matrices, owners
+from objectives.runtime.formats.gguf_blocks import blocks_of
 
 if TYPE_CHECKING:
     from gguf import GGUFWriter
@@ -30,13 +30,23 @@ if TYPE_CHECKING:
 
 _OF_GGUF = {module: name for name, module in NAMES.items()}
 _LLAMA_3 = "llama3"
+_KV_BLOCK = 32
+_KV_BYTES = {32: 128, 16: 64, 8: 34, 4: 18}
+"""Bytes of a block of keys or values, by bits; below 16 with a scale in fp16."""
 _FIELDS = ("hidden_size", "max_position_embeddings", "rms_norm_eps", "rope_parameters")
 
 
-def write(model: LoadedModel, file: Path) -> dict[str, int]:
-    """Write ``model`` into ``file``, without its tokenizer, and return the bytes of each matrix by its module's name.
+def without_tokenizer(writer: GGUFWriter) -> None:
+    """Write into a header that there is no tokenizer: the engine is given ids."""
+    writer.add_tokenizer_model("none")
 
-    Raises Unsupported.
+
+def write(
+    model: LoadedModel, file: Path, add_tokenizer: Callable[[GGUFWriter], None] = without_tokenizer
+) -> dict[str, int]:
+    """Write ``model`` into ``file`` and return the bytes of each matrix by its module's name. Raises Unsupported.
+
+    ``add_tokenizer`` writes what the header says of the tokenizer.
     """
     from gguf import GGUFWriter
 
@@ -52,7 +62,7 @@ def write(model: LoadedModel, file: Path) -> dict[str, int]:
     writer.add_head_count(heads[0][0] if uniform else [query for query, _ in heads])
     writer.add_head_count_kv(heads[0][1] if uniform else [key for _, key in heads])
     _add_config(writer, model, config)
-    writer.add_tokenizer_model("none")
+    add_tokenizer(writer)
     sizes = _add_weights(writer, model, dict(enumerate(heads)))
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
@@ -78,6 +88,20 @@ def _heads(block: Block) -> tuple[int, int]:
     """Return the query heads and the KV heads of a block."""
     attention = block.stack.attentions[0]
     return tuple(block.linear(path).out_features // block.head_dim for path in (attention.query, attention.key))  # type: ignore[return-value]
+
+
+def key_values(model: LoadedModel, bits: int) -> dict[str, float]:
+    """Return the options of an engine of ``model`` whose keys and values have ``bits``: the bits, and bytes per token.
+
+    Below 16 bits, in blocks of Q8_0 or Q4_0. Raises Unsupported for heads that such blocks do not fill.
+    """
+    if bits < 16 and model.head_dim % _KV_BLOCK:
+        raise Unsupported(
+            f"kv.bits: llama.cpp rounds {_KV_BLOCK} channels of a head together, and heads have {model.head_dim} here: "
+            "kv.bits=16"
+        )
+    channels = sum(2 * _heads(block)[1] * block.head_dim for block in model.blocks())
+    return {"kv_bits": bits, "kv_bytes_per_token": channels / _KV_BLOCK * _KV_BYTES[bits]}
 
 
 def require_llama(model: LoadedModel) -> None:

