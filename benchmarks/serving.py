@@ -1,29 +1,37 @@
 """Our figures of a server under load beside those of other load generators, on the same server and in turns.
 
-    python benchmarks/serving.py [--guidellm BIN] [--vllm BIN] [--rounds 5] [--concurrency 4] [--out JSON]
+    python benchmarks/serving.py [--guidellm BIN] [--vllm PYTHON] [--rounds 5] [--concurrency 4] [--out JSON]
+                                 [--planted]
 
 Serves SmolLM2-135M in 8 bits on llama.cpp's server. Each generator sends the same number of requests of the same
 lengths with the same number of clients, and tells its own figures: ``guidellm run`` and ``vllm bench serve``, each in
-an environment of its own. Prints medians over the rounds, and each generator's over ours. It needs ``paretune fetch
-smollm2-135m``.
+an environment of its own; of vLLM its interpreter is given. Prints medians over the rounds, and each generator's over
+ours. It needs ``paretune fetch smollm2-135m``. ``--planted``: instead of llama.cpp a server that waits 0.3 s before
+the first token and 0.05 s before every other one: what everybody should find is known then, however busy the machine
+is.
 """
 
 from __future__ import annotations
 
 import argparse
+import asyncio
 import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
+from types import SimpleNamespace
 from typing import Any
 
 sys.path.append(sys.path.pop(0))  # this file is no package of ours
 
 import torch
+from aiohttp import web
 from transformers import AutoTokenizer
 
 from objectives.assets import locate
@@ -32,10 +40,10 @@ from objectives.devices.cpu import Cpu
 from objectives.devices.stopwatch import WallStopwatch
 from objectives.measuring.load import load_metrics
 from objectives.models import Checkpoint
-from objectives.protocols.serving import Server
+from objectives.protocols.serving import Endpoint, Server
 from objectives.quantization.round_to_nearest import RoundToNearest
 from objectives.runtime.formats import gguf_weights
-from objectives.runtime.servers import llama_server
+from objectives.runtime.servers import http, llama_server
 from objectives.workloads.serving import Serving
 
 ASSET = "smollm2-135m"
@@ -68,10 +76,17 @@ def run(words: list[str]) -> None:
         raise SystemExit(f"{words[0]} failed:\n{ended.stdout[-2000:]}\n{ended.stderr[-2000:]}")
 
 
-def of_vllm(binary: str, load: Serving, url: str, name: str, folder: Path) -> Figures:
+_BENCH = (
+    "import argparse; from vllm.benchmarks.serve import add_cli_args, main; parser = argparse.ArgumentParser(); "
+    "add_cli_args(parser); main(parser.parse_args())"
+)
+"""What ``vllm bench serve`` runs: the command itself asks for a package that builds for CPUs call otherwise."""
+
+
+def of_vllm(python: str, load: Serving, url: str, name: str, folder: Path) -> Figures:
     """The figures of ``vllm bench serve``, in seconds."""
     run([
-        binary, "bench", "serve", "--backend", "openai", "--base-url", url, "--endpoint", "/v1/completions",
+        python, "-c", _BENCH, "--backend", "openai", "--base-url", url, "--endpoint", "/v1/completions",
         "--model", name, "--tokenizer", str(locate(ASSET)), "--dataset-name", "random",
         "--random-input-len", str(load.prompt_tokens), "--random-output-len", str(load.new_tokens),
         "--num-prompts", str(load.burst), "--max-concurrency", str(load.concurrency), "--ignore-eos",
@@ -116,6 +131,67 @@ def of_guidellm(binary: str, load: Serving, url: str, name: str, folder: Path) -
     }
 
 
+FIRST, GAP = 0.3, 0.05
+"""Seconds that the planted server waits before the first token, and before every other one."""
+
+
+async def planted(request: web.Request) -> web.StreamResponse:
+    """Answer a request token by token, after planted delays."""
+    asked = await request.json()
+    count = int(asked.get("max_tokens") or asked["max_completion_tokens"])
+    response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+    await response.prepare(request)
+    prompt = asked["prompt"]
+    usage = {"prompt_tokens": len(prompt) if isinstance(prompt, list) else 1, "completion_tokens": count}
+    for place in range(count):
+        await asyncio.sleep(GAP if place else FIRST)
+        part = {"id": "1", "object": "text_completion", "choices": [{"index": 0, "text": " a", "finish_reason": None}]}
+        await response.write(b"data: " + json.dumps(part).encode() + b"\n\n")
+    usage["total_tokens"] = sum(usage.values())
+    last = {"id": "1", "object": "text_completion", "choices": [], "usage": usage}
+    await response.write(b"data: " + json.dumps(last).encode() + b"\n\ndata: [DONE]\n\n")
+    return response
+
+
+def plant(port: int) -> None:
+    """Run the planted server."""
+
+    async def healthy(_request: web.Request) -> web.Response:
+        return web.json_response({"object": "list", "data": [{"id": "planted", "object": "model"}]})
+
+    app = web.Application()
+    app.add_routes([web.post("/v1/completions", planted), web.get("/health", healthy), web.get("/v1/models", healthy)])
+    web.run_app(app, host="127.0.0.1", port=port, print=None)
+
+
+@contextmanager
+def planted_server() -> Iterator[Any]:
+    """Run the planted server in a process of its own meanwhile."""
+    port = http.free_port()
+    process = subprocess.Popen([sys.executable, __file__, "--port", str(port)])
+    url = f"http://127.0.0.1:{port}"
+    try:
+        while not http.is_healthy(url):
+            time.sleep(0.1)
+        yield SimpleNamespace(endpoint=Endpoint(url, "planted"))
+    finally:
+        process.kill()
+        process.wait()
+
+
+@contextmanager
+def llama(asked: argparse.Namespace, folder: Path, tokenizer: Any) -> Iterator[Any]:
+    """Serve SmolLM2 in 8 bits on llama.cpp's server meanwhile."""
+    torch.set_num_threads(asked.threads)
+    model = Checkpoint(path=f"asset:{ASSET}", head="causal_lm").load()
+    RoundToNearest(bits=8).stored_in_blocks(32).quantize_(model, Statistics(model, {}), Cpu())
+    gguf_weights.write(model, folder / "model.gguf")
+    room = Serving(concurrency=asked.concurrency, prompt_tokens=2 * asked.prompt, new_tokens=asked.new).capacity()
+    server = llama_server.start(folder / "model.gguf", tokenizer, Served.vocabulary, asked.threads, room, 16, True)
+    yield server
+    server.close()
+
+
 def table(rounds: Mapping[str, list[Figures]]) -> str:
     """Return medians over the rounds, and every generator's over ours, round by round."""
     lines = [f"| | {' | '.join(SHOWN)} |", f"|{'---|' * (len(SHOWN) + 1)}"]
@@ -131,6 +207,25 @@ def table(rounds: Mapping[str, list[Figures]]) -> str:
     return "\n".join(lines)
 
 
+def measured(
+    asked: argparse.Namespace, load: Serving, server: Any, tokenizer: Any, folder: Path
+) -> dict[str, list[Figures]]:
+    """Let everybody measure in turns."""
+    url, name, served = server.endpoint.url, server.endpoint.model, Served(server, tokenizer)
+    everybody: dict[str, Callable[[], Figures]] = {"ours": lambda: ours(load, served)}
+    if asked.vllm:
+        everybody["vllm bench serve"] = lambda: of_vllm(asked.vllm, load, url, name, folder)
+    if asked.guidellm:
+        everybody["guidellm"] = lambda: of_guidellm(asked.guidellm, load, url, name, folder)
+    ours(load, served)  # warms up
+    rounds: dict[str, list[Figures]] = {each: [] for each in everybody}
+    for number in range(asked.rounds):
+        for each, measure in everybody.items():
+            rounds[each].append(measure())
+            print(number, each, {key: round(rounds[each][-1][key], 4) for key in SHOWN}, flush=True)
+    return rounds
+
+
 def main() -> None:
     """Serve, let everybody measure in turns, and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -139,35 +234,18 @@ def main() -> None:
     for name, number in (("rounds", 5), ("concurrency", 4), ("threads", 1), ("prompt", 64), ("new", 32), ("burst", 24)):
         parser.add_argument(f"--{name}", type=int, default=number)
     parser.add_argument("--out", type=Path)
+    parser.add_argument("--planted", action="store_true")
+    parser.add_argument("--port", type=int, help=argparse.SUPPRESS)
     asked = parser.parse_args()
-    load = Serving(
-        concurrency=asked.concurrency, prompt_tokens=asked.prompt, new_tokens=asked.new, burst=asked.burst
-    )  # fmt: skip
-    torch.set_num_threads(asked.threads)
-    model = Checkpoint(path=f"asset:{ASSET}", head="causal_lm").load()
-    RoundToNearest(bits=8).stored_in_blocks(32).quantize_(model, Statistics(model, {}), Cpu())
+    if asked.port:
+        plant(asked.port)
+        return
+    load = Serving(concurrency=asked.concurrency, prompt_tokens=asked.prompt, new_tokens=asked.new, burst=asked.burst)
+    tokenizer = AutoTokenizer.from_pretrained(locate(ASSET))
     with TemporaryDirectory() as place:
         folder = Path(place)
-        gguf_weights.write(model, folder / "model.gguf")
-        tokenizer = AutoTokenizer.from_pretrained(locate(ASSET))
-        capacity = Serving(
-            concurrency=asked.concurrency, prompt_tokens=2 * asked.prompt, new_tokens=asked.new
-        ).capacity()
-        server = llama_server.start(
-            folder / "model.gguf", tokenizer, Served.vocabulary, asked.threads, capacity, 16, True
-        )  # fmt: skip
-        url, name = server.endpoint.url, server.endpoint.model
-        everybody: dict[str, Callable[[], Figures]] = {"ours": lambda: ours(load, Served(server, tokenizer))}
-        if asked.vllm:
-            everybody["vllm bench serve"] = lambda: of_vllm(asked.vllm, load, url, name, folder)
-        if asked.guidellm:
-            everybody["guidellm"] = lambda: of_guidellm(asked.guidellm, load, url, name, folder)
-        ours(load, Served(server, tokenizer))  # warms up
-        rounds: dict[str, list[Figures]] = {each: [] for each in everybody}
-        for number in range(asked.rounds):
-            for each, measure in everybody.items():
-                rounds[each].append(measure())
-                print(number, each, {key: round(rounds[each][-1][key], 4) for key in SHOWN}, flush=True)
+        with planted_server() if asked.planted else llama(asked, folder, tokenizer) as server:
+            rounds = measured(asked, load, server, tokenizer, folder)
     text = table(rounds)
     print(text)
     if asked.out:

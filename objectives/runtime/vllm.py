@@ -159,7 +159,7 @@ class Vllm(EngineRuntime, Opener, RoundsKeyValues, Runtime, HostsFolders):
         }
         eager = ("--enforce-eager",) if self.enforce_eager else ()
         words = [word for flag in flags.items() for word in flag]
-        return vllm_server.start(self._python(), folder, capacity, (*words, *eager), _threads(threads))
+        return vllm_server.start(self._python(), folder, tokenizer, capacity, (*words, *eager), _threads(threads))
 
     @override
     def open(self, folder: Path, facts: Facts, threads: int) -> Engine:

@@ -1,7 +1,8 @@
 """Copies a GGUF file and puts in the pieces of text of its tokens, which a server needs to answer.
 
-Requests are token ids, so the copy never splits a text; it has merges since the engine wants some. Which of both ways
-of writing pieces a tokenizer has, bytes as letters or spaces as low lines, is read from its decoder.
+The copy has the whole tokenizer where GGUF can describe it (:mod:`objectives.runtime.formats.gguf_vocabulary`), so
+other clients may send texts. Ours send token ids, so the pieces alone will do for any other. Which of both ways of
+writing pieces a tokenizer has, bytes as letters or spaces as low lines, is read from its decoder.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from objectives.errors import Unsupported
+from objectives.runtime.formats.gguf_vocabulary import vocabulary_of
 
 _KIND = "tokenizer."
 _NORMAL, _CONTROL, _UNUSED = 1, 3, 5
@@ -19,7 +21,7 @@ _NORMAL, _CONTROL, _UNUSED = 1, 3, 5
 
 
 def write_with_pieces(file: Path, new: Path, tokenizer: Any, vocabulary: int) -> None:
-    """Copy ``file`` to ``new`` with the pieces of ``tokenizer``; ids without one get a piece nobody writes.
+    """Copy ``file`` to ``new`` with ``tokenizer``, or with its pieces; ids without one get a piece nobody writes.
 
     Raises Unsupported where the tokenizer does not say how it writes pieces.
     """
@@ -32,7 +34,10 @@ def write_with_pieces(file: Path, new: Path, tokenizer: Any, vocabulary: int) ->
             continue
         inner = field.types[1] if field.types[0] is GGUFValueType.ARRAY else None
         writer.add_key_value(name, field.contents(), field.types[0], inner)
-    _add_pieces(writer, tokenizer, vocabulary)
+    try:
+        vocabulary_of(tokenizer, vocabulary).add_to(writer)
+    except Unsupported:
+        _add_pieces(writer, tokenizer, vocabulary)
     for tensor in reader.tensors:
         writer.add_tensor(tensor.name, tensor.data, raw_dtype=tensor.tensor_type)
     writer.write_header_to_file()

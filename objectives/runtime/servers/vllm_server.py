@@ -12,6 +12,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 from objectives.protocols.serving import Capacity, Endpoint
 from objectives.runtime.servers import http
@@ -20,6 +21,7 @@ from objectives.runtime.servers.server import LOG, ProcessServer, end, require_r
 LIMIT = 600.0
 """Seconds that it may take to be ready."""
 NAME = "served"
+_TOKENIZER = "tokenizer.json"
 _KEEPER = "objectives.runtime.servers.keeper"
 _QUIET: Mapping[str, str] = {"VLLM_NO_USAGE_STATS": "1", "HF_HUB_OFFLINE": "1", "DO_NOT_TRACK": "1"}
 
@@ -33,16 +35,33 @@ def command(python: Path, folder: Path, capacity: Capacity, port: int, flags: Se
     ]  # fmt: skip
 
 
+def _with_tokenizer(folder: Path, tokenizer: Any, place: Path) -> Path:
+    """Return ``folder``, or one below ``place`` that has its files and the tokenizer's."""
+    if tokenizer is None or (folder / _TOKENIZER).exists():
+        return folder
+    new = place / "model"
+    tokenizer.save_pretrained(new)
+    for file in folder.iterdir():
+        (new / file.name).symlink_to(file.resolve())
+    return new
+
+
 def start(
-    python: Path, folder: Path, capacity: Capacity, flags: Sequence[str] = (), environment: Mapping[str, str] = {}
+    python: Path,
+    folder: Path,
+    tokenizer: Any,
+    capacity: Capacity,
+    flags: Sequence[str] = (),
+    environment: Mapping[str, str] = {},
 ) -> ProcessServer:
     """Start vLLM's server of ``folder`` in the interpreter ``python``. Raises Unsupported.
 
-    ``flags``: further words of its command line; ``environment``: variables beside those of this process.
+    ``tokenizer``: of a folder that holds none; ``flags``: further words of its command line; ``environment``: variables
+    beside those of this process.
     """
     place = TemporaryDirectory(prefix="paretune-vllm-")
     port = http.free_port()
-    words = command(python, folder, capacity, port, flags)
+    words = command(python, _with_tokenizer(folder, tokenizer, Path(place.name)), capacity, port, flags)
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
     ours = {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     with (Path(place.name) / LOG).open("wb") as log:
