@@ -63,10 +63,13 @@ def fits(outputs: int, inputs: int) -> bool:
 
 @cache
 def has_blocks() -> bool:
-    """Return whether this build has oneDNN's operators, and they give weight and product back to the bit."""
+    """Return whether oneDNN's operators are there and run here, and give weight and product back to the bit."""
     if not torch._C._has_mkldnn or not hasattr(torch.ops.mkldnn, "_reorder_linear_weight"):
         return False
     generator = torch.Generator().manual_seed(0)
     weight, rows = (torch.randn(size, 64, generator=generator).to(torch.bfloat16) for size in (128, 5))
-    blocked = Blocked(weight)
-    return torch.equal(blocked.dense(), weight) and torch.equal(blocked.product(rows), linear(rows, weight))
+    try:
+        blocked = Blocked(weight)
+        return torch.equal(blocked.dense(), weight) and torch.equal(blocked.product(rows), linear(rows, weight))
+    except RuntimeError:  # the processor has bf16 instructions, and torch was told not to use them
+        return False
