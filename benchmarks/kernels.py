@@ -42,7 +42,7 @@ def columns(inputs: int, outputs: int, rows: int) -> dict[str, Callable[[], torc
         "16 bit": lambda: bf16(x),
         "8 bit": lambda: int8(x),
         "4 kernel": lambda: int4.kernel(x),
-        "4 unpacked": lambda: int4._multiply_unpacked(x),
+        "4 unpacked": lambda: int4.unpacked(x),
         "4 bit": lambda: int4(x),
     }
     if rows <= 16:  # _int_mm refuses fewer than 17 rows on some devices, and is a reference loop here anyway

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import gc
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic.dataclasses import dataclass as settings
 from typing_extensions import override
 
+from objectives.assets.store import cache_dir
 from objectives.devices import heap
 from objectives.devices.control_groups import memory_free, memory_limits
 from objectives.devices.counters import Rapl, rapl
@@ -39,6 +40,8 @@ if TYPE_CHECKING:
 _SHAPES: tuple[Shape, ...] = ((128, 576, 1536), (1024, 1024, 1024), (2048, 768, 3072))
 """The first product is shorter than a scheduler's slice: beside other load it still runs undisturbed once in a while,
 where the others lost half of their rate. Two and more threads need that many free processors at once."""
+_LIMITS = ("ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA")
+"""Variables that keep kernels from instructions which the processor has."""
 
 
 @settings(frozen=True, kw_only=True, config=FORBID)
@@ -71,6 +74,19 @@ class Cpu(Device, Detectable):
 
         torch.set_num_threads(self.threads or len(os.sched_getaffinity(0)))
         heap.keep_freed()
+        self.use_paths()
+
+    def use_paths(self, carried: Mapping[str, Any] | None = None) -> None:
+        """Let packed linears take the paths that were fastest here; ``carried``: those of a winner.
+
+        They are measured once for this processor, torch and number of threads.
+        """
+        import torch
+
+        from objectives.packing import paths
+
+        limits = {name: os.environ[name] for name in _LIMITS if name in os.environ}
+        paths.use({**self.describe(), "torch": torch.__version__, **limits}, cache_dir(), carried)
 
     @override
     def describe(self) -> dict[str, str]:
@@ -153,6 +169,14 @@ class Cpu(Device, Detectable):
             elif not isinstance(module, PackedLinear):
                 for parameter in module.parameters(recurse=False):
                     parameter.data = parameter.data.to(dtype)
+
+    @override
+    def arrange_(self, model: LoadedModel) -> None:
+        from objectives.packing.bf16 import block_linears_
+        from objectives.packing.linear import settle_paths
+
+        block_linears_(model)
+        settle_paths(model.module)
 
     @property
     @override

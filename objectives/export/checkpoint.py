@@ -125,6 +125,7 @@ def load(folder: Path) -> LoadedModel:
     for module in model.module.modules():
         if isinstance(module, PackedLinear):
             module.repack_()
+    Cpu().arrange_(model)
     return model
 
 

@@ -22,6 +22,8 @@ from objectives.errors import ModelError
 from objectives.models import LoadedModel
 from objectives.models.batch import batch_of
 from objectives.models.heads import encoded
+from objectives.packing import paths
+from objectives.packing.linear import places
 from objectives.protocols.running import Runner, RunsInTorch
 from objectives.types import ENCODERS
 
@@ -136,25 +138,30 @@ def _watched(model: LoadedModel) -> Iterator[list[tuple[str, Tensor]]]:
 def write_answers(folder: Path, model: LoadedModel, ids: Tensor) -> None:
     """Write the answers of ``model`` to ``ids`` into ``folder``, beside its weights."""
     kept = {f"answer{place}": tensor.contiguous().clone() for place, tensor in enumerate(model_answers(model, ids))}
-    facts = {"threads": str(torch.get_num_threads())}
+    facts = _numerics(model)
     save_file({"ids": ids.contiguous().clone(), **kept}, folder / ANSWERS, metadata=facts)
+
+
+def _numerics(model: LoadedModel) -> dict[str, str]:
+    """Return what the order of sums depends on within a machine."""
+    return {"threads": str(torch.get_num_threads()), "paths": paths.digest(places(model.module))}
 
 
 def check_answers(folder: Path, model: LoadedModel) -> None:
     """Raise ModelError unless ``model`` gives the answers that :func:`write_answers` wrote.
 
-    With another number of threads they may differ by rounding.
+    With another number of threads or other kernels they may differ by rounding.
     """
     from safetensors import safe_open
 
     try:
         with safe_open(folder / ANSWERS, "pt") as file:
-            threads = (file.metadata() or {}).get("threads")
+            numerics = file.metadata()
         kept = load_file(folder / ANSWERS)
         ids = kept.pop("ids")
     except (OSError, SafetensorError, KeyError, json.JSONDecodeError) as error:
         raise ModelError(f"{folder / ANSWERS}: no answers to compare with: {error}") from error
-    same = threads == str(torch.get_num_threads())
+    same = numerics == _numerics(model)
     now = model_answers(model, ids)
     wanted = [kept[name] for name in sorted(kept)]
     if len(now) != len(wanted) or differing(now, wanted, 0.0 if same else 1e-2) is not None:

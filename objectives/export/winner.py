@@ -29,6 +29,8 @@ from objectives.export import checkpoint, export_check, stock
 from objectives.export.stock import CONFIG, MANIFEST, OWN_CONFIG
 from objectives.models import LoadedModel
 from objectives.models.notes import notes_of, stored_notes
+from objectives.packing import paths
+from objectives.packing.linear import places
 from objectives.protocols.candidate import TorchBuildContext
 from objectives.protocols.running import Device, Runner
 from objectives.runtime.engines.folder import ENGINES, made, read_facts, runtime_of
@@ -62,7 +64,8 @@ def save(runner: Runner, source: LoadedModel, folder: Path, facts: Mapping[str, 
     with TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as temporary:
         part = Path(temporary) / "part"
         if isinstance(runner, TorchRunner):
-            size = checkpoint.save(runner.model, part, facts)
+            carried = paths.in_use(places(runner.model.module))
+            size = checkpoint.save(runner.model, part, {"paths": carried, **facts})
             stock.publish_(part, runner.model, ids)
             again: Runner = TorchRunner(checkpoint.load(part), kv_bits=runner.kv_bits)
         else:
@@ -111,12 +114,22 @@ def load(folder: Path, allow_targets: Sequence[str] = ()) -> TorchRunner | Engin
     """
     engine, allowed = folder / ENGINE, (ENGINES, *(f"{name.rstrip('.')}." for name in allow_targets))
     if not engine.is_dir():
+        Cpu().use_paths(_carried(folder))
         return _prepared(checkpoint.load(folder), folder, allowed)
     _check(folder)
     missing = runtime_of(read_facts(engine), allowed).packages.missing(running=True)
     if missing is not None:
         raise ModelError(f"{folder}: {missing}")
     return EngineRunner.open(engine, checkpoint.tokenizer_of(folder), torch.get_num_threads(), allowed)
+
+
+def _carried(folder: Path) -> Mapping[str, Any] | None:
+    """Return which paths of packed linears were in use when ``folder`` was written; None where it does not say."""
+    try:
+        carried = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["paths"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return carried if isinstance(carried, dict) else None
 
 
 # ---- runtimes that run the packed model itself, in a way of their own

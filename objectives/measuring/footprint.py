@@ -12,6 +12,7 @@ from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import nn
 from torch._subclasses import fake_tensor
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
@@ -20,6 +21,7 @@ from objectives.calibration.statistics import Statistics
 from objectives.measuring.roofline import Work
 from objectives.measuring.trace import Forward, Trace, tracing
 from objectives.models import LoadedModel, require_units
+from objectives.packing.blocked import Blocked
 from objectives.packing.weighing import stored_bytes
 from objectives.protocols.candidate import Candidate
 from objectives.protocols.running import Device, Workload
@@ -100,5 +102,9 @@ def fake_copy(model: LoadedModel) -> LoadedModel:
         hidden = getattr(part, "_fbgemm", None)
         if hidden is not None:
             memo[id(hidden)] = part.out_features
+        blocked = getattr(part, "blocked", None)
+        if blocked is not None:
+            with mode:
+                memo[id(blocked)] = Blocked(torch.empty(part.out_features, part.in_features, dtype=torch.bfloat16))
     module = copy.deepcopy(model.module, memo)
     return LoadedModel(module, model.tokenizer, model.head, layers=dict(model.layers), row=model.row)

@@ -16,6 +16,7 @@ from objectives.measuring.roofline import limit
 from objectives.models.blocks import Block
 from objectives.models.notes import notes_of
 from objectives.packing.bf16 import Bf16Linear
+from objectives.packing.linear import WIDENING, PackedLinear
 from objectives.protocols.readings import Peaks
 from objectives.protocols.running import Runner, RunsInTorch, Workload
 from objectives.types import GainFacts, NoteCode, Size, Speed
@@ -69,7 +70,7 @@ def _slow(metrics: Mapping[str, float], speed: Speed, model: Runner, rows: int) 
     blocks = list(model.model.blocks())
     linears: list[nn.Module] = [block.linear(path) for block in blocks for path in block.stack.block_linears]
     low = [each for each in linears if not isinstance(each, Bf16Linear)]
-    unpacked = [each for each in low if rows > getattr(each, "kernel_rows", rows)]
+    unpacked = [each for each in low if _unpacks(each, rows)]
     if len(unpacked) > len(linears) / 2:
         return f"dequantised path, {rows} rows are more than the low-bit kernels are fast for"
     if any(note.code is NoteCode.KEPT_IN_16_BITS for note in notes_of(model.notes)):
@@ -81,6 +82,13 @@ def _slow(metrics: Mapping[str, float], speed: Speed, model: Runner, rows: int) 
     if share < LAUNCH_BOUND:
         return f"launch-bound, calls take longer than their work ({share:.0%} of the device's limit)"
     return f"its kernels take longer than the dense ones at {rows} rows" if speed is Speed.SLOWER else ""
+
+
+def _unpacks(linear: nn.Module, rows: int) -> bool:
+    """Return whether a low-bit linear widens its weight for so many rows."""
+    if isinstance(linear, PackedLinear):
+        return linear.path(rows) in WIDENING
+    return rows > getattr(linear, "kernel_rows", rows)
 
 
 def _uneven(block: Block) -> list[str]:

@@ -30,6 +30,10 @@ class Fp32Linear(PackedLinear):
     def kernel_rows(self) -> int:
         return sys.maxsize
 
+    @override
+    def path(self, rows: int) -> str:
+        return "kernel"
+
     @classmethod
     def from_linear(cls, source: nn.Linear) -> Fp32Linear:
         """Store ``source`` in 32 bits; a weight that is already so is shared."""

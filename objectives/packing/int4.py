@@ -23,6 +23,8 @@ from objectives.errors import Unsupported
 from objectives.packing.linear import PackedLinear
 
 GROUP_SIZES = (32, 64, 128, 256)
+SAMPLED = 64
+"""The group size with which paths are timed: for others they take nearly as long."""
 
 
 def check_shape(out_features: int, in_features: int, group_size: int) -> None:
@@ -118,6 +120,7 @@ class Int4Linear(PackedLinear):
     of x. ``packed`` comes in the layout of :func:`pairs`; :meth:`repack_` moves it to aten's.
     """
 
+    kind = "int4"
     packed: Tensor
     scale_zero: Tensor
     inputs: Tensor | None
@@ -143,6 +146,19 @@ class Int4Linear(PackedLinear):
         check_shape(codes.shape[0], codes.shape[1], codes.shape[1] // scale.shape[1])
         scale_zero = torch.stack([scale.t(), zero.t()], dim=2).to(torch.bfloat16).contiguous()
         return cls(pairs(codes), scale_zero, bias, None if inputs is None else inputs.to(torch.bfloat16)).repack_()
+
+    @classmethod
+    @override
+    def sample(cls, weight: Tensor) -> Int4Linear:
+        outputs, inputs = weight.shape
+        scale = weight.view(outputs, -1, SAMPLED).abs().amax(dim=2) / 8
+        codes = (weight.view(outputs, -1, SAMPLED) / scale.unsqueeze(2) + 8).round_().clamp_(0, 15)
+        return cls.from_codes(codes.view(outputs, inputs), scale, torch.zeros_like(scale), None)
+
+    @property
+    @override
+    def paths(self) -> tuple[str, ...]:
+        return ("kernel",) if self._block is None else ("kernel", "unpacked")
 
     @property
     @override

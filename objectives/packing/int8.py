@@ -12,9 +12,9 @@ Symmetric rounding per token and channel follows Dettmers et al., LLM.int8(), ht
 
 from __future__ import annotations
 
-import sys
 import warnings
-from functools import cache
+from collections.abc import Callable
+from functools import cache, partial
 from typing import Any, Self
 
 import torch
@@ -25,6 +25,7 @@ from typing_extensions import override
 
 from objectives.packing.capability import cpu_kernels
 from objectives.packing.linear import PackedLinear
+from objectives.packing.path_times import Path
 
 _PRODUCT = "linear_with_input_q_dq_qweight_dq_output_fp32"
 _BLOCK_INPUTS = 512
@@ -73,9 +74,10 @@ def _int8_weight_product(rows: Tensor, codes: Tensor) -> Tensor:
 class Int8WeightLinear(PackedLinear):
     """A linear of int8 weights and unrounded activations. ``codes``: int8 [out, in]; ``scale``: fp32 [out].
 
-    A few rows read the integers, many rows a widened slice.
+    A few rows read the integers, many rows a widened slice: that of the integers, or of the weight.
     """
 
+    kind = "int8_weight_only"
     codes: Tensor
     scale: Tensor
     weight = None  # T5 asks for the dtype of its FFN's weight, where that is a tensor
@@ -103,6 +105,21 @@ class Int8WeightLinear(PackedLinear):
         codes, scale = round_symmetric(weight)
         return cls(codes.to(torch.int8), scale.squeeze(1), bias)
 
+    @classmethod
+    @override
+    def sample(cls, weight: Tensor) -> Int8WeightLinear:
+        return cls.from_weight(weight, None)
+
+    @property
+    @override
+    def paths(self) -> tuple[str, ...]:
+        return ("widened", "unpacked") if self.in_features % 32 else ("kernel", "widened", "unpacked")
+
+    def widened(self, rows: Tensor) -> Tensor:
+        """Multiply ``rows`` by the integers in the type of ``rows``, which holds them exactly, and scale."""
+        sums = self._by_slices(rows, lambda start, stop, dtype: self.codes[start:stop].to(dtype))
+        return sums.float().mul_(self.scale).to(rows.dtype)
+
     @override
     def kernel(self, rows: Tensor) -> Tensor:
         """Multiply ``rows``, rounded to bf16, by the integers, and scale."""
@@ -120,6 +137,7 @@ class Int8Linear(PackedLinear):
     The integers are those of :func:`round_in_pairs`.
     """
 
+    kind = "int8"
     scale: Tensor
     _open: Tensor
     """Integers [out, last inputs] that fbgemm does not hold."""
@@ -137,11 +155,27 @@ class Int8Linear(PackedLinear):
         codes, scale = round_in_pairs(weight)
         return cls(codes.to(torch.int8), scale.squeeze(1), bias)
 
+    @classmethod
+    @override
+    def sample(cls, weight: Tensor) -> Int8Linear:
+        return cls.from_weight(weight, None)
+
     @property
     @override
-    def kernel_rows(self) -> int:
-        """Return no limit where integers are multiplied; elsewhere few: more rows read a widened slice."""
-        return sys.maxsize if cpu_kernels().int8 or self._fbgemm is not None else _FEW
+    def paths(self) -> tuple[str, ...]:
+        if self._fbgemm is not None:
+            return ("held",)
+        by_integers = ("integers",) if cpu_kernels().int8 and self.in_features > 1 else ()
+        few = () if self.in_features % 32 else ("kernel",)
+        return (*by_integers, *few, "widened", "unpacked")
+
+    @override
+    def rule(self, rows: int) -> str:
+        if self._fbgemm is not None:
+            return "held"
+        if cpu_kernels().int8 and self.in_features > 1:  # with one input torch returns nonsense
+            return "integers"
+        return "kernel" if rows <= _FEW and self.in_features % 32 == 0 else "unpacked"
 
     @property
     def codes(self) -> Tensor:
@@ -165,27 +199,44 @@ class Int8Linear(PackedLinear):
     def forward(self, x: Tensor) -> Tensor:
         """Round the activations per token, multiply the integers, scale back."""
         codes, scale = round_symmetric(x.reshape(-1, self.in_features))
-        y = self._multiply(codes).mul_(scale)
+        y: Tensor = getattr(self, self.path(codes.shape[0]))(codes).mul_(scale)
         if self.bias is not None:
             y = y.add_(self.bias)
         return y.to(x.dtype).view(*x.shape[:-1], self.out_features)
 
-    def _multiply(self, codes: Tensor) -> Tensor:
-        """Multiply ``codes`` [m, in] by the scaled weight: fp32 [m, out]."""
-        if self._fbgemm is None:
-            return self._multiply_open(codes)
-        held = self.in_features - self._open.shape[1]
-        y = _fbgemm_product(codes[:, :held], self._fbgemm)
-        return y.add_(self._multiply_open(codes[:, held:])) if held < self.in_features else y
+    @classmethod
+    @override
+    def _timed(cls, weight: Tensor) -> tuple[dict[str, Path], Callable[[int], str]]:
+        paths, rule = super()._timed(weight)
+        return {name: partial(_in_fp32, run) for name, run in paths.items()}, rule
 
-    def _multiply_open(self, codes: Tensor) -> Tensor:
-        if cpu_kernels().int8 and self._fbgemm is None and codes.shape[1] > 1:  # with one input torch returns nonsense
-            return torch._int_mm(codes.to(torch.int8), self._open.t()).float().mul_(self.scale)
-        if codes.shape[0] <= _FEW and codes.shape[1] % 32 == 0:
-            return _int8_weight_product(codes, self._open).float().mul_(self.scale)
-        if self._fbgemm is None:
-            return self._multiply_unpacked(codes)
-        return codes @ self._open.float().mul_(self.scale[:, None]).t()
+    # The paths multiply ``rows`` fp32 [m, in], which are whole numbers, by the scaled weight: fp32 [m, out].
+
+    def integers(self, rows: Tensor) -> Tensor:
+        """Multiply integers by integers."""
+        return torch._int_mm(rows.to(torch.int8), self._open.t()).float().mul_(self.scale)
+
+    @override
+    def kernel(self, rows: Tensor) -> Tensor:
+        """Multiply by the kernel for weights alone; bf16 holds the integers of the rows as well."""
+        return _int8_weight_product(rows, self._open).float().mul_(self.scale)
+
+    def widened(self, rows: Tensor) -> Tensor:
+        """Multiply the integers in the CPU's compute dtype, which holds them exactly; sums are fp32 until the end."""
+        narrow = rows.to(cpu_kernels().compute_dtype)
+        sums = self._by_slices(narrow, lambda start, stop, dtype: self._open[start:stop].to(dtype))
+        return sums.float().mul_(self.scale)
+
+    def held(self, rows: Tensor) -> Tensor:
+        """Multiply by fbgemm, and by the inputs that it does not hold."""
+        inside = self.in_features - self._open.shape[1]
+        y = _fbgemm_product(rows[:, :inside], self._fbgemm)
+        if inside == self.in_features:
+            return y
+        rest = rows[:, inside:]
+        if rest.shape[0] <= _FEW and rest.shape[1] % 32 == 0:
+            return y.add_(self.kernel(rest))
+        return y.add_(rest @ self._open.float().mul_(self.scale[:, None]).t())
 
     @override
     def unpack(self, start: int, stop: int, dtype: torch.dtype) -> Tensor:
@@ -194,6 +245,10 @@ class Int8Linear(PackedLinear):
     def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
         super()._save_to_state_dict(destination, prefix, keep_vars)
         destination[prefix + "codes"] = self.codes
+
+
+def _in_fp32(run: Path, rows: Tensor) -> Tensor:
+    return run(rows.float())
 
 
 def _inputs_for_fbgemm(inputs: int, outputs: int) -> int:

@@ -1,30 +1,37 @@
-"""The one forward pass of all packed linears: a few rows take the kernel, many rows are unpacked and multiplied.
+"""The one forward pass of all packed linears: the fastest path for the number of rows (:mod:`.paths`).
 
-Weight-only kernels read little memory, so they win at decode (one row per request) and lose up to 3x at
-prefill, where a plain GEMM on the unpacked weight wins. The row count at which to switch is the class's
-``kernel_rows``. Unpacking goes in slices of output rows that stay in cache, so that a large layer (a
-vocabulary head) does not need its unpacked copy in memory.
+Weight-only kernels read little memory, so they win at decode (one row per request) and lose up to 3x at prefill, where
+a plain GEMM on the unpacked weight wins. Unpacking goes in slices of output rows that stay in cache, so that a large
+layer (a vocabulary head) does not need its unpacked copy in memory.
 """
 
 from __future__ import annotations
 
-from typing import Self
+from collections.abc import Callable
+from typing import ClassVar, Self
 
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensor
 
 from objectives.packing.capability import cpu_kernels
+from objectives.packing.path_times import Path, times
+from objectives.packing.paths import fastest, name_of, settle
 
 SLICE_ELEMENTS = 1 << 20
 SLICE_ROWS = 64
+WIDENING = frozenset({"unpacked", "widened"})
+"""The paths that widen the weight before they multiply."""
 
 
 class PackedLinear(nn.Module):
     """Computes ``y = x W^T + b`` with W ``[out_features, in_features]`` stored packed.
 
-    Subclasses give :meth:`kernel` (any number of rows, fast for few) and :meth:`unpack` (a slice of W).
+    Subclasses give :meth:`kernel` (any number of rows, fast for few) and :meth:`unpack` (a slice of W), and the names
+    of all their ``paths``. ``kind``: under which the fastest of them are kept; empty where none is measured.
     """
 
+    kind: ClassVar[str] = ""
     in_features: int
     out_features: int
     bias: nn.Parameter | None
@@ -39,8 +46,41 @@ class PackedLinear(nn.Module):
 
     @property
     def kernel_rows(self) -> int:
-        """Return the largest number of rows that go to :meth:`kernel`; more are multiplied by the unpacked weight."""
+        """Return the most rows for which :meth:`kernel` is the rule; more are multiplied by the unpacked weight."""
         raise NotImplementedError
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """Return the names of the methods that can multiply this weight here: all give the same but for rounding."""
+        return ("kernel", "unpacked")
+
+    def rule(self, rows: int) -> str:
+        """Return the path for ``rows`` rows where nothing was measured."""
+        return "kernel" if rows <= self.kernel_rows else "unpacked"
+
+    def path(self, rows: int) -> str:
+        """Return the path that ``rows`` rows take."""
+        return fastest(self.kind, (self.in_features, self.out_features), rows, self.paths) or self.rule(rows)
+
+    @classmethod
+    def sample(cls, weight: Tensor) -> PackedLinear:
+        """Return a linear that stores ``weight`` fp32 [out, in], to be timed."""
+        raise NotImplementedError
+
+    def settle(self) -> None:
+        """Find out which path is fastest for a weight of this size, unless that is known."""
+        if self.kind and len(self.paths) > 1:
+            settle(self.place, (self.in_features, self.out_features), lambda shape: times(shape, self._timed))
+
+    @property
+    def place(self) -> str:
+        """Return the name under which the fastest paths are kept; empty where none is measured."""
+        return name_of(self.kind, (self.in_features, self.out_features)) if self.kind else ""
+
+    @classmethod
+    def _timed(cls, weight: Tensor) -> tuple[dict[str, Path], Callable[[int], str]]:
+        linear = cls.sample(weight)
+        return {name: getattr(linear, name) for name in linear.paths}, linear.rule
 
     def kernel(self, rows: Tensor) -> Tensor:
         """Multiply ``rows`` [m, in] by the packed weight: [m, out], without bias."""
@@ -59,29 +99,47 @@ class PackedLinear(nn.Module):
         rows = x.reshape(-1, self.in_features)
         if rows.dtype != torch.float32 and not cpu_kernels().bf16:  # T5 casts what its FFN's last linear reads
             rows = rows.float()
-        y = self.kernel(rows) if rows.shape[0] <= self.kernel_rows else self._multiply_unpacked(rows)
+        y: Tensor = getattr(self, self.path(rows.shape[0]))(rows)
         if self.bias is not None:
             y = y.add_(self.bias.to(y.dtype))
         return y.to(x.dtype).view(*x.shape[:-1], self.out_features)
 
-    def _multiply_unpacked(self, rows: Tensor) -> Tensor:
+    def unpacked(self, rows: Tensor) -> Tensor:
+        """Multiply ``rows`` [m, in] by the unpacked weight: [m, out], without bias."""
+        return self._by_slices(rows, self._slice)
+
+    def _by_slices(self, rows: Tensor, part: Callable[[int, int, torch.dtype], Tensor]) -> Tensor:
+        """Multiply ``rows`` by the matrix whose rows ``start:stop`` are ``part(start, stop, dtype)``."""
         step = max(1, SLICE_ELEMENTS // self.in_features // SLICE_ROWS) * SLICE_ROWS
         if step >= self.out_features:
-            return rows @ self._slice(0, self.out_features, rows.dtype).t()
+            return rows @ part(0, self.out_features, rows.dtype).t()
         starts = range(0, self.out_features, step)
         stops = (min(start + step, self.out_features) for start in starts)
         if rows.requires_grad:  # filling slices would make autograd copy all of the output for each of them
-            parts = [rows @ self._slice(start, stop, rows.dtype).t() for start, stop in zip(starts, stops)]
+            parts = [rows @ part(start, stop, rows.dtype).t() for start, stop in zip(starts, stops)]
             return torch.cat(parts, dim=1)
         y = rows.new_empty(rows.shape[0], self.out_features)
         for start, stop in zip(starts, stops):
-            y[:, start:stop] = rows @ self._slice(start, stop, rows.dtype).t()
+            y[:, start:stop] = rows @ part(start, stop, rows.dtype).t()
         return y
 
     def _slice(self, start: int, stop: int, dtype: torch.dtype) -> Tensor:
-        """Return the slice that :meth:`_multiply_unpacked` multiplies by; ``start`` is a multiple of ``SLICE_ROWS``."""
+        """Return the slice that :meth:`unpacked` multiplies by; ``start`` is a multiple of ``SLICE_ROWS``."""
         return self.unpack(start, stop, dtype)
 
     def extra_repr(self) -> str:
         """Describe the shapes for ``print(model)``."""
         return f"in_features={self.in_features}, out_features={self.out_features}, bias={self.bias is not None}"
+
+
+def places(module: nn.Module) -> set[str]:
+    """Return the names under which the fastest paths of all linears of ``module`` are kept."""
+    return {part.place for part in module.modules() if isinstance(part, PackedLinear) and part.place}
+
+
+def settle_paths(module: nn.Module) -> None:
+    """Find out which paths are fastest for all linears of ``module``; of one without values nothing is measured."""
+    if not any(isinstance(tensor.data, FakeTensor) for tensor in (*module.parameters(), *module.buffers())):
+        for part in module.modules():
+            if isinstance(part, PackedLinear):
+                part.settle()

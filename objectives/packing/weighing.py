@@ -75,5 +75,13 @@ def unique_tensors(module: nn.Module) -> dict[str, Tensor]:
 
 
 def disk_bytes(model: LoadedModel) -> int:
-    """Return the bytes of the tensors that a checkpoint of ``model`` holds."""
-    return sum(tensor.nbytes for tensor in unique_tensors(model.module).values())
+    """Return the bytes of the tensors that a checkpoint of ``model`` holds; no two layers are unpacked at a time."""
+    shared: dict[int, int] = {}
+    made = 0
+    for part in model.module.modules():
+        held: dict[str, Tensor] = {}
+        part._save_to_state_dict(held, "", keep_vars=False)
+        own = {tensor.data_ptr() for tensor in (*part.parameters(recurse=False), *part.buffers(recurse=False))}
+        shared |= {tensor.data_ptr(): tensor.nbytes for tensor in held.values() if tensor.data_ptr() in own}
+        made += sum(tensor.nbytes for tensor in held.values() if tensor.data_ptr() not in own)
+    return sum(shared.values()) + made

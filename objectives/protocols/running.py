@@ -240,6 +240,13 @@ class Device(Protocol):
     def to_device_(self, model: LoadedModel) -> None:
         """Make everything that is not packed run here, in 16-bit storage."""
 
+    def arrange_(self, model: LoadedModel) -> None:
+        """Bring weights that will not change any more into the order of this device's kernels; by default leave them.
+
+        Gradients and whatever reads or changes weights come before.
+        """
+        return
+
     @property
     def parks(self) -> bool:
         """Return whether moving a model to the CPU with ``Module.to`` frees memory here."""

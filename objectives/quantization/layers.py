@@ -97,6 +97,7 @@ def store_(
     if form.bits != 16:
         model.notes.extend(_no_linears(model))
     device.to_device_(model)
+    device.arrange_(model)
 
 
 def _store_layer_(

@@ -91,10 +91,12 @@ class TorchCompile(InTorch, Runtime):
         return runner
 
     def _runner(self, model: LoadedModel, device: Device) -> StaticCacheRunner:
+        from objectives.packing.bf16 import in_rows
         from objectives.runtime.in_torch.captured import Captured
         from objectives.runtime.in_torch.compiled import compiled
         from objectives.runtime.in_torch.static_cache import StaticCacheRunner
 
+        model = in_rows(model)
         if self.mode != "reduce-overhead" or not device.records_graphs:
             return StaticCacheRunner(model, compiled(model, self.mode))
         return Captured(model, compiled(model, "default")).check()  # Inductor's own graphs know one cache only

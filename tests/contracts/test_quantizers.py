@@ -432,7 +432,7 @@ def test_widths_without_a_kernel_are_refused_or_marked(quantize: Quantize, choic
     model = quantize("llama", choice, bits=3, simulate=True)
     assert model.simulated
     assert {type(linear) for linear in linears(model)} == {Bf16Linear}
-    groups = model.block("layers.0").linear("mlp.down_proj").weight.float().view(64, 2, 64)
+    groups = model.block("layers.0").linear("mlp.down_proj").dense.float().view(64, 2, 64)
     assert all(len(group.unique()) <= 8 for row in groups for group in row)
 
 

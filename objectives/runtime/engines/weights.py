@@ -126,16 +126,16 @@ def _storage(module: nn.Module) -> int | None:
     """Return a number that tells one weight from another; None for modules that have none."""
     if isinstance(module, (Int8Embedding, Int8WeightLinear)):
         return module.codes.data_ptr()
-    if isinstance(module, (Int4Linear, Int8Linear)):
-        return id(module)
-    if type(module) is nn.Linear or isinstance(module, (nn.Embedding, Bf16Linear, Fp32Linear)):
+    if type(module) is nn.Linear or isinstance(module, (nn.Embedding, Fp32Linear)):
         return module.weight.data_ptr()
-    return None
+    if isinstance(module, Bf16Linear) and module.weight is not None:
+        return module.weight.data_ptr()
+    return id(module) if isinstance(module, (Int4Linear, Int8Linear, Bf16Linear)) else None
 
 
 def _stored(name: str, module: nn.Module) -> Stored:
     if type(module) is nn.Linear or isinstance(module, (nn.Embedding, Bf16Linear, Fp32Linear)):
-        weight = module.weight.detach()
+        weight = module.dense if isinstance(module, Bf16Linear) else module.weight.detach()
         return Dense(weight.float().numpy(), 32 if weight.dtype == torch.float32 else 16)
     if isinstance(module, (Int8Embedding, Int8WeightLinear, Int8Linear)):
         return Rounded(module.codes.numpy(), module.scale.float().unsqueeze(1).numpy(), None, 8)

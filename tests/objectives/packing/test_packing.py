@@ -140,7 +140,7 @@ def test_many_rows_are_multiplied_in_full_precision(make: Maker, monkeypatch: py
 def test_both_paths_agree(make: Maker) -> None:
     packed = make(96, 128).linear
     rows = random(5, 128)
-    assert error(packed.kernel(rows), packed._multiply_unpacked(rows).double()) < 0.005
+    assert error(packed.kernel(rows), packed.unpacked(rows).double()) < 0.005
 
 
 def test_activations_of_16_bits_come_back_in_16_bits(make: Maker, kernels: bool) -> None:
@@ -292,7 +292,7 @@ def test_from_codes_refuses_such_a_shape_too() -> None:
 def test_unpacking_in_slices_changes_nothing(make: Maker, out: int, monkeypatch: pytest.MonkeyPatch) -> None:
     made, x, seen = make(out, 32, True), random(200, 32), []
     part = type(made.linear)._slice
-    whole = made.linear._multiply_unpacked(x)
+    whole = made.linear.unpacked(x)
 
     def watched(self: PackedLinear, start: int, stop: int, dtype: torch.dtype) -> Tensor:
         seen.append((start, stop))
@@ -300,9 +300,9 @@ def test_unpacking_in_slices_changes_nothing(make: Maker, out: int, monkeypatch:
 
     monkeypatch.setattr(type(made.linear), "_slice", watched)
     monkeypatch.setattr(linear, "SLICE_ELEMENTS", 1)
-    assert error(made.linear._multiply_unpacked(x), whole.double()) < 1e-6
+    assert error(made.linear.unpacked(x), whole.double()) < 1e-6
     assert seen == [(0, 64), (64, 128), (128, 144)][: -(-out // 64)]
-    assert made.linear._multiply_unpacked(x.clone().requires_grad_()).requires_grad
+    assert made.linear.unpacked(x.clone().requires_grad_()).requires_grad
 
 
 def test_rows_in_bf16_are_multiplied_in_fp32_where_bf16_is_slow(kernels: bool, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -312,7 +312,7 @@ def test_rows_in_bf16_are_multiplied_in_fp32_where_bf16_is_slow(kernels: bool, m
         seen.append(rows.dtype)
         return rows @ self.weight.to(rows.dtype).t()
 
-    for name in ("kernel", "_multiply_unpacked"):
+    for name in ("kernel", "unpacked"):
         monkeypatch.setattr(Bf16Linear, name, watched)
     assert make_bf16(64, 64).linear(random(9, 64).bfloat16()).dtype == torch.bfloat16
     assert seen == [torch.bfloat16 if kernels else torch.float32]

@@ -1,0 +1,67 @@
+"""Which path each packed linear takes by rows, and what it gains over 16 bits: SmolLM2's shapes, one and two threads.
+
+    python benchmarks/paths.py [--check] [--threads 1 2]
+
+Prints, for each class, shape and number of rows, the ratio of the 16 bits' time to that of every path, rounding and
+scaling included; the path that is taken has a star. The clock is the CPU time of the calling thread, everything takes
+turns, and ratios are medians over pairs, so a busy machine does. The paths are those that were measured in
+``$PARETUNE_CACHE``, or are measured now. ``--check`` exits 1 and names every path that is slower than .97 of 16 bits
+while another one is faster by more than a tenth. Another CPU can be had in part: ``ONEDNN_MAX_CPU_ISA=AVX2
+ATEN_CPU_CAPABILITY=avx2`` (the flags that choose our rules stay those of the processor).
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+import torch
+from speeds import path_ratios, wrong_turn
+
+from objectives.devices.cpu import Cpu
+from objectives.packing.bf16 import Bf16Linear
+from objectives.packing.int4 import Int4Linear
+from objectives.packing.int8 import Int8Linear, Int8WeightLinear
+from objectives.packing.linear import PackedLinear
+
+SHAPES = ((576, 192), (576, 576), (576, 1536), (1536, 576))
+ROWS = (1, 8, 32, 64, 256, 1024)
+CLASSES: tuple[type[PackedLinear], ...] = (Int8Linear, Int8WeightLinear, Int4Linear)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--check", action="store_true")
+    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
+    asked = parser.parse_args()
+    wrong = []
+    for threads in asked.threads:
+        Cpu(threads=threads).start()
+        print(f"{torch.backends.cpu.get_cpu_capability()}, {threads} threads")
+        for kind in CLASSES:
+            for inputs, outputs in SHAPES:
+                wrong += lines(kind, inputs, outputs)
+    print(*wrong or ["no path is slower than .97 of 16 bits while a faster one is at hand"], sep="\n")
+    sys.exit(asked.check and bool(wrong))
+
+
+def lines(kind: type[PackedLinear], inputs: int, outputs: int) -> list[str]:
+    """Print a line for every number of rows, and return what is wrong."""
+    weight = torch.randn(outputs, inputs, generator=torch.Generator().manual_seed(0))
+    linear, half = kind.sample(weight), torch.nn.Linear(inputs, outputs, bias=False).requires_grad_(False)
+    half.weight.copy_(weight)
+    narrow = Bf16Linear.from_linear(half).block_()
+    linear.repack_().settle()
+    wrong = []
+    with torch.inference_mode():
+        for rows in ROWS:
+            ratios, taken = path_ratios(linear, narrow, rows, 11), linear.path(rows)
+            text = "  ".join(f"{name}{'*' * (name == taken)} {ratio:.2f}" for name, ratio in ratios.items())
+            print(f"{kind.__name__:16} {inputs:>4} -> {outputs:<4} x{rows:<4}  {text}", flush=True)
+            if ratios[taken] < 0.97 and max(ratios.values()) > 1.1 * ratios[taken]:  # once more, with more rounds
+                wrong += filter(None, [wrong_turn(linear, narrow, rows)])
+    return wrong
+
+
+if __name__ == "__main__":
+    main()
