@@ -124,7 +124,7 @@ def test_important_inputs_are_rounded_with_more_care(tiny: Callable[[str], Loade
 
     model = compressed(tiny("llama"), None, rounded(16))
     path = "model.layers.0.mlp.down_proj"
-    weight = model.module.get_submodule(path).weight.float().numpy()
+    weight = model.module.get_submodule(path).dense.float().numpy()
     power = np.ones(weight.shape[1], np.float32)
     power[::8] = 1e4
     errors = {}
