@@ -187,7 +187,7 @@ class ModelPool:
                 del self.built[recipe], sizes[recipe]
         engines = {recipe: one.stored_bytes for recipe, one in self.engines.items()}
         for oldest in list(engines):
-            if sum(engines.values()) > KEPT_BYTES:
+            if sum(engines.values()) > KEPT_BYTES and oldest != recipe_of(self.problem.baseline):  # it is in every turn
                 del self.engines[oldest], engines[oldest]
 
     def shapes(self, candidate: Candidate) -> Footprint | None:

@@ -73,7 +73,7 @@ def test_what_was_refused_by_prediction_says_how_much_room_there_is() -> None:
     assert 2 <= starved.sum() <= 10
     forecaster = Forecaster()
     told = forecaster.fits(blank(memory=memory, starved=starved, room=room))
-    guess = forecaster._peaks(blank(), memory)
+    guess = forecaster._plain(blank(), "memory", memory, -memory)
     sure = np.abs(guess.mean - room) > 3 * guess.deviation
     assert sure.sum() > len(GRID) / 2
     assert ((told > 0.5) == (peaks <= room))[sure].all()
