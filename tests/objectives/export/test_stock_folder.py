@@ -219,6 +219,7 @@ def test_blocks_that_differ_get_a_part_of_the_config_each(tiny: Callable[[str], 
     read = runpy.run_path(str(tmp_path / f"{file}.py"))[name].from_pretrained(tmp_path)
     assert [block.ffn.intermediate_size for block in read.block_configs] == [128, 96, 64]
     assert not read.block_configs[0].attention.no_op
+    assert [layer.intermediate_size for layer in read.per_layer_config] == [128, 96, 64]
     with pytest.raises(Unsupported, match=r"pruning\.layout=uniform, or format=gguf"):
         expressible(model)
 
