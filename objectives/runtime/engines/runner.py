@@ -233,13 +233,20 @@ class EngineRunner(Runner, SelectsRows, ReadsSources, Serves):
     def memory(self, workload: Workload, device: Device) -> Memory:
         """Return what is resident beyond the stored weights, copies that the engine made included."""
         if isinstance(workload, Loading):
-            return memory_under_load(self, workload)
+            return memory_under_load(self, workload, self._held(workload.capacity()))
         measured = self._weighed(self.engine, workload) if isinstance(self.engine, Weighed) else None
         measured = measured or resident(self.folder, workload, self.threads, self.allowed)
         above = max(0, measured.peak - self.facts.weight_bytes)
         phase = max(workload.representative_runs(), key=("encode", "prefill", "decode").index)
         added = float(measured.peak - measured.resting)
         return Memory({phase: above}, 0, {"resident_peak": added, "runtime_bytes": float(measured.resting)})
+
+    def _held(self, capacity: Capacity) -> int | None:
+        """Return the bytes of weights, keys and values of a server, where the engine tells them."""
+        if not isinstance(self.engine, Weighed):
+            return None
+        cache = self.facts.options["kv_bytes_per_token"] * capacity.slots * capacity.tokens
+        return self.engine.weigh()[0] + int(cache)
 
     def _weighed(self, engine: Weighed, workload: Workload) -> Resident:
         engine.weigh()

@@ -29,12 +29,18 @@ class KeptServers:
         return server
 
 
-def memory_under_load(runner: ServingRunner, workload: LoadingWorkload) -> Memory:
-    """Return what the server's processes hold at the peak of a burst, beyond the stored weights."""
+def memory_under_load(runner: ServingRunner, workload: LoadingWorkload, held: int | None = None) -> Memory:
+    """Return what the server's processes hold at the peak of a burst, beyond the stored weights.
+
+    ``held``: bytes of weights, keys and values at rest, where the processes hold much besides; then what they hold at
+    rest does not count, and what they grow by does.
+    """
     server = runner.server(workload.capacity())
     server.begin_peak()
     workload.run(runner, Unwatched())
     peak, resting = server.peak(), server.resting
+    if held is not None:
+        peak, resting = peak - resting + held, held
     above = max(0, peak - runner.stored_bytes)
     added = {"resident_peak": float(max(0, peak - resting)), "runtime_bytes": float(resting)}
     return Memory({"serve": above}, 0, added)
