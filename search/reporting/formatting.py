@@ -98,6 +98,10 @@ def show(name: str, value: float, rate: str) -> str:
     return score(value) if DECIMALS.get(name) == 4 else prefix_of(name, abs(value), rate).text(value)
 
 
+KV_BITS = "kv_bits"
+"""The column of the bits of keys and values."""
+
+
 def heading(name: str) -> str:
     """Return a metric's name for people."""
     plain = name.replace("_", " ").replace(".", " ")
@@ -106,21 +110,21 @@ def heading(name: str) -> str:
 
 def label(row: Row, searched: Sequence[str] = ()) -> str:
     """Describe a candidate in a few words: ``20 % · 8 bit · b8``."""
-    return " · ".join(_settings(row, searched, "{}", "b{}"))
+    return " · ".join(_settings(row, searched, "{}", "b{}", "kv{:g}"))
 
 
 def in_words(row: Row, searched: Sequence[str] = ()) -> str:
     """Describe a candidate within a sentence: ``20 % pruned, 8 bit, batch 8``."""
-    words = _settings(row, searched, "{} pruned", "batch {}")
+    words = _settings(row, searched, "{} pruned", "batch {}", "keys and values in {:g} bit")
     return ", ".join("unpruned" if word == f"{percent(0)} pruned" else word for word in words)
 
 
-def _settings(row: Row, searched: Sequence[str], pruned: str, batch: str) -> list[str]:
+def _settings(row: Row, searched: Sequence[str], pruned: str, batch: str, kept: str) -> list[str]:
     share = row.get("nominal_pruning_ratio") or row.get("pruning_ratio")  # a kind's own ratio leaves the first at 0
     values = [
         (pruned, None if share is None else percent(share)),
         ("{:g} bit", row.get("bits")),
         (batch, row.get("batch_size")),
-        *(("{}", row.get(key)) for key in searched),
+        *((kept if key == KV_BITS else "{}", row.get(key)) for key in searched),
     ]
     return [pattern.format(v) for pattern, v in values if v is not None] or [f"trial {row['trial']}"]

@@ -16,6 +16,7 @@ from search.reporting.bands import band_columns
 from search.reporting.formatting import (
     DECIMALS,
     HEADINGS,
+    KV_BITS,
     Row,
     UnitPrefix,
     heading,
@@ -74,7 +75,7 @@ class Column:
         value = row.get(self.key)
         if value is None:
             return "–"
-        if isinstance(value, bool | str) or self.key in ("bits", "batch_size"):
+        if isinstance(value, bool | str) or self.key in ("bits", "batch_size", KV_BITS):
             return f"{value:g}" if isinstance(value, float) else str(value)
         scaled = value / self.scale.size
         text = number(scaled) if self.decimals is None else f"{scaled:.{self.decimals}f}"

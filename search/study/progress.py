@@ -182,7 +182,9 @@ class LiveProgress(Progress):
 
 
 def _last(record: TrialRecord) -> str:
-    cell = " ".join(f"{path.rpartition('.')[2]}={value}" for path, value in record.params.items())
+    names = {path: path.rpartition(".")[2] for path in record.params}
+    twice = {path for path, name in names.items() if list(names.values()).count(name) > 1}
+    cell = " ".join(f"{path if path in twice else names[path]}={value}" for path, value in record.params.items())
     if record.state == "failed":
         return f"trial {record.number} {cell}: failed, {record.reason}: {record.message}"
     metrics = record.metrics

@@ -546,3 +546,12 @@ def test_the_error_of_verdicts_can_be_set(floor) -> None:
     given = ("accuracy_floor.epsilon=0.3",) if floor == "absolute" else ()
     resolved = composed(f"accuracy_floor={floor}", "accuracy_floor.error=0", *given)
     assert build_config(resolved).floor.error == 0
+
+
+def test_settings_of_one_name_are_told_apart(make_config) -> None:
+    """Weights have bits, and so have keys and values."""
+    config = make_config("+space.kv.bits=[16,8]", "n_trials=2")
+    line = _last(run(config).records[0])
+    assert "quantization.bits=16" in line
+    assert "kv.bits=16" in line
+    assert " batch_size=1" in line
