@@ -99,10 +99,10 @@ class Vllm(EngineRuntime, Opener, RoundsKeyValues, Runtime, HostsFolders):
         """Return the interpreter. Raises ObjectiveError where it is not there."""
         if self.environment == "fetched":
             return interpreter(locate(ASSET))
-        place = Path(os.environ.get(OWN, ""))
-        if not place.is_file():
-            raise ObjectiveError(f"own needs the environment variable {OWN}, the Python of vLLM; got {str(place)!r}")
-        return place
+        place = os.environ.get(OWN, "")
+        if not Path(place).is_file():
+            raise ObjectiveError(f"own needs the environment variable {OWN}, the Python of vLLM; got {place!r}")
+        return Path(place)
 
     @override
     def storage(self, quantizer: Quantizer) -> Quantizer:

@@ -29,12 +29,13 @@ DEFAULTS: Mapping[str, Any] = {
     "runtime": {"_target_": "objectives.runtime.torch.Torch"},
     "runtimes": {},
     "kv": _KEY_VALUES,
-    "limits": {},
+    "limits": None,
 }
 """Parts of studies that were stored before there were such parts."""
 
 _LATER: Mapping[str, Mapping[str, Any]] = {
-    "": {"kv": _KEY_VALUES, "limits": {}},
+    "": {"kv": _KEY_VALUES, "limits": None},
+    "objectives.quantization.gptq.Gptq": {"descent": 0},
     "objectives.pruning.structured.Structured": {"layout": "free"},
 }
 """Parts and settings that came after studies had been named, by the class that has them, with their defaults."""
@@ -51,7 +52,7 @@ def defining(resolved: Mapping[str, Any]) -> dict[str, Any]:
     tree = resolved["space"].get(CHOSEN)
     names = (tree.get("name") or ()) if isinstance(tree, Mapping) else ()
     runtimes = {name: resolved["runtimes"].get(name) for name in names}
-    spelled = _as_at_first(first_spelled({**resolved, "runtimes": runtimes}))
+    spelled = _as_at_first(first_spelled({**resolved, "runtimes": runtimes, "limits": resolved.get("limits") or None}))
     return {key: spelled[key] for key in _NAMED if key in spelled}
 
 

@@ -171,6 +171,8 @@ def read_facts(folder: Path) -> Facts:
 def runtime_of(facts: Facts, allowed: Sequence[str] = (ENGINES,)) -> Opener:
     """Return the object that opens the folder; ``allowed``: see :func:`made`. Raises ModelError."""
     opener: Opener = made(facts.runtime, facts.settings, f"{FACTS}: runtime", allowed)
+    if not all(hasattr(opener, member) for member in ("open", "packages")):
+        raise ModelError(f"{FACTS}: runtime: {facts.runtime} opens no folders")
     return opener
 
 

@@ -12,6 +12,7 @@ import subprocess
 import tempfile
 import weakref
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -110,7 +111,8 @@ class ForeignDecoder(TextDecoder, Weighed):
 
     def _lost(self) -> Unsupported:
         """Return the error that tells how the process ended."""
-        self._process.wait(_PATIENCE)
+        with suppress(subprocess.TimeoutExpired):
+            self._process.wait(_PATIENCE)
         self._output.seek(0)
         told = [line for line in self._output.read().decode(errors="replace").splitlines() if line.strip()][-_TOLD:]
         return Unsupported(f"the engine ended its process: {probe_process.how(self._process)}; {' / '.join(told)}")

@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
+from typing_extensions import override
+
 from objectives.errors import Unsupported
 
 HOST = "127.0.0.1"
@@ -28,10 +30,8 @@ def require_loopback(url: str) -> str:
     except ValueError as error:
         raise ValueError(f"no URL: {error}; got {url!r}") from error
     plain = parts.path in ("", "/") and not parts.query and not parts.fragment and parts.username is None
-    if parts.scheme != "http" or parts.hostname not in LOOPBACK or port is None or not plain:
-        raise ValueError(
-            f"url must be http://{HOST}:PORT or http://localhost:PORT, a server on this machine; got {url!r}"
-        )
+    if parts.scheme != "http" or parts.hostname not in LOOPBACK or not port or not plain:
+        raise ValueError(f"url must be http://{HOST}:PORT or http://localhost:PORT, without a path; got {url!r}")
     return f"http://{parts.hostname}:{port}"
 
 
@@ -62,4 +62,12 @@ def models_of(url: str) -> list[str]:
         raise Unsupported(f"{url}/v1/models tells no models: {error}") from error
 
 
-_opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # loopback is reached without a proxy
+class _Staying(urllib.request.HTTPRedirectHandler):
+    """Follows no answer that leads elsewhere."""
+
+    @override
+    def redirect_request(self, *_: Any, **__: Any) -> None:
+        return None
+
+
+_opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), _Staying())  # loopback needs no proxy

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import json
 import subprocess
+from contextlib import suppress
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import TemporaryDirectory, TemporaryFile
 from typing import IO, Any
 
 from objectives.devices import helpers
@@ -18,7 +19,7 @@ from objectives.protocols.serving import Capacity, Endpoint
 from objectives.runtime.engines import probe_process
 from objectives.runtime.engines.llama_model import MOST_ROWS
 from objectives.runtime.servers.gguf_pieces import write_with_pieces
-from objectives.runtime.servers.server import LOG, ProcessServer, end, said
+from objectives.runtime.servers.server import ProcessServer, end, said
 
 _CHILD = "objectives.runtime.servers.llama_server_child"
 _FILE = "served.gguf"
@@ -35,27 +36,26 @@ def start(
     """
     if capacity.slots > MOST_ROWS:
         raise Unsupported(f"llama.cpp serves at most {MOST_ROWS} requests at a time, got {capacity.slots}")
-    place = TemporaryDirectory(prefix="paretune-llama-")
-    served = Path(place.name) / _FILE
-    write_with_pieces(file, served, tokenizer, vocabulary)
-    settings = {
-        "file": str(served), "slots": capacity.slots, "tokens": capacity.tokens, "threads": threads,
-        "cache_bits": cache_bits, "repack": repack,
-    }  # fmt: skip
-    with (Path(place.name) / LOG).open("wb") as log:
+    log = TemporaryFile()  # noqa: SIM115  closed with the server
+    with TemporaryDirectory(prefix="paretune-llama-") as place:
+        served = Path(place) / _FILE
+        write_with_pieces(file, served, tokenizer, vocabulary)
+        settings = {
+            "file": str(served), "slots": capacity.slots, "tokens": capacity.tokens, "threads": threads,
+            "cache_bits": cache_bits, "repack": repack,
+        }  # fmt: skip
         process = probe_process.start(
             _CHILD, [json.dumps(settings)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log
         )
-    try:
-        _line(process, place)  # what it needs is imported
-        before = helpers.sizes(process.pid)
-        _give(process)
-        url = _line(process, place)
-        served.unlink()  # it is read, not mapped
-        return ProcessServer(process, Endpoint(url, _FILE, _KEEP_NOTHING), place, before)
-    except BaseException:
-        end(process, (), place)
-        raise
+        try:
+            _line(process, log)  # what it needs is imported
+            before = helpers.sizes(process.pid)
+            _give(process)
+            url = _line(process, log)  # the file is read by now, not mapped
+            return ProcessServer(process, Endpoint(url, _FILE, _KEEP_NOTHING), log, before)
+        except BaseException:
+            end(process, (), log)
+            raise
 
 
 def _give(process: subprocess.Popen[bytes]) -> None:
@@ -64,14 +64,15 @@ def _give(process: subprocess.Popen[bytes]) -> None:
     stream.flush()
 
 
-def _line(process: subprocess.Popen[bytes], place: TemporaryDirectory[str]) -> str:
+def _line(process: subprocess.Popen[bytes], log: IO[bytes]) -> str:
     """Return the child's next line. Raises Unsupported, MemoryError."""
     stream: IO[bytes] = process.stdout  # type: ignore[assignment]
     word, _, rest = stream.readline().decode().strip().partition(" ")
     if word == "ok":
         return rest
-    process.wait(10.0)
-    told = said(Path(place.name))
+    with suppress(subprocess.TimeoutExpired):
+        process.wait(10.0)
+    told = said(log)
     if "failed to allocate" in told or "bad_alloc" in told:
         raise MemoryError(f"llama.cpp's server: {told}")
     raise Unsupported(f"llama.cpp's server did not start: {rest or probe_process.how(process)}; {told}")

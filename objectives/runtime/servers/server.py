@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import weakref
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from typing import IO
 
 import psutil
 from typing_extensions import override
@@ -23,23 +24,24 @@ _SAID = 300
 class ProcessServer(Server):
     """A server in the session of ``process``; ``skipped``: whether that process itself is no part of the server.
 
-    ``before``: resident bytes that its process had before it opened the model. ``folder``: goes with it.
+    ``log``: the file that takes what it prints. ``before``: resident bytes that its process had before it opened the
+    model.
     """
 
     def __init__(
         self,
         process: subprocess.Popen[bytes],
         endpoint: Endpoint,
-        folder: TemporaryDirectory[str],
+        log: IO[bytes],
         before: Mapping[str, int] | None = None,
         skipped: bool = False,
     ) -> None:
-        self._process, self._endpoint, self._folder = process, endpoint, folder
+        self._process, self._endpoint, self._log = process, endpoint, log
         self._before = (before or {}).get("VmRSS", 0)
         self._pids = pids_of(process.pid)[1 if skipped else 0 :]
         for pid in self._pids:
             helpers.count(pid)
-        self._end = weakref.finalize(self, end, process, tuple(self._pids), folder)
+        self._end = weakref.finalize(self, end, process, tuple(self._pids), log)
         self._resting = self._total("VmRSS")
 
     @property
@@ -72,31 +74,25 @@ class ProcessServer(Server):
             raise self._lost() from error
 
     def _lost(self) -> Unsupported:
-        return Unsupported(f"the server ended: {probe_process.how(self._process)}; {said(Path(self._folder.name))}")
+        return Unsupported(f"the server ended: {probe_process.how(self._process)}; {said(self._log)}")
 
     def close(self) -> None:
         """End the server now."""
         self._end()
 
 
-LOG = "server.log"
-"""The file in a server's folder that takes what it prints."""
-
-
-def end(process: subprocess.Popen[bytes], pids: tuple[int, ...], folder: TemporaryDirectory[str]) -> None:
-    """End a server's whole session, and remove its folder."""
+def end(process: subprocess.Popen[bytes], pids: tuple[int, ...], log: IO[bytes]) -> None:
+    """End a server's whole session, and close its log, which has no name and is gone then."""
     for pid in pids:
         helpers.forget(pid)
     probe_process.end(process)
-    folder.cleanup()
+    log.close()
 
 
-def said(folder: Path) -> str:
-    """Return the last words of the server that prints into ``folder``, in a line."""
-    try:
-        lines = (folder / LOG).read_text(encoding="utf-8", errors="replace").strip().splitlines()
-    except OSError:
-        return ""
+def said(log: IO[bytes]) -> str:
+    """Return the last words of the server that prints into ``log``, in a line."""
+    size = os.fstat(log.fileno()).st_size
+    lines = os.pread(log.fileno(), size, 0).decode(errors="replace").strip().splitlines()  # its own place stays
     told = [line.strip() for line in lines if "error" in line.lower() or "failed" in line.lower()] or lines
     return told[-1][-_SAID:] if told else ""
 
@@ -107,15 +103,17 @@ def pids_of(pid: int) -> list[int]:
 
 
 def require_ready(
-    process: subprocess.Popen[bytes], folder: Path, is_ready: Callable[[], bool], limit: float, wait: float = 0.1
+    process: subprocess.Popen[bytes], log: IO[bytes], is_ready: Callable[[], bool], limit: float, wait: float = 0.1
 ) -> None:
     """Wait until ``is_ready``. Raises Unsupported where the process ends first, or after ``limit`` seconds."""
     from time import perf_counter, sleep
 
     began = perf_counter()
-    while not is_ready():
-        if process.poll() is not None:
-            raise Unsupported(f"the server did not start: {probe_process.how(process)}; {said(folder)}")
+    while True:
+        if process.poll() is not None:  # before anybody is asked: another server may have its port
+            raise Unsupported(f"the server did not start: {probe_process.how(process)}; {said(log)}")
+        if is_ready():
+            return
         if perf_counter() - began > limit:
-            raise Unsupported(f"the server was not ready after {limit:.0f} s; {said(folder)}")
+            raise Unsupported(f"the server was not ready after {limit:.0f} s; {said(log)}")
         sleep(wait)

@@ -1,7 +1,7 @@
 """vLLM's server: another interpreter serves a folder of Hugging Face's format.
 
 Prefixes are not kept: prompts of a load are other ones in every burst, and a user's file would be answered from the
-cache. The keys and values have the room that ``VLLM_CPU_KVCACHE_SPACE`` or ``gpu_memory_utilization`` gives.
+cache. The room of keys and values is among the flags.
 """
 
 from __future__ import annotations
@@ -11,12 +11,13 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import TemporaryDirectory, TemporaryFile
 from typing import Any
+from uuid import uuid4
 
 from objectives.protocols.serving import Capacity, Endpoint
 from objectives.runtime.servers import http
-from objectives.runtime.servers.server import LOG, ProcessServer, end, require_ready
+from objectives.runtime.servers.server import ProcessServer, end, require_ready
 
 LIMIT = 600.0
 """Seconds that it may take to be ready."""
@@ -26,10 +27,10 @@ _KEEPER = "objectives.runtime.servers.keeper"
 _QUIET: Mapping[str, str] = {"VLLM_NO_USAGE_STATS": "1", "HF_HUB_OFFLINE": "1", "DO_NOT_TRACK": "1"}
 
 
-def command(python: Path, folder: Path, capacity: Capacity, port: int, flags: Sequence[str]) -> list[str]:
-    """Return the command line of the server."""
+def command(python: Path, folder: Path, name: str, capacity: Capacity, port: int, flags: Sequence[str]) -> list[str]:
+    """Return the command line of the server; ``name``: what it calls the model, by which it is known as ours."""
     return [
-        str(python), "-m", "vllm.entrypoints.openai.api_server", "--model", str(folder), "--served-model-name", NAME,
+        str(python), "-m", "vllm.entrypoints.openai.api_server", "--model", str(folder), "--served-model-name", name,
         "--host", http.HOST, "--port", str(port), "--max-model-len", str(capacity.tokens),
         "--max-num-seqs", str(capacity.slots), "--no-enable-prefix-caching", *flags,
     ]  # fmt: skip
@@ -42,7 +43,8 @@ def _with_tokenizer(folder: Path, tokenizer: Any, place: Path) -> Path:
     new = place / "model"
     tokenizer.save_pretrained(new)
     for file in folder.iterdir():
-        (new / file.name).symlink_to(file.resolve())
+        if not (new / file.name).exists():
+            (new / file.name).symlink_to(file.resolve())
     return new
 
 
@@ -59,21 +61,20 @@ def start(
     ``tokenizer``: of a folder that holds none; ``flags``: further words of its command line; ``environment``: variables
     beside those of this process.
     """
-    place = TemporaryDirectory(prefix="paretune-vllm-")
-    port = http.free_port()
-    words = command(python, _with_tokenizer(folder, tokenizer, Path(place.name)), capacity, port, flags)
+    name, port = f"{NAME}-{uuid4().hex}", http.free_port()
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
     ours = {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    with (Path(place.name) / LOG).open("wb") as log:
+    url, log = f"http://{http.HOST}:{port}", TemporaryFile()  # noqa: SIM115  closed with the server
+    with TemporaryDirectory(prefix="paretune-vllm-") as place:
+        words = command(python, _with_tokenizer(folder, tokenizer, Path(place)), name, capacity, port, flags)
         process = subprocess.Popen(
             [sys.executable, "-m", _KEEPER, "env", "-u", "PYTHONPATH", *words],
             env={**inherited, **_QUIET, **environment, **ours},
-            start_new_session=True, stdin=subprocess.PIPE, stdout=log, stderr=log, cwd=place.name,
+            start_new_session=True, stdin=subprocess.PIPE, stdout=log, stderr=log, cwd=place,
         )  # fmt: skip
-    url = f"http://{http.HOST}:{port}"
-    try:
-        require_ready(process, Path(place.name), lambda: http.is_healthy(url), LIMIT, wait=0.5)
-        return ProcessServer(process, Endpoint(url, NAME), place, skipped=True)
-    except BaseException:
-        end(process, (), place)
-        raise
+        try:
+            require_ready(process, log, lambda: http.is_healthy(url) and name in http.models_of(url), LIMIT, wait=0.5)
+            return ProcessServer(process, Endpoint(url, name), log, skipped=True)
+        except BaseException:
+            end(process, (), log)
+            raise

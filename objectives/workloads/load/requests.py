@@ -12,6 +12,7 @@ import json
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -104,7 +105,7 @@ def content_hash(file: str) -> str:
 @lru_cache(maxsize=8)
 def _read(path: Path, _changed: int, _size: int) -> tuple[Row, ...]:
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").split("\n")  # texts may hold other ends of lines
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"workload.requests: cannot read {path}: {error}") from error
     rows = tuple(_row(line, f"{path}, line {number}") for number, line in enumerate(lines, 1) if line.strip())
@@ -119,8 +120,9 @@ _EXAMPLE = {"prompt": "Name three rivers.", "output_tokens": 32}
 def _row(line: str, where: str) -> Row:
     try:
         found = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DataError(f"workload.requests: {where}: no JSON: {error}") from error
+    _require_known(found, where)
     given = [name for name in _PROMPTS if isinstance(found, dict) and found.get(name) is not None]
     if len(given) != 1:
         raise DataError(
@@ -130,6 +132,15 @@ def _row(line: str, where: str) -> Row:
     if length is not None and not _is_count(length):
         raise DataError(f"workload.requests: {where}: output_tokens must be an integer >= 1, got {length!r}")
     return _prompted(given[0], found[given[0]], length, where)
+
+
+def _require_known(found: Any, where: str) -> None:
+    """Raise DataError for a row with a misspelt field; fields of other names are somebody else's."""
+    known = (*_PROMPTS, *_LENGTHS)
+    for name in found if isinstance(found, dict) else ():
+        meant = [] if name in known else get_close_matches(name, known, n=1, cutoff=0.8)
+        if meant:
+            raise DataError(f"workload.requests: {where}: unknown field {name!r}; did you mean {meant[0]}?")
 
 
 def _prompted(name: str, prompt: Any, length: int | None, where: str) -> Row:
