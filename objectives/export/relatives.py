@@ -18,7 +18,7 @@ from objectives.errors import Unsupported, described
 from objectives.export.engines import Layout
 from objectives.export.export_check import differing, model_answers
 from objectives.models import LoadedModel
-from objectives.runtime.engines.weights import Rounded, matrices
+from objectives.runtime.engines.weights import Rounded, is_matrix, matrices
 from objectives.runtime.formats.hugging_face import others
 from objectives.runtime.formats.plain_config import config_of, stock_class
 
@@ -123,4 +123,4 @@ def _built(kind: str, fields: dict[str, Any]) -> Any:
 def _holds(part: nn.Module) -> bool:
     """Return whether a module has tensors of its own that a checkpoint holds."""
     tensors = [*part.parameters(recurse=False), *part.buffers(recurse=False)]
-    return bool(tensors) and not hasattr(part, "inv_freq")
+    return is_matrix(part) or (bool(tensors) and not hasattr(part, "inv_freq"))
