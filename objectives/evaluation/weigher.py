@@ -46,7 +46,7 @@ class Weigher:
         metrics = dict(runner.weights(block_weights(self._pool.source)))
         if runner.simulated:
             metrics = {
-                name: value for name, value in metrics.items() if not name.endswith(("_bytes", "effective_bits"))
+                name: value for name, value in metrics.items() if "_bytes" not in name and name != "effective_bits"
             }
         if not math.isnan(runner.predicted_loss):
             metrics["predicted_loss"] = runner.predicted_loss

@@ -104,7 +104,7 @@ def _asked(python: Path, loader: Loader, request: dict[str, Any]) -> dict[str, A
     """Return what the engine answers, or the last line of what it said where it failed."""
     with TemporaryDirectory() as place:
         asked, answered = Path(place) / "request.json", Path(place) / "answer.json"
-        asked.write_text(json.dumps(request))
+        asked.write_text(json.dumps(request), encoding="utf-8")
         process = subprocess.Popen(
             [str(python), "-I", str(loader.path), str(asked), str(answered)],
             cwd=place, env={**os.environ, "HF_MODULES_CACHE": place}, start_new_session=True,
@@ -118,7 +118,7 @@ def _asked(python: Path, loader: Loader, request: dict[str, Any]) -> dict[str, A
         finally:
             probe_process.end(process)
         if answered.is_file():
-            answer: dict[str, Any] = json.loads(answered.read_text())
+            answer: dict[str, Any] = json.loads(answered.read_text(encoding="utf-8"))
             return answer
         lines = [line.strip() for line in errors.decode(errors="replace").splitlines() if line.strip()]
         return lines[-1] if lines else f"it ended with code {process.returncode}"

@@ -23,8 +23,8 @@ from objectives.types import Head
 from tests.conftest import head_of
 from tests.objectives.recipes import CONF, built, choices
 
-ABROAD = ("vllm",)
-"""In interpreters of their own, which take half a minute to start: see test_vllm.py."""
+ABROAD = ("openai_server", "vllm")
+"""Elsewhere, or in interpreters of their own, which take half a minute to start: see test_vllm.py, test_serving.py."""
 RUNTIMES = [name for name in choices("runtime") if name not in ABROAD]
 ENGINES = [name for name in RUNTIMES if not built("runtime", name).is_torch]
 SLOW = ("torch_compile",)

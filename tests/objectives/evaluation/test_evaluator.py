@@ -142,13 +142,17 @@ ELSEWHERE = {
 }  # fmt: skip
 """Added by the study, counted by some machines only, of a race, or of a metric of all examples together."""
 OF_ENCODERS = {"encode", "activation_peak.encode", "roofline.encode"}
+OF_LOADS = {
+    "itl", "request_throughput", "prompt_throughput", "goodput",
+    *(name for name in METRICS if name.partition(".")[0] in ("ttft", "tpot", "itl") and "." in name),
+}  # fmt: skip
 OF_GPUS = {"temperature", "sm_clock", "throttled", "other_processes"}
 
 
 def test_every_metric_of_the_tables_is_measured_and_no_other(evaluate: Evaluator) -> None:
     for one in (candidate(), candidate(0.5, 4)):
         metrics = measured(evaluate(one)).metrics
-        assert metrics.keys() - {"energy"} == KNOWN - ELSEWHERE - OF_ENCODERS - OF_GPUS
+        assert metrics.keys() - {"energy"} == KNOWN - ELSEWHERE - OF_ENCODERS - OF_LOADS - OF_GPUS
         assert all(isinstance(value, float) and math.isfinite(value) for value in metrics.values())
         assert metrics["peak_memory"] == metrics["weight_bytes"] + metrics["activation_peak"]
         assert metrics["predicted_peak"] == pytest.approx(metrics["peak_memory"], rel=0.05, abs=64 * 1024)
@@ -235,9 +239,10 @@ def test_metrics_of_decoders_are_absent_for_encoders(problem: Problem, tiny_fold
     baseline = candidate(workload=Encoding(tokens=8))
     evaluate = Evaluator(replace(problem, model=encoder, task=Toy("encoder"), baseline=baseline))
     metrics = measured(evaluate(replace(baseline, pruning=Structured(ratio=0.4)))).metrics
-    assert KNOWN - metrics.keys() - {"energy"} == (ELSEWHERE - {"energy"}) | OF_GPUS | {
+    assert KNOWN - metrics.keys() - {"energy"} == (ELSEWHERE - {"energy"}) | OF_LOADS | OF_GPUS | {
         "encode", "activation_peak.encode", "activation_peak.prefill", "activation_peak.decode", "cache_bytes",
         "roofline.prefill", "roofline.decode", "ttft", "tpot", "per_token", "prefill_throughput", "decode_throughput",
+        "kv_bytes_per_token",
     }  # fmt: skip
 
 
