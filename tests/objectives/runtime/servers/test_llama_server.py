@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.request
 from collections.abc import Callable
@@ -90,14 +91,16 @@ def test_a_request_beyond_its_slots_is_told(server: ProcessServer, model: Loaded
         load.timed(served(server, model), WallStopwatch())
 
 
-def test_it_ends_with_the_object_and_takes_its_folder_along(file: Path, model: LoadedModel) -> None:
+def test_it_ends_with_the_object_and_leaves_nothing_behind(
+    file: Path, model: LoadedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     server = started(file, model, slots=1)
-    process, folder = server._process, Path(server._folder.name)
+    process = server._process
     assert http.is_healthy(server.endpoint.url)
-    assert folder.is_dir()
+    assert not list(tmp_path.iterdir())  # a process that is killed could not remove it
     del server
     assert process.poll() is not None
-    assert not folder.exists()
     assert process.pid not in helpers.pids()
 
 
