@@ -173,9 +173,9 @@ def _completeness(certificate: Certificate) -> str:
     """Say what the search can still change; an empty front, or the baseline alone, is worded differently."""
     by_more = f"by more than {float(f'{certificate.resolution:.2g}'):.0%}"
     if not certificate.members:
-        so_far, does, may = "nothing that was measured keeps the floor", "keeps it", "keep it"
+        so_far, does, may = "nothing that was measured is feasible", "is", "be"
     elif certificate.only_baseline:
-        so_far = "nothing that was measured keeps the floor and improves on the baseline"
+        so_far = "nothing that was measured is feasible and improves on the baseline"
         does, may = f"does {by_more}", f"do so {by_more}"
     else:
         so_far, does, may = "", f"improves the front {by_more}", f"improve the front {by_more}"

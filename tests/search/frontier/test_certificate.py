@@ -299,8 +299,8 @@ def standing(status: str) -> CellStatus:
     return CellStatus({}, status, None, "")
 
 
-NOTHING = "nothing that was measured keeps the floor; "
-NO_BETTER = "nothing that was measured keeps the floor and improves on the baseline; "
+NOTHING = "nothing that was measured is feasible; "
+NO_BETTER = "nothing that was measured is feasible and improves on the baseline; "
 TIME = "Measuring what is open takes about 2 min."
 EMPTY, ALONE, FULL = ({}, False), ({0: "certain"}, True), ({3: "likely"}, False)
 
@@ -308,9 +308,9 @@ EMPTY, ALONE, FULL = ({}, False), ({0: "certain"}, True), ({3: "likely"}, False)
 @pytest.mark.parametrize(
     ("front", "opened", "statuses", "sentence"),
     [
-        (EMPTY, 0.012, [ASSUMED], f"{NOTHING}at most 1.2% chance that an unmeasured cell keeps it."),
+        (EMPTY, 0.012, [ASSUMED], f"{NOTHING}at most 1.2% chance that an unmeasured cell is."),
         (EMPTY, 0.0, [INFEASIBLE], f"{NOTHING}no cell is left that may change that."),
-        (EMPTY, 0.4, [OPEN, INFEASIBLE], f"{NOTHING}1 cell is open, and it may keep it. {TIME}"),
+        (EMPTY, 0.4, [OPEN, INFEASIBLE], f"{NOTHING}1 cell is open, and it may be. {TIME}"),
         (ALONE, 0.012, [DOMINATED], f"{NO_BETTER}at most 1.2% chance that an unmeasured cell does by more than 2%."),
         (ALONE, 0.0, [MEASURED], f"{NO_BETTER}no cell is left that may change that."),
         (ALONE, 0.4, [OPEN], f"{NO_BETTER}1 cell is open, and it may do so by more than 2%. {TIME}"),
