@@ -4,12 +4,16 @@ Rounding goes by token, so what a token wrote never changes: 8 bits have one sca
 32 channels of it. A pass attends to rounded keys and values, its own tokens' included; so a text is scored alike,
 read at once or token by token. They are widened for one layer at a time, and no wide copy outlives its layer.
 
-As in llama.cpp, the scale of 4 bits has the sign of the largest value, which is then met exactly by the code -8.
+At 4 bits the channels of a head are rotated before they are rounded, and back when they are widened. Keys have a few
+channels much larger than the others; a Hadamard matrix spreads these over all, so that they no longer set the steps of
+their neighbours. It halves what 4 bits cost (Ashkboos et al., QuaRot, https://arxiv.org/abs/2404.00456). As in
+llama.cpp, the scale has the sign of the largest value, which is then met exactly by the code -8.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 import torch
@@ -29,7 +33,7 @@ Rounded = tuple[Tensor, Tensor]
 
 def rounded(states: Tensor, bits: int) -> Rounded:
     """Round ``states`` [rows, heads, tokens, channels] to ``bits``, 8 or 4; scales have the type of the states."""
-    wide = _grouped(states.float(), _group(states.shape[-1], bits))
+    wide = _grouped(_rotated(states.float()) if bits == 4 else states.float(), _group(states.shape[-1], bits))
     low, high = wide.aminmax(dim=-1, keepdim=True)
     largest = torch.where(high > -low, high, low) / -8 if bits == 4 else torch.maximum(high, -low) / 127
     scales = largest.to(states.dtype)
@@ -43,7 +47,23 @@ def widened(kept: Rounded, bits: int) -> Tensor:
     """Return the states that the codes and scales of ``bits`` stand for, in the type of the scales."""
     codes, scales = kept
     plain = (_unpacked(codes) if bits == 4 else codes).to(scales.dtype)
-    return _grouped(plain, plain.shape[-1] // scales.shape[-1]).mul_(scales.unsqueeze(-1)).flatten(-2)
+    wide = _grouped(plain, plain.shape[-1] // scales.shape[-1]).mul_(scales.unsqueeze(-1)).flatten(-2)
+    return _rotated(wide) if bits == 4 else wide
+
+
+def _rotated(states: Tensor) -> Tensor:
+    """Return ``states`` with the channels of every head rotated; a second time returns them to where they were."""
+    matrix = _hadamard(states.shape[-1] & -states.shape[-1]).to(states)
+    return (_grouped(states, len(matrix)) @ matrix).flatten(-2)
+
+
+@cache
+def _hadamard(size: int) -> Tensor:
+    """Return the orthogonal, symmetric Hadamard matrix of ``size``, a power of two."""
+    from scipy import linalg
+
+    signs = linalg.hadamard(size)  # type: ignore[no-untyped-call]
+    return torch.tensor(signs, dtype=torch.float32).div(size**0.5)
 
 
 def _grouped(states: Tensor, size: int) -> Tensor:

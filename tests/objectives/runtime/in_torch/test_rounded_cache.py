@@ -51,27 +51,41 @@ def _inference() -> Any:
 # ---- rounding
 
 
-@each_width
 @pytest.mark.parametrize("channels", [64, 96, 48, 16])
-def test_no_value_is_further_off_than_half_a_step_but_at_the_end_of_the_range(bits: int, channels: int) -> None:
+def test_no_value_is_further_off_than_half_a_step_at_8_bits(channels: int) -> None:
     values = states(2, 3, 5, channels)
     before = values.clone()
-    codes, scales = rounded(values, bits)
-    group = channels // scales.shape[-1]
-    assert group == (32 if bits == 4 and channels % 32 == 0 else channels)
-    assert codes.shape[-1] == channels * bits // 8
-    assert codes.itemsize == 1
-    step = scales.abs().repeat_interleave(group, dim=-1)
-    off = (widened((codes, scales), bits) - values).abs()
-    # The code 8 does not exist: what lies near the far end of 4 bits is cut off by less than a step.
-    assert bool((off <= step * (1.001 if bits == 4 else 0.501)).all())
-    assert float((off <= 0.501 * step).float().mean()) > 0.95
+    codes, scales = rounded(values, 8)
+    assert (codes.shape, codes.dtype, scales.shape) == (values.shape, torch.int8, (2, 3, 5, 1))
+    assert bool(((widened((codes, scales), 8) - values).abs() <= 0.501 * scales).all())
     assert torch.equal(values, before)
 
 
-def test_the_largest_of_a_group_is_met_exactly_at_4_bits_whatever_its_sign() -> None:
-    values = torch.tensor([[[[0.5, -8.0, 3.0, 7.0]]], [[[0.5, 8.0, -3.0, -7.0]]]])
-    assert torch.equal(widened(rounded(values, 4), 4)[:, 0, 0, 1], torch.tensor([-8.0, 8.0]))
+@pytest.mark.parametrize(("channels", "groups"), [(64, 2), (96, 3), (48, 1), (16, 1)])
+def test_at_4_bits_two_codes_share_a_byte_and_a_group_is_off_by_half_a_step_on_average(
+    channels: int, groups: int
+) -> None:
+    """Rotated, so the error is spread over the group; its norm is that of steps of the group's own scale."""
+    values = states(2, 3, 500, channels)
+    before = values.clone()
+    codes, scales = rounded(values, 4)
+    assert (codes.shape[-1], codes.itemsize, scales.shape[-1]) == (channels // 2, 1, groups)
+    off = (widened((codes, scales), 4) - values).square().mean(dim=-1)
+    even = scales.square().mean(dim=-1) / 12  # of errors that are spread evenly over a step
+    assert float((off / even).mean()) == pytest.approx(1.0, abs=0.1)
+    assert torch.equal(values, before)
+
+
+def test_a_channel_that_towers_over_the_others_does_not_take_their_steps() -> None:
+    """As keys have some: without the rotation the steps of its group would be those of the largest alone."""
+    values = states(2, 3, 50, 64)
+    values[..., 5] *= 30
+    low, high = values.unflatten(-1, (2, 32)).aminmax(dim=-1, keepdim=True)
+    scales = torch.where(high > -low, high, low) / -8
+    plain = ((values.unflatten(-1, (2, 32)) / scales).round().clamp(-8, 7) * scales).flatten(-2)
+    others = torch.arange(64) != 5
+    found = widened(rounded(values, 4), 4)
+    assert float((found - values)[..., others].norm()) < 0.8 * float((plain - values)[..., others].norm())
 
 
 @each_width
@@ -83,8 +97,8 @@ def test_zeros_stay_zeros(bits: int) -> None:
 def test_a_token_is_rounded_alike_whatever_stands_beside_it(bits: int) -> None:
     values = states(2, 3, 7, 64, dtype=torch.bfloat16)
     together, alone = rounded(values, bits), rounded(values[1:, 1:2, 4:5], bits)
-    for whole, one in zip(together, alone):
-        assert torch.equal(whole[1:, 1:2, 4:5], one)
+    assert torch.equal(together[0][1:, 1:2, 4:5], alone[0])
+    assert torch.equal(together[1][1:, 1:2, 4:5], alone[1])
 
 
 # ---- the cache of a decoder
@@ -120,7 +134,10 @@ def as_reference(bits: int) -> Callable[[Any, int], DynamicCache]:
 def test_every_pass_attends_to_rounded_keys_and_values(
     tiny: Tiny, family: str, bits: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """At once and token by token it answers to the bit as a plain cache that is filled with rounded values."""
+    """At once and token by token it answers as a plain cache that is filled with rounded values.
+
+    To the bit at 8 bits; at 4 the products that rotate back depend on how many tokens there are.
+    """
     ids, runner = ids_of(2, 20), TorchRunner(tiny(family), kv_bits=bits)
 
     def answers() -> list[Tensor]:
@@ -133,7 +150,9 @@ def test_every_pass_attends_to_rounded_keys_and_values(
 
     ours = answers()
     monkeypatch.setattr(runner_file, "rounded_cache", as_reference(bits))
-    assert all(torch.equal(one, other) for one, other in zip(ours, answers(), strict=True))
+    for one, other in zip(ours, answers(), strict=True):
+        off = float((one.float() - other.float()).norm() / other.float().norm())
+        assert off == 0 if bits == 8 else off < 0.02
     assert not torch.equal(ours[0], TorchRunner(tiny(family)).logits(ids))
 
 
