@@ -130,7 +130,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--run-limit", default=900, help="seconds for the whole run")
+    parser.addoption("--run-limit", default=1500, help="seconds for the whole run")
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -140,6 +140,7 @@ _ROWS: Mapping[str, Mapping[str, str]] = {
     "objectives.checkpoint": {"objectives.packing.weighing": "disk_bytes"},
     "objectives.evaluator": {"objectives.evaluation.failures": "is_out_of_memory"},
     "objectives.provenance": {"objectives.tasks.reads": "Reads"},
+    "objectives.stock": {"objectives.runtime.formats.plain_config": "TRIES"},
     "objectives.devices.cuda": {"objectives.devices.cuda_watches": "AllocatorPeaks EventStopwatch"},
     "objectives.measuring.energy": {"objectives.devices.counters": "Nvml Rapl"},
     "objectives.measuring.roofline": {"objectives.devices.peaks": "Effort Shape probe"},
@@ -156,7 +157,8 @@ _ROWS: Mapping[str, Mapping[str, str]] = {
         "search.front.table": "BATCH BITS RATIO frame searched_columns",
     },
     "search.config": {
-        "search.config.study_config": "DEFINITION StudyConfig build_config",
+        "search.config.definition": "DEFINITION",
+        "search.config.study_config": "StudyConfig build_config",
         "search.config.scalars": "Scalars Text metric_name",
     },
 }

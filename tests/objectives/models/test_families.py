@@ -189,7 +189,7 @@ def test_ratios_above_zero_leave_the_space_of_a_model_that_no_row_describes(xglm
         part: yaml.safe_load((CONF / part / f"{name}.yaml").read_text())
         for part, name in {
             "pruning": "structured", "quantization": "gptq", "workload": "generation", "recovery": "off",
-            "runtime": "torch",
+            "runtime": "torch", "kv": "default",
         }.items()
     }  # fmt: skip
     space = build_space({"pruning": {"ratio": [0, 0.25]}, "quantization": {"bits": [16, 8]}}, parts)

@@ -20,7 +20,8 @@ def planned(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pyt
 
 def test_every_layout_of_the_space_has_a_line_with_its_engines(planned: list[str]) -> None:
     deci, uniform = planned
-    assert deci.startswith("pruning.layout=deci: loaded by llama.cpp (deci); by their code, not tried: vLLM")
+    told = "pruning.layout=deci: loaded by llama.cpp (deci), vLLM (DeciLM); by their code, not tried: SGLang"
+    assert deci.startswith(told)
     assert "not by transformers" in deci
     assert uniform.startswith("pruning.layout=uniform: loaded by transformers, vLLM, llama.cpp")
 
