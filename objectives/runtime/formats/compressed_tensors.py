@@ -10,9 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from objectives.errors import Unsupported
@@ -20,10 +18,8 @@ from objectives.models import LoadedModel
 from objectives.packing.embedding import Int8Embedding
 from objectives.runtime.engines.weights import Dense, Rounded, Stored, block_linears, is_matrix, matrices
 from objectives.runtime.formats.hugging_face import others, plain_config, write_folder
+from objectives.runtime.formats.packed import MIDDLE, require_together, words
 
-_MIDDLE = 8
-"""The code of zero, where 4 bits have no zeros of their own."""
-_IN_A_WORD = 8
 _FOUR = 4
 
 
@@ -42,7 +38,7 @@ def write(model: LoadedModel, tokenizer: Any, folder: Path) -> dict[str, int]:
             f"compressed-tensors: engines read {outside[0]} in 16 bits, the model has "
             f"{rounded[outside[0]].bits}: quantization.embeddings=16"
         )
-    _require_together(model, stored)
+    require_together("compressed-tensors", model, stored)
     plain = [name for name, module in model.module.named_modules() if name not in rounded and _is_linear(module)]
     config.quantization_config = _described(rounded, plain)
     tensors, sizes = dict(others(model)), {}
@@ -54,25 +50,8 @@ def write(model: LoadedModel, tokenizer: Any, folder: Path) -> dict[str, int]:
     return sizes
 
 
-def _require_together(model: LoadedModel, stored: Mapping[str, Stored]) -> None:
-    """Raise Unsupported where linears that read the same tensor, which engines fuse, are stored in different widths."""
-    names = {id(module): name for name, module in model.module.named_modules()}
-    for block in model.blocks():
-        for paths in block.stack.shared_inputs:
-            widths = {_bits(stored[names[id(block.linear(path))]]) for path in paths}
-            if len(widths) > 1:
-                raise Unsupported(
-                    f"compressed-tensors: engines fuse {', '.join(paths)}; in {block.name} they have "
-                    f"{' and '.join(map(str, sorted(widths)))} bits"
-                )
-
-
 def _is_linear(module: nn.Module) -> bool:
     return is_matrix(module) and not isinstance(module, (nn.Embedding, Int8Embedding))
-
-
-def _bits(stored: Stored) -> int:
-    return stored.bits if isinstance(stored, Rounded) else 16
 
 
 def _described(rounded: Mapping[str, Rounded], plain: Sequence[str]) -> dict[str, Any]:
@@ -112,7 +91,7 @@ def _scheme(bits: int, group: int, zeros: bool) -> dict[str, Any]:
 
 def _zeros(stored: Rounded) -> bool:
     """Return whether zeros have to be stored."""
-    return stored.zeros is not None and bool((stored.zeros != _MIDDLE).any())
+    return stored.zeros is not None and bool((stored.zeros != MIDDLE).any())
 
 
 def _tensors(name: str, stored: Stored) -> dict[str, Tensor]:
@@ -125,20 +104,10 @@ def _tensors(name: str, stored: Stored) -> dict[str, Tensor]:
     if stored.bits != _FOUR:
         return {"weight": torch.from_numpy(stored.codes).to(torch.int8), "weight_scale": scales}
     tensors = {
-        "weight_packed": _words(stored.codes),
+        "weight_packed": words(stored.codes),
         "weight_scale": scales.to(torch.bfloat16),
         "weight_shape": torch.tensor(stored.codes.shape),
     }
     if stored.zeros is not None and _zeros(stored):
-        tensors["weight_zero_point"] = _words(stored.zeros.T).t().contiguous()  # packed along the outputs
+        tensors["weight_zero_point"] = words(stored.zeros.T).t().contiguous()  # packed along the outputs
     return tensors
-
-
-def _words(codes: NDArray[Any]) -> Tensor:
-    """Pack ``codes`` [rows, n] in 0..15 into int32 [rows, n / 8], the first in the lowest bits.
-
-    Rows that fill no word are filled up with zeros.
-    """
-    padded = np.pad(codes.astype(np.uint32), ((0, 0), (0, -codes.shape[1] % _IN_A_WORD)))
-    nibbles = padded.reshape(len(codes), -1, _IN_A_WORD) << (4 * np.arange(_IN_A_WORD, dtype=np.uint32))
-    return torch.from_numpy(np.bitwise_or.reduce(nibbles, axis=2).view(np.int32))

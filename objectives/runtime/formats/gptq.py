@@ -16,16 +16,16 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from objectives.errors import Unsupported
 from objectives.models import LoadedModel
 from objectives.runtime.engines.weights import Dense, Rounded, Stored, block_linears, matrices
 from objectives.runtime.formats.hugging_face import others, plain_config, write_folder
+from objectives.runtime.formats.packed import IN_A_WORD, MIDDLE, require_together, words
 
 SETTINGS = "quantize_config.json"
-_BITS, _MIDDLE, _IN_A_WORD = 4, 8, 8
+_BITS = 4
 
 
 def write(model: LoadedModel, tokenizer: Any, folder: Path) -> dict[str, int]:
@@ -41,7 +41,7 @@ def write(model: LoadedModel, tokenizer: Any, folder: Path) -> dict[str, int]:
         raise Unsupported("format=gptq: nothing is rounded to 4 bits: format=hf")
     for name, each in rounded.items():
         _require_known(name, each, name in inside)
-    _require_together(model, stored)
+    require_together("gptq", model, stored)
     plain = [name for name in inside if name not in rounded]
     config.quantization_config = _described(rounded, sorted(plain))
     tensors, sizes = dict(others(model)), {}
@@ -62,20 +62,8 @@ def _require_known(name: str, stored: Rounded, inside: bool) -> None:
         raise Unsupported(f"format=gptq: {name} has {stored.bits} bits, the layout {_BITS}: format=compressed-tensors")
     if stored.inputs is not None:
         raise Unsupported(f"format=gptq: there is no place for factors of inputs ({name}): quantization=gptq")
-    if len(stored.codes) % _IN_A_WORD:
+    if len(stored.codes) % IN_A_WORD:
         raise Unsupported(f"format=gptq: {name} has {len(stored.codes)} outputs, eight of them share a word")
-
-
-def _require_together(model: LoadedModel, stored: Mapping[str, Stored]) -> None:
-    """Raise Unsupported where linears that read the same tensor, which engines fuse, are rounded in part."""
-    names = {id(module): name for name, module in model.module.named_modules()}
-    for block in model.blocks():
-        for paths in block.stack.shared_inputs:
-            kinds = {type(stored[names[id(block.linear(path))]]) for path in paths}
-            if len(kinds) > 1:
-                raise Unsupported(
-                    f"format=gptq: engines fuse {', '.join(paths)}; in {block.name} some have 4 bits, others 16"
-                )
 
 
 def _described(rounded: Mapping[str, Rounded], plain: list[str]) -> dict[str, Any]:
@@ -91,7 +79,7 @@ def _described(rounded: Mapping[str, Rounded], plain: list[str]) -> dict[str, An
         "quant_method": "gptq",
         "bits": _BITS,
         "group_size": group,
-        "sym": all(np.all(each.zeros == _MIDDLE) for each in rounded.values()),
+        "sym": all(np.all(each.zeros == MIDDLE) for each in rounded.values()),
         "desc_act": False,
         "lm_head": False,
         "checkpoint_format": "gptq",
@@ -115,15 +103,8 @@ def _tensors(name: str, stored: Stored) -> dict[str, Tensor]:
         raise Unsupported(f"format=gptq: scales of {name} exceed what fp16 holds: format=compressed-tensors")
     inputs = torch.arange(stored.codes.shape[1], dtype=torch.int32)
     return {
-        "qweight": _words(stored.codes).t().contiguous(),
-        "qzeros": _words((stored.zeros - 1).T),
+        "qweight": words(stored.codes).t().contiguous(),
+        "qzeros": words((stored.zeros - 1).T),
         "scales": scales.half().t().contiguous(),
         "g_idx": inputs // stored.group_size,
     }
-
-
-def _words(codes: NDArray[Any]) -> Tensor:
-    """Pack ``codes`` [rows, n] in 0..15 into int32 [rows, n / 8], the first in the lowest bits."""
-    nibbles = codes.astype(np.uint32).reshape(len(codes), -1, _IN_A_WORD)
-    shifted = nibbles << (4 * np.arange(_IN_A_WORD, dtype=np.uint32))
-    return torch.from_numpy(np.bitwise_or.reduce(shifted, axis=2).view(np.int32))
