@@ -42,6 +42,7 @@ class Outcome(StrEnum):
 
     EQUAL = "answers equally"
     OTHERWISE = "answers otherwise"
+    SPLITS = "splits texts otherwise"
     REFUSED = "does not load it"
     ABSENT = "not tried here"
 
@@ -52,7 +53,7 @@ class Seen:
 
     ``nats``: by how much its log-probabilities differ from those of exact arithmetic, in the mean; ``own``: by how much
     those of the measured model do; ``likeliest``: the share of its tokens that are the likeliest for that model too.
-    ``said``: why it did not load, or what to install.
+    ``said``: why it did not load, how its tokenizer differs, or what to install.
     """
 
     engine: str
@@ -69,6 +70,8 @@ class Seen:
             return f"not tried here: {self.engine}: {self.said}"
         if self.outcome is Outcome.REFUSED:
             return f"not loaded by {self.engine}: {self.said}"
+        if self.outcome is Outcome.SPLITS:
+            return f"loaded by {self.engine}, its tokenizer splits texts otherwise: {self.said}"
         how = "equal" if self.outcome is Outcome.EQUAL else "NOT equal"
         return (
             f"loaded by {self.engine}, answers {how}: {self.nats:.3f} nats per token from exact arithmetic (the "
@@ -96,7 +99,8 @@ def look(
     lengths = [len(runner.tokenizer(text).input_ids) for text in texts]
     seen = _compared(runner, model, prompts, answer)
     if answer["lengths"] != lengths:
-        seen = replace(seen, outcome=Outcome.OTHERWISE)
+        told = f"texts of {lengths} tokens have {answer['lengths']} there"
+        seen = replace(seen, outcome=Outcome.SPLITS, said=told)
     return seen
 
 
@@ -170,4 +174,4 @@ def _linear(weight: Tensor, bias: Tensor | None) -> nn.Linear:
 
 def worst(seen: Sequence[Seen]) -> Seen | None:
     """Return an engine that answers otherwise; None where none does."""
-    return next((each for each in seen if each.outcome is Outcome.OTHERWISE), None)
+    return next((each for each in seen if each.outcome in (Outcome.OTHERWISE, Outcome.SPLITS)), None)
