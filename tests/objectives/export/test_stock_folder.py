@@ -143,7 +143,7 @@ def test_an_engine_that_answers_otherwise_is_found_out(tiny: Callable[[str], Loa
     model = packed(tiny("llama"))
     runner = TorchRunner(model)
     keep_logprobs(model, tmp_path)
-    for shift, lengths, outcome in ((0.0, 0, Outcome.EQUAL), (0.5, 0, Outcome.OTHERWISE), (0.0, 1, Outcome.OTHERWISE)):
+    for shift, lengths, outcome in ((0.0, 0, Outcome.EQUAL), (0.5, 0, Outcome.OTHERWISE), (0.0, 1, Outcome.SPLITS)):
         loader = script(tmp_path, answering(shift, lengths))
         seen = look(runner, model, loader, tmp_path, PROMPTS)
         assert seen.outcome is outcome, seen.line
