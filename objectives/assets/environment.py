@@ -11,7 +11,6 @@ import sys
 import venv
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.metadata import distributions
 from pathlib import Path
 
 from objectives.assets.asset import AssetError, Say
@@ -21,6 +20,15 @@ PINS = Path(__file__).with_name("pins")
 """The folder with a file of pinned versions for every environment."""
 _TORCH = "https://download.pytorch.org/whl/cpu"
 _NO_MATCH = "No matching distribution"
+_ASKED = """
+import sys
+from importlib.metadata import PackageNotFoundError, version
+for name in sys.argv[1:]:
+    try:
+        print(f"{name}=={version(name)}")
+    except PackageNotFoundError:
+        pass
+"""
 
 
 def interpreter(folder: Path) -> Path:
@@ -29,10 +37,13 @@ def interpreter(folder: Path) -> Path:
 
 
 def versions_of(python: Path, names: Sequence[str]) -> tuple[tuple[str, str], ...]:
-    """Return the versions of those of ``names`` that are installed beside ``python``, without running it."""
-    sites = sorted(str(path) for path in python.parent.parent.glob("lib/python*/site-packages"))
-    found = {each.metadata["Name"].lower(): each.version for each in distributions(path=sites)}
-    return tuple((name, found[name]) for name in names if name in found)
+    """Return the versions of those of ``names`` that ``python`` sees, which is asked: links and systems differ.
+
+    Nothing where it does not run.
+    """
+    done = subprocess.run([str(python), "-I", "-c", _ASKED, *names], capture_output=True, text=True, check=False)
+    pairs = (line.split("==") for line in done.stdout.splitlines())
+    return tuple((name, number) for name, number in pairs)
 
 
 @dataclass(frozen=True)

