@@ -62,6 +62,7 @@ TABLE: tuple[Loads, ...] = (
     Loads("SGLang", "hf", _UNIFORM, (16,), "read"),
     Loads("SGLang", "compressed-tensors", _UNIFORM, (8, 4), "read"),
     Loads("SGLang", "gptq", _UNIFORM, (4,), "read"),
+    Loads("SGLang", "hf", (Layout.DECI,), (16,), "read", "FFN widths in multiples of 256"),
     Loads("TensorRT-LLM", "hf", (Layout.DECI,), (16,), "read", "FFN widths in multiples of 256"),
 )
 
@@ -73,6 +74,19 @@ def loading(layout: Layout, bits: Iterable[int] = (), format: str | None = None)
         for row in TABLE
         if layout in row.layouts and {*bits} <= {*row.bits} and format in (None, row.format)
     ]  # fmt: skip
+
+
+def loaded_by(layout: Layout) -> str:
+    """Say in a line which stock engines load models of ``layout``, from which formats."""
+    rows = loading(layout)
+    told = {
+        known: ", ".join(f"{row.engine} ({row.format})" for row in rows if row.known == known)
+        for known in ("run", "read")
+    }
+    unseen = f"; by their code, not tried: {told['read']}" if told["read"] else ""
+    others = [engine for engine in dict.fromkeys(row.engine for row in TABLE) if engine not in {r.engine for r in rows}]
+    refused = f"; not by {', '.join(others)}" if others else ""
+    return f"loaded by {told['run']}{unseen}{refused}"
 
 
 @dataclass(frozen=True)

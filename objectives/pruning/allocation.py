@@ -16,7 +16,7 @@ from objectives.knapsack import Options, cheapest
 
 if TYPE_CHECKING:
     from objectives.pruning.curve import Curve
-    from objectives.pruning.layouts import Layout
+    from objectives.pruning.layouts import LayoutRules
 
 Groups = Mapping[str, frozenset[int]]
 """The numbers of KV groups that a stack may keep, by its path."""
@@ -40,7 +40,7 @@ class Item:
         return [gain for gain, loss in zip(self.gains, self.losses) if math.isfinite(loss)]
 
 
-def items_of(curves: Sequence[Curve], layout: Layout, groups: Groups, comparable: bool) -> list[Item]:
+def items_of(curves: Sequence[Curve], layout: LayoutRules, groups: Groups, comparable: bool) -> list[Item]:
     """Return the items that ``curves`` make under ``layout``; units that keep all that they have make none.
 
     ``groups``: of a tied layout, the numbers of KV groups that may stay. ``comparable``: whether costs of different

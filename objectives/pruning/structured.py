@@ -25,7 +25,7 @@ from objectives.pruning.allocation import Groups, choose, items_of, stack_of
 from objectives.pruning.criteria.kfac import KFac
 from objectives.pruning.criterion import Criterion
 from objectives.pruning.depth import Depth
-from objectives.pruning.layouts import LAYOUTS, Layout, LayoutName
+from objectives.pruning.layouts import LAYOUTS, LayoutName, LayoutRules
 from objectives.settings import Count, Positive, Ratio, Share, Strength, asks_to_prune
 from objectives.types import Note, NoteCode
 
@@ -129,7 +129,7 @@ class Structured(Pruner, Shaping):
         return not asks_to_prune(self) or self._layout.tied
 
     @property
-    def _layout(self) -> Layout:
+    def _layout(self) -> LayoutRules:
         return LAYOUTS[self.layout]
 
     @property

@@ -13,7 +13,8 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from objectives.pruning.layouts import LAYOUTS, LayoutName, loaded_by
+from objectives.export.engines import Layout, loaded_by
+from objectives.settings import asks_to_prune
 from objectives.tasks.several import tasks_of
 from search.commands.composition import config_of
 from search.config.study_config import StudyConfig
@@ -64,8 +65,8 @@ def show(config: StudyConfig, out: Console) -> None:
     for runtime in runtimes_of(space).values():
         versions = ", ".join(f"{name} {number}" for name, number in runtime.versions().items())
         say(f"Runtime {runtime.name}{f': {versions}' if versions else ''}.")
-    for name in _layouts(space):
-        say(f"pruning.layout={name}: {loaded_by(name)}.")
+    for name in _layouts(space) if config.model.head == "causal_lm" else ():
+        say(f"pruning.layout={name}: {loaded_by(name)}; by our own engines from our files.")
     unpruned = unprunable(config.model)
     if unpruned is not None:
         say(f"The {unpruned}.")
@@ -88,8 +89,8 @@ def _floor(config: StudyConfig) -> str:
     return ", ".join(above) or f"{floor.epsilon:g}{of}"
 
 
-def _layouts(space: Space) -> list[LayoutName]:
-    """Return the layouts that pruned cells may have; none where the pruner has no such setting."""
-    found = next((axis.values for axis in space.axes if axis.path == "pruning.layout"), None)
-    names = found or (getattr(space.baseline_candidate().pruning, "layout", None),)
-    return [name for name in LAYOUTS if name in names]
+def _layouts(space: Space) -> list[Layout]:
+    """Return the layouts that pruned decoders may have; none where nothing is pruned, or by what has no layouts."""
+    candidates = [space.candidate(cell) for cell in space.cells()] if len(space) <= MOST_CELLS else []
+    pruned = {getattr(each.pruning, "layout", None) for each in candidates if asks_to_prune(each.pruning)}
+    return [layout for layout in Layout if layout in pruned]

@@ -19,11 +19,11 @@ def planned(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pyt
 
 
 def test_every_layout_of_the_space_has_a_line_with_its_engines(planned: list[str]) -> None:
-    deci, uniform = planned
-    told = "pruning.layout=deci: loaded by llama.cpp (deci), vLLM (DeciLM); by their code, not tried: SGLang"
+    uniform, deci = planned
+    told = "pruning.layout=deci: loaded by vLLM (hf), llama.cpp (gguf); by their code, not tried: SGLang (hf)"
     assert deci.startswith(told)
     assert "not by transformers" in deci
-    assert uniform.startswith("pruning.layout=uniform: loaded by transformers, vLLM, llama.cpp")
+    assert uniform.startswith("pruning.layout=uniform: loaded by transformers (hf), vLLM (hf)")
 
 
 def test_a_pruner_without_layouts_has_none_to_list_and_none_to_search(
