@@ -267,11 +267,20 @@ def test_a_users_file_is_read_row_by_row_and_begins_anew_after_the_last(tmp_path
         ({"prompt": 5}, "prompt must be a text"),
         ({"prompt_tokens": [1, -2]}, "ids or their number"),
         ({"messages": ["x"]}, "a list of {role, content}"),
+        ({"prompt": "x", "ouput_tokens": 3}, "unknown field 'ouput_tokens'; did you mean output_tokens"),
+        ("[" * 200_000, "no JSON"),
     ],
 )
 def test_a_wrong_row_is_named(tmp_path: Path, line: object, told: str) -> None:
     with pytest.raises(DataError, match="workload.requests.*line 2.*" + told.replace("{", r"\{")):
         read_rows(rows_of(tmp_path, {"prompt": "x"}, line))
+
+
+def test_a_text_may_hold_any_end_of_line_and_a_file_may_begin_with_a_mark(tmp_path: Path) -> None:
+    file = tmp_path / "rows.jsonl"
+    told = "one\u2028two\u0085three"
+    file.write_text("\ufeff" + json.dumps({"prompt": told, "id": 7}, ensure_ascii=False) + "\r\n", encoding="utf-8")
+    assert [row.text for row in read_rows(str(file))] == [told]
 
 
 def test_texts_need_a_tokenizer_and_requests_fit_into_the_slots(tmp_path: Path) -> None:
