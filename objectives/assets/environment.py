@@ -41,7 +41,8 @@ def versions_of(python: Path, names: Sequence[str]) -> tuple[tuple[str, str], ..
 
     Nothing where it does not run.
     """
-    done = subprocess.run([str(python), "-I", "-c", _ASKED, *names], capture_output=True, text=True, check=False)
+    asked = [str(python), "-I", "-c", _ASKED, *names]
+    done = subprocess.run(asked, capture_output=True, text=True, check=False, encoding="utf-8", errors="replace")
     pairs = (line.split("==") for line in done.stdout.splitlines())
     return tuple((name, number) for name, number in pairs)
 
