@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
 from importlib.util import find_spec
 from pathlib import Path
@@ -93,13 +93,15 @@ def loaded_by(layout: Layout) -> str:
 class Loader:
     """A stock engine that an export asks: ``script`` in :mod:`.loaders`, run by what ``python`` finds.
 
-    ``install``: how one gets what ``python`` did not find.
+    ``install``: how one gets what ``python`` did not find; ``exact``: variables by which the engine rounds less than it
+    does by itself.
     """
 
     engine: str
     script: str
     python: Callable[[], Path | None]
     install: str
+    exact: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def path(self) -> Path:
@@ -125,5 +127,8 @@ def _of_vllm() -> Path | None:
 
 
 TRANSFORMERS = Loader("transformers", "with_transformers.py", _here("transformers"), "pip install transformers")
-VLLM = Loader("vLLM", "with_vllm.py", _of_vllm, f"paretune fetch {vllm.ASSET}, or {vllm.OWN}=<its interpreter>")
+VLLM = Loader(
+    "vLLM", "with_vllm.py", _of_vllm, f"paretune fetch {vllm.ASSET}, or {vllm.OWN}=<its interpreter>",
+    exact={vllm.W4A8: "0"},
+)  # fmt: skip
 XLLAMACPP = Loader("llama.cpp", "with_xllamacpp.py", _here("xllamacpp"), "pip install xllamacpp")

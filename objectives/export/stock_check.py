@@ -11,7 +11,7 @@ import copy
 import json
 import os
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
@@ -53,7 +53,8 @@ class Seen:
 
     ``nats``: by how much its log-probabilities differ from those of exact arithmetic, in the mean; ``own``: by how much
     those of the measured model do; ``likeliest``: the share of its tokens that are the likeliest for that model too.
-    ``said``: why it did not load, how its tokenizer differs, or what to install.
+    ``said``: why it did not load, how its tokenizer differs, or what to install; ``exact``: the variables that it
+    needed to answer equally, and ``loose``: the nats without them.
     """
 
     engine: str
@@ -62,6 +63,8 @@ class Seen:
     own: float = 0.0
     likeliest: float = 0.0
     said: str = ""
+    exact: str = ""
+    loose: float = 0.0
 
     @property
     def line(self) -> str:
@@ -73,6 +76,8 @@ class Seen:
         if self.outcome is Outcome.SPLITS:
             return f"loaded by {self.engine}, its tokenizer splits texts otherwise: {self.said}"
         how = "equal" if self.outcome is Outcome.EQUAL else "NOT equal"
+        if self.exact:
+            how += f" with {self.exact} (without it, {self.loose:.3f} nats off: it rounds inputs too)"
         return (
             f"loaded by {self.engine}, answers {how}: {self.nats:.3f} nats per token from exact arithmetic (the "
             f"measured model: {self.own:.3f}), {self.likeliest:.0%} of its tokens are the measured model's likeliest"
@@ -93,9 +98,19 @@ def look(
     request = {
         "model": str(opened.resolve()), "prompts": prompts.tolist(), "texts": texts, "count": NEW, "trusted": trusted,
     }  # fmt: skip
-    answer = _asked(python, loader, request)
+    seen = _seen(runner, model, prompts, loader.engine, _asked(python, loader, request, {}))
+    if seen.outcome is Outcome.OTHERWISE and loader.exact:
+        again = _seen(runner, model, prompts, loader.engine, _asked(python, loader, request, loader.exact))
+        if again.outcome is Outcome.EQUAL:
+            needed = " ".join(f"{name}={value}" for name, value in loader.exact.items())
+            return replace(again, exact=needed, loose=seen.nats)
+    return seen
+
+
+def _seen(runner: Runner, model: LoadedModel, prompts: Tensor, engine: str, answer: dict[str, Any] | str) -> Seen:
     if isinstance(answer, str):
-        return Seen(loader.engine, Outcome.REFUSED, said=answer)
+        return Seen(engine, Outcome.REFUSED, said=answer)
+    texts = [runner.tokenizer.decode(row, skip_special_tokens=True) for row in prompts]
     lengths = [len(runner.tokenizer(text).input_ids) for text in texts]
     seen = _compared(runner, model, prompts, answer)
     if answer["lengths"] != lengths:
@@ -104,14 +119,14 @@ def look(
     return seen
 
 
-def _asked(python: Path, loader: Loader, request: dict[str, Any]) -> dict[str, Any] | str:
-    """Return what the engine answers, or the last line of what it said where it failed."""
+def _asked(python: Path, loader: Loader, request: dict[str, Any], variables: Mapping[str, str]) -> dict[str, Any] | str:
+    """Return what the engine answers, or the last line of what it said where it failed; ``variables`` are set too."""
     with TemporaryDirectory() as place:
         asked, answered = Path(place) / "request.json", Path(place) / "answer.json"
         asked.write_text(json.dumps(request), encoding="utf-8")
         process = subprocess.Popen(
             [str(python), "-I", str(loader.path), str(asked), str(answered)],
-            cwd=place, env={**os.environ, "HF_MODULES_CACHE": place}, start_new_session=True,
+            cwd=place, env={**os.environ, "HF_MODULES_CACHE": place, **variables}, start_new_session=True,
             stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
         )  # fmt: skip

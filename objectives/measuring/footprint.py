@@ -24,6 +24,7 @@ from objectives.models import LoadedModel, require_units
 from objectives.packing.blocked import Blocked
 from objectives.packing.weighing import stored_bytes
 from objectives.protocols.candidate import Candidate
+from objectives.protocols.optional import Arranging
 from objectives.protocols.running import Device, Workload
 from objectives.runtime.in_torch.runner import TorchRunner
 from objectives.types import Phase
@@ -82,7 +83,7 @@ def sketch(dense: LoadedModel, candidate: Candidate, statistics: Statistics, dev
     require_units(model, candidate.pruning)
     candidate.pruning.resize_fake_(model, statistics)
     candidate.quantization.resize_fake_(model, statistics, device)
-    return model
+    return candidate.runtime.arranged(model) if isinstance(candidate.runtime, Arranging) else model
 
 
 def is_fake(model: LoadedModel) -> bool:

@@ -78,7 +78,8 @@ class Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
         """Record peak, operations and bytes read of ``phase``, and begin the next."""
         self.peaks[phase], self.operations[phase] = self._peak, dict(self._counted)
         self.cache = cache_bytes(held)
-        self.read[phase] = stored_bytes(self._ran) + self.cache
+        twice = (each for part in self._ran if (each := getattr(part, "copied_weight", None)) is not None)
+        self.read[phase] = stored_bytes(self._ran) - sum(each.nbytes for each in twice) + self.cache  # at least
         self._peak, self._counted = self._live, defaultdict(float)
         self._ran.clear()
 

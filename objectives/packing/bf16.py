@@ -18,7 +18,7 @@ from torch.nn.functional import linear
 from typing_extensions import override
 
 from objectives.models import LoadedModel
-from objectives.packing.blocked import Blocked, fits, has_blocks
+from objectives.packing.blocked import Blocked, fits
 from objectives.packing.capability import cpu_kernels
 from objectives.packing.linear import PackedLinear
 
@@ -61,7 +61,7 @@ class Bf16Linear(PackedLinear):
 
     def block_(self) -> Self:
         """Bring the weight into oneDNN's order, where its sizes fill blocks and bf16 is native; returns self."""
-        if self.weight is not None and cpu_kernels().bf16 and fits(*self.weight.shape) and has_blocks():
+        if self.weight is not None and cpu_kernels().bf16 and fits(*self.weight.shape):
             self.blocked = Blocked(self.weight.detach())
             self.hidden_bytes = self.blocked.nbytes
             self.weight = None

@@ -11,13 +11,11 @@ from typing import Self
 
 import torch
 from torch import Tensor
-from torch._subclasses.fake_tensor import FakeTensor
+from torch._subclasses.fake_tensor import FakeTensor, unset_fake_temporarily
 from torch.nn.functional import linear
 
-OUTPUTS, INPUTS = 64, 32
-"""Outputs and inputs of a block; the last ones are filled up with zeros."""
 FILLED = 1.1
-"""The most bytes that blocks may take, over those of the rows."""
+"""The most bytes that blocks may take, over those of the rows: the last ones are filled up with zeros."""
 
 
 class Blocked:
@@ -28,10 +26,9 @@ class Blocked:
     """
 
     def __init__(self, weight: Tensor) -> None:
-        self.tensor, self.nbytes = weight, blocked_bytes(*weight.shape)
-        if not isinstance(weight, FakeTensor):
-            self.tensor = torch.ops.mkldnn._reorder_linear_weight(weight, None)
-            self.nbytes = int(torch.ops.mkldnn._nbytes(self.tensor))
+        is_fake = isinstance(weight, FakeTensor)
+        self.tensor: Tensor = weight if is_fake else torch.ops.mkldnn._reorder_linear_weight(weight, None)
+        self.nbytes = blocked_bytes(*weight.shape) if is_fake else int(torch.ops.mkldnn._nbytes(self.tensor))
 
     def product(self, rows: Tensor) -> Tensor:
         """Multiply ``rows`` bf16 [m, in] by the weight: [m, out]."""
@@ -51,14 +48,16 @@ class Blocked:
         return self
 
 
+@cache
 def blocked_bytes(outputs: int, inputs: int) -> int:
-    """Return the bytes of a weight in blocks."""
-    return 2 * -(-outputs // OUTPUTS) * OUTPUTS * -(-inputs // INPUTS) * INPUTS
+    """Return the bytes of a weight in blocks, whose sizes are oneDNN's choice: by processor and by shape."""
+    with unset_fake_temporarily():
+        return Blocked(torch.zeros(outputs, inputs, dtype=torch.bfloat16)).nbytes
 
 
 def fits(outputs: int, inputs: int) -> bool:
-    """Return whether the sizes of a weight nearly fill whole blocks."""
-    return blocked_bytes(outputs, inputs) <= FILLED * 2 * outputs * inputs
+    """Return whether there are blocks here, and the sizes of a weight nearly fill whole ones."""
+    return has_blocks() and blocked_bytes(outputs, inputs) <= FILLED * 2 * outputs * inputs
 
 
 @cache

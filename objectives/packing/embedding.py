@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor
 
 from objectives.packing.capability import cpu_kernels
-from objectives.packing.int8 import Int8WeightLinear, round_symmetric
+from objectives.packing.int8 import Int8WeightLinear
+from objectives.packing.int8_rounding import round_symmetric
 
 if TYPE_CHECKING:
     from objectives.models import LoadedModel

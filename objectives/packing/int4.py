@@ -157,7 +157,7 @@ class Int4Linear(PackedLinear):
 
     @property
     @override
-    def paths(self) -> tuple[str, ...]:
+    def packed_paths(self) -> tuple[str, ...]:
         return ("kernel",) if self._block is None else ("kernel", "unpacked")
 
     @property

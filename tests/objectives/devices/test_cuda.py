@@ -21,7 +21,7 @@ from objectives.errors import Unsupported
 from objectives.measuring.footprint import fake_copy, footprint, sketch
 from objectives.packing import rows
 from objectives.packing.codes import Codes
-from objectives.packing.int8 import round_symmetric
+from objectives.packing.int8_rounding import round_symmetric
 from objectives.packing.tinygemm import KERNEL_ROWS, TinygemmLinear
 from objectives.packing.weighing import stored_bytes
 from objectives.protocols.candidate import Candidate

@@ -14,7 +14,7 @@ from objectives.errors import NoKernel
 from objectives.packing import rows, tinygemm
 from objectives.packing.fp8 import Fp8Linear
 from objectives.packing.gpu import GpuLinear
-from objectives.packing.int8 import round_symmetric
+from objectives.packing.int8_rounding import round_symmetric
 from objectives.packing.int_mm import IntMmLinear
 from objectives.quantization.grid import round_to_grid
 from objectives.quantization.round_to_nearest import RoundToNearest

@@ -22,7 +22,8 @@ from objectives.packing.bf16 import Bf16Linear
 from objectives.packing.capability import CpuKernels, cpu_kernels
 from objectives.packing.codes import Codes
 from objectives.packing.int4 import Int4Linear, block_rows, check_shape, from_pairs, pack, unpack_codes
-from objectives.packing.int8 import Int8Linear, Int8WeightLinear, round_symmetric
+from objectives.packing.int8 import Int8Linear, Int8WeightLinear
+from objectives.packing.int8_rounding import round_in_pairs, round_symmetric
 from objectives.packing.linear import PackedLinear
 from objectives.packing.weighing import stored_bytes
 
@@ -357,7 +358,7 @@ def test_settling_keeps_the_integers_the_copy_and_what_is_saved() -> None:
 def test_no_sum_of_two_products_saturates(width: int, rows: int) -> None:
     """Weights and activations as large as they come; fp32 holds these sums exactly."""
     weight = random(600, width).sign() * torch.rand(600, width).add(3).floor()  # pairs of one sign everywhere
-    codes, scale = int8.round_in_pairs(weight.abs())
+    codes, scale = round_in_pairs(weight.abs())
     packed = Int8Linear(codes.to(torch.int8), scale.squeeze(1), None).repack_()
     x = torch.full((rows, width), 127.0)
     x[::2] *= -1
@@ -366,12 +367,12 @@ def test_no_sum_of_two_products_saturates(width: int, rows: int) -> None:
 
 def test_neighbours_of_one_sign_add_up_to_128_at_most() -> None:
     weight = random(200, 301)
-    codes, scale = int8.round_in_pairs(weight)
+    codes, scale = round_in_pairs(weight)
     pairs = nn.functional.pad(codes, (0, 1)).view(200, -1, 2)
     assert pairs.clamp_min(0).sum(dim=2).max() <= 128
     assert pairs.clamp_max(0).sum(dim=2).min() >= -128
     assert ((codes * scale - weight).abs() <= scale * 0.5001).all()
-    zero, one = int8.round_in_pairs(torch.zeros(2, 5))
+    zero, one = round_in_pairs(torch.zeros(2, 5))
     assert zero.eq(0).all()
     assert one.gt(0).all()
 

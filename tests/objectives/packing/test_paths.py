@@ -13,9 +13,11 @@ from torch import Tensor, nn
 from objectives.packing import path_times, paths
 from objectives.packing.capability import cpu_kernels
 from objectives.packing.int4 import Int4Linear, block_rows
-from objectives.packing.int8 import Int8Linear, Int8WeightLinear, round_symmetric
-from objectives.packing.linear import PackedLinear, places, settle_paths
+from objectives.packing.int8 import Int8Linear, Int8WeightLinear
+from objectives.packing.int8_rounding import round_rows, round_symmetric
+from objectives.packing.linear import COPIED, PackedLinear, can_copy, places, settle_paths
 from objectives.packing.paths import ROWS, TURNS
+from objectives.packing.weighing import stored_bytes
 
 FACTS = {"device_name": "one"}
 CLASSES = (Int4Linear, Int8WeightLinear, Int8Linear)
@@ -47,6 +49,46 @@ def test_all_paths_of_a_class_give_the_same_product(kind: type[PackedLinear], ou
         wanted = given.double() @ linear.unpack(0, out, torch.float32).double().t()
         for name, y in found.items():
             assert (y - wanted).norm() / wanted.norm() < 0.005, name  # bf16 rounds to 2^-9
+
+
+@pytest.mark.skipif(not can_copy(), reason="this CPU does not multiply 16 bits by itself")
+@pytest.mark.parametrize("kind", CLASSES)
+def test_a_copy_in_16_bits_is_one_more_path_and_counts(kind: type[PackedLinear], tmp_path: Path) -> None:
+    paths.use(FACTS, tmp_path)
+    plain, linear = kind.sample(weight(512, 256)), kind.sample(weight(512, 256)).copy_()
+    assert linear.paths == (*plain.paths, COPIED)
+    assert stored_bytes([linear]) == stored_bytes([plain]) + 2 * 512 * 256
+    assert stored_bytes([linear.copy_()]) == stored_bytes([plain]) + 2 * 512 * 256
+    assert linear.state_dict().keys() == plain.state_dict().keys()
+    x = torch.randn(64, 256, generator=torch.Generator().manual_seed(1)).to(torch.bfloat16)
+    wanted = x.double() @ plain.unpack(0, 512, torch.float32).double().t()
+    linear.path = lambda _rows: COPIED  # type: ignore[method-assign]
+    assert (linear(x).double() - wanted).norm() / wanted.norm() < 0.005
+    del linear.path
+    plain.settle(), linear.settle()
+    assert plain.place != linear.place
+    assert COPIED not in {plain.path(rows) for rows in ROWS}
+
+
+@pytest.mark.skipif(not can_copy(), reason="this CPU does not multiply 16 bits by itself")
+@pytest.mark.parametrize("kind", CLASSES)
+def test_without_figures_rows_that_would_be_unpacked_take_the_copy(kind: type[PackedLinear]) -> None:
+    plain, linear = kind.sample(weight(64, 64)), kind.sample(weight(64, 64)).copy_()
+    for rows in (1, 8, 1 << 20):
+        wanted = plain.path(rows)
+        assert linear.path(rows) == (COPIED if wanted == "unpacked" else wanted)
+
+
+@pytest.mark.parametrize(("rows", "width"), [(1, 3), (64, 1024), (65, 1024), (200, 700), (3, 100_000)])
+def test_chunks_round_as_the_whole(rows: int, width: int) -> None:
+    x = torch.randn(rows, width, generator=torch.Generator().manual_seed(0)).to(torch.bfloat16)
+    x[0] = 0
+    for dtype in (torch.int8, torch.float32, torch.bfloat16):
+        found, scales = round_rows(x, dtype)
+        codes, wanted = round_symmetric(x)
+        assert found.dtype == dtype
+        assert torch.equal(found.float(), codes)
+        assert torch.equal(scales, wanted)
 
 
 def test_every_path_of_w8a8_multiplies_the_integers_themselves() -> None:
