@@ -8,8 +8,9 @@ this CPU, not on torch's bf16 GEMM, which without bf16 instructions is several t
 from __future__ import annotations
 
 import copy
+import random
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from statistics import median
 
@@ -26,13 +27,15 @@ DENSE = "dense"
 def speed_ups(
     calls: Mapping[str, Callable[[], object]], rounds: int = ROUNDS, clock: Callable[[], float] = time.perf_counter
 ) -> dict[str, float]:
-    """Of every call over the one named ``dense``."""
+    """Of every call over the one named ``dense``; in an order of its own each round: some calls empty the caches."""
+    order, names = random.Random(0), list(calls)
     samples: dict[str, list[float]] = {name: [] for name in calls}
     with torch.inference_mode():
         for index in range(rounds + 1):
-            for name, call in calls.items():
+            order.shuffle(names)
+            for name in names:
                 began = clock()
-                call()
+                calls[name]()
                 if index:  # the first round warms up
                     samples[name].append(clock() - began)
     return {
@@ -75,16 +78,22 @@ def layers(models: Mapping[str, LoadedModel], rows: int) -> dict[str, float]:
     return speed_ups({name: call(model) for name, model in models.items()})
 
 
-def path_ratios(linear: PackedLinear, half: PackedLinear, rows: int, rounds: int = 31) -> dict[str, float]:
-    """Of every path of ``linear`` over ``half``, the same weight in 16 bits: CPU time of a thread, in turns."""
+def path_ratios(
+    linear: PackedLinear, half: PackedLinear, rows: int, rounds: int = 31, names: Sequence[str] = ()
+) -> dict[str, float]:
+    """Of every path of ``linear`` over ``half``, the same weight in 16 bits: CPU time of a thread, in turns.
+
+    ``names``: of the paths; all of them where none is given.
+    """
+    names = names or linear.paths
     x = torch.randn(rows, linear.in_features, dtype=cpu_kernels().compute_dtype)
     calls: dict[str, Callable[[], object]] = {DENSE: partial(half, x)}
-    for name in linear.paths:
+    for name in names:
         fixed = copy.copy(linear)
         fixed.path = lambda _rows, name=name: name  # type: ignore[method-assign, misc]
         calls[name] = partial(fixed, x)
     ratios = speed_ups(calls, rounds, time.thread_time)
-    return {name: ratios[name] for name in linear.paths}
+    return {name: ratios[name] for name in names}
 
 
 def wrong_turns(dense: LoadedModel, model: LoadedModel, counts: tuple[int, ...]) -> list[str]:

@@ -141,6 +141,15 @@ METRICS: Mapping[str, Metric] = _metrics(
 """Every metric that an objective, a table or MLflow may name."""
 
 
+OF_LOADS: frozenset[str] = frozenset(
+    {"itl", "request_throughput", "prompt_throughput", "goodput"}
+    | {name for name in METRICS if name.startswith(("ttft.", "tpot.", "itl."))}
+)
+"""Metrics that only a workload on a server has."""
+OF_BATCHES: frozenset[str] = frozenset({"latency_ratio", "per_token", "prefill_throughput", "decode_throughput"})
+"""Metrics that only a workload of fixed batches has."""
+
+
 CONDITIONS: Mapping[str, Metric] = _metrics(
     Metric("speedup.low", "", True, "lower end of the interval of speedup (95 % confidence from six rounds on)"),
     Metric("speedup.high", "", True, "upper end of the interval of speedup (95 % confidence from six rounds on)"),

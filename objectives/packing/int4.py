@@ -130,7 +130,10 @@ class Int4Linear(PackedLinear):
         super().__init__(packed.shape[1] * 2, packed.shape[0], bias)
         self.register_buffer("packed", packed, persistent=False)
         self.register_buffer("scale_zero", scale_zero)
-        self.register_buffer("inputs", inputs)
+        if inputs is None:
+            self.inputs = None  # a buffer is looked up more slowly, hundreds of times a token
+        else:
+            self.register_buffer("inputs", inputs)
         self.group_size = self.in_features // scale_zero.shape[0]
         self.settled = False
         self._block = block_rows()
@@ -194,17 +197,22 @@ class Int4Linear(PackedLinear):
         each = torch.eye(self.in_features, dtype=torch.bfloat16)
         return pairs(product(each, self.packed, self.group_size, ones).t())
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Apply to ``x`` [..., in]."""
-        return super().forward(x if self.inputs is None else x * self.inputs.to(x.dtype))
+    def _scaled(self, rows: Tensor) -> Tensor:
+        return rows if self.inputs is None else rows * self.inputs.to(rows.dtype)
 
     @override
     def kernel(self, rows: Tensor) -> Tensor:
         """Multiply by aten's kernel, on contiguous bf16 rows: with fp32 rows it would run a reference loop."""
+        narrow = self._scaled(rows).to(torch.bfloat16).contiguous()
         product: Tensor = torch.ops.aten._weight_int4pack_mm_for_cpu(
-            rows.to(torch.bfloat16).contiguous(), self.packed, self.group_size, self.scale_zero
+            narrow, self.packed, self.group_size, self.scale_zero
         )
         return product.to(rows.dtype)
+
+    @override
+    def unpacked(self, rows: Tensor) -> Tensor:
+        """Multiply the scaled rows by the weight without ``inputs``, so that no product of both is rounded."""
+        return super().unpacked(self._scaled(rows))
 
     @override
     def unpack(self, start: int, stop: int, dtype: torch.dtype) -> Tensor:
@@ -214,7 +222,7 @@ class Int4Linear(PackedLinear):
 
     @override
     def _slice(self, start: int, stop: int, dtype: torch.dtype) -> Tensor:
-        return self._stored(start, stop, dtype)  # the rows were multiplied by ``inputs`` before
+        return self._stored(start, stop, dtype)
 
     def _stored(self, start: int, stop: int, dtype: torch.dtype) -> Tensor:
         """Unpack a slice of whole blocks, without ``inputs``; in fp32, which CPUs compute fastest."""

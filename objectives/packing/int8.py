@@ -148,10 +148,11 @@ class Int8Linear(PackedLinear):
     def rule(self, rows: int) -> str:
         if self._fbgemm is not None:
             return "held"
+        if self.copied_weight is not None and rows >= _FEW:
+            return COPIED
         if cpu_kernels().int8 and self.in_features > 1:  # with one input torch returns nonsense
             return "integers"
-        few = rows <= _FEW and self.in_features % 32 == 0
-        return "kernel" if few else "unpacked" if self.copied_weight is None else COPIED
+        return "kernel" if rows <= _FEW and self.in_features % 32 == 0 else "unpacked"
 
     @property
     def codes(self) -> Tensor:
@@ -170,6 +171,7 @@ class Int8Linear(PackedLinear):
             self._open = self._open[:, held:].clone()
             padded = -(-held // _BLOCK_INPUTS) * _BLOCK_INPUTS * -(-self.out_features // 16) * 16
             self.hidden_bytes = padded + 12 * self.out_features  # a scale, a sum and a zero per channel
+            self._changes = -1
         return self
 
     @override

@@ -19,7 +19,7 @@ from objectives.models import LoadedModel
 from objectives.packing.blocked import Blocked, fits, has_blocks
 from objectives.packing.capability import cpu_kernels
 from objectives.packing.path_times import Path, times
-from objectives.packing.paths import fastest, name_of, settle
+from objectives.packing.paths import fastest, known, name_of, settle
 
 SLICE_ELEMENTS = 1 << 20
 SLICE_ROWS = 64
@@ -50,6 +50,7 @@ class PackedLinear(nn.Module):
         self.in_features = in_features
         self.out_features = out_features
         self.bias = None if bias is None else nn.Parameter(bias, requires_grad=False)
+        self._changes, self._taken = -1, dict[int, str | None]()
 
     @property
     def kernel_rows(self) -> int:
@@ -74,7 +75,12 @@ class PackedLinear(nn.Module):
 
     def path(self, rows: int) -> str:
         """Return the path that ``rows`` rows take."""
-        return fastest(self._measured, (self.in_features, self.out_features), rows, self.paths) or self.rule(rows)
+        if self._changes != known.changes:
+            self._changes, self._taken = known.changes, {}
+        if rows not in self._taken:
+            shape = self.in_features, self.out_features
+            self._taken[rows] = fastest(self._measured, shape, rows, self.paths)
+        return self._taken[rows] or self.rule(rows)
 
     @property
     def _measured(self) -> str:
@@ -117,8 +123,9 @@ class PackedLinear(nn.Module):
     def copy_(self) -> Self:
         """Hold W a second time, in 16 bits and the order of oneDNN's blocks, where a CPU has such; returns self."""
         if self.kind and self.copied_weight is None and can_copy() and fits(self.out_features, self.in_features):
-            self.copied_weight = Blocked(self._slice(0, self.out_features, torch.bfloat16).contiguous())
+            self.copied_weight = Blocked(self.unpack(0, self.out_features, torch.bfloat16).contiguous())
             self.hidden_bytes += self.copied_weight.nbytes
+            self._changes = -1
         return self
 
     def unpack(self, start: int, stop: int, dtype: torch.dtype) -> Tensor:

@@ -9,6 +9,7 @@ paths of two threads at random; by this clock they nearly keep their places, sin
 from __future__ import annotations
 
 import math
+import random
 from collections.abc import Callable, Mapping
 from time import thread_time
 
@@ -51,10 +52,12 @@ def times(shape: Shape, sample: Sample) -> dict[int, dict[str, float]]:
 def _fastest(calls: Mapping[str, Path], rows: Tensor) -> dict[str, float]:
     found = dict.fromkeys(calls, math.inf)
     end, turn = thread_time() + SECONDS, 0
+    order, names = random.Random(0), list(calls)
     while turn < LEAST or thread_time() < end:
-        for name, call in calls.items():
+        order.shuffle(names)  # some empty the caches for the next one
+        for name in names:
             began = thread_time()
-            call(rows)
+            calls[name](rows)
             if turn:
                 found[name] = min(found[name], thread_time() - began)
         turn += 1

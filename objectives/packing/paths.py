@@ -26,9 +26,9 @@ from filelock import FileLock, Timeout
 
 log = logging.getLogger(__name__)
 
-ROWS = (1, 4, 16, 32, 64, 128, 256, 512)
+ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
 """Numbers of rows that are measured."""
-TURNS = (2, 8, 22, 45, 90, 181, 362)
+TURNS = (1, 2, 5, 11, 22, 45, 90, 181, 362)
 """The most rows that count as each of them but the last."""
 WORTH = 1 << 17
 """Elements of the smallest weight that is measured."""
@@ -46,18 +46,20 @@ Measure = Callable[[Shape], Mapping[int, Mapping[str, float]]]
 
 
 @dataclass
-class _Known:
+class Known:
     """The figures that this process knows.
 
-    ``machine``: its fingerprint; ``file``: where more is kept, None of no machine.
+    ``machine``: its fingerprint; ``file``: where more is kept, None of no machine; ``changes``: how often they changed.
     """
 
     machine: str = ""
     file: Path | None = None
     ranked: dict[str, Ranked] = field(default_factory=dict)
+    changes: int = 0
 
 
-_known = _Known()
+known = Known()
+"""Those in use. Who keeps an answer of :func:`fastest` asks ``known.changes`` whether it still holds."""
 
 
 def use(facts: Mapping[str, str], folder: Path, carried: Mapping[str, Any] | None = None) -> None:
@@ -71,22 +73,21 @@ def use(facts: Mapping[str, str], folder: Path, carried: Mapping[str, Any] | Non
     found = _stored(file)
     if carried is not None and carried.get("machine") == machine:
         found |= _checked(carried.get("fastest"))
-    if (_known.machine, _known.file) == (machine, file):
-        found |= _known.ranked
-    _known.machine, _known.file, _known.ranked = machine, file, found
-    fastest.cache_clear()
+    if (known.machine, known.file) == (machine, file):
+        found |= known.ranked
+    known.machine, known.file, known.ranked = machine, file, found
+    known.changes += 1
 
 
 def forget() -> None:
     """Use no measured figures any more, and measure nothing: every class falls back to its rule."""
-    _known.machine, _known.file, _known.ranked = "", None, {}
-    fastest.cache_clear()
+    known.machine, known.file, known.ranked = "", None, {}
+    known.changes += 1
 
 
-@cache
 def fastest(kind: str, shape: Shape, rows: int, paths: tuple[str, ...]) -> str | None:
     """Return the fastest of ``paths`` for ``rows`` rows; None where nothing is known."""
-    ranked = _known.ranked.get(name_of(kind, shape))
+    ranked = known.ranked.get(name_of(kind, shape))
     names = () if ranked is None else ranked[bisect_left(TURNS, rows)]
     return next((name for name in names if name in paths), None)
 
@@ -97,25 +98,25 @@ def settle(name: str, shape: Shape, measure: Measure) -> None:
     Processes take turns, and all take what the first one found.
     """
     size = _power(shape[0]), _power(shape[1])
-    if _known.file is None or name in _known.ranked or size[0] * size[1] < WORTH:
+    if known.file is None or name in known.ranked or size[0] * size[1] < WORTH:
         return
     try:
-        _known.file.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(_known.file.with_suffix(".lock"), timeout=_PATIENCE):
-            _known.ranked = {**_stored(_known.file), **_known.ranked}
-            if name not in _known.ranked:
-                _known.ranked[name] = _ranking(measure(size))
-                _store(_known.file, {**_stored(_known.file), name: _known.ranked[name]})
+        known.file.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(known.file.with_suffix(".lock"), timeout=_PATIENCE):
+            known.ranked = {**_stored(known.file), **known.ranked}
+            if name not in known.ranked:
+                known.ranked[name] = _ranking(measure(size))
+                _store(known.file, {**_stored(known.file), name: known.ranked[name]})
     except (OSError, Timeout) as error:
         log.warning("the fastest ways to multiply are measured in every process, they cannot be kept: %s", error)
-        _known.ranked.setdefault(name, _ranking(measure(size)))
-    fastest.cache_clear()
+        known.ranked.setdefault(name, _ranking(measure(size)))
+    known.changes += 1
 
 
 def in_use(names: Iterable[str]) -> dict[str, Any]:
     """Return the machine's fingerprint, and the fastest paths that are known for ``names`` (:func:`name_of`)."""
-    known = {name: [each[0] for each in _known.ranked[name]] for name in sorted({*names} & {*_known.ranked})}
-    return {"machine": _known.machine, "fastest": known}
+    first = {name: [each[0] for each in known.ranked[name]] for name in sorted({*names} & {*known.ranked})}
+    return {"machine": known.machine, "fastest": first}
 
 
 def digest(names: Iterable[str]) -> str:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from objectives.metrics import OF_BATCHES, OF_LOADS
+from objectives.protocols.serving import Loading
 from search.config.scalars import metric_name
 from search.errors import ConfigError
 from search.front.metric_limits import MetricLimits
@@ -26,10 +28,24 @@ def metric_limits_of(node: Any) -> MetricLimits:
             raise ConfigError(f"{_KEY}.{name}: an accuracy has a floor: accuracy_floor.epsilon=0.99")
         if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
             raise ConfigError(f"{_KEY}.{name}: expected a number in base units (seconds, bytes, 1/s), got {value!r}")
+        if value < 0:
+            raise ConfigError(f"{_KEY}.{name}: no value is below 0, got {value!r}")
         if metric in found:
             raise ConfigError(f"{_KEY}.{name}: {metric} may be limited once")
         found[metric] = float(value)
     return MetricLimits(found)
+
+
+def require_measured(asked: Mapping[str, Iterable[str]], workload: object) -> None:
+    """Raise ConfigError for a metric that ``workload`` never has; ``asked``: metrics by the setting that names them."""
+    loading = workload if isinstance(workload, Loading) else None
+    missing, way = (OF_LOADS, "workload=serving has it") if loading is None else (OF_BATCHES, "a load has no batches")
+    for key, names in asked.items():
+        for name in names:
+            if name in missing:
+                raise ConfigError(f"{key}: {name} is not measured by this workload: {way}")
+            if name == "goodput" and loading is not None and not loading.slo():
+                raise ConfigError(f"{key}: goodput counts requests within limits: workload.slo_ttft=0.5, or slo_tpot")
 
 
 def _flat(node: Mapping[Any, Any], path: str = "") -> Iterator[tuple[str, Any]]:

@@ -55,6 +55,6 @@ def metric_name(name: str, key: str = "objectives") -> str:
     by_column = {metric.column: metric.name for metric in METRICS.values()}
     found = by_column.get(name.replace(".", "_"))
     if found is None:
-        known = ", ".join(METRICS)
-        raise ConfigError(f"{key}: unknown metric {name!r}{nearest(name, list(METRICS))}; known: {known}")
+        near = nearest(name, list(METRICS))
+        raise ConfigError(f"{key}: unknown metric {name!r}{near}; `paretune metrics` lists them")
     return found

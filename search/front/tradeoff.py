@@ -63,7 +63,7 @@ def validate_names(names: Mapping[str, object]) -> None:
         if name not in METRICS:
             near = difflib.get_close_matches(name, METRICS, n=1, cutoff=0.5)
             hint = f"did you mean {near[0]!r}? " if near else ""
-            raise ValueError(f"unknown metric {name!r} in the trade-off; {hint}known: {', '.join(METRICS)}")
+            raise ValueError(f"unknown metric {name!r} in the trade-off; {hint}`paretune metrics` lists them")
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)

@@ -1,32 +1,55 @@
-"""The servers of one runner, kept by their capacity, and the memory of one under load."""
+"""The servers that run in this process, and the memory of one under load."""
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable
+
+import psutil
 
 from objectives.devices.stopwatch import Unwatched
 from objectives.protocols.serving import Capacity, LoadingWorkload, Server, ServingRunner
 from objectives.types import Memory
 
 MOST = 8
-"""The most servers of one model at a time: at the end of a study the members of its front run in turns."""
+"""The most servers at a time: at the end of a study the members of its front run in turns."""
+SHARE = 0.5
+"""The most of the machine's memory that they take together, but for the one that was asked for last."""
+
+_running: dict[tuple[int, Capacity], Server] = {}
+"""The servers of all runners, by their owner and capacity, in the order of use."""
 
 
 class KeptServers:
-    """The servers that run, by capacity, in the order of use; the oldest end where there are more than ``MOST``."""
+    """The servers of one runner. Those of all runners share one budget, in numbers and in memory.
+
+    Where it is not enough, those that were not used for longest end.
+    """
 
     def __init__(self) -> None:
-        self._running: dict[Capacity, Server] = {}
+        weakref.finalize(self, _end_all, id(self)).atexit = False  # by then every server ends by itself
 
     def get(self, capacity: Capacity, start: Callable[[Capacity], Server]) -> Server:
         """Return the server of that capacity; ``start`` makes one where none runs."""
-        server = self._running.pop(capacity, None)
+        name = (id(self), capacity)
+        server = _running.pop(name, None)
         if server is None:
-            for oldest in list(self._running)[: max(0, len(self._running) - MOST + 1)]:
-                del self._running[oldest]
+            _make_room()
             server = start(capacity)
-        self._running[capacity] = server
+        _running[name] = server
         return server
+
+
+def _make_room() -> None:
+    """End servers until one more may start."""
+    most = SHARE * psutil.virtual_memory().total
+    while _running and (len(_running) >= MOST or sum(server.resting for server in _running.values()) > most):
+        del _running[next(iter(_running))]
+
+
+def _end_all(owner: int) -> None:
+    for name in [name for name in _running if name[0] == owner]:
+        del _running[name]
 
 
 def memory_under_load(runner: ServingRunner, workload: LoadingWorkload, held: int | None = None) -> Memory:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import subprocess
 import sys
@@ -9,6 +10,7 @@ import tempfile
 import time
 import urllib.request
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -139,14 +141,41 @@ def test_a_file_that_it_cannot_open_is_told_in_a_line(tmp_path: Path, file: Path
     assert "\n" not in str(caught.value)
 
 
+@dataclass
+class Held:
+    """A server that only says how much it holds."""
+
+    slots: int
+    resting: int = 0
+
+
 def test_servers_are_kept_by_capacity_and_the_oldest_goes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kept, "MOST", 2)
-    servers, made = KeptServers(), list[Capacity]()
+    servers, made = KeptServers(), list[int]()
 
     def start(capacity: Capacity) -> Any:
-        made.append(capacity)
-        return capacity
+        made.append(capacity.slots)
+        return Held(capacity.slots)
 
     for slots in (1, 2, 1, 3, 1, 2):
         servers.get(Capacity(slots, 64), start)
-    assert [capacity.slots for capacity in made] == [1, 2, 3, 2]
+    assert made == [1, 2, 3, 2]
+
+
+def test_the_servers_of_all_runners_share_one_budget_and_end_with_their_runner(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kept, "SHARE", 0.25)
+    size = psutil.virtual_memory().total // 10
+    runners, made = [KeptServers() for _ in range(3)], list[int]()
+
+    def start(capacity: Capacity) -> Any:
+        made.append(capacity.slots)
+        return Held(capacity.slots, size)
+
+    for owner, slots in ((0, 1), (1, 2), (2, 3), (1, 2), (0, 1), (0, 1)):
+        runners[owner].get(Capacity(slots, 64), start)
+    assert made == [1, 2, 3]  # 0.2 of the memory allow one more, which makes 0.3
+    runners[0].get(Capacity(4, 64), start)
+    assert [server.slots for server in kept._running.values()] == [2, 1, 4]  # the one that was not used for longest
+    del runners[0]
+    gc.collect()
+    assert [server.slots for server in kept._running.values()] == [2]
