@@ -102,12 +102,13 @@ def of_vllm(python: str, load: Serving, url: str, name: str, folder: Path) -> Fi
     return {**rates, **{ours: told[theirs] / 1e3 for ours, theirs in pairs.items()}}
 
 
-def of_guidellm(binary: str, load: Serving, url: str, name: str, folder: Path) -> Figures:
+def of_guidellm(binary: str, load: Serving, endpoint: Endpoint, folder: Path) -> Figures:
     """The figures of ``guidellm run``, in seconds."""
-    file = folder / "guidellm.json"
+    file, key = folder / "guidellm.json", endpoint.key and f",api_key={endpoint.key}"
+    asked = f"target={endpoint.url},model={endpoint.model},request_format=/v1/completions,http2=false{key}"
     run([
         binary, "run", "--disable-console",
-        "--backend", f"kind=openai_http,target={url},model={name},request_format=/v1/completions,http2=false",
+        "--backend", f"kind=openai_http,{asked}",
         "--profile", f"kind=concurrent,streams={load.concurrency}",
         "--data", f"kind=synthetic_text,prompt_tokens={load.prompt_tokens},output_tokens={load.new_tokens}",
         "--tokenizer", f"kind=hf_auto,model={locate(ASSET)}", "--constraint", f"kind=max_requests,count={load.burst}",
@@ -212,11 +213,12 @@ def measured(
 ) -> dict[str, list[Figures]]:
     """Let everybody measure in turns."""
     url, name, served = server.endpoint.url, server.endpoint.model, Served(server, tokenizer)
+    os.environ["OPENAI_API_KEY"] = server.endpoint.key  # which vLLM's generator sends
     everybody: dict[str, Callable[[], Figures]] = {"ours": lambda: ours(load, served)}
     if asked.vllm:
         everybody["vllm bench serve"] = lambda: of_vllm(asked.vllm, load, url, name, folder)
     if asked.guidellm:
-        everybody["guidellm"] = lambda: of_guidellm(asked.guidellm, load, url, name, folder)
+        everybody["guidellm"] = lambda: of_guidellm(asked.guidellm, load, server.endpoint, folder)
     ours(load, served)  # warms up
     rounds: dict[str, list[Figures]] = {each: [] for each in everybody}
     for number in range(asked.rounds):

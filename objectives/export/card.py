@@ -13,10 +13,13 @@ from objectives.export.stock_check import Seen
 from objectives.metrics import METRICS
 
 CARD = "README.md"
+_HALF_WIDTH = 16
+"""Bits of a weight that was not rounded."""
 _HALF = 1.96
 """Standard errors in half of a 95 % interval."""
 _SHOWN = (
-    "throughput", "speedup", "latency.p50", "ttft", "tpot", "peak_memory", "weight_bytes", "disk_bytes",
+    "throughput", "speedup", "request_throughput", "goodput", "latency.p50", "latency.p95", "ttft", "ttft.p95", "tpot",
+    "tpot.p95", "peak_memory", "kv_bytes_per_token", "weight_bytes", "disk_bytes",
     "memory_ratio", "accuracy", "perplexity",
 )  # fmt: skip
 """The metrics of the table, where they were measured."""
@@ -55,13 +58,17 @@ def _head(format: str, facts: Mapping[str, Any]) -> Iterator[str]:
     for key, value in fields.items():
         yield f"{key}: {json.dumps(value)}"  # JSON is YAML
     yield "---"
-    yield f"# {name}, compressed"
+    metrics = facts["metrics"]
+    is_dense = metrics.get("pruning_ratio") == 0 and metrics.get("effective_bits", 0) >= _HALF_WIDTH
+    yield f"# {name}" if is_dense else f"# {name}, compressed"
     yield ""
-    yield (
-        f"A compressed form of {name}, in the format `{format}`. paretune pruned "
-        "and rounded the model, and measured it beside the original on one machine. The files hold the very weights "
-        "that were measured."
+    done = (
+        f"{name} in the format `{format}`, neither pruned nor rounded below 16 bits. paretune measured it"
+        if is_dense
+        else f"A compressed form of {name}, in the format `{format}`. paretune pruned and rounded the model, and "
+        "measured it beside the original"
     )
+    yield f"{done} on one machine. The files hold the very weights that were measured."
 
 
 def _made(facts: Mapping[str, Any]) -> Iterator[str]:
@@ -72,7 +79,7 @@ def _made(facts: Mapping[str, Any]) -> Iterator[str]:
     for part, setting in facts["methods"].items():
         yield f"- {part}: `{setting.get('_target_', '').rpartition('.')[2]}`"
     for name, value in facts["settings"].items():
-        yield f"- `{name}`: {value}"
+        yield f"- `{name}`: {_public(value)}"
     yield f"- runtime that was measured: `{facts['runtime']}`"
 
 
@@ -89,10 +96,17 @@ def _measured(facts: Mapping[str, Any]) -> Iterator[str]:
     known = ", ".join(f"{name.replace('_', ' ')} {machine[name]}" for name in _MACHINE if name in machine)
     workload = {name: value for name, value in facts["workload"].items() if name != "_target_"}
     yield ""
-    yield f"Workload: {', '.join(f'{name} {value}' for name, value in workload.items())}."
+    yield f"Workload: {', '.join(f'{name} {_public(value)}' for name, value in workload.items() if value is not None)}."
     if known:
         yield f"Machine: {known}."
     yield "Speed and memory are those of the measured runtime; other engines and machines have others."
+
+
+def _public(value: Any) -> Any:
+    """Return ``value``, of a path its last part and of a URL nothing: where things lie here is nobody's business."""
+    if not isinstance(value, str) or "/" not in value:
+        return value
+    return "a server" if "://" in value else Path(value).name
 
 
 def _interval(name: str, metrics: Mapping[str, float]) -> str:

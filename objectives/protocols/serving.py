@@ -7,7 +7,7 @@ depends on that.
 from __future__ import annotations
 
 from abc import abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -28,12 +28,18 @@ class Capacity:
 class Endpoint:
     """The address of a server that speaks as OpenAI's does: ``url``, as ``http://127.0.0.1:8000``; ``model``: a name.
 
-    ``more``: fields that every request to it has besides.
+    ``more``: fields that every request to it has besides; ``key``: what requests have to show, empty for nothing.
     """
 
     url: str
     model: str
     more: tuple[tuple[str, Any], ...] = ()
+    key: str = field(default="", repr=False)
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """Return the headers that every request has."""
+        return {"Authorization": f"Bearer {self.key}"} if self.key else {}
 
 
 @dataclass(frozen=True)

@@ -146,6 +146,7 @@ class Serving(Workload, Bounded, Loading, Filed):
     def _requests(self, model: Runner) -> list[rows.Request]:
         seed = f"{self.seed} {next(_bursts)}"
         if self.requests is None:
-            return rows.random_requests(self._count, self.prompt_tokens, self.new_tokens, model.vocabulary, seed)
+            lengths = self.prompt_tokens, self.new_tokens
+            return rows.random_requests(self._count, *lengths, model.tokenizer, model.vocabulary, seed)
         found = self._rows
         return rows.requests_of(found, self._count, self.new_tokens, model.tokenizer, model.vocabulary, seed)

@@ -21,6 +21,7 @@ from objectives.devices import process_settings
 from objectives.export import formats
 from objectives.export.formats import ENGINE
 from objectives.protocols.candidate import Candidate
+from objectives.protocols.serving import Loading
 from objectives.runtime.engines.folder import ENGINES
 from objectives.settings import class_path
 from objectives.tasks.provenance import Source
@@ -149,12 +150,14 @@ def _write(study: StoredStudy, record: TrialRecord, folder: Path) -> int:
     try:
         evaluator, facts = _rebuilt(study, record, candidate)
         runner = evaluator.runner(candidate)
-        candidate.workload.run(runner, Unwatched())  # engines with files by size make that of the workload
+        loads = isinstance(candidate.workload, Loading)
+        if not loads:
+            candidate.workload.run(runner, Unwatched())  # engines with files by size make that of the workload
         calibration = evaluator.pool.calibration
         if candidate.runtime.is_torch:
             facts["prepared"] = winner.in_torch(candidate.runtime, calibration)
-            ids = sample(calibration)
-        else:  # a size that the engine has files for
+        ids = sample(calibration)
+        if not (candidate.runtime.is_torch or loads):  # a size that the engine has files for
             rows = candidate.workload.batch_size
             ids = sample(calibration, rows, candidate.workload.tokens_read // rows)
         return winner.save(runner, evaluator.pool.source, folder, facts, ids)

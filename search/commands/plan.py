@@ -8,6 +8,8 @@ model is loaded, so this takes about a second; ``check=true`` then goes on as ``
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -25,6 +27,9 @@ from search.space.space import Space
 from search.space.supported import grouped, runtimes_of, unprunable
 from search.terminal.console import console
 from search.terminal.plain_text import inert
+
+_HASH = 64
+"""Characters of a SHA-256."""
 
 
 def main(arguments: list[str]) -> int:
@@ -63,7 +68,7 @@ def show(config: StudyConfig, out: Console) -> None:
         asked = ", ".join(what_is_asked(*each) for each in config.metric_limits.limits.items())
         say(f"Limits: {asked}; a candidate beyond one is not feasible, as measured.")
     for runtime in runtimes_of(space).values():
-        versions = ", ".join(f"{name} {number}" for name, number in runtime.versions().items())
+        versions = _told(runtime.versions())
         say(f"Runtime {runtime.name}{f': {versions}' if versions else ''}.")
     for name in _layouts(space) if config.model.head == "causal_lm" else ():
         say(f"pruning.layout={name}: {loaded_by(name)}; by our own engines from our files.")
@@ -94,3 +99,10 @@ def _layouts(space: Space) -> list[Layout]:
     candidates = [space.candidate(cell) for cell in space.cells()] if len(space) <= MOST_CELLS else []
     pruned = {getattr(each.pruning, "layout", None) for each in candidates if asks_to_prune(each.pruning)}
     return [layout for layout in Layout if layout in pruned]
+
+
+def _told(versions: Mapping[str, str]) -> str:
+    """Return versions for a person; files that are known by their hash are only counted."""
+    hashed = sum(len(number) == _HASH for number in versions.values())
+    told = [f"{name} {number}" for name, number in versions.items() if len(number) != _HASH]
+    return ", ".join([*told, *([f"{hashed} files by their hashes"] if hashed else [])])

@@ -88,7 +88,10 @@ def load(arguments: Sequence[str], options: Sequence[str] = ()) -> StoredStudy:
     config = build_config(_override(stored, given))
     outside = with_stored_outside(config.space, opening.cells_outside(study, config.space))
     config = replace(config, name=study.study_name, space=outside)
-    state = StudyState(config, store.records_of(study), store.confirmation_of(study))
+    records = store.records_of(study)
+    if recut:
+        _require_known(config, records)
+    state = StudyState(config, records, store.confirmation_of(study))
     if state.telling.baseline is None:
         raise ConfigError(f"study: {study.study_name} has no measured baseline yet; run it again")
     state.decide_again(store.samples_of(study))
@@ -96,6 +99,15 @@ def load(arguments: Sequence[str], options: Sequence[str] = ()) -> StoredStudy:
     return StoredStudy(
         config, state, machine, own, recut, store.losses_of(study), opening.sources_of(study), store.stop_of(study)
     )  # fmt: skip
+
+
+def _require_known(config: StudyConfig, records: Sequence[TrialRecord]) -> None:
+    """Raise ConfigError for an objective or a limit that no trial has: everything would be infeasible."""
+    known = {name for record in records for name in record.metrics}
+    for key, names in (("objectives", config.objectives), ("limits", config.metric_limits.limits)):
+        for name in names:
+            if known and name not in known:
+                raise ConfigError(f"{key}: no trial of {config.name} measured {name}{nearest(name, sorted(known))}")
 
 
 def located(arguments: Sequence[str]) -> tuple[Path, str, dict[str, str]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import weakref
 from collections.abc import Sequence
 from contextlib import suppress
@@ -23,16 +24,23 @@ from objectives.runtime.servers.kept import memory_under_load
 from objectives.runtime.servers.server import pids_of
 from objectives.types import Memory, Note, NoteCode
 
+KEY = "PARETUNE_SERVER_KEY"
+"""The environment variable with the key that a server asks for: settings hold no secrets."""
+
 
 class RunningServer(Server):
     """A server that was started by somebody else, and goes on; its processes are found by its port."""
 
     def __init__(self, url: str, model: str | None) -> None:
         """Ask the server at ``url`` for its models. Raises Unsupported where none answers, or none of that name."""
-        known = http.models_of(url)
+        key = os.environ.get(KEY, "")
+        try:
+            known = http.models_of(Endpoint(url, "", key=key))
+        except Unsupported as error:
+            raise Unsupported(f"runtime.url: {error}; start the server, or give its address") from error
         if not known or (model is not None and model not in known):
             raise Unsupported(f"runtime.model: {url} has {', '.join(known) or 'no model'}, got {model}")
-        self._endpoint = Endpoint(url, model or known[0])
+        self._endpoint = Endpoint(url, model or known[0], key=key)
         self.pids = listening(urlsplit(url).port or 0)
         for pid in self.pids:
             helpers.count(pid)

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 from typing_extensions import override
 
 from objectives.errors import Unsupported
+from objectives.protocols.serving import Endpoint
 
 HOST = "127.0.0.1"
 LOOPBACK = (HOST, "localhost")
@@ -52,10 +53,13 @@ def is_healthy(url: str) -> bool:
         return False
 
 
-def models_of(url: str) -> list[str]:
+def models_of(endpoint: Endpoint) -> list[str]:
     """Return the names of the models that a server has. Raises Unsupported where it is none of OpenAI's kind."""
+    url = endpoint.url
     try:
-        with _opener.open(f"{url}/v1/models", timeout=_SECONDS) as response:
+        with _opener.open(
+            urllib.request.Request(f"{url}/v1/models", headers=endpoint.headers), timeout=_SECONDS
+        ) as response:
             found: Mapping[str, Any] = json.load(response)
         return [str(one["id"]) for one in found["data"]]
     except (urllib.error.URLError, OSError, ValueError, KeyError, TypeError) as error:

@@ -10,6 +10,7 @@ import json
 import subprocess
 from contextlib import suppress
 from pathlib import Path
+from secrets import token_urlsafe
 from tempfile import TemporaryDirectory, TemporaryFile
 from typing import IO, Any
 
@@ -50,17 +51,18 @@ def start(
         try:
             _line(process, log)  # what it needs is imported
             before = helpers.sizes(process.pid)
-            _give(process)
+            key = token_urlsafe()
+            _give(process, key)
             url = _line(process, log)  # the file is read by now, not mapped
-            return ProcessServer(process, Endpoint(url, _FILE, _KEEP_NOTHING), log, before)
+            return ProcessServer(process, Endpoint(url, _FILE, _KEEP_NOTHING, key), log, before)
         except BaseException:
             end(process, (), log)
             raise
 
 
-def _give(process: subprocess.Popen[bytes]) -> None:
+def _give(process: subprocess.Popen[bytes], key: str) -> None:
     stream: IO[bytes] = process.stdin  # type: ignore[assignment]
-    stream.write(b"\n")
+    stream.write(key.encode() + b"\n")
     stream.flush()
 
 

@@ -1,7 +1,7 @@
 """Runs llama.cpp's server, in the child process of :mod:`.llama_server`.
 
-It prints ``ok`` once its library is imported, waits for a line, opens the model, and prints ``ok`` and its address. It
-ends when its input is closed.
+It prints ``ok`` once its library is imported, waits for a line with the key that requests will show, opens the model,
+and prints ``ok`` and its address. It ends when its input is closed.
 """
 
 from __future__ import annotations
@@ -44,9 +44,11 @@ if __name__ == "__main__":
     import xllamacpp
 
     print("ok", flush=True)
-    sys.stdin.readline()
+    key = sys.stdin.readline().strip()
     try:
-        server = xllamacpp.Server(params_of(json.loads(sys.argv[1])))
+        params = params_of(json.loads(sys.argv[1]))
+        params.api_keys = [key]
+        server = xllamacpp.Server(params)
     except RuntimeError as error:
         print("failed", str(error).replace("\n", " "), flush=True)
         os._exit(1)

@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from secrets import token_urlsafe
 from tempfile import TemporaryDirectory, TemporaryFile
 from typing import Any
 from uuid import uuid4
@@ -64,17 +65,22 @@ def start(
     name, port = f"{NAME}-{uuid4().hex}", http.free_port()
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
     ours = {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    url, log = f"http://{http.HOST}:{port}", TemporaryFile()  # noqa: SIM115  closed with the server
+    endpoint = Endpoint(f"http://{http.HOST}:{port}", name, key=token_urlsafe())
+    log = TemporaryFile()  # noqa: SIM115  closed with the server
     with TemporaryDirectory(prefix="paretune-vllm-") as place:
         words = command(python, _with_tokenizer(folder, tokenizer, Path(place)), name, capacity, port, flags)
         process = subprocess.Popen(
             [sys.executable, "-m", _KEEPER, "env", "-u", "PYTHONPATH", *words],
-            env={**inherited, **_QUIET, **environment, **ours},
+            env={**inherited, **_QUIET, **environment, **ours, "VLLM_API_KEY": endpoint.key},
             start_new_session=True, stdin=subprocess.PIPE, stdout=log, stderr=log, cwd=place,
         )  # fmt: skip
         try:
-            require_ready(process, log, lambda: http.is_healthy(url) and name in http.models_of(url), LIMIT, wait=0.5)
-            return ProcessServer(process, Endpoint(url, name), log, skipped=True)
+            require_ready(process, log, lambda: _is_ready(endpoint), LIMIT, wait=0.5)
+            return ProcessServer(process, endpoint, log, skipped=True)
         except BaseException:
             end(process, (), log)
             raise
+
+
+def _is_ready(endpoint: Endpoint) -> bool:
+    return http.is_healthy(endpoint.url) and endpoint.model in http.models_of(endpoint)

@@ -57,7 +57,8 @@ async def ask(session: aiohttp.ClientSession, endpoint: Endpoint, request: Reque
         "stream_options": {"include_usage": True}, "temperature": 0.0, "ignore_eos": True, **dict(endpoint.more),
     }  # fmt: skip
     stream, sent = Stream(), perf_counter()
-    async with session.post(endpoint.url + PATH, json=body, allow_redirects=False) as response:
+    sending = session.post(endpoint.url + PATH, json=body, headers=endpoint.headers, allow_redirects=False)
+    async with sending as response:
         if response.status != 200:
             told = (await response.text())[:_SHOWN]
             raise Unsupported(f"the server refused a request with status {response.status}: {told}")

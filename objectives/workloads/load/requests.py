@@ -44,14 +44,18 @@ class Row:
     random: int | None = None
 
 
-def random_requests(count: int, prompt_tokens: int, output_tokens: int, vocabulary: int, seed: str) -> list[Request]:
-    """Return ``count`` requests with random ids, the same ones for the same ``seed``."""
-    draw = random.Random(seed)
-    return [Request(_random_ids(draw, prompt_tokens, vocabulary), output_tokens) for _ in range(count)]
+def random_requests(
+    count: int, prompt_tokens: int, output_tokens: int, tokenizer: Any, vocabulary: int, seed: str
+) -> list[Request]:
+    """Return ``count`` requests with random ids, none of them special, the same ones for the same ``seed``."""
+    draw, plain = random.Random(seed), _plain_ids(tokenizer, vocabulary)
+    return [Request(tuple(draw.choices(plain, k=prompt_tokens)), output_tokens) for _ in range(count)]
 
 
-def _random_ids(draw: random.Random, count: int, vocabulary: int) -> tuple[int, ...]:
-    return tuple(draw.randrange(min(_FIRST, vocabulary - 1), vocabulary) for _ in range(count))
+def _plain_ids(tokenizer: Any, vocabulary: int) -> Sequence[int]:
+    special = {*getattr(tokenizer, "all_special_ids", ())}
+    every = range(min(_FIRST, vocabulary - 1), vocabulary)
+    return [each for each in every if each not in special] or every
 
 
 def requests_of(
@@ -61,11 +65,11 @@ def requests_of(
 
     ``output_tokens``: for rows that do not say. Raises DataError for texts where the model has no tokenizer.
     """
-    draw = random.Random(seed)
+    draw, plain = random.Random(seed), _plain_ids(tokenizer, vocabulary)
     found = []
     for place in range(count):
         row = rows[place % len(rows)]
-        ids = _random_ids(draw, row.random, vocabulary) if row.random else _ids(row, tokenizer)
+        ids = tuple(draw.choices(plain, k=row.random)) if row.random else _ids(row, tokenizer)
         found.append(Request(ids, row.output_tokens or output_tokens))
     return found
 
@@ -120,6 +124,7 @@ _EXAMPLE = {"prompt": "Name three rivers.", "output_tokens": 32}
 def _row(line: str, where: str) -> Row:
     try:
         found = json.loads(line)
+        json.dumps(found, ensure_ascii=False).encode()  # JSON can spell halves of characters, which are no text
     except (ValueError, RecursionError) as error:
         raise DataError(f"workload.requests: {where}: no JSON: {error}") from error
     _require_known(found, where)
@@ -183,5 +188,5 @@ def require_lengths(requests: Sequence[Request], most: int) -> None:
     if longest_one > most:
         raise ObjectiveError(
             f"workload.requests: a request has {longest_one} tokens with its answer, the server's slots hold {most}: "
-            f"workload.prompt_tokens={longest_one} raises that"
+            f"workload.prompt_tokens={max(len(request.prompt) for request in requests)} raises that"
         )

@@ -288,7 +288,7 @@ def test_texts_need_a_tokenizer_and_requests_fit_into_the_slots(tmp_path: Path) 
     with pytest.raises(DataError, match="no tokenizer"):
         requests_of(rows, 1, 3, None, 50, "s")
     require_lengths(requests_of(rows, 1, 3, Tokenizer(), 50, "s"), 6)
-    with pytest.raises(ObjectiveError, match=r"workload\.prompt_tokens=6"):
+    with pytest.raises(ObjectiveError, match=r"workload\.prompt_tokens=3"):
         require_lengths(requests_of(rows, 1, 3, Tokenizer(), 50, "s"), 5)
 
 
@@ -300,10 +300,21 @@ def test_another_file_is_another_workload_to_the_cache(tmp_path: Path) -> None:
 
 
 def test_random_prompts_have_ids_of_the_vocabulary() -> None:
-    made = random_requests(50, 20, 4, 9, "s")
+    made = random_requests(50, 20, 4, None, 9, "s")
     ids = {token for request in made for token in request.prompt}
     assert ids == set(range(3, 9))
-    assert made == random_requests(50, 20, 4, 9, "s")
+    assert made == random_requests(50, 20, 4, None, 9, "s")
+    special = SimpleNamespace(all_special_ids=[4, 7])
+    assert {token for one in random_requests(50, 20, 4, special, 9, "s") for token in one.prompt} == {3, 5, 6, 8}
+    only = SimpleNamespace(all_special_ids=range(9))  # some id has to be sent
+    assert random_requests(1, 2, 4, only, 9, "s")
+
+
+def test_half_a_character_is_no_text(tmp_path: Path) -> None:
+    file = tmp_path / "halves.jsonl"
+    file.write_text('{"prompt": "a \\ud800 b"}\n', encoding="utf-8")
+    with pytest.raises(DataError, match="line 1: no JSON"):
+        read_rows(str(file))
 
 
 def test_settings_are_checked() -> None:
@@ -359,6 +370,6 @@ def test_only_this_machine_is_asked(url: str) -> None:
 def test_loopback_is_taken_with_and_without_a_slash() -> None:
     assert http.require_loopback("http://localhost:80/") == "http://localhost:80"
     with serving(Planted()) as url:
-        assert http.models_of(url) == ["one", "two"]
+        assert http.models_of(Endpoint(url, "")) == ["one", "two"]
         assert http.is_healthy(url)
     assert not http.is_healthy(url)

@@ -64,3 +64,13 @@ def test_a_study_that_runs_has_no_stop_reason_yet(make_config: Callable[..., Stu
     run_study(make_config("n_trials=3"), Asking())
     assert set(found) == {StopReason.UNKNOWN}
     assert store.stop_of(stored(config)) is StopReason.BUDGET
+
+
+@pytest.mark.parametrize("asked", ["limits={reserved_peak: 1}", "objectives=[speedup,energy]"])
+def test_what_no_trial_measured_is_no_limit_and_no_objective(
+    make_config: Callable[..., StudyConfig], asked: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = make_config("n_trials=2")
+    run_study(config, Quiet())
+    assert main(["report", f"study={config.name}", f"home={config.home}", asked]) == 2
+    assert f"no trial of {config.name} measured" in capsys.readouterr().err

@@ -10,7 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from search.config.limited import metric_limits_of
+from objectives.workloads.encoding import Encoding
+from objectives.workloads.generation import Generation
+from objectives.workloads.serving import Serving
+from search.config.limited import metric_limits_of, require_measured
 from search.config.study_config import StudyConfig, build_config
 from search.errors import ConfigError
 from search.front.accuracy_price import price_rows
@@ -156,6 +159,7 @@ def test_limits_are_written_flat_or_nested_and_by_either_name() -> None:
         ({"ttft": True}, "limits.ttft: expected a number in base units"),
         ({"ttft": "fast"}, "got 'fast'"),
         ({"ttft": math.inf}, "expected a number"),
+        ({"ttft": -0.5}, "limits.ttft: no value is below 0"),
         ({"accuracy": 0.9}, "an accuracy has a floor"),
         ({"ttft.p95": 1.0, "ttft_p95": 1.0}, "may be limited once"),
         (3, "expected metrics with numbers"),
@@ -168,8 +172,30 @@ def test_a_wrong_limit_is_refused_in_a_line(node: object, told: str) -> None:
 
 
 def test_a_metric_that_is_not_measured_cannot_be_limited(make_config: MakeConfig) -> None:
-    with pytest.raises(ConfigError, match=r"limits\.goodput: it is not measured for this model and workload"):
-        run_study(make_config("limits={goodput: 1}"), Quiet())
+    with pytest.raises(ConfigError, match=r"limits\.reserved_peak: it is not measured for this model and workload"):
+        run_study(make_config("limits={reserved_peak: 1}"), Quiet())
+
+
+@pytest.mark.parametrize(
+    ("workload", "metric", "told"),
+    [
+        (Encoding(), "goodput", "goodput is not measured by this workload: workload=serving has it"),
+        (Generation(), "ttft.p95", "workload=serving has it"),
+        (Serving(slo_ttft=1.0), "per_token", "a load has no batches"),
+        (Serving(), "goodput", "workload.slo_ttft=0.5"),
+    ],
+)
+def test_a_metric_that_a_workload_never_has_is_refused_before_anything_runs(
+    workload: object, metric: str, told: str
+) -> None:
+    with pytest.raises(ConfigError, match=told) as caught:
+        require_measured({"limits": [metric]}, workload)
+    assert "\n" not in str(caught.value)
+
+
+def test_metrics_that_a_workload_has_are_taken() -> None:
+    require_measured({"objectives": ["speedup", "ttft", "peak_memory"]}, Generation())
+    require_measured({"objectives": ["goodput"], "limits": ["ttft.p95", "itl"]}, Serving(slo_tpot=0.1))
 
 
 def test_limits_make_another_study_and_none_leave_name_and_definition_as_they_were() -> None:

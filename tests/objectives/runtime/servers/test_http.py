@@ -69,7 +69,7 @@ def test_nothing_follows_a_server_that_leads_elsewhere(led_away: tuple[str, list
     url, asked = led_away
     assert not http.is_healthy(url)
     with pytest.raises(Unsupported, match="tells no models"):
-        http.models_of(url)
+        http.models_of(Endpoint(url, ""))
     with pytest.raises(Unsupported, match="status 307"):
         send(Endpoint(url, "m"), [Request((1, 2, 3), 2)], 1, None, lambda: None, lambda: None)
     assert asked == []
