@@ -94,7 +94,7 @@ def measured(home: Path, short: bool) -> list[dict[str, Any]]:
     """Return a row for each bits and batch."""
     ev = evaluator(SMOLLM2, home, short, documents=5)
     rows = []
-    runs, turns = (8, 2) if short else (15, 3)
+    runs, turns = (10, 1) if short else (16, 2)
     for bits, quantizer in QUANTIZERS.items():
         pruner = Structured(ratio=0.2, layout="uniform")
         (entry,) = entries(Generation(prompt_tokens=PROMPT), [(f"{bits} bits", Vllm(), quantizer, 0.0, None)])
@@ -103,9 +103,11 @@ def measured(home: Path, short: bool) -> list[dict[str, Any]]:
         for batch in BATCHES:
             samples: dict[tuple[str, int], list[float]] = {}
             for _ in range(turns):
-                for count in (1, TOKENS):
-                    samples.setdefault(("ours", count), []).extend(ours(runner, batch, count, runs))
+                for count in (1, TOKENS):  # theirs between two halves of ours: a drift meets both
+                    own = samples.setdefault(("ours", count), [])
+                    own.extend(ours(runner, batch, count, runs // 2))
                     samples.setdefault(("theirs", count), []).extend(theirs(runner.folder, batch, count, runs))
+                    own.extend(ours(runner, batch, count, runs // 2))
             row: dict[str, Any] = {"bits": bits, "batch": batch}
             for who in ("ours", "theirs"):
                 first, whole = (median(samples[who, count]) for count in (1, TOKENS))
