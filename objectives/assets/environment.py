@@ -6,6 +6,7 @@ files are known by the lists (RECORD) that installers leave, which is what an as
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import venv
@@ -31,9 +32,17 @@ for name in sys.argv[1:]:
 """
 
 
+_OURS = ("VIRTUAL_ENV", "LD_PRELOAD")
+
+
 def interpreter(folder: Path) -> Path:
     """Return the Python of the environment in ``folder``."""
     return folder / "bin" / "python"
+
+
+def variables() -> dict[str, str]:
+    """Return the variables of this process, without those that change what another interpreter loads."""
+    return {name: value for name, value in os.environ.items() if name not in _OURS and not name.startswith("PYTHON")}
 
 
 def versions_of(python: Path, names: Sequence[str]) -> tuple[tuple[str, str], ...]:

@@ -94,7 +94,7 @@ class Loader:
     """A stock engine that an export asks: ``script`` in :mod:`.loaders`, run by what ``python`` finds.
 
     ``install``: how one gets what ``python`` did not find; ``exact``: variables by which the engine rounds less than it
-    does by itself.
+    does by itself; ``key_values``: the words by which it keeps keys and values in fewer bits than 16, by their number.
     """
 
     engine: str
@@ -102,6 +102,7 @@ class Loader:
     python: Callable[[], Path | None]
     install: str
     exact: Mapping[str, str] = field(default_factory=dict)
+    key_values: Mapping[int, str] = field(default_factory=dict)
 
     @property
     def path(self) -> Path:
@@ -129,6 +130,9 @@ def _of_vllm() -> Path | None:
 TRANSFORMERS = Loader("transformers", "with_transformers.py", _here("transformers"), "pip install transformers")
 VLLM = Loader(
     "vLLM", "with_vllm.py", _of_vllm, f"paretune fetch {vllm.ASSET}, or {vllm.OWN}=<its interpreter>",
-    exact={vllm.W4A8: "0"},
+    exact={vllm.W4A8: "0"}, key_values={8: "--kv-cache-dtype fp8"},
 )  # fmt: skip
-XLLAMACPP = Loader("llama.cpp", "with_xllamacpp.py", _here("xllamacpp"), "pip install xllamacpp")
+XLLAMACPP = Loader(
+    "llama.cpp", "with_xllamacpp.py", _here("xllamacpp"), "pip install xllamacpp",
+    key_values={bits: f"--cache-type-k q{bits}_0 --cache-type-v q{bits}_0" for bits in (8, 4)},
+)  # fmt: skip

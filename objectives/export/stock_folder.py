@@ -44,7 +44,7 @@ def save(
     """
     _require_decoder(model, format)
     chosen, layout = formats.load(format), layout_of(model)
-    trusted = layout is Layout.DECI and format == "hf"
+    trusted, kv_bits = layout is Layout.DECI and format == "hf", facts.get("kv_bits", 16)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as temporary:
         part = Path(temporary) / "part"
@@ -56,16 +56,25 @@ def save(
         other = worst(seen)
         if other is not None:
             raise ModelError(f"{folder}: it is not left behind: {other.line}")
-        asked = {each.engine for each in loaders}
+        asked = {each.engine: each for each in loaders}
         commands = {
-            engine: f"{command} {_TRUSTED}" if trusted else command
+            engine: " ".join(
+                filter(None, [command, _TRUSTED if trusted else None, asked[engine].key_values.get(kv_bits)])
+            )
             for engine, command in chosen.COMMANDS.items()
             if engine in asked
         }
         others = [row for row in rows if row.engine not in asked]
         card.write(part, format, facts, seen, others, commands)
         part.rename(folder)
-    return Written(sum(sizes.values()), (*(each.line for each in seen), *_notes(model, runner, format, seen)))
+    notes = _notes(model, runner, format, seen)
+    if kv_bits != 16:
+        without = [each.engine for each in loaders if kv_bits not in each.key_values]
+        notes.append(
+            f"it was measured with keys and values in {kv_bits} bits, which a folder cannot ask for: see the commands"
+            + (f"; {', '.join(without)} cannot" if without else "; engines round them in ways of their own")
+        )
+    return Written(sum(sizes.values()), (*(each.line for each in seen), *notes))
 
 
 def _require_decoder(model: LoadedModel, format: str) -> None:

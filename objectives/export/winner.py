@@ -30,7 +30,7 @@ from objectives.export.stock import CONFIG, MANIFEST, OWN_CONFIG
 from objectives.models import LoadedModel
 from objectives.models.notes import notes_of, stored_notes
 from objectives.packing import paths
-from objectives.packing.linear import places
+from objectives.packing.linear import copy_linears_, holds_copies, places
 from objectives.protocols.candidate import TorchBuildContext
 from objectives.protocols.running import Device, Runner
 from objectives.runtime.engines.folder import ENGINES, made, read_facts, runtime_of
@@ -67,7 +67,10 @@ def save(runner: Runner, source: LoadedModel, folder: Path, facts: Mapping[str, 
             carried = paths.in_use(places(runner.model.module))
             size = checkpoint.save(runner.model, part, {"paths": carried, **facts})
             stock.publish_(part, runner.model, ids)
-            again: Runner = TorchRunner(checkpoint.load(part), kv_bits=runner.kv_bits)
+            loaded = checkpoint.load(part)
+            if holds_copies(runner.model):
+                copy_linears_(loaded)
+            again: Runner = TorchRunner(loaded, kv_bits=runner.kv_bits)
         else:
             assert isinstance(runner, EngineRunner)
             export_check.answers(runner, ids)  # engines with files by size make that of these before they are copied

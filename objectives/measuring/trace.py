@@ -25,7 +25,7 @@ from objectives.devices.allocations import cache_bytes
 from objectives.packing.capability import cpu_kernels
 from objectives.packing.embedding import Int8Embedding
 from objectives.packing.linear import PackedLinear
-from objectives.packing.weighing import stored_bytes
+from objectives.packing.weighing import copied_bytes, stored_bytes
 from objectives.types import Phase
 
 
@@ -78,8 +78,8 @@ class Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
         """Record peak, operations and bytes read of ``phase``, and begin the next."""
         self.peaks[phase], self.operations[phase] = self._peak, dict(self._counted)
         self.cache = cache_bytes(held)
-        twice = (each for part in self._ran if (each := getattr(part, "copied_weight", None)) is not None)
-        self.read[phase] = stored_bytes(self._ran) - sum(each.nbytes for each in twice) + self.cache  # at least
+        twice = sum(map(copied_bytes, self._ran))
+        self.read[phase] = stored_bytes(self._ran) - twice + self.cache  # at least
         self._peak, self._counted = self._live, defaultdict(float)
         self._ran.clear()
 

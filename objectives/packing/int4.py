@@ -154,8 +154,9 @@ class Int4Linear(PackedLinear):
     @override
     def sample(cls, weight: Tensor) -> Int4Linear:
         outputs, inputs = weight.shape
-        scale = weight.view(outputs, -1, SAMPLED).abs().amax(dim=2) / 8
-        codes = (weight.view(outputs, -1, SAMPLED) / scale.unsqueeze(2) + 8).round_().clamp_(0, 15)
+        groups = weight.view(outputs, -1, min(SAMPLED, inputs))
+        scale = groups.abs().amax(dim=2) / 8
+        codes = (groups / scale.unsqueeze(2) + 8).round_().clamp_(0, 15)
         return cls.from_codes(codes.view(outputs, inputs), scale, torch.zeros_like(scale), None)
 
     @property

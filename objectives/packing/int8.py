@@ -140,6 +140,8 @@ class Int8Linear(PackedLinear):
     def packed_paths(self) -> tuple[str, ...]:
         if self._fbgemm is not None:
             return ("held",)
+        if self.copied_weight is not None:
+            return ("widened", "unpacked") if self.in_features % 32 else ("kernel", "widened", "unpacked")
         by_integers = ("integers",) if cpu_kernels().int8 and self.in_features > 1 else ()
         few = () if self.in_features % 32 else ("kernel",)
         return (*by_integers, *few, "widened", "unpacked")
@@ -148,8 +150,8 @@ class Int8Linear(PackedLinear):
     def rule(self, rows: int) -> str:
         if self._fbgemm is not None:
             return "held"
-        if self.copied_weight is not None and rows >= _FEW:
-            return COPIED
+        if self.copied_weight is not None:
+            return "kernel" if rows < _FEW and self.in_features % 32 == 0 else COPIED
         if cpu_kernels().int8 and self.in_features > 1:  # with one input torch returns nonsense
             return "integers"
         return "kernel" if rows <= _FEW and self.in_features % 32 == 0 else "unpacked"
@@ -175,13 +177,19 @@ class Int8Linear(PackedLinear):
         return self
 
     @override
+    def copy_(self) -> Self:
+        return self if self._fbgemm is not None else super().copy_()
+
+    @override
     def forward(self, x: Tensor) -> Tensor:
-        """Round the activations per token, multiply the integers, scale back: but for rows that take the copy."""
-        rows = x.reshape(-1, self.in_features)
-        path = self.path(rows.shape[0])
-        if path == COPIED:
+        """Round the activations per token, multiply the integers, scale back.
+
+        With a copy of W no number of rows rounds them: a prompt and a step have to be one model.
+        """
+        if self.copied_weight is not None:
             return super().forward(x)
-        y = self._rounded(path, rows)
+        rows = x.reshape(-1, self.in_features)
+        y = self._rounded(self.path(rows.shape[0]), rows)
         if self.bias is not None:
             y = y.add_(self.bias)
         return y.to(x.dtype).view(*x.shape[:-1], self.out_features)
@@ -194,11 +202,11 @@ class Int8Linear(PackedLinear):
     @override
     def timed(self, path: str) -> Path:
         """Return what ``path`` does, with the rounding of activations that it asks for."""
-        if path == COPIED:
+        if self.copied_weight is not None:
             return super().timed(path)
         return lambda rows: self._rounded(path, rows).to(rows.dtype)
 
-    # All paths but the copy's multiply ``rows`` [m, in], which are whole numbers, by the scaled weight: fp32 [m, out].
+    # The paths multiply ``rows`` [m, in], whole numbers unless there is a copy, by the scaled weight: fp32 [m, out].
 
     def integers(self, rows: Tensor) -> Tensor:
         """Multiply integers by integers."""

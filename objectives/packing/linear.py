@@ -122,7 +122,8 @@ class PackedLinear(nn.Module):
 
     def copy_(self) -> Self:
         """Hold W a second time, in 16 bits and the order of oneDNN's blocks, where a CPU has such; returns self."""
-        if self.kind and self.copied_weight is None and can_copy() and fits(self.out_features, self.in_features):
+        can_unpack = self.kind and "unpacked" in self.paths
+        if can_unpack and self.copied_weight is None and can_copy() and fits(self.out_features, self.in_features):
             self.copied_weight = Blocked(self.unpack(0, self.out_features, torch.bfloat16).contiguous())
             self.hidden_bytes += self.copied_weight.nbytes
             self._changes = -1
@@ -193,6 +194,11 @@ def copy_linears_(model: LoadedModel) -> None:
             if isinstance(linear, PackedLinear):
                 linear.copy_()
     settle_paths(model.module)
+
+
+def holds_copies(model: LoadedModel) -> bool:
+    """Return whether any weight of ``model`` is held a second time."""
+    return any(getattr(part, "copied_weight", None) is not None for part in model.module.modules())
 
 
 def settle_paths(module: nn.Module) -> None:

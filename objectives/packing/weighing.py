@@ -33,6 +33,12 @@ def _plain(tensor: Tensor) -> list[Tensor]:
     return [tensor]
 
 
+def copied_bytes(module: nn.Module) -> int:
+    """Return the bytes of a weight that ``module`` holds a second time, in 16 bits; 0 where it holds none."""
+    copied = getattr(module, "copied_weight", None)
+    return 0 if copied is None else int(copied.nbytes)
+
+
 def block_weights(model: LoadedModel) -> int:
     """Count the weights of the block linears; biases and norms are left out."""
     return sum(block.parameters for block in model.blocks())
@@ -41,16 +47,17 @@ def block_weights(model: LoadedModel) -> int:
 def weigh(model: LoadedModel, dense_weights: int) -> dict[str, float]:
     """Measure the bytes of a compressed model, by metric; ``dense_weights``: :func:`block_weights` before pruning.
 
-    ``effective_bits`` are per weight of the block linears, biases left out.
+    ``effective_bits`` are per weight of the block linears; biases, and weights that are held twice, are left out.
     """
     blocks = list(model.blocks())
     weights = block_weights(model)
     linears = [block.linear(path) for block in blocks for path in block.stack.block_linears]
-    biases = sum(stored_bytes([_Holder(linear.bias)]) for linear in linears if linear.bias is not None)
+    others = sum(stored_bytes([_Holder(linear.bias)]) for linear in linears if linear.bias is not None)
+    others += sum(copied_bytes(linear) for linear in linears)
     return {
         "weight_bytes": float(stored_bytes([model.module])),
         "block_bytes": float(stored_bytes(block.module for block in blocks)),
-        "effective_bits": 8.0 * (stored_bytes(linears) - biases) / weights,
+        "effective_bits": 8.0 * (stored_bytes(linears) - others) / weights,
         "pruning_ratio": 1.0 - weights / dense_weights,
     }
 

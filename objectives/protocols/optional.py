@@ -189,6 +189,15 @@ class Arranging(Protocol):
 
 
 @runtime_checkable
+class RoundsItself(Protocol):
+    """A runtime that may round the weights by its own rules. Any other runs the codes that it is given."""
+
+    @property
+    def own_rounding(self) -> str | None:
+        """Return the setting that asks for that, as a person writes it; None where the codes stay."""
+
+
+@runtime_checkable
 class RoundsKeyValues(Protocol):
     """A runtime that can keep a decoder's keys and values in fewer bits than 16. Any other keeps them as it does."""
 

@@ -20,7 +20,7 @@ from typing_extensions import override
 from objectives.assets import locate
 from objectives.errors import ObjectiveError
 from objectives.protocols.candidate import Runtime
-from objectives.protocols.optional import BlockStored, RoundsKeyValues
+from objectives.protocols.optional import BlockStored, RoundsItself, RoundsKeyValues
 from objectives.protocols.serving import Capacity, HostsFolders, Server
 from objectives.runtime.engines.engine import EngineRuntime
 from objectives.runtime.engines.folder import Facts, Opener, write_facts
@@ -42,7 +42,7 @@ _BLOCK: Literal[32] = 32
 
 
 @settings(frozen=True, kw_only=True, config=FORBID)
-class LlamaCpp(EngineRuntime, Opener, RoundsKeyValues, Runtime, HostsFolders):
+class LlamaCpp(EngineRuntime, Opener, RoundsItself, RoundsKeyValues, Runtime, HostsFolders):
     """Runs decoders of Llama type in llama.cpp.
 
     ``library``: which build of libllama; ``wheel``: that of xllamacpp, for AVX2; ``fetched``: that of ``paretune fetch
@@ -102,6 +102,11 @@ class LlamaCpp(EngineRuntime, Opener, RoundsKeyValues, Runtime, HostsFolders):
             )
         return place
 
+    @property
+    @override
+    def own_rounding(self) -> str | None:
+        return None if self.rounding == "ours" else f"runtime.rounding={self.rounding}"
+
     @override
     def storage(self, quantizer: Quantizer) -> Quantizer:
         if isinstance(quantizer, BlockStored):
@@ -115,6 +120,8 @@ class LlamaCpp(EngineRuntime, Opener, RoundsKeyValues, Runtime, HostsFolders):
         reason = refused(candidate, head, device, heads=["causal_lm"], bits=(32, 16, 8, 4))
         quantizer = candidate.quantization
         if reason is None and self.rounding != "ours":
+            if self.library == "wheel":
+                return f"rounding={self.rounding} needs the whole library: runtimes.llama_cpp.library=fetched"
             if not quantizer.stored <= {16, 32} or quantizer.embeddings != 16:
                 return f"rounding={self.rounding} rounds by itself: quantization.bits=16, quantization.embeddings=16"
             return None

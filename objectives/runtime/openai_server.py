@@ -59,8 +59,11 @@ class OpenAIServer(Runtime, Hosting, Unkept):
             return "takes decoders"
         if not isinstance(candidate.workload, Loading):
             return "answers to a load only: workload=serving"
-        if asks_to_prune(candidate.pruning) or candidate.quantization.stored != {16}:
+        quantizer = candidate.quantization
+        if asks_to_prune(candidate.pruning) or quantizer.stored != {16}:
             return "its model stays as it is: space.pruning.ratio=[0.0], space.quantization.bits=[16]"
+        if quantizer.embeddings != 16 or candidate.recovery.trains:
+            return "its model stays as it is: quantization.embeddings=16, recovery=none"
         return None
 
     @override

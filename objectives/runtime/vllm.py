@@ -21,8 +21,8 @@ from objectives.assets import locate
 from objectives.assets.environment import interpreter, versions_of
 from objectives.errors import ObjectiveError
 from objectives.protocols.candidate import Runtime
-from objectives.protocols.optional import BlockStored, RoundsKeyValues, Shaping
-from objectives.protocols.serving import Capacity, HostsFolders, Server
+from objectives.protocols.optional import BlockStored, Bounded, RoundsKeyValues, Shaping
+from objectives.protocols.serving import Capacity, HostsFolders, Loading, Server
 from objectives.runtime.engines.engine import EngineRuntime
 from objectives.runtime.engines.folder import Facts, Opener, write_facts
 from objectives.runtime.packages import Packages
@@ -127,6 +127,9 @@ class Vllm(EngineRuntime, Opener, RoundsKeyValues, Runtime, HostsFolders):
             return "its folders say one width for all blocks: pruning.layout=uniform"
         if reason is None and quantizer.embeddings != 16:
             return "its folders hold embeddings in 16 bits: quantization.embeddings=16"
+        longest = _longest(candidate.workload)
+        if reason is None and longest > self.max_model_len:
+            return f"texts of {longest} tokens: runtimes.vllm.max_model_len={longest}"
         if reason is None and 8 in quantizer.stored and not rounds_activations(quantizer):
             return "its 8 bits round activations as well: choose quantization.scheme=w8a8"
         if reason is None and 4 in quantizer.stored and getattr(quantizer, "scales_inputs", False):
@@ -144,7 +147,8 @@ class Vllm(EngineRuntime, Opener, RoundsKeyValues, Runtime, HostsFolders):
         rounded = any(isinstance(stored, Rounded) for stored in kinds)
         wide = any(isinstance(stored, Dense) and stored.bits == 32 for stored in kinds)
         stored = (compressed_tensors if rounded else hugging_face).write(model, context.tokenizer, folder)
-        options = {**_key_values(model, context.kv_bits), "wide": wide}
+        kept = _key_values(model, 32 if wide and context.kv_bits == 16 else context.kv_bits)
+        options = {**kept, "wide": wide, "positions": getattr(model.module.config, "max_position_embeddings", None)}
         others = (folder / hugging_face.WEIGHTS).stat().st_size - sum(stored.values())
         write_facts(folder, engine_facts_of(self, model, began, stored, others, options))
 
@@ -175,7 +179,7 @@ class Vllm(EngineRuntime, Opener, RoundsKeyValues, Runtime, HostsFolders):
 
         flags = {
             "dtype": _dtype(facts),
-            "max_model_len": self.max_model_len,
+            "max_model_len": min(self.max_model_len, facts.options.get("positions") or self.max_model_len),
             "max_num_seqs": self.max_num_seqs,
             "max_num_batched_tokens": self.max_num_batched_tokens,
             "kv_cache_memory_bytes": int(self.kv_cache_gib * 2**30),
@@ -192,6 +196,13 @@ class Vllm(EngineRuntime, Opener, RoundsKeyValues, Runtime, HostsFolders):
             "VLLM_LOGGING_LEVEL": "ERROR",
             W4A8: str(int(self.w4a8)),
         }
+
+
+def _longest(workload: object) -> int:
+    """Return the most tokens of a text that the engine itself gets; a server is told its lengths."""
+    if isinstance(workload, Loading) or not isinstance(workload, Bounded):
+        return 0
+    return max(span.tokens for span in workload.spans)
 
 
 def _dtype(facts: Facts) -> str:

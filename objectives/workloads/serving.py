@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from itertools import count
 from typing import TYPE_CHECKING, Annotated
+from uuid import uuid4
 
 from pydantic import Field
 from pydantic.dataclasses import dataclass as settings
@@ -29,8 +30,9 @@ if TYPE_CHECKING:
     from objectives.protocols.running import Runner
 
 _FEWEST = 4
-_bursts = count()
-"""Numbers of the bursts of this process: each has prompts of its own, so that no server answers from a cache."""
+_bursts, _process = count(), uuid4().hex
+"""The numbers of the bursts of this process, and its name: each burst has random prompts of its own, so that no server
+answers them from a cache, not even one that outlives this process."""
 
 
 @settings(frozen=True, kw_only=True, config=FORBID)
@@ -144,7 +146,7 @@ class Serving(Workload, Bounded, Loading, Filed):
         )
 
     def _requests(self, model: Runner) -> list[rows.Request]:
-        seed = f"{self.seed} {next(_bursts)}"
+        seed = f"{self.seed} {_process} {next(_bursts)}"
         if self.requests is None:
             lengths = self.prompt_tokens, self.new_tokens
             return rows.random_requests(self._count, *lengths, model.tokenizer, model.vocabulary, seed)

@@ -21,6 +21,7 @@ from objectives.devices import process_settings
 from objectives.export import formats
 from objectives.export.formats import ENGINE
 from objectives.protocols.candidate import Candidate
+from objectives.protocols.optional import RoundsItself
 from objectives.protocols.serving import Loading
 from objectives.runtime.engines.folder import ENGINES
 from objectives.settings import class_path
@@ -33,6 +34,8 @@ from search.space.instantiate import nearest
 from search.study import opening
 from search.terminal.plain_text import inert
 from search.terminal.quiet_log import quiet_log
+
+_OWN = "format=engine keeps those that were measured"
 
 if TYPE_CHECKING:
     from objectives.evaluation.evaluator import Evaluator
@@ -101,6 +104,9 @@ def _write_stock(study: StoredStudy, record: TrialRecord, folder: Path, format: 
     from objectives.export.stock_check import PROMPTS, TOKENS
 
     candidate = study.config.space.candidate(record.params)
+    own = candidate.runtime.own_rounding if isinstance(candidate.runtime, RoundsItself) else None
+    if own is not None:
+        raise ConfigError(f"format: {own} rounded inside the engine, so other files would hold other weights: {_OWN}")
     try:
         evaluator, facts = _rebuilt(study, record, candidate)
         facts["machine"] = dict(study.machine)
@@ -182,6 +188,7 @@ def _facts(study: StoredStudy, record: TrialRecord, candidate: Candidate) -> dic
         "model": config.resolved["model"],
         "methods": {part: config.resolved[part] for part in ("pruning", "recovery", "quantization")},
         "runtime": candidate.runtime.name,
+        **({} if candidate.kv.bits == 16 else {"kv_bits": candidate.kv.bits}),
         "settings": {**config.space.fixed(), **record.params},
         "workload": _workload(candidate),
         "process": process_settings.measured_with(study.machine),

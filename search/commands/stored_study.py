@@ -13,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from optuna.storages import RDBStorage
 
 from objectives.errors import said
+from objectives.metrics import METRICS
 from objectives.tasks.provenance import Source
 from search.config.overrides import absolute, expanded, literal
 from search.config.study_config import StudyConfig, build_config
@@ -103,7 +104,7 @@ def load(arguments: Sequence[str], options: Sequence[str] = ()) -> StoredStudy:
 
 def _require_known(config: StudyConfig, records: Sequence[TrialRecord]) -> None:
     """Raise ConfigError for an objective or a limit that no trial has: everything would be infeasible."""
-    known = {name for record in records for name in record.metrics}
+    known = {name for record in records for name in record.metrics if name in METRICS}
     for key, names in (("objectives", config.objectives), ("limits", config.metric_limits.limits)):
         for name in names:
             if known and name not in known:

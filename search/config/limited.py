@@ -6,8 +6,10 @@ import math
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from objectives.metrics import OF_BATCHES, OF_LOADS
+from objectives.metrics import OF_BATCHES, OF_DECODERS, OF_LOADS
+from objectives.protocols.running import Workload
 from objectives.protocols.serving import Loading
+from objectives.types import ENCODERS
 from search.config.scalars import metric_name
 from search.errors import ConfigError
 from search.front.metric_limits import MetricLimits
@@ -36,16 +38,20 @@ def metric_limits_of(node: Any) -> MetricLimits:
     return MetricLimits(found)
 
 
-def require_measured(asked: Mapping[str, Iterable[str]], workload: object) -> None:
+def require_measurable(asked: Mapping[str, Iterable[str]], workload: Workload) -> None:
     """Raise ConfigError for a metric that ``workload`` never has; ``asked``: metrics by the setting that names them."""
-    loading = workload if isinstance(workload, Loading) else None
-    missing, way = (OF_LOADS, "workload=serving has it") if loading is None else (OF_BATCHES, "a load has no batches")
+    slo = workload.slo() if isinstance(workload, Loading) else None
+    missing = dict.fromkeys(OF_LOADS, "workload=serving has it")
+    if slo is not None:
+        missing = dict.fromkeys(OF_BATCHES, "a load has no batches")
+        if not slo:
+            missing["goodput"] = "it counts requests within limits: workload.slo_ttft=0.5, or slo_tpot"
+    elif workload.head in ENCODERS:
+        missing |= dict.fromkeys(OF_DECODERS, "an encoder writes no tokens")
     for key, names in asked.items():
         for name in names:
             if name in missing:
-                raise ConfigError(f"{key}: {name} is not measured by this workload: {way}")
-            if name == "goodput" and loading is not None and not loading.slo():
-                raise ConfigError(f"{key}: goodput counts requests within limits: workload.slo_ttft=0.5, or slo_tpot")
+                raise ConfigError(f"{key}: {name} is not measured by this workload: {missing[name]}")
 
 
 def _flat(node: Mapping[Any, Any], path: str = "") -> Iterator[tuple[str, Any]]:

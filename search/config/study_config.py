@@ -27,7 +27,7 @@ from objectives.tasks.provenance import Source
 from objectives.tasks.reads import Reads
 from objectives.tasks.several import tasks_of
 from search.config.definition import DEFAULTS, definition_of, hash_of, without_gone
-from search.config.limited import metric_limits_of, require_measured
+from search.config.limited import metric_limits_of, require_measurable
 from search.config.limits import Limits
 from search.config.overrides import absolute
 from search.config.real_lengths import with_real_lengths
@@ -149,7 +149,7 @@ def _build_config(resolved: Mapping[str, Any], swept: str) -> StudyConfig:
     sampler = _sampler(resolved["sampler"], allowed)
     sampler(0)
     limits = metric_limits_of(resolved.get("limits"))
-    require_measured({"objectives": scalars.objectives, "limits": limits.limits}, space.baseline_candidate().workload)
+    require_measurable({"objectives": scalars.objectives, "limits": limits.limits}, space.baseline_candidate().workload)
     home = absolute(scalars.home)
     resolved = without_secrets(resolved)
     return StudyConfig(

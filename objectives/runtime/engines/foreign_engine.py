@@ -18,6 +18,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from typing_extensions import override
 
+from objectives.assets.environment import variables
 from objectives.devices import helpers
 from objectives.errors import Unsupported
 from objectives.runtime import foreign
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
 _SCRIPTS = Path(foreign.__file__).parent
 _PATIENCE = 10.0
 """Seconds that a child has to end when it is no longer wanted."""
-_UNWANTED = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "LD_PRELOAD")
 _TOLD = 3
 """Number of the last lines of its output that an error quotes."""
 
@@ -51,11 +51,10 @@ class ForeignDecoder(TextDecoder, Weighed):
         """
         ours, theirs = socket.socketpair()
         self._output = tempfile.TemporaryFile()  # noqa: SIM115  closed with the process
-        variables = {name: value for name, value in os.environ.items() if name not in _UNWANTED}
         with theirs:
             self._process = subprocess.Popen(
                 [str(python), "-P", "-s", str(_SCRIPTS / script), str(theirs.fileno()), str(os.getpid())],
-                env={**variables, "PYTHONPATH": str(_SCRIPTS), **environment},
+                env={**variables(), "PYTHONPATH": str(_SCRIPTS), **environment},
                 start_new_session=True,
                 pass_fds=(theirs.fileno(),),
                 stdin=subprocess.DEVNULL,

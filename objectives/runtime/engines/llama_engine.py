@@ -5,8 +5,10 @@ In one process with torch and other engines, its tiles of AMX ended that process
 
 from __future__ import annotations
 
+import subprocess
 import weakref
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -20,8 +22,6 @@ from objectives.runtime.engines import probe_process
 from objectives.runtime.engines.text_decoder import TextDecoder
 
 if TYPE_CHECKING:
-    import subprocess
-
     from objectives.runtime.engines.folder import Floats, Ids
     from objectives.runtime.engines.text_decoder import Text, Tokens
 
@@ -81,7 +81,8 @@ class LlamaDecoder(TextDecoder):
 
     def _lost(self) -> Unsupported:
         """Return the error that tells how the child ended."""
-        self._process.wait(_PATIENCE)
+        with suppress(subprocess.TimeoutExpired):
+            self._process.wait(_PATIENCE)
         return Unsupported(f"llama.cpp ended its process: {probe_process.how(self._process)}")
 
 

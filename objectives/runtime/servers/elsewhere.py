@@ -28,6 +28,10 @@ KEY = "PARETUNE_SERVER_KEY"
 """The environment variable with the key that a server asks for: settings hold no secrets."""
 
 
+_OURS = (http.HOST, "::1", "0.0.0.0", "::", "::ffff:127.0.0.1")
+"""The addresses of listeners that loopback reaches."""
+
+
 class RunningServer(Server):
     """A server that was started by somebody else, and goes on; its processes are found by its port."""
 
@@ -84,7 +88,7 @@ def listening(port: int) -> list[int]:
     """Return the process that listens on ``port`` and those that it started; none where that may not be seen."""
     try:
         found = [each.pid for each in psutil.net_connections("tcp") if each.laddr and each.laddr.port == port
-                 and each.status == psutil.CONN_LISTEN and each.pid]  # fmt: skip
+                 and each.laddr.ip in _OURS and each.status == psutil.CONN_LISTEN and each.pid]  # fmt: skip
         return pids_of(found[0]) if found else []
     except psutil.Error:
         return []

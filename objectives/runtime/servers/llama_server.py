@@ -11,6 +11,7 @@ import subprocess
 from contextlib import suppress
 from pathlib import Path
 from secrets import token_urlsafe
+from select import select
 from tempfile import TemporaryDirectory, TemporaryFile
 from typing import IO, Any
 
@@ -22,6 +23,8 @@ from objectives.runtime.engines.llama_model import MOST_ROWS
 from objectives.runtime.servers.gguf_pieces import write_with_pieces
 from objectives.runtime.servers.server import ProcessServer, end, said
 
+LIMIT = 600.0
+"""Seconds that it may take to be ready."""
 _CHILD = "objectives.runtime.servers.llama_server_child"
 _FILE = "served.gguf"
 _KEEP_NOTHING = (("cache_prompt", False),)
@@ -62,13 +65,16 @@ def start(
 
 def _give(process: subprocess.Popen[bytes], key: str) -> None:
     stream: IO[bytes] = process.stdin  # type: ignore[assignment]
-    stream.write(key.encode() + b"\n")
-    stream.flush()
+    with suppress(BrokenPipeError):  # it ended: its next line tells how
+        stream.write(key.encode() + b"\n")
+        stream.flush()
 
 
 def _line(process: subprocess.Popen[bytes], log: IO[bytes]) -> str:
     """Return the child's next line. Raises Unsupported, MemoryError."""
     stream: IO[bytes] = process.stdout  # type: ignore[assignment]
+    if not select([stream], [], [], LIMIT)[0]:
+        raise Unsupported(f"llama.cpp's server was not ready after {LIMIT:.0f} s; {said(log)}")
     word, _, rest = stream.readline().decode().strip().partition(" ")
     if word == "ok":
         return rest

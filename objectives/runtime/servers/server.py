@@ -6,6 +6,7 @@ import os
 import subprocess
 import weakref
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
@@ -56,11 +57,9 @@ class ProcessServer(Server):
 
     @override
     def begin_peak(self) -> None:
-        for pid in self._pids:
-            try:
+        for pid in self._running():
+            with suppress(OSError):  # it ended meanwhile
                 Path(f"/proc/{pid}/clear_refs").write_text("5", encoding="utf-8")
-            except OSError as error:
-                raise self._lost() from error
 
     @override
     def peak(self) -> int:
@@ -68,10 +67,20 @@ class ProcessServer(Server):
 
     def _total(self, name: str) -> int:
         """Return a size of all its processes together, less what the first one began with."""
-        try:
-            return sum(helpers.sizes(pid)[name] for pid in self._pids) - self._before
-        except (OSError, KeyError) as error:
-            raise self._lost() from error
+        total = -self._before
+        for pid in self._running():
+            with suppress(OSError, KeyError):
+                total += helpers.sizes(pid)[name]
+        return max(0, total)
+
+    def _running(self) -> list[int]:
+        """Return the processes of the server that still run; one that it needed for a moment may have ended.
+
+        Raises Unsupported where the server itself did.
+        """
+        if self._process.poll() is not None or not psutil.pid_exists(self._pids[0]):
+            raise self._lost()
+        return [pid for pid in self._pids if psutil.pid_exists(pid)]
 
     def _lost(self) -> Unsupported:
         return Unsupported(f"the server ended: {probe_process.how(self._process)}; {said(self._log)}")

@@ -16,6 +16,7 @@ from tempfile import TemporaryDirectory, TemporaryFile
 from typing import Any
 from uuid import uuid4
 
+from objectives.assets.environment import variables
 from objectives.protocols.serving import Capacity, Endpoint
 from objectives.runtime.servers import http
 from objectives.runtime.servers.server import ProcessServer, end, require_ready
@@ -31,8 +32,8 @@ _QUIET: Mapping[str, str] = {"VLLM_NO_USAGE_STATS": "1", "HF_HUB_OFFLINE": "1", 
 def command(python: Path, folder: Path, name: str, capacity: Capacity, port: int, flags: Sequence[str]) -> list[str]:
     """Return the command line of the server; ``name``: what it calls the model, by which it is known as ours."""
     return [
-        str(python), "-m", "vllm.entrypoints.openai.api_server", "--model", str(folder), "--served-model-name", name,
-        "--host", http.HOST, "--port", str(port), "--max-model-len", str(capacity.tokens),
+        str(python), "-P", "-s", "-m", "vllm.entrypoints.openai.api_server", "--model", str(folder),
+        "--served-model-name", name, "--host", http.HOST, "--port", str(port), "--max-model-len", str(capacity.tokens),
         "--max-num-seqs", str(capacity.slots), "--no-enable-prefix-caching", *flags,
     ]  # fmt: skip
 
@@ -63,7 +64,6 @@ def start(
     beside those of this process.
     """
     name, port = f"{NAME}-{uuid4().hex}", http.free_port()
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
     ours = {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     endpoint = Endpoint(f"http://{http.HOST}:{port}", name, key=token_urlsafe())
     log = TemporaryFile()  # noqa: SIM115  closed with the server
@@ -71,7 +71,7 @@ def start(
         words = command(python, _with_tokenizer(folder, tokenizer, Path(place)), name, capacity, port, flags)
         process = subprocess.Popen(
             [sys.executable, "-m", _KEEPER, "env", "-u", "PYTHONPATH", *words],
-            env={**inherited, **_QUIET, **environment, **ours, "VLLM_API_KEY": endpoint.key},
+            env={**variables(), **_QUIET, **environment, **ours, "VLLM_API_KEY": endpoint.key},
             start_new_session=True, stdin=subprocess.PIPE, stdout=log, stderr=log, cwd=place,
         )  # fmt: skip
         try:

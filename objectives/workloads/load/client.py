@@ -38,12 +38,14 @@ class Stream:
     def take(self, data: bytes, now: float) -> None:
         """Note one part. Raises Unsupported for an error that the server tells within the stream."""
         part = json.loads(data)
+        if not isinstance(part, dict):
+            raise Unsupported(f"the server streams what is no part of an answer: {data[:_SHOWN]!r}")
         if part.get("error"):
             raise Unsupported(f"the server failed a request: {str(part['error'])[:_SHOWN]}")
         if part.get("choices"):
             self.times.append(now)
         usage = part.get("usage")
-        if usage:
+        if isinstance(usage, dict):
             self.written, self.read = usage.get("completion_tokens"), usage.get("prompt_tokens")
 
 

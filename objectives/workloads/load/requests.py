@@ -70,6 +70,9 @@ def requests_of(
     for place in range(count):
         row = rows[place % len(rows)]
         ids = tuple(draw.choices(plain, k=row.random)) if row.random else _ids(row, tokenizer)
+        if not ids or max(ids) >= vocabulary:
+            what = f"id {max(ids)}, and the model has {vocabulary}" if ids else "a text without tokens"
+            raise DataError(f"workload.requests: row {place % len(rows) + 1} has {what}")
         found.append(Request(ids, row.output_tokens or output_tokens))
     return found
 
@@ -84,8 +87,12 @@ def _ids(row: Row, tokenizer: Any) -> tuple[int, ...]:
     if not getattr(tokenizer, "chat_template", None):
         raise DataError("workload.requests: the tokenizer has no chat template: give prompt instead of messages")
     said = [dict(message) for message in row.messages]
-    ids = tokenizer.apply_chat_template(said, add_generation_prompt=True, tokenize=True, return_dict=True)["input_ids"]
-    return tuple(ids)
+    asked = {"add_generation_prompt": True, "tokenize": True, "return_dict": True}
+    try:
+        return tuple(tokenizer.apply_chat_template(said, **asked)["input_ids"])
+    except Exception as error:  # a template is a program of the model's: it may raise anything
+        what = " ".join(f"{type(error).__name__}: {error}".split())
+        raise DataError(f"workload.requests: the chat template refuses {json.dumps(said)[:120]}: {what}") from error
 
 
 def read_rows(file: str) -> tuple[Row, ...]:

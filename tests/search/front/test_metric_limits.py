@@ -10,10 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from objectives.protocols.running import Workload
 from objectives.workloads.encoding import Encoding
 from objectives.workloads.generation import Generation
 from objectives.workloads.serving import Serving
-from search.config.limited import metric_limits_of, require_measured
+from search.config.limited import metric_limits_of, require_measurable
 from search.config.study_config import StudyConfig, build_config
 from search.errors import ConfigError
 from search.front.accuracy_price import price_rows
@@ -180,22 +181,23 @@ def test_a_metric_that_is_not_measured_cannot_be_limited(make_config: MakeConfig
     ("workload", "metric", "told"),
     [
         (Encoding(), "goodput", "goodput is not measured by this workload: workload=serving has it"),
+        (Encoding(), "ttft", "an encoder writes no tokens"),
         (Generation(), "ttft.p95", "workload=serving has it"),
         (Serving(slo_ttft=1.0), "per_token", "a load has no batches"),
         (Serving(), "goodput", "workload.slo_ttft=0.5"),
     ],
 )
 def test_a_metric_that_a_workload_never_has_is_refused_before_anything_runs(
-    workload: object, metric: str, told: str
+    workload: Workload, metric: str, told: str
 ) -> None:
     with pytest.raises(ConfigError, match=told) as caught:
-        require_measured({"limits": [metric]}, workload)
+        require_measurable({"limits": [metric]}, workload)
     assert "\n" not in str(caught.value)
 
 
 def test_metrics_that_a_workload_has_are_taken() -> None:
-    require_measured({"objectives": ["speedup", "ttft", "peak_memory"]}, Generation())
-    require_measured({"objectives": ["goodput"], "limits": ["ttft.p95", "itl"]}, Serving(slo_tpot=0.1))
+    require_measurable({"objectives": ["speedup", "ttft", "peak_memory"]}, Generation())
+    require_measurable({"objectives": ["goodput"], "limits": ["ttft.p95", "itl"]}, Serving(slo_tpot=0.1))
 
 
 def test_limits_make_another_study_and_none_leave_name_and_definition_as_they_were() -> None:
