@@ -98,7 +98,7 @@ def measured(home: Path, short: bool) -> Rows:
 
 def lines_of(rows: Rows) -> Iterator[tuple[str, str, bool]]:
     """Yield what is asked, what was measured, and whether it is kept."""
-    dense, twins = rows["torch bf16"], {16: ("llama.cpp, 16 bits", "torch bf16")}
+    twins = {16: ("llama.cpp, 16 bits", "torch bf16")}
     twins |= {bits: (f"llama.cpp, our {bits} bits", f"torch, the same {bits} bits") for bits in (8, 4)}
     for bits, (name, twin) in twins.items():
         share = rows[name]["perplexity"] / rows[twin]["perplexity"] - 1
@@ -129,7 +129,7 @@ def lines_of(rows: Rows) -> Iterator[tuple[str, str, bool]]:
 
 
 def fastest(rows: Rows, place: str, own: bool) -> tuple[str, float]:
-    """Return the fastest row at ``place`` that keeps nine tenths of the accuracy: of llama.cpp's own, or of all ours."""
+    """Return the fastest row at ``place`` that keeps the floor on accuracy: of llama.cpp's own, or of all ours."""
     names = {f"llama.cpp {name}" for name in OWN}
     least = FLOOR * rows["torch bf16"]["accuracy"]
     found = {name: row[place] for name, row in rows.items() if (name in names) == own and row["accuracy"] >= least}
