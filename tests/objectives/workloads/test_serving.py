@@ -310,6 +310,22 @@ def test_random_prompts_have_ids_of_the_vocabulary() -> None:
     assert random_requests(1, 2, 4, only, 9, "s")
 
 
+def test_rows_that_no_model_can_read_are_refused_by_their_number(tmp_path: Path) -> None:
+    class Refusing(Tokenizer):
+        chat_template = "{{ 1 / 0 }}"
+
+        def apply_chat_template(self, *_: object, **__: object) -> None:
+            raise ZeroDivisionError("division by zero")
+
+    rows = read_rows(rows_of(tmp_path, {"prompt": "a"}, {"prompt_tokens": [49, 50]}))
+    with pytest.raises(DataError, match="row 2 has id 50, and the model has 50"):
+        requests_of(rows, 2, 3, Tokenizer(), 50, "s")
+    rows = read_rows(rows_of(tmp_path, {"messages": [{"role": "user"}]}))
+    with pytest.raises(DataError, match=r"the chat template refuses .*ZeroDivisionError") as caught:
+        requests_of(rows, 1, 3, Refusing(), 50, "s")
+    assert "\n" not in str(caught.value)
+
+
 def test_half_a_character_is_no_text(tmp_path: Path) -> None:
     file = tmp_path / "halves.jsonl"
     file.write_text('{"prompt": "a \\ud800 b"}\n', encoding="utf-8")
