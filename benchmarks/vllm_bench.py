@@ -56,10 +56,12 @@ QUANTIZERS = {
 
 
 _BENCH = (
-    "import argparse; from vllm.benchmarks.latency import add_cli_args, main; parser = argparse.ArgumentParser(); "
-    "add_cli_args(parser); main(parser.parse_args())"
+    "import argparse, vllm; from vllm.benchmarks.latency import add_cli_args, main; made = vllm.SamplingParams; "
+    "vllm.SamplingParams = lambda **given: made(**{**given, 'temperature': 0.0}); "
+    "parser = argparse.ArgumentParser(); add_cli_args(parser); main(parser.parse_args())"
 )
-"""What ``vllm bench latency`` runs: the command itself asks for a package that builds for CPUs call otherwise."""
+"""What ``vllm bench latency`` runs: the command itself asks for a package that builds for CPUs call otherwise, and draws
+tokens at random, which takes 4 ms of a step of 8 rows where ours takes the likeliest."""
 
 
 def ours(runner: EngineRunner, batch: int, count: int, runs: int) -> list[float]:
@@ -99,7 +101,7 @@ def measured(home: Path, short: bool) -> list[dict[str, Any]]:
     """Return a row for each bits and batch."""
     ev = evaluator(SMOLLM2, home, short, documents=5)
     rows = []
-    runs, turns = (10, 1) if short else (16, 2)
+    runs, turns = (10, 1) if short else (24, 1)
     for bits, quantizer in QUANTIZERS.items():
         pruner = Structured(ratio=0.2, layout="uniform")
         (entry,) = entries(Generation(prompt_tokens=PROMPT), [(f"{bits} bits", Vllm(), quantizer, 0.0, None)])
