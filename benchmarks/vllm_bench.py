@@ -60,8 +60,8 @@ _BENCH = (
     "vllm.SamplingParams = lambda **given: made(**{**given, 'temperature': 0.0}); "
     "parser = argparse.ArgumentParser(); add_cli_args(parser); main(parser.parse_args())"
 )
-"""What ``vllm bench latency`` runs. The command itself asks for a package that builds for CPUs call otherwise, and draws
-tokens at random: that takes 4 ms of a step of 8 rows, where ours takes the likeliest."""
+"""What ``vllm bench latency`` runs. The command itself asks for a package that builds for CPUs call otherwise. It draws
+tokens at random, too: that takes 4 ms of a step of 8 rows, where ours takes the likeliest."""
 
 
 def ours(runner: EngineRunner, batch: int, count: int, runs: int) -> list[float]:
