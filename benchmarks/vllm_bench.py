@@ -56,7 +56,8 @@ QUANTIZERS = {
 
 
 _BENCH = (
-    "import argparse, vllm; from vllm.benchmarks.latency import add_cli_args, main; made = vllm.LLM and vllm.SamplingParams; "
+    "import argparse, vllm; from vllm.benchmarks.latency import add_cli_args, main; "
+    "made = vllm.LLM and vllm.SamplingParams; "
     "vllm.SamplingParams = lambda **given: made(**{**given, 'temperature': 0.0}); "
     "parser = argparse.ArgumentParser(); add_cli_args(parser); main(parser.parse_args())"
 )
