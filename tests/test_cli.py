@@ -132,6 +132,7 @@ def test_export_writes_stock_formats_and_says_what_it_did_not_see(
             "task: no choice 'clasification' (did you mean classification?); choices: boolq",
         ),
         (["run", "task=text", "task.colum=3"], "task.colum: unknown setting; known: batch_rows, calibration"),
+        (["run", "experiment=ci_tiny", "device=auto", "device.threads=1"], "device has no settings as it is chosen"),
         (["run", "task=text", "task.strides=3"], "task.strides: unknown setting (did you mean stride?)"),
         (["run", "pruning=magnitude", "pruning.ffn_ratio=0.1"], "give it as +pruning.ffn_ratio="),
         (["run", "experiment=ci_tiny", "model.path=./nowhere"], "model.path: directory ./nowhere not found"),

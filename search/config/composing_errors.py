@@ -46,6 +46,9 @@ def _unknown(path: str, name: str, parent: DictConfig) -> str:
     if name in further:
         return f"{path}: the yaml does not write this setting out; give it as +{path}=..."
     known = [*written, *further]
+    if not known:
+        group = path.rpartition(".")[0]
+        return f"{path}: {group} has no settings as it is chosen; another choice of conf/{group}/ may: {group}=..."
     return f"{path}: unknown setting{nearest(name, known)}; known: {', '.join(sorted(known))}"
 
 
