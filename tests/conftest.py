@@ -228,10 +228,13 @@ def tiny_folder(tiny: Callable[[str], LoadedModel], tmp_path_factory: pytest.Tem
 
 
 def _build(family: str) -> LoadedModel:
+    import torch
+
     from objectives.models import LoadedModel
     from objectives.models.canonical import canonicalize_
 
-    return canonicalize_(LoadedModel(_transformer(family), _tokenizer(), head_of(family)))
+    with torch.inference_mode(False):  # whoever asks first: others want derivatives of it
+        return canonicalize_(LoadedModel(_transformer(family), _tokenizer(), head_of(family)))
 
 
 def _transformer(family: str) -> Any:

@@ -66,9 +66,10 @@ def has_blocks() -> bool:
     if not torch._C._has_mkldnn or not hasattr(torch.ops.mkldnn, "_reorder_linear_weight"):
         return False
     generator = torch.Generator().manual_seed(0)
-    weight, rows = (torch.randn(size, 64, generator=generator).to(torch.bfloat16) for size in (128, 5))
     try:
-        blocked = Blocked(weight)
-        return torch.equal(blocked.dense(), weight) and torch.equal(blocked.product(rows), linear(rows, weight))
+        with unset_fake_temporarily():
+            weight, rows = (torch.randn(size, 64, generator=generator).to(torch.bfloat16) for size in (128, 5))
+            blocked = Blocked(weight)
+            return torch.equal(blocked.dense(), weight) and torch.equal(blocked.product(rows), linear(rows, weight))
     except RuntimeError:  # the processor has bf16 instructions, and torch was told not to use them
         return False

@@ -56,7 +56,8 @@ def test_all_paths_of_a_class_give_the_same_product(kind: type[PackedLinear], ou
 def test_a_copy_in_16_bits_is_one_more_path_and_counts(kind: type[PackedLinear], tmp_path: Path) -> None:
     paths.use(FACTS, tmp_path)
     plain, linear = kind.sample(weight(512, 256)), kind.sample(weight(512, 256)).copy_()
-    assert linear.paths == (*plain.paths, COPIED)
+    assert linear.paths[-1] == COPIED
+    assert {*linear.paths[:-1]} == {*plain.paths} - {"integers"}  # nothing rounds the rows beside a copy
     assert stored_bytes([linear]) == stored_bytes([plain]) + 2 * 512 * 256
     assert stored_bytes([linear.copy_()]) == stored_bytes([plain]) + 2 * 512 * 256
     assert linear.state_dict().keys() == plain.state_dict().keys()
@@ -73,8 +74,8 @@ def test_a_copy_in_16_bits_is_one_more_path_and_counts(kind: type[PackedLinear],
 @pytest.mark.skipif(not can_copy(), reason="this CPU does not multiply 16 bits by itself")
 @pytest.mark.parametrize("kind", CLASSES)
 def test_without_figures_many_rows_take_the_copy(kind: type[PackedLinear]) -> None:
-    plain, linear = kind.sample(weight(64, 64)), kind.sample(weight(64, 64)).copy_()
-    assert linear.path(1) == plain.path(1)
+    linear = kind.sample(weight(64, 64)).copy_()
+    assert linear.path(1) == "kernel"
     assert linear.path(1 << 20) == COPIED
 
 

@@ -82,9 +82,15 @@ def test_powers_are_the_mean_squares_of_inputs_also_of_what_pruning_left(tiny: C
     ],
 )
 def test_only_floats_are_rounded(quantizer: Any, said: str | None) -> None:
-    runtime = LlamaCpp(rounding="q4_0")
+    runtime = LlamaCpp(rounding="q4_0", library="fetched")
     told = runtime.supports(candidate(quantizer, runtime, WORKLOAD), "causal_lm", Cpu())
     assert told is None if said is None else said in str(told)
+
+
+def test_the_wheel_cannot_round_and_says_so_before_anything_runs() -> None:
+    runtime = LlamaCpp(rounding="q4_0")
+    told = runtime.supports(candidate(rounded(16), runtime, WORKLOAD), "causal_lm", Cpu())
+    assert told == "rounding=q4_0 needs the whole library: runtimes.llama_cpp.library=fetched"
 
 
 def test_a_build_that_cannot_round_says_which_one_can(tiny: Callable[[str], LoadedModel], tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -69,11 +70,19 @@ def test_it_writes_the_tokens_that_the_measured_engine_writes(
     LlamaDecoder(file, "", 1, 16, True).generate(IDS, wanted, None, None)
     for row, expected in zip(IDS.tolist(), wanted.tolist()):
         body = {"prompt": row, "n_predict": 8, "temperature": 0, "return_tokens": True, "ignore_eos": True}
-        request = urllib.request.Request(
-            f"{server.endpoint.url}/completion", json.dumps(body).encode(), {"Content-Type": "application/json"}
-        )
+        headers = {"Content-Type": "application/json", **server.endpoint.headers}
+        request = urllib.request.Request(f"{server.endpoint.url}/completion", json.dumps(body).encode(), headers)
         with urllib.request.urlopen(request) as response:
             assert json.load(response)["tokens"] == expected
+
+
+def test_who_does_not_know_the_key_is_refused(server: ProcessServer) -> None:
+    assert server.endpoint.key not in repr(server.endpoint)
+    assert server.endpoint.key not in " ".join(psutil.Process(server._pids[0]).cmdline())
+    request = urllib.request.Request(f"{server.endpoint.url}/v1/completions", b'{"prompt": "a", "max_tokens": 1}')
+    with pytest.raises(urllib.error.HTTPError) as caught:
+        urllib.request.urlopen(request)
+    assert caught.value.code == 401
 
 
 def test_a_load_gets_every_token_and_its_time_and_memory_count(server: ProcessServer, model: LoadedModel) -> None:
