@@ -1,11 +1,11 @@
 """Picks the path of a packed linear: the way of multiplying that is fastest for a number of rows on this machine.
 
 A path is a method of the linear's class. All paths of a class give the same product but for rounding. None holds a
-second copy of the weight but the one that is there for it, where a copy is asked for. Which one is fastest depends on the CPU, the threads and the shape, so it is measured
-(:mod:`objectives.packing.path_times`), once for every class and size, and kept in a file that bears the machine's
-fingerprint. So it is the same in every later process, and a winner carries what was in use. Sizes count as the nearest
-power of two. Where nothing was measured, or a weight is so small that calls cost more than products, each class has a
-rule of its own.
+second copy of the weight but the one that is there for it, where a copy is asked for. Which one is fastest depends on
+the CPU, the threads and the shape, so it is measured (:mod:`objectives.packing.path_times`), once for every class and
+size, and kept in a file that bears the machine's fingerprint. So it is the same in every later process, and a winner
+carries what was in use. Sizes count as the nearest power of two. Where nothing was measured, or a weight is so small
+that calls cost more than products, each class has a rule of its own.
 """
 
 from __future__ import annotations

@@ -82,7 +82,8 @@ def test_who_does_not_know_the_key_is_refused(server: ProcessServer) -> None:
     request = urllib.request.Request(f"{server.endpoint.url}/v1/completions", b'{"prompt": "a", "max_tokens": 1}')
     with pytest.raises(urllib.error.HTTPError) as caught:
         urllib.request.urlopen(request)
-    assert caught.value.code == 401
+    with caught.value:
+        assert caught.value.code == 401
 
 
 def test_a_load_gets_every_token_and_its_time_and_memory_count(server: ProcessServer, model: LoadedModel) -> None:
