@@ -14,6 +14,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from objectives.content_hash import Indescribable, code, digest
 from objectives.errors import ObjectiveError
 from objectives.evaluation.inputs import Inputs
@@ -29,6 +31,8 @@ from objectives.protocols.task import Task
 from objectives.runtime.in_torch.runner import TorchRunner
 
 log = logging.getLogger(__name__)
+
+_KEPT = "kept_inputs"
 
 
 class StageCache:
@@ -84,7 +88,9 @@ class StageCache:
         try:
             model = checkpoint.load(folder)
             export_check.check_answers(folder, model)
-            model.predicted_loss = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["predicted_loss"]
+            manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+            model.predicted_loss = manifest["predicted_loss"]
+            model.kept_inputs |= {(block, path): torch.tensor(kept) for block, path, kept in manifest[_KEPT]}
         except (ObjectiveError, OSError) as error:
             log.warning("the cache's model %s is damaged and will be made again: %s", folder, error)
             cache.drop("compress", name)
@@ -98,7 +104,8 @@ class StageCache:
             return
 
         def write(folder: Path) -> None:
-            checkpoint.save(model, folder, {"predicted_loss": model.predicted_loss})
+            kept = [[*key, channels.tolist()] for key, channels in model.kept_inputs.items()]  # moments are of all
+            checkpoint.save(model, folder, {"predicted_loss": model.predicted_loss, _KEPT: kept})
             ids = export_check.sample(self.inputs.calibration)
             export_check.check(TorchRunner(model), TorchRunner(checkpoint.load(folder)), ids, folder)
             export_check.write_answers(folder, model, ids)

@@ -75,12 +75,16 @@ class PackedLinear(nn.Module):
 
     def path(self, rows: int) -> str:
         """Return the path that ``rows`` rows take."""
+        if torch.compiler.is_compiling():  # compilers would compile anew for what is remembered
+            return self._fastest(rows) or self.rule(rows)
         if self._changes != known.changes:
             self._changes, self._taken = known.changes, {}
         if rows not in self._taken:
-            shape = self.in_features, self.out_features
-            self._taken[rows] = fastest(self._measured, shape, rows, self.paths)
+            self._taken[rows] = self._fastest(rows)
         return self._taken[rows] or self.rule(rows)
+
+    def _fastest(self, rows: int) -> str | None:
+        return fastest(self._measured, (self.in_features, self.out_features), rows, self.paths)
 
     @property
     def _measured(self) -> str:

@@ -18,7 +18,7 @@ import torch
 
 from objectives.cache import Cache
 from objectives.calibration.moments import Domains
-from objectives.calibration.statistics import Statistics
+from objectives.calibration.statistics import Statistics, input_powers
 from objectives.devices.cpu import Cpu
 from objectives.evaluation import stage_cache
 from objectives.evaluation.evaluator import Evaluator
@@ -108,6 +108,17 @@ def candidate(ratio: float = 0.0, bits: Any = 16, batch: int = 1) -> Candidate:
 def measured(outcome: object) -> Measurement:
     assert isinstance(outcome, Measurement), outcome
     return outcome
+
+
+def test_a_pruned_model_that_was_kept_knows_the_powers_of_its_inputs(problem: Problem) -> None:
+    chosen, wanted = candidate(0.25), dict[str, Any]()
+    for _ in range(2):  # made, and read again
+        pool = Evaluator(problem).pool
+        found = input_powers(pool.model(chosen), pool.statistics)
+        for name, power in found.items():
+            assert len(power) == pool.model(chosen).module.get_submodule(name).in_features
+            assert torch.equal(power, wanted.setdefault(name, power))
+    assert wanted
 
 
 # ---- the gate
