@@ -5,7 +5,7 @@ The folder is only left behind where no engine answers otherwise than the measur
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from objectives.errors import ModelError, Unsupported
 from objectives.export import card, formats
-from objectives.export.engines import Layout, loading
+from objectives.export.engines import Layout, Loader, loading
 from objectives.export.relatives import layout_of
 from objectives.export.stock_check import Outcome, Seen, look, worst
 from objectives.models import LoadedModel
@@ -57,24 +57,25 @@ def save(
         if other is not None:
             raise ModelError(f"{folder}: it is not left behind: {other.line}")
         asked = {each.engine: each for each in loaders}
+        more = {engine: [_TRUSTED] * trusted + [each.key_values.get(kv_bits, "")] for engine, each in asked.items()}
         commands = {
-            engine: " ".join(
-                filter(None, [command, _TRUSTED if trusted else None, asked[engine].key_values.get(kv_bits)])
-            )
+            engine: " ".join(filter(None, [command, *more[engine]]))
             for engine, command in chosen.COMMANDS.items()
             if engine in asked
         }
         others = [row for row in rows if row.engine not in asked]
         card.write(part, format, facts, seen, others, commands)
         part.rename(folder)
-    notes = _notes(model, runner, format, seen)
-    if kv_bits != 16:
-        without = [each.engine for each in loaders if kv_bits not in each.key_values]
-        notes.append(
-            f"it was measured with keys and values in {kv_bits} bits, which a folder cannot ask for: see the commands"
-            + (f"; {', '.join(without)} cannot" if without else "; engines round them in ways of their own")
-        )
+    notes = [*_notes(model, runner, format, seen), *_key_values(kv_bits, loaders)]
     return Written(sum(sizes.values()), (*(each.line for each in seen), *notes))
+
+
+def _key_values(bits: int, loaders: Sequence[Loader]) -> Iterator[str]:
+    """Yield what is to be said of keys and values that were measured in ``bits``; nothing for 16."""
+    if bits != 16:
+        without = ", ".join(each.engine for each in loaders if bits not in each.key_values)
+        how = f"{without} cannot" if without else "engines round them in ways of their own"
+        yield f"it was measured with keys and values in {bits} bits, for which only a command can ask; {how}"
 
 
 def _require_decoder(model: LoadedModel, format: str) -> None:

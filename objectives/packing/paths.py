@@ -59,7 +59,7 @@ class Known:
 
 
 known = Known()
-"""Those in use. Who keeps an answer of :func:`fastest` asks ``known.changes`` whether it still holds."""
+"""The figures in use; who keeps an answer of :func:`fastest` asks ``known.changes`` whether it still holds."""
 
 
 def use(facts: Mapping[str, str], folder: Path, carried: Mapping[str, Any] | None = None) -> None:

@@ -9,6 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from urllib.error import HTTPError
 from urllib.parse import urlsplit
 
 import psutil
@@ -41,7 +42,9 @@ class RunningServer(Server):
         try:
             known = http.models_of(Endpoint(url, "", key=key))
         except Unsupported as error:
-            raise Unsupported(f"runtime.url: {error}; start the server, or give its address") from error
+            is_locked = isinstance(error.__cause__, HTTPError) and error.__cause__.code in (401, 403)
+            way = f"it asks for a key: {KEY}=..." if is_locked else "start the server, or give its address"
+            raise Unsupported(f"runtime.url: {error}; {way}") from error
         if not known or (model is not None and model not in known):
             raise Unsupported(f"runtime.model: {url} has {', '.join(known) or 'no model'}, got {model}")
         self._endpoint = Endpoint(url, model or known[0], key=key)

@@ -16,6 +16,7 @@ from objectives.models import Checkpoint
 from objectives.protocols.candidate import Candidate
 from objectives.runtime.llama_cpp import LlamaCpp
 from objectives.runtime.openai_server import OpenAIServer
+from objectives.runtime.servers.elsewhere import KEY
 from objectives.runtime.torch import Torch
 from objectives.types import Failure, Measurement, Reason, Reference
 from objectives.workloads.serving import Serving
@@ -77,9 +78,10 @@ def test_a_model_that_torch_runs_has_no_server(tiny_folder: Callable[[str], Path
 
 
 def test_a_server_of_somebody_elses_is_loaded_and_weighed_and_nothing_of_it_is_kept(
-    made: Evaluator, tiny_folder: Callable[[str], Path], tmp_path: Path
+    made: Evaluator, tiny_folder: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     theirs = made.runner(DENSE).server(LOAD.capacity())  # type: ignore[attr-defined]
+    monkeypatch.setenv(KEY, theirs.endpoint.key)
     baseline = candidate(rounded(16), OpenAIServer(url=theirs.endpoint.url), LOAD)
     other = evaluator(tiny_folder("llama"), baseline, tmp_path)
     found = measured(other(baseline)).metrics
@@ -90,3 +92,7 @@ def test_a_server_of_somebody_elses_is_loaded_and_weighed_and_nothing_of_it_is_k
     outcome = other(absent)
     assert isinstance(outcome, Failure)
     assert "got another" in outcome.message
+    monkeypatch.delenv(KEY)
+    locked = evaluator(tiny_folder("llama"), baseline, tmp_path / "locked")(baseline)
+    assert isinstance(locked, Failure)
+    assert f"asks for a key: {KEY}=" in locked.message
