@@ -37,6 +37,7 @@ from recipes import DECODER, ENCODER, FAST, PEERS, Cell
 from objectives.calibration.statistics import Statistics
 from objectives.devices.cpu import Cpu
 from objectives.models import Checkpoint, LoadedModel
+from objectives.packing.bf16 import in_rows
 from objectives.protocols.corpus import Corpus, Document
 from objectives.pruning.depth import Depth
 from objectives.pruning.structured import Structured
@@ -125,10 +126,10 @@ class Encoder:
 
 
 def dense(source: LoadedModel) -> LoadedModel:
-    """Ready to run on this CPU."""
+    """Ready to run on this CPU, with weights that can be looked at."""
     model = source.copy()
     Gptq().quantize_(model, Statistics(source, {}), Cpu())
-    return model
+    return in_rows(model)
 
 
 Rows = dict[str, list[dict[str, float]]]
