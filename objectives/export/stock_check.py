@@ -98,24 +98,24 @@ def look(
     request = {
         "model": str(opened.resolve()), "prompts": prompts.tolist(), "texts": texts, "count": NEW, "trusted": trusted,
     }  # fmt: skip
-    seen = _seen(runner, model, prompts, loader.engine, _asked(python, loader, request, {}))
+    lengths = [len(runner.tokenizer(text).input_ids) for text in texts]
+
+    def ask(variables: Mapping[str, str]) -> Seen:
+        answer = _asked(python, loader, request, variables)
+        if isinstance(answer, str):
+            return Seen(loader.engine, Outcome.REFUSED, said=answer)
+        seen = _compared(runner, model, prompts, answer)
+        if answer["lengths"] != lengths:
+            told = f"texts of {lengths} tokens have {answer['lengths']} there"
+            seen = replace(seen, outcome=Outcome.SPLITS, said=told)
+        return seen
+
+    seen = ask({})
     if seen.outcome is Outcome.OTHERWISE and loader.exact:
-        again = _seen(runner, model, prompts, loader.engine, _asked(python, loader, request, loader.exact))
+        again = ask(loader.exact)
         if again.outcome is Outcome.EQUAL:
             needed = " ".join(f"{name}={value}" for name, value in loader.exact.items())
             return replace(again, exact=needed, loose=seen.nats)
-    return seen
-
-
-def _seen(runner: Runner, model: LoadedModel, prompts: Tensor, engine: str, answer: dict[str, Any] | str) -> Seen:
-    if isinstance(answer, str):
-        return Seen(engine, Outcome.REFUSED, said=answer)
-    texts = [runner.tokenizer.decode(row, skip_special_tokens=True) for row in prompts]
-    lengths = [len(runner.tokenizer(text).input_ids) for text in texts]
-    seen = _compared(runner, model, prompts, answer)
-    if answer["lengths"] != lengths:
-        told = f"texts of {lengths} tokens have {answer['lengths']} there"
-        seen = replace(seen, outcome=Outcome.SPLITS, said=told)
     return seen
 
 

@@ -27,8 +27,6 @@ from objectives.types import Memory, Note, NoteCode
 
 KEY = "PARETUNE_SERVER_KEY"
 """The environment variable with the key that a server asks for: settings hold no secrets."""
-
-
 _OURS = (http.HOST, "::1", "0.0.0.0", "::", "::ffff:127.0.0.1")
 """The addresses of listeners that loopback reaches."""
 
