@@ -68,17 +68,19 @@ def in_bf16(module: Any) -> Any:
     return module.eval().requires_grad_(False)
 
 
-def script(folder: Path, text: str, python: Path | None = Path(sys.executable)) -> Loader:
+def script(folder: Path, text: str, python: Path | None = Path(sys.executable), **more: Any) -> Loader:
     """An engine that is a few lines of Python."""
-    (folder / "engine.py").write_text(f"import json, sys\n{HAS_MINE}\nasked = json.load(open(sys.argv[1]))\n{text}\n")
+    (folder / "engine.py").write_text(
+        f"import json, os, sys\n{HAS_MINE}\nasked = json.load(open(sys.argv[1]))\n{text}\n"
+    )
 
     class Fake(Loader):
         path = folder / "engine.py"
 
-    return Fake("fake", "engine.py", lambda: python, "install it")
+    return Fake("fake", "engine.py", lambda: python, "install it", **more)
 
 
-def answering(shift: float, lengths: int = 0) -> str:
+def answering(shift: float | str, lengths: int = 0) -> str:
     """Lines that write token 3 again and again, with log-probabilities that are kept beside the model."""
     return (
         "rows = json.load(open(asked['model'] + '/logprobs.json'))\n"
@@ -148,6 +150,26 @@ def test_an_engine_that_answers_otherwise_is_found_out(tiny: Callable[[str], Loa
         seen = look(runner, model, loader, tmp_path, PROMPTS)
         assert seen.outcome is outcome, seen.line
         assert seen.nats == pytest.approx(shift, abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("shift", "outcome", "needed", "told"),
+    [
+        ("(os.environ.get('ROUGH') != '0') * .5", Outcome.EQUAL, "ROUGH=0", "equal with ROUGH=0 (without it, 0.500"),
+        ("0.5", Outcome.OTHERWISE, "", "NOT equal"),
+        ("(os.environ.get('ROUGH') == '0') * .5", Outcome.EQUAL, "", "answers equal: "),
+    ],
+    ids=["helps", "does not help", "not needed"],
+)
+def test_an_engine_is_asked_again_as_it_rounds_less_where_it_answers_otherwise(
+    tiny: Callable[[str], LoadedModel], tmp_path: Path, shift: str, outcome: Outcome, needed: str, told: str
+) -> None:
+    model = packed(tiny("llama"))
+    keep_logprobs(model, tmp_path)
+    loader = script(tmp_path, answering(shift), exact={"ROUGH": "0"})
+    seen = look(TorchRunner(model), model, loader, tmp_path, PROMPTS)
+    assert (seen.outcome, seen.exact) == (outcome, needed)
+    assert told in seen.line
 
 
 def test_an_engine_that_fails_or_is_not_there_is_told(tiny: Callable[[str], LoadedModel], tmp_path: Path) -> None:
