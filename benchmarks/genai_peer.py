@@ -25,7 +25,7 @@ BUILDS: dict[str, tuple[str, ...]] = {
 
 
 def built(python: Path, source: Path, folder: Path, precision: str, *options: str) -> Path:
-    """Let the builder in ``python`` write ``source`` in groups of 32 to ``folder``, if it is not there, and return that."""
+    """Let the builder in ``python`` write ``source`` in groups of 32 to ``folder``, unless it is there; return it."""
     if folder.is_dir():
         return folder
     words = ["-m", str(source), "-o", str(folder), "-p", precision, "-e", "cpu", "--extra_options"]
