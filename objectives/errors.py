@@ -6,6 +6,9 @@ ObjectiveError
 ├── DataError      a file of a task's rows is missing, empty or wrong
 ├── AssetError     a fetched model or data set is missing or damaged (objectives.assets)
 ├── NotFinite      a score or a measurement is NaN or infinite: the trial fails with that reason
+├── ProcessLost    an engine or a server of ours ended, which may be chance: the trial crashed
+├── RequestFailed  a server failed one request of a load: the trial fails
+├── TooSlow        one request of a load took too long: the trial ran out of time
 └── Unsupported    this candidate cannot be built or run here: the trial fails with that reason
     └── NoKernel   ... because of a layer's shape: that layer stays in 16 bits
 MemoryError
@@ -25,6 +28,21 @@ class ModelError(ObjectiveError):
 
 class NotFinite(ObjectiveError):
     """A score or a measurement is NaN or infinite; the message names it."""
+
+
+class ProcessLost(ObjectiveError):
+    """The process of an engine or a server ended, or was not ready in time; the message tells how, and its last words.
+
+    It may have been chance, such as memory that somebody else took.
+    """
+
+
+class RequestFailed(ObjectiveError):
+    """A server refused a request of a load, or answered otherwise than it was asked; the message tells how."""
+
+
+class TooSlow(ObjectiveError):
+    """A request of a load was not answered in time; the message tells in how much."""
 
 
 class TaskError(ObjectiveError):

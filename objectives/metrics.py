@@ -150,8 +150,11 @@ OF_DECODERS: frozenset[str] = frozenset(
     {"ttft", "tpot", "per_token", "prefill_throughput", "decode_throughput", "cache_bytes", "kv_bytes_per_token"}
 )
 """Metrics that no encoder has."""
-OF_BATCHES: frozenset[str] = frozenset({"latency_ratio", "per_token", "prefill_throughput", "decode_throughput"})
-"""Metrics that only a workload of fixed batches has."""
+OF_BATCHES: frozenset[str] = frozenset(
+    {"latency_ratio", "per_token", "prefill_throughput", "decode_throughput", "cache_bytes"}
+    | {name for name in METRICS if name.startswith(("encode", "activation_peak.", "roofline."))}
+)
+"""Metrics that only a workload of fixed batches has: nobody sees the phases within a server."""
 
 
 CONDITIONS: Mapping[str, Metric] = _metrics(

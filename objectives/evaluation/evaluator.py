@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 
-from objectives.errors import ModelError
+from objectives.errors import ModelError, ProcessLost
 from objectives.evaluation.dominance import DominanceCheck
 from objectives.evaluation.failures import failure_of
 from objectives.evaluation.loss_predictor import LossPredictor
@@ -88,6 +88,9 @@ class Evaluator:
                 raise
             if failure.reason is Reason.OUT_OF_MEMORY:
                 self.pool.forget()
+            elif isinstance(error, ProcessLost):  # it may be that of any model that is kept
+                self.pool.forget()
+                self.timer.forget()
             return failure
 
     def predict(self, candidate: Candidate) -> Mapping[str, float]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from objectives.errors import DoesNotFit, NotFinite, TaskError, Unsupported, said
+from objectives.errors import DoesNotFit, NotFinite, ProcessLost, RequestFailed, TaskError, TooSlow, Unsupported, said
 from objectives.types import Failure, Reason
 
 
@@ -14,8 +14,12 @@ def failure_of(error: BaseException) -> Failure | None:
         return Failure(Reason.UNSUPPORTED, str(error))
     if isinstance(error, NotFinite):
         return Failure(Reason.NOT_FINITE, str(error))
-    if isinstance(error, TaskError):
+    if isinstance(error, (TaskError, RequestFailed)):
         return Failure(Reason.ERROR, str(error))
+    if isinstance(error, ProcessLost):
+        return Failure(Reason.CRASHED, str(error))
+    if isinstance(error, TooSlow):
+        return Failure(Reason.TIMEOUT, str(error))
     if isinstance(error, torch.linalg.LinAlgError):  # type: ignore[attr-defined]
         text = "a matrix of this recipe has no inverse: more calibration rows, damping or ridge would give it one"
         return Failure(Reason.UNSUPPORTED, f"{text} ({said(error)})")

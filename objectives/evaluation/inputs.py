@@ -13,9 +13,11 @@ from objectives.calibration.moments import Domains
 from objectives.evaluation.problem import Problem
 from objectives.models import LoadedModel
 from objectives.models.batch import Batch, batch_of
+from objectives.protocols.optional import Filed
 from objectives.tasks.answers import calibrated, told
 from objectives.tasks.overlap import require_disjoint
 from objectives.tasks.provenance import (
+    Kind,
     Source,
     checkpoint_sources,
     code_sources,
@@ -60,10 +62,19 @@ class Inputs:
         return [
             *checkpoint_sources(self.problem.model.folder(), [name for name in names if isinstance(name, str)]),
             *self.data,
+            *self._of_workload(),
             *self._code(),
             *self._texts,
             *row_sources({name: _rows_hash(batches) for name, batches in self.calibration.items()}),
         ]
+
+    def _of_workload(self) -> list[Source]:
+        """Return the file of a workload: speeds depend on it as accuracies depend on others."""
+        workload = self.problem.baseline.workload
+        file = workload.file() if isinstance(workload, Filed) else None
+        if file is None or not isinstance(workload, Filed):
+            return []
+        return [Source(Kind.DATA, str(file), workload.file_hash() or "", str(file))]
 
     def _code(self) -> list[Source]:
         return code_sources(own_code(self.problem))

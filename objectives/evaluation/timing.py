@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property
 
-from objectives.errors import DoesNotFit, Unsupported
+from objectives.errors import DoesNotFit, ProcessLost, Unsupported
 from objectives.evaluation.model_pool import ModelPool
 from objectives.evaluation.recipe import Recipe, recipe_of
 from objectives.measuring.bench import Bench
@@ -27,6 +27,7 @@ from objectives.protocols.readings import Peaks
 from objectives.protocols.running import Runner, Workload
 from objectives.protocols.serving import Loading
 from objectives.quantization.round_to_nearest import RoundToNearest
+from objectives.runtime.servers.kept import MOST_SERVERS
 from objectives.types import Measurement, Note, NoteCode, Reference
 
 DENSE_TRIES = 3
@@ -62,6 +63,10 @@ class CandidateTimer:
         problem, baseline = self._problem, self._pool.reference_runner
         return Bench(problem.device, problem.timing, baseline, problem.baseline.workload, self._peaks)
 
+    def forget(self) -> None:
+        """Drop the baseline's runner, so that it is asked for once more."""
+        self.__dict__.pop("_bench", None)
+
     def confirm(self, candidates: Sequence[Candidate]) -> list[Measurement]:
         """Time ``candidates`` in as many shared rounds with the baseline as memory allows; speed only.
 
@@ -89,6 +94,8 @@ class CandidateTimer:
             return 1, reference
         free, weights, run = self._problem.device.free_memory(), dict[Recipe, int](), 0
         for count, candidate in enumerate(candidates):
+            if isinstance(candidate.workload, Loading) and count == MOST_SERVERS - 1:  # and that of the baseline
+                return count, reference
             shapes = self._pool.shapes(candidate)
             if shapes is None:
                 continue
@@ -203,7 +210,10 @@ class CandidateTimer:
             self._own_tries[key] = tries + 1
             try:
                 runs = [(candidate.workload, self._pool.runner(own))]
-            except Unsupported:  # it turns out not to run: what was measured of the candidate stands all the same
+            except (
+                Unsupported,
+                ProcessLost,
+            ):  # it turns out not to run: what was measured of the candidate stands all the same
                 return None
             ran = self._bench.confirm(runs, reference or Reference.BASELINE)[0]
             if known is None or known.metrics["contended"] >= ran.metrics["contended"]:

@@ -112,8 +112,8 @@ def _public(value: Any) -> Any:
 def _interval(name: str, metrics: Mapping[str, float]) -> str:
     if f"{name}_stderr" in metrics:
         return f"± {_HALF * metrics[f'{name}_stderr']:.3g}"
-    if f"{name}_error" in metrics:
-        return f"± {metrics[f'{name}_error']:.1%}"
+    if f"{name}.low" in metrics:
+        return f"{metrics[f'{name}.low']:.4g} to {metrics[f'{name}.high']:.4g}"
     return "-"
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from objectives.assets import AssetError, ready
 from objectives.assets.environment import interpreter
+from objectives.errors import Unsupported
 from objectives.runtime import vllm
 
 
@@ -116,10 +117,15 @@ def _here(package: str) -> Callable[[], Path | None]:
 
 
 def _of_vllm() -> Path | None:
-    """Return the interpreter that the environment variable names, else that of the fetched environment."""
+    """Return the interpreter that the environment variable names, else that of the fetched environment.
+
+    Raises Unsupported where the variable names none.
+    """
     named = os.environ.get(vllm.OWN)
     if named:
-        return Path(named) if Path(named).is_file() else None
+        if not Path(named).is_file():
+            raise Unsupported(f"{vllm.OWN}: {named} is no file; unset it for the environment that paretune fetched")
+        return Path(named)
     try:
         folder = ready(vllm.ASSET)
     except AssetError:

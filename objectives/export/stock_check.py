@@ -146,6 +146,8 @@ def _asked(python: Path, loader: Loader, request: dict[str, Any], variables: Map
 def _compared(runner: Runner, model: LoadedModel, prompts: Tensor, answer: dict[str, Any]) -> Seen:
     reference, theirs, own, true, likeliest = exact(model), [], [], [], []
     for prompt, tokens, said in zip(prompts, answer["tokens"], answer["logprobs"], strict=True):
+        if not tokens:  # llama.cpp tells texts, and one may end within a character
+            continue
         chosen = torch.tensor(tokens, dtype=torch.int64)
         ids, first = torch.cat([prompt, chosen])[None, :-1], len(prompt) - 1
         with torch.inference_mode():
@@ -155,9 +157,9 @@ def _compared(runner: Runner, model: LoadedModel, prompts: Tensor, answer: dict[
         own.append(measured.gather(-1, chosen[:, None])[:, 0])
         true.append(wanted[: len(tokens)].gather(-1, chosen[:, None])[:, 0])
         likeliest.append((measured.argmax(-1) == chosen).float())
-    truth = torch.cat(true)
-    if not len(truth):
+    if not true:
         return Seen(answer["engine"], Outcome.REFUSED, said="it wrote no token")
+    truth = torch.cat(true)
     far, ours = (float((torch.cat(each) - truth).abs().mean()) for each in (theirs, own))
     outcome = Outcome.EQUAL if far <= TIMES * ours + NATS else Outcome.OTHERWISE
     return Seen(answer["engine"], outcome, far, ours, float(torch.cat(likeliest).mean()))

@@ -58,8 +58,9 @@ def save(
             raise ModelError(f"{folder}: it is not left behind: {other.line}")
         asked = {each.engine: each for each in loaders}
         more = {engine: [_TRUSTED] * trusted + [each.key_values.get(kv_bits, "")] for engine, each in asked.items()}
+        exact = {each.engine: found.exact for each, found in zip(loaders, seen)}
         commands = {
-            engine: " ".join(filter(None, [command, *more[engine]]))
+            engine: " ".join(filter(None, [exact[engine], command, *more[engine]]))
             for engine, command in chosen.COMMANDS.items()
             if engine in asked
         }

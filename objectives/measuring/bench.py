@@ -15,7 +15,7 @@ from objectives.measuring.energy import EnergyMeter, find_meter
 from objectives.measuring.estimate import Estimate
 from objectives.measuring.footprint import Footprint
 from objectives.measuring.interleaved import Interleaved, Sampled, summarise
-from objectives.measuring.load import samples_of
+from objectives.measuring.load import overload, samples_of
 from objectives.measuring.pace import MachineSpeed
 from objectives.measuring.roofline import limit
 from objectives.protocols.readings import Peaks
@@ -121,11 +121,14 @@ class Bench:
     ) -> Measurement:
         timing = sampled.timings[place]
         samples = {name: getattr(timing, name) for name in ("latency", "cpu", "encode", "ttft", "tpot")}
-        samples |= samples_of(timing) if isinstance(timing, LoadTiming) else {}
+        notes = self._notes(metrics, sampled)
+        if isinstance(timing, LoadTiming):
+            samples |= samples_of(timing)
+            notes += overload(timing)
         return Measurement(
             metrics,
             {**{name: values for name, values in samples.items() if values}, "speedup": sampled.ratios[place]},
-            tuple(self._notes(metrics, sampled)),
+            tuple(notes),
             Facts(TimingFacts(sampled.stopped, reference or Reference.ITSELF, self._timing.clock)),
         )
 

@@ -260,8 +260,8 @@ def merge(timings: Sequence[Timing]) -> Timing:
         return tuple(value for timing in timings for value in getattr(timing, name))
 
     merged = (all_of("latency"), timings[0].items, all_of("encode"), all_of("ttft"), all_of("tpot"), all_of("cpu"))
-    if all(isinstance(timing, LoadTiming) for timing in timings):
-        return LoadTiming(*merged, all_of("answers"))
+    if isinstance(timings[0], LoadTiming):
+        return LoadTiming(*merged, all_of("answers"), timings[0].rate)
     return Timing(*merged)
 
 

@@ -11,8 +11,11 @@ from itertools import chain
 import numpy as np
 
 from objectives.protocols.serving import LoadTiming, Slo
+from objectives.types import Note, NoteCode
 
 TAILS = (90, 95, 99)
+KEEPS_UP = 0.9
+"""The share of the requests that come per second which a server answers per second if it keeps up with them."""
 
 
 def load_metrics(timing: LoadTiming, slo: Slo) -> dict[str, float]:
@@ -38,6 +41,15 @@ def load_metrics(timing: LoadTiming, slo: Slo) -> dict[str, float]:
     if slo:
         metrics["goodput"] = sum(map(slo.is_kept, answers)) / seconds
     return metrics
+
+
+def overload(timing: LoadTiming) -> list[Note]:
+    """Return a note where requests come faster than they are answered: their delays then grow with the burst."""
+    answered = len(timing.answers) / float(sum(timing.latency))
+    if timing.rate is None or answered >= KEEPS_UP * timing.rate:
+        return []
+    text = f"overloaded: {timing.rate:g} requests per second came, {answered:.2f} were answered; delays grow on"
+    return [Note(NoteCode.OTHER, text)]
 
 
 def _spread(values: Sequence[float]) -> dict[str, float]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
@@ -145,8 +146,11 @@ class Unkept(Protocol):
 class Filed(Protocol):
     """An object whose results depend on a file that one of its settings names."""
 
+    def file(self) -> Path | None:
+        """Return the file; None where no setting names one."""
+
     def file_hash(self) -> str | None:
-        """Return the SHA-256 of the file; None where no setting names one."""
+        """Return the SHA-256 of the file; None where no setting names one. Raises DataError."""
 
 
 @runtime_checkable

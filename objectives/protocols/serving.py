@@ -15,6 +15,9 @@ from objectives.protocols.phases import Stopwatch
 from objectives.protocols.running import Runner, Workload
 from objectives.types import Timing
 
+KEY = "PARETUNE_SERVER_KEY"
+"""The environment variable with the key that a user's own server asks for."""
+
 
 @dataclass(frozen=True)
 class Capacity:
@@ -65,9 +68,13 @@ class Answer:
 
 @dataclass(frozen=True)
 class LoadTiming(Timing):
-    """The timing of bursts of requests; ``latency``: seconds of each burst; ``answers``: of all bursts."""
+    """The timing of bursts of requests; ``latency``: seconds of each burst; ``answers``: of all bursts.
+
+    ``rate``: requests that came per second, where they did not wait for answers.
+    """
 
     answers: tuple[Answer, ...] = ()
+    rate: float | None = None
 
 
 class Server(Protocol):
@@ -80,6 +87,11 @@ class Server(Protocol):
 
     @property
     @abstractmethod
+    def is_running(self) -> bool:
+        """Return whether it still answers, as far as that is known without asking it."""
+
+    @property
+    @abstractmethod
     def resting(self) -> int:
         """Return the resident bytes that it took before the first request."""
 
@@ -89,7 +101,7 @@ class Server(Protocol):
 
     @abstractmethod
     def peak(self) -> int:
-        """Return the most resident bytes since :meth:`begin_peak`. Raises Unsupported where it ended."""
+        """Return the most resident bytes since :meth:`begin_peak`. Raises ProcessLost where it ended."""
 
 
 @runtime_checkable
@@ -107,7 +119,7 @@ class HostsFolders(Hosting, Protocol):
 
     @abstractmethod
     def host(self, folder: Path, facts: Any, tokenizer: Any, threads: int, capacity: Capacity) -> Server:
-        """Start a server of the engine in ``folder``. Raises Unsupported, MemoryError.
+        """Start a server of the engine in ``folder``. Raises Unsupported, ProcessLost, MemoryError.
 
         ``facts``: what stands in its ``engine.json`` (:class:`objectives.runtime.engines.folder.Facts`).
         """
@@ -119,7 +131,7 @@ class Serves(Protocol):
 
     @abstractmethod
     def server(self, capacity: Capacity) -> Server:
-        """Return a running server of that capacity, the same one for the same capacity. Raises Unsupported."""
+        """Return a running server of that capacity, the same one while it runs. Raises Unsupported, ProcessLost."""
 
 
 @runtime_checkable

@@ -116,9 +116,12 @@ class LlamaCpp(EngineRuntime, Opener, RoundsItself, RoundsKeyValues, Runtime, Ho
     @override
     def supports(self, candidate: Candidate, head: Head, device: Device) -> str | None:
         from objectives.runtime.engine_support import refused, rounds_activations
+        from objectives.runtime.engines.llama_model import MOST_ROWS
 
         reason = refused(candidate, head, device, heads=["causal_lm"], bits=(32, 16, 8, 4))
-        quantizer = candidate.quantization
+        quantizer, rows = candidate.quantization, candidate.workload.batch_size
+        if reason is None and rows > MOST_ROWS:
+            return f"it runs at most {MOST_ROWS} texts at a time, got {rows}"
         if reason is None and self.rounding != "ours":
             if self.library == "wheel":
                 return f"rounding={self.rounding} needs the whole library: runtimes.llama_cpp.library=fetched"

@@ -57,6 +57,8 @@ class Vllm(EngineRuntime, Opener, RoundsKeyValues, Runtime, HostsFolders):
     ``max_num_batched_tokens``: most tokens of a pass. ``kv_cache_gib``: the reserve for keys and values; what a
     workload takes of it is what is reported. ``enforce_eager``: run without torch.compile. ``w4a8``: whether inputs of
     4-bit weights are rounded to 8 bits where vLLM has a kernel for it, which are CPUs with AMX; it does by default.
+    Under a load the server is given its lengths and slots by the workload: ``max_model_len``, ``max_num_seqs`` and
+    ``kv_cache_gib`` are for scoring then.
     """
 
     environment: Literal["fetched", "own"] = "fetched"
@@ -130,6 +132,9 @@ class Vllm(EngineRuntime, Opener, RoundsKeyValues, Runtime, HostsFolders):
         longest = _longest(candidate.workload)
         if reason is None and longest > self.max_model_len:
             return f"texts of {longest} tokens: runtimes.vllm.max_model_len={longest}"
+        rows = 0 if isinstance(candidate.workload, Loading) else candidate.workload.batch_size
+        if reason is None and rows > self.max_num_seqs:
+            return f"{rows} texts at a time: runtimes.vllm.max_num_seqs={rows}"
         if reason is None and 8 in quantizer.stored and not rounds_activations(quantizer):
             return "its 8 bits round activations as well: choose quantization.scheme=w8a8"
         if reason is None and 4 in quantizer.stored and getattr(quantizer, "scales_inputs", False):

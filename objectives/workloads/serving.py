@@ -7,7 +7,9 @@ requests at a time give more tokens per second, and each of them waits longer.
 
 from __future__ import annotations
 
+import math
 from itertools import count
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 from uuid import uuid4
 
@@ -30,6 +32,11 @@ if TYPE_CHECKING:
     from objectives.protocols.running import Runner
 
 _FEWEST = 4
+"""The fewest requests of a burst."""
+_SECONDS = 30.0
+"""How long requests come in one burst, where they come at a rate: a server that does not keep up needs time to show."""
+_patterns = count()
+"""The numbers of the bursts that come at a rate: each has moments of its own."""
 _bursts, _process = count(), uuid4().hex
 """The numbers of the bursts of this process, and its name: each burst has random prompts of its own, so that no server
 answers them from a cache, not even one that outlives this process."""
@@ -41,9 +48,10 @@ class Serving(Workload, Bounded, Loading, Filed):
 
     ``request_rate``: requests per second at random moments; None: as fast as they are answered. ``requests``: a jsonl
     file of a user's own (:mod:`objectives.workloads.load.requests`); then ``prompt_tokens`` is the most that a text may
-    have, and ``new_tokens`` is for rows that do not say. ``burst``: requests of one run; None: two for every client, or
-    all rows of the file. ``slo_ttft``, ``slo_tpot``, ``slo_latency``: seconds that a request may take to count for
-    goodput. ``seed``: of the random moments.
+    have, and ``new_tokens`` is for rows that do not say. ``burst``: requests of one run, at least one for every client;
+    None: two for every client, all rows of the file, or those of half a minute at a rate, whichever is most.
+    ``slo_ttft``, ``slo_tpot``, ``slo_latency``: seconds that a request may take to count for goodput. ``seed``: of the
+    random moments.
     """
 
     concurrency: Count = 1
@@ -94,6 +102,10 @@ class Serving(Workload, Bounded, Loading, Filed):
         return Slo(self.slo_ttft, self.slo_tpot, self.slo_latency)
 
     @override
+    def file(self) -> Path | None:
+        return None if self.requests is None else Path(self.requests).expanduser().absolute()
+
+    @override
     def file_hash(self) -> str | None:
         return None if self.requests is None else rows.content_hash(self.requests)
 
@@ -103,7 +115,11 @@ class Serving(Workload, Bounded, Loading, Filed):
 
     @property
     def _count(self) -> int:
-        return self.burst or len(self._rows) or max(_FEWEST, 2 * self.concurrency)
+        """Return the requests of a burst; fewer than clients would load the server with fewer than it is said."""
+        if self.burst is not None:
+            return max(self.burst, self.concurrency)
+        at_rate = math.ceil(_SECONDS * (self.request_rate or 0.0))
+        return max(_FEWEST, 2 * self.concurrency, len(self._rows), at_rate)
 
     @property
     def _lengths(self) -> list[int]:
@@ -131,7 +147,7 @@ class Serving(Workload, Bounded, Loading, Filed):
     def timed(self, model: Runner, watch: Stopwatch) -> LoadTiming:
         answers = self._send(model, watch)
         timing = watch.timing(self.items)
-        return LoadTiming(timing.latency, timing.items, cpu=timing.cpu, answers=tuple(answers))
+        return LoadTiming(timing.latency, timing.items, cpu=timing.cpu, answers=tuple(answers), rate=self.request_rate)
 
     def _send(self, model: Runner, watch: PhaseObserver) -> list[Answer]:
         if not isinstance(model, Serves):
@@ -140,7 +156,8 @@ class Serving(Workload, Bounded, Loading, Filed):
         endpoint = model.server(capacity).endpoint
         requests = self._requests(model)
         rows.require_lengths(requests, capacity.tokens)
-        at = None if self.request_rate is None else burst.moments(len(requests), self.request_rate, self.seed)
+        seed = f"{self.seed} {next(_patterns)}"
+        at = None if self.request_rate is None else burst.moments(len(requests), self.request_rate, seed)
         return burst.send(
             endpoint, requests, self.concurrency, at, lambda: watch.start(laps=1), lambda: watch.end_phase("serve")
         )

@@ -107,6 +107,12 @@ def _write_stock(study: StoredStudy, record: TrialRecord, folder: Path, format: 
     own = candidate.runtime.own_rounding if isinstance(candidate.runtime, RoundsItself) else None
     if own is not None:
         raise ConfigError(f"format: {own} rounded inside the engine, so other files would hold other weights: {_OWN}")
+    quantizer = candidate.quantization
+    if quantizer.scheme == "weight_only" and quantizer.stored & {*formats.load(format).ROUNDS_INPUTS}:
+        raise ConfigError(
+            f"format: engines round the inputs of {format}'s 8-bit weights as well, this trial was measured without: "
+            "measure with quantization.scheme=w8a8"
+        )
     try:
         evaluator, facts = _rebuilt(study, record, candidate)
         facts["machine"] = dict(study.machine)

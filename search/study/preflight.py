@@ -21,6 +21,7 @@ from objectives.models.inspection import Inspection
 from objectives.models.inspection.spans import Span
 from objectives.protocols.optional import Bounded, Detectable, Inspectable, Labelled, Remarking, Supplied
 from objectives.protocols.running import Device, Workload
+from objectives.protocols.serving import Loading
 from objectives.settings import Strength, asks_to_prune, settings_of, strengths_of
 from objectives.tasks.provenance import own_code
 from search.config.study_config import StudyConfig
@@ -217,7 +218,7 @@ def reason_beyond(space: Space, cell: Cell, inspection: Inspection, device: Devi
     needed = inspection.least_bytes(workload.batch_size, workload.spans) if isinstance(workload, Bounded) else 0
     if room is None or needed <= room:
         return None
-    named = _key(space, "workload.batch_size")
+    named = _key(space, "workload.concurrency" if isinstance(workload, Loading) else "workload.batch_size")
     size = f"{needed / 2**30:,.0f} GiB at least by prediction"
     return f"{named}: {workload.batch_size} requests take {size}, {device.name} has {room / 2**30:,.1f} GiB"
 

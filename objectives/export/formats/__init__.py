@@ -1,13 +1,14 @@
 """The formats of ``paretune export format=...``, a file each, found by its name.
 
 A file has ``LOADERS``, the stock engines that are asked; ``write(model, tokenizer, folder)``, which returns the bytes
-of every matrix; ``opened(folder)``, the path that an engine is given; and ``COMMANDS``, how a user loads it, by engine.
+of every matrix; ``opened(folder)``, the path that an engine is given; ``COMMANDS``, how a user loads it, by engine; and
+``ROUNDS_INPUTS``, the bits of weights whose inputs its engines round to 8 bits.
 What is written is in :mod:`objectives.runtime.formats`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from importlib import import_module
 from pathlib import Path
 from pkgutil import iter_modules
@@ -26,6 +27,7 @@ class Format(Protocol):
 
     LOADERS: tuple[Loader, ...]
     COMMANDS: Mapping[str, str]
+    ROUNDS_INPUTS: Collection[int]
 
     def write(self, model: LoadedModel, tokenizer: Any, folder: Path) -> dict[str, int]:
         """Write ``model`` into ``folder`` and return the bytes of each matrix. Raises Unsupported."""

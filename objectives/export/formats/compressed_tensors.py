@@ -11,6 +11,7 @@ from objectives.models import LoadedModel
 from objectives.runtime.formats import compressed_tensors
 
 LOADERS = (VLLM,)
+ROUNDS_INPUTS = (8,)
 COMMANDS = {"vLLM": "vllm serve ."}
 
 

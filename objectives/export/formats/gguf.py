@@ -9,6 +9,7 @@ from objectives.runtime.formats.gguf import FILE
 from objectives.runtime.formats.gguf import write as write
 
 LOADERS = (XLLAMACPP,)
+ROUNDS_INPUTS = (8,)
 COMMANDS = {"llama.cpp": f"llama-server -m {FILE}"}
 
 

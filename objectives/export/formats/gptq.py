@@ -11,6 +11,7 @@ from objectives.models import LoadedModel
 from objectives.runtime.formats import gptq
 
 LOADERS = (VLLM,)
+ROUNDS_INPUTS = ()
 COMMANDS = {"vLLM": "vllm serve ."}
 
 

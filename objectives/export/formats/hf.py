@@ -12,6 +12,7 @@ from objectives.models import LoadedModel
 from objectives.runtime.formats import deci, hugging_face
 
 LOADERS = (TRANSFORMERS, VLLM)
+ROUNDS_INPUTS = ()
 COMMANDS = {
     "transformers": "python -c \"import transformers; transformers.AutoModelForCausalLM.from_pretrained('.')\"",
     "vLLM": "vllm serve .",

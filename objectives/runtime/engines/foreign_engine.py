@@ -20,7 +20,7 @@ from typing_extensions import override
 
 from objectives.assets.environment import variables
 from objectives.devices import helpers
-from objectives.errors import Unsupported
+from objectives.errors import ProcessLost, Unsupported
 from objectives.runtime import foreign
 from objectives.runtime.engines import probe_process
 from objectives.runtime.engines.folder import Weighed
@@ -97,7 +97,7 @@ class ForeignDecoder(TextDecoder, Weighed):
             raise self._lost() from error
 
     def _answer(self) -> Message:
-        """Return the engine's next answer. Raises Unsupported, MemoryError."""
+        """Return the engine's next answer. Raises Unsupported, MemoryError, ProcessLost."""
         try:
             answer = self._channel.receive()
         except (EOFError, OSError) as error:
@@ -108,13 +108,13 @@ class ForeignDecoder(TextDecoder, Weighed):
             raise kind(str(answer.fields["text"]).splitlines()[0])
         return answer
 
-    def _lost(self) -> Unsupported:
+    def _lost(self) -> ProcessLost:
         """Return the error that tells how the process ended."""
         with suppress(subprocess.TimeoutExpired):
             self._process.wait(_PATIENCE)
         self._output.seek(0)
         told = [line for line in self._output.read().decode(errors="replace").splitlines() if line.strip()][-_TOLD:]
-        return Unsupported(f"the engine ended its process: {probe_process.how(self._process)}; {' / '.join(told)}")
+        return ProcessLost(f"the engine ended its process: {probe_process.how(self._process)}; {' / '.join(told)}")
 
 
 def _plain(texts: Sequence[Text]) -> list[list[int]]:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from typing_extensions import override
 
 from objectives.devices import helpers
-from objectives.errors import Unsupported
+from objectives.errors import ProcessLost, Unsupported
 from objectives.runtime.engines import probe_process
 from objectives.runtime.engines.text_decoder import TextDecoder
 
@@ -70,7 +70,7 @@ class LlamaDecoder(TextDecoder):
             raise self._lost() from error
 
     def _answer(self) -> tuple[Any, ...]:
-        """Return the child's next answer. Raises Unsupported, MemoryError."""
+        """Return the child's next answer. Raises Unsupported, MemoryError, ProcessLost."""
         try:
             answer: tuple[Any, ...] = self._connection.recv()
         except (EOFError, OSError) as error:
@@ -79,11 +79,11 @@ class LlamaDecoder(TextDecoder):
             raise {"MemoryError": MemoryError}.get(answer[1], Unsupported)(answer[2])
         return answer
 
-    def _lost(self) -> Unsupported:
+    def _lost(self) -> ProcessLost:
         """Return the error that tells how the child ended."""
         with suppress(subprocess.TimeoutExpired):
             self._process.wait(_PATIENCE)
-        return Unsupported(f"llama.cpp ended its process: {probe_process.how(self._process)}")
+        return ProcessLost(f"llama.cpp ended its process: {probe_process.how(self._process)}")
 
 
 def _end(connection: Connection, process: subprocess.Popen[bytes]) -> None:

@@ -96,7 +96,7 @@ class Model:
     def reset(self, rows: int, tokens: int) -> None:
         """Clear the cache, and give it room for ``rows`` sequences of ``tokens`` tokens.
 
-        Raises MemoryError, and Unsupported for more rows than the library takes.
+        Raises MemoryError, and Unsupported for more rows than the library takes, which no candidate asks for.
         """
         self._texts = []
         room = -(-tokens // UNIT) * UNIT

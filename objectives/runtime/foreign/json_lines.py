@@ -4,7 +4,7 @@ A message is an object on one line. Its field ``arrays`` lists (type, shape) of 
 in order. A request has a field ``do``; answers have one of ``done`` (the last one to a request), ``phase`` (a pass of a
 generation ended) or ``failed`` (which kind of error, and ``text``). Requests, with what is answered:
 
-- ``open``: ``folder`` and ``flags`` of the engine; ``vocabulary``, and ``weights``: bytes of all of them.
+- ``open``: ``folder`` and ``flags`` of the engine; ``weights``: bytes of all of them, as they lie in memory.
 - ``logits``: ``texts``, token ids of every row; ``wanted``, places of every row. One array [sum of wanted, vocabulary].
 - ``generate``: ``texts`` and ``count``; ``phase`` for every pass, then ``tokens`` of every row.
 - ``weigh``: what ran since the last such request; ``cache``, bytes of the keys and values of its most tokens at once;

@@ -44,10 +44,8 @@ class Vllm:
         self._at_rest, self._most_tokens = _size("VmRSS"), 0
 
     def facts(self) -> Mapping[str, Any]:
-        """Return the size of the vocabulary, the bytes of the weights as they lie in memory, and of the cache."""
-        vocabulary = self._engine.model_config.get_vocab_size()
-        cache = {"cache_tokens": self._cache_tokens, "cache_bytes_per_token": self._bytes_per_token}
-        return {"vocabulary": vocabulary, "weights": self._weights, **cache}
+        """Return the bytes of the weights as they lie in memory."""
+        return {"weights": self._weights}
 
     def _weigh_loading(self) -> None:
         """Let the loading of the model tell by how much this process grows: kernels keep weights where no tensor is."""
@@ -106,7 +104,12 @@ class Vllm:
 
     def generate(self, texts: Sequence[Ids], count: int, end_phase: Callable[[str], object]) -> Sequence[Ids]:
         """Return the ``count`` likeliest tokens after every text, pass by pass, read from anew."""
-        self._most_tokens = max(self._most_tokens, sum(len(text) + count for text in texts))
+        tokens = sum(len(text) + count for text in texts)
+        if tokens > self._cache_tokens:  # some texts would wait for others, and no pass would be that of all
+            raise MemoryError(
+                f"keys and values of {tokens} tokens, runtimes.vllm.kv_cache_gib has room for {self._cache_tokens}"
+            )
+        self._most_tokens = max(self._most_tokens, tokens)
         names = self._add(texts, count, reads_cache=False)
         written: dict[str, Ids] = {}
         waiting = set(names)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -37,10 +38,23 @@ def write(model: LoadedModel, tokenizer: Any, folder: Path) -> dict[str, int]:
             raise Unsupported("blocks that differ are written in 16 bits: quantization.bits=16")
         tensors[f"{name}.weight"] = torch.from_numpy(each.values).to(torch.bfloat16)
         sizes[name] = each.values.size * 2
+    _require_known(model, tensors)
     write_folder(folder, model, model.module.config, tensors, tokenizer)
     (folder / CONFIG).write_text(json.dumps(config, indent=1, sort_keys=True) + "\n", encoding="utf-8")
     shutil.copyfile(_CODE, folder / _CODE.name)
     return sizes
+
+
+def _require_known(model: LoadedModel, tensors: Mapping[str, torch.Tensor]) -> None:
+    """Raise Unsupported for a tensor that the class of ``model`` does not have by its config: engines drop it silently.
+
+    A model may compute as a Llama does and have more, such as the biases of Qwen2.
+    """
+    with torch.device("meta"):
+        known = type(model.module)(model.module.config).state_dict().keys()
+    more = sorted(tensors.keys() - known)
+    if more:
+        raise Unsupported(f"format=hf: a config per block has no place for {more[0]}: pruning.layout=uniform")
 
 
 def deci_config(model: LoadedModel) -> dict[str, Any]:

@@ -16,17 +16,15 @@ import psutil
 from typing_extensions import override
 
 from objectives.devices import helpers
-from objectives.errors import Unsupported
+from objectives.errors import ProcessLost, Unsupported
 from objectives.protocols.running import Device, Workload
-from objectives.protocols.serving import Capacity, Endpoint, Loading, Server, Serves
+from objectives.protocols.serving import KEY, Capacity, Endpoint, Loading, Server, Serves
 from objectives.runtime.in_torch.runner import TorchRunner
 from objectives.runtime.servers import http
 from objectives.runtime.servers.kept import memory_under_load
 from objectives.runtime.servers.server import pids_of
 from objectives.types import Memory, Note, NoteCode
 
-KEY = "PARETUNE_SERVER_KEY"
-"""The environment variable with the key that a server asks for: settings hold no secrets."""
 _OURS = (http.HOST, "::1", "0.0.0.0", "::", "::ffff:127.0.0.1")
 """The addresses of listeners that loopback reaches."""
 
@@ -62,6 +60,11 @@ class RunningServer(Server):
     def resting(self) -> int:
         return self._resting
 
+    @property
+    @override
+    def is_running(self) -> bool:
+        return not self.pids or psutil.pid_exists(self.pids[0])
+
     @override
     def begin_peak(self) -> None:
         for pid in self.pids:
@@ -73,6 +76,8 @@ class RunningServer(Server):
         return self._total("VmHWM")
 
     def _total(self, name: str) -> int:
+        if not self.is_running:
+            raise ProcessLost(f"the server at {self._endpoint.url} ended, or was started again")
         total = 0
         for pid in self.pids:
             with suppress(OSError):
@@ -108,6 +113,8 @@ class ServedElsewhere(TorchRunner, Serves):
 
     @override
     def server(self, capacity: Capacity) -> Server:
+        if not self._server.is_running:
+            del self._server  # it is looked up once more
         return self._server
 
     @property

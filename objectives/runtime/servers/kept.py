@@ -11,7 +11,7 @@ from objectives.devices.stopwatch import Unwatched
 from objectives.protocols.serving import Capacity, LoadingWorkload, Server, ServingRunner
 from objectives.types import Memory
 
-MOST = 8
+MOST_SERVERS = 8
 """The most servers at a time: at the end of a study the members of its front run in turns."""
 SHARE = 0.5
 """The most of the machine's memory that they take together, but for the one that was asked for last."""
@@ -30,10 +30,10 @@ class KeptServers:
         weakref.finalize(self, _end_all, id(self)).atexit = False  # by then every server ends by itself
 
     def get(self, capacity: Capacity, start: Callable[[Capacity], Server]) -> Server:
-        """Return the server of that capacity; ``start`` makes one where none runs."""
+        """Return the server of that capacity; ``start`` makes one where none runs, or where it ended."""
         name = (id(self), capacity)
         server = _running.pop(name, None)
-        if server is None:
+        if server is None or not server.is_running:
             _make_room()
             server = start(capacity)
         _running[name] = server
@@ -43,7 +43,7 @@ class KeptServers:
 def _make_room() -> None:
     """End servers until one more may start."""
     most = SHARE * psutil.virtual_memory().total
-    while _running and (len(_running) >= MOST or sum(server.resting for server in _running.values()) > most):
+    while _running and (len(_running) >= MOST_SERVERS or sum(server.resting for server in _running.values()) > most):
         del _running[next(iter(_running))]
 
 

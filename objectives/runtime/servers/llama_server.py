@@ -16,10 +16,9 @@ from tempfile import TemporaryDirectory, TemporaryFile
 from typing import IO, Any
 
 from objectives.devices import helpers
-from objectives.errors import Unsupported
+from objectives.errors import ProcessLost
 from objectives.protocols.serving import Capacity, Endpoint
 from objectives.runtime.engines import probe_process
-from objectives.runtime.engines.llama_model import MOST_ROWS
 from objectives.runtime.servers.gguf_pieces import write_with_pieces
 from objectives.runtime.servers.server import ProcessServer, end, said
 
@@ -34,12 +33,10 @@ _KEEP_NOTHING = (("cache_prompt", False),)
 def start(
     file: Path, tokenizer: Any, vocabulary: int, threads: int, capacity: Capacity, cache_bits: int, repack: bool
 ) -> ProcessServer:
-    """Start the server of ``file``. Raises Unsupported, MemoryError.
+    """Start the server of ``file``. Raises ProcessLost, MemoryError; Unsupported where its tokenizer has no pieces.
 
     ``vocabulary``: number of token ids; ``cache_bits``: of keys and values; ``repack``: lay out weights anew.
     """
-    if capacity.slots > MOST_ROWS:
-        raise Unsupported(f"llama.cpp serves at most {MOST_ROWS} requests at a time, got {capacity.slots}")
     log = TemporaryFile()  # noqa: SIM115  closed with the server
     with TemporaryDirectory(prefix="paretune-llama-") as place:
         served = Path(place) / _FILE
@@ -71,10 +68,10 @@ def _give(process: subprocess.Popen[bytes], key: str) -> None:
 
 
 def _line(process: subprocess.Popen[bytes], log: IO[bytes]) -> str:
-    """Return the child's next line. Raises Unsupported, MemoryError."""
+    """Return the child's next line. Raises ProcessLost, MemoryError."""
     stream: IO[bytes] = process.stdout  # type: ignore[assignment]
     if not select([stream], [], [], LIMIT)[0]:
-        raise Unsupported(f"llama.cpp's server was not ready after {LIMIT:.0f} s; {said(log)}")
+        raise ProcessLost(f"llama.cpp's server was not ready after {LIMIT:.0f} s; {said(log)}")
     word, _, rest = stream.readline().decode().strip().partition(" ")
     if word == "ok":
         return rest
@@ -83,4 +80,4 @@ def _line(process: subprocess.Popen[bytes], log: IO[bytes]) -> str:
     told = said(log)
     if "failed to allocate" in told or "bad_alloc" in told:
         raise MemoryError(f"llama.cpp's server: {told}")
-    raise Unsupported(f"llama.cpp's server did not start: {rest or probe_process.how(process)}; {told}")
+    raise ProcessLost(f"llama.cpp's server did not start: {rest or probe_process.how(process)}; {told}")

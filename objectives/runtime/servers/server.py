@@ -14,7 +14,7 @@ import psutil
 from typing_extensions import override
 
 from objectives.devices import helpers
-from objectives.errors import Unsupported
+from objectives.errors import ProcessLost
 from objectives.protocols.serving import Endpoint, Server
 from objectives.runtime.engines import probe_process
 
@@ -55,6 +55,11 @@ class ProcessServer(Server):
     def resting(self) -> int:
         return self._resting
 
+    @property
+    @override
+    def is_running(self) -> bool:
+        return self._process.poll() is None and psutil.pid_exists(self._pids[0])
+
     @override
     def begin_peak(self) -> None:
         for pid in self._running():
@@ -76,14 +81,14 @@ class ProcessServer(Server):
     def _running(self) -> list[int]:
         """Return the processes of the server that still run; one that it needed for a moment may have ended.
 
-        Raises Unsupported where the server itself did.
+        Raises ProcessLost where the server itself did.
         """
-        if self._process.poll() is not None or not psutil.pid_exists(self._pids[0]):
+        if not self.is_running:
             raise self._lost()
         return [pid for pid in self._pids if psutil.pid_exists(pid)]
 
-    def _lost(self) -> Unsupported:
-        return Unsupported(f"the server ended: {probe_process.how(self._process)}; {said(self._log)}")
+    def _lost(self) -> ProcessLost:
+        return ProcessLost(f"the server ended: {probe_process.how(self._process)}; {said(self._log)}")
 
     def close(self) -> None:
         """End the server now."""
@@ -114,15 +119,15 @@ def pids_of(pid: int) -> list[int]:
 def require_ready(
     process: subprocess.Popen[bytes], log: IO[bytes], is_ready: Callable[[], bool], limit: float, wait: float = 0.1
 ) -> None:
-    """Wait until ``is_ready``. Raises Unsupported where the process ends first, or after ``limit`` seconds."""
+    """Wait until ``is_ready``. Raises ProcessLost where the process ends first, or after ``limit`` seconds."""
     from time import perf_counter, sleep
 
     began = perf_counter()
     while True:
         if process.poll() is not None:  # before anybody is asked: another server may have its port
-            raise Unsupported(f"the server did not start: {probe_process.how(process)}; {said(log)}")
+            raise ProcessLost(f"the server did not start: {probe_process.how(process)}; {said(log)}")
         if is_ready():
             return
         if perf_counter() - began > limit:
-            raise Unsupported(f"the server was not ready after {limit:.0f} s; {said(log)}")
+            raise ProcessLost(f"the server was not ready after {limit:.0f} s; {said(log)}")
         sleep(wait)

@@ -58,7 +58,7 @@ def start(
     flags: Sequence[str] = (),
     environment: Mapping[str, str] = {},
 ) -> ProcessServer:
-    """Start vLLM's server of ``folder`` in the interpreter ``python``. Raises Unsupported.
+    """Start vLLM's server of ``folder`` in the interpreter ``python``. Raises ProcessLost.
 
     ``tokenizer``: of a folder that holds none; ``flags``: further words of its command line; ``environment``: variables
     beside those of this process.

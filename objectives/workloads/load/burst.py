@@ -9,10 +9,11 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from itertools import accumulate
 from time import perf_counter
 
-from objectives.errors import Unsupported
+from objectives.errors import RequestFailed, TooSlow
 from objectives.protocols.serving import Answer, Endpoint
 from objectives.workloads.load.client import ask
 from objectives.workloads.load.requests import Request
@@ -21,7 +22,7 @@ LONGEST = 600.0
 """Seconds after which a request, and so its burst, is given up."""
 
 
-def moments(count: int, rate: float, seed: int) -> list[float]:
+def moments(count: int, rate: float, seed: str) -> list[float]:
     """Return the seconds at which ``count`` requests of a Poisson process are sent; the first at once."""
     draw = random.Random(seed)
     return list(accumulate((draw.expovariate(rate) for _ in range(count - 1)), initial=0.0))
@@ -38,9 +39,15 @@ def send(
     """Send ``requests`` with at most ``clients`` at a time, and return their answers in the order of the requests.
 
     ``at``: seconds at which each is sent, if a client is free; None: as soon as one is. ``start`` is called right
-    before the first request, ``end`` after the last token. Raises Unsupported where a request fails.
+    before the first request, ``end`` after the last token. Raises RequestFailed, TooSlow.
     """
-    return asyncio.run(_sent(endpoint, requests, clients, at, start, end))
+    sending = _sent(endpoint, requests, clients, at, start, end)
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(sending)
+    with ThreadPoolExecutor(1) as other:  # a notebook has a loop in this thread
+        return other.submit(asyncio.run, sending).result()
 
 
 async def _sent(
@@ -62,7 +69,7 @@ async def _sent(
 
         async def one(request: Request, moment: float) -> Answer:
             await asyncio.sleep(began + moment - perf_counter())
-            due = perf_counter()
+            due = began + moment  # not when this loop came to it: its own delay is one that clients meet
             async with free:
                 answer = await ask(session, endpoint, request, began)
             return answer if at is None else _waited(answer, due - began)
@@ -84,14 +91,14 @@ def _waited(answer: Answer, due: float) -> Answer:
 
 
 def _first(failed: BaseExceptionGroup[BaseException]) -> BaseException:
-    """Return the first error of a group; what the client's library raises becomes Unsupported."""
+    """Return the first error of a group; what the client's library raises becomes an error of ours."""
     import aiohttp
 
     error: BaseException = failed.exceptions[0]
     if isinstance(error, BaseExceptionGroup):
         return _first(error)
     if isinstance(error, TimeoutError):
-        return Unsupported(f"the server did not answer a request within {LONGEST:.0f} s")
+        return TooSlow(f"the server did not answer a request within {LONGEST:.0f} s")
     if isinstance(error, (aiohttp.ClientError, OSError, ValueError)):
-        return Unsupported(f"the server failed a request: {type(error).__name__}: {error}")
+        return RequestFailed(f"the server failed a request: {type(error).__name__}: {error}")
     return error

@@ -14,8 +14,8 @@ from itertools import pairwise
 from time import perf_counter
 from typing import TYPE_CHECKING
 
-from objectives.errors import Unsupported
-from objectives.protocols.serving import Answer, Endpoint
+from objectives.errors import RequestFailed, Unsupported
+from objectives.protocols.serving import KEY, Answer, Endpoint
 from objectives.workloads.load.requests import Request
 
 if TYPE_CHECKING:
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 PATH = "/v1/completions"
 _SHOWN = 200
 """Characters of a server's own message that are shown."""
+LOCKED = (401, 403)
+"""The statuses of a server that asks for another key."""
 _DATA, _DONE = b"data:", b"[DONE]"
 
 
@@ -36,12 +38,12 @@ class Stream:
     read: int | None = None
 
     def take(self, data: bytes, now: float) -> None:
-        """Note one part. Raises Unsupported for an error that the server tells within the stream."""
+        """Note one part. Raises RequestFailed for an error that the server tells within the stream."""
         part = json.loads(data)
         if not isinstance(part, dict):
-            raise Unsupported(f"the server streams what is no part of an answer: {data[:_SHOWN]!r}")
+            raise RequestFailed(f"the server streams what is no part of an answer: {data[:_SHOWN]!r}")
         if part.get("error"):
-            raise Unsupported(f"the server failed a request: {str(part['error'])[:_SHOWN]}")
+            raise RequestFailed(f"the server failed a request: {str(part['error'])[:_SHOWN]}")
         if part.get("choices"):
             self.times.append(now)
         usage = part.get("usage")
@@ -52,7 +54,8 @@ class Stream:
 async def ask(session: aiohttp.ClientSession, endpoint: Endpoint, request: Request, began: float) -> Answer:
     """Send ``request`` and return the times of its answer; ``began``: when the burst did.
 
-    Raises Unsupported for a refusal, and for an answer of another length than was asked for.
+    Raises RequestFailed for a refusal, and for an answer of another length than was asked for; Unsupported for a server
+    whose tokens cannot be counted.
     """
     body = {
         "model": endpoint.model, "prompt": request.prompt, "max_tokens": request.output_tokens, "stream": True,
@@ -63,7 +66,8 @@ async def ask(session: aiohttp.ClientSession, endpoint: Endpoint, request: Reque
     async with sending as response:
         if response.status != 200:
             told = (await response.text())[:_SHOWN]
-            raise Unsupported(f"the server refused a request with status {response.status}: {told}")
+            way = f"; it asks for a key: {KEY}=..." if response.status in LOCKED else ""
+            raise RequestFailed(f"the server refused a request with status {response.status}: {told}{way}")
         async for data, now in _parts(response):
             if data != _DONE:
                 stream.take(data, now)
@@ -83,11 +87,11 @@ async def _parts(response: aiohttp.ClientResponse) -> AsyncIterator[tuple[bytes,
 
 def _answer(stream: Stream, request: Request, sent: float, began: float) -> Answer:
     if not stream.times:
-        raise Unsupported("the server ended a stream without a token")
+        raise RequestFailed("the server ended a stream without a token")
     if stream.written is None:
         raise Unsupported("the server tells no usage at the end of a stream: its tokens cannot be counted")
     if stream.written != request.output_tokens:
-        raise Unsupported(
+        raise RequestFailed(
             f"the server wrote {stream.written} of {request.output_tokens} tokens: it has to know ignore_eos, and its "
             "context has to hold prompt and answer"
         )

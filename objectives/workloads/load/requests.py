@@ -1,8 +1,8 @@
 """Makes the requests of a load: random token ids of fixed lengths, or a user's own from a jsonl file.
 
 A row of such a file has a prompt as ``prompt`` (a text), ``messages`` (as in OpenAI's chats) or ``prompt_tokens`` (a
-list of ids, or a number: so many random ids), and ``output_tokens`` (or ``max_tokens``) where its answer has a length
-of its own. Texts become ids by the model's tokenizer, so every server reads the same.
+list of ids, or a number: so many random ids), and ``output_tokens`` (or a name in :data:`_LENGTHS`) where its answer
+has a length of its own. Texts become ids by the model's tokenizer, so every server reads the same.
 """
 
 from __future__ import annotations
@@ -20,7 +20,13 @@ from typing import Any
 from objectives.errors import DataError, ObjectiveError
 
 _PROMPTS = ("prompt", "messages", "prompt_tokens")
-_LENGTHS = ("output_tokens", "max_tokens")
+_LENGTHS = (
+    "output_tokens", "max_tokens", "max_completion_tokens", "completion_tokens", "max_new_tokens", "output_len",
+    "output_length", "n_predict",
+)  # fmt: skip
+"""The names that files give the length of an answer: ours, and those of OpenAI, transformers, vLLM and llama.cpp."""
+_OTHERS = ("min_tokens", "input_tokens", "message", "prompt_id")
+"""Names near ours that mean something else."""
 _FIRST = 3
 """The first id that random prompts use: special tokens come before in most vocabularies."""
 
@@ -140,9 +146,10 @@ def _row(line: str, where: str) -> Row:
         raise DataError(
             f"workload.requests: {where}: one of {', '.join(_PROMPTS)} expected, got {', '.join(given) or line[:60]}"
         )
-    length = next((found[name] for name in _LENGTHS if found.get(name) is not None), None)
+    name = next((name for name in _LENGTHS if found.get(name) is not None), "")
+    length = found.get(name)
     if length is not None and not _is_count(length):
-        raise DataError(f"workload.requests: {where}: output_tokens must be an integer >= 1, got {length!r}")
+        raise DataError(f"workload.requests: {where}: {name} must be an integer >= 1, got {length!r}")
     return _prompted(given[0], found[given[0]], length, where)
 
 
@@ -150,7 +157,7 @@ def _require_known(found: Any, where: str) -> None:
     """Raise DataError for a row with a misspelt field; fields of other names are somebody else's."""
     known = (*_PROMPTS, *_LENGTHS)
     for name in found if isinstance(found, dict) else ():
-        meant = [] if name in known else get_close_matches(name, known, n=1, cutoff=0.8)
+        meant = [] if name in (*known, *_OTHERS) else get_close_matches(name, known, n=1, cutoff=0.8)
         if meant:
             raise DataError(f"workload.requests: {where}: unknown field {name!r}; did you mean {meant[0]}?")
 
@@ -181,12 +188,12 @@ def _are_messages(value: Any) -> bool:
 
 
 def longest(rows: Sequence[Row], prompt_tokens: int, output_tokens: int) -> tuple[int, int]:
-    """Return an upper bound on the prompts and the answers of ``rows``, in tokens, before texts are read.
+    """Return prompt and answer of the longest of ``rows``, in tokens, before texts are read.
 
     ``prompt_tokens``: what a text may have at most; ``output_tokens``: for rows that do not say.
     """
     prompts = [row.random or (len(row.ids) if row.ids is not None else prompt_tokens) for row in rows]
-    return max(prompts), max(row.output_tokens or output_tokens for row in rows)
+    return max(zip(prompts, (row.output_tokens or output_tokens for row in rows)), key=sum)
 
 
 def require_lengths(requests: Sequence[Request], most: int) -> None:

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from objectives.cache import Cache
 from objectives.devices.cpu import Cpu
+from objectives.errors import ProcessLost, RequestFailed, TooSlow, Unsupported
 from objectives.evaluation.evaluator import Evaluator
+from objectives.evaluation.failures import failure_of
 from objectives.evaluation.problem import Problem
 from objectives.models import Checkpoint
 from objectives.protocols.candidate import Candidate
+from objectives.protocols.serving import KEY
 from objectives.runtime.llama_cpp import LlamaCpp
 from objectives.runtime.openai_server import OpenAIServer
-from objectives.runtime.servers.elsewhere import KEY
 from objectives.runtime.torch import Torch
 from objectives.types import Failure, Measurement, Reason, Reference
 from objectives.workloads.serving import Serving
@@ -66,6 +72,36 @@ def test_several_loads_of_one_model_are_confirmed_together(made: Evaluator) -> N
     loads = [LOAD, replace(LOAD, concurrency=2)]
     found = made.confirm([replace(DENSE, workload=load) for load in loads])
     assert [each.metrics["speedup"] > 0 for each in found] == [True, True]
+
+
+def test_a_server_or_an_engine_that_ended_is_replaced(made: Evaluator) -> None:
+    other = replace(DENSE, workload=replace(LOAD, prompt_tokens=7))
+    measured(made(DENSE))
+    runner: Any = made.runner(DENSE)
+    os.kill(runner.server(LOAD.capacity())._process.pid, signal.SIGKILL)
+    time.sleep(0.2)
+    measured(made(other))  # beside the baseline, on a server of its own
+    os.kill(runner.engine._process.pid, signal.SIGKILL)
+    failed = made(replace(DENSE, workload=replace(LOAD, prompt_tokens=9)))
+    if isinstance(failed, Failure):  # where it was asked at all
+        assert failed.reason is Reason.CRASHED
+    measured(made(replace(DENSE, workload=replace(LOAD, prompt_tokens=9))))
+
+
+def test_lost_processes_and_slow_requests_close_no_other_cell() -> None:
+    for error, reason in (
+        (ProcessLost("x"), Reason.CRASHED), (RequestFailed("x"), Reason.ERROR), (TooSlow("x"), Reason.TIMEOUT),
+        (Unsupported("x"), Reason.UNSUPPORTED),
+    ):  # fmt: skip
+        failure = failure_of(error)
+        assert failure is not None
+        assert failure.reason is reason
+
+
+def test_more_texts_than_llama_cpp_takes_leave_the_space_one_by_one() -> None:
+    for load, refused in ((replace(LOAD, concurrency=257), True), (replace(LOAD, concurrency=256), False)):
+        asked = replace(DENSE, workload=load)
+        assert (LlamaCpp().supports(asked, "causal_lm", Cpu()) is not None) is refused
 
 
 def test_a_model_that_torch_runs_has_no_server(tiny_folder: Callable[[str], Path]) -> None:

@@ -18,7 +18,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from objectives.calibration.statistics import Statistics
 from objectives.errors import ModelError, Unsupported
 from objectives.export import card, formats, stock_folder
-from objectives.export.engines import TABLE, XLLAMACPP, Layout, Loader, loading
+from objectives.export.engines import TABLE, VLLM, XLLAMACPP, Layout, Loader, loading
 from objectives.export.export_check import differing, model_answers
 from objectives.export.formats import hf
 from objectives.export.relatives import expressible, layout_of, relative
@@ -38,7 +38,8 @@ FACTS: dict[str, Any] = {
     "model": {"path": "somebody/model"}, "study": "s", "trial": 5, "runtime": "torch", "settings": {"bits": 4},
     "methods": {"pruning": {"_target_": "objectives.pruning.structured.Structured"}},
     "workload": {"_target_": "x.Generation", "batch_size": 2}, "machine": {"device_name": "a CPU", "cores": "2"},
-    "metrics": {"throughput": 31.5, "accuracy": 0.5, "accuracy_stderr": 0.01, "speedup": 2.0, "speedup_error": 0.03},
+    "metrics": {"throughput": 31.5, "accuracy": 0.5, "accuracy_stderr": 0.01, "speedup": 2.0, "speedup.low": 1.94,
+    "speedup.high": 2.06, "speedup.error": 0.03},
 }  # fmt: skip
 HAS_MINE = "import sys; assert not [n for n in sys.modules if n.split('.')[0] in ('objectives', 'search', 'paretune')]"
 
@@ -124,7 +125,7 @@ def test_a_pruned_checkpoint_is_loaded_by_transformers_alone(
     assert written.lines[0] in text
     assert yaml.safe_load(text.split("---")[1])["base_model"] == "somebody/model"
     assert "| accuracy | 0.5 | ± 0.0196 | - |" in text
-    assert "| speedup | 2 | ± 3.0% | - |" in text
+    assert "| speedup | 2 | 1.94 to 2.06 | - |" in text
     assert "Machine: device name a CPU, cores 2." in text
 
 
@@ -244,6 +245,55 @@ def test_blocks_that_differ_get_a_part_of_the_config_each(tiny: Callable[[str], 
     assert [layer.intermediate_size for layer in read.per_layer_config] == [128, 96, 64]
     with pytest.raises(Unsupported, match=r"pruning\.layout=uniform, or format=gguf"):
         expressible(model)
+
+
+def test_what_a_config_per_block_has_no_place_for_is_refused(
+    tiny: Callable[[str], LoadedModel], tmp_path: Path
+) -> None:
+    model = packed(uneven(tiny("qwen2").copy()))
+    assert relative(model, "llama") is not None  # it computes as a Llama does, with biases
+    with pytest.raises(Unsupported, match=r"no place for model\.layers\.0\.self_attn\.\w_proj\.bias"):
+        hf.write(model, model.tokenizer, tmp_path)
+
+
+def test_rows_without_a_token_are_left_out(tiny: Callable[[str], LoadedModel], tmp_path: Path) -> None:
+    model = packed(tiny("llama"))
+    keep_logprobs(model, tmp_path)
+    empty = answering(0.0).replace("for _ in asked['prompts']]", "for _ in asked['prompts'][1:]] + [[]]")
+    seen = look(
+        TorchRunner(model),
+        model,
+        script(tmp_path, empty.replace("in row] for row in rows]", "in row] for row in rows[:-1]] + [[]]")),
+        tmp_path,
+        PROMPTS,
+    )
+    assert (seen.outcome, seen.nats) == (Outcome.EQUAL, pytest.approx(0.0, abs=1e-5))
+    nothing = (
+        answering(0.0)
+        .replace("[[3] * asked['count'] for", "[[] for")
+        .replace("[[value + 0.0 for value in row] for row in rows]", "[[] for row in rows]")
+    )
+    told = look(TorchRunner(model), model, script(tmp_path, nothing), tmp_path, PROMPTS)
+    assert told.line == "not loaded by fake 1: it wrote no token"
+
+
+def test_the_command_of_a_card_is_the_one_that_answered_equally(
+    tiny: Callable[[str], LoadedModel], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = packed(tiny("llama"))
+    keep_logprobs(model, tmp_path)
+    rough = answering("(os.environ.get('ROUGH') != '0') * .5").replace("asked['model']", repr(str(tmp_path)))
+    loader = script(tmp_path, rough, exact={"ROUGH": "0"})
+    object.__setattr__(loader, "engine", "vLLM")
+    monkeypatch.setattr(hf, "LOADERS", (loader,))
+    stock_folder.save(TorchRunner(model), model, "hf", tmp_path / "out", FACTS, PROMPTS)
+    assert "ROUGH=0 vllm serve ." in (tmp_path / "out" / card.CARD).read_text()
+
+
+def test_an_interpreter_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PARETUNE_VLLM_PYTHON", "/nowhere/python")
+    with pytest.raises(Unsupported, match="PARETUNE_VLLM_PYTHON: /nowhere/python is no file"):
+        VLLM.python()
 
 
 def test_multiples_of_256_are_written_as_every_engine_reads_them(tiny: Callable[[str], LoadedModel]) -> None:

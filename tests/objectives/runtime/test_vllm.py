@@ -25,6 +25,7 @@ from objectives.runtime.in_torch.runner import TorchRunner
 from objectives.runtime.vllm import Vllm
 from objectives.types import Phase
 from objectives.workloads.generation import Generation
+from objectives.workloads.serving import Serving
 from tests.objectives.runtimes import Hand, candidate, rounded
 
 
@@ -44,6 +45,15 @@ def test_pruned_blocks_have_to_be_alike() -> None:
         pruned = replace(candidate(rounded(16), Vllm(), Generation()), pruning=Structured(ratio=0.2, layout=layout))  # type: ignore[arg-type]
         reason = Vllm().supports(pruned, "causal_lm", Cpu())
         assert (reason is None) if said is None else said in str(reason)
+
+
+def test_texts_that_would_wait_for_others_leave_the_space() -> None:
+    def asked(workload: Any) -> str | None:
+        return Vllm(max_num_seqs=4).supports(candidate(rounded(16), Vllm(), workload), "causal_lm", Cpu())
+
+    assert "runtimes.vllm.max_num_seqs=8" in str(asked(Generation(batch_size=8)))
+    assert asked(Generation(batch_size=4)) is None
+    assert asked(Serving(concurrency=8)) is None  # its server is started with so many slots
 
 
 @pytest.mark.parametrize(

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,9 +20,9 @@ import pytest
 
 from objectives.content_hash import digest
 from objectives.devices.stopwatch import WallStopwatch
-from objectives.errors import DataError, ObjectiveError, Unsupported
+from objectives.errors import DataError, ObjectiveError, RequestFailed, Unsupported
 from objectives.measuring.interleaved import merge, summarise
-from objectives.measuring.load import load_metrics
+from objectives.measuring.load import load_metrics, overload
 from objectives.metrics import METRICS
 from objectives.protocols.serving import Answer, Capacity, Endpoint, LoadTiming, Slo
 from objectives.runtime.servers import http
@@ -189,14 +190,14 @@ def test_every_burst_has_other_prompts() -> None:
     ],
 )
 def test_a_request_that_fails_fails_the_burst_in_a_line(planted: Planted, told: str) -> None:
-    with pytest.raises(Unsupported, match=told) as caught:
+    with pytest.raises((RequestFailed, Unsupported), match=told) as caught:
         timed(Serving(burst=3, new_tokens=4, concurrency=2), planted)
     assert "\n" not in str(caught.value)
 
 
 def test_a_server_that_is_gone_is_told_in_a_line() -> None:
     load, port = Serving(burst=1), http.free_port()
-    with pytest.raises(Unsupported, match="failed a request"):
+    with pytest.raises(RequestFailed, match="failed a request"):
         load.timed(Runner(f"http://127.0.0.1:{port}"), WallStopwatch())  # type: ignore[arg-type]
 
 
@@ -204,8 +205,8 @@ def test_a_server_that_is_gone_is_told_in_a_line() -> None:
 
 
 def test_moments_are_those_of_a_poisson_process_and_the_same_for_a_seed() -> None:
-    moments = burst.moments(4000, 20.0, 1)
-    assert moments == burst.moments(4000, 20.0, 1) != burst.moments(4000, 20.0, 2)
+    moments = burst.moments(4000, 20.0, "1")
+    assert moments == burst.moments(4000, 20.0, "1") != burst.moments(4000, 20.0, "2")
     gaps = np.diff(moments)
     assert gaps.mean() == pytest.approx(1 / 20.0, rel=0.06)
     assert gaps.std() == pytest.approx(1 / 20.0, rel=0.1)
@@ -217,6 +218,26 @@ def test_at_a_rate_waiting_for_a_client_is_part_of_the_delay() -> None:
     first, *_, last = timed(load, Planted()).answers
     assert first.first < 2.5 * FIRST
     assert last.first > 4 * FIRST
+
+
+def test_every_burst_at_a_rate_has_moments_of_its_own_and_a_notebook_may_send_it() -> None:
+    load, planted = Serving(burst=3, new_tokens=2, concurrency=3, request_rate=20.0), Planted(first=0.0, gap=0.0)
+
+    async def cell() -> list[list[float]]:
+        with serving(planted) as url:
+            told = [load.timed(Runner(url), WallStopwatch()) for _ in range(2)]  # type: ignore[arg-type]
+        return [[answer.sent for answer in each.answers] for each in told]
+
+    first, second = asyncio.run(cell())
+    assert np.abs(np.subtract(first, second)).max() > 1e-3
+
+
+def test_a_server_that_does_not_keep_up_with_a_rate_is_told() -> None:
+    slow = timed(Serving(burst=6, new_tokens=2, concurrency=1, request_rate=1000.0), Planted())
+    (note,) = overload(slow)
+    assert "1000 requests per second came" in note.text
+    assert not overload(replace(slow, rate=None))
+    assert not overload(replace(slow, rate=0.5 / slow.latency[0]))
 
 
 # ---- requests
@@ -255,6 +276,37 @@ def test_a_users_file_is_read_row_by_row_and_begins_anew_after_the_last(tmp_path
     load = Serving(requests=file, prompt_tokens=16, new_tokens=3, concurrency=2)
     assert load.items == 3 + 5 + 2 + 3
     assert load.capacity() == Capacity(2, 21)
+
+
+def test_a_burst_has_a_request_for_every_client_and_those_of_half_a_minute(tmp_path: Path) -> None:
+    file = rows_of(tmp_path, {"prompt": "x"}, {"prompt": "y"}, {"prompt": "z"})
+    for load, wanted in (
+        (Serving(requests=file), 4), (Serving(requests=file, concurrency=16), 32), (Serving(requests=file, burst=2), 2),
+        (Serving(burst=8, concurrency=16), 16), (Serving(concurrency=3), 6), (Serving(request_rate=2.0), 60),
+        (Serving(request_rate=0.1, concurrency=4), 8), (Serving(request_rate=2.0, burst=5), 5),
+    ):  # fmt: skip
+        assert load.items == wanted * load.new_tokens, load
+
+
+def test_the_longest_request_is_one_row(tmp_path: Path) -> None:
+    rows = read_rows(
+        rows_of(tmp_path, {"prompt_tokens": 1800, "output_tokens": 100}, {"prompt_tokens": 100, "output_tokens": 1000})
+    )
+    assert longest(rows, 16, 3) == (1800, 100)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "max_tokens", "max_completion_tokens", "completion_tokens", "max_new_tokens", "output_len", "output_length",
+        "n_predict",
+    ],
+)  # fmt: skip
+def test_lengths_are_known_by_the_names_that_others_give_them(tmp_path: Path, name: str) -> None:
+    (row,) = read_rows(rows_of(tmp_path, {"prompt": "x", name: 7, "min_tokens": 1, "prompt_id": 3, "message": "y"}))
+    assert row.output_tokens == 7
+    with pytest.raises(DataError, match=f"{name} must be an integer >= 1, got 0"):
+        read_rows(rows_of(tmp_path, {"prompt": "x", name: 0}))
 
 
 @pytest.mark.parametrize(

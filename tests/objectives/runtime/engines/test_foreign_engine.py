@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from objectives.devices import helpers
-from objectives.errors import Unsupported
+from objectives.errors import ProcessLost, Unsupported
 from objectives.runtime.engines import foreign_engine
 from objectives.runtime.engines.foreign_engine import ForeignDecoder
 from objectives.runtime.engines.masks import causal
@@ -89,14 +89,14 @@ def test_what_an_engine_cannot_open_is_one_line(fail: str, kind: type[Exception]
 
 def test_an_engine_that_ends_is_told_by_its_last_words() -> None:
     engine = opened(end=True)
-    with pytest.raises(Unsupported, match=r"exit code 3; .*the last words"):
+    with pytest.raises(ProcessLost, match=r"exit code 3; .*the last words"):
         engine.logits_at([IDS[0].astype(np.int32)], [np.array([0])])
 
 
 def test_a_killed_engine_is_told_by_its_signal() -> None:
     engine = opened()
     os.kill(engine._process.pid, signal.SIGKILL)
-    with pytest.raises(Unsupported, match="killed by SIGKILL"):
+    with pytest.raises(ProcessLost, match="killed by SIGKILL"):
         engine.logits_at([IDS[0].astype(np.int32)], [np.array([0])])
 
 

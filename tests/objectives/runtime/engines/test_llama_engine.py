@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from objectives.devices import helpers
-from objectives.errors import Unsupported
+from objectives.errors import ProcessLost, Unsupported
 from objectives.models import LoadedModel
 from objectives.runtime.engines import llama_library, llama_model
 from objectives.runtime.engines.folder import read_facts, runtime_of
@@ -113,7 +113,7 @@ def test_its_process_ends_with_its_owner(file: Path) -> None:
 def test_a_process_that_was_killed_is_told(file: Path) -> None:
     engine = opened(file)
     os.kill(engine._process.pid, signal.SIGKILL)
-    with pytest.raises(Unsupported, match=r"llama\.cpp ended its process: killed by SIGKILL"):
+    with pytest.raises(ProcessLost, match=r"llama\.cpp ended its process: killed by SIGKILL"):
         engine.generate(IDS, np.zeros((ROWS, 2), np.int64), None, None)
 
 

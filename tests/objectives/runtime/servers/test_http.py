@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from objectives.errors import Unsupported
+from objectives.errors import RequestFailed, Unsupported
 from objectives.protocols.serving import Endpoint
 from objectives.runtime.servers import http
 from objectives.workloads.load.burst import send
@@ -70,7 +70,7 @@ def test_nothing_follows_a_server_that_leads_elsewhere(led_away: tuple[str, list
     assert not http.is_healthy(url)
     with pytest.raises(Unsupported, match="tells no models"):
         http.models_of(Endpoint(url, ""))
-    with pytest.raises(Unsupported, match="status 307"):
+    with pytest.raises(RequestFailed, match="status 307"):
         send(Endpoint(url, "m"), [Request((1, 2, 3), 2)], 1, None, lambda: None, lambda: None)
     assert asked == []
 

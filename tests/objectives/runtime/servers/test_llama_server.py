@@ -22,7 +22,7 @@ import pytest
 
 from objectives.devices import helpers
 from objectives.devices.stopwatch import WallStopwatch
-from objectives.errors import Unsupported
+from objectives.errors import ProcessLost, RequestFailed
 from objectives.models import LoadedModel
 from objectives.protocols.serving import Capacity
 from objectives.runtime.engines.llama_engine import LlamaDecoder
@@ -99,7 +99,7 @@ def test_a_load_gets_every_token_and_its_time_and_memory_count(server: ProcessSe
 
 def test_a_request_beyond_its_slots_is_told(server: ProcessServer, model: LoadedModel) -> None:
     load = Serving(concurrency=1, prompt_tokens=300, new_tokens=40, burst=1)
-    with pytest.raises(Unsupported, match="400"):
+    with pytest.raises(RequestFailed, match="400"):
         load.timed(served(server, model), WallStopwatch())
 
 
@@ -136,8 +136,6 @@ def test_it_ends_when_its_owner_is_killed(file: Path) -> None:
 
 
 def test_a_file_that_it_cannot_open_is_told_in_a_line(tmp_path: Path, file: Path, model: LoadedModel) -> None:
-    with pytest.raises(Unsupported, match="at most 256 requests"):
-        started(file, model, slots=257)
     broken = tmp_path / "broken.gguf"
     from gguf import GGUFWriter
 
@@ -146,7 +144,7 @@ def test_a_file_that_it_cannot_open_is_told_in_a_line(tmp_path: Path, file: Path
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
-    with pytest.raises(Unsupported, match="did not start") as caught:
+    with pytest.raises(ProcessLost, match="did not start") as caught:
         started(broken, model)
     assert "\n" not in str(caught.value)
 
@@ -157,10 +155,11 @@ class Held:
 
     slots: int
     resting: int = 0
+    is_running: bool = True
 
 
 def test_servers_are_kept_by_capacity_and_the_oldest_goes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kept, "MOST", 2)
+    monkeypatch.setattr(kept, "MOST_SERVERS", 2)
     servers, made = KeptServers(), list[int]()
 
     def start(capacity: Capacity) -> Any:
@@ -170,6 +169,19 @@ def test_servers_are_kept_by_capacity_and_the_oldest_goes(monkeypatch: pytest.Mo
     for slots in (1, 2, 1, 3, 1, 2):
         servers.get(Capacity(slots, 64), start)
     assert made == [1, 2, 3, 2]
+
+
+def test_a_server_that_ended_is_started_again() -> None:
+    servers, made = KeptServers(), list[Held]()
+
+    def start(capacity: Capacity) -> Any:
+        made.append(Held(capacity.slots))
+        return made[-1]
+
+    first = servers.get(Capacity(1, 64), start)
+    assert servers.get(Capacity(1, 64), start) is first
+    made[0].is_running = False
+    assert servers.get(Capacity(1, 64), start) is made[1]
 
 
 def test_the_servers_of_all_runners_share_one_budget_and_end_with_their_runner(monkeypatch: pytest.MonkeyPatch) -> None:
