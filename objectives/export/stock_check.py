@@ -30,7 +30,7 @@ from objectives.runtime.engines.weights import matrices, owners
 
 PROMPTS, TOKENS, NEW = 4, 24, 16
 """Number of texts, their tokens, and how many tokens are written after each."""
-LIMIT = 600.0
+PATIENCE = 600.0
 """Seconds that an engine may take, which is mostly the time of loading."""
 TIMES, NATS = 3.0, 0.03
 """An engine answers equally where it is at most so many times as far from exact arithmetic as the measured model is,
@@ -131,9 +131,9 @@ def _asked(python: Path, loader: Loader, request: dict[str, Any], variables: Map
             stderr=subprocess.PIPE,
         )  # fmt: skip
         try:
-            _, errors = process.communicate(timeout=LIMIT)
+            _, errors = process.communicate(timeout=PATIENCE)
         except subprocess.TimeoutExpired:
-            return f"still loading after {LIMIT:.0f} s"
+            return f"still loading after {PATIENCE:.0f} s"
         finally:
             probe_process.end(process)
         if answered.is_file():

@@ -22,7 +22,7 @@ from objectives.runtime.engines import probe_process
 from objectives.runtime.servers.gguf_pieces import write_with_pieces
 from objectives.runtime.servers.server import ProcessServer, end, said
 
-LIMIT = 600.0
+PATIENCE = 600.0
 """Seconds that it may take to be ready."""
 _CHILD = "objectives.runtime.servers.llama_server_child"
 _FILE = "served.gguf"
@@ -70,8 +70,8 @@ def _give(process: subprocess.Popen[bytes], key: str) -> None:
 def _line(process: subprocess.Popen[bytes], log: IO[bytes]) -> str:
     """Return the child's next line. Raises ProcessLost, MemoryError."""
     stream: IO[bytes] = process.stdout  # type: ignore[assignment]
-    if not select([stream], [], [], LIMIT)[0]:
-        raise ProcessLost(f"llama.cpp's server was not ready after {LIMIT:.0f} s; {said(log)}")
+    if not select([stream], [], [], PATIENCE)[0]:
+        raise ProcessLost(f"llama.cpp's server was not ready after {PATIENCE:.0f} s; {said(log)}")
     word, _, rest = stream.readline().decode().strip().partition(" ")
     if word == "ok":
         return rest

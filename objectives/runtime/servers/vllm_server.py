@@ -21,7 +21,7 @@ from objectives.protocols.serving import Capacity, Endpoint
 from objectives.runtime.servers import http
 from objectives.runtime.servers.server import ProcessServer, end, require_ready
 
-LIMIT = 600.0
+PATIENCE = 600.0
 """Seconds that it may take to be ready."""
 NAME = "served"
 _TOKENIZER = "tokenizer.json"
@@ -75,7 +75,7 @@ def start(
             start_new_session=True, stdin=subprocess.PIPE, stdout=log, stderr=log, cwd=place,
         )  # fmt: skip
         try:
-            require_ready(process, log, lambda: _is_ready(endpoint), LIMIT, wait=0.5)
+            require_ready(process, log, lambda: _is_ready(endpoint), PATIENCE, wait=0.5)
             return ProcessServer(process, endpoint, log, skipped=True)
         except BaseException:
             end(process, (), log)
