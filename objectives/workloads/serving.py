@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 _FEWEST = 4
 """The fewest requests of a burst."""
 _SECONDS = 30.0
-"""How long requests come in one burst, where they come at a rate: a server that does not keep up needs time to show."""
+"""Seconds for which requests of one burst come at a rate: a server that does not keep up needs time to show."""
 _patterns = count()
 """The numbers of the bursts that come at a rate: each has moments of its own."""
 _bursts, _process = count(), uuid4().hex
