@@ -45,6 +45,7 @@ PLACES = [(1, 32), (8, 32), (1, 256)]
 OWN = ("q8_0", "q4_k_m", "q4_0", "iq4_nl")
 OURS = LlamaCpp(library="fetched")
 FLOOR = 0.9
+ROUNDS = 7
 TWO = ", 2 threads"
 Rows = dict[str, dict[str, float]]
 BITS = {"q8_0": 8, "q4_k_m": 4, "q4_0": 4, "iq4_nl": 4}
@@ -152,7 +153,7 @@ def timed(found: Rows, runners: dict[str, Runner], suffix: str, clock: Callable[
     """Add the ratios at every place to ``found``."""
     for batch, tokens in PLACES:
         workload = Generation(batch_size=batch, prompt_tokens=tokens, new_tokens=9)
-        taken = speeds(runners, workload, 5, clock)
+        taken = speeds(runners, workload, ROUNDS, clock)
         for name in runners:
             for phase in ("prefill", "decode"):
                 found[name][f"{phase} {batch} x {tokens}{suffix}"] = ratio(taken, name, "torch bf16", phase)
