@@ -155,7 +155,7 @@ def auto_round(iters: int, group: int = 64, symmetric: bool = False) -> Peer:
         with torch.inference_mode(False), torch.enable_grad():
             batches = list(rows.clone().split(8))
             rounder = AutoRound(
-                model.module.float(), model.tokenizer, scheme="W4A16", group_size=group, sym=symmetric, iters=iters,
+                model.module, model.tokenizer, scheme="W4A16", group_size=group, sym=symmetric, iters=iters,
                 dataset=batches, nsamples=len(rows), seqlen=256, batch_size=8, device_map="cpu",
             )  # fmt: skip
             module, _ = rounder.quantize()

@@ -111,9 +111,9 @@ def rotated(source: Checkpoint, rotation: str, folder: Path) -> LoadedModel:
 def rounders(group: int, steps: int | None) -> Mapping[str, Gptq | RoundToNearest | Peer]:
     """Return what rounds, by name."""
     found: dict[str, Gptq | RoundToNearest | Peer] = {
-        "nearest, clipped": RoundToNearest(bits=4, group_size=group),
-        "GPTQ": Gptq(bits=4, group_size=group),
-        "GPTQ, descent": Gptq(bits=4, group_size=group, descent=2),
+        "nearest, clipped": RoundToNearest(bits=4, group_size=group, predicts=False),
+        "GPTQ": Gptq(bits=4, group_size=group, predicts=False),
+        "GPTQ, descent": Gptq(bits=4, group_size=group, descent=2, predicts=False),
     }
     if steps is not None:
         found[f"AutoRound, {steps} steps"] = auto_round(steps, group)
@@ -148,5 +148,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    with torch.inference_mode():
-        main()
+    main()
