@@ -44,7 +44,7 @@ def hadamard(size: int) -> Tensor:
         found = torch.cat([torch.cat([found, found], 1), torch.cat([found, -found], 1)]) / 2**0.5
     odd, _ = torch.linalg.qr(torch.randn(size // power, size // power, dtype=torch.float64))
     signs = torch.randint(0, 2, (size,)) * 2 - 1
-    return torch.kron(odd, found) * signs
+    return torch.kron(odd.contiguous(), found) * signs
 
 
 def read(weight: torch.nn.Linear, turned: Tensor, factors: Tensor | None = None) -> None:
