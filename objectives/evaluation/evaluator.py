@@ -88,10 +88,14 @@ class Evaluator:
                 raise
             if failure.reason is Reason.OUT_OF_MEMORY:
                 self.pool.forget()
-            elif isinstance(error, ProcessLost):  # it may be that of any model that is kept
-                self.pool.forget()
-                self.timer.forget()
+            elif isinstance(error, ProcessLost):
+                self._forget_all()
             return failure
+
+    def _forget_all(self) -> None:
+        """Drop every model that is kept: a process that ended may be that of any."""
+        self.pool.forget()
+        self.timer.forget()
 
     def predict(self, candidate: Candidate) -> Mapping[str, float]:
         """Predict metrics of a candidate before it is built or run, from statistics that are gathered once.
@@ -116,9 +120,13 @@ class Evaluator:
     def confirm(self, candidates: Sequence[Candidate]) -> list[Measurement]:
         """Time ``candidates`` once more, against each other; speed only.
 
-        Raises MemoryError where one cannot fit by itself, Unsupported where one cannot be built.
+        Raises MemoryError where one cannot fit by itself, Unsupported where one cannot be built, ProcessLost.
         """
-        return self.timer.confirm(candidates)
+        try:
+            return self.timer.confirm(candidates)
+        except ProcessLost:
+            self._forget_all()
+            raise
 
     def prepare(self) -> Mapping[str, str]:
         """Load the model; returns hardware, versions and the hash of the weights. Raises ModelError, TaskError.

@@ -71,8 +71,7 @@ class Inputs:
     def _of_workload(self) -> list[Source]:
         """Return the file of a workload: speeds depend on it as accuracies depend on others."""
         workload = self.problem.baseline.workload
-        file = workload.file() if isinstance(workload, Filed) else None
-        if file is None or not isinstance(workload, Filed):
+        if not isinstance(workload, Filed) or (file := workload.file()) is None:
             return []
         return [Source(Kind.DATA, str(file), workload.file_hash() or "", str(file))]
 

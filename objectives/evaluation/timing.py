@@ -210,10 +210,7 @@ class CandidateTimer:
             self._own_tries[key] = tries + 1
             try:
                 runs = [(candidate.workload, self._pool.runner(own))]
-            except (
-                Unsupported,
-                ProcessLost,
-            ):  # it turns out not to run: what was measured of the candidate stands all the same
+            except (Unsupported, ProcessLost):  # what was measured of the candidate stands all the same
                 return None
             ran = self._bench.confirm(runs, reference or Reference.BASELINE)[0]
             if known is None or known.metrics["contended"] >= ran.metrics["contended"]:

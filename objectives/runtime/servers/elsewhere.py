@@ -33,14 +33,18 @@ class RunningServer(Server):
     """A server that was started by somebody else, and goes on; its processes are found by its port."""
 
     def __init__(self, url: str, model: str | None) -> None:
-        """Ask the server at ``url`` for its models. Raises Unsupported where none answers, or none of that name."""
+        """Ask the server at ``url`` for its models.
+
+        Raises ProcessLost where none answers, Unsupported where it is locked or has none of that name.
+        """
         key = os.environ.get(KEY, "")
         try:
             known = http.models_of(Endpoint(url, "", key=key))
         except Unsupported as error:
             is_locked = isinstance(error.__cause__, HTTPError) and error.__cause__.code in (401, 403)
             way = f"it asks for a key: {KEY}=..." if is_locked else "start the server, or give its address"
-            raise Unsupported(f"runtime.url: {error}; {way}") from error
+            kind = Unsupported if is_locked else ProcessLost  # it may be starting again
+            raise kind(f"runtime.url: {error}; {way}") from error
         if not known or (model is not None and model not in known):
             raise Unsupported(f"runtime.model: {url} has {', '.join(known) or 'no model'}, got {model}")
         self._endpoint = Endpoint(url, model or known[0], key=key)

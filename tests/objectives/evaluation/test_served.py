@@ -23,8 +23,11 @@ from objectives.protocols.candidate import Candidate
 from objectives.protocols.serving import KEY
 from objectives.runtime.llama_cpp import LlamaCpp
 from objectives.runtime.openai_server import OpenAIServer
+from objectives.runtime.servers import http
+from objectives.runtime.servers.elsewhere import RunningServer
 from objectives.runtime.torch import Torch
 from objectives.types import Failure, Measurement, Reason, Reference
+from objectives.workloads.generation import Generation
 from objectives.workloads.serving import Serving
 from tests.objectives.evaluation.test_engines_kept import QUICK, Sum
 from tests.objectives.runtimes import candidate, rounded
@@ -86,6 +89,22 @@ def test_a_server_or_an_engine_that_ended_is_replaced(made: Evaluator) -> None:
     if isinstance(failed, Failure):  # where it was asked at all
         assert failed.reason is Reason.CRASHED
     measured(made(replace(DENSE, workload=replace(LOAD, prompt_tokens=9))))
+
+
+def test_confirming_works_again_after_an_engine_that_ended(tiny_folder: Callable[[str], Path]) -> None:
+    batch = candidate(rounded(16), LlamaCpp(), Generation(prompt_tokens=6, new_tokens=2))
+    other = evaluator(tiny_folder("llama"), candidate(rounded(16), Torch(), batch.workload))
+    runner: Any = other.runner(batch)
+    os.kill(runner.engine._process.pid, signal.SIGKILL)
+    with pytest.raises(ProcessLost, match="killed by SIGKILL"):
+        other.confirm([batch])
+    (found,) = other.confirm([batch])
+    assert found.metrics["speedup"] > 0
+
+
+def test_a_server_of_somebody_elses_that_is_gone_may_come_back() -> None:
+    with pytest.raises(ProcessLost, match=r"runtime\.url: .* start the server"):
+        RunningServer(f"http://127.0.0.1:{http.free_port()}", None)
 
 
 def test_lost_processes_and_slow_requests_close_no_other_cell() -> None:
